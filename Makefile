@@ -1,0 +1,50 @@
+# make demo    install, then remap the bundled seed and say what happened
+# make test    install what the tests need, then run them
+# make lint    ruff and mypy
+# make sweep   the whole list of models, as a table
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT := build/demo
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint sweep clean
+
+demo: $(VENV)/.base
+	@mkdir -p $(OUT)
+	@echo "== the bundled seed: MobileNetV2, 19 dog breeds"
+	$(BIN)/fnatool inspect mobilenetv2_bn
+	@echo "== the shape asked for"
+	@cat examples/demo.json
+	@echo "== remap: the seed in that shape, with what it knows"
+	$(BIN)/fnatool remap mobilenetv2_bn --spec examples/demo.json --output $(OUT)/target.onnx --force
+	@echo "== check: the result is valid, runs, and is what the spec says"
+	$(BIN)/fnatool check $(OUT)/target.onnx --spec examples/demo.json --against mobilenetv2_bn
+	@ls -l $(OUT)/target.onnx
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+sweep: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.sweep
+
+clean:
+	rm -rf $(VENV) build
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps make the second call quick: pip runs again only when the requirements change.
+$(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/.base

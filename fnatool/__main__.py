@@ -1,0 +1,5 @@
+"""`python -m fnatool`."""
+
+from fnatool.cli import main
+
+main()

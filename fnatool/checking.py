@@ -1,0 +1,398 @@
+"""`fnatool check`: everything that is wrong with a model file, in one report.
+
+What runs native code on the file (checker, shape inference, ONNX Runtime) does so in a child process, whose death is a finding.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx.checker
+import onnx.helper
+import onnx.shape_inference
+from google.protobuf.message import DecodeError
+
+from fnatool import files, isolate
+from passes.check import Finding, check, check_proto, errors
+from passes.errors import RefusedModel, UserError
+
+Shape = tuple[int, ...]
+Shapes = dict[str, Shape]
+
+GUESSED_EXTENT = 224  # of a dynamic spatial axis; of any other dynamic axis 1
+UNKNOWN = -1
+# What onnx and ONNX Runtime raise about a broken model, from C++ (as RuntimeError …) and from Python
+NATIVE: tuple[type[Exception], ...] = (
+    *(isolate.Died, onnx.checker.ValidationError, onnx.shape_inference.InferenceError),
+    *(RuntimeError, ValueError, TypeError, OverflowError, DecodeError),
+)
+STANDARD = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}  # the operator domains that ONNX Runtime brings
+
+
+@dataclass(frozen=True)
+class Demands:
+    """What the user asks of a model beyond being valid."""
+
+    against: Path | None = None
+    spec: Path | None = None
+    max_macs: int | None = None
+    max_params: int | None = None
+    inputs: Mapping[str, Shape] | None = None  # shapes of dynamic inputs
+    seconds: float = 120  # for each isolated step
+
+
+@dataclass(frozen=True)
+class Report:
+    """All findings on one file, errors first."""
+
+    model: Path
+    findings: tuple[Finding, ...]
+
+    @property
+    def passed(self) -> bool:
+        return not errors(self.findings)
+
+
+def check_file(path: Path, demands: Demands) -> Report:
+    """The report on the file at path. Raises UserError where there is no such file, or an option does not fit the model."""
+    try:
+        raw = files.load(path)
+    except RefusedModel as error:
+        return Report(path, (Finding("error", "unreadable", "file", str(error).removeprefix(f"'{path}': ")),))
+    given = _with_inputs(raw.proto, demands.inputs or {})
+    shapes, inferred = _infer(given, demands.seconds)
+    findings = [*check_proto(raw.proto)]
+    if not any(finding.code == "element-type" for finding in findings):
+        findings += _static(raw, shapes)
+    findings += [*_checker(path, demands.seconds), *inferred]
+    findings += _run(path, given, raw.proto, demands)
+    findings += _gates(raw, demands)
+    rank = {"error": 0, "warning": 1, "note": 2}
+    return Report(path, tuple(sorted(dict.fromkeys(findings), key=lambda finding: rank[finding.severity])))
+
+
+# --- static ---
+
+
+def _with_inputs(proto: onnx.ModelProto, shapes: Mapping[str, Shape]) -> onnx.ModelProto:
+    """A copy of proto whose inputs have the given shapes. Raises UserError where they do not fit."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(proto)
+    inputs = {value.name: value for value in _free_inputs(changed)}
+    for name, shape in shapes.items():
+        if name not in inputs:
+            raise UserError(f"--input {name}: the model has no such input; it has {', '.join(map(repr, inputs)) or 'none'}")
+        axes = inputs[name].type.tensor_type.shape.dim
+        fits = len(axes) == len(shape) and all(a.dim_value in (0, size) for a, size in zip(axes, shape, strict=True))
+        if axes and not fits:
+            raise UserError(f"--input {name}: {_text(shape)} does not fit the model's {_text(_declared(inputs[name]))}")
+        del axes[:]
+        for size in shape:
+            axes.add(dim_value=size)
+    return changed
+
+
+def _free_inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """The inputs a caller must give: those without a default among the initializers."""
+    defaults = {tensor.name for tensor in proto.graph.initializer}
+    return [value for value in proto.graph.input if value.name not in defaults]
+
+
+def _declared(value: onnx.ValueInfoProto) -> tuple[int | str | None, ...] | None:
+    if not value.type.tensor_type.HasField("shape"):
+        return None
+    return tuple(axis.dim_value if axis.HasField("dim_value") else axis.dim_param or None for axis in value.type.tensor_type.shape.dim)
+
+
+def _static(raw: files.Raw, shapes: Shapes) -> Sequence[Finding]:
+    """The rules of passes.check, where the file can be made a graph."""
+    names = [tensor.name for tensor in raw.proto.graph.initializer]
+    try:
+        graph = files.import_graph(raw.proto, dict(zip(names, raw.arrays, strict=True)))
+    except RefusedModel as error:
+        return (Finding("error", "unreadable", "graph", str(error)),)
+    return check(graph, shapes)
+
+
+def _checker(path: Path, seconds: float) -> Iterator[Finding]:
+    try:
+        isolate.run(onnx.checker.check_model, str(path), seconds=seconds)
+    except isolate.Died as death:
+        yield Finding("error", "checker-died", "onnx.checker", str(death), "do not use this file: it breaks the checker itself")
+    except NATIVE as error:
+        yield Finding("error", "checker", "onnx.checker", _brief(error))
+
+
+def _infer(proto: onnx.ModelProto, seconds: float) -> tuple[Shapes, list[Finding]]:
+    """The shapes found by inference (-1: dynamic), and what strict inference objects to."""
+    message = proto.SerializeToString()
+    try:
+        shapes = isolate.run(_shapes, message, seconds=seconds)
+    except NATIVE as error:
+        return {}, [Finding("error", "shape-inference-died", "shape inference", _brief(error))]
+    try:
+        isolate.run(_infer_strictly, message, seconds=seconds)
+    except NATIVE as error:
+        return shapes, [Finding("error", "shape-inference", "shape inference", _brief(error))]
+    return shapes, []
+
+
+def _infer_strictly(message: bytes) -> None:
+    onnx.shape_inference.infer_shapes(message, check_type=True, strict_mode=True, data_prop=True)
+
+
+def _shapes(message: bytes) -> Shapes:
+    """What lenient inference finds, also before and behind a mistake."""
+    proto = onnx.ModelProto()
+    proto.ParseFromString(message)
+    del proto.graph.value_info[:]  # what a file claims of inner tensors may be stale
+    graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+    found: Shapes = {}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        if value.type.tensor_type.HasField("shape"):
+            found[value.name] = tuple(
+                axis.dim_value if axis.HasField("dim_value") else UNKNOWN for axis in value.type.tensor_type.shape.dim
+            )
+    return found
+
+
+# --- the run ---
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What a run gets as one input."""
+
+    name: str
+    dtype: npt.DTypeLike
+    shape: Shape
+
+
+def _run(path: Path, given: onnx.ModelProto, proto: onnx.ModelProto, demands: Demands) -> Iterator[Finding]:
+    """Findings of one run in ONNX Runtime on random inputs; on guessed sizes a failure is a note."""
+    inputs = _free_inputs(given)
+    if odd := [value.name for value in inputs if not value.type.HasField("tensor_type")]:
+        yield Finding("note", "not-run", "ONNX Runtime", f"not run: input '{odd[0]}' is not a tensor")
+        return
+    if any(value.type.tensor_type.elem_type not in onnx.helper.get_all_tensor_dtypes() for value in inputs):
+        return  # check_proto reports it
+    feeds, guessed = _feeds(given)
+    sizes = ", ".join(f"{feed.name}={_text(feed.shape)}" for feed in feeds)
+    outputs = {value.name: _declared(value) for value in proto.graph.output}
+    try:
+        found = isolate.run(_session_run, str(path), feeds, seconds=demands.seconds)
+    except NATIVE as error:
+        yield _failed_run(_brief(error), sizes, guessed)
+        return
+    if foreign := sorted({node.domain for node in proto.graph.node} - STANDARD) if found.problem and not found.loaded else []:
+        message = f"not run: it needs the operators of {', '.join(foreign)} ({found.problem})"
+        yield Finding("note", "not-run", "ONNX Runtime", message, "run it where they are installed")
+        return
+    if found.problem:
+        yield _failed_run(found.problem, sizes, guessed and found.loaded)
+        return
+    for name, shape in found.shapes.items():
+        stated = outputs.get(name)
+        if stated is None or not isinstance(shape, tuple):
+            continue
+        fits = len(stated) == len(shape) and all(a == b for a, b in zip(stated, shape, strict=True) if isinstance(a, int))
+        if not fits:
+            message = f"it is declared as {_text(stated)} but runs as {_text(shape)} ({sizes})"
+            yield Finding("error", "output-shape", f"output '{name}'", message, "declare the shape it has")
+    for name in found.not_finite:
+        yield Finding("warning", "output-not-finite", f"output '{name}'", f"it is not finite on random input ({sizes})")
+
+
+def _failed_run(problem: str, sizes: str, guessed: bool) -> Finding:
+    if guessed:
+        message = f"it does not run on guessed sizes ({sizes}): {problem}"
+        return Finding("note", "run", "ONNX Runtime", message, "say the sizes with --input NAME=1x3x224x224")
+    return Finding("error", "run", "ONNX Runtime", f"it does not run{f' ({sizes})' if sizes else ''}: {problem}")
+
+
+def _feeds(proto: onnx.ModelProto) -> tuple[list[Feed], bool]:
+    """One feed per input, and whether any size of them is a guess: batch 1, channels as the first convolution wants them, extent 224."""
+    channels = _first_channels(proto)
+    feeds: list[Feed] = []
+    guessed = False
+    for value in _free_inputs(proto):
+        stated = _declared(value)
+        guessed |= stated is None or any(not isinstance(size, int) for size in stated)
+        axes: tuple[int | str | None, ...] = stated if stated is not None else (None,) * 4
+        guess = (1, channels.get(value.name, 3), *(GUESSED_EXTENT for _ in axes[2:])) if len(axes) > 2 else (1,) * len(axes)
+        shape = tuple(size if isinstance(size, int) else other for size, other in zip(axes, guess, strict=True))
+        feeds.append(Feed(value.name, onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type), shape))
+    return feeds, guessed
+
+
+def _first_channels(proto: onnx.ModelProto) -> dict[str, int]:
+    """The channels that convolutions reading a tensor directly want of it."""
+    dims = {tensor.name: tuple(tensor.dims) for tensor in proto.graph.initializer}
+    found: dict[str, int] = {}
+    for node in proto.graph.node:
+        weight = dims.get(node.input[1]) if node.op_type == "Conv" and len(node.input) > 1 else None
+        if weight is not None and len(weight) > 2:
+            group = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+            found.setdefault(node.input[0], weight[1] * group)
+    return found
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What became of a run: a problem, or the shapes of the outputs and those that are not finite."""
+
+    problem: str
+    loaded: bool
+    shapes: Shapes
+    not_finite: tuple[str, ...]
+
+
+def _session_run(path: str, feeds: Sequence[Feed]) -> Ran:
+    import onnxruntime as ort
+    from onnxruntime.capi import onnxruntime_pybind11_state as states
+
+    failures = tuple(kind for kind in vars(states).values() if isinstance(kind, type) and issubclass(kind, Exception))
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # the graph as it is, and soonest
+    try:
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except failures as error:
+        return Ran(_brief(error), False, {}, ())
+    rng = np.random.default_rng(0)
+    try:
+        outputs = session.run(None, {feed.name: _random(feed, rng) for feed in feeds})
+    except failures as error:
+        return Ran(_brief(error), True, {}, ())
+    results = {value.name: array for value, array in zip(session.get_outputs(), outputs, strict=True) if isinstance(array, np.ndarray)}
+    bad = tuple(name for name, array in results.items() if array.dtype.kind == "f" and not np.isfinite(array).all())
+    return Ran("", True, {name: array.shape for name, array in results.items()}, bad)
+
+
+def _random(feed: Feed, rng: np.random.Generator) -> npt.NDArray[np.generic]:
+    """Standard normal for real numbers, zeros for all else (indices, masks)."""
+    dtype = np.dtype(feed.dtype)
+    if dtype.kind == "f":
+        return rng.standard_normal(feed.shape, np.float32).astype(dtype)
+    return np.full(feed.shape, "") if dtype.kind == "O" else np.zeros(feed.shape, dtype)
+
+
+# --- what the options demand ---
+
+
+def _gates(raw: files.Raw, demands: Demands) -> Iterator[Finding]:
+    if demands.against is not None:
+        yield from same_interface(raw.proto, files.load(demands.against).proto)
+    if demands.spec is None and demands.max_macs is None and demands.max_params is None:
+        return
+    try:
+        model = files.read(raw.path)
+    except RefusedModel as error:
+        yield Finding("error", "refused", "model", f"what the options demand cannot be measured: {error}")
+        return
+    if demands.spec is not None:
+        yield from _as_specified(model, demands.spec)
+    if demands.max_macs is not None or demands.max_params is not None:
+        yield from _within_budget(model, demands)
+
+
+def _as_specified(model: files.Model, spec: Path) -> Iterator[Finding]:
+    from fnatool.remapping import realises
+
+    try:
+        differences = realises(model, spec)
+    except RefusedModel as error:
+        yield Finding("error", "refused", "model", f"it cannot be compared with the spec: {error}")
+        return
+    for difference in differences:
+        yield Finding("error", "spec", "model", difference)
+
+
+def _within_budget(model: files.Model, demands: Demands) -> Iterator[Finding]:
+    from passes.analysis import analyse
+
+    try:
+        cost = analyse(model.graph, sizes=demands.inputs).cost
+    except RefusedModel as error:
+        yield Finding("error", "refused", "model", f"its cost cannot be measured: {error}")
+        return
+    if demands.max_params is not None and cost.params > demands.max_params:
+        yield Finding("error", "max-params", "model", f"it has {cost.params:,} parameters, {demands.max_params:,} are allowed")
+    if demands.max_macs is None:
+        return
+    if cost.macs is None:
+        message = "its multiply-accumulates depend on dynamic axes"
+        yield Finding("error", "max-macs", "model", message, "say the sizes with --input NAME=1x3x224x224")
+    elif cost.macs > demands.max_macs:
+        yield Finding("error", "max-macs", "model", f"it takes {cost.macs:,} multiply-accumulates, {demands.max_macs:,} are allowed")
+
+
+def same_interface(model: onnx.ModelProto, seed: onnx.ModelProto) -> Iterator[Finding]:
+    """Findings where model's inputs and outputs differ from seed's: name, order, type, shape (any two dynamic axes are alike)."""
+    sides = (("input", _free_inputs(model), _free_inputs(seed)), ("output", list(model.graph.output), list(seed.graph.output)))
+    for kind, ours, theirs in sides:
+        wanted = {value.name: value for value in theirs}
+        names = [value.name for value in ours]
+        for name in wanted:
+            if name not in names:
+                yield Finding("error", "interface", f"{kind} '{name}'", "the seed has it, the model has not")
+        for value in ours:
+            if value.name not in wanted:
+                yield Finding("error", "interface", f"{kind} '{value.name}'", "the model has it, the seed has not")
+            elif (here := _signature(value)) != (there := _signature(wanted[value.name])):
+                yield Finding("error", "interface", f"{kind} '{value.name}'", f"it is {here}, the seed's is {there}")
+        if sorted(names) == sorted(wanted) and names != list(wanted):
+            yield Finding("error", "interface", f"{kind}s", f"their order is {', '.join(names)}, the seed's {', '.join(wanted)}")
+
+
+def _signature(value: onnx.ValueInfoProto) -> str:
+    kind = value.type.WhichOneof("value") or "untyped"
+    if kind != "tensor_type":
+        return kind.removesuffix("_type")
+    shape = _declared(value)
+    dtype = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
+    return f"{dtype} {'of any shape' if shape is None else _text(shape, names=False)}"
+
+
+# --- words ---
+
+
+def _brief(error: BaseException) -> str:
+    """The message of a native library in one paragraph of readable length."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 500 else f"{text[:500]} …"
+
+
+def _text(shape: Sequence[int | str | None] | None, *, names: bool = True) -> str:
+    if shape is None:
+        return "any shape"
+    return "x".join(str(size) if isinstance(size, int) or (names and size) else "?" for size in shape) or "scalar"
+
+
+def to_json(reports: Sequence[Report]) -> str:
+    """The reports for programs: `passed` for all, then per model `model`, `passed` and `findings`."""
+    models = [{"model": str(r.model), "passed": r.passed, "findings": [asdict(finding) for finding in r.findings]} for r in reports]
+    return json.dumps({"passed": all(report.passed for report in reports), "models": models}, indent=2)
+
+
+def show(reports: Sequence[Report]) -> None:
+    """The reports for people, on the terminal."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    colours = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+    for report in reports:
+        verdict = ("passed", "bold green") if report.passed else ("failed", "bold red")
+        counts = [(kind, sum(finding.severity == kind for finding in report.findings)) for kind in colours]
+        summary = ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in counts if count)
+        console.print(Text.assemble(str(report.model), ": ", verdict, f" ({summary})" if summary else ""))
+        for finding in report.findings:
+            line = f" {finding.where}: {finding.message}" + (f"; {finding.fix}" if finding.fix else "")
+            console.print(Text.assemble("  ", (finding.severity, colours[finding.severity]), f" [{finding.code}]", line))

@@ -1,0 +1,166 @@
+"""The command line. Every command imports what it needs when it runs, so that --help answers at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import click
+
+import fnatool
+
+SUCCESS, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+
+
+class Mistake(click.ClickException):
+    """The user asked for something that cannot be: one message, exit code 2."""
+
+    exit_code = MISUSED
+
+    def show(self, file: IO[str] | None = None) -> None:
+        click.echo(f"fnatool: {self.message}", file=file, err=True)
+
+
+class Refusal(Mistake):
+    """The model is not one to work on: one message, exit code 1."""
+
+    exit_code = FAILED
+
+
+class Command(click.Command):
+    """A command whose UserError and RefusedModel become messages and exit codes."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        from passes.errors import RefusedModel, UserError  # not above: --help would wait for all the passes
+
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            raise Mistake(str(error)) from error
+        except RefusedModel as error:
+            raise Refusal(str(error)) from error
+
+
+class Commands(click.Group):
+    """Subcommands are of the class above."""
+
+    command_class = Command
+
+
+class ModelPath(click.ParamType[Path]):
+    """The path of an ONNX file, or the name of a bundled seed where no file has that name."""
+
+    name = "model"
+
+    def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        from fnatool import seeds
+
+        path = Path(value)
+        return path if path.exists() else seeds.bundled(str(value)) or path
+
+
+class InputShape(click.ParamType[tuple[str, tuple[int, ...]]]):
+    """NAME=1x3x224x224."""
+
+    name = "name=shape"
+
+    def convert(
+        self, value: str | tuple[str, tuple[int, ...]], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[int, ...]]:
+        if isinstance(value, tuple):
+            return value
+        name, _, text = value.rpartition("=")
+        sizes = text.split("x")
+        if not name or not all(size.isascii() and size.isdigit() and 0 < int(size) < 2**31 for size in sizes):
+            self.fail(f"'{value}' is not of the form NAME=1x3x224x224 (all sizes positive)", param, ctx)
+        return name, tuple(int(size) for size in sizes)
+
+
+MODEL = ModelPath()
+INPUT_SHAPE = InputShape()
+FILE = click.Path(path_type=Path)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(fnatool.__version__, prog_name="fnatool")
+def cli() -> None:
+    """Give it any pretrained CNN as ONNX and the shape you need; get back that network, in that shape, with what the seed knows.
+
+    MODEL is the path of an ONNX file or the name of the bundled seed, mobilenetv2_bn.
+    """
+
+
+@cli.command()
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=MODEL)
+@click.option("--against", type=MODEL, metavar="SEED", help="Demand the inputs and outputs of this model: names, types and shapes.")
+@click.option("--spec", type=FILE, metavar="SPEC", help="Demand that the model realises this spec.")
+@click.option("--max-macs", type=click.IntRange(min=1), metavar="N", help="Demand at most N multiply-accumulates.")
+@click.option("--max-params", type=click.IntRange(min=1), metavar="N", help="Demand at most N parameters.")
+@click.option(
+    "--input", "inputs", type=INPUT_SHAPE, multiple=True, metavar="NAME=1x3x224x224", help="The shape of a dynamic input. Repeatable."
+)
+@click.option(
+    "--timeout", type=click.FloatRange(min=1), default=120.0, show_default=True, metavar="SECONDS", help="For each step of the check."
+)
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def check(
+    models: tuple[Path, ...],
+    against: Path | None,
+    spec: Path | None,
+    max_macs: int | None,
+    max_params: int | None,
+    inputs: tuple[tuple[str, tuple[int, ...]], ...],
+    timeout: float,
+    form: str,
+) -> int:
+    """Report everything wrong with the models; exit 1 if anything is an error.
+
+    The static rules, the ONNX checker, strict shape inference and a run in ONNX Runtime, then what the options demand.
+    """
+    from fnatool import checking
+
+    demands = checking.Demands(against, spec, max_macs, max_params, dict(inputs), timeout)
+    reports = [checking.check_file(model, demands) for model in models]
+    if form == "json":
+        click.echo(checking.to_json(reports))
+    else:
+        checking.show(reports)
+    return SUCCESS if all(report.passed for report in reports) else FAILED
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 success, 1 a failed check or a refused model, 2 a mistake in what was asked, 130 Ctrl-C."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """The exit code of the command; whatever goes wrong is one message on stderr."""
+    try:
+        result = cli.main(args=arguments, prog_name="fnatool", standalone_mode=False)
+        sys.stdout.flush()  # a full disk shows here rather than in a traceback at exit
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):  # click turns the first into the second
+        click.echo("fnatool: interrupted", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone, as in `fnatool inspect … | head`
+        sys.stdout = None
+        return SUCCESS
+    except MemoryError:
+        return _say("not enough memory", MISUSED)
+    except OSError as error:
+        where = f"'{error.filename}': " if error.filename else ""
+        return _say(f"{where}{error.strerror or error}", MISUSED)
+    return result if isinstance(result, int) else SUCCESS
+
+
+def _say(message: object, code: int) -> int:
+    click.echo(f"fnatool: {message}", err=True)
+    return code
+
+
+if __name__ == "__main__":
+    main()

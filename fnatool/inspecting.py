@@ -1,0 +1,151 @@
+"""`fnatool inspect`: what a network is made of and what can change, as tables, as JSON, or as the network's own Spec."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+
+from passes.analysis import Analysis, Knob, blocks_named, group_of
+from passes.errors import UserError
+from passes.spec import closest, own_spec
+
+Json = dict[str, object]
+
+
+def as_json(analysis: Analysis) -> Json:
+    """params, macs (None where a free image size leaves them open), stages, blocks, knobs, atoms, frozen."""
+    return {
+        "params": analysis.cost.params,
+        "macs": analysis.cost.macs,
+        "stages": stage_rows(analysis),
+        "blocks": block_rows(analysis),
+        "knobs": [asdict(knob) for knob in analysis.knobs.values()],
+        "atoms": [
+            {"name": name, "channels": atom.value, "identities": int(atom.classes.size), "first": atom.first.node, "weights": len(atom.sites)}
+            for name, atom in analysis.atoms.items()
+        ],
+        "frozen": [{"name": knob.name, "why": knob.why} for knob in analysis.knobs.values() if knob.growth == "frozen"],
+        "notes": list(analysis.notes),
+    }
+
+
+def block_rows(analysis: Analysis) -> list[Json]:
+    """One row per block: name, kind, entry and exit tensor, nodes, parameters, multiply-adds."""
+    rows = []
+    for name, block in blocks_named(analysis):
+        params, macs = cost_of(analysis, block.nodes)
+        rows.append(
+            {"name": name, "kind": block.kind, "entry": block.entry, "exit": block.exit, "nodes": list(block.nodes), "params": params, "macs": macs}
+        )
+    return rows  # type: ignore[return-value]
+
+
+def stage_rows(analysis: Analysis) -> list[Json]:
+    """One row per part of the network in order: stages, and `stem`, `rest` or `head` for what lies before, between and behind them."""
+    rows: list[Json] = []
+    for i, stage in enumerate(analysis.stages):
+        params, macs = cost_of(analysis, [node for block in stage.blocks for node in block.nodes])
+        label = analysis.identities.labels.get(stage.blocks[-1].exit)
+        width = None if label is None else int(label.ids.size)
+        shape = analysis.shapes.shapes.get(stage.blocks[-1].exit)
+        space = None if analysis.shapes.free_space or shape is None else list(shape[2:])
+        rows.append({"name": f"stage{i}", "depth": len(stage.blocks), "width": width, "space": space, "params": params, "macs": macs})
+    return rows
+
+
+def cost_of(analysis: Analysis, nodes: Iterable[str]) -> tuple[int, int | None]:
+    """Parameters and multiply-adds of some nodes; a shared weight belongs to the first node that reads it."""
+    params = macs = 0
+    readers = analysis.view.readers
+    for node in nodes:
+        macs += analysis.cost.node_macs.get(node, 0)
+        for name in analysis.view.by_name[node].inputs:
+            if name in analysis.cost.tensor_params and readers[name][0][0] == node:
+                params += analysis.cost.tensor_params[name]
+    return params, None if analysis.cost.macs is None else macs
+
+
+def group_rows(analysis: Analysis, knob: str) -> list[Json]:
+    """Every (initializer, axis, indices, role) that moves with a width or kernel knob. Raises UserError for other knobs."""
+    found = analysis.knobs.get(knob)
+    if found is None:
+        raise UserError(f"'{knob}' is not a knob of this model{closest(knob, list(analysis.knobs))}")
+    if knob in analysis.kernels:
+        kernel = analysis.kernels[knob]
+        return [
+            {"initializer": kernel.weight, "axis": axis, "indices": list(range(extent)), "role": "kernel"}
+            for axis, extent in enumerate(kernel.extents, 2)
+            if extent > 1
+        ]
+    if knob not in analysis.atoms:
+        raise UserError(f"'{knob}' repeats whole blocks; --group shows the weights of width and kernel knobs")
+    return group_of(analysis, knob)
+
+
+def spec_text(analysis: Analysis, sha256: str) -> str:
+    """The network's own Spec as a JSON file."""
+    return json.dumps(own_spec(analysis, f"sha256:{sha256}").to_json(), indent=2)
+
+
+def show(analysis: Analysis, title: str) -> None:
+    """The tables, on the terminal."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(soft_wrap=False)
+    console.print(f"[bold]{escape(title)}[/bold]  {_count(analysis.cost.params)} parameters, {_macs(analysis.cost.macs)}")
+    for note in analysis.notes:
+        console.print(f"  normal form: {escape(note)}", style="dim")
+    if analysis.stages:
+        table = Table("stage", *(_right(name) for name in ("depth", "width", "space", "parameters", "MAdds")), title_justify="left", box=None, pad_edge=False)
+        for row in stage_rows(analysis):
+            space = "" if row["space"] is None else "×".join(map(str, row["space"]))  # type: ignore[call-overload]
+            table.add_row(str(row["name"]), str(row["depth"]), str(row["width"] or ""), space, _count(row["params"]), _macs(row["macs"], unit=""))
+        nodes = {node for stage in analysis.stages for block in stage.blocks for node in block.nodes}
+        params, macs = cost_of(analysis, [node.name for node in analysis.view.nodes if node.name not in nodes])
+        table.add_row("stem and head", "", "", "", _count(params), _macs(macs, unit=""))
+        console.print(table)
+    else:
+        console.print("no stages: no addition closes a block that could be repeated; every width and kernel has a knob of its own")
+    table = Table("knob", *(_right(name) for name in ("value", "min", "max", "multiple")), "growth", "why", box=None, pad_edge=False)
+    for knob in analysis.knobs.values():
+        table.add_row(*_cells(knob))
+    console.print()
+    console.print(table)
+    console.print()
+    console.print(_verdict(list(analysis.knobs.values())))
+
+
+def _cells(knob: Knob) -> Sequence[str]:
+    from rich.markup import escape
+
+    frozen = knob.growth == "frozen"
+    numbers = (str(knob.value), "" if frozen else str(knob.min), "" if frozen else str(knob.max), str(knob.multiple) if knob.multiple > 1 else "")
+    return (escape(knob.name), *numbers, knob.growth, escape(knob.why or ""))
+
+
+def _verdict(knobs: Sequence[Knob]) -> str:
+    counts = {growth: sum(knob.growth == growth for knob in knobs) for growth in ("exact", "approximate", "frozen")}
+    return f"{len(knobs)} knobs: {counts['exact']} grow exactly, {counts['approximate']} approximately, {counts['frozen']} are frozen"
+
+
+def _right(header: str) -> object:
+    from rich.table import Column
+
+    return Column(header, justify="right")
+
+
+def _count(value: object) -> str:
+    number = int(value)  # type: ignore[call-overload]
+    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if number >= size:
+            return f"{number / size:.3f}{unit}"
+    return str(number)
+
+
+def _macs(value: object, unit: str = " MAdds") -> str:
+    if value is not None:
+        return f"{_count(value)}{unit}"
+    return "MAdds unknown: the image size is free, give one with --input" if unit else "?"

@@ -1,0 +1,250 @@
+"""Remap a file: read, analyse, plan, apply, verify, write. The order of `fnatool remap`, and the Python API of the same words."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+
+from fnatool import files, isolate
+from fnatool.atomic import replacing
+from passes.analysis import Analysis, analyse
+from passes.errors import RefusedModel, UserError
+from passes.plan import Plan, Take, apply, plan
+from passes.shapes import Shape
+from passes.spec import Resolved, Spec, differences, parse
+
+STAGES_KEY = "fnatool.stages"
+SPEC_KEY = "fnatool.spec"
+VERIFY_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to remap: see `passes.plan`; `inputs` gives shapes for free dimensions, `verify` runs the check of inner values."""
+
+    strategy: str = "fna"
+    select: str = "first"
+    seed: int = 0
+    allow_drift: bool = False
+    verify: bool = True
+    inputs: Mapping[str, Shape] | None = None
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What the comparison of inner values found: worst relative drift, the first tensor beyond the tolerance, how many were compared."""
+
+    worst: float
+    first: tuple[str, str, float] | None
+    compared: int
+    tolerance: float
+    exact: bool
+
+
+@dataclass(frozen=True)
+class Remapped:
+    """A finished remap: the target's model, the plan that made it, the seed's analysis, and what verification found (None: not run)."""
+
+    model: files.Model
+    plan: Plan
+    analysis: Analysis
+    seed: files.Model
+    verified: Verified | None
+
+    def write(self, path: Path | str, *, force: bool = False) -> None:
+        """The result as a file, atomically; the seed itself, byte for byte, where nothing changes."""
+        if self.plan.identity:
+            _copy(self.seed, Path(path), force=force)
+            return
+        resolved = self.plan.resolved.spec(f"sha256:{self.seed.sha256}").to_json()
+        metadata = {STAGES_KEY: json.dumps(self.plan.table), SPEC_KEY: json.dumps(resolved)}
+        files.write(self.model, path, force=force, metadata=metadata, origin=self.plan.origin())
+
+    def report(self) -> dict[str, object]:
+        """The plan as JSON: per target tensor its source, its indices, and what was copied, cropped, padded, duplicated or fresh."""
+        return {
+            "seed": f"sha256:{self.seed.sha256}",
+            "strategy": self.plan.strategy,
+            "spec": self.plan.resolved.spec().to_json()["knobs"],
+            "drifts": list(self.plan.drifts),
+            "notes": list(self.plan.notes),
+            "verified": None if self.verified is None else {"worst": self.verified.worst, "compared": self.verified.compared},
+            "tensors": tensor_rows(self.plan, self.analysis),
+        }
+
+
+def remap(seed: Path | str, spec: Spec | Mapping[str, object] | Path | str, out: Path | str | None = None, *, options: Options | None = None) -> Remapped:
+    """The seed in the shape the spec asks for, with what it knows; written to `out` if given (never over an existing file).
+
+    spec: a Spec, its JSON document, or the path of one. Raises UserError for a wrong spec or path, RefusedModel for a model that cannot be
+    remapped safely or whose result fails verification.
+    """
+    options = options or Options()
+    model = files.read(seed)
+    if out is not None:
+        files.require_writable(Path(out), force=False, forbid=(model.path, *model.data))
+    wanted = spec if isinstance(spec, Spec) else parse(spec) if isinstance(spec, Mapping) else read_spec(Path(spec))
+    made = remap_model(model, wanted, options)
+    if out is not None:
+        made.write(out)
+    return made
+
+
+def remap_model(model: files.Model, spec: Spec, options: Options) -> Remapped:
+    """The same on a model already read."""
+    require_seed(spec, model)
+    analysis = analyse_model(model, options.inputs)
+    found = plan(
+        analysis, spec, strategy=options.strategy, select=options.select, seed=options.seed, allow_drift=options.allow_drift
+    )
+    target = replace(model, graph=apply(model.graph, found), notes=())
+    verified = None
+    if options.verify and not found.identity:
+        verified = verify_remap(model, target, analysis, found)
+    return Remapped(target, found, analysis, model, verified)
+
+
+def verify_remap(model: files.Model, target: files.Model, analysis: Analysis, found: Plan) -> Verified:
+    """Compare inner values in a child process. Raises RefusedModel where a remap that must be exact is not, naming the first tensor."""
+    try:
+        verified = isolate.run(_verify, model, target, analysis, found, seconds=VERIFY_SECONDS, memory=16 * isolate.GIB)
+    except isolate.Died as error:
+        raise RefusedModel(f"verification in ONNX Runtime died: {error}; --no-verify writes the result without it") from error
+    if verified.exact and verified.first is not None:
+        tensor, node, drift = verified.first
+        raise RefusedModel(
+            f"this remap must be exact but is not: '{tensor}' of node '{node}' is the first to drift, by {drift:.1e} of its spread "
+            f"(tolerance {verified.tolerance:.0e}); nothing was written. Please report it with the model"
+        )
+    return verified
+
+
+def _verify(model: files.Model, target: files.Model, analysis: Analysis, found: Plan) -> Verified:
+    from fnatool.verify import verify
+
+    result = verify(model.graph, target.graph, analysis, found)
+    first = result.first
+    row = None if first is None else (first.tensor, first.node, first.relative)
+    return Verified(result.worst, row, len(result.drifts), result.tolerance, result.exact)
+
+
+def analyse_model(model: files.Model, inputs: Mapping[str, Shape] | None = None) -> Analysis:
+    """The analysis of a model read from a file, with the stages its metadata stores."""
+    return analyse(model.graph, sizes=inputs, table=stored_stages(model.envelope))
+
+
+def stored_stages(envelope: onnx.ModelProto) -> list[list[dict[str, str]]] | None:
+    """The stage table in the model's metadata; None where there is none or it is not one (then stages are found anew)."""
+    text = metadata(envelope).get(STAGES_KEY)
+    if text is None:
+        return None
+    try:
+        table = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    keys = {"kind", "entry", "exit", "merge"}
+    rows = [row for stage in table for row in stage] if isinstance(table, list) and all(isinstance(s, list) and s for s in table) else None
+    if not rows or any(not isinstance(row, dict) or set(row) != keys or not all(isinstance(v, str) for v in row.values()) for row in rows):
+        return None
+    return table  # type: ignore[no-any-return]
+
+
+def metadata(envelope: onnx.ModelProto) -> dict[str, str]:
+    """The model's metadata as a dictionary."""
+    return {entry.key: entry.value for entry in envelope.metadata_props}
+
+
+def read_spec(path: Path) -> Spec:
+    """The Spec in a JSON file. Raises UserError where there is none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(f"there is no spec '{path}'; 'fnatool inspect MODEL --spec > {path.name}' writes one to edit") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"'{path}' cannot be read as a spec: {error}") from error
+    try:
+        document = json.loads(text, object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"'{path}' is not JSON: {error}") from error
+    try:
+        return parse(document)
+    except UserError as error:
+        raise UserError(f"'{path}': {error}") from error
+
+
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    keys = [key for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ValueError(f"the key '{key}' stands twice")
+    return dict(pairs)
+
+
+def require_seed(spec: Spec, model: files.Model) -> None:
+    """A spec that names its seed is for that seed."""
+    if spec.seed is not None and spec.seed != f"sha256:{model.sha256}":
+        raise UserError(f"this spec was made for another seed ({spec.seed[:19]}…, '{model.path}' is sha256:{model.sha256[:12]}…); remove its 'seed' to use it all the same")
+
+
+def realises(model: files.Model, spec: Spec | Path) -> list[str]:
+    """Where the model is not what the Spec says, one sentence each; none: it realises it. The Spec's `seed` is not looked at."""
+    wanted = read_spec(spec) if isinstance(spec, Path) else spec
+    return differences(analyse_model(model), wanted)
+
+
+def _copy(seed: files.Model, path: Path, *, force: bool) -> None:
+    files.require_writable(path, force=force, forbid=(seed.path, *seed.data))
+    if seed.data:
+        raise UserError(f"the spec changes nothing, and '{seed.path}' keeps its weights in other files; copy it together with them")
+    with replacing(path) as (target,), seed.path.open("rb") as source:
+        shutil.copyfileobj(source, target)
+
+
+# --- the report -------------------------------------------------------------------------------------------------------------------------
+
+
+def tensor_rows(found: Plan, analysis: Analysis) -> list[dict[str, object]]:
+    """One row per target tensor: where it comes from, the index vector of each changed axis (−1 fresh), and a word for each change."""
+    rows = []
+    for take in found.takes:
+        shape = list(analysis.shapes.shapes[take.source])
+        target = list(shape)
+        axes = {}
+        for axis, along in take.axes.items():
+            target[axis] = int(along.index.size)
+            axes[str(axis)] = along.index.tolist()
+        words = list(dict.fromkeys(_words(take, shape, found.strategy)))
+        rows.append({"target": take.target, "source": take.source, "from": shape, "to": target, "indices": axes, "what": words})
+    rows += [
+        {"target": name, "source": None, "from": None, "to": list(array.shape), "indices": {}, "what": ["size"]}
+        for name, array in found.numbers.items()
+    ]
+    return rows  # type: ignore[return-value]
+
+
+def _words(take: Take, shape: list[int], strategy: str) -> Iterator[str]:
+    if take.target != take.source:
+        yield "duplicated"
+    else:
+        yield "copied"
+    if take.silent:
+        yield "silenced"
+    for axis, along in take.axes.items():
+        fresh = int((along.index < 0).sum())
+        if len({*along.index[along.index >= 0].tolist()}) < shape[axis]:
+            yield "cropped"
+        if fresh:
+            yield "padded" if along.role == "kernel" else "fresh" if along.by_rule.any() else "fresh copies"
+
+
+def summary(analysis: Analysis, resolved: Resolved) -> list[tuple[str, int, int]]:
+    """(knob, seed's value, target's value) for everything that changes; a block that the seed lacks compares with the block it comes from."""
+    return [(name, resolved.knobs[name].value, value) for name, value in resolved.values.items() if value != resolved.knobs[name].value]
+
+
+__all__ = ["Options", "Remapped", "analyse_model", "read_spec", "realises", "remap", "remap_model"]

@@ -1,0 +1,14 @@
+"""The seeds that come with the package; README.md beside this file states where they come from and their licence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+NAMES = ("mobilenetv2_bn",)
+DEFAULT = FOLDER / f"{NAMES[0]}.onnx"
+
+
+def bundled(name: str) -> Path | None:
+    """The file of the bundled seed of that name (without `.onnx`), or None where there is none."""
+    return FOLDER / f"{name}.onnx" if name in NAMES else None

@@ -1,0 +1,174 @@
+"""Verification in ONNX Runtime, on inner values.
+
+The final output is a poor witness: a wiring error may leave it almost unchanged. So every convolution and matrix product that the target has
+in common with the seed is compared on the seed's channels. Where channels were dropped, the seed is masked first: what read them reads zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+import onnxruntime as ort
+
+from passes.analysis import Analysis
+from passes.axes import resized
+from passes.errors import RefusedModel
+from passes.normalise import normalise
+from passes.plan import Plan
+
+TOLERANCE = 1e-4  # of the spread of the seed's values
+HALF_TOLERANCE = 2e-3  # for networks that hold 16-bit weights
+COMPARED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far one tensor moved: max |target − seed| on the seed's channels, relative to the spread (max − min) of the seed's values."""
+
+    tensor: str
+    node: str
+    relative: float
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was compared, in the order of the graph, and how much may move."""
+
+    drifts: tuple[Drift, ...]
+    tolerance: float
+    exact: bool
+
+    @property
+    def worst(self) -> float:
+        """The largest relative drift, 0 where nothing was compared."""
+        return max((drift.relative for drift in self.drifts), default=0.0)
+
+    @property
+    def first(self) -> Drift | None:
+        """The first tensor that moved further than rounding does, in the order of the graph."""
+        return next((drift for drift in self.drifts if not drift.relative <= self.tolerance), None)
+
+
+def verify(seed: gs.Graph, target: gs.Graph, analysis: Analysis, plan: Plan, *, rng_seed: int = 0) -> Verification:
+    """Both networks run on the same noise; every tensor they share is compared on the channels they share.
+
+    Raises RefusedModel where ONNX Runtime cannot run one of them.
+    """
+    pairs = shared_tensors(analysis, plan)
+    feeds = noise(analysis, rng_seed)
+    masked = mask_dropped(normalise(seed).graph, analysis, plan)
+    before = run_inner(masked, feeds, [pair.tensor for pair in pairs], "the seed")
+    after = run_inner(target, feeds, [pair.tensor for pair in pairs], "the target")
+    half = any(values.dtype == np.float16 for values in before.values())
+    drifts = [Drift(pair.tensor, pair.node, pair.drift(before[pair.tensor], after[pair.tensor])) for pair in pairs]
+    return Verification(tuple(drifts), HALF_TOLERANCE if half else TOLERANCE, not plan.drifts)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A tensor of both networks: its channel axis, and the positions there that are the seed's, in the seed and in the target."""
+
+    tensor: str
+    node: str
+    axis: int
+    old: np.ndarray | None
+    new: np.ndarray | None
+
+    def drift(self, before: np.ndarray, after: np.ndarray) -> float:
+        """max |after − before| / (max − min) on the shared positions; infinite where a value is not finite in one of them only."""
+        if self.old is not None and self.new is not None:
+            before, after = before.take(self.old, self.axis), after.take(self.new, self.axis)
+        if before.shape != after.shape:
+            return float("inf")
+        if not before.size:
+            return 0.0
+        before, after = before.astype(np.float64), after.astype(np.float64)
+        finite = np.isfinite(before)
+        if not np.array_equal(finite, np.isfinite(after)):
+            return float("inf")
+        if not finite.any():
+            return 0.0
+        moved = float(np.abs(after[finite] - before[finite]).max())
+        spread = float(np.ptp(before[finite])) or float(np.abs(before[finite]).max()) or 1.0
+        return moved / spread
+
+
+def shared_tensors(analysis: Analysis, plan: Plan) -> list[Shared]:
+    """The outputs of convolutions and matrix products, and the graph's outputs, that both networks have, with the channels they share."""
+    seed = analysis.view
+    found = []
+    for placed in plan.nodes:
+        if placed.node.name != placed.source:
+            continue
+        for tensor in seed.by_name[placed.source].outputs:
+            if tensor not in placed.node.outputs or not (placed.node.op in COMPARED or tensor in seed.outputs):
+                continue
+            label = analysis.identities.labels.get(tensor)
+            if label is None:
+                found.append(Shared(tensor, placed.source, 0, None, None))
+                continue
+            positions = resized(label.ids, plan.changes.at(placed.place))
+            kept = np.flatnonzero(positions.copy == 0)
+            found.append(Shared(tensor, placed.source, label.axis, positions.old[kept], kept))
+    return found
+
+
+def noise(analysis: Analysis, rng_seed: int) -> dict[str, np.ndarray]:
+    """Standard normal inputs of the analysed sizes, batch 1 where it is free (zeros for integers)."""
+    rng = np.random.default_rng(rng_seed)
+    feeds = {}
+    for name, (_, dtype) in analysis.view.inputs.items():
+        if name in analysis.view.constants:
+            continue
+        shape = analysis.shapes.shapes[name]
+        kind = onnx.helper.tensor_dtype_to_np_dtype(dtype)
+        values = rng.standard_normal(shape) if np.dtype(kind).kind == "f" else np.zeros(shape)
+        feeds[name] = values.astype(kind)
+    return feeds
+
+
+def mask_dropped(graph: gs.Graph, analysis: Analysis, plan: Plan) -> gs.Graph:
+    """The seed in which whatever consumes a dropped channel multiplies it by zero; the graph given (in normal form) is changed."""
+    masked: dict[str, np.ndarray] = {}
+    keep = plan.changes.base.keep
+    for site in analysis.identities.sites.values():
+        dropped = (site.ids >= 0) & ~keep[site.ids]
+        if site.role != "consumes" or not dropped.any():
+            continue
+        values = masked.get(site.tensor)
+        if values is None:
+            values = analysis.view.values(site.tensor).copy()
+        values[(slice(None),) * site.axis + (dropped,)] = 0
+        masked[site.tensor] = values
+    constants = {name: gs.Constant(name, values) for name, values in masked.items()}
+    for node in graph.nodes:
+        for slot, tensor in enumerate(node.inputs):
+            if tensor.name in constants:
+                node.inputs[slot] = constants[tensor.name]
+    return graph
+
+
+def run_inner(graph: gs.Graph, feeds: Mapping[str, np.ndarray], tensors: Sequence[str], what: str) -> dict[str, np.ndarray]:
+    """The values of inner tensors for the inputs given."""
+    model = gs.export_onnx(graph, do_type_check=False)
+    known = {info.name for info in model.graph.output}
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors) if name not in known)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    try:
+        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        values = session.run(list(tensors), dict(feeds))
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise RefusedModel(
+            f"ONNX Runtime cannot run {what}: {_first_line(error)}; --no-verify writes the result without this check"
+        ) from error
+    return dict(zip(tensors, values, strict=True))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300]

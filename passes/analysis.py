@@ -1,0 +1,256 @@
+"""The analysis of a network: what can change, from where to where, and what keeps it from changing.
+
+Everything here is derived anew from the graph; nothing is patched. A Knob is one number a user can set; knobs name atoms, stages and
+kernels in words that stay the same when the network is remapped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_graphsurgeon as gs
+
+from passes.axes import Atom, Identities, Site, flow_identities
+from passes.blocks import Block, Silence, Stage, Table, find_stages, silence
+from passes.cost import Cost, cost
+from passes.errors import RefusedModel
+from passes.normalise import normalise
+from passes.shapes import Shape, Shapes, infer
+from passes.view import Node, View, view
+
+MAX_WIDTH = 1 << 16
+MAX_DEPTH = 256
+MAX_KERNEL = 31
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One number of the network. `growth` says whether adding to it can keep the function exactly; `why` says why not.
+
+    `min` and `max` are inclusive; a value is a multiple of `multiple`, except for kernels, which go in steps of 2.
+    """
+
+    name: str
+    kind: str
+    value: int
+    min: int
+    max: int
+    multiple: int
+    growth: str
+    why: str | None = None
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel knob's weight [out, in, k…], the nodes that use it, and the extents that move together."""
+
+    weight: str
+    nodes: tuple[str, ...]
+    extents: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All facts about a graph in normal form; names and arrays only."""
+
+    view: View
+    shapes: Shapes
+    identities: Identities
+    stages: tuple[Stage, ...]
+    knobs: Mapping[str, Knob]
+    atoms: Mapping[str, Atom]
+    kernels: Mapping[str, Kernel]
+    silences: Mapping[tuple[int, int], Silence]
+    cost: Cost
+    notes: tuple[str, ...]
+
+    def knob_of_atom(self) -> dict[int, str]:
+        """Index of an atom → the knob that sets its width."""
+        index = {id(atom): k for k, atom in enumerate(self.identities.atoms)}
+        return {index[id(atom)]: name for name, atom in self.atoms.items()}
+
+    def block_of(self) -> dict[str, tuple[int, int]]:
+        """Node → (stage, block) for nodes inside a block."""
+        return {n: (i, j) for i, stage in enumerate(self.stages) for j, block in enumerate(stage.blocks) for n in block.nodes}
+
+
+def analyse(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None, table: Table | None = None) -> Analysis:
+    """Analyse a network; the graph is not changed, a copy is brought into normal form first.
+
+    sizes: shapes for inputs with free dimensions; table: the stages stored in the model's metadata, if any.
+    Raises RefusedModel for a graph that cannot be read, or that has no convolution or matrix product with a weight.
+    """
+    normal = normalise(graph)
+    seen = view(normal.graph)
+    shapes = infer(seen, sizes)
+    identities = flow_identities(seen, shapes)
+    if not identities.atoms:
+        raise RefusedModel("there is no convolution or matrix product with a weight in this graph: nothing to adapt")
+    stages = find_stages(seen, shapes, identities, table)
+    silences = {(i, j): silence(b, seen, identities) for i, stage in enumerate(stages) for j, b in enumerate(stage.blocks) if b.kind == "residual"}
+    atoms = _name_atoms(seen, identities, stages)
+    kernels = _name_kernels(seen, shapes, stages)
+    knobs: dict[str, Knob] = {}
+    for i, stage in enumerate(stages):
+        for knob in (_depth_knob(i, stage, silences), *_from_knobs(i, stage)):
+            knobs[knob.name] = knob
+    for name, atom in atoms.items():
+        knobs[name] = _width_knob(name, atom)
+    for name, kernel in kernels.items():
+        knobs[name] = _kernel_knob(name, kernel, seen)
+    ordered = dict(sorted(knobs.items(), key=lambda item: _order(item[0])))
+    return Analysis(seen, shapes, identities, stages, ordered, atoms, kernels, silences, cost(seen, shapes, identities), normal.notes)
+
+
+# --- names ------------------------------------------------------------------------------------------------------------------------------
+
+
+def _name_atoms(seen: View, identities: Identities, stages: Sequence[Stage]) -> dict[str, Atom]:
+    """Stage exits are `width`; atoms wholly inside a block are `hidden`, or `se` where they have no extent in space; others their node's."""
+    names: dict[int, str] = {}
+    taken: set[str] = set()
+
+    def give(index: int, base: str) -> None:
+        k = 1
+        while (name := base if k == 1 else f"{base}{k}") in taken:
+            k += 1
+        taken.add(name)
+        names[index] = name
+
+    for i, stage in enumerate(stages):
+        label = identities.labels.get(stage.blocks[-1].exit)
+        for c in [] if label is None else dict.fromkeys(identities.atom_of[label.ids[label.ids >= 0]].tolist()):
+            if c >= 0 and c not in names:
+                give(c, f"stage{i}.width")
+    home = {name: (i, j) for i, stage in enumerate(stages) for j, block in enumerate(stage.blocks) for name in block.nodes}
+    for index, atom in enumerate(identities.atoms):
+        if index in names:
+            continue
+        place = _local_to(atom, home, seen)
+        if place is None:
+            give(index, f"node:{atom.first.node}.width")
+        else:
+            makers = [site for site in atom.sites if site.role == "creates" and site.dense]
+            kind = "se" if all(site.extent == 1 for site in makers) else "hidden"
+            give(index, f"stage{place[0]}.block{place[1]}.{kind}")
+    return {names[index]: atom for index, atom in enumerate(identities.atoms)}
+
+
+def _local_to(atom: Atom, home: Mapping[str, tuple[int, int]], seen: View) -> tuple[int, int] | None:
+    """The block that holds every use of every weight of the atom."""
+    place = home.get(atom.first.node)
+    if place is None:
+        return None
+    nodes = {reader for site in atom.sites for reader, _ in seen.readers[site.tensor]}
+    return place if all(home.get(node) == place for node in nodes) else None
+
+
+def _name_kernels(seen: View, shapes: Shapes, stages: Sequence[Stage]) -> dict[str, Kernel]:
+    """One kernel per spatial convolution weight, in topological order within its block."""
+    home = {name: (i, j) for i, stage in enumerate(stages) for j, block in enumerate(stage.blocks) for name in block.nodes}
+    kernels: dict[str, Kernel] = {}
+    done: set[str] = set()
+    for node in seen.nodes:
+        if node.op != "Conv" or node.input(1) not in seen.constants or node.input(1) in done:
+            continue
+        weight = node.inputs[1]
+        extents = shapes.shapes[weight][2:]
+        users = tuple(reader for reader, slot in seen.readers[weight] if slot == 1 and seen.by_name[reader].op == "Conv")
+        if max(extents, default=1) == 1 or len(users) != len(seen.readers[weight]):
+            continue
+        done.add(weight)
+        place = home.get(node.name)
+        base = f"node:{node.name}.kernel" if place is None else f"stage{place[0]}.block{place[1]}.kernel"
+        k = 1
+        while (name := base if k == 1 else f"{base}{k}") in kernels:
+            k += 1
+        kernels[name] = Kernel(weight, users, extents)
+    return kernels
+
+
+KIND_ORDER = ("depth", "width", "from", "kernel", "hidden", "se")
+
+
+def _order(name: str) -> tuple[object, ...]:
+    """Stages first, in order; in a stage depth, width, then block by block; nodes keep the order of the graph."""
+    found = re.fullmatch(r"stage(\d+)(?:\.block(\d+))?\.([a-z]+)(\d*)", name)
+    if found is None:
+        return (1, 0, 0, 0, 0)
+    stage, block, kind, number = found.groups()
+    return (0, int(stage), -1 if block is None else int(block), KIND_ORDER.index(kind), int(number or 1))
+
+
+# --- knobs ------------------------------------------------------------------------------------------------------------------------------
+
+
+def _depth_knob(i: int, stage: Stage, silences: Mapping[tuple[int, int], Silence]) -> Knob:
+    depth = len(stage.blocks)
+    name = f"stage{i}.depth"
+    if not stage.repeatable:
+        return Knob(name, "depth", depth, depth, depth, 1, "frozen", "no block of the stage keeps its shape, so none can be repeated")
+    last = stage.repeatable[-1]
+    found = silences[i, last]
+    if found.why is None:
+        return Knob(name, "depth", depth, 1, MAX_DEPTH, 1, "exact")
+    return Knob(name, "depth", depth, 1, MAX_DEPTH, 1, "approximate", found.why)
+
+
+def _from_knobs(i: int, stage: Stage) -> list[Knob]:
+    """Block J of a target takes block `from` of the seed; block 0 always comes from 0."""
+    if not stage.repeatable:
+        return []
+    lowest = 0 if 0 in stage.repeatable else 1
+    last = len(stage.blocks) - 1
+    return [Knob(f"stage{i}.block{j}.from", "from", j, lowest, last, 1, "exact") for j in range(1, last + 1)]
+
+
+def _width_knob(name: str, atom: Atom) -> Knob:
+    value, multiple = atom.value, atom.multiple
+    if atom.frozen is not None:
+        return Knob(name, "width", value, value, value, multiple, "frozen", atom.frozen)
+    if atom.classes.size < 2:
+        return Knob(name, "width", value, value, value, multiple, "frozen", "its channels are one identity: the graph ties all of them together")
+    growth = "exact" if atom.drift is None else "approximate"
+    return Knob(name, "width", value, 2 * multiple, max(MAX_WIDTH // multiple * multiple, value), multiple, growth, atom.drift)
+
+
+def _kernel_knob(name: str, kernel: Kernel, seen: View) -> Knob:
+    value = max(kernel.extents)
+    room = min(_room(seen.by_name[node], kernel.extents) for node in kernel.nodes)
+    smallest = min(extent for extent in kernel.extents if extent > 1)
+    least = 3 if smallest % 2 else 2
+    shrink = max(min((smallest - least) // 2, room), 0)
+    largest = max(MAX_KERNEL - (value + 1) % 2, value)
+    return Knob(name, "kernel", value, value - 2 * shrink, largest, 1, "exact")
+
+
+def _room(node: Node, extents: Sequence[int]) -> int:
+    """How many taps can go on each side before the pads would turn negative."""
+    if node.attrs.get("auto_pad", "NOTSET") != "NOTSET":
+        return MAX_KERNEL
+    spatial = len(extents)
+    pads = node.ints("pads", (0,) * (2 * spatial))
+    dilations = node.ints("dilations", (1,) * spatial)
+    return min(min(pads[a], pads[a + spatial]) // dilations[a] for a in range(spatial) if extents[a] > 1)
+
+
+def group_of(analysis: Analysis, knob: str) -> list[dict[str, object]]:
+    """Every weight axis that moves with a width knob: initializer, axis, the positions along it, and whether it creates or consumes them."""
+    atom = analysis.atoms[knob]
+    index = next(k for k, other in enumerate(analysis.identities.atoms) if other is atom)
+    rows: list[dict[str, object]] = []
+    for site in atom.sites:
+        rows.append({"initializer": site.tensor, "axis": site.axis, "indices": _positions(site, analysis.identities, index), "role": site.role})
+    return rows
+
+
+def _positions(site: Site, identities: Identities, index: int) -> list[int]:
+    known = site.ids >= 0
+    return [p for p, (c, k) in enumerate(zip(site.ids.tolist(), known.tolist(), strict=True)) if k and identities.atom_of[c] == index]
+
+
+def blocks_named(analysis: Analysis) -> list[tuple[str, Block]]:
+    """(stageI.blockJ, block) for all blocks."""
+    return [(f"stage{i}.block{j}", block) for i, stage in enumerate(analysis.stages) for j, block in enumerate(stage.blocks)]

@@ -1,0 +1,406 @@
+"""Blocks and stages, found from dominators and channel identity alone.
+
+A block is what depth repeats: the region from an entry tensor to an exit tensor that owns a convolution or matrix product and shows nothing
+but its exit to the rest. Residual blocks keep their axes; projections (both arms weighted) and linear bottlenecks may open a stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from passes.axes import Identities
+from passes.shapes import Shapes
+from passes.view import Node, View
+
+MERGES = frozenset({"Add", "Sum"})
+ACTIVATIONS = frozenset(
+    {"Relu", "Clip", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Gelu", "HardSwish", "Swish", "Mish", "HardSigmoid", "Sigmoid", "Tanh",
+     "Softplus", "Softsign", "ThresholdedRelu"}
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Block:
+    """A region of nodes between two tensors; `kind` is residual, projection or bottleneck; `merge` the addition that closes it, if any."""
+
+    kind: str
+    entry: str
+    exit: str
+    nodes: tuple[str, ...]
+    merge: str = ""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Consecutive blocks whose exits carry the same channels."""
+
+    blocks: tuple[Block, ...]
+
+    @property
+    def repeatable(self) -> tuple[int, ...]:
+        """The blocks whose copies fit behind any other block of the stage."""
+        return tuple(i for i, block in enumerate(self.blocks) if block.kind == "residual")
+
+
+Table = Sequence[Sequence[Mapping[str, str]]]
+
+
+def find_stages(view: View, shapes: Shapes, identities: Identities, table: Table | None = None) -> tuple[Stage, ...]:
+    """The stages in the order of the graph; a stored table (see `stage_table`) that fits the graph is used as it is."""
+    reader = _Reader(view, shapes, identities)
+    if table is not None:
+        stored = reader.stored(table)
+        if stored is not None:
+            return stored
+    blocks = reader.merged_blocks()
+    inside = {name for block in blocks for name in block.nodes}
+    blocks += reader.bottlenecks(inside)
+    position = {node.name: i for i, node in enumerate(view.nodes)}
+    blocks.sort(key=lambda block: position[block.nodes[0]])
+    return _grouped(blocks, reader)
+
+
+def stage_table(stages: Sequence[Stage]) -> list[list[dict[str, str]]]:
+    """The stages as names, for the model's metadata, so that they survive every remap."""
+    return [[{"kind": b.kind, "entry": b.entry, "exit": b.exit, "merge": b.merge} for b in stage.blocks] for stage in stages]
+
+
+def _grouped(blocks: Sequence[Block], reader: _Reader) -> tuple[Stage, ...]:
+    stages: list[list[Block]] = []
+    last_of: dict[str, list[Block]] = {}
+    for block in blocks:
+        before = last_of.get(block.entry)
+        if before is not None and block.kind == "residual" and before[-1].exit == block.entry and reader.same_channels(before[-1].exit, block.exit):
+            before.append(block)
+            last_of[block.exit] = before
+        else:
+            stages.append([block])
+            last_of[block.exit] = stages[-1]
+    return tuple(Stage(tuple(stage)) for stage in stages)
+
+
+class _Reader:
+    """Dominators, regions and walks over one graph."""
+
+    def __init__(self, view: View, shapes: Shapes, identities: Identities) -> None:
+        self.view = view
+        self.shapes = shapes
+        self.identities = identities
+        self.index = {node.name: i for i, node in enumerate(view.nodes)}
+        self.weighted = {site.node for site in identities.sites.values()}
+        self.dense = {node.name for node in view.nodes if _has_dense_weight(node, view)}
+        self.idom = self._immediate_dominators()
+
+    def _immediate_dominators(self) -> list[int]:
+        """Per node the last node that every path from an input passes; −1 is the input itself (Cooper, Harvey, Kennedy 2001, for a DAG)."""
+        idom: list[int] = []
+        depth: list[int] = []
+        for node in self.view.nodes:
+            best = None
+            for name in node.inputs:
+                if not name or name in self.view.constants:
+                    continue
+                producer = self.view.producer.get(name)
+                other = -1 if producer is None else self.index[producer]
+                best = other if best is None else self._common(best, other, idom, depth)
+            idom.append(-1 if best is None else best)
+            depth.append(0 if idom[-1] < 0 else depth[idom[-1]] + 1)
+        return idom
+
+    @staticmethod
+    def _common(a: int, b: int, idom: list[int], depth: list[int]) -> int:
+        while a != b:
+            if a < 0 or b < 0:
+                return -1
+            if depth[a] >= depth[b]:
+                a = idom[a]
+            else:
+                b = idom[b]
+        return a
+
+    # --- regions ---
+
+    def region(self, entry: str, exit_: str) -> tuple[str, ...] | None:
+        """The nodes between two tensors in order; None where a path avoids the entry or something inside is seen outside."""
+        found: set[int] = set()
+        stack = [exit_]
+        while stack:
+            name = stack.pop()
+            if name == entry or not name or name in self.view.constants:
+                continue
+            producer = self.view.producer.get(name)
+            if producer is None:
+                return None
+            i = self.index[producer]
+            if i not in found:
+                found.add(i)
+                stack.extend(self.view.nodes[i].inputs)
+        names = tuple(self.view.nodes[i].name for i in sorted(found))
+        inside = set(names)
+        for name in names:
+            for output in self.view.by_name[name].outputs:
+                if output == exit_ or not output:
+                    continue
+                if output in self.view.outputs or any(reader not in inside for reader, _ in self.view.readers.get(output, ())):
+                    return None
+        return names
+
+    def same_channels(self, a: str, b: str) -> bool:
+        """Whether two tensors have one shape and carry the same channels on the same axis."""
+        x, y = self.identities.labels.get(a), self.identities.labels.get(b)
+        if self.shapes.shapes.get(a) != self.shapes.shapes.get(b) or (x is None) != (y is None):
+            return False
+        return x is None or y is None or (x.axis == y.axis and bool(np.array_equal(x.ids, y.ids)))
+
+    # --- blocks closed by an addition ---
+
+    def merged_blocks(self) -> list[Block]:
+        """One block per additive merge that closes a region with a dense weight and no block inside."""
+        blocks: list[Block] = []
+        closed: set[str] = set()
+        for i, node in enumerate(self.view.nodes):
+            if node.op not in MERGES or any(name in self.view.constants for name in node.inputs) or len(node.inputs) < 2:
+                continue
+            entry = self._entry(i)
+            block = None if entry is None else self._close(node, entry, closed)
+            if block is not None:
+                blocks.append(block)
+                closed.update(block.nodes)
+        return blocks
+
+    def _entry(self, i: int) -> str | None:
+        """The one tensor through which all data reaches node i from its immediate dominator."""
+        d = self.idom[i]
+        if d < 0:
+            inputs = [name for name in self.view.inputs if name not in self.view.constants]
+            return inputs[0] if len(inputs) == 1 else None
+        outputs = [name for name in self.view.nodes[d].outputs if self.view.readers.get(name)]
+        if len(outputs) > 1:
+            outputs = [name for name in outputs if self._reaches(i, d, name)]
+        return outputs[0] if len(outputs) == 1 else None
+
+    def _reaches(self, i: int, d: int, tensor: str) -> bool:
+        """Whether walking back from node i to its dominator d arrives at this output of d."""
+        seen: set[str] = set()
+        stack = list(self.view.nodes[i].inputs)
+        while stack:
+            name = stack.pop()
+            if name == tensor:
+                return True
+            producer = self.view.producer.get(name)
+            if producer is not None and self.index[producer] > d and producer not in seen:
+                seen.add(producer)
+                stack.extend(self.view.by_name[producer].inputs)
+        return False
+
+    def _close(self, merge: Node, entry: str, closed: set[str]) -> Block | None:
+        exit_ = self._after(merge)
+        nodes = self.region(entry, exit_)
+        if nodes is None or not any(name in self.dense for name in nodes) or any(name in closed for name in nodes):
+            return None
+        arms = [self._arm(entry, name) for name in merge.inputs]
+        free = [arm for arm in arms if not any(name in self.weighted for name in arm)]
+        residual = len(free) >= 1 and self.same_channels(entry, exit_)
+        return Block("residual" if residual else "projection", entry, exit_, nodes, merge.name)
+
+    def _arm(self, entry: str, tensor: str) -> set[str]:
+        found: set[str] = set()
+        stack = [tensor]
+        while stack:
+            name = stack.pop()
+            producer = self.view.producer.get(name)
+            if name == entry or producer is None or producer in found:
+                continue
+            found.add(producer)
+            stack.extend(self.view.by_name[producer].inputs)
+        return found
+
+    def _after(self, merge: Node) -> str:
+        """The merge's output, or that of the activation which alone reads it."""
+        output = merge.outputs[0]
+        readers = self.view.readers.get(output, ())
+        if len(readers) == 1 and output not in self.view.outputs:
+            reader = self.view.by_name[readers[0][0]]
+            if reader.op in ACTIVATIONS and readers[0][1] == 0:
+                return reader.outputs[0]
+        return output
+
+    # --- linear bottlenecks ---
+
+    def bottlenecks(self, inside: set[str]) -> list[Block]:
+        """Pointwise or depthwise convolution … affine without activation, with exactly one spatial convolution, depthwise."""
+        chain = self._chain()
+        taken = set(inside)
+        blocks = []
+        for node in self.view.nodes:
+            if node.name in taken or self.index[node.name] not in chain or not (self._pointwise(node) or self._depthwise(node)):
+                continue
+            end = self._linear_end(node, taken)
+            if end is None:
+                continue
+            nodes = self.region(node.inputs[0], end)
+            if nodes is not None and sum(self._spatial(self.view.by_name[name]) for name in nodes) == 1:
+                blocks.append(Block("bottleneck", node.inputs[0], end, nodes))
+                taken.update(nodes)
+        return blocks
+
+    def _chain(self) -> set[int]:
+        """Nodes that every path to some graph output passes."""
+        found: set[int] = set()
+        for name in self.view.outputs:
+            producer = self.view.producer.get(name)
+            i = -1 if producer is None else self.index[producer]
+            while i >= 0 and i not in found:
+                found.add(i)
+                i = self.idom[i]
+        return found
+
+    def _linear_end(self, start: Node, taken: set[str]) -> str | None:
+        """The output of the first affine after `start` that no activation follows, passing at most one spatial (depthwise) convolution."""
+        node, spatial = start, self._spatial(start)
+        while True:
+            step = self._next(node)
+            if node.op in ("Conv", "BatchNormalization") and (step is None or not self._keeps_going(node, step)):
+                return node.outputs[0] if spatial == 1 else None
+            if step is None or step.name in taken:
+                return None
+            node = step
+            if self._spatial(node):
+                spatial += 1
+                if spatial > 1 or not self._depthwise(node):
+                    return None
+
+    def _keeps_going(self, affine: Node, step: Node) -> bool:
+        """After an affine: a BatchNormalization of it, an activation, or a gate."""
+        return (step.op == "BatchNormalization" and affine.op == "Conv") or step.op in ACTIVATIONS or step.op == "Mul"
+
+    def _next(self, node: Node) -> Node | None:
+        """The next node that all data from this one passes: its only reader, or the gate that its readers close."""
+        output = node.outputs[0]
+        readers = [self.view.by_name[name] for name in dict.fromkeys(name for name, _ in self.view.readers.get(output, ()))]
+        if output in self.view.outputs or not readers:
+            return None
+        last = max(readers, key=lambda reader: self.index[reader.name])
+        if self.idom[self.index[last.name]] != self.index[node.name]:
+            return None
+        if len(readers) == 1:
+            return last
+        return last if last.op == "Mul" and self.region(output, last.outputs[0]) is not None else None
+
+    def _kernel(self, node: Node) -> tuple[int, ...]:
+        shape = self.shapes.shapes.get(node.input(1)) if node.op == "Conv" else None
+        return shape[2:] if shape is not None else ()
+
+    def _spatial(self, node: Node) -> bool:
+        return max(self._kernel(node), default=1) > 1
+
+    def _pointwise(self, node: Node) -> bool:
+        return node.op == "Conv" and node.int("group", 1) == 1 and max(self._kernel(node), default=0) == 1
+
+    def _depthwise(self, node: Node) -> bool:
+        shape = self.shapes.shapes.get(node.input(0)) if node.op == "Conv" else None
+        return shape is not None and node.int("group", 1) == shape[1] > 1
+
+    # --- a stored table ---
+
+    def stored(self, table: Table) -> tuple[Stage, ...] | None:
+        """The stages a table names, None where it does not fit this graph."""
+        stages = []
+        for rows in table:
+            blocks = []
+            for row in rows:
+                nodes = self.region(row["entry"], row["exit"]) if row["exit"] in self.view.producer else None
+                if not nodes or (row["merge"] and row["merge"] not in nodes):
+                    return None
+                blocks.append(Block(row["kind"], row["entry"], row["exit"], nodes, row["merge"]))
+            stages.append(Stage(tuple(blocks)))
+        return tuple(stages)
+
+
+def _has_dense_weight(node: Node, view: View) -> bool:
+    return node.op in ("Conv", "ConvTranspose", "Gemm", "MatMul") and any(name in view.constants for name in node.inputs[:2])
+
+
+# --- silencing a branch -----------------------------------------------------------------------------------------------------------------
+
+PASS_ZERO = frozenset(
+    {"LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Gelu", "HardSwish", "Swish", "Mish", "Tanh", "Softsign", "Identity", "Dropout", "Cast",
+     "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "AveragePool", "GlobalAveragePool", "MaxPool", "Resize", "Slice", "Erf"}
+)  # fmt: skip
+"""Operators with f(0) = 0 through which a gradient passes at 0 (so not Relu)."""
+
+IDEMPOTENT = frozenset({"Relu", "Clip"})
+
+
+@dataclass(frozen=True)
+class Silence:
+    """The tensors that, set to zero, make a copied block compute its entry; or `why` that cannot be."""
+
+    tensors: tuple[str, ...] = ()
+    why: str | None = None
+
+
+def silence(block: Block, view: View, identities: Identities) -> Silence:
+    """The last affine of the block's branch: with it at zero, exit = activation(entry) = entry where the activation is idempotent.
+
+    y = γ(x−μ)/√(σ²+ε)+β: γ=β=0 gives 0 whatever x is, and ∂y/∂γ stays non-zero, so the copy learns from the first step.
+    """
+    merge = view.by_name.get(block.merge)
+    if merge is None:
+        return Silence(why="it has no addition whose branch could be silenced")
+    if block.exit != merge.outputs[0]:
+        activation = view.by_name[view.producer[block.exit]]
+        before = view.producer.get(block.entry)
+        if activation.op not in IDEMPOTENT or before is None or view.by_name[before].op != activation.op:
+            return Silence(why=f"'{activation.name}' ({activation.op}) after the addition changes what passes it twice")
+    if block.entry not in merge.inputs:
+        return Silence(why=f"the shortcut of '{merge.name}' is not the block's input itself")
+    tensors: list[str] = []
+    for name in merge.inputs:
+        if name == block.entry:
+            continue
+        found = _last_affine(name, view, identities)
+        if found.why is not None:
+            return found
+        tensors += found.tensors
+    return Silence(tuple(dict.fromkeys(tensors)))
+
+
+def _last_affine(tensor: str, view: View, identities: Identities, extra: tuple[str, ...] = ()) -> Silence:
+    producer = view.producer.get(tensor)
+    if producer is None:
+        return Silence(why=f"the branch has no weight of its own before '{tensor}'")
+    node = view.by_name[producer]
+    if node.op == "BatchNormalization":
+        return Silence((*extra, node.inputs[1], node.inputs[2]))
+    if _has_dense_weight(node, view) and node.op != "MatMul":
+        return Silence((*extra, node.inputs[1], *(name for name in node.inputs[2:3] if name)))
+    if node.op == "MatMul" and node.inputs[1] in view.constants:
+        return Silence((*extra, node.inputs[1]))
+    constants = [name for name in node.inputs if name in view.constants]
+    others = [name for name in node.inputs if name and name not in view.constants]
+    per_channel = [name for name in constants if any(key[0] == name for key in identities.sites)]
+    if node.op == "Mul" and per_channel:
+        return Silence((*extra, *per_channel))
+    if node.op == "Mul" and others:
+        widest = max(others, key=lambda name: view_size(name, identities))
+        return _last_affine(widest, view, identities, extra)
+    if node.op == "Add" and per_channel and others:
+        return _last_affine(others[0], view, identities, (*extra, *per_channel))
+    if node.op == "Div" and others and others[0] == node.inputs[0]:
+        return _last_affine(others[0], view, identities, extra)
+    if node.op in PASS_ZERO:
+        return _last_affine(node.inputs[0], view, identities, extra)
+    if node.op == "Concat":
+        parts = [_last_affine(name, view, identities) for name in node.inputs]
+        failed = next((part for part in parts if part.why is not None), None)
+        return failed or Silence((*extra, *(name for part in parts for name in part.tensors)))
+    return Silence(why=f"the branch ends in '{node.name}' ({node.op}), behind which a silent copy could not learn")
+
+
+def view_size(name: str, identities: Identities) -> int:
+    """How far a tensor extends over space: a gate of extent one must not be taken for the branch itself."""
+    return identities.extents.get(name, 0)

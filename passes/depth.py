@@ -1,0 +1,180 @@
+"""Depth: which blocks the target has, as copies and omissions of the seed's, wired into one chain per stage."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from passes.analysis import Analysis
+from passes.blocks import Block, stage_table
+from passes.spec import Resolved
+from passes.view import Node, unique
+
+
+@dataclass(frozen=True)
+class Place:
+    """A block of the target: where it stands, the seed block it comes from, and whether that one is used already (a copy)."""
+
+    stage: int
+    block: int
+    source: int
+    copy: bool
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A node of the target: its seed node, its block if any, and the new names of the constants it reads (copies have their own)."""
+
+    node: Node
+    source: str
+    place: Place | None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The target's nodes; for each copied constant its source and place; the target's stage table; why depth changes the function."""
+
+    nodes: tuple[Placed, ...]
+    copies: Mapping[str, tuple[str, Place]]
+    table: list[list[dict[str, str]]]
+    drifts: tuple[str, ...]
+
+
+def lay_out(analysis: Analysis, resolved: Resolved) -> Layout:
+    """The nodes of the target network before any tensor is resized (FNA++: layer i takes the parameters of seed layer min(i, l))."""
+    work = _Layout(analysis)
+    for i, sources in resolved.sources.items():
+        work.place_stage(i, sources)
+    return work.finish()
+
+
+@dataclass
+class _Instance:
+    place: Place
+    block: Block
+    names: Mapping[str, str]  # node → node, for copies
+    tensors: Mapping[str, str]  # tensor → tensor, for copies
+    entry: str  # the target tensor it reads; the seed's until exits are known
+    exit: str
+
+
+class _Layout:
+    def __init__(self, analysis: Analysis) -> None:
+        self.analysis = analysis
+        self.view = analysis.view
+        self.taken = set(self.view.by_name) | set(self.view.producer) | set(self.view.constants) | set(self.view.inputs)
+        self.stages: list[list[_Instance]] = []
+        self.exits: dict[str, str] = {}
+        self.copies: dict[str, tuple[str, Place]] = {}
+        self.drifts: list[str] = []
+
+    def place_stage(self, i: int, sources: Sequence[int]) -> None:
+        """The stage's blocks in a chain: the first use of a seed block is that block, later ones are copies."""
+        blocks = self.analysis.stages[i].blocks
+        used: set[int] = set()
+        instances: list[_Instance] = []
+        for j, source in enumerate(sources):
+            place = Place(i, j, source, source in used)
+            used.add(source)
+            entry = instances[-1].exit if instances else blocks[0].entry
+            instances.append(self._instance(place, blocks[source], entry))
+        self.stages.append(instances)
+        for s, block in enumerate(blocks):
+            last = s == len(blocks) - 1
+            after = [instance for instance in instances if last or instance.place.source <= s]
+            exact = [instance for instance in after if instance.place.source == s]
+            chosen = instances[-1] if last else (exact or after)[-1]
+            if chosen.exit != block.exit:
+                self.exits[block.exit] = chosen.exit
+        firsts = [instance.place.source for instance in instances if not instance.place.copy]
+        missing = len(blocks) - len(firsts)
+        if missing:
+            self.drifts.append(f"stage{i} drops {missing} of {len(blocks)} blocks")
+        elif firsts != sorted(firsts):
+            self.drifts.append(f"stage{i} takes its blocks in another order")
+
+    def _instance(self, place: Place, block: Block, entry: str) -> _Instance:
+        if not place.copy:
+            return _Instance(place, block, {}, {}, entry, block.exit)
+        names = {name: self._new(name) for name in block.nodes}
+        tensors: dict[str, str] = {}
+        for name in block.nodes:
+            node = self.view.by_name[name]
+            for output in node.outputs:
+                if output:
+                    tensors[output] = self._new(output)
+            for tensor in node.inputs:
+                if tensor in self.view.constants and tensor not in tensors and not self._shared_scalar(tensor):
+                    tensors[tensor] = self._new(tensor)
+                    self.copies[tensors[tensor]] = (tensor, place)
+        return _Instance(place, block, names, tensors, entry, tensors[block.exit])
+
+    def _shared_scalar(self, tensor: str) -> bool:
+        """A number such as a clip's bound, which copies may go on sharing."""
+        size = int(np.prod(self.analysis.shapes.shapes[tensor], dtype=np.int64))
+        return size <= 1 and tensor not in self.analysis.cost.tensor_params
+
+    def _new(self, name: str) -> str:
+        new = unique(re.sub(r"_copy(_\d+)?$", "", name) + "_copy", self.taken.__contains__)
+        self.taken.add(new)
+        return new
+
+    def finish(self) -> Layout:
+        """All nodes of the target, and the stage table under the target's names."""
+        placed: list[Placed] = []
+        instances = [instance for stage in self.stages for instance in stage]
+        originals = {name: instance for instance in instances if not instance.place.copy for name in instance.block.nodes}
+        in_blocks = {name for stage in self.analysis.stages for block in stage.blocks for name in block.nodes}
+        for node in self.view.nodes:
+            if node.name in originals:
+                placed.append(self._of_instance(node, originals[node.name]))
+            elif node.name not in in_blocks:
+                placed.append(Placed(replace(node, inputs=self._read(node.inputs)), node.name, None))
+        for instance in instances:
+            if instance.place.copy:
+                placed += [self._of_instance(self.view.by_name[name], instance) for name in instance.block.nodes]
+        table = self._table()
+        swaps = self._output_names()
+        if swaps:
+            placed = [replace(p, node=_renamed(p.node, swaps)) for p in placed]
+            table = [[{key: swaps.get(value, value) for key, value in row.items()} for row in rows] for rows in table]
+        return Layout(tuple(placed), self.copies, table, tuple(self.drifts))
+
+    def _read(self, inputs: Sequence[str]) -> tuple[str, ...]:
+        return tuple(self.exits.get(name, name) for name in inputs)
+
+    def _of_instance(self, node: Node, instance: _Instance) -> Placed:
+        entry = self.exits.get(instance.entry, instance.entry) if instance.place.block == 0 else instance.entry
+        inputs = tuple(entry if name == instance.block.entry else instance.tensors.get(name, name) for name in node.inputs)
+        outputs = tuple(instance.tensors.get(name, name) for name in node.outputs)
+        new = Node(instance.names.get(node.name, node.name), node.op, inputs, outputs, node.attrs)
+        return Placed(new, node.name, instance.place)
+
+    def _table(self) -> list[list[dict[str, str]]]:
+        seed = stage_table(self.analysis.stages)
+        table = []
+        for i, stage in enumerate(self.stages):
+            rows = []
+            for instance in stage:
+                row = dict(seed[i][instance.place.source])
+                entry = self.exits.get(instance.entry, instance.entry) if instance.place.block == 0 else instance.entry
+                row |= {"entry": entry, "exit": instance.exit, "merge": instance.names.get(row["merge"], row["merge"])}
+                rows.append(row)
+            table.append(rows)
+        return table
+
+    def _output_names(self) -> dict[str, str]:
+        """Renamings under which a graph output that moved to a new last block keeps its name."""
+        swaps: dict[str, str] = {}
+        for name in self.view.outputs:
+            if name in self.exits:
+                swaps[self.exits[name]] = name
+                swaps[name] = unique(f"{name}_inner", self.taken.__contains__)
+        return swaps
+
+
+def _renamed(node: Node, names: Mapping[str, str]) -> Node:
+    return replace(node, inputs=tuple(names.get(n, n) for n in node.inputs), outputs=tuple(names.get(n, n) for n in node.outputs))

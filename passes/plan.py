@@ -1,0 +1,473 @@
+"""The plan of a remap: for every target tensor where its values come from, and the target's nodes; and the loop that carries it out.
+
+A Take holds one index vector per changed axis, −1 where an entry is fresh. Copies, widths, kernels and group counts are all Takes; a strategy
+is only a fill policy:
+
+* fna — the paper's rules: fresh weights are 1e-5 · kaiming_uniform, fresh 1-D entries their initial value, copied blocks are copies.
+* preserve — growth keeps the function and can learn: every path from old to old through something new has exactly one zero factor. Fresh
+  producers copy the atom's last channel (plus a little noise), their outgoing columns are zero; a copied block's last affine is zero.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from passes.analysis import Analysis
+from passes.axes import Change, Site, Size, resized
+from passes.depth import Layout, Place, Placed, lay_out
+from passes.errors import RefusedModel, UserError
+from passes.kernel import Taps, attributes, kernels_at
+from passes.normalise import normalise
+from passes.shapes import infer
+from passes.spec import Resolved, Spec, resolve
+from passes.view import Node, view
+from passes.width import SELECTIONS, Changes, changes
+
+STRATEGIES = ("fna", "preserve")
+FNA_NOISE = 1e-5  # times kaiming_uniform (FNA, issue 18)
+COPY_NOISE = 1e-2  # of the weight's standard deviation: enough to tell a copied channel from its parent
+MAX_BYTES = (1 << 31) - 1  # a protobuf's limit
+MAX_TARGET_BYTES = 1 << 36
+
+
+@dataclass(frozen=True)
+class Along:
+    """One axis of a Take: the source position of each new entry (−1 fresh), the position a fresh one may copy, and how it is filled.
+
+    `role` is creates, consumes or kernel; `by_rule` marks fresh entries that follow the fna rule even under preserve.
+    """
+
+    index: np.ndarray
+    parent: np.ndarray
+    role: str
+    by_rule: np.ndarray
+
+
+@dataclass(frozen=True)
+class Take:
+    """A target tensor: its source, the axes that change, the initial value of fresh 1-D entries, and whether the old entries are silenced."""
+
+    target: str
+    source: str
+    axes: Mapping[int, Along]
+    fill: float = 0.0
+    silent: bool = False
+    inside_silent: bool = False
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the target is the source, array and all."""
+        return not self.axes and not self.silent
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything needed to build the target from the seed's graph, and what is known beforehand about the result.
+
+    `drifts` says why inner values on the seed's channels change; empty means they must not. `shapes` are the target's, under the probe sizes.
+    """
+
+    strategy: str
+    rng_seed: int
+    resolved: Resolved
+    nodes: tuple[Placed, ...]
+    takes: tuple[Take, ...]
+    numbers: Mapping[str, np.ndarray]
+    changes: Changes
+    table: list[list[dict[str, str]]]
+    drifts: tuple[str, ...]
+    notes: tuple[str, ...]
+    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> bool:
+        """Whether the target is the seed."""
+        names = [placed.source for placed in self.nodes]
+        return all(t.unchanged and t.target == t.source for t in self.takes) and len(names) == len(set(names)) and not self.drifts
+
+    def origin(self) -> dict[str, str]:
+        """Target node → the seed node it is or copies."""
+        return {placed.node.name: placed.source for placed in self.nodes}
+
+
+def plan(
+    analysis: Analysis, spec: Spec, *, strategy: str = "fna", select: str = "first", seed: int = 0, allow_drift: bool = False
+) -> Plan:
+    """The plan that takes the analysed network to the shape the Spec asks for.
+
+    strategy: fna or preserve; select: which channels survive narrowing (first, bn, l1, std); seed: for all noise; allow_drift: let preserve
+    grow an approximate knob by the fna rule. Raises UserError for an impossible Spec or a growth that preserve must refuse.
+    """
+    if strategy not in STRATEGIES:
+        raise UserError(f"strategy {strategy!r} is not one of {', '.join(STRATEGIES)}")
+    if select not in SELECTIONS:
+        raise UserError(f"selection {select!r} is not one of {', '.join(SELECTIONS)}")
+    resolved = resolve(analysis, spec)
+    refused, drifts = _growth_drifts(analysis, resolved, strategy)
+    if refused and not allow_drift:
+        raise UserError(f"{refused[0]}; use --strategy fna, or --allow-drift to grow it by the fna rule")
+    layout = lay_out(analysis, resolved)
+    drifts = [*layout.drifts, *drifts, *refused]
+    work = _Planner(analysis, resolved, layout, changes(analysis, resolved, layout, select), strategy)
+    return Plan(
+        strategy, seed, resolved, work.nodes(), work.takes(), work.numbers, work.changes, layout.table, tuple(drifts), resolved.notes, work.shapes()
+    )
+
+
+def _growth_drifts(analysis: Analysis, resolved: Resolved, strategy: str) -> tuple[list[str], list[str]]:
+    """Growth that preserve must refuse, and everything else in the Spec that moves inner values on the seed's channels."""
+    refused, drifts = [], []
+    for name, value in resolved.values.items():
+        knob = resolved.knobs[name]
+        if knob.kind == "from":
+            continue
+        if value > knob.value and knob.kind in ("width", "depth"):
+            if strategy == "fna":
+                drifts.append(f"{name} grows from {knob.value} to {value} by the fna rule")
+            elif knob.growth == "approximate":
+                refused.append(f"'{name}' cannot grow from {knob.value} to {value} exactly: {knob.why}")
+        elif value < knob.value and knob.kind == "width" and knob.growth == "approximate":
+            drifts.append(f"{name} shrinks from {knob.value} to {value}: {knob.why}")
+        elif value < knob.value and knob.kind == "kernel":
+            drifts.append(f"{name} shrinks from {knob.value} to {value}")
+    return refused, drifts
+
+
+class _Planner:
+    """Combines depth, width and kernel into takes, node attributes and numbers."""
+
+    def __init__(self, analysis: Analysis, resolved: Resolved, layout: Layout, found: Changes, strategy: str) -> None:
+        self.analysis = analysis
+        self.layout = layout
+        self.changes = found
+        self.strategy = strategy
+        self.numbers: dict[str, np.ndarray] = {}
+        places = list(dict.fromkeys(p.place for p in layout.nodes if p.place is not None))
+        self.kernels = kernels_at(analysis, resolved, places)
+        self.place_of = {p.node.name: p.place for p in layout.nodes}
+        self.placed_of: dict[str, list[Placed]] = {}
+        for placed in layout.nodes:
+            self.placed_of.setdefault(placed.source, []).append(placed)
+        self.sites: dict[str, list[Site]] = {}
+        for site in analysis.identities.sites.values():
+            self.sites.setdefault(site.tensor, []).append(site)
+        self.silenced = self._silenced(resolved)
+        self.drifting = np.zeros(analysis.identities.count, bool)
+        for atom in analysis.identities.atoms:
+            if atom.drift is not None:
+                self.drifting[atom.classes] = True
+
+    def _silenced(self, resolved: Resolved) -> dict[Place, frozenset[str]]:
+        """Copied blocks that must not be heard under preserve, with the seed tensors to silence."""
+        if self.strategy != "preserve":
+            return {}
+        found = {}
+        for placed in self.layout.nodes:
+            place = placed.place
+            if place is not None and place.copy and place not in found:
+                silence = self.analysis.silences[place.stage, place.source]
+                if silence.why is None:
+                    found[place] = frozenset(silence.tensors)
+        return found
+
+    # --- nodes ---
+
+    def nodes(self) -> tuple[Placed, ...]:
+        """The target's nodes with every attribute and number that counts channels or taps refreshed."""
+        edits: dict[str, dict[str, object]] = {}
+        for size in self.analysis.identities.sizes:
+            self._refresh(size, edits)
+        for split in self.analysis.identities.splits:
+            for placed in self.placed_of.get(split.node, []):
+                self._refresh_split(placed, split.parts, edits)
+        for pick in self.analysis.identities.picks:
+            for placed in self.placed_of.get(pick.node, []):
+                change = self.changes.at(placed.place)
+                if not _untouched(pick.ids, change):
+                    self.numbers[placed.node.inputs[1]] = _repicked(pick.ids, pick.picks, change).reshape(
+                        self._number_shape(self.analysis.view.by_name[pick.node].inputs[1], -1)
+                    )
+        for (weight, place), kernel in self.kernels.items():
+            self._refresh_kernel(weight, place, kernel, edits)
+        done = []
+        for placed in self.layout.nodes:
+            node = placed.node
+            attrs = {**node.attrs, **edits[node.name]} if node.name in edits else node.attrs
+            done.append(replace(placed, node=replace(node, attrs=attrs)))
+        return tuple(done)
+
+    def _number_shape(self, name: str, count: int) -> tuple[int, ...]:
+        shape = self.analysis.shapes.shapes[name]
+        return tuple(count if size > 1 else 1 for size in shape)
+
+    def _refresh(self, size: Size, edits: dict[str, dict[str, object]]) -> None:
+        if size.place[0].startswith("@"):
+            for placed in self.placed_of.get(size.place[0][1:], []):
+                value = self._count(size, placed.place)
+                attribute, index = str(size.place[1]), int(size.place[-1])
+                if index < 0:
+                    edits.setdefault(placed.node.name, {})[attribute] = value
+                else:
+                    row = edits.setdefault(placed.node.name, {})
+                    numbers = list(row.get(attribute, placed.node.ints(attribute, ())))  # type: ignore[call-overload]
+                    numbers[index] = value
+                    row[attribute] = numbers
+            return
+        constant, index = str(size.place[0]), int(size.place[1])
+        for reader, slot in self.analysis.view.readers.get(constant, ()):
+            for placed in self.placed_of.get(reader, []):
+                value = self._count(size, placed.place)
+                target = placed.node.inputs[slot]
+                array = self.numbers.get(target)
+                old = self.analysis.view.values(constant)
+                if array is None and int(old.ravel()[index]) == value:
+                    continue
+                array = old.copy() if array is None else array
+                array.reshape(-1)[index] = value
+                self.numbers[target] = array
+
+    def _count(self, size: Size, place: Place | None) -> int:
+        count = len(resized(size.ids, self.changes.at(place))) + size.beyond
+        return -count if size.from_end else count
+
+    def _refresh_split(self, placed: Placed, parts: Sequence[np.ndarray], edits: dict[str, dict[str, object]]) -> None:
+        change = self.changes.at(placed.place)
+        if all(_untouched(part, change) for part in parts):
+            return
+        sizes = [len(resized(part, change)) for part in parts]
+        node = placed.node
+        if node.input(1):
+            self.numbers[node.inputs[1]] = np.array(sizes, np.int64)
+        else:
+            edits.setdefault(node.name, {})["split"] = sizes
+
+    def _refresh_kernel(self, weight: str, place: Place | None, kernel: Taps, edits: dict[str, dict[str, object]]) -> None:
+        extents = self.analysis.shapes.shapes[weight][2:]
+        for reader, _ in self.analysis.view.readers[weight]:
+            for placed in self.placed_of.get(reader, []):
+                if placed.place == place:
+                    edits.setdefault(placed.node.name, {}).update(attributes(placed.node, kernel, extents))
+
+    # --- tensors ---
+
+    def takes(self) -> tuple[Take, ...]:
+        """One Take per constant that the target's nodes read; numbers that were refreshed are not taken."""
+        found: dict[str, Take] = {}
+        for placed in self.layout.nodes:
+            source_node = self.analysis.view.by_name[placed.source]
+            for slot, target in enumerate(placed.node.inputs):
+                source = source_node.inputs[slot]
+                if source in self.analysis.view.constants and target not in found and target not in self.numbers:
+                    found[target] = self._take(target, source, placed.place)
+        for name in self.analysis.view.outputs:
+            if name in self.analysis.view.constants:
+                found.setdefault(name, Take(name, name, {}))
+        return tuple(found.values())
+
+    def _take(self, target: str, source: str, place: Place | None) -> Take:
+        change = self.changes.at(place)
+        axes: dict[int, Along] = {}
+        fill = 0.0
+        for site in self.sites.get(source, []):
+            fill = max(fill, site.fill)
+            if not _untouched(site.ids, change):
+                axes[site.axis] = self._along(site, change)
+        kernel = self.kernels.get((source, place))
+        if kernel is not None:
+            for axis, index in kernel.axes.items():
+                axes[axis] = Along(index, np.maximum(index, 0), "kernel", np.zeros(index.size, bool))
+        silenced = self.silenced.get(place) if place is not None else None
+        return Take(target, source, dict(sorted(axes.items())), fill, silenced is not None and source in silenced, silenced is not None)
+
+    def _along(self, site: Site, change: Change) -> Along:
+        positions = resized(site.ids, change)
+        index = positions.index
+        fresh = index < 0
+        by_rule = fresh & (self.drifting[site.ids[positions.old]] if self.strategy == "preserve" else np.ones(index.size, bool))
+        return Along(index, positions.old, site.role, by_rule)
+
+    # --- what the target will be ---
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape every target activation must have, under the probe sizes."""
+        found = {name: self.analysis.shapes.shapes[name] for name in self.analysis.view.inputs if name in self.analysis.shapes.shapes}
+        for placed in self.layout.nodes:
+            change = self.changes.at(placed.place)
+            for source, target in zip(self.analysis.view.by_name[placed.source].outputs, placed.node.outputs, strict=True):
+                shape = self.analysis.shapes.shapes.get(source)
+                label = self.analysis.identities.labels.get(source)
+                if shape is None:
+                    continue
+                if label is not None and not _untouched(label.ids, change):
+                    shape = (*shape[: label.axis], len(resized(label.ids, change)), *shape[label.axis + 1 :])
+                found[target] = shape
+        return found
+
+
+def _untouched(ids: np.ndarray, change: Change) -> bool:
+    known = ids[ids >= 0]
+    return bool(change.keep[known].all()) and not change.grow[known].any()
+
+
+def _repicked(ids: np.ndarray, picks: np.ndarray, change: Change) -> np.ndarray:
+    """The new positions of picked channels: each kept pick where its channel went, each fresh copy after its parent."""
+    source = resized(ids, change)
+    where = {key: k for k, key in enumerate(zip(source.old.tolist(), source.copy.tolist(), strict=True))}
+    picked = resized(ids[picks], change)
+    return np.array([where[int(picks[old]), copy] for old, copy in zip(picked.old, picked.copy.tolist(), strict=True)], np.int64)
+
+
+# --- carrying it out --------------------------------------------------------------------------------------------------------------------
+
+
+def apply(graph: gs.Graph, plan: Plan) -> gs.Graph:
+    """The target network, in a new graph; arrays that do not change are shared with the seed's, none is written in place.
+
+    Raises RefusedModel where a size that the graph computes by itself does not follow the plan.
+    """
+    normal = normalise(graph).graph
+    seed = view(normal)
+    _check_size(plan, seed.constants)
+    tensors: dict[str, gs.Tensor] = {t.name: t for t in normal.inputs}
+    for take in plan.takes:
+        tensors[take.target] = _carry_out(take, plan, seed.constants[take.source])
+    for name, array in plan.numbers.items():
+        tensors[name] = gs.Constant(name, array)
+    dtypes = {t.name: t.dtype for node in normal.nodes for t in node.outputs}
+    nodes = []
+    outputs = {t.name: t for t in normal.outputs if not isinstance(t, gs.Constant)}
+    originals = {node.name: node for node in normal.nodes}
+    by_name: dict[str, gs.Variable] = {name: gs.Variable(name, t.dtype, t.shape) for name, t in outputs.items()}
+
+    def tensor(name: str) -> gs.Tensor:
+        if not name:
+            return gs.Variable.empty()
+        if name in tensors:
+            return tensors[name]
+        if name not in by_name:
+            by_name[name] = gs.Variable(name, dtypes.get(name), None)
+        return by_name[name]
+
+    for placed in plan.nodes:
+        source = originals[placed.source]
+        node = gs.Node(source.op, placed.node.name, dict(placed.node.attrs), domain=source.domain)
+        node.inputs = [tensor(name) for name in placed.node.inputs]
+        node.outputs = [tensor(name) for name in placed.node.outputs]
+        nodes.append(node)
+    result = gs.Graph(
+        nodes, list(normal.inputs), [tensor(t.name) for t in normal.outputs], name=normal.name, doc_string=normal.doc_string, opset=normal.opset,
+        import_domains=normal.import_domains, ir_version=normal.ir_version, producer_name=normal.producer_name,
+        producer_version=normal.producer_version,
+    )  # fmt: skip
+    _order(result)
+    _check_shapes(result, plan)
+    return result
+
+
+def _order(graph: gs.Graph) -> None:
+    position = {node.name: i for i, node in enumerate(view(graph).nodes)}
+    graph.nodes.sort(key=lambda node: position[node.name])
+
+
+def _check_size(plan: Plan, constants: Mapping[str, gs.Constant]) -> None:
+    """Refuse before memory is taken."""
+    total = 0
+    for take in plan.takes:
+        shape = list(constants[take.source].shape)
+        for axis, along in take.axes.items():
+            shape[axis] = along.index.size
+        total += int(np.prod(shape, dtype=object)) * 4
+    if total > MAX_TARGET_BYTES:
+        raise UserError(f"the target would hold {total / 2**30:.0f} GiB of weights; the most is {MAX_TARGET_BYTES >> 30} GiB")
+
+
+def _check_shapes(graph: gs.Graph, plan: Plan) -> None:
+    sizes = {t.name: plan.sizes[t.name] for t in graph.inputs if t.name in plan.sizes}
+    found = infer(view(graph), sizes or None)
+    for name, shape in plan.sizes.items():
+        actual = found.shapes.get(name)
+        if actual is not None and actual != shape:
+            raise RefusedModel(f"tensor '{name}' would have shape {list(actual)} instead of {list(shape)}: a size the graph computes does not follow its channels")
+
+
+def _carry_out(take: Take, plan: Plan, source: gs.Constant) -> gs.Constant:
+    if take.unchanged and take.target == take.source:
+        return source
+    old = np.asarray(source.values)
+    if take.unchanged:
+        return gs.Constant(take.target, old)
+    rng = np.random.default_rng([plan.rng_seed, zlib.crc32(take.target.encode())])
+    return gs.Constant(take.target, taken(take, old, plan.strategy, rng))
+
+
+def taken(take: Take, old: np.ndarray, strategy: str, rng: np.random.Generator) -> np.ndarray:
+    """The values of a Take: old entries where they go, fresh ones by the strategy. The source array is not written."""
+    new = old
+    for axis, along in take.axes.items():
+        new = _pick(new, along.parent, axis)
+    fresh = {axis: along.index < 0 for axis, along in take.axes.items()}
+    if not take.silent and not any(mask.any() for mask in fresh.values()):
+        return np.ascontiguousarray(new)
+    if new is old or new.base is not None:
+        new = new.copy()
+    if strategy == "preserve":
+        _preserve(new, take, fresh, rng)
+    for axis, along in take.axes.items():
+        if along.role == "kernel":
+            new[_at(new, axis, fresh[axis])] = 0
+    _by_rule(new, take, rng)
+    return new
+
+
+def _pick(array: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray:
+    if np.array_equal(index, np.arange(index.size)):
+        return array[(slice(None),) * axis + (slice(0, index.size),)]
+    return np.take(array, index, axis)
+
+
+def _at(array: np.ndarray, axis: int, mask: np.ndarray) -> tuple[slice | np.ndarray, ...]:
+    return (slice(None),) * axis + (np.flatnonzero(mask),)
+
+
+def _preserve(new: np.ndarray, take: Take, fresh: Mapping[int, np.ndarray], rng: np.random.Generator) -> None:
+    """Exactly one zero factor on every path from old to old through something new.
+
+    W[old row, fresh column] = 0; W[fresh row, ·] = W[parent, ·] + noise; in a silenced block nothing is zero but its last affine.
+    """
+    rows = [axis for axis, along in take.axes.items() if along.role == "creates" and fresh[axis].any()]
+    columns = [axis for axis, along in take.axes.items() if along.role == "consumes" and fresh[axis].any()]
+    old_rows = np.ones(new.shape, bool)
+    for axis in rows:
+        old_rows[_at(new, axis, fresh[axis])] = False
+    if rows and new.ndim >= 2 and (columns or take.fill == 0.0):
+        noise = rng.standard_normal(new.shape, np.float32) * np.float32(COPY_NOISE * float(np.std(new, dtype=np.float64)))
+        new[~old_rows] += noise[~old_rows].astype(new.dtype)
+    if columns and not take.inside_silent:
+        reads_fresh = np.zeros(new.shape, bool)
+        for axis in columns:
+            reads_fresh[_at(new, axis, fresh[axis])] = True
+        new[reads_fresh & old_rows] = 0
+    if take.silent:
+        new[old_rows] = 0
+
+
+def _by_rule(new: np.ndarray, take: Take, rng: np.random.Generator) -> None:
+    """Fresh entries by the paper's rule: weights 1e-5 · kaiming_uniform (bound √(6 / fan_in)), 1-D tensors their initial value."""
+    axes = {axis: along for axis, along in take.axes.items() if along.by_rule.any()}
+    if not axes:
+        return
+    mask = np.zeros(new.shape, bool)
+    for axis, along in axes.items():
+        mask[_at(new, axis, along.by_rule)] = True
+    count = int(mask.sum())
+    if new.ndim < 2 or take.fill != 0.0:
+        new[mask] = take.fill
+        return
+    making = next((axis for axis, along in take.axes.items() if along.role == "creates"), 0)
+    fan_in = max(new.size // new.shape[making], 1)
+    new[mask] = (rng.uniform(-1.0, 1.0, count) * FNA_NOISE * np.sqrt(6.0 / fan_in)).astype(new.dtype)

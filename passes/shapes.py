@@ -1,0 +1,392 @@
+"""The size of every tensor, and the value of every small one that shape arithmetic decides.
+
+One walk in topological order: ONNX's own inference rule per node, fed with the values known so far. Free dimensions (a dynamic batch, a
+dynamic image size) take probe sizes; a value that depends on one is marked, so nothing static is ever derived from a probe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import TensorProto, helper, shape_inference
+
+from passes.errors import RefusedModel, UserError
+from passes.view import Node, View
+
+SMALL = 4096  # elements; larger constants are weights, not shape arithmetic
+PROBE_IMAGE = 224  # pixels; what a free spatial dimension is taken to be when nobody says otherwise
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A known small tensor: its array, which elements depend on a free dimension, and where each element is written in the file.
+
+    `source` holds (constant's name, flat index) per element, flattened, None where the element was computed.
+    """
+
+    array: np.ndarray
+    free: np.ndarray
+    source: tuple[tuple[str, int] | None, ...]
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Shapes under the probe sizes, element types, known values, and which input dimensions are free."""
+
+    shapes: Mapping[str, Shape]
+    types: Mapping[str, int]
+    values: Mapping[str, Value]
+    free_axes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def free_space(self) -> bool:
+        """Whether an input has a free dimension other than its batch that nobody gave a size for."""
+        return any(axis > 0 for axes in self.free_axes.values() for axis in axes)
+
+
+def infer(view: View, sizes: Mapping[str, Shape] | None = None) -> Shapes:
+    """Shapes and values of all tensors; `sizes` gives an input's shape where it is free (its free batch counts as free all the same).
+
+    Raises UserError for sizes that name no input or contradict it, RefusedModel where ONNX's rule finds the graph inconsistent.
+    """
+    walk = _Walk(view)
+    walk.start(dict(sizes or {}))
+    for node in view.nodes:
+        walk.visit(node)
+    return Shapes(walk.shapes, walk.types, walk.values, walk.free_axes)
+
+
+class _Walk:
+    """The state of one inference walk."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self.shapes: dict[str, Shape] = {}
+        self.types: dict[str, int] = {}
+        self.values: dict[str, Value] = {}
+        self.free_axes: dict[str, tuple[int, ...]] = {}
+        self.free: dict[str, frozenset[int]] = {}  # axes of each tensor that follow a free dimension
+        self.protos: dict[str, onnx.TensorProto] = {}
+        self.opsets = [helper.make_opsetid(domain, version) for domain, version in view.domains.items()]
+
+    def start(self, sizes: dict[str, Shape]) -> None:
+        for name in sizes:
+            if name not in self.view.inputs:
+                raise UserError(f"--input names '{name}', but the inputs are: {', '.join(self.view.inputs)}")
+        for name, (shape, dtype) in self.view.inputs.items():
+            if name in self.view.constants:
+                continue
+            self.types[name] = dtype
+            self.shapes[name], free, self.free_axes[name] = _probe(name, shape, sizes.get(name), self.view)
+            self.free[name] = frozenset(free)
+        for name, constant in self.view.constants.items():
+            self.types[name] = self.view.dtype(name)
+            self.shapes[name] = tuple(int(d) for d in constant.shape)
+            self.free[name] = frozenset()
+            if int(np.prod(self.shapes[name], dtype=np.int64)) <= SMALL and not isinstance(constant.dtype, int):
+                array = self.view.values(name)
+                where = tuple((name, i) for i in range(array.size)) if array.dtype.kind in "iu" else (None,) * array.size
+                self.values[name] = Value(array, np.zeros(array.shape, bool), where)
+
+    def visit(self, node: Node) -> None:
+        self._evaluate(node)
+        missing = [name for name in node.outputs if name and name not in self.shapes]
+        if missing:
+            self._infer(node)
+        followers = self._followers(node)
+        for name in node.outputs:
+            if name:
+                self.free.setdefault(name, followers)
+
+    def _followers(self, node: Node) -> frozenset[int]:
+        """Axes of the outputs that may follow a free dimension; where a rule would be long, all of them (never too few)."""
+        free: frozenset[int] = frozenset().union(*(self.free.get(name, frozenset()) for name in node.inputs if name))
+        if not free:
+            return free
+        if node.op == "Transpose":
+            perm = node.ints("perm", range(len(self.shapes.get(node.input(0), ())))[::-1])
+            return frozenset(i for i, axis in enumerate(perm) if axis in free)
+        if node.op == "Reshape":
+            return self._reshaped_followers(node, free)
+        if node.op in ("Squeeze", "Unsqueeze", "Expand", "Tile", "Gather", "DepthToSpace", "SpaceToDepth", "MatMul", "Split", "Slice"):
+            return free if self._rank_kept(node) else ANY_AXIS
+        if node.op == "Flatten":
+            return free if free == {0} and node.int("axis", 1) == 1 else ANY_AXIS
+        return free
+
+    def _rank_kept(self, node: Node) -> bool:
+        source, target = self.shapes.get(node.input(0)), self.shapes.get(node.outputs[0])
+        return source is not None and target is not None and len(source) == len(target)
+
+    def _reshaped_followers(self, node: Node, free: frozenset[int]) -> frozenset[int]:
+        target = self.values.get(node.input(1))
+        if target is None:
+            return ANY_AXIS
+        sizes = [int(size) for size in target.array.ravel()]
+        return frozenset(
+            axis for axis, size in enumerate(sizes) if size == -1 or bool(target.free.ravel()[axis]) or (size == 0 and axis in free)
+        )
+
+    def _evaluate(self, node: Node) -> None:
+        if node.op in ("Shape", "Size"):
+            self._read_shape(node)
+            return
+        if node.op in UNTOUCHED or not node.inputs and node.op != "ConstantOfShape":
+            return
+        inputs = [self.values.get(name) if name else None for name in node.inputs]
+        if any(value is None and name for value, name in zip(inputs, node.inputs, strict=True)) or not any(inputs):
+            return
+        known = [v for v in inputs if v is not None]
+        if sum(v.array.size for v in known) > SMALL:
+            return
+        function = ARITHMETIC.get(node.op)
+        if function is None or len(node.outputs) != 1:
+            return
+        try:
+            array = np.asarray(function(node, [None if v is None else v.array for v in inputs], self.view.opset))
+        except (ValueError, IndexError, TypeError, ZeroDivisionError, OverflowError) as error:
+            raise RefusedModel(f"node '{node.name}' ({node.op}) cannot be evaluated on its constant inputs: {error}") from error
+        if array.size > SMALL:
+            return
+        name = node.outputs[0]
+        free = np.broadcast_to(np.array(any(bool(v.free.any()) for v in known)), array.shape)
+        source: tuple[tuple[str, int] | None, ...] = (None,) * array.size
+        if node.op in MOVES:
+            free, source = _moved(node, inputs, self.view.opset)
+        self.values[name] = Value(array, np.asarray(free), source)
+        self.shapes[name] = array.shape
+        self.types[name] = int(helper.np_dtype_to_tensor_dtype(array.dtype))
+        self.free[name] = frozenset()
+
+    def _read_shape(self, node: Node) -> None:
+        shape = self.shapes.get(node.inputs[0])
+        if shape is None:
+            return
+        follows = self.free.get(node.inputs[0], frozenset())
+        free = np.array([axis in follows for axis in range(len(shape))], bool)
+        array = np.array(shape, np.int64)
+        if node.op == "Size":
+            array, free = np.array(array.prod()), np.array(bool(free.any()))
+        else:
+            span = slice(node.int("start", 0), node.attrs.get("end"))
+            array, free = array[span], free[span]
+        name = node.outputs[0]
+        self.values[name] = Value(array, free, (None,) * array.size)
+        self.shapes[name], self.types[name], self.free[name] = array.shape, TensorProto.INT64, frozenset()
+
+    def _infer(self, node: Node) -> None:
+        """ONNX's own rule for one node; outputs it cannot decide stay unknown."""
+        domain, _, op = node.op.rpartition("::")
+        version = self.view.domains.get(domain, self.view.opset)
+        if any(name and name not in self.types for name in node.inputs) or not onnx.defs.has(op, version, domain):
+            return
+        types = {}
+        for name in node.inputs:
+            if name:
+                types[name] = helper.make_tensor_type_proto(self.types[name], self.shapes.get(name))
+        data = {name: self._proto(name) for name in node.inputs if name in self.values}
+        try:
+            schema = onnx.defs.get_schema(op, version, domain)
+            found = shape_inference.infer_node_outputs(schema, node_proto(node), types, data, opset_imports=self.opsets)
+        except (shape_inference.InferenceError, onnx.onnx_cpp2py_export.checker.ValidationError) as error:
+            raise RefusedModel(f"node '{node.name}' ({node.op}) does not fit its inputs: {_first_line(error)}") from error
+        if node.op == "Dropout" and not found.get(node.outputs[0], onnx.TypeProto()).tensor_type.HasField("shape"):
+            found[node.outputs[0]] = types[node.inputs[0]]  # early versions of the operator have no shape rule
+        for name, proto in found.items():
+            tensor = proto.tensor_type
+            self.types[name] = tensor.elem_type
+            if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
+                self.shapes[name] = tuple(d.dim_value for d in tensor.shape.dim)
+
+    def _proto(self, name: str) -> onnx.TensorProto:
+        if name not in self.protos:
+            self.protos[name] = onnx.numpy_helper.from_array(np.asarray(self.values[name].array, order="C"), name)
+        return self.protos[name]
+
+
+def node_proto(node: Node) -> onnx.NodeProto:
+    """The node as ONNX writes it."""
+    domain, _, op = node.op.rpartition("::")
+    proto = helper.make_node(op, list(node.inputs), list(node.outputs), name=node.name, domain=domain)
+    for key, value in node.attrs.items():
+        if isinstance(value, gs.Tensor):
+            proto.attribute.append(helper.make_attribute(key, onnx.numpy_helper.from_array(np.asarray(value.values), key)))
+        elif isinstance(value, (int, float, str, bytes)) or (isinstance(value, list) and value):
+            proto.attribute.append(helper.make_attribute(key, value))
+        elif isinstance(value, (np.dtype, type)):
+            proto.attribute.append(helper.make_attribute(key, int(helper.np_dtype_to_tensor_dtype(np.dtype(value)))))
+    return proto
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _probe(name: str, shape: tuple[int | str | None, ...] | None, given: Shape | None, view: View) -> tuple[Shape, list[int], tuple[int, ...]]:
+    """An input's probe shape, its free axes, and those among them for which nobody gave a size."""
+    if shape is None:
+        if given is None:
+            raise RefusedModel(f"input '{name}' has no shape; give one with --input {name}=1x3x224x224")
+        shape = (None,) * len(given)
+    if given is not None and len(given) != len(shape):
+        raise UserError(f"--input gives '{name}' {len(given)} dimensions, the model has {len(shape)}")
+    probe, free, guessed = [], [], []
+    for axis, size in enumerate(shape):
+        if isinstance(size, int) and size > 0:
+            if given is not None and given[axis] != size:
+                raise UserError(f"--input gives '{name}' size {given[axis]} on axis {axis}, but the model fixes it to {size}")
+            probe.append(size)
+            continue
+        free.append(axis)
+        if given is not None:
+            probe.append(given[axis])
+        else:
+            guessed.append(axis)
+            probe.append(1 if axis == 0 else _channels(name, view) if axis == 1 else PROBE_IMAGE)
+    return tuple(probe), free, tuple(guessed)
+
+
+def _channels(name: str, view: View) -> int:
+    """The channels a first convolution on this input expects, else 3."""
+    for reader, slot in view.readers.get(name, ()):
+        node = view.by_name[reader]
+        if node.op == "Conv" and slot == 0 and node.input(1) in view.constants:
+            return int(view.constants[node.input(1)].shape[1]) * node.int("group", 1)
+    return 3
+
+
+# --- shape arithmetic: op → function of (node, arrays, opset) ---------------------------------------------------------------------------
+
+Arrays = Sequence[np.ndarray | None]
+Evaluate = Callable[[Node, Any, int], Any]
+
+
+def _axes(node: Node, arrays: Arrays, slot: int) -> tuple[int, ...] | None:
+    if len(arrays) > slot and arrays[slot] is not None:
+        return tuple(int(a) for a in np.ravel(arrays[slot]))  # type: ignore[arg-type]
+    return tuple(node.attrs["axes"]) if "axes" in node.attrs else None
+
+
+def _slice(node: Node, arrays: Any, opset: int) -> np.ndarray:
+    data = arrays[0]
+    if opset < 10:
+        starts, ends = node.ints("starts", ()), node.ints("ends", ())
+        axes, steps = node.ints("axes", range(len(starts))), (1,) * len(starts)
+    else:
+        starts, ends = arrays[1].tolist(), arrays[2].tolist()
+        axes = arrays[3].tolist() if len(arrays) > 3 and arrays[3] is not None else range(len(starts))
+        steps = arrays[4].tolist() if len(arrays) > 4 and arrays[4] is not None else (1,) * len(starts)
+    index = [slice(None)] * data.ndim
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        stop = None if step < 0 and end < -data.shape[axis] else end
+        index[axis] = slice(start, stop, step)
+    return np.asarray(data[tuple(index)])
+
+
+def _unsqueeze(node: Node, arrays: Any, _: int) -> np.ndarray:
+    return np.expand_dims(arrays[0], _axes(node, arrays, 1) or ())
+
+
+def _divide(node: Node, arrays: Any, _: int) -> np.ndarray:
+    a, b = arrays
+    if a.dtype.kind in "iu":
+        return np.asarray(np.trunc(a / b), a.dtype)  # ONNX integer division truncates
+    return np.asarray(a / b)
+
+
+def _reshape(node: Node, arrays: Any, _: int) -> np.ndarray:
+    target = arrays[1] if len(arrays) > 1 else np.array(node.ints("shape", ()))
+    data = arrays[0]
+    shape = [int(d) if d != 0 or node.int("allowzero", 0) else data.shape[i] for i, d in enumerate(np.ravel(target))]
+    return np.reshape(data, shape)
+
+
+def _range(node: Node, arrays: Any, _: int) -> np.ndarray:
+    start, limit, delta = (np.asarray(a).item() for a in arrays)
+    if delta == 0 or (limit - start) / delta > SMALL:
+        raise ValueError(f"range from {start} to {limit} by {delta}")
+    return np.arange(start, limit, delta, dtype=arrays[0].dtype)
+
+
+def _filled(node: Node, arrays: Any, _: int) -> np.ndarray:
+    shape = [int(d) for d in np.ravel(arrays[0])]
+    if int(np.prod(shape, dtype=object)) > SMALL:
+        return np.zeros(SMALL + 1)
+    value = node.attrs.get("value")
+    fill = np.zeros(1, np.float32) if value is None else np.asarray(value.values)
+    return np.full(shape, fill.ravel()[0], fill.dtype)
+
+
+def _cast(node: Node, arrays: Any, _: int) -> np.ndarray:
+    to = node.attrs["to"]
+    dtype = helper.tensor_dtype_to_np_dtype(to) if isinstance(to, int) else np.dtype(to)
+    return np.asarray(arrays[0]).astype(dtype)
+
+
+MOVES: Mapping[str, Evaluate] = {
+    "Concat": lambda n, a, _: np.concatenate(a, n.int("axis", 0)),
+    "Gather": lambda n, a, _: np.take(a[0], a[1], n.int("axis", 0)),
+    "Slice": _slice,
+    "Unsqueeze": _unsqueeze,
+    "Squeeze": lambda n, a, _: np.squeeze(a[0], _axes(n, a, 1)),
+    "Reshape": _reshape,
+    "Identity": lambda n, a, _: a[0],
+    "Cast": _cast,
+}
+"""Operators that only move elements: provenance moves with them, by the same function."""
+
+ARITHMETIC: Mapping[str, Evaluate] = {
+    **MOVES,
+    "Add": lambda n, a, _: a[0] + a[1],
+    "Sub": lambda n, a, _: a[0] - a[1],
+    "Mul": lambda n, a, _: a[0] * a[1],
+    "Div": _divide,
+    "Mod": lambda n, a, _: np.fmod(a[0], a[1]) if n.int("fmod", 0) else np.mod(a[0], a[1]),
+    "Neg": lambda n, a, _: -a[0],
+    "Floor": lambda n, a, _: np.floor(a[0]),
+    "Ceil": lambda n, a, _: np.ceil(a[0]),
+    "Sqrt": lambda n, a, _: np.sqrt(a[0]),
+    "Min": lambda n, a, _: np.minimum.reduce(a),
+    "Max": lambda n, a, _: np.maximum.reduce(a),
+    "Equal": lambda n, a, _: a[0] == a[1],
+    "Less": lambda n, a, _: a[0] < a[1],
+    "Greater": lambda n, a, _: a[0] > a[1],
+    "Where": lambda n, a, _: np.where(a[0], a[1], a[2]),
+    "ReduceProd": lambda n, a, _: np.prod(a[0], axis=_axes(n, a, 1), keepdims=bool(n.int("keepdims", 1)), dtype=a[0].dtype),
+    "ReduceSum": lambda n, a, _: np.sum(a[0], axis=_axes(n, a, 1), keepdims=bool(n.int("keepdims", 1)), dtype=a[0].dtype),
+    "Range": _range,
+    "ConstantOfShape": _filled,
+    "Expand": lambda n, a, _: a[0] * np.ones([int(d) for d in a[1]], a[0].dtype),
+    "Transpose": lambda n, a, _: np.transpose(a[0], n.ints("perm", range(a[0].ndim)[::-1])),
+}
+
+ANY_AXIS = frozenset(range(16))
+UNTOUCHED = frozenset({"QuantizeLinear", "DequantizeLinear", "RandomNormal", "RandomUniform"})
+
+
+def _moved(node: Node, inputs: Sequence[Value | None], opset: int) -> tuple[np.ndarray, tuple[tuple[str, int] | None, ...]]:
+    """Freedom and provenance of a moved value: the same move done on the marks and on a numbering of the elements."""
+    function = MOVES[node.op]
+    data_slots = range(len(inputs)) if node.op == "Concat" else range(1)
+    sources: list[tuple[str, int] | None] = []
+    marks: list[np.ndarray | None] = []
+    numbers: list[np.ndarray | None] = []
+    for slot, value in enumerate(inputs):
+        if value is None or slot not in data_slots:
+            marks.append(None if value is None else value.array)
+            numbers.append(None if value is None else value.array)
+            continue
+        numbers.append(np.arange(len(sources), len(sources) + value.array.size).reshape(value.array.shape))
+        marks.append(value.free)
+        sources.extend(value.source)
+    if node.op == "Cast":
+        return marks[0], tuple(sources)  # type: ignore[return-value]
+    order = np.ravel(function(node, numbers, opset))
+    return np.asarray(function(node, marks, opset), bool), tuple(sources[i] for i in order)

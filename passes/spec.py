@@ -1,0 +1,278 @@
+"""Spec: a flat map from knobs to values; what the user writes, resolved against an analysis into one value per knob of the target.
+
+Order of resolution: depth, then `from`, then everything else on the blocks the target will have. An exact key beats a pattern.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NoReturn
+
+from passes.analysis import Analysis, Knob
+from passes.errors import UserError
+
+VERSION = 1
+Value = int | str
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What the user wants: knob or pattern → integer, or a string relative to the seed's value ("x1.25", "+1", "-2")."""
+
+    knobs: Mapping[str, Value]
+    seed: str | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """The Spec as it is written in a file."""
+        head: dict[str, object] = {"version": VERSION}
+        if self.seed is not None:
+            head["seed"] = self.seed
+        return {**head, "knobs": dict(self.knobs)}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Every knob of the target with its value; which seed block each target block comes from; what patterns had to skip."""
+
+    values: Mapping[str, int]
+    knobs: Mapping[str, Knob]
+    sources: Mapping[int, tuple[int, ...]]
+    notes: tuple[str, ...] = ()
+
+    def spec(self, seed: str | None = None) -> Spec:
+        """The resolved Spec; `from` is written only where it is not the default min(J, last)."""
+        return Spec({name: value for name, value in self.values.items() if not self._default_from(name, value)}, seed)
+
+    def _default_from(self, name: str, value: int) -> bool:
+        found = re.fullmatch(r"stage\d+\.block(\d+)\.from", name)
+        return found is not None and value == min(int(found.group(1)), self.knobs[name].max)
+
+
+def parse(document: object) -> Spec:
+    """A Spec from its JSON document; raises UserError for anything that is not one."""
+    if not isinstance(document, Mapping):
+        raise UserError(f"a spec is a JSON object with 'version' and 'knobs', not {_kind(document)}")
+    unknown = sorted(set(map(str, document)) - {"version", "seed", "knobs"})
+    if unknown:
+        hint = "; knobs go inside 'knobs'" if any("." in key for key in unknown) else ""
+        raise UserError(f"a spec has the keys 'version', 'seed' and 'knobs', not {', '.join(map(repr, unknown))}{hint}")
+    if document.get("version") != VERSION or isinstance(document.get("version"), bool):
+        raise UserError(f"this spec has version {document.get('version')!r}; this fnatool reads version {VERSION}")
+    seed, knobs = document.get("seed"), document.get("knobs", {})
+    if seed is not None and not isinstance(seed, str):
+        raise UserError(f"'seed' is the string 'sha256:…' that 'fnatool inspect --spec' prints, not {_kind(seed)}")
+    if not isinstance(knobs, Mapping):
+        raise UserError(f"'knobs' is an object of knob: value, not {_kind(knobs)}")
+    for key, value in knobs.items():
+        if isinstance(value, bool) or not isinstance(value, (int, str)):
+            raise UserError(f"'{key}' must be an integer or a string such as \"x1.25\", \"+1\", \"-2\", not {_kind(value)}")
+    return Spec(dict(knobs), seed)
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "true/false", float: "a fraction", type(None): "null", int: "a number"}
+    return names.get(type(value), type(value).__name__)
+
+
+def own_spec(analysis: Analysis, seed: str | None = None) -> Spec:
+    """The network's own Spec: every knob at its value."""
+    return resolve(analysis, Spec({})).spec(seed)
+
+
+def resolve(analysis: Analysis, spec: Spec) -> Resolved:
+    """One value for every knob of the target network. Raises UserError naming key, reason and the nearest valid keys."""
+    return _Resolver(analysis, spec).run()
+
+
+class _Resolver:
+    """The state of one resolution: which keys have matched, and what was noted."""
+
+    def __init__(self, analysis: Analysis, spec: Spec) -> None:
+        self.analysis = analysis
+        self.spec = spec
+        self.matched: set[str] = set()
+        self.skipped: dict[str, list[str]] = {}
+        self.patterns = {key: _pattern(key) for key in spec.knobs if "*" in key}
+
+    def run(self) -> Resolved:
+        seed_knobs = self.analysis.knobs
+        values: dict[str, int] = {}
+        knobs: dict[str, Knob] = {}
+        for name, knob in seed_knobs.items():
+            if knob.kind == "depth":
+                knobs[name], values[name] = knob, self.value(knob)
+        sources: dict[int, tuple[int, ...]] = {}
+        for i, stage in enumerate(self.analysis.stages):
+            sources[i] = self._sources(i, len(stage.blocks), values[f"stage{i}.depth"], (knobs, values))
+        for knob in self._target_knobs(sources):
+            knobs[knob.name], values[knob.name] = knob, self.value(knob)
+        for key in self.spec.knobs:
+            if key not in self.matched:
+                self._unknown(key, knobs)
+        notes = [f"pattern '{key}' skipped {len(names)} frozen knob(s): {_some(names)}" for key, names in self.skipped.items()]
+        order = [name for name in seed_knobs if name in values] + [name for name in values if name not in seed_knobs]
+        ordered = sorted(order, key=_stage_order)
+        return Resolved({name: values[name] for name in ordered}, knobs, sources, tuple(notes))
+
+    def _sources(self, i: int, seed_depth: int, depth: int, found: tuple[dict[str, Knob], dict[str, int]]) -> tuple[int, ...]:
+        knobs, values = found
+        last = seed_depth - 1
+        lowest = 0 if 0 in self.analysis.stages[i].repeatable else 1
+        sources = [0]
+        for j in range(1, depth):
+            name = f"stage{i}.block{j}.from"
+            knobs[name] = Knob(name, "from", min(j, last), lowest, last, 1, "exact")
+            values[name] = self.value(knobs[name])
+            sources.append(values[name])
+        return tuple(sources)
+
+    def _target_knobs(self, sources: Mapping[int, tuple[int, ...]]) -> list[Knob]:
+        """The knobs of the target's blocks, each with the value of the block it comes from, then those outside blocks."""
+        of_block: dict[tuple[int, int], list[tuple[str, Knob]]] = {}
+        rest = []
+        for name, knob in self.analysis.knobs.items():
+            found = re.fullmatch(r"stage(\d+)\.block(\d+)\.(.+)", name)
+            if knob.kind in ("depth", "from"):
+                continue
+            if found is None:
+                rest.append(knob)
+            else:
+                of_block.setdefault((int(found[1]), int(found[2])), []).append((found[3], knob))
+        target = []
+        for i, blocks in sources.items():
+            for j, source in enumerate(blocks):
+                target += [replace(knob, name=f"stage{i}.block{j}.{tail}") for tail, knob in of_block.get((i, source), [])]
+        return target + rest
+
+    def value(self, knob: Knob) -> int:
+        """The value asked for a knob, else its own."""
+        exact = knob.name in self.spec.knobs
+        keys = [knob.name] if exact else [key for key, regex in self.patterns.items() if regex.fullmatch(knob.name)]
+        self.matched.update(keys)
+        if not keys:
+            return knob.value
+        if knob.growth == "frozen":
+            wanted = {key: self.spec.knobs[key] for key in keys}
+            if exact and _absolute(wanted[knob.name], knob) != knob.value:
+                raise UserError(f"'{knob.name}' is frozen at {knob.value}: {knob.why}")
+            for key in keys:
+                self.skipped.setdefault(key, []).append(knob.name)
+            return knob.value
+        asked = {key: _evaluate(knob, self.spec.knobs[key], key) for key in keys}
+        if len(set(asked.values())) > 1:
+            first, second = list(asked)[:2]
+            raise UserError(f"'{first}' and '{second}' disagree on '{knob.name}': {asked[first]} and {asked[second]}; name the knob itself")
+        return asked[keys[0]]
+
+    def _unknown(self, key: str, target: Mapping[str, Knob]) -> NoReturn:
+        names = list(target)
+        if key in self.patterns:
+            raise UserError(f"pattern '{key}' matches no knob of this model; 'fnatool inspect' lists all {len(names)}")
+        block = re.fullmatch(r"stage(\d+)\.block(\d+)\..+", key)
+        if block is not None and (depth := target.get(f"stage{block[1]}.depth")) is not None:
+            j, i = int(block[2]), int(block[1])
+            blocks = sum(bool(re.fullmatch(rf"stage{i}\.block\d+\.from", name)) for name in names) + 1
+            if depth.kind == "depth" and j >= blocks:
+                raise UserError(f"'{key}': stage{i} has {blocks} block(s) in the target, counted from 0; set 'stage{i}.depth' to {j + 1} or more")
+        raise UserError(f"'{key}' is not a knob of this model{closest(key, names)}")
+
+
+def closest(key: str, names: Sequence[str]) -> str:
+    """The end of a message about an unknown knob: what may have been meant, and where all are listed."""
+    close = difflib.get_close_matches(key, names, 3, 0.6)
+    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ";"
+    return f"{hint} 'fnatool inspect' lists all {len(names)}"
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    shown = ", ".join(names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _stage_order(name: str) -> tuple[int, int, int]:
+    """Stages, in them depth and width before blocks, blocks by number; nodes last; otherwise the order given (sorting is stable)."""
+    found = re.fullmatch(r"stage(\d+)(?:\.block(\d+))?\..+", name)
+    if found is None:
+        return (1, 0, 0)
+    return (0, int(found[1]), -1 if found[2] is None else int(found[2]))
+
+
+def _pattern(key: str) -> re.Pattern[str]:
+    """`*` stands for any text within a segment between dots, `**` for any text at all."""
+    parts = re.split(r"(\*\*|\*)", key)
+    return re.compile("".join(".*" if part == "**" else "[^.]*" if part == "*" else re.escape(part) for part in parts))
+
+
+RELATIVE: Mapping[str, Callable[[int, float], float]] = {
+    "x": lambda seed, by: seed * by,
+    "+": lambda seed, by: seed + by,
+    "-": lambda seed, by: seed - by,
+}
+
+
+def _absolute(value: Value, knob: Knob) -> int | None:
+    """The value as a number, None where it is relative and changes something."""
+    if isinstance(value, int):
+        return value
+    return knob.value if value in ("x1", "x1.0", "+0", "-0") else None
+
+
+def _evaluate(knob: Knob, value: Value, key: str) -> int:
+    """The value a knob takes, in range and a multiple of what the graph demands."""
+    if isinstance(value, int):
+        _admit(knob, value, key)
+        return value
+    found = re.fullmatch(r"([x+-])(\d+(?:\.\d+)?)", value.strip())
+    if found is None or (found[1] != "x" and "." in found[2]) or float(found[2]) > 1e6:
+        raise UserError(f"'{key}': {value!r} is neither an integer nor relative to the seed's value, as \"x1.25\", \"+1\" or \"-2\" are")
+    exact = RELATIVE[found[1]](knob.value, float(found[2]))
+    rounded = _rounded(knob, exact)
+    if knob.kind != "width" or found[1] != "x":
+        _admit(knob, rounded, key)
+    elif rounded > knob.max:
+        raise UserError(f"'{key}': {value!r} asks '{knob.name}' for {rounded}, but the most is {knob.max}")
+    return min(max(rounded, knob.min), knob.max)
+
+
+def _rounded(knob: Knob, exact: float) -> int:
+    """A relative value as an integer: widths to the alignment the seed has (up to 8) where that moves it by 10 % at most; never across the seed's."""
+    if knob.kind == "kernel":
+        steps = (exact - knob.value) / 2
+        return knob.value + 2 * (math.ceil(steps - 0.5) if steps > 0 else math.floor(steps + 0.5))
+    if knob.kind != "width":
+        return round(exact)
+    units = [math.lcm(knob.multiple, unit) for unit in (8, 4, 2, 1) if knob.value % math.lcm(knob.multiple, unit) == 0]
+    for unit in units:
+        rounded = round(exact / unit) * unit
+        if abs(rounded - exact) <= 0.1 * exact or unit == units[-1]:
+            break
+    return max(rounded, knob.value) if exact >= knob.value else min(rounded, knob.value)
+
+
+def _admit(knob: Knob, value: int, key: str) -> None:
+    if not knob.min <= value <= knob.max:
+        raise UserError(f"'{key}': {value} is out of range for '{knob.name}', which goes from {knob.min} to {knob.max}")
+    if knob.kind == "kernel" and (value - knob.value) % 2:
+        raise UserError(f"'{key}': {value} is not possible for '{knob.name}': a kernel of {knob.value} stays {'odd' if knob.value % 2 else 'even'}")
+    if knob.kind == "width" and value % knob.multiple:
+        below = value // knob.multiple * knob.multiple
+        raise UserError(f"'{key}': '{knob.name}' must be a multiple of {knob.multiple}; the nearest are {max(below, knob.min)} and {below + knob.multiple}")
+
+
+def differences(analysis: Analysis, spec: Spec) -> list[str]:
+    """Where the network is not what the Spec says: one sentence per knob; a key the network lacks is one too."""
+    found = []
+    for key, value in spec.knobs.items():
+        if "*" in key or not isinstance(value, int):
+            found.append(f"'{key}': a check needs a resolved Spec (exact keys, integers), as remap stores in its result")
+        elif key.endswith(".from"):
+            continue
+        elif key not in analysis.knobs:
+            found.append(f"'{key}' should be {value}, but the model has no such knob")
+        elif analysis.knobs[key].value != value:
+            found.append(f"'{key}' should be {value}, the model has {analysis.knobs[key].value}")
+    return found

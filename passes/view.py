@@ -1,0 +1,142 @@
+"""A graph by name: what every analysis reads instead of onnx-graphsurgeon's objects.
+
+gs nodes and tensors compare by name or content and are unhashable, so no analysis keeps them; a View holds names, attributes and arrays only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from passes.errors import RefusedModel
+
+CORE_DOMAINS = (None, "", "ai.onnx")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One operator: `op` is its type, prefixed with the domain where that is not ONNX's own; absent inputs are ''."""
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attrs: Mapping[str, Any]
+
+    def input(self, slot: int) -> str:
+        """The name of the input at slot, '' where it is absent."""
+        return self.inputs[slot] if slot < len(self.inputs) else ""
+
+    def ints(self, name: str, default: Sequence[int]) -> tuple[int, ...]:
+        """The integer-list attribute, or the default."""
+        return tuple(int(v) for v in self.attrs.get(name, default))
+
+    def int(self, name: str, default: int) -> int:
+        """The integer attribute, or the default."""
+        return int(self.attrs.get(name, default))
+
+
+@dataclass(frozen=True)
+class View:
+    """Nodes in topological order, who makes and who reads each tensor, and the constants by name."""
+
+    nodes: tuple[Node, ...]
+    by_name: Mapping[str, Node]
+    producer: Mapping[str, str]
+    readers: Mapping[str, tuple[tuple[str, int], ...]]
+    constants: Mapping[str, gs.Constant]
+    inputs: Mapping[str, tuple[tuple[int | str | None, ...] | None, int]]
+    outputs: tuple[str, ...]
+    opset: int
+    domains: Mapping[str, int]
+
+    def values(self, name: str) -> np.ndarray:
+        """The array of a constant; never written in place."""
+        return np.asarray(self.constants[name].values)
+
+    def dtype(self, name: str) -> int:
+        """The ONNX element type of a constant."""
+        return element_type(self.constants[name].dtype)
+
+
+def element_type(dtype: Any) -> int:
+    """ONNX's number for a numpy dtype, or for what gs keeps where numpy has none."""
+    if isinstance(dtype, int):
+        return dtype
+    return int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+
+def view(graph: gs.Graph) -> View:
+    """The View of a graph. Raises RefusedModel for a cycle, naming a node in it."""
+    constants: dict[str, gs.Constant] = {}
+    nodes = []
+    for node in graph.nodes:
+        for tensor in node.inputs:
+            if isinstance(tensor, gs.Constant):
+                constants[tensor.name] = tensor
+        op = node.op if node.domain in CORE_DOMAINS else f"{node.domain}::{node.op}"
+        nodes.append(Node(node.name, op, tuple(t.name for t in node.inputs), tuple(t.name for t in node.outputs), node.attrs))
+    for tensor in graph.outputs:
+        if isinstance(tensor, gs.Constant):
+            constants[tensor.name] = tensor
+    ordered = in_order(nodes)
+    producer = {output: node.name for node in ordered for output in node.outputs if output}
+    readers: dict[str, list[tuple[str, int]]] = {}
+    for node in ordered:
+        for slot, name in enumerate(node.inputs):
+            if name:
+                readers.setdefault(name, []).append((node.name, slot))
+    inputs = {t.name: (None if t.shape is None else tuple(t.shape), element_type(t.dtype)) for t in graph.inputs if isinstance(t, gs.Variable)}
+    domains = {entry.domain or "": int(entry.version) for entry in graph.import_domains or ()}
+    return View(
+        nodes=tuple(ordered),
+        by_name={node.name: node for node in ordered},
+        producer=producer,
+        readers={name: tuple(uses) for name, uses in readers.items()},
+        constants=constants,
+        inputs=inputs,
+        outputs=tuple(t.name for t in graph.outputs),
+        opset=domains.get("", domains.get("ai.onnx", int(graph.opset))),
+        domains=domains,
+    )
+
+
+def in_order(nodes: Sequence[Node]) -> list[Node]:
+    """The nodes with every producer before its readers, otherwise in the order given. Raises RefusedModel for a cycle."""
+    producer = {output: i for i, node in enumerate(nodes) for output in node.outputs if output}
+    done = [False] * len(nodes)
+    active = [False] * len(nodes)
+    ordered: list[Node] = []
+    for start in range(len(nodes)):
+        stack = [] if done[start] else [start]
+        while stack:
+            i = stack[-1]
+            if done[i]:
+                stack.pop()
+                continue
+            waiting = [j for name in nodes[i].inputs if (j := producer.get(name, -1)) >= 0 and not done[j]]
+            if not waiting:
+                done[i] = True
+                ordered.append(nodes[i])
+                stack.pop()
+            elif active[i]:
+                raise RefusedModel(f"the graph has a cycle through node '{nodes[i].name}'; an ONNX graph must be acyclic")
+            else:
+                active[i] = True
+                stack.extend(reversed(waiting))
+    return ordered
+
+
+def unique(name: str, taken: Callable[[str], bool]) -> str:
+    """name, or name_2, name_3, ... : the first that is not taken."""
+    if not taken(name):
+        return name
+    k = 2
+    while taken(f"{name}_{k}"):
+        k += 1
+    return f"{name}_{k}"

@@ -1,0 +1,172 @@
+"""Every static rule finds its planted error, by name, and is silent on a correct graph."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from tiny import NET, WEIGHTS, model, net
+
+from fnatool.files import import_graph
+from passes.check import Finding, check, check_proto, topological
+
+
+def findings(proto: onnx.ModelProto, shapes: dict[str, tuple[int, ...]] | None = None) -> list[Finding]:
+    arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    return list(check(import_graph(proto, arrays), shapes))
+
+
+def codes(proto: onnx.ModelProto, shapes: dict[str, tuple[int, ...]] | None = None) -> list[str]:
+    return sorted({f"{finding.code} {finding.where}" for finding in findings(proto, shapes)})
+
+
+def one(line: str, weights: dict[str, tuple[int, ...] | np.ndarray], x: str = "float[1,4,8,8]", opset: int = 17) -> onnx.ModelProto:
+    """x → the operator of line → y."""
+    return model(f"g ({x} x) => (float[N] y) {{ y = {line} }}", weights, f'<ir_version: 8, opset_import: ["" : {opset}]>')
+
+
+def test_a_correct_network_has_no_findings() -> None:
+    assert findings(net()) == []
+    assert check_proto(net()) == ()
+
+
+# operator, the shapes of its weights, the code found ("" for a correct one)
+RULES = [
+    ("Conv (x, w, b)", {"w": (6, 4, 3, 3), "b": (6,)}, ""),
+    ("Conv (x, w, b)", {"w": (6, 4, 3, 3), "b": (5,)}, "bias-length"),
+    ("Conv (x, w, b)", {"w": (6, 4, 3, 3), "b": (1, 6)}, "bias-length"),
+    ("Conv (x, w)", {"w": (6, 3, 3, 3)}, "input-channels"),
+    ("Conv <group = 2> (x, w)", {"w": (6, 2, 3, 3)}, ""),
+    ("Conv <group = 2> (x, w)", {"w": (6, 4, 3, 3)}, "input-channels"),
+    ("Conv <group = 2> (x, w)", {"w": (5, 2, 3, 3)}, "group"),
+    ("Conv <group = 3> (x, w)", {"w": (6, 1, 3, 3)}, "group"),
+    ("Conv <group = 0> (x, w)", {"w": (6, 4, 3, 3)}, "group"),
+    ("Conv <kernel_shape = [5, 5]> (x, w)", {"w": (6, 4, 3, 3)}, "kernel-shape"),
+    ("Conv <pads = [1, 1]> (x, w)", {"w": (6, 4, 3, 3)}, "attribute-length"),
+    ("Conv (x, w)", {"w": (6, 4)}, "weight-rank"),
+    ("Conv (x, w)", {"w": (0, 4, 3, 3)}, "zero-sized"),
+    ("ConvTranspose <group = 2> (x, w, b)", {"w": (4, 3, 2, 2), "b": (6,)}, ""),
+    ("ConvTranspose <group = 2> (x, w, b)", {"w": (4, 3, 2, 2), "b": (3,)}, "bias-length"),
+    ("ConvTranspose (x, w)", {"w": (6, 3, 2, 2)}, "input-channels"),
+    ("ConvTranspose <group = 3> (x, w)", {"w": (4, 3, 2, 2)}, "group"),
+    ("PRelu (x, s)", {"s": (4, 1, 1)}, ""),
+    ("PRelu (x, s)", {"s": (5, 1, 1)}, "slope"),
+    ("PRelu (x, s)", {"s": (4,)}, "slope"),  # broadcasts along the width, 8
+    ("BatchNormalization (x, s, b, m, v)", {"s": (4,), "b": (4,), "m": (4,), "v": (4,)}, ""),
+    ("BatchNormalization (x, s, b, m, v)", {"s": (4,), "b": (4,), "m": (4,), "v": (3,)}, "vector-length"),
+    ("BatchNormalization (x, s, b, m, v)", {"s": (5,), "b": (5,), "m": (5,), "v": (5,)}, "vector-length"),
+    ("BatchNormalization (x, s, b, m, v)", {"s": (4,), "b": (4,), "m": (4,), "v": np.float32([1, 1, -1, 1])}, "variance"),
+    ("InstanceNormalization (x, s, b)", {"s": (4,), "b": (3,)}, "vector-length"),
+    ("LayerNormalization (x, s, b)", {"s": (8,), "b": (8,)}, ""),
+    ("LayerNormalization (x, s, b)", {"s": (8,), "b": (7,)}, "vector-length"),
+    ("MatMul (x, w)", {"w": (8, 5)}, ""),
+    ("MatMul (x, w)", {"w": (7, 5)}, "input-channels"),
+    ("Add (x, w)", {"w": (1, 4, 1, 1)}, ""),
+    ("Add (x, w)", {"w": (1, 5, 1, 1)}, "shape"),
+    ("Concat <axis = 1> (x, w)", {"w": (1, 5, 8, 8)}, ""),
+    ("Concat <axis = 1> (x, w)", {"w": (1, 5, 7, 8)}, "shape"),
+    ("Conv (x, w)", {"w": np.full((6, 4, 3, 3), np.nan, np.float32)}, "not-finite"),
+    ("Conv (x, w)", {"w": np.full((6, 4, 3, 3), -np.inf, np.float32)}, "not-finite"),
+    ("Clip (x, low, high)", {"low": np.zeros((), np.float32), "high": np.full((), np.inf, np.float32)}, ""),
+    ("Mul (x, w)", {"w": np.full((), np.nan, np.float32)}, "not-finite"),
+]
+
+
+@pytest.mark.parametrize(("line", "weights", "code"), RULES)
+def test_a_rule_finds_its_error_and_nothing_else(line: str, weights: dict[str, tuple[int, ...] | np.ndarray], code: str) -> None:
+    found = findings(one(line, weights), {"x": (1, 4, 8, 8)})
+    assert {finding.code for finding in found} == ({code} if code else set())
+
+
+def test_group_normalization_has_one_scale_per_channel_since_opset_21() -> None:
+    line, weights = "GroupNormalization <num_groups = 2> (x, s, b)", {"s": (2,), "b": (2,)}
+    assert codes(one(line, weights, opset=18), {"x": (1, 4, 8, 8)}) == []
+    assert codes(one(line, weights, opset=21), {"x": (1, 4, 8, 8)}) == ["vector-length GroupNormalization ''"]
+
+
+def test_gemm_takes_its_features_and_a_bias_of_its_outputs() -> None:
+    assert codes(net(m=(4, 9)), {"f": (-1, 8)}) == ["input-channels Gemm ''"]
+    assert codes(net(mb=(3,))) == ["bias-length Gemm ''"]
+    assert codes(net(mb=(1,))) == []
+
+
+def test_a_wrong_width_is_reported_where_it_is_and_not_downstream() -> None:
+    text = "g (float[1,3,8,8] x) => (float[N] y) { a = Conv (x, u) b = Relu (a) c = Conv (b, v) d = Conv (c, w) y = Relu (d) }"
+    proto = model(text, {"u": (8, 3, 1, 1), "v": (8, 7, 1, 1), "w": (8, 8, 1, 1)})
+    found = findings(proto)
+    assert [(finding.code, finding.message) for finding in found] == [("input-channels", "its weight is for 7 input channels, 'b' has 8")]
+
+
+def test_several_errors_are_reported_together() -> None:
+    found = codes(net(b=(7,), mean=(7,), mb=(5,)), {"f": (-1, 8)})
+    assert found == ["bias-length Conv ''", "bias-length Gemm ''", "vector-length BatchNormalization ''"]
+
+
+def test_a_node_that_reaches_no_output_is_a_warning() -> None:
+    proto = model("g (float[1,3] x) => (float[1,3] y) { y = Relu (x) z = Neg (x) }")
+    found = findings(proto)
+    assert [(finding.severity, finding.code, finding.where) for finding in found] == [("warning", "unused-node", "Neg ''")]
+
+
+def test_dangling_cyclic_and_duplicate_names_are_found_in_the_graph() -> None:
+    dangling = model("g (float[3] x) => (float[3] y) { y = Add (x, ghost) }")
+    cyclic = model("g (float[3] x) => (float[3] y) { a = Add (x, b) b = Relu (a) y = Relu (b) }")
+    doubled = model("g (float[3] x) => (float[3] y) { y = Relu (x) y = Neg (x) }")
+    assert codes(dangling) == ["dangling Add ''"]
+    assert [finding.code for finding in findings(cyclic)] == ["cycle"]
+    assert [finding.code for finding in findings(doubled)] == ["duplicate-tensor"]
+
+
+def of_proto(proto: onnx.ModelProto) -> list[str]:
+    return [f"{finding.severity} {finding.code} {finding.where}" for finding in check_proto(proto)]
+
+
+def test_names_and_order_are_checked_in_the_file() -> None:
+    assert of_proto(model("g (float[3] x) => (float[3] y) { y = Add (x, ghost) }")) == ["error dangling Add (node 0)"]
+    assert of_proto(model("g (float[3] x) => (float[3] z) { y = Relu (x) }")) == ["error dangling output 'z'"]
+    assert of_proto(model("g (float[3] x) => (float[3] y) { y = Relu (x) y = Neg (x) }")) == ["error duplicate-tensor tensor 'y'"]
+    assert of_proto(model("g (float[3] x) => (float[3] y) { y = Relu (a) a = Neg (x) }")) == ["error unsorted Relu (node 0)"]
+    assert of_proto(model("g (float[3] x) => (float[3] y) { a = Add (x, b) b = Relu (a) y = Relu (b) }"))[0].startswith("error cycle Add")
+    assert of_proto(model(NET, WEIGHTS | {"extra": (2,)})) == ["warning unused-initializer initializer 'extra'"]
+    assert of_proto(model("g (float[3] x, float[3] z) => (float[3] y) { y = Relu (x) }")) == ["warning unused-input input 'z'"]
+    assert of_proto(onnx.ModelProto()) == ["error empty graph"]
+
+
+def test_shared_node_names_repeated_initializers_and_a_missing_opset_are_found() -> None:
+    proto = net()
+    for node in proto.graph.node[:2]:
+        node.name = "same"
+    proto.graph.initializer.append(proto.graph.initializer[0])
+    del proto.opset_import[:]
+    assert of_proto(proto) == [
+        "error no-opset model",
+        "error duplicate-initializer initializer 'w'",
+        "warning duplicate-node node 'same'",
+    ]
+
+
+def test_a_subgraph_uses_tensors_of_the_outer_graph() -> None:
+    text = """g (bool c, float[3] x) => (float[3] y) {
+        y = If (c) <
+            then_branch = t () => (float[3] a) { a = Add (x, w) },
+            else_branch = e () => (float[3] b) { b = Identity (x) }
+        >
+    }"""
+    assert of_proto(model(text, {"w": (3,)})) == ["note control-flow If (node 0)"]
+
+
+def test_topological_order_keeps_the_given_one_where_it_can() -> None:
+    assert topological([["x"], ["a"], ["x"]], [["a"], ["b"], ["c"]]).nodes == (0, 1, 2)
+    assert topological([["b"], ["x"], ["x"]], [["a"], ["b"], ["c"]]).nodes == (1, 0, 2)
+    assert topological([["a"], ["a"]], [["a"], ["b"]]).stuck == (0, 1)
+
+
+def test_a_long_chain_is_checked_in_less_than_a_second() -> None:
+    steps = "\n".join(f"t{i + 1} = Relu (t{i})" for i in range(10_000))
+    proto = model(f"g (float[3] t0) => (float[3] t10000) {{ {steps} }}")
+    import time
+
+    start = time.perf_counter()
+    assert check_proto(proto) == ()
+    assert findings(proto) == []
+    assert time.perf_counter() - start < 3

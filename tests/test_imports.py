@@ -1,0 +1,64 @@
+"""The direction of the layers: passes know nothing of the shell, and heavy libraries stay where they belong."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = {path.relative_to(ROOT).as_posix(): path for name in ("passes", "fnatool") for path in sorted((ROOT / name).rglob("*.py"))}
+PASSES = [name for name in SOURCES if name.startswith("passes/")]
+
+TORCH = ("fnatool/nn/", "fnatool/search/", "fnatool/tasks/")
+RUNTIME = ("fnatool/verify.py", "fnatool/checking.py", "fnatool/latency", "fnatool/deploy")
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Full names of what a module imports, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def roots(name: str) -> set[str]:
+    return {full.split(".")[0] for full in imported(ast.parse(SOURCES[name].read_text()))}
+
+
+def called(name: str) -> set[str]:
+    tree = ast.parse(SOURCES[name].read_text())
+    return {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+
+
+def test_there_are_modules_to_look_at() -> None:
+    assert "passes/check.py" in SOURCES
+    assert "fnatool/cli.py" in SOURCES
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_passes_are_pure(name: str) -> None:
+    assert not roots(name) & {"fnatool", "torch", "torchvision", "onnxruntime", "click", "rich", "logging", "random"}
+    assert not called(name) & {"print", "open", "input", "exec", "eval"}
+
+
+@pytest.mark.parametrize("name", sorted(SOURCES))
+def test_layers_are_kept(name: str) -> None:
+    full = imported(ast.parse(SOURCES[name].read_text()))
+    if name != "fnatool/__main__.py":
+        assert not any(other.startswith("fnatool.cli") for other in full)
+    if not name.startswith(TORCH):
+        assert not roots(name) & {"torch", "torchvision"}
+    if not name.startswith(RUNTIME):
+        assert "onnxruntime" not in roots(name)
+
+
+@pytest.mark.parametrize("name", sorted(SOURCES))
+def test_no_exception_is_swallowed_wholesale(name: str) -> None:
+    handlers = [node for node in ast.walk(ast.parse(SOURCES[name].read_text())) if isinstance(node, ast.ExceptHandler)]
+    broad = [h for h in handlers if h.type is None or (isinstance(h.type, ast.Name) and h.type.id == "Exception")]
+    assert not broad

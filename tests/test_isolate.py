@@ -1,0 +1,80 @@
+"""A child process can crash, hang or eat memory; the caller learns why and nothing is left running."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from fnatool import isolate
+
+MIB = 2**20
+
+
+def test_the_result_of_the_function_comes_back() -> None:
+    assert isolate.run(divmod, 17, 5) == (3, 2)
+    assert isolate.run(bytes, 3 * MIB) == bytes(3 * MIB)
+
+
+def test_an_exception_of_the_function_is_raised_here() -> None:
+    with pytest.raises(ZeroDivisionError, match="division"):
+        isolate.run(divmod, 1, 0)
+
+
+class Unpicklable(Exception):
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__("both")
+
+
+def fail_oddly() -> None:
+    raise Unpicklable(1, 2)
+
+
+def test_an_exception_that_cannot_travel_is_quoted() -> None:
+    with pytest.raises(RuntimeError, match="Unpicklable: both"):
+        isolate.run(fail_oddly)
+
+
+def test_an_exit_is_not_mistaken_for_an_answer() -> None:
+    with pytest.raises(isolate.Died, match="exit status 3"):
+        isolate.run(os._exit, 3)
+
+
+def crash() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def test_a_crash_is_reported_with_its_signal() -> None:
+    with pytest.raises(isolate.Died, match="SIGSEGV"):
+        isolate.run(crash)
+
+
+def test_a_hang_ends_with_its_time() -> None:
+    start = time.monotonic()
+    with pytest.raises(isolate.Died, match=r"more than 0\.3 seconds"):
+        isolate.run(time.sleep, 30, seconds=0.3)
+    assert time.monotonic() - start < 5
+
+
+def test_too_much_memory_is_reported() -> None:
+    with pytest.raises(isolate.Died, match="more memory than allowed"):
+        isolate.run(np.ones, 512 * MIB, memory=256 * MIB)
+
+
+def test_what_the_child_prints_is_discarded(capfd: pytest.CaptureFixture[str]) -> None:
+    isolate.run(os.write, 1, b"noise")
+    assert capfd.readouterr().out == ""
+
+
+def test_ctrl_c_kills_the_child_and_leaves_no_zombie() -> None:
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        isolate.run(time.sleep, 30)
+    timer.join()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
