@@ -297,16 +297,16 @@ def _gates(raw: files.Raw, demands: Demands) -> Iterator[Finding]:
         yield Finding("error", "refused", "model", f"what the options demand cannot be measured: {error}")
         return
     if demands.spec is not None:
-        yield from _as_specified(model, demands.spec)
+        yield from _as_specified(model, demands.spec, demands.against)
     if demands.max_macs is not None or demands.max_params is not None:
         yield from _within_budget(model, demands)
 
 
-def _as_specified(model: files.Model, spec: Path) -> Iterator[Finding]:
+def _as_specified(model: files.Model, spec: Path, seed: Path | None) -> Iterator[Finding]:
     from fnatool.remapping import realises
 
     try:
-        differences = realises(model, spec)
+        differences = realises(model, spec, None if seed is None else files.read(seed))
     except RefusedModel as error:
         yield Finding("error", "refused", "model", f"it cannot be compared with the spec: {error}")
         return

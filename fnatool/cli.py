@@ -93,6 +93,100 @@ def cli() -> None:
 
 
 @cli.command()
+@click.argument("model", type=MODEL)
+@click.option("--json", "form", flag_value="json", help="Everything as JSON.")
+@click.option("--spec", "form", flag_value="spec", help="The network's own Spec, to edit and give to remap.")
+@click.option("--group", metavar="KNOB", help="Every weight axis that moves with this knob.")
+@click.option(
+    "--input", "inputs", type=INPUT_SHAPE, multiple=True, metavar="NAME=1x3x224x224", help="The shape of a dynamic input. Repeatable."
+)
+def inspect(model: Path, form: str | None, group: str | None, inputs: tuple[tuple[str, tuple[int, ...]], ...]) -> None:
+    """Show stages, blocks, and every knob: its value, its range, whether growth is exact, and why not."""
+    import json
+
+    from fnatool import files, inspecting, remapping
+
+    read = files.read(model)
+    analysis = remapping.analyse_model(read, dict(inputs) or None)
+    if group is not None:
+        rows = inspecting.group_rows(analysis, group)
+        if form == "json":
+            click.echo(json.dumps(rows, indent=2))
+        else:
+            inspecting.show_group(rows, group)
+    elif form == "json":
+        click.echo(json.dumps(inspecting.as_json(analysis), indent=2))
+    elif form == "spec":
+        click.echo(inspecting.spec_text(analysis, read.sha256))
+    else:
+        inspecting.show(analysis, str(model), read.notes)
+
+
+@cli.command()
+@click.argument("model", metavar="SEED", type=MODEL)
+@click.option(
+    "--spec", type=FILE, required=True, metavar="SPEC", help="The shape asked for; 'fnatool inspect SEED --spec' writes one to edit."
+)
+@click.option("-o", "--output", type=FILE, metavar="OUT", help="The ONNX file to write (needed unless --dry-run).")
+@click.option(
+    "--strategy", type=click.Choice(["fna", "preserve"]), default="fna", show_default=True,
+    help="fna: the paper's rules. preserve: growth never changes the function, and what is new can learn.",
+)  # fmt: skip
+@click.option("--allow-drift", is_flag=True, help="Let preserve grow what cannot grow exactly by the fna rule, and say how far it drifts.")
+@click.option(
+    "--select", type=click.Choice(["first", "bn", "l1", "std"]), default="first", show_default=True,
+    help="Which channels stay where a width shrinks.",
+)  # fmt: skip
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="For the noise of fresh weights.")
+@click.option(
+    "--input", "inputs", type=INPUT_SHAPE, multiple=True, metavar="NAME=1x3x224x224", help="The shape of a dynamic input. Repeatable."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would change; write nothing.")
+@click.option("--report", type=FILE, metavar="FILE", help="Write what happened to every tensor as JSON.")
+@click.option("--no-verify", is_flag=True, help="Skip the comparison of inner values in ONNX Runtime.")
+@click.option("--force", is_flag=True, help="Overwrite existing files (never the seed).")
+def remap(
+    model: Path,
+    spec: Path,
+    output: Path | None,
+    strategy: str,
+    allow_drift: bool,
+    select: str,
+    seed: int,
+    inputs: tuple[tuple[str, tuple[int, ...]], ...],
+    dry_run: bool,
+    report: Path | None,
+    no_verify: bool,
+    force: bool,
+) -> None:
+    """Write SEED in the shape SPEC asks for, with what it knows in it.
+
+    The result is verified in ONNX Runtime on inner values: a remap that must be exact and is not is refused, naming the first tensor.
+    """
+    import json
+
+    from fnatool import files, remapping
+    from fnatool import report as reports
+
+    if output is None and not dry_run:
+        raise click.UsageError("say where the result goes with -o OUT, or try it with --dry-run")
+    read = files.read(model)
+    own = (read.path, *read.data)
+    for target in (output, report):
+        if target is not None and not (dry_run and target is output):
+            files.require_writable(target, force=force, forbid=own)
+    if output is not None and report is not None and output.resolve() == report.resolve():
+        raise click.UsageError(f"'{output}' cannot be both the result and its report")
+    options = remapping.Options(strategy, select, seed, allow_drift, not (no_verify or dry_run), dict(inputs) or None)
+    made = remapping.remap_model(read, remapping.read_spec(spec), options)
+    if output is not None and not dry_run:
+        made.write(output, force=force)
+    if report is not None:
+        files.write_text(report, json.dumps(reports.as_json(made), indent=1), force=force)
+    reports.show(made, "nothing written (--dry-run)" if dry_run else str(output))
+
+
+@cli.command()
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=MODEL)
 @click.option("--against", type=MODEL, metavar="SEED", help="Demand the inputs and outputs of this model: names, types and shapes.")
 @click.option("--spec", type=FILE, metavar="SPEC", help="Demand that the model realises this spec.")

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from passes.analysis import Analysis, Knob, blocks_named, group_of
 from passes.errors import UserError
 from passes.spec import closest, own_spec
+
+if TYPE_CHECKING:
+    from rich.table import Column
 
 Json = dict[str, object]
 
@@ -22,7 +26,13 @@ def as_json(analysis: Analysis) -> Json:
         "blocks": block_rows(analysis),
         "knobs": [asdict(knob) for knob in analysis.knobs.values()],
         "atoms": [
-            {"name": name, "channels": atom.value, "identities": int(atom.classes.size), "first": atom.first.node, "weights": len(atom.sites)}
+            {
+                "name": name,
+                "channels": atom.value,
+                "identities": int(atom.classes.size),
+                "first": atom.first.node,
+                "weights": len(atom.sites),
+            }
             for name, atom in analysis.atoms.items()
         ],
         "frozen": [{"name": knob.name, "why": knob.why} for knob in analysis.knobs.values() if knob.growth == "frozen"],
@@ -32,13 +42,21 @@ def as_json(analysis: Analysis) -> Json:
 
 def block_rows(analysis: Analysis) -> list[Json]:
     """One row per block: name, kind, entry and exit tensor, nodes, parameters, multiply-adds."""
-    rows = []
+    rows: list[Json] = []
     for name, block in blocks_named(analysis):
         params, macs = cost_of(analysis, block.nodes)
         rows.append(
-            {"name": name, "kind": block.kind, "entry": block.entry, "exit": block.exit, "nodes": list(block.nodes), "params": params, "macs": macs}
+            {
+                "name": name,
+                "kind": block.kind,
+                "entry": block.entry,
+                "exit": block.exit,
+                "nodes": list(block.nodes),
+                "params": params,
+                "macs": macs,
+            }
         )
-    return rows  # type: ignore[return-value]
+    return rows
 
 
 def stage_rows(analysis: Analysis) -> list[Json]:
@@ -88,7 +106,32 @@ def spec_text(analysis: Analysis, sha256: str) -> str:
     return json.dumps(own_spec(analysis, f"sha256:{sha256}").to_json(), indent=2)
 
 
-def show(analysis: Analysis, title: str) -> None:
+def show_group(rows: Sequence[Json], knob: str) -> None:
+    """The weights that move with a knob, on the terminal."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("initializer", _right("axis"), "role", "positions", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(escape(str(row["initializer"])), str(row["axis"]), str(row["role"]), ranges(row["indices"]))  # type: ignore[arg-type]
+    console = Console()
+    console.print(f"[bold]{escape(knob)}[/bold] moves {len(rows)} weight axes together")
+    console.print(table)
+
+
+def ranges(positions: Sequence[int]) -> str:
+    """Positions in short: 0-31, 64-95."""
+    parts: list[tuple[int, int]] = []
+    for position in positions:
+        if parts and position == parts[-1][1] + 1:
+            parts[-1] = (parts[-1][0], position)
+        else:
+            parts.append((position, position))
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+
+
+def show(analysis: Analysis, title: str, notes: Sequence[str] = ()) -> None:
     """The tables, on the terminal."""
     from rich.console import Console
     from rich.markup import escape
@@ -96,13 +139,21 @@ def show(analysis: Analysis, title: str) -> None:
 
     console = Console(soft_wrap=False)
     console.print(f"[bold]{escape(title)}[/bold]  {_count(analysis.cost.params)} parameters, {_macs(analysis.cost.macs)}")
-    for note in analysis.notes:
-        console.print(f"  normal form: {escape(note)}", style="dim")
+    for note in (*notes, *analysis.notes):
+        console.print(f"  {escape(note)}", style="dim")
     if analysis.stages:
-        table = Table("stage", *(_right(name) for name in ("depth", "width", "space", "parameters", "MAdds")), title_justify="left", box=None, pad_edge=False)
+        table = Table(
+            "stage",
+            *(_right(name) for name in ("depth", "width", "space", "parameters", "MAdds")),
+            title_justify="left",
+            box=None,
+            pad_edge=False,
+        )
         for row in stage_rows(analysis):
             space = "" if row["space"] is None else "×".join(map(str, row["space"]))  # type: ignore[call-overload]
-            table.add_row(str(row["name"]), str(row["depth"]), str(row["width"] or ""), space, _count(row["params"]), _macs(row["macs"], unit=""))
+            table.add_row(
+                str(row["name"]), str(row["depth"]), str(row["width"] or ""), space, _count(row["params"]), _macs(row["macs"], unit="")
+            )
         nodes = {node for stage in analysis.stages for block in stage.blocks for node in block.nodes}
         params, macs = cost_of(analysis, [node.name for node in analysis.view.nodes if node.name not in nodes])
         table.add_row("stem and head", "", "", "", _count(params), _macs(macs, unit=""))
@@ -122,7 +173,12 @@ def _cells(knob: Knob) -> Sequence[str]:
     from rich.markup import escape
 
     frozen = knob.growth == "frozen"
-    numbers = (str(knob.value), "" if frozen else str(knob.min), "" if frozen else str(knob.max), str(knob.multiple) if knob.multiple > 1 else "")
+    numbers = (
+        str(knob.value),
+        "" if frozen else str(knob.min),
+        "" if frozen else str(knob.max),
+        str(knob.multiple) if knob.multiple > 1 else "",
+    )
     return (escape(knob.name), *numbers, knob.growth, escape(knob.why or ""))
 
 
@@ -131,7 +187,7 @@ def _verdict(knobs: Sequence[Knob]) -> str:
     return f"{len(knobs)} knobs: {counts['exact']} grow exactly, {counts['approximate']} approximately, {counts['frozen']} are frozen"
 
 
-def _right(header: str) -> object:
+def _right(header: str) -> Column:
     from rich.table import Column
 
     return Column(header, justify="right")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,10 +13,11 @@ import onnx
 from fnatool import files, isolate
 from fnatool.atomic import replacing
 from passes.analysis import Analysis, analyse
+from passes.cost import Cost
 from passes.errors import RefusedModel, UserError
-from passes.plan import Plan, Take, apply, plan
+from passes.plan import Plan, apply, plan
 from passes.shapes import Shape
-from passes.spec import Resolved, Spec, differences, parse
+from passes.spec import Spec, differences, parse, resolve
 
 STAGES_KEY = "fnatool.stages"
 SPEC_KEY = "fnatool.spec"
@@ -56,6 +57,12 @@ class Remapped:
     seed: files.Model
     verified: Verified | None
 
+    def cost(self) -> Cost:
+        """Parameters and multiply-adds of the result, at the sizes the seed was analysed with."""
+        inputs = {name: self.analysis.shapes.shapes[name] for name in self.analysis.view.inputs if name in self.analysis.shapes.shapes}
+        found = analyse(self.model.graph, sizes=inputs, table=self.plan.table).cost
+        return found if self.analysis.cost.macs is not None else replace(found, macs=None)
+
     def write(self, path: Path | str, *, force: bool = False) -> None:
         """The result as a file, atomically; the seed itself, byte for byte, where nothing changes."""
         if self.plan.identity:
@@ -65,20 +72,10 @@ class Remapped:
         metadata = {STAGES_KEY: json.dumps(self.plan.table), SPEC_KEY: json.dumps(resolved)}
         files.write(self.model, path, force=force, metadata=metadata, origin=self.plan.origin())
 
-    def report(self) -> dict[str, object]:
-        """The plan as JSON: per target tensor its source, its indices, and what was copied, cropped, padded, duplicated or fresh."""
-        return {
-            "seed": f"sha256:{self.seed.sha256}",
-            "strategy": self.plan.strategy,
-            "spec": self.plan.resolved.spec().to_json()["knobs"],
-            "drifts": list(self.plan.drifts),
-            "notes": list(self.plan.notes),
-            "verified": None if self.verified is None else {"worst": self.verified.worst, "compared": self.verified.compared},
-            "tensors": tensor_rows(self.plan, self.analysis),
-        }
 
-
-def remap(seed: Path | str, spec: Spec | Mapping[str, object] | Path | str, out: Path | str | None = None, *, options: Options | None = None) -> Remapped:
+def remap(
+    seed: Path | str, spec: Spec | Mapping[str, object] | Path | str, out: Path | str | None = None, *, options: Options | None = None
+) -> Remapped:
     """The seed in the shape the spec asks for, with what it knows; written to `out` if given (never over an existing file).
 
     spec: a Spec, its JSON document, or the path of one. Raises UserError for a wrong spec or path, RefusedModel for a model that cannot be
@@ -99,9 +96,7 @@ def remap_model(model: files.Model, spec: Spec, options: Options) -> Remapped:
     """The same on a model already read."""
     require_seed(spec, model)
     analysis = analyse_model(model, options.inputs)
-    found = plan(
-        analysis, spec, strategy=options.strategy, select=options.select, seed=options.seed, allow_drift=options.allow_drift
-    )
+    found = plan(analysis, spec, strategy=options.strategy, select=options.select, seed=options.seed, allow_drift=options.allow_drift)
     target = replace(model, graph=apply(model.graph, found), notes=())
     verified = None
     if options.verify and not found.identity:
@@ -188,12 +183,18 @@ def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def require_seed(spec: Spec, model: files.Model) -> None:
     """A spec that names its seed is for that seed."""
     if spec.seed is not None and spec.seed != f"sha256:{model.sha256}":
-        raise UserError(f"this spec was made for another seed ({spec.seed[:19]}…, '{model.path}' is sha256:{model.sha256[:12]}…); remove its 'seed' to use it all the same")
+        other = f"{spec.seed[:19]}…, '{model.path}' is sha256:{model.sha256[:12]}…"
+        raise UserError(f"this spec was made for another seed ({other}); remove its 'seed' to use it all the same")
 
 
-def realises(model: files.Model, spec: Spec | Path) -> list[str]:
-    """Where the model is not what the Spec says, one sentence each; none: it realises it. The Spec's `seed` is not looked at."""
+def realises(model: files.Model, spec: Spec | Path, seed: files.Model | None = None) -> list[str]:
+    """Where the model is not what the Spec says, one sentence each; none: it realises it.
+
+    With the seed the Spec is resolved first, so that relative values and every unnamed knob are checked too.
+    """
     wanted = read_spec(spec) if isinstance(spec, Path) else spec
+    if seed is not None:
+        wanted = resolve(analyse_model(seed), wanted).spec()
     return differences(analyse_model(model), wanted)
 
 
@@ -203,48 +204,3 @@ def _copy(seed: files.Model, path: Path, *, force: bool) -> None:
         raise UserError(f"the spec changes nothing, and '{seed.path}' keeps its weights in other files; copy it together with them")
     with replacing(path) as (target,), seed.path.open("rb") as source:
         shutil.copyfileobj(source, target)
-
-
-# --- the report -------------------------------------------------------------------------------------------------------------------------
-
-
-def tensor_rows(found: Plan, analysis: Analysis) -> list[dict[str, object]]:
-    """One row per target tensor: where it comes from, the index vector of each changed axis (−1 fresh), and a word for each change."""
-    rows = []
-    for take in found.takes:
-        shape = list(analysis.shapes.shapes[take.source])
-        target = list(shape)
-        axes = {}
-        for axis, along in take.axes.items():
-            target[axis] = int(along.index.size)
-            axes[str(axis)] = along.index.tolist()
-        words = list(dict.fromkeys(_words(take, shape, found.strategy)))
-        rows.append({"target": take.target, "source": take.source, "from": shape, "to": target, "indices": axes, "what": words})
-    rows += [
-        {"target": name, "source": None, "from": None, "to": list(array.shape), "indices": {}, "what": ["size"]}
-        for name, array in found.numbers.items()
-    ]
-    return rows  # type: ignore[return-value]
-
-
-def _words(take: Take, shape: list[int], strategy: str) -> Iterator[str]:
-    if take.target != take.source:
-        yield "duplicated"
-    else:
-        yield "copied"
-    if take.silent:
-        yield "silenced"
-    for axis, along in take.axes.items():
-        fresh = int((along.index < 0).sum())
-        if len({*along.index[along.index >= 0].tolist()}) < shape[axis]:
-            yield "cropped"
-        if fresh:
-            yield "padded" if along.role == "kernel" else "fresh" if along.by_rule.any() else "fresh copies"
-
-
-def summary(analysis: Analysis, resolved: Resolved) -> list[tuple[str, int, int]]:
-    """(knob, seed's value, target's value) for everything that changes; a block that the seed lacks compares with the block it comes from."""
-    return [(name, resolved.knobs[name].value, value) for name, value in resolved.values.items() if value != resolved.knobs[name].value]
-
-
-__all__ = ["Options", "Remapped", "analyse_model", "read_spec", "realises", "remap", "remap_model"]

@@ -1,7 +1,8 @@
 """Verification in ONNX Runtime, on inner values.
 
-The final output is a poor witness: a wiring error may leave it almost unchanged. So every convolution and matrix product that the target has
-in common with the seed is compared on the seed's channels. Where channels were dropped, the seed is masked first: what read them reads zeros.
+The final output is a poor witness: a wiring error may leave it almost unchanged. So every convolution and matrix product that the target
+has in common with the seed is compared on the seed's channels. Where channels were dropped, the seed is masked first: what read them reads
+zeros.
 """
 
 from __future__ import annotations

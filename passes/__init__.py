@@ -5,4 +5,19 @@ from passes.errors import RefusedModel, UserError
 from passes.plan import Plan, Take, apply, plan
 from passes.spec import Spec, own_spec, parse, resolve
 
-__all__ = ["Analysis", "Knob", "Plan", "RefusedModel", "Spec", "Take", "UserError", "analyse", "apply", "group_of", "own_spec", "parse", "plan", "resolve"]
+__all__ = [
+    "Analysis",
+    "Knob",
+    "Plan",
+    "RefusedModel",
+    "Spec",
+    "Take",
+    "UserError",
+    "analyse",
+    "apply",
+    "group_of",
+    "own_spec",
+    "parse",
+    "plan",
+    "resolve",
+]

@@ -89,7 +89,9 @@ def analyse(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None, table:
     if not identities.atoms:
         raise RefusedModel("there is no convolution or matrix product with a weight in this graph: nothing to adapt")
     stages = find_stages(seen, shapes, identities, table)
-    silences = {(i, j): silence(b, seen, identities) for i, stage in enumerate(stages) for j, b in enumerate(stage.blocks) if b.kind == "residual"}
+    silences = {
+        (i, j): silence(b, seen, identities) for i, stage in enumerate(stages) for j, b in enumerate(stage.blocks) if b.kind == "residual"
+    }
     atoms = _name_atoms(seen, identities, stages)
     kernels = _name_kernels(seen, shapes, stages)
     knobs: dict[str, Knob] = {}
@@ -101,14 +103,15 @@ def analyse(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None, table:
     for name, kernel in kernels.items():
         knobs[name] = _kernel_knob(name, kernel, seen)
     ordered = dict(sorted(knobs.items(), key=lambda item: _order(item[0])))
-    return Analysis(seen, shapes, identities, stages, ordered, atoms, kernels, silences, cost(seen, shapes, identities), normal.notes)
+    found = cost(seen, shapes, identities)
+    return Analysis(seen, shapes, identities, stages, ordered, atoms, kernels, silences, found, normal.notes)
 
 
 # --- names ------------------------------------------------------------------------------------------------------------------------------
 
 
 def _name_atoms(seen: View, identities: Identities, stages: Sequence[Stage]) -> dict[str, Atom]:
-    """Stage exits are `width`; atoms wholly inside a block are `hidden`, or `se` where they have no extent in space; others their node's."""
+    """Stage exits are `width`; atoms wholly inside a block `hidden`, or `se` where they have no extent in space; others their node's."""
     names: dict[int, str] = {}
     taken: set[str] = set()
 
@@ -211,7 +214,9 @@ def _width_knob(name: str, atom: Atom) -> Knob:
     if atom.frozen is not None:
         return Knob(name, "width", value, value, value, multiple, "frozen", atom.frozen)
     if atom.classes.size < 2:
-        return Knob(name, "width", value, value, value, multiple, "frozen", "its channels are one identity: the graph ties all of them together")
+        return Knob(
+            name, "width", value, value, value, multiple, "frozen", "its channels are one identity: the graph ties all of them together"
+        )
     growth = "exact" if atom.drift is None else "approximate"
     return Knob(name, "width", value, 2 * multiple, max(MAX_WIDTH // multiple * multiple, value), multiple, growth, atom.drift)
 
@@ -237,12 +242,14 @@ def _room(node: Node, extents: Sequence[int]) -> int:
 
 
 def group_of(analysis: Analysis, knob: str) -> list[dict[str, object]]:
-    """Every weight axis that moves with a width knob: initializer, axis, the positions along it, and whether it creates or consumes them."""
+    """Every weight axis that moves with a width knob: initializer, axis, positions along it, and whether it creates or consumes them."""
     atom = analysis.atoms[knob]
     index = next(k for k, other in enumerate(analysis.identities.atoms) if other is atom)
     rows: list[dict[str, object]] = []
     for site in atom.sites:
-        rows.append({"initializer": site.tensor, "axis": site.axis, "indices": _positions(site, analysis.identities, index), "role": site.role})
+        rows.append(
+            {"initializer": site.tensor, "axis": site.axis, "indices": _positions(site, analysis.identities, index), "role": site.role}
+        )
     return rows
 
 

@@ -58,7 +58,8 @@ class Site:
 class Size:
     """A number in the graph that counts channels: after a change it is len(resized(ids)), negative where it counts from the end.
 
-    `place` is (constant, index) or ('@' + node, attribute, index); `beyond` is how far past the channels the seed's number goes (a slice's end).
+    `place` is (constant, index) or ('@' + node, attribute, index); `beyond` is how far past the channels the seed's number goes (the end of
+    a slice may).
     """
 
     place: tuple[str, int] | tuple[str, str, int]
@@ -164,10 +165,9 @@ class Flow:
     def size(self, name: str, index: int, ids: Ids, *, from_end: bool = False, beyond: int = 0) -> None:
         """Element `index` of the tensor counts the channels `ids`; a number that the graph computes follows by itself."""
         value = self.shapes.values.get(name)
-        if value is None or value.source[index] is None:
+        place = None if value is None else value.source[index]
+        if value is None or place is None:
             return
-        place = value.source[index]
-        assert place is not None
         if int(value.array.ravel()[index]) > 0 or from_end:
             self.sizes.append(Size(place, ids, from_end, beyond))
 
@@ -195,7 +195,7 @@ class Flow:
         return (0,) if any(0 in axes for axes in self.shapes.free_axes.values()) else ()
 
     def unify(self, array: np.ndarray, why: str) -> tuple[int, Ids]:
-        """Identities on several axes, reduced to one: the longest varying axis stays (the last of equals), the others become one identity."""
+        """Identities on several axes, reduced to one: the longest varying axis stays (the last of equals), along the others they unite."""
         varying = [axis for axis in range(array.ndim) if (array != array.take([0], axis)).any()]
         if not varying:
             varying = [axis for axis in range(array.ndim) if array.shape[axis] > 1] or [array.ndim - 1]
@@ -212,7 +212,7 @@ class Flow:
 class Atom:
     """Channels that always change together, and only together.
 
-    `classes` in the order of the first axis that creates them; `value` counts that axis' channels, `multiple` is what one class takes there.
+    `classes` in the order of the first axis that creates them; `value` counts the channels of that axis, `multiple` those of one class.
     """
 
     classes: np.ndarray
@@ -407,7 +407,7 @@ def resized(ids: Ids, change: Change) -> Positions:
         return Positions(old, np.zeros(old.size, np.int64))
     olds, copies, start = [], [], 0
     ends = np.flatnonzero((grow > 0) & np.append(ids[1:] != ids[:-1], True))
-    for end in ends:
+    for end in ends.tolist():
         first = end
         while first > 0 and ids[first - 1] == ids[end]:
             first -= 1

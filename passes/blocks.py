@@ -73,7 +73,12 @@ def _grouped(blocks: Sequence[Block], reader: _Reader) -> tuple[Stage, ...]:
     last_of: dict[str, list[Block]] = {}
     for block in blocks:
         before = last_of.get(block.entry)
-        if before is not None and block.kind == "residual" and before[-1].exit == block.entry and reader.same_channels(before[-1].exit, block.exit):
+        if (
+            before is not None
+            and block.kind == "residual"
+            and before[-1].exit == block.entry
+            and reader.same_channels(before[-1].exit, block.exit)
+        ):
             before.append(block)
             last_of[block.exit] = before
         else:
@@ -260,7 +265,7 @@ class _Reader:
 
     def _linear_end(self, start: Node, taken: set[str]) -> str | None:
         """The output of the first affine after `start` that no activation follows, passing at most one spatial (depthwise) convolution."""
-        node, spatial = start, self._spatial(start)
+        node, spatial = start, int(self._spatial(start))
         while True:
             step = self._next(node)
             if node.op in ("Conv", "BatchNormalization") and (step is None or not self._keeps_going(node, step)):

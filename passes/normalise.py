@@ -21,8 +21,8 @@ from passes.view import CORE_DOMAINS, Node, View, unique, view
 
 FOLD_LIMIT = 1 << 28  # elements a folded tensor may have
 NEVER_FOLDED = frozenset(
-    {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike",
-     "Multinomial", "Bernoulli", "Dropout", "If", "Loop", "Scan"}
+    {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "RandomNormal", "RandomUniform", "RandomNormalLike",
+     "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout", "If", "Loop", "Scan"}
 )  # fmt: skip
 
 
@@ -234,7 +234,9 @@ def _is_deduplicated(seen: View, name: str) -> bool:
 def _is_size(seen: View, name: str, uses: Sequence[tuple[str, int]]) -> bool:
     """A number that may count channels: each operator that reads it may need another."""
     dtype = seen.constants[name].dtype
-    return not isinstance(dtype, int) and np.dtype(dtype).kind in "iu" and any(seen.by_name[reader].op in SIZE_READERS for reader, _ in uses)
+    return (
+        not isinstance(dtype, int) and np.dtype(dtype).kind in "iu" and any(seen.by_name[reader].op in SIZE_READERS for reader, _ in uses)
+    )
 
 
 SIZE_READERS = frozenset({"Concat", "Reshape", "Expand", "Slice", "Split", "Resize", "Gather"})

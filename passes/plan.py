@@ -1,7 +1,7 @@
 """The plan of a remap: for every target tensor where its values come from, and the target's nodes; and the loop that carries it out.
 
-A Take holds one index vector per changed axis, −1 where an entry is fresh. Copies, widths, kernels and group counts are all Takes; a strategy
-is only a fill policy:
+A Take holds one index vector per changed axis, −1 where an entry is fresh. Copies, widths and kernels are all Takes; a strategy is only a
+fill policy:
 
 * fna — the paper's rules: fresh weights are 1e-5 · kaiming_uniform, fresh 1-D entries their initial value, copied blocks are copies.
 * preserve — growth keeps the function and can learn: every path from old to old through something new has exactly one zero factor. Fresh
@@ -25,7 +25,7 @@ from passes.kernel import Taps, attributes, kernels_at
 from passes.normalise import normalise
 from passes.shapes import infer
 from passes.spec import Resolved, Spec, resolve
-from passes.view import Node, view
+from passes.view import view
 from passes.width import SELECTIONS, Changes, changes
 
 STRATEGIES = ("fna", "preserve")
@@ -50,7 +50,10 @@ class Along:
 
 @dataclass(frozen=True)
 class Take:
-    """A target tensor: its source, the axes that change, the initial value of fresh 1-D entries, and whether the old entries are silenced."""
+    """A target tensor: its source, the axes that change, and the initial value of fresh 1-D entries.
+
+    `silent`: its old entries are zero, so that the copied block it belongs to is not heard; `inside_silent`: it is in such a block.
+    """
 
     target: str
     source: str
@@ -69,7 +72,8 @@ class Take:
 class Plan:
     """Everything needed to build the target from the seed's graph, and what is known beforehand about the result.
 
-    `drifts` says why inner values on the seed's channels change; empty means they must not. `shapes` are the target's, under the probe sizes.
+    `drifts` says why inner values on the seed's channels change; empty means they must not. `sizes` are the shapes of the target's
+    activations under the probe sizes.
     """
 
     strategy: str
@@ -95,9 +99,7 @@ class Plan:
         return {placed.node.name: placed.source for placed in self.nodes}
 
 
-def plan(
-    analysis: Analysis, spec: Spec, *, strategy: str = "fna", select: str = "first", seed: int = 0, allow_drift: bool = False
-) -> Plan:
+def plan(analysis: Analysis, spec: Spec, *, strategy: str = "fna", select: str = "first", seed: int = 0, allow_drift: bool = False) -> Plan:
     """The plan that takes the analysed network to the shape the Spec asks for.
 
     strategy: fna or preserve; select: which channels survive narrowing (first, bn, l1, std); seed: for all noise; allow_drift: let preserve
@@ -115,7 +117,17 @@ def plan(
     drifts = [*layout.drifts, *drifts, *refused]
     work = _Planner(analysis, resolved, layout, changes(analysis, resolved, layout, select), strategy)
     return Plan(
-        strategy, seed, resolved, work.nodes(), work.takes(), work.numbers, work.changes, layout.table, tuple(drifts), resolved.notes, work.shapes()
+        strategy,
+        seed,
+        resolved,
+        work.nodes(),
+        work.takes(),
+        work.numbers,
+        work.changes,
+        layout.table,
+        tuple(drifts),
+        resolved.notes,
+        work.shapes(),
     )
 
 
@@ -360,9 +372,9 @@ def apply(graph: gs.Graph, plan: Plan) -> gs.Graph:
         node.outputs = [tensor(name) for name in placed.node.outputs]
         nodes.append(node)
     result = gs.Graph(
-        nodes, list(normal.inputs), [tensor(t.name) for t in normal.outputs], name=normal.name, doc_string=normal.doc_string, opset=normal.opset,
-        import_domains=normal.import_domains, ir_version=normal.ir_version, producer_name=normal.producer_name,
-        producer_version=normal.producer_version,
+        nodes, list(normal.inputs), [tensor(t.name) for t in normal.outputs], name=normal.name, doc_string=normal.doc_string,
+        opset=normal.opset, import_domains=normal.import_domains, ir_version=normal.ir_version,
+        producer_name=normal.producer_name, producer_version=normal.producer_version,
     )  # fmt: skip
     _order(result)
     _check_shapes(result, plan)
@@ -388,11 +400,12 @@ def _check_size(plan: Plan, constants: Mapping[str, gs.Constant]) -> None:
 
 def _check_shapes(graph: gs.Graph, plan: Plan) -> None:
     sizes = {t.name: plan.sizes[t.name] for t in graph.inputs if t.name in plan.sizes}
-    found = infer(view(graph), sizes or None)
+    found = infer(view(graph), sizes or None).shapes
     for name, shape in plan.sizes.items():
-        actual = found.shapes.get(name)
+        actual = found.get(name)
         if actual is not None and actual != shape:
-            raise RefusedModel(f"tensor '{name}' would have shape {list(actual)} instead of {list(shape)}: a size the graph computes does not follow its channels")
+            shapes = f"shape {list(actual)} instead of {list(shape)}"
+            raise RefusedModel(f"tensor '{name}' would have {shapes}: a size the graph computes does not follow its channels")
 
 
 def _carry_out(take: Take, plan: Plan, source: gs.Constant) -> gs.Constant:

@@ -20,7 +20,8 @@ Rule = Callable[[Node, Flow], Labels]
 
 def _shape(flow: Flow, name: str) -> Shape:
     shape = flow.shape(name)
-    assert shape is not None, name
+    if shape is None:
+        raise KeyError(name)  # flow_identities lets no node through whose sizes are unknown
     return shape
 
 
@@ -454,7 +455,8 @@ def concat(node: Node, flow: Flow) -> Labels:
         return None
     if all(label.axis == axis for label in found):
         pieces = [
-            np.full(_shape(flow, name)[axis], FIXED) if label is None else label.ids for name, label in zip(node.inputs, labels, strict=True)
+            np.full(_shape(flow, name)[axis], FIXED) if label is None else label.ids
+            for name, label in zip(node.inputs, labels, strict=True)
         ]
         return Label(axis, np.concatenate(pieces))
     first = found[0]
@@ -462,13 +464,14 @@ def concat(node: Node, flow: Flow) -> Labels:
         for label in found:
             flow.freeze(label.ids, f"'{node.name}' (Concat) joins channels on different axes")
         return None
-    for slot, (name, label) in enumerate(zip(node.inputs, labels, strict=True)):
-        if label is None and flow.constant(name):
+    for slot, name in enumerate(node.inputs):
+        other = labels[slot]
+        if other is None and flow.constant(name):
             flow.carries(node, slot, first.axis, first.ids)
-        elif label is None:
+        elif other is None:
             flow.freeze(first.ids, f"'{node.name}' (Concat) joins it with '{name}', whose channels are fixed")
-        elif label is not first:
-            flow.unite(first.ids, label.ids, f"'{node.name}' (Concat) joins it with fixed channels")
+        elif other is not first:
+            flow.unite(first.ids, other.ids, f"'{node.name}' (Concat) joins it with fixed channels")
     return first
 
 
@@ -529,7 +532,8 @@ def _slice_bounds(node: Node, flow: Flow, axis: int, rank: int) -> tuple[int | N
         if any(v is None and node.input(slot) for slot, v in enumerate(values, 1)):
             return None
         starts, ends, axes, steps = (None if v is None else [int(i) for i in v.array.ravel()] for v in values)
-        assert starts is not None and ends is not None
+        if starts is None or ends is None:
+            return None
     else:
         starts, ends, steps = list(node.ints("starts", ())), list(node.ints("ends", ())), None
         axes = list(node.ints("axes", range(len(starts))))
@@ -649,18 +653,24 @@ def space_to_depth(node: Node, flow: Flow) -> Labels:
 
 
 UNARY = (
-    "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Clip Cos Cosh Dropout Elu Erf Exp Floor Gelu HardSigmoid HardSwish "
-    "Identity IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Swish "
-    "Tan Tanh ThresholdedRelu"
-).split()
-NARY = "Add And BitwiseAnd BitwiseOr Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or Pow PRelu Sub Sum Where Xor".split()
-REDUCTIONS = "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare".split()
+    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "CastLike", "Ceil", "Celu", "Clip", "Cos", "Cosh",
+    "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu", "Log", "Mish",
+    "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt",
+    "Swish", "Tan", "Tanh", "ThresholdedRelu",
+)  # fmt: skip
+NARY = (
+    "Add", "And", "BitwiseAnd", "BitwiseOr", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min",
+    "Mod", "Mul", "Or", "Pow", "PRelu", "Sub", "Sum", "Where", "Xor",
+)  # fmt: skip
+REDUCTIONS = (
+    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
+    "ReduceSumSquare",
+)  # fmt: skip
 
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(UNARY, same_axes),
     **dict.fromkeys(NARY, elementwise),
     **dict.fromkeys(REDUCTIONS, reduction),
-    "CastLike": same_axes,
     "Shape": no_channels,
     "Size": no_channels,
     "ConstantOfShape": no_channels,

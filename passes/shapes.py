@@ -138,7 +138,7 @@ class _Walk:
         if node.op in ("Shape", "Size"):
             self._read_shape(node)
             return
-        if node.op in UNTOUCHED or not node.inputs and node.op != "ConstantOfShape":
+        if node.op in UNTOUCHED or not node.inputs:
             return
         inputs = [self.values.get(name) if name else None for name in node.inputs]
         if any(value is None and name for value, name in zip(inputs, node.inputs, strict=True)) or not any(inputs):
@@ -229,7 +229,9 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-def _probe(name: str, shape: tuple[int | str | None, ...] | None, given: Shape | None, view: View) -> tuple[Shape, list[int], tuple[int, ...]]:
+def _probe(
+    name: str, shape: tuple[int | str | None, ...] | None, given: Shape | None, view: View
+) -> tuple[Shape, list[int], tuple[int, ...]]:
     """An input's probe shape, its free axes, and those among them for which nobody gave a size."""
     if shape is None:
         if given is None:
@@ -277,12 +279,12 @@ def _axes(node: Node, arrays: Arrays, slot: int) -> tuple[int, ...] | None:
 def _slice(node: Node, arrays: Any, opset: int) -> np.ndarray:
     data = arrays[0]
     if opset < 10:
-        starts, ends = node.ints("starts", ()), node.ints("ends", ())
-        axes, steps = node.ints("axes", range(len(starts))), (1,) * len(starts)
+        starts, ends = list(node.ints("starts", ())), list(node.ints("ends", ()))
+        axes, steps = list(node.ints("axes", range(len(starts)))), [1] * len(starts)
     else:
         starts, ends = arrays[1].tolist(), arrays[2].tolist()
-        axes = arrays[3].tolist() if len(arrays) > 3 and arrays[3] is not None else range(len(starts))
-        steps = arrays[4].tolist() if len(arrays) > 4 and arrays[4] is not None else (1,) * len(starts)
+        axes = arrays[3].tolist() if len(arrays) > 3 and arrays[3] is not None else list(range(len(starts)))
+        steps = arrays[4].tolist() if len(arrays) > 4 and arrays[4] is not None else [1] * len(starts)
     index = [slice(None)] * data.ndim
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         stop = None if step < 0 and end < -data.shape[axis] else end

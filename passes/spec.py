@@ -69,12 +69,20 @@ def parse(document: object) -> Spec:
         raise UserError(f"'knobs' is an object of knob: value, not {_kind(knobs)}")
     for key, value in knobs.items():
         if isinstance(value, bool) or not isinstance(value, (int, str)):
-            raise UserError(f"'{key}' must be an integer or a string such as \"x1.25\", \"+1\", \"-2\", not {_kind(value)}")
+            raise UserError(f'\'{key}\' must be an integer or a string such as "x1.25", "+1", "-2", not {_kind(value)}')
     return Spec(dict(knobs), seed)
 
 
 def _kind(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "true/false", float: "a fraction", type(None): "null", int: "a number"}
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "a string",
+        bool: "true/false",
+        float: "a fraction",
+        type(None): "null",
+        int: "a number",
+    }
     return names.get(type(value), type(value).__name__)
 
 
@@ -177,7 +185,9 @@ class _Resolver:
             j, i = int(block[2]), int(block[1])
             blocks = sum(bool(re.fullmatch(rf"stage{i}\.block\d+\.from", name)) for name in names) + 1
             if depth.kind == "depth" and j >= blocks:
-                raise UserError(f"'{key}': stage{i} has {blocks} block(s) in the target, counted from 0; set 'stage{i}.depth' to {j + 1} or more")
+                raise UserError(
+                    f"'{key}': stage{i} has {blocks} block(s) in the target, counted from 0; set 'stage{i}.depth' to {j + 1} or more"
+                )
         raise UserError(f"'{key}' is not a knob of this model{closest(key, names)}")
 
 
@@ -228,9 +238,9 @@ def _evaluate(knob: Knob, value: Value, key: str) -> int:
         return value
     found = re.fullmatch(r"([x+-])(\d+(?:\.\d+)?)", value.strip())
     if found is None or (found[1] != "x" and "." in found[2]) or float(found[2]) > 1e6:
-        raise UserError(f"'{key}': {value!r} is neither an integer nor relative to the seed's value, as \"x1.25\", \"+1\" or \"-2\" are")
+        raise UserError(f'\'{key}\': {value!r} is neither an integer nor relative to the seed\'s value, as "x1.25", "+1" or "-2" are')
     exact = RELATIVE[found[1]](knob.value, float(found[2]))
-    rounded = _rounded(knob, exact)
+    rounded = _rounded(knob, exact) if found[1] == "x" else round(exact)
     if knob.kind != "width" or found[1] != "x":
         _admit(knob, rounded, key)
     elif rounded > knob.max:
@@ -239,7 +249,10 @@ def _evaluate(knob: Knob, value: Value, key: str) -> int:
 
 
 def _rounded(knob: Knob, exact: float) -> int:
-    """A relative value as an integer: widths to the alignment the seed has (up to 8) where that moves it by 10 % at most; never across the seed's."""
+    """A factor as an integer: widths to the alignment the seed has (up to 8) where that moves it by 10 % at most; never across the seed's.
+
+    (The 10 % are the field's rule for rounding channels, as in torchvision's `_make_divisible`.)
+    """
     if knob.kind == "kernel":
         steps = (exact - knob.value) / 2
         return knob.value + 2 * (math.ceil(steps - 0.5) if steps > 0 else math.floor(steps + 0.5))
@@ -257,22 +270,29 @@ def _admit(knob: Knob, value: int, key: str) -> None:
     if not knob.min <= value <= knob.max:
         raise UserError(f"'{key}': {value} is out of range for '{knob.name}', which goes from {knob.min} to {knob.max}")
     if knob.kind == "kernel" and (value - knob.value) % 2:
-        raise UserError(f"'{key}': {value} is not possible for '{knob.name}': a kernel of {knob.value} stays {'odd' if knob.value % 2 else 'even'}")
+        raise UserError(
+            f"'{key}': {value} is not possible for '{knob.name}': a kernel of {knob.value} stays {'odd' if knob.value % 2 else 'even'}"
+        )
     if knob.kind == "width" and value % knob.multiple:
         below = value // knob.multiple * knob.multiple
-        raise UserError(f"'{key}': '{knob.name}' must be a multiple of {knob.multiple}; the nearest are {max(below, knob.min)} and {below + knob.multiple}")
+        near = f"{max(below, knob.min)} and {below + knob.multiple}"
+        raise UserError(f"'{key}': '{knob.name}' must be a multiple of {knob.multiple}; the nearest are {near}")
 
 
 def differences(analysis: Analysis, spec: Spec) -> list[str]:
-    """Where the network is not what the Spec says: one sentence per knob; a key the network lacks is one too."""
+    """Where the network is not what the Spec says, one sentence each. `from` speaks of the seed and is not looked at."""
     found = []
     for key, value in spec.knobs.items():
-        if "*" in key or not isinstance(value, int):
-            found.append(f"'{key}': a check needs a resolved Spec (exact keys, integers), as remap stores in its result")
-        elif key.endswith(".from"):
+        names = [name for name in analysis.knobs if name == key or ("*" in key and _pattern(key).fullmatch(name))]
+        if key.endswith(".from"):
             continue
-        elif key not in analysis.knobs:
+        if not names:
             found.append(f"'{key}' should be {value}, but the model has no such knob")
-        elif analysis.knobs[key].value != value:
-            found.append(f"'{key}' should be {value}, the model has {analysis.knobs[key].value}")
+        elif not isinstance(value, int):
+            found.append(f"'{key}' is relative to the seed's value ({value}), which the model does not tell; name the seed with --against")
+        else:
+            for name in names:
+                knob = analysis.knobs[name]
+                if knob.value != value and not ("*" in key and knob.growth == "frozen"):
+                    found.append(f"'{name}' should be {value}, the model has {knob.value}")
     return found

@@ -1,6 +1,7 @@
 """A graph by name: what every analysis reads instead of onnx-graphsurgeon's objects.
 
-gs nodes and tensors compare by name or content and are unhashable, so no analysis keeps them; a View holds names, attributes and arrays only.
+gs nodes and tensors compare by name or content and are unhashable, so no analysis keeps them; a View holds names, attributes and arrays
+only.
 """
 
 from __future__ import annotations
@@ -91,7 +92,9 @@ def view(graph: gs.Graph) -> View:
         for slot, name in enumerate(node.inputs):
             if name:
                 readers.setdefault(name, []).append((node.name, slot))
-    inputs = {t.name: (None if t.shape is None else tuple(t.shape), element_type(t.dtype)) for t in graph.inputs if isinstance(t, gs.Variable)}
+    inputs = {
+        t.name: (None if t.shape is None else tuple(t.shape), element_type(t.dtype)) for t in graph.inputs if isinstance(t, gs.Variable)
+    }
     domains = {entry.domain or "": int(entry.version) for entry in graph.import_domains or ()}
     return View(
         nodes=tuple(ordered),

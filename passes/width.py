@@ -83,16 +83,20 @@ def _rows(site: Site, analysis: Analysis, reduce: Callable[[np.ndarray], np.ndar
     return reduce(np.moveaxis(weight, site.axis, 0).reshape(weight.shape[site.axis], -1))
 
 
+def _sum(scores: list[np.ndarray]) -> np.ndarray:
+    return np.asarray(np.sum(scores, axis=0))
+
+
 def _by_l1(atom: Atom, analysis: Analysis) -> np.ndarray:
     """Σ|w| over every weight that makes or reads the channel."""
     dense = [site for site in atom.sites if site.dense]
-    return np.sum([_per_class(s, _rows(s, analysis, lambda w: np.abs(w).sum(1)), atom) for s in dense], axis=0)
+    return _sum([_per_class(s, _rows(s, analysis, lambda w: np.abs(w).sum(1)), atom) for s in dense])
 
 
 def _by_std(atom: Atom, analysis: Analysis) -> np.ndarray:
     """Standard deviation of the weights that make the channel."""
     makers = [site for site in atom.sites if site.dense and site.role == "creates"]
-    return np.sum([_per_class(s, _rows(s, analysis, lambda w: w.std(1)), atom) for s in makers], axis=0)
+    return _sum([_per_class(s, _rows(s, analysis, lambda w: w.std(1)), atom) for s in makers])
 
 
 def _by_bn(atom: Atom, analysis: Analysis) -> np.ndarray:
@@ -101,7 +105,7 @@ def _by_bn(atom: Atom, analysis: Analysis) -> np.ndarray:
     scales = [s for s in atom.sites if nodes[s.node].op == "BatchNormalization" and nodes[s.node].inputs[1] == s.tensor]
     if not scales:
         return _by_l1(atom, analysis)
-    return np.sum([_per_class(s, np.abs(analysis.view.values(s.tensor).astype(np.float64)), atom) for s in scales], axis=0)
+    return _sum([_per_class(s, np.abs(analysis.view.values(s.tensor).astype(np.float64)), atom) for s in scales])
 
 
 SCORES: Mapping[str, Callable[[Atom, Analysis], np.ndarray]] = {"bn": _by_bn, "l1": _by_l1, "std": _by_std}

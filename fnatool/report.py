@@ -1,0 +1,99 @@
+"""What a remap did: as JSON, tensor by tensor, and in a few lines on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fnatool.remapping import Remapped
+from passes.plan import Take
+
+Json = dict[str, object]
+
+
+def as_json(made: Remapped) -> Json:
+    """Seed, strategy, resolved spec, drifts, verification, and a row per target tensor."""
+    verified = made.verified
+    return {
+        "seed": f"sha256:{made.seed.sha256}",
+        "strategy": made.plan.strategy,
+        "spec": dict(made.plan.resolved.spec().knobs),
+        "changes": [{"knob": name, "from": old, "to": new} for name, old, new in changed_knobs(made)],
+        "drifts": list(made.plan.drifts),
+        "notes": [*made.analysis.notes, *made.plan.notes],
+        "verified": None if verified is None else {"worst": verified.worst, "compared": verified.compared, "tolerance": verified.tolerance},
+        "tensors": tensor_rows(made),
+    }
+
+
+def changed_knobs(made: Remapped) -> list[tuple[str, int, int]]:
+    """(knob, seed's value, target's value); a block that the seed lacks compares with the block it comes from."""
+    resolved = made.plan.resolved
+    return [(name, resolved.knobs[name].value, value) for name, value in resolved.values.items() if value != resolved.knobs[name].value]
+
+
+def tensor_rows(made: Remapped) -> list[Json]:
+    """One row per target tensor: its source, the index vector of each changed axis (−1 fresh), and a word for each change."""
+    rows: list[Json] = []
+    for take in made.plan.takes:
+        shape = list(made.analysis.shapes.shapes[take.source])
+        target = list(shape)
+        axes = {}
+        for axis, along in take.axes.items():
+            target[axis] = int(along.index.size)
+            axes[str(axis)] = along.index.tolist()
+        what = list(dict.fromkeys(_words(take, shape)))
+        rows.append({"target": take.target, "source": take.source, "from": shape, "to": target, "indices": axes, "what": what})
+    for name, array in made.plan.numbers.items():
+        rows.append({"target": name, "source": None, "from": None, "to": list(array.shape), "indices": {}, "what": ["size"]})
+    return rows
+
+
+def _words(take: Take, shape: list[int]) -> Iterator[str]:
+    """copied or duplicated, then silenced, cropped, padded, fresh."""
+    yield "duplicated" if take.target != take.source else "copied"
+    if take.silent:
+        yield "silenced"
+    for axis, along in take.axes.items():
+        fresh = along.index < 0
+        if len(set(along.index[~fresh].tolist())) < shape[axis]:
+            yield "cropped"
+        if fresh.any():
+            yield "padded" if along.role == "kernel" else "fresh"
+
+
+def show(made: Remapped, where: str) -> None:
+    """What changed, what it cost, and what verification found."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(soft_wrap=True, highlight=False)
+    for note in made.plan.notes:
+        console.print(f"note: {escape(note)}")
+    changed = changed_knobs(made)
+    if made.plan.identity:
+        console.print(f"nothing changes: {escape(where)} holds the bytes of the seed")
+        return
+    for name, old, new in changed[:SHOWN]:
+        console.print(f"  {escape(name)}: {old} → {new}")
+    if len(changed) > SHOWN:
+        console.print(f"  … and {len(changed) - SHOWN} more")
+    before, after = made.analysis.cost, made.cost()
+    console.print(f"parameters {before.params:,} → {after.params:,}")
+    if before.macs is not None and after.macs is not None:
+        console.print(f"MAdds {before.macs:,} → {after.macs:,}")
+    console.print(_verdict(made))
+    console.print(f"→ {escape(where)}")
+
+
+SHOWN = 12  # knobs listed on the terminal; all are in the report
+
+
+def _verdict(made: Remapped) -> str:
+    verified, drifts = made.verified, made.plan.drifts
+    if verified is None:
+        return "not verified"
+    compared = f"{verified.compared} inner tensors compared with the seed in ONNX Runtime"
+    if not drifts:
+        return f"exact: {compared}, worst drift {verified.worst:.1e} of the spread"
+    more = f" and {len(drifts) - 1} more" if len(drifts) > 1 else ""
+    return f"the function changes ({drifts[0]}{more}): {compared}, drift up to {verified.worst:.1e} of the spread"
