@@ -113,9 +113,11 @@ class _Layout:
         return _Instance(place, block, names, tensors, entry, tensors[block.exit])
 
     def _shared_scalar(self, tensor: str) -> bool:
-        """A number such as a clip's bound, which copies may go on sharing."""
+        """A number such as a clip's bound, which copies may go on sharing; an integer may count channels, which are each block's own."""
         size = int(np.prod(self.analysis.shapes.shapes[tensor], dtype=np.int64))
-        return size <= 1 and tensor not in self.analysis.cost.tensor_params
+        dtype = self.view.constants[tensor].dtype
+        integer = not isinstance(dtype, int) and np.dtype(dtype).kind in "iu"
+        return size <= 1 and not integer and tensor not in self.analysis.cost.tensor_params
 
     def _new(self, name: str) -> str:
         new = unique(re.sub(r"_copy(_\d+)?$", "", name) + "_copy", self.taken.__contains__)
