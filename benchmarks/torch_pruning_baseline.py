@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 RESULTS = Path(__file__).parent / "results" / "torch_pruning.json"
-LIMIT = 900  # seconds for one network
+LIMIT = 600  # seconds for one network
 
 
 class Row(TypedDict):

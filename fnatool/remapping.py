@@ -15,7 +15,7 @@ from fnatool.atomic import replacing
 from passes.analysis import Analysis, analyse
 from passes.cost import Cost
 from passes.errors import RefusedModel, UserError
-from passes.plan import Plan, apply, plan
+from passes.plan import Plan, apply, plan, planned_cost
 from passes.shapes import Shape
 from passes.spec import Spec, differences, parse, resolve
 
@@ -59,9 +59,7 @@ class Remapped:
 
     def cost(self) -> Cost:
         """Parameters and multiply-adds of the result, at the sizes the seed was analysed with."""
-        inputs = {name: self.analysis.shapes.shapes[name] for name in self.analysis.view.inputs if name in self.analysis.shapes.shapes}
-        found = analyse(self.model.graph, sizes=inputs, table=self.plan.table).cost
-        return found if self.analysis.cost.macs is not None else replace(found, macs=None)
+        return planned_cost(self.plan, self.analysis)
 
     def write(self, path: Path | str, *, force: bool = False) -> None:
         """The result as a file, atomically; the seed itself, byte for byte, where nothing changes."""

@@ -89,7 +89,7 @@ def _nudged(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _with_rounding(
     drifts: Sequence[Drift], pairs: Sequence[Shared], before: Mapping[str, np.ndarray], nudged: Mapping[str, np.ndarray]
 ) -> tuple[Drift, ...]:
-    """A deep network may amplify rounding beyond the tolerance; how far is seen in the seed itself when its input moves by a rounding error.
+    """A deep network may amplify rounding beyond the tolerance; how far shows in the seed itself when its input moves by a rounding error.
 
     A planted error moves values by orders of magnitude more.
     """

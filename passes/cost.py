@@ -6,14 +6,16 @@ count nothing. Parameters are what training changes: weights, biases, scales; ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from passes.axes import Identities
-from passes.shapes import Shapes
+from passes.shapes import Shape, Shapes
 from passes.view import Node, View
+
+Sizes = Mapping[str, Shape]
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Cost:
 
 def cost(view: View, shapes: Shapes, identities: Identities) -> Cost:
     """The cost of the graph, by node and by parameter tensor."""
-    node_macs = {node.name: MACS[node.op](node, shapes) for node in view.nodes if node.op in MACS and _known(node, shapes)}
+    node_macs = macs_of(view.nodes, shapes.shapes)
     tensor_params: dict[str, int] = {}
     carriers = {site.tensor for site in identities.sites.values()}
     for node in view.nodes:
@@ -42,8 +44,13 @@ def cost(view: View, shapes: Shapes, identities: Identities) -> Cost:
     return Cost(macs, sum(tensor_params.values()), node_macs, tensor_params)
 
 
-def _known(node: Node, shapes: Shapes) -> bool:
-    return all(name in shapes.shapes for name in (*node.inputs[:2], node.outputs[0]))
+def macs_of(nodes: Iterable[Node], shapes: Sizes) -> dict[str, int]:
+    """Node → multiply-adds, for the nodes that have any and whose sizes are known."""
+    return {node.name: MACS[node.op](node, shapes) for node in nodes if node.op in MACS and _known(node, shapes)}
+
+
+def _known(node: Node, shapes: Sizes) -> bool:
+    return all(name in shapes for name in (*node.inputs[:2], node.outputs[0]))
 
 
 def _is_float(view: View, name: str) -> bool:
@@ -51,32 +58,32 @@ def _is_float(view: View, name: str) -> bool:
     return isinstance(dtype, int) or np.dtype(dtype).kind == "f"
 
 
-def _size(shapes: Shapes, name: str) -> int:
-    return int(np.prod(shapes.shapes[name], dtype=np.int64))
+def _size(shapes: Sizes, name: str) -> int:
+    return int(np.prod(shapes[name], dtype=np.int64))
 
 
-def _convolution(node: Node, shapes: Shapes) -> int:
+def _convolution(node: Node, shapes: Sizes) -> int:
     """Every output element sums C_in/g · kernel products: out · weight[1:]."""
-    return _size(shapes, node.outputs[0]) * int(np.prod(shapes.shapes[node.inputs[1]][1:], dtype=np.int64))
+    return _size(shapes, node.outputs[0]) * int(np.prod(shapes[node.inputs[1]][1:], dtype=np.int64))
 
 
-def _transposed_convolution(node: Node, shapes: Shapes) -> int:
+def _transposed_convolution(node: Node, shapes: Sizes) -> int:
     """Every input element is spread over C_out/g · kernel outputs: in · weight[1:]."""
-    return _size(shapes, node.inputs[0]) * int(np.prod(shapes.shapes[node.inputs[1]][1:], dtype=np.int64))
+    return _size(shapes, node.inputs[0]) * int(np.prod(shapes[node.inputs[1]][1:], dtype=np.int64))
 
 
-def _gemm(node: Node, shapes: Shapes) -> int:
+def _gemm(node: Node, shapes: Sizes) -> int:
     """[M,K]·[K,N]: M·K·N."""
-    k = shapes.shapes[node.inputs[0]][0 if node.int("transA", 0) else 1]
+    k = shapes[node.inputs[0]][0 if node.int("transA", 0) else 1]
     return _size(shapes, node.outputs[0]) * k
 
 
-def _matmul(node: Node, shapes: Shapes) -> int:
+def _matmul(node: Node, shapes: Sizes) -> int:
     """[…,M,K]·[…,K,N]: out · K."""
-    return _size(shapes, node.outputs[0]) * shapes.shapes[node.inputs[0]][-1]
+    return _size(shapes, node.outputs[0]) * shapes[node.inputs[0]][-1]
 
 
-MACS: Mapping[str, Callable[[Node, Shapes], int]] = {
+MACS: Mapping[str, Callable[[Node, Sizes], int]] = {
     "Conv": _convolution,
     "ConvTranspose": _transposed_convolution,
     "Gemm": _gemm,

@@ -17,7 +17,7 @@ import onnx_graphsurgeon as gs
 
 from passes.errors import RefusedModel
 from passes.shapes import Shapes, infer, node_proto
-from passes.view import CORE_DOMAINS, Node, View, unique, view
+from passes.view import CORE_DOMAINS, Node, View, build, unique, view
 
 FOLD_LIMIT = 1 << 28  # elements a folded tensor may have
 NEVER_FOLDED = frozenset(
@@ -36,19 +36,35 @@ class Normalised:
 
 def normalise(graph: gs.Graph) -> Normalised:
     """A copy of the graph in normal form (arrays are shared with the original). Raises RefusedModel for cycles and control flow."""
-    work = _Work(graph.copy())
-    work.graph.producer_name, work.graph.producer_version = graph.producer_name, graph.producer_version
+    refuse_control_flow(graph)
+    seen = view(graph)
+    work = _Work(build(seen.nodes, seen.constants, graph))
     for step in STEPS:
         count = step(work)
         if count:
+            work.forget()
             work.notes.append(f"{step.__name__.replace('_', ' ')}: {count}")
     return Normalised(work.graph, tuple(work.notes))
 
 
 @dataclass
 class _Work:
+    """The graph being changed, and its View as long as it holds."""
+
     graph: gs.Graph
     notes: list[str] = field(default_factory=list)
+    _seen: View | None = None
+
+    @property
+    def seen(self) -> View:
+        """The View of the graph as it is now."""
+        if self._seen is None:
+            self._seen = view(self.graph)
+        return self._seen
+
+    def forget(self) -> None:
+        """The graph has changed."""
+        self._seen = None
 
     def replace_by_constants(self, values: dict[str, np.ndarray]) -> None:
         """The tensors named become initializers; nodes left without a used output go."""
@@ -69,7 +85,8 @@ class _Work:
         """Nodes none of whose outputs is read or is a graph output go, from the end."""
         wanted = {tensor.name for tensor in self.graph.outputs}
         kept = []
-        order = {node.name: i for i, node in enumerate(view(self.graph).nodes)}
+        self.forget()
+        order = {node.name: i for i, node in enumerate(self.seen.nodes)}
         for node in sorted(self.graph.nodes, key=lambda n: -order[n.name]):
             if any(t.name in wanted for t in node.outputs):
                 kept.append(node)
@@ -80,12 +97,11 @@ class _Work:
         self.graph.nodes[:] = [node for node in self.graph.nodes if node.name in names]
 
 
-def refuse_control_flow(work: _Work) -> int:
+def refuse_control_flow(graph: gs.Graph) -> None:
     """Graphs inside nodes are not rewritten: their tensors could not follow a change outside."""
-    for node in work.graph.nodes:
+    for node in graph.nodes:
         if any(isinstance(value, gs.Graph) for value in node.attrs.values()):
             raise RefusedModel(f"node '{node.name}' ({node.op}) has a graph inside; export the model without control flow")
-    return 0
 
 
 def constants_made_initializers(work: _Work) -> int:
@@ -113,7 +129,7 @@ def identities_of_weights_bypassed(work: _Work) -> int:
     source: dict[str, gs.Tensor] = {}
     outputs = {tensor.name for tensor in work.graph.outputs}
     nodes = {node.name: node for node in work.graph.nodes}
-    for record in view(work.graph).nodes:
+    for record in work.seen.nodes:
         node = nodes[record.name]
         if record.op == "Identity" and record.outputs[0] not in outputs:
             tensor = source.get(record.inputs[0], node.inputs[0])
@@ -130,7 +146,7 @@ def identities_of_weights_bypassed(work: _Work) -> int:
 
 def constant_expressions_folded(work: _Work) -> int:
     """What is computed from initializers alone (weight standardisation, a transposed or cast weight) becomes an initializer."""
-    seen = view(work.graph)
+    seen = work.seen
     foldable = _constant_expressions(seen)
     if not foldable:
         return 0
@@ -186,7 +202,7 @@ def _evaluate(node: Node, seen: View, values: dict[str, np.ndarray]) -> dict[str
 
 def static_sizes_folded(work: _Work) -> int:
     """Numbers that are computed from static sizes only become initializers."""
-    seen = view(work.graph)
+    seen = work.seen
     if not any(node.op in ("Shape", "Size") for node in seen.nodes):
         return 0
     shapes = infer(seen)
@@ -203,7 +219,7 @@ def static_sizes_folded(work: _Work) -> int:
 
 def small_tensors_unshared(work: _Work) -> int:
     """Each use of a 1-D or uniform tensor of several elements gets its own; the first keeps the name."""
-    seen = view(work.graph)
+    seen = work.seen
     taken = set(seen.constants) | set(seen.producer) | set(seen.inputs)
     nodes = {node.name: node for node in work.graph.nodes}
     count = 0
@@ -247,7 +263,7 @@ def auto_pads_made_explicit(work: _Work) -> int:
     named = [node for node in work.graph.nodes if node.attrs.get("auto_pad", "NOTSET") != "NOTSET" and node.domain in CORE_DOMAINS]
     if not named:
         return 0
-    shapes = infer(view(work.graph))
+    shapes = infer(work.seen)
     count = 0
     for node in named:
         if node.op not in ("Conv", "MaxPool", "AveragePool", "LpPool"):
@@ -289,7 +305,7 @@ def equal_splits_made_explicit(work: _Work) -> int:
     named = [node for node in named if len(node.inputs) < 2 and "split" not in node.attrs]
     if not named:
         return 0
-    seen = view(work.graph)
+    seen = work.seen
     shapes = infer(seen)
     taken = set(seen.constants) | set(seen.producer) | set(seen.inputs)
     for node in named:
@@ -309,7 +325,6 @@ def equal_splits_made_explicit(work: _Work) -> int:
 
 
 STEPS: Sequence[Callable[[_Work], int]] = (
-    refuse_control_flow,
     constants_made_initializers,
     identities_of_weights_bypassed,
     constant_expressions_folded,

@@ -19,13 +19,14 @@ import onnx_graphsurgeon as gs
 
 from passes.analysis import Analysis
 from passes.axes import Change, Site, Size, resized
+from passes.cost import Cost, macs_of
 from passes.depth import Layout, Place, Placed, lay_out
 from passes.errors import RefusedModel, UserError
 from passes.kernel import Taps, attributes, kernels_at
 from passes.normalise import normalise
 from passes.shapes import infer
 from passes.spec import Resolved, Spec, resolve
-from passes.view import view
+from passes.view import build, in_order, view
 from passes.width import SELECTIONS, Changes, changes
 
 STRATEGIES = ("fna", "preserve")
@@ -334,6 +335,21 @@ def _repicked(ids: np.ndarray, picks: np.ndarray, change: Change) -> np.ndarray:
     return np.array([where[int(picks[old]), copy] for old, copy in zip(picked.old, picked.copy.tolist(), strict=True)], np.int64)
 
 
+def planned_cost(plan: Plan, analysis: Analysis) -> Cost:
+    """The cost of the target, known before it is built."""
+    shapes = dict(plan.sizes)
+    params: dict[str, int] = {}
+    for take in plan.takes:
+        shape = list(analysis.shapes.shapes[take.source])
+        for axis, along in take.axes.items():
+            shape[axis] = int(along.index.size)
+        shapes[take.target] = tuple(shape)
+        if take.source in analysis.cost.tensor_params:
+            params[take.target] = int(np.prod(shape, dtype=np.int64))
+    macs = macs_of((placed.node for placed in plan.nodes), shapes)
+    return Cost(None if analysis.cost.macs is None else sum(macs.values()), sum(params.values()), macs, params)
+
+
 # --- carrying it out --------------------------------------------------------------------------------------------------------------------
 
 
@@ -345,45 +361,11 @@ def apply(graph: gs.Graph, plan: Plan) -> gs.Graph:
     normal = normalise(graph).graph
     seed = view(normal)
     _check_size(plan, seed.constants)
-    tensors: dict[str, gs.Tensor] = {t.name: t for t in normal.inputs}
-    for take in plan.takes:
-        tensors[take.target] = _carry_out(take, plan, seed.constants[take.source])
-    for name, array in plan.numbers.items():
-        tensors[name] = gs.Constant(name, array)
-    dtypes = {t.name: t.dtype for node in normal.nodes for t in node.outputs}
-    nodes = []
-    outputs = {t.name: t for t in normal.outputs if not isinstance(t, gs.Constant)}
-    originals = {node.name: node for node in normal.nodes}
-    by_name: dict[str, gs.Variable] = {name: gs.Variable(name, t.dtype, t.shape) for name, t in outputs.items()}
-
-    def tensor(name: str) -> gs.Tensor:
-        if not name:
-            return gs.Variable.empty()
-        if name in tensors:
-            return tensors[name]
-        if name not in by_name:
-            by_name[name] = gs.Variable(name, dtypes.get(name), None)
-        return by_name[name]
-
-    for placed in plan.nodes:
-        source = originals[placed.source]
-        node = gs.Node(source.op, placed.node.name, dict(placed.node.attrs), domain=source.domain)
-        node.inputs = [tensor(name) for name in placed.node.inputs]
-        node.outputs = [tensor(name) for name in placed.node.outputs]
-        nodes.append(node)
-    result = gs.Graph(
-        nodes, list(normal.inputs), [tensor(t.name) for t in normal.outputs], name=normal.name, doc_string=normal.doc_string,
-        opset=normal.opset, import_domains=normal.import_domains, ir_version=normal.ir_version,
-        producer_name=normal.producer_name, producer_version=normal.producer_version,
-    )  # fmt: skip
-    _order(result)
+    constants = {take.target: _carry_out(take, plan, seed.constants[take.source]) for take in plan.takes}
+    constants |= {name: gs.Constant(name, array) for name, array in plan.numbers.items()}
+    result = build(in_order([placed.node for placed in plan.nodes]), constants, normal)
     _check_shapes(result, plan)
     return result
-
-
-def _order(graph: gs.Graph) -> None:
-    position = {node.name: i for i, node in enumerate(view(graph).nodes)}
-    graph.nodes.sort(key=lambda node: position[node.name])
 
 
 def _check_size(plan: Plan, constants: Mapping[str, gs.Constant]) -> None:

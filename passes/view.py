@@ -109,6 +109,32 @@ def view(graph: gs.Graph) -> View:
     )
 
 
+def build(nodes: Sequence[Node], constants: Mapping[str, gs.Constant], like: gs.Graph) -> gs.Graph:
+    """A graph of these nodes and constants with the inputs, outputs, name and versions of another; arrays are shared, objects are not."""
+    tensors: dict[str, gs.Tensor] = {name: gs.Constant(name, constant._values) for name, constant in constants.items()}
+    known = {tensor.name: tensor for tensor in (*like.inputs, *like.outputs)}
+    dtypes = {tensor.name: tensor.dtype for node in like.nodes for tensor in node.outputs}
+
+    def tensor(name: str) -> gs.Tensor:
+        if not name:
+            return gs.Variable.empty()
+        if name not in tensors:
+            old = known.get(name)
+            tensors[name] = gs.Variable(name, dtypes.get(name)) if old is None else old.copy()
+        return tensors[name]
+
+    made = []
+    for node in nodes:
+        domain, _, op = node.op.rpartition("::")
+        inputs, outputs = [tensor(name) for name in node.inputs], [tensor(name) for name in node.outputs]
+        made.append(gs.Node(op, node.name, dict(node.attrs), inputs, outputs, domain=domain or None))
+    return gs.Graph(
+        made, [tensor(t.name) for t in like.inputs], [tensor(t.name) for t in like.outputs], name=like.name, doc_string=like.doc_string,
+        opset=like.opset, import_domains=like.import_domains, ir_version=like.ir_version,
+        producer_name=like.producer_name, producer_version=like.producer_version,
+    )  # fmt: skip
+
+
 def in_order(nodes: Sequence[Node]) -> list[Node]:
     """The nodes with every producer before its readers, otherwise in the order given. Raises RefusedModel for a cycle."""
     producer = {output: i for i, node in enumerate(nodes) for output in node.outputs if output}
