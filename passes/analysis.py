@@ -218,7 +218,8 @@ def _width_knob(name: str, atom: Atom) -> Knob:
             name, "width", value, value, value, multiple, "frozen", "its channels are one identity: the graph ties all of them together"
         )
     growth = "exact" if atom.drift is None else "approximate"
-    return Knob(name, "width", value, 2 * multiple, max(MAX_WIDTH // multiple * multiple, value), multiple, growth, atom.drift)
+    most = value if atom.parent < 0 else max(MAX_WIDTH // multiple * multiple, value)
+    return Knob(name, "width", value, 2 * multiple, most, multiple, growth, atom.drift)
 
 
 def _kernel_knob(name: str, kernel: Kernel, seen: View) -> Knob:

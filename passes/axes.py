@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -97,6 +98,7 @@ class Flow:
     splits: list[SplitSizes] = field(default_factory=list)
     picks: list[Picks] = field(default_factory=list)
     places: list[Ids] = field(default_factory=list)
+    borders: list[Ids] = field(default_factory=list)
     unions: list[tuple[Ids, Ids]] = field(default_factory=list)
     frozen: list[tuple[Ids, str]] = field(default_factory=list)
     drifts: list[tuple[Ids, str]] = field(default_factory=list)
@@ -183,7 +185,14 @@ class Flow:
     def splits_at(self, node: Node, parts: tuple[Ids, ...]) -> None:
         """The node cuts its channels into these parts; a channel's part is one of its places."""
         self.places.extend(parts)
+        self.borders_at(parts)
         self.splits.append(SplitSizes(node.name, parts))
+
+    def borders_at(self, parts: Sequence[Ids]) -> None:
+        """Channels are cut or joined between these parts: identities on both sides of a border are recorded."""
+        for before, after in pairwise(parts):
+            if before.size and after.size:
+                self.borders.append(np.array([before[-1], after[0]]))
 
     def picks_at(self, node: Node, ids: Ids, picks: np.ndarray) -> None:
         """The node picks these positions of the vector."""
@@ -213,9 +222,11 @@ class Atom:
     """Channels that always change together, and only together.
 
     `classes` in the order of the first axis that creates them; `value` counts the channels of that axis, `multiple` those of one class.
+    `parent` is the class after which fresh ones are born: the last whose runs no cut or join of channels touches, −1 where there is none.
     """
 
     classes: np.ndarray
+    parent: int
     value: int
     multiple: int
     first: Site
@@ -284,7 +295,9 @@ def _close(flow: Flow) -> Identities:
     sites = {key: closed_site(site) for key, site in flow.sites.items()}
     frozen = _reasons(flow.frozen, closed)
     drift = _reasons(flow.drifts, closed)
-    atoms, atom_of = _atoms(sites, [closed(ids) for ids in flow.places], frozen, drift, count)
+    borders = closed(np.array(flow.borders, np.int64).reshape(-1, 2))
+    touched = frozenset(borders[(borders[:, 0] == borders[:, 1]) & (borders[:, 0] != FIXED), 0].tolist())
+    atoms, atom_of = _atoms(sites, [closed(ids) for ids in flow.places], (frozen, drift), touched, count)
     return Identities(
         labels={name: Label(label.axis, closed(label.ids)) for name, label in flow.labels.items()},
         sites=sites,
@@ -319,9 +332,14 @@ def _reasons(entries: Sequence[tuple[Ids, str]], closed: object) -> dict[int, st
 
 
 def _atoms(
-    sites: Mapping[tuple[str, int], Site], places: Sequence[Ids], frozen: Mapping[int, str], drift: Mapping[int, str], count: int
+    sites: Mapping[tuple[str, int], Site],
+    places: Sequence[Ids],
+    reasons: tuple[Mapping[int, str], Mapping[int, str]],
+    touched: frozenset[int],
+    count: int,
 ) -> tuple[tuple[Atom, ...], np.ndarray]:
     """Group classes by where they appear, how often, and whether they are frozen: each group is one atom."""
+    frozen, drift = reasons
     rng = np.random.Generator(np.random.PCG64(0))  # fixed: only to hash sets of places
     signature = np.zeros(count, np.uint64)
     for ids in [site.ids for site in sites.values()] + list(places):
@@ -351,6 +369,7 @@ def _atoms(
     atoms = tuple(
         Atom(
             classes,
+            next((int(c) for c in classes[::-1] if int(c) not in touched), -1),
             classes.size * times,
             times,
             site,
@@ -395,7 +414,8 @@ class Positions:
 def resized(ids: Ids, change: Change) -> Positions:
     """The vector after the change: dropped classes vanish, fresh ones follow each run of their parent, run by run.
 
-    Run-wise insertion commutes with what graphs do to channels: tiling (groups), repeating (flattening, interleaving), concatenation.
+    Run-wise insertion commutes with what graphs do to channels: tiling (groups), repeating (flattening, interleaving), and cutting and
+    joining between different classes (see `Atom.parent`).
     """
     keep = np.ones(ids.size, bool)
     known = ids != FIXED

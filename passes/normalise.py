@@ -308,11 +308,14 @@ def equal_splits_made_explicit(work: _Work) -> int:
     seen = work.seen
     shapes = infer(seen)
     taken = set(seen.constants) | set(seen.producer) | set(seen.inputs)
+    count = 0
     for node in named:
         known = [shapes.shapes.get(tensor.name) for tensor in node.outputs]
-        axis = node.attrs.get("axis", 0)
-        if any(shape is None for shape in known) or (shapes.free_space and axis != 1):
+        source = shapes.shapes.get(node.inputs[0].name, ())
+        axis = node.attrs.get("axis", 0) % max(len(source), 1)
+        if not source or any(shape is None for shape in known) or (shapes.free_space and axis != 1):
             continue
+        count += 1
         sizes = [shape[axis] for shape in known if shape is not None]
         if seen.opset < 13:
             node.attrs["split"] = sizes
@@ -321,7 +324,7 @@ def equal_splits_made_explicit(work: _Work) -> int:
         taken.add(name)
         node.inputs.append(gs.Constant(name, np.array(sizes, np.int64)))
         node.attrs.pop("num_outputs", None)
-    return len(named)
+    return count
 
 
 STEPS: Sequence[Callable[[_Work], int]] = (

@@ -458,6 +458,7 @@ def concat(node: Node, flow: Flow) -> Labels:
             np.full(_shape(flow, name)[axis], FIXED) if label is None else label.ids
             for name, label in zip(node.inputs, labels, strict=True)
         ]
+        flow.borders_at(pieces)
         return Label(axis, np.concatenate(pieces))
     first = found[0]
     if any(label.axis != first.axis for label in found):
@@ -512,6 +513,8 @@ def slice_(node: Node, flow: Flow) -> Labels:
         flow.freeze(x.ids, f"'{node.name}' (Slice) takes every {step}th of its channels")
         return Label(x.axis, ids) if ids.size else None
     flow.places.append(ids)
+    first, last = slice(start, end).indices(x.ids.size)[:2]
+    flow.borders_at((x.ids[:first], ids, x.ids[last:]))
     for slot, bound in ((1, start), (2, end)):
         head = bound >= 0
         part = x.ids[:bound] if head else x.ids[bound:]

@@ -6,6 +6,8 @@ dynamic image size) take probe sizes; a value that depends on one is marked, so 
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -151,6 +153,8 @@ class _Walk:
             return
         try:
             array = np.asarray(function(node, [None if v is None else v.array for v in inputs], self.view.opset))
+        except _TooLarge:
+            return
         except (ValueError, IndexError, TypeError, ZeroDivisionError, OverflowError) as error:
             raise RefusedModel(f"node '{node.name}' ({node.op}) cannot be evaluated on its constant inputs: {error}") from error
         if array.size > SMALL:
@@ -185,7 +189,14 @@ class _Walk:
         """ONNX's own rule for one node; outputs it cannot decide stay unknown."""
         domain, _, op = node.op.rpartition("::")
         version = self.view.domains.get(domain, self.view.opset)
-        if any(name and name not in self.types for name in node.inputs) or not onnx.defs.has(op, version, domain):
+        if any(name and name not in self.types for name in node.inputs):
+            return
+        if node.op in SHAPE_OF_INPUT:
+            self.types[node.outputs[0]] = self.types[node.inputs[0]]
+            if node.inputs[0] in self.shapes:
+                self.shapes[node.outputs[0]] = self.shapes[node.inputs[0]]
+            return
+        if not onnx.defs.has(op, version, domain):
             return
         types = {}
         for name in node.inputs:
@@ -197,8 +208,6 @@ class _Walk:
             found = shape_inference.infer_node_outputs(schema, node_proto(node), types, data, opset_imports=self.opsets)
         except (shape_inference.InferenceError, onnx.onnx_cpp2py_export.checker.ValidationError) as error:
             raise RefusedModel(f"node '{node.name}' ({node.op}) does not fit its inputs: {_first_line(error)}") from error
-        if node.op == "Dropout" and not found.get(node.outputs[0], onnx.TypeProto()).tensor_type.HasField("shape"):
-            found[node.outputs[0]] = types[node.inputs[0]]  # early versions of the operator have no shape rule
         for name, proto in found.items():
             tensor = proto.tensor_type
             self.types[name] = tensor.elem_type
@@ -267,6 +276,17 @@ def _channels(name: str, view: View) -> int:
 # --- shape arithmetic: op → function of (node, arrays, opset) ---------------------------------------------------------------------------
 
 Arrays = Sequence[np.ndarray | None]
+
+
+class _TooLarge(Exception):
+    """The value has more than SMALL elements, so it is not shape arithmetic; noticed before memory is taken."""
+
+
+def _admit(size: int) -> None:
+    if size > SMALL:
+        raise _TooLarge
+
+
 Evaluate = Callable[[Node, Any, int], Any]
 
 
@@ -312,18 +332,24 @@ def _reshape(node: Node, arrays: Any, _: int) -> np.ndarray:
 
 def _range(node: Node, arrays: Any, _: int) -> np.ndarray:
     start, limit, delta = (np.asarray(a).item() for a in arrays)
-    if delta == 0 or (limit - start) / delta > SMALL:
-        raise ValueError(f"range from {start} to {limit} by {delta}")
+    if delta == 0:
+        raise ValueError("a range in steps of 0")
+    _admit(math.ceil((limit - start) / delta))
     return np.arange(start, limit, delta, dtype=arrays[0].dtype)
 
 
 def _filled(node: Node, arrays: Any, _: int) -> np.ndarray:
     shape = [int(d) for d in np.ravel(arrays[0])]
-    if int(np.prod(shape, dtype=object)) > SMALL:
-        return np.zeros(SMALL + 1)
+    _admit(math.prod(shape))
     value = node.attrs.get("value")
     fill = np.zeros(1, np.float32) if value is None else np.asarray(value.values)
     return np.full(shape, fill.ravel()[0], fill.dtype)
+
+
+def _expand(node: Node, arrays: Any, _: int) -> np.ndarray:
+    shape = np.broadcast_shapes(arrays[0].shape, tuple(int(d) for d in np.ravel(arrays[1])))
+    _admit(math.prod(shape))
+    return np.broadcast_to(arrays[0], shape)
 
 
 def _cast(node: Node, arrays: Any, _: int) -> np.ndarray:
@@ -355,8 +381,8 @@ ARITHMETIC: Mapping[str, Evaluate] = {
     "Floor": lambda n, a, _: np.floor(a[0]),
     "Ceil": lambda n, a, _: np.ceil(a[0]),
     "Sqrt": lambda n, a, _: np.sqrt(a[0]),
-    "Min": lambda n, a, _: np.minimum.reduce(a),
-    "Max": lambda n, a, _: np.maximum.reduce(a),
+    "Min": lambda n, a, _: functools.reduce(np.minimum, a),
+    "Max": lambda n, a, _: functools.reduce(np.maximum, a),
     "Equal": lambda n, a, _: a[0] == a[1],
     "Less": lambda n, a, _: a[0] < a[1],
     "Greater": lambda n, a, _: a[0] > a[1],
@@ -365,11 +391,14 @@ ARITHMETIC: Mapping[str, Evaluate] = {
     "ReduceSum": lambda n, a, _: np.sum(a[0], axis=_axes(n, a, 1), keepdims=bool(n.int("keepdims", 1)), dtype=a[0].dtype),
     "Range": _range,
     "ConstantOfShape": _filled,
-    "Expand": lambda n, a, _: a[0] * np.ones([int(d) for d in a[1]], a[0].dtype),
+    "Expand": _expand,
     "Transpose": lambda n, a, _: np.transpose(a[0], n.ints("perm", range(a[0].ndim)[::-1])),
 }
 
 ANY_AXIS = frozenset(range(16))
+SHAPE_OF_INPUT = frozenset({"Dropout", "GroupNormalization", "MeanVarianceNormalization"})
+"""Operators for which some version of the standard has no rule of its own."""
+
 UNTOUCHED = frozenset({"QuantizeLinear", "DequantizeLinear", "RandomNormal", "RandomUniform"})
 
 

@@ -55,7 +55,7 @@ def _set(change: Change, atom: Atom, value: int, analysis: Analysis, select: str
         change.keep[atom.classes] = False
         change.keep[_survivors(atom, classes, analysis, select)] = True
     else:
-        change.grow[atom.classes[-1]] = classes - atom.classes.size
+        change.grow[atom.parent] = classes - atom.classes.size
 
 
 def _survivors(atom: Atom, count: int, analysis: Analysis, select: str) -> np.ndarray:
