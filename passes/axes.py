@@ -384,10 +384,14 @@ def _atoms(
 
 @dataclass(frozen=True)
 class Change:
-    """What happens to each class: `keep` (bool per class), and `grow`, the number of fresh classes born after it (mostly 0)."""
+    """What happens to each class: `keep` (bool per class), and `grow`, the number of fresh classes born after it (mostly 0).
+
+    `models` says, for a class after which others are born, which class each of these takes after; without it they take after that class.
+    """
 
     keep: np.ndarray
     grow: np.ndarray
+    models: dict[int, np.ndarray] = field(default_factory=dict)
 
     @staticmethod
     def none(count: int) -> Change:
@@ -409,6 +413,21 @@ class Positions:
 
     def __len__(self) -> int:
         return int(self.old.size)
+
+
+def modelled(ids: Ids, positions: Positions, models: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Per new position the old one whose entries it has or may copy: its own, or for a fresh one the same occurrence of its model."""
+    where = positions.old.copy()
+    for parent, sources in models.items():
+        occurrences = np.flatnonzero(ids == parent)
+        fresh = np.flatnonzero((positions.copy > 0) & (ids[positions.old] == parent))
+        if not fresh.size:
+            continue
+        rank = np.searchsorted(occurrences, positions.old[fresh])
+        for source in np.unique(sources):
+            mine = sources[positions.copy[fresh] - 1] == source
+            where[fresh[mine]] = np.flatnonzero(ids == source)[rank[mine]]
+    return where
 
 
 def resized(ids: Ids, change: Change) -> Positions:

@@ -5,7 +5,7 @@ fill policy:
 
 * fna — the paper's rules: fresh weights are 1e-5 · kaiming_uniform, fresh 1-D entries their initial value, copied blocks are copies.
 * preserve — growth keeps the function and can learn: every path from old to old through something new has exactly one zero factor. Fresh
-  producers copy the atom's last channel (plus a little noise), their outgoing columns are zero; a copied block's last affine is zero.
+  producers copy the strongest channels (plus a little noise), their outgoing columns are zero; a copied block's last affine is zero.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from passes.analysis import Analysis
-from passes.axes import Change, Site, Size, resized
+from passes.axes import Change, Site, Size, modelled, resized
 from passes.cost import Cost, macs_of
 from passes.depth import Layout, Place, Placed, lay_out
 from passes.errors import RefusedModel, UserError
@@ -27,7 +27,7 @@ from passes.normalise import normalise
 from passes.shapes import infer
 from passes.spec import Resolved, Spec, resolve
 from passes.view import build, in_order, view
-from passes.width import SELECTIONS, Changes, changes
+from passes.width import SELECTIONS, Changes, Choice, changes
 
 STRATEGIES = ("fna", "preserve")
 FNA_NOISE = 1e-5  # times kaiming_uniform (FNA, issue 18)
@@ -116,7 +116,8 @@ def plan(analysis: Analysis, spec: Spec, *, strategy: str = "fna", select: str =
         raise UserError(f"{refused[0]}; use --strategy fna, or --allow-drift to grow it by the fna rule")
     layout = lay_out(analysis, resolved)
     drifts = [*layout.drifts, *drifts, *refused]
-    work = _Planner(analysis, resolved, layout, changes(analysis, resolved, layout, select), strategy)
+    choice = Choice(select, "bn" if strategy == "preserve" else None)
+    work = _Planner(analysis, resolved, layout, changes(analysis, resolved, layout, choice), strategy)
     return Plan(
         strategy,
         seed,
@@ -302,7 +303,7 @@ class _Planner:
         index = positions.index
         fresh = index < 0
         by_rule = fresh & (self.drifting[site.ids[positions.old]] if self.strategy == "preserve" else np.ones(index.size, bool))
-        return Along(index, positions.old, site.role, by_rule)
+        return Along(index, modelled(site.ids, positions, change.models), site.role, by_rule)
 
     # --- what the target will be ---
 

@@ -26,36 +26,50 @@ class Changes:
         return self.base if place is None or not place.copy else self.copies[place.stage, place.block]
 
 
-def changes(analysis: Analysis, resolved: Resolved, layout: Layout, select: str) -> Changes:
-    """Every atom at its resolved width; `select` says which channels survive narrowing (FNA++: the first ones)."""
+@dataclass(frozen=True)
+class Choice:
+    """Which channels survive narrowing (`select`; FNA++: the first), and whether fresh ones take after the strongest (`copy`)."""
+
+    select: str
+    copy: str | None
+
+
+def changes(analysis: Analysis, resolved: Resolved, layout: Layout, choice: Choice) -> Changes:
+    """Every atom at its resolved width."""
     local: dict[tuple[int, int], list[tuple[str, Atom]]] = {}
     base = Change.none(analysis.identities.count)
     for name, atom in analysis.atoms.items():
         found = re.fullmatch(r"stage(\d+)\.block(\d+)\.(.+)", name)
         if found is None:
-            _set(base, atom, resolved.values[name], analysis, select)
+            _set(base, atom, resolved.values[name], (analysis, choice))
         else:
             local.setdefault((int(found[1]), int(found[2])), []).append((found[3], atom))
     places = dict.fromkeys(p.place for p in layout.nodes if p.place is not None)
     copies: dict[tuple[int, int], Change] = {}
     for place in sorted(places, key=lambda p: p.copy):
-        change = Change(base.keep.copy(), base.grow.copy()) if place.copy else base
+        change = Change(base.keep.copy(), base.grow.copy(), dict(base.models)) if place.copy else base
         for tail, atom in local.get((place.stage, place.source), []):
             change.keep[atom.classes] = True
             change.grow[atom.classes] = 0
-            _set(change, atom, resolved.values[f"stage{place.stage}.block{place.block}.{tail}"], analysis, select)
+            change.models.pop(atom.parent, None)
+            _set(change, atom, resolved.values[f"stage{place.stage}.block{place.block}.{tail}"], (analysis, choice))
         if place.copy:
             copies[place.stage, place.block] = change
     return Changes(base, copies)
 
 
-def _set(change: Change, atom: Atom, value: int, analysis: Analysis, select: str) -> None:
+def _set(change: Change, atom: Atom, value: int, how: tuple[Analysis, Choice]) -> None:
+    analysis, choice = how
     classes = value // atom.multiple
     if classes < atom.classes.size:
         change.keep[atom.classes] = False
-        change.keep[_survivors(atom, classes, analysis, select)] = True
-    else:
-        change.grow[atom.parent] = classes - atom.classes.size
+        change.keep[_survivors(atom, classes, analysis, choice.select)] = True
+    elif classes > atom.classes.size:
+        fresh = classes - atom.classes.size
+        change.grow[atom.parent] = fresh
+        if choice.copy is not None:
+            strongest = np.argsort(-SCORES[choice.copy](atom, analysis), kind="stable")
+            change.models[atom.parent] = np.resize(atom.classes[strongest], fresh)
 
 
 def _survivors(atom: Atom, count: int, analysis: Analysis, select: str) -> np.ndarray:

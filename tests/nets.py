@@ -119,7 +119,11 @@ class Net:
         ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs or ("y",)]
         constants = [numpy_helper.from_array(array, name) for name, array in self.weights.items()]
         body = helper.make_graph(self.nodes, "net", [x], ends, constants)
-        return helper.make_model(body, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)
+        others = dict.fromkeys(node.domain for node in self.nodes if node.domain)
+        imports = [helper.make_opsetid("", self.opset), *(helper.make_opsetid(domain, 1) for domain in others)]
+        made = onnx.shape_inference.infer_shapes(helper.make_model(body, opset_imports=imports, ir_version=8))
+        del made.graph.value_info[:]
+        return made
 
     def graph(self, *outputs: str, batch: int | str = 1) -> gs.Graph:
         """The same as a graph."""

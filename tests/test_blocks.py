@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import onnx_graphsurgeon as gs
 import pytest
 from nets import Net, bundled
 
@@ -308,8 +307,6 @@ def test_a_silent_copy_computes_its_entry() -> None:
 
 
 # --- the stage table --------------------------------------------------------------------------------------------------------------------
-
-
 
 
 def test_the_stage_table_gives_back_the_same_stages() -> None:

@@ -100,9 +100,9 @@ def test_fresh_entries_of_a_normalisation_are_neutral() -> None:
     made = chain()
     _, _, target = remapped(made, {"node:c2.width": 10})
     new = arrays(target)
-    fresh = {part: new[f"c2.n.{part}"][8:].tolist() for part in ("gamma", "beta", "mean", "var")}
+    fresh = {part: new[f"c2.n.{part}"][[4, 9]].tolist() for part in ("gamma", "beta", "mean", "var")}
     assert fresh == {"gamma": [1, 1], "beta": [0, 0], "mean": [0, 0], "var": [1, 1]}
-    assert new["c2.b"][8:].tolist() == [0, 0]
+    assert new["c2.b"][[4, 9]].tolist() == [0, 0]
 
 
 def test_groups_grow_by_the_same_number_of_channels() -> None:
@@ -205,7 +205,7 @@ def test_a_block_may_come_from_any_other() -> None:
     seen = view(target)
     assert found.origin()["e0_copy"] == "e0"
     assert [node.name for node in seen.nodes if node.op == "Add"] == ["s0", "s0_copy", "s1"]
-    assert seen.by_name["e1"].inputs[0] == "s0_copy"
+    assert seen.producer[seen.by_name["e1"].inputs[0]] == "s0_copy"
     assert seen.by_name["pool"].inputs == ("s1",)
 
 
@@ -373,7 +373,7 @@ SIZES = {
     "expand": """g = GlobalAveragePool (a)
             e = Expand (g, back)
             b = Mul (a, e)""",
-    "resize": "b = Resize <mode = \"nearest\"> (a, nothing, nothing, back)",
+    "resize": 'b = Resize <mode = "nearest"> (a, nothing, nothing, back)',
 }
 
 
@@ -469,7 +469,7 @@ def planted(made: gs.Graph, weight: str, axis: int) -> Verification:
 
 @pytest.mark.parametrize(
     ("weight", "axis", "node"),
-    [("c1.w", 0, "c1"), ("c1.w", 1, "c1"), ("c2.w", 0, "c2"), ("c2.w", 1, "c2"), ("c3.w", 0, "c3"), ("c3.w", 1, "c3"), ("c1.n.gamma", 0, "c2")],
+    [*((f"{node}.w", axis, node) for node in ("c1", "c2", "c3") for axis in (0, 1)), ("c1.n.gamma", 0, "c2")],
 )
 def test_two_exchanged_entries_of_a_weight_are_noticed_and_the_node_is_named(weight: str, axis: int, node: str) -> None:
     result = planted(chain(), weight, axis)
@@ -478,7 +478,7 @@ def test_two_exchanged_entries_of_a_weight_are_noticed_and_the_node_is_named(wei
     assert result.first.relative > 10 * result.tolerance
 
 
-def test_two_exchanged_entries_in_a_copied_block_s_silence_are_no_error_but_a_loud_one_is() -> None:
+def test_a_copied_block_that_is_heard_is_noticed() -> None:
     made = blocks(2)
     analysis, found, target = remapped(made, {"stage0.depth": 3}, strategy="preserve")
     assert verify(made, target, analysis, found).first is None
@@ -488,7 +488,7 @@ def test_two_exchanged_entries_in_a_copied_block_s_silence_are_no_error_but_a_lo
                 node.inputs[slot] = gs.Constant(tensor.name, np.full(tensor.shape, 0.1, np.float32))
     result = verify(made, target, analysis, found)
     assert result.first is not None
-    assert result.first.node == "fc" or result.first.node == "y"
+    assert result.first.node == "y"
 
 
 def half(made: onnx.ModelProto) -> gs.Graph:
@@ -565,6 +565,18 @@ def test_a_consumer_that_keeps_other_channels_is_noticed() -> None:
     assert result.first.node == "c2"
 
 
+def test_a_producer_that_keeps_other_channels_is_noticed() -> None:
+    made = marked("c1.w")
+    analysis, found, target = remapped(made, {"node:c1.width": 2}, strategy="preserve", select="l1")
+    for node in target.nodes:
+        for slot, tensor in enumerate(node.inputs):
+            if tensor.name == "c1.w":
+                node.inputs[slot] = gs.Constant("c1.w", np.array(arrays(made)["c1.w"][:2]))
+    result = verify(made, target, analysis, found)
+    assert result.first is not None
+    assert result.first.node == "c1"
+
+
 def test_a_ranking_counts_every_member_of_a_residual_trunk() -> None:
     _, found, _ = remapped(blocks(2), {"stage0.width": 3}, select="l1")
     kept = indices(found, "stem.w")[0]
@@ -618,12 +630,13 @@ def test_the_arrays_of_the_graph_given_are_never_written(strategy: str) -> None:
 
 def test_what_does_not_change_is_shared_with_the_graph_given() -> None:
     made = chain()
+    given = arrays(made)
     _, _, target = remapped(made, {"node:c3.kernel": 5})
-    assert np.shares_memory(arrays(made)["c1.w"], arrays(target)["c1.w"])
+    assert np.shares_memory(given["c1.w"], arrays(target)["c1.w"])
 
 
 def test_an_enormous_target_is_refused_before_memory_is_taken() -> None:
-    with pytest.raises(UserError, match="the target would hold .* GiB of weights"):
+    with pytest.raises(UserError, match=r"the target would hold \d+ GiB of weights"):
         remapped(chain(), {"node:c1.width": 65536, "node:c2.width": 65536})
 
 
@@ -647,9 +660,7 @@ def test_a_free_image_size_leaves_the_multiplications_unknown() -> None:
 
 
 def test_a_transposed_convolution_spreads_every_input() -> None:
-    made = graph(
-        "g (float[1,4,5,5] x) => (float[1,6,10,10] y) { y = ConvTranspose <strides = [2,2]> (x, w) }", {"w": (4, 6, 2, 2)}
-    )
+    made = graph("g (float[1,4,5,5] x) => (float[1,6,10,10] y) { y = ConvTranspose <strides = [2,2]> (x, w) }", {"w": (4, 6, 2, 2)})
     analysis = analyse(made)
     assert cost(analysis.view, analysis.shapes, analysis.identities).macs == 5 * 5 * 4 * 6 * 4
 
@@ -657,4 +668,5 @@ def test_a_transposed_convolution_spreads_every_input() -> None:
 def test_the_bundled_seed_costs_what_mobilenetv2_does() -> None:
     _, analysis = seed()
     convolutions = sum(macs for name, macs in analysis.cost.node_macs.items() if analysis.view.by_name[name].op == "Conv")
-    assert convolutions == 299_495_424 + 0 or convolutions > 0
+    assert convolutions * 7**2 == 299_494_272 * 5**2  # 224 is 7 · 32 pixels, 160 is 5 · 32
+    assert analysis.cost.params == 3_504_872 - 1000 * 1281 + 19 * 1281  # 19 classes instead of 1000

@@ -24,6 +24,7 @@ import onnx_graphsurgeon as gs
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from passes.axes import Identities, flow_identities
 from passes.rules import RULES
@@ -36,23 +37,28 @@ SIZES = {"n": 2, "h": 4, "w": 6}
 
 Line = tuple[str, Mapping[str, object], str] | tuple[str, Mapping[str, object], str, str]
 
-UNARY = (
-    "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Clip Cos Cosh Dropout Elu Erf Exp Floor Gelu HardSigmoid HardSwish "
-    "Identity IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Swish-24 "
-    "Tan Tanh ThresholdedRelu"
-).split()
-BINARY = "Add And BitwiseAnd BitwiseOr Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or Pow PRelu Sub Sum Xor".split()
-REDUCTIONS = "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare".split()
+UNARY = """
+    Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Clip Cos Cosh Dropout Elu Erf Exp Floor Gelu HardSigmoid HardSwish
+    Identity IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Swish-24
+    Tan Tanh ThresholdedRelu
+"""
+BINARY = """
+    Add And BitwiseAnd BitwiseOr Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or Pow PRelu Sub Sum Xor
+"""
+REDUCTIONS = """
+    ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare
+"""
 ATTRIBUTES: Mapping[str, Mapping[str, object]] = {"Cast": {"to": TensorProto.DOUBLE}, "Mod": {"fmod": 1}}
 
 LINES: list[Line] = [
     # element by element
-    *((op, ATTRIBUTES.get(op, {}), "(n,a,h,w) -> (n,a,h,w)") for op in UNARY),
-    ("Clip", {}, "(n,a,h,w), W(), W() -> (n,a,h,w)"),
+    *((op, ATTRIBUTES.get(op, {}), "(n,a,h,w) -> (n,a,h,w)") for op in UNARY.split()),
+    ("Clip", {}, "(n,a,h,w), W(), _ -> (n,a,h,w)"),
+    ("Clip", {}, "(n,a,h,w), _, W() -> (n,a,h,w)"),
     ("Clip-6", {"min": 0.0, "max": 6.0}, "(n,h,a) -> (n,h,a)"),
     ("Dropout", {}, "(n,a,h,w), W() -> (n,a,h,w)"),
     ("CastLike", {}, "(n,a,h,w), W(1) -> (n,a,h,w)"),
-    *((op, ATTRIBUTES.get(op, {}), "(n,a,h,w), (n,c,h,w) -> (n,a,h,w)", "a=c") for op in BINARY),
+    *((op, ATTRIBUTES.get(op, {}), "(n,a,h,w), (n,c,h,w) -> (n,a,h,w)", "a=c") for op in BINARY.split()),
     ("Where", {}, "(n,a,h,w), (n,c,h,w), W() -> (n,a,h,w)", "a=c"),
     ("Sum", {}, "(n,a,h,w), (n,c,1,1), (n,a,h,1) -> (n,a,h,w)", "a=c"),
     ("Add", {}, "(n,a,h,w), W(a,1,1) -> (n,a,h,w)"),
@@ -148,7 +154,7 @@ LINES: list[Line] = [
     ("GlobalAveragePool", {}, "(n,h,a) -> _", "drift a: reduces over its channels"),
     *(
         line
-        for op in REDUCTIONS
+        for op in REDUCTIONS.split()
         for line in (
             (op, {}, "(n,a,h,w), [2,3] -> (n,a,1,1)"),
             (op, {}, "(n,a,h,w), [-1,1] -> _", "drift a: reduces over its channels"),
@@ -460,6 +466,34 @@ class Case:
             self.makers.append(helper.make_node("Cast", [f"{name}.moved"], [name], to=self.kind(slot), name=f"cast_{name}"))
         return name
 
+    def groups(self) -> dict[str, set[str]]:
+        """Every identity with those it is one with."""
+        vectors = [vector for _, vector in self.labels.values()]
+        vectors += [axis.meaning for axis in self.sites.values() if axis.mark == "+" and isinstance(axis.meaning, Vec)]
+        together = {name: {name} for vector in vectors for name in tuple(vector)}
+        for fact in pieces(self.facts, ";"):
+            if fact.startswith(("frozen ", "drift ")):
+                continue
+            left, right = (read(side) for side in fact.split("="))
+            assert isinstance(left, Vec)
+            assert isinstance(right, Vec)
+            for one, other in zip(tuple(left) * (len(right) // len(left)), tuple(right), strict=True):
+                joined = together[one] | together[other]
+                for name in joined:
+                    together[name] = joined
+        return together
+
+    def reasons(self, kind: str) -> dict[str, str]:
+        """Every identity that is frozen or drifts, with the piece of its reason."""
+        found = {}
+        for fact in pieces(self.facts, ";"):
+            if fact.startswith(kind):
+                what, _, why = fact.removeprefix(kind).partition(": ")
+                vector = read(what.strip())
+                assert isinstance(vector, Vec)
+                found |= dict.fromkeys(tuple(vector), why)
+        return found
+
     def identities(self) -> Identities:
         """What the passes find."""
         initializers = [numpy_helper.from_array(array, name) for name, array in self.constants.items()]
@@ -534,18 +568,8 @@ class Reading:
             assert picks == [[position % size for position in self.case.picks]]
 
     def unions(self) -> None:
-        together = {name: {name} for name in self.classes if name != "-"}
-        for fact in pieces(self.case.facts, ";"):
-            if fact.startswith(("frozen ", "drift ")):
-                continue
-            left, right = (read(side) for side in fact.split("="))
-            assert isinstance(left, Vec)
-            assert isinstance(right, Vec)
-            pairs = zip(tuple(left) * (len(right) // len(left)), tuple(right), strict=True)
-            for one, other in pairs:
-                joined = together[one] | together[other]
-                for name in joined:
-                    together[name] = joined
+        together = self.case.groups()
+        assert set(together) == set(self.classes) - {"-"}
         for name, group in together.items():
             same = {other for other in together if self.classes[other] == self.classes[name]}
             assert same == group, f"{name} is united with {sorted(same)}"
@@ -553,16 +577,90 @@ class Reading:
     def reasons(self, kind: str) -> None:
         atoms = self.found.atoms
         actual = {k: getattr(atom, kind) for k, atom in enumerate(atoms) if getattr(atom, kind) is not None}
-        expected = {}
-        for fact in pieces(self.case.facts, ";"):
-            if fact.startswith(kind):
-                what, _, why = fact.removeprefix(kind).partition(": ")
-                vector = read(what.strip())
-                assert isinstance(vector, Vec)
-                expected |= {int(self.found.atom_of[c]): why for c in self.ids(vector)}
+        expected = {int(self.found.atom_of[self.classes[name]]): why for name, why in self.case.reasons(kind).items()}
         assert set(actual) == set(expected), f"{kind}: {actual}"
         for k, why in expected.items():
             assert why in actual[k]
+
+
+# --- what the operator computes, whatever the rules say ---------------------------------------------------------------------------------
+
+
+class Experiment:
+    """The operator itself: which positions of its outputs move when one channel of one input does."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        inputs = [helper.make_tensor_value_info(name, kind, case.direct[name]) for name, kind in case.types.items()]
+        outputs = [helper.make_empty_tensor_value_info(name) for name in case.outputs]
+        used = [numpy_helper.from_array(array, name) for name, array in case.constants.items() if name in case.inputs]
+        graph = helper.make_graph([case.node], "operator", inputs, outputs, used)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", case.opset)], ir_version=10)
+        self.model = ort.InferenceSession(model.SerializeToString()) if case.op in NOT_IN_REFERENCE else ReferenceEvaluator(model)
+        self.feeds = {name: self.values(name) for name in case.types}
+        self.before = self.model.run(None, self.feeds)
+
+    def values(self, name: str) -> np.ndarray:
+        kind, shape = self.case.types[name], self.case.direct[name]
+        if kind == TensorProto.BOOL:
+            return self.case.rng.random(shape) < 0.5
+        return self.case.rng.integers(0, 99, shape, np.int32) if kind == TensorProto.INT32 else self.case.sample(shape)
+
+    def moved(self, name: str, position: int) -> list[np.ndarray]:
+        """Per output, where it differs when the position of the input's channels holds other values."""
+        axis = self.case.labels[name][0]
+        values = self.feeds[name].copy()
+        where = (slice(None),) * axis + (position,)
+        values[where] = self.values(name)[where]
+        after = self.model.run(None, self.feeds | {name: values})
+        return [np.asarray(a != b) for a, b in zip(self.before, after, strict=True)]
+
+
+NOT_IN_REFERENCE = {"GlobalLpPool", "ConvTranspose"}  # the second only in groups
+QUIET = {"IsInf", "IsNaN", "Shape", "Size", "ConstantOfShape", "Range", "Equal"}
+COMPUTABLE = [
+    line for line in LINES if "- " not in line[2] and "-a" not in line[2] and "frozen" not in str(line) and "drift" not in str(line)
+]
+
+
+def reached(line: Line) -> tuple[int, set[tuple[str, str]]]:
+    """How many positions moved in all, and the pairs (moved channel, position that moved) that the line does not know of."""
+    case = Case(line)
+    experiment = Experiment(case)
+    together = case.groups()
+    count, strange = 0, set()
+    for name, (_, vector) in case.labels.items():
+        for position, identity in enumerate(tuple(vector)):
+            for moved, axes in zip(experiment.moved(name, position), case.results, strict=True):
+                for axis, meaning in ((i, a.meaning) for i, a in enumerate(axes or ()) if isinstance(a.meaning, Vec)):
+                    found = np.flatnonzero(moved.any(tuple(i for i in range(moved.ndim) if i != axis)))
+                    count += found.size
+                    strange |= {(identity, tuple(meaning)[i]) for i in found} - {(identity, other) for other in together[identity]}
+    return count, strange
+
+
+@pytest.mark.parametrize("line", COMPUTABLE, ids=lambda line: " ".join(str(part) for part in line if part))
+def test_a_channel_reaches_the_positions_that_carry_it_and_no_other(line: Line) -> None:
+    count, strange = reached(line)
+    assert strange == set()
+    assert count > 0 or Case(line).op in QUIET or not Case(line).labels
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("Relu", {}, "(n,a,h,w) -> (n,a[::-1],h,w)"),
+        ("Concat", {"axis": 1}, "(n,a,h,w), (n,b,h,w) -> (n,b+a,h,w)"),
+        ("Add", {}, "(n,a,h,w), (n,c,h,w) -> (n,a,h,w)"),
+        ("Reshape", {}, "(n,a,h,w), [2,-1] -> (n,a*24)"),
+        ("Reshape", {}, "(n,a,h,w), [2,2,2,4,6] -> (n,2,a[:2],h,w)"),
+        ("DepthToSpace", {"blocksize": 2, "mode": "CRD"}, "(n,o,h,w) -> (n,o[:2],8,12)", "o[:2]=o[2:4]; o[:2]=o[4:6]; o[:2]=o[6:]"),
+        ("SpaceToDepth", {"blocksize": 2}, "(n,a,h,w) -> (n,a@4,2,3)"),
+        ("Softmax", {"axis": 1}, "(n,a,h,w) -> (n,a,h,w)"),
+    ],
+)
+def test_a_channel_that_arrives_elsewhere_is_noticed(line: Line) -> None:
+    assert reached(line)[1] != set()
 
 
 def ids_of(line: Line) -> str:

@@ -136,8 +136,8 @@ def test_it_is_what_onnx_runtime_computes(line: str, constants: dict[str, np.nda
 
 
 def test_early_opsets_keep_axes_and_bounds_in_attributes() -> None:
-    line = "t = Slice <axes = [0], starts = [1], ends = [3]> (s) u = Unsqueeze <axes = [0]> (t) w = Squeeze <axes = [0]> (u) v = ReduceProd <axes = [0]> (w)"
-    assert known(line, opset=9).array.tolist() == [18]
+    line = "t = Slice <axes = [0], starts = [1], ends = [3]> (s) u = Unsqueeze <axes = [0]> (t) w = Squeeze <axes = [0]> (u)"
+    assert known(f"{line} v = ReduceProd <axes = [0]> (w)", opset=9).array.tolist() == [18]
 
 
 def test_what_follows_a_free_dimension_is_marked_and_nothing_else() -> None:
@@ -172,7 +172,9 @@ def test_the_source_of_a_number_is_where_it_is_written() -> None:
 
 
 def test_the_source_moves_with_the_number() -> None:
-    value = known("t = Slice (k, a, b) u = Gather (t, i) v = Unsqueeze (u, z)", k=ints(5, 6, 7, 8), a=ints(1), b=ints(4), i=ints(2, 0), z=ints(0))
+    value = known(
+        "t = Slice (k, a, b) u = Gather (t, i) v = Unsqueeze (u, z)", k=ints(5, 6, 7, 8), a=ints(1), b=ints(4), i=ints(2, 0), z=ints(0)
+    )
     assert value.array.tolist() == [[8, 6]]
     assert value.source == (("k", 3), ("k", 1))
 

@@ -113,7 +113,8 @@ def test_patterns_that_disagree_are_both_named() -> None:
 
 
 def test_a_pattern_that_matches_nothing_is_an_error() -> None:
-    assert refused({"stage9.*.kernel": 5}) == f"pattern 'stage9.*.kernel' matches no knob of this model; 'fnatool inspect' lists all {len(seed().knobs)}"
+    message = f"pattern 'stage9.*.kernel' matches no knob of this model; 'fnatool inspect' lists all {len(seed().knobs)}"
+    assert refused({"stage9.*.kernel": 5}) == message
 
 
 def test_an_unknown_key_names_the_nearest() -> None:
@@ -211,7 +212,9 @@ def test_a_width_in_groups_is_a_multiple_of_them() -> None:
         ("x0.01", 2, 2, 3),
     ],
 )
-def test_a_relative_width_is_rounded_to_eight_where_that_moves_it_by_a_tenth_at_most(value: str, stage0: int, stage1: int, stage6: int) -> None:
+def test_a_factor_is_rounded_to_eight_channels_where_that_moves_it_by_a_tenth_at_most(
+    value: str, stage0: int, stage1: int, stage6: int
+) -> None:
     values = resolved(**{"stage*.width": value})
     assert [values[f"stage{i}.width"] for i in (0, 1, 6)] == [stage0, stage1, stage6]
 
@@ -347,7 +350,10 @@ def test_the_target_is_what_its_resolved_spec_says() -> None:
 
 def test_a_difference_is_one_sentence() -> None:
     asked = Spec({"stage1.width": 40, "stage7.width": 8, "stage1.depth": 2})
-    assert differences(seed(), asked) == ["'stage1.width' should be 40, the model has 24", "'stage7.width' should be 8, but the model has no such knob"]
+    assert differences(seed(), asked) == [
+        "'stage1.width' should be 40, the model has 24",
+        "'stage7.width' should be 8, but the model has no such knob",
+    ]
 
 
 def test_a_relative_value_cannot_be_told_from_the_model_alone() -> None:
