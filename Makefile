@@ -18,7 +18,7 @@ demo: $(VENV)/.base
 	@echo "== the shape asked for"
 	@cat examples/demo.json
 	@echo "== remap: the seed in that shape, with what it knows"
-	$(BIN)/fnatool remap mobilenetv2_bn --spec examples/demo.json --output $(OUT)/target.onnx --force
+	$(BIN)/fnatool remap mobilenetv2_bn --spec examples/demo.json --strategy preserve --output $(OUT)/target.onnx --force
 	@echo "== check: the result is valid, runs, and is what the spec says"
 	$(BIN)/fnatool check $(OUT)/target.onnx --spec examples/demo.json --against mobilenetv2_bn
 	@ls -l $(OUT)/target.onnx

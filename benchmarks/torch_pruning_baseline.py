@@ -2,7 +2,7 @@
 
 As its README does it: BasePruner, magnitude importance, pruning_ratio 0.5 in every layer (not global), no rounding
 of channels, only the layers that give the outputs (classes) ignored. Each network is pruned in a process of its own
-with a time limit. The answer counts only if the pruned network still runs and gives outputs of the same shape.
+with a limit of time and memory. The answer counts only if the pruned network still runs and gives outputs of the same shape.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import fnmatch
 import json
 import platform
+import resource
 import subprocess
 import sys
 import warnings
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 RESULTS = Path(__file__).parent / "results" / "torch_pruning.json"
 LIMIT = 600  # seconds for one network
+MEMORY = 6 << 30  # bytes of data for one network; on some the importance grows without end
 
 
 class Row(TypedDict):
@@ -116,6 +118,7 @@ def main() -> None:
     parser.add_argument("--one", metavar="NAME", help="this network, in this process, printed and not written")
     options = parser.parse_args()
     if options.one:
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
         print(json.dumps(measure(options.one)))
         return
     rows: dict[str, Row] = json.loads(RESULTS.read_text())["models"] if RESULTS.exists() else {}

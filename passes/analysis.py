@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
 from passes.axes import Atom, Identities, Site, flow_identities
@@ -219,7 +220,13 @@ def _width_knob(name: str, atom: Atom) -> Knob:
         )
     growth = "exact" if atom.drift is None else "approximate"
     most = value if atom.parent < 0 else max(MAX_WIDTH // multiple * multiple, value)
-    return Knob(name, "width", value, 2 * multiple, most, multiple, growth, atom.drift)
+    return Knob(name, "width", value, _fewest(atom) * multiple, most, multiple, growth, atom.drift)
+
+
+def _fewest(atom: Atom) -> int:
+    """How few classes may stay: an axis of one channel could not be told from a broadcast one, nor a group of one from a depthwise one."""
+    counts = [int(np.count_nonzero(site.ids == atom.classes[0])) for site in atom.sites]
+    return min(-(-2 // min(counts)), atom.classes.size)
 
 
 def _kernel_knob(name: str, kernel: Kernel, seen: View) -> Knob:

@@ -193,8 +193,9 @@ class _Resolver:
 
 def closest(key: str, names: Sequence[str]) -> str:
     """The end of a message about an unknown knob: what may have been meant, and where all are listed."""
-    close = difflib.get_close_matches(key, names, 3, 0.6)
-    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ";"
+    near = [name for name in names if name.partition(".")[0] == key.partition(".")[0]]
+    close = difflib.get_close_matches(key, near, 1, 0.5) or difflib.get_close_matches(key, names, 1, 0.6)
+    hint = f"; did you mean '{close[0]}'?" if close else ";"
     return f"{hint} 'fnatool inspect' lists all {len(names)}"
 
 

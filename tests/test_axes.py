@@ -11,7 +11,7 @@ from nets import Net, graph, values
 
 from passes import Spec, apply, plan
 from passes.analysis import Analysis, analyse
-from passes.axes import Change, Identities, Positions, flow_identities, resized
+from passes.axes import Change, Identities, Positions, flow_identities, modelled, resized
 from passes.normalise import normalise
 from passes.shapes import infer
 from passes.view import view
@@ -98,6 +98,21 @@ def test_a_change_commutes_with_joining(what: Change) -> None:
     first, second = np.arange(3), np.array([3, 4, 5, 1, -1])
     joined = labels(np.concatenate([first, second]), what)
     np.testing.assert_array_equal(joined, np.concatenate([labels(first, what), labels(second, what)]))
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        ([0, 1, 2], [0, 1, 2, 0, 1]),
+        ([0, 1, 2, 0, 1, 2], [0, 1, 2, 0, 1, 3, 4, 5, 3, 4]),  # each group from itself
+        ([0, 0, 1, 1, 2, 2], [0, 1, 2, 3, 4, 5, 0, 1, 2, 3]),  # each position of a run from the same one
+        ([-1, 1, 0, 2, -1], [0, 1, 2, 3, 2, 1, 4]),
+    ],
+)
+def test_a_fresh_position_takes_after_the_same_place_of_its_model(ids: list[int], expected: list[int]) -> None:
+    vector = np.array(ids)
+    found = resized(vector, change(3, grow={2: 2}))
+    assert modelled(vector, found, {2: np.array([0, 1])}).tolist() == expected
 
 
 # --- atoms ------------------------------------------------------------------------------------------------------------------------------
