@@ -77,7 +77,8 @@ def _line(name: str, row: dict[str, object]) -> str:
     if "nodes" not in row:
         return f"{name:58} FAILED {problems[0]}"
     figures = (
-        f"{row['nodes']:5} {row['left']:6.3f} {reference:>6} {row['widened']:6.3f} {row['worst_growth']:8.1e} {row['worst_narrowing']:8.1e} "
+        f"{row['nodes']:5} {row['left']:6.3f} {reference:>6} {row['widened']:6.3f} "
+        f"{row['worst_growth']:8.1e} {row['worst_narrowing']:8.1e} "
         f"{row['covered']:6.3f} {row['analyse_s']:5.2f}  {','.join(map(str, row['stages']))}"  # type: ignore[call-overload]
     )
     return f"{name:58} {figures}" + "".join(f"\n    {problem}" for problem in problems)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fnatool.remapping import Remapped
-from passes.plan import Take
+from passes.take import Take
 
 Json = dict[str, object]
 

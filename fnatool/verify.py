@@ -16,10 +16,10 @@ import onnx_graphsurgeon as gs
 import onnxruntime as ort
 
 from passes.analysis import Analysis
-from passes.axes import resized
 from passes.errors import RefusedModel
 from passes.normalise import normalise
 from passes.plan import Plan
+from passes.resize import resized
 
 TOLERANCE = 1e-4  # of the spread of the seed's values
 HALF_TOLERANCE = 2e-3  # for networks that hold 16-bit weights
@@ -93,7 +93,7 @@ def _with_rounding(
 
     A planted error moves values by orders of magnitude more.
     """
-    floors = [ROUNDING_FACTOR * pair.drift(before[pair.tensor], nudged[pair.tensor]) for pair in pairs]
+    floors = [ROUNDING_FACTOR * replace(pair, new=pair.old).drift(before[pair.tensor], nudged[pair.tensor]) for pair in pairs]
     return tuple(replace(drift, rounding=floor) for drift, floor in zip(drifts, floors, strict=True))
 
 

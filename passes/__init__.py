@@ -2,8 +2,9 @@
 
 from passes.analysis import Analysis, Knob, analyse, group_of
 from passes.errors import RefusedModel, UserError
-from passes.plan import Plan, Take, apply, plan
+from passes.plan import Plan, apply, plan
 from passes.spec import Spec, own_spec, parse, resolve
+from passes.take import Take
 
 __all__ = [
     "Analysis",

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from passes.axes import Atom, Identities, Site, flow_identities
+from passes.axes import Site
 from passes.blocks import Block, Silence, Stage, Table, find_stages, silence
 from passes.cost import Cost, cost
 from passes.errors import RefusedModel
+from passes.identities import Atom, Identities, flow_identities
 from passes.normalise import normalise
 from passes.shapes import Shape, Shapes, infer
 from passes.view import Node, View, view

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from passes.axes import Identities
+from passes.identities import Identities
 from passes.shapes import Shape, Shapes
 from passes.view import Node, View
 

@@ -1,11 +1,6 @@
 """The plan of a remap: for every target tensor where its values come from, and the target's nodes; and the loop that carries it out.
 
-A Take holds one index vector per changed axis, −1 where an entry is fresh. Copies, widths and kernels are all Takes; a strategy is only a
-fill policy:
-
-* fna — the paper's rules: fresh weights are 1e-5 · kaiming_uniform, fresh 1-D entries their initial value, copied blocks are copies.
-* preserve — growth keeps the function and can learn: every path from old to old through something new has exactly one zero factor. Fresh
-  producers copy the strongest channels (plus a little noise), their outgoing columns are zero; a copied block's last affine is zero.
+Depth, width and kernels each say their part; what a Take then holds, and how a strategy fills it, is in take.py.
 """
 
 from __future__ import annotations
@@ -18,55 +13,20 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from passes.analysis import Analysis
-from passes.axes import Change, Site, Size, modelled, resized
+from passes.axes import Site, Size
 from passes.cost import Cost, macs_of
 from passes.depth import Layout, Place, Placed, lay_out
 from passes.errors import RefusedModel, UserError
 from passes.kernel import Taps, attributes, kernels_at
 from passes.normalise import normalise
+from passes.resize import Change, modelled, resized
 from passes.shapes import infer
 from passes.spec import Resolved, Spec, resolve
+from passes.take import STRATEGIES, Along, Take, taken
 from passes.view import build, in_order, view
 from passes.width import SELECTIONS, Changes, Choice, changes
 
-STRATEGIES = ("fna", "preserve")
-FNA_NOISE = 1e-5  # times kaiming_uniform (FNA, issue 18)
-COPY_NOISE = 1e-2  # of the weight's standard deviation: enough to tell a copied channel from its parent
-MAX_BYTES = (1 << 31) - 1  # a protobuf's limit
 MAX_TARGET_BYTES = 1 << 36
-
-
-@dataclass(frozen=True)
-class Along:
-    """One axis of a Take: the source position of each new entry (−1 fresh), the position a fresh one may copy, and how it is filled.
-
-    `role` is creates, consumes or kernel; `by_rule` marks fresh entries that follow the fna rule even under preserve.
-    """
-
-    index: np.ndarray
-    parent: np.ndarray
-    role: str
-    by_rule: np.ndarray
-
-
-@dataclass(frozen=True)
-class Take:
-    """A target tensor: its source, the axes that change, and the initial value of fresh 1-D entries.
-
-    `silent`: its old entries are zero, so that the copied block it belongs to is not heard; `inside_silent`: it is in such a block.
-    """
-
-    target: str
-    source: str
-    axes: Mapping[int, Along]
-    fill: float = 0.0
-    silent: bool = False
-    inside_silent: bool = False
-
-    @property
-    def unchanged(self) -> bool:
-        """Whether the target is the source, array and all."""
-        return not self.axes and not self.silent
 
 
 @dataclass(frozen=True)
@@ -399,71 +359,3 @@ def _carry_out(take: Take, plan: Plan, source: gs.Constant) -> gs.Constant:
         return gs.Constant(take.target, old)
     rng = np.random.default_rng([plan.rng_seed, zlib.crc32(take.target.encode())])
     return gs.Constant(take.target, taken(take, old, plan.strategy, rng))
-
-
-def taken(take: Take, old: np.ndarray, strategy: str, rng: np.random.Generator) -> np.ndarray:
-    """The values of a Take: old entries where they go, fresh ones by the strategy. The source array is not written."""
-    new = old
-    for axis, along in take.axes.items():
-        new = _pick(new, along.parent, axis)
-    fresh = {axis: along.index < 0 for axis, along in take.axes.items()}
-    if not take.silent and not any(mask.any() for mask in fresh.values()):
-        return np.ascontiguousarray(new)
-    if new is old or new.base is not None:
-        new = new.copy()
-    if strategy == "preserve":
-        _preserve(new, take, fresh, rng)
-    for axis, along in take.axes.items():
-        if along.role == "kernel":
-            new[_at(new, axis, fresh[axis])] = 0
-    _by_rule(new, take, rng)
-    return new
-
-
-def _pick(array: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray:
-    if np.array_equal(index, np.arange(index.size)):
-        return array[(slice(None),) * axis + (slice(0, index.size),)]
-    return np.take(array, index, axis)
-
-
-def _at(array: np.ndarray, axis: int, mask: np.ndarray) -> tuple[slice | np.ndarray, ...]:
-    return (slice(None),) * axis + (np.flatnonzero(mask),)
-
-
-def _preserve(new: np.ndarray, take: Take, fresh: Mapping[int, np.ndarray], rng: np.random.Generator) -> None:
-    """Exactly one zero factor on every path from old to old through something new.
-
-    W[old row, fresh column] = 0; W[fresh row, ·] = W[parent, ·] + noise; in a silenced block nothing is zero but its last affine.
-    """
-    rows = [axis for axis, along in take.axes.items() if along.role == "creates" and fresh[axis].any()]
-    columns = [axis for axis, along in take.axes.items() if along.role == "consumes" and fresh[axis].any()]
-    old_rows = np.ones(new.shape, bool)
-    for axis in rows:
-        old_rows[_at(new, axis, fresh[axis])] = False
-    if rows and new.ndim >= 2 and (columns or take.fill == 0.0):
-        noise = rng.standard_normal(new.shape, np.float32) * np.float32(COPY_NOISE * float(np.std(new, dtype=np.float64)))
-        new[~old_rows] += noise[~old_rows].astype(new.dtype)
-    if columns and not take.inside_silent:
-        reads_fresh = np.zeros(new.shape, bool)
-        for axis in columns:
-            reads_fresh[_at(new, axis, fresh[axis])] = True
-        new[reads_fresh & old_rows] = 0
-    if take.silent:
-        new[old_rows] = 0
-
-
-def _by_rule(new: np.ndarray, take: Take, rng: np.random.Generator) -> None:
-    """Fresh entries by the paper's rule: weights 1e-5 · kaiming_uniform (bound √(6 / fan_in)), 1-D tensors their initial value."""
-    axes = {axis: along for axis, along in take.axes.items() if along.by_rule.any()}
-    if not axes:
-        return
-    mask = np.zeros(new.shape, bool)
-    for axis, along in axes.items():
-        mask[_at(new, axis, along.by_rule)] = True
-    count = int(mask.sum())
-    if new.ndim < 2 or take.fill != 0.0:
-        new[mask] = take.fill
-        return
-    making = next((axis for axis, along in take.axes.items() if along.role == "creates"), 0)
-    fan_in = max(new.size // new.shape[making], 1)
-    new[mask] = (rng.uniform(-1.0, 1.0, count) * FNA_NOISE * np.sqrt(6.0 / fan_in)).astype(new.dtype)

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from passes.analysis import Analysis
-from passes.axes import Atom, Change, Site
+from passes.axes import Site
 from passes.depth import Layout, Place
+from passes.identities import Atom
+from passes.resize import Change
 from passes.spec import Resolved
 
 

@@ -11,8 +11,9 @@ from nets import Net, graph, values
 
 from passes import Spec, apply, plan
 from passes.analysis import Analysis, analyse
-from passes.axes import Change, Identities, Positions, flow_identities, modelled, resized
+from passes.identities import Identities, flow_identities
 from passes.normalise import normalise
+from passes.resize import Change, Positions, modelled, resized
 from passes.shapes import infer
 from passes.view import view
 

@@ -11,7 +11,7 @@ import torch_run
 from benchmarks.trials import exact_growth
 from fnatool import files, seeds
 from passes import Plan, Spec, analyse, apply, plan
-from passes.plan import Take
+from passes.take import Take
 from passes.view import view
 
 

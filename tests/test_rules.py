@@ -26,7 +26,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from passes.axes import Identities, flow_identities
+from passes.identities import Identities, flow_identities
 from passes.rules import RULES
 from passes.shapes import infer
 from passes.view import view

@@ -124,7 +124,7 @@ def test_an_unknown_key_names_the_nearest() -> None:
 
 
 def test_the_nearest_is_in_the_stage_that_was_named() -> None:
-    assert "did you mean 'stage2.block0.kernel'" in refused({"stage2.kernal": 5})
+    assert "did you mean 'stage2.block" in refused({"stage2.kernal": 5})
 
 
 def test_a_key_far_from_all_others_gets_no_suggestion() -> None:

@@ -1,0 +1,186 @@
+"""Channel identity: which dimensions must change together.
+
+Every weight axis that creates channels gives each channel an identity. Identities flow through the graph as the data does (rules.py, one
+row per operator); a merge unites them. Closing the unions gives classes; classes that always appear in the same places form one atom,
+one width that can be changed on its own. What has no rule freezes what it touches, with the reason.
+
+After closing, each tensor has at most one axis of channels, with one class per position. A new size of an atom is then a change of that
+vector alone (resize.py), for every weight axis and every size written in the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from passes.axes import FIXED, Flow, Ids, Label, Picks, Site, Size, SplitSizes
+from passes.rules import RULES
+from passes.shapes import Shapes
+from passes.view import Node, View
+
+
+@dataclass(frozen=True)
+class Atom:
+    """Channels that always change together, and only together.
+
+    `classes` in the order of the first axis that creates them; `value` counts the channels of that axis, `multiple` those of one class.
+    `parent` is the class after which fresh ones are born: the last whose runs no cut or join of channels touches, −1 where there is none.
+    """
+
+    classes: np.ndarray
+    parent: int
+    value: int
+    multiple: int
+    first: Site
+    sites: tuple[Site, ...]
+    frozen: str | None
+    drift: str | None
+
+
+@dataclass(frozen=True)
+class Identities:
+    """The closed flow: labels, sites and sizes in classes, and the atoms (in the order of the graph)."""
+
+    labels: Mapping[str, Label]
+    sites: Mapping[tuple[str, int], Site]
+    sizes: tuple[Size, ...]
+    splits: tuple[SplitSizes, ...]
+    picks: tuple[Picks, ...]
+    atoms: tuple[Atom, ...]
+    atom_of: np.ndarray  # class → index into atoms
+    count: int
+    extents: Mapping[str, int]  # tensor → number of elements per batch entry
+
+
+def flow_identities(view: View, shapes: Shapes) -> Identities:
+    """Channel identities of the whole graph (design: channel identity)."""
+    flow = Flow(view, shapes)
+    for node in view.nodes:
+        rule = RULES.get(node.op)
+        labels: Sequence[Label | None]
+        if rule is None:
+            _freeze_inputs(flow, node, f"operator {node.op} ('{node.name}') has no rule")
+            continue
+        if any(name and flow.shape(name) is None for name in (*node.inputs, node.outputs[0])):
+            _freeze_inputs(flow, node, f"the sizes around '{node.name}' ({node.op}) are unknown")
+            continue
+        found = rule(node, flow)
+        labels = found if isinstance(found, tuple) else (found,)
+        for name, label in zip(node.outputs, labels, strict=False):
+            if label is not None and name and label.ids.size > 1:
+                flow.labels[name] = label
+    for name in view.outputs:
+        label = flow.labels.get(name)
+        if label is not None:
+            flow.freeze(label.ids, f"graph output '{name}'")
+    return _close(flow)
+
+
+def _freeze_inputs(flow: Flow, node: Node, why: str) -> None:
+    for name in node.inputs:
+        label = flow.label(name)
+        if label is not None:
+            flow.freeze(label.ids, why)
+
+
+def _close(flow: Flow) -> Identities:
+    classes, count = _components(flow)
+
+    def closed(ids: Ids) -> Ids:
+        return np.asarray(np.where(ids == FIXED, FIXED, classes[ids])) if flow.count else ids
+
+    def closed_site(site: Site) -> Site:
+        return Site(site.tensor, site.axis, closed(site.ids), site.role, site.fill, site.node, site.dense, site.extent)
+
+    sites = {key: closed_site(site) for key, site in flow.sites.items()}
+    frozen = _reasons(flow.frozen, closed)
+    drift = _reasons(flow.drifts, closed)
+    borders = closed(np.array(flow.borders, np.int64).reshape(-1, 2))
+    touched = frozenset(borders[(borders[:, 0] == borders[:, 1]) & (borders[:, 0] != FIXED), 0].tolist())
+    atoms, atom_of = _atoms(sites, [closed(ids) for ids in flow.places], (frozen, drift), touched, count)
+    return Identities(
+        labels={name: Label(label.axis, closed(label.ids)) for name, label in flow.labels.items()},
+        sites=sites,
+        sizes=tuple(replace(size, ids=closed(size.ids)) for size in flow.sizes),
+        splits=tuple(SplitSizes(s.node, tuple(closed(part) for part in s.parts)) for s in flow.splits),
+        picks=tuple(Picks(p.node, closed(p.ids), p.picks) for p in flow.picks),
+        atoms=atoms,
+        atom_of=atom_of,
+        count=count,
+        extents={name: int(np.prod(shape, dtype=object)) for name, shape in flow.shapes.shapes.items()},
+    )
+
+
+def _components(flow: Flow) -> tuple[np.ndarray, int]:
+    """Union-find: identity → class, and the number of classes."""
+    if not flow.count:
+        return np.zeros(0, np.int64), 0
+    a = np.concatenate([pair[0] for pair in flow.unions] or [np.zeros(0, np.int64)])
+    b = np.concatenate([pair[1] for pair in flow.unions] or [np.zeros(0, np.int64)])
+    graph = coo_array((np.ones(a.size, np.int8), (a, b)), shape=(flow.count, flow.count))
+    count, classes = connected_components(graph, directed=False)
+    return classes.astype(np.int64), int(count)
+
+
+def _reasons(entries: Sequence[tuple[Ids, str]], closed: object) -> dict[int, str]:
+    """Class → the first reason given for it."""
+    reasons: dict[int, str] = {}
+    for ids, why in entries:
+        for c in np.unique(closed(ids)):  # type: ignore[operator]
+            reasons.setdefault(int(c), why)
+    return reasons
+
+
+def _atoms(
+    sites: Mapping[tuple[str, int], Site],
+    places: Sequence[Ids],
+    reasons: tuple[Mapping[int, str], Mapping[int, str]],
+    touched: frozenset[int],
+    count: int,
+) -> tuple[tuple[Atom, ...], np.ndarray]:
+    """Group classes by where they appear, how often, and whether they are frozen: each group is one atom."""
+    frozen, drift = reasons
+    rng = np.random.Generator(np.random.PCG64(0))  # fixed: only to hash sets of places
+    signature = np.zeros(count, np.uint64)
+    for ids in [site.ids for site in sites.values()] + list(places):
+        found, times = np.unique(ids[ids != FIXED], return_counts=True)
+        signature[found] += rng.integers(1, 1 << 63, dtype=np.uint64) * times.astype(np.uint64)
+    mark = rng.integers(1, 1 << 63, dtype=np.uint64)
+    signature[np.array(sorted(frozen), np.int64)] += mark
+    atom_of = np.full(count, -1, np.int64)
+    firsts: list[tuple[np.ndarray, Site, int]] = []
+    for site in sites.values():
+        if site.role != "creates" or not site.dense:
+            continue
+        new = site.ids[(site.ids != FIXED)]
+        new = new[atom_of[new] < 0]
+        seen, position, times = np.unique(new, return_index=True, return_counts=True)
+        for key in dict.fromkeys(signature[new[np.sort(position)]].tolist()):
+            members = signature[seen] == np.uint64(key)
+            order = np.argsort(position[members])
+            classes = seen[members][order]
+            atom_of[classes] = len(firsts)
+            firsts.append((classes, site, int(times[members][0])))
+    touching: list[list[Site]] = [[] for _ in firsts]
+    for site in sites.values():
+        for index in np.unique(atom_of[site.ids[site.ids != FIXED]]):
+            if index >= 0:
+                touching[index].append(site)
+    atoms = tuple(
+        Atom(
+            classes,
+            next((int(c) for c in classes[::-1] if int(c) not in touched), -1),
+            classes.size * times,
+            times,
+            site,
+            tuple(touching[k]),
+            next((frozen[int(c)] for c in classes if int(c) in frozen), None),
+            next((drift[int(c)] for c in classes if int(c) in drift), None),
+        )
+        for k, (classes, site, times) in enumerate(firsts)
+    )
+    return atoms, atom_of
