@@ -255,20 +255,20 @@ class Ran:
 
 def _session_run(path: str, feeds: Sequence[Feed]) -> Ran:
     import onnxruntime as ort
-    from onnxruntime.capi import onnxruntime_pybind11_state as states
 
-    failures = tuple(kind for kind in vars(states).values() if isinstance(kind, type) and issubclass(kind, Exception))
+    from fnatool.runtime import FAILURES
+
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # the graph as it is, and soonest
     try:
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except failures as error:
+    except FAILURES as error:
         return Ran(_brief(error), False, {}, ())
     rng = np.random.default_rng(0)
     try:
         outputs = session.run(None, {feed.name: _random(feed, rng) for feed in feeds})
-    except failures as error:
+    except FAILURES as error:
         return Ran(_brief(error), True, {}, ())
     results = {value.name: array for value, array in zip(session.get_outputs(), outputs, strict=True) if isinstance(array, np.ndarray)}
     bad = tuple(name for name, array in results.items() if array.dtype.kind == "f" and not np.isfinite(array).all())

@@ -299,7 +299,12 @@ def import_graph(proto: onnx.ModelProto, arrays: Mapping[str, Array]) -> gs.Grap
         )
     except UnicodeDecodeError as error:
         raise RefusedModel(f"an attribute holds {error.object[:20]!r}, which is not UTF-8 text and not supported") from error
+    shown = {tensor.name for tensor in graph.outputs} & set(constants)
     graph.outputs = [constants.get(tensor.name, tensor) for tensor in graph.outputs]
+    for node in graph.nodes if shown else ():  # the import took a constant that is an output too for a variable
+        for slot, tensor in enumerate(node.inputs):
+            if tensor.name in shown:
+                node.inputs[slot] = constants[tensor.name]
     for node in graph.nodes:
         for value in node.attrs.values():
             if isinstance(value, gs.Constant):

@@ -15,6 +15,7 @@ import onnx
 import onnx_graphsurgeon as gs
 import onnxruntime as ort
 
+from fnatool.runtime import FAILURES
 from passes.analysis import Analysis
 from passes.errors import RefusedModel
 from passes.normalise import normalise
@@ -147,7 +148,7 @@ def shared_tensors(analysis: Analysis, plan: Plan) -> list[Shared]:
 
 
 def noise(analysis: Analysis, rng_seed: int) -> dict[str, np.ndarray]:
-    """Standard normal inputs of the analysed sizes, batch 1 where it is free (zeros for integers)."""
+    """Standard normal inputs of the analysed sizes, batch 1 where it is free; bytes are pixels, other integers 0 or 1."""
     rng = np.random.default_rng(rng_seed)
     feeds = {}
     for name, (_, dtype) in analysis.view.inputs.items():
@@ -155,7 +156,8 @@ def noise(analysis: Analysis, rng_seed: int) -> dict[str, np.ndarray]:
             continue
         shape = analysis.shapes.shapes[name]
         kind = onnx.helper.tensor_dtype_to_np_dtype(dtype)
-        values = rng.standard_normal(shape) if np.dtype(kind).kind == "f" else np.zeros(shape)
+        bytes_ = np.dtype(kind) == np.uint8
+        values = rng.standard_normal(shape) if np.dtype(kind).kind == "f" else rng.integers(0, 256 if bytes_ else 2, shape)
         feeds[name] = values.astype(kind)
     return feeds
 
@@ -166,7 +168,7 @@ def mask_dropped(graph: gs.Graph, analysis: Analysis, plan: Plan) -> gs.Graph:
     keep = plan.changes.base.keep
     for site in analysis.identities.sites.values():
         dropped = (site.ids >= 0) & ~keep[site.ids]
-        if site.role != "consumes" or not dropped.any():
+        if site.role == "creates" or not dropped.any():
             continue
         values = masked.get(site.tensor)
         if values is None:
@@ -192,7 +194,7 @@ def run_inner(graph: gs.Graph, feeds: Mapping[str, np.ndarray], tensors: Sequenc
     try:
         session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         values = session.run(list(tensors), dict(feeds))
-    except (RuntimeError, ValueError, TypeError) as error:
+    except FAILURES as error:
         raise RefusedModel(
             f"ONNX Runtime cannot run {what}: {_first_line(error)}; --no-verify writes the result without this check"
         ) from error

@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_graphsurgeon as gs
 
 from passes.axes import Site
@@ -89,23 +88,29 @@ def analyse(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None, table:
     shapes = infer(seen, sizes)
     identities = flow_identities(seen, shapes)
     if not identities.atoms:
-        raise RefusedModel("there is no convolution or matrix product with a weight in this graph: nothing to adapt")
+        quantised = any(node.op == "DequantizeLinear" for node in seen.nodes)
+        what = "whose weights are not quantised" if quantised else "with a weight"
+        raise RefusedModel(f"there is no convolution or matrix product {what} in this graph: nothing to adapt")
     stages = find_stages(seen, shapes, identities, table)
     silences = {
-        (i, j): silence(b, seen, identities) for i, stage in enumerate(stages) for j, b in enumerate(stage.blocks) if b.kind == "residual"
+        (i, j): silence(block, stage, seen, identities)
+        for i, stage in enumerate(stages)
+        for j, block in enumerate(stage.blocks)
+        if block.kind == "residual"
     }
     atoms = _name_atoms(seen, identities, stages)
     kernels = _name_kernels(seen, shapes, stages)
     knobs: dict[str, Knob] = {}
+    found = cost(seen, shapes, identities)
     for i, stage in enumerate(stages):
-        for knob in (_depth_knob(i, stage, silences), *_from_knobs(i, stage)):
+        tied = _tied_weight(stage, seen, found)
+        for knob in (_depth_knob(i, stage, silences, tied), *(() if tied else _from_knobs(i, stage))):
             knobs[knob.name] = knob
     for name, atom in atoms.items():
         knobs[name] = _width_knob(name, atom)
     for name, kernel in kernels.items():
         knobs[name] = _kernel_knob(name, kernel, seen)
     ordered = dict(sorted(knobs.items(), key=lambda item: _order(item[0])))
-    found = cost(seen, shapes, identities)
     return Analysis(seen, shapes, identities, stages, ordered, atoms, kernels, silences, found, normal.notes)
 
 
@@ -166,7 +171,8 @@ def _name_kernels(seen: View, shapes: Shapes, stages: Sequence[Stage]) -> dict[s
         if max(extents, default=1) == 1 or len(users) != len(seen.readers[weight]):
             continue
         done.add(weight)
-        place = home.get(node.name)
+        places = {home.get(user) for user in users}
+        place = places.pop() if len(places) == 1 else None
         base = f"node:{node.name}.kernel" if place is None else f"stage{place[0]}.block{place[1]}.kernel"
         k = 1
         while (name := base if k == 1 else f"{base}{k}") in kernels:
@@ -190,9 +196,22 @@ def _order(name: str) -> tuple[object, ...]:
 # --- knobs ------------------------------------------------------------------------------------------------------------------------------
 
 
-def _depth_knob(i: int, stage: Stage, silences: Mapping[tuple[int, int], Silence]) -> Knob:
+def _tied_weight(stage: Stage, seen: View, found: Cost) -> str | None:
+    """A parameter that a block of the stage shares with nodes outside it: a copy of the block could not keep it tied."""
+    for block in stage.blocks:
+        inside = set(block.nodes)
+        for node in block.nodes:
+            for tensor in seen.by_name[node].inputs:
+                if tensor in found.tensor_params and any(reader not in inside for reader, _ in seen.readers[tensor]):
+                    return tensor
+    return None
+
+
+def _depth_knob(i: int, stage: Stage, silences: Mapping[tuple[int, int], Silence], tied: str | None) -> Knob:
     depth = len(stage.blocks)
     name = f"stage{i}.depth"
+    if tied is not None:
+        return Knob(name, "depth", depth, depth, depth, 1, "frozen", f"its blocks share '{tied}', which a copy could not keep shared")
     if not stage.repeatable:
         return Knob(name, "depth", depth, depth, depth, 1, "frozen", "no block of the stage keeps its shape, so none can be repeated")
     last = stage.repeatable[-1]
@@ -221,23 +240,28 @@ def _width_knob(name: str, atom: Atom) -> Knob:
         )
     growth = "exact" if atom.drift is None else "approximate"
     most = value if atom.parent < 0 else max(MAX_WIDTH // multiple * multiple, value)
-    return Knob(name, "width", value, _fewest(atom) * multiple, most, multiple, growth, atom.drift)
-
-
-def _fewest(atom: Atom) -> int:
-    """How few classes may stay: an axis of one channel could not be told from a broadcast one, nor a group of one from a depthwise one."""
-    counts = [int(np.count_nonzero(site.ids == atom.classes[0])) for site in atom.sites]
-    return min(-(-2 // min(counts)), atom.classes.size)
+    return Knob(name, "width", value, atom.fewest * multiple, most, multiple, growth, atom.drift)
 
 
 def _kernel_knob(name: str, kernel: Kernel, seen: View) -> Knob:
     value = max(kernel.extents)
+    clipped = next((node for node in kernel.nodes if _clips(seen.by_name[node], kernel.extents)), None)
+    if clipped is not None:
+        why = f"the pads of '{clipped}' depend on the image size, which is free"
+        return Knob(name, "kernel", value, value, value, 1, "frozen", why)
     room = min(_room(seen.by_name[node], kernel.extents) for node in kernel.nodes)
     smallest = min(extent for extent in kernel.extents if extent > 1)
     least = 3 if smallest % 2 else 2
     shrink = max(min((smallest - least) // 2, room), 0)
     largest = max(MAX_KERNEL - (value + 1) % 2, value)
     return Knob(name, "kernel", value, value - 2 * shrink, largest, 1, "exact")
+
+
+def _clips(node: Node, extents: Sequence[int]) -> bool:
+    """SAME padding that stays, with a stride beyond the kernel: the total may be clipped at zero, and a larger kernel would shift."""
+    strides = node.ints("strides", (1,) * len(extents))
+    same = node.attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+    return same and any(stride > extent for stride, extent in zip(strides, extents, strict=True))
 
 
 def _room(node: Node, extents: Sequence[int]) -> int:

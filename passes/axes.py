@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -31,8 +31,9 @@ class Label:
 class Site:
     """A weight's axis and the identities along it.
 
-    `role` is 'creates' for axes that give channels their values (outputs, biases, per-channel scales), 'consumes' for input columns;
-    `fill` is what a fresh entry holds so that a zero channel stays zero and a divisor stays harmless.
+    `role` is 'creates' for axes that give channels their values (outputs, biases, per-channel scales), 'consumes' for input columns, 'both'
+    for a weight with which one node makes channels and another reads them. `fill` is what a fresh entry holds so that a zero channel stays
+    zero and a divisor stays harmless; `repeat` is how many groups share the axis.
     """
 
     tensor: str
@@ -43,6 +44,7 @@ class Site:
     node: str
     dense: bool
     extent: int
+    repeat: int = 1
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,9 @@ class Flow:
     picks: list[Picks] = field(default_factory=list)
     places: list[Ids] = field(default_factory=list)
     borders: list[Ids] = field(default_factory=list)
+    least: list[tuple[Ids, int]] = field(default_factory=list)
+    noted: dict[tuple[str, int], set[tuple[str, int]]] = field(default_factory=dict)
+    counted: dict[str, dict[int, Ids]] = field(default_factory=dict)
     unions: list[tuple[Ids, Ids]] = field(default_factory=list)
     frozen: list[tuple[Ids, str]] = field(default_factory=list)
     drifts: list[tuple[Ids, str]] = field(default_factory=list)
@@ -106,35 +111,46 @@ class Flow:
         """Whether the tensor is an initializer."""
         return name in self.view.constants
 
-    def creates(self, node: Node, slot: int, axis: int, repeat: int = 1) -> Ids:
-        """Fresh identities for a weight axis that makes channels; the axis holds `repeat` groups whose j-th channels are one identity."""
+    def creates(self, node: Node, slot: int, axis: int, *, groups: int = 1, repeat: int = 1) -> Ids:
+        """Fresh identities for a weight axis that makes channels; the j-th of each of its `groups` are one identity.
+
+        `repeat`: the axis is written once for as many groups (a transposed convolution's).
+        """
         tensor = node.inputs[slot]
         known = self.sites.get((tensor, axis))
         if known is not None:
+            self._site(node, slot, axis, Site(tensor, axis, known.ids, "creates", 0.0, node.name, True, 1))
             return known.ids
         size = self.view.constants[tensor].shape[axis]
-        ids = np.tile(np.arange(self.count, self.count + size // repeat), repeat)
-        self.count += size // repeat
-        self._site(node, slot, axis, ids, "creates", 0.0, dense=True)
+        ids = np.tile(np.arange(self.count, self.count + size // groups), groups)
+        self.count += size // groups
+        self._site(node, slot, axis, Site(tensor, axis, ids, "creates", 0.0, node.name, True, self._extent(node), repeat))
         return ids
 
     def consumes(self, node: Node, slot: int, axis: int, ids: Ids) -> None:
         """The weight axis multiplies the channels `ids` and sums them up."""
-        self._site(node, slot, axis, ids, "consumes", 0.0, dense=True)
+        self._site(node, slot, axis, Site(node.inputs[slot], axis, ids, "consumes", 0.0, node.name, True, self._extent(node)))
 
     def carries(self, node: Node, slot: int, axis: int, ids: Ids, fill: float = 0.0) -> None:
         """The weight axis holds one entry per channel of `ids`."""
-        self._site(node, slot, axis, ids, "creates", fill, dense=False)
+        self._site(node, slot, axis, Site(node.inputs[slot], axis, ids, "creates", fill, node.name, False, self._extent(node)))
 
-    def _site(self, node: Node, slot: int, axis: int, ids: Ids, role: str, fill: float, *, dense: bool) -> None:
-        tensor = node.inputs[slot]
-        known = self.sites.get((tensor, axis))
-        if known is not None:
-            self.unite(known.ids, ids, f"'{tensor}' is shared by '{known.node}' and '{node.name}'")
-            return
+    def _extent(self, node: Node) -> int:
         out = self.shape(node.outputs[0]) or ()
-        extent = int(np.prod(out[2:], dtype=np.int64)) if len(out) > 2 else 1
-        self.sites[tensor, axis] = Site(tensor, axis, ids, role, fill, node.name, dense, extent)
+        return int(np.prod(out[2:], dtype=np.int64)) if len(out) > 2 else 1
+
+    def _site(self, node: Node, slot: int, axis: int, site: Site) -> None:
+        key = (site.tensor, axis)
+        self.noted.setdefault(key, set()).add((node.name, slot))
+        known = self.sites.get(key)
+        if known is None:
+            self.sites[key] = site
+            return
+        if known.ids is not site.ids:
+            self.unite(known.ids, site.ids, f"'{site.tensor}' is shared by '{known.node}' and '{node.name}'")
+        if known.role != site.role:
+            self.sites[key] = replace(known, role="both")
+            self.drift(known.ids, f"'{site.tensor}' both makes these channels and reads them ('{known.node}', '{node.name}')")
 
     def unite(self, a: Ids, b: Ids, why: str) -> None:
         """Position by position, the two vectors are the same channels; a fixed position freezes its partner."""
@@ -204,4 +220,7 @@ class Flow:
             if axis != keep:
                 self.unite(array.take([0], axis), array, why)
         index = tuple(slice(None) if axis == keep else 0 for axis in range(array.ndim))
+        rivals = [array.shape[axis] + (axis > keep) for axis in varying if axis != keep]
+        if rivals:
+            self.least.append((array[index], max(rivals)))
         return keep, array[index]

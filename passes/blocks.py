@@ -170,10 +170,16 @@ class _Reader:
             if node.op not in MERGES or any(name in self.view.constants for name in node.inputs) or len(node.inputs) < 2:
                 continue
             entry = self._entry(i)
-            block = None if entry is None else self._close(node, entry, closed)
-            if block is not None:
-                blocks.append(block)
-                closed.update(block.nodes)
+            block = None if entry is None else self._close(node, entry)
+            if block is None:
+                continue
+            inside = set(block.nodes)
+            inner = [other for other in blocks if inside & set(other.nodes)] if closed & inside else []
+            if any(other.kind != "projection" or other.entry != block.entry for other in inner):
+                continue  # a block holds no other, except the partial sums of its own arms
+            blocks = [other for other in blocks if not any(other is one for one in inner)]
+            blocks.append(block)
+            closed.update(inside)
         return blocks
 
     def _entry(self, i: int) -> str | None:
@@ -201,10 +207,10 @@ class _Reader:
                 stack.extend(self.view.by_name[producer].inputs)
         return False
 
-    def _close(self, merge: Node, entry: str, closed: set[str]) -> Block | None:
+    def _close(self, merge: Node, entry: str) -> Block | None:
         exit_ = self._after(merge)
         nodes = self.region(entry, exit_)
-        if nodes is None or not any(name in self.dense for name in nodes) or any(name in closed for name in nodes):
+        if nodes is None or not any(name in self.dense for name in nodes):
             return None
         arms = [self._arm(entry, name) for name in merge.inputs]
         free = [arm for arm in arms if not any(name in self.weighted for name in arm)]
@@ -348,7 +354,7 @@ class Silence:
     why: str | None = None
 
 
-def silence(block: Block, view: View, identities: Identities) -> Silence:
+def silence(block: Block, stage: Stage, view: View, identities: Identities) -> Silence:
     """The last affine of the block's branch: with it at zero, exit = activation(entry) = entry where the activation is idempotent.
 
     y = γ(x−μ)/√(σ²+ε)+β: γ=β=0 gives 0 whatever x is, and ∂y/∂γ stays non-zero, so the copy learns from the first step.
@@ -358,8 +364,8 @@ def silence(block: Block, view: View, identities: Identities) -> Silence:
         return Silence(why="it has no addition whose branch could be silenced")
     if block.exit != merge.outputs[0]:
         activation = view.by_name[view.producer[block.exit]]
-        before = view.producer.get(block.entry)
-        if activation.op not in IDEMPOTENT or before is None or view.by_name[before].op != activation.op:
+        exits = {view.by_name[view.producer[other.exit]].op for other in stage.blocks}  # what a copy's entry comes from
+        if activation.op not in IDEMPOTENT or exits != {activation.op}:
             return Silence(why=f"'{activation.name}' ({activation.op}) after the addition changes what passes it twice")
     if block.entry not in merge.inputs:
         return Silence(why=f"the shortcut of '{merge.name}' is not the block's input itself")
@@ -367,17 +373,17 @@ def silence(block: Block, view: View, identities: Identities) -> Silence:
     for name in merge.inputs:
         if name == block.entry:
             continue
-        found = _last_affine(name, view, identities)
+        found = _last_affine(name, block, view, identities)
         if found.why is not None:
             return found
         tensors += found.tensors
     return Silence(tuple(dict.fromkeys(tensors)))
 
 
-def _last_affine(tensor: str, view: View, identities: Identities, extra: tuple[str, ...] = ()) -> Silence:
+def _last_affine(tensor: str, block: Block, view: View, identities: Identities, extra: tuple[str, ...] = ()) -> Silence:
     producer = view.producer.get(tensor)
-    if producer is None:
-        return Silence(why=f"the branch has no weight of its own before '{tensor}'")
+    if producer is None or producer not in block.nodes:
+        return Silence(why=f"the branch passes on '{tensor}' from before the block, which no weight of its own could silence")
     node = view.by_name[producer]
     if node.op == "BatchNormalization":
         return Silence((*extra, node.inputs[1], node.inputs[2]))
@@ -392,15 +398,15 @@ def _last_affine(tensor: str, view: View, identities: Identities, extra: tuple[s
         return Silence((*extra, *per_channel))
     if node.op == "Mul" and others:
         widest = max(others, key=lambda name: view_size(name, identities))
-        return _last_affine(widest, view, identities, extra)
+        return _last_affine(widest, block, view, identities, extra)
     if node.op == "Add" and per_channel and others:
-        return _last_affine(others[0], view, identities, (*extra, *per_channel))
+        return _last_affine(others[0], block, view, identities, (*extra, *per_channel))
     if node.op == "Div" and others and others[0] == node.inputs[0]:
-        return _last_affine(others[0], view, identities, extra)
+        return _last_affine(others[0], block, view, identities, extra)
     if node.op in PASS_ZERO:
-        return _last_affine(node.inputs[0], view, identities, extra)
+        return _last_affine(node.inputs[0], block, view, identities, extra)
     if node.op == "Concat":
-        parts = [_last_affine(name, view, identities) for name in node.inputs]
+        parts = [_last_affine(name, block, view, identities) for name in node.inputs]
         failed = next((part for part in parts if part.why is not None), None)
         return failed or Silence((*extra, *(name for part in parts for name in part.tensors)))
     return Silence(why=f"the branch ends in '{node.name}' ({node.op}), behind which a silent copy could not learn")

@@ -19,7 +19,7 @@ from scipy.sparse.csgraph import connected_components
 
 from passes.axes import FIXED, Flow, Ids, Label, Picks, Site, Size, SplitSizes
 from passes.rules import RULES
-from passes.shapes import Shapes
+from passes.shapes import ARITHMETIC, MOVES, Shapes
 from passes.view import Node, View
 
 
@@ -28,11 +28,13 @@ class Atom:
     """Channels that always change together, and only together.
 
     `classes` in the order of the first axis that creates them; `value` counts the channels of that axis, `multiple` those of one class.
-    `parent` is the class after which fresh ones are born: the last whose runs no cut or join of channels touches, −1 where there is none.
+    `fewest` classes have to stay for the graph to be read the same way; `parent` is the class after which fresh ones are born: the last
+    whose runs no cut or join of channels touches, −1 where there is none.
     """
 
     classes: np.ndarray
     parent: int
+    fewest: int
     value: int
     multiple: int
     first: Site
@@ -68,6 +70,7 @@ def flow_identities(view: View, shapes: Shapes) -> Identities:
         if any(name and flow.shape(name) is None for name in (*node.inputs, node.outputs[0])):
             _freeze_inputs(flow, node, f"the sizes around '{node.name}' ({node.op}) are unknown")
             continue
+        _follow_counts(flow, node)
         found = rule(node, flow)
         labels = found if isinstance(found, tuple) else (found,)
         for name, label in zip(node.outputs, labels, strict=False):
@@ -77,7 +80,55 @@ def flow_identities(view: View, shapes: Shapes) -> Identities:
         label = flow.labels.get(name)
         if label is not None:
             flow.freeze(label.ids, f"graph output '{name}'")
+    _freeze_what_cannot_follow(flow)
     return _close(flow)
+
+
+def _freeze_what_cannot_follow(flow: Flow) -> None:
+    """A weight axis keeps its size where another reader of the weight says nothing of that axis, or the weight is a graph output."""
+    for (tensor, axis), site in flow.sites.items():
+        if tensor in flow.view.outputs:
+            flow.freeze(site.ids, f"its weight '{tensor}' is a graph output")
+        for reader in flow.view.readers.get(tensor, ()):
+            if reader not in flow.noted[tensor, axis]:
+                flow.freeze(site.ids, f"'{reader[0]}' also reads '{tensor}', whose axis {axis} is fixed there")
+
+
+def _follow_counts(flow: Flow, node: Node) -> None:
+    """Numbers computed from how many channels there are: which elements of a shape they are, and which values they scale."""
+    counts = [flow.counted.get(name, {}) for name in node.inputs]
+    found: dict[int, Ids] = {}
+    label = flow.label(node.input(0))
+    if node.op == "Shape" and label is not None:
+        found = {label.axis - node.int("start", 0): label.ids}
+    elif node.op == "Size" and label is not None:
+        found = {0: label.ids}
+    elif node.op in MOVES and any(counts):
+        found = _moved_counts(flow, node, counts)
+    elif node.op in ARITHMETIC and any(counts):
+        found = {0: next(iter(next(c for c in counts if c).values()))}
+        if any(flow.label(name) is not None for name in node.inputs):
+            flow.drift(found[0], f"'{node.name}' ({node.op}) scales by a number computed from how many channels there are")
+            found = {}
+    if found:
+        flow.counted[node.outputs[0]] = found
+
+
+def _moved_counts(flow: Flow, node: Node, counts: Sequence[Mapping[int, Ids]]) -> dict[int, Ids]:
+    """Which elements of a moved shape count channels: the same move, done on a numbering."""
+    sizes = [flow.shapes.values[name].array.size if name in flow.shapes.values else 0 for name in node.inputs]
+    output = flow.shapes.values.get(node.outputs[0])
+    if output is None:
+        return {}
+    if node.op == "Concat":
+        starts = np.cumsum([0, *sizes])
+        return {int(starts[k]) + i: ids for k, row in enumerate(counts) for i, ids in row.items()}
+    numbers: list[np.ndarray | None] = [flow.shapes.values[name].array if name in flow.shapes.values else None for name in node.inputs]
+    if numbers[0] is None or any(value is None and name for value, name in zip(numbers, node.inputs, strict=True)):
+        return {}
+    numbers[0] = np.arange(sizes[0]).reshape(numbers[0].shape)
+    order = np.ravel(MOVES[node.op](node, numbers, flow.view.opset)) if node.op != "Cast" else np.arange(sizes[0])
+    return {i: counts[0][int(source)] for i, source in enumerate(order) if int(source) in counts[0]}
 
 
 def _freeze_inputs(flow: Flow, node: Node, why: str) -> None:
@@ -94,14 +145,15 @@ def _close(flow: Flow) -> Identities:
         return np.asarray(np.where(ids == FIXED, FIXED, classes[ids])) if flow.count else ids
 
     def closed_site(site: Site) -> Site:
-        return Site(site.tensor, site.axis, closed(site.ids), site.role, site.fill, site.node, site.dense, site.extent)
+        return replace(site, ids=closed(site.ids))
 
     sites = {key: closed_site(site) for key, site in flow.sites.items()}
     frozen = _reasons(flow.frozen, closed)
     drift = _reasons(flow.drifts, closed)
     borders = closed(np.array(flow.borders, np.int64).reshape(-1, 2))
     touched = frozenset(borders[(borders[:, 0] == borders[:, 1]) & (borders[:, 0] != FIXED), 0].tolist())
-    atoms, atom_of = _atoms(sites, [closed(ids) for ids in flow.places], (frozen, drift), touched, count)
+    least = _least([(closed(ids), size) for ids, size in flow.least])
+    atoms, atom_of = _atoms(sites, [closed(ids) for ids in flow.places], (frozen, drift), (touched, least), count)
     return Identities(
         labels={name: Label(label.axis, closed(label.ids)) for name, label in flow.labels.items()},
         sites=sites,
@@ -126,6 +178,22 @@ def _components(flow: Flow) -> tuple[np.ndarray, int]:
     return classes.astype(np.int64), int(count)
 
 
+def _least(entries: Sequence[tuple[Ids, int]]) -> dict[int, int]:
+    """Class → how many classes of its atom must stay so that a vector it stands in keeps at least so many positions."""
+    least: dict[int, int] = {}
+    for ids, size in entries:
+        found, times = np.unique(ids[ids != FIXED], return_counts=True)
+        for c, n in zip(found.tolist(), times.tolist(), strict=True):
+            least[c] = max(least.get(c, 1), min(-(-size // n), found.size))
+    return least
+
+
+def _fewest(classes: np.ndarray, sites: Sequence[Site], least: Mapping[int, int]) -> int:
+    """An axis of one channel could not be told from a broadcast one; nor may a reading that depends on sizes change."""
+    counts = [int(np.count_nonzero(site.ids == classes[0])) for site in sites]
+    return min(max(-(-2 // min(counts)), *(least.get(int(c), 1) for c in classes[:1])), int(classes.size))
+
+
 def _reasons(entries: Sequence[tuple[Ids, str]], closed: object) -> dict[int, str]:
     """Class → the first reason given for it."""
     reasons: dict[int, str] = {}
@@ -139,11 +207,12 @@ def _atoms(
     sites: Mapping[tuple[str, int], Site],
     places: Sequence[Ids],
     reasons: tuple[Mapping[int, str], Mapping[int, str]],
-    touched: frozenset[int],
+    limits: tuple[frozenset[int], Mapping[int, int]],
     count: int,
 ) -> tuple[tuple[Atom, ...], np.ndarray]:
     """Group classes by where they appear, how often, and whether they are frozen: each group is one atom."""
     frozen, drift = reasons
+    touched, least = limits
     rng = np.random.Generator(np.random.PCG64(0))  # fixed: only to hash sets of places
     signature = np.zeros(count, np.uint64)
     for ids in [site.ids for site in sites.values()] + list(places):
@@ -154,7 +223,7 @@ def _atoms(
     atom_of = np.full(count, -1, np.int64)
     firsts: list[tuple[np.ndarray, Site, int]] = []
     for site in sites.values():
-        if site.role != "creates" or not site.dense:
+        if site.role == "consumes" or not site.dense:
             continue
         new = site.ids[(site.ids != FIXED)]
         new = new[atom_of[new] < 0]
@@ -164,7 +233,7 @@ def _atoms(
             order = np.argsort(position[members])
             classes = seen[members][order]
             atom_of[classes] = len(firsts)
-            firsts.append((classes, site, int(times[members][0])))
+            firsts.append((classes, site, int(times[members][0]) * site.repeat))
     touching: list[list[Site]] = [[] for _ in firsts]
     for site in sites.values():
         for index in np.unique(atom_of[site.ids[site.ids != FIXED]]):
@@ -174,6 +243,7 @@ def _atoms(
         Atom(
             classes,
             next((int(c) for c in classes[::-1] if int(c) not in touched), -1),
+            _fewest(classes, touching[k], least),
             classes.size * times,
             times,
             site,

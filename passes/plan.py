@@ -26,6 +26,7 @@ from passes.take import STRATEGIES, Along, Take, taken
 from passes.view import build, in_order, view
 from passes.width import SELECTIONS, Changes, Choice, changes
 
+UNBOUNDED = (1 << 63) - 1
 MAX_TARGET_BYTES = 1 << 36
 
 
@@ -207,7 +208,9 @@ class _Planner:
 
     def _count(self, size: Size, place: Place | None) -> int:
         count = len(resized(size.ids, self.changes.at(place))) + size.beyond
-        return -count if size.from_end else count
+        if size.from_end:
+            return -count if count else UNBOUNDED  # −0 would count from the start
+        return count
 
     def _refresh_split(self, placed: Placed, parts: Sequence[np.ndarray], edits: dict[str, dict[str, object]]) -> None:
         change = self.changes.at(placed.place)
@@ -224,7 +227,7 @@ class _Planner:
         extents = self.analysis.shapes.shapes[weight][2:]
         for reader, _ in self.analysis.view.readers[weight]:
             for placed in self.placed_of.get(reader, []):
-                if placed.place == place:
+                if place is None or placed.place == place:
                     edits.setdefault(placed.node.name, {}).update(attributes(placed.node, kernel, extents))
 
     # --- tensors ---
@@ -251,7 +254,7 @@ class _Planner:
             fill = max(fill, site.fill)
             if not _untouched(site.ids, change):
                 axes[site.axis] = self._along(site, change)
-        kernel = self.kernels.get((source, place))
+        kernel = self.kernels.get((source, place)) or self.kernels.get((source, None))
         if kernel is not None:
             for axis, index in kernel.axes.items():
                 axes[axis] = Along(index, np.maximum(index, 0), "kernel", np.zeros(index.size, bool))

@@ -34,8 +34,8 @@ def _freeze(flow: Flow, label: Label | None, why: str) -> None:
 
 
 def same_axes(node: Node, flow: Flow) -> Labels:
-    """Every element by itself: channels stay where they are."""
-    return flow.label(node.inputs[0])
+    """Every element by itself: channels stay where they are, in every output (a mask too)."""
+    return (flow.label(node.inputs[0]),) * len(node.outputs)
 
 
 def no_channels(node: Node, flow: Flow) -> Labels:
@@ -117,10 +117,11 @@ def _grouped(node: Node, flow: Flow, x: Label | None, axes: tuple[int, int, int]
     if x is not None:
         rows = x.ids.reshape(groups, -1)
         flow.unite(rows[:1], rows, f"'{node.name}' reads it in groups that are partly fixed")
+        flow.least.append((rows[0], 2))  # one channel a group would read as depthwise
         flow.consumes(node, 1, in_axis, x.ids if in_axis == 0 else rows[0])
     if out_axis == 0:
-        return _with_bias(node, flow, flow.creates(node, 1, 0, groups))
-    return _with_bias(node, flow, np.tile(flow.creates(node, 1, 1), groups))
+        return _with_bias(node, flow, flow.creates(node, 1, 0, groups=groups))
+    return _with_bias(node, flow, np.tile(flow.creates(node, 1, 1, repeat=groups), groups))
 
 
 def _depthwise(node: Node, flow: Flow, x: Label | None, out_axis: int, weight: Shape) -> Labels:
@@ -238,7 +239,7 @@ def batch_normalization(node: Node, flow: Flow) -> Labels:
         return x
     for slot, fill in ((1, 1.0), (2, 0.0), (3, 0.0), (4, 1.0)):
         flow.carries(node, slot, 0, x.ids, fill)
-    return x
+    return (x, *(Label(0, x.ids) for _ in node.outputs[1:]))
 
 
 def instance_normalization(node: Node, flow: Flow) -> Labels:
@@ -277,7 +278,8 @@ def layer_normalization(node: Node, flow: Flow) -> Labels:
     if x.axis >= axis:
         flow.drift(x.ids, f"'{node.name}' ({node.op}) normalises over its channels")
     _carry_affine(node, flow, x.ids, x.axis - rank)
-    return (x, None, None)
+    statistics = x if x.axis < axis else None
+    return (x, *(statistics for _ in node.outputs[1:]))
 
 
 def _carry_affine(node: Node, flow: Flow, ids: Ids, axis: int) -> None:
@@ -518,7 +520,7 @@ def slice_(node: Node, flow: Flow) -> Labels:
     for slot, bound in ((1, start), (2, end)):
         head = bound >= 0
         part = x.ids[:bound] if head else x.ids[bound:]
-        if not (0 < bound < UNBOUNDED if head else -x.ids.size < bound):
+        if not (0 < bound < UNBOUNDED if head else -x.ids.size <= bound):
             continue
         beyond = max(bound - x.ids.size, 0)
         if node.input(slot):
@@ -566,11 +568,24 @@ def gather(node: Node, flow: Flow) -> Labels:
     return Label(axis + long[0], x.ids[picks])
 
 
+def filled(node: Node, flow: Flow) -> Labels:
+    """Constants in a shape computed from others: an axis as long as some channels goes with them."""
+    return _counted(flow, node.inputs[0])
+
+
+def _counted(flow: Flow, shape: str) -> Label | None:
+    counts = flow.counted.get(shape, {})
+    if len(counts) > 1:
+        for ids in counts.values():
+            flow.freeze(ids, "a shape computed from it counts channels twice")
+    return Label(*next(iter(counts.items()))) if len(counts) == 1 else None
+
+
 def expand(node: Node, flow: Flow) -> Labels:
     """Broadcast to a shape; the entry that counts the channels follows them."""
     x = flow.label(node.inputs[0])
     if x is None:
-        return None
+        return _counted(flow, node.inputs[1])
     target = _shape(flow, node.outputs[0])
     axis = x.axis + len(target) - len(_shape(flow, node.inputs[0]))
     value = flow.shapes.values.get(node.inputs[1])
@@ -676,7 +691,7 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(REDUCTIONS, reduction),
     "Shape": no_channels,
     "Size": no_channels,
-    "ConstantOfShape": no_channels,
+    "ConstantOfShape": filled,
     "Range": no_channels,
     "Conv": convolution,
     "ConvTranspose": transposed_convolution,

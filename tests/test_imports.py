@@ -12,7 +12,7 @@ SOURCES = {path.relative_to(ROOT).as_posix(): path for name in ("passes", "fnato
 PASSES = [name for name in SOURCES if name.startswith("passes/")]
 
 TORCH = ("fnatool/nn/", "fnatool/search/", "fnatool/tasks/")
-RUNTIME = ("fnatool/verify.py", "fnatool/checking.py", "fnatool/latency", "fnatool/deploy")
+RUNTIME = ("fnatool/runtime.py", "fnatool/verify.py", "fnatool/checking.py", "fnatool/latency", "fnatool/deploy")
 
 
 def imported(tree: ast.AST) -> set[str]:
