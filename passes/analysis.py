@@ -67,15 +67,6 @@ class Analysis:
     cost: Cost
     notes: tuple[str, ...]
 
-    def knob_of_atom(self) -> dict[int, str]:
-        """Index of an atom → the knob that sets its width."""
-        index = {id(atom): k for k, atom in enumerate(self.identities.atoms)}
-        return {index[id(atom)]: name for name, atom in self.atoms.items()}
-
-    def block_of(self) -> dict[str, tuple[int, int]]:
-        """Node → (stage, block) for nodes inside a block."""
-        return {n: (i, j) for i, stage in enumerate(self.stages) for j, block in enumerate(stage.blocks) for n in block.nodes}
-
 
 def analyse(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None, table: Table | None = None) -> Analysis:
     """Analyse a network; the graph is not changed, a copy is brought into normal form first.

@@ -22,6 +22,10 @@ ACTIVATIONS = frozenset(
 )  # fmt: skip
 
 
+POINTWISE = ACTIVATIONS | {"Add", "Sub", "Mul", "Div", "Pow", "Erf", "Exp", "Neg", "Log", "Sqrt", "Min", "Max", "Cast"}
+"""What an activation is made of where the exporter writes it out."""
+
+
 @dataclass(frozen=True)
 class Block:
     """A region of nodes between two tensors; `kind` is residual, projection or bottleneck; `merge` the addition that closes it, if any."""
@@ -230,13 +234,18 @@ class _Reader:
         return found
 
     def _after(self, merge: Node) -> str:
-        """The merge's output, or that of the activation which alone reads it."""
+        """The merge's output, or that of the activation which alone reads it, be it one operator or written out (SiLU, GELU)."""
         output = merge.outputs[0]
         readers = self.view.readers.get(output, ())
         if len(readers) == 1 and output not in self.view.outputs:
             reader = self.view.by_name[readers[0][0]]
             if reader.op in ACTIVATIONS and readers[0][1] == 0:
                 return reader.outputs[0]
+        gate = self._next(merge)
+        if gate is not None and gate.op == "Mul" and len(readers) > 1:
+            inside = self.region(output, gate.outputs[0]) or ()
+            if all(self.view.by_name[name].op in POINTWISE and name not in self.weighted for name in inside):
+                return gate.outputs[0]
         return output
 
     # --- linear bottlenecks ---
