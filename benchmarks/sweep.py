@@ -57,6 +57,8 @@ def _row(export: zoo.Export, torch_pruning: float | None) -> dict[str, object]:
     try:
         found = isolate.run(_measure, export, seconds=SECONDS, memory=20 * isolate.GIB)
     except (isolate.Died, RefusedModel) as error:
+        if isinstance(error, RefusedModel) and export.opset > zoo.RUNTIME_NEWEST:
+            return {"problems": [], "refused": str(error), "torch_pruning": torch_pruning}  # nothing here can run the seed itself
         return {"problems": [str(error)], "torch_pruning": torch_pruning}
     limit = LIGHT_LEFT if torch_pruning is None and export.name.startswith("light:") else None
     limit = torch_pruning + MARGIN if torch_pruning is not None else limit
@@ -75,7 +77,7 @@ def _line(name: str, row: dict[str, object]) -> str:
     reference = "" if given is None else f"{given:.3f}"
     problems: Sequence[str] = row["problems"]  # type: ignore[assignment]
     if "nodes" not in row:
-        return f"{name:58} FAILED {problems[0]}"
+        return f"{name:58} " + (f"FAILED {problems[0]}" if problems else f"refused: {row['refused']}")
     figures = (
         f"{row['nodes']:5} {row['left']:6.3f} {reference:>6} {row['widened']:6.3f} "
         f"{row['worst_growth']:8.1e} {row['worst_narrowing']:8.1e} "

@@ -297,7 +297,11 @@ def _torchvision(name: str) -> torch.nn.Module:
             return scores
 
     segments = name in torchvision.models.list_models(module=torchvision.models.segmentation)
-    options = {"weights": None, "weights_backbone": None} if segments else {"weights": None}
+    options: dict[str, bool | None] = {"weights": None}
+    if segments:
+        options["weights_backbone"] = None
+    if name in ("googlenet", "inception_v3"):  # the classifiers for training only are not exported
+        options |= {"aux_logits": False, "init_weights": False}
     model: torch.nn.Module = torchvision.models.get_model(name, **options)
     return Segmentation(model) if segments else model
 

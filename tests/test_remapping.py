@@ -151,7 +151,7 @@ def test_a_spec_may_be_an_object_a_document_or_a_path(tmp_path: Path) -> None:
 def test_a_spec_for_another_seed_is_refused(tmp_path: Path) -> None:
     seed = save(residual(), tmp_path / "seed.onnx")
     spec = {**document({"stage0.width": 8}), "seed": "sha256:" + "0" * 64}
-    with pytest.raises(UserError, match="made for another seed.*remove its 'seed' to use it all the same"):
+    with pytest.raises(UserError, match=r"made for another seed.*remove its 'seed' to use it all the same"):
         fnatool.remap(seed, spec, tmp_path / "out.onnx")
     assert not (tmp_path / "out.onnx").exists()
 
@@ -301,7 +301,7 @@ def test_neither_the_result_nor_its_data_overwrite_a_file(tmp_path: Path) -> Non
     seed = save_external(residual(hidden=64), tmp_path / "seed.onnx")
     (tmp_path / "out.onnx.data").write_text("precious")
     before = everything_in(tmp_path)
-    with pytest.raises(UserError, match="'.*out.onnx.data' exists"):
+    with pytest.raises(UserError, match=r"out\.onnx\.data' exists"):
         fnatool.remap(seed, document({"stage0.width": 8}), tmp_path / "out.onnx")
     with pytest.raises(UserError, match="never overwritten"):
         fnatool.remap(seed, document({"stage0.width": 8}), tmp_path / "seed.onnx.data")
@@ -482,7 +482,7 @@ def test_a_planted_error_in_a_remap_that_narrows_is_refused_under_fna_too(tmp_pa
 
 def test_a_verification_that_dies_is_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fnatool.verify.verify", lambda *_: os.kill(os.getpid(), 9))
-    with pytest.raises(RefusedModel, match="verification in ONNX Runtime died: .*--no-verify"):
+    with pytest.raises(RefusedModel, match=r"verification in ONNX Runtime died: .*--no-verify"):
         fnatool.remap(save(residual(), tmp_path / "seed.onnx"), document(GROWN), tmp_path / "out.onnx")
     assert not (tmp_path / "out.onnx").exists()
 
