@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -42,7 +42,7 @@ def replacing(*paths: Path) -> Iterator[tuple[BinaryIO, ...]]:
     """Files to write to; at the end they take the places of paths, the last one first. After any failure nothing has changed."""
     temporary = [path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp") for path in paths]
     try:
-        with ExitStack() as stack:
+        with _naming(paths, temporary), ExitStack() as stack:
             files = tuple(stack.enter_context(_create(path)) for path in temporary)
             yield files
             for file in files:  # all on disk before the first takes its place: a full disk shows here
@@ -53,6 +53,18 @@ def replacing(*paths: Path) -> Iterator[tuple[BinaryIO, ...]]:
     finally:
         for path in temporary:
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming(paths: Sequence[Path], temporary: Sequence[Path]) -> Iterator[None]:
+    """A failure names the output that the user knows, not the file that would have become it."""
+    known = {str(source): str(target) for source, target in zip(temporary, paths, strict=True)}
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or error.filename in known:
+            raise OSError(error.errno, error.strerror, known.get(str(error.filename), str(paths[0]))) from error
+        raise
 
 
 def _create(path: Path) -> BinaryIO:

@@ -383,10 +383,11 @@ def to_json(reports: Sequence[Report]) -> str:
 
 def show(reports: Sequence[Report]) -> None:
     """The reports for people, on the terminal."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False, soft_wrap=True)
+    from fnatool import terminal
+
+    console = terminal.console()
     colours = {"error": "bold red", "warning": "yellow", "note": "cyan"}
     for report in reports:
         verdict = ("passed", "bold green") if report.passed else ("failed", "bold red")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +44,12 @@ class Command(click.Command):
             raise Mistake(str(error)) from error
         except RefusedModel as error:
             raise Refusal(str(error)) from error
+        except BrokenPipeError as error:  # before click makes exit code 1 of it
+            raise ReaderLeft from error
+
+
+class ReaderLeft(Exception):
+    """The reader of our output has gone, as in `fnatool inspect … | head`."""
 
 
 class Commands(click.Group):
@@ -172,18 +180,23 @@ def remap(
     if output is None and not dry_run:
         raise click.UsageError("say where the result goes with -o OUT, or try it with --dry-run")
     read = files.read(model)
-    own = (read.path, *read.data)
+    inputs_of_user = (read.path, *read.data, spec)
     for target in (output, report):
         if target is not None and not (dry_run and target is output):
-            files.require_writable(target, force=force, forbid=own)
-    if output is not None and report is not None and output.resolve() == report.resolve():
-        raise click.UsageError(f"'{output}' cannot be both the result and its report")
+            files.require_writable(target, force=force, forbid=inputs_of_user)
+    if output is not None and report is not None and report.resolve() in (output.resolve(), files.data_path(output).resolve()):
+        raise click.UsageError(f"'{report}' cannot be both part of the result and its report")
     options = remapping.Options(strategy, select, seed, allow_drift, not (no_verify or dry_run), dict(inputs) or None)
     made = remapping.remap_model(read, remapping.read_spec(spec), options)
-    if output is not None and not dry_run:
-        made.write(output, force=force)
     if report is not None:
         files.write_text(report, json.dumps(reports.as_json(made), indent=1), force=force)
+    if output is not None and not dry_run:
+        try:
+            made.write(output, force=force)
+        except BaseException:  # both files or neither
+            if report is not None:
+                report.unlink(missing_ok=True)
+            raise
     reports.show(made, "nothing written (--dry-run)" if dry_run else str(output))
 
 
@@ -227,6 +240,9 @@ def check(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 success, 1 a failed check or a refused model, 2 a mistake in what was asked, 130 Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character shows a question mark
     gc.set_threshold(200_000, 20, 20)  # a graph is many small objects that live long: collecting them often takes a third of the time
     sys.exit(run(arguments))
 
@@ -242,8 +258,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):  # click turns the first into the second
         click.echo("fnatool: interrupted", err=True)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has gone, as in `fnatool inspect … | head`
-        sys.stdout = None
+    except (ReaderLeft, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to fail when Python flushes at exit
         return SUCCESS
     except MemoryError:
         return _say("not enough memory", MISUSED)

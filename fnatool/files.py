@@ -324,6 +324,11 @@ def _constants(graph: gs.Graph) -> dict[str, gs.Constant]:
 # --- writing ---
 
 
+def data_path(path: Path) -> Path:
+    """Where the weights of a model at path lie if they are external."""
+    return path.with_name(f"{path.name}.data")
+
+
 def write(
     model: Model,
     path: Path | str,
@@ -341,7 +346,7 @@ def write(
     path = Path(path)
     weights = _weights(model)
     separate = model.external or sum(weight.size for weight in weights) > wire.LIMIT - CHUNK
-    blob = path.with_name(f"{path.name}.data")
+    blob = data_path(path)
     for target in (path, blob) if separate else (path,):
         require_writable(target, force=force, forbid=(*forbid, model.path, *model.data))
     proto = _proto(model, metadata or {}, origin or {})

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from fnatool import terminal
 from passes.analysis import Analysis, Knob, blocks_named, group_of
 from passes.errors import UserError
 from passes.spec import closest, own_spec
@@ -108,14 +109,13 @@ def spec_text(analysis: Analysis, sha256: str) -> str:
 
 def show_group(rows: Sequence[Json], knob: str) -> None:
     """The weights that move with a knob, on the terminal."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     table = Table("initializer", _right("axis"), "role", "positions", box=None, pad_edge=False)
     for row in rows:
         table.add_row(escape(str(row["initializer"])), str(row["axis"]), str(row["role"]), ranges(row["indices"]))  # type: ignore[arg-type]
-    console = Console()
+    console = terminal.console(wrap=False)
     console.print(f"[bold]{escape(knob)}[/bold] moves {len(rows)} weight axes together")
     console.print(table)
 
@@ -133,11 +133,10 @@ def ranges(positions: Sequence[int]) -> str:
 
 def show(analysis: Analysis, title: str, notes: Sequence[str] = ()) -> None:
     """The tables, on the terminal."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(soft_wrap=False)
+    console = terminal.console(wrap=False)
     console.print(f"[bold]{escape(title)}[/bold]  {_count(analysis.cost.params)} parameters, {_macs(analysis.cost.macs)}")
     for note in (*notes, *analysis.notes):
         console.print(f"  {escape(note)}", style="dim")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fnatool import terminal
 from fnatool.remapping import Remapped
 from passes.take import Take
 
@@ -63,15 +64,14 @@ def _words(take: Take, shape: list[int]) -> Iterator[str]:
 
 def show(made: Remapped, where: str) -> None:
     """What changed, what it cost, and what verification found."""
-    from rich.console import Console
     from rich.markup import escape
 
-    console = Console(soft_wrap=True, highlight=False)
+    console = terminal.console()
     for note in made.plan.notes:
         console.print(f"note: {escape(note)}")
     changed = changed_knobs(made)
     if made.plan.identity:
-        console.print(f"nothing changes: {escape(where)} holds the bytes of the seed")
+        console.print(f"nothing changes: the result is the seed, byte for byte ({escape(where)})")
         return
     for name, old, new in changed[:SHOWN]:
         console.print(f"  {escape(name)}: {old} → {new}")

@@ -329,15 +329,24 @@ class _Reader:
     def stored(self, table: Table) -> tuple[Stage, ...] | None:
         """The stages a table names, None where it does not fit this graph."""
         stages = []
+        taken: set[str] = set()
         for rows in table:
-            blocks = []
+            blocks: list[Block] = []
             for row in rows:
                 nodes = self.region(row["entry"], row["exit"]) if row["exit"] in self.view.producer else None
-                if not nodes or (row["merge"] and row["merge"] not in nodes):
+                if not nodes or taken & set(nodes) or not self._fits(row, nodes, blocks):
                     return None
+                taken.update(nodes)
                 blocks.append(Block(row["kind"], row["entry"], row["exit"], nodes, row["merge"]))
             stages.append(Stage(tuple(blocks)))
         return tuple(stages)
+
+    def _fits(self, row: Mapping[str, str], nodes: Sequence[str], before: Sequence[Block]) -> bool:
+        """Whether a row can be the next block of its stage: behind the last one, keeping its channels, closed by the merge it names."""
+        merged = row["merge"] in nodes if row["kind"] in ("residual", "projection") else not row["merge"]
+        follows = not before or (row["kind"] == "residual" and before[-1].exit == row["entry"])
+        keeps = row["kind"] != "residual" or self.same_channels(row["entry"], row["exit"])
+        return merged and follows and keeps and row["kind"] in ("residual", "projection", "bottleneck")
 
 
 def _has_dense_weight(node: Node, view: View) -> bool:

@@ -214,6 +214,14 @@ def test_a_damaged_stage_table_in_the_metadata_does_no_harm(text: str, tmp_path:
     assert made.verified.exact
 
 
+@pytest.mark.parametrize("order", [("s0 s1 s1", "stem.n.r s0 s0"), ("stem.n.r s0 s0", "stem.n.r s0 s0")])
+def test_a_stage_table_that_does_not_fit_the_graph_is_not_believed(order: tuple[str, str], tmp_path: Path) -> None:
+    table = [[dict(zip(("kind", "entry", "exit", "merge"), ("residual", *row.split()), strict=True)) for row in order]]
+    proto = residual()
+    proto.metadata_props.add(key=STAGES_KEY, value=json.dumps(table))
+    fnatool.remap(save(proto, tmp_path / "seed.onnx"), document({"node:stem.kernel": 5}))
+
+
 def test_stages_are_read_back_as_they_were_stored(tmp_path: Path) -> None:
     seed = save(residual(), tmp_path / "seed.onnx")
     made = fnatool.remap(seed, document({"stage0.depth": 3}), tmp_path / "out.onnx")
@@ -328,8 +336,8 @@ def test_the_indices_of_the_report_make_the_weights_of_the_target_from_those_of_
 ) -> None:
     seed = save(residual(), tmp_path / "seed.onnx")
     spec: Knobs = {"stage0.depth": 3, "stage0.width": 8, "stage0.block0.hidden": 4, "stage0.block1.kernel": 5, "node:stem.kernel": 5}
-    fnatool_report = report.as_json(fnatool.remap(seed, document(spec), tmp_path / "out.onnx", options=Options(strategy, select)))
-    told = json.loads(json.dumps(fnatool_report))
+    made = report.as_json(fnatool.remap(seed, document(spec), tmp_path / "out.onnx", options=Options(strategy, select)))
+    told = json.loads(json.dumps(made))
     old, new = weights(seed), weights(tmp_path / "out.onnx")
     assert {row["target"] for row in told["tensors"]} == set(new)
     for row in told["tensors"]:

@@ -1,0 +1,22 @@
+"""The one console that tables and messages go to."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+from rich.console import Console
+
+PIPED_WIDTH = 240  # columns, where no terminal says otherwise: a row is a line, to be searched
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> NoReturn:
+        """A reader that leaves early is for the command line to handle, not a failure."""
+        raise BrokenPipeError
+
+
+def console(*, wrap: bool = True) -> Console:
+    """Standard output; names are shown as they are, neither as markup of numbers nor as emoji."""
+    width = None if sys.stdout.isatty() else PIPED_WIDTH
+    return _Console(highlight=False, emoji=False, soft_wrap=wrap, width=width)
