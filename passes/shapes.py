@@ -330,6 +330,16 @@ def _reshape(node: Node, arrays: Any, _: int) -> np.ndarray:
     return np.reshape(data, shape)
 
 
+def _clip(node: Node, arrays: Any, opset: int) -> np.ndarray:
+    if opset < 11:
+        low, high = node.attrs.get("min", -np.inf), node.attrs.get("max", np.inf)
+    else:
+        low, high = (arrays[slot] if len(arrays) > slot and arrays[slot] is not None else None for slot in (1, 2))
+    data = arrays[0]
+    data = data if low is None else np.maximum(data, low)
+    return np.asarray(data if high is None else np.minimum(data, high), arrays[0].dtype)
+
+
 def _range(node: Node, arrays: Any, _: int) -> np.ndarray:
     start, limit, delta = (np.asarray(a).item() for a in arrays)
     if delta == 0:
@@ -377,7 +387,13 @@ ARITHMETIC: Mapping[str, Evaluate] = {
     "Mul": lambda n, a, _: a[0] * a[1],
     "Div": _divide,
     "Mod": lambda n, a, _: np.fmod(a[0], a[1]) if n.int("fmod", 0) else np.mod(a[0], a[1]),
+    "Pow": lambda n, a, _: np.power(a[0], a[1]).astype(a[0].dtype),
     "Neg": lambda n, a, _: -a[0],
+    "Abs": lambda n, a, _: np.abs(a[0]),
+    "Sign": lambda n, a, _: np.sign(a[0]),
+    "Reciprocal": lambda n, a, _: 1 / a[0],
+    "Clip": _clip,
+    "Round": lambda n, a, _: np.round(a[0]),
     "Floor": lambda n, a, _: np.floor(a[0]),
     "Ceil": lambda n, a, _: np.ceil(a[0]),
     "Sqrt": lambda n, a, _: np.sqrt(a[0]),
@@ -386,6 +402,11 @@ ARITHMETIC: Mapping[str, Evaluate] = {
     "Equal": lambda n, a, _: a[0] == a[1],
     "Less": lambda n, a, _: a[0] < a[1],
     "Greater": lambda n, a, _: a[0] > a[1],
+    "LessOrEqual": lambda n, a, _: a[0] <= a[1],
+    "GreaterOrEqual": lambda n, a, _: a[0] >= a[1],
+    "Not": lambda n, a, _: np.logical_not(a[0]),
+    "And": lambda n, a, _: np.logical_and(a[0], a[1]),
+    "Or": lambda n, a, _: np.logical_or(a[0], a[1]),
     "Where": lambda n, a, _: np.where(a[0], a[1], a[2]),
     "ReduceProd": lambda n, a, _: np.prod(a[0], axis=_axes(n, a, 1), keepdims=bool(n.int("keepdims", 1)), dtype=a[0].dtype),
     "ReduceSum": lambda n, a, _: np.sum(a[0], axis=_axes(n, a, 1), keepdims=bool(n.int("keepdims", 1)), dtype=a[0].dtype),
