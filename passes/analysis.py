@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import onnx_graphsurgeon as gs
 
 from passes.axes import Site
-from passes.blocks import Block, Silence, Stage, Table, find_stages, silence
+from passes.blocks import Block, Silence, Stage, Table, find_stages, silences
 from passes.cost import Cost, cost
 from passes.errors import RefusedModel
 from passes.identities import Atom, Identities, flow_identities
@@ -83,26 +83,21 @@ def analyse(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None, table:
         what = "whose weights are not quantised" if quantised else "with a weight"
         raise RefusedModel(f"there is no convolution or matrix product {what} in this graph: nothing to adapt")
     stages = find_stages(seen, shapes, identities, table)
-    silences = {
-        (i, j): silence(block, stage, seen, identities)
-        for i, stage in enumerate(stages)
-        for j, block in enumerate(stage.blocks)
-        if block.kind == "residual"
-    }
+    quiet = {(i, j): found for i, stage in enumerate(stages) for j, found in silences(stage, seen, identities).items()}
     atoms = _name_atoms(seen, identities, stages)
     kernels = _name_kernels(seen, shapes, stages)
     knobs: dict[str, Knob] = {}
     found = cost(seen, shapes, identities)
     for i, stage in enumerate(stages):
         tied = _tied_weight(stage, seen, found)
-        for knob in (_depth_knob(i, stage, silences, tied), *(() if tied else _from_knobs(i, stage))):
+        for knob in (_depth_knob(i, stage, quiet, tied), *(() if tied else _from_knobs(i, stage))):
             knobs[knob.name] = knob
     for name, atom in atoms.items():
         knobs[name] = _width_knob(name, atom)
     for name, kernel in kernels.items():
         knobs[name] = _kernel_knob(name, kernel, seen)
     ordered = dict(sorted(knobs.items(), key=lambda item: _order(item[0])))
-    return Analysis(seen, shapes, identities, stages, ordered, atoms, kernels, silences, found, normal.notes)
+    return Analysis(seen, shapes, identities, stages, ordered, atoms, kernels, quiet, found, normal.notes)
 
 
 # --- names ------------------------------------------------------------------------------------------------------------------------------
@@ -198,7 +193,7 @@ def _tied_weight(stage: Stage, seen: View, found: Cost) -> str | None:
     return None
 
 
-def _depth_knob(i: int, stage: Stage, silences: Mapping[tuple[int, int], Silence], tied: str | None) -> Knob:
+def _depth_knob(i: int, stage: Stage, quiet: Mapping[tuple[int, int], Silence], tied: str | None) -> Knob:
     depth = len(stage.blocks)
     name = f"stage{i}.depth"
     if tied is not None:
@@ -206,7 +201,7 @@ def _depth_knob(i: int, stage: Stage, silences: Mapping[tuple[int, int], Silence
     if not stage.repeatable:
         return Knob(name, "depth", depth, depth, depth, 1, "frozen", "no block of the stage keeps its shape, so none can be repeated")
     last = stage.repeatable[-1]
-    found = silences[i, last]
+    found = quiet[i, last]
     if found.why is None:
         return Knob(name, "depth", depth, 1, MAX_DEPTH, 1, "exact")
     return Knob(name, "depth", depth, 1, MAX_DEPTH, 1, "approximate", found.why)

@@ -181,7 +181,8 @@ class _Reader:
             inner = [other for other in blocks if inside & set(other.nodes)] if closed & inside else []
             if any(other.kind != "projection" or other.entry != block.entry for other in inner):
                 continue  # a block holds no other, except the partial sums of its own arms
-            blocks = [other for other in blocks if not any(other is one for one in inner)]
+            if inner:
+                blocks = [other for other in blocks if not any(other is one for one in inner)]
             blocks.append(block)
             closed.update(inside)
         return blocks
@@ -372,7 +373,13 @@ class Silence:
     why: str | None = None
 
 
-def silence(block: Block, stage: Stage, view: View, identities: Identities) -> Silence:
+def silences(stage: Stage, view: View, identities: Identities) -> dict[int, Silence]:
+    """For each repeatable block of a stage, by its number, how a copy of it is silenced."""
+    exits = frozenset(view.by_name[view.producer[block.exit]].op for block in stage.blocks)  # what a copy's entry comes from
+    return {j: _silence(stage.blocks[j], exits, view, identities) for j in stage.repeatable}
+
+
+def _silence(block: Block, exits: frozenset[str], view: View, identities: Identities) -> Silence:
     """The last affine of the block's branch: with it at zero, exit = activation(entry) = entry where the activation is idempotent.
 
     y = γ(x−μ)/√(σ²+ε)+β: γ=β=0 gives 0 whatever x is, and ∂y/∂γ stays non-zero, so the copy learns from the first step.
@@ -382,7 +389,6 @@ def silence(block: Block, stage: Stage, view: View, identities: Identities) -> S
         return Silence(why="it has no addition whose branch could be silenced")
     if block.exit != merge.outputs[0]:
         activation = view.by_name[view.producer[block.exit]]
-        exits = {view.by_name[view.producer[other.exit]].op for other in stage.blocks}  # what a copy's entry comes from
         if activation.op not in IDEMPOTENT or exits != {activation.op}:
             return Silence(why=f"'{activation.name}' ({activation.op}) after the addition changes what passes it twice")
     if block.entry not in merge.inputs:

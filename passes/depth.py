@@ -82,11 +82,10 @@ class _Layout:
             entry = instances[-1].exit if instances else blocks[0].entry
             instances.append(self._instance(place, blocks[source], entry))
         self.stages.append(instances)
-        for s, block in enumerate(blocks):
-            last = s == len(blocks) - 1
-            after = [instance for instance in instances if last or instance.place.source <= s]
-            exact = [instance for instance in after if instance.place.source == s]
-            chosen = instances[-1] if last else (exact or after)[-1]
+        latest = {instance.place.source: instance for instance in instances}
+        chosen = instances[0]
+        for s, block in enumerate(blocks):  # who read a seed block reads its last instance, or that of the block before it
+            chosen = instances[-1] if s == len(blocks) - 1 else latest.get(s, chosen)
             if chosen.exit != block.exit:
                 self.exits[block.exit] = chosen.exit
         firsts = [instance.place.source for instance in instances if not instance.place.copy]
