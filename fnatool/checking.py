@@ -59,6 +59,17 @@ class Report:
         return not errors(self.findings)
 
 
+def check_files(paths: Sequence[Path], demands: Demands) -> tuple[list[Report], list[UserError]]:
+    """The reports of all models that are there, and what is wrong with the paths of the others."""
+    reports, mistakes = [], []
+    for path in paths:
+        try:
+            reports.append(check_file(path, demands))
+        except UserError as error:
+            mistakes.append(error)
+    return reports, mistakes
+
+
 def check_file(path: Path, demands: Demands) -> Report:
     """The report on the file at path. Raises UserError where there is no such file, or an option does not fit the model."""
     try:

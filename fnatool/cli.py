@@ -115,6 +115,8 @@ def inspect(model: Path, form: str | None, group: str | None, inputs: tuple[tupl
 
     from fnatool import files, inspecting, remapping
 
+    if group is not None and form == "spec":
+        raise click.UsageError("--group shows weights and --spec knobs; ask for one of them")
     read = files.read(model)
     analysis = remapping.analyse_model(read, dict(inputs) or None)
     if group is not None:
@@ -230,11 +232,13 @@ def check(
     from fnatool import checking
 
     demands = checking.Demands(against, spec, max_macs, max_params, dict(inputs), timeout)
-    reports = [checking.check_file(model, demands) for model in models]
+    reports, mistakes = checking.check_files(models, demands)
     if form == "json":
         click.echo(checking.to_json(reports))
     else:
         checking.show(reports)
+    if mistakes:
+        raise mistakes[0]
     return SUCCESS if all(report.passed for report in reports) else FAILED
 
 

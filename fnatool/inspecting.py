@@ -19,7 +19,7 @@ Json = dict[str, object]
 
 
 def as_json(analysis: Analysis) -> Json:
-    """params, macs (None where a free image size leaves them open), stages, blocks, knobs, atoms, frozen."""
+    """params, macs (None where a free image size leaves them open), stages, blocks, knobs, atoms, frozen, and notes on the reading."""
     return {
         "params": analysis.cost.params,
         "macs": analysis.cost.macs,
@@ -61,7 +61,7 @@ def block_rows(analysis: Analysis) -> list[Json]:
 
 
 def stage_rows(analysis: Analysis) -> list[Json]:
-    """One row per part of the network in order: stages, and `stem`, `rest` or `head` for what lies before, between and behind them."""
+    """One row per stage: depth, channels and space of its exit, parameters, multiply-adds."""
     rows: list[Json] = []
     for i, stage in enumerate(analysis.stages):
         params, macs = cost_of(analysis, [node for block in stage.blocks for node in block.nodes])
@@ -112,7 +112,7 @@ def show_group(rows: Sequence[Json], knob: str) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("initializer", _right("axis"), "role", "positions", box=None, pad_edge=False)
+    table = Table(_whole("initializer"), _right("axis"), "role", "positions", box=None, pad_edge=False)
     for row in rows:
         table.add_row(escape(str(row["initializer"])), str(row["axis"]), str(row["role"]), ranges(row["indices"]))  # type: ignore[arg-type]
     console = terminal.console(wrap=False)
@@ -159,7 +159,9 @@ def show(analysis: Analysis, title: str, notes: Sequence[str] = ()) -> None:
         console.print(table)
     else:
         console.print("no stages: no addition closes a block that could be repeated; every width and kernel has a knob of its own")
-    table = Table("knob", *(_right(name) for name in ("value", "min", "max", "multiple")), "growth", "why", box=None, pad_edge=False)
+    table = Table(
+        _whole("knob"), *(_right(name) for name in ("value", "min", "max", "multiple")), "growth", "why", box=None, pad_edge=False
+    )
     for knob in analysis.knobs.values():
         table.add_row(*_cells(knob))
     console.print()
@@ -182,8 +184,16 @@ def _cells(knob: Knob) -> Sequence[str]:
 
 
 def _verdict(knobs: Sequence[Knob]) -> str:
-    counts = {growth: sum(knob.growth == growth for knob in knobs) for growth in ("exact", "approximate", "frozen")}
-    return f"{len(knobs)} knobs: {counts['exact']} grow exactly, {counts['approximate']} approximately, {counts['frozen']} are frozen"
+    sized = [knob for knob in knobs if knob.kind != "from"]
+    counts = {growth: sum(knob.growth == growth for knob in sized) for growth in ("exact", "approximate", "frozen")}
+    kinds = f"{counts['exact']} grow exactly, {counts['approximate']} approximately, {counts['frozen']} are frozen"
+    return f"{len(knobs)} knobs: {kinds}; {len(knobs) - len(sized)} choose a block"
+
+
+def _whole(header: str) -> Column:
+    from rich.table import Column
+
+    return Column(header, no_wrap=True)
 
 
 def _right(header: str) -> Column:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx
 
-from fnatool import files, isolate
+from fnatool import files, isolate, seeds
 from fnatool.atomic import replacing
 from passes.analysis import Analysis, analyse
 from passes.cost import Cost
@@ -76,11 +76,11 @@ def remap(
 ) -> Remapped:
     """The seed in the shape the spec asks for, with what it knows; written to `out` if given (never over an existing file).
 
-    spec: a Spec, its JSON document, or the path of one. Raises UserError for a wrong spec or path, RefusedModel for a model that cannot be
-    remapped safely or whose result fails verification.
+    seed: a path, or the name of the bundled seed; spec: a Spec, its JSON document, or the path of one. Raises UserError for a wrong spec or
+    path, RefusedModel for a model that cannot be remapped safely or whose result fails verification.
     """
     options = options or Options()
-    model = files.read(seed)
+    model = files.read(seeds.bundled(str(seed)) or seed if not Path(seed).exists() else seed)
     if out is not None:
         files.require_writable(Path(out), force=False, forbid=(model.path, *model.data))
     wanted = spec if isinstance(spec, Spec) else parse(spec) if isinstance(spec, Mapping) else read_spec(Path(spec))
@@ -108,6 +108,8 @@ def verify_remap(model: files.Model, target: files.Model, analysis: Analysis, fo
         verified = isolate.run(_verify, model, target, analysis, found, seconds=VERIFY_SECONDS, memory=16 * isolate.GIB)
     except isolate.Died as error:
         raise RefusedModel(f"verification in ONNX Runtime died: {error}; --no-verify writes the result without it") from error
+    if verified.worst == float("inf"):
+        raise RefusedModel("the result computes infinities or NaN where the seed does not; nothing was written")
     if verified.exact and verified.first is not None:
         tensor, node, drift = verified.first
         raise RefusedModel(
@@ -192,6 +194,7 @@ def realises(model: files.Model, spec: Spec | Path, seed: files.Model | None = N
     """
     wanted = read_spec(spec) if isinstance(spec, Path) else spec
     if seed is not None:
+        require_seed(wanted, seed)
         wanted = resolve(analyse_model(seed), wanted).spec()
     return differences(analyse_model(model), wanted)
 

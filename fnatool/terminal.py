@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from typing import NoReturn
 
 from rich.console import Console
 
+LEAST_WIDTH = 120  # columns: a narrower terminal wraps lines itself, and no name is cut
 PIPED_WIDTH = 240  # columns, where no terminal says otherwise: a row is a line, to be searched
 
 
@@ -18,5 +20,5 @@ class _Console(Console):
 
 def console(*, wrap: bool = True) -> Console:
     """Standard output; names are shown as they are, neither as markup of numbers nor as emoji."""
-    width = None if sys.stdout.isatty() else PIPED_WIDTH
+    width = max(shutil.get_terminal_size().columns, LEAST_WIDTH) if sys.stdout.isatty() else PIPED_WIDTH
     return _Console(highlight=False, emoji=False, soft_wrap=wrap, width=width)

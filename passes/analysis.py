@@ -24,6 +24,7 @@ from passes.view import Node, View, view
 MAX_WIDTH = 1 << 16
 MAX_DEPTH = 256
 MAX_KERNEL = 31
+FROM_WHY = "it says which block's parameters are taken; another choice is another function"
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ def _from_knobs(i: int, stage: Stage) -> list[Knob]:
         return []
     lowest = 0 if 0 in stage.repeatable else 1
     last = len(stage.blocks) - 1
-    return [Knob(f"stage{i}.block{j}.from", "from", j, lowest, last, 1, "exact") for j in range(1, last + 1)]
+    return [Knob(f"stage{i}.block{j}.from", "from", j, lowest, last, 1, "approximate", FROM_WHY) for j in range(1, last + 1)]
 
 
 def _width_knob(name: str, atom: Atom) -> Knob:

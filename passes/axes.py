@@ -33,7 +33,8 @@ class Site:
 
     `role` is 'creates' for axes that give channels their values (outputs, biases, per-channel scales), 'consumes' for input columns, 'both'
     for a weight with which one node makes channels and another reads them. `fill` is what a fresh entry holds so that a zero channel stays
-    zero and a divisor stays harmless; `repeat` is how many groups share the axis.
+    zero and a divisor stays harmless; `repeat` is how many groups share the axis; `weight`: the tensor multiplies, as a convolution's does,
+    and is no per-channel scale or offset, whatever its rank.
     """
 
     tensor: str
@@ -45,13 +46,14 @@ class Site:
     dense: bool
     extent: int
     repeat: int = 1
+    weight: bool = False
 
 
 @dataclass(frozen=True)
 class Size:
     """A number in the graph that counts channels: after a change it is len(resized(ids)), negative where it counts from the end.
 
-    `place` is (constant, index) or ('@' + node, attribute, index); `beyond` is how far past the channels the seed's number goes (the end of
+    `place` is (constant, index) or (node, attribute, index); `beyond` is how far past the channels the seed's number goes (the end of
     a slice may).
     """
 
@@ -124,16 +126,19 @@ class Flow:
         size = self.view.constants[tensor].shape[axis]
         ids = np.tile(np.arange(self.count, self.count + size // groups), groups)
         self.count += size // groups
-        self._site(node, slot, axis, Site(tensor, axis, ids, "creates", 0.0, node.name, True, self._extent(node), repeat))
+        self._site(node, slot, axis, Site(tensor, axis, ids, "creates", 0.0, node.name, True, self._extent(node), repeat, True))
         return ids
 
     def consumes(self, node: Node, slot: int, axis: int, ids: Ids) -> None:
         """The weight axis multiplies the channels `ids` and sums them up."""
-        self._site(node, slot, axis, Site(node.inputs[slot], axis, ids, "consumes", 0.0, node.name, True, self._extent(node)))
+        self._site(node, slot, axis, Site(node.inputs[slot], axis, ids, "consumes", 0.0, node.name, True, self._extent(node), weight=True))
 
     def carries(self, node: Node, slot: int, axis: int, ids: Ids, fill: float = 0.0) -> None:
-        """The weight axis holds one entry per channel of `ids`."""
-        self._site(node, slot, axis, Site(node.inputs[slot], axis, ids, "creates", fill, node.name, False, self._extent(node)))
+        """The axis holds one entry per channel of `ids`; it is a weight's where a convolution multiplies with it."""
+        weight = slot == 1 and node.op in ("Conv", "ConvTranspose")
+        self._site(
+            node, slot, axis, Site(node.inputs[slot], axis, ids, "creates", fill, node.name, False, self._extent(node), weight=weight)
+        )
 
     def _extent(self, node: Node) -> int:
         out = self.shape(node.outputs[0]) or ()
@@ -182,11 +187,11 @@ class Flow:
     def size_attribute(self, node: Node, attribute: str, index: int, ids: Ids, *, from_end: bool = False, beyond: int = 0) -> None:
         """The same for an entry of a node's attribute."""
         if from_end or node.ints(attribute, ())[index] > 0:
-            self.sizes.append(Size(("@" + node.name, attribute, index), ids, from_end, beyond))
+            self.sizes.append(Size((node.name, attribute, index), ids, from_end, beyond))
 
     def sizes_of_groups(self, node: Node, ids: Ids) -> None:
         """A depthwise convolution has as many groups as channels."""
-        self.sizes.append(Size(("@" + node.name, "group", -1), ids))
+        self.sizes.append(Size((node.name, "group", -1), ids))
 
     def splits_at(self, node: Node, parts: tuple[Ids, ...]) -> None:
         """The node cuts its channels into these parts; a channel's part is one of its places."""
@@ -205,9 +210,9 @@ class Flow:
         self.places.append(ids[picks])
         self.picks.append(Picks(node.name, ids, picks))
 
-    def batch_axes(self, name: str) -> tuple[int, ...]:
-        """Axis 0 where some input's batch is free, else nothing."""
-        return (0,) if any(0 in axes for axes in self.shapes.free_axes.values()) else ()
+    def free_batch(self) -> bool:
+        """Whether axis 0 of some input is free."""
+        return any(0 in axes for axes in self.shapes.free_axes.values())
 
     def unify(self, array: np.ndarray, why: str) -> tuple[int, Ids]:
         """Identities on several axes, reduced to one: the longest varying axis stays (the last of equals), along the others they unite."""

@@ -375,11 +375,17 @@ class Silence:
 
 def silences(stage: Stage, view: View, identities: Identities) -> dict[int, Silence]:
     """For each repeatable block of a stage, by its number, how a copy of it is silenced."""
-    exits = frozenset(view.by_name[view.producer[block.exit]].op for block in stage.blocks)  # what a copy's entry comes from
+    exits = frozenset(_operator(view.by_name[view.producer[block.exit]], view) for block in stage.blocks)  # what a copy's entry comes from
     return {j: _silence(stage.blocks[j], exits, view, identities) for j in stage.repeatable}
 
 
-def _silence(block: Block, exits: frozenset[str], view: View, identities: Identities) -> Silence:
+def _operator(node: Node, view: View) -> tuple[object, ...]:
+    """What an activation computes: its type, attributes and bounds."""
+    bounds = [view.values(name).tolist() for name in node.inputs[1:] if name in view.constants]
+    return (node.op, repr(sorted(node.attrs.items())), repr(bounds))
+
+
+def _silence(block: Block, exits: frozenset[tuple[object, ...]], view: View, identities: Identities) -> Silence:
     """The last affine of the block's branch: with it at zero, exit = activation(entry) = entry where the activation is idempotent.
 
     y = γ(x−μ)/√(σ²+ε)+β: γ=β=0 gives 0 whatever x is, and ∂y/∂γ stays non-zero, so the copy learns from the first step.
@@ -389,7 +395,7 @@ def _silence(block: Block, exits: frozenset[str], view: View, identities: Identi
         return Silence(why="it has no addition whose branch could be silenced")
     if block.exit != merge.outputs[0]:
         activation = view.by_name[view.producer[block.exit]]
-        if activation.op not in IDEMPOTENT or exits != {activation.op}:
+        if activation.op not in IDEMPOTENT or exits != {_operator(activation, view)}:
             return Silence(why=f"'{activation.name}' ({activation.op}) after the addition changes what passes it twice")
     if block.entry not in merge.inputs:
         return Silence(why=f"the shortcut of '{merge.name}' is not the block's input itself")
@@ -437,5 +443,5 @@ def _last_affine(tensor: str, block: Block, view: View, identities: Identities, 
 
 
 def view_size(name: str, identities: Identities) -> int:
-    """How far a tensor extends over space: a gate of extent one must not be taken for the branch itself."""
+    """How many elements a tensor has: a gate of extent one must not be taken for the branch itself."""
     return identities.extents.get(name, 0)

@@ -35,10 +35,9 @@ class Placed:
 
 @dataclass(frozen=True)
 class Layout:
-    """The target's nodes; for each copied constant its source and place; the target's stage table; why depth changes the function."""
+    """The target's nodes; the target's stage table; why depth changes the function."""
 
     nodes: tuple[Placed, ...]
-    copies: Mapping[str, tuple[str, Place]]
     table: list[list[dict[str, str]]]
     drifts: tuple[str, ...]
 
@@ -68,7 +67,6 @@ class _Layout:
         self.taken = set(self.view.by_name) | set(self.view.producer) | set(self.view.constants) | set(self.view.inputs)
         self.stages: list[list[_Instance]] = []
         self.exits: dict[str, str] = {}
-        self.copies: dict[str, tuple[str, Place]] = {}
         self.drifts: list[str] = []
 
     def place_stage(self, i: int, sources: Sequence[int]) -> None:
@@ -108,7 +106,6 @@ class _Layout:
             for tensor in node.inputs:
                 if tensor in self.view.constants and tensor not in tensors and not self._shared_scalar(tensor):
                     tensors[tensor] = self._new(tensor)
-                    self.copies[tensors[tensor]] = (tensor, place)
         return _Instance(place, block, names, tensors, entry, tensors[block.exit])
 
     def _shared_scalar(self, tensor: str) -> bool:
@@ -142,7 +139,7 @@ class _Layout:
         if swaps:
             placed = [replace(p, node=_renamed(p.node, swaps)) for p in placed]
             table = [[{key: swaps.get(value, value) for key, value in row.items()} for row in rows] for rows in table]
-        return Layout(tuple(placed), self.copies, table, tuple(self.drifts))
+        return Layout(tuple(placed), table, tuple(self.drifts))
 
     def _read(self, inputs: Sequence[str]) -> tuple[str, ...]:
         return tuple(self.exits.get(name, name) for name in inputs)

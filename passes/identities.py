@@ -18,7 +18,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from passes.axes import FIXED, Flow, Ids, Label, Picks, Site, Size, SplitSizes
-from passes.rules import RULES
+from passes.rules import ALL_INPUTS, NARY, RULES
 from passes.shapes import ARITHMETIC, MOVES, Shapes
 from passes.view import Node, View
 
@@ -55,7 +55,7 @@ class Identities:
     atoms: tuple[Atom, ...]
     atom_of: np.ndarray  # class → index into atoms
     count: int
-    extents: Mapping[str, int]  # tensor → number of elements per batch entry
+    extents: Mapping[str, int]  # tensor → number of elements
 
 
 def flow_identities(view: View, shapes: Shapes) -> Identities:
@@ -73,6 +73,9 @@ def flow_identities(view: View, shapes: Shapes) -> Identities:
         _follow_counts(flow, node)
         found = rule(node, flow)
         labels = found if isinstance(found, tuple) else (found,)
+        if node.op not in ALL_INPUTS and node.op not in NARY:
+            for name in node.inputs[1:]:
+                _freeze_label(flow, name, f"'{node.name}' ({node.op}) uses it as a weight or a size")
         for name, label in zip(node.outputs, labels, strict=False):
             if label is not None and name and label.ids.size > 1:
                 flow.labels[name] = label
@@ -133,9 +136,13 @@ def _moved_counts(flow: Flow, node: Node, counts: Sequence[Mapping[int, Ids]]) -
 
 def _freeze_inputs(flow: Flow, node: Node, why: str) -> None:
     for name in node.inputs:
-        label = flow.label(name)
-        if label is not None:
-            flow.freeze(label.ids, why)
+        _freeze_label(flow, name, why)
+
+
+def _freeze_label(flow: Flow, name: str, why: str) -> None:
+    label = flow.label(name)
+    if label is not None:
+        flow.freeze(label.ids, why)
 
 
 def _close(flow: Flow) -> Identities:
@@ -191,7 +198,7 @@ def _least(entries: Sequence[tuple[Ids, int]]) -> dict[int, int]:
 def _fewest(classes: np.ndarray, sites: Sequence[Site], least: Mapping[int, int]) -> int:
     """An axis of one channel could not be told from a broadcast one; nor may a reading that depends on sizes change."""
     counts = [int(np.count_nonzero(site.ids == classes[0])) for site in sites]
-    return min(max(-(-2 // min(counts)), *(least.get(int(c), 1) for c in classes[:1])), int(classes.size))
+    return min(max(-(-2 // min(counts)), *(least.get(int(c), 1) for c in classes)), int(classes.size))
 
 
 def _reasons(entries: Sequence[tuple[Ids, str]], closed: object) -> dict[int, str]:

@@ -38,13 +38,27 @@ def normalise(graph: gs.Graph) -> Normalised:
     """A copy of the graph in normal form (arrays are shared with the original). Raises RefusedModel for cycles and control flow."""
     refuse_control_flow(graph)
     seen = view(graph)
-    work = _Work(build(seen.nodes, seen.constants, graph))
+    work = _Work(build(_named(seen.nodes), seen.constants, graph))
     for step in STEPS:
         count = step(work)
         if count:
             work.forget()
             work.notes.append(f"{step.__name__.replace('_', ' ')}: {count}")
     return Normalised(work.graph, tuple(work.notes))
+
+
+def _named(nodes: Sequence[Node]) -> list[Node]:
+    """The nodes, each with a name of its own: `<Op>_<k>` in topological order where it has none."""
+    taken = {node.name for node in nodes if node.name}
+    used: set[str] = set()
+    named = []
+    for k, node in enumerate(nodes):
+        name = node.name
+        if not name or name in used:
+            name = unique(name or f"{node.op.rpartition('::')[2]}_{k}", lambda other: other in taken or other in used)
+        used.add(name)
+        named.append(node if name == node.name else replace(node, name=name))
+    return named
 
 
 @dataclass

@@ -72,10 +72,11 @@ def plan(analysis: Analysis, spec: Spec, *, strategy: str = "fna", select: str =
     if select not in SELECTIONS:
         raise UserError(f"selection {select!r} is not one of {', '.join(SELECTIONS)}")
     resolved = resolve(analysis, spec)
-    refused, drifts = _growth_drifts(analysis, resolved, strategy)
+    layout = lay_out(analysis, resolved)
+    refused, drifts = _growth_drifts(resolved, strategy)
+    refused += _loud_copies(analysis, layout) if strategy == "preserve" else []
     if refused and not allow_drift:
         raise UserError(f"{refused[0]}; use --strategy fna, or --allow-drift to grow it by the fna rule")
-    layout = lay_out(analysis, resolved)
     drifts = [*layout.drifts, *drifts, *refused]
     choice = Choice(select, "bn" if strategy == "preserve" else None)
     work = _Planner(analysis, resolved, layout, changes(analysis, resolved, layout, choice), strategy)
@@ -94,14 +95,14 @@ def plan(analysis: Analysis, spec: Spec, *, strategy: str = "fna", select: str =
     )
 
 
-def _growth_drifts(analysis: Analysis, resolved: Resolved, strategy: str) -> tuple[list[str], list[str]]:
+def _growth_drifts(resolved: Resolved, strategy: str) -> tuple[list[str], list[str]]:
     """Growth that preserve must refuse, and everything else in the Spec that moves inner values on the seed's channels."""
     refused, drifts = [], []
     for name, value in resolved.values.items():
         knob = resolved.knobs[name]
         if knob.kind == "from":
             continue
-        if value > knob.value and knob.kind in ("width", "depth"):
+        if value > knob.value and (knob.kind == "width" or (knob.kind == "depth" and strategy == "fna")):
             if strategy == "fna":
                 drifts.append(f"{name} grows from {knob.value} to {value} by the fna rule")
             elif knob.growth == "approximate":
@@ -111,6 +112,17 @@ def _growth_drifts(analysis: Analysis, resolved: Resolved, strategy: str) -> tup
         elif value < knob.value and knob.kind == "kernel":
             drifts.append(f"{name} shrinks from {knob.value} to {value}")
     return refused, drifts
+
+
+def _loud_copies(analysis: Analysis, layout: Layout) -> list[str]:
+    """Copied blocks that preserve cannot silence."""
+    found = []
+    for place in dict.fromkeys(p.place for p in layout.nodes if p.place is not None and p.place.copy):
+        why = analysis.silences[place.stage, place.source].why
+        if why is not None:
+            copy = f"block {place.block} copies the seed's block {place.source}"
+            found.append(f"'stage{place.stage}.depth' cannot grow exactly: {copy}, and {why}")
+    return found
 
 
 class _Planner:
@@ -124,7 +136,6 @@ class _Planner:
         self.numbers: dict[str, np.ndarray] = {}
         places = list(dict.fromkeys(p.place for p in layout.nodes if p.place is not None))
         self.kernels = kernels_at(analysis, resolved, places)
-        self.place_of = {p.node.name: p.place for p in layout.nodes}
         self.placed_of: dict[str, list[Placed]] = {}
         for placed in layout.nodes:
             self.placed_of.setdefault(placed.source, []).append(placed)
@@ -181,8 +192,8 @@ class _Planner:
         return tuple(count if size > 1 else 1 for size in shape)
 
     def _refresh(self, size: Size, edits: dict[str, dict[str, object]]) -> None:
-        if size.place[0].startswith("@"):
-            for placed in self.placed_of.get(size.place[0][1:], []):
+        if len(size.place) == 3:
+            for placed in self.placed_of.get(size.place[0], []):
                 value = self._count(size, placed.place)
                 attribute, index = str(size.place[1]), int(size.place[-1])
                 if index < 0:
@@ -249,9 +260,10 @@ class _Planner:
     def _take(self, target: str, source: str, place: Place | None) -> Take:
         change = self.changes.at(place)
         axes: dict[int, Along] = {}
-        fill = 0.0
+        fill, weight = 0.0, False
         for site in self.sites.get(source, []):
             fill = max(fill, site.fill)
+            weight |= site.weight
             if not _untouched(site.ids, change):
                 axes[site.axis] = self._along(site, change)
         kernel = self.kernels.get((source, place)) or self.kernels.get((source, None))
@@ -259,7 +271,9 @@ class _Planner:
             for axis, index in kernel.axes.items():
                 axes[axis] = Along(index, np.maximum(index, 0), "kernel", np.zeros(index.size, bool))
         silenced = self.silenced.get(place) if place is not None else None
-        return Take(target, source, dict(sorted(axes.items())), fill, silenced is not None and source in silenced, silenced is not None)
+        return Take(
+            target, source, dict(sorted(axes.items())), fill, silenced is not None and source in silenced, silenced is not None, weight
+        )
 
     def _along(self, site: Site, change: Change) -> Along:
         positions = resized(site.ids, change)

@@ -43,6 +43,10 @@ def no_channels(node: Node, flow: Flow) -> Labels:
     return None
 
 
+ALL_INPUTS = frozenset(
+    {"MatMul", "Concat"}
+)  # and the n-ary ones: their rules look at every input; others give a meaning to the first alone
+
 FILLS = {("Mul", 0): 1.0, ("Mul", 1): 1.0, ("Div", 1): 1.0, ("Pow", 1): 1.0, ("PRelu", 1): 0.25}
 
 
@@ -413,7 +417,7 @@ def reshape(node: Node, flow: Flow) -> Labels:
     array = np.broadcast_to(ids, [source[i] for i in before]).reshape([target[j] for j in after])
     keep, vector = flow.unify(array, f"'{node.name}' ({node.op}) splits channels that are partly fixed")
     axis = after[keep]
-    if 0 in before and x.axis != 0 and keep == 0 and source[0] == 1 and 0 in flow.batch_axes(node.inputs[0]):
+    if 0 in before and x.axis != 0 and keep == 0 and source[0] == 1 and flow.free_batch():
         flow.freeze(x.ids, f"'{node.name}' ({node.op}) merges its channels with the batch")
         return None
     if node.op == "Reshape" and node.input(1):
@@ -625,6 +629,10 @@ def pad(node: Node, flow: Flow) -> Labels:
     listed = [axis % rank for axis in axes]
     if x.axis not in listed:
         return x
+    padded = pads[listed.index(x.axis)] or pads[listed.index(x.axis) + len(listed)]
+    if padded and node.attrs.get("mode", "constant") != "constant":
+        flow.freeze(x.ids, f"'{node.name}' (Pad) repeats some of its channels")
+        return None
     before, after = pads[listed.index(x.axis)], pads[listed.index(x.axis) + len(listed)]
     if before < 0 or after < 0:
         flow.freeze(x.ids, f"'{node.name}' (Pad) cuts its channels")

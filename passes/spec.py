@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
-from passes.analysis import Analysis, Knob
+from passes.analysis import FROM_WHY, Analysis, Knob
 from passes.errors import UserError
 
 VERSION = 1
@@ -133,7 +133,11 @@ class _Resolver:
         sources = [0]
         for j in range(1, depth):
             name = f"stage{i}.block{j}.from"
-            knobs[name] = Knob(name, "from", min(j, last), lowest, last, 1, "exact")
+            depth_knob = knobs[f"stage{i}.depth"]
+            if depth_knob.growth == "frozen":
+                knobs[name] = Knob(name, "from", j, j, j, 1, "frozen", depth_knob.why)
+            else:
+                knobs[name] = Knob(name, "from", min(j, last), lowest, last, 1, "approximate", FROM_WHY)
             values[name] = self.value(knobs[name])
             sources.append(values[name])
         return tuple(sources)
@@ -167,7 +171,7 @@ class _Resolver:
             wanted = {key: self.spec.knobs[key] for key in keys}
             if exact and _absolute(wanted[knob.name], knob) != knob.value:
                 raise UserError(f"'{knob.name}' is frozen at {knob.value}: {knob.why}")
-            for key in keys:
+            for key in [] if exact else keys:
                 self.skipped.setdefault(key, []).append(knob.name)
             return knob.value
         asked = {key: _evaluate(knob, self.spec.knobs[key], key) for key in keys}
@@ -284,10 +288,11 @@ def differences(analysis: Analysis, spec: Spec) -> list[str]:
     """Where the network is not what the Spec says, one sentence each. `from` speaks of the seed and is not looked at."""
     found = []
     for key, value in spec.knobs.items():
-        names = [name for name in analysis.knobs if name == key or ("*" in key and _pattern(key).fullmatch(name))]
+        matching = _pattern(key) if "*" in key else None
+        names = [n for n in analysis.knobs if n == key or (matching is not None and n not in spec.knobs and matching.fullmatch(n))]
         if key.endswith(".from"):
             continue
-        if not names:
+        if not names and matching is None:
             found.append(f"'{key}' should be {value}, but the model has no such knob")
         elif not isinstance(value, int):
             found.append(f"'{key}' is relative to the seed's value ({value}), which the model does not tell; name the seed with --against")

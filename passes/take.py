@@ -35,7 +35,7 @@ class Along:
 
 @dataclass(frozen=True)
 class Take:
-    """A target tensor: its source, the axes that change, and the initial value of fresh 1-D entries.
+    """A target tensor: its source, the axes that change, whether it is a weight, and the initial value of fresh entries if it is not.
 
     `silent`: its old entries are zero, so that the copied block it belongs to is not heard; `inside_silent`: it is in such a block.
     """
@@ -46,6 +46,7 @@ class Take:
     fill: float = 0.0
     silent: bool = False
     inside_silent: bool = False
+    weight: bool = True
 
     @property
     def unchanged(self) -> bool:
@@ -92,7 +93,7 @@ def _preserve(new: np.ndarray, take: Take, fresh: Mapping[int, np.ndarray], rng:
     old_rows = np.ones(new.shape, bool)
     for axis in rows:
         old_rows[_at(new, axis, fresh[axis])] = False
-    if rows and new.ndim >= 2 and (columns or take.fill == 0.0):
+    if rows and take.weight and new.ndim >= 2:
         noise = rng.standard_normal(new.shape, np.float32) * np.float32(COPY_NOISE * float(np.std(new, dtype=np.float64)))
         new[~old_rows] += noise[~old_rows].astype(new.dtype)
     if columns and not take.inside_silent:
@@ -105,7 +106,7 @@ def _preserve(new: np.ndarray, take: Take, fresh: Mapping[int, np.ndarray], rng:
 
 
 def _by_rule(new: np.ndarray, take: Take, rng: np.random.Generator) -> None:
-    """Fresh entries by the paper's rule: weights 1e-5 · kaiming_uniform (bound √(6 / fan_in)), 1-D tensors their initial value."""
+    """Fresh entries by the paper's rule: weights 1e-5 · kaiming_uniform (bound √(6 / fan_in)), per-channel values their initial one."""
     axes = {axis: along for axis, along in take.axes.items() if along.by_rule.any()}
     if not axes:
         return
@@ -113,7 +114,7 @@ def _by_rule(new: np.ndarray, take: Take, rng: np.random.Generator) -> None:
     for axis, along in axes.items():
         mask[_at(new, axis, along.by_rule)] = True
     count = int(mask.sum())
-    if new.ndim < 2 or take.fill != 0.0:
+    if not take.weight or new.ndim < 2:
         new[mask] = take.fill
         return
     making = next((axis for axis, along in take.axes.items() if along.role == "creates"), 0)

@@ -8,6 +8,7 @@ import pytest
 from nets import graph
 from tiny import model, save
 
+import fnatool
 from benchmarks.trials import trial
 from fnatool import checking
 from fnatool.verify import verify
@@ -173,3 +174,61 @@ def test_check_accepts_an_initializer_as_output(tmp_path):
     proto = model("g (float[N,3,8,8] x) => (float[N,8,8,8] y, float[8,3,1,1] w) { y = Conv (x, w) }", {"w": (8, 3, 1, 1)})
     report = checking.check_file(save(proto, tmp_path / "m.onnx"), checking.Demands(None, None, None, None, {}, 60.0))
     assert [f for f in report.findings if f.severity == "error"] == []
+
+
+def test_a_channel_vector_with_space_axes_is_no_weight_under_the_paper_rule() -> None:
+    made = net(
+        f"a=Conv<{K3}>(x,w) b=Relu(a) c=Add(b,e) d=Log(c) o=Conv<{K1}>(d,v)", "o", {"w": (8, 3, 3, 3), "e": (8, 1, 1), "v": (5, 8, 1, 1)}, 5
+    )
+    analysis = analyse(made)
+    target = apply(made, plan(analysis, Spec({"node:a.width": 12})))
+    assert not next(t for t in target.tensors().values() if t.name == "e").values[8:].any()
+
+
+def test_a_result_that_is_not_finite_where_the_seed_is_is_refused(tmp_path) -> None:
+    proto = model(
+        f"g (float[N,3,8,8] x) => (float[N,5,8,8] y) {{ a=Conv<{K3}>(x,w) b=Relu(a) c=Add(b,e) d=Log(c) y=Conv<{K1}>(d,v) }}",
+        {"w": (8, 3, 3, 3), "e": np.full((8, 1, 1), 1e-3, np.float32), "v": (5, 8, 1, 1)},
+    )
+    with pytest.raises(RefusedModel, match="infinities or NaN"):
+        fnatool.remap(save(proto, tmp_path / "m.onnx"), Spec({"node:Conv_0.width": 12}), tmp_path / "o.onnx")
+    assert not (tmp_path / "o.onnx").exists()
+
+
+COMPUTED = {
+    "the bias of a convolution": f"g=GlobalAveragePool(a) h=Flatten(g) i=ReduceMean<axes=[0],keepdims=0>(h) o=Conv<{K1}>(x,v,i)",
+    "the bias of a Gemm": "g=GlobalAveragePool(a) h=Flatten(g) q=GlobalAveragePool(x) r=Flatten(q) s=Gemm<transB=1>(r,u,h) t=Unsqueeze<axes=[2,3]>(s) o=Add(a,t)",
+    "the scale of a normalisation": f"g=GlobalAveragePool(a) h=Flatten(g) i=ReduceMean<axes=[0],keepdims=0>(h) c=Conv<{K1}>(x,v) o=InstanceNormalization(c,i,z)",
+}
+
+
+@pytest.mark.parametrize("case", COMPUTED)
+def test_channels_that_become_a_weight_keep_their_number(case: str) -> None:
+    made = graph(
+        f"g (float[1,3,8,8] x) => (float[1,4] y) {{ a=Conv<{K3}>(x,w) {COMPUTED[case]}" + END.format("o"),
+        {"w": (8, 3, 3, 3), "v": (8, 3, 1, 1), "u": (8, 3), "z": (8,), "m": (4, 8), "mb": (4,)},
+        11,
+    )
+    analysis = analyse(made)
+    name = next(name for name, atom in analysis.atoms.items() if any(site.tensor == "w" for site in atom.sites))
+    assert analysis.knobs[name].growth == "frozen"
+    assert trial(made).problems == ()
+
+
+def test_padding_that_repeats_channels_freezes_them() -> None:
+    made = net(
+        f'a=Conv<{K3}>(x,w) q=Pad<mode="edge">(a,n) o=Conv<{K1}>(q,v)',
+        "o",
+        {"w": (8, 3, 3, 3), "v": (5, 10, 1, 1), "n": np.array([0, 1, 0, 0, 0, 1, 0, 0])},
+        5,
+    )
+    assert analyse(made).knobs["node:a.width"].why.endswith("repeats some of its channels")
+    assert trial(made).problems == ()
+
+
+def test_nodes_without_names_are_named_by_the_analysis() -> None:
+    made = net(f"a=Conv<{K3}>(x,w) b=Relu(a) c=Conv<{K1}>(b,v)", "c", {"w": (8, 3, 3, 3), "v": (6, 8, 1, 1)}, 6)
+    for node in made.nodes:
+        node.name = ""
+    assert "node:Conv_0.width" in analyse(made).knobs
+    assert trial(made).problems == ()

@@ -328,7 +328,9 @@ def test_preserve_refuses_depth_that_cannot_be_silent() -> None:
     net = Net()
     y = net.conv_bn_relu("x", "stem", 6, 3)
     net.classifier(net.op("Add", "s", y, net.conv_bn_relu(y, "a", 6, 3)))
-    with pytest.raises(UserError, match=r"'stage0.depth' cannot grow from 1 to 2 exactly: the branch ends in 'a.n.r' \(Relu\)"):
+    with pytest.raises(
+        UserError, match=r"'stage0.depth' cannot grow exactly: block 1 copies the seed's block 0, and the branch ends in 'a.n.r' \(Relu\)"
+    ):
         remapped(net.graph(), {"stage0.depth": 2}, strategy="preserve")
 
 

@@ -396,11 +396,11 @@ class Case:
         if isinstance(value, str) and value.startswith("="):
             vector = read(value[1:])
             assert isinstance(vector, Vec)
-            self.sizes["@node", key, -1] = vector
+            self.sizes["node", key, -1] = vector
             return vector.number
         if isinstance(value, list):
             entries = [read(v[1:]) if isinstance(v, str) else v for v in value]
-            self.sizes |= {("@node", key, i): entry for i, entry in enumerate(entries) if isinstance(entry, Vec)}
+            self.sizes |= {("node", key, i): entry for i, entry in enumerate(entries) if isinstance(entry, Vec)}
             return [entry.number if isinstance(entry, Vec) else entry for entry in entries]
         return value
 
@@ -557,7 +557,7 @@ class Reading:
     def numbers(self) -> None:
         actual = {size.place: (size.ids.tolist(), size.from_end, size.beyond) for size in self.found.sizes}
         for cut in self.found.splits:
-            place = ("in_1",) if len(self.case.inputs) > 1 else ("@node", "split")
+            place = ("in_1",) if len(self.case.inputs) > 1 else ("node", "split")
             actual |= {(*place, i): (part.tolist(), False, 0) for i, part in enumerate(cut.parts)}
         assert actual == {place: (self.ids(v), v.from_end, v.beyond) for place, v in self.case.sizes.items()}
         picks = [pick.picks.tolist() for pick in self.found.picks]
