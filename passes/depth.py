@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -123,23 +124,37 @@ class _Layout:
     def finish(self) -> Layout:
         """All nodes of the target, and the stage table under the target's names."""
         placed: list[Placed] = []
+        copies = self._copies()
+
+        def emit(one: Placed) -> None:
+            placed.append(one)
+            for copy in copies.get(one.node.name, ()):
+                emit(copy)
+
         instances = [instance for stage in self.stages for instance in stage]
         originals = {name: instance for instance in instances if not instance.place.copy for name in instance.block.nodes}
         in_blocks = {name for stage in self.analysis.stages for block in stage.blocks for name in block.nodes}
         for node in self.view.nodes:
             if node.name in originals:
-                placed.append(self._of_instance(node, originals[node.name]))
+                emit(self._of_instance(node, originals[node.name]))
             elif node.name not in in_blocks:
-                placed.append(Placed(replace(node, inputs=self._read(node.inputs)), node.name, None))
-        for instance in instances:
-            if instance.place.copy:
-                placed += [self._of_instance(self.view.by_name[name], instance) for name in instance.block.nodes]
+                emit(Placed(replace(node, inputs=self._read(node.inputs)), node.name, None))
         table = self._table()
         swaps = self._output_names()
         if swaps:
             placed = [replace(p, node=_renamed(p.node, swaps)) for p in placed]
             table = [[{key: swaps.get(value, value) for key, value in row.items()} for row in rows] for rows in table]
         return Layout(tuple(placed), table, tuple(self.drifts))
+
+    def _copies(self) -> dict[str, list[Placed]]:
+        """Target node → the copied nodes that follow it: a copy stands behind the block before it, in the order of the seed's block."""
+        found: dict[str, list[Placed]] = {}
+        for stage in self.stages:
+            for before, instance in pairwise(stage):
+                if instance.place.copy:
+                    last = before.names.get(before.block.nodes[-1], before.block.nodes[-1])
+                    found[last] = [self._of_instance(self.view.by_name[name], instance) for name in instance.block.nodes]
+        return found
 
     def _read(self, inputs: Sequence[str]) -> tuple[str, ...]:
         return tuple(self.exits.get(name, name) for name in inputs)

@@ -675,3 +675,16 @@ def test_the_bundled_seed_costs_what_mobilenetv2_does() -> None:
     convolutions = sum(macs for name, macs in analysis.cost.node_macs.items() if analysis.view.by_name[name].op == "Conv")
     assert convolutions * 7**2 == 299_494_272 * 5**2  # 224 is 7 · 32 pixels, 160 is 5 · 32
     assert analysis.cost.params == 3_504_872 - 1000 * 1281 + 19 * 1281  # 19 classes instead of 1000
+
+
+def test_copies_keep_the_order_of_nodes_of_the_block_they_copy() -> None:
+    net = Net()
+    y = net.conv_bn_relu("x", "stem", 6, 3)
+    short, long = net.conv_bn(y, "short", 6), net.conv_bn(net.conv_bn_relu(y, "l1", 6, 3), "l2", 6)
+    net.classifier(net.op("Add", "s", y, net.op("Add", "both", short, long)))
+    target = remapped(net.graph(), {"stage0.depth": 3})[2]
+    names = [node.name for node in target.nodes]
+    block = [name for name in names if f"{name}_copy" in names]
+    assert len(block) == 9
+    for suffix in ("_copy", "_copy_2"):
+        assert [name for name in names if name.endswith(suffix)] == [f"{name}{suffix}" for name in block]
