@@ -65,7 +65,8 @@ class _Layout:
     def __init__(self, analysis: Analysis) -> None:
         self.analysis = analysis
         self.view = analysis.view
-        self.taken = set(self.view.by_name) | set(self.view.producer) | set(self.view.constants) | set(self.view.inputs)
+        self.node_names = set(self.view.by_name)
+        self.tensor_names = set(self.view.producer) | set(self.view.constants) | set(self.view.inputs)
         self.stages: list[list[_Instance]] = []
         self.exits: dict[str, str] = {}
         self.drifts: list[str] = []
@@ -97,16 +98,16 @@ class _Layout:
     def _instance(self, place: Place, block: Block, entry: str) -> _Instance:
         if not place.copy:
             return _Instance(place, block, {}, {}, entry, block.exit)
-        names = {name: self._new(name) for name in block.nodes}
+        names = {name: _copy_name(name, self.node_names) for name in block.nodes}
         tensors: dict[str, str] = {}
         for name in block.nodes:
             node = self.view.by_name[name]
             for output in node.outputs:
                 if output:
-                    tensors[output] = self._new(output)
+                    tensors[output] = _copy_name(output, self.tensor_names)
             for tensor in node.inputs:
                 if tensor in self.view.constants and tensor not in tensors and not self._shared_scalar(tensor):
-                    tensors[tensor] = self._new(tensor)
+                    tensors[tensor] = _copy_name(tensor, self.tensor_names)
         return _Instance(place, block, names, tensors, entry, tensors[block.exit])
 
     def _shared_scalar(self, tensor: str) -> bool:
@@ -115,11 +116,6 @@ class _Layout:
         dtype = self.view.constants[tensor].dtype
         integer = not isinstance(dtype, int) and np.dtype(dtype).kind in "iu"
         return size <= 1 and not integer and tensor not in self.analysis.cost.tensor_params
-
-    def _new(self, name: str) -> str:
-        new = unique(re.sub(r"_copy(_\d+)?$", "", name) + "_copy", self.taken.__contains__)
-        self.taken.add(new)
-        return new
 
     def finish(self) -> Layout:
         """All nodes of the target, and the stage table under the target's names."""
@@ -185,8 +181,15 @@ class _Layout:
         for name in self.view.outputs:
             if name in self.exits:
                 swaps[self.exits[name]] = name
-                swaps[name] = unique(f"{name}_inner", self.taken.__contains__)
+                swaps[name] = unique(f"{name}_inner", self.tensor_names.__contains__)
         return swaps
+
+
+def _copy_name(name: str, taken: set[str]) -> str:
+    """name_copy, name_copy_2, …: the first that is free, from now on taken; a copy of a copy is named after the first."""
+    new = unique(re.sub(r"_copy(_\d+)?$", "", name) + "_copy", taken.__contains__)
+    taken.add(new)
+    return new
 
 
 def _renamed(node: Node, names: Mapping[str, str]) -> Node:
