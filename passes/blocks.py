@@ -380,7 +380,9 @@ def silences(stage: Stage, view: View, identities: Identities) -> dict[int, Sile
 
 
 def _operator(node: Node, view: View) -> tuple[object, ...]:
-    """What an activation computes: its type, attributes and bounds."""
+    """What an activation computes: its type, attributes and bounds; of other nodes the type is enough."""
+    if node.op not in IDEMPOTENT:
+        return (node.op,)
     bounds = [view.values(name).tolist() for name in node.inputs[1:] if name in view.constants]
     return (node.op, repr(sorted(node.attrs.items())), repr(bounds))
 
