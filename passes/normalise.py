@@ -38,7 +38,7 @@ def normalise(graph: gs.Graph) -> Normalised:
     """A copy of the graph in normal form (arrays are shared with the original). Raises RefusedModel for cycles and control flow."""
     refuse_control_flow(graph)
     seen = view(graph)
-    work = _Work(build(_named(seen.nodes), seen.constants, graph))
+    work = _Work(build(named(seen.nodes), seen.constants, graph))
     for step in STEPS:
         count = step(work)
         if count:
@@ -47,7 +47,7 @@ def normalise(graph: gs.Graph) -> Normalised:
     return Normalised(work.graph, tuple(work.notes))
 
 
-def _named(nodes: Sequence[Node]) -> list[Node]:
+def named(nodes: Sequence[Node]) -> list[Node]:
     """The nodes, each with a name of its own: `<Op>_<k>` in topological order where it has none."""
     taken = {node.name for node in nodes if node.name}
     used: set[str] = set()

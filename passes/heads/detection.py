@@ -1,0 +1,86 @@
+"""What the detection heads have in common: levels with their anchors, and the two outputs, one row per anchor.
+
+`cls_logits` [N, A, K] and `boxes` [N, A, 4]: levels concatenated from fine to coarse, in a level row by row, at a location anchor by anchor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from passes.errors import UserError
+from passes.heads.writer import Map, Writer
+
+
+@dataclass(frozen=True)
+class Level:
+    """A map of `space` (h, w) locations, `stride` (down, across) image pixels apart, and its anchors' (width, height) in pixels.
+
+    Location (i, j) is the square around pixel ((j + ½) · across, (i + ½) · down); the map covers the image: h = ⌈image height / down⌉.
+    """
+
+    space: tuple[int, int]
+    stride: tuple[int, int]
+    anchors: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Detection:
+    """How a detector's outputs are read: `coder` multiplies (Δx, Δy, Δw, Δh) when boxes are encoded; softmax has the background first."""
+
+    style: str
+    levels: tuple[Level, ...]
+    coder: tuple[float, float, float, float]
+    activation: str
+
+
+def per_anchor(x: Map, entries: int, name: str, writer: Writer) -> str:
+    """[N, anchors · entries, h, w] → [N, h · w · anchors, entries]: locations row by row, anchors last."""
+    anchors = x.channels // entries
+    split = writer.node("Reshape", f"{name}.split", [x.tensor, writer.sizes(f"{name}.split.shape", [0, anchors, entries, -1])])
+    moved = writer.node("Transpose", f"{name}.move", [split], perm=[0, 3, 1, 2])
+    return writer.node("Reshape", f"{name}.rows", [moved, writer.sizes(f"{name}.rows.shape", [0, -1, entries])])
+
+
+def joined(levels: Sequence[str], output: str, writer: Writer) -> None:
+    """The rows of all levels, as the graph's output."""
+    writer.node("Concat", output, levels, output=output, axis=1)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What levels are made for: the image's (height, width) in pixels, and the running stride (down, across) of every tap, rising."""
+
+    image: tuple[int, int]
+    strides: tuple[tuple[int, int], ...]
+
+
+def level_name(stride: tuple[int, int]) -> str:
+    """p3 lies at stride 8, p4 at 16, and so on."""
+    return f"p{round(math.log2(min(stride)))}"
+
+
+def require_room(x: Map, level: int, levels: int, image: tuple[int, int]) -> None:
+    """Another level makes sense behind x. Raises UserError where x has a single location already."""
+    if max(x.space) == 1:
+        raise UserError(
+            f"an image of {image[0]}×{image[1]} is too small for {levels} levels: level {level} of them would be as coarse as the one before, "
+            f"a single location; ask for {level} levels (--levels {level}) or give the model a larger image"
+        )
+
+
+def require_levels(levels: int, taps: int) -> None:
+    """Every tap makes a level."""
+    if levels < taps:
+        raise UserError(f"{levels} levels are fewer than the {taps} maps tapped; ask for more levels or name fewer taps")
+
+
+def require_covered(x: Map, stride: tuple[int, int], image: tuple[int, int]) -> None:
+    """The map has ⌈image / stride⌉ locations, as whoever makes anchors will reckon. Raises UserError where it has not."""
+    wanted = (-(-image[0] // stride[0]), -(-image[1] // stride[1]))
+    if x.space != wanted:
+        raise UserError(
+            f"the map at stride {stride[0]}×{stride[1]} has {x.space[0]}×{x.space[1]} locations where an image of {image[0]}×{image[1]} should have "
+            f"{wanted[0]}×{wanted[1]}, so anchors would not lie where the map looks; use an image size that is a multiple of the strides"
+        )

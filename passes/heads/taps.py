@@ -1,0 +1,293 @@
+"""Where heads tap a network: names like knobs, resolved to tensors, and what each kind of head taps when nobody says.
+
+A tap is `stageI.exit`, `stageI.blockJ.exit`, `stageI.blockJ.hidden` (the channels inside a block, after their activation) or the name of a
+node or tensor. The defaults follow from running strides and the trunk (what every path from the image to the output passes) alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import TensorProto
+
+from passes.analysis import Analysis, blocks_named
+from passes.errors import UserError
+from passes.shapes import Shape
+from passes.view import Node, View
+
+WINDOWS = frozenset({"Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool"})
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+FLOATS = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.DOUBLE: "float64"}
+COARSE = 8  # pixels: the finest map a detector looks at, in RetinaNet (P3) as in SSD
+FPN_TAPS = 3  # C3, C4, C5
+
+Stride = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A map [N, channels, h, w] of the seed: its name, its tensor, its extent at the analysed size, and image pixels per position."""
+
+    name: str
+    tensor: str
+    channels: int
+    space: tuple[int, int]
+    stride: Stride
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """The maps of a network: running strides, the trunk in order, and the tensors by the names that a user may give."""
+
+    analysis: Analysis
+    strides: Mapping[str, Stride]
+    trunk: tuple[str, ...]
+    names: Mapping[str, str]
+
+    def tap(self, name: str) -> Tap:
+        """The tap of that name. Raises UserError where there is none, or it is no map of numbers with its channels on axis 1."""
+        tensor = self._tensor(name)
+        shape = self.analysis.shapes.shapes.get(tensor)
+        label = self.analysis.identities.labels.get(tensor)
+        dtype = FLOATS.get(self.analysis.shapes.types.get(tensor, 0))
+        if tensor in self.analysis.view.inputs:
+            raise UserError(f"tap '{name}' is the input itself; tap what the network makes of it")
+        if shape is None or len(shape) != 4 or tensor not in self.strides:
+            seen = "unknown" if shape is None else list(shape)
+            raise UserError(f"tap '{name}' is no map [N, channels, h, w] (its shape is {seen}); {self._suggestion()}")
+        if label is not None and label.axis != 1:
+            raise UserError(f"tap '{name}' has its channels on axis {label.axis}, a head reads them on axis 1; {self._suggestion()}")
+        if dtype is None:
+            raise UserError(f"tap '{name}' does not hold 16-, 32- or 64-bit floats, which a head is made of; {self._suggestion()}")
+        return Tap(name, tensor, shape[1], (shape[2], shape[3]), self.strides[tensor], dtype)
+
+    def _tensor(self, name: str) -> str:
+        seen = self.analysis.view
+        if name in self.names:
+            return self.names[name]
+        if name in seen.by_name:
+            return seen.by_name[name].outputs[0]
+        if name in seen.producer or name in seen.inputs:
+            return name
+        near = difflib.get_close_matches(name, [*self.names, *seen.by_name], 1, 0.6)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise UserError(f"'{name}' is no tap of this model; {hint}A tap is {FORMS}; {self._suggestion()}")
+
+    def _suggestion(self) -> str:
+        known = [name for name in self.names if re.fullmatch(r"stage\d+\.exit", name)]
+        named = known or [self.name_of(tensor) for tensor in self.maps()][-3:]
+        return f"this model has {', '.join(map(repr, named))}" if named else "this model has no map to tap"
+
+    def name_of(self, tensor: str) -> str:
+        """The name of a tensor's tap: of its stage or block where it is one's exit or hidden map, else of its node."""
+        return next((name for name, other in self.names.items() if other == tensor), self.analysis.view.producer.get(tensor, tensor))
+
+    def is_map(self, tensor: str) -> bool:
+        """Whether a head can tap the tensor."""
+        label = self.analysis.identities.labels.get(tensor)
+        known = tensor in self.strides and tensor not in self.analysis.view.inputs
+        return known and (label is None or label.axis == 1) and self.analysis.shapes.types.get(tensor) in FLOATS
+
+    def maps(self) -> list[str]:
+        """The maps of the trunk, in order. Raises UserError where there is none."""
+        found = [tensor for tensor in self.trunk if self.is_map(tensor)]
+        if not found:
+            raise UserError("no map [N, channels, h, w] lies on every path of this model: name the tensors to tap with --taps")
+        return found
+
+    def exits(self) -> list[str]:
+        """The exits of the stages that lie on the trunk, in order."""
+        last = [stage.blocks[-1].exit for stage in self.analysis.stages]
+        return [tensor for tensor in self.maps() if tensor in last]
+
+
+FORMS = "stageI.exit, stageI.blockJ.exit, stageI.blockJ.hidden, or the name of a node"
+
+
+def chart(analysis: Analysis, features: str | None = None) -> Chart:
+    """The chart of an analysed network; features: what its own classifier reads, behind which the trunk is not looked at."""
+    names: dict[str, str] = {}
+    for i, stage in enumerate(analysis.stages):
+        names[f"stage{i}.exit"] = stage.blocks[-1].exit
+    for name, block in blocks_named(analysis):
+        names[f"{name}.exit"] = block.exit
+    for name in analysis.atoms:
+        found = re.fullmatch(r"stage(\d+)\.block(\d+)\.hidden\d*", name)
+        if found is not None:
+            block = analysis.stages[int(found[1])].blocks[int(found[2])]
+            names[name] = _activated(analysis, name, block.nodes)
+    way = trunk(analysis.view)
+    before = way[: way.index(features) + 1] if features in way else way
+    return Chart(analysis, running_strides(analysis), before, names)
+
+
+def _activated(analysis: Analysis, atom: str, block: Sequence[str]) -> str:
+    """The hidden map as the next convolution reads it: normalised, activated, gated."""
+    seen, shapes, labels = analysis.view, analysis.shapes.shapes, analysis.identities.labels
+    classes = analysis.atoms[atom].classes
+    creator = seen.by_name[analysis.atoms[atom].first.node]
+    space = shapes[creator.outputs[0]][2:]
+    for name in block[block.index(creator.name) + 1 :]:
+        node = seen.by_name[name]
+        tensor = _before_pad(node.inputs[0], seen)
+        label = labels.get(tensor)
+        if node.op in WEIGHTED and label is not None and shapes[tensor][2:] == space and np.isin(classes, label.ids).all():
+            return tensor
+    return creator.outputs[0]
+
+
+def _before_pad(tensor: str, seen: View) -> str:
+    """What a padded tensor was before."""
+    node = seen.by_name.get(seen.producer.get(tensor, ""))
+    return tensor if node is None or node.op != "Pad" else node.inputs[0]
+
+
+# --- the trunk --------------------------------------------------------------------------------------------------------------------------
+
+
+def trunk(seen: View) -> tuple[str, ...]:
+    """The tensors that every path from the input to the first output passes, in order: while one is made, no other waits to be read."""
+    nodes = _on_the_way(seen)
+    waiting: dict[str, int] = {seen.outputs[0]: 1}
+    for node in nodes:
+        for name in _data(node):
+            waiting[name] = waiting.get(name, 0) + 1
+    alive: set[str] = set()
+    found = []
+    for node in nodes:
+        for name in _data(node):
+            waiting[name] -= 1
+            if not waiting[name]:
+                alive.discard(name)
+        alive.update(name for name in node.outputs if waiting.get(name))
+        if len(alive) == 1 and alive <= set(node.outputs):
+            found.extend(alive)
+    return tuple(found)
+
+
+def _data(node: Node) -> tuple[str, ...]:
+    """What flows through a node; a shape is read, it does not flow."""
+    return () if node.op in ("Shape", "Size") else tuple(name for name in node.inputs if name)
+
+
+def _on_the_way(seen: View) -> list[Node]:
+    """The nodes between the inputs and the first output, in order; their other inputs (constants, sizes) are left out."""
+    wanted = {seen.outputs[0]}
+    for node in reversed(seen.nodes):
+        if any(name in wanted for name in node.outputs):
+            wanted.update(_data(node))
+    flowing = {name for name in seen.inputs if name not in seen.constants}
+    found = []
+    for node in seen.nodes:
+        inputs = tuple(name for name in _data(node) if name in flowing)
+        if inputs and any(name in wanted for name in node.outputs):
+            flowing.update(node.outputs)
+            found.append(Node(node.name, node.op, inputs, node.outputs, {}))
+    return found
+
+
+# --- running strides --------------------------------------------------------------------------------------------------------------------
+
+
+def running_strides(analysis: Analysis) -> dict[str, Stride]:
+    """Tensor → image pixels per position, down and across, for every tensor of four axes that is still a map (not pooled to one value)."""
+    seen, shapes = analysis.view, analysis.shapes.shapes
+    found: dict[str, Stride] = {}
+    for name in seen.inputs:
+        if name not in seen.constants and len(shapes.get(name, ())) == 4:
+            found[name] = (1.0, 1.0)
+    for node in seen.nodes:
+        sources = [name for name in _data(node) if name in found]
+        for output in node.outputs:
+            shape = shapes.get(output)
+            if shape is None or len(shape) != 4 or not sources:
+                continue
+            stride = _stride(node, shape, {name: (shapes[name], found[name]) for name in sources})
+            if stride is not None:
+                found[output] = stride
+    return found
+
+
+def _stride(node: Node, shape: Shape, sources: Mapping[str, tuple[Shape, Stride]]) -> Stride | None:
+    """By the operator's own strides; where it keeps the extents or permutes them, its input's; else by how much the extents change."""
+    alike = [stride for source, stride in sources.values() if sorted(source) == sorted(shape)]
+    if node.op in WINDOWS:
+        return _window(node, shape, sources[node.inputs[0]]) if node.inputs[0] in sources else None
+    if alike:
+        return max(alike)
+    source, stride = max(sources.values(), key=lambda item: item[1])
+    if node.op == "Pad" or source[2:] == shape[2:] or source[1:3] == shape[1:3]:
+        return stride
+    if node.op.startswith(("Global", "Reduce")):
+        return None
+    return _scaled(stride, source, shape)
+
+
+def _window(node: Node, shape: Shape, data: tuple[Shape, Stride]) -> Stride | None:
+    source, stride = data
+    if shape[2:] == (1, 1) and max(source[2:]) > 2:
+        return None  # a global pooling, whatever it is called
+    steps = node.ints("strides", (1, 1))
+    if node.op == "ConvTranspose":
+        return stride[0] / steps[0], stride[1] / steps[1]
+    return stride[0] * steps[0], stride[1] * steps[1]
+
+
+def _scaled(stride: Stride, source: Shape, shape: Shape) -> Stride:
+    """Resize, Slice, space to depth and the like: the ratio of the extents, to the nearest whole factor."""
+
+    def factor(before: int, after: int) -> float:
+        return float(max(round(before / after), 1)) if before >= after else 1.0 / max(round(after / before), 1)
+
+    return stride[0] * factor(source[2], shape[2]), stride[1] * factor(source[3], shape[3])
+
+
+# --- what a head taps when nobody says --------------------------------------------------------------------------------------------------
+
+
+def last_exit(found: Chart) -> list[str]:
+    """The exit of the last stage where it is as coarse as the last map of the trunk, else that map."""
+    last = found.maps()[-1]
+    exits = [tensor for tensor in found.exits() if found.strides[tensor] == found.strides[last]]
+    return [(exits or [last])[-1]]
+
+
+def last_map(found: Chart) -> list[str]:
+    """The last map of the trunk, before it is pooled."""
+    return [found.maps()[-1]]
+
+
+def pyramid(found: Chart) -> list[str]:
+    """Up to three maps of the trunk from stride 8 on, finest first: of each stride the last stage's exit, else the last map.
+
+    A network that stays finer than 8 is tapped at its last three strides.
+    """
+    last: dict[Stride, str] = {}
+    for tensor in (*found.maps(), *found.exits()):  # an exit takes the place of a map
+        last[found.strides[tensor]] = tensor
+    strides = sorted(last)
+    coarse = [stride for stride in strides if min(stride) >= COARSE][:FPN_TAPS]
+    return [last[stride] for stride in coarse or strides[-FPN_TAPS:]]
+
+
+def before_last_stride(found: Chart) -> list[str]:
+    """SSD's two: the widest map that the last reduction of the trunk reads (SSDLite on MobileNetV2: an expansion), and the last map."""
+    seen = found.analysis.view
+    last = found.maps()[-1]
+    finer = [found.strides[tensor] for tensor in found.maps() if found.strides[tensor] < found.strides[last]]
+    if not finer:
+        return [last]
+    read = []
+    for node in seen.nodes:
+        if found.strides.get(node.outputs[0]) == found.strides[last]:
+            read += [tensor for name in node.inputs if found.strides.get(tensor := _before_pad(name, seen)) == max(finer)]
+    shapes = found.analysis.shapes.shapes
+    maps = [tensor for tensor in read if found.is_map(tensor)]
+    if not maps:
+        return [last]
+    return [max(reversed(maps), key=lambda tensor: shapes[tensor][1]), last]
