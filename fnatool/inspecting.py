@@ -97,6 +97,8 @@ def group_rows(analysis: Analysis, knob: str) -> list[Json]:
             for axis, extent in enumerate(kernel.extents, 2)
             if extent > 1
         ]
+    if knob in analysis.groups:
+        raise UserError(f"'{knob}' cuts '{analysis.groups[knob].weight}' into blocks; --group shows the weights of width and kernel knobs")
     if knob not in analysis.atoms:
         raise UserError(f"'{knob}' repeats whole blocks; --group shows the weights of width and kernel knobs")
     return group_of(analysis, knob)
@@ -184,10 +186,11 @@ def _cells(knob: Knob) -> Sequence[str]:
 
 
 def _verdict(knobs: Sequence[Knob]) -> str:
-    sized = [knob for knob in knobs if knob.kind != "from"]
+    sized = [knob for knob in knobs if knob.kind not in ("from", "groups")]
     counts = {growth: sum(knob.growth == growth for knob in sized) for growth in ("exact", "approximate", "frozen")}
     kinds = f"{counts['exact']} grow exactly, {counts['approximate']} approximately, {counts['frozen']} are frozen"
-    return f"{len(knobs)} knobs: {kinds}; {len(knobs) - len(sized)} choose a block"
+    blocks, groups = (sum(knob.kind == kind for knob in knobs) for kind in ("from", "groups"))
+    return f"{len(knobs)} knobs: {kinds}; {blocks} choose a block, {groups} set groups"
 
 
 def _whole(header: str) -> Column:

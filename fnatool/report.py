@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from fnatool import terminal
 from fnatool.remapping import Remapped
+from passes.groups import keeps_function, regrouped_shape
+from passes.shapes import Shape
 from passes.take import Take
 
 Json = dict[str, object]
@@ -33,25 +35,32 @@ def changed_knobs(made: Remapped) -> list[tuple[str, int, int]]:
 
 
 def tensor_rows(made: Remapped) -> list[Json]:
-    """One row per target tensor: its source, the index vector of each changed axis (−1 fresh), and a word for each change."""
+    """One row per target tensor: its source, the index vector of each changed axis (−1 fresh), and a word for each change.
+
+    A weight whose groups change is resized while it has `resized_at` groups: its index vectors speak of that shape.
+    """
     rows: list[Json] = []
     for take in made.plan.takes:
-        shape = list(made.analysis.shapes.shapes[take.source])
-        target = list(shape)
-        axes = {}
-        for axis, along in take.axes.items():
-            target[axis] = int(along.index.size)
-            axes[str(axis)] = along.index.tolist()
-        what = list(dict.fromkeys(_words(take, shape)))
-        rows.append({"target": take.target, "source": take.source, "from": shape, "to": target, "indices": axes, "what": what})
+        shape = made.analysis.shapes.shapes[take.source]
+        axes = {str(axis): along.index.tolist() for axis, along in take.axes.items()}
+        row: Json = {"target": take.target, "source": take.source, "from": list(shape), "to": list(take.shape(shape)), "indices": axes}
+        groups = take.regroup
+        if groups is not None:
+            row["groups"] = {"from": groups.seed, "resized_at": groups.ground, "to": groups.target}
+        rows.append({**row, "what": list(dict.fromkeys(_words(take, shape)))})
     for name, array in made.plan.numbers.items():
         rows.append({"target": name, "source": None, "from": None, "to": list(array.shape), "indices": {}, "what": ["size"]})
     return rows
 
 
-def _words(take: Take, shape: list[int]) -> Iterator[str]:
-    """copied or duplicated, then silenced, cropped, padded, fresh."""
+def _words(take: Take, shape: Shape) -> Iterator[str]:
+    """copied or duplicated, then regrouped, silenced, cropped, padded, fresh."""
+    groups = take.regroup
+    if groups is not None:
+        shape = regrouped_shape(shape, groups.seed, groups.ground)
     yield "duplicated" if take.target != take.source else "copied"
+    if groups is not None:
+        yield "regrouped"
     if take.silent:
         yield "silenced"
     for axis, along in take.axes.items():
@@ -85,6 +94,13 @@ def show(made: Remapped, where: str) -> None:
     console.print(f"→ {escape(where)}")
 
 
+def _drops(made: Remapped) -> bool:
+    """Whether the target lacks channels or weights between groups that the seed has."""
+    shapes = made.analysis.shapes.shapes
+    lost = (take.regroup is not None and not keeps_function(take.regroup.seed, take.regroup.target) for take in made.plan.takes)
+    return any(lost) or any("cropped" in _words(take, shapes[take.source]) for take in made.plan.takes)
+
+
 SHOWN = 12  # knobs listed on the terminal; all are in the report
 
 
@@ -94,6 +110,7 @@ def _verdict(made: Remapped) -> str:
         return "not verified"
     compared = f"{verified.compared} inner tensors compared with the seed in ONNX Runtime"
     if not drifts:
-        return f"exact: {compared}, worst drift {verified.worst:.1e} of the spread"
+        what = "exact on what stays" if _drops(made) else "exact"
+        return f"{what}: {compared}, worst drift {verified.worst:.1e} of the spread"
     more = f" and {len(drifts) - 1} more" if len(drifts) > 1 else ""
     return f"the function changes ({drifts[0]}{more}): {compared}, drift up to {verified.worst:.1e} of the spread"

@@ -18,9 +18,11 @@ import onnxruntime as ort
 from fnatool.runtime import FAILURES
 from passes.analysis import Analysis
 from passes.errors import RefusedModel
+from passes.groups import regrouped
 from passes.normalise import normalise
 from passes.plan import Plan
 from passes.resize import resized
+from passes.take import Take
 
 TOLERANCE = 1e-4  # of the spread of the seed's values
 HALF_TOLERANCE = 2e-3  # for networks that hold 16-bit weights
@@ -137,7 +139,7 @@ def shared_tensors(analysis: Analysis, plan: Plan) -> list[Shared]:
         for tensor in seed.by_name[placed.source].outputs:
             if tensor not in placed.node.outputs or not (placed.node.op in COMPARED or tensor in seed.outputs):
                 continue
-            label = analysis.identities.labels.get(tensor)
+            label = plan.ground.identities.labels.get(tensor)
             if label is None:
                 found.append(Shared(tensor, placed.source, 0, None, None))
                 continue
@@ -165,22 +167,44 @@ def noise(analysis: Analysis, rng_seed: int) -> dict[str, np.ndarray]:
 def mask_dropped(graph: gs.Graph, analysis: Analysis, plan: Plan) -> gs.Graph:
     """The seed in which whatever consumes a dropped channel multiplies it by zero; the graph given (in normal form) is changed."""
     masked: dict[str, np.ndarray] = {}
+    unread: dict[str, dict[int, np.ndarray]] = {}
     keep = plan.changes.base.keep
-    for site in analysis.identities.sites.values():
+    for site in plan.ground.identities.sites.values():
         dropped = (site.ids >= 0) & ~keep[site.ids]
-        if site.role == "creates" or not dropped.any():
-            continue
-        values = masked.get(site.tensor)
-        if values is None:
-            values = analysis.view.values(site.tensor).copy()
-        values[(slice(None),) * site.axis + (dropped,)] = 0
-        masked[site.tensor] = values
+        if site.role != "creates" and dropped.any() and site.tensor in analysis.view.constants:
+            unread.setdefault(site.tensor, {})[site.axis] = dropped
+    regroups = {take.source: take for take in plan.takes if take.regroup is not None and take.target == take.source}
+    for tensor in {**unread, **regroups}:
+        shape = plan.ground.shapes.shapes[tensor]
+        kept = np.ones(shape[:2], bool)
+        for axis, dropped in unread.get(tensor, {}).items():
+            kept[(slice(None),) * axis + (dropped,)] = False
+        if tensor in regroups:
+            kept = _within_groups(kept, regroups[tensor])
+        values = analysis.view.values(tensor)
+        masked[tensor] = np.where(kept.reshape(*kept.shape, *(1 for _ in shape[2:])), values, np.zeros((), values.dtype))
     constants = {name: gs.Constant(name, values) for name, values in masked.items()}
     for node in graph.nodes:
         for slot, tensor in enumerate(node.inputs):
             if tensor.name in constants:
                 node.inputs[slot] = constants[tensor.name]
     return graph
+
+
+def _within_groups(kept: np.ndarray, take: Take) -> np.ndarray:
+    """Which entries of the seed's weight stay, of those of the weight with its `ground` groups: none that crosses the target's groups."""
+    groups = take.regroup
+    if groups is None:
+        return kept
+    if groups.ground != groups.target:  # dense in between: two channels stay together where the target has them in one group
+        homes = []
+        for axis, extent in enumerate(kept.shape):
+            index = take.axes[axis].index if axis in take.axes else np.arange(extent)
+            home = np.full(extent, -1)
+            home[index[index >= 0]] = (np.arange(index.size) * groups.target // index.size)[index >= 0]
+            homes.append(home)
+        kept = kept & (homes[0][:, None] == homes[1])
+    return regrouped(kept, groups.ground, groups.seed)
 
 
 def run_inner(graph: gs.Graph, feeds: Mapping[str, np.ndarray], tensors: Sequence[str], what: str) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from passes.analysis import FROM_WHY, Analysis, Knob
 from passes.errors import UserError
+from passes.skeleton import Skeleton, skeleton
 
 VERSION = 1
 Value = int | str
@@ -36,12 +37,16 @@ class Spec:
 
 @dataclass(frozen=True)
 class Resolved:
-    """Every knob of the target with its value; which seed block each target block comes from; what patterns had to skip."""
+    """Every knob of the target with its value; which seed block each target block comes from; what patterns had to skip.
+
+    `skeleton` is there where groups change: widths and kernels are then its knobs.
+    """
 
     values: Mapping[str, int]
     knobs: Mapping[str, Knob]
     sources: Mapping[int, tuple[int, ...]]
     notes: tuple[str, ...] = ()
+    skeleton: Skeleton | None = None
 
     def spec(self, seed: str | None = None) -> Spec:
         """The resolved Spec; `from` is written only where it is not the default min(J, last)."""
@@ -116,15 +121,22 @@ class _Resolver:
         sources: dict[int, tuple[int, ...]] = {}
         for i, stage in enumerate(self.analysis.stages):
             sources[i] = self._sources(i, len(stage.blocks), values[f"stage{i}.depth"], (knobs, values))
-        for knob in self._target_knobs(sources):
-            knobs[knob.name], values[knob.name] = knob, self.value(knob)
+        shaped = self._target_knobs(sources)
+        groups = {knob.name: self.value(knob) for knob in shaped if knob.kind == "groups"}
+        changed = any(knob.kind == "groups" and groups[knob.name] != knob.value for knob in shaped)
+        bones = skeleton(self.analysis, sources, groups) if changed else None
+        if bones is not None:
+            own = [knob for knob in shaped if knob.kind == "groups"]
+            shaped = [*own, *(knob for knob in bones.analysis.knobs.values() if knob.kind not in ("depth", "from", "groups"))]
+        for knob in shaped:
+            knobs[knob.name], values[knob.name] = knob, groups[knob.name] if knob.name in groups else self.value(knob)
         for key in self.spec.knobs:
             if key not in self.matched:
                 self._unknown(key, knobs)
         notes = [f"pattern '{key}' skipped {len(names)} frozen knob(s): {_some(names)}" for key, names in self.skipped.items()]
         order = [name for name in seed_knobs if name in values] + [name for name in values if name not in seed_knobs]
         ordered = sorted(order, key=_stage_order)
-        return Resolved({name: values[name] for name in ordered}, knobs, sources, tuple(notes))
+        return Resolved({name: values[name] for name in ordered}, knobs, sources, tuple(notes), bones)
 
     def _sources(self, i: int, seed_depth: int, depth: int, found: tuple[dict[str, Knob], dict[str, int]]) -> tuple[int, ...]:
         knobs, values = found
@@ -192,6 +204,8 @@ class _Resolver:
                 raise UserError(
                     f"'{key}': stage{i} has {blocks} block(s) in the target, counted from 0; set 'stage{i}.depth' to {j + 1} or more"
                 )
+        if key in self.analysis.knobs:
+            raise UserError(f"'{key}' is no knob any more with these groups: they tie its channels to others{closest(key, names)}")
         raise UserError(f"'{key}' is not a knob of this model{closest(key, names)}")
 
 
@@ -272,6 +286,8 @@ def _rounded(knob: Knob, exact: float) -> int:
 
 
 def _admit(knob: Knob, value: int, key: str) -> None:
+    if knob.kind == "groups" and value >= 1:
+        return  # what is possible depends on the target's channels: plan.py looks at them
     if not knob.min <= value <= knob.max:
         raise UserError(f"'{key}': {value} is out of range for '{knob.name}', which goes from {knob.min} to {knob.max}")
     if knob.kind == "kernel" and (value - knob.value) % 2:

@@ -58,7 +58,7 @@ def test_the_table_shows_stages_and_every_knob_with_its_range(seed: str, capsys:
     assert any(row[:5] == ["stage0.block1.from", "1", "0", "1", "approximate"] for row in found)
     assert ["node:stem.kernel", "3", "3", "31", "exact"] in found
     assert ["node:y.width", "5", "frozen", "graph", "output", "'y'"] in found
-    assert " ".join(found[-1]) == "9 knobs: 7 grow exactly, 0 approximately, 1 are frozen; 1 choose a block"
+    assert " ".join(found[-1]) == "14 knobs: 7 grow exactly, 0 approximately, 1 are frozen; 1 choose a block, 5 set groups"
 
 
 def test_the_table_says_why_growth_is_approximate_and_when_there_are_no_stages(seed: str, capsys: Capture) -> None:
@@ -126,7 +126,8 @@ def test_the_json_has_the_keys_that_programs_rely_on(seed: str, capsys: Capture)
     assert found["blocks"][1] | {"nodes": []} == {
         "name": "stage0.block1", "kind": "residual", "entry": "s0", "exit": "s1", "nodes": [], "params": 632, "macs": 38_400
     }  # fmt: skip
-    assert found["frozen"] == [{"name": "node:y.width", "why": "graph output 'y'"}]
+    stem = {"name": "node:stem.groups", "why": "the channels that 'stem' reads are no weight's"}
+    assert found["frozen"] == [{"name": "node:y.width", "why": "graph output 'y'"}, stem]
 
 
 def test_parameters_and_multiply_adds_are_those_counted_by_hand(seed: str, capsys: Capture) -> None:
@@ -194,8 +195,10 @@ def test_the_spec_names_its_seed_and_every_knob_but_the_defaults(seed: str, caps
     assert list(spec) == ["version", "seed", "knobs"]
     assert spec["seed"] == f"sha256:{files.read(seed).sha256}"
     assert spec["knobs"] == {
-        "stage0.depth": 2, "stage0.width": 6, "stage0.block0.kernel": 3, "stage0.block0.hidden": 10,
-        "stage0.block1.kernel": 3, "stage0.block1.hidden": 10, "node:y.width": 5, "node:stem.kernel": 3,
+        "stage0.depth": 2, "stage0.width": 6,
+        "stage0.block0.kernel": 3, "stage0.block0.groups": 1, "stage0.block0.groups2": 1, "stage0.block0.hidden": 10,
+        "stage0.block1.kernel": 3, "stage0.block1.groups": 1, "stage0.block1.groups2": 1, "stage0.block1.hidden": 10,
+        "node:y.width": 5, "node:stem.kernel": 3, "node:stem.groups": 1,
     }  # fmt: skip
 
 
