@@ -59,7 +59,9 @@ def _kept(rows: Rows | None, channels: int, classes: int, keep: Sequence[int]) -
     if rows.weight.shape[1] != channels:
         raise UserError(f"rows can be kept where the seed's classifier reads '{rows.features}'; leave the choice of taps to fnatool")
     if rows.bent:
-        raise UserError(f"the scores of this seed pass '{rows.bent}' (Relu) before they are pooled, so its rows would not mean the same here")
+        raise UserError(
+            f"the scores of this seed pass '{rows.bent}' (Relu) before they are pooled, so its rows would not mean the same here"
+        )
     if len(keep) > classes:
         raise UserError(f"{len(keep)} rows to keep are more than the {classes} classes asked for")
     wrong = [row for row in keep if not 0 <= row < rows.weight.shape[0]]

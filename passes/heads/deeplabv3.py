@@ -18,7 +18,9 @@ def deeplabv3(x: Map, writer: Writer, *, stride: float, classes: int, width: int
     """`mask_logits` [N, classes, h, w] of the map x, which lies at this output stride."""
     branches = [_normalised(writer.conv(x, "aspp0.conv", width), "aspp0", writer)]
     for k, rate in enumerate(RATES, 1):
-        depth = _normalised(writer.depthwise(x, f"aspp{k}.depthwise", dilation=max(round(rate * 16 / stride), 1)), f"aspp{k}.depthwise", writer)
+        depth = _normalised(
+            writer.depthwise(x, f"aspp{k}.depthwise", dilation=max(round(rate * 16 / stride), 1)), f"aspp{k}.depthwise", writer
+        )
         branches.append(_normalised(writer.conv(depth, f"aspp{k}.conv", width), f"aspp{k}", writer))
     pooled = Map(writer.node("GlobalAveragePool", "image.pool", [x.tensor]), x.channels, (1, 1))
     image = _normalised(writer.conv(pooled, "image.conv", width), "image", writer)

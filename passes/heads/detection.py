@@ -50,9 +50,10 @@ def joined(levels: Sequence[str], output: str, writer: Writer) -> None:
 
 @dataclass(frozen=True)
 class Scene:
-    """What levels are made for: the image's (height, width) in pixels, and the running stride (down, across) of every tap, rising."""
+    """What levels are made for: the image's (height, width) in pixels, whether it is fixed, and every tap's stride (down, across), rising."""
 
     image: tuple[int, int]
+    fixed: bool
     strides: tuple[tuple[int, int], ...]
 
 
@@ -76,11 +77,24 @@ def require_levels(levels: int, taps: int) -> None:
         raise UserError(f"{levels} levels are fewer than the {taps} maps tapped; ask for more levels or name fewer taps")
 
 
-def require_covered(x: Map, stride: tuple[int, int], image: tuple[int, int]) -> None:
-    """The map has ⌈image / stride⌉ locations, as whoever makes anchors will reckon. Raises UserError where it has not."""
-    wanted = (-(-image[0] // stride[0]), -(-image[1] // stride[1]))
-    if x.space != wanted:
-        raise UserError(
-            f"the map at stride {stride[0]}×{stride[1]} has {x.space[0]}×{x.space[1]} locations where an image of {image[0]}×{image[1]} should have "
-            f"{wanted[0]}×{wanted[1]}, so anchors would not lie where the map looks; use an image size that is a multiple of the strides"
-        )
+def stride_of(x: Map, running: tuple[int, int] | None, scene: Scene) -> tuple[int, int]:
+    """The stride at which x has ⌈image / stride⌉ locations, as whoever makes the anchors will reckon.
+
+    That is the running stride, if there is one. A network that loses its border has fewer locations: they are spread over the image, whose size
+    must be fixed then. Raises UserError where no stride will do.
+    """
+    if running is not None and _locations(scene.image, running) == x.space:
+        return running
+    spread = (-(-scene.image[0] // x.space[0]), -(-scene.image[1] // x.space[1]))
+    if (running is None or scene.fixed) and _locations(scene.image, spread) == x.space:
+        return spread
+    (height, width), (rows, columns) = scene.image, x.space
+    stride = running or spread
+    raise UserError(
+        f"a map of {rows}×{columns} at stride {stride[0]}×{stride[1]} does not cover an image of {height}×{width}, so anchors would not lie where "
+        "the map looks; choose an image size that the strides divide (--input), or taps whose maps do"
+    )
+
+
+def _locations(image: tuple[int, int], stride: tuple[int, int]) -> tuple[int, int]:
+    return -(-image[0] // stride[0]), -(-image[1] // stride[1])

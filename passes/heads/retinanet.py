@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from passes.heads.detection import Detection, Level, Scene, joined, level_name, per_anchor, require_covered, require_levels, require_room
+from passes.heads.detection import Detection, Level, Scene, joined, level_name, per_anchor, require_levels, require_room, stride_of
 from passes.heads.writer import Map, Weights, Writer, linear_std, relu_std
 
 WIDTH = 256
@@ -36,8 +36,7 @@ def retinanet(taps: Sequence[Map], writer: Writer, scene: Scene, *, classes: int
         x = taps[-1] if k == len(taps) else writer.relu(pyramid[-1], f"fpn.{names[k]}.relu")
         require_room(x, k, levels, scene.image)
         pyramid.append(_plain(x, f"fpn.{names[k]}", writer, width, stride=2))
-    for x, stride in zip(pyramid, strides, strict=True):
-        require_covered(x, stride, scene.image)
+    strides = [stride_of(x, stride, scene) for x, stride in zip(pyramid, strides, strict=True)]
     scores = _tower(pyramid, names, ("cls", ANCHORS * classes, -math.log((1 - PRIOR) / PRIOR)), writer)
     boxes = _tower(pyramid, names, ("box", ANCHORS * 4, 0.0), writer)
     joined([per_anchor(x, classes, f"cls.{name}", writer) for x, name in zip(scores, names, strict=True)], "cls_logits", writer)
@@ -49,7 +48,9 @@ def retinanet(taps: Sequence[Map], writer: Writer, scene: Scene, *, classes: int
 def anchors(stride: tuple[int, int]) -> tuple[tuple[float, float], ...]:
     """(width, height) in pixels: all sizes of the first ratio, then of the next; an anchor's area is that of the square of its size."""
     down, across = stride
-    return tuple((BASE * octave * across / math.sqrt(ratio), BASE * octave * down * math.sqrt(ratio)) for ratio in RATIOS for octave in OCTAVES)
+    return tuple(
+        (BASE * octave * across / math.sqrt(ratio), BASE * octave * down * math.sqrt(ratio)) for ratio in RATIOS for octave in OCTAVES
+    )
 
 
 def _halved(stride: tuple[int, int], times: int) -> tuple[int, int]:

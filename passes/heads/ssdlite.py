@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from passes.heads.detection import Detection, Level, Scene, joined, per_anchor, require_covered, require_levels, require_room
+from passes.heads.detection import Detection, Level, Scene, joined, per_anchor, require_levels, require_room, stride_of
 from passes.heads.writer import Map, Writer, linear_std
 
 LEVELS = 6
@@ -33,9 +33,7 @@ def ssdlite(taps: Sequence[Map], writer: Writer, scene: Scene, *, classes: int, 
         maps.append(_extra(maps[-1], EXTRA[min(k, len(EXTRA) - 1)], f"extra{k}", writer))
     found, scores, boxes = [], [], []
     for k, (x, own) in enumerate(zip(maps, anchors(levels, min(scene.image)), strict=True)):
-        stride = (-(-scene.image[0] // x.space[0]), -(-scene.image[1] // x.space[1]))
-        require_covered(x, stride, scene.image)
-        found.append(Level(x.space, stride, own))
+        found.append(Level(x.space, stride_of(x, None, scene), own))
         entries = 1 + classes
         scores.append(per_anchor(_predictor(x, len(own) * entries, f"cls{k}", writer), entries, f"cls{k}", writer))
         boxes.append(per_anchor(_predictor(x, len(own) * 4, f"box{k}", writer), 4, f"box{k}", writer))

@@ -30,7 +30,10 @@ Stride = tuple[float, float]
 
 @dataclass(frozen=True)
 class Tap:
-    """A map [N, channels, h, w] of the seed: its name, its tensor, its extent at the analysed size, and image pixels per position."""
+    """A map of the seed: its name, its tensor, its extent at the analysed size, and image pixels per position.
+
+    `axis` is that of the channels: 1, or 3 in [N, h, w, channels].
+    """
 
     name: str
     tensor: str
@@ -38,6 +41,7 @@ class Tap:
     space: tuple[int, int]
     stride: Stride
     dtype: str
+    axis: int = 1
 
 
 @dataclass(frozen=True)
@@ -50,21 +54,27 @@ class Chart:
     names: Mapping[str, str]
 
     def tap(self, name: str) -> Tap:
-        """The tap of that name. Raises UserError where there is none, or it is no map of numbers with its channels on axis 1."""
+        """The tap of that name. Raises UserError where there is none, or it is no map of numbers with its channels on axis 1 or 3."""
         tensor = self._tensor(name)
         shape = self.analysis.shapes.shapes.get(tensor)
-        label = self.analysis.identities.labels.get(tensor)
+        axis = self._channel_axis(tensor)
         dtype = FLOATS.get(self.analysis.shapes.types.get(tensor, 0))
         if tensor in self.analysis.view.inputs:
             raise UserError(f"tap '{name}' is the input itself; tap what the network makes of it")
         if shape is None or len(shape) != 4 or tensor not in self.strides:
             seen = "unknown" if shape is None else list(shape)
             raise UserError(f"tap '{name}' is no map [N, channels, h, w] (its shape is {seen}); {self._suggestion()}")
-        if label is not None and label.axis != 1:
-            raise UserError(f"tap '{name}' has its channels on axis {label.axis}, a head reads them on axis 1; {self._suggestion()}")
+        if axis not in (1, 3):
+            raise UserError(f"tap '{name}' has its channels on axis {axis}, a head reads them on axis 1 or 3; {self._suggestion()}")
         if dtype is None:
             raise UserError(f"tap '{name}' does not hold 16-, 32- or 64-bit floats, which a head is made of; {self._suggestion()}")
-        return Tap(name, tensor, shape[1], (shape[2], shape[3]), self.strides[tensor], dtype)
+        space = (shape[2], shape[3]) if axis == 1 else (shape[1], shape[2])
+        return Tap(name, tensor, shape[axis], space, self.strides[tensor], dtype, axis)
+
+    def _channel_axis(self, tensor: str) -> int:
+        """Where the channels are; on axis 1 where no weight made them."""
+        label = self.analysis.identities.labels.get(tensor)
+        return 1 if label is None else label.axis
 
     def _tensor(self, name: str) -> str:
         seen = self.analysis.view
@@ -84,14 +94,16 @@ class Chart:
         return f"this model has {', '.join(map(repr, named))}" if named else "this model has no map to tap"
 
     def name_of(self, tensor: str) -> str:
-        """The name of a tensor's tap: of its stage or block where it is one's exit or hidden map, else of its node."""
-        return next((name for name, other in self.names.items() if other == tensor), self.analysis.view.producer.get(tensor, tensor))
+        """The name of a tensor's tap: of its stage or block where it is one's exit or hidden map, else of its node where that makes one."""
+        seen = self.analysis.view
+        node = seen.by_name.get(seen.producer.get(tensor, ""))
+        own = node.name if node is not None and node.outputs[0] == tensor else tensor
+        return next((name for name, other in self.names.items() if other == tensor), own)
 
     def is_map(self, tensor: str) -> bool:
         """Whether a head can tap the tensor."""
-        label = self.analysis.identities.labels.get(tensor)
         known = tensor in self.strides and tensor not in self.analysis.view.inputs
-        return known and (label is None or label.axis == 1) and self.analysis.shapes.types.get(tensor) in FLOATS
+        return known and self._channel_axis(tensor) in (1, 3) and self.analysis.shapes.types.get(tensor) in FLOATS
 
     def maps(self) -> list[str]:
         """The maps of the trunk, in order. Raises UserError where there is none."""
@@ -134,17 +146,17 @@ def _activated(analysis: Analysis, atom: str, block: Sequence[str]) -> str:
     space = shapes[creator.outputs[0]][2:]
     for name in block[block.index(creator.name) + 1 :]:
         node = seen.by_name[name]
-        tensor = _before_pad(node.inputs[0], seen)
+        tensor = _whole(node.inputs[0], seen)
         label = labels.get(tensor)
         if node.op in WEIGHTED and label is not None and shapes[tensor][2:] == space and np.isin(classes, label.ids).all():
             return tensor
     return creator.outputs[0]
 
 
-def _before_pad(tensor: str, seen: View) -> str:
-    """What a padded tensor was before."""
+def _whole(tensor: str, seen: View) -> str:
+    """What a tensor was before it was padded or split."""
     node = seen.by_name.get(seen.producer.get(tensor, ""))
-    return tensor if node is None or node.op != "Pad" else node.inputs[0]
+    return tensor if node is None or node.op not in ("Pad", "Split") else _whole(node.inputs[0], seen)
 
 
 # --- the trunk --------------------------------------------------------------------------------------------------------------------------
@@ -194,57 +206,65 @@ def _on_the_way(seen: View) -> list[Node]:
 # --- running strides --------------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Run:
+    """The map [N, …] that a tensor is or comes from, and its running stride."""
+
+    shape: Shape
+    stride: Stride
+
+
 def running_strides(analysis: Analysis) -> dict[str, Stride]:
     """Tensor → image pixels per position, down and across, for every tensor of four axes that is still a map (not pooled to one value)."""
     seen, shapes = analysis.view, analysis.shapes.shapes
-    found: dict[str, Stride] = {}
+    runs: dict[str, Run] = {}
     for name in seen.inputs:
         if name not in seen.constants and len(shapes.get(name, ())) == 4:
-            found[name] = (1.0, 1.0)
+            runs[name] = Run(shapes[name], (1.0, 1.0))
     for node in seen.nodes:
-        sources = [name for name in _data(node) if name in found]
+        sources = {name: runs[name] for name in _data(node) if name in runs}
         for output in node.outputs:
             shape = shapes.get(output)
-            if shape is None or len(shape) != 4 or not sources:
+            if shape is None or not sources:
                 continue
-            stride = _stride(node, shape, {name: (shapes[name], found[name]) for name in sources})
-            if stride is not None:
-                found[output] = stride
-    return found
+            if len(shape) != 4:  # flattened or grouped for a while, as some normalisations are written
+                runs[output] = max(sources.values(), key=lambda run: run.stride)
+            elif (stride := _stride(node, shape, sources)) is not None:
+                runs[output] = Run(shape, stride)
+    return {name: run.stride for name, run in runs.items() if len(shapes[name]) == 4}
 
 
-def _stride(node: Node, shape: Shape, sources: Mapping[str, tuple[Shape, Stride]]) -> Stride | None:
+def _stride(node: Node, shape: Shape, sources: Mapping[str, Run]) -> Stride | None:
     """By the operator's own strides; where it keeps the extents or permutes them, its input's; else by how much the extents change."""
-    alike = [stride for source, stride in sources.values() if sorted(source) == sorted(shape)]
     if node.op in WINDOWS:
         return _window(node, shape, sources[node.inputs[0]]) if node.inputs[0] in sources else None
+    if node.op.startswith("Global"):
+        return None
+    alike = [run.stride for run in sources.values() if sorted(run.shape) == sorted(shape)]
     if alike:
         return max(alike)
-    source, stride = max(sources.values(), key=lambda item: item[1])
-    if node.op == "Pad" or source[2:] == shape[2:] or source[1:3] == shape[1:3]:
-        return stride
-    if node.op.startswith(("Global", "Reduce")):
-        return None
-    return _scaled(stride, source, shape)
+    source = max(sources.values(), key=lambda run: run.stride)
+    if node.op == "Pad" or source.shape[2:] == shape[2:] or source.shape[1:3] == shape[1:3]:
+        return source.stride
+    return None if node.op.startswith("Reduce") else _scaled(source, shape)
 
 
-def _window(node: Node, shape: Shape, data: tuple[Shape, Stride]) -> Stride | None:
-    source, stride = data
-    if shape[2:] == (1, 1) and max(source[2:]) > 2:
+def _window(node: Node, shape: Shape, source: Run) -> Stride | None:
+    if shape[2:] == (1, 1) and max(source.shape[2:]) > 2:
         return None  # a global pooling, whatever it is called
-    steps = node.ints("strides", (1, 1))
+    down, across = node.ints("strides", (1, 1))
     if node.op == "ConvTranspose":
-        return stride[0] / steps[0], stride[1] / steps[1]
-    return stride[0] * steps[0], stride[1] * steps[1]
+        return source.stride[0] / down, source.stride[1] / across
+    return source.stride[0] * down, source.stride[1] * across
 
 
-def _scaled(stride: Stride, source: Shape, shape: Shape) -> Stride:
+def _scaled(source: Run, shape: Shape) -> Stride:
     """Resize, Slice, space to depth and the like: the ratio of the extents, to the nearest whole factor."""
 
     def factor(before: int, after: int) -> float:
         return float(max(round(before / after), 1)) if before >= after else 1.0 / max(round(after / before), 1)
 
-    return stride[0] * factor(source[2], shape[2]), stride[1] * factor(source[3], shape[3])
+    return source.stride[0] * factor(source.shape[2], shape[2]), source.stride[1] * factor(source.shape[3], shape[3])
 
 
 # --- what a head taps when nobody says --------------------------------------------------------------------------------------------------
@@ -285,7 +305,7 @@ def before_last_stride(found: Chart) -> list[str]:
     read = []
     for node in seen.nodes:
         if found.strides.get(node.outputs[0]) == found.strides[last]:
-            read += [tensor for name in node.inputs if found.strides.get(tensor := _before_pad(name, seen)) == max(finer)]
+            read += [tensor for name in node.inputs if found.strides.get(tensor := _whole(name, seen)) == max(finer)]
     shapes = found.analysis.shapes.shapes
     maps = [tensor for tensor in read if found.is_map(tensor)]
     if not maps:

@@ -81,6 +81,11 @@ class Writer:
         self.nodes.append(Node(name, op, tuple(inputs), (output or name,), attributes))
         return output or name
 
+    def tapped(self, tap: Tap) -> Map:
+        """The tap as a map with its channels on axis 1."""
+        tensor = tap.tensor if tap.axis == 1 else self.node("Transpose", "tap", [tap.tensor], perm=[0, 3, 1, 2])
+        return Map(tensor, tap.channels, tap.space)
+
     # --- convolutions ---
 
     def weights(self, name: str, shape: tuple[int, int, int, int], *, std: float, bias: float | None = None) -> Weights:
@@ -170,11 +175,6 @@ def relu_std(shape: Sequence[int]) -> float:
 def linear_std(shape: Sequence[int]) -> float:
     """√(1 / fan-in) keeps the variance where no rectifier follows."""
     return math.sqrt(1 / math.prod(shape[1:]))
-
-
-def as_map(tap: Tap) -> Map:
-    """What a head reads of a tap."""
-    return Map(tap.tensor, tap.channels, tap.space)
 
 
 def initializers(constants: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, gs.Constant]:

@@ -20,8 +20,8 @@ from passes.heads.retinanet import retinanet
 from passes.heads.simplebaseline import simplebaseline
 from passes.heads.ssdlite import ssdlite
 from passes.heads.taps import FLOATS, Chart, Tap, before_last_stride, chart, last_exit, last_map, pyramid
-from passes.heads.writer import Map, Writer, as_map, initializers
-from passes.normalise import named, refuse_control_flow
+from passes.heads.writer import Map, Writer, initializers
+from passes.normalise import named, normalise, refuse_control_flow
 from passes.shapes import infer
 from passes.view import Node, build, view
 
@@ -62,9 +62,9 @@ class Work:
     taps: tuple[Tap, ...]
     writer: Writer
 
-    @property
     def maps(self) -> list[Map]:
-        return [as_map(tap) for tap in self.taps]
+        """The taps with their channels on axis 1, written where they are not."""
+        return [self.writer.tapped(tap) for tap in self.taps]
 
     def options(self, *names: str) -> dict[str, int]:
         """The options that the user chose; the head's own defaults stand for the others."""
@@ -80,8 +80,10 @@ class Work:
             strides.append((int(down), int(across)))
         for tap, before, after in zip(self.taps[1:], strides, strides[1:], strict=False):
             if not (before[0] < after[0] and before[1] < after[1]):
-                raise UserError(f"tap '{tap.name}' has stride {after[0]}×{after[1]}, the one before it {before[0]}×{before[1]}; name them from fine to coarse")
-        return Scene(self.image.size, tuple(strides))
+                raise UserError(
+                    f"tap '{tap.name}' has stride {after[0]}×{after[1]}, the one before it {before[0]}×{before[1]}; name them from fine to coarse"
+                )
+        return Scene(self.image.size, not self.image.free, tuple(strides))
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ def _linear(work: Work) -> None:
     (tap,) = work.taps
     features = tap.tensor
     if work.chart.is_map(features):
-        features = work.writer.node("GlobalAveragePool", "pool", [features])
+        (x,) = work.maps()
+        features = work.writer.node("GlobalAveragePool", "pool", [x.tensor])
     if len(work.chart.analysis.shapes.shapes[tap.tensor]) != 2:
         features = work.writer.node("Flatten", "flatten", [features], axis=1)
     rows = own_classifier(work.chart.analysis)
@@ -110,12 +113,12 @@ def _linear(work: Work) -> None:
 
 
 def _deeplabv3(work: Work) -> None:
-    (tap,) = work.taps
-    deeplabv3(as_map(tap), work.writer, stride=min(tap.stride), classes=work.head.count, **work.options("width"))
+    (x,) = work.maps()
+    deeplabv3(x, work.writer, stride=min(work.taps[0].stride), classes=work.head.count, **work.options("width"))
 
 
 def _retinanet(work: Work) -> Detection:
-    return retinanet(work.maps, work.writer, work.scene(), classes=work.head.count, **work.options("width", "levels"))
+    return retinanet(work.maps(), work.writer, work.scene(), classes=work.head.count, **work.options("width", "levels"))
 
 
 def _ssdlite(work: Work) -> Detection:
@@ -123,12 +126,12 @@ def _ssdlite(work: Work) -> Detection:
         raise UserError(
             f"SSDLite's anchors are made for one image size, and this model's is free; say it with --input {work.image.name}=1x3x320x320"
         )
-    return ssdlite(work.maps, work.writer, work.scene(), classes=work.head.count, **work.options("levels"))
+    return ssdlite(work.maps(), work.writer, work.scene(), classes=work.head.count, **work.options("levels"))
 
 
 def _simplebaseline(work: Work) -> None:
-    (tap,) = work.taps
-    simplebaseline(as_map(tap), work.writer, joints=work.head.count, **work.options("width"))
+    (x,) = work.maps()
+    simplebaseline(x, work.writer, joints=work.head.count, **work.options("width"))
 
 
 BOXES = {"cls_logits": ("anchors",), "boxes": ("anchors",)}
@@ -242,14 +245,13 @@ def _names(kept: Sequence[Node], inputs: Iterable[str], style: Style) -> frozens
 def _with_outputs(graph: gs.Graph, style: Style, analysis: Analysis, image: Image, dtype: str) -> gs.Graph:
     """The graph with the head's outputs, typed; axes that follow a free image size have names. Raises RefusedModel where it does not fit."""
     sizes = {image.name: analysis.shapes.shapes[image.name]}
-    shapes = infer(view(graph), sizes).shapes
     tensors = graph.tensors()
-    graph.outputs = []
+    graph.outputs = [tensors[name] for name in style.outputs]
+    shapes = infer(view(normalise(graph).graph), sizes).shapes
     for name, axes in style.outputs.items():
         extents = shapes[name][1:]
         named_axes = (*axes, *("",) * (len(extents) - len(axes)))
         shape = [axis if axis and image.free else extent for axis, extent in zip(named_axes, extents, strict=True)]
         tensors[name].dtype = np.dtype(dtype)
         tensors[name].shape = [image.batch, *shape]
-        graph.outputs.append(tensors[name])
     return graph
