@@ -2,8 +2,8 @@
 
 Guaranteed afterwards: no Constant nodes; nothing is computed from initializers alone (quantisation excepted); static shape arithmetic is
 folded; a 1-D or uniform tensor of several elements belongs to one node (exporters deduplicate equal tensors); weights of two or more axes
-shared by several nodes stay shared, as one parameter, and so does their bias; a Split says its sizes, and `auto_pad` is explicit, wherever sizes are known. The
-function is unchanged.
+shared by several nodes stay shared, as one parameter, and so does their bias; a Split says its sizes, and `auto_pad` is explicit, wherever
+sizes are known. The function is unchanged.
 """
 
 from __future__ import annotations

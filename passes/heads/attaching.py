@@ -80,9 +80,8 @@ class Work:
             strides.append((int(down), int(across)))
         for tap, before, after in zip(self.taps[1:], strides, strides[1:], strict=False):
             if not (before[0] < after[0] and before[1] < after[1]):
-                raise UserError(
-                    f"tap '{tap.name}' has stride {after[0]}×{after[1]}, the one before it {before[0]}×{before[1]}; name them from fine to coarse"
-                )
+                both = f"{after[0]}×{after[1]}, the one before it {before[0]}×{before[1]}"
+                raise UserError(f"tap '{tap.name}' has stride {both}; name the taps from fine to coarse")
         return Scene(self.image.size, not self.image.free, tuple(strides))
 
 
@@ -243,7 +242,7 @@ def _names(kept: Sequence[Node], inputs: Iterable[str], style: Style) -> frozens
 
 
 def _with_outputs(graph: gs.Graph, style: Style, analysis: Analysis, image: Image, dtype: str) -> gs.Graph:
-    """The graph with the head's outputs, typed; axes that follow a free image size have names. Raises RefusedModel where it does not fit."""
+    """The graph with the head's outputs, typed; axes that follow a free image size have names. Raises RefusedModel for a misfit."""
     sizes = {image.name: analysis.shapes.shapes[image.name]}
     tensors = graph.tensors()
     graph.outputs = [tensors[name] for name in style.outputs]

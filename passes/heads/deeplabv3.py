@@ -1,7 +1,7 @@
 """DeepLabv3: atrous spatial pyramid pooling, its 3×3 convolutions depthwise-separable, and a 1×1 classifier.
 
-Chen et al. 2017, arXiv 1706.05587; separable as in DeepLabv3+ (arXiv 1802.02611). Branches over one map: 1×1; three 3×3 of rates 6, 12, 18 at
-output stride 16 (in proportion at others); the mean of the image. Every convolution but the classifier has a BatchNormalization and a
+Chen et al. 2017, arXiv 1706.05587; separable as in DeepLabv3+ (arXiv 1802.02611). Branches over one map: 1×1; three 3×3 of rates 6, 12, 18
+at output stride 16 (in proportion at others); the mean of the image. Every convolution but the classifier has a BatchNormalization and a
 ReLU and no bias, the depthwise ones too. There is no Dropout, and no upsampling: `mask_logits` [N, classes, h, w] has the map's extents.
 """
 

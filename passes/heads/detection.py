@@ -1,6 +1,6 @@
 """What the detection heads have in common: levels with their anchors, and the two outputs, one row per anchor.
 
-`cls_logits` [N, A, K] and `boxes` [N, A, 4]: levels concatenated from fine to coarse, in a level row by row, at a location anchor by anchor.
+`cls_logits` [N, A, K] and `boxes` [N, A, 4]: levels from fine to coarse, in a level row by row, at a location anchor by anchor.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def joined(levels: Sequence[str], output: str, writer: Writer) -> None:
 
 @dataclass(frozen=True)
 class Scene:
-    """What levels are made for: the image's (height, width) in pixels, whether it is fixed, and every tap's stride (down, across), rising."""
+    """What levels are made for: the image's (height, width) in pixels, whether it is fixed, and the taps' rising strides (down, across)."""
 
     image: tuple[int, int]
     fixed: bool
@@ -66,8 +66,8 @@ def require_room(x: Map, level: int, levels: int, image: tuple[int, int]) -> Non
     """Another level makes sense behind x. Raises UserError where x has a single location already."""
     if max(x.space) == 1:
         raise UserError(
-            f"an image of {image[0]}×{image[1]} is too small for {levels} levels: level {level} of them would be as coarse as the one before, "
-            f"a single location; ask for {level} levels (--levels {level}) or give the model a larger image"
+            f"an image of {image[0]}×{image[1]} is too small for {levels} levels: the first {level} end in a single location; "
+            f"ask for {level} levels (--levels {level}) or give the model a larger image"
         )
 
 
@@ -80,8 +80,8 @@ def require_levels(levels: int, taps: int) -> None:
 def stride_of(x: Map, running: tuple[int, int] | None, scene: Scene) -> tuple[int, int]:
     """The stride at which x has ⌈image / stride⌉ locations, as whoever makes the anchors will reckon.
 
-    That is the running stride, if there is one. A network that loses its border has fewer locations: they are spread over the image, whose size
-    must be fixed then. Raises UserError where no stride will do.
+    That is the running stride, if there is one. A network that loses its border has fewer locations: they are spread over the image, whose
+    size must be fixed then. Raises UserError where no stride will do.
     """
     if running is not None and _locations(scene.image, running) == x.space:
         return running
@@ -91,8 +91,8 @@ def stride_of(x: Map, running: tuple[int, int] | None, scene: Scene) -> tuple[in
     (height, width), (rows, columns) = scene.image, x.space
     stride = running or spread
     raise UserError(
-        f"a map of {rows}×{columns} at stride {stride[0]}×{stride[1]} does not cover an image of {height}×{width}, so anchors would not lie where "
-        "the map looks; choose an image size that the strides divide (--input), or taps whose maps do"
+        f"a map of {rows}×{columns} at stride {stride[0]}×{stride[1]} does not cover an image of {height}×{width}, so anchors would "
+        "not lie where the map looks; choose an image size that the strides divide (--input), or other taps"
     )
 
 

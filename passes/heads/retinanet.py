@@ -1,9 +1,9 @@
 """RetinaNet: a feature pyramid and two towers of convolutions, the same weights on every level (Lin et al. 2017, arXiv 1708.02002).
 
 Feature pyramid (arXiv 1612.03144): a 1×1 lateral per tap, top-down addition of the next coarser one by the nearest value, a 3×3 per level;
-then 3×3 convolutions of stride 2: P6 on the last tap itself, P7 on ReLU(P6). Towers: four 3×3 with ReLU, then a 3×3 predictor. All have biases,
-none a BatchNormalization. Anchors per location: sizes 4 · 2^(i/3) · stride, i = 0, 1, 2, each in the ratios height / width ½, 1, 2. Classes are
-sigmoids whose initial probability is π = 0.01.
+then 3×3 convolutions of stride 2: P6 on the last tap itself, P7 on ReLU(P6). Towers: four 3×3 with ReLU, then a 3×3 predictor. All have
+biases, none a BatchNormalization. Anchors per location: sizes 4 · 2^(i/3) · stride, i = 0, 1, 2, each in the ratios height / width ½, 1, 2.
+Classes are sigmoids whose initial probability is π = 0.01.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CODER = (1.0, 1.0, 1.0, 1.0)
 
 
 def retinanet(taps: Sequence[Map], writer: Writer, scene: Scene, *, classes: int, width: int = WIDTH, levels: int = LEVELS) -> Detection:
-    """`cls_logits` [N, A, classes] and `boxes` [N, A, 4] of maps of rising stride. Raises UserError where the image has no room for them."""
+    """`cls_logits` [N, A, classes] and `boxes` [N, A, 4] of maps of rising stride. Raises UserError where the image has no room."""
     require_levels(levels, len(taps))
     strides = [*scene.strides, *(_halved(scene.strides[-1], k) for k in range(1, levels - len(taps) + 1))]
     names = [level_name(stride) for stride in strides]

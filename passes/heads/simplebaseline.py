@@ -29,6 +29,6 @@ def _doubled(x: Map, name: str, writer: Writer, width: int) -> Map:
     fan_in = x.channels * (KERNEL // STRIDE) ** 2
     weight = writer.weights(name, (x.channels, width, KERNEL, KERNEL), std=math.sqrt(2 / fan_in)).weight
     pad = (KERNEL - STRIDE) // 2
-    attributes = {"kernel_shape": [KERNEL] * 2, "strides": [STRIDE] * 2, "pads": [pad] * 4}
-    y = Map(writer.node("ConvTranspose", name, [x.tensor, weight], **attributes), width, (STRIDE * x.space[0], STRIDE * x.space[1]))
+    made = writer.node("ConvTranspose", name, [x.tensor, weight], kernel_shape=[KERNEL] * 2, strides=[STRIDE] * 2, pads=[pad] * 4)
+    y = Map(made, width, (STRIDE * x.space[0], STRIDE * x.space[1]))
     return writer.relu(writer.bn(y, f"{name}.bn"), f"{name}.relu")

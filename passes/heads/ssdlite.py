@@ -1,12 +1,13 @@
 """SSDLite: a depthwise-separable predictor on each of six maps (Liu et al. 2016, arXiv 1512.02325; Sandler et al. 2018, arXiv 1801.04381).
 
-Behind the taps come extra levels: 1×1 to half the width, 3×3 depthwise of stride 2, 1×1, each with BatchNormalization and ReLU6. A predictor is
-a 3×3 depthwise with BatchNormalization and ReLU6, then a 1×1 with BatchNormalization and no bias, as in FNA's released detector (its 4.3M
-parameters). Classes are a softmax; class 0 is the background.
+Behind the taps come extra levels: 1×1 to half the width, 3×3 depthwise of stride 2, 1×1, each with BatchNormalization and ReLU6. A
+predictor is a 3×3 depthwise with BatchNormalization and ReLU6, then a 1×1 with BatchNormalization and no bias, as in FNA's released
+detector (its 4.3M parameters). Classes are a softmax; class 0 is the background.
 
 Anchors are for one image size. Sizes s are parts of the image's shorter side: 0.1 on the first level, then from 0.2 in equal steps, which
 reach 0.92 on the last of six (SSD, section 2.2, with the scales 0.2 to 0.95 of FNA's configuration). A location has squares of s and of the
-geometric mean of s and the next level's, and boxes of area s² in the ratios 2 and ½, on all but the first and the last two levels 3 and ⅓ too.
+geometric mean of s and the next level's, and boxes of area s² in the ratios 2 and ½; all levels but the first and the last
+two add the ratios 3 and ⅓.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from passes.view import Node, View
 
 WINDOWS = frozenset({"Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool"})
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-FLOATS = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.DOUBLE: "float64"}
+FLOATS: Mapping[int, str] = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.DOUBLE: "float64"}
 COARSE = 8  # pixels: the finest map a detector looks at, in RetinaNet (P3) as in SSD
 FPN_TAPS = 3  # C3, C4, C5
 
@@ -170,7 +170,7 @@ def trunk(seen: View) -> tuple[str, ...]:
         for name in _data(node):
             waiting[name] = waiting.get(name, 0) + 1
     alive: set[str] = set()
-    found = []
+    found: list[str] = []
     for node in nodes:
         for name in _data(node):
             waiting[name] -= 1
