@@ -18,6 +18,7 @@ from passes.cost import Cost, cost
 from passes.errors import RefusedModel
 from passes.identities import Atom, Identities, flow_identities
 from passes.normalise import normalise
+from passes.resolution import Image, Strides, read_resolution
 from passes.shapes import Shape, Shapes, infer
 from passes.view import Node, View, view
 
@@ -31,7 +32,8 @@ FROM_WHY = "it says which block's parameters are taken; another choice is anothe
 class Knob:
     """One number of the network. `growth` says whether adding to it can keep the function exactly; `why` says why not.
 
-    `min` and `max` are inclusive; a value is a multiple of `multiple`, except for kernels, which go in steps of 2.
+    `min` and `max` are inclusive; a value is a multiple of `multiple`, except for kernels, which go in steps of 2, and one of
+    `values` where they are given.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Knob:
     multiple: int
     growth: str
     why: str | None = None
+    values: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ class Analysis:
     silences: Mapping[tuple[int, int], Silence]
     cost: Cost
     notes: tuple[str, ...]
+    image: Image
+    strides: Strides
 
 
 def analyse(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None, table: Table | None = None) -> Analysis:
@@ -85,9 +90,10 @@ def analyse(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None, table:
         raise RefusedModel(f"there is no convolution or matrix product {what} in this graph: nothing to adapt")
     stages = find_stages(seen, shapes, identities, table)
     quiet = {(i, j): found for i, stage in enumerate(stages) for j, found in silences(stage, seen, identities).items()}
-    atoms = _name_atoms(seen, identities, stages)
+    resolution = read_resolution(graph, seen, shapes)
+    atoms = _name_atoms(seen, identities, stages, resolution.makes_map)
     kernels = _name_kernels(seen, shapes, stages)
-    knobs: dict[str, Knob] = {}
+    knobs: dict[str, Knob] = {STRIDE: _stride_knob(resolution.strides)}
     found = cost(seen, shapes, identities)
     for i, stage in enumerate(stages):
         tied = _tied_weight(stage, seen, found)
@@ -98,14 +104,18 @@ def analyse(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None, table:
     for name, kernel in kernels.items():
         knobs[name] = _kernel_knob(name, kernel, seen)
     ordered = dict(sorted(knobs.items(), key=lambda item: _order(item[0])))
-    return Analysis(seen, shapes, identities, stages, ordered, atoms, kernels, quiet, found, normal.notes)
+    facts = (seen, shapes, identities, stages, ordered, atoms, kernels, quiet, found, normal.notes)
+    return Analysis(*facts, resolution.image, resolution.strides)
 
 
 # --- names ------------------------------------------------------------------------------------------------------------------------------
 
 
-def _name_atoms(seen: View, identities: Identities, stages: Sequence[Stage]) -> dict[str, Atom]:
-    """Stage exits are `width`; atoms wholly inside a block `hidden`, or `se` where they have no extent in space; others their node's."""
+def _name_atoms(seen: View, identities: Identities, stages: Sequence[Stage], makes_map: Mapping[str, bool]) -> dict[str, Atom]:
+    """Stage exits are `width`; atoms wholly inside a block `hidden`, or `se` where they have no extent in space; others their node's.
+
+    makes_map: the nodes of which that is known; of others the extent decides.
+    """
     names: dict[int, str] = {}
     taken: set[str] = set()
 
@@ -130,7 +140,7 @@ def _name_atoms(seen: View, identities: Identities, stages: Sequence[Stage]) -> 
             give(index, f"node:{atom.first.node}.width")
         else:
             makers = [site for site in atom.sites if site.role == "creates" and site.dense]
-            kind = "se" if all(site.extent == 1 for site in makers) else "hidden"
+            kind = "hidden" if any(makes_map.get(site.node, site.extent > 1) for site in makers) else "se"
             give(index, f"stage{place[0]}.block{place[1]}.{kind}")
     return {names[index]: atom for index, atom in enumerate(identities.atoms)}
 
@@ -168,11 +178,14 @@ def _name_kernels(seen: View, shapes: Shapes, stages: Sequence[Stage]) -> dict[s
     return kernels
 
 
+STRIDE = "output_stride"
 KIND_ORDER = ("depth", "width", "from", "kernel", "hidden", "se")
 
 
 def _order(name: str) -> tuple[object, ...]:
-    """Stages first, in order; in a stage depth, width, then block by block; nodes keep the order of the graph."""
+    """The stride, then stages in order; in a stage depth, width, then block by block; nodes keep the order of the graph."""
+    if name == STRIDE:
+        return (-1, 0, 0, 0, 0)
     found = re.fullmatch(r"stage(\d+)(?:\.block(\d+))?\.([a-z]+)(\d*)", name)
     if found is None:
         return (1, 0, 0, 0, 0)
@@ -228,6 +241,10 @@ def _width_knob(name: str, atom: Atom) -> Knob:
     growth = "exact" if atom.drift is None else "approximate"
     most = value if atom.parent < 0 else max(MAX_WIDTH // multiple * multiple, value)
     return Knob(name, "width", value, atom.fewest * multiple, most, multiple, growth, atom.drift)
+
+
+def _stride_knob(strides: Strides) -> Knob:
+    return Knob(STRIDE, "stride", strides.value, strides.values[0], strides.value, 1, strides.growth, strides.why, strides.values)
 
 
 def _kernel_knob(name: str, kernel: Kernel, seen: View) -> Knob:
