@@ -100,8 +100,8 @@ class Space:
     """The maps of a network, and what has to be edited for the change.
 
     `limit` caps the running stride (None: strides stay). `edits`: node → attributes; `numbers`: constant → its new value; `settled`:
-    constants that already hold what they must; `lost`: tensor → why it is not followed; `averages`: why a map shows more than samples of
-    finer maps; `notes`: what was decided that a reader may want to know.
+    constants that already hold what they must; `lost`: tensor → why it is not followed; `averages`: the nodes that look at whole finer maps
+    for others to use; `cropped`: pools that leave smaller maps than they should; `notes`: what a reader of the plan may want to know.
     """
 
     view: View
@@ -113,6 +113,7 @@ class Space:
     settled: Mapping[str, np.ndarray] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
     averages: list[str] = field(default_factory=list)
+    cropped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     written: dict[tuple[str, int], int] = field(default_factory=dict)
     averaged: str = ""
@@ -186,6 +187,8 @@ class Space:
         except Unfollowed as why:
             self._lose(node, str(why))
             return
+        except Stuck as why:
+            raise Stuck("; ".join((str(why), *self.cropped[-1:]))) from why
         for name, axes in zip(node.outputs, found, strict=False):
             if name:
                 self.maps[name] = Map(axes, self.averaged)
@@ -501,32 +504,32 @@ def _dilated(node: Node, space: Space, found: tuple[Side, int], window: Window) 
         return replace(window, dilation=d * window.dilation)
     dilation = d * window.dilation if window.taps > 1 else window.dilation
     new = Window(window.taps, 1, dilation, d * window.before, d * window.behind, False, False)
-    needed = d * s * (there - 1) + 1  # samples, so that every one there was is among them
-    wanted = natural = new.positions(side.new)
-    if s > 1 and window.up:
-        wanted = natural + d * (s - 1)
-        if node.int("count_include_pad", 0):
-            raise Stuck(f"'{node.name}' ({node.op}) rounds up and counts its padding, which cannot be written as pads")
-    if s > 1 and there == -(-side.old // s):
-        wanted = max(wanted, side.new)
-    room = wanted - natural
-    if node.op in DILATED_FROM:
-        if natural < needed and max(new.before, new.behind + room) >= window.taps:
-            raise Stuck(_too_wide(node, window, max(new.before, new.behind + room)))
-        if new.behind + room >= window.taps:
-            room = 0
-        if max(new.before, new.behind) >= window.taps:
-            raise Stuck(_too_wide(node, window, max(new.before, new.behind)))
-        if new.dilation != window.dilation and space.view.opset < DILATED_FROM[node.op]:
-            since = f"has dilations from opset {DILATED_FROM[node.op]} on, this model is opset {space.view.opset}"
-            raise Stuck(f"'{node.name}' would need a dilation of {new.dilation}: {node.op} {since}")
-    if natural + room < needed or natural + room > d * s * there:
+    if s > 1 and window.up and node.int("count_include_pad", 0):
+        raise Stuck(f"'{node.name}' ({node.op}) rounds up and counts its padding, which cannot be written as pads")
+    natural, least = new.positions(side.new), d * (s - 1) if window.up else 0
+    keeps = s > 1 and there == -(-side.old // s)
+    room = max(side.new - natural, least) if keeps else least
+    since = DILATED_FROM.get(node.op)
+    if since is not None and since > space.view.opset and new.dilation != window.dilation:
+        versions = f"{node.op} has dilations from opset {since} on, this model is opset {space.view.opset}"
+        raise Stuck(f"'{node.name}' would need a dilation of {new.dilation}: {versions}")
+    if since is not None:
+        room = _room(node, space, new, (room, least))
+    if not d * s * (there - 1) + 1 <= natural + room <= d * s * there:
         raise Stuck(f"'{node.name}' ({node.op}) leaves {natural + room} samples, from which the {there} it left cannot be taken")
     return replace(new, behind=new.behind + room)
 
 
-def _too_wide(node: Node, window: Window, pad: int) -> str:
-    return f"'{node.name}' ({node.op}) would need {pad} pads on a window of {window.taps}, and ONNX Runtime wants fewer than that"
+def _room(node: Node, space: Space, window: Window, rooms: tuple[int, int]) -> int:
+    """The room wanted behind, or else the least: pools of ONNX Runtime have fewer pads than taps."""
+    pads = [max(window.before, window.behind + room) for room in rooms]
+    reasons = [f"'{node.name}' ({node.op}) would need {pad} pads on a window of {window.taps}" for pad in pads]
+    if pads[1] >= window.taps:
+        raise Stuck(f"{reasons[1]}, and ONNX Runtime wants fewer than that")
+    if pads[0] < window.taps:
+        return rooms[0]
+    space.cropped.append(f"{reasons[0]} to keep its map, and ONNX Runtime wants fewer than that")
+    return rooms[1]
 
 
 def _rewrite(node: Node, space: Space, old: Sequence[Window], new: Sequence[Window]) -> None:
