@@ -19,6 +19,7 @@ from fnatool.runtime import FAILURES
 from passes.analysis import Analysis
 from passes.errors import RefusedModel
 from passes.groups import regrouped
+from passes.maps import Sampling
 from passes.normalise import normalise
 from passes.plan import Plan
 from passes.resize import resized
@@ -62,7 +63,7 @@ class Verification:
 
 
 def verify(seed: gs.Graph, target: gs.Graph, analysis: Analysis, plan: Plan, *, rng_seed: int = 0) -> Verification:
-    """Both networks run on the same noise; every tensor they share is compared on the channels they share.
+    """Both networks run on the same noise, at the same image size; every tensor they share is compared on what they share of it.
 
     Raises RefusedModel where ONNX Runtime cannot run one of them.
     """
@@ -96,22 +97,32 @@ def _with_rounding(
 
     A planted error moves values by orders of magnitude more.
     """
-    floors = [ROUNDING_FACTOR * replace(pair, new=pair.old).drift(before[pair.tensor], nudged[pair.tensor]) for pair in pairs]
+    floors = [
+        ROUNDING_FACTOR * replace(pair, new=pair.old, sampling=None).drift(before[pair.tensor], nudged[pair.tensor]) for pair in pairs
+    ]
     return tuple(replace(drift, rounding=floor) for drift, floor in zip(drifts, floors, strict=True))
 
 
 @dataclass(frozen=True)
 class Shared:
-    """A tensor of both networks: its channel axis, and the positions there that are the seed's, in the seed and in the target."""
+    """A tensor of both networks: its channel axis, and the positions there that are the seed's, in the seed and in the target.
+
+    `sampling`: where the seed's positions in space are in the target's finer map.
+    """
 
     tensor: str
     node: str
     axis: int
     old: np.ndarray | None
     new: np.ndarray | None
+    sampling: Sampling | None = None
 
     def drift(self, before: np.ndarray, after: np.ndarray) -> float:
         """max |after − before| / (max − min) on the shared positions; infinite where a value is not finite in one of them only."""
+        if self.sampling is not None:
+            if after.size != np.prod(self.sampling.sizes):
+                return float("inf")
+            after = self.sampling.of(after)
         if self.old is not None and self.new is not None:
             before, after = before.take(self.old, self.axis), after.take(self.new, self.axis)
         if before.shape != after.shape:
@@ -130,7 +141,10 @@ class Shared:
 
 
 def shared_tensors(analysis: Analysis, plan: Plan) -> list[Shared]:
-    """The outputs of convolutions and matrix products, and the graph's outputs, that both networks have, with the channels they share."""
+    """The outputs of convolutions and matrix products, and the graph's outputs, that both networks have, with what they share of them.
+
+    What comes after an average over a finer map is another value, and not among them.
+    """
     seed = analysis.view
     found = []
     for placed in plan.nodes:
@@ -139,13 +153,16 @@ def shared_tensors(analysis: Analysis, plan: Plan) -> list[Shared]:
         for tensor in seed.by_name[placed.source].outputs:
             if tensor not in placed.node.outputs or not (placed.node.op in COMPARED or tensor in seed.outputs):
                 continue
+            sampling = plan.samples.get(tensor)
+            if sampling is None and tensor in plan.samples:
+                continue
             label = plan.ground.identities.labels.get(tensor)
             if label is None:
-                found.append(Shared(tensor, placed.source, 0, None, None))
+                found.append(Shared(tensor, placed.source, 0, None, None, sampling))
                 continue
             positions = resized(label.ids, plan.changes.at(placed.place))
             kept = np.flatnonzero(positions.copy == 0)
-            found.append(Shared(tensor, placed.source, label.axis, positions.old[kept], kept))
+            found.append(Shared(tensor, placed.source, label.axis, positions.old[kept], kept, sampling))
     return found
 
 

@@ -21,6 +21,7 @@ from passes.groups import WHY as GROUPS_WHY
 from passes.groups import Grouping, groupings, possible
 from passes.identities import Atom, Identities, flow_identities
 from passes.normalise import normalise
+from passes.resolution import Image, Resolution, Strides, read_resolution
 from passes.shapes import Shape, Shapes, infer
 from passes.view import Node, View, view
 
@@ -34,7 +35,8 @@ FROM_WHY = "it says which block's parameters are taken; another choice is anothe
 class Knob:
     """One number of the network. `growth` says whether adding to it can keep the function exactly; `why` says why not.
 
-    `min` and `max` are inclusive; a value is a multiple of `multiple`, except for kernels, which go in steps of 2.
+    `min` and `max` are inclusive; a value is a multiple of `multiple`, except for kernels, which go in steps of 2, and one of
+    `values` where they are given.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Knob:
     multiple: int
     growth: str
     why: str | None = None
+    values: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,17 @@ class Analysis:
     silences: Mapping[tuple[int, int], Silence]
     cost: Cost
     notes: tuple[str, ...]
+    resolution: Resolution
+
+    @property
+    def image(self) -> Image:
+        """The input that is an image."""
+        return self.resolution.image
+
+    @property
+    def strides(self) -> Strides:
+        """The output stride, and what it can become."""
+        return self.resolution.strides
 
 
 def analyse(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None, table: Table | None = None) -> Analysis:
@@ -80,12 +94,13 @@ def analyse(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None, table:
     Raises RefusedModel for a graph that cannot be read, or that has no convolution or matrix product with a weight.
     """
     normal = normalise(graph)
-    return read(view(normal.graph), sizes=sizes, table=table, notes=normal.notes)
-
-
-def read(seen: View, *, sizes: Mapping[str, Shape] | None = None, table: Table | None = None, notes: tuple[str, ...] = ()) -> Analysis:
-    """The same for a graph in normal form; `notes` say how it got there."""
+    seen = view(normal.graph)
     shapes = infer(seen, sizes)
+    return read(seen, shapes, read_resolution(graph, seen, shapes), table=table, notes=normal.notes)
+
+
+def read(seen: View, shapes: Shapes, resolution: Resolution, *, table: Table | None = None, notes: tuple[str, ...] = ()) -> Analysis:
+    """The same for a graph in normal form whose maps are known; `notes` say how it got there."""
     identities = flow_identities(seen, shapes)
     if not identities.atoms:
         quantised = any(node.op == "DequantizeLinear" for node in seen.nodes)
@@ -94,10 +109,10 @@ def read(seen: View, *, sizes: Mapping[str, Shape] | None = None, table: Table |
     stages = find_stages(seen, shapes, identities, table)
     quiet = {(i, j): found for i, stage in enumerate(stages) for j, found in silences(stage, seen, identities).items()}
     home = {name: (i, j) for i, stage in enumerate(stages) for j, block in enumerate(stage.blocks) for name in block.nodes}
-    atoms = _name_atoms(seen, identities, stages, home)
+    atoms = _name_atoms(seen, identities, stages, (home, resolution.makes_map))
     kernels = _name_kernels(seen, shapes, home)
     groups = _named([(found.nodes, found) for found in groupings(seen, shapes)], home, "groups")
-    knobs: dict[str, Knob] = {}
+    knobs: dict[str, Knob] = {STRIDE: _stride_knob(resolution.strides)}
     found = cost(seen, shapes, identities)
     for i, stage in enumerate(stages):
         tied = _tied_weight(stage, seen, found)
@@ -110,7 +125,7 @@ def read(seen: View, *, sizes: Mapping[str, Shape] | None = None, table: Table |
     for name, grouping in groups.items():
         knobs[name] = _groups_knob(name, grouping, seen, identities)
     ordered = dict(sorted(knobs.items(), key=lambda item: _order(item[0])))
-    return Analysis(seen, shapes, identities, stages, ordered, atoms, kernels, groups, quiet, found, notes)
+    return Analysis(seen, shapes, identities, stages, ordered, atoms, kernels, groups, quiet, found, notes, resolution)
 
 
 # --- names ------------------------------------------------------------------------------------------------------------------------------
@@ -120,8 +135,12 @@ Home = Mapping[str, tuple[int, int]]  # node → its stage and block
 T = TypeVar("T")
 
 
-def _name_atoms(seen: View, identities: Identities, stages: Sequence[Stage], home: Home) -> dict[str, Atom]:
-    """Stage exits are `width`; atoms wholly inside a block `hidden`, or `se` where they have no extent in space; others their node's."""
+def _name_atoms(seen: View, identities: Identities, stages: Sequence[Stage], where: tuple[Home, Mapping[str, bool]]) -> dict[str, Atom]:
+    """Stage exits are `width`; atoms wholly inside a block `hidden`, or `se` where they have no extent in space; others their node's.
+
+    where: the blocks of nodes, and which nodes make maps; of nodes it does not name the extent decides.
+    """
+    home, makes_map = where
     names: dict[int, str] = {}
     taken: set[str] = set()
 
@@ -143,7 +162,7 @@ def _name_atoms(seen: View, identities: Identities, stages: Sequence[Stage], hom
             give(index, f"node:{atom.first.node}.width")
         else:
             makers = [site for site in atom.sites if site.role == "creates" and site.dense]
-            kind = "se" if all(site.extent == 1 for site in makers) else "hidden"
+            kind = "hidden" if any(makes_map.get(site.node, site.extent > 1) for site in makers) else "se"
             give(index, f"stage{place[0]}.block{place[1]}.{kind}")
     return {names[index]: atom for index, atom in enumerate(identities.atoms)}
 
@@ -193,6 +212,7 @@ def _name_kernels(seen: View, shapes: Shapes, home: Home) -> dict[str, Kernel]:
     return _named(found, home, "kernel")
 
 
+STRIDE = "output_stride"
 KIND_ORDER = ("depth", "width", "from", "kernel", "groups", "hidden", "se")
 
 
@@ -203,7 +223,9 @@ def block_of(knob: str) -> tuple[int, int, str] | None:
 
 
 def _order(name: str) -> tuple[object, ...]:
-    """Stages first, in order; in a stage depth, width, then block by block; nodes keep the order of the graph."""
+    """The stride, then stages in order; in a stage depth, width, then block by block; nodes keep the order of the graph."""
+    if name == STRIDE:
+        return (-1, 0, 0, 0, 0)
     found = re.fullmatch(r"stage(\d+)(?:\.block(\d+))?\.([a-z]+)(\d*)", name)
     if found is None:
         return (1, 0, 0, 0, 0)
@@ -259,6 +281,10 @@ def _width_knob(name: str, atom: Atom) -> Knob:
     growth = "exact" if atom.drift is None else "approximate"
     most = value if atom.parent < 0 else max(MAX_WIDTH // multiple * multiple, value)
     return Knob(name, "width", value, atom.fewest * multiple, most, multiple, growth, atom.drift)
+
+
+def _stride_knob(strides: Strides) -> Knob:
+    return Knob(STRIDE, "stride", strides.value, strides.values[0], strides.value, 1, strides.growth, strides.why, strides.values)
 
 
 def _kernel_knob(name: str, kernel: Kernel, seen: View) -> Knob:

@@ -19,8 +19,10 @@ from passes.depth import Layout, Place, Placed, lay_out
 from passes.errors import RefusedModel, UserError
 from passes.groups import CONVOLUTIONS, Regroup, keeps_function, possible
 from passes.kernel import Taps, attributes, kernels_at
+from passes.maps import Sampling
 from passes.normalise import normalise
 from passes.resize import Change, modelled, resized
+from passes.resolution import finish
 from passes.shapes import infer
 from passes.skeleton import Skeleton
 from passes.spec import Resolved, Spec, resolve
@@ -37,8 +39,11 @@ class Plan:
     """Everything needed to build the target from the seed's graph, and what is known beforehand about the result.
 
     `drifts` says why inner values on the seed's channels change; empty means they must not. `sizes` are the shapes of the target's
-    activations under the probe sizes. `ground` is what `changes` and the axes of the takes speak of: the seed, or where groups change
-    its skeleton.
+    activations under the probe sizes, `declared` those of inputs and outputs that the file must say anew (name → axis → size). `ground` is
+    what `changes` and the axes of the takes speak of: the seed, or where groups change its skeleton.
+
+    `samples` says where the seed's values are in finer tensors (None: nowhere; a tensor it lacks is not finer), `averages` which nodes look
+    at finer maps and pass on what they see to others. Where the image has another size, `compared` is the plan without that.
     """
 
     strategy: str
@@ -53,10 +58,16 @@ class Plan:
     drifts: tuple[str, ...]
     notes: tuple[str, ...]
     sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    declared: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    samples: Mapping[str, Sampling | None] = field(default_factory=dict)
+    averages: tuple[str, ...] = ()
+    compared: Plan | None = None
 
     @property
     def identity(self) -> bool:
         """Whether the target is the seed."""
+        if self.samples or self.compared is not None:
+            return False
         names = [placed.source for placed in self.nodes]
         return all(t.unchanged and t.target == t.source for t in self.takes) and len(names) == len(set(names)) and not self.drifts
 
@@ -91,12 +102,11 @@ def plan(analysis: Analysis, spec: Spec, *, strategy: str = "fna", select: str =
         ground = bones.analysis
         silenced = _on_skeleton(silenced, bones)
         layout = lay_out(ground, {i: range(len(stage.blocks)) for i, stage in enumerate(ground.stages)})
-    found = changes(ground, resolved, layout, choice)
-    work = _Planner(ground, resolved, layout, found, (strategy, silenced))
+    work = _Planner(ground, resolved, layout, changes(ground, resolved, layout, choice), (strategy, silenced))
     nodes, takes = work.nodes(), work.takes()
     if bones is not None:
         nodes, takes = _of_seed(bones, nodes, takes)
-    return Plan(
+    found = Plan(
         strategy,
         seed,
         resolved,
@@ -110,6 +120,11 @@ def plan(analysis: Analysis, spec: Spec, *, strategy: str = "fna", select: str =
         resolved.notes,
         work.shapes(),
     )
+    found = finish(found, analysis)
+    if found.averages and strategy == "preserve" and not allow_drift:
+        why = f"'{found.averages[0]}' averages over the finer map"
+        raise UserError(f"'output_stride' cannot shrink exactly: {why}; use --strategy fna, or --allow-drift")
+    return found
 
 
 def _require_whole_groups(resolved: Resolved) -> None:
@@ -397,7 +412,8 @@ def planned_cost(plan: Plan, analysis: Analysis) -> Cost:
         if take.source in analysis.cost.tensor_params:
             params[take.target] = int(np.prod(shape, dtype=np.int64))
     macs = macs_of((placed.node for placed in plan.nodes), shapes)
-    return Cost(None if analysis.cost.macs is None else sum(macs.values()), sum(params.values()), macs, params)
+    known = analysis.cost.macs is not None or plan.compared is not None
+    return Cost(sum(macs.values()) if known else None, sum(params.values()), macs, params)
 
 
 # --- carrying it out --------------------------------------------------------------------------------------------------------------------
@@ -414,8 +430,22 @@ def apply(graph: gs.Graph, plan: Plan) -> gs.Graph:
     constants = {take.target: _carry_out(take, plan, seed.constants[take.source]) for take in plan.takes}
     constants |= {name: gs.Constant(name, array) for name, array in plan.numbers.items()}
     result = build(in_order([placed.node for placed in plan.nodes]), constants, normal)
+    _declare(result, plan)
     _check_shapes(result, plan)
     return result
+
+
+def _declare(graph: gs.Graph, plan: Plan) -> None:
+    """Inputs and outputs say the sizes they have; what an output leaves open stays open."""
+    for tensor in graph.inputs:
+        sizes = plan.declared.get(tensor.name, {})
+        if sizes:
+            shape = [None] * len(plan.sizes[tensor.name]) if tensor.shape is None else tensor.shape
+            tensor.shape = [sizes.get(axis, size) for axis, size in enumerate(shape)]
+    for tensor in graph.outputs:
+        sizes = plan.declared.get(tensor.name, {})
+        if sizes and tensor.shape is not None:
+            tensor.shape = [sizes.get(axis, size) if isinstance(size, int) else size for axis, size in enumerate(tensor.shape)]
 
 
 def _check_size(plan: Plan, constants: Mapping[str, gs.Constant]) -> None:

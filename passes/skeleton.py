@@ -16,6 +16,7 @@ import onnx_graphsurgeon as gs
 from passes.analysis import Analysis, block_of, read
 from passes.depth import Layout, Place, Placed, lay_out
 from passes.groups import Grouping, Regroup, possible, regrouped
+from passes.shapes import infer
 from passes.view import View, in_order, linked
 
 
@@ -56,7 +57,10 @@ def skeleton(analysis: Analysis, sources: Mapping[int, Sequence[int]], groups: M
     tensors |= {name: name for name in analysis.view.outputs if name in analysis.view.constants}
     made = _view(analysis.view, nodes, tensors, regroups)
     sizes = {name: analysis.shapes.shapes[name] for name in made.inputs if name in analysis.shapes.shapes}
-    return Skeleton(read(made, sizes=sizes, table=layout.table), layout, regroups, tensors)
+    known = analysis.resolution.makes_map
+    makes_map = {placed.node.name: known[placed.source] for placed in layout.nodes if placed.source in known}
+    resolution = replace(analysis.resolution, makes_map=makes_map)
+    return Skeleton(read(made, infer(made, sizes), resolution, table=layout.table), layout, regroups, tensors)
 
 
 def _target_name(knob: str, place: Place | None) -> str:
