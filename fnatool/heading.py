@@ -219,7 +219,7 @@ def show(headed: Headed, where: str) -> None:
     console = terminal.console()
     made, before, after = headed.made, headed.before.cost, headed.after.cost
     for tap in made.taps:
-        stride = f", stride {'×'.join(dict.fromkeys(f'{step:g}' for step in tap.stride))}" if tap.space != (1, 1) else ""
+        stride = f", stride {'×'.join(dict.fromkeys(f'{float(step):g}' for step in tap.stride))}" if tap.space != (1, 1) else ""
         console.print(f"  taps {escape(tap.name)}: {tap.channels} channels{stride}")
     for tensor in made.graph.outputs:
         console.print(f"  gives {tensor.name} [{', '.join(str(extent) for extent in tensor.shape)}]")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -75,7 +76,7 @@ class Work:
         strides = []
         for tap in self.taps:
             down, across = tap.stride
-            if not (down.is_integer() and across.is_integer()):
+            if down.denominator != 1 or across.denominator != 1:
                 raise UserError(f"tap '{tap.name}' is finer than the image; a detector taps maps of stride 1 or more")
             strides.append((int(down), int(across)))
         for tap, before, after in zip(self.taps[1:], strides, strides[1:], strict=False):
@@ -113,7 +114,7 @@ def _linear(work: Work) -> None:
 
 def _deeplabv3(work: Work) -> None:
     (x,) = work.maps()
-    deeplabv3(x, work.writer, stride=min(work.taps[0].stride), classes=work.head.count, **work.options("width"))
+    deeplabv3(x, work.writer, stride=float(min(work.taps[0].stride)), classes=work.head.count, **work.options("width"))
 
 
 def _retinanet(work: Work) -> Detection:
@@ -218,7 +219,7 @@ def _features(found: Chart) -> Tap | None:
     if dtype is None or not extents or math.prod(extents) != max(extents):
         return None
     height, width = image_of(found.analysis).size
-    return Tap(name, rows.features, max(extents), (1, 1), (float(height), float(width)), dtype)
+    return Tap(name, rows.features, max(extents), (1, 1), (Fraction(height), Fraction(width)), dtype)
 
 
 def _ancestors(nodes: Sequence[Node], tensors: Iterable[str]) -> list[Node]:

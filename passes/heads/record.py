@@ -41,15 +41,14 @@ def image_of(analysis: Analysis) -> Image:
     names = [name for name in seen.inputs if name not in seen.constants]
     if len(names) != 1:
         raise UserError(f"a head is for networks that look at one image; this model has the inputs {', '.join(map(repr, names)) or 'none'}")
+    seen_image = analysis.image
     shape = analysis.shapes.shapes[names[0]]
-    if len(shape) != 4:
-        raise UserError(f"a head is for networks that look at an image [N, channels, h, w]; input '{names[0]}' has {len(shape)} axes")
-    last = shape[1] > 4 >= shape[3]  # no image has more than four colours
-    axes = (1, 2) if last else (2, 3)
-    stated = seen.inputs[names[0]][0] or (None,) * 4
-    free = not all(isinstance(stated[axis], int) for axis in axes)
-    size = (shape[axes[0]], shape[axes[1]])
-    return Image(names[0], "NHWC" if last else "NCHW", shape[3 if last else 1], size, free, stated[0])
+    if len(shape) != 4 or seen_image.axes not in ((2, 3), (1, 2)) or seen_image.size is None:
+        what = f"input '{names[0]}' {list(shape)} is not one that convolutions slide over"
+        raise UserError(f"a head is for networks that look at an image [N, channels, h, w] or [N, h, w, channels]; {what}")
+    layout, channels = ("NCHW", shape[1]) if seen_image.axes == (2, 3) else ("NHWC", shape[3])
+    stated = seen.inputs[names[0]][0]
+    return Image(names[0], layout, channels, seen_image.size, seen_image.free, None if stated is None else stated[0])
 
 
 def record(

@@ -10,22 +10,23 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from onnx import TensorProto
 
 from passes.analysis import Analysis, blocks_named
 from passes.errors import UserError
-from passes.shapes import Shape
+from passes.maps import Axes, one_side, sides
+from passes.resolution import followed
 from passes.view import Node, View
 
-WINDOWS = frozenset({"Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool"})
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 FLOATS: Mapping[int, str] = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.DOUBLE: "float64"}
 COARSE = 8  # pixels: the finest map a detector looks at, in RetinaNet (P3) as in SSD
 FPN_TAPS = 3  # C3, C4, C5
 
-Stride = tuple[float, float]
+Stride = tuple[Fraction, Fraction]
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,19 @@ class Tap:
 
 
 @dataclass(frozen=True)
+class Lie:
+    """How a map lies in the image: pixels per position, down and across, and the axis of its channels."""
+
+    stride: Stride
+    axis: int
+
+
+@dataclass(frozen=True)
 class Chart:
-    """The maps of a network: running strides, the trunk in order, and the tensors by the names that a user may give."""
+    """The maps of a network: how they lie, the trunk in order, and the tensors by the names that a user may give."""
 
     analysis: Analysis
-    strides: Mapping[str, Stride]
+    lies: Mapping[str, Lie]
     trunk: tuple[str, ...]
     names: Mapping[str, str]
 
@@ -57,24 +66,17 @@ class Chart:
         """The tap of that name. Raises UserError where there is none, or it is no map of numbers with its channels on axis 1 or 3."""
         tensor = self._tensor(name)
         shape = self.analysis.shapes.shapes.get(tensor)
-        axis = self._channel_axis(tensor)
+        lie = self.lies.get(tensor)
         dtype = FLOATS.get(self.analysis.shapes.types.get(tensor, 0))
         if tensor in self.analysis.view.inputs:
             raise UserError(f"tap '{name}' is the input itself; tap what the network makes of it")
-        if shape is None or len(shape) != 4 or tensor not in self.strides:
+        if shape is None or lie is None:
             seen = "unknown" if shape is None else list(shape)
-            raise UserError(f"tap '{name}' is no map [N, channels, h, w] (its shape is {seen}); {self._suggestion()}")
-        if axis not in (1, 3):
-            raise UserError(f"tap '{name}' has its channels on axis {axis}, a head reads them on axis 1 or 3; {self._suggestion()}")
+            raise UserError(f"tap '{name}' is no map [N, channels, h, w] of the image (its shape is {seen}); {self._suggestion()}")
         if dtype is None:
             raise UserError(f"tap '{name}' does not hold 16-, 32- or 64-bit floats, which a head is made of; {self._suggestion()}")
-        space = (shape[2], shape[3]) if axis == 1 else (shape[1], shape[2])
-        return Tap(name, tensor, shape[axis], space, self.strides[tensor], dtype, axis)
-
-    def _channel_axis(self, tensor: str) -> int:
-        """Where the channels are; on axis 1 where no weight made them."""
-        label = self.analysis.identities.labels.get(tensor)
-        return 1 if label is None else label.axis
+        space = (shape[2], shape[3]) if lie.axis == 1 else (shape[1], shape[2])
+        return Tap(name, tensor, shape[lie.axis], space, lie.stride, dtype, lie.axis)
 
     def _tensor(self, name: str) -> str:
         seen = self.analysis.view
@@ -102,8 +104,7 @@ class Chart:
 
     def is_map(self, tensor: str) -> bool:
         """Whether a head can tap the tensor."""
-        known = tensor in self.strides and tensor not in self.analysis.view.inputs
-        return known and self._channel_axis(tensor) in (1, 3) and self.analysis.shapes.types.get(tensor) in FLOATS
+        return tensor in self.lies and tensor not in self.analysis.view.inputs and self.analysis.shapes.types.get(tensor) in FLOATS
 
     def maps(self) -> list[str]:
         """The maps of the trunk, in order. Raises UserError where there is none."""
@@ -135,7 +136,28 @@ def chart(analysis: Analysis, features: str | None = None) -> Chart:
             names[name] = _activated(analysis, name, block.nodes)
     way = trunk(analysis.view)
     before = way[: way.index(features) + 1] if features in way else way
-    return Chart(analysis, running_strides(analysis), before, names)
+    return Chart(analysis, _lies(analysis), before, names)
+
+
+def _lies(analysis: Analysis) -> dict[str, Lie]:
+    """Every tensor [N, channels, h, w] or [N, h, w, channels] of the image, by how it lies there."""
+    found = {}
+    for tensor, known in followed(analysis).maps.items():
+        down, across = (_along(known.axes, axis) for axis in analysis.image.axes)
+        label = analysis.identities.labels.get(tensor)
+        if len(known.axes) != 4 or down is None or across is None or (down[0], across[0]) not in ((2, 3), (1, 2)):
+            continue
+        axis = 1 if down[0] == 2 else 3
+        if label is None or label.axis == axis:
+            found[tensor] = Lie((down[1], across[1]), axis)
+    return found
+
+
+def _along(axes: Axes, image_axis: int) -> tuple[int, Fraction] | None:
+    """Which axis of a tensor counts positions along that axis of the image, and every how many pixels; None where that is not one axis."""
+    places = [k for k, content in enumerate(axes) if any(side.axis[1] == image_axis for side in sides(content))]
+    side = one_side(axes[places[0]]) if len(places) == 1 else None
+    return None if side is None or side.stride is None else (places[0], side.stride)
 
 
 def _activated(analysis: Analysis, atom: str, block: Sequence[str]) -> str:
@@ -203,77 +225,13 @@ def _on_the_way(seen: View) -> list[Node]:
     return found
 
 
-# --- running strides --------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Run:
-    """The map [N, …] that a tensor is or comes from, and its running stride."""
-
-    shape: Shape
-    stride: Stride
-
-
-def running_strides(analysis: Analysis) -> dict[str, Stride]:
-    """Tensor → image pixels per position, down and across, for every tensor of four axes that is still a map (not pooled to one value)."""
-    seen, shapes = analysis.view, analysis.shapes.shapes
-    runs: dict[str, Run] = {}
-    for name in seen.inputs:
-        if name not in seen.constants and len(shapes.get(name, ())) == 4:
-            runs[name] = Run(shapes[name], (1.0, 1.0))
-    for node in seen.nodes:
-        sources = {name: runs[name] for name in _data(node) if name in runs}
-        for output in node.outputs:
-            shape = shapes.get(output)
-            if shape is None or not sources:
-                continue
-            if len(shape) != 4:  # flattened or grouped for a while, as some normalisations are written
-                runs[output] = max(sources.values(), key=lambda run: run.stride)
-            elif (stride := _stride(node, shape, sources)) is not None:
-                runs[output] = Run(shape, stride)
-    return {name: run.stride for name, run in runs.items() if len(shapes[name]) == 4}
-
-
-def _stride(node: Node, shape: Shape, sources: Mapping[str, Run]) -> Stride | None:
-    """By the operator's own strides; where it keeps the extents or permutes them, its input's; else by how much the extents change."""
-    if node.op in WINDOWS:
-        return _window(node, shape, sources[node.inputs[0]]) if node.inputs[0] in sources else None
-    if node.op.startswith("Global"):
-        return None
-    alike = [run.stride for run in sources.values() if sorted(run.shape) == sorted(shape)]
-    if alike:
-        return max(alike)
-    source = max(sources.values(), key=lambda run: run.stride)
-    if node.op == "Pad" or source.shape[2:] == shape[2:] or source.shape[1:3] == shape[1:3]:
-        return source.stride
-    return None if node.op.startswith("Reduce") else _scaled(source, shape)
-
-
-def _window(node: Node, shape: Shape, source: Run) -> Stride | None:
-    if shape[2:] == (1, 1) and max(source.shape[2:]) > 2:
-        return None  # a global pooling, whatever it is called
-    down, across = node.ints("strides", (1, 1))
-    if node.op == "ConvTranspose":
-        return source.stride[0] / down, source.stride[1] / across
-    return source.stride[0] * down, source.stride[1] * across
-
-
-def _scaled(source: Run, shape: Shape) -> Stride:
-    """Resize, Slice, space to depth and the like: the ratio of the extents, to the nearest whole factor."""
-
-    def factor(before: int, after: int) -> float:
-        return float(max(round(before / after), 1)) if before >= after else 1.0 / max(round(after / before), 1)
-
-    return source.stride[0] * factor(source.shape[2], shape[2]), source.stride[1] * factor(source.shape[3], shape[3])
-
-
 # --- what a head taps when nobody says --------------------------------------------------------------------------------------------------
 
 
 def last_exit(found: Chart) -> list[str]:
     """The exit of the last stage where it is as coarse as the last map of the trunk, else that map."""
     last = found.maps()[-1]
-    exits = [tensor for tensor in found.exits() if found.strides[tensor] == found.strides[last]]
+    exits = [tensor for tensor in found.exits() if found.lies[tensor].stride == found.lies[last].stride]
     return [(exits or [last])[-1]]
 
 
@@ -289,7 +247,7 @@ def pyramid(found: Chart) -> list[str]:
     """
     last: dict[Stride, str] = {}
     for tensor in (*found.maps(), *found.exits()):  # an exit takes the place of a map
-        last[found.strides[tensor]] = tensor
+        last[found.lies[tensor].stride] = tensor
     strides = sorted(last)
     coarse = [stride for stride in strides if min(stride) >= COARSE][:FPN_TAPS]
     return [last[stride] for stride in coarse or strides[-FPN_TAPS:]]
@@ -299,13 +257,14 @@ def before_last_stride(found: Chart) -> list[str]:
     """SSD's two: the widest map that the last reduction of the trunk reads (SSDLite on MobileNetV2: an expansion), and the last map."""
     seen = found.analysis.view
     last = found.maps()[-1]
-    finer = [found.strides[tensor] for tensor in found.maps() if found.strides[tensor] < found.strides[last]]
+    strides = {tensor: lie.stride for tensor, lie in found.lies.items()}
+    finer = [strides[tensor] for tensor in found.maps() if strides[tensor] < strides[last]]
     if not finer:
         return [last]
     read = []
     for node in seen.nodes:
-        if found.strides.get(node.outputs[0]) == found.strides[last]:
-            read += [tensor for name in node.inputs if found.strides.get(tensor := _whole(name, seen)) == max(finer)]
+        if strides.get(node.outputs[0]) == strides[last]:
+            read += [tensor for name in node.inputs if strides.get(tensor := _whole(name, seen)) == max(finer)]
     shapes = found.analysis.shapes.shapes
     maps = [tensor for tensor in read if found.is_map(tensor)]
     if not maps:
