@@ -1,7 +1,8 @@
 """What a network costs: multiply-adds and parameters.
 
 A multiply-add (MAdd, MAC) is one multiplication and one addition of a convolution or matrix product; biases, normalisation and activations
-count nothing. Parameters are what training changes: weights, biases, scales; running statistics of a BatchNormalization are not.
+count nothing, nor does what is computed from weights alone: that is done once. Parameters are what training changes: weights, biases,
+scales; running statistics of a BatchNormalization are not.
 """
 
 from __future__ import annotations

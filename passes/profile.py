@@ -201,7 +201,8 @@ def _notes(seen: View, shapes: Shapes, stages: Sequence[Stage]) -> list[str]:
         notes.append("no stages: no addition closes a block that could be repeated; everything is head")
     foreign = [node for node in seen.nodes if node.op not in MACS and ("::" in node.op or node.op in UNCOUNTED)]
     unsized = [node for node in seen.nodes if node.op in MACS and not is_known(node, shapes.shapes)]
-    unknown = [node for node in seen.nodes if any(name and name not in shapes.shapes for name in node.outputs)]
+    used = {*seen.readers, *seen.outputs}
+    unknown = [node for node in seen.nodes if any(name in used and name not in shapes.shapes for name in node.outputs)]
     for nodes, why in (
         (foreign, "multiply-adds unknown, counted as none"),
         (unsized, "sizes unknown, multiply-adds counted as none"),
