@@ -95,7 +95,7 @@ def _with_inputs(proto: onnx.ModelProto, shapes: Mapping[str, Shape]) -> onnx.Mo
     """A copy of proto whose inputs have the given shapes. Raises UserError where they do not fit."""
     changed = onnx.ModelProto()
     changed.CopyFrom(proto)
-    inputs = {value.name: value for value in _free_inputs(changed)}
+    inputs = {value.name: value for value in free_inputs(changed)}
     for name, shape in shapes.items():
         if name not in inputs:
             raise UserError(f"--input {name}: the model has no such input; it has {', '.join(map(repr, inputs)) or 'none'}")
@@ -109,7 +109,7 @@ def _with_inputs(proto: onnx.ModelProto, shapes: Mapping[str, Shape]) -> onnx.Mo
     return changed
 
 
-def _free_inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+def free_inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     """The inputs a caller must give: those without a default among the initializers."""
     defaults = {tensor.name for tensor in proto.graph.initializer}
     return [value for value in proto.graph.input if value.name not in defaults]
@@ -187,7 +187,7 @@ class Feed:
 
 def _run(path: Path, given: onnx.ModelProto, proto: onnx.ModelProto, demands: Demands) -> Iterator[Finding]:
     """Findings of one run in ONNX Runtime on random inputs; on guessed sizes a failure is a note."""
-    inputs = _free_inputs(given)
+    inputs = free_inputs(given)
     if odd := [value.name for value in inputs if not value.type.HasField("tensor_type")]:
         yield Finding("note", "not-run", "ONNX Runtime", f"not run: input '{odd[0]}' is not a tensor")
         return
@@ -232,7 +232,7 @@ def _feeds(proto: onnx.ModelProto) -> tuple[list[Feed], bool]:
     channels = _first_channels(proto)
     feeds: list[Feed] = []
     guessed = False
-    for value in _free_inputs(proto):
+    for value in free_inputs(proto):
         stated = _declared(value)
         guessed |= stated is None or any(not isinstance(size, int) for size in stated)
         axes: tuple[int | str | None, ...] = stated if stated is not None else (None,) * 4
@@ -346,7 +346,7 @@ def _within_budget(model: files.Model, demands: Demands) -> Iterator[Finding]:
 
 def same_interface(model: onnx.ModelProto, seed: onnx.ModelProto) -> Iterator[Finding]:
     """Findings where model's inputs and outputs differ from seed's: name, order, type, shape (any two dynamic axes are alike)."""
-    sides = (("input", _free_inputs(model), _free_inputs(seed)), ("output", list(model.graph.output), list(seed.graph.output)))
+    sides = (("input", free_inputs(model), free_inputs(seed)), ("output", list(model.graph.output), list(seed.graph.output)))
     for kind, ours, theirs in sides:
         wanted = {value.name: value for value in theirs}
         names = [value.name for value in ours]
@@ -356,19 +356,20 @@ def same_interface(model: onnx.ModelProto, seed: onnx.ModelProto) -> Iterator[Fi
         for value in ours:
             if value.name not in wanted:
                 yield Finding("error", "interface", f"{kind} '{value.name}'", "the model has it, the seed has not")
-            elif (here := _signature(value)) != (there := _signature(wanted[value.name])):
+            elif (here := signature(value)) != (there := signature(wanted[value.name])):
                 yield Finding("error", "interface", f"{kind} '{value.name}'", f"it is {here}, the seed's is {there}")
         if sorted(names) == sorted(wanted) and names != list(wanted):
             yield Finding("error", "interface", f"{kind}s", f"their order is {', '.join(names)}, the seed's {', '.join(wanted)}")
 
 
-def _signature(value: onnx.ValueInfoProto) -> str:
+def signature(value: onnx.ValueInfoProto, *, names: bool = False) -> str:
+    """Type and shape in a line; a dynamic axis is its name where asked for, else '?'."""
     kind = value.type.WhichOneof("value") or "untyped"
     if kind != "tensor_type":
         return kind.removesuffix("_type")
     shape = _declared(value)
     dtype = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
-    return f"{dtype} {'of any shape' if shape is None else _text(shape, names=False)}"
+    return f"{dtype} {'of any shape' if shape is None else _text(shape, names=names)}"
 
 
 # --- words ---
