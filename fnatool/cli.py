@@ -282,7 +282,10 @@ def diff(a: Path, b: Path, everything: bool, as_json: bool, inputs: tuple[tuple[
 @click.option(
     "--timeout", type=click.FloatRange(min=1), default=120.0, show_default=True, metavar="SECONDS", help="For each step of the check."
 )
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json", "github", "sarif"]), default="text", show_default=True,
+    help="github: annotations of a workflow run. sarif: SARIF 2.1.0, for code scanning.",
+)  # fmt: skip
 def check(
     models: tuple[Path, ...],
     against: Path | None,
@@ -293,16 +296,20 @@ def check(
     timeout: float,
     form: str,
 ) -> int:
-    """Report everything wrong with the models; exit 1 if anything is an error.
+    """Report everything wrong with the models; exit 1 if anything is an error, 2 if a model could not be looked at.
 
     The static rules, the ONNX checker, strict shape inference and a run in ONNX Runtime, then what the options demand.
     """
-    from fnatool import checking
+    from fnatool import annotating, checking
 
     demands = checking.Demands(against, spec, max_macs, max_params, dict(inputs), timeout)
     reports, mistakes = checking.check_files(models, demands)
     if form == "json":
         click.echo(checking.to_json(reports))
+    elif form == "sarif":
+        click.echo(annotating.to_sarif(reports, complete=not mistakes))
+    elif form == "github":
+        click.echo(annotating.to_github(reports), nl=any(report.findings for report in reports))
     else:
         checking.show(reports)
     if mistakes:
