@@ -6,16 +6,12 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 from fnatool import terminal
 from passes.analysis import Analysis, Knob, blocks_named, group_of
 from passes.errors import UserError
 from passes.resolution import Image, size_text
 from passes.spec import IMAGE, MAX_SIDE, closest, own_spec
-
-if TYPE_CHECKING:
-    from rich.table import Column
 
 Json = dict[str, object]
 
@@ -131,7 +127,7 @@ def show_group(rows: Sequence[Json], knob: str) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(_whole("initializer"), _right("axis"), "role", "positions", box=None, pad_edge=False)
+    table = Table(terminal.whole("initializer"), terminal.right("axis"), "role", "positions", box=None, pad_edge=False)
     for row in rows:
         table.add_row(escape(str(row["initializer"])), str(row["axis"]), str(row["role"]), ranges(row["indices"]))  # type: ignore[arg-type]
     console = terminal.console(wrap=False)
@@ -162,7 +158,7 @@ def show(analysis: Analysis, title: str, notes: Sequence[str] = ()) -> None:
     if analysis.stages:
         table = Table(
             "stage",
-            *(_right(name) for name in ("depth", "width", "space", "parameters", "MAdds")),
+            *(terminal.right(name) for name in ("depth", "width", "space", "parameters", "MAdds")),
             title_justify="left",
             box=None,
             pad_edge=False,
@@ -179,7 +175,12 @@ def show(analysis: Analysis, title: str, notes: Sequence[str] = ()) -> None:
     else:
         console.print("no stages: no addition closes a block that could be repeated; every width and kernel has a knob of its own")
     table = Table(
-        _whole("knob"), *(_right(name) for name in ("value", "min", "max", "multiple")), "growth", "why", box=None, pad_edge=False
+        terminal.whole("knob"),
+        *(terminal.right(name) for name in ("value", "min", "max", "multiple")),
+        "growth",
+        "why",
+        box=None,
+        pad_edge=False,
     )
     table.add_row(*_image_cells(analysis.image))
     for knob in analysis.knobs.values():
@@ -221,24 +222,8 @@ def _verdict(analysis: Analysis) -> str:
     return f"{len(knobs) + 1} knobs: {kinds}; {blocks} choose a block, {groups} set groups"
 
 
-def _whole(header: str) -> Column:
-    from rich.table import Column
-
-    return Column(header, no_wrap=True)
-
-
-def _right(header: str) -> Column:
-    from rich.table import Column
-
-    return Column(header, justify="right")
-
-
 def _count(value: object) -> str:
-    number = int(value)  # type: ignore[call-overload]
-    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
-        if number >= size:
-            return f"{number / size:.3f}{unit}"
-    return str(number)
+    return terminal.count(int(value))  # type: ignore[call-overload]
 
 
 def _macs(value: object, unit: str = " MAdds") -> str:

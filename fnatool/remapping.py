@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx
 
-from fnatool import files, isolate, seeds
+from fnatool import files, isolate, seeds, specs
 from fnatool.atomic import replacing
 from passes.analysis import STRIDE, Analysis, analyse
 from passes.cost import Cost
@@ -76,15 +76,19 @@ def remap(
 ) -> Remapped:
     """The seed in the shape the spec asks for, with what it knows; written to `out` if given (never over an existing file).
 
-    seed: a path, or the name of the bundled seed; spec: a Spec, its JSON document, or the path of one. Raises UserError for a wrong spec or
-    path, RefusedModel for a model that cannot be remapped safely or whose result fails verification.
+    seed: a path, or the name of the bundled seed; spec: a Spec, its JSON document, the path of one, or the name of a bundled one. Raises
+    UserError for a wrong spec or path, RefusedModel for a model that cannot be remapped safely or whose result fails verification.
     """
     options = options or Options()
     model = files.read(seeds.bundled(str(seed)) or seed if not Path(seed).exists() else seed)
     if out is not None:
         files.require_writable(Path(out), force=False, forbid=(model.path, *model.data))
-    wanted = spec if isinstance(spec, Spec) else parse(spec) if isinstance(spec, Mapping) else read_spec(Path(spec))
-    made = remap_model(model, wanted, options)
+    if isinstance(spec, (Spec, Mapping)):
+        made = remap_model(model, spec if isinstance(spec, Spec) else parse(spec), options)
+    else:
+        path = specs.find(spec)
+        with specs.fitting(path):
+            made = remap_model(model, read_spec(path), options)
     if out is not None:
         made.write(out)
     return made
@@ -165,7 +169,9 @@ def read_spec(path: Path) -> Spec:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise UserError(f"there is no spec '{path}'; 'fnatool inspect MODEL --spec > {path.name}' writes one to edit") from error
+        bundled = f"bundled are {', '.join(specs.NAMES)}"
+        own = f"'fnatool inspect MODEL --spec > {path.name}' writes one to edit"
+        raise UserError(f"there is no spec '{path}'; {own}; {bundled}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"'{path}' cannot be read as a spec: {error}") from error
     try:
