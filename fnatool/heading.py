@@ -141,7 +141,7 @@ def pixels_of(model: files.Model, image: Image, options: HeadOptions) -> Pixels:
     if known is None and image.channels == 3:
         known = Pixels(IMAGENET_MEAN, IMAGENET_SCALE, "ImageNet's, as nothing else is known; --mean and --scale say others")
     if known is None and (options.mean is None or options.scale is None):
-        raise UserError(f"the input has {image.channels} channels: say how pixels are scaled with --mean and --scale")
+        raise UserError(f"nothing is known of pixels of {image.channels} channel(s): say how they are scaled with --mean and --scale")
     mean = options.mean or (known.mean if known is not None else ())
     scale = options.scale or (known.scale if known is not None else ())
     source = "as asked" if known is None or options.mean or options.scale else known.source

@@ -350,15 +350,11 @@ class _Reader:
                     return None
                 taken.update(nodes)
                 tapped = self._seen_outside(nodes, row["exit"])
+                if set(tapped) & set(self.view.outputs):
+                    return None
                 blocks.append(Block(row["kind"], row["entry"], row["exit"], nodes, row["merge"], tapped))
             stages.append(Stage(tuple(blocks)))
-        closed = all(self._for_heads_only(block, taken) for stage in stages for block in stage.blocks)
-        return tuple(stages) if closed else None
-
-    def _for_heads_only(self, block: Block, inside: set[str]) -> bool:
-        """Whether what leaves the block beside its exit goes to nodes outside all blocks, as a head is, and the graph does not show it."""
-        readers = {reader for tensor in block.tapped for reader, _ in self.view.readers.get(tensor, ())}
-        return not set(block.tapped) & set(self.view.outputs) and not (readers - set(block.nodes)) & inside
+        return tuple(stages)
 
     def _fits(self, row: Mapping[str, str], nodes: Sequence[str], before: Sequence[Block]) -> bool:
         """Whether a row can be the next block of its stage: behind the last one, keeping its channels, closed by the merge it names."""

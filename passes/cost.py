@@ -35,11 +35,10 @@ def cost(view: View, shapes: Shapes, identities: Identities) -> Cost:
     node_macs = macs_of(view.nodes, shapes.shapes)
     tensor_params: dict[str, int] = {}
     carriers = {site.tensor for site in identities.sites.values()}
-    again = _shared_biases(view)
     for node in view.nodes:
         slots = PARAMETERS.get(node.op)
         for slot, name in enumerate(node.inputs):
-            if name not in view.constants or name in again or not (node.op in INTEGER_WEIGHTS or _is_float(view, name)):
+            if name not in view.constants or not (node.op in INTEGER_WEIGHTS or _is_float(view, name)):
                 continue
             if (slots is not None and slot in slots) or (slots is None and name in carriers):
                 tensor_params[name] = int(np.prod(shapes.shapes[name], dtype=np.int64))
@@ -74,24 +73,6 @@ def node_params(view: View, found: Cost) -> dict[str, int]:
         first = view.readers[name][0][0]
         params[first] = params.get(first, 0) + size
     return params
-
-
-def _shared_biases(view: View) -> set[str]:
-    """Biases that repeat the bias of an earlier use of the same weight: one layer applied several times, as a head to a pyramid's levels.
-
-    The normal form gives every use a bias of its own, as exporters store equal ones once.
-    """
-    first: dict[str, list[str]] = {}
-    found: set[str] = set()
-    for node in view.nodes:
-        weight, bias = node.input(1), node.input(BIASES.get(node.op, 2))
-        if node.op not in (*BIASES, "Gemm") or weight not in view.constants or bias not in view.constants:
-            continue
-        before = first.setdefault(weight, [])
-        if any(bias != other and np.array_equal(view.values(bias), view.values(other)) for other in before):
-            found.add(bias)
-        before.append(bias)
-    return found
 
 
 def _is_float(view: View, name: str) -> bool:

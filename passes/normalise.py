@@ -2,8 +2,8 @@
 
 Guaranteed afterwards: no Constant nodes; nothing is computed from initializers alone (quantisation excepted); static shape arithmetic is
 folded; a 1-D or uniform tensor of several elements belongs to one node (exporters deduplicate equal tensors); weights of two or more axes
-shared by several nodes stay shared, as one parameter, and so does their bias; a Split says its sizes, and `auto_pad` is explicit, wherever
-sizes are known. The function is unchanged.
+shared by several nodes stay shared, as one parameter, with their bias; a Split says its sizes, and `auto_pad` is explicit, wherever sizes
+are known. The function is unchanged.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ def static_sizes_folded(work: _Work) -> int:
 
 
 def small_tensors_unshared(work: _Work) -> int:
-    """Each use of a 1-D or uniform tensor of several elements gets its own; the first keeps the name."""
+    """Each use of a 1-D or uniform tensor of several elements gets its own, a layer used several times one; the first keeps the name."""
     seen = work.seen
     taken = set(seen.constants) | set(seen.producer) | set(seen.inputs)
     nodes = {node.name: node for node in work.graph.nodes}
@@ -242,12 +242,11 @@ def small_tensors_unshared(work: _Work) -> int:
             continue
         if not _is_deduplicated(seen, name) and not _is_size(seen, name, uses):
             continue
-        if _is_bias_of_shared(seen, uses):
-            continue
-        for reader, slot in uses[1:]:
-            copy = unique(f"{name}_{reader}", taken.__contains__)
+        for owned in _owners(seen, uses)[1:]:
+            copy = unique(f"{name}_{owned[0][0]}", taken.__contains__)
             taken.add(copy)
-            nodes[reader].inputs[slot] = gs.Constant(copy, seen.values(name))
+            for reader, slot in owned:
+                nodes[reader].inputs[slot] = gs.Constant(copy, seen.values(name))
             count += 1
     return count
 
@@ -263,12 +262,16 @@ def _is_deduplicated(seen: View, name: str) -> bool:
     return bool((values == values.flat[0]).all())
 
 
-def _is_bias_of_shared(seen: View, uses: Sequence[tuple[str, int]]) -> bool:
-    """The bias of nodes that share their weight too is one parameter with them (a detector's towers): nobody deduplicated it."""
-    readers = [seen.by_name[reader] for reader, _ in uses]
-    weights = {node.input(1) for node in readers}
-    layers = all(node.op in ("Conv", "ConvTranspose", "Gemm") and slot == 2 for node, (_, slot) in zip(readers, uses, strict=True))
-    return layers and len(weights) == 1 and weights <= set(seen.constants) and not _is_deduplicated(seen, *weights)
+def _owners(seen: View, uses: Sequence[tuple[str, int]]) -> list[list[tuple[str, int]]]:
+    """The uses of a deduplicated tensor by whose it is: nodes that share a weight are one layer, as in a detector's towers."""
+    owners: dict[object, list[tuple[str, int]]] = {}
+    for reader, slot in uses:
+        node = seen.by_name[reader]
+        weight = node.input(1)
+        layer = node.op in ("Conv", "ConvTranspose", "Gemm") and slot == 2 and weight in seen.constants
+        shared = layer and not _is_deduplicated(seen, weight)
+        owners.setdefault(weight if shared else (reader, slot), []).append((reader, slot))
+    return list(owners.values())
 
 
 def _is_size(seen: View, name: str, uses: Sequence[tuple[str, int]]) -> bool:

@@ -398,3 +398,15 @@ def test_the_papers_segmentation_backbone_has_the_published_multiply_adds() -> N
     found = planned_cost(plan(analysis, Spec({"input.size": (1024, 2048), "output_stride": 16})), analysis)
     assert found.macs is not None
     assert round((found.macs - found.node_macs["head"] - found.node_macs["fc"]) / 1e9, 2) == 19.04
+
+
+def test_a_size_that_is_written_beside_computed_ones_freezes_the_image_with_the_reason() -> None:
+    net = Net(size=8)
+    y = net.conv("x", "a", 4, 3, stride=2)
+    net.op("Shape", "shape", y)
+    net.op("Resize", "big", y, "", "", net.op("Mul", "sizes", "shape", net.constant("by", [1, 1, 2, 2], np.int64)), mode="nearest")
+    net.op("Expand", "four", net.op("GlobalAveragePool", "mean", y), net.constant("written", [1, 1, 4, 4], np.int64))
+    net.op("Concat", "y", y, "four", axis=1)
+    image = analyse(net.graph("y", "big")).image
+    assert image.why is not None
+    assert "'y' (Concat) does not fit its inputs" in image.why

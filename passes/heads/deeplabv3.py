@@ -24,7 +24,7 @@ def deeplabv3(x: Map, writer: Writer, *, stride: float, classes: int, width: int
         branches.append(_normalised(writer.conv(depth, f"aspp{k}.conv", width), f"aspp{k}", writer))
     pooled = Map(writer.node("GlobalAveragePool", "image.pool", [x.tensor]), x.channels, (1, 1))
     image = _normalised(writer.conv(pooled, "image.conv", width), "image", writer)
-    branches.append(writer.spread(image, x, "image.spread"))
+    branches.append(writer.resized(image, x, "image.spread"))
     joined = Map(writer.node("Concat", "join", [branch.tensor for branch in branches], axis=1), len(branches) * width, x.space)
     y = _normalised(writer.conv(joined, "project.conv", width), "project", writer)
     weights = writer.weights("classifier", (classes, width, 1, 1), std=PREDICTOR_STD, bias=0.0)

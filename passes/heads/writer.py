@@ -138,12 +138,16 @@ class Writer:
     # --- extents ---
 
     def resized(self, x: Map, like: Map, name: str) -> Map:
-        """x [N, c, …] at the extents of another map, by the nearest value: by a scale where that is whole and no size is computed."""
-        scale = (like.space[0] / x.space[0], like.space[1] / x.space[1])
+        """x [N, c, …] at the extents of another map, by the nearest value.
+
+        By a factor where that is whole and the image fixed; else, and where x is one position, which no factor could spread over another
+        image, to the extents that the other map turns out to have.
+        """
+        factors = (like.space[0] / x.space[0], like.space[1] / x.space[1])
         modes = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
         nothing = "" if self.opset >= 13 else self.constant(f"{name}.none", np.zeros(0), np.float32)
-        if not self.computed and scale[0].is_integer() and scale[1].is_integer():
-            scales = self.constant(f"{name}.scales", [1.0, 1.0, *scale], np.float32)
+        if not self.computed and x.space != (1, 1) and all(factor.is_integer() for factor in factors):
+            scales = self.constant(f"{name}.scales", [1.0, 1.0, *factors], np.float32)
             made = self.node("Resize", name, [x.tensor, nothing, scales], **modes)
         else:
             own = self._part_of_shape(x, f"{name}.own", 0, 2)
@@ -151,15 +155,6 @@ class Writer:
             sizes = self.node("Concat", f"{name}.sizes", [own, target], axis=0)
             made = self.node("Resize", name, [x.tensor, nothing, nothing, sizes], **modes)
         return Map(made, x.channels, like.space)
-
-    def spread(self, x: Map, like: Map, name: str) -> Map:
-        """x [N, c, 1, 1] at every position of another map."""
-        if self.computed:
-            ones = self.sizes(f"{name}.ones", [1, 1])
-            target = self.node("Concat", f"{name}.sizes", [ones, self._part_of_shape(like, f"{name}.like", 2, 4)], axis=0)
-        else:
-            target = self.sizes(f"{name}.sizes", [1, 1, *like.space])
-        return Map(self.node("Expand", name, [x.tensor, target]), x.channels, like.space)
 
     def _part_of_shape(self, x: Map, name: str, start: int, end: int) -> str:
         shape = self.node("Shape", f"{name}_shape", [x.tensor])
