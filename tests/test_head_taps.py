@@ -60,8 +60,8 @@ def test_a_second_output_does_not_widen_the_trunk() -> None:
 # --- how maps lie -----------------------------------------------------------------------------------------------------------------------
 
 
-def lie(net: Net, tensor: str) -> tuple[float, float, int] | None:
-    found = charted(net, tensor).lies.get(tensor)
+def grid(net: Net, tensor: str) -> tuple[float, float, int] | None:
+    found = charted(net, tensor).grids.get(tensor)
     return None if found is None else (float(found.stride[0]), float(found.stride[1]), found.axis)
 
 
@@ -89,14 +89,14 @@ def stem() -> Net:
 def test_a_map_lies_as_its_operators_say(op: str, attributes: dict[str, object], expected: tuple[float, float, int] | None) -> None:
     net = stem()
     net.op(op, "y", "a", **attributes)
-    assert lie(net, "y") == expected
+    assert grid(net, "y") == expected
 
 
 def test_a_map_may_be_finer_than_the_image() -> None:
     net = Net(size=16)
     net.conv("x", "a", 4, 3)
     net.op("Resize", "y", "a", "", net.constant("scales", [1, 1, 2, 2]), mode="nearest")
-    assert lie(net, "y") == (0.5, 0.5, 1)
+    assert grid(net, "y") == (0.5, 0.5, 1)
 
 
 # --- names ------------------------------------------------------------------------------------------------------------------------------

@@ -425,6 +425,7 @@ def test_a_seed_without_a_classifier_has_no_rows() -> None:
         (Head("retinanet", 3, ("stage2.exit", "stage1.exit"), levels=4), "tap 'stage1.exit' has stride 8×8, the one before it 16×16"),
         (Head("retinanet", 3, levels=2), "2 levels are fewer than the 3 maps tapped"),
         (Head("retinanet", 3, ("y",)), "tap 'y' is no map"),
+        (Head("retinanet", 60_000, levels=4), "'cls.predictor' of this head would be a weight of 540000×256×3×3 numbers"),
     ],
 )
 def test_a_head_that_cannot_be_is_refused_with_the_reason(head: Head, message: str) -> None:

@@ -46,7 +46,7 @@ class Tap:
 
 
 @dataclass(frozen=True)
-class Lie:
+class Grid:
     """How a map lies in the image: pixels per position, down and across, and the axis of its channels."""
 
     stride: Stride
@@ -58,7 +58,7 @@ class Chart:
     """The maps of a network: how they lie, the trunk in order, and the tensors by the names that a user may give."""
 
     analysis: Analysis
-    lies: Mapping[str, Lie]
+    grids: Mapping[str, Grid]
     trunk: tuple[str, ...]
     names: Mapping[str, str]
 
@@ -66,17 +66,17 @@ class Chart:
         """The tap of that name. Raises UserError where there is none, or it is no map of numbers with its channels on axis 1 or 3."""
         tensor = self._tensor(name)
         shape = self.analysis.shapes.shapes.get(tensor)
-        lie = self.lies.get(tensor)
+        grid = self.grids.get(tensor)
         dtype = FLOATS.get(self.analysis.shapes.types.get(tensor, 0))
         if tensor in self.analysis.view.inputs:
             raise UserError(f"tap '{name}' is the input itself; tap what the network makes of it")
-        if shape is None or lie is None:
+        if shape is None or grid is None:
             seen = "unknown" if shape is None else list(shape)
             raise UserError(f"tap '{name}' is no map [N, channels, h, w] of the image (its shape is {seen}); {self._suggestion()}")
         if dtype is None:
             raise UserError(f"tap '{name}' does not hold 16-, 32- or 64-bit floats, which a head is made of; {self._suggestion()}")
-        space = (shape[2], shape[3]) if lie.axis == 1 else (shape[1], shape[2])
-        return Tap(name, tensor, shape[lie.axis], space, lie.stride, dtype, lie.axis)
+        space = (shape[2], shape[3]) if grid.axis == 1 else (shape[1], shape[2])
+        return Tap(name, tensor, shape[grid.axis], space, grid.stride, dtype, grid.axis)
 
     def _tensor(self, name: str) -> str:
         seen = self.analysis.view
@@ -104,7 +104,7 @@ class Chart:
 
     def is_map(self, tensor: str) -> bool:
         """Whether a head can tap the tensor."""
-        return tensor in self.lies and tensor not in self.analysis.view.inputs and self.analysis.shapes.types.get(tensor) in FLOATS
+        return tensor in self.grids and tensor not in self.analysis.view.inputs and self.analysis.shapes.types.get(tensor) in FLOATS
 
     def maps(self) -> list[str]:
         """The maps of the trunk, in order. Raises UserError where there is none."""
@@ -136,10 +136,10 @@ def chart(analysis: Analysis, features: str | None = None) -> Chart:
             names[name] = _activated(analysis, name, block.nodes)
     way = trunk(analysis.view)
     before = way[: way.index(features) + 1] if features in way else way
-    return Chart(analysis, _lies(analysis), before, names)
+    return Chart(analysis, _grids(analysis), before, names)
 
 
-def _lies(analysis: Analysis) -> dict[str, Lie]:
+def _grids(analysis: Analysis) -> dict[str, Grid]:
     """Every tensor [N, channels, h, w] or [N, h, w, channels] of the image, by how it lies there."""
     found = {}
     for tensor, known in followed(analysis).maps.items():
@@ -149,7 +149,7 @@ def _lies(analysis: Analysis) -> dict[str, Lie]:
             continue
         axis = 1 if down[0] == 2 else 3
         if label is None or label.axis == axis:
-            found[tensor] = Lie((down[1], across[1]), axis)
+            found[tensor] = Grid((down[1], across[1]), axis)
     return found
 
 
@@ -231,7 +231,7 @@ def _on_the_way(seen: View) -> list[Node]:
 def last_exit(found: Chart) -> list[str]:
     """The exit of the last stage where it is as coarse as the last map of the trunk, else that map."""
     last = found.maps()[-1]
-    exits = [tensor for tensor in found.exits() if found.lies[tensor].stride == found.lies[last].stride]
+    exits = [tensor for tensor in found.exits() if found.grids[tensor].stride == found.grids[last].stride]
     return [(exits or [last])[-1]]
 
 
@@ -247,7 +247,7 @@ def pyramid(found: Chart) -> list[str]:
     """
     last: dict[Stride, str] = {}
     for tensor in (*found.maps(), *found.exits()):  # an exit takes the place of a map
-        last[found.lies[tensor].stride] = tensor
+        last[found.grids[tensor].stride] = tensor
     strides = sorted(last)
     coarse = [stride for stride in strides if min(stride) >= COARSE][:FPN_TAPS]
     return [last[stride] for stride in coarse or strides[-FPN_TAPS:]]
@@ -257,7 +257,7 @@ def before_last_stride(found: Chart) -> list[str]:
     """SSD's two: the widest map that the last reduction of the trunk reads (SSDLite on MobileNetV2: an expansion), and the last map."""
     seen = found.analysis.view
     last = found.maps()[-1]
-    strides = {tensor: lie.stride for tensor, lie in found.lies.items()}
+    strides = {tensor: grid.stride for tensor, grid in found.grids.items()}
     finer = [strides[tensor] for tensor in found.maps() if strides[tensor] < strides[last]]
     if not finer:
         return [last]

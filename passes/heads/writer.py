@@ -18,6 +18,7 @@ from passes.heads.taps import Tap
 from passes.view import Node, unique
 
 EPSILON = 1e-5
+MAX_WEIGHT = 1 << 28  # numbers
 OLDEST_OPSET = 11  # Clip and Resize with their bounds and sizes as inputs
 
 
@@ -89,7 +90,10 @@ class Writer:
     # --- convolutions ---
 
     def weights(self, name: str, shape: tuple[int, int, int, int], *, std: float, bias: float | None = None) -> Weights:
-        """Initial values: weight ~ N(0, std²), the bias constant, none where it is None."""
+        """Initial values: weight ~ N(0, std²), the bias constant, none where it is None. Raises UserError before it takes too much memory."""
+        if math.prod(shape) > MAX_WEIGHT:
+            sizes = "×".join(map(str, shape))
+            raise UserError(f"'{name}' of this head would be a weight of {sizes} numbers; ask for fewer classes or a smaller width")
         weight = self.constant(f"{name}.weight", std * self.rng.standard_normal(shape))
         return Weights(weight, "" if bias is None else self.constant(f"{name}.bias", np.full(shape[0], bias)), shape)
 
