@@ -90,7 +90,7 @@ class Writer:
     # --- convolutions ---
 
     def weights(self, name: str, shape: tuple[int, int, int, int], *, std: float, bias: float | None = None) -> Weights:
-        """Initial values: weight ~ N(0, std²), the bias constant, none where it is None. Raises UserError before it takes too much memory."""
+        """Initial values: weight ~ N(0, std²), the bias constant, none where it is None. Raises UserError for one too large."""
         if math.prod(shape) > MAX_WEIGHT:
             sizes = "×".join(map(str, shape))
             raise UserError(f"'{name}' of this head would be a weight of {sizes} numbers; ask for fewer classes or a smaller width")
