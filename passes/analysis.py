@@ -90,7 +90,7 @@ def analyse(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None, table:
         raise RefusedModel(f"there is no convolution or matrix product {what} in this graph: nothing to adapt")
     stages = find_stages(seen, shapes, identities, table)
     quiet = {(i, j): found for i, stage in enumerate(stages) for j, found in silences(stage, seen, identities).items()}
-    resolution = read_resolution(graph, seen, shapes)
+    resolution = read_resolution(graph if normal.sized else None, seen, shapes)
     atoms = _name_atoms(seen, identities, stages, resolution.makes_map)
     kernels = _name_kernels(seen, shapes, stages)
     knobs: dict[str, Knob] = {STRIDE: _stride_knob(resolution.strides)}
