@@ -46,7 +46,8 @@ def changes(made: Remapped) -> list[tuple[str, int | Size | None, int | Size]]:
 def _averages(made: Remapped) -> list[str]:
     """Why tensors of the target are not compared: what comes after a node that averages over a finer map."""
     nodes = [f"'{name}'" for name in made.plan.averages]
-    return [f"output_stride shrinks: {', '.join(nodes)} average over finer maps"] if nodes else []
+    averages = "average over finer maps" if len(nodes) > 1 else "averages over a finer map"
+    return [f"output_stride shrinks: {', '.join(nodes)} {averages}"] if nodes else []
 
 
 def tensor_rows(made: Remapped) -> list[Json]:

@@ -96,7 +96,7 @@ def analyse(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None, table:
     normal = normalise(graph)
     seen = view(normal.graph)
     shapes = infer(seen, sizes)
-    return read(seen, shapes, read_resolution(graph, seen, shapes), table=table, notes=normal.notes)
+    return read(seen, shapes, read_resolution(graph if normal.sized else None, seen, shapes), table=table, notes=normal.notes)
 
 
 def read(seen: View, shapes: Shapes, resolution: Resolution, *, table: Table | None = None, notes: tuple[str, ...] = ()) -> Analysis:

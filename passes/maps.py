@@ -8,10 +8,11 @@ Strides that become dilations. Let X' be X sampled more finely: X'[d·i] = X[i] 
 with stride s, dilation δ and pads p, q gets stride 1, dilation d·δ and pads d·p, d·q. Then Y'[d·s·i] reads X' at d·(s·i + δ·j − p), that is
 X[s·i + δ·j − p], or padding where that lies outside of X: to the left because the sign is the same, to the right because d·L ≥ L'. So
 Y'[r·i] = Y[i] with r = d·s. With N = L + p + q − δ(k−1), the positions at stride 1, there are L_out = ⌈N/s⌉ samples before and
-L'_out = d·N − (d·L − L') after, and r(L_out−1)+1 ≤ d(N−1)+1 ≤ L'_out ≤ d·N ≤ r·L_out: the same bounds hold for Y'. More padding behind
-changes nothing as long as L'_out ≤ r·L_out. It is added where a window that kept ⌈L/s⌉ samples would leave fewer than it reads (Keras' pads
-[0,0,1,1] at stride 2 become [0,0,2,2] at stride 1), and where rounding up had to make room for a last window: d(s−1) then is enough for
-every L, and not too much, as long as a last window always starts inside (q + s − 1 ≤ δ(k−1)).
+L'_out = d·N − (d·L − L') after, and r(L_out−1)+1 ≤ d(N−1)+1 ≤ L'_out ≤ d·N ≤ r·L_out: the same bounds hold for Y'.
+
+More padding behind changes nothing as long as L'_out ≤ r·L_out. It is added where a window that kept ⌈L/s⌉ samples of a known L would leave
+fewer than it reads (Keras' pads [0,0,1,1] at stride 2 become [0,0,2,2] at stride 1), and where rounding up made room for a last window:
+d(s−1) more is enough for every L, and not too much, as long as a last window always starts inside (q + s − 1 ≤ δ(k−1)).
 """
 
 from __future__ import annotations
@@ -160,6 +161,11 @@ class Space:
         """The node looks at all samples of these extents: what comes after a finer one is another value."""
         if any(map(finer, contents)):
             self.averaged = self.averaged or node.name
+
+    def is_fixed(self, side: Side) -> bool:
+        """Whether the file says the size of the image on this side, so that no other has to be right too."""
+        declared = self.view.inputs[side.axis[0]][0]
+        return declared is not None and isinstance(declared[side.axis[1]], int)
 
     def strides_on(self, side: Side, by: int, node: Node) -> bool:
         """Whether a stride on this side has to become a dilation."""
@@ -437,7 +443,7 @@ def slides(node: Node, space: Space) -> list[Axes]:
     old = windows(node, space)
     if len(old) != len(x) - 2 or has_space(x[1]):
         raise Unfollowed(f"'{node.name}' ({node.op}) slides over something else than a map")
-    if node.op != "Conv" and _covers(x[2:], old, out[2:]):
+    if node.op != "Conv" and _covers(x[2:], old, out[2:]) and all(map(space.is_fixed, (s for content in x[2:] for s in sides(content)))):
         return [(x[0], x[1], *_pooled_whole(node, space, x[2:]))]
     new, result = list(old), list[Content]()
     for axis, window in enumerate(old):
@@ -507,7 +513,7 @@ def _dilated(node: Node, space: Space, found: tuple[Side, int], window: Window) 
     if s > 1 and window.up and node.int("count_include_pad", 0):
         raise Stuck(f"'{node.name}' ({node.op}) rounds up and counts its padding, which cannot be written as pads")
     natural, least = new.positions(side.new), d * (s - 1) if window.up else 0
-    keeps = s > 1 and there == -(-side.old // s)
+    keeps = s > 1 and there == -(-side.old // s) and space.is_fixed(side)
     room = max(side.new - natural, least) if keeps else least
     since = DILATED_FROM.get(node.op)
     if since is not None and since > space.view.opset and new.dilation != window.dilation:
@@ -837,9 +843,10 @@ def _sliced(node: Node, space: Space, side: Side, bounds: tuple[int, int, int, i
         if end < side.old:
             raise Stuck(f"'{node.name}' (Slice) cuts a map at position {end}, which is written in the file")
         if node.input(1):
-            space.number(node, 2, position, UNBOUNDED)
+            space.number(node, 2, position, side.new)
         else:
-            space.edit(node, ends=[UNBOUNDED if k == position else e for k, e in enumerate(node.ints("ends", ()))])
+            ends = space.edits.get(node.name, {}).get("ends", node.ints("ends", ()))
+            space.edit(node, ends=[side.new if k == position else e for k, e in enumerate(ends)])  # type: ignore[arg-type, var-annotated]
     new = len(range(*slice(start, end if end < 0 else None, step).indices(side.new)))
     return Side(side.axis, stride, there, new)
 

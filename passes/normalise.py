@@ -28,10 +28,11 @@ NEVER_FOLDED = frozenset(
 
 @dataclass(frozen=True)
 class Normalised:
-    """The graph in normal form, and a sentence for each kind of change that was needed."""
+    """The graph in normal form, a sentence for each kind of change, and whether one of them made numbers of static sizes."""
 
     graph: gs.Graph
     notes: tuple[str, ...]
+    sized: bool
 
 
 def normalise(graph: gs.Graph) -> Normalised:
@@ -39,12 +40,14 @@ def normalise(graph: gs.Graph) -> Normalised:
     refuse_control_flow(graph)
     seen = view(graph)
     work = _Work(build(_named(seen.nodes), seen.constants, graph))
+    sized = False
     for step in STEPS:
         count = step(work)
         if count:
+            sized |= step in OF_SIZES
             work.forget()
             work.notes.append(f"{step.__name__.replace('_', ' ')}: {count}")
-    return Normalised(work.graph, tuple(work.notes))
+    return Normalised(work.graph, tuple(work.notes), sized)
 
 
 def _named(nodes: Sequence[Node]) -> list[Node]:
@@ -351,3 +354,5 @@ STEPS: Sequence[Callable[[_Work], int]] = (
     auto_pads_made_explicit,
 )
 """The pipeline, in order. Each step changes the work in place and returns how many places it changed."""
+
+OF_SIZES = (static_sizes_folded, auto_pads_made_explicit)
