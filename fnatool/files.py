@@ -24,7 +24,7 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, TensorProto
 from onnx_graphsurgeon.importers.onnx_importer import OnnxImporter
 
-from fnatool import isolate, tensors, wire
+from fnatool import isolate, native, tensors, wire
 from fnatool.atomic import replacing, require_writable, write_text
 from fnatool.tensors import Array
 from passes.check import check_proto, errors, order
@@ -204,7 +204,7 @@ def _inlined(proto: onnx.ModelProto) -> onnx.ModelProto:
     try:
         inlined = onnx.ModelProto()
         inlined.ParseFromString(isolate.run(_inline, proto.SerializeToString(), seconds=60))
-    except (isolate.Died, RuntimeError, DecodeError) as error:
+    except native.FAILURES as error:
         raise RefusedModel(f"its local functions cannot be inlined ({error}); export without functions") from error
     return inlined
 

@@ -165,6 +165,14 @@ def test_local_functions_are_inlined(tmp_path: Path) -> None:
     assert read.notes == ("inlined 1 local functions",)
 
 
+def test_local_functions_that_call_themselves_are_refused(tmp_path: Path) -> None:
+    header = '<ir_version: 8, opset_import: ["" : 17, "local" : 1]>'
+    text = """g (float[3] x) => (float[3] y) { y = local.again (x) }
+    <domain: "local", opset_import: ["" : 17, "local" : 1]> again (a) => (b) { b = local.again (a) }"""
+    with pytest.raises(RefusedModel, match="local functions cannot be inlined"):
+        files.read(save(model(text, header=header), tmp_path / "a.onnx"))
+
+
 # --- external data ---
 
 
