@@ -207,6 +207,8 @@ def locate(proto: onnx.ModelProto, **entries: str) -> None:
     ("entries", "message"),
     [
         ({"location": "missing.bin"}, "is missing; copy it beside the model"),
+        ({"location": "a\0b.bin"}, "is missing; copy it beside the model"),
+        ({"location": "long" * 2000}, "is missing; copy it beside the model"),
         ({"location": "/etc/passwd"}, "must be a path within the model's folder"),
         ({"location": "../secret.bin"}, "must be a path within the model's folder"),
         ({"location": "link.bin"}, "leads out of the model's folder through a link"),
@@ -322,6 +324,13 @@ def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(badly_named())
     with pytest.raises(RefusedModel, match="is not UTF-8 text"):
         files.read(tmp_path / "a.onnx")
+
+
+def test_strings_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
+    proto = net()
+    proto.graph.initializer.append(onnx.helper.make_tensor("words", TensorProto.STRING, [1], [b"\xff"]))
+    with pytest.raises(RefusedModel, match="which is not UTF-8 text"):
+        files.read(save(proto, tmp_path / "a.onnx"))
 
 
 def test_no_memory_is_taken_for_what_is_not_there(tmp_path: Path) -> None:
