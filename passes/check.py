@@ -142,7 +142,7 @@ STANDARD = ("", "ai.onnx")
 
 @dataclass(frozen=True)
 class Signature:
-    """What the definition of an operator says of its nodes: least and most inputs and outputs, the kinds of attributes, which are needed."""
+    """What the definition of an operator says of its nodes: how many inputs and outputs, the kinds of attributes, the needed ones."""
 
     counts: tuple[tuple[str, int, int], tuple[str, int, int]]
     kinds: Mapping[str, int]
@@ -167,7 +167,7 @@ def _signature(op: str, version: int) -> Signature | None:
     attributes = dict(schema.attributes)
     return Signature(
         (("inputs", schema.min_input, schema.max_input), ("outputs", schema.min_output, schema.max_output)),
-        {name: attribute.type.value for name, attribute in attributes.items()},
+        {name: int(attribute.type) for name, attribute in attributes.items()},  # type: ignore[call-overload]
         tuple(name for name, attribute in attributes.items() if attribute.required),
     )
 
@@ -297,24 +297,34 @@ class Facts:
 def check(graph: gs.Graph, shapes: Mapping[str, tuple[int, ...]] | None = None) -> tuple[Finding, ...]:
     """All findings of the static rules on graph; shapes adds what is known of its variables (−1 for an unknown axis)."""
     facts = Facts(shapes or {}, graph.opset)
-    reads = [[tensor.name for tensor in node.inputs] for node in graph.nodes]
-    makes = [[tensor.name for tensor in node.outputs] for node in graph.nodes]
-    found = topological(reads, makes)
-    findings: list[Finding] = []
-    for index in found.nodes:
-        node = graph.nodes[index]
-        rule = RULES.get(node.op) if node.domain in (None, "", "ai.onnx") else None
-        if rule is not None and _is_complete(node):
-            findings += rule(node, facts)
-        _note_channels(node, facts)
+    found = _topological(graph)
     return (
-        *findings,
+        *_by_rules(graph, facts, found),
         *_graph_names(graph),
         *_graph_cycle(graph, found),
         *_dead(graph, found),
         *_values(graph),
         *_zero_sized(graph, facts),
     )
+
+
+def misfits(graph: gs.Graph) -> tuple[Finding, ...]:
+    """Where the shapes of weights and attributes contradict each other: what no analysis can make sense of."""
+    return tuple(f for f in _by_rules(graph, Facts({}, graph.opset), _topological(graph)) if f.severity == "error" and f.code != "variance")
+
+
+def _topological(graph: gs.Graph) -> Order:
+    reads = [[tensor.name for tensor in node.inputs] for node in graph.nodes]
+    return topological(reads, [[tensor.name for tensor in node.outputs] for node in graph.nodes])
+
+
+def _by_rules(graph: gs.Graph, facts: Facts, found: Order) -> Iterator[Finding]:
+    for index in found.nodes:
+        node = graph.nodes[index]
+        rule = RULES.get(node.op) if node.domain in (None, *STANDARD) else None
+        if rule is not None and _is_complete(node):
+            yield from rule(node, facts)
+        _note_channels(node, facts)
 
 
 def _is_complete(node: gs.Node) -> bool:
@@ -592,7 +602,7 @@ def _channels(node: gs.Node, facts: Facts) -> int | None:
     known = [facts.channels.get(tensor.name) for tensor in node.inputs]
     if node.op in KEEP and known:
         return known[0]
-    if node.op in MERGE and None not in known:
+    if node.op in MERGE and known and None not in known:
         return max(size for size in known if size is not None)
     if node.op == "Concat" and _int(node, "axis", 1) == 1 and known and None not in known:
         return sum(size for size in known if size is not None)
