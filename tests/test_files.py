@@ -156,6 +156,14 @@ def test_unused_initializers_are_dropped_with_a_note(tmp_path: Path) -> None:
     assert read.notes == ("dropped 1 unused initializers (extra)",)
 
 
+def test_an_output_that_is_no_tensor_survives(tmp_path: Path) -> None:
+    proto = model("g (float[3] x) => (float[3] y) { y = Relu (x) o = Optional (y) }")
+    proto.graph.output.append(onnx.helper.make_value_info("o", onnx.helper.make_optional_type_proto(FLOATS)))
+    for index, node in enumerate(proto.graph.node):
+        node.name = f"n{index}"
+    assert round_trip(proto, tmp_path) == proto
+
+
 def test_local_functions_are_inlined(tmp_path: Path) -> None:
     header = '<ir_version: 8, opset_import: ["" : 17, "local" : 1]>'
     text = """g (float[3] x) => (float[3] y) { y = local.twice (x) }
@@ -284,6 +292,15 @@ def without_opset() -> onnx.ModelProto:
     return proto
 
 
+def with_input(kind: onnx.TypeProto) -> onnx.ModelProto:
+    proto = model("g (float[3] x) => (float[3] y) { y = Relu (x) }")
+    proto.graph.input.append(onnx.helper.make_value_info("odd", kind))
+    return proto
+
+
+FLOATS = onnx.helper.make_tensor_type_proto(TensorProto.FLOAT, [3])
+
+
 def without_nodes() -> onnx.ModelProto:
     proto = net()
     del proto.graph.node[:]
@@ -309,6 +326,8 @@ BROKEN: list[tuple[str, Callable[[], onnx.ModelProto], str]] = [
     ("control flow", lambda: model(IF), "If 'y' has a subgraph"),
     ("cycle", lambda: model("g (float[3] x) => (float[3] y) { a = Add (x, y) y = Relu (a) }"), "2 nodes wait for each other"),
     ("dangling", lambda: model("g (float[3] x) => (float[3] y) { y = Add (x, ghost) }"), "it reads 'ghost', which nothing defines"),
+    ("sequence", lambda: with_input(onnx.helper.make_sequence_type_proto(FLOATS)), "input 'odd' is of kind sequence"),
+    ("optional", lambda: with_input(onnx.helper.make_optional_type_proto(FLOATS)), "input 'odd' is of kind optional"),
     ("duplicate", lambda: model("g (float[3] x) => (float[3] y) { y = Relu (x) y = Neg (x) }"), "2 sources define it"),
 ]
 
