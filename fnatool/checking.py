@@ -344,7 +344,7 @@ def _random(feed: Feed, rng: np.random.Generator) -> npt.NDArray[np.generic]:
 
 def _gates(raw: files.Raw, demands: Demands) -> Iterator[Finding]:
     if demands.against is not None:
-        yield from same_interface(raw.proto, files.load(demands.against).proto)
+        yield from same_interface(raw.proto, _expected(demands.against, demands.spec))
     if demands.spec is None and demands.max_macs is None and demands.max_params is None:
         return
     try:
@@ -356,6 +356,24 @@ def _gates(raw: files.Raw, demands: Demands) -> Iterator[Finding]:
         yield from _as_specified(model, demands.spec, demands.against)
     if demands.max_macs is not None or demands.max_params is not None:
         yield from _within_budget(model, demands)
+
+
+def _expected(seed: Path, spec: Path | None) -> onnx.ModelProto:
+    """The seed's message; its inputs and outputs have the sizes that the spec gives them."""
+    from fnatool.remapping import declared
+
+    proto = files.load(seed).proto
+    try:
+        sizes = {} if spec is None else declared(files.read(seed), spec)
+    except RefusedModel:  # the spec cannot be compared with then, and that finding says so
+        return proto
+    inputs = {value.name for value in proto.graph.input}
+    for value in (*proto.graph.input, *proto.graph.output):
+        for axis, size in sizes.get(value.name, {}).items():
+            dim = value.type.tensor_type.shape.dim[axis]
+            if value.name in inputs or dim.HasField("dim_value"):
+                dim.dim_value = size
+    return proto
 
 
 def _as_specified(model: files.Model, spec: Path, seed: Path | None) -> Iterator[Finding]:

@@ -12,12 +12,12 @@ import onnx
 
 from fnatool import files, isolate, seeds, specs
 from fnatool.atomic import replacing
-from passes.analysis import Analysis, analyse
+from passes.analysis import STRIDE, Analysis, analyse
 from passes.cost import Cost
 from passes.errors import RefusedModel, UserError
 from passes.plan import Plan, apply, plan, planned_cost
 from passes.shapes import Shape
-from passes.spec import Spec, differences, parse, resolve
+from passes.spec import IMAGE, Spec, differences, parse, resolve
 
 STAGES_KEY = "fnatool.stages"
 SPEC_KEY = "fnatool.spec"
@@ -58,7 +58,7 @@ class Remapped:
     verified: Verified | None
 
     def cost(self) -> Cost:
-        """Parameters and multiply-adds of the result, at the sizes the seed was analysed with."""
+        """Parameters and multiply-adds of the result, at its image size; where that is free, at the size the seed was analysed with."""
         return planned_cost(self.plan, self.analysis)
 
     def write(self, path: Path | str, *, force: bool = False) -> None:
@@ -107,9 +107,15 @@ def remap_model(model: files.Model, spec: Spec, options: Options) -> Remapped:
 
 
 def verify_remap(model: files.Model, target: files.Model, analysis: Analysis, found: Plan) -> Verified:
-    """Compare inner values in a child process. Raises RefusedModel where a remap that must be exact is not, naming the first tensor."""
+    """Compare inner values in a child process. Raises RefusedModel where a remap that must be exact is not, naming the first tensor.
+
+    A target for another image size is compared as it would be for the seed's.
+    """
+    compared = found if found.compared is None else found.compared
+    if compared is not found:
+        target = replace(target, graph=apply(model.graph, compared))
     try:
-        verified = isolate.run(_verify, model, target, analysis, found, seconds=VERIFY_SECONDS, memory=16 * isolate.GIB)
+        verified = isolate.run(_verify, model, target, analysis, compared, seconds=VERIFY_SECONDS, memory=16 * isolate.GIB)
     except isolate.Died as error:
         raise RefusedModel(f"verification in ONNX Runtime died: {error}; --no-verify writes the result without it") from error
     if verified.worst == float("inf"):
@@ -203,6 +209,15 @@ def realises(model: files.Model, spec: Spec | Path, seed: files.Model | None = N
         require_seed(wanted, seed)
         wanted = resolve(analyse_model(seed), wanted).spec()
     return differences(analyse_model(model), wanted)
+
+
+def declared(seed: files.Model, spec: Spec | Path) -> Mapping[str, Mapping[int, int]]:
+    """Where inputs and outputs of the Spec's target say another size than the seed's: name → axis → size."""
+    wanted = read_spec(spec) if isinstance(spec, Path) else spec
+    if not {IMAGE, STRIDE} & set(wanted.knobs):
+        return {}
+    require_seed(wanted, seed)
+    return plan(analyse_model(seed), wanted).declared
 
 
 def _copy(seed: files.Model, path: Path, *, force: bool) -> None:
