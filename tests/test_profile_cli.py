@@ -366,7 +366,7 @@ def at_stride_16(proto: files.Model) -> files.Model:
     return proto
 
 
-# fna.md, section 2: params / MAdds of the backbone
+# parameters (M) and multiply-adds (B) of the backbones; with their heads they are what FNA publishes
 PUBLISHED = [
     ("", [1024, 2048], ("1.812", "19.04")),
     ("fna-seg", [1024, 2048], ("1.711", "18.70")),
