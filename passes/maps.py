@@ -518,7 +518,7 @@ def _dilated(node: Node, space: Space, found: tuple[Side, int], window: Window) 
     since = DILATED_FROM.get(node.op)
     if since is not None and since > space.view.opset and new.dilation != window.dilation:
         versions = f"{node.op} has dilations from opset {since} on, this model is opset {space.view.opset}"
-        raise Stuck(f"'{node.name}' would need a dilation of {new.dilation}: {versions}")
+        raise Stuck(f"'{node.name}' would need a dilation of {new.dilation}: {versions}; convert it first")
     if since is not None:
         room = _room(node, space, new, (room, least))
     if not d * s * (there - 1) + 1 <= natural + room <= d * s * there:
@@ -861,22 +861,52 @@ def gather(node: Node, space: Space) -> Axes:
 
 
 def expand(node: Node, space: Space) -> Axes:
-    """Broadcast to a shape; sizes of maps written there follow."""
+    """Broadcast to a shape; sizes of maps written there follow, or are left to the operators that broadcast anyway."""
     x, out = space.axes(node.inputs[0]), space.shape(node.outputs[0])
-    x = (((),) * (len(out) - len(x))) + x
+    x = (*((),) * (len(out) - len(x)), *x)
     written = space.ints(node, 1) or []
+    like = _shape_of(node, space, len(out))
     result = list[Content]()
     for axis, content in enumerate(x):
         entry = axis - (len(out) - len(written))
-        if size_before(content) != out[axis]:
-            if size_after(content) != 1:
-                raise Stuck(f"'{node.name}' (Expand) spreads one position, which would be {size_after(content)}")
-            result.append((out[axis],))
-            continue
-        result.append(content)
-        if changed(content) and entry >= 0 and written[entry] > 1:
-            space.number(node, 1, entry, size_after(content))
+        if size_before(content) == out[axis]:
+            result.append(content)
+            if changed(content) and entry >= 0 and written[entry] > 1:
+                space.number(node, 1, entry, size_after(content))
+        elif size_after(content) != 1:
+            raise Stuck(f"'{node.name}' (Expand) spreads one position, which would be {size_after(content)}")
+        elif like is not None:
+            result.append(like[axis])
+        elif axis > 0 and _broadcasts(node, space, axis):
+            space.number(node, 1, entry, 1)
+            result.append(())
+        else:
+            result.append(count(out[axis]))
     return tuple(result)
+
+
+def _shape_of(node: Node, space: Space, rank: int) -> Axes | None:
+    """The axes of the tensor whose shape the node is given, where it is given one as a whole."""
+    maker = space.view.by_name.get(space.view.producer.get(node.inputs[1], ""))
+    known = (
+        space.maps.get(maker.inputs[0]) if maker is not None and maker.op == "Shape" and not {"start", "end"} & set(maker.attrs) else None
+    )
+    return known.axes if known is not None and len(known.axes) == rank else None
+
+
+def _broadcasts(node: Node, space: Space, axis: int) -> bool:
+    """Whether a written size can be 1 instead: all that read the result combine it with a map, which has the size itself."""
+    value = space.shapes.values.get(node.inputs[1])
+    readers = space.view.readers.get(node.outputs[0], ())
+    if value is None or value.source[axis - len(value.array.ravel())] is None or node.outputs[0] in space.view.outputs:
+        return False
+    return bool(readers) and all(_meets_map(space.view.by_name[name], space, node.outputs[0], axis) for name, _ in readers)
+
+
+def _meets_map(reader: Node, space: Space, name: str, axis: int) -> bool:
+    others = [space.maps[other].axes for other in reader.inputs if other != name and other in space.maps]
+    rank = len(space.shape(name))
+    return reader.op in NARY and any(len(axes) == rank and sides(axes[axis]) for axes in others)
 
 
 def tile(node: Node, space: Space) -> Axes:
@@ -1054,7 +1084,7 @@ def _blocks(node: Node, space: Space, factor: Fraction) -> Axes:
 
 
 WINDOWS = frozenset({"Conv", "MaxPool", "AveragePool", "LpPool"})
-SPREADING = frozenset({"Resize", "Upsample"})  # they may make a map of one position
+SPREADING = frozenset({"Resize", "Upsample", "Expand"})  # they may make a map of one position
 
 SPACE: Mapping[str, Rule] = {
     **dict.fromkeys(UNARY, same),
