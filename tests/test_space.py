@@ -11,6 +11,7 @@ from nets import Net, bundled
 
 from passes import Analysis, Spec, UserError, analyse, apply, plan
 from passes.cost import cost
+from passes.presets import preset
 from passes.space import SKIP, Choices, Space, choices, cost_tables, extremes, members, parse_space
 
 
@@ -135,3 +136,34 @@ def test_fixed_knobs_are_part_of_every_member() -> None:
     found = choices(analysis, Space({"stage0.*.kernel": (3, 5), "stage0.width": ("x2",)}))
     assert plan(analysis, found.spec(found.largest())).resolved.values["stage0.width"] == 12
     assert Spec(found.fixed).knobs == {"stage0.width": "x2"}
+
+
+def test_the_automatic_space_holds_the_seed_and_a_further_block_chooses_like_the_last() -> None:
+    analysis = analyse(net())
+    found = choices(analysis, preset("auto", analysis))
+    own = {"kernel": 3, "hidden": 8, "groups": 1}
+    assert all(own in [dict(candidate) for candidate in block.candidates] for block in found.blocks)
+    assert [len(block.candidates) for block in found.blocks] == [8, 8, 8, 8]
+    assert found.least == {0: 2}
+    tables = cost_tables(analysis, found)
+    low, high = extremes(tables["madds"], found)
+    assert low < (analysis.cost.macs or 0) < high
+
+
+def test_the_published_presets_are_the_papers_and_refuse_other_seeds() -> None:
+    _, analysis = seed()
+    for name, most in (("fna-detection", [4, 4, 4, 4, 4, 1]), ("fna-segmentation", [4, 4, 6, 6, 4, 1])):
+        found = choices(analysis, preset(name, analysis))
+        assert [sum(block.stage == i for block in found.blocks) for i in range(1, 7)] == most
+        assert {len(block.candidates) for block in found.blocks if block.stage} == {6}
+    with pytest.raises(UserError, match="use 'auto'"):
+        preset("fna-detection", analyse(net()))
+    with pytest.raises(UserError, match="there is no space 'fna'"):
+        preset("fna", analysis)
+
+
+def test_a_network_without_blocks_has_nothing_to_search() -> None:
+    made = Net()
+    made.classifier(made.conv_bn_relu("x", "stem", 6, 3))
+    with pytest.raises(UserError, match="nothing to search"):
+        preset("auto", analyse(made.graph()))
