@@ -2,8 +2,9 @@
 
 A line is (operator, attributes, inputs); the operator may carry an opset (`Slice-9`) and `@ref` for the reference. Among the inputs
 `(2,4,5)` is an activation, `W(…)` an initializer, `i(…)` and `b(…)` are activations of whole numbers and truths, `[…]`, `f[…]` and `b[…]`
-constants of integers, floats and truths, `n` and `f` before a number scalars, `s(…)` is the shape of the first input from … on, computed,
-and `_` is an absent input. `-> k` asks for k outputs.
+constants of integers and floats, `n` and `f` before a number scalars, and `_` is an absent input. `s(…)` is the shape of a further input,
+computed, `z1(…)` one of its sizes, `w(…)` its sizes as floats. `P(…)` is a positive initializer, `k(…)` and `u(…)` are positive numbers,
+`p[…]` numbers fed. `-> k` asks for k outputs.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ LINES: list[Line] = [
     ("Div", {}, "f0.3, (2,3,4)"),
     ("Div", {}, "i(2,3), n2"),
     ("Div", {}, "i(2,3), n-2"),
-    ("Div", {}, "n-7, i(2,3)"),
+    ("Div", {}, "n-7, k(2,3)"),
     ("Mod", {}, "i(2,3), n-3"),
     ("Mod", {"fmod": 1}, "(2,3), (2,1)"),
     ("Pow", {}, "(2,3,4), f2"),
@@ -182,7 +183,6 @@ LINES: list[Line] = [
     ("RMSNormalization-23@ref", {"axis": -1, "epsilon": 1e-2}, "(2,3,4), W(4)"),
     ("LRN", {"size": 3, "alpha": 0.3, "beta": 0.6, "bias": 1.5}, "(2,6,3,3)"),
     ("LRN", {"size": 5}, "(2,6,3,3)"),
-    ("LRN@ref", {"size": 4, "alpha": 0.5}, "(2,6,3,3)"),
     ("LpNormalization", {}, "(2,3,4)"),
     ("LpNormalization", {"axis": 1, "p": 1}, "(2,3,4)"),
     ("MeanVarianceNormalization", {}, "(2,3,4,4)"),
@@ -215,8 +215,8 @@ LINES: list[Line] = [
     ("MaxPool", {"kernel_shape": [2, 2], "strides": [2, 2]}, "(2,3,7,6) -> 2"),
     ("MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}, "(2,3,7,6) -> 2"),
     ("MaxPool", {"kernel_shape": [2, 2], "strides": [2, 2], "storage_order": 1}, "(2,3,4,6) -> 2"),
-    ("MaxUnpool", {"kernel_shape": [2, 2], "strides": [2, 2]}, "(1,1,2,2), p[5,7,13,15]"),
-    ("MaxUnpool@ref", {"kernel_shape": [2, 2], "strides": [2, 2]}, "(1,1,2,2), p[5,7,13,15], [1,1,5,5]"),
+    ("MaxUnpool", {"kernel_shape": [2, 2], "strides": [2, 2]}, "(1,1,2,2), p[[[[5,7],[13,15]]]]"),
+    ("MaxUnpool@ref", {"kernel_shape": [2, 2], "strides": [2, 2]}, "(1,1,2,2), p[[[[5,7],[13,15]]]], [1,1,5,5]"),
     *(
         ("AveragePool", {"kernel_shape": [3, 3], "strides": [2, 2], "count_include_pad": count, **pads}, "(2,3,8,7)")
         for count in (0, 1)
@@ -281,7 +281,14 @@ LINES: list[Line] = [
     ("Reshape", {}, "(2,3,4), [4,6]"),
     ("Reshape", {}, "(2,3,4), [-1]"),
     ("Reshape", {"allowzero": 1}, "(2,3,4), [2,4,3]"),
-    ("Reshape", {}, "(2,3,4), s(1), _"),
+    ("Reshape", {}, "(2,3,4), s(2,12)"),
+    ("Expand", {}, "W(3,1), s(2,3,4)"),
+    ("Tile", {}, "(2,3), s(2,3)"),
+    ("Mul", {}, "(2,3,4), w(5)"),
+    ("Mul", {}, "(2,4,3), w(2,3,4)"),
+    ("Slice", {}, "(4,6,5), s(1,2), s(3,4)"),
+    ("Pad", {}, "(2,3), s(0,1,2,0)"),
+    ("Resize", resize("nearest", "asymmetric", nearest_mode="floor"), "(2,3,5,4), _, _, s(2,3,10,12)"),
     ("Flatten", {}, "(2,3,4)"),
     ("Flatten", {"axis": 0}, "(2,3,4)"),
     ("Flatten", {"axis": 2}, "(2,3,4)"),
@@ -346,9 +353,11 @@ LINES: list[Line] = [
     ("Shape", {}, "(2,3,4)"),
     ("Shape", {"start": 1, "end": -1}, "(2,3,4,5)"),
     ("Size", {}, "(2,3,4)"),
-    ("ConstantOfShape", {}, "s(0)"),
+    ("ConstantOfShape", {}, "s(2,3)"),
+    ("EyeLike", {}, "(3,4)"),
     ("Range", {}, "n1, n7, n2"),
     ("Range", {}, "f1, f3, f0.5"),
+    ("Range", {}, "n1, z1(2,5), n2"),
     # resampling
     *(
         ("Resize", resize(mode, coordinates), f"(2,3,5,4), _, f[1,1,{scales}]")
@@ -360,7 +369,7 @@ LINES: list[Line] = [
         ("Resize", resize("nearest", coordinates, nearest_mode=rounding), f"(2,3,5,4), _, f[1,1,{scales}]")
         for coordinates in COORDINATES
         for rounding in ROUNDINGS
-        for scales in ("2,3", "0.6,1.5")
+        for scales in ("2,3", "0.7,1.5")
     ),
     *(
         ("Resize", resize(mode, coordinates), "(2,3,5,4), _, _, [2,3,7,6]")
@@ -375,9 +384,13 @@ LINES: list[Line] = [
     ("Resize@ref", resize("linear", "half_pixel", axes=[2, 3], keep_aspect_ratio_policy="not_smaller"), "(2,3,5,4), _, _, [10,12]"),
     ("Resize", resize("cubic", "half_pixel", cubic_coeff_a=-0.5), "(2,3,5,4), _, f[1,1,2,3]"),
     ("Resize", resize("cubic", "half_pixel", exclude_outside=1), "(2,3,5,4), _, f[1,1,2,3]"),
-    ("Resize", resize("linear", "half_pixel", antialias=1), "(2,3,8,9), _, f[1,1,0.5,0.4]"),
+    *(
+        ("Resize", resize(mode, "half_pixel", antialias=1, exclude_outside=outside), f"(2,3,8,9), _, f[1,1,{scales}]")
+        for mode in ("linear", "cubic")
+        for outside in (0, 1)
+        for scales in ("0.5,0.4", "0.5,1.5", "2,2")
+    ),
     ("Resize", resize("linear", "half_pixel", antialias=1), "(2,3,8,9), _, _, [2,3,4,3]"),
-    ("Resize", resize("cubic", "half_pixel", antialias=1), "(2,3,8,9), _, f[1,1,0.5,0.6]"),
     ("Resize", resize("linear", "tf_crop_and_resize", extrapolation_value=0.7), "(1,3,5,4), f[0,0,0.2,0.1,1,1,0.9,1.2], _, [1,3,6,7]"),
     ("Resize", resize("nearest", "tf_crop_and_resize", extrapolation_value=0.7), "(1,3,5,4), f[0,0,0.2,0.1,1,1,0.9,1.2], _, [1,3,6,7]"),
     ("Resize", resize("linear", "half_pixel"), "(2,3,6), _, f[1,1,2]"),
@@ -397,7 +410,7 @@ LINES: list[Line] = [
 
 SAFE = {"Acosh": (1.1, 3.0), "Log": (0.5, 3.0), "Sqrt": (0.5, 3.0), "ReduceLogSum": (0.5, 3.0), "Acos": (-0.9, 0.9), "Atanh": (-0.9, 0.9)}
 SAFE |= {"Asin": (-0.9, 0.9), "Pow": (0.5, 2.0), "Mod": (0.5, 2.0), "GridSample": (-1.2, 1.2)}
-KINDS = {"i": np.int64, "u": np.uint8, "b": np.bool_, "p": np.int64, "n": np.int64, "f": np.float32, "": np.float32}
+KINDS = {"i": np.int64, "k": np.int64, "u": np.uint8, "p": np.int64, "n": np.int64, "f": np.float32}
 
 
 @dataclass
@@ -417,6 +430,8 @@ class Case:
         inputs = [helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for k, v in self.feeds.items()]
         outputs = [onnx.ValueInfoProto(name=name) for name in self.node.output]
         constants = [numpy_helper.from_array(v, k) for k, v in self.constants.items()]
+        for maker in self.makers:
+            maker.name = maker.output[0]
         graph = helper.make_graph([*self.makers, self.node], "case", inputs, outputs, constants)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)
 
@@ -453,42 +468,59 @@ def case(line: Line) -> Case:
 
 
 def _pieces(text: str) -> list[str]:
-    return [piece.strip() for piece in re.split(r",(?![^(]*\))(?![^\[]*\])", text)]
+    """The parts between commas outside brackets."""
+    found, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([") - (letter in ")]")
+        if letter == "," and depth == 0:
+            found.append("")
+        else:
+            found[-1] += letter
+    return [piece.strip() for piece in found]
 
 
 def _take(made: Case, item: str, how: tuple[str, np.random.Generator]) -> str:
+    """The input of that name, made as the item says; '' for an absent one."""
     name, rng = how
     if item == "_":
         return ""
-    if item.startswith("s("):
-        made.makers += [
-            helper.make_node("Shape", ["in_0"] if made.feeds else ["like"], [f"{name}_whole"]),
-            helper.make_node("Slice", [f"{name}_whole", f"{name}_from", f"{name}_to"], [f"{name}_part"]),
-            helper.make_node("Concat", [f"{name}_part", f"{name}_rest"], [name], axis=0),
-        ]
-        if not made.feeds:
-            made.feeds["like"] = np.zeros((2, 3), np.float32)
-        made.constants |= {f"{name}_from": np.array([0]), f"{name}_to": np.array([1 + int(item[2])])}
-        made.constants[f"{name}_rest"] = np.array([-1] if made.makers and "in_0" in made.feeds else [], np.int64)
-        return name
-    if item.startswith("W") or item.startswith("P"):
+    if item[0] in "szw":
+        return _computed(made, item, name)
+    if item[0] in "WP":
         made.constants[name] = rng.uniform(0.5 if item[0] == "P" else -1, 1.5, _shape(item)).astype(np.float32)
         return name
-    kind = KINDS[item[0] if item[0].isalpha() else ""]
+    letter = item[0] if item[0].isalpha() else ""
     if "(" in item:
-        low, high = SAFE.get(made.op, (-2.0, 2.0))
-        values = rng.uniform(low, high, _shape(item))
-        whole = rng.integers(0, 2, values.shape) if kind == np.bool_ else rng.integers(0 if kind == np.uint8 else -5, 6, values.shape)
-        made.feeds[name] = np.asarray(values if kind == np.float32 else whole, kind)
+        made.feeds[name] = _activation(made.op, letter, _shape(item), rng)
         return name
-    listed = item[item.index("[") :] if "[" in item else item[1:]
-    values = np.array(eval(listed, {"inf": np.inf}), kind if item[0].isalpha() else np.int64)
-    values = values.reshape(1, 1, 2, 2) if made.op == "MaxUnpool" and item[0] == "p" else values
-    if item[0] == "p" or (item[0] == "f" and made.op in ("IsInf", "ArgMax", "ArgMin")):
-        made.feeds[name] = values
-    else:
-        made.constants[name] = values
+    values = np.array(eval(item[item.index("[") :] if "[" in item else item[1:], {"inf": np.inf}), KINDS.get(letter, np.int64))
+    fed = letter == "p" or made.op in ("IsInf", "ArgMax", "ArgMin")
+    (made.feeds if fed else made.constants)[name] = values
     return name
+
+
+def _computed(made: Case, item: str, name: str) -> str:
+    """Shape of an input of its own, and what the letter says of it."""
+    like = f"{name}_like"
+    made.feeds[like] = np.zeros(_shape(item[item.index("(") :]), np.float32)
+    if item[0] == "s":
+        made.makers.append(helper.make_node("Shape", [like], [name]))
+    elif item[0] == "w":
+        made.makers.append(helper.make_node("Shape", [like], [f"{name}_whole"]))
+        made.makers.append(helper.make_node("Cast", [f"{name}_whole"], [name], to=TensorProto.FLOAT))
+    else:
+        made.constants[f"{name}_at"] = np.array(int(item[1]))
+        made.makers.append(helper.make_node("Shape", [like], [f"{name}_whole"]))
+        made.makers.append(helper.make_node("Gather", [f"{name}_whole", f"{name}_at"], [name]))
+    return name
+
+
+def _activation(op: str, letter: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    if letter == "b":
+        return rng.integers(0, 2, shape).astype(bool)
+    if letter:
+        return rng.integers(-5 if letter == "i" else 1, 6, shape).astype(KINDS[letter])
+    return rng.uniform(*SAFE.get(op, (-2.0, 2.0)), shape).astype(np.float32)
 
 
 def _shape(item: str) -> tuple[int, ...]:

@@ -159,7 +159,7 @@ def cast(site: Site) -> Step:
 
 
 def _cast(site: Site, to: int) -> Step:
-    if to == site.facts.weight_type and torch_type(to) in FLOATS:
+    if to == site.facts.main_type and torch_type(to) in FLOATS:
         return Step(lambda x, like: x.to(like.dtype), (site.node.inputs[0], Given.LIKE))
     dtype = torch_type(to)
     if dtype is None:

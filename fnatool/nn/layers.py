@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -10,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fnatool.nn.site import Given, Row, Site, Step, first, on
+from fnatool.nn.site import Given, Row, Site, Step, on
 from fnatool.nn.windows import Window, padded, window
 
 Norms = Literal["running", "batch", "update"]
@@ -77,8 +76,8 @@ def _cuts(view: Window, space: Sequence[int], extra: Sequence[int], asked: Seque
     before, after = [], []
     for size, stride, extent, more, want in zip(space, view.strides, view.extent, extra, asked[-len(space) :], strict=True):
         total = (size - 1) * stride + extent + more - want
-        small = max(total, 0) // 2
-        front = small if view.auto == "SAME_UPPER" else total - small
+        small = total // 2
+        front = max(small if view.auto == "SAME_UPPER" else total - small, 0)  # more than there is: zeros behind
         before.append(front)
         after.append(total - front)
     return before, after
@@ -113,38 +112,52 @@ def einsum(site: Site) -> Step:
 def batch_normalization(site: Site) -> Step:
     """y = γ (x − μ) / √(σ² + ε) + β. ONNX's momentum is the share that running statistics keep, torch's the share that is new."""
     epsilon = site.float("epsilon", 1e-5)
-    momentum = round(1 - site.float("momentum", 0.9), 6)
+    momentum = round(1 - site.float("momentum", 0.9), 6)  # 0.1, where a float32 of 0.9 leaves 0.10000002
     training = site.opset >= 14 and bool(site.node.int("training_mode", 0))
-    if any(slot for slot in site.read_outputs) and not training:
+    reads = (*site.node.inputs[:5], Given.NORMS)
+    if training:
+        return Step(_trained(momentum, epsilon, len(site.node.outputs)), reads)
+    if any(site.read_outputs):
         raise site.refuse("outputs of its training form are read")
+    if not set(site.node.inputs[3:5]) <= {*site.facts.weights, *site.facts.known}:
+        return on(site, lambda *x: _normalised(*x, epsilon), *range(5))
 
-    def run(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor, norms: Norms) -> Tensor:
+    def run(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor, norms: Norms) -> Tensor:  # noqa: PLR0913
         if norms == "running":
             return F.batch_norm(x, mean, var, scale, bias, False, momentum, epsilon)
         if norms == "batch":
             return F.batch_norm(x, None, None, scale, bias, True, momentum, epsilon)
         return F.batch_norm(x, mean, var, scale, bias, True, momentum, epsilon)
 
-    def train(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor, norms: Norms) -> Any:
-        y = F.batch_norm(x, None, None, scale, bias, True, momentum, epsilon)
-        axes = [axis for axis in range(x.dim()) if axis != 1]
-        kept = [
-            old * (1 - momentum) + new * momentum for old, new in ((mean, x.mean(axes)), (var, x.var(axes, correction=0)))
-        ]
-        if norms == "update":
-            with torch.no_grad():
-                count = x.numel() / x.shape[1]
-                mean.lerp_(x.mean(axes).to(mean.dtype), momentum)
-                var.lerp_(x.var(axes, correction=0).to(var.dtype) * (count / max(count - 1, 1)), momentum)
-        return (y, *kept)[: len(site.node.outputs)] if len(site.node.outputs) > 1 else y
+    return Step(run, reads)
 
-    return Step(train if training else run, (*site.node.inputs[:5], Given.NORMS))
+
+def _normalised(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor, epsilon: float) -> Tensor:  # noqa: PLR0913
+    """By statistics that are computed (of a weight, say): gradients go through them too, which torch's batch_norm would not let."""
+    across = [-1 if axis == 1 else 1 for axis in range(x.dim())]
+    factor = scale * (var + epsilon).rsqrt()
+    return (x - mean.reshape(across)) * factor.reshape(across) + bias.reshape(across)
+
+
+def _trained(momentum: float, epsilon: float, outputs: int) -> Callable[..., Any]:
+    """The training form: always by the batch; the further outputs are what the running statistics become, of the whole variance."""
+
+    def run(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor, norms: Norms) -> Any:  # noqa: PLR0913
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        news = (x.mean(axes), x.var(axes, correction=0))
+        kept = [(1 - momentum) * old + momentum * new for old, new in zip((mean, var), news, strict=True)]
+        update = norms == "update"
+        y = F.batch_norm(x, mean if update else None, var if update else None, scale, bias, True, momentum, epsilon)
+        return (y, *kept)[:outputs] if outputs > 1 else y
+
+    return run
 
 
 def instance_normalization(site: Site) -> Step:
     """Each map of each sample by its own mean and variance."""
     epsilon = site.float("epsilon", 1e-5)
-    return on(site, lambda x, scale, bias: F.instance_norm(x, None, None, scale, bias, True, 0.0, epsilon), 0, 1, 2)
+    quick = torch.backends.cudnn.enabled
+    return on(site, lambda x, scale, bias: torch.instance_norm(x, scale, bias, None, None, True, 0.0, epsilon, quick), 0, 1, 2)
 
 
 def group_normalization(site: Site) -> Step:
@@ -155,7 +168,7 @@ def group_normalization(site: Site) -> Step:
     def run(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
         if per_group and groups != x.shape[1]:
             scale, bias = (v.repeat_interleave(x.shape[1] // groups) for v in (scale, bias))
-        return F.group_norm(x, groups, scale, bias, epsilon)
+        return torch.group_norm(x, groups, scale, bias, epsilon)
 
     return on(site, run, 0, 1, 2)
 
@@ -335,5 +348,3 @@ LAYERS: Mapping[str, Row] = {
     "CumSum": cumulated,
     "TopK": top_k,
 }
-
-__all__ = ["LAYERS", "Norms", "first", "math"]

@@ -363,7 +363,7 @@ def filled(site: Site) -> Step:
     fill = np.zeros(1, np.float32) if value is None else np.asarray(value.values)
     number = fill.reshape(-1)[0].item()
     dtype = torch_type(element_type(fill.dtype))
-    as_weights = element_type(fill.dtype) == site.facts.weight_type
+    as_weights = element_type(fill.dtype) == site.facts.main_type
 
     def run(sizes: Sequence[int], like: Tensor) -> Tensor:
         return torch.full(tuple(sizes), number, dtype=like.dtype if as_weights else dtype, device=like.device)

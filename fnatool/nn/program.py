@@ -145,7 +145,7 @@ def _evaluate(node: Node, step: Step, facts: Facts) -> None:
     values: list[Any] = []
     for read in step.reads:
         if isinstance(read, Given):
-            values.append(torch.empty(0, dtype=torch_type(facts.weight_type)))
+            values.append(torch.empty(0, dtype=torch_type(facts.main_type)))  # None: torch's default
         elif isinstance(read, str):
             values.append(to_tensor(facts.known[read]))
         else:
@@ -165,7 +165,8 @@ class _Layout:
         self.template: Slots = []
         self.places: dict[Read, int] = {}
         self.code: list[Instruction] = []
-        self.inputs = tuple(self.place(name) for name in seen.inputs if name not in seen.constants)
+        self.names = tuple(name for name in seen.inputs if name not in seen.constants)
+        self.inputs = tuple(self.place(name) for name in self.names)
         self.weights = tuple(self.place(name) for name in facts.weights)
         self.given = {given: self.place(given) for given in Given}
 
@@ -202,7 +203,7 @@ class _Layout:
     def as_tensor(self, name: str) -> Callable[[Sequence[Any], Tensor], Tensor]:
         """What makes a tensor of a list of numbers."""
         kind, shape = self.facts.types[name], self.facts.shapes[name]
-        dtype, follows = torch_type(kind), kind == self.facts.weight_type
+        dtype, follows = torch_type(kind), kind == self.facts.main_type
 
         def run(numbers: Sequence[Any], like: Tensor) -> Tensor:
             return torch.tensor(numbers, dtype=like.dtype if follows else dtype, device=like.device).reshape(shape)
@@ -221,8 +222,9 @@ class _Layout:
         for slot in sorted(passing - set(results)):
             spent.setdefault(last.get(slot, 0), []).append(slot)
         code = tuple(replace(step, spent=tuple(spent.get(k, ()))) for k, step in enumerate(self.code))
-        like = next((self.places[name] for name in self.facts.weights if self.facts.types[name] == self.facts.weight_type), None)
-        like = like if like is not None else self.inputs[0]
+        kinds = self.facts.types
+        likely = (*(name for name in (*self.facts.weights, *self.names) if kinds[name] == self.facts.main_type), *self.names)
+        like = self.places[likely[0]] if likely else self.place("like", torch.empty(0))
         return Program(self.template, self.inputs, (*self.weights, *constants), self.given, like, code, results)
 
 

@@ -118,6 +118,6 @@ def _facts(seen: View, shapes: Shapes, weights: Sequence[Weight], inputs: Sequen
         known,
         set(),
         first[0] if first else 1,
-        max(sizes, key=lambda kind: sizes[kind]) if sizes else onnx.TensorProto.FLOAT,
+        max(sizes, key=lambda kind: sizes[kind]) if sizes else onnx.TensorProto.UNDEFINED,
         names,
     )

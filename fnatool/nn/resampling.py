@@ -122,20 +122,21 @@ def resampled(x: Tensor, how: Resampling, axes: Sequence[Axis]) -> Tensor:
 def _torch_mode(x: Tensor, how: Resampling, axes: Sequence[Axis]) -> dict[str, Any] | None:
     """The options with which torch's interpolate computes the same, None where there are none."""
     fits = all(a.axis >= 2 and a.out == a.size * a.scale for a in axes)
-    if x.dim() not in (3, 4, 5) or not fits or how.exclude_outside or how.region:
+    smoothed = how.antialias and any(a.out < a.size for a in axes)
+    if x.dim() not in (3, 4, 5) or not fits or how.region or how.exclude_outside != smoothed:
         return None
     if how.mode == "nearest":
         whole = all(a.out % a.size == 0 for a in axes)
         same = (how.coordinates, how.nearest) in NEAREST
-        return {"mode": "nearest"} if whole and same and not how.antialias else None
+        return {"mode": "nearest"} if whole and same else None
     if how.mode == "cubic" and (x.dim() != 4 or how.cubic != -0.75):
         return None
     aligned = how.coordinates == "align_corners"
     halved = how.coordinates == "half_pixel" or (how.coordinates == "pytorch_half_pixel" and all(a.out > 1 for a in axes))
-    if not (aligned or halved) or (how.antialias and (x.dim() != 4 or how.mode == "cubic" or aligned)):
-        return None
+    if not (aligned or halved) or (smoothed and (x.dim() != 4 or how.mode == "cubic" or aligned)):
+        return None  # torch's antialiasing leaves out what is outside, and has another cubic
     mode = {"linear": {3: "linear", 4: "bilinear", 5: "trilinear"}[x.dim()], "cubic": "bicubic"}[how.mode]
-    return {"mode": mode, "align_corners": aligned, "antialias": how.antialias}
+    return {"mode": mode, "align_corners": aligned, "antialias": smoothed}
 
 
 NEAREST = {("asymmetric", "floor"), ("half_pixel", "round_prefer_floor"), ("half_pixel", "round_prefer_ceil")}
@@ -157,7 +158,7 @@ def _along(x: Tensor, how: Resampling, a: Axis) -> Tensor:
 
 def _coordinates(mode: str, a: Axis, device: torch.device) -> Tensor:
     """Where in the input each position of the output lies [out]."""
-    i = torch.arange(a.out, device=device, dtype=torch.float64 if device.type in ("cpu", "meta") else torch.float32)
+    i = torch.arange(a.out, device=device, dtype=torch.float32)  # as runtimes do: where two positions are equally near, rounding decides
     if mode == "asymmetric":
         return i / a.scale
     if mode == "align_corners":
@@ -192,8 +193,9 @@ def _weighted(x: Tensor, a: Axis, at: Tensor, how: Resampling) -> Tensor:
     taps = low.unsqueeze(1) + torch.arange(math.ceil(2 * reach) + (wide > 1), device=x.device)  # [out, taps]
     distance = (at.unsqueeze(1) - taps).abs() / wide
     weight = _cubic(distance, how.cubic) if how.mode == "cubic" else (1 - distance).clamp(min=0)
-    if how.exclude_outside or how.antialias:
+    if how.exclude_outside:
         weight = torch.where((taps < 0) | (taps >= a.size), torch.zeros_like(weight), weight)
+    if how.exclude_outside or wide > 1:
         weight = weight / weight.sum(1, keepdim=True)
     taps = taps.clamp(0, a.size - 1)
     picked = x.index_select(a.axis, taps.reshape(-1)).unflatten(a.axis, taps.shape)

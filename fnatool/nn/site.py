@@ -25,7 +25,7 @@ Array = np.ndarray
 class Given(Enum):
     """Values every run has beside the graph's own."""
 
-    LIKE = "like"  # a tensor of the run: what is made from nothing takes its device, and its type where that is the weights'
+    LIKE = "like"  # a tensor of the run: what is made from nothing takes its device, and its type where that is `Facts.main_type`
     BATCH = "batch"  # the size of axis 0 of the first input
     NORMS = "norms"  # see Norms
     TRAINING = "training"  # whether dropout is active
@@ -65,7 +65,7 @@ class Facts:
     known: dict[str, Array]  # tensors whose values do not depend on a run
     numbers: set[str]  # tensors that are lists of Python numbers in a run
     batch: int  # the probe's
-    weight_type: int  # ONNX's element type of the weights
+    main_type: int  # ONNX's element type of the weights, which follows the module where that is cast; UNDEFINED without any
     weights: tuple[str, ...]  # parameters and statistics
 
 

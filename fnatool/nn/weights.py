@@ -279,11 +279,18 @@ class _Roles:
         if slot in STATISTICS.get(node.op, ()):
             return "statistic"
         if slot in WEIGHT_SLOTS.get(node.op, ()):
-            return "trained"
+            return "fixed" if self.is_filler(constant, node, slot) else "trained"
         if math.prod(constant.shape) <= 1 or node.op not in THROUGH or (slot > 0 and node.op not in OPERANDS):
             return "fixed"
         data = self.data(node)
         return "fixed" if data and self.raw.issuperset(data) else "trained"
+
+    def is_filler(self, constant: gs.Constant, node: Node, slot: int) -> bool:
+        """The ones and zeros where exporters write another normalisation (of groups, of a weight) by one that wants a scale and a bias."""
+        of_weight = node.op == "BatchNormalization" and not set(node.inputs[3:5]) <= set(self.constants)
+        source = self.producer.get(node.input(0))
+        of_groups = node.op == "InstanceNormalization" and source is not None and source.op == "Reshape"
+        return (of_weight or of_groups) and bool((np.asarray(constant.values) == (1 if slot == 1 else 0)).all())
 
     def meanings(self, name: str, uses: Sequence[_Reader], shared: Container[str]) -> list[tuple[list[_Reader], Role]]:
         """The uses in groups that mean one tensor, each with its role; the first group keeps the constant's name."""

@@ -63,10 +63,9 @@ class Window:
         beyond = []
         for size, extent, stride, front, back in zip(space, self.extent, self.strides, before, after, strict=True):
             padded = size + front + back
-            last = -(-(padded - extent) // stride) if self.ceil else (padded - extent) // stride
-            if last * stride >= size + front:
-                last -= 1
-            beyond.append(max(last * stride + extent - padded, 0))
+            last = -(-(padded - extent) // stride)
+            last -= last * stride >= size + front
+            beyond.append(last * stride + extent - padded if self.ceil else 0)
         return beyond
 
 
