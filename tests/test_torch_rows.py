@@ -22,9 +22,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from fnatool.nn import TORCH, Reading
-from passes.errors import RefusedModel
-from passes.rules import RULES
+from fnatool.nn import Reading
 
 OPSET = 21
 Line = tuple[str, Mapping[str, object], str]

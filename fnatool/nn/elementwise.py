@@ -8,7 +8,6 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 import torch.nn.functional as F
@@ -30,7 +29,7 @@ def relu(site: Site) -> Step:
 def clip(site: Site) -> Step:
     """min(max(x, low), high); bounds are attributes before opset 11, inputs from then on."""
     if site.opset < 11:
-        low, high = site.float("min", -math.inf), site.float("max", math.inf)
+        low, high = site.real("min", -math.inf), site.real("max", math.inf)
     elif all(not site.has(slot) or site.known(slot) is not None for slot in (1, 2)):
         low, high = site.number(1, -math.inf), site.number(2, math.inf)
     else:
@@ -56,19 +55,19 @@ def _clip_by_tensors(site: Site) -> Step:
 
 def leaky_relu(site: Site) -> Step:
     """x where it is positive, else alpha · x."""
-    alpha, inplace = site.float("alpha", 0.01), 0 in site.own
+    alpha, inplace = site.real("alpha", 0.01), 0 in site.own
     return on(site, lambda x: F.leaky_relu(x, alpha, inplace), 0)
 
 
 def elu(site: Site) -> Step:
     """alpha · (exp(x) − 1) where x is negative."""
-    alpha, inplace = site.float("alpha", 1.0), 0 in site.own
+    alpha, inplace = site.real("alpha", 1.0), 0 in site.own
     return on(site, lambda x: F.elu(x, alpha, inplace), 0)
 
 
 def celu(site: Site) -> Step:
     """max(0, x) + min(0, alpha · (exp(x / alpha) − 1))."""
-    alpha = site.float("alpha", 1.0)
+    alpha = site.real("alpha", 1.0)
     return on(site, lambda x: F.celu(x, alpha), 0)
 
 
@@ -77,7 +76,7 @@ SELU = (1.67326319217681884765625, 1.05070102214813232421875)  # ONNX's defaults
 
 def selu(site: Site) -> Step:
     """gamma · (x where positive, else alpha · (exp(x) − 1))."""
-    alpha, gamma = site.float("alpha", SELU[0]), site.float("gamma", SELU[1])
+    alpha, gamma = site.real("alpha", SELU[0]), site.real("gamma", SELU[1])
     if math.isclose(alpha, SELU[0], rel_tol=1e-6) and math.isclose(gamma, SELU[1], rel_tol=1e-6):
         return on(site, F.selu, 0)
     return on(site, lambda x: gamma * F.elu(x, alpha), 0)
@@ -85,7 +84,7 @@ def selu(site: Site) -> Step:
 
 def hard_sigmoid(site: Site) -> Step:
     """min(max(alpha · x + beta, 0), 1)."""
-    alpha, beta = site.float("alpha", 0.2), site.float("beta", 0.5)
+    alpha, beta = site.real("alpha", 0.2), site.real("beta", 0.5)
     if _is_sixth(alpha) and beta == 0.5:
         return on(site, F.hardsigmoid, 0)
     return on(site, lambda x: (alpha * x + beta).clamp(0.0, 1.0), 0)
@@ -102,7 +101,7 @@ def hard_swish(site: Site) -> Step:
 
 def swish(site: Site) -> Step:
     """x · sigmoid(alpha · x)."""
-    alpha = site.float("alpha", 1.0)
+    alpha = site.real("alpha", 1.0)
     return on(site, F.silu if alpha == 1 else lambda x: x * torch.sigmoid(alpha * x), 0)
 
 
@@ -114,13 +113,13 @@ def gelu(site: Site) -> Step:
 
 def thresholded_relu(site: Site) -> Step:
     """x where it is above alpha, else 0."""
-    alpha = site.float("alpha", 1.0)
+    alpha = site.real("alpha", 1.0)
     return on(site, lambda x: F.threshold(x, alpha, 0.0), 0)
 
 
 def shrink(site: Site) -> Step:
     """x + bias below −lambd, x − bias above lambd, else 0."""
-    lambd, bias = site.float("lambd", 0.5), site.float("bias", 0.0)
+    lambd, bias = site.real("lambd", 0.5), site.real("bias", 0.0)
     return on(site, lambda x: torch.where(x < -lambd, x + bias, torch.where(x > lambd, x - bias, torch.zeros_like(x))), 0)
 
 
@@ -137,7 +136,7 @@ def prelu(site: Site) -> Step:
 
 def dropout(site: Site) -> Step:
     """x in evaluation; in training each element is zero with probability ratio, the others scaled up. The mask says which are kept."""
-    ratio = site.float("ratio", 0.5) if site.opset < 12 else site.number(1, 0.5)
+    ratio = site.real("ratio", 0.5) if site.opset < 12 else site.number(1, 0.5)
     with_mask = 1 in site.read_outputs
 
     def run(x: Tensor, training: bool) -> Tensor | tuple[Tensor, Tensor]:
@@ -285,18 +284,10 @@ def _tensors(run: Callable[..., Any]) -> Row:
     return row
 
 
-def _round(x: Tensor) -> Tensor:
-    return torch.round(x)  # halves to even, in both
-
-
-def _acosh(x: Tensor) -> Tensor:
-    return torch.acosh(x)
-
-
 ELEMENTWISE: Mapping[str, Row] = {
     "Abs": first(torch.abs),
     "Acos": first(torch.acos),
-    "Acosh": first(_acosh),
+    "Acosh": first(torch.acosh),
     "Asin": first(torch.asin),
     "Asinh": first(torch.asinh),
     "Atan": first(torch.atan),
@@ -328,7 +319,7 @@ ELEMENTWISE: Mapping[str, Row] = {
     "PRelu": prelu,
     "Reciprocal": first(torch.reciprocal),
     "Relu": relu,
-    "Round": first(_round),
+    "Round": first(torch.round),
     "Selu": selu,
     "Shrink": shrink,
     "Sigmoid": first(torch.sigmoid),

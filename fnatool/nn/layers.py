@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fnatool.nn.site import Given, Row, Site, Step, on
+from fnatool.nn.site import Given, Read, Row, Site, Step, on
 from fnatool.nn.windows import Window, padded, window
 
 Norms = Literal["running", "batch", "update"]
@@ -85,7 +85,7 @@ def _cuts(view: Window, space: Sequence[int], extra: Sequence[int], asked: Seque
 
 def gemm(site: Site) -> Step:
     """y = α · A · B + β · C, A and B transposed where it says so."""
-    alpha, beta = site.float("alpha", 1.0), site.float("beta", 1.0)
+    alpha, beta = site.real("alpha", 1.0), site.real("beta", 1.0)
     across, down = bool(site.node.int("transA", 0)), bool(site.node.int("transB", 0))
     bias = site.shape(2)
     if not across and down and alpha == 1 and (not site.has(2) or (beta == 1 and bias is not None and len(bias) == 1)):
@@ -111,18 +111,18 @@ def einsum(site: Site) -> Step:
 
 def batch_normalization(site: Site) -> Step:
     """y = γ (x − μ) / √(σ² + ε) + β. ONNX's momentum is the share that running statistics keep, torch's the share that is new."""
-    epsilon = site.float("epsilon", 1e-5)
-    momentum = round(1 - site.float("momentum", 0.9), 6)  # 0.1, where a float32 of 0.9 leaves 0.10000002
+    epsilon = site.real("epsilon", 1e-5)
+    momentum = round(1 - site.real("momentum", 0.9), 6)  # 0.1, where a float32 of 0.9 leaves 0.10000002
     training = site.opset >= 14 and bool(site.node.int("training_mode", 0))
-    reads = (*site.node.inputs[:5], Given.NORMS)
+    reads: tuple[Read, ...] = (*site.node.inputs[:5], Given.NORMS)
     if training:
         return Step(_trained(momentum, epsilon, len(site.node.outputs)), reads)
     if any(site.read_outputs):
         raise site.refuse("outputs of its training form are read")
     if not set(site.node.inputs[3:5]) <= {*site.facts.weights, *site.facts.known}:
-        return on(site, lambda *x: _normalised(*x, epsilon), *range(5))
+        return on(site, _by_computed(epsilon), *range(5))
 
-    def run(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor, norms: Norms) -> Tensor:  # noqa: PLR0913
+    def run(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor, norms: Norms) -> Tensor:
         if norms == "running":
             return F.batch_norm(x, mean, var, scale, bias, False, momentum, epsilon)
         if norms == "batch":
@@ -132,17 +132,21 @@ def batch_normalization(site: Site) -> Step:
     return Step(run, reads)
 
 
-def _normalised(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor, epsilon: float) -> Tensor:  # noqa: PLR0913
+def _by_computed(epsilon: float) -> Callable[..., Tensor]:
     """By statistics that are computed (of a weight, say): gradients go through them too, which torch's batch_norm would not let."""
-    across = [-1 if axis == 1 else 1 for axis in range(x.dim())]
-    factor = scale * (var + epsilon).rsqrt()
-    return (x - mean.reshape(across)) * factor.reshape(across) + bias.reshape(across)
+
+    def run(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+        across = [-1 if axis == 1 else 1 for axis in range(x.dim())]
+        factor = scale * (var + epsilon).rsqrt()
+        return (x - mean.reshape(across)) * factor.reshape(across) + bias.reshape(across)
+
+    return run
 
 
 def _trained(momentum: float, epsilon: float, outputs: int) -> Callable[..., Any]:
     """The training form: always by the batch; the further outputs are what the running statistics become, of the whole variance."""
 
-    def run(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor, norms: Norms) -> Any:  # noqa: PLR0913
+    def run(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor, norms: Norms) -> Any:
         axes = [axis for axis in range(x.dim()) if axis != 1]
         news = (x.mean(axes), x.var(axes, correction=0))
         kept = [(1 - momentum) * old + momentum * new for old, new in zip((mean, var), news, strict=True)]
@@ -155,14 +159,14 @@ def _trained(momentum: float, epsilon: float, outputs: int) -> Callable[..., Any
 
 def instance_normalization(site: Site) -> Step:
     """Each map of each sample by its own mean and variance."""
-    epsilon = site.float("epsilon", 1e-5)
+    epsilon = site.real("epsilon", 1e-5)
     quick = torch.backends.cudnn.enabled
     return on(site, lambda x, scale, bias: torch.instance_norm(x, scale, bias, None, None, True, 0.0, epsilon, quick), 0, 1, 2)
 
 
 def group_normalization(site: Site) -> Step:
     """Each group of channels by its own mean and variance; scale and bias have an entry per group before opset 21, per channel after."""
-    groups, epsilon = site.node.int("num_groups", 1), site.float("epsilon", 1e-5)
+    groups, epsilon = site.node.int("num_groups", 1), site.real("epsilon", 1e-5)
     per_group = site.opset < 21
 
     def run(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
@@ -175,7 +179,7 @@ def group_normalization(site: Site) -> Step:
 
 def layer_normalization(site: Site) -> Step:
     """The axes from `axis` on by their mean and variance; the further outputs are the mean and 1 / standard deviation."""
-    axis, rank, epsilon = site.axis(-1), site.rank(0), site.float("epsilon", 1e-5)
+    axis, rank, epsilon = site.axis(-1), site.rank(0), site.real("epsilon", 1e-5)
     whole = all(not site.has(slot) or site.shape(slot) == (site.shape(0) or ())[axis:] for slot in (1, 2))
     outputs = len(site.node.outputs)
 
@@ -197,7 +201,7 @@ def layer_normalization(site: Site) -> Step:
 
 def rms_normalization(site: Site) -> Step:
     """The axes from `axis` on by the root of their mean square."""
-    axis, rank, epsilon = site.axis(-1), site.rank(0), site.float("epsilon", 1e-5)
+    axis, rank, epsilon = site.axis(-1), site.rank(0), site.real("epsilon", 1e-5)
     axes = list(range(axis, rank))
     return on(site, lambda x, scale: x * (x.square().mean(axes, keepdim=True) + epsilon).rsqrt() * scale, 0, 1)
 
@@ -215,7 +219,7 @@ def mean_variance_normalization(site: Site) -> Step:
 
 def local_response(site: Site) -> Step:
     """x / (bias + alpha / size · Σ x²)^beta over `size` neighbouring channels, the odd one behind."""
-    size, alpha, beta, bias = site.node.int("size", 1), site.float("alpha", 1e-4), site.float("beta", 0.75), site.float("bias", 1.0)
+    size, alpha, beta, bias = site.node.int("size", 1), site.real("alpha", 1e-4), site.real("beta", 0.75), site.real("bias", 1.0)
 
     def run(x: Tensor) -> Tensor:
         squares = x.square().flatten(2).unsqueeze(1)

@@ -6,7 +6,6 @@ steps serve any batch, and weights with other widths.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fnatool.nn.site import Given, Row, Site, Step, first, on, torch_type
+from fnatool.nn.site import Given, Row, Site, Step, on, torch_type
 from passes.rules import UNBOUNDED, regrouped
 from passes.view import element_type
 
@@ -36,43 +35,45 @@ class _Follow:
     """A Reshape whose written sizes follow the tensor."""
 
     def __init__(self, site: Site) -> None:
-        target = site.facts.shapes.get(site.node.outputs[0])
-        source = site.shape(0)
-        self.site = site
+        target, source = site.facts.shapes.get(site.node.outputs[0]), site.shape(0)
+        self.name = site.node.name
         self.zero_is_zero = bool(site.node.int("allowzero", 0))
         self.batch = site.facts.batch
-        self.target = target
-        self.groups = regrouped(source, target) if source is not None and target is not None else None
+        self.target = target or ()
+        self.groups = regrouped(source, target) if source is not None and target is not None else []
 
     def reshape(self, x: Tensor, asked: Sequence[int], batch: int) -> Tensor:
         sizes = [x.shape[axis] if size == 0 and not self.zero_is_zero else size for axis, size in enumerate(asked)]
-        for before, after in self.groups or ():
-            self.fit(sizes, after, math.prod(x.shape[axis] for axis in before), batch)
+        for before, after in self.groups:
+            self.fit(sizes, after, _count([x.shape[axis] for axis in before]), batch)
         return x.reshape(sizes)
 
     def fit(self, sizes: list[int], after: Sequence[int], total: int, batch: int) -> None:
         """sizes[after] multiply to total. One entry gives way: the -1, the batch in front, or else the largest."""
-        open_ = [axis for axis in after if sizes[axis] == -1]
-        written = math.prod(sizes[axis] for axis in after if sizes[axis] != -1)
-        if written == total and not open_:
+        written, giving_way = 1, -1
+        for axis in after:
+            if sizes[axis] == -1:
+                giving_way = axis
+            else:
+                written = written * sizes[axis]
+        if giving_way < 0 and written == total:
             return
-        if 0 in after and batch != self.batch and sizes[0] % self.batch == 0 and not open_:
+        if giving_way < 0 and after[0] == 0 and batch != self.batch and sizes[0] % self.batch == 0:
             written = written // sizes[0] * (sizes[0] // self.batch * batch)
             sizes[0] = sizes[0] // self.batch * batch
-        if open_:
-            axis, rest = open_[0], written
-        else:
-            axis = self.giving_way(after)
-            rest = written // sizes[axis] if sizes[axis] else 0
-        if rest == 0 or total % rest:
-            if open_ and len(after) > 1:
-                raise ValueError(f"node '{self.site.node.name}' (Reshape) cannot divide {total} elements by {rest}")
-            raise ValueError(f"node '{self.site.node.name}' (Reshape) was exported for {self.target} and cannot hold {total} elements there")
-        sizes[axis] = total // rest
+        if giving_way < 0:
+            giving_way = self.largest(after)
+            written = written // max(sizes[giving_way], 1)
+        if written == 0 or total % written:
+            raise ValueError(f"node '{self.name}' (Reshape) was exported for {self.target}; {total} elements do not divide by {written}")
+        sizes[giving_way] = total // written
 
-    def giving_way(self, after: Sequence[int]) -> int:
-        target = self.target or ()
-        return max(after, key=lambda axis: (target[axis], -axis))
+    def largest(self, after: Sequence[int]) -> int:
+        found = after[0]
+        for axis in after:
+            if self.target[axis] > self.target[found]:
+                found = axis
+        return found
 
 
 def flatten(site: Site) -> Step:
@@ -80,7 +81,15 @@ def flatten(site: Site) -> Step:
     axis, rank = site.axis(1) if site.node.int("axis", 1) != site.rank(0) else site.rank(0), site.rank(0)
     if axis == 1 and rank > 1:
         return on(site, lambda x: x.flatten(1), 0)
-    return on(site, lambda x: x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:])), 0)
+    return on(site, lambda x: x.reshape(_count(x.shape[:axis]), _count(x.shape[axis:])), 0)
+
+
+def _count(shape: Sequence[int]) -> int:
+    """The elements of a shape; a loop, which torch.compile follows."""
+    count = 1
+    for size in shape:
+        count = count * size
+    return count
 
 
 def squeeze(site: Site) -> Step:
@@ -123,9 +132,11 @@ def expand(site: Site) -> Step:
     kept = [axis >= missing and source[axis - missing] == target[axis] for axis in range(len(target))]
 
     def run(x: Tensor, asked: Sequence[int]) -> Tensor:
-        lead = len(kept) - len(asked)
-        wanted = [1] * lead + list(asked)
-        return x.expand([-1 if keep and (size == 1 or axis > 0) else size for axis, (keep, size) in enumerate(zip(kept, wanted, strict=True))])
+        wanted = [1] * (len(kept) - len(asked)) + list(asked)
+        for axis, keep in enumerate(kept):
+            if keep and (axis > 0 or wanted[axis] == 1):
+                wanted[axis] = -1
+        return x.expand(wanted)
 
     return Step(run, (site.node.inputs[0], site.numbers(1)))
 
@@ -158,16 +169,16 @@ def split(site: Site) -> Step:
     """Pieces along an axis, of the sizes given or equal ones; at another width in the same proportions."""
     axis, count = site.axis(0), len(site.node.outputs)
     if not site.has(1) and "split" not in site.node.attrs:
-        return on(site, lambda x: x.split(_equal(x.shape[axis], count), axis), 0)
+        return on(site, lambda x: torch.split(x, _equal(x.shape[axis], count), axis), 0)
     written = site.node.ints("split", ())
 
     def run(x: Tensor, sizes: Sequence[int] = written) -> Any:
         total, size = sum(sizes), x.shape[axis]
         if total == size:
-            return x.split(list(sizes), axis)
-        if any(part * size % total for part in sizes):
+            return torch.split(x, list(sizes), axis)
+        if sum([part * size // total for part in sizes]) != size:
             raise ValueError(f"node '{site.node.name}' (Split) cannot cut {size} as it does {total}: into {list(sizes)}")
-        return x.split([part * size // total for part in sizes], axis)
+        return torch.split(x, [part * size // total for part in sizes], axis)
 
     return Step(run, (site.node.inputs[0], site.numbers(1)) if site.has(1) else (site.node.inputs[0],))
 
@@ -206,10 +217,8 @@ class _Cut:
             if axis == 1 and self.width not in (None, size) and (start != 0 or end < UNBOUNDED):
                 name = self.site.node.name
                 raise ValueError(f"node '{name}' (Slice) cuts {self.width} channels at {start} and {end}; it has {size} here")
-            if step > 0:
-                x = x[(slice(None),) * axis + (slice(start, end, step),)]
-            else:
-                x = _backwards(x, axis, (start, end, step))
+            forwards = (slice(None),) * axis + (slice(start, end, step),)
+            x = x[forwards] if step > 0 else _backwards(x, axis, (start, end, step))
         return x
 
 
@@ -259,8 +268,8 @@ def gather_nd(site: Site) -> Step:
     depth = (site.shape(1) or (0,))[-1]
 
     def run(x: Tensor, where: Tensor) -> Tensor:
-        flat = x.reshape(math.prod(x.shape[:lead]), *x.shape[lead:])
-        rows = where.reshape(math.prod(where.shape[:lead]), -1, depth).long()
+        flat = x.reshape(_count(x.shape[:lead]), *x.shape[lead:])
+        rows = where.reshape(_count(where.shape[:lead]), -1, depth).long()
         index = [torch.arange(flat.shape[0], device=x.device).unsqueeze(1), *rows.unbind(-1)]
         picked = flat[tuple(index)]
         return picked.reshape(*where.shape[:-1], *x.shape[lead + depth :])
@@ -276,19 +285,19 @@ def pad(site: Site) -> Step:
     mode, rank = site.text("mode", "constant"), site.rank(0)
     axes = [axis % rank for axis in (site.integers(3, "") or range(rank))]
     if not site.has(1):
-        pads = list(site.node.ints("pads", ()))
-        value = site.float("value", 0.0)
-        return on(site, lambda x: _padded(x, axes, pads, mode, value), 0)
-    value = site.number(2, 0.0)
-    return Step(lambda x, pads: _padded(x, axes, pads, mode, value), (site.node.inputs[0], site.numbers(1)))
+        pads, value = site.node.ints("pads", ()), site.real("value", 0.0)
+        return on(site, lambda x: _padded(x, axes, pads, (mode, value)), 0)
+    fill = (mode, site.number(2, 0.0))
+    return Step(lambda x, pads: _padded(x, axes, pads, fill), (site.node.inputs[0], site.numbers(1)))
 
 
-def _padded(x: Tensor, axes: Sequence[int], pads: Sequence[int], mode: str, value: float) -> Tensor:  # noqa: PLR0913
+def _padded(x: Tensor, axes: Sequence[int], pads: Sequence[int], fill: tuple[str, float]) -> Tensor:
     before = dict(zip(axes, pads[: len(axes)], strict=True))
     after = dict(zip(axes, pads[len(axes) :], strict=True))
     touched = [axis for axis in axes if before[axis] or after[axis]]
     if not touched:
         return x
+    mode, value = fill
     if mode == "constant":
         pairs = [side.get(axis, 0) for axis in range(x.dim() - 1, min(touched) - 1, -1) for side in (before, after)]
         return F.pad(x, pairs, value=value)
@@ -374,8 +383,11 @@ def filled(site: Site) -> Step:
 def range_(site: Site) -> Step:
     """start, start + delta, … below limit."""
     dtype = torch_type(site.facts.types[site.node.inputs[0]])
-    reads = tuple(site.numbers(slot) for slot in range(3))
-    return Step(lambda start, limit, delta, like: torch.arange(start[0], limit[0], delta[0], dtype=dtype, device=like.device), (*reads, Given.LIKE))
+
+    def run(start: Sequence[Any], limit: Sequence[Any], delta: Sequence[Any], like: Tensor) -> Tensor:
+        return torch.arange(start[0], limit[0], delta[0], dtype=dtype, device=like.device)
+
+    return Step(run, (site.numbers(0), site.numbers(1), site.numbers(2), Given.LIKE))
 
 
 def one_hot(site: Site) -> Step:
@@ -435,5 +447,3 @@ MOVING: Mapping[str, Row] = {
     "EyeLike": eye_like,
     "Trilu": triangle,
 }
-
-__all__ = ["MOVING", "first"]

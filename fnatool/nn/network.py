@@ -89,7 +89,6 @@ class Network(torch.nn.Module):
         if len(inputs) != len(reading.inputs):
             raise TypeError(f"the graph has {len(reading.inputs)} inputs ({', '.join(reading.inputs)}), {len(inputs)} are given")
         program = reading.program(tuple(taps))
-        values = self.values()
         norms: Norms = self.norms_in_training if self.training else "running"
         results = run(program, self.values(), inputs, norms=norms, training=self.training)
         count = len(reading.outputs)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fnatool.nn.fusing import fused
 from fnatool.nn.layers import Norms
-from fnatool.nn.site import Facts, Given, Number, Numbers, Read, Site, Step, torch_type
+from fnatool.nn.site import Facts, Given, Numbers, Read, Site, Step, torch_type
 from fnatool.nn.sizes import arithmetic
 from fnatool.nn.table import TORCH
 from fnatool.nn.weights import live
@@ -85,8 +85,9 @@ def run(program: Program, values: Sequence[Tensor], inputs: Sequence[Tensor], *,
 # --- from a graph to a program ----------------------------------------------------------------------------------------------------------
 
 FRESH = frozenset(
-    {"Conv", "ConvTranspose", "BatchNormalization", "Gemm", "MatMul", "Add", "Sub", "Mul", "Concat", "GroupNormalization", "LayerNormalization"}
-)
+    {"Conv", "ConvTranspose", "BatchNormalization", "GroupNormalization", "LayerNormalization", "Gemm", "MatMul", "Concat",
+     "Add", "Sub", "Mul"}
+)  # fmt: skip
 """Operators whose result is memory of its own that their gradient does not read: it may be overwritten."""
 
 

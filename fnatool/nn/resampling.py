@@ -57,9 +57,9 @@ def resize(site: Site) -> Step:
         site.text("mode", "nearest"),
         "asymmetric" if site.opset < 11 else site.text("coordinate_transformation_mode", "half_pixel"),
         "floor" if site.opset < 11 else site.text("nearest_mode", "round_prefer_floor"),
-        site.float("cubic_coeff_a", -0.75),
+        site.real("cubic_coeff_a", -0.75),
         bool(site.node.int("exclude_outside", 0)),
-        site.float("extrapolation_value", 0.0),
+        site.real("extrapolation_value", 0.0),
         bool(site.node.int("antialias", 0)),
         site.text("keep_aspect_ratio_policy", "stretch"),
         tuple(float(v) for v in site.require(1).reshape(-1)) if cropped else (),
@@ -146,10 +146,8 @@ NEAREST = {("asymmetric", "floor"), ("half_pixel", "round_prefer_floor"), ("half
 def _along(x: Tensor, how: Resampling, a: Axis) -> Tensor:
     """x resampled along one axis, as the standard defines it."""
     at = _coordinates(how.coordinates, a, x.device)
-    if how.mode == "nearest":
-        y = x.index_select(a.axis, ROUND[how.nearest](at).clamp(0, a.size - 1).long())
-    else:
-        y = _weighted(x, a, at, how)
+    near = how.mode == "nearest"
+    y = x.index_select(a.axis, ROUND[how.nearest](at).clamp(0, a.size - 1).long()) if near else _weighted(x, a, at, how)
     if how.coordinates != "tf_crop_and_resize":
         return y
     outside = ((at < 0) | (at > a.size - 1)).reshape([-1 if axis == a.axis else 1 for axis in range(x.dim())])
@@ -198,9 +196,10 @@ def _weighted(x: Tensor, a: Axis, at: Tensor, how: Resampling) -> Tensor:
     if how.exclude_outside or wide > 1:
         weight = weight / weight.sum(1, keepdim=True)
     taps = taps.clamp(0, a.size - 1)
-    picked = x.index_select(a.axis, taps.reshape(-1)).unflatten(a.axis, taps.shape)
+    picked = x.index_select(a.axis, taps.reshape(-1)).reshape(*x.shape[: a.axis], *taps.shape, *x.shape[a.axis + 1 :])
     shape = [1] * a.axis + list(weight.shape) + [1] * (x.dim() - a.axis - 1)
-    return (picked * weight.to(x.dtype).reshape(shape)).sum(a.axis + 1)
+    summed: Tensor = (picked * weight.to(x.dtype).reshape(shape)).sum(a.axis + 1)
+    return summed
 
 
 def _cubic(d: Tensor, a: float) -> Tensor:

@@ -106,7 +106,7 @@ class Site:
         """Whether an input holds integers."""
         return torch_type(self.facts.types.get(self.node.input(slot), onnx.TensorProto.FLOAT)) in WHOLE
 
-    def float(self, name: str, default: float) -> float:
+    def real(self, name: str, default: float) -> float:
         """The number attribute, or the default."""
         return float(self.node.attrs.get(name, default))
 

@@ -87,5 +87,3 @@ class _File:
         own = gs.Constant(name, array)
         for node, slot in weight.places:
             self.nodes[node].inputs[slot] = own
-
-

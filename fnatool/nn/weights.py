@@ -4,13 +4,13 @@ Trained are the floating-point constants that layers read as weights, and those 
 their way into the network. Numbers (bounds, scales of a resize, epsilons) are not, nor what prepares the input before the first layer.
 Running statistics are kept apart: they are updated, not trained.
 
-Exporters write equal tensors once. A vector that several layers read is theirs separately, unless those layers share their large weight too.
+Exporters write equal tensors once. A vector that several layers read is each one's own, unless they share their large weight too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -127,7 +127,7 @@ class _Work:
         self.nodes = {node.name: node for node in (*casts.values(), *nodes)}
 
     def bypass(self) -> None:
-        """Readers of a constant through Identity, or a Cast to the type it has, read it directly; the nodes go unless they make an output."""
+        """Readers of a constant through Identity, or a Cast to the type it has, read it directly; such nodes go, except for outputs."""
         made: dict[str, tuple[str, tuple[Use, ...]]] = {}
         for node in list(self.nodes.values()):
             inputs = list(node.inputs)

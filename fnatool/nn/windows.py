@@ -104,8 +104,13 @@ def max_pool(site: Site) -> Step:
         options = (view.kernel, view.strides, view.before, view.dilations, view.ceil)
         if not with_index:
             return on(site, lambda x: pool(x, *options), 0)
-        columns_first = site.node.int("storage_order", 0)
-        return on(site, lambda x: _flat_positions(x, *pool(x, *options, return_indices=True), columns_first), 0)
+        columns_first = bool(site.node.int("storage_order", 0))
+
+        def with_positions(x: Tensor) -> tuple[Tensor, Tensor]:
+            pooled, positions = pool(x, *options, return_indices=True)
+            return pooled, _in_whole(positions, x.shape, columns_first=columns_first)
+
+        return on(site, with_positions, 0)
     if with_index:
         raise site.refuse("positions of a pooling with uneven or wide pads")
 
@@ -119,13 +124,13 @@ def max_pool(site: Site) -> Step:
     return on(site, run, 0)
 
 
-def _flat_positions(x: Tensor, pooled: Tensor, positions: Tensor, columns_first: int) -> tuple[Tensor, Tensor]:
+def _in_whole(positions: Tensor, shape: Sequence[int], *, columns_first: bool) -> Tensor:
     """torch counts positions within a map, ONNX in the whole tensor."""
-    space = x.shape[2:]
+    space = shape[2:]
     if columns_first and len(space) == 2:
         positions = positions % space[1] * space[0] + positions // space[1]
-    maps = torch.arange(x.shape[0] * x.shape[1], device=x.device).reshape(x.shape[0], x.shape[1], *[1] * len(space))
-    return pooled, positions + maps * math.prod(space)
+    maps = torch.arange(shape[0] * shape[1], device=positions.device).reshape(shape[0], shape[1], *[1] * len(space))
+    return positions + maps * math.prod(space)
 
 
 def max_unpool(site: Site) -> Step:
@@ -178,7 +183,7 @@ def _sum(x: Tensor, view: Window) -> Tensor:
 def lp_pool(site: Site) -> Step:
     """(Σ |x|^p)^(1/p) of each window."""
     view = window(site, site.node.ints("kernel_shape", ()))
-    p = site.float("p", 2)
+    p = site.real("p", 2)
 
     def run(x: Tensor) -> Tensor:
         before, after = view.pads(x.shape[2:])
@@ -195,7 +200,7 @@ def _space(x: Tensor) -> list[int]:
 
 def global_lp_pool(site: Site) -> Step:
     """(Σ |x|^p)^(1/p) over all of space."""
-    p = site.float("p", 2)
+    p = site.real("p", 2)
     return on(site, lambda x: torch.linalg.vector_norm(x, p, _space(x), keepdim=True), 0)
 
 
