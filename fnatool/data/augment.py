@@ -83,7 +83,8 @@ def posed(sample: Sample, size: Size, how: Augment, *, padding: float, fill: Col
     scale, angle = low * (high / low) ** _random(), how.rotate * (2 * _random() - 1)
     picture, points, _ = around(sample["image"], sample["points"], sample["box"], size=size, by=(padding / scale, angle), fill=fill)
     if _random() < how.flip:
-        picture, points = F.horizontal_flip(picture), F.horizontal_flip(points) + 1  # torchvision counts points from the middle here
+        # Here, and only here, torchvision counts points from the middle of the first pixel.
+        picture, points = F.horizontal_flip(picture), F.horizontal_flip(points) + torch.tensor([1, 0])
         order = list(range(len(points)))
         for one, other in pairs:
             order[one], order[other] = other, one

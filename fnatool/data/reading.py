@@ -37,7 +37,7 @@ LAYOUTS: Mapping[str, Mapping[str, Layout]] = {
 
 @dataclass(frozen=True)
 class Holdout:
-    """Where data is not split: the share kept back for validation, drawn by a seed (of every class the same share)."""
+    """Where data is not split: the share kept back for validation, drawn by a seed (of every class the same share, at least one)."""
 
     share: float = 0.1
     seed: int = 0
@@ -95,8 +95,7 @@ def _held_out(whole: Split, name: str, holdout: Holdout) -> Split:
     kept: set[str] = set()
     for group, names in groups.items():
         different = sorted(set(names))
-        count = round(holdout.share * len(different))
-        count = min(max(count, 1), len(different) - 1)
+        count = min(max(round(holdout.share * len(different)), 1), len(different) - 1) if holdout.share else 0
         kept.update(np.random.default_rng([holdout.seed, group]).permutation(np.array(different, object))[:count])
     indices = [index for index, item in enumerate(whole.items) if (item.image in kept) == (name == "val")]
     return _part(whole, name, indices)

@@ -147,7 +147,7 @@ def _detected(
     require_anchors(len(codes), len(anchors), size)
     scores = logits.sigmoid() if description.scores == "sigmoid" else logits.softmax(1)[:, 1:]
     found: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-    for part, code, anchor in zip(*(torch.split(values, counts) for values in (scores, codes, anchors)), strict=True):
+    for part, code, anchor in zip(*(torch.split(values, list(counts)) for values in (scores, codes, anchors)), strict=True):
         flat = part.flatten()
         candidates = torch.nonzero(flat > keep.least).flatten()
         best = candidates[flat[candidates].argsort(descending=True, stable=True)[: keep.per_level]]
