@@ -140,7 +140,7 @@ def test_torch_tensors_are_decoded_as_numpy_arrays_are() -> None:
     [
         (FOCAL, {"cls_logits": (1, 10, 3)}, "has no output 'boxes', which detection needs; it has cls_logits"),
         (FOCAL, {"cls_logits": (1, 10, 3), "boxes": (1, 10, 4)}, "answers for 10 anchors, but its description has"),
-        (FOCAL, {"cls_logits": (1, 10, 4), "boxes": (1, 10, 4)}, "'cls_logits' is 1×10×4, but by its description 'detection' it should be 1×?×3"),
+        (FOCAL, {"cls_logits": (1, 10, 4), "boxes": (1, 10, 4)}, "it should be 1×?×3"),
         (Classification(classes=CLASSES), {"logits": (1, 9)}, "'logits' is 1×9, but by its description 'classification' it should be 1×3"),
         (Segmentation(classes=CLASSES), {"mask_logits": (1, 3, 8)}, "output 'mask_logits' is 1×3×8, but"),
         (Segmentation(classes=CLASSES), {"mask_logits": (2, 3, 8, 8)}, "output 'mask_logits' is 2×3×8×8, but"),
