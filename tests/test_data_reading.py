@@ -15,7 +15,7 @@ from fnatool.cli import run
 from fnatool.data import images
 from fnatool.data.checking import checked
 from fnatool.data.masks import CITYSCAPES, VOC
-from fnatool.data.reading import Holdout, read
+from fnatool.data.reading import Holdout, read, read_both
 from fnatool.data.split import IGNORE, BadData, Boxed, Labelled, Masked, Posed, Split, summary
 from passes.errors import UserError
 
@@ -43,8 +43,7 @@ def pairs(split: Split) -> list[tuple[str, str]]:
 
 
 def test_a_folder_for_each_class_is_read_in_the_order_of_their_names(root: Path) -> None:
-    train = read(sets.image_folder(root), task="classification")
-    val = read(root, task="classification", split="val", classes=train.classes)
+    train, val = read_both(sets.image_folder(root), task="classification")
     assert train.classes == ("cat", "dog", "owl")
     assert (len(train.items), len(val.items), train.found) == (9, 9, 9)
     assert labels(train)["train/dog/2.png"] == 1
@@ -264,6 +263,15 @@ def test_people_without_keypoints_and_crowds_are_no_samples_and_no_faults(root: 
     assert split.notes == ("2 annotations are crowds or have no keypoint",)
 
 
+def test_both_splits_have_the_same_keypoints(root: Path) -> None:
+    sets.people(root)
+    sets.people(root, split="val")
+    assert [len(split.items) for split in read_both(root, task="pose")] == [3, 3]
+    alter(root / "annotations/person_keypoints_val.json", lambda d: d["categories"][0].update(keypoints=["nose", "chin", "neck"]))
+    with pytest.raises(UserError, match=r"has other keypoints for val \(nose, chin, neck\) than for train"):
+        read_both(root, task="pose")
+
+
 def test_people_of_one_image_stay_in_one_split(root: Path) -> None:
     sets.people(root)
     train, val = (read(root, task="pose", split=split) for split in ("train", "val"))
@@ -375,6 +383,7 @@ FAULTS: list[tuple[str, str, Callable[[Path], object], str]] = [
     ("detection", "three numbers", lambda r: alter(instances(r), lambda d: first(d).update(bbox=[25, 3, 9])), "is not four numbers"),
     ("detection", "not finite", lambda r: alter(instances(r), lambda d: first(d).update(bbox=[25, float("nan"), 9, 1])),
      "is not four numbers"),
+    ("detection", "too large", lambda r: alter(instances(r), lambda d: first(d).update(bbox=[25, 10**400, 9, 1])), "is not four numbers"),
     ("detection", "same id", lambda r: alter(instances(r), lambda d: d["images"].append(d["images"][0])),
      r"images\[3\] .* its id 10 is that of"),
     ("detection", "no name", lambda r: alter(instances(r), lambda d: d["images"].append({"id": 3})),

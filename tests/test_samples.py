@@ -18,7 +18,7 @@ from fnatool.data import augment, samples
 from fnatool.data.augment import AUGMENT, NEITHER, NO_LABEL, PLAIN, Augment
 from fnatool.data.order import EvaluationOrder, TrainOrder
 from fnatool.data.reading import Holdout, read
-from fnatool.data.samples import Evaluation, Training, drawn, evaluation_loader, training_batch, training_loader
+from fnatool.data.samples import Evaluation, Training, drawn, evaluation_batches, training_batch, training_batches
 from fnatool.data.split import IGNORE, Boxed, Labelled, Masked, Posed, Split
 from fnatool.tasks.anchors import retinanet_levels
 from fnatool.tasks.description import Classification, Description, Detection, Input, Pose, Segmentation
@@ -129,7 +129,13 @@ def poser(tmp_path: Path, pairs: tuple[tuple[int, int], ...] = (), how: Augment 
         np.array([2, 1, 2], np.uint8), 900.0,
     )  # fmt: skip
     describe = Pose(classes=("x",), joints=("nose", "left", "right"), sigmas=(0.05,) * 3, pairs=pairs, input=BLACK)
-    return Training(split_of("pose", tmp_path, [item]), describe, SIZE, how or Augment(scale=(0.75, 1.25), rotate=30, colour=0), 0)
+    return Training(
+        replace(split_of("pose", tmp_path, [item]), joints=describe.joints),
+        describe,
+        SIZE,
+        how or Augment(scale=(0.75, 1.25), rotate=30, colour=0),
+        0,
+    )
 
 
 def test_points_stay_on_their_dots_through_scale_rotation_and_mirror(tmp_path: Path) -> None:
@@ -256,7 +262,7 @@ def training_of(task: str, root: Path) -> Training:
 
 def batches(training: Training, *, workers: int, start: int = 0, steps: int = 5, **parallel: int) -> list[dict[str, torch.Tensor]]:
     order = TrainOrder(len(training), 2, steps, seed=training.seed, start=start, **parallel)
-    return list(training_loader(training, order, workers=workers))
+    return list(training_batches(training, order, workers=workers))
 
 
 def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -388,7 +394,7 @@ def test_an_image_without_objects_is_a_sample(tmp_path: Path) -> None:
 def test_evaluation_batches_bring_truth_and_placement(workers: int, tmp_path: Path) -> None:
     training = training_of("segmentation", tmp_path)
     evaluation = Evaluation(training.split, training.description, (32, 32))
-    found = list(evaluation_loader(evaluation, EvaluationOrder(len(evaluation), 3), workers=workers))
+    found = list(evaluation_batches(evaluation, EvaluationOrder(len(evaluation), 3), workers=workers))
     assert [batch.indices for batch in found] == [(0, 1, 2), (3,)]
     assert [batch.images.shape[0] for batch in found] == [3, 1]
     assert all(truth.shape == (20, 30) for batch in found for truth in batch.truths)  # type: ignore[union-attr]
@@ -397,6 +403,23 @@ def test_evaluation_batches_bring_truth_and_placement(workers: int, tmp_path: Pa
 
 def test_a_file_that_has_gone_since_the_check_is_named(tmp_path: Path) -> None:
     training = training_of("classification", tmp_path)
-    (tmp_path / training.split.items[0].image).unlink()
-    with pytest.raises(UserError, match=r"was whole when it was checked, and now there is no such file; has it been changed\?"):
-        training[0, 0]
+    for path in tmp_path.rglob("*.png"):
+        path.unlink()
+    for workers in (0, 1):
+        with pytest.raises(
+            UserError, match=r"^'.*png' was whole when it was checked, and now there is no such file; has it been changed\?$"
+        ):
+            batches(training, workers=workers)
+
+
+def test_data_that_does_not_fit_the_model_is_refused(tmp_path: Path) -> None:
+    split = training_of("classification", tmp_path / "c").split
+    with pytest.raises(UserError, match="is for classification, the model for segmentation"):
+        Evaluation(split, Segmentation(classes=split.classes), SIZE)
+    with pytest.raises(UserError, match="has 3 classes, the model 3; number 1 is 'dog' in the data and 'fox' in the model"):
+        Evaluation(split, Classification(classes=("cat", "fox", "owl")), SIZE)
+    with pytest.raises(UserError, match="has 3 classes, the model 4; number 3 is 'nothing' in the data and 'ape' in the model"):
+        Training(split, Classification(classes=("cat", "dog", "owl", "ape")), SIZE, PLAIN, 0)
+    posed = training_of("pose", tmp_path / "p")
+    with pytest.raises(UserError, match="has 3 joints, the model 1; number 1 is 'left_eye' in the data and 'nothing'"):
+        Evaluation(posed.split, Pose(classes=("other",), joints=("nose",), sigmas=(0.1,)), SIZE)

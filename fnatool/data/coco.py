@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,10 +23,10 @@ LOOKED_FOR = {
     "pose": "DIR/annotations/person_keypoints_train.json (or any *keypoints_train*.json) and images in DIR/train",
 }
 OTHER_KINDS = ("keypoints", "captions", "panoptic", "stuff", "image_info")  # of files in the annotations of COCO; detection wants none
+LARGEST = 1e9  # a number beyond it is no position, size or area
 OVERHANG = 1.0  # pixels: what rounding explains; boxes are cut to the image
 
 Json = Mapping[str, object]
-Number = int | float
 
 
 # --- finding the files ---
@@ -157,8 +156,9 @@ def _categories(entries: Sequence[Json], file: str) -> dict[int, Json]:
     return dict(sorted(found.items()))
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _is_number(value: object) -> bool:
+    """A finite number that a position or an area may be."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
 def _read_images(reading: _Document, entries: Sequence[Json], where: tuple[Path, Path]) -> None:
@@ -175,7 +175,7 @@ def _read_images(reading: _Document, entries: Sequence[Json], where: tuple[Path,
         path = folder / name
         file = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
         size = (entry.get("height"), entry.get("width"))
-        if not all(_is_int(extent) and extent > 0 for extent in size):  # type: ignore[operator]
+        if not all(isinstance(extent, int) and not isinstance(extent, bool) and 0 < extent < LARGEST for extent in size):
             try:
                 size = images.size(path)
             except images.Unreadable:
@@ -221,13 +221,13 @@ def _usable(
         if isinstance(category, str) or isinstance(box, str):
             continue
         area = entry.get("area")
-        own = float(area) if isinstance(area, Number) and 0 < area < math.inf else (box[2] - box[0]) * (box[3] - box[1])
+        own = float(area) if isinstance(area, int | float) and 0 < area < LARGEST else (box[2] - box[0]) * (box[3] - box[1])
         yield number, _Object(category, box, own, bool(entry.get("iscrowd")), entry, where)
 
 
 def _box(value: object, size: Size) -> tuple[float, float, float, float] | str:
     """Left, top, right, bottom within the image, or what is wrong with the box."""
-    if not isinstance(value, list) or len(value) != 4 or not all(isinstance(v, Number) and math.isfinite(v) for v in value):
+    if not isinstance(value, list) or len(value) != 4 or not all(map(_is_number, value)):
         return f"its bbox {_short(value)} is not four numbers x, y, width, height"
     left, top, width, height = map(float, value)
     if width <= 0 or height <= 0:
@@ -332,7 +332,7 @@ def _points(value: object, joints: int, size: Size) -> np.ndarray[tuple[int, int
     """[J, 3] x, y, visibility, or what is wrong with the keypoints."""
     if not isinstance(value, list) or len(value) != 3 * joints:
         return f"its keypoints are not {joints} × x, y, visibility"
-    if not all(isinstance(number, Number) and math.isfinite(number) for number in value):
+    if not all(map(_is_number, value)):
         return "its keypoints hold something that is no number"
     points = np.array(value, np.float32).reshape(joints, 3)
     if not np.isin(points[:, 2], (0, 1, 2)).all():

@@ -69,6 +69,17 @@ def read(
     return _filled(_held_out(sources[whole](classes), split, holdout or Holdout()))
 
 
+def read_both(
+    root: Path | str, *, task: str, classes: Sequence[str] | None = None, holdout: Holdout | None = None
+) -> tuple[Split, Split]:  # fmt: skip
+    """The train and the val split of the data at root, with the same classes and joints. Raises UserError as `read` does."""
+    train = read(root, task=task, classes=classes, holdout=holdout)
+    val = read(root, task=task, split="val", classes=train.classes, holdout=holdout)
+    if train.joints != val.joints:
+        raise UserError(f"'{root}' has other keypoints for val ({', '.join(val.joints)}) than for train ({', '.join(train.joints)})")
+    return train, val
+
+
 def _sources(root: Path, task: str) -> Sources:
     for layout in LAYOUTS[task].values():
         sources = layout.find(root)

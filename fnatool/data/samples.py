@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,7 +32,6 @@ from passes.errors import UserError
 
 T = TypeVar("T")
 U = TypeVar("U")
-V = TypeVar("V")
 Batch = dict[str, torch.Tensor]
 Truth = int | npt.NDArray[np.uint8] | Boxed | Posed
 
@@ -51,6 +51,9 @@ class Training(Dataset[Sample]):
     augment: Augment
     seed: int
     full: Size | None = None
+
+    def __post_init__(self) -> None:
+        require_fit(self.split, self.description)
 
     def __len__(self) -> int:
         return len(self.split.items)
@@ -92,6 +95,9 @@ class Evaluation(Dataset[Shown]):
     description: Description
     size: Size
 
+    def __post_init__(self) -> None:
+        require_fit(self.split, self.description)
+
     def __len__(self) -> int:
         return len(self.split.items)
 
@@ -103,6 +109,20 @@ class Evaluation(Dataset[Shown]):
         shown, placement = show(picture, self.description, self.size, box=box)
         truth: Truth = item.label if isinstance(item, Labelled) else _mask(self.split, item) if isinstance(item, Masked) else item
         return Shown(index, shown.as_subclass(torch.Tensor), placement, truth)
+
+
+def require_fit(split: Split, description: Description) -> None:
+    """The data speaks of what the model is for. Raises UserError."""
+    where = f"the data in '{split.root}'"
+    if split.task != description.task:
+        raise UserError(f"{where} is for {split.task}, the model for {description.task}")
+    what, data, model = (
+        ("joints", split.joints, description.joints) if isinstance(description, Pose) else ("classes", split.classes, description.classes)
+    )
+    for number, (one, other) in enumerate(zip_longest(data, model, fillvalue="nothing")):
+        if one != other:
+            counts = f"{where} has {len(data)} {what}, the model {len(model)}"
+            raise UserError(f"{counts}; number {number} is '{one}' in the data and '{other}' in the model")
 
 
 def show(
@@ -223,22 +243,22 @@ def evaluation_batch(shown: Sequence[Shown]) -> EvaluationBatch:
     )
 
 
-def training_loader(samples: Training, order: TrainOrder, *, workers: int, pin: bool = False) -> DataLoader[Batch]:
-    """The batches of order; neither the number of workers nor where order starts changes what is in a batch."""
-    return _loader(samples, order, training_batch, workers, pin)
-
-
-def evaluation_loader(samples: Evaluation, order: EvaluationOrder, *, workers: int, pin: bool = False) -> DataLoader[EvaluationBatch]:
-    """Batches of all samples of this process, in order."""
-    return _loader(samples, order, evaluation_batch, workers, pin)
-
-
 Order = TrainOrder | EvaluationOrder
 
 
-def _loader(samples: Dataset[U], order: Order, collate: Callable[[list[U]], V], workers: int, pin: bool) -> DataLoader[V]:
+def training_batches(samples: Training, order: TrainOrder, *, workers: int, pin: bool = False) -> Iterator[Batch]:
+    """The batches of order; neither the number of workers nor where order starts changes what is in a batch. Raises UserError."""
+    return _batches(samples, order, training_batch, workers, pin)
+
+
+def evaluation_batches(samples: Evaluation, order: EvaluationOrder, *, workers: int, pin: bool = False) -> Iterator[EvaluationBatch]:
+    """Batches of all samples of this process, in order. Raises UserError."""
+    return _batches(samples, order, evaluation_batch, workers, pin)
+
+
+def _batches(samples: Dataset[T], order: Order, collate: Callable[[list[T]], U], workers: int, pin: bool) -> Iterator[U]:
     own = torch.Generator()  # otherwise the loader draws its workers' seeds from the global one
-    loader: DataLoader[V] = DataLoader(
+    loader: DataLoader[U] = DataLoader(
         samples,  # type: ignore[arg-type]
         batch_sampler=order,
         num_workers=workers,
@@ -246,4 +266,7 @@ def _loader(samples: Dataset[U], order: Order, collate: Callable[[list[U]], V], 
         pin_memory=pin,
         generator=own,
     )
-    return loader
+    try:
+        yield from loader
+    except UserError as error:  # from a worker it comes with its traceback as text
+        raise UserError(str(error).rpartition("UserError: ")[2].strip()) from error
