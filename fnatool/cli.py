@@ -14,6 +14,7 @@ import click
 
 import fnatool
 
+EXTRA = {"torch", "torchvision", "pycocotools", "PIL"}  # what `pip install fnatool` leaves out
 SUCCESS, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -44,6 +45,10 @@ class Command(click.Command):
             raise Mistake(str(error)) from error
         except RefusedModel as error:
             raise Refusal(str(error)) from error
+        except ModuleNotFoundError as error:
+            if error.name not in EXTRA:
+                raise
+            raise Mistake(f"this needs {error.name}, which is not installed; pip install 'fnatool[search]' brings it") from error
         except BrokenPipeError as error:  # before click makes exit code 1 of it
             raise ReaderLeft from error
 
@@ -53,9 +58,10 @@ class ReaderLeft(Exception):
 
 
 class Commands(click.Group):
-    """Subcommands are of the class above."""
+    """Subcommands are of the class above, in groups of groups too."""
 
     command_class = Command
+    group_class = type
 
 
 class ModelPath(click.ParamType[Path]):
@@ -315,6 +321,36 @@ def check(
     if mistakes:
         raise mistakes[0]
     return SUCCESS if all(report.passed for report in reports) else FAILED
+
+
+@cli.group()
+def data() -> None:
+    """Data sets to train and evaluate on."""
+
+
+@data.command("fashion-scenes")
+@click.argument("folder", metavar="DIR", type=FILE)
+@click.option(
+    "--task", type=click.Choice(["classification", "segmentation", "detection", "pose"]), required=True,
+    help="What is labelled, and so the format: ImageFolder, Pascal VOC masks, COCO boxes, COCO keypoints.",
+)  # fmt: skip
+@click.option("--size", type=click.IntRange(32, 1024), default=96, show_default=True, help="Pixels a side.")
+@click.option("--train", type=click.IntRange(min=1), default=2000, show_default=True, metavar="N", help="Scenes to train on.")
+@click.option("--val", type=click.IntRange(min=1), default=500, show_default=True, metavar="N", help="Scenes of other garments.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="The same seed gives the same bytes.")
+@click.option("--force", is_flag=True, help="Replace an older folder of scenes (never any other).")
+def fashion_scenes(folder: Path, task: str, size: int, train: int, val: int, seed: int, force: bool) -> None:
+    """Write a small real data set to DIR: garments on textured grounds, labelled for a task.
+
+    The garments are 12,000 images of Fashion-MNIST that come with fnatool, scaled, turned, coloured and partly hidden; those of the
+    training scenes and those of the others are different ones.
+    """
+    from fnatool import terminal
+    from fnatool.data.fashion import writing
+
+    with terminal.progress(f"scenes for {task}", train + val) as advance:
+        writing.write_scenes(folder, writing.Wanted(task, size, train, val, seed), force=force, done=advance)
+    click.echo(f"{train:,} scenes to train on and {val:,} to validate, {size}×{size} → {folder}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
