@@ -104,6 +104,37 @@ class InputShape(click.ParamType[tuple[str, tuple[int, ...]]]):
         return name, tuple(int(size) for size in sizes)
 
 
+class Numbers(click.ParamType[tuple[float, ...]]):
+    """Numbers with commas between them, as in 123.7,116.3,103.5."""
+
+    name = "numbers"
+
+    def __init__(self, kind: type[int] | type[float]) -> None:
+        self.kind = kind
+
+    def convert(self, value: str | tuple[float, ...], param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(self.kind(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"'{value}' is not a list of {'whole ' if self.kind is int else ''}numbers with commas between them", param, ctx)
+        if not all(abs(number) < 1e12 for number in numbers):
+            self.fail(f"'{value}' holds a number that is not finite or far too large", param, ctx)
+        return numbers
+
+
+class Names(click.ParamType[tuple[str, ...]]):
+    """Names with commas between them."""
+
+    name = "names"
+
+    def convert(self, value: str | tuple[str, ...], param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        return tuple(part.strip() for part in value.split(","))
+
+
 MODEL = ModelPath()
 SPEC = SpecPath()
 INPUT_SHAPE = InputShape()
@@ -274,6 +305,71 @@ def diff(a: Path, b: Path, everything: bool, as_json: bool, inputs: tuple[tuple[
     else:
         comparing.show(found, everything=everything)
     return SUCCESS if found.equal else FAILED
+
+
+@cli.command()
+@click.argument("model", type=MODEL)
+@click.option(
+    "--task", type=click.Choice(["classification", "segmentation", "detection", "pose"]), required=True, help="What the network is to do."
+)
+@click.option(
+    "--style", type=click.Choice(["linear", "deeplabv3", "retinanet", "ssdlite", "simplebaseline"]),
+    help="The kind of head; for detection retinanet (default) or ssdlite, one for each other task.",
+)  # fmt: skip
+@click.option("--classes", metavar="N|FILE", help="How many classes, or a file with a name on every line.")
+@click.option(
+    "--joints", metavar="N|coco|FILE", help="The joints of a pose: how many, COCO's, or a JSON file (joints, sigmas, flip_pairs)."
+)
+@click.option(
+    "--taps", type=Names(), default=(), metavar="NAME,...",
+    help="What the head reads: stageI.exit, stageI.blockJ.hidden, a node; from fine to coarse. Default: by the style.",
+)  # fmt: skip
+@click.option("--width", type=int, metavar="N", help="Channels inside the head (256; not for ssdlite and linear).")
+@click.option("--levels", type=int, metavar="N", help="Maps a detector looks at (retinanet 5, ssdlite 6).")
+@click.option(
+    "--keep-rows", type=Numbers(int), default=(), metavar="3,5,7", help="Rows of the seed's own classifier that become the first classes."
+)
+@click.option("--mean", type=Numbers(float), metavar="R,G,B", help="Of the pixels 0…255: an input value is (pixel − mean) / scale.")
+@click.option("--scale", type=Numbers(float), metavar="R,G,B", help="What they are divided by. One number stands for all colours.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="For the weights of the head.")
+@click.option(
+    "--input", "inputs", type=INPUT_SHAPE, multiple=True, metavar="NAME=1x3x224x224", help="The shape of a dynamic input. Repeatable."
+)
+@click.option("-o", "--output", type=FILE, required=True, metavar="OUT", help="The ONNX file to write.")
+@click.option("--no-verify", is_flag=True, help="Skip the comparison with the seed and the check of the result.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file (never the model).")
+def head(
+    model: Path,
+    task: str,
+    style: str | None,
+    classes: str | None,
+    joints: str | None,
+    taps: tuple[str, ...],
+    width: int | None,
+    levels: int | None,
+    keep_rows: tuple[int, ...],
+    mean: tuple[float, ...] | None,
+    scale: tuple[float, ...] | None,
+    seed: int,
+    inputs: tuple[tuple[str, tuple[int, ...]], ...],
+    output: Path,
+    no_verify: bool,
+    force: bool,
+) -> None:
+    """Put a task's head on MODEL, its weights fresh; what is behind the taps goes, all else stays.
+
+    The result says in its metadata what it is for. Its outputs: logits; mask_logits; cls_logits and boxes; heatmaps.
+    """
+    from fnatool import files, heading
+
+    read = files.read(model)
+    named = [Path(text) for text in (classes, joints) if text is not None]
+    files.require_writable(output, force=force, forbid=(read.path, *read.data, *named))
+    shapes = dict(inputs) or None
+    options = heading.HeadOptions(task, style, classes, joints, taps, width, levels, keep_rows, mean, scale, seed, shapes, not no_verify)
+    made = heading.attach_to_model(read, options)
+    made.write(output, force=force)
+    heading.show(made, str(output))
 
 
 @cli.command()

@@ -224,14 +224,24 @@ def _within_groups(kept: np.ndarray, take: Take) -> np.ndarray:
     return regrouped(kept, groups.ground, groups.seed)
 
 
-def run_inner(graph: gs.Graph, feeds: Mapping[str, np.ndarray], tensors: Sequence[str], what: str) -> dict[str, np.ndarray]:
-    """The values of inner tensors for the inputs given."""
+def moved(seed: gs.Graph, target: gs.Graph, feeds: Mapping[str, np.ndarray], tensors: Sequence[str]) -> list[str]:
+    """Those of the tensors that do not have the same bits in both networks, neither of which is optimised for this."""
+    before = run_inner(seed, feeds, tensors, "the seed", optimised=False)
+    after = run_inner(target, feeds, tensors, "the result", optimised=False)
+    return [name for name in tensors if before[name].tobytes() != after[name].tobytes()]
+
+
+def run_inner(
+    graph: gs.Graph, feeds: Mapping[str, np.ndarray], tensors: Sequence[str], what: str, *, optimised: bool = True
+) -> dict[str, np.ndarray]:
+    """The values of inner tensors for the inputs given. Unless optimised, every node runs as it is written."""
     model = gs.export_onnx(graph, do_type_check=False)
     known = {info.name for info in model.graph.output}
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors) if name not in known)
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    levels = ort.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_BASIC if optimised else levels.ORT_DISABLE_ALL
     try:
         session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         values = session.run(list(tensors), dict(feeds))

@@ -7,7 +7,7 @@ kernels in words that stay the same when the network is remapped.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -156,10 +156,11 @@ def _name_atoms(seen: View, identities: Identities, stages: Sequence[Stage], whe
         for c in [] if label is None else dict.fromkeys(identities.atom_of[label.ids[label.ids >= 0]].tolist()):
             if c >= 0 and c not in names:
                 give(c, f"stage{i}.width")
+    tapped = {(i, j) for i, stage in enumerate(stages) for j, block in enumerate(stage.blocks) if block.tapped}
     for index, atom in enumerate(identities.atoms):
         if index in names:
             continue
-        place = _local_to(atom, home, seen)
+        place = _local_to(atom, home, seen, tapped)
         if place is None:
             give(index, f"node:{atom.first.node}.width")
         else:
@@ -169,13 +170,13 @@ def _name_atoms(seen: View, identities: Identities, stages: Sequence[Stage], whe
     return {names[index]: atom for index, atom in enumerate(identities.atoms)}
 
 
-def _local_to(atom: Atom, home: Home, seen: View) -> tuple[int, int] | None:
-    """The block that holds every use of every weight of the atom."""
+def _local_to(atom: Atom, home: Home, seen: View, tapped: Set[tuple[int, int]]) -> tuple[int, int] | None:
+    """The block that holds every use of every weight of the atom, but for those of a head that taps the block."""
     place = home.get(atom.first.node)
     if place is None:
         return None
-    nodes = {reader for site in atom.sites for reader, _ in seen.readers[site.tensor]}
-    return place if all(home.get(node) == place for node in nodes) else None
+    others = {home.get(reader) for site in atom.sites for reader, _ in seen.readers[site.tensor]} - {place}
+    return place if others <= ({None} if place in tapped else set()) else None
 
 
 def _named(found: Sequence[tuple[tuple[str, ...], T]], home: Home, kind: str) -> dict[str, T]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from passes.analysis import Analysis
 from passes.blocks import Block, stage_table
+from passes.errors import UserError
 from passes.view import Node, unique
 
 
@@ -83,6 +84,12 @@ class _Layout:
             used.add(source)
             entry = instances[-1].exit if instances else blocks[0].entry
             instances.append(self._instance(place, blocks[source], entry))
+        for s, block in enumerate(blocks):
+            if block.tapped and s not in used:
+                raise UserError(
+                    f"stage{i} would lose the seed's block {s}, whose '{block.tapped[0]}' a head reads; "
+                    f"keep it by 'stage{i}.depth' and 'stage{i}.blockJ.from', or attach the head afterwards"
+                )
         self.stages.append(instances)
         latest = {instance.place.source: instance for instance in instances}
         chosen = instances[0]

@@ -81,6 +81,12 @@ def read_resolution(graph: gs.Graph | None, seen: View, shapes: Shapes) -> Resol
     return Resolution(_read_image(graph, (seen, shapes), axes), _read_strides(space, axes), makes_map)
 
 
+def followed(analysis: Analysis) -> Space:
+    """All maps of the network as it is: what becomes of the image's height and width."""
+    image = analysis.image
+    return follow(analysis.view, analysis.shapes, _maps(analysis.shapes, {image.input: image.axes} if image.axes else {}))
+
+
 def _images(seen: View, shapes: Shapes) -> dict[str, tuple[int, ...]]:
     """Every input over which a convolution slides, with the axes it slides over."""
     names = [name for name in seen.inputs if name not in seen.constants and len(shapes.shapes.get(name, ())) >= 3]
