@@ -52,6 +52,7 @@ CODES: Mapping[str, str] = {
     "kernel-shape": "kernel_shape disagrees with the weight",
     "no-opset": "the standard operator set is not imported",
     "not-finite": "a weight holds NaN or infinity",
+    "opset": "a version of an operator set is none, or none that there is",
     "shape": "the shapes of operands do not fit together",
     "slope": "the slope of a PRelu does not fit its input",
     "unsorted": "nodes are not in topological order",
