@@ -53,7 +53,10 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Pooled:
-    """What a window as large as the map leaves of an extent: one sample. Its node stays global when the map grows."""
+    """What a window as large as the map leaves of an extent: one sample. Its node stays global when the map grows.
+
+    Where a map of one position is combined with it, or a window, a resampling or another pooling runs over it, it was a window after all.
+    """
 
     node: str
 
@@ -89,6 +92,10 @@ class Stuck(Exception):
     """The change cannot be carried on, for the reason given; nothing has been decided then."""
 
 
+class NotGlobal(Exception):
+    """The window of the node named, which covers its map, is no global pooling."""
+
+
 class Unfollowed(Stuck):
     """A map is not followed beyond a node, which matters only if it has changed there."""
 
@@ -101,8 +108,9 @@ class Space:
     """The maps of a network, and what has to be edited for the change.
 
     `limit` caps the running stride (None: strides stay). `edits`: node → attributes; `numbers`: constant → its new value; `settled`:
-    constants that already hold what they must; `lost`: tensor → why it is not followed; `averages`: the nodes that look at whole finer maps
-    for others to use; `cropped`: pools that leave smaller maps than they should; `notes`: what a reader of the plan may want to know.
+    constants that already hold what they must; `local`: nodes whose window covers their map by chance; `lost`: tensor → why it is not
+    followed; `averages`: the nodes that look at whole finer maps for others to use; `cropped`: pools that leave smaller maps than they
+    should; `notes`: what a reader of the plan may want to know.
     """
 
     view: View
@@ -112,6 +120,7 @@ class Space:
     edits: dict[str, dict[str, object]] = field(default_factory=dict)
     numbers: dict[str, np.ndarray] = field(default_factory=dict)
     settled: Mapping[str, np.ndarray] = field(default_factory=dict)
+    local: frozenset[str] = frozenset()
     lost: dict[str, str] = field(default_factory=dict)
     averages: list[str] = field(default_factory=list)
     cropped: list[str] = field(default_factory=list)
@@ -241,16 +250,21 @@ def follow(
     view: View, shapes: Shapes, maps: Mapping[str, Map], *, limit: int | None = None, settled: Mapping[str, np.ndarray] | None = None
 ) -> Space:
     """All maps that come from the inputs given as maps. Raises Stuck where the change that they or the limit ask for is not possible."""
-    space = Space(view, shapes, limit, dict(maps), settled=settled or {})
-    for node in view.nodes:
-        space.visit(node)
-    return space
+    local: frozenset[str] = frozenset()
+    while True:
+        space = Space(view, shapes, limit, dict(maps), settled=settled or {}, local=local)
+        try:
+            for node in view.nodes:
+                space.visit(node)
+            return space
+        except NotGlobal as found:
+            local |= {str(found)}
 
 
 def convolved_axes(view: View, shapes: Shapes, name: str) -> tuple[int, ...] | None:
     """The axes of an input over which the first convolution that it reaches slides, in that order; None where it reaches none."""
     sides = tuple((Side((name, axis), Fraction(1), size, size),) for axis, size in enumerate(shapes.shapes[name]))
-    space = Space(view, shapes, maps={name: Map(sides)})
+    space = Space(view, shapes, maps={name: Map(sides)}, local=frozenset(view.by_name))
     for node in view.nodes:
         known = space.maps.get(node.input(0)) if node.op == "Conv" else None
         if known is not None and any(has_space(content) for content in known.axes[2:]):
@@ -349,7 +363,9 @@ def _met(node: Node, a: Content, b: Content, name: str) -> Content:
         return b
     for one, other in ((a, b), (b, a)):
         if isinstance(one[0], Pooled):
-            return _met_whole(node, one[0], other)
+            if any(side.old == 1 for side in sides(other)):
+                raise NotGlobal(one[0].node)
+            return other
     if size_before(a) != size_before(b):
         small, large = (a, b) if size_before(a) == 1 else (b, a)
         if size_after(small) != 1:
@@ -372,13 +388,6 @@ def _samples(factor: Factor) -> tuple[int, int, int]:
 def _of(content: Content) -> str:
     rate = math.prod(side.rate for side in sides(content))
     return f"of {size_after(content)} samples" + (f" ({rate} for each there was)" if rate != 1 else "")
-
-
-def _met_whole(node: Node, one: Pooled, other: Content) -> Content:
-    if any(side.old == 1 and side.changed for side in sides(other)):
-        why = f"the window of '{one.node}' covers a map of one position, which could be a stride as well as a global pooling"
-        raise Stuck(f"'{node.name}' ({node.op}) joins maps that may not be one: {why}")
-    return other
 
 
 # --- windows ----------------------------------------------------------------------------------------------------------------------------
@@ -441,9 +450,10 @@ def slides(node: Node, space: Space) -> list[Axes]:
     """A convolution or pooling over axes 2 and on: strides beyond the limit become dilations; a window over the whole map stays one."""
     x, out = space.axes(node.inputs[0]), space.shape(node.outputs[0])
     old = windows(node, space)
-    if len(old) != len(x) - 2 or has_space(x[1]):
+    if len(old) != len(x) - 2 or (node.op == "Conv" and has_space(x[1])):
         raise Unfollowed(f"'{node.name}' ({node.op}) slides over something else than a map")
-    if node.op != "Conv" and _covers(x[2:], old, out[2:]) and all(map(space.is_fixed, (s for content in x[2:] for s in sides(content)))):
+    known = all(space.is_fixed(side) for content in x[2:] for side in sides(content))
+    if node.op != "Conv" and node.name not in space.local and known and _covers(x[2:], old, out[2:]):
         return [(x[0], x[1], *_pooled_whole(node, space, x[2:]))]
     new, result = list(old), list[Content]()
     for axis, window in enumerate(old):
@@ -452,6 +462,7 @@ def slides(node: Node, space: Space) -> list[Axes]:
         if window.trivial:
             result.append(content)
         elif not sides(content):
+            _require_map(content)
             result.append(count(there))
         elif side is None:
             raise Unfollowed(f"'{node.name}' ({node.op}) slides over several extents at once")
@@ -462,6 +473,12 @@ def slides(node: Node, space: Space) -> list[Axes]:
         _rewrite(node, space, old, new)
     channels = x[1] if node.op != "Conv" else count(out[1])
     return [(x[0], channels, *result)] * len(node.outputs)
+
+
+def _require_map(content: Content) -> None:
+    for factor in content:
+        if isinstance(factor, Pooled):
+            raise NotGlobal(factor.node)
 
 
 def _covers(x: Axes, over: Sequence[Window], out: Shape) -> bool:
@@ -589,6 +606,8 @@ def whole_map(node: Node, space: Space) -> Axes:
     x = space.axes(node.inputs[0])
     if node.op == "GlobalLpPool" and any(map(finer, x[2:])):
         raise Stuck(f"'{node.name}' ({node.op}) sums over a map, which would have more samples")
+    for content in x[2:]:
+        _require_map(content)
     space.average(node, x[2:])
     return (*x[:2], *((),) * (len(x) - 2))
 
@@ -613,6 +632,8 @@ def _reduced(node: Node, space: Space, reduced: set[int], *, keep: bool) -> Axes
     x = space.axes(node.inputs[0])
     if node.op not in MEANS and any(finer(x[axis]) for axis in reduced):
         raise Stuck(f"'{node.name}' ({node.op}) sums over a map or counts in it, which would have more samples")
+    for axis in reduced:
+        _require_map(x[axis])
     space.average(node, [x[axis] for axis in reduced])
     return tuple(() if axis in reduced else content for axis, content in enumerate(x) if keep or axis not in reduced)
 
@@ -796,15 +817,17 @@ def _end_to_end(node: Node, along: Sequence[Content]) -> Content:
 
 
 def split(node: Node, space: Space) -> list[Axes]:
-    """Maps are cut along another axis."""
+    """Maps are cut along another axis; what is cut off one is a map with the same strides."""
     x = space.axes(node.inputs[0])
     axis = node.int("axis", 0) % len(x)
     if changed(x[axis]):
         raise Stuck(f"'{node.name}' (Split) cuts a map into parts of a size that is written in the file")
-    if has_space(x[axis]):
-        raise Unfollowed(f"'{node.name}' (Split) cuts a map")
+    side = one_side(x[axis])
+    if has_space(x[axis]) and side is None:
+        raise Unfollowed(f"'{node.name}' (Split) cuts several extents at once")
     sizes = [space.shape(name)[axis] for name in node.outputs]
-    return [(*x[:axis], count(size), *x[axis + 1 :]) for size in sizes]
+    parts = [count(size) if side is None else (Side(side.axis, side.stride, size, size),) for size in sizes]
+    return [(*x[:axis], part, *x[axis + 1 :]) for part in parts]
 
 
 def slice_(node: Node, space: Space) -> Axes:
@@ -831,14 +854,16 @@ def slice_(node: Node, space: Space) -> Axes:
 
 def _sliced(node: Node, space: Space, side: Side, bounds: tuple[int, int, int, int]) -> Side:
     position, start, end, step = bounds
-    if side.rate != 1 or (step > 0 and space.strides_on(side, step, node)):
+    if side.rate != 1 or space.strides_on(side, abs(step), node):
         raise Stuck(f"'{node.name}' (Slice) takes positions of a map, which no dilation could do")
     there = len(range(*slice(start, end if abs(end) < UNBOUNDED else None, step).indices(side.old)))
-    if step < 0 or there < 1:
-        raise Unfollowed(f"'{node.name}' (Slice) takes a map backwards")
-    stride = None if side.stride is None else side.stride * step
+    if there < 1:
+        raise Unfollowed(f"'{node.name}' (Slice) takes nothing of a map")
+    stride = None if side.stride is None else side.stride * abs(step)
     if not side.changed:
         return Side(side.axis, stride, there, there)
+    if step < 0:
+        raise Stuck(f"'{node.name}' (Slice) takes a map backwards, from a position that is written in the file")
     if 0 <= end < UNBOUNDED:
         if end < side.old:
             raise Stuck(f"'{node.name}' (Slice) cuts a map at position {end}, which is written in the file")
@@ -971,6 +996,7 @@ def resize(node: Node, space: Space) -> Axes:
     spread = [axis for axis, content in enumerate(x) if size_before(content) == 1 and out[axis] > 1 and not sides(content)]
     result = list[Content]()
     for axis, content in enumerate(x):
+        _require_map(content if size_before(content) != out[axis] else ())
         if axis in spread:
             result.append(_spread(node, space, (spread.index(axis), len(spread)), (out[axis], settled.get(axis))))
         elif not sides(content):
