@@ -147,6 +147,13 @@ class Space:
         value = self.shapes.values.get(node.input(slot)) if node.input(slot) else None
         return None if value is None else [int(v) for v in value.array.ravel()]
 
+    def settled_ints(self, node: Node, slot: int) -> dict[int, int]:
+        """Those integers of an input that already are what they must be after the change."""
+        value = self.shapes.values.get(node.input(slot))
+        places = enumerate(() if value is None else value.source)
+        known = {index: place for index, place in places if place is not None and place[0] in self.settled}
+        return {index: int(self.settled[name].ravel()[at]) for index, (name, at) in known.items()}
+
     def number(self, node: Node, slot: int, index: int, new: int) -> None:
         """Element `index` of an input of the node becomes `new`; one that the graph computes follows by itself."""
         value = self.shapes.values.get(node.input(slot))
@@ -846,17 +853,20 @@ def slice_(node: Node, space: Space) -> Axes:
         if not has_space(content):
             x[axis] = count(out[axis])
         elif (side := one_side(content)) is not None:
-            x[axis] = (_sliced(node, space, side, (k, starts[k], ends[k], steps[k])),)
+            known = {slot: space.settled_ints(node, slot)[k] for slot in (1, 2) if by_input and k in space.settled_ints(node, slot)}
+            x[axis] = (_sliced(node, space, side, (k, slice(starts[k], ends[k], steps[k]), known)),)
         else:
             raise Unfollowed(f"'{node.name}' (Slice) takes a range of several extents at once")
     return tuple(x)
 
 
-def _sliced(node: Node, space: Space, side: Side, bounds: tuple[int, int, int, int]) -> Side:
-    position, start, end, step = bounds
+def _sliced(node: Node, space: Space, side: Side, how: tuple[int, slice, Mapping[int, int]]) -> Side:
+    """The side in a range; `how` is the range's position in the lists, the range, and its bounds that are settled (1: start, 2: end)."""
+    position, bounds, known = how
+    start, end, step = bounds.start, bounds.stop, bounds.step
     if side.rate != 1 or space.strides_on(side, abs(step), node):
         raise Stuck(f"'{node.name}' (Slice) takes positions of a map, which no dilation could do")
-    there = len(range(*slice(start, end if abs(end) < UNBOUNDED else None, step).indices(side.old)))
+    there = _length(bounds, side.old)
     if there < 1:
         raise Unfollowed(f"'{node.name}' (Slice) takes nothing of a map")
     stride = None if side.stride is None else side.stride * abs(step)
@@ -864,6 +874,8 @@ def _sliced(node: Node, space: Space, side: Side, bounds: tuple[int, int, int, i
         return Side(side.axis, stride, there, there)
     if step < 0:
         raise Stuck(f"'{node.name}' (Slice) takes a map backwards, from a position that is written in the file")
+    if known:
+        return Side(side.axis, stride, there, _length(slice(known.get(1, start), known.get(2, end), step), side.new))
     if 0 <= end < UNBOUNDED:
         if end < side.old:
             raise Stuck(f"'{node.name}' (Slice) cuts a map at position {end}, which is written in the file")
@@ -872,8 +884,13 @@ def _sliced(node: Node, space: Space, side: Side, bounds: tuple[int, int, int, i
         else:
             ends = space.edits.get(node.name, {}).get("ends", node.ints("ends", ()))
             space.edit(node, ends=[side.new if k == position else e for k, e in enumerate(ends)])  # type: ignore[arg-type, var-annotated]
-    new = len(range(*slice(start, end if end < 0 else None, step).indices(side.new)))
-    return Side(side.axis, stride, there, new)
+    return Side(side.axis, stride, there, _length(slice(start, end if end < 0 else UNBOUNDED, step), side.new))
+
+
+def _length(bounds: slice, size: int) -> int:
+    """How many positions a range takes of so many."""
+    end = bounds.stop if abs(bounds.stop) < UNBOUNDED else None
+    return len(range(*slice(bounds.start, end, bounds.step).indices(size)))
 
 
 def gather(node: Node, space: Space) -> Axes:
@@ -950,22 +967,23 @@ def pad(node: Node, space: Space) -> Axes:
     listed = _axes_of(node, space, 3) if node.input(3) else tuple(range(len(x)))
     if amounts is None:
         raise Unfollowed(f"'{node.name}' (Pad) pads by computed amounts")
-    new = list(amounts)
+    settled = space.settled_ints(node, 1)
+    new = [settled.get(k, amount) for k, amount in enumerate(amounts)]
     for k, axis in enumerate(axis % len(x) for axis in listed):
-        first, last = amounts[k], amounts[k + len(listed)]
-        content = x[axis]
-        if first == 0 and last == 0:
+        both = (k, k + len(listed))
+        added, content = sum(amounts[end] for end in both), x[axis]
+        if all(amounts[end] == new[end] == 0 for end in both):
             continue
         side = one_side(content)
         if not has_space(content):
-            x[axis] = count(size_before(content) + first + last)
+            x[axis] = count(size_before(content) + added)
         elif side is None:
             raise Unfollowed(f"'{node.name}' (Pad) pads several extents at once")
         else:
-            new[k], new[k + len(listed)] = side.rate * first, side.rate * last
-            old = side.old + first + last
-            x[axis] = (Side(side.axis, side.stride, old, side.new + side.rate * (first + last), side.rate),)
-    if new != amounts:
+            for end in both:
+                new[end] *= side.rate
+            x[axis] = (Side(side.axis, side.stride, side.old + added, side.new + sum(new[end] for end in both), side.rate),)
+    if any(amount != new[k] for k, amount in enumerate(amounts) if k not in settled):
         _repad(node, space, amounts, new)
     return tuple(x)
 
@@ -1030,11 +1048,8 @@ def _scales(node: Node, space: Space, rank: int) -> list[float] | None:
 
 def _settled_sizes(node: Node, space: Space, rank: int) -> dict[int, int]:
     """axis → the size that input 3 of a Resize gives it, where the number already is what it must be."""
-    value = space.shapes.values.get(node.input(3))
     listed = [axis % rank for axis in node.ints("axes", range(rank))]
-    places = zip(listed, () if value is None else value.source, strict=False)
-    known = {axis: place for axis, place in places if place is not None and place[0] in space.settled}
-    return {axis: int(space.settled[name].ravel()[index]) for axis, (name, index) in known.items()}
+    return {listed[index]: size for index, size in space.settled_ints(node, 3).items()}
 
 
 def _resampled(node: Node, space: Space, side: Side, how: tuple[int, int | None]) -> Side:

@@ -604,6 +604,38 @@ def test_another_size_computes_what_the_network_of_that_size_does(build: Callabl
     assert different == (["same"] if build is gated else [])  # what broadcasts anyway needs no size
 
 
+def padded_by_arithmetic(h: int, w: int) -> gs.Graph:
+    """TensorFlow's padding, computed from the size of the image; then a slice that ends where a shape says."""
+    return graph(
+        f"""g (float[1,3,{h},{w}] x) => (y)
+        <int64[1] two = {{2}}, int64[1] four = {{4}}, int64[2] ones = {{1,1}}, int64[2] zeros = {{0,0}}, int64[2] axes = {{2,3}}> {{
+            s = Shape (x)
+            hw = Slice (s, two, four)
+            odd = Mod (hw, two)
+            total = Add (odd, ones)
+            first = Div (total, two)
+            last = Sub (total, first)
+            pads = Concat <axis = 0> (zeros, first, zeros, last)
+            p = Pad (x, pads)
+            a = Conv <strides = [2,2]> (p, w)
+            t = Shape (a)
+            ends = Slice (t, two, four)
+            b = Slice (a, ones, ends, axes)
+            y = Conv (b, v)
+        }}""",
+        {**W3, "v": (8, 8, 3, 3)},
+    )
+
+
+@pytest.mark.parametrize("size", [(33, 47), (64, 33)])
+def test_pads_and_ranges_computed_from_the_size_are_those_of_the_new_one(size: tuple[int, int]) -> None:
+    made, wanted = padded_by_arithmetic(32, 64), padded_by_arithmetic(*size)
+    _, _, target = remapped(made, {"input.size": list(size)})
+    other = analyse(wanted)
+    (mine,), (theirs,) = values(target, other, "y"), values(wanted, other, "y")
+    np.testing.assert_array_equal(mine, theirs)
+
+
 def test_height_and_width_are_what_the_first_convolution_slides_over() -> None:
     made = graph(
         """g (float[1,16,24,3] x) => (y)
