@@ -265,9 +265,9 @@ def test_an_inception_keeps_its_samples_until_its_pools_would_need_too_many_pads
         assert drift(old, new, step, step) < 1e-5
 
 
-def residual(shortcut: str, opset: int = 17) -> gs.Graph:
+def residual(shortcut: str, opset: int = 17, size: int = 64) -> gs.Graph:
     """Residual stages of stride 2 whose shortcuts pool by averages or by strides, or whose convolutions blur first."""
-    net = Net(size=64, opset=opset)
+    net = Net(size=size, opset=opset)
     y = net.relu(net.conv("x", "stem", 8, 3, stride=2))
     for k in (1, 2, 3):
         if shortcut == "average":
@@ -602,6 +602,68 @@ def test_another_size_computes_what_the_network_of_that_size_does(build: Callabl
     assert old.keys() == new.keys()
     different = [name for name in old if not np.array_equal(old[name], new[name])]
     assert different == (["same"] if build is gated else [])  # what broadcasts anyway needs no size
+
+
+def padded_by_arithmetic(h: int, w: int) -> gs.Graph:
+    """TensorFlow's padding, computed from the size of the image; then a slice that ends where a shape says."""
+    return graph(
+        f"""g (float[1,3,{h},{w}] x) => (y)
+        <int64[1] two = {{2}}, int64[1] four = {{4}}, int64[2] ones = {{1,1}}, int64[2] zeros = {{0,0}}, int64[2] axes = {{2,3}}> {{
+            s = Shape (x)
+            hw = Slice (s, two, four)
+            odd = Mod (hw, two)
+            total = Add (odd, ones)
+            first = Div (total, two)
+            last = Sub (total, first)
+            pads = Concat <axis = 0> (zeros, first, zeros, last)
+            p = Pad (x, pads)
+            a = Conv <strides = [2,2]> (p, w)
+            t = Shape (a)
+            ends = Slice (t, two, four)
+            b = Slice (a, ones, ends, axes)
+            y = Conv (b, v)
+        }}""",
+        {**W3, "v": (8, 8, 3, 3)},
+    )
+
+
+@pytest.mark.parametrize("size", [(33, 47), (64, 33)])
+def test_pads_and_ranges_computed_from_the_size_are_those_of_the_new_one(size: tuple[int, int]) -> None:
+    made, wanted = padded_by_arithmetic(32, 64), padded_by_arithmetic(*size)
+    _, _, target = remapped(made, {"input.size": list(size)})
+    other = analyse(wanted)
+    (mine,), (theirs,) = values(target, other, "y"), values(wanted, other, "y")
+    np.testing.assert_array_equal(mine, theirs)
+
+
+def test_height_and_width_are_what_the_first_convolution_slides_over() -> None:
+    made = graph(
+        """g (float[1,16,24,3] x) => (y)
+        <int64[1] last = {-1}, int64[1] start = {-9}, int64[1] colours = {3}, int64[3] sizes = {1,1,1}, float[1,3,1,1] mean = {1,2,3}> {
+            a = Slice (x, last, start, colours, last)
+            t = Transpose <perm = [0,3,2,1]> (a)
+            p, q, r = Split <axis = 1> (t, sizes)
+            c = Concat <axis = 1> (r, q, p)
+            d = Sub (c, mean)
+            m = MaxPool <kernel_shape = [2,2], strides = [2,2]> (d)
+            y = Conv (m, w)
+        }""",
+        W3,
+    )
+    image = analyse(made).image
+    assert (image.input, image.axes, image.size) == ("x", (2, 1), (24, 16))
+    _, found, _ = remapped(made, {"input.size": [48, 32]})
+    assert (found.sizes["x"], found.sizes["y"]) == ((1, 32, 48, 3), (1, 8, 22, 14))
+
+
+def test_a_window_over_a_map_by_chance_is_no_global_pooling() -> None:
+    made = residual("average", size=16)
+    assert analyse(made).shapes.shapes["v3"][2:] == (1, 1)
+    analysis, found, target = remapped(made, {"input.size": 32})
+    assert (analysis.strides.value, found.notes) == (16, ())
+    other = residual("average", size=32)
+    (mine,), (theirs,) = values(target, analyse(other), "y"), values(other, analyse(other), "y")
+    np.testing.assert_array_equal(mine, theirs)
 
 
 def test_a_window_over_the_whole_map_stays_one_and_that_is_said() -> None:
