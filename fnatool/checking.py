@@ -384,10 +384,10 @@ def _as_specified(model: files.Model, spec: Path, seed: Path | None) -> Iterator
 
 
 def _within_budget(model: files.Model, demands: Demands) -> Iterator[Finding]:
-    from passes.analysis import analyse
+    from fnatool.remapping import analyse_model
 
     try:
-        cost = analyse(model.graph, sizes=demands.inputs).cost
+        cost = analyse_model(model, demands.inputs).cost
     except RefusedModel as error:
         yield Finding("error", "refused", "model", f"its cost cannot be measured: {error}")
         return

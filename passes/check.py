@@ -224,6 +224,9 @@ def _unlike(node: onnx.NodeProto, index: int, signature: Signature) -> Iterator[
         wanted = signature.kinds.get(name, attribute.type)
         if attribute.type != wanted and not attribute.ref_attr_name:
             wrong.append(("attribute", f"its attribute '{name}' is of kind {_kind(attribute.type)} instead of {_kind(wanted)}"))
+    parts = given["num_outputs"].i if node.op_type == "Split" and "num_outputs" in given else len(node.output)
+    if parts != len(node.output):
+        wrong.append(("arity", f"it has {len(node.output)} outputs instead of the {parts} of its attribute 'num_outputs'"))
     for code, message in wrong:
         yield Finding("error", code, _site(node, index), message, "export the network again")
 

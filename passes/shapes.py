@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.checker
 import onnx_graphsurgeon as gs
 from onnx import TensorProto, helper, shape_inference
 
@@ -207,7 +208,7 @@ class _Walk:
         try:
             schema = onnx.defs.get_schema(op, version, domain)
             found = shape_inference.infer_node_outputs(schema, node_proto(node), types, data, opset_imports=self.opsets)
-        except (shape_inference.InferenceError, onnx.onnx_cpp2py_export.checker.ValidationError) as error:
+        except NATIVE as error:
             raise RefusedModel(f"node '{node.name}' ({node.op}) does not fit its inputs: {_first_line(error)}") from error
         for name, proto in found.items():
             tensor = proto.tensor_type
@@ -428,6 +429,10 @@ ARITHMETIC: Mapping[str, Evaluate] = {
 }
 
 ANY_AXIS = frozenset(range(16))
+NATIVE: tuple[type[Exception], ...] = (
+    *(shape_inference.InferenceError, onnx.checker.ValidationError),
+    *(RuntimeError, ValueError, TypeError, IndexError, OverflowError, MemoryError),  # as pybind11 translates what C++ throws
+)
 SHAPE_OF_INPUT = frozenset({"Dropout", "GroupNormalization", "MeanVarianceNormalization"})
 """Operators for which some version of the standard has no rule of its own."""
 

@@ -56,6 +56,12 @@ def test_a_node_without_outputs_or_with_an_attribute_twice_is_found() -> None:
     assert found == ["an attribute stands twice", "it has 0 outputs instead of 1", "it has no output"]
 
 
+def test_a_split_says_as_many_outputs_as_it_has() -> None:
+    assert check_proto(one("Split <num_outputs = 1> (x)", {}, opset=18)) == ()
+    (found,) = check_proto(one("Split <num_outputs = 2> (x)", {}, opset=18))
+    assert found.message == "it has 1 outputs instead of the 2 of its attribute 'num_outputs'"
+
+
 @pytest.mark.parametrize("version", [0, -1, 2**31, 2**63 - 1])
 def test_an_impossible_version_of_the_operators_is_found(version: int) -> None:
     proto = net()
