@@ -282,32 +282,6 @@ def remap(
 
 
 @cli.command()
-@click.argument("a", metavar="A", type=MODEL)
-@click.argument("b", metavar="B", type=MODEL)
-@click.option("--all", "everything", is_flag=True, help="Every difference, not the first few of each kind.")
-@click.option("--json", "as_json", is_flag=True, help="Everything as JSON.")
-@click.option(
-    "--input", "inputs", type=INPUT_SHAPE, multiple=True, metavar="NAME=1x3x224x224", help="The shape of a dynamic input. Repeatable."
-)
-def diff(a: Path, b: Path, everything: bool, as_json: bool, inputs: tuple[tuple[str, tuple[int, ...]], ...]) -> int:
-    """Show in what two models differ, by name: knobs, stages, inputs and outputs, nodes, and the values of tensors.
-
-    A change of values is relative to the spread of the tensor in A. Exit code 0: equal, 1: different, 2: a mistake, or a file that cannot
-    be read.
-    """
-    import json
-
-    from fnatool import comparing
-
-    found = comparing.compare_files(a, b, dict(inputs))
-    if as_json:
-        click.echo(json.dumps(comparing.as_json(found), indent=2))
-    else:
-        comparing.show(found, everything=everything)
-    return SUCCESS if found.equal else FAILED
-
-
-@cli.command()
 @click.argument("model", type=MODEL)
 @click.option(
     "--task", type=click.Choice(["classification", "segmentation", "detection", "pose"]), required=True, help="What the network is to do."
@@ -370,6 +344,32 @@ def head(
     made = heading.attach_to_model(read, options)
     made.write(output, force=force)
     heading.show(made, str(output))
+
+
+@cli.command()
+@click.argument("a", metavar="A", type=MODEL)
+@click.argument("b", metavar="B", type=MODEL)
+@click.option("--all", "everything", is_flag=True, help="Every difference, not the first few of each kind.")
+@click.option("--json", "as_json", is_flag=True, help="Everything as JSON.")
+@click.option(
+    "--input", "inputs", type=INPUT_SHAPE, multiple=True, metavar="NAME=1x3x224x224", help="The shape of a dynamic input. Repeatable."
+)
+def diff(a: Path, b: Path, everything: bool, as_json: bool, inputs: tuple[tuple[str, tuple[int, ...]], ...]) -> int:
+    """Show in what two models differ, by name: knobs, stages, inputs and outputs, nodes, and the values of tensors.
+
+    A change of values is relative to the spread of the tensor in A. Exit code 0: equal, 1: different, 2: a mistake, or a file that cannot
+    be read.
+    """
+    import json
+
+    from fnatool import comparing
+
+    found = comparing.compare_files(a, b, dict(inputs))
+    if as_json:
+        click.echo(json.dumps(comparing.as_json(found), indent=2))
+    else:
+        comparing.show(found, everything=everything)
+    return SUCCESS if found.equal else FAILED
 
 
 @cli.command()

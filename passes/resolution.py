@@ -310,10 +310,11 @@ def _folded_at(
     """Pads and numbers that the graph, as it was given, computes from the size of its image: node → attributes, constant → value."""
     if image.graph is None:
         return {}, {}
+    old = view(normalise(image.graph).graph)
     try:
-        old, new = (view(normalise(graph).graph) for graph in (image.graph, _declared_at(image.graph, image, size)))
-    except RefusedModel as error:
-        raise Stuck(str(error)) from error
+        new = view(normalise(_declared_at(image.graph, image, size)).graph)
+    except RefusedModel as why:  # sizes that are written stand beside those that are computed
+        raise Stuck(f"at another size {why}") from why
     if [node.name for node in old.nodes] != [node.name for node in new.nodes]:
         raise Stuck("the graph computes other things from that size, beyond numbers")
     pads: dict[str, dict[str, object]] = {}

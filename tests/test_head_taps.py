@@ -105,13 +105,7 @@ def test_a_map_may_be_finer_than_the_image() -> None:
 def test_stages_blocks_nodes_and_tensors_are_names() -> None:
     found = charted(mobile())
     tensors = {name: found.tap(name).tensor for name in ("stage0.exit", "stage0.block0.exit", "stage3.exit", "s2b1d", "s2b1d.n")}
-    assert tensors == {
-        "stage0.exit": "s0b1a",
-        "stage0.block0.exit": "s0b0p.n",
-        "stage3.exit": "s3b0p.n",
-        "s2b1d": "s2b1d",
-        "s2b1d.n": "s2b1d.n",
-    }
+    assert list(tensors.values()) == ["s0b1a", "s0b0p.n", "s3b0p.n", "s2b1d", "s2b1d.n"]
 
 
 def test_a_tap_says_its_channels_extent_and_stride() -> None:
@@ -153,10 +147,7 @@ def test_hidden_is_what_comes_before_a_pad() -> None:
         ("s2b1z", "did you mean 's2b1"),
         ("x", "tap 'x' is the input itself"),
         ("fc.w", "'fc.w' is no tap of this model"),
-        (
-            "flat",
-            "tap 'flat' is no map [N, channels, h, w] of the image (its shape is [1, 24]); this model has 'stage0.exit', 'stage1.exit'",
-        ),
+        ("flat", "tap 'flat' is no map [N, channels, h, w] of the image (its shape is [1, 24]); this model has 'stage0.exit'"),
         ("pool", "tap 'pool' is no map"),
     ],
 )

@@ -163,7 +163,8 @@ def attach(graph: gs.Graph, analysis: Analysis, head: Head, *, rng: np.random.Ge
     dtypes = list(dict.fromkeys(tap.dtype for tap in taps))
     if len(dtypes) > 1:
         raise UserError(f"the taps hold {' and '.join(dtypes)} numbers; a head has one kind")
-    writer = Writer(seen.opset, dtypes[0], rng=rng, free=image.free, taken=taken)
+    computed = image.free or any(node.op in ("Shape", "Size") for node in kept)  # a network that computes its sizes goes on doing so
+    writer = Writer(seen.opset, dtypes[0], rng=rng, computed=computed, taken=taken)
     detection = style.build(Work(head, found, image, taps, writer))
     made = build([*kept, *writer.nodes], {**seen.constants, **initializers(writer.constants)}, graph)
     made = _with_outputs(made, style, analysis, image, dtypes[0])

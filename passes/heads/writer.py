@@ -42,10 +42,10 @@ class Weights:
 class Writer:
     """The head as far as it is written; every method adds to it and returns what the new node computes.
 
-    `free` says that the image size is, so that sizes must be computed when the network runs; `taken` are the names of the seed.
+    `computed` says that sizes must be computed when the network runs, as the image may have another; `taken` are the names of the seed.
     """
 
-    def __init__(self, opset: int, dtype: str, *, rng: np.random.Generator, free: bool, taken: frozenset[str]) -> None:
+    def __init__(self, opset: int, dtype: str, *, rng: np.random.Generator, computed: bool, taken: frozenset[str]) -> None:
         if opset < OLDEST_OPSET:
             raise UserError(
                 f"heads are written for opset {OLDEST_OPSET} and newer, this model has {opset}; convert it first (onnx.version_converter)"
@@ -53,7 +53,7 @@ class Writer:
         self.opset = opset
         self.dtype = np.dtype(dtype)
         self.rng = rng
-        self.free = free
+        self.computed = computed
         self.nodes: list[Node] = []
         self.constants: dict[str, npt.NDArray[np.generic]] = {}
         self._names = set(taken)
@@ -138,11 +138,11 @@ class Writer:
     # --- extents ---
 
     def resized(self, x: Map, like: Map, name: str) -> Map:
-        """x [N, c, …] at the extents of another map, by the nearest value: a scale where it is whole and the image size fixed."""
+        """x [N, c, …] at the extents of another map, by the nearest value: by a scale where that is whole and no size is computed."""
         scale = (like.space[0] / x.space[0], like.space[1] / x.space[1])
         modes = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
         nothing = "" if self.opset >= 13 else self.constant(f"{name}.none", np.zeros(0), np.float32)
-        if not self.free and scale[0].is_integer() and scale[1].is_integer():
+        if not self.computed and scale[0].is_integer() and scale[1].is_integer():
             scales = self.constant(f"{name}.scales", [1.0, 1.0, *scale], np.float32)
             made = self.node("Resize", name, [x.tensor, nothing, scales], **modes)
         else:
@@ -154,7 +154,7 @@ class Writer:
 
     def spread(self, x: Map, like: Map, name: str) -> Map:
         """x [N, c, 1, 1] at every position of another map."""
-        if self.free:
+        if self.computed:
             ones = self.sizes(f"{name}.ones", [1, 1])
             target = self.node("Concat", f"{name}.sizes", [ones, self._part_of_shape(like, f"{name}.like", 2, 4)], axis=0)
         else:
