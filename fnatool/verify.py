@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 import onnxruntime as ort
 
+from fnatool.distance import HALF_TOLERANCE, ROUNDING_FACTOR, TOLERANCE, distance, nudged
 from fnatool.runtime import FAILURES
 from passes.analysis import Analysis
 from passes.errors import RefusedModel
@@ -22,8 +24,6 @@ from passes.normalise import normalise
 from passes.plan import Plan
 from passes.resize import resized
 
-TOLERANCE = 1e-4  # of the spread of the seed's values
-HALF_TOLERANCE = 2e-3  # for networks that hold 16-bit weights
 COMPARED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
@@ -74,27 +74,15 @@ def verify(seed: gs.Graph, target: gs.Graph, analysis: Analysis, plan: Plan, *, 
     drifts = [Drift(pair.tensor, pair.node, pair.drift(before[pair.tensor], after[pair.tensor])) for pair in pairs]
     result = Verification(tuple(drifts), HALF_TOLERANCE if half else TOLERANCE, not plan.drifts)
     if result.exact and result.first is not None and not half:
-        result = replace(result, drifts=_with_rounding(result.drifts, pairs, before, run_inner(masked, _nudged(feeds), names, "the seed")))
+        result = replace(result, drifts=_with_rounding(result.drifts, pairs, before, run_inner(masked, nudged(feeds), names, "the seed")))
     return result
 
 
-NUDGE = 1e-6  # relative: about eight units in the last place of a float32
-ROUNDING_FACTOR = 10.0
-
-
-def _nudged(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(1)
-    return {k: (v * (1 + NUDGE * rng.standard_normal(v.shape))).astype(v.dtype) if v.dtype.kind == "f" else v for k, v in feeds.items()}
-
-
 def _with_rounding(
-    drifts: Sequence[Drift], pairs: Sequence[Shared], before: Mapping[str, np.ndarray], nudged: Mapping[str, np.ndarray]
+    drifts: Sequence[Drift], pairs: Sequence[Shared], before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]
 ) -> tuple[Drift, ...]:
-    """A deep network may amplify rounding beyond the tolerance; how far shows in the seed itself when its input moves by a rounding error.
-
-    A planted error moves values by orders of magnitude more.
-    """
-    floors = [ROUNDING_FACTOR * replace(pair, new=pair.old).drift(before[pair.tensor], nudged[pair.tensor]) for pair in pairs]
+    """A deep network may amplify rounding beyond the tolerance; how far shows in the seed itself when its input moves by a rounding error."""
+    floors = [ROUNDING_FACTOR * replace(pair, new=pair.old).drift(before[pair.tensor], after[pair.tensor]) for pair in pairs]
     return tuple(replace(drift, rounding=floor) for drift, floor in zip(drifts, floors, strict=True))
 
 
@@ -112,19 +100,7 @@ class Shared:
         """max |after − before| / (max − min) on the shared positions; infinite where a value is not finite in one of them only."""
         if self.old is not None and self.new is not None:
             before, after = before.take(self.old, self.axis), after.take(self.new, self.axis)
-        if before.shape != after.shape:
-            return float("inf")
-        if not before.size:
-            return 0.0
-        before, after = before.astype(np.float64), after.astype(np.float64)
-        finite = np.isfinite(before)
-        if not np.array_equal(finite, np.isfinite(after)):
-            return float("inf")
-        if not finite.any():
-            return 0.0
-        moved = float(np.abs(after[finite] - before[finite]).max())
-        spread = float(np.ptp(before[finite])) or float(np.abs(before[finite]).max()) or 1.0
-        return moved / spread
+        return distance(before, after)
 
 
 def shared_tensors(analysis: Analysis, plan: Plan) -> list[Shared]:
@@ -183,14 +159,29 @@ def mask_dropped(graph: gs.Graph, analysis: Analysis, plan: Plan) -> gs.Graph:
     return graph
 
 
+def outputs(path: Path, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What the model in a file makes of the inputs given. Raises RefusedModel where ONNX Runtime cannot run it."""
+    try:
+        session = ort.InferenceSession(path, _options(ort.GraphOptimizationLevel.ORT_ENABLE_ALL), providers=["CPUExecutionProvider"])
+        names = [value.name for value in session.get_outputs()]
+        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+    except FAILURES as error:
+        raise RefusedModel(f"ONNX Runtime cannot run it: {_first_line(error)}") from error
+
+
+def _options(level: ort.GraphOptimizationLevel) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = level
+    return options
+
+
 def run_inner(graph: gs.Graph, feeds: Mapping[str, np.ndarray], tensors: Sequence[str], what: str) -> dict[str, np.ndarray]:
     """The values of inner tensors for the inputs given."""
     model = gs.export_onnx(graph, do_type_check=False)
     known = {info.name for info in model.graph.output}
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors) if name not in known)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options = _options(ort.GraphOptimizationLevel.ORT_ENABLE_BASIC)
     try:
         session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         values = session.run(list(tensors), dict(feeds))
