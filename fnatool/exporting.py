@@ -26,11 +26,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fnatool import files, isolate, wire
 from fnatool.distance import HALF_TOLERANCE, ROUNDING_FACTOR, TOLERANCE, distance, nudged
 from fnatool.sources import CHANNELS, RAISED, SIDE, first_line
-from passes.cost import cost
 from passes.errors import RefusedModel, UserError
-from passes.identities import flow_identities
 from passes.normalise import normalise
-from passes.shapes import infer
 from passes.view import CORE_DOMAINS, Node, View, unique, view
 
 SOURCE_KEY = "fnatool.source"
@@ -87,7 +84,7 @@ def export(
     *,
     example: torch.Tensor | Tensors | None = None,
     opset: int = OPSET,
-    source: Mapping[str, str] | None = None,
+    source: Mapping[str, object] | None = None,
     force: bool = False,
 ) -> Exported:
     """The file at path is the module in eval mode as ONNX, with BatchNorm kept and a free batch axis, and computes what the module does.
@@ -106,6 +103,12 @@ def export(
     metadata = {**(source or {"source": type(module).__qualname__}), "torch": torch.__version__, "exporter": made.exporter}
     files.write(made.model, path, force=force, metadata={SOURCE_KEY: json.dumps(metadata)})
     return made
+
+
+def zeros(module: torch.nn.Module, shape: Sequence[int]) -> torch.Tensor:
+    """An example input of this shape, in the type of the module's parameters."""
+    first = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
+    return torch.zeros(tuple(shape), dtype=first.dtype)
 
 
 @contextmanager
@@ -133,14 +136,14 @@ def _task(module: torch.nn.Module, example: torch.Tensor | Tensors | None, opset
 
 
 def _like_module(module: torch.nn.Module, example: torch.Tensor | Tensors | None) -> Tensors:
-    """The example on the device and, if it is the default, in the type of the module's parameters."""
-    first = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
+    """The example, or the default one, on the device of the module's parameters."""
     if example is None:
-        example = torch.zeros(1, CHANNELS, SIDE, SIDE, dtype=first.dtype)
+        example = zeros(module, (1, CHANNELS, SIDE, SIDE))
     given = (example,) if isinstance(example, torch.Tensor) else tuple(example)
     if any(tensor.dim() < 1 or 0 in tensor.shape for tensor in given):
         raise UserError("an example input needs a batch axis and no axis of size 0")
-    return tuple(tensor.to(first.device) for tensor in given)
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    return tuple(tensor.to(device) for tensor in given)
 
 
 def _batch(given: Tensors, size: int, seed: int) -> Tensors:
@@ -321,8 +324,13 @@ def _checked(proto: onnx.ModelProto, task: _Task, exporter: str, notes: tuple[st
         if norms < task.norms:
             raise RefusedModel(f"only {norms} of {task.norms} BatchNorms are left")
         drifts = tuple((reference.batch, _drift(tidy, reference)) for reference in task.references)
-    shapes = infer(seen)
-    return Exported(model, exporter, norms, cost(seen, shapes, flow_identities(seen, shapes)).params, drifts, notes)
+    own = dict(task.module.named_parameters(remove_duplicate=False))
+    unused = [
+        name for name in own if name not in seen.constants and not any(own[name] is own[other] for other in seen.constants if other in own)
+    ]
+    if unused:
+        notes += (f"{len(unused)} parameters of the module take no part in its forward pass and are left out, as '{unused[0]}'",)
+    return Exported(model, exporter, norms, sum(own[name].numel() for name in seen.constants if name in own), drifts, notes)
 
 
 def _save(proto: onnx.ModelProto, path: Path) -> None:
@@ -425,7 +433,7 @@ SCOPES = "pkg.torch.onnx.name_scopes"
 
 def _strings(text: str) -> list[str]:
     """The strings in a list written as Python does."""
-    return [part for part in text.strip("[]").replace('"', "'").split("'")[1::2]]
+    return text.replace('"', "'").split("'")[1::2]
 
 
 def _path_of_scope(parts: Sequence[str], modules: set[str]) -> str:

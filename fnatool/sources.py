@@ -7,7 +7,7 @@ import importlib.util
 import pickle
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from http.client import HTTPException
@@ -35,13 +35,23 @@ RAISED = (
 
 @dataclass(frozen=True)
 class Source:
-    """A torch module in eval mode, where it comes from, and the [channels, height, width] that it says it takes."""
+    """A torch module in eval mode, where it comes from, and what it says of its input.
+
+    size is [channels, height, width]; an input is (pixel − mean) / scale with pixels from 0 to 255, both empty where it does not say.
+    """
 
     module: torch.nn.Module
     name: str
     weights: str  # a tag, 'checkpoint NAME', 'random' or 'its own'
     size: tuple[int, ...] = (CHANNELS, SIDE, SIDE)
+    mean: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def metadata(self) -> dict[str, object]:
+        """Where the module comes from, for the model's metadata."""
+        pixels = {"mean": list(self.mean), "scale": list(self.scale)} if self.mean else {}
+        return {"source": self.name, "weights": self.weights, **pixels}
 
 
 def load(name: str, *, weights: str | None = None, checkpoint: Path | None = None, classes: int | None = None) -> Source:
@@ -94,8 +104,8 @@ def _torchvision(name: str, weights: str | None, classes: int | None) -> Source:
         )
     with nullcontext() if chosen is None else _downloading(f"the weights {chosen.name} of torchvision:{name}"):
         module = models.get_model(name, **options)
-    size = _transformed_size(chosen or next(iter(tags), None))
-    return Source(module, f"torchvision:{name}", "random" if chosen is None else str(chosen.name), size)
+    size, mean, scale = _prepared(chosen or next(iter(tags), None))
+    return Source(module, f"torchvision:{name}", "random" if chosen is None else str(chosen.name), size, mean, scale)
 
 
 def _tag(tags: Any, name: str, wanted: str) -> Any:
@@ -116,16 +126,23 @@ def _without_download(name: str, models: ModuleType) -> dict[str, object]:
     return {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
 
 
-def _transformed_size(weights: Any) -> tuple[int, ...]:
-    """What the weights' own preprocessing makes of an image."""
+def _prepared(weights: Any) -> tuple[tuple[int, ...], tuple[float, ...], tuple[float, ...]]:
+    """The size, mean and scale of the weights' own preprocessing."""
+    size = (CHANNELS, SIDE, SIDE)
     if weights is None:
-        return (CHANNELS, SIDE, SIDE)
+        return size, (), ()
     transform = weights.transforms()
-    for key in ("crop_size", "resize_size"):
-        sides = getattr(transform, key, None)
-        if sides:
-            return (CHANNELS, int(sides[0]), int(sides[-1]))
-    return (CHANNELS, SIDE, SIDE)
+    sides = getattr(transform, "crop_size", None) or getattr(transform, "resize_size", None)
+    if sides:
+        size = (CHANNELS, int(sides[0]), int(sides[-1]))
+    return (size, *_pixels(getattr(transform, "mean", None), getattr(transform, "std", None)))
+
+
+def _pixels(mean: Sequence[float] | None, deviation: Sequence[float] | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and scale of pixels from 0 to 255, from those of pixels from 0 to 1."""
+    if not mean or not deviation:
+        return (), ()
+    return tuple(round(255 * value, 4) for value in mean), tuple(round(255 * value, 4) for value in deviation)
 
 
 def _timm(name: str, weights: str | None, classes: int | None) -> Source:
@@ -142,14 +159,17 @@ def _timm(name: str, weights: str | None, classes: int | None) -> Source:
         there = ", ".join(("DEFAULT", *tags)) if tags else "none"
         raise UserError(f"timm:{base} has no weights '{chosen or weights}'; there are: {there}")
     full = f"{base}.{chosen}" if chosen else base
+    options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     with nullcontext() if weights is None else _downloading(f"the weights {chosen or weights} of timm:{base}"):
-        module = timm.create_model(full, pretrained=weights is not None, **({} if classes is None else {"num_classes": classes}))
-    config = module.pretrained_cfg
+        module = timm.create_model(full, pretrained=weights is not None, **options)
+    config: Any = module.pretrained_cfg
     notes: tuple[str, ...] = ()
     if weights is not None and classes is not None and classes != config.get("num_classes"):
         notes = (f"the classifier has {classes} fresh random outputs: the weights are for {config.get('num_classes')}",)
     size = tuple(int(side) for side in config.get("input_size") or (CHANNELS, SIDE, SIDE))
-    return Source(module, f"timm:{full}", "random" if weights is None else str(config.get("tag") or chosen or weights), size, notes)
+    mean, scale = _pixels(config.get("mean"), config.get("std"))
+    tag = "random" if weights is None else str(config.get("tag") or chosen or weights)
+    return Source(module, f"timm:{full}", tag, size, mean, scale, notes)
 
 
 LIBRARIES: Mapping[str, Callable[[str, str | None, int | None], Source]] = {"torchvision": _torchvision, "timm": _timm}

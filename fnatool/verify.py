@@ -23,6 +23,7 @@ from passes.errors import RefusedModel
 from passes.normalise import normalise
 from passes.plan import Plan
 from passes.resize import resized
+from passes.view import view
 
 COMPARED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
@@ -81,9 +82,33 @@ def verify(seed: gs.Graph, target: gs.Graph, analysis: Analysis, plan: Plan, *, 
 def _with_rounding(
     drifts: Sequence[Drift], pairs: Sequence[Shared], before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]
 ) -> tuple[Drift, ...]:
-    """A deep network may amplify rounding beyond the tolerance; how far shows in the seed itself when its input moves by a rounding error."""
+    """A deep network may amplify rounding beyond the tolerance; how far shows in the seed itself when its input moves by that much."""
     floors = [ROUNDING_FACTOR * replace(pair, new=pair.old).drift(before[pair.tensor], after[pair.tensor]) for pair in pairs]
     return tuple(replace(drift, rounding=floor) for drift, floor in zip(drifts, floors, strict=True))
+
+
+def compare(before: gs.Graph, after: gs.Graph, feeds: Mapping[str, np.ndarray]) -> Verification:
+    """Two graphs that must compute the same, on every tensor of both that something with a weight makes, and on the outputs.
+
+    Raises RefusedModel where ONNX Runtime cannot run one of them.
+    """
+    old, new = view(before), view(after)
+    made = COMPARED | {"BatchNormalization"}
+    found = {
+        tensor: node.name
+        for node in old.nodes
+        for tensor in node.outputs
+        if tensor and tensor in new.producer and (node.op in made or new.by_name[new.producer[tensor]].op in made or tensor in old.outputs)
+    }
+    pairs = [Shared(tensor, node, 0, None, None) for tensor, node in found.items()]
+    names = list(found)
+    one, other = run_inner(before, feeds, names, "the model"), run_inner(after, feeds, names, "the result")
+    half = any(values.dtype == np.float16 for values in one.values())
+    drifts = tuple(Drift(pair.tensor, pair.node, pair.drift(one[pair.tensor], other[pair.tensor])) for pair in pairs)
+    result = Verification(drifts, HALF_TOLERANCE if half else TOLERANCE, exact=True)
+    if result.first is None or half:
+        return result
+    return replace(result, drifts=_with_rounding(drifts, pairs, one, run_inner(before, nudged(feeds), names, "the model")))
 
 
 @dataclass(frozen=True)
@@ -178,18 +203,33 @@ def _options(level: ort.GraphOptimizationLevel) -> ort.SessionOptions:
 
 def run_inner(graph: gs.Graph, feeds: Mapping[str, np.ndarray], tensors: Sequence[str], what: str) -> dict[str, np.ndarray]:
     """The values of inner tensors for the inputs given."""
-    model = gs.export_onnx(graph, do_type_check=False)
-    known = {info.name for info in model.graph.output}
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors) if name not in known)
-    options = _options(ort.GraphOptimizationLevel.ORT_ENABLE_BASIC)
-    try:
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        values = session.run(list(tensors), dict(feeds))
-    except FAILURES as error:
-        raise RefusedModel(
-            f"ONNX Runtime cannot run {what}: {_first_line(error)}; --no-verify writes the result without this check"
-        ) from error
-    return dict(zip(tensors, values, strict=True))
+    return Inner(graph, tensors, what, "; --no-verify writes the result without this check").run(feeds, tensors)
+
+
+class Inner:
+    """A graph in ONNX Runtime whose inner tensors can be asked for. A RefusedModel says what cannot be run, and the fix."""
+
+    def __init__(self, graph: gs.Graph, tensors: Sequence[str], what: str, fix: str = "") -> None:
+        self.failed = (what, fix)
+        model = gs.export_onnx(graph, do_type_check=False)
+        known = {info.name for info in model.graph.output}
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors) if name not in known)
+        options = _options(ort.GraphOptimizationLevel.ORT_ENABLE_BASIC)
+        try:
+            self.session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except FAILURES as error:
+            raise self._refused(error) from error
+
+    def run(self, feeds: Mapping[str, np.ndarray], tensors: Sequence[str]) -> dict[str, np.ndarray]:
+        """The values of the tensors for these inputs."""
+        try:
+            return dict(zip(tensors, self.session.run(list(tensors), dict(feeds)), strict=True))
+        except FAILURES as error:
+            raise self._refused(error) from error
+
+    def _refused(self, error: Exception) -> RefusedModel:
+        what, fix = self.failed
+        return RefusedModel(f"ONNX Runtime cannot run {what}: {_first_line(error)}{fix}")
 
 
 def _first_line(error: Exception) -> str:

@@ -53,7 +53,7 @@ class Folded:
 
 @dataclass(frozen=True)
 class Unfolded:
-    """The graph after unfolding: (convolution, the BatchNormalization behind it) in order."""
+    """The graph after unfolding: (BatchNormalization, the convolution before it) in order."""
 
     graph: gs.Graph
     added: tuple[tuple[str, str], ...]
@@ -504,7 +504,7 @@ def unfold(graph: gs.Graph, statistics: Mapping[str, Moments]) -> Unfolded:
         nodes.append(replace(node, inputs=node.inputs[:2], outputs=(before,)))
         nodes.append(Node(name, "BatchNormalization", (before, *parts), node.outputs, {"epsilon": EPSILON}))
         taken |= {name, before, *parts}
-        added.append((node.name, name))
+        added.append((name, node.name))
     return Unfolded(build(nodes, constants, normal), tuple(added))
 
 

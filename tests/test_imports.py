@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 SOURCES = {path.relative_to(ROOT).as_posix(): path for name in ("passes", "fnatool") for path in sorted((ROOT / name).rglob("*.py"))}
 PASSES = [name for name in SOURCES if name.startswith("passes/")]
 
-TORCH = ("fnatool/nn/", "fnatool/search/", "fnatool/tasks/")
+TORCH = ("fnatool/nn/", "fnatool/search/", "fnatool/tasks/", "fnatool/exporting.py", "fnatool/sources.py")
 RUNTIME = ("fnatool/runtime.py", "fnatool/verify.py", "fnatool/checking.py", "fnatool/latency", "fnatool/deploy")
 
 
