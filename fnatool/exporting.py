@@ -237,7 +237,7 @@ def _exported(task: _Task) -> Exported:
             failures.append(f"{name}: {_cause(error)}")
             continue
         try:
-            return _checked(proto, task, name, tuple(failures))
+            return _checked(proto, task, name)
         except RefusedModel as error:
             failures.append(f"{name}: {error}")
     raise RefusedModel(f"torch cannot export this module in opset {task.opset} ({'; '.join(failures)})")
@@ -283,6 +283,8 @@ def _traced(task: _Task) -> onnx.ModelProto:
 
 def _through_export(task: _Task) -> onnx.ModelProto:
     """By the exporter that goes through torch.export."""
+    import onnxscript.optimizer
+
     program = torch.onnx.export(
         task.module,
         task.example,
@@ -295,6 +297,7 @@ def _through_export(task: _Task) -> onnx.ModelProto:
         verbose=False,
     )
     assert program is not None
+    onnxscript.optimizer.fold_constants(program.model, should_fold=lambda _: False)  # it writes splits as sequences: these go
     proto: onnx.ModelProto = program.model_proto
     return proto
 
@@ -312,7 +315,7 @@ HIGHEST = max(high for _, _, high in EXPORTERS.values())
 # --- checked against the module ---------------------------------------------------------------------------------------------------------
 
 
-def _checked(proto: onnx.ModelProto, task: _Task, exporter: str, notes: tuple[str, ...]) -> Exported:
+def _checked(proto: onnx.ModelProto, task: _Task, exporter: str) -> Exported:
     """The tidy model. Raises RefusedModel where a BatchNorm is gone, or ONNX Runtime computes something else than the module."""
     with tempfile.TemporaryDirectory() as folder:
         raw, tidy = Path(folder) / "raw.onnx", Path(folder) / "tidy.onnx"
@@ -328,8 +331,9 @@ def _checked(proto: onnx.ModelProto, task: _Task, exporter: str, notes: tuple[st
     unused = [
         name for name in own if name not in seen.constants and not any(own[name] is own[other] for other in seen.constants if other in own)
     ]
+    notes: tuple[str, ...] = ()
     if unused:
-        notes += (f"{len(unused)} parameters of the module take no part in its forward pass and are left out, as '{unused[0]}'",)
+        notes = (f"{len(unused)} parameters of the module take no part in its forward pass and are left out, as '{unused[0]}'",)
     return Exported(model, exporter, norms, sum(own[name].numel() for name in seen.constants if name in own), drifts, notes)
 
 
@@ -388,11 +392,37 @@ def _simplified(graph: gs.Graph, parameters: set[str]) -> gs.Graph:
     graph = normalise(graph).graph
     graph.inputs = [tensor for tensor in graph.inputs if tensor.name not in constants]
     _exchange(graph, {name: gs.Constant(name, constant.values) for name, constant in constants.items()})
-    for node in graph.nodes:  # one exporter writes a bias of zeros where the module has none
-        bias = node.inputs[2] if node.op in ("Conv", "ConvTranspose") and len(node.inputs) > 2 else None
-        if isinstance(bias, gs.Constant) and bias.name not in parameters and not np.any(bias.values):
-            node.inputs.pop()
+    _drop_zero_biases(graph, parameters)
+    _mark_pads(graph)
     return graph
+
+
+def _drop_zero_biases(graph: gs.Graph, parameters: set[str]) -> None:
+    """One exporter writes a bias of zeros where the module has none."""
+    for node in graph.nodes:
+        has_bias = node.op in ("Conv", "ConvTranspose") and len(node.inputs) > 2
+        if has_bias and node.inputs[2].name not in parameters and _is_zero(node.inputs[2]):
+            node.inputs.pop()
+
+
+def _mark_pads(graph: gs.Graph) -> None:
+    """A zero padded in front of a MaxPool is −0: the same number, but +0 makes ONNX Runtime fuse it into padding by −∞."""
+    pooled = {node.inputs[0].name for node in graph.nodes if node.op == "MaxPool"}
+    for node in graph.nodes:
+        if node.op != "Pad" or node.outputs[0].name not in pooled or len(node.inputs) < 2:
+            continue
+        value = node.inputs[2] if len(node.inputs) > 2 else gs.Variable.empty()
+        if node.attrs.get("mode", "constant") != "constant" or (value.name and not _is_zero(value)):
+            continue
+        minus = gs.Constant(f"{node.name}/minus_zero", np.array(-0.0, value.values.dtype if value.name else np.float32))
+        if len(node.inputs) > 2:
+            node.inputs[2] = minus
+        else:
+            node.inputs.append(minus)
+
+
+def _is_zero(tensor: gs.Tensor) -> bool:
+    return isinstance(tensor, gs.Constant) and not np.any(tensor.values)
 
 
 def _untie(graph: gs.Graph, parameters: set[str]) -> None:

@@ -27,6 +27,7 @@ from passes.view import Node, View, build, in_order, unique, view
 
 EPSILON = 1e-5  # of a BatchNormalization put in; what frameworks take
 CONVOLUTIONS = ("Conv", "ConvTranspose")
+MIXED = 15  # the opset since which its parameters may be more precise than its input
 PARTS = ("gamma", "beta", "mean", "var")
 
 Array = npt.NDArray[np.generic]
@@ -529,11 +530,13 @@ def _free_name(conv: str, taken: set[str]) -> str:
 
 
 def _parameters(node: Node, moments: Moments, seen: View) -> tuple[Array, ...]:
-    """γ, β, μ and σ², in the type of the weight.
+    """γ, β, μ and σ², in the type of the weight, or in float32 beside float16 weights where the opset has BatchNormalization so.
 
     γ and β are computed from what the stored μ and σ² are, so that their rounding is not the function's.
     """
     dtype = _dtype(node.inputs[1], seen)
+    if dtype == np.float16 and seen.opset >= MIXED:
+        dtype = np.dtype(np.float32)
     bias = _exact(node.inputs[2], seen) if node.input(2) else np.zeros(moments.mean.shape)
     mean = _stored(moments.mean - bias, dtype, node.name)
     variance = _stored(moments.variance, dtype, node.name)
