@@ -232,7 +232,7 @@ def _guarded(function: Callable[[], object], what: str, path: Path) -> object:
     try:
         return function()
     except RAISED as error:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() == path.resolve()]
         line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
         where = f"'{path}'" if line is None else f"'{path}', line {line}"
         raise UserError(f"{where}: {what} failed: {type(error).__name__}: {first_line(error)}") from error
