@@ -68,7 +68,7 @@ class Remapped:
     def write(self, path: Path | str, *, force: bool = False) -> None:
         """The result as a file, atomically; the seed itself, byte for byte, where nothing changes."""
         if self.plan.identity:
-            _copy(self.seed, Path(path), force=force)
+            copy(self.seed, Path(path), force=force)
             return
         resolved = self.plan.resolved.spec(f"sha256:{self.seed.sha256}").to_json()
         metadata = {STAGES_KEY: json.dumps(self.plan.table), SPEC_KEY: json.dumps(resolved)}
@@ -234,9 +234,10 @@ def declared(seed: files.Model, spec: Spec | Path) -> Mapping[str, Mapping[int, 
     return plan(analyse_model(seed), wanted).declared
 
 
-def _copy(seed: files.Model, path: Path, *, force: bool) -> None:
+def copy(seed: files.Model, path: Path, *, force: bool) -> None:
+    """The file at path has the bytes of the seed's. Raises UserError as files.write does, and where the weights lie beside the seed."""
     files.require_writable(path, force=force, forbid=(seed.path, *seed.data))
     if seed.data:
-        raise UserError(f"the spec changes nothing, and '{seed.path}' keeps its weights in other files; copy it together with them")
+        raise UserError(f"nothing changes, and '{seed.path}' keeps its weights in other files; copy it together with them")
     with replacing(path) as (target,), seed.path.open("rb") as source:
         shutil.copyfileobj(source, target)

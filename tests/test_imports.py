@@ -13,7 +13,15 @@ ROOT = Path(__file__).parent.parent
 SOURCES = {path.relative_to(ROOT).as_posix(): path for name in ("passes", "fnatool") for path in sorted((ROOT / name).rglob("*.py"))}
 PASSES = [name for name in SOURCES if name.startswith("passes/")]
 
-TORCH = ("fnatool/nn/", "fnatool/search/", "fnatool/tasks/", "fnatool/data/augment.py", "fnatool/data/samples.py")
+TORCH = (
+    "fnatool/nn/",
+    "fnatool/search/",
+    "fnatool/tasks/",
+    "fnatool/data/augment.py",
+    "fnatool/data/samples.py",
+    "fnatool/exporting.py",
+    "fnatool/sources.py",
+)
 WITHOUT_TORCH = (
     "fnatool.data.checking",
     "fnatool.data.fashion.writing",
