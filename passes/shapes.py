@@ -200,6 +200,11 @@ class _Walk:
             return
         if not onnx.defs.has(op, version, domain):
             return
+        wanted = self.shapes.get(node.input(RANKED[node.op])) if node.op in RANKED else None
+        if wanted is not None and math.prod(wanted) > MOST_AXES:
+            raise RefusedModel(
+                f"node '{node.name}' ({node.op}) makes a tensor of {math.prod(wanted)} axes; at most {MOST_AXES} are supported"
+            )
         types = {}
         for name in node.inputs:
             if name:
@@ -435,6 +440,10 @@ NATIVE: tuple[type[Exception], ...] = (
     *(shape_inference.InferenceError, onnx.checker.ValidationError),
     *(RuntimeError, ValueError, TypeError, IndexError, OverflowError, MemoryError),  # as pybind11 translates what C++ throws
 )
+MOST_AXES = 64  # numpy has no more
+RANKED = {"Expand": 1, "Reshape": 1, "ConstantOfShape": 0}
+"""op → the input whose length is the rank of the output: native inference takes memory for as many axes as a file claims."""
+
 SHAPE_OF_INPUT = frozenset({"Dropout", "GroupNormalization", "MeanVarianceNormalization"})
 """Operators for which some version of the standard has no rule of its own."""
 

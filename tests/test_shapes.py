@@ -220,3 +220,9 @@ def test_arithmetic_that_overflows_says_nothing() -> None:
 def test_a_cast_to_no_type_is_refused_by_name() -> None:
     with pytest.raises(RefusedModel, match="'c'"):
         known("[c] v = Cast <to = 0> (s)")
+
+
+@pytest.mark.parametrize("line", ["Expand (x, s)", "Reshape (x, s)", "ConstantOfShape (s)"])
+def test_a_shape_of_a_million_axes_is_refused_before_memory_is_taken(line: str) -> None:
+    with pytest.raises(RefusedModel, match=r"'big' .* makes a tensor of 1000000000 axes"):
+        shapes(graph(f"g (float[1] x, int64[1000000000] s) => (float[A] y) {{ [big] y = {line} }}"))
