@@ -297,7 +297,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "no mean": (lambda _: ["photos"], "does not say how pixels become inputs; give --mean and --scale"),
     "two of three": (lambda _: ["photos", "--mean", "1,2", "--scale", "1"], "mean has 2 values, the image 3 channels"),
     "a scale of zero": (lambda _: ["photos", "--mean", "1", "--scale", "0"], "a scale of 0 would divide by zero"),
-    "no number": (lambda _: ["photos", "--mean", "dark"], "'dark' is no list of numbers"),
+    "no number": (lambda _: ["photos", "--mean", "dark"], "'dark' is not a list of numbers"),
     "a pattern for nothing": (lambda _: ["random", "--only", "layer*"], "--only 'layer*' matches none of the 5 convolutions"),
 }
 
