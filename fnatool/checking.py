@@ -16,9 +16,8 @@ import onnx
 import onnx.checker
 import onnx.helper
 import onnx.shape_inference
-from google.protobuf.message import DecodeError
 
-from fnatool import files, isolate
+from fnatool import files, isolate, native
 from passes import check
 from passes.check import Finding, check_proto, errors
 from passes.errors import RefusedModel, UserError
@@ -28,11 +27,6 @@ Shapes = dict[str, Shape]
 
 GUESSED_EXTENT = 224  # of a dynamic spatial axis; of any other dynamic axis 1
 UNKNOWN = -1
-# What onnx and ONNX Runtime raise about a broken model, from C++ (as RuntimeError …) and from Python
-NATIVE: tuple[type[Exception], ...] = (
-    *(isolate.Died, onnx.checker.ValidationError, onnx.shape_inference.InferenceError),
-    *(RuntimeError, ValueError, TypeError, OverflowError, DecodeError),
-)
 STANDARD = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}  # the operator domains that ONNX Runtime brings
 
 
@@ -166,7 +160,7 @@ def _checker(path: Path, seconds: float) -> Iterator[Finding]:
         isolate.run(onnx.checker.check_model, str(path), seconds=seconds)
     except isolate.Died as death:
         yield Finding("error", "checker-died", "onnx.checker", str(death), _remedy(death) or "do not use this file: it breaks the checker")
-    except NATIVE as error:
+    except native.FAILURES as error:
         yield Finding("error", "checker", "onnx.checker", _brief(error))
 
 
@@ -175,11 +169,11 @@ def _infer(proto: onnx.ModelProto, seconds: float) -> tuple[Shapes, list[Finding
     message = proto.SerializeToString()
     try:
         shapes = isolate.run(_shapes, message, seconds=seconds)
-    except NATIVE as error:
+    except native.FAILURES as error:
         return {}, [Finding("error", "shape-inference-died", "shape inference", _brief(error), _remedy(error))]
     try:
         isolate.run(_infer_strictly, message, seconds=seconds)
-    except NATIVE as error:
+    except native.FAILURES as error:
         return shapes, [Finding("error", "shape-inference", "shape inference", _brief(error), _remedy(error))]
     return shapes, []
 
@@ -228,7 +222,7 @@ def _run(path: Path, given: onnx.ModelProto, proto: onnx.ModelProto, demands: De
     outputs = {value.name: _declared(value) for value in proto.graph.output}
     try:
         found = isolate.run(_session_run, str(path), feeds, seconds=demands.seconds)
-    except NATIVE as error:
+    except native.FAILURES as error:
         yield _failed_run(_brief(error), sizes, guessed, _remedy(error))
         return
     if foreign := sorted({node.domain for node in proto.graph.node} - STANDARD) if found.problem and not found.loaded else []:
@@ -390,10 +384,10 @@ def _as_specified(model: files.Model, spec: Path, seed: Path | None) -> Iterator
 
 
 def _within_budget(model: files.Model, demands: Demands) -> Iterator[Finding]:
-    from passes.analysis import analyse
+    from fnatool.remapping import analyse_model
 
     try:
-        cost = analyse(model.graph, sizes=demands.inputs).cost
+        cost = analyse_model(model, demands.inputs).cost
     except RefusedModel as error:
         yield Finding("error", "refused", "model", f"its cost cannot be measured: {error}")
         return

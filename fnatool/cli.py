@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import io
 import os
 import sys
@@ -14,6 +15,7 @@ import click
 
 import fnatool
 
+EXTRA = {"torch", "torchvision", "pycocotools", "PIL"}  # what `pip install fnatool` leaves out
 SUCCESS, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -44,6 +46,10 @@ class Command(click.Command):
             raise Mistake(str(error)) from error
         except RefusedModel as error:
             raise Refusal(str(error)) from error
+        except ModuleNotFoundError as error:
+            if error.name not in EXTRA:
+                raise
+            raise Mistake(f"this needs {error.name}, which is not installed; pip install 'fnatool[search]' brings it") from error
         except BrokenPipeError as error:  # before click makes exit code 1 of it
             raise ReaderLeft from error
 
@@ -53,9 +59,10 @@ class ReaderLeft(Exception):
 
 
 class Commands(click.Group):
-    """Subcommands are of the class above."""
+    """Subcommands are of the class above, in groups of groups too."""
 
     command_class = Command
+    group_class = type
 
 
 class ModelPath(click.ParamType[Path]):
@@ -92,10 +99,31 @@ class InputShape(click.ParamType[tuple[str, tuple[int, ...]]]):
         if isinstance(value, tuple):
             return value
         name, _, text = value.rpartition("=")
-        sizes = text.split("x")
-        if not name or not all(size.isascii() and size.isdigit() and 0 < int(size) < 2**31 for size in sizes):
+        sizes = _sizes(text)
+        if not name or sizes is None:
             self.fail(f"'{value}' is not of the form NAME=1x3x224x224 (all sizes positive)", param, ctx)
-        return name, tuple(int(size) for size in sizes)
+        return name, sizes
+
+
+class Shape(click.ParamType[tuple[int, ...]]):
+    """1x3x224x224."""
+
+    name = "shape"
+
+    def convert(self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        sizes = _sizes(value)
+        if sizes is None or len(sizes) < 2:
+            self.fail(f"'{value}' is not of the form 1x3x224x224 (all sizes positive)", param, ctx)
+        return sizes
+
+
+def _sizes(text: str) -> tuple[int, ...] | None:
+    """The sizes in 1x3x224x224; None where it is not of that form."""
+    sizes = text.split("x")
+    good = all(size.isascii() and size.isdigit() and 0 < int(size) < 2**31 for size in sizes)
+    return tuple(int(size) for size in sizes) if good else None
 
 
 class Numbers(click.ParamType[tuple[float, ...]]):
@@ -132,6 +160,8 @@ class Names(click.ParamType[tuple[str, ...]]):
 MODEL = ModelPath()
 SPEC = SpecPath()
 INPUT_SHAPE = InputShape()
+SHAPE = Shape()
+NUMBERS = Numbers(float)
 FILE = click.Path(path_type=Path)
 
 
@@ -411,6 +441,148 @@ def check(
     if mistakes:
         raise mistakes[0]
     return SUCCESS if all(report.passed for report in reports) else FAILED
+
+
+@cli.group()
+def data() -> None:
+    """Data sets to train and evaluate on."""
+
+
+@data.command("fashion-scenes")
+@click.argument("folder", metavar="DIR", type=FILE)
+@click.option(
+    "--task", type=click.Choice(["classification", "segmentation", "detection", "pose"]), required=True,
+    help="What is labelled, and so the format: ImageFolder, Pascal VOC masks, COCO boxes, COCO keypoints.",
+)  # fmt: skip
+@click.option("--size", type=click.IntRange(32, 1024), default=96, show_default=True, help="Pixels a side.")
+@click.option("--train", type=click.IntRange(min=1), default=2000, show_default=True, metavar="N", help="Scenes to train on.")
+@click.option("--val", type=click.IntRange(min=1), default=500, show_default=True, metavar="N", help="Scenes of other garments.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="The same seed gives the same bytes.")
+@click.option("--force", is_flag=True, help="Replace an older folder of scenes (never any other).")
+def fashion_scenes(folder: Path, task: str, size: int, train: int, val: int, seed: int, force: bool) -> None:
+    """Write a small real data set to DIR: garments on textured grounds, labelled for a task.
+
+    The garments are 12,000 images of Fashion-MNIST that come with fnatool, scaled, turned, coloured and partly hidden; those of the
+    training scenes and those of the others are different ones.
+    """
+    from fnatool import terminal
+    from fnatool.data.fashion import writing
+
+    with terminal.progress(f"scenes for {task}", train + val) as advance:
+        writing.write_scenes(folder, writing.Wanted(task, size, train, val, seed), force=force, done=advance)
+    click.echo(f"{train:,} scenes to train on and {val:,} to validate, {size}×{size} → {folder}")
+
+
+@cli.command()
+@click.argument("source", metavar="SOURCE")
+@click.option("-o", "--output", type=FILE, required=True, metavar="OUT", help="The ONNX file to write.")
+@click.option("--weights", metavar="TAG", help="Trained weights by their tag, or DEFAULT; downloaded by torchvision or timm.")
+@click.option("--checkpoint", type=FILE, metavar="FILE", help="A state_dict (.pt, .pth, .safetensors); no code in it is run.")
+@click.option("--input", "shape", type=SHAPE, metavar="1x3x224x224", help="The shape of the input [default: what the model says].")
+@click.option("--classes", type=click.IntRange(min=1), metavar="N", help="Outputs of the classifier.")
+@click.option("--opset", type=int, default=18, show_default=True, metavar="N")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
+def export(
+    source: str,
+    output: Path,
+    weights: str | None,
+    checkpoint: Path | None,
+    shape: tuple[int, ...] | None,
+    classes: int | None,
+    opset: int,
+    force: bool,
+) -> None:
+    """Write a torch model as a seed: BatchNorm kept, batch axis free, nodes named after modules, checked against the model.
+
+    SOURCE is torchvision:NAME, timm:NAME, or path/to/file.py:FUNCTION, a function without arguments that returns a torch.nn.Module. The
+    file is run: give only one that you trust.
+    """
+    from fnatool import files
+    from fnatool import report as reports
+
+    files.require_writable(output, force=force, forbid=() if checkpoint is None else (checkpoint,))
+    if importlib.util.find_spec("torch") is None:
+        raise Mistake("export needs torch, which is not installed; pip install 'fnatool[export]'")
+    from fnatool import exporting, sources
+
+    found = sources.load(source, weights=weights, checkpoint=checkpoint, classes=classes)
+    made = exporting.export(
+        found.module,
+        output,
+        example=exporting.zeros(found.module, shape or (1, *found.size)),
+        opset=opset,
+        source=found.metadata(),
+        force=force,
+    )
+    reports.show_export(made, found.notes, str(output))
+
+
+@cli.command()
+@click.argument("model", type=MODEL)
+@click.option("-o", "--output", type=FILE, required=True, metavar="OUT", help="The ONNX file to write.")
+@click.option(
+    "--input", "inputs", type=INPUT_SHAPE, multiple=True, metavar="NAME=1x3x224x224", help="The shape of a dynamic input. Repeatable."
+)
+@click.option("--no-verify", is_flag=True, help="Skip the comparison of inner values in ONNX Runtime.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file (never the model).")
+def fold(model: Path, output: Path, inputs: tuple[tuple[str, tuple[int, ...]], ...], no_verify: bool, force: bool) -> None:
+    """Write MODEL with every BatchNorm folded into the convolution beside it: the same function, for deployment.
+
+    What cannot be folded exactly stays, and is listed with the reason.
+    """
+    from fnatool import files, folding
+    from fnatool import report as reports
+
+    read = files.read(model)
+    files.require_writable(output, force=force, forbid=(read.path, *read.data))
+    made = folding.fold_model(read, verify=not no_verify, inputs=dict(inputs) or None)
+    made.write(output, force=force)
+    reports.show_folding(made, ("folded", "into"), str(output))
+
+
+@cli.command()
+@click.argument("model", type=MODEL)
+@click.option(
+    "--data", required=True, metavar="FOLDER|random", help="Images for the statistics, at any depth; or noise, which fits no data."
+)
+@click.option("-o", "--output", type=FILE, required=True, metavar="OUT", help="The ONNX file to write.")
+@click.option("--only", multiple=True, metavar="PATTERN", help="Only behind the convolutions of these names; * is any text. Repeatable.")
+@click.option("--images", type=click.IntRange(min=1), default=256, show_default=True, metavar="N", help="How many images to look at.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="For the choice of images, or the noise.")
+@click.option("--mean", type=NUMBERS, metavar="R,G,B", help="An input is (pixel − mean) / scale, pixels from 0 to 255 …")
+@click.option("--scale", type=NUMBERS, metavar="R,G,B", help="… [default: as the model's metadata says]")
+@click.option(
+    "--input", "inputs", type=INPUT_SHAPE, multiple=True, metavar="NAME=1x3x224x224", help="The shape of a dynamic input. Repeatable."
+)
+@click.option("--no-verify", is_flag=True, help="Skip the comparison of inner values in ONNX Runtime.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file (never the model).")
+def unfold(
+    model: Path,
+    data: str,
+    output: Path,
+    only: tuple[str, ...],
+    images: int,
+    seed: int,
+    mean: tuple[float, ...] | None,
+    scale: tuple[float, ...] | None,
+    inputs: tuple[tuple[str, tuple[int, ...]], ...],
+    no_verify: bool,
+    force: bool,
+) -> None:
+    """Write MODEL with a BatchNorm behind its convolutions: the same function, for training.
+
+    Exporters fold BatchNorm away, and a folded network trains badly. The statistics are those of the data, so that the function stays.
+    """
+    from fnatool import files, folding
+    from fnatool import report as reports
+
+    read = files.read(model)
+    files.require_writable(output, force=force, forbid=(read.path, *read.data))
+    made = folding.unfold_model(
+        read, folding.Data(data, images, seed, mean, scale), only=only, verify=not no_verify, inputs=dict(inputs) or None
+    )
+    made.write(output, force=force)
+    reports.show_folding(made, ("put in", "behind"), str(output))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -186,10 +186,12 @@ def _side(raw: files.Raw, inputs: Mapping[str, Shape]) -> Side:
 
 
 def _facts(analysis: Analysis) -> Facts:
+    image = inspecting.image_row(analysis.image)
+    size = "free" if analysis.image.free else image["value"]
     return Facts(
         analysis.cost.params,
         analysis.cost.macs,
-        {knob.name: knob.value for knob in analysis.knobs.values()},
+        {str(image["name"]): size, **{knob.name: knob.value for knob in analysis.knobs.values()}},
         _rows(inspecting.stage_rows(analysis)),
         _rows(inspecting.block_rows(analysis)),
     )

@@ -13,15 +13,19 @@ import onnx
 from fnatool import files, isolate, seeds, specs
 from fnatool.atomic import replacing
 from passes.analysis import STRIDE, Analysis, analyse
+from passes.blocks import Table
 from passes.cost import Cost
 from passes.errors import RefusedModel, UserError
 from passes.plan import Plan, apply, plan, planned_cost
+from passes.rules import RULES
 from passes.shapes import Shape
 from passes.spec import IMAGE, Spec, differences, parse, resolve
 
 STAGES_KEY = "fnatool.stages"
 SPEC_KEY = "fnatool.spec"
 VERIFY_SECONDS = 600
+REHEARSAL_SECONDS = 30
+USUAL = RULES.keys() | {"Constant"}  # operators whose shape inference `make fuzz` knows well
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class Remapped:
     def write(self, path: Path | str, *, force: bool = False) -> None:
         """The result as a file, atomically; the seed itself, byte for byte, where nothing changes."""
         if self.plan.identity:
-            _copy(self.seed, Path(path), force=force)
+            copy(self.seed, Path(path), force=force)
             return
         resolved = self.plan.resolved.spec(f"sha256:{self.seed.sha256}").to_json()
         metadata = {STAGES_KEY: json.dumps(self.plan.table), SPEC_KEY: json.dumps(resolved)}
@@ -139,8 +143,18 @@ def _verify(model: files.Model, target: files.Model, analysis: Analysis, found: 
 
 
 def analyse_model(model: files.Model, inputs: Mapping[str, Shape] | None = None) -> Analysis:
-    """The analysis of a model read from a file, with the stages its metadata stores."""
-    return analyse(model.graph, sizes=inputs, table=stored_stages(model.envelope))
+    """The analysis of a model read from a file, with the stages its metadata stores. Raises RefusedModel and UserError as analyse does."""
+    table = stored_stages(model.envelope)
+    if any(node.op not in USUAL for node in model.graph.nodes):  # then native code runs that few have ever run: in a child first
+        try:
+            isolate.run(_rehearse, model, inputs, table, seconds=REHEARSAL_SECONDS, memory=4 * isolate.GIB)
+        except isolate.Died as error:
+            raise RefusedModel(f"shape inference died on this model: {error}; 'fnatool check' lists what is wrong with it") from error
+    return analyse(model.graph, sizes=inputs, table=table)
+
+
+def _rehearse(model: files.Model, inputs: Mapping[str, Shape] | None, table: Table | None) -> None:
+    analyse(model.graph, sizes=inputs, table=table)
 
 
 def stored_stages(envelope: onnx.ModelProto) -> list[list[dict[str, str]]] | None:
@@ -220,9 +234,10 @@ def declared(seed: files.Model, spec: Spec | Path) -> Mapping[str, Mapping[int, 
     return plan(analyse_model(seed), wanted).declared
 
 
-def _copy(seed: files.Model, path: Path, *, force: bool) -> None:
+def copy(seed: files.Model, path: Path, *, force: bool) -> None:
+    """The file at path has the bytes of the seed's. Raises UserError as files.write does, and where the weights lie beside the seed."""
     files.require_writable(path, force=force, forbid=(seed.path, *seed.data))
     if seed.data:
-        raise UserError(f"the spec changes nothing, and '{seed.path}' keeps its weights in other files; copy it together with them")
+        raise UserError(f"nothing changes, and '{seed.path}' keeps its weights in other files; copy it together with them")
     with replacing(path) as (target,), seed.path.open("rb") as source:
         shutil.copyfileobj(source, target)

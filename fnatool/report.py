@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from fnatool import terminal
+from fnatool.folding import Normalised
 from fnatool.remapping import Remapped
 from passes.groups import keeps_function, regrouped_shape
 from passes.resolution import Size, size_text
 from passes.shapes import Shape
 from passes.spec import IMAGE
 from passes.take import Take
+
+if TYPE_CHECKING:
+    from fnatool.exporting import Exported  # which needs torch
 
 Json = dict[str, object]
 
@@ -46,7 +51,8 @@ def changes(made: Remapped) -> list[tuple[str, int | Size | None, int | Size]]:
 def _averages(made: Remapped) -> list[str]:
     """Why tensors of the target are not compared: what comes after a node that averages over a finer map."""
     nodes = [f"'{name}'" for name in made.plan.averages]
-    return [f"output_stride shrinks: {', '.join(nodes)} average over finer maps"] if nodes else []
+    averages = "average over finer maps" if len(nodes) > 1 else "averages over a finer map"
+    return [f"output_stride shrinks: {', '.join(nodes)} {averages}"] if nodes else []
 
 
 def tensor_rows(made: Remapped) -> list[Json]:
@@ -133,3 +139,44 @@ def _verdict(made: Remapped) -> str:
         return f"{what}: {compared}, worst drift {verified.worst:.1e} of the spread"
     more = f" and {len(drifts) - 1} more" if len(drifts) > 1 else ""
     return f"the function changes ({drifts[0]}{more}): {compared}, drift up to {verified.worst:.1e} of the spread"
+
+
+def show_export(made: Exported, notes: Sequence[str], where: str) -> None:
+    """How the export was made, what it keeps, and how far it is from the module."""
+    from rich.markup import escape
+
+    console = terminal.console()
+    for note in (*notes, *made.notes):
+        console.print(f"note: {escape(note)}")
+    drifts = ", ".join(f"{drift:.1e} at batch {batch}" for batch, drift in made.drifts)
+    console.print(f"parameters {made.params:,}, BatchNorms {made.norms} (exporter: {made.exporter})")
+    console.print(f"computes what the module does in ONNX Runtime: drift of the outputs {drifts}, of their spread")
+    console.print(f"→ {escape(where)}")
+
+
+def show_folding(made: Normalised, words: tuple[str, str], where: str) -> None:
+    """How many BatchNorms went or came (words: folded into, or put behind), what is left and why, and what verification found."""
+    from rich.markup import escape
+
+    console = terminal.console()
+    for note in made.notes:
+        console.print(f"note: {escape(note)}")
+    reasons: dict[str, list[str]] = {}
+    for left in made.left:
+        reasons.setdefault(left.why, []).append(left.node)
+    for why, nodes in reasons.items():
+        more = f", {nodes[1]} and {len(nodes) - 2} more" if len(nodes) > 2 else f" and {nodes[1]}" if len(nodes) > 1 else ""
+        console.print(f"  left: {escape(nodes[0] + more)}: {escape(why)}")
+    if not made.changed:
+        console.print(f"nothing changes: the result is the model, byte for byte ({escape(where)})")
+        return
+    norm, conv = made.changed[0]
+    console.print(
+        f"{len(made.changed)} BatchNorms {words[0]}: {escape(norm)} {words[1]} {escape(conv)}" + (" …" if len(made.changed) > 1 else "")
+    )
+    verified = made.verified
+    if verified is None:
+        console.print("not verified")
+    else:
+        console.print(f"exact: {verified.compared} inner tensors compared in ONNX Runtime, worst drift {verified.worst:.1e} of the spread")
+    console.print(f"→ {escape(where)}")

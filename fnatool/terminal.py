@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
+from rich.progress import Progress
 
 if TYPE_CHECKING:
     from rich.table import Column
@@ -55,3 +58,14 @@ def size(value: int) -> str:
         if value >= unit:
             return f"{value / unit:.3f} {name}"
     return f"{value} B"
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar on standard error, on a terminal only; every call of what it gives is one of total done."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)

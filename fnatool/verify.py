@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 import onnxruntime as ort
 
+from fnatool.distance import HALF_TOLERANCE, ROUNDING_FACTOR, TOLERANCE, distance, nudged
 from fnatool.runtime import FAILURES
 from passes.analysis import Analysis
 from passes.errors import RefusedModel
@@ -24,9 +26,8 @@ from passes.normalise import normalise
 from passes.plan import Plan
 from passes.resize import resized
 from passes.take import Take
+from passes.view import view
 
-TOLERANCE = 1e-4  # of the spread of the seed's values
-HALF_TOLERANCE = 2e-3  # for networks that hold 16-bit weights
 COMPARED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
@@ -77,30 +78,40 @@ def verify(seed: gs.Graph, target: gs.Graph, analysis: Analysis, plan: Plan, *, 
     drifts = [Drift(pair.tensor, pair.node, pair.drift(before[pair.tensor], after[pair.tensor])) for pair in pairs]
     result = Verification(tuple(drifts), HALF_TOLERANCE if half else TOLERANCE, not plan.drifts)
     if result.exact and result.first is not None and not half:
-        result = replace(result, drifts=_with_rounding(result.drifts, pairs, before, run_inner(masked, _nudged(feeds), names, "the seed")))
+        result = replace(result, drifts=_with_rounding(result.drifts, pairs, before, run_inner(masked, nudged(feeds), names, "the seed")))
     return result
 
 
-NUDGE = 1e-6  # relative: about eight units in the last place of a float32
-ROUNDING_FACTOR = 10.0
-
-
-def _nudged(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(1)
-    return {k: (v * (1 + NUDGE * rng.standard_normal(v.shape))).astype(v.dtype) if v.dtype.kind == "f" else v for k, v in feeds.items()}
-
-
 def _with_rounding(
-    drifts: Sequence[Drift], pairs: Sequence[Shared], before: Mapping[str, np.ndarray], nudged: Mapping[str, np.ndarray]
+    drifts: Sequence[Drift], pairs: Sequence[Shared], before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]
 ) -> tuple[Drift, ...]:
-    """A deep network may amplify rounding beyond the tolerance; how far shows in the seed itself when its input moves by a rounding error.
-
-    A planted error moves values by orders of magnitude more.
-    """
-    floors = [
-        ROUNDING_FACTOR * replace(pair, new=pair.old, sampling=None).drift(before[pair.tensor], nudged[pair.tensor]) for pair in pairs
-    ]
+    """A deep network may amplify rounding beyond the tolerance; how far shows in the seed itself when its input moves by that much."""
+    floors = [ROUNDING_FACTOR * replace(pair, new=pair.old, sampling=None).drift(before[pair.tensor], after[pair.tensor]) for pair in pairs]
     return tuple(replace(drift, rounding=floor) for drift, floor in zip(drifts, floors, strict=True))
+
+
+def compare(before: gs.Graph, after: gs.Graph, feeds: Mapping[str, np.ndarray]) -> Verification:
+    """Two graphs that must compute the same, on every tensor of both that something with a weight makes, and on the outputs.
+
+    Raises RefusedModel where ONNX Runtime cannot run one of them.
+    """
+    old, new = view(before), view(after)
+    made = COMPARED | {"BatchNormalization"}
+    found = {
+        tensor: node.name
+        for node in old.nodes
+        for tensor in node.outputs
+        if tensor and tensor in new.producer and (node.op in made or new.by_name[new.producer[tensor]].op in made or tensor in old.outputs)
+    }
+    pairs = [Shared(tensor, node, 0, None, None) for tensor, node in found.items()]
+    names = list(found)
+    one, other = run_inner(before, feeds, names, "the model"), run_inner(after, feeds, names, "the result")
+    half = any(values.dtype == np.float16 for values in one.values())
+    drifts = tuple(Drift(pair.tensor, pair.node, pair.drift(one[pair.tensor], other[pair.tensor])) for pair in pairs)
+    result = Verification(drifts, HALF_TOLERANCE if half else TOLERANCE, exact=True)
+    if result.first is None or half:
+        return result
+    return replace(result, drifts=_with_rounding(drifts, pairs, one, run_inner(before, nudged(feeds), names, "the model")))
 
 
 @dataclass(frozen=True)
@@ -125,19 +136,7 @@ class Shared:
             after = self.sampling.of(after)
         if self.old is not None and self.new is not None:
             before, after = before.take(self.old, self.axis), after.take(self.new, self.axis)
-        if before.shape != after.shape:
-            return float("inf")
-        if not before.size:
-            return 0.0
-        before, after = before.astype(np.float64), after.astype(np.float64)
-        finite = np.isfinite(before)
-        if not np.array_equal(finite, np.isfinite(after)):
-            return float("inf")
-        if not finite.any():
-            return 0.0
-        moved = float(np.abs(after[finite] - before[finite]).max())
-        spread = float(np.ptp(before[finite])) or float(np.abs(before[finite]).max()) or 1.0
-        return moved / spread
+        return distance(before, after)
 
 
 def shared_tensors(analysis: Analysis, plan: Plan) -> list[Shared]:
@@ -231,25 +230,55 @@ def moved(seed: gs.Graph, target: gs.Graph, feeds: Mapping[str, np.ndarray], ten
     return [name for name in tensors if before[name].tobytes() != after[name].tobytes()]
 
 
+def outputs(path: Path, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What the model in a file makes of the inputs given. Raises RefusedModel where ONNX Runtime cannot run it."""
+    try:
+        session = ort.InferenceSession(path, _options(ort.GraphOptimizationLevel.ORT_ENABLE_ALL), providers=["CPUExecutionProvider"])
+        names = [value.name for value in session.get_outputs()]
+        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+    except FAILURES as error:
+        raise RefusedModel(f"ONNX Runtime cannot run it: {_first_line(error)}") from error
+
+
+def _options(level: ort.GraphOptimizationLevel) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = level
+    return options
+
+
 def run_inner(
     graph: gs.Graph, feeds: Mapping[str, np.ndarray], tensors: Sequence[str], what: str, *, optimised: bool = True
 ) -> dict[str, np.ndarray]:
     """The values of inner tensors for the inputs given. Unless optimised, every node runs as it is written."""
-    model = gs.export_onnx(graph, do_type_check=False)
-    known = {info.name for info in model.graph.output}
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors) if name not in known)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    levels = ort.GraphOptimizationLevel
-    options.graph_optimization_level = levels.ORT_ENABLE_BASIC if optimised else levels.ORT_DISABLE_ALL
-    try:
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        values = session.run(list(tensors), dict(feeds))
-    except FAILURES as error:
-        raise RefusedModel(
-            f"ONNX Runtime cannot run {what}: {_first_line(error)}; --no-verify writes the result without this check"
-        ) from error
-    return dict(zip(tensors, values, strict=True))
+    return Inner(graph, tensors, what, "; --no-verify writes the result without this check", optimised=optimised).run(feeds, tensors)
+
+
+class Inner:
+    """A graph in ONNX Runtime whose inner tensors can be asked for. A RefusedModel says what cannot be run, and the fix."""
+
+    def __init__(self, graph: gs.Graph, tensors: Sequence[str], what: str, fix: str = "", *, optimised: bool = True) -> None:
+        self.failed = (what, fix)
+        model = gs.export_onnx(graph, do_type_check=False)
+        known = {info.name for info in model.graph.output}
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors) if name not in known)
+        levels = ort.GraphOptimizationLevel
+        options = _options(levels.ORT_ENABLE_BASIC if optimised else levels.ORT_DISABLE_ALL)
+        try:
+            self.session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except FAILURES as error:
+            raise self._refused(error) from error
+
+    def run(self, feeds: Mapping[str, np.ndarray], tensors: Sequence[str]) -> dict[str, np.ndarray]:
+        """The values of the tensors for these inputs."""
+        try:
+            return dict(zip(tensors, self.session.run(list(tensors), dict(feeds)), strict=True))
+        except FAILURES as error:
+            raise self._refused(error) from error
+
+    def _refused(self, error: Exception) -> RefusedModel:
+        what, fix = self.failed
+        return RefusedModel(f"ONNX Runtime cannot run {what}: {_first_line(error)}{fix}")
 
 
 def _first_line(error: Exception) -> str:

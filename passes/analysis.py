@@ -15,6 +15,7 @@ import onnx_graphsurgeon as gs
 
 from passes.axes import Site
 from passes.blocks import Block, Silence, Stage, Table, find_stages, silences
+from passes.check import misfits
 from passes.cost import Cost, cost
 from passes.errors import RefusedModel
 from passes.groups import WHY as GROUPS_WHY
@@ -94,9 +95,11 @@ def analyse(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None, table:
     Raises RefusedModel for a graph that cannot be read, or that has no convolution or matrix product with a weight.
     """
     normal = normalise(graph)
+    for finding in misfits(normal.graph):
+        raise RefusedModel(f"{finding.where}: {finding.message}; 'fnatool check' lists all that is wrong")
     seen = view(normal.graph)
     shapes = infer(seen, sizes)
-    return read(seen, shapes, read_resolution(graph, seen, shapes), table=table, notes=normal.notes)
+    return read(seen, shapes, read_resolution(graph if normal.sized else None, seen, shapes), table=table, notes=normal.notes)
 
 
 def read(seen: View, shapes: Shapes, resolution: Resolution, *, table: Table | None = None, notes: tuple[str, ...] = ()) -> Analysis:

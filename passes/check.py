@@ -6,6 +6,7 @@ A rule is one function `(node, facts) → findings` and one row in RULES.
 
 from __future__ import annotations
 
+import functools
 import heapq
 import math
 from collections import Counter, defaultdict
@@ -16,6 +17,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnx.defs
 import onnx_graphsurgeon as gs
 
 Severity = Literal["error", "warning", "note"]
@@ -50,6 +52,7 @@ CODES: Mapping[str, str] = {
     "kernel-shape": "kernel_shape disagrees with the weight",
     "no-opset": "the standard operator set is not imported",
     "not-finite": "a weight holds NaN or infinity",
+    "opset": "a version of an operator set is none, or none that there is",
     "shape": "the shapes of operands do not fit together",
     "slope": "the slope of a PRelu does not fit its input",
     "unsorted": "nodes are not in topological order",
@@ -82,6 +85,7 @@ def check_proto(model: onnx.ModelProto) -> tuple[Finding, ...]:
         *_types(graph),
         *_duplicates(graph),
         *_undefined(graph),
+        *_signatures(model),
         *_order(graph),
         *_control_flow(graph),
         *_unused(graph),
@@ -89,7 +93,11 @@ def check_proto(model: onnx.ModelProto) -> tuple[Finding, ...]:
 
 
 def _opset(model: onnx.ModelProto) -> Iterator[Finding]:
-    if not any(entry.domain in ("", "ai.onnx") for entry in model.opset_import):
+    for entry in model.opset_import:
+        if not 0 < entry.version < 2**31:
+            message = f"its version {entry.version} is impossible"
+            yield Finding("error", "opset", f"operator set '{entry.domain}'", message, "export the network again")
+    if not any(entry.domain in STANDARD for entry in model.opset_import):
         message = "no version of the standard operator set is imported, so the operators have no meaning"
         yield Finding("error", "no-opset", "model", message, "set opset_import, as onnx.helper.make_model does")
 
@@ -160,6 +168,71 @@ def _needs(node: onnx.NodeProto) -> list[str]:
             names += [name for deep in body.node for name in _needs(deep) if name not in inner]
             names += [value.name for value in body.output if value.name not in inner]
     return names
+
+
+STANDARD = ("", "ai.onnx")
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What the definition of an operator says of its nodes: how many inputs and outputs, the kinds of attributes, the needed ones."""
+
+    counts: tuple[tuple[str, int, int], tuple[str, int, int]]
+    kinds: Mapping[str, int]
+    needed: tuple[str, ...]
+
+
+def _signatures(model: onnx.ModelProto) -> Iterator[Finding]:
+    """Every node has the inputs, outputs and attributes that the definition of its operator demands, where the standard defines it."""
+    version = next((entry.version for entry in model.opset_import if entry.domain in STANDARD), 0)
+    own = {(function.domain, function.name) for function in model.functions}
+    for index, node in enumerate(model.graph.node):
+        if node.domain in STANDARD and (node.domain, node.op_type) not in own and 0 < version < 2**31:
+            signature = _signature(node.op_type, version)
+            yield from _unlike(node, index, signature) if signature is not None else ()
+
+
+@functools.cache
+def _signature(op: str, version: int) -> Signature | None:
+    if not onnx.defs.has(op, version, ""):
+        return None
+    schema = onnx.defs.get_schema(op, version, "")
+    attributes = dict(schema.attributes)
+    return Signature(
+        (("inputs", schema.min_input, schema.max_input), ("outputs", schema.min_output, schema.max_output)),
+        {name: int(attribute.type) for name, attribute in attributes.items()},  # type: ignore[call-overload]
+        tuple(name for name, attribute in attributes.items() if attribute.required),
+    )
+
+
+def _unlike(node: onnx.NodeProto, index: int, signature: Signature) -> Iterator[Finding]:
+    """What of node differs from its definition; attributes that the definition does not know do no harm."""
+    wrong: list[tuple[str, str]] = []
+    for (kind, least, most), names in zip(signature.counts, (node.input, node.output), strict=True):
+        if not least <= len(names) <= most:
+            expected = str(least) if least == most else f"at least {least}" if len(names) < least else f"at most {most}"
+            wrong.append(("arity", f"it has {len(names)} {kind} instead of {expected}"))
+    if not all(node.input[: signature.counts[0][1]]):
+        wrong.append(("arity", "an input is missing that may not be left out"))
+    if not any(node.output):
+        wrong.append(("arity", "it has no output"))
+    given = {attribute.name: attribute for attribute in node.attribute}
+    if len(given) < len(node.attribute):
+        wrong.append(("attribute", "an attribute stands twice"))
+    wrong += [("attribute", f"it lacks the attribute '{name}'") for name in signature.needed if name not in given]
+    for name, attribute in given.items():
+        wanted = signature.kinds.get(name, attribute.type)
+        if attribute.type != wanted and not attribute.ref_attr_name:
+            wrong.append(("attribute", f"its attribute '{name}' is of kind {_kind(attribute.type)} instead of {_kind(wanted)}"))
+    parts = given["num_outputs"].i if node.op_type == "Split" and "num_outputs" in given else len(node.output)
+    if parts != len(node.output):
+        wrong.append(("arity", f"it has {len(node.output)} outputs instead of the {parts} of its attribute 'num_outputs'"))
+    for code, message in wrong:
+        yield Finding("error", code, _site(node, index), message, "export the network again")
+
+
+def _kind(kind: int) -> str:
+    return onnx.AttributeProto.AttributeType.Name(kind).lower() if kind in onnx.AttributeProto.AttributeType.values() else str(kind)
 
 
 @dataclass(frozen=True)
@@ -260,24 +333,34 @@ class Facts:
 def check(graph: gs.Graph, shapes: Mapping[str, tuple[int, ...]] | None = None) -> tuple[Finding, ...]:
     """All findings of the static rules on graph; shapes adds what is known of its variables (−1 for an unknown axis)."""
     facts = Facts(shapes or {}, graph.opset)
-    reads = [[tensor.name for tensor in node.inputs] for node in graph.nodes]
-    makes = [[tensor.name for tensor in node.outputs] for node in graph.nodes]
-    found = topological(reads, makes)
-    findings: list[Finding] = []
-    for index in found.nodes:
-        node = graph.nodes[index]
-        rule = RULES.get(node.op) if node.domain in (None, "", "ai.onnx") else None
-        if rule is not None and _is_complete(node):
-            findings += rule(node, facts)
-        _note_channels(node, facts)
+    found = _topological(graph)
     return (
-        *findings,
+        *_by_rules(graph, facts, found),
         *_graph_names(graph),
         *_graph_cycle(graph, found),
         *_dead(graph, found),
         *_values(graph),
         *_zero_sized(graph, facts),
     )
+
+
+def misfits(graph: gs.Graph) -> tuple[Finding, ...]:
+    """Where the shapes of weights and attributes contradict each other: what no analysis can make sense of."""
+    return tuple(f for f in _by_rules(graph, Facts({}, graph.opset), _topological(graph)) if f.severity == "error" and f.code != "variance")
+
+
+def _topological(graph: gs.Graph) -> Order:
+    reads = [[tensor.name for tensor in node.inputs] for node in graph.nodes]
+    return topological(reads, [[tensor.name for tensor in node.outputs] for node in graph.nodes])
+
+
+def _by_rules(graph: gs.Graph, facts: Facts, found: Order) -> Iterator[Finding]:
+    for index in found.nodes:
+        node = graph.nodes[index]
+        rule = RULES.get(node.op) if node.domain in (None, *STANDARD) else None
+        if rule is not None and _is_complete(node):
+            yield from rule(node, facts)
+        _note_channels(node, facts)
 
 
 def _is_complete(node: gs.Node) -> bool:
@@ -568,7 +651,7 @@ def _channels(node: gs.Node, facts: Facts) -> int | None:
     known = [facts.channels.get(tensor.name) for tensor in node.inputs]
     if node.op in KEEP and known:
         return known[0]
-    if node.op in MERGE and None not in known:
+    if node.op in MERGE and known and None not in known:
         return max(size for size in known if size is not None)
     if node.op == "Concat" and _int(node, "axis", 1) == 1 and known and None not in known:
         return sum(size for size in known if size is not None)

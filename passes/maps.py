@@ -8,10 +8,11 @@ Strides that become dilations. Let X' be X sampled more finely: X'[d·i] = X[i] 
 with stride s, dilation δ and pads p, q gets stride 1, dilation d·δ and pads d·p, d·q. Then Y'[d·s·i] reads X' at d·(s·i + δ·j − p), that is
 X[s·i + δ·j − p], or padding where that lies outside of X: to the left because the sign is the same, to the right because d·L ≥ L'. So
 Y'[r·i] = Y[i] with r = d·s. With N = L + p + q − δ(k−1), the positions at stride 1, there are L_out = ⌈N/s⌉ samples before and
-L'_out = d·N − (d·L − L') after, and r(L_out−1)+1 ≤ d(N−1)+1 ≤ L'_out ≤ d·N ≤ r·L_out: the same bounds hold for Y'. More padding behind
-changes nothing as long as L'_out ≤ r·L_out. It is added where a window that kept ⌈L/s⌉ samples would leave fewer than it reads (Keras' pads
-[0,0,1,1] at stride 2 become [0,0,2,2] at stride 1), and where rounding up had to make room for a last window: d(s−1) then is enough for
-every L, and not too much, as long as a last window always starts inside (q + s − 1 ≤ δ(k−1)).
+L'_out = d·N − (d·L − L') after, and r(L_out−1)+1 ≤ d(N−1)+1 ≤ L'_out ≤ d·N ≤ r·L_out: the same bounds hold for Y'.
+
+More padding behind changes nothing as long as L'_out ≤ r·L_out. It is added where a window that kept ⌈L/s⌉ samples of a known L would leave
+fewer than it reads (Keras' pads [0,0,1,1] at stride 2 become [0,0,2,2] at stride 1), and where rounding up made room for a last window:
+d(s−1) more is enough for every L, and not too much, as long as a last window always starts inside (q + s − 1 ≤ δ(k−1)).
 """
 
 from __future__ import annotations
@@ -52,7 +53,10 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Pooled:
-    """What a window as large as the map leaves of an extent: one sample. Its node stays global when the map grows."""
+    """What a window as large as the map leaves of an extent: one sample. Its node stays global when the map grows.
+
+    Where a map of one position is combined with it, or a window, a resampling or another pooling runs over it, it was a window after all.
+    """
 
     node: str
 
@@ -88,6 +92,10 @@ class Stuck(Exception):
     """The change cannot be carried on, for the reason given; nothing has been decided then."""
 
 
+class NotGlobal(Exception):
+    """The window of the node named, which covers its map, is no global pooling."""
+
+
 class Unfollowed(Stuck):
     """A map is not followed beyond a node, which matters only if it has changed there."""
 
@@ -100,8 +108,9 @@ class Space:
     """The maps of a network, and what has to be edited for the change.
 
     `limit` caps the running stride (None: strides stay). `edits`: node → attributes; `numbers`: constant → its new value; `settled`:
-    constants that already hold what they must; `lost`: tensor → why it is not followed; `averages`: the nodes that look at whole finer maps
-    for others to use; `cropped`: pools that leave smaller maps than they should; `notes`: what a reader of the plan may want to know.
+    constants that already hold what they must; `local`: nodes whose window covers their map by chance; `lost`: tensor → why it is not
+    followed; `averages`: the nodes that look at whole finer maps for others to use; `cropped`: pools that leave smaller maps than they
+    should; `notes`: what a reader of the plan may want to know.
     """
 
     view: View
@@ -111,6 +120,7 @@ class Space:
     edits: dict[str, dict[str, object]] = field(default_factory=dict)
     numbers: dict[str, np.ndarray] = field(default_factory=dict)
     settled: Mapping[str, np.ndarray] = field(default_factory=dict)
+    local: frozenset[str] = frozenset()
     lost: dict[str, str] = field(default_factory=dict)
     averages: list[str] = field(default_factory=list)
     cropped: list[str] = field(default_factory=list)
@@ -137,6 +147,13 @@ class Space:
         value = self.shapes.values.get(node.input(slot)) if node.input(slot) else None
         return None if value is None else [int(v) for v in value.array.ravel()]
 
+    def settled_ints(self, node: Node, slot: int) -> dict[int, int]:
+        """Those integers of an input that already are what they must be after the change."""
+        value = self.shapes.values.get(node.input(slot))
+        places = enumerate(() if value is None else value.source)
+        known = {index: place for index, place in places if place is not None and place[0] in self.settled}
+        return {index: int(self.settled[name].ravel()[at]) for index, (name, at) in known.items()}
+
     def number(self, node: Node, slot: int, index: int, new: int) -> None:
         """Element `index` of an input of the node becomes `new`; one that the graph computes follows by itself."""
         value = self.shapes.values.get(node.input(slot))
@@ -160,6 +177,11 @@ class Space:
         """The node looks at all samples of these extents: what comes after a finer one is another value."""
         if any(map(finer, contents)):
             self.averaged = self.averaged or node.name
+
+    def is_fixed(self, side: Side) -> bool:
+        """Whether the file says the size of the image on this side, so that no other has to be right too."""
+        declared = self.view.inputs[side.axis[0]][0]
+        return declared is not None and isinstance(declared[side.axis[1]], int)
 
     def strides_on(self, side: Side, by: int, node: Node) -> bool:
         """Whether a stride on this side has to become a dilation."""
@@ -235,16 +257,21 @@ def follow(
     view: View, shapes: Shapes, maps: Mapping[str, Map], *, limit: int | None = None, settled: Mapping[str, np.ndarray] | None = None
 ) -> Space:
     """All maps that come from the inputs given as maps. Raises Stuck where the change that they or the limit ask for is not possible."""
-    space = Space(view, shapes, limit, dict(maps), settled=settled or {})
-    for node in view.nodes:
-        space.visit(node)
-    return space
+    local: frozenset[str] = frozenset()
+    while True:
+        space = Space(view, shapes, limit, dict(maps), settled=settled or {}, local=local)
+        try:
+            for node in view.nodes:
+                space.visit(node)
+            return space
+        except NotGlobal as found:
+            local |= {str(found)}
 
 
 def convolved_axes(view: View, shapes: Shapes, name: str) -> tuple[int, ...] | None:
     """The axes of an input over which the first convolution that it reaches slides, in that order; None where it reaches none."""
     sides = tuple((Side((name, axis), Fraction(1), size, size),) for axis, size in enumerate(shapes.shapes[name]))
-    space = Space(view, shapes, maps={name: Map(sides)})
+    space = Space(view, shapes, maps={name: Map(sides)}, local=frozenset(view.by_name))
     for node in view.nodes:
         known = space.maps.get(node.input(0)) if node.op == "Conv" else None
         if known is not None and any(has_space(content) for content in known.axes[2:]):
@@ -343,7 +370,9 @@ def _met(node: Node, a: Content, b: Content, name: str) -> Content:
         return b
     for one, other in ((a, b), (b, a)):
         if isinstance(one[0], Pooled):
-            return _met_whole(node, one[0], other)
+            if any(side.old == 1 for side in sides(other)):
+                raise NotGlobal(one[0].node)
+            return other
     if size_before(a) != size_before(b):
         small, large = (a, b) if size_before(a) == 1 else (b, a)
         if size_after(small) != 1:
@@ -366,13 +395,6 @@ def _samples(factor: Factor) -> tuple[int, int, int]:
 def _of(content: Content) -> str:
     rate = math.prod(side.rate for side in sides(content))
     return f"of {size_after(content)} samples" + (f" ({rate} for each there was)" if rate != 1 else "")
-
-
-def _met_whole(node: Node, one: Pooled, other: Content) -> Content:
-    if any(side.old == 1 and side.changed for side in sides(other)):
-        why = f"the window of '{one.node}' covers a map of one position, which could be a stride as well as a global pooling"
-        raise Stuck(f"'{node.name}' ({node.op}) joins maps that may not be one: {why}")
-    return other
 
 
 # --- windows ----------------------------------------------------------------------------------------------------------------------------
@@ -435,9 +457,10 @@ def slides(node: Node, space: Space) -> list[Axes]:
     """A convolution or pooling over axes 2 and on: strides beyond the limit become dilations; a window over the whole map stays one."""
     x, out = space.axes(node.inputs[0]), space.shape(node.outputs[0])
     old = windows(node, space)
-    if len(old) != len(x) - 2 or has_space(x[1]):
+    if len(old) != len(x) - 2 or (node.op == "Conv" and has_space(x[1])):
         raise Unfollowed(f"'{node.name}' ({node.op}) slides over something else than a map")
-    if node.op != "Conv" and _covers(x[2:], old, out[2:]):
+    known = all(space.is_fixed(side) for content in x[2:] for side in sides(content))
+    if node.op != "Conv" and node.name not in space.local and known and _covers(x[2:], old, out[2:]):
         return [(x[0], x[1], *_pooled_whole(node, space, x[2:]))]
     new, result = list(old), list[Content]()
     for axis, window in enumerate(old):
@@ -446,6 +469,7 @@ def slides(node: Node, space: Space) -> list[Axes]:
         if window.trivial:
             result.append(content)
         elif not sides(content):
+            _require_map(content)
             result.append(count(there))
         elif side is None:
             raise Unfollowed(f"'{node.name}' ({node.op}) slides over several extents at once")
@@ -456,6 +480,12 @@ def slides(node: Node, space: Space) -> list[Axes]:
         _rewrite(node, space, old, new)
     channels = x[1] if node.op != "Conv" else count(out[1])
     return [(x[0], channels, *result)] * len(node.outputs)
+
+
+def _require_map(content: Content) -> None:
+    for factor in content:
+        if isinstance(factor, Pooled):
+            raise NotGlobal(factor.node)
 
 
 def _covers(x: Axes, over: Sequence[Window], out: Shape) -> bool:
@@ -507,12 +537,12 @@ def _dilated(node: Node, space: Space, found: tuple[Side, int], window: Window) 
     if s > 1 and window.up and node.int("count_include_pad", 0):
         raise Stuck(f"'{node.name}' ({node.op}) rounds up and counts its padding, which cannot be written as pads")
     natural, least = new.positions(side.new), d * (s - 1) if window.up else 0
-    keeps = s > 1 and there == -(-side.old // s)
+    keeps = s > 1 and there == -(-side.old // s) and space.is_fixed(side)
     room = max(side.new - natural, least) if keeps else least
     since = DILATED_FROM.get(node.op)
     if since is not None and since > space.view.opset and new.dilation != window.dilation:
         versions = f"{node.op} has dilations from opset {since} on, this model is opset {space.view.opset}"
-        raise Stuck(f"'{node.name}' would need a dilation of {new.dilation}: {versions}")
+        raise Stuck(f"'{node.name}' would need a dilation of {new.dilation}: {versions}; convert it first")
     if since is not None:
         room = _room(node, space, new, (room, least))
     if not d * s * (there - 1) + 1 <= natural + room <= d * s * there:
@@ -583,6 +613,8 @@ def whole_map(node: Node, space: Space) -> Axes:
     x = space.axes(node.inputs[0])
     if node.op == "GlobalLpPool" and any(map(finer, x[2:])):
         raise Stuck(f"'{node.name}' ({node.op}) sums over a map, which would have more samples")
+    for content in x[2:]:
+        _require_map(content)
     space.average(node, x[2:])
     return (*x[:2], *((),) * (len(x) - 2))
 
@@ -607,6 +639,8 @@ def _reduced(node: Node, space: Space, reduced: set[int], *, keep: bool) -> Axes
     x = space.axes(node.inputs[0])
     if node.op not in MEANS and any(finer(x[axis]) for axis in reduced):
         raise Stuck(f"'{node.name}' ({node.op}) sums over a map or counts in it, which would have more samples")
+    for axis in reduced:
+        _require_map(x[axis])
     space.average(node, [x[axis] for axis in reduced])
     return tuple(() if axis in reduced else content for axis, content in enumerate(x) if keep or axis not in reduced)
 
@@ -790,15 +824,17 @@ def _end_to_end(node: Node, along: Sequence[Content]) -> Content:
 
 
 def split(node: Node, space: Space) -> list[Axes]:
-    """Maps are cut along another axis."""
+    """Maps are cut along another axis; what is cut off one is a map with the same strides."""
     x = space.axes(node.inputs[0])
     axis = node.int("axis", 0) % len(x)
     if changed(x[axis]):
         raise Stuck(f"'{node.name}' (Split) cuts a map into parts of a size that is written in the file")
-    if has_space(x[axis]):
-        raise Unfollowed(f"'{node.name}' (Split) cuts a map")
+    side = one_side(x[axis])
+    if has_space(x[axis]) and side is None:
+        raise Unfollowed(f"'{node.name}' (Split) cuts several extents at once")
     sizes = [space.shape(name)[axis] for name in node.outputs]
-    return [(*x[:axis], count(size), *x[axis + 1 :]) for size in sizes]
+    parts = [count(size) if side is None else (Side(side.axis, side.stride, size, size),) for size in sizes]
+    return [(*x[:axis], part, *x[axis + 1 :]) for part in parts]
 
 
 def slice_(node: Node, space: Space) -> Axes:
@@ -817,31 +853,44 @@ def slice_(node: Node, space: Space) -> Axes:
         if not has_space(content):
             x[axis] = count(out[axis])
         elif (side := one_side(content)) is not None:
-            x[axis] = (_sliced(node, space, side, (k, starts[k], ends[k], steps[k])),)
+            known = {slot: space.settled_ints(node, slot)[k] for slot in (1, 2) if by_input and k in space.settled_ints(node, slot)}
+            x[axis] = (_sliced(node, space, side, (k, slice(starts[k], ends[k], steps[k]), known)),)
         else:
             raise Unfollowed(f"'{node.name}' (Slice) takes a range of several extents at once")
     return tuple(x)
 
 
-def _sliced(node: Node, space: Space, side: Side, bounds: tuple[int, int, int, int]) -> Side:
-    position, start, end, step = bounds
-    if side.rate != 1 or (step > 0 and space.strides_on(side, step, node)):
+def _sliced(node: Node, space: Space, side: Side, how: tuple[int, slice, Mapping[int, int]]) -> Side:
+    """The side in a range; `how` is the range's position in the lists, the range, and its bounds that are settled (1: start, 2: end)."""
+    position, bounds, known = how
+    start, end, step = bounds.start, bounds.stop, bounds.step
+    if side.rate != 1 or space.strides_on(side, abs(step), node):
         raise Stuck(f"'{node.name}' (Slice) takes positions of a map, which no dilation could do")
-    there = len(range(*slice(start, end if abs(end) < UNBOUNDED else None, step).indices(side.old)))
-    if step < 0 or there < 1:
-        raise Unfollowed(f"'{node.name}' (Slice) takes a map backwards")
-    stride = None if side.stride is None else side.stride * step
+    there = _length(bounds, side.old)
+    if there < 1:
+        raise Unfollowed(f"'{node.name}' (Slice) takes nothing of a map")
+    stride = None if side.stride is None else side.stride * abs(step)
     if not side.changed:
         return Side(side.axis, stride, there, there)
+    if step < 0:
+        raise Stuck(f"'{node.name}' (Slice) takes a map backwards, from a position that is written in the file")
+    if known:
+        return Side(side.axis, stride, there, _length(slice(known.get(1, start), known.get(2, end), step), side.new))
     if 0 <= end < UNBOUNDED:
         if end < side.old:
             raise Stuck(f"'{node.name}' (Slice) cuts a map at position {end}, which is written in the file")
         if node.input(1):
-            space.number(node, 2, position, UNBOUNDED)
+            space.number(node, 2, position, side.new)
         else:
-            space.edit(node, ends=[UNBOUNDED if k == position else e for k, e in enumerate(node.ints("ends", ()))])
-    new = len(range(*slice(start, end if end < 0 else None, step).indices(side.new)))
-    return Side(side.axis, stride, there, new)
+            ends = space.edits.get(node.name, {}).get("ends", node.ints("ends", ()))
+            space.edit(node, ends=[side.new if k == position else e for k, e in enumerate(ends)])  # type: ignore[arg-type, var-annotated]
+    return Side(side.axis, stride, there, _length(slice(start, end if end < 0 else UNBOUNDED, step), side.new))
+
+
+def _length(bounds: slice, size: int) -> int:
+    """How many positions a range takes of so many."""
+    end = bounds.stop if abs(bounds.stop) < UNBOUNDED else None
+    return len(range(*slice(bounds.start, end, bounds.step).indices(size)))
 
 
 def gather(node: Node, space: Space) -> Axes:
@@ -854,22 +903,52 @@ def gather(node: Node, space: Space) -> Axes:
 
 
 def expand(node: Node, space: Space) -> Axes:
-    """Broadcast to a shape; sizes of maps written there follow."""
+    """Broadcast to a shape; sizes of maps written there follow, or are left to the operators that broadcast anyway."""
     x, out = space.axes(node.inputs[0]), space.shape(node.outputs[0])
-    x = (((),) * (len(out) - len(x))) + x
+    x = (*((),) * (len(out) - len(x)), *x)
     written = space.ints(node, 1) or []
+    like = _shape_of(node, space, len(out))
     result = list[Content]()
     for axis, content in enumerate(x):
         entry = axis - (len(out) - len(written))
-        if size_before(content) != out[axis]:
-            if size_after(content) != 1:
-                raise Stuck(f"'{node.name}' (Expand) spreads one position, which would be {size_after(content)}")
-            result.append((out[axis],))
-            continue
-        result.append(content)
-        if changed(content) and entry >= 0 and written[entry] > 1:
-            space.number(node, 1, entry, size_after(content))
+        if size_before(content) == out[axis]:
+            result.append(content)
+            if changed(content) and entry >= 0 and written[entry] > 1:
+                space.number(node, 1, entry, size_after(content))
+        elif size_after(content) != 1:
+            raise Stuck(f"'{node.name}' (Expand) spreads one position, which would be {size_after(content)}")
+        elif like is not None:
+            result.append(like[axis])
+        elif axis > 0 and _broadcasts(node, space, axis):
+            space.number(node, 1, entry, 1)
+            result.append(())
+        else:
+            result.append(count(out[axis]))
     return tuple(result)
+
+
+def _shape_of(node: Node, space: Space, rank: int) -> Axes | None:
+    """The axes of the tensor whose shape the node is given, where it is given one as a whole."""
+    maker = space.view.by_name.get(space.view.producer.get(node.inputs[1], ""))
+    known = (
+        space.maps.get(maker.inputs[0]) if maker is not None and maker.op == "Shape" and not {"start", "end"} & set(maker.attrs) else None
+    )
+    return known.axes if known is not None and len(known.axes) == rank else None
+
+
+def _broadcasts(node: Node, space: Space, axis: int) -> bool:
+    """Whether a written size can be 1 instead: all that read the result combine it with a map, which has the size itself."""
+    value = space.shapes.values.get(node.inputs[1])
+    readers = space.view.readers.get(node.outputs[0], ())
+    if value is None or value.source[axis - len(value.array.ravel())] is None or node.outputs[0] in space.view.outputs:
+        return False
+    return bool(readers) and all(_meets_map(space.view.by_name[name], space, node.outputs[0], axis) for name, _ in readers)
+
+
+def _meets_map(reader: Node, space: Space, name: str, axis: int) -> bool:
+    others = [space.maps[other].axes for other in reader.inputs if other != name and other in space.maps]
+    rank = len(space.shape(name))
+    return reader.op in NARY and any(len(axes) == rank and sides(axes[axis]) for axes in others)
 
 
 def tile(node: Node, space: Space) -> Axes:
@@ -888,22 +967,23 @@ def pad(node: Node, space: Space) -> Axes:
     listed = _axes_of(node, space, 3) if node.input(3) else tuple(range(len(x)))
     if amounts is None:
         raise Unfollowed(f"'{node.name}' (Pad) pads by computed amounts")
-    new = list(amounts)
+    settled = space.settled_ints(node, 1)
+    new = [settled.get(k, amount) for k, amount in enumerate(amounts)]
     for k, axis in enumerate(axis % len(x) for axis in listed):
-        first, last = amounts[k], amounts[k + len(listed)]
-        content = x[axis]
-        if first == 0 and last == 0:
+        both = (k, k + len(listed))
+        added, content = sum(amounts[end] for end in both), x[axis]
+        if all(amounts[end] == new[end] == 0 for end in both):
             continue
         side = one_side(content)
         if not has_space(content):
-            x[axis] = count(size_before(content) + first + last)
+            x[axis] = count(size_before(content) + added)
         elif side is None:
             raise Unfollowed(f"'{node.name}' (Pad) pads several extents at once")
         else:
-            new[k], new[k + len(listed)] = side.rate * first, side.rate * last
-            old = side.old + first + last
-            x[axis] = (Side(side.axis, side.stride, old, side.new + side.rate * (first + last), side.rate),)
-    if new != amounts:
+            for end in both:
+                new[end] *= side.rate
+            x[axis] = (Side(side.axis, side.stride, side.old + added, side.new + sum(new[end] for end in both), side.rate),)
+    if any(amount != new[k] for k, amount in enumerate(amounts) if k not in settled):
         _repad(node, space, amounts, new)
     return tuple(x)
 
@@ -934,6 +1014,7 @@ def resize(node: Node, space: Space) -> Axes:
     spread = [axis for axis, content in enumerate(x) if size_before(content) == 1 and out[axis] > 1 and not sides(content)]
     result = list[Content]()
     for axis, content in enumerate(x):
+        _require_map(content if size_before(content) != out[axis] else ())
         if axis in spread:
             result.append(_spread(node, space, (spread.index(axis), len(spread)), (out[axis], settled.get(axis))))
         elif not sides(content):
@@ -967,11 +1048,8 @@ def _scales(node: Node, space: Space, rank: int) -> list[float] | None:
 
 def _settled_sizes(node: Node, space: Space, rank: int) -> dict[int, int]:
     """axis → the size that input 3 of a Resize gives it, where the number already is what it must be."""
-    value = space.shapes.values.get(node.input(3))
     listed = [axis % rank for axis in node.ints("axes", range(rank))]
-    places = zip(listed, () if value is None else value.source, strict=False)
-    known = {axis: place for axis, place in places if place is not None and place[0] in space.settled}
-    return {axis: int(space.settled[name].ravel()[index]) for axis, (name, index) in known.items()}
+    return {listed[index]: size for index, size in space.settled_ints(node, 3).items()}
 
 
 def _resampled(node: Node, space: Space, side: Side, how: tuple[int, int | None]) -> Side:
@@ -1047,7 +1125,7 @@ def _blocks(node: Node, space: Space, factor: Fraction) -> Axes:
 
 
 WINDOWS = frozenset({"Conv", "MaxPool", "AveragePool", "LpPool"})
-SPREADING = frozenset({"Resize", "Upsample"})  # they may make a map of one position
+SPREADING = frozenset({"Resize", "Upsample", "Expand"})  # they may make a map of one position
 
 SPACE: Mapping[str, Rule] = {
     **dict.fromkeys(UNARY, same),

@@ -19,7 +19,7 @@ from passes.errors import RefusedModel, UserError
 from passes.maps import Map, Sampling, Side, Space, Stuck, convolved_axes, follow, plain, sides, size_after
 from passes.normalise import normalise
 from passes.shapes import SMALL, Shape, Shapes, infer
-from passes.view import CORE_DOMAINS, Node, View, build, in_order, linked, view
+from passes.view import Node, View, build, in_order, linked, view
 
 if TYPE_CHECKING:
     from passes.analysis import Analysis
@@ -44,7 +44,7 @@ class Image:
     size: Size | None
     free: bool = False
     why: str | None = None
-    graph: gs.Graph | None = None
+    graph: gs.Graph | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,11 @@ class Resolution:
 # --- analysis ---------------------------------------------------------------------------------------------------------------------------
 
 
-def read_resolution(graph: gs.Graph, seen: View, shapes: Shapes) -> Resolution:
-    """The image and the strides of a network: the graph as it was given, and the view and the shapes of its normal form."""
+def read_resolution(graph: gs.Graph | None, seen: View, shapes: Shapes) -> Resolution:
+    """The image and the strides of a network, from the view and the shapes of its normal form.
+
+    graph: the network as it was given, where numbers in its normal form are made of sizes.
+    """
     axes = _images(seen, shapes)
     space = follow(seen, shapes, _maps(shapes, axes))
     known = {node.name: space.maps[node.outputs[0]] for node in seen.nodes if node.outputs[0] in space.maps}
@@ -103,7 +106,7 @@ def _maps(shapes: Shapes, axes: Axes, sizes: Sequence[int] | None = None) -> dic
     return maps
 
 
-def _read_image(graph: gs.Graph, known: tuple[View, Shapes], axes: Axes) -> Image:
+def _read_image(graph: gs.Graph | None, known: tuple[View, Shapes], axes: Axes) -> Image:
     seen, shapes = known
     if len(axes) != 1:
         inputs = f"{len(axes)} inputs ({', '.join(axes)})" if axes else "no input"
@@ -117,18 +120,13 @@ def _read_image(graph: gs.Graph, known: tuple[View, Shapes], axes: Axes) -> Imag
     size = (shape[slid[0]], shape[slid[1]])
     if declared is None or any(not isinstance(declared[axis], int) for axis in slid):
         return Image(name, slid, size, free=True)
-    image = Image(name, slid, size, graph=graph if any(map(_depends_on_sizes, graph.nodes)) else None)
+    image = Image(name, slid, size, graph=graph)
     start = _Target(seen, shapes, {name: shapes.shapes[name] for name in seen.inputs if name in shapes.shapes})
     try:
         _at_size(start, image, (2 * size[0], 2 * size[1]), [(node, node) for node in seen.nodes])
     except Stuck as why:
         return replace(image, why=str(why))
     return image
-
-
-def _depends_on_sizes(node: gs.Node) -> bool:
-    """Whether normalising makes numbers of the sizes that the node meets."""
-    return node.domain in CORE_DOMAINS and (node.op in ("Shape", "Size") or node.attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"))
 
 
 def _read_strides(space: Space, axes: Axes) -> Strides:
@@ -181,6 +179,7 @@ class _Target:
     shapes: Shapes
     inputs: Mapping[str, Shape]
     numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def edited(self, space: Space, declared: Declared) -> _Target:
         """The same after what the space says, at these input sizes. Raises Stuck where its tensors would not fit together."""
@@ -195,7 +194,7 @@ class _Target:
             predicted, actual = tuple(map(size_after, made.axes)), shapes.shapes.get(name)
             if actual is not None and actual != predicted and name not in inputs:
                 raise Stuck(f"'{name}' would have shape {list(actual)} instead of {list(predicted)}: a size that the graph computes stays")
-        return _Target(seen, shapes, inputs, {**self.numbers, **numbers})
+        return _Target(seen, shapes, inputs, {**self.numbers, **numbers}, (*self.notes, *space.notes))
 
 
 def _edited(
@@ -241,7 +240,7 @@ def _planned(plan: Plan, start: _Target, target: _Target, space: Space | None) -
         declared={name: sizes for name in ends if (sizes := _resized(start, target, name))},
         samples={} if space is None else _samples(space),
         averages=() if space is None else tuple(dict.fromkeys(space.averages)),
-        notes=(*plan.notes, *(space.notes if space is not None else ())),
+        notes=tuple(dict.fromkeys((*plan.notes, *target.notes))),
     )
 
 
@@ -294,8 +293,10 @@ def _at_size(target: _Target, image: Image, size: Size, pairs: Iterable[tuple[No
     else:
         pads, settled = _folded_at(target, image, size, pairs)
         start = replace(target, view=_edited(target.view, pads, {}))
-        maps = _maps(target.shapes, {image.input: image.axes}, size)
-        made = start.edited(follow(start.view, start.shapes, maps, settled=settled), declared)
+        space = follow(start.view, start.shapes, _maps(target.shapes, {image.input: image.axes}, size), settled=settled)
+        factors = [name for name, array in settled.items() if array.dtype.kind == "f"]
+        space.notes += [f"'{name}', which the graph computes from the image's size, is what it is at {size_text(size)}" for name in factors]
+        made = start.edited(space, declared)
     for name in target.view.outputs:
         old, new = (t.shapes.shapes.get(name, ()) for t in (target, made))
         if old and new and image.input != name and old[0] != new[0]:

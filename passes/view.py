@@ -81,7 +81,7 @@ def view(graph: gs.Graph) -> View:
             if isinstance(tensor, gs.Constant):
                 constants[tensor.name] = tensor
         op = node.op if node.domain in CORE_DOMAINS else f"{node.domain}::{node.op}"
-        nodes.append(Node(node.name, op, tuple(t.name for t in node.inputs), tuple(t.name for t in node.outputs), node.attrs))
+        nodes.append(Node(node.name, op, tuple(t.name for t in node.inputs), tuple(t.name for t in node.outputs), _said(node)))
     for tensor in graph.outputs:
         if isinstance(tensor, gs.Constant):
             constants[tensor.name] = tensor
@@ -109,6 +109,14 @@ def linked(ordered: Sequence[Node], constants: Mapping[str, gs.Constant], like: 
         readers={name: tuple(uses) for name, uses in readers.items()},
         constants=constants,
     )
+
+
+def _said(node: gs.Node) -> Mapping[str, Any]:
+    """The attributes that say something: an empty list is none, except in a Constant."""
+    attributes: Mapping[str, Any] = node.attrs
+    if node.op == "Constant" or all(value for value in attributes.values() if isinstance(value, list)):
+        return attributes
+    return {name: value for name, value in attributes.items() if not isinstance(value, list) or value}
 
 
 def build(nodes: Sequence[Node], constants: Mapping[str, gs.Constant], like: gs.Graph) -> gs.Graph:

@@ -70,7 +70,7 @@ def _set(change: Change, atom: Atom, value: int, how: tuple[Analysis, Choice]) -
         fresh = classes - atom.classes.size
         change.grow[atom.parent] = fresh
         if choice.copy is not None:
-            strongest = np.argsort(-SCORES[choice.copy](atom, analysis), kind="stable")
+            strongest = _ranked(atom, analysis, choice.copy)
             change.models[atom.parent] = np.resize(atom.classes[strongest], fresh)
 
 
@@ -78,9 +78,13 @@ def _survivors(atom: Atom, count: int, analysis: Analysis, select: str) -> np.nd
     """The classes that stay, in their order: ranked once, so that all producers and consumers keep the same."""
     if select == "first":
         return atom.classes[:count]
-    score = SCORES[select](atom, analysis)
-    best = np.argsort(-score, kind="stable")[:count]
-    return atom.classes[np.sort(best)]
+    return np.asarray(atom.classes[np.sort(_ranked(atom, analysis, select)[:count])])
+
+
+def _ranked(atom: Atom, analysis: Analysis, select: str) -> np.ndarray:
+    """The atom's classes, by number, from the best score to the worst; behind them those whose weights are not finite and have none."""
+    with np.errstate(all="ignore"):
+        return np.asarray(np.argsort(-SCORES[select](atom, analysis), kind="stable"))
 
 
 def _per_class(site: Site, values: np.ndarray, atom: Atom) -> np.ndarray:
@@ -91,7 +95,7 @@ def _per_class(site: Site, values: np.ndarray, atom: Atom) -> np.ndarray:
         if c in order:
             score[order[c]] += float(values[position])
     mean = float(score.mean())
-    return score / mean if mean > 0 else score
+    return score / mean if 0 < mean < np.inf else score
 
 
 def _rows(site: Site, analysis: Analysis, reduce: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

@@ -226,6 +226,14 @@ def test_a_remap_shows_its_knobs_and_its_copies_as_added(capsys: Capture) -> Non
     assert [row["name"] for row in found["model"]] == ["metadata fnatool.stages", "metadata fnatool.spec"]
 
 
+def test_another_image_size_is_a_knob_and_an_input(capsys: Capture) -> None:
+    remapped({"input.size": [16, 24]}, capsys)
+    found = json.loads(told(capsys, "a.onnx", "b.onnx", "--json"))
+    assert found["knobs"] == [{"name": "input.size", "a": [8, 8], "b": [16, 24]}]
+    assert found["inputs"] == [{"name": "x", "a": "float 1x3x8x8", "b": "float 1x3x16x24"}]
+    assert "  input.size: [8, 8] → [16, 24]" in told(capsys, "a.onnx", "b.onnx")
+
+
 def test_the_summary_is_short_and_all_is_all(capsys: Capture) -> None:
     remapped({"stage0.depth": 5}, capsys)
     short = told(capsys, "a.onnx", "b.onnx").splitlines()

@@ -551,6 +551,17 @@ def test_a_ranking_keeps_the_same_channels_everywhere(select: str, part: str) ->
         np.testing.assert_array_equal(arrays(target)[tensor], arrays(made)[tensor].take([1, 4], axis))
 
 
+@pytest.mark.parametrize("select", ["l1", "std", "bn"])
+def test_a_ranking_bears_weights_that_are_not_finite(select: str) -> None:
+    made = chain()
+    for name, values in view(made).constants.items():
+        if name in ("c1.w", "c1.n.gamma"):
+            values.values.reshape(-1)[0] = np.inf
+    found = plan(analyse(made), Spec({"node:c1.width": 4}), select=select)
+    (kept,) = (take.axes[0].index.tolist() for take in found.takes if take.target == "c1.w")
+    assert len(kept) == 4
+
+
 @pytest.mark.parametrize("select", ["first", "bn", "l1", "std"])
 def test_what_survives_a_ranking_computes_what_the_masked_seed_does(select: str) -> None:
     result = checked(chain(), {"node:c1.width": 3, "node:c2.width": 6, "node:c3.width": "-0"}, strategy="preserve", select=select)

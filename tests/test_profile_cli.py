@@ -366,7 +366,7 @@ def at_stride_16(proto: files.Model) -> files.Model:
     return proto
 
 
-# fna.md, section 2: params / MAdds of the backbone
+# parameters (M) and multiply-adds (B) of the backbones; with their heads they are what FNA publishes
 PUBLISHED = [
     ("", [1024, 2048], ("1.812", "19.04")),
     ("fna-seg", [1024, 2048], ("1.711", "18.70")),
@@ -417,9 +417,47 @@ def test_a_bundled_spec_goes_by_its_name_and_a_file_of_that_name_comes_first(tmp
     assert sorted(path.stem for path in specs.FOLDER.glob("*.json")) == sorted(specs.NAMES)
 
 
-def test_a_bundled_spec_remaps_the_seed_by_its_name(seed: str, capsys: Capture) -> None:
-    assert run(["remap", "mobilenetv2_bn", "--spec", "fna-ssdlite", "-o", "out.onnx"]) == 0
+@pytest.mark.parametrize("seed", ["bn", "folded"])
+@pytest.mark.parametrize("name", specs.NAMES)
+def test_a_bundled_spec_remaps_a_mobilenetv2_to_the_published_cost(
+    name: str, seed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = "mobilenetv2_bn" if seed == "bn" else str(folded(tmp_path / "folded.onnx"))
+    assert run(["remap", path, "--spec", name, "-o", "out.onnx", "--no-verify"]) == 0
+    made = files.read("out.onnx")
+    assert remapping.realises(made, specs.find(name)) == []
+    found = profile(made.graph)
+    params, macs = next(expected for spec, _, expected in PUBLISHED if spec == name)
+    counted = backbone(found, last=name == "fna-ssdlite")
+    assert counted[1] == macs
+    assert seed == "folded" or counted[0] == params  # a folded BatchNormalization has one parameter a channel, not two
+
+
+def test_check_knows_the_bundled_specs_by_name_too(seed: str, capsys: Capture) -> None:
+    assert run(["remap", "mobilenetv2_bn", "--spec", "fna-ssdlite", "-o", "out.onnx", "--no-verify"]) == 0
     assert run(["check", "out.onnx", "--spec", "fna-ssdlite"]) == 0
+    assert run(["check", "mobilenetv2_bn", "--spec", "fna-ssdlite"]) == 1
+    assert "'stage1.depth' should be 1, the model has 2" in capsys.readouterr().out
+
+
+def folded(path: Path) -> Path:
+    """The bundled seed with every BatchNormalization folded into the convolution before it."""
+    proto = onnx.load(SEED)
+    arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    maker = {node.output[0]: node for node in proto.graph.node}
+    for norm in [node for node in proto.graph.node if node.op_type == "BatchNormalization"]:
+        conv, (gamma, beta, mean, var) = maker[norm.input[0]], (arrays.pop(name) for name in norm.input[1:])
+        epsilon = next(attribute.f for attribute in norm.attribute if attribute.name == "epsilon")
+        scale = gamma / np.sqrt(var + epsilon)
+        arrays[conv.input[1]] = arrays[conv.input[1]] * scale[:, None, None, None]
+        arrays[f"{conv.name}.bias"] = beta - mean * scale
+        conv.input.append(f"{conv.name}.bias")
+        conv.output[0] = norm.output[0]
+        proto.graph.node.remove(norm)
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in arrays.items())
+    return save(proto, path)
 
 
 @pytest.mark.parametrize("command", [["remap", "seed.onnx", "--dry-run"], ["check", "seed.onnx"]])

@@ -19,7 +19,7 @@ from tiny import save
 
 import fnatool
 from fnatool import files, report, seeds
-from fnatool.remapping import SPEC_KEY, STAGES_KEY, Options, Remapped, metadata, realises, stored_stages
+from fnatool.remapping import SPEC_KEY, STAGES_KEY, Options, Remapped, analyse_model, metadata, realises, stored_stages
 from passes import Spec
 from passes.errors import RefusedModel, UserError
 from passes.take import Take
@@ -550,3 +550,24 @@ def test_a_remap_is_frozen(tmp_path: Path) -> None:
     made = fnatool.remap(save(residual(), tmp_path / "seed.onnx"), document({}))
     with pytest.raises(dataclasses.FrozenInstanceError):
         made.verified = None  # type: ignore[misc]
+
+
+# --- native code that dies --------------------------------------------------------------------------------------------------------------
+
+
+def gathering(batch_dims: int) -> onnx.ModelProto:
+    """A GatherND behind a convolution; with negative batch dimensions its shape inference crashes (onnx 1.23, opset 12)."""
+    net = Net(opset=12)
+    net.constant("indices", [[0, 1]], np.int64)
+    net.op("GatherND", "picked", net.conv_bn_relu("x", "c", 8), "indices", batch_dims=batch_dims)
+    nodes, net.nodes = net.nodes, []  # Net infers shapes, too
+    made = net.model("picked")
+    made.graph.node.extend(nodes)
+    return made
+
+
+def test_a_crash_of_shape_inference_is_a_refusal(tmp_path: Path) -> None:
+    sound, crashing = (files.read(save(gathering(dims), tmp_path / f"{dims}.onnx")) for dims in (0, -5))
+    assert "node:c.width" in analyse_model(sound).knobs
+    with pytest.raises(RefusedModel, match=r"(died|does not fit)"):
+        analyse_model(crashing)
