@@ -35,7 +35,8 @@ def require_batch(reading: Reading, values: Mapping[str, Tensor], *, static: boo
             where = " ".join(getattr(error, "__notes__", ()))
             raise RefusedModel(f"{times * probe} samples do not go through: {_first_line(error)}, {where}; {FIX}") from error
         for name, result in zip(reading.outputs, results, strict=True):
-            _require_scaled(reading, name, result, times)
+            if static:
+                _require_scaled(reading, name, tuple(result.shape), times)
     if static:
         _require_separate(reading, values)
 
@@ -52,11 +53,17 @@ def _type(reading: Reading, name: str) -> torch.dtype:
     return torch_type(reading.facts.types[name]) or torch.float32
 
 
-def _require_scaled(reading: Reading, name: str, result: Tensor, times: int) -> None:
-    """An output with the batch in front has all samples in it."""
+def _require_scaled(reading: Reading, name: str, shape: tuple[int, ...], times: int) -> None:
+    """An output with the batch in front has all samples there; what has no batch stays as it is."""
     probed = reading.shapes.shapes.get(name)
-    if probed and probed[0] == reading.facts.batch and tuple(result.shape) == probed:
-        raise RefusedModel(f"output '{name}' has {probed[0]} samples for {times * probed[0]}: the batch is built into the graph; {FIX}")
+    if probed is None:
+        return
+    expected = (probed[0] * times, *probed[1:]) if probed and probed[0] == reading.facts.batch else probed
+    if shape != expected:
+        raise RefusedModel(
+            f"output '{name}' has shape {shape} for {times} samples, not {expected}: a batch of {reading.facts.batch} is built into the graph; "
+            f"{FIX}"
+        )
 
 
 def _require_separate(reading: Reading, values: Mapping[str, Tensor]) -> None:
@@ -68,7 +75,7 @@ def _require_separate(reading: Reading, values: Mapping[str, Tensor]) -> None:
         together = reading(values, inputs)
         alone = reading(values, [x[:probe] if name in reading.batched else x for name, x in zip(reading.inputs, inputs, strict=True)])
     for name, both, one in zip(reading.outputs, together, alone, strict=True):
-        if both.shape[:1] != (2 * probe,) or not one.is_floating_point():
+        if both.shape == one.shape or not one.is_floating_point():
             continue
         spread = float((one.max() - one.min()).float()) or 1.0
         moved = float((both[:probe] - one).abs().max().float()) / spread

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -104,10 +104,20 @@ def _sizes(seen: View, sizes: Mapping[str, Shape] | None) -> dict[str, Shape]:
     return found
 
 
+def _from(seen: View, names: Iterable[str]) -> set[str]:
+    """The tensors whose values follow from those of the tensors named; sizes do not."""
+    found = set(names)
+    for node in seen.nodes:
+        if node.op not in ("Shape", "Size") and not found.isdisjoint(node.inputs):
+            found.update(node.outputs)
+    return found
+
+
 def _facts(seen: View, shapes: Shapes, weights: Sequence[Weight], inputs: Sequence[str]) -> Facts:
     names = tuple(weight.name for weight in weights)
     known = {name: np.asarray(seen.values(name)) for name in seen.constants if name not in names}
-    known |= {name: value.array for name, value in shapes.values.items() if name not in names and not value.free.any()}
+    trained = _from(seen, names)
+    known |= {name: value.array for name, value in shapes.values.items() if name not in trained and not value.free.any()}
     sizes: dict[int, int] = {}
     for weight in weights:
         sizes[weight.held] = sizes.get(weight.held, 0) + seen.values(weight.name).size
