@@ -1,7 +1,8 @@
 """`python -m benchmarks.training_step`: a training step of the loaded module beside that of the torch network it was exported from.
 
-Same weights, same images, the two taking turns in one process; time is the median, memory the peak of a process of its own above what it
-held before its first step (on CUDA: what torch allocated at most). Exit code 1 where a ratio is over its bar.
+Same weights, same images, the two taking turns in one process. Time is the median of the steps, the ratio the median of those of
+neighbours; the seconds of the processor say the same where others use the machine. Memory is the peak of a process of its own above what
+it held before its first step (on CUDA: what torch allocated at most). Exit code 1 where a ratio is over its bar.
 """
 
 from __future__ import annotations
@@ -36,15 +37,15 @@ def build(kind: str, export: zoo.Export) -> torch.nn.Module:
     return (zoo.network(export.name) if kind == "native" else fnatool.nn.load(zoo.cached(export))).train()
 
 
-def step(module: torch.nn.Module, optimiser: torch.optim.Optimizer, images: torch.Tensor, labels: torch.Tensor) -> float:
-    """Seconds of one step of SGD."""
-    start = time.perf_counter()
+def step(module: torch.nn.Module, optimiser: torch.optim.Optimizer, images: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+    """Seconds of one step of SGD: on the clock, and of the processor."""
+    start = time.perf_counter(), time.process_time()
     optimiser.zero_grad(set_to_none=True)
     F.cross_entropy(module(images), labels).backward()
     optimiser.step()
     if images.is_cuda:
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return time.perf_counter() - start[0], time.process_time() - start[1]
 
 
 def batch(options: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor]:
@@ -54,18 +55,21 @@ def batch(options: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def times(export: zoo.Export, options: argparse.Namespace) -> dict[str, float]:
-    """Median seconds a step by kind, and the median of the ratios of neighbours."""
+    """Median seconds a step by kind, and the median ratios of neighbours."""
     modules = {kind: build(kind, export).to(options.device) for kind in KINDS}
     optimisers = {kind: torch.optim.SGD(module.parameters(), 0.01, momentum=0.9) for kind, module in modules.items()}
     images, labels = batch(options)
-    found: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    found: dict[str, list[tuple[float, float]]] = {kind: [] for kind in KINDS}
     for run in range(options.runs + options.warm):
         for kind in KINDS if run % 2 else KINDS[::-1]:
             seconds = step(modules[kind], optimisers[kind], images, labels)
             if run >= options.warm:
                 found[kind].append(seconds)
-    ratios = [mine / theirs for mine, theirs in zip(found["loaded"], found["native"], strict=True)]
-    return {f"{kind}_s": statistics.median(values) for kind, values in found.items()} | {"time_ratio": statistics.median(ratios)}
+    row = {f"{kind}_s": statistics.median(clock for clock, _ in values) for kind, values in found.items()}
+    pairs = list(zip(found["loaded"], found["native"], strict=True))
+    row["time_ratio"] = statistics.median(mine[0] / theirs[0] for mine, theirs in pairs)
+    row["processor_ratio"] = statistics.median(mine[1] / theirs[1] for mine, theirs in pairs)
+    return row
 
 
 def peak(kind: str, export: zoo.Export, options: argparse.Namespace) -> float:
@@ -113,7 +117,8 @@ def main() -> None:
     for name, row in rows.items():
         over |= max(row["time_ratio"], row["peak_ratio"]) > BAR
         print(
-            f"{name:24} native {row['native_s']:7.3f} s, loaded {row['loaded_s']:7.3f} s: {row['time_ratio']:.3f}×;  "
+            f"{name:24} native {row['native_s']:7.3f} s, loaded {row['loaded_s']:7.3f} s: {row['time_ratio']:.3f}× "
+            f"(processor {row['processor_ratio']:.3f}×);  "
             f"{row['native_peak'] / 1e6:6.0f} MB, {row['loaded_peak'] / 1e6:6.0f} MB: {row['peak_ratio']:.3f}× (bar {BAR})"
         )
     _write(options, rows)

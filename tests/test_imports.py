@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ SOURCES = {path.relative_to(ROOT).as_posix(): path for name in ("passes", "fnato
 PASSES = [name for name in SOURCES if name.startswith("passes/")]
 
 TORCH = ("fnatool/nn/", "fnatool/search/", "fnatool/tasks/")
+TORCH_PACKAGES = tuple(folder.rstrip("/").replace("/", ".") for folder in TORCH)
 RUNTIME = ("fnatool/runtime.py", "fnatool/verify.py", "fnatool/checking.py", "fnatool/latency", "fnatool/deploy")
 
 
@@ -53,8 +56,14 @@ def test_layers_are_kept(name: str) -> None:
         assert not any(other.startswith("fnatool.cli") for other in full)
     if not name.startswith(TORCH):
         assert not roots(name) & {"torch", "torchvision"}
+        assert not any(other.startswith(TORCH_PACKAGES) for other in full)  # they bring torch with them
     if not name.startswith(RUNTIME):
         assert "onnxruntime" not in roots(name)
+
+
+def test_a_command_line_without_torch_starts() -> None:
+    code = "import sys; sys.modules['torch'] = None; import fnatool.cli, fnatool.remapping, fnatool.checking, passes"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("name", sorted(SOURCES))

@@ -46,7 +46,7 @@ FIX = "export the model with a free batch axis"
 
 def _shape(reading: Reading, name: str, times: int) -> tuple[int, ...]:
     shape = reading.shapes.shapes[name]
-    return (shape[0] * times, *shape[1:]) if name in reading.batched else shape
+    return (shape[0] * times, *shape[1:]) if name in reading.facts.batched else shape
 
 
 def _type(reading: Reading, name: str) -> torch.dtype:
@@ -60,10 +60,8 @@ def _require_scaled(reading: Reading, name: str, shape: tuple[int, ...], times: 
         return
     expected = (probed[0] * times, *probed[1:]) if probed and probed[0] == reading.facts.batch else probed
     if shape != expected:
-        raise RefusedModel(
-            f"output '{name}' has shape {shape} for {times} samples, not {expected}: a batch of {reading.facts.batch} is built into the graph; "
-            f"{FIX}"
-        )
+        built_in = f"a batch of {reading.facts.batch} is built into the graph"
+        raise RefusedModel(f"output '{name}' has shape {shape} for {times} samples, not {expected}: {built_in}; {FIX}")
 
 
 def _require_separate(reading: Reading, values: Mapping[str, Tensor]) -> None:
@@ -73,7 +71,7 @@ def _require_separate(reading: Reading, values: Mapping[str, Tensor]) -> None:
     inputs = [_noise(rng, _shape(reading, name, 2), _type(reading, name)) for name in reading.inputs]
     with torch.no_grad():
         together = reading(values, inputs)
-        alone = reading(values, [x[:probe] if name in reading.batched else x for name, x in zip(reading.inputs, inputs, strict=True)])
+        alone = reading(values, [x[:probe] if name in reading.facts.batched else x for name, x in zip(reading.inputs, inputs, strict=True)])
     for name, both, one in zip(reading.outputs, together, alone, strict=True):
         if both.shape == one.shape or not one.is_floating_point():
             continue
