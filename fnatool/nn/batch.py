@@ -16,8 +16,7 @@ from fnatool.nn.reading import Reading
 from fnatool.nn.site import torch_type
 from passes.errors import RefusedModel
 
-TOLERANCE = 1e-3  # of the spread; another sample's values are off by all of it
-HALF_TOLERANCE = 3e-2
+TOLERANCE = 1e-2  # of the spread: far beyond rounding, far below what another sample's values would do
 
 
 def require_batch(reading: Reading, values: Mapping[str, Tensor], *, static: bool) -> None:
@@ -75,11 +74,18 @@ def _require_separate(reading: Reading, values: Mapping[str, Tensor]) -> None:
     for name, both, one in zip(reading.outputs, together, alone, strict=True):
         if both.shape == one.shape or not one.is_floating_point():
             continue
-        spread = float((one.max() - one.min()).float()) or 1.0
-        moved = float((both[:probe] - one).abs().max().float()) / spread
-        limit = HALF_TOLERANCE if one.dtype in (torch.float16, torch.bfloat16) else TOLERANCE
-        if not moved <= limit:
+        moved = _apart(both[:probe], one)
+        if not moved <= TOLERANCE:
             raise RefusedModel(f"output '{name}' of a sample depends on the others in its batch (by {moved:.1e} of its spread); {FIX}")
+
+
+def _apart(a: Tensor, b: Tensor) -> float:
+    """max |a − b| of the spread of b where both are finite; infinite where only one is."""
+    finite = b.isfinite()
+    if not torch.equal(finite, a.isfinite()):
+        return float("inf")
+    a, b = a[finite], b[finite]
+    return float((a - b).abs().max() / (b.max() - b.min()).clamp(min=1e-12)) if b.numel() else 0.0
 
 
 def _noise(rng: np.random.Generator, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
