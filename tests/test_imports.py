@@ -29,6 +29,7 @@ WITHOUT_TORCH = (
     "fnatool.tasks.anchors",
     "fnatool.tasks.joints",
 )
+TORCH_PACKAGES = tuple(name.removesuffix(".py").rstrip("/").replace("/", ".") for name in TORCH)
 RUNTIME = ("fnatool/runtime.py", "fnatool/verify.py", "fnatool/checking.py", "fnatool/latency", "fnatool/deploy")
 
 
@@ -70,6 +71,7 @@ def test_layers_are_kept(name: str) -> None:
         assert not any(other.startswith("fnatool.cli") for other in full)
     if not name.startswith(TORCH):
         assert not roots(name) & {"torch", "torchvision"}
+        assert not any(other.startswith(TORCH_PACKAGES) for other in full)  # they bring torch with them
     if not name.startswith(RUNTIME):
         assert "onnxruntime" not in roots(name)
 
@@ -78,6 +80,11 @@ def test_layers_are_kept(name: str) -> None:
 def test_reading_data_and_describing_a_task_do_not_load_torch(name: str) -> None:
     line = f"import sys, {name}; assert 'torch' not in sys.modules and 'torchvision' not in sys.modules"
     subprocess.run([sys.executable, "-c", line], check=True, cwd=ROOT)
+
+
+def test_a_command_line_without_torch_starts() -> None:
+    code = "import sys; sys.modules['torch'] = None; import fnatool.cli, fnatool.remapping, fnatool.checking, passes"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("name", sorted(SOURCES))

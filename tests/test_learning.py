@@ -6,32 +6,33 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import torch_run
 
 from benchmarks.trials import exact_growth
-from fnatool import files, seeds
+from fnatool import files, nn, seeds
 from passes import Plan, Spec, analyse, apply, plan
 from passes.take import Take
-from passes.view import view
+
+Tensors = dict[str, torch.Tensor]
 
 
-def grown(strategy: str, spec: Spec | None = None) -> tuple[Plan, torch_run.Tensors, object]:
-    """The bundled seed with everything exact grown: plan, trainable weights, view."""
+def grown(strategy: str, spec: Spec | None = None) -> tuple[Plan, Tensors, nn.Reading]:
+    """The bundled seed with everything exact grown: plan, weights (those that train want gradients), reading."""
     graph = files.read(seeds.DEFAULT).graph
     analysis = analyse(graph)
     made = plan(analysis, spec or exact_growth(analysis), strategy=strategy)
-    seen = view(apply(graph, made))
-    return made, torch_run.parameters(seen), seen
+    reading = nn.Reading(apply(graph, made))
+    weights = {weight.name: reading.initial(weight).requires_grad_(weight.role == "trained") for weight in reading.weights}
+    return made, weights, reading
 
 
-def gradients(weights: torch_run.Tensors, seen: object, steps: int) -> list[dict[str, np.ndarray]]:
+def gradients(weights: Tensors, reading: nn.Reading, steps: int) -> list[dict[str, np.ndarray]]:
     """The gradients of each of `steps` steps of plain SGD on one random batch."""
     torch.manual_seed(0)
     images, labels = torch.randn(4, 3, 96, 96), torch.tensor([0, 5, 11, 17])
     trainable = {name: w for name, w in weights.items() if w.requires_grad}
     found = []
     for _ in range(steps):
-        loss = F.cross_entropy(torch_run.run(seen, weights, {"input": images})[0], labels)  # type: ignore[arg-type]
+        loss = F.cross_entropy(reading(weights, [images])[0], labels)
         values = torch.autograd.grad(loss, list(trainable.values()))
         found.append({name: value.numpy() for name, value in zip(trainable, values, strict=True)})
         with torch.no_grad():
@@ -51,8 +52,8 @@ def fresh(take: Take, shape: tuple[int, ...], role: str | None = None) -> np.nda
 
 @pytest.fixture(scope="module")
 def preserved() -> tuple[Plan, list[dict[str, np.ndarray]]]:
-    made, weights, seen = grown("preserve")
-    return made, gradients(weights, seen, 2)
+    made, weights, reading = grown("preserve")
+    return made, gradients(weights, reading, 2)
 
 
 def test_every_new_outgoing_weight_has_a_gradient_in_the_first_step(preserved: tuple[Plan, list[dict[str, np.ndarray]]]) -> None:
@@ -87,10 +88,10 @@ def test_every_new_entry_and_every_copied_tensor_has_a_gradient_in_the_second_st
 
 
 def test_channels_whose_incoming_and_outgoing_weights_are_both_zero_would_be_noticed_as_dead() -> None:
-    made, weights, seen = grown("preserve", Spec({"stage3.block1.hidden": 480}))
+    made, weights, reading = grown("preserve", Spec({"stage3.block1.hidden": 480}))
     with torch.no_grad():
         for take in made.takes:
             if take.target in weights and take.axes:
                 weights[take.target][torch.from_numpy(fresh(take, tuple(weights[take.target].shape)))] = 0
-    second = gradients(weights, seen, 2)[1]
+    second = gradients(weights, reading, 2)[1]
     assert any(np.abs(second[t.target][fresh(t, second[t.target].shape)]).max() == 0 for t in made.takes if t.axes and t.target in second)

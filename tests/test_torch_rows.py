@@ -22,7 +22,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from fnatool.nn import Reading
+from fnatool.nn import TORCH, Reading
+from passes.errors import RefusedModel
+from passes.rules import RULES
 
 OPSET = 21
 Line = tuple[str, Mapping[str, object], str]
@@ -538,3 +540,89 @@ def test_torch_computes_what_the_standard_says(line: Line) -> None:
     made = case(line)
     computed, expected = made.computed(), made.expected()
     assert same(computed, expected), f"{line}\n{computed}\n{expected}"
+
+
+# What no operator does: a line, and another that computes something else for the same inputs.
+WRONG: list[tuple[Line, Line]] = [
+    (("Clip-6", {"min": -0.5, "max": 0.5}, "(2,3,4)"), ("Clip-6", {"min": -0.5, "max": 0.6}, "(2,3,4)")),
+    (("Softmax", {"axis": 1}, "(2,3,4)"), ("Softmax-11", {"axis": 1}, "(2,3,4)")),
+    (("Gelu", {}, "(2,3,4)"), ("Gelu", {"approximate": "tanh"}, "(2,3,4)")),
+    (
+        ("Conv", {"auto_pad": "SAME_UPPER", "strides": [2, 2]}, "(2,4,8,8), W(8,4,3,3)"),
+        ("Conv", {"auto_pad": "SAME_LOWER", "strides": [2, 2]}, "(2,4,8,8), W(8,4,3,3)"),
+    ),
+    (
+        ("AveragePool", {"kernel_shape": [3, 3], "pads": [1] * 4}, "(2,3,8,7)"),
+        ("AveragePool", {"kernel_shape": [3, 3], "pads": [1] * 4, "count_include_pad": 1}, "(2,3,8,7)"),
+    ),
+    (("DepthToSpace", {"blocksize": 2}, "(2,8,3,4)"), ("DepthToSpace", {"blocksize": 2, "mode": "CRD"}, "(2,8,3,4)")),
+    (("Pad", {"mode": "reflect"}, "(2,3,4), [0,0,1,0,0,1]"), ("Pad", {"mode": "edge"}, "(2,3,4), [0,0,1,0,0,1]")),
+    (("Mod", {"fmod": 1}, "i(2,3), n3"), ("Mod", {}, "i(2,3), n3")),
+    *(
+        (
+            ("Resize", resize("linear", "half_pixel"), "(2,3,5,4), _, f[1,1,2,3]"),
+            ("Resize", resize("linear", other), "(2,3,5,4), _, f[1,1,2,3]"),
+        )
+        for other in ("align_corners", "asymmetric")
+    ),
+    *(
+        (
+            ("Resize", resize("nearest", "half_pixel", nearest_mode="floor"), "(2,3,5,4), _, f[1,1,2,3]"),
+            ("Resize", resize("nearest", "half_pixel", nearest_mode=other), "(2,3,5,4), _, f[1,1,2,3]"),
+        )
+        for other in ("ceil", "round_prefer_floor")
+    ),
+]
+
+
+@pytest.mark.parametrize("pair", WRONG, ids=[f"{k}-{pair[0][0]}" for k, pair in enumerate(WRONG)])
+def test_another_meaning_would_be_noticed(pair: tuple[Line, Line]) -> None:
+    right, wrong = (case(line) for line in pair)
+    assert same(right.computed(), right.expected())
+    assert not same(wrong.computed(), right.expected())
+
+
+def test_every_row_has_a_line() -> None:
+    assert {line[0].removesuffix("@ref").partition("-")[0] for line in LINES} == set(TORCH)
+
+
+def test_torch_runs_every_operator_whose_axes_are_known() -> None:
+    assert set(RULES) - set(TORCH) == set()  # an operator that cannot be run goes here, with the reason
+
+
+REFUSED: list[tuple[Line, str]] = [
+    (("Cast", {"to": TensorProto.FLOAT8E4M3FN}, "(2,3)"), "no element type FLOAT8E4M3FN"),
+    (("Reshape", {}, "(2,3), i(1)"), "its input 'in_1' is computed from data"),
+    (("ReduceSum", {}, "(2,3), i(1)"), "its input 'in_1' is computed; only a constant"),
+    (("MaxPool", {"kernel_shape": [3, 3], "pads": [0, 0, 1, 1]}, "(2,3,7,6) -> 2"), "positions of a pooling with uneven"),
+]
+
+
+@pytest.mark.parametrize(("line", "reason"), REFUSED, ids=[line[0] for line, _ in REFUSED])
+def test_what_a_row_cannot_do_is_refused_with_the_node(line: Line, reason: str) -> None:
+    with pytest.raises(RefusedModel, match=rf"node 'node' \({line[0]}\) cannot be read by torch: .*{reason}"):
+        Reading(gs.import_onnx(case(line).model()))
+
+
+def test_an_even_neighbourhood_has_its_odd_channel_behind() -> None:
+    """LRN of even size, which no runtime here computes: Σ over channels c − ⌊(size − 1) / 2⌋ … c + ⌈(size − 1) / 2⌉."""
+    made = case(("LRN", {"size": 4, "alpha": 0.5}, "(2,6,3,3)"))
+    x = made.feeds["in_0"].astype(np.float64)
+    sums = np.stack([np.square(x[:, max(c - 1, 0) : c + 3]).sum(axis=1) for c in range(6)], axis=1)
+    assert np.allclose(made.computed()[0], x / (1 + 0.5 / 4 * sums) ** 0.75, atol=1e-6)
+
+
+COMPILED = [line for line in LINES if line[0] in ("Slice", "Expand", "Pad", "ConvTranspose") or line[1].get("auto_pad") == "SAME_UPPER"]
+COMPILED += [line for line in LINES if "s(" in line[2] or line[0] in ("Upsample-9", "Reshape")]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_follows_the_sizes_of_a_run_compiles_without_graph_breaks() -> None:
+    for line in COMPILED[::6]:
+        made = case(line)
+        reading = Reading(gs.import_onnx(made.model()))
+        values = {weight.name: reading.initial(weight) for weight in reading.weights}
+        inputs = [torch.from_numpy(made.feeds[name].copy()) for name in reading.inputs]
+        torch.compiler.reset()
+        compiled = torch.compile(reading.__call__, fullgraph=True, backend="eager")
+        assert same([np.asarray(value) for value in compiled(values, inputs)], made.computed()), line

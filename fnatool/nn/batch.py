@@ -16,8 +16,7 @@ from fnatool.nn.reading import Reading
 from fnatool.nn.site import torch_type
 from passes.errors import RefusedModel
 
-TOLERANCE = 1e-3  # of the spread; another sample's values are off by all of it
-HALF_TOLERANCE = 3e-2
+TOLERANCE = 1e-2  # of the spread: far beyond rounding, far below what another sample's values would do
 
 
 def require_batch(reading: Reading, values: Mapping[str, Tensor], *, static: bool) -> None:
@@ -35,7 +34,8 @@ def require_batch(reading: Reading, values: Mapping[str, Tensor], *, static: boo
             where = " ".join(getattr(error, "__notes__", ()))
             raise RefusedModel(f"{times * probe} samples do not go through: {_first_line(error)}, {where}; {FIX}") from error
         for name, result in zip(reading.outputs, results, strict=True):
-            _require_scaled(reading, name, result, times)
+            if static:
+                _require_scaled(reading, name, tuple(result.shape), times)
     if static:
         _require_separate(reading, values)
 
@@ -45,18 +45,22 @@ FIX = "export the model with a free batch axis"
 
 def _shape(reading: Reading, name: str, times: int) -> tuple[int, ...]:
     shape = reading.shapes.shapes[name]
-    return (shape[0] * times, *shape[1:]) if name in reading.batched else shape
+    return (shape[0] * times, *shape[1:]) if name in reading.facts.batched else shape
 
 
 def _type(reading: Reading, name: str) -> torch.dtype:
     return torch_type(reading.facts.types[name]) or torch.float32
 
 
-def _require_scaled(reading: Reading, name: str, result: Tensor, times: int) -> None:
-    """An output with the batch in front has all samples in it."""
+def _require_scaled(reading: Reading, name: str, shape: tuple[int, ...], times: int) -> None:
+    """An output with the batch in front has all samples there; what has no batch stays as it is."""
     probed = reading.shapes.shapes.get(name)
-    if probed and probed[0] == reading.facts.batch and tuple(result.shape) == probed:
-        raise RefusedModel(f"output '{name}' has {probed[0]} samples for {times * probed[0]}: the batch is built into the graph; {FIX}")
+    if probed is None:
+        return
+    expected = (probed[0] * times, *probed[1:]) if probed and probed[0] == reading.facts.batch else probed
+    if shape != expected:
+        built_in = f"a batch of {reading.facts.batch} is built into the graph"
+        raise RefusedModel(f"output '{name}' has shape {shape} for {times} samples, not {expected}: {built_in}; {FIX}")
 
 
 def _require_separate(reading: Reading, values: Mapping[str, Tensor]) -> None:
@@ -66,15 +70,22 @@ def _require_separate(reading: Reading, values: Mapping[str, Tensor]) -> None:
     inputs = [_noise(rng, _shape(reading, name, 2), _type(reading, name)) for name in reading.inputs]
     with torch.no_grad():
         together = reading(values, inputs)
-        alone = reading(values, [x[:probe] if name in reading.batched else x for name, x in zip(reading.inputs, inputs, strict=True)])
+        alone = reading(values, [x[:probe] if name in reading.facts.batched else x for name, x in zip(reading.inputs, inputs, strict=True)])
     for name, both, one in zip(reading.outputs, together, alone, strict=True):
-        if both.shape[:1] != (2 * probe,) or not one.is_floating_point():
+        if both.shape == one.shape or not one.is_floating_point():
             continue
-        spread = float((one.max() - one.min()).float()) or 1.0
-        moved = float((both[:probe] - one).abs().max().float()) / spread
-        limit = HALF_TOLERANCE if one.dtype in (torch.float16, torch.bfloat16) else TOLERANCE
-        if not moved <= limit:
+        moved = _apart(both[:probe], one)
+        if not moved <= TOLERANCE:
             raise RefusedModel(f"output '{name}' of a sample depends on the others in its batch (by {moved:.1e} of its spread); {FIX}")
+
+
+def _apart(a: Tensor, b: Tensor) -> float:
+    """max |a − b| of the spread of b where both are finite; infinite where only one is."""
+    finite = b.isfinite()
+    if not torch.equal(finite, a.isfinite()):
+        return float("inf")
+    a, b = a[finite], b[finite]
+    return float((a - b).abs().max() / (b.max() - b.min()).clamp(min=1e-12)) if b.numel() else 0.0
 
 
 def _noise(rng: np.random.Generator, shape: Sequence[int], dtype: torch.dtype) -> Tensor:

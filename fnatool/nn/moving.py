@@ -150,10 +150,10 @@ def tile(site: Site) -> Step:
 
 
 def concat(site: Site) -> Step:
-    """One behind the other along an axis; what is a constant of batch one is repeated for every sample."""
+    """One behind the other along an axis; what does not depend on the input, with a batch of one, is repeated for every sample."""
     axis = site.axis(1)
     rank = site.rank(0)
-    fixed = [name in site.facts.known or name in site.facts.weights for name in site.node.inputs]
+    fixed = [name not in site.facts.data for name in site.node.inputs]
     if axis == 0 or rank < 2 or not any(fixed) or all(fixed):
         return on(site, lambda *parts: torch.cat(parts, axis), *range(len(fixed)))
 

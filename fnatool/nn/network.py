@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -31,6 +32,9 @@ class Origin:
 
     def __deepcopy__(self, memo: object) -> Origin:
         return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a network is not pickled whole; pickle its state_dict(), or write the graph with fnatool.nn.save")
 
 
 class Network(torch.nn.Module):

@@ -46,7 +46,8 @@ class Program:
     inputs: tuple[int, ...]
     values: tuple[int, ...]  # weights, then constants, in the order of Reading
     given: Mapping[Given, int]
-    like: int
+    like: int  # the slot of the tensor that Given.LIKE is
+    batched: int | None  # the slot of an input whose axis 0 is the batch
     instructions: tuple[Instruction, ...]
     results: tuple[int, ...]
 
@@ -63,7 +64,7 @@ def run(program: Program, values: Sequence[Tensor], inputs: Sequence[Tensor], *,
         slots[slot] = value
     given = program.given
     slots[given[Given.LIKE]] = slots[program.like]
-    slots[given[Given.BATCH]] = inputs[0].shape[0] if inputs else 1
+    slots[given[Given.BATCH]] = 1 if program.batched is None else slots[program.batched].shape[0]
     slots[given[Given.NORMS]] = norms
     slots[given[Given.TRAINING]] = training
     for step in program.instructions:
@@ -226,7 +227,8 @@ class _Layout:
         kinds = self.facts.types
         likely = (*(name for name in (*self.facts.weights, *self.names) if kinds[name] == self.facts.main_type), *self.names)
         like = self.places[likely[0]] if likely else self.place("like", torch.empty(0))
-        return Program(self.template, self.inputs, (*self.weights, *constants), self.given, like, code, results)
+        batched = self.places[self.facts.batched[0]] if self.facts.batched else None
+        return Program(self.template, self.inputs, (*self.weights, *constants), self.given, like, batched, code, results)
 
 
 def _only(numbers: Sequence[Any]) -> Any:

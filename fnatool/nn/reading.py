@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -16,7 +16,7 @@ from fnatool.nn.program import Program, compiled, run, to_tensor
 from fnatool.nn.site import Facts
 from fnatool.nn.weights import Weight, prepare
 from passes.errors import UserError
-from passes.shapes import Shape, Shapes, infer
+from passes.shapes import PROBE_IMAGE, Shape, Shapes, infer
 from passes.view import View, view
 
 
@@ -37,10 +37,9 @@ class Reading:
         self.view = seen
         self.shapes = infer(seen, _sizes(given, sizes))
         self.inputs = tuple(name for name in seen.inputs if name not in seen.constants)
-        self.batched = tuple(name for name in self.inputs if seen.inputs[name][0] and (seen.inputs[name][0] or ())[0] is None)
-        self.static_batch = any(isinstance((given.inputs[name][0] or (None,))[0], int) for name in self.batched)
         self.outputs = seen.outputs
-        self.facts = _facts(seen, self.shapes, self.weights, self.inputs)
+        self.facts = _facts(seen, self.shapes, self.weights)
+        self.static_batch = any(isinstance((given.inputs[name][0] or (None,))[0], int) for name in self.facts.batched)
         self.constants: dict[str, Tensor] = {}
         self._programs: dict[tuple[str, ...], Program] = {}
         self.program(())
@@ -96,28 +95,40 @@ def _with_free_batch(seen: View) -> View:
 
 
 def _sizes(seen: View, sizes: Mapping[str, Shape] | None) -> dict[str, Shape]:
-    """Sizes to probe with: those given, else static ones as they are."""
+    """Sizes to probe with: those given, else those of the file where its batch is static (it is taken for free, but sizes may count it)."""
     found = dict(sizes or {})
     for name, (shape, _) in seen.inputs.items():
-        if name not in found and name not in seen.constants and shape and all(isinstance(size, int) and size > 0 for size in shape):
-            found[name] = tuple(int(size) for size in shape if isinstance(size, int))
+        if name not in found and name not in seen.constants and shape and isinstance(shape[0], int):
+            found[name] = tuple(size if isinstance(size, int) and size > 0 else PROBE_IMAGE for size in shape)
     return found
 
 
-def _facts(seen: View, shapes: Shapes, weights: Sequence[Weight], inputs: Sequence[str]) -> Facts:
+def _from(seen: View, names: Iterable[str], *, sizes: bool = False) -> set[str]:
+    """The tensors whose values follow from those of the tensors named, or with sizes also from how large these are."""
+    found = set(names)
+    for node in seen.nodes:
+        if (sizes or node.op not in ("Shape", "Size")) and not found.isdisjoint(node.inputs):
+            found.update(node.outputs)
+    return found
+
+
+def _facts(seen: View, shapes: Shapes, weights: Sequence[Weight]) -> Facts:
     names = tuple(weight.name for weight in weights)
     known = {name: np.asarray(seen.values(name)) for name in seen.constants if name not in names}
-    known |= {name: value.array for name, value in shapes.values.items() if name not in names and not value.free.any()}
+    trained = _from(seen, names)
+    known |= {name: value.array for name, value in shapes.values.items() if name not in trained and not value.free.any()}
     sizes: dict[int, int] = {}
     for weight in weights:
         sizes[weight.held] = sizes.get(weight.held, 0) + seen.values(weight.name).size
-    first = shapes.shapes.get(inputs[0], (1,)) if inputs else (1,)
+    batched = tuple(name for name, (shape, _) in seen.inputs.items() if shape and len(shape) > 1 and not isinstance(shape[0], int))
     return Facts(
-        shapes.shapes,
-        shapes.types,
-        known,
-        set(),
-        first[0] if first else 1,
-        max(sizes, key=lambda kind: sizes[kind]) if sizes else onnx.TensorProto.UNDEFINED,
-        names,
+        shapes=shapes.shapes,
+        types=shapes.types,
+        known=known,
+        numbers=set(),
+        batched=batched,
+        batch=shapes.shapes[batched[0]][0] if batched else 1,
+        main_type=max(sizes, key=lambda kind: sizes[kind]) if sizes else onnx.TensorProto.UNDEFINED,
+        weights=names,
+        data=_from(seen, [name for name in seen.inputs if name not in seen.constants], sizes=True),
     )

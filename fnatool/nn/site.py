@@ -6,7 +6,7 @@ values only, in the order of its `reads`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -26,7 +26,7 @@ class Given(Enum):
     """Values every run has beside the graph's own."""
 
     LIKE = "like"  # a tensor of the run: what is made from nothing takes its device, and its type where that is `Facts.main_type`
-    BATCH = "batch"  # the size of axis 0 of the first input
+    BATCH = "batch"  # how many samples the run has
     NORMS = "norms"  # see Norms
     TRAINING = "training"  # whether dropout is active
 
@@ -64,9 +64,11 @@ class Facts:
     types: Mapping[str, int]  # ONNX's element types
     known: dict[str, Array]  # tensors whose values do not depend on a run
     numbers: set[str]  # tensors that are lists of Python numbers in a run
-    batch: int  # the probe's
+    batched: tuple[str, ...]  # inputs whose axis 0 is the batch
+    batch: int  # how many samples the probe has
     main_type: int  # ONNX's element type of the weights, which follows the module where that is cast; UNDEFINED without any
     weights: tuple[str, ...]  # parameters and statistics
+    data: Container[str]  # tensors that follow from the inputs of the graph
 
 
 @dataclass(frozen=True)

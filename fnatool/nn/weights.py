@@ -299,11 +299,12 @@ class _Roles:
             return [(list(uses), "fixed")]
         if len(uses) == 1 or self.is_large(name):
             return [(list(uses), next(role for _, role in rated if role != "fixed"))]
-        groups: dict[tuple[Role, str], list[_Reader]] = {}
+        groups: dict[tuple[Role, object], list[_Reader]] = {}
         for reader, role in rated:
-            layer = self.layer(self.nodes[reader.use[0]])
-            meaning = layer if layer in shared else str(reader.use)
-            groups.setdefault((role, "" if role == "fixed" else meaning), []).append(reader)
+            node = self.nodes[reader.use[0]]
+            layer = self.layer(node)
+            meaning = (layer, node.op, reader.use[1]) if layer in shared else reader.use
+            groups.setdefault((role, None if role == "fixed" else meaning), []).append(reader)
         return [(group, role) for (role, _), group in sorted(groups.items(), key=lambda item: item[0][0] == "fixed")]
 
     def is_large(self, name: str) -> bool:
