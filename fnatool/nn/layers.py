@@ -115,17 +115,20 @@ def batch_normalization(site: Site) -> Step:
     momentum = round(1 - site.real("momentum", 0.9), 6)  # 0.1, where a float32 of 0.9 leaves 0.10000002
     training = site.opset >= 14 and bool(site.node.int("training_mode", 0))
     reads: tuple[Read, ...] = (*site.node.inputs[:5], Given.NORMS)
-    if training:
-        return Step(_trained(momentum, epsilon, len(site.node.outputs)), reads)
+    computed = not set(site.node.inputs[3:5]) <= {*site.facts.weights, *site.facts.known}
+    if training and any(site.read_outputs):
+        return Step(_with_statistics(momentum, epsilon, len(site.node.outputs)), reads)
     if any(site.read_outputs):
         raise site.refuse("outputs of its training form are read")
-    if not set(site.node.inputs[3:5]) <= {*site.facts.weights, *site.facts.known}:
+    if training and computed:
+        return on(site, lambda x, scale, bias: F.batch_norm(x, None, None, scale, bias, True, momentum, epsilon), 0, 1, 2)
+    if computed:
         return on(site, _by_computed(epsilon), *range(5))
 
     def run(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor, norms: Norms) -> Tensor:
-        if norms == "running":
+        if norms == "running" and not training:
             return F.batch_norm(x, mean, var, scale, bias, False, momentum, epsilon)
-        if norms == "batch":
+        if norms != "update":
             return F.batch_norm(x, None, None, scale, bias, True, momentum, epsilon)
         return F.batch_norm(x, mean, var, scale, bias, True, momentum, epsilon)
 
@@ -143,8 +146,8 @@ def _by_computed(epsilon: float) -> Callable[..., Tensor]:
     return run
 
 
-def _trained(momentum: float, epsilon: float, outputs: int) -> Callable[..., Any]:
-    """The training form: always by the batch; the further outputs are what the running statistics become, of the whole variance."""
+def _with_statistics(momentum: float, epsilon: float, outputs: int) -> Callable[..., Any]:
+    """The training form whose further outputs are read: what the running statistics become, of the whole variance."""
 
     def run(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor, norms: Norms) -> Any:
         axes = [axis for axis in range(x.dim()) if axis != 1]
@@ -152,7 +155,7 @@ def _trained(momentum: float, epsilon: float, outputs: int) -> Callable[..., Any
         kept = [(1 - momentum) * old + momentum * new for old, new in zip((mean, var), news, strict=True)]
         update = norms == "update"
         y = F.batch_norm(x, mean if update else None, var if update else None, scale, bias, True, momentum, epsilon)
-        return (y, *kept)[:outputs] if outputs > 1 else y
+        return (y, *kept)[:outputs]
 
     return run
 
