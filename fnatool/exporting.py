@@ -6,14 +6,16 @@ module does, the newer one has its turn. Both are asked to leave BatchNorm alone
 
 from __future__ import annotations
 
+import ctypes
 import io
 import json
 import logging
+import os
 import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -250,15 +252,33 @@ def _exported(task: _Task) -> Exported:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Within it, torch's exporters neither warn nor log: what they say is about their own insides."""
+    """Within it, torch's exporters neither warn, nor log, nor print: what they say is about their own insides."""
     disabled = logging.root.manager.disable
     logging.disable(logging.ERROR)
+    unheard = io.StringIO()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(unheard), redirect_stderr(unheard), _native_output_dropped():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(disabled)
+
+
+@contextmanager
+def _native_output_dropped() -> Iterator[None]:
+    """Within it, what native code writes to standard output is dropped; one exporter writes its graph there when it fails."""
+    flush = ctypes.CDLL(None).fflush
+    flush(None)
+    kept = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        flush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _cause(error: BaseException) -> str:

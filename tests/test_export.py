@@ -234,6 +234,24 @@ def test_inputs_and_outputs_are_named(module: nn.Module, count: int, inputs: lis
     assert all(value.type.tensor_type.shape.dim[0].dim_param == "N" for value in (*found.input, *found.output))
 
 
+class Stretches(nn.Module):
+    """From 2×2 to 7×7, which only one of the exporters writes; the other prints pages about it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.adaptive_avg_pool2d(nn.functional.avg_pool2d(x, 8), 7)
+
+
+def test_where_one_exporter_fails_the_other_is_asked_and_nothing_else_is_printed(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    made = fnatool.export(Stretches(), "out.onnx", example=SMALL)
+    assert made.exporter == "torch.onnx, torch.export"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_where_none_may_the_first_useful_line_of_each_says_why(folder: Path) -> None:
+    with pytest.raises(RefusedModel, match=r"in opset 17 \(torch\.onnx, traced: SymbolicValueError: .*output size that are not factor"):
+        fnatool.export(Stretches(), "out.onnx", example=SMALL, opset=17)
+
+
 class Folds(nn.Module):
     """Pads with zeros what is below zero, and takes the maximum: ONNX Runtime would fuse the pads into pads of −∞."""
 
