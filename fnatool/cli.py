@@ -72,6 +72,17 @@ class ModelPath(click.ParamType[Path]):
         return path if path.exists() else seeds.bundled(str(value)) or path
 
 
+class SpecPath(click.ParamType[Path]):
+    """The path of a spec's JSON file, or the name of a bundled spec where no file has that name."""
+
+    name = "spec"
+
+    def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        from fnatool import specs
+
+        return specs.find(value)
+
+
 class InputShape(click.ParamType[tuple[str, tuple[int, ...]]]):
     """NAME=1x3x224x224."""
 
@@ -128,6 +139,7 @@ def _sizes(text: str) -> tuple[int, ...] | None:
 
 
 MODEL = ModelPath()
+SPEC = SpecPath()
 INPUT_SHAPE = InputShape()
 SHAPE = Shape()
 NUMBERS = Numbers()
@@ -176,10 +188,39 @@ def inspect(model: Path, form: str | None, group: str | None, inputs: tuple[tupl
 
 
 @cli.command()
+@click.argument("model", type=MODEL)
+@click.option("--nodes", is_flag=True, help="Every node too.")
+@click.option("--json", "as_json", is_flag=True, help="Everything as JSON.")
+@click.option(
+    "--convention", type=click.Choice(["conv", "paper"]), default="conv", show_default=True,
+    help="What multiply-adds are. conv: those of convolutions and matrix products. paper: the biases of convolutions too, as in FNA.",
+)  # fmt: skip
+@click.option(
+    "--input", "inputs", type=INPUT_SHAPE, multiple=True, metavar="NAME=1x3x224x224", help="The shape of a dynamic input. Repeatable."
+)
+def profile(model: Path, nodes: bool, as_json: bool, convention: str, inputs: tuple[tuple[str, tuple[int, ...]], ...]) -> None:
+    """Show multiply-adds, parameters and activation memory: in all, of the stem, every stage and the head, and by node.
+
+    A layer between two stages belongs to the later one, what no stage needs to the head; without stages everything is head. Activations
+    are the tensors the nodes compute, all of them and those that exist at once.
+    """
+    import json
+
+    from fnatool import files, profiling
+
+    found = profiling.profile_model(files.read(model), dict(inputs) or None, convention=convention)
+    if as_json:
+        click.echo(json.dumps(profiling.as_json(found, str(model), convention), indent=2))
+    else:
+        profiling.show(found, str(model), convention, nodes=nodes)
+
+
+@cli.command()
 @click.argument("model", metavar="SEED", type=MODEL)
 @click.option(
-    "--spec", type=FILE, required=True, metavar="SPEC", help="The shape asked for; 'fnatool inspect SEED --spec' writes one to edit."
-)
+    "--spec", type=SPEC, required=True, metavar="SPEC",
+    help="The shape asked for; 'fnatool inspect SEED --spec' writes one to edit. Or fna-seg, fna-retinanet, fna-ssdlite: what FNA found.",
+)  # fmt: skip
 @click.option("-o", "--output", type=FILE, metavar="OUT", help="The ONNX file to write (needed unless --dry-run).")
 @click.option(
     "--strategy", type=click.Choice(["fna", "preserve"]), default="fna", show_default=True,
@@ -218,7 +259,7 @@ def remap(
     """
     import json
 
-    from fnatool import files, remapping
+    from fnatool import files, remapping, specs
     from fnatool import report as reports
 
     if output is None and not dry_run:
@@ -231,7 +272,8 @@ def remap(
     if output is not None and report is not None and report.resolve() in (output.resolve(), files.data_path(output).resolve()):
         raise click.UsageError(f"'{report}' cannot be both part of the result and its report")
     options = remapping.Options(strategy, select, seed, allow_drift, not (no_verify or dry_run), dict(inputs) or None)
-    made = remapping.remap_model(read, remapping.read_spec(spec), options)
+    with specs.fitting(spec):
+        made = remapping.remap_model(read, remapping.read_spec(spec), options)
     if report is not None:
         files.write_text(report, json.dumps(reports.as_json(made), indent=1), force=force)
     if output is not None and not dry_run:
@@ -245,9 +287,35 @@ def remap(
 
 
 @cli.command()
+@click.argument("a", metavar="A", type=MODEL)
+@click.argument("b", metavar="B", type=MODEL)
+@click.option("--all", "everything", is_flag=True, help="Every difference, not the first few of each kind.")
+@click.option("--json", "as_json", is_flag=True, help="Everything as JSON.")
+@click.option(
+    "--input", "inputs", type=INPUT_SHAPE, multiple=True, metavar="NAME=1x3x224x224", help="The shape of a dynamic input. Repeatable."
+)
+def diff(a: Path, b: Path, everything: bool, as_json: bool, inputs: tuple[tuple[str, tuple[int, ...]], ...]) -> int:
+    """Show in what two models differ, by name: knobs, stages, inputs and outputs, nodes, and the values of tensors.
+
+    A change of values is relative to the spread of the tensor in A. Exit code 0: equal, 1: different, 2: a mistake, or a file that cannot
+    be read.
+    """
+    import json
+
+    from fnatool import comparing
+
+    found = comparing.compare_files(a, b, dict(inputs))
+    if as_json:
+        click.echo(json.dumps(comparing.as_json(found), indent=2))
+    else:
+        comparing.show(found, everything=everything)
+    return SUCCESS if found.equal else FAILED
+
+
+@cli.command()
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=MODEL)
 @click.option("--against", type=MODEL, metavar="SEED", help="Demand the inputs and outputs of this model: names, types and shapes.")
-@click.option("--spec", type=FILE, metavar="SPEC", help="Demand that the model realises this spec.")
+@click.option("--spec", type=SPEC, metavar="SPEC", help="Demand that the model realises this spec, a file or a bundled one.")
 @click.option("--max-macs", type=click.IntRange(min=1), metavar="N", help="Demand at most N multiply-accumulates.")
 @click.option("--max-params", type=click.IntRange(min=1), metavar="N", help="Demand at most N parameters.")
 @click.option(
@@ -256,7 +324,10 @@ def remap(
 @click.option(
     "--timeout", type=click.FloatRange(min=1), default=120.0, show_default=True, metavar="SECONDS", help="For each step of the check."
 )
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json", "github", "sarif"]), default="text", show_default=True,
+    help="github: annotations of a workflow run. sarif: SARIF 2.1.0, for code scanning.",
+)  # fmt: skip
 def check(
     models: tuple[Path, ...],
     against: Path | None,
@@ -267,16 +338,20 @@ def check(
     timeout: float,
     form: str,
 ) -> int:
-    """Report everything wrong with the models; exit 1 if anything is an error.
+    """Report everything wrong with the models; exit 1 if anything is an error, 2 if a model could not be looked at.
 
     The static rules, the ONNX checker, strict shape inference and a run in ONNX Runtime, then what the options demand.
     """
-    from fnatool import checking
+    from fnatool import annotating, checking
 
     demands = checking.Demands(against, spec, max_macs, max_params, dict(inputs), timeout)
     reports, mistakes = checking.check_files(models, demands)
     if form == "json":
         click.echo(checking.to_json(reports))
+    elif form == "sarif":
+        click.echo(annotating.to_sarif(reports, complete=not mistakes))
+    elif form == "github":
+        click.echo(annotating.to_github(reports), nl=any(report.findings for report in reports))
     else:
         checking.show(reports)
     if mistakes:

@@ -24,7 +24,7 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, TensorProto
 from onnx_graphsurgeon.importers.onnx_importer import OnnxImporter
 
-from fnatool import isolate, tensors, wire
+from fnatool import isolate, native, tensors, wire
 from fnatool.atomic import replacing, require_writable, write_text
 from fnatool.tensors import Array
 from passes.check import check_proto, errors, order
@@ -204,7 +204,7 @@ def _inlined(proto: onnx.ModelProto) -> onnx.ModelProto:
     try:
         inlined = onnx.ModelProto()
         inlined.ParseFromString(isolate.run(_inline, proto.SerializeToString(), seconds=60))
-    except (isolate.Died, RuntimeError, DecodeError) as error:
+    except native.FAILURES as error:
         raise RefusedModel(f"its local functions cannot be inlined ({error}); export without functions") from error
     return inlined
 
@@ -224,6 +224,10 @@ def _require_sound(proto: onnx.ModelProto) -> None:
                 raise RefusedModel(f"{where} has a subgraph (control flow), which cannot be remapped; export without If, Loop and Scan")
             if attribute.ref_attr_name or attribute.type not in READABLE:
                 raise RefusedModel(f"attribute '{attribute.name}' of {where} is of a kind that is not supported; export without it")
+    for value in proto.graph.input:
+        if (kind := value.type.WhichOneof("value")) not in (None, "tensor_type"):
+            what = str(kind).removesuffix("_type").replace("_", " ")
+            raise RefusedModel(f"input '{value.name}' is of kind {what}; only tensors are supported")
     found = [finding for finding in errors(check_proto(proto)) if finding.code not in TOLERATED]
     if found:
         more = f" ({len(found) - 1} more; 'fnatool check' lists all)" if len(found) > 1 else ""
@@ -285,6 +289,9 @@ def import_graph(proto: onnx.ModelProto, arrays: Mapping[str, Array]) -> gs.Grap
     lean = onnx.GraphProto()
     _copy(proto.graph, lean, leave=("initializer", "input"))
     lean.input.extend(value for value in proto.graph.input if value.name not in arrays)
+    for value in (*lean.input, *lean.output, *lean.value_info):
+        if value.type.WhichOneof("value") not in KNOWN_KINDS:
+            value.ClearField("type")  # of an optional, say; the envelope keeps it
     constants = {name: gs.Constant(name, array) for name, array in arrays.items()}
     domains = [onnx.helper.make_opsetid(entry.domain, entry.version) for entry in proto.opset_import]
     try:
@@ -312,6 +319,7 @@ def import_graph(proto: onnx.ModelProto, arrays: Mapping[str, Array]) -> gs.Grap
     return graph
 
 
+KNOWN_KINDS = ("tensor_type", "sequence_type")  # of values, to the graph type
 NOWHERE = Path(os.devnull)  # an attribute has no external data any more: load has brought it in
 
 

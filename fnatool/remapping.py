@@ -10,14 +10,14 @@ from pathlib import Path
 
 import onnx
 
-from fnatool import files, isolate, seeds
+from fnatool import files, isolate, seeds, specs
 from fnatool.atomic import replacing
-from passes.analysis import Analysis, analyse
+from passes.analysis import STRIDE, Analysis, analyse
 from passes.cost import Cost
 from passes.errors import RefusedModel, UserError
 from passes.plan import Plan, apply, plan, planned_cost
 from passes.shapes import Shape
-from passes.spec import Spec, differences, parse, resolve
+from passes.spec import IMAGE, Spec, differences, parse, resolve
 
 STAGES_KEY = "fnatool.stages"
 SPEC_KEY = "fnatool.spec"
@@ -58,7 +58,7 @@ class Remapped:
     verified: Verified | None
 
     def cost(self) -> Cost:
-        """Parameters and multiply-adds of the result, at the sizes the seed was analysed with."""
+        """Parameters and multiply-adds of the result, at its image size; where that is free, at the size the seed was analysed with."""
         return planned_cost(self.plan, self.analysis)
 
     def write(self, path: Path | str, *, force: bool = False) -> None:
@@ -76,15 +76,19 @@ def remap(
 ) -> Remapped:
     """The seed in the shape the spec asks for, with what it knows; written to `out` if given (never over an existing file).
 
-    seed: a path, or the name of the bundled seed; spec: a Spec, its JSON document, or the path of one. Raises UserError for a wrong spec or
-    path, RefusedModel for a model that cannot be remapped safely or whose result fails verification.
+    seed: a path, or the name of the bundled seed; spec: a Spec, its JSON document, the path of one, or the name of a bundled one. Raises
+    UserError for a wrong spec or path, RefusedModel for a model that cannot be remapped safely or whose result fails verification.
     """
     options = options or Options()
     model = files.read(seeds.bundled(str(seed)) or seed if not Path(seed).exists() else seed)
     if out is not None:
         files.require_writable(Path(out), force=False, forbid=(model.path, *model.data))
-    wanted = spec if isinstance(spec, Spec) else parse(spec) if isinstance(spec, Mapping) else read_spec(Path(spec))
-    made = remap_model(model, wanted, options)
+    if isinstance(spec, (Spec, Mapping)):
+        made = remap_model(model, spec if isinstance(spec, Spec) else parse(spec), options)
+    else:
+        path = specs.find(spec)
+        with specs.fitting(path):
+            made = remap_model(model, read_spec(path), options)
     if out is not None:
         made.write(out)
     return made
@@ -103,9 +107,15 @@ def remap_model(model: files.Model, spec: Spec, options: Options) -> Remapped:
 
 
 def verify_remap(model: files.Model, target: files.Model, analysis: Analysis, found: Plan) -> Verified:
-    """Compare inner values in a child process. Raises RefusedModel where a remap that must be exact is not, naming the first tensor."""
+    """Compare inner values in a child process. Raises RefusedModel where a remap that must be exact is not, naming the first tensor.
+
+    A target for another image size is compared as it would be for the seed's.
+    """
+    compared = found if found.compared is None else found.compared
+    if compared is not found:
+        target = replace(target, graph=apply(model.graph, compared))
     try:
-        verified = isolate.run(_verify, model, target, analysis, found, seconds=VERIFY_SECONDS, memory=16 * isolate.GIB)
+        verified = isolate.run(_verify, model, target, analysis, compared, seconds=VERIFY_SECONDS, memory=16 * isolate.GIB)
     except isolate.Died as error:
         raise RefusedModel(f"verification in ONNX Runtime died: {error}; --no-verify writes the result without it") from error
     if verified.worst == float("inf"):
@@ -159,7 +169,9 @@ def read_spec(path: Path) -> Spec:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise UserError(f"there is no spec '{path}'; 'fnatool inspect MODEL --spec > {path.name}' writes one to edit") from error
+        bundled = f"bundled are {', '.join(specs.NAMES)}"
+        own = f"'fnatool inspect MODEL --spec > {path.name}' writes one to edit"
+        raise UserError(f"there is no spec '{path}'; {own}; {bundled}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"'{path}' cannot be read as a spec: {error}") from error
     try:
@@ -197,6 +209,15 @@ def realises(model: files.Model, spec: Spec | Path, seed: files.Model | None = N
         require_seed(wanted, seed)
         wanted = resolve(analyse_model(seed), wanted).spec()
     return differences(analyse_model(model), wanted)
+
+
+def declared(seed: files.Model, spec: Spec | Path) -> Mapping[str, Mapping[int, int]]:
+    """Where inputs and outputs of the Spec's target say another size than the seed's: name → axis → size."""
+    wanted = read_spec(spec) if isinstance(spec, Path) else spec
+    if not {IMAGE, STRIDE} & set(wanted.knobs):
+        return {}
+    require_seed(wanted, seed)
+    return plan(analyse_model(seed), wanted).declared
 
 
 def copy(seed: files.Model, path: Path, *, force: bool) -> None:

@@ -72,22 +72,27 @@ def _typed(tensor: TensorProto) -> Array:
     given = len(getattr(tensor, onnx.helper.tensor_dtype_to_field(tensor.data_type)))
     if given != count:
         raise RefusedModel(_mismatch(tensor, f"{count} values", f"{given}"))
-    return np.array(onnx.numpy_helper.to_array(tensor))
+    try:
+        return np.array(onnx.numpy_helper.to_array(tensor))
+    except UnicodeDecodeError as error:
+        raise RefusedModel(f"tensor '{tensor.name}' holds {error.object[:20]!r}, which is not UTF-8 text and not supported") from error
 
 
 def external_file(tensor: TensorProto, folder: Path) -> Path:
     """The file with the data of tensor: a regular file within folder. Raises RefusedModel."""
     location = _entries(tensor).get("location", "")
-    where = f"the external data of tensor '{tensor.name}', '{location}',"
+    where = f"the external data of tensor '{tensor.name}', '{location[:80]}',"
     if not location or PurePosixPath(location).is_absolute() or PureWindowsPath(location).drive or ".." in PurePosixPath(location).parts:
         raise RefusedModel(f"{where} must be a path within the model's folder; save the model with its data beside it")
     root = Path(os.path.realpath(folder))
-    file = Path(os.path.realpath(root / location))
-    if not file.is_relative_to(root):
-        raise RefusedModel(f"{where} leads out of the model's folder through a link; put the file itself there")
-    if not file.exists():
-        raise RefusedModel(f"{where} is missing; copy it beside the model, into '{folder}'")
-    if not stat.S_ISREG(file.stat().st_mode):
+    try:
+        file = Path(os.path.realpath(root / location))
+        if not file.is_relative_to(root):
+            raise RefusedModel(f"{where} leads out of the model's folder through a link; put the file itself there")
+        mode = file.stat().st_mode
+    except (OSError, ValueError) as error:  # not there, or no file could have that name
+        raise RefusedModel(f"{where} is missing; copy it beside the model, into '{folder}'") from error
+    if not stat.S_ISREG(mode):
         raise RefusedModel(f"{where} is not a regular file")
     return file
 

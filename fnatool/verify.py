@@ -20,9 +20,12 @@ from fnatool.distance import HALF_TOLERANCE, ROUNDING_FACTOR, TOLERANCE, distanc
 from fnatool.runtime import FAILURES
 from passes.analysis import Analysis
 from passes.errors import RefusedModel
+from passes.groups import regrouped
+from passes.maps import Sampling
 from passes.normalise import normalise
 from passes.plan import Plan
 from passes.resize import resized
+from passes.take import Take
 from passes.view import view
 
 COMPARED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -61,7 +64,7 @@ class Verification:
 
 
 def verify(seed: gs.Graph, target: gs.Graph, analysis: Analysis, plan: Plan, *, rng_seed: int = 0) -> Verification:
-    """Both networks run on the same noise; every tensor they share is compared on the channels they share.
+    """Both networks run on the same noise, at the same image size; every tensor they share is compared on what they share of it.
 
     Raises RefusedModel where ONNX Runtime cannot run one of them.
     """
@@ -83,7 +86,7 @@ def _with_rounding(
     drifts: Sequence[Drift], pairs: Sequence[Shared], before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]
 ) -> tuple[Drift, ...]:
     """A deep network may amplify rounding beyond the tolerance; how far shows in the seed itself when its input moves by that much."""
-    floors = [ROUNDING_FACTOR * replace(pair, new=pair.old).drift(before[pair.tensor], after[pair.tensor]) for pair in pairs]
+    floors = [ROUNDING_FACTOR * replace(pair, new=pair.old, sampling=None).drift(before[pair.tensor], after[pair.tensor]) for pair in pairs]
     return tuple(replace(drift, rounding=floor) for drift, floor in zip(drifts, floors, strict=True))
 
 
@@ -113,23 +116,34 @@ def compare(before: gs.Graph, after: gs.Graph, feeds: Mapping[str, np.ndarray]) 
 
 @dataclass(frozen=True)
 class Shared:
-    """A tensor of both networks: its channel axis, and the positions there that are the seed's, in the seed and in the target."""
+    """A tensor of both networks: its channel axis, and the positions there that are the seed's, in the seed and in the target.
+
+    `sampling`: where the seed's positions in space are in the target's finer map.
+    """
 
     tensor: str
     node: str
     axis: int
     old: np.ndarray | None
     new: np.ndarray | None
+    sampling: Sampling | None = None
 
     def drift(self, before: np.ndarray, after: np.ndarray) -> float:
         """max |after − before| / (max − min) on the shared positions; infinite where a value is not finite in one of them only."""
+        if self.sampling is not None:
+            if after.size != np.prod(self.sampling.sizes):
+                return float("inf")
+            after = self.sampling.of(after)
         if self.old is not None and self.new is not None:
             before, after = before.take(self.old, self.axis), after.take(self.new, self.axis)
         return distance(before, after)
 
 
 def shared_tensors(analysis: Analysis, plan: Plan) -> list[Shared]:
-    """The outputs of convolutions and matrix products, and the graph's outputs, that both networks have, with the channels they share."""
+    """The outputs of convolutions and matrix products, and the graph's outputs, that both networks have, with what they share of them.
+
+    What comes after an average over a finer map is another value, and not among them.
+    """
     seed = analysis.view
     found = []
     for placed in plan.nodes:
@@ -138,13 +152,16 @@ def shared_tensors(analysis: Analysis, plan: Plan) -> list[Shared]:
         for tensor in seed.by_name[placed.source].outputs:
             if tensor not in placed.node.outputs or not (placed.node.op in COMPARED or tensor in seed.outputs):
                 continue
-            label = analysis.identities.labels.get(tensor)
+            sampling = plan.samples.get(tensor)
+            if sampling is None and tensor in plan.samples:
+                continue
+            label = plan.ground.identities.labels.get(tensor)
             if label is None:
-                found.append(Shared(tensor, placed.source, 0, None, None))
+                found.append(Shared(tensor, placed.source, 0, None, None, sampling))
                 continue
             positions = resized(label.ids, plan.changes.at(placed.place))
             kept = np.flatnonzero(positions.copy == 0)
-            found.append(Shared(tensor, placed.source, label.axis, positions.old[kept], kept))
+            found.append(Shared(tensor, placed.source, label.axis, positions.old[kept], kept, sampling))
     return found
 
 
@@ -166,22 +183,44 @@ def noise(analysis: Analysis, rng_seed: int) -> dict[str, np.ndarray]:
 def mask_dropped(graph: gs.Graph, analysis: Analysis, plan: Plan) -> gs.Graph:
     """The seed in which whatever consumes a dropped channel multiplies it by zero; the graph given (in normal form) is changed."""
     masked: dict[str, np.ndarray] = {}
+    unread: dict[str, dict[int, np.ndarray]] = {}
     keep = plan.changes.base.keep
-    for site in analysis.identities.sites.values():
+    for site in plan.ground.identities.sites.values():
         dropped = (site.ids >= 0) & ~keep[site.ids]
-        if site.role == "creates" or not dropped.any():
-            continue
-        values = masked.get(site.tensor)
-        if values is None:
-            values = analysis.view.values(site.tensor).copy()
-        values[(slice(None),) * site.axis + (dropped,)] = 0
-        masked[site.tensor] = values
+        if site.role != "creates" and dropped.any() and site.tensor in analysis.view.constants:
+            unread.setdefault(site.tensor, {})[site.axis] = dropped
+    regroups = {take.source: take for take in plan.takes if take.regroup is not None and take.target == take.source}
+    for tensor in {**unread, **regroups}:
+        shape = plan.ground.shapes.shapes[tensor]
+        kept = np.ones(shape[:2], bool)
+        for axis, dropped in unread.get(tensor, {}).items():
+            kept[(slice(None),) * axis + (dropped,)] = False
+        if tensor in regroups:
+            kept = _within_groups(kept, regroups[tensor])
+        values = analysis.view.values(tensor)
+        masked[tensor] = np.where(kept.reshape(*kept.shape, *(1 for _ in shape[2:])), values, np.zeros((), values.dtype))
     constants = {name: gs.Constant(name, values) for name, values in masked.items()}
     for node in graph.nodes:
         for slot, tensor in enumerate(node.inputs):
             if tensor.name in constants:
                 node.inputs[slot] = constants[tensor.name]
     return graph
+
+
+def _within_groups(kept: np.ndarray, take: Take) -> np.ndarray:
+    """Which entries of the seed's weight stay, of those of the weight with its `ground` groups: none that crosses the target's groups."""
+    groups = take.regroup
+    if groups is None:
+        return kept
+    if groups.ground != groups.target:  # dense in between: two channels stay together where the target has them in one group
+        homes = []
+        for axis, extent in enumerate(kept.shape):
+            index = take.axes[axis].index if axis in take.axes else np.arange(extent)
+            home = np.full(extent, -1)
+            home[index[index >= 0]] = (np.arange(index.size) * groups.target // index.size)[index >= 0]
+            homes.append(home)
+        kept = kept & (homes[0][:, None] == homes[1])
+    return regrouped(kept, groups.ground, groups.seed)
 
 
 def outputs(path: Path, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from passes.errors import RefusedModel
 from passes.shapes import Shape, Shapes
 from passes.view import Node, View
 
@@ -105,6 +106,14 @@ class Flow:
         """The tensor's shape under the probe sizes, None where it is unknown."""
         return self.shapes.shapes.get(name)
 
+    def lay(self, node: Node, name: str, label: Label) -> None:
+        """The output `name` of node carries these channels. Raises RefusedModel where the tensor has another size there."""
+        shape = self.shape(name)
+        if shape is not None and (label.axis >= len(shape) or shape[label.axis] != label.ids.size):
+            where = f"'{node.name}' ({node.op}) makes {label.ids.size} channels, '{name}' has the shape {list(shape)}"
+            raise RefusedModel(f"{where}; 'fnatool check' lists what is wrong")
+        self.labels[name] = label
+
     def label(self, name: str) -> Label | None:
         """The channels of a tensor, None where it has none that follow a weight."""
         return self.labels.get(name)
@@ -145,6 +154,10 @@ class Flow:
         return int(np.prod(out[2:], dtype=np.int64)) if len(out) > 2 else 1
 
     def _site(self, node: Node, slot: int, axis: int, site: Site) -> None:
+        shape = tuple(self.view.constants[site.tensor].shape)
+        if not 0 <= axis < len(shape) or shape[axis] != site.ids.size:
+            where = f"'{node.name}' ({node.op}) has {site.ids.size} channels on axis {axis} of '{site.tensor}'"
+            raise RefusedModel(f"{where}, whose shape is {list(shape)}; 'fnatool check' lists what is wrong")
         key = (site.tensor, axis)
         self.noted.setdefault(key, set()).add((node.name, slot))
         known = self.sites.get(key)
@@ -159,7 +172,10 @@ class Flow:
 
     def unite(self, a: Ids, b: Ids, why: str) -> None:
         """Position by position, the two vectors are the same channels; a fixed position freezes its partner."""
-        a, b = np.broadcast_arrays(a, b)
+        try:
+            a, b = np.broadcast_arrays(a, b)
+        except ValueError as error:
+            raise RefusedModel(f"{a.size} channels meet {b.size} where they should be the same: {why}") from error
         a, b = a.ravel(), b.ravel()
         both = (a != FIXED) & (b != FIXED)
         self.unions.append((a[both], b[both]))

@@ -6,6 +6,7 @@ A rule is one function `(node, facts) → findings` and one row in RULES.
 
 from __future__ import annotations
 
+import functools
 import heapq
 import math
 from collections import Counter, defaultdict
@@ -16,6 +17,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnx.defs
 import onnx_graphsurgeon as gs
 
 Severity = Literal["error", "warning", "note"]
@@ -30,6 +32,39 @@ class Finding:
     where: str  # "Conv 'features.0'", "initializer 'w'"
     message: str
     fix: str = ""
+
+
+CODES: Mapping[str, str] = {
+    "attribute-length": "strides, dilations or pads have the wrong number of entries",
+    "bias-length": "a bias does not have one value per channel",
+    "control-flow": "a node has a body that the static rules do not look into",
+    "cycle": "nodes wait for each other",
+    "dangling": "a tensor is used that nothing defines",
+    "duplicate-initializer": "an initializer is listed twice",
+    "duplicate-input": "an input is listed twice",
+    "duplicate-node": "two nodes have the same name",
+    "duplicate-output": "an output is listed twice",
+    "duplicate-tensor": "a tensor comes from several places",
+    "element-type": "an input or output has no element type, or an unknown one",
+    "empty": "the graph has no nodes",
+    "group": "the groups of a convolution or normalisation do not divide its channels",
+    "input-channels": "a layer's weight is for another number of channels than it gets",
+    "kernel-shape": "kernel_shape disagrees with the weight",
+    "no-opset": "the standard operator set is not imported",
+    "not-finite": "a weight holds NaN or infinity",
+    "opset": "a version of an operator set is none, or none that there is",
+    "shape": "the shapes of operands do not fit together",
+    "slope": "the slope of a PRelu does not fit its input",
+    "unsorted": "nodes are not in topological order",
+    "unused-initializer": "nothing reads an initializer",
+    "unused-input": "nothing reads an input",
+    "unused-node": "nothing a node computes reaches an output",
+    "variance": "a variance is negative",
+    "vector-length": "a normalisation's parameter does not have one value per channel",
+    "weight-rank": "a weight has the wrong number of axes",
+    "zero-sized": "a tensor has an axis of length 0",
+}
+"""code → what kind of finding it is, in a line; the codes of this file."""
 
 
 def errors(findings: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -50,6 +85,7 @@ def check_proto(model: onnx.ModelProto) -> tuple[Finding, ...]:
         *_types(graph),
         *_duplicates(graph),
         *_undefined(graph),
+        *_signatures(model),
         *_order(graph),
         *_control_flow(graph),
         *_unused(graph),
@@ -57,7 +93,11 @@ def check_proto(model: onnx.ModelProto) -> tuple[Finding, ...]:
 
 
 def _opset(model: onnx.ModelProto) -> Iterator[Finding]:
-    if not any(entry.domain in ("", "ai.onnx") for entry in model.opset_import):
+    for entry in model.opset_import:
+        if not 0 < entry.version < 2**31:
+            message = f"its version {entry.version} is impossible"
+            yield Finding("error", "opset", f"operator set '{entry.domain}'", message, "export the network again")
+    if not any(entry.domain in STANDARD for entry in model.opset_import):
         message = "no version of the standard operator set is imported, so the operators have no meaning"
         yield Finding("error", "no-opset", "model", message, "set opset_import, as onnx.helper.make_model does")
 
@@ -128,6 +168,68 @@ def _needs(node: onnx.NodeProto) -> list[str]:
             names += [name for deep in body.node for name in _needs(deep) if name not in inner]
             names += [value.name for value in body.output if value.name not in inner]
     return names
+
+
+STANDARD = ("", "ai.onnx")
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What the definition of an operator says of its nodes: how many inputs and outputs, the kinds of attributes, the needed ones."""
+
+    counts: tuple[tuple[str, int, int], tuple[str, int, int]]
+    kinds: Mapping[str, int]
+    needed: tuple[str, ...]
+
+
+def _signatures(model: onnx.ModelProto) -> Iterator[Finding]:
+    """Every node has the inputs, outputs and attributes that the definition of its operator demands, where the standard defines it."""
+    version = next((entry.version for entry in model.opset_import if entry.domain in STANDARD), 0)
+    own = {(function.domain, function.name) for function in model.functions}
+    for index, node in enumerate(model.graph.node):
+        if node.domain in STANDARD and (node.domain, node.op_type) not in own and 0 < version < 2**31:
+            signature = _signature(node.op_type, version)
+            yield from _unlike(node, index, signature) if signature is not None else ()
+
+
+@functools.cache
+def _signature(op: str, version: int) -> Signature | None:
+    if not onnx.defs.has(op, version, ""):
+        return None
+    schema = onnx.defs.get_schema(op, version, "")
+    attributes = dict(schema.attributes)
+    return Signature(
+        (("inputs", schema.min_input, schema.max_input), ("outputs", schema.min_output, schema.max_output)),
+        {name: int(attribute.type) for name, attribute in attributes.items()},  # type: ignore[call-overload]
+        tuple(name for name, attribute in attributes.items() if attribute.required),
+    )
+
+
+def _unlike(node: onnx.NodeProto, index: int, signature: Signature) -> Iterator[Finding]:
+    """What of node differs from its definition; attributes that the definition does not know do no harm."""
+    wrong: list[tuple[str, str]] = []
+    for (kind, least, most), names in zip(signature.counts, (node.input, node.output), strict=True):
+        if not least <= len(names) <= most:
+            expected = str(least) if least == most else f"at least {least}" if len(names) < least else f"at most {most}"
+            wrong.append(("arity", f"it has {len(names)} {kind} instead of {expected}"))
+    if not all(node.input[: signature.counts[0][1]]):
+        wrong.append(("arity", "an input is missing that may not be left out"))
+    if not any(node.output):
+        wrong.append(("arity", "it has no output"))
+    given = {attribute.name: attribute for attribute in node.attribute}
+    if len(given) < len(node.attribute):
+        wrong.append(("attribute", "an attribute stands twice"))
+    wrong += [("attribute", f"it lacks the attribute '{name}'") for name in signature.needed if name not in given]
+    for name, attribute in given.items():
+        wanted = signature.kinds.get(name, attribute.type)
+        if attribute.type != wanted and not attribute.ref_attr_name:
+            wrong.append(("attribute", f"its attribute '{name}' is of kind {_kind(attribute.type)} instead of {_kind(wanted)}"))
+    for code, message in wrong:
+        yield Finding("error", code, _site(node, index), message, "export the network again")
+
+
+def _kind(kind: int) -> str:
+    return onnx.AttributeProto.AttributeType.Name(kind).lower() if kind in onnx.AttributeProto.AttributeType.values() else str(kind)
 
 
 @dataclass(frozen=True)
@@ -228,24 +330,34 @@ class Facts:
 def check(graph: gs.Graph, shapes: Mapping[str, tuple[int, ...]] | None = None) -> tuple[Finding, ...]:
     """All findings of the static rules on graph; shapes adds what is known of its variables (−1 for an unknown axis)."""
     facts = Facts(shapes or {}, graph.opset)
-    reads = [[tensor.name for tensor in node.inputs] for node in graph.nodes]
-    makes = [[tensor.name for tensor in node.outputs] for node in graph.nodes]
-    found = topological(reads, makes)
-    findings: list[Finding] = []
-    for index in found.nodes:
-        node = graph.nodes[index]
-        rule = RULES.get(node.op) if node.domain in (None, "", "ai.onnx") else None
-        if rule is not None and _is_complete(node):
-            findings += rule(node, facts)
-        _note_channels(node, facts)
+    found = _topological(graph)
     return (
-        *findings,
+        *_by_rules(graph, facts, found),
         *_graph_names(graph),
         *_graph_cycle(graph, found),
         *_dead(graph, found),
         *_values(graph),
         *_zero_sized(graph, facts),
     )
+
+
+def misfits(graph: gs.Graph) -> tuple[Finding, ...]:
+    """Where the shapes of weights and attributes contradict each other: what no analysis can make sense of."""
+    return tuple(f for f in _by_rules(graph, Facts({}, graph.opset), _topological(graph)) if f.severity == "error" and f.code != "variance")
+
+
+def _topological(graph: gs.Graph) -> Order:
+    reads = [[tensor.name for tensor in node.inputs] for node in graph.nodes]
+    return topological(reads, [[tensor.name for tensor in node.outputs] for node in graph.nodes])
+
+
+def _by_rules(graph: gs.Graph, facts: Facts, found: Order) -> Iterator[Finding]:
+    for index in found.nodes:
+        node = graph.nodes[index]
+        rule = RULES.get(node.op) if node.domain in (None, *STANDARD) else None
+        if rule is not None and _is_complete(node):
+            yield from rule(node, facts)
+        _note_channels(node, facts)
 
 
 def _is_complete(node: gs.Node) -> bool:
@@ -278,14 +390,16 @@ def convolution(node: gs.Node, facts: Facts) -> Iterator[Finding]:
     if shape is None:
         return
     if len(shape) < 3:
-        yield _error("weight-rank", node, f"its weight has {len(shape)} axes, a convolution's has at least 3")
+        message = f"its weight has {len(shape)} axes, a convolution's has at least 3"
+        yield _error("weight-rank", node, message, "shape it [C_out, C_in / group, *kernel]")
         return
     group = _int(node, "group", 1)
     channels = facts.width(node.inputs[0])
     yield from _groups(node, group, (("C_out", shape[0]), ("C_in", channels)))
     if channels is not None and group > 0 and channels % group == 0 and shape[1] * group != channels:
         expected = f"{shape[1] * group} input channels ({shape[1]} x {group} groups)" if group > 1 else f"{shape[1]} input channels"
-        yield _error("input-channels", node, f"its weight is for {expected}, '{node.inputs[0].name}' has {channels}")
+        message = f"its weight is for {expected}, '{node.inputs[0].name}' has {channels}"
+        yield _error("input-channels", node, message, f"resize axis 1 of the weight, or what computes '{node.inputs[0].name}'")
     yield from _bias(node, facts, _optional(node, 2), shape[0])
     yield from _window(node, shape[2:])
 
@@ -296,13 +410,15 @@ def transposed_convolution(node: gs.Node, facts: Facts) -> Iterator[Finding]:
     if shape is None:
         return
     if len(shape) < 3:
-        yield _error("weight-rank", node, f"its weight has {len(shape)} axes, a transposed convolution's has at least 3")
+        message = f"its weight has {len(shape)} axes, a transposed convolution's has at least 3"
+        yield _error("weight-rank", node, message, "shape it [C_in, C_out / group, *kernel]")
         return
     group = _int(node, "group", 1)
     yield from _groups(node, group, (("C_in", shape[0]),))
     channels = facts.width(node.inputs[0])
     if channels is not None and channels != shape[0]:
-        yield _error("input-channels", node, f"its weight is for {shape[0]} input channels, '{node.inputs[0].name}' has {channels}")
+        message = f"its weight is for {shape[0]} input channels, '{node.inputs[0].name}' has {channels}"
+        yield _error("input-channels", node, message, f"resize axis 0 of the weight, or what computes '{node.inputs[0].name}'")
     yield from _bias(node, facts, _optional(node, 2), shape[1] * group)
     yield from _window(node, shape[2:])
 
@@ -331,7 +447,8 @@ def _window(node: gs.Node, kernel: tuple[int, ...]) -> Iterator[Finding]:
     for name, length in (("strides", len(kernel)), ("dilations", len(kernel)), ("pads", 2 * len(kernel))):
         given = _ints(node, name)
         if given is not None and len(given) != length:
-            yield _error("attribute-length", node, f"its {name} {list(given)} has {len(given)} entries instead of {length}")
+            message = f"its {name} {list(given)} has {len(given)} entries instead of {length}"
+            yield _error("attribute-length", node, message, f"give it {length} entries")
 
 
 def gemm(node: gs.Node, facts: Facts) -> Iterator[Finding]:
@@ -340,12 +457,13 @@ def gemm(node: gs.Node, facts: Facts) -> Iterator[Finding]:
     if shape is None:
         return
     if len(shape) != 2:
-        yield _error("weight-rank", node, f"its matrix B has {len(shape)} axes instead of 2")
+        yield _error("weight-rank", node, f"its matrix B has {len(shape)} axes instead of 2", "reshape it, or multiply with MatMul")
         return
     rows, columns = reversed(shape) if _int(node, "transB", 0) else shape
     width = facts.width(node.inputs[0]) if not _int(node, "transA", 0) else None
     if width is not None and rows >= 0 and width != rows:
-        yield _error("input-channels", node, f"its matrix takes {rows} features, '{node.inputs[0].name}' has {width}")
+        message = f"its matrix takes {rows} features, '{node.inputs[0].name}' has {width}"
+        yield _error("input-channels", node, message, f"resize the matrix, or what computes '{node.inputs[0].name}'; is transB right?")
     bias = _optional(node, 2)
     added = facts.shape(bias) if bias is not None else None
     if bias is not None and added and columns >= 0 and added[-1] not in (1, columns, -1):
@@ -360,7 +478,8 @@ def matmul(node: gs.Node, facts: Facts) -> Iterator[Finding]:
         return
     rows = right[-2] if len(right) > 1 else right[0]
     if left[-1] >= 0 and rows >= 0 and left[-1] != rows:
-        yield _error("input-channels", node, f"it multiplies {_text(left)} by {_text(right)}: {left[-1]} is not {rows}")
+        message = f"it multiplies {_text(left)} by {_text(right)}: {left[-1]} is not {rows}"
+        yield _error("input-channels", node, message, "transpose or resize one of them")
 
 
 def prelu(node: gs.Node, facts: Facts) -> Iterator[Finding]:
@@ -372,15 +491,17 @@ def prelu(node: gs.Node, facts: Facts) -> Iterator[Finding]:
     name = node.inputs[1].name
     if facts.opset < 7:
         if channels is not None and math.prod(slope) not in (1, channels):
-            yield _error("slope", node, f"its slope '{name}' has {math.prod(slope)} values for {channels} channels")
+            message = f"its slope '{name}' has {math.prod(slope)} values for {channels} channels"
+            yield _error("slope", node, message, f"give it 1 value or {channels}")
         return
     if shape is not None:
         fits = len(slope) <= len(shape) and all(a in (1, b) or -1 in (a, b) for a, b in zip(slope[::-1], shape[::-1], strict=False))
         if not fits:
-            fix = f"shape it {shape[1]}" + "x1" * (len(shape) - 2) if len(shape) > 2 else ""
+            fix = f"shape it {_text((*shape[1:2], *(1 for _ in shape[2:])))}" if len(shape) > 1 else "give it 1 value"
             yield _error("slope", node, f"its slope '{name}' of shape {_text(slope)} does not broadcast to {_text(shape)}", fix)
     elif channels is not None and len(slope) == 3 and slope[0] not in (1, channels):
-        yield _error("slope", node, f"its slope '{name}' has {slope[0]} channels, '{node.inputs[0].name}' has {channels}")
+        message = f"its slope '{name}' has {slope[0]} channels, '{node.inputs[0].name}' has {channels}"
+        yield _error("slope", node, message, f"shape it {channels}x1x1")
 
 
 def batch_normalization(node: gs.Node, facts: Facts) -> Iterator[Finding]:
@@ -427,7 +548,8 @@ def layer_normalization(node: gs.Node, facts: Facts) -> Iterator[Finding]:
             continue
         fits = all(a in (1, b) or -1 in (a, b) for a, b in zip(given[::-1], normalised[::-1], strict=False))
         if not fits:
-            yield _error("vector-length", node, f"its '{tensor.name}' is {_text(given)}, it normalises {_text(normalised)}")
+            message = f"its '{tensor.name}' is {_text(given)}, it normalises {_text(normalised)}"
+            yield _error("vector-length", node, message, f"give it the shape {_text(normalised)}, or set axis")
 
 
 def concat(node: gs.Node, facts: Facts) -> Iterator[Finding]:
@@ -439,7 +561,8 @@ def concat(node: gs.Node, facts: Facts) -> Iterator[Finding]:
     for other in range(len(shapes[0])):
         sizes = {shape[other] for shape in shapes if shape[other] >= 0}
         if other != axis and len(sizes) > 1:
-            yield _error("shape", node, f"it joins axis {axis}, but axis {other} differs: {' and '.join(map(_text, shapes))}")
+            message = f"it joins axis {axis}, but axis {other} differs: {' and '.join(map(_text, shapes))}"
+            yield _error("shape", node, message, f"make axis {other} equal in all of them, or join another axis")
 
 
 def broadcast(node: gs.Node, facts: Facts) -> Iterator[Finding]:
@@ -451,11 +574,13 @@ def broadcast(node: gs.Node, facts: Facts) -> Iterator[Finding]:
     if one is not None and two is not None:
         fits = all(1 in (a, b) or -1 in (a, b) or a == b for a, b in zip(one[::-1], two[::-1], strict=False))
         if not fits:
-            yield _error("shape", node, f"'{left.name}' is {_text(one)}, '{right.name}' is {_text(two)}: they do not broadcast")
+            message = f"'{left.name}' is {_text(one)}, '{right.name}' is {_text(two)}: they do not broadcast"
+            yield _error("shape", node, message, "make their axes equal, counted from the last, or 1 in one of them")
             return
     a, b = facts.channels.get(left.name), facts.channels.get(right.name)
     if a is not None and b is not None and a != b and 1 not in (a, b):
-        yield _error("shape", node, f"'{left.name}' has {a} channels, '{right.name}' has {b}")
+        message = f"'{left.name}' has {a} channels, '{right.name}' has {b}"
+        yield _error("shape", node, message, "resize the layers that compute them to the same number of channels")
 
 
 Rule = Callable[[gs.Node, Facts], Iterator[Finding]]
@@ -523,7 +648,7 @@ def _channels(node: gs.Node, facts: Facts) -> int | None:
     known = [facts.channels.get(tensor.name) for tensor in node.inputs]
     if node.op in KEEP and known:
         return known[0]
-    if node.op in MERGE and None not in known:
+    if node.op in MERGE and known and None not in known:
         return max(size for size in known if size is not None)
     if node.op == "Concat" and _int(node, "axis", 1) == 1 and known and None not in known:
         return sum(size for size in known if size is not None)

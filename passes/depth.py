@@ -11,7 +11,6 @@ import numpy as np
 
 from passes.analysis import Analysis
 from passes.blocks import Block, stage_table
-from passes.spec import Resolved
 from passes.view import Node, unique
 
 
@@ -43,11 +42,14 @@ class Layout:
     drifts: tuple[str, ...]
 
 
-def lay_out(analysis: Analysis, resolved: Resolved) -> Layout:
-    """The nodes of the target network before any tensor is resized (FNA++: layer i takes the parameters of seed layer min(i, l))."""
+def lay_out(analysis: Analysis, sources: Mapping[int, Sequence[int]]) -> Layout:
+    """The nodes of the target network before any tensor is resized: of each stage these seed blocks, in this order.
+
+    (FNA++: layer i takes the parameters of seed layer min(i, l).)
+    """
     work = _Layout(analysis)
-    for i, sources in resolved.sources.items():
-        work.place_stage(i, sources)
+    for i, blocks in sources.items():
+        work.place_stage(i, blocks)
     return work.finish()
 
 

@@ -78,7 +78,7 @@ def flow_identities(view: View, shapes: Shapes) -> Identities:
                 _freeze_label(flow, name, f"'{node.name}' ({node.op}) uses it as a weight or a size")
         for name, label in zip(node.outputs, labels, strict=False):
             if label is not None and name and label.ids.size > 1:
-                flow.labels[name] = label
+                flow.lay(node, name, label)
     for name in view.outputs:
         label = flow.labels.get(name)
         if label is not None:

@@ -8,6 +8,8 @@ function is unchanged.
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -15,23 +17,32 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
+from passes.cost import macs_of
 from passes.errors import RefusedModel
 from passes.shapes import Shapes, infer, node_proto
 from passes.view import CORE_DOMAINS, Node, View, build, unique, view
 
-FOLD_LIMIT = 1 << 28  # elements a folded tensor may have
-NEVER_FOLDED = frozenset(
-    {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "RandomNormal", "RandomUniform", "RandomNormalLike",
-     "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout", "If", "Loop", "Scan"}
+FOLD_BYTES = 1 << 30  # that all folded tensors of a graph may take together
+FOLD_MACS = 1 << 33  # that a folded matrix product may take
+FOLDED = frozenset(
+    {"Abs", "Add", "And", "BatchNormalization", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConstantOfShape", "Cos", "DepthToSpace",
+     "Div", "Equal", "Exp", "Expand", "Flatten", "Floor", "Gather", "Gemm", "Greater", "GreaterOrEqual", "Identity",
+     "InstanceNormalization", "LayerNormalization", "Less", "LessOrEqual", "Log", "LpNormalization", "MatMul", "Max", "Mean",
+     "MeanVarianceNormalization", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pad", "Pow", "Range", "Reciprocal", "ReduceL1", "ReduceL2",
+     "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Relu",
+     "Reshape", "Round", "Shape", "Sigmoid", "Sign", "Sin", "Size", "Slice", "Softmax", "Softplus", "SpaceToDepth", "Split", "Sqrt",
+     "Squeeze", "Sub", "Sum", "Tanh", "Tile", "Transpose", "Unsqueeze", "Where", "Xor"}
 )  # fmt: skip
+"""Operators that weights are made with, and whose evaluation takes no more time and memory than its result suggests."""
 
 
 @dataclass(frozen=True)
 class Normalised:
-    """The graph in normal form, and a sentence for each kind of change that was needed."""
+    """The graph in normal form, a sentence for each kind of change, and whether one of them made numbers of static sizes."""
 
     graph: gs.Graph
     notes: tuple[str, ...]
+    sized: bool
 
 
 def normalise(graph: gs.Graph) -> Normalised:
@@ -39,12 +50,14 @@ def normalise(graph: gs.Graph) -> Normalised:
     refuse_control_flow(graph)
     seen = view(graph)
     work = _Work(build(_named(seen.nodes), seen.constants, graph))
+    sized = False
     for step in STEPS:
         count = step(work)
         if count:
+            sized |= step in OF_SIZES
             work.forget()
             work.notes.append(f"{step.__name__.replace('_', ' ')}: {count}")
-    return Normalised(work.graph, tuple(work.notes))
+    return Normalised(work.graph, tuple(work.notes), sized)
 
 
 def _named(nodes: Sequence[Node]) -> list[Node]:
@@ -165,11 +178,9 @@ def constant_expressions_folded(work: _Work) -> int:
     if not foldable:
         return 0
     shapes = infer(seen)
+    _require_modest(foldable, shapes)
     values: dict[str, np.ndarray] = {}
     for node in foldable:
-        known = [shapes.shapes[name] for name in node.outputs if name in shapes.shapes]
-        if not known or any(int(np.prod(shape, dtype=object)) > FOLD_LIMIT for shape in known):
-            raise RefusedModel(f"node '{node.name}' ({node.op}) computes a constant of unknown or enormous size")
         if node.op == "CastLike":
             dtype = onnx.helper.tensor_dtype_to_np_dtype(shapes.types[node.inputs[1]])
             values[node.outputs[0]] = (values[node.inputs[0]] if node.inputs[0] in values else seen.values(node.inputs[0])).astype(dtype)
@@ -180,12 +191,29 @@ def constant_expressions_folded(work: _Work) -> int:
     return len(foldable)
 
 
+def _require_modest(nodes: Sequence[Node], shapes: Shapes) -> None:
+    """Refuse before memory is taken."""
+    total = 0
+    for node in nodes:
+        known = [name for name in node.outputs if name in shapes.shapes]
+        total += sum(math.prod(shapes.shapes[name]) * _item_bytes(shapes.types[name]) for name in known)
+        if not known or total > FOLD_BYTES or sum(macs_of([node], shapes.shapes).values()) > FOLD_MACS:
+            raise RefusedModel(f"node '{node.name}' ({node.op}) computes a constant of unknown or enormous size")
+
+
+def _item_bytes(kind: int) -> int:
+    """Of an element in memory; a string's by estimate."""
+    if kind in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
+        return 128
+    return int(onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize)
+
+
 def _constant_expressions(seen: View) -> list[Node]:
     constant = set(seen.constants)
     found = []
     for node in seen.nodes:
         bound = [name for name in (node.inputs[:1] if node.op == "CastLike" else node.inputs) if name]
-        if "::" in node.op or node.op in NEVER_FOLDED or not all(name in constant for name in bound) or not bound:
+        if node.op not in FOLDED or not all(name in constant for name in bound) or not bound:
             continue
         if any(name in seen.outputs for name in node.outputs):
             continue
@@ -208,8 +236,10 @@ def _evaluate(node: Node, seen: View, values: dict[str, np.ndarray]) -> dict[str
     outputs = [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in node.outputs if name]
     model = onnx.helper.make_model(onnx.helper.make_graph([proto], "fold", inputs, outputs), opset_imports=imports)
     try:
-        results = ReferenceEvaluator(model).run(None, feeds)
-    except (RuntimeError, ValueError, TypeError, NotImplementedError, IndexError, AttributeError) as error:
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)  # the mean of nothing, say
+            results = ReferenceEvaluator(model).run(None, feeds)
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RuntimeWarning) as error:
         raise RefusedModel(f"node '{node.name}' ({node.op}) cannot be evaluated on its constant inputs: {error}") from error
     return {info.name: np.asarray(array) for info, array in zip(outputs, results, strict=True)}
 
@@ -351,3 +381,5 @@ STEPS: Sequence[Callable[[_Work], int]] = (
     auto_pads_made_explicit,
 )
 """The pipeline, in order. Each step changes the work in place and returns how many places it changed."""
+
+OF_SIZES = (static_sizes_folded, auto_pads_made_explicit)

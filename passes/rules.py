@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from passes.axes import FIXED, Flow, Ids, Label
+from passes.errors import RefusedModel
 from passes.shapes import Shape
 from passes.view import Node
 
@@ -23,6 +24,13 @@ def _shape(flow: Flow, name: str) -> Shape:
     if shape is None:
         raise KeyError(name)  # flow_identities lets no node through whose sizes are unknown
     return shape
+
+
+def _rows(node: Node, ids: Ids, groups: int) -> Ids:
+    """The channels as [groups, channels of a group]. Raises RefusedModel where they do not come out even."""
+    if groups < 1 or ids.size % groups:
+        raise RefusedModel(f"'{node.name}' ({node.op}) takes {ids.size} channels in {groups} groups; 'fnatool check' lists what is wrong")
+    return ids.reshape(groups, -1)
 
 
 def _freeze(flow: Flow, label: Label | None, why: str) -> None:
@@ -119,7 +127,7 @@ def _grouped(node: Node, flow: Flow, x: Label | None, axes: tuple[int, int, int]
     """Channel j of every group is one identity, on both sides: groups keep equal shapes."""
     out_axis, in_axis, groups = axes
     if x is not None:
-        rows = x.ids.reshape(groups, -1)
+        rows = _rows(node, x.ids, groups)
         flow.unite(rows[:1], rows, f"'{node.name}' reads it in groups that are partly fixed")
         flow.least.append((rows[0], 2))  # one channel a group would read as depthwise
         flow.consumes(node, 1, in_axis, x.ids if in_axis == 0 else rows[0])
@@ -264,7 +272,7 @@ def group_normalization(node: Node, flow: Flow) -> Labels:
     if x is None or x.axis != 1:
         _freeze(flow, x, f"'{node.name}' (GroupNormalization) mixes it")
         return x
-    rows = x.ids.reshape(node.int("num_groups", 1), -1)
+    rows = _rows(node, x.ids, node.int("num_groups", 1))
     flow.unite(rows[:1], rows, f"'{node.name}' (GroupNormalization) reads it in groups that are partly fixed")
     flow.drift(x.ids, f"'{node.name}' (GroupNormalization) normalises over its channels")
     if _shape(flow, node.inputs[1]) == (x.ids.size,):
@@ -663,7 +671,8 @@ def depth_to_space(node: Node, flow: Flow) -> Labels:
         return None
     block = node.int("blocksize", 1)
     columns_last = node.attrs.get("mode", "DCR") == "CRD"
-    array = x.ids.reshape((-1, block * block) if columns_last else (block * block, -1))
+    array = _rows(node, x.ids, block * block)
+    array = array.reshape(-1, block * block) if columns_last else array
     kept = array[:, :1] if columns_last else array[:1]
     flow.unite(kept, array, f"'{node.name}' (DepthToSpace) merges it with fixed channels")
     return Label(1, kept.ravel())

@@ -152,10 +152,11 @@ class _Walk:
         if function is None or len(node.outputs) != 1:
             return
         try:
-            array = np.asarray(function(node, [None if v is None else v.array for v in inputs], self.view.opset))
+            with np.errstate(all="ignore"):  # what overflows in the file's arithmetic does so in any runtime
+                array = np.asarray(function(node, [None if v is None else v.array for v in inputs], self.view.opset))
         except _TooLarge:
             return
-        except (ValueError, IndexError, TypeError, ZeroDivisionError, OverflowError) as error:
+        except (ValueError, LookupError, TypeError, ArithmeticError) as error:
             raise RefusedModel(f"node '{node.name}' ({node.op}) cannot be evaluated on its constant inputs: {error}") from error
         if array.size > SMALL:
             return
@@ -280,6 +281,9 @@ def _channels(name: str, view: View) -> int:
 Arrays = Sequence[np.ndarray | None]
 
 
+Evaluate = Callable[[Node, Any, int], Any]
+
+
 class _TooLarge(Exception):
     """The value has more than SMALL elements, so it is not shape arithmetic; noticed before memory is taken."""
 
@@ -289,7 +293,14 @@ def _admit(size: int) -> None:
         raise _TooLarge
 
 
-Evaluate = Callable[[Node, Any, int], Any]
+def _pointwise(function: Callable[..., Any]) -> Evaluate:
+    """The function of broadcast arrays as an operator."""
+
+    def evaluate(_: Node, arrays: Any, __: int) -> Any:
+        _admit(math.prod(np.broadcast_shapes(*(np.shape(array) for array in arrays))))
+        return function(*arrays)
+
+    return evaluate
 
 
 def _axes(node: Node, arrays: Arrays, slot: int) -> tuple[int, ...] | None:
@@ -318,8 +329,7 @@ def _unsqueeze(node: Node, arrays: Any, _: int) -> np.ndarray:
     return np.expand_dims(arrays[0], _axes(node, arrays, 1) or ())
 
 
-def _divide(node: Node, arrays: Any, _: int) -> np.ndarray:
-    a, b = arrays
+def _divide(a: Any, b: Any) -> np.ndarray:
     if a.dtype.kind in "iu":
         return np.asarray(np.trunc(a / b), a.dtype)  # ONNX integer division truncates
     return np.asarray(a / b)
@@ -338,6 +348,7 @@ def _clip(node: Node, arrays: Any, opset: int) -> np.ndarray:
     else:
         low, high = (arrays[slot] if len(arrays) > slot and arrays[slot] is not None else None for slot in (1, 2))
     data = arrays[0]
+    _admit(math.prod(np.broadcast_shapes(data.shape, *(np.shape(bound) for bound in (low, high) if bound is not None))))
     data = data if low is None else np.maximum(data, low)
     return np.asarray(data if high is None else np.minimum(data, high), arrays[0].dtype)
 
@@ -384,32 +395,32 @@ MOVES: Mapping[str, Evaluate] = {
 
 ARITHMETIC: Mapping[str, Evaluate] = {
     **MOVES,
-    "Add": lambda n, a, _: a[0] + a[1],
-    "Sub": lambda n, a, _: a[0] - a[1],
-    "Mul": lambda n, a, _: a[0] * a[1],
-    "Div": _divide,
-    "Mod": lambda n, a, _: np.fmod(a[0], a[1]) if n.int("fmod", 0) else np.mod(a[0], a[1]),
-    "Pow": lambda n, a, _: np.power(a[0], a[1]).astype(a[0].dtype),
-    "Neg": lambda n, a, _: -a[0],
-    "Abs": lambda n, a, _: np.abs(a[0]),
-    "Sign": lambda n, a, _: np.sign(a[0]),
-    "Reciprocal": lambda n, a, _: 1 / a[0],
+    "Add": _pointwise(np.add),
+    "Sub": _pointwise(np.subtract),
+    "Mul": _pointwise(np.multiply),
+    "Div": _pointwise(_divide),
+    "Mod": lambda n, a, o: _pointwise(np.fmod if n.int("fmod", 0) else np.mod)(n, a, o),
+    "Pow": _pointwise(lambda base, exponent: np.power(base, exponent).astype(base.dtype)),
+    "Neg": _pointwise(np.negative),
+    "Abs": _pointwise(np.abs),
+    "Sign": _pointwise(np.sign),
+    "Reciprocal": _pointwise(lambda x: 1 / x),
     "Clip": _clip,
-    "Round": lambda n, a, _: np.round(a[0]),
-    "Floor": lambda n, a, _: np.floor(a[0]),
-    "Ceil": lambda n, a, _: np.ceil(a[0]),
-    "Sqrt": lambda n, a, _: np.sqrt(a[0]),
-    "Min": lambda n, a, _: functools.reduce(np.minimum, a),
-    "Max": lambda n, a, _: functools.reduce(np.maximum, a),
-    "Equal": lambda n, a, _: a[0] == a[1],
-    "Less": lambda n, a, _: a[0] < a[1],
-    "Greater": lambda n, a, _: a[0] > a[1],
-    "LessOrEqual": lambda n, a, _: a[0] <= a[1],
-    "GreaterOrEqual": lambda n, a, _: a[0] >= a[1],
-    "Not": lambda n, a, _: np.logical_not(a[0]),
-    "And": lambda n, a, _: np.logical_and(a[0], a[1]),
-    "Or": lambda n, a, _: np.logical_or(a[0], a[1]),
-    "Where": lambda n, a, _: np.where(a[0], a[1], a[2]),
+    "Round": _pointwise(np.round),
+    "Floor": _pointwise(np.floor),
+    "Ceil": _pointwise(np.ceil),
+    "Sqrt": _pointwise(np.sqrt),
+    "Min": _pointwise(lambda *arrays: functools.reduce(np.minimum, arrays)),
+    "Max": _pointwise(lambda *arrays: functools.reduce(np.maximum, arrays)),
+    "Equal": _pointwise(np.equal),
+    "Less": _pointwise(np.less),
+    "Greater": _pointwise(np.greater),
+    "LessOrEqual": _pointwise(np.less_equal),
+    "GreaterOrEqual": _pointwise(np.greater_equal),
+    "Not": _pointwise(np.logical_not),
+    "And": _pointwise(np.logical_and),
+    "Or": _pointwise(np.logical_or),
+    "Where": _pointwise(np.where),
     "ReduceProd": lambda n, a, _: np.prod(a[0], axis=_axes(n, a, 1), keepdims=bool(n.int("keepdims", 1)), dtype=a[0].dtype),
     "ReduceSum": lambda n, a, _: np.sum(a[0], axis=_axes(n, a, 1), keepdims=bool(n.int("keepdims", 1)), dtype=a[0].dtype),
     "Range": _range,

@@ -11,6 +11,7 @@ from nets import Net, graph, values
 
 from passes import Spec, apply, plan
 from passes.analysis import Analysis, analyse
+from passes.errors import RefusedModel
 from passes.identities import Identities, flow_identities
 from passes.normalise import normalise
 from passes.resize import Change, Positions, modelled, resized
@@ -322,3 +323,26 @@ def test_positions_are_as_many_as_the_change_says() -> None:
     found = resized(np.arange(5), change(5, drop=(0, 1), grow={4: 4}))
     assert isinstance(found, Positions)
     assert len(found) == 5 - 2 + 4
+
+
+# --- weights that do not fit ------------------------------------------------------------------------------------------------------------
+
+MISFITS = {
+    "a bias": ("c=Conv(x,w,b) y=Conv(c,v)", {"w": (8, 3, 1, 1), "b": (7,), "v": (4, 8, 1, 1)}),
+    "input channels": ("c=Conv(x,w) y=Conv(c,v)", {"w": (8, 3, 1, 1), "v": (4, 9, 1, 1)}),
+    "groups": ("c=Conv(x,w) y=Conv<group=3>(c,v)", {"w": (8, 3, 1, 1), "v": (6, 2, 1, 1)}),
+    "no groups": ("c=Conv(x,w) y=Conv<group=0>(c,v)", {"w": (8, 3, 1, 1), "v": (6, 2, 1, 1)}),
+    "statistics": ("c=Conv(x,w) y=BatchNormalization(c,b,b,b,b)", {"w": (8, 3, 1, 1), "b": (4,)}),
+    "pads": ("c=Conv<pads=[1,1]>(x,w) y=Relu(c)", {"w": (8, 3, 1, 1)}),
+    "a slope": ("c=Conv(x,w) y=PRelu(c,s)", {"w": (8, 3, 1, 1), "s": (5, 1, 1)}),
+    "a matrix": ("f=Flatten(x) c=Gemm(f,w) y=Gemm(c,v)", {"w": (192, 8), "v": (9, 4)}),
+    "blocks of space": ("c=Conv(x,w) y=DepthToSpace<blocksize=3>(c)", {"w": (8, 3, 1, 1)}),
+    "groups to normalise": ("c=Conv(x,w) y=GroupNormalization<num_groups=3>(c,s,s)", {"w": (8, 3, 1, 1), "s": (8,)}),
+}
+
+
+@pytest.mark.parametrize("case", MISFITS)
+def test_a_weight_that_does_not_fit_is_refused_by_name(case: str) -> None:
+    body, weights = MISFITS[case]
+    with pytest.raises(RefusedModel, match=r"'(c|y)'"):
+        analyse(graph(f"g (float[1,3,8,8] x) => (float[A] y) {{ {body} }}", weights, 21))

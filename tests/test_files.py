@@ -156,6 +156,14 @@ def test_unused_initializers_are_dropped_with_a_note(tmp_path: Path) -> None:
     assert read.notes == ("dropped 1 unused initializers (extra)",)
 
 
+def test_an_output_that_is_no_tensor_survives(tmp_path: Path) -> None:
+    proto = model("g (float[3] x) => (float[3] y) { y = Relu (x) o = Optional (y) }")
+    proto.graph.output.append(onnx.helper.make_value_info("o", onnx.helper.make_optional_type_proto(FLOATS)))
+    for index, node in enumerate(proto.graph.node):
+        node.name = f"n{index}"
+    assert round_trip(proto, tmp_path) == proto
+
+
 def test_local_functions_are_inlined(tmp_path: Path) -> None:
     header = '<ir_version: 8, opset_import: ["" : 17, "local" : 1]>'
     text = """g (float[3] x) => (float[3] y) { y = local.twice (x) }
@@ -163,6 +171,14 @@ def test_local_functions_are_inlined(tmp_path: Path) -> None:
     read = files.read(save(model(text, header=header), tmp_path / "a.onnx"))
     assert [node.op for node in read.graph.nodes] == ["Relu", "Add"]
     assert read.notes == ("inlined 1 local functions",)
+
+
+def test_local_functions_that_call_themselves_are_refused(tmp_path: Path) -> None:
+    header = '<ir_version: 8, opset_import: ["" : 17, "local" : 1]>'
+    text = """g (float[3] x) => (float[3] y) { y = local.again (x) }
+    <domain: "local", opset_import: ["" : 17, "local" : 1]> again (a) => (b) { b = local.again (a) }"""
+    with pytest.raises(RefusedModel, match="local functions cannot be inlined"):
+        files.read(save(model(text, header=header), tmp_path / "a.onnx"))
 
 
 # --- external data ---
@@ -199,6 +215,8 @@ def locate(proto: onnx.ModelProto, **entries: str) -> None:
     ("entries", "message"),
     [
         ({"location": "missing.bin"}, "is missing; copy it beside the model"),
+        ({"location": "a\0b.bin"}, "is missing; copy it beside the model"),
+        ({"location": "long" * 2000}, "is missing; copy it beside the model"),
         ({"location": "/etc/passwd"}, "must be a path within the model's folder"),
         ({"location": "../secret.bin"}, "must be a path within the model's folder"),
         ({"location": "link.bin"}, "leads out of the model's folder through a link"),
@@ -274,6 +292,15 @@ def without_opset() -> onnx.ModelProto:
     return proto
 
 
+def with_input(kind: onnx.TypeProto) -> onnx.ModelProto:
+    proto = model("g (float[3] x) => (float[3] y) { y = Relu (x) }")
+    proto.graph.input.append(onnx.helper.make_value_info("odd", kind))
+    return proto
+
+
+FLOATS = onnx.helper.make_tensor_type_proto(TensorProto.FLOAT, [3])
+
+
 def without_nodes() -> onnx.ModelProto:
     proto = net()
     del proto.graph.node[:]
@@ -299,6 +326,8 @@ BROKEN: list[tuple[str, Callable[[], onnx.ModelProto], str]] = [
     ("control flow", lambda: model(IF), "If 'y' has a subgraph"),
     ("cycle", lambda: model("g (float[3] x) => (float[3] y) { a = Add (x, y) y = Relu (a) }"), "2 nodes wait for each other"),
     ("dangling", lambda: model("g (float[3] x) => (float[3] y) { y = Add (x, ghost) }"), "it reads 'ghost', which nothing defines"),
+    ("sequence", lambda: with_input(onnx.helper.make_sequence_type_proto(FLOATS)), "input 'odd' is of kind sequence"),
+    ("optional", lambda: with_input(onnx.helper.make_optional_type_proto(FLOATS)), "input 'odd' is of kind optional"),
     ("duplicate", lambda: model("g (float[3] x) => (float[3] y) { y = Relu (x) y = Neg (x) }"), "2 sources define it"),
 ]
 
@@ -314,6 +343,13 @@ def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(badly_named())
     with pytest.raises(RefusedModel, match="is not UTF-8 text"):
         files.read(tmp_path / "a.onnx")
+
+
+def test_strings_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
+    proto = net()
+    proto.graph.initializer.append(onnx.helper.make_tensor("words", TensorProto.STRING, [1], [b"\xff"]))
+    with pytest.raises(RefusedModel, match="which is not UTF-8 text"):
+        files.read(save(proto, tmp_path / "a.onnx"))
 
 
 def test_no_memory_is_taken_for_what_is_not_there(tmp_path: Path) -> None:

@@ -409,6 +409,47 @@ def test_a_folded_tensor_of_enormous_size_is_refused_before_memory_is_taken() ->
         normalise(made)
 
 
+def test_folded_tensors_have_one_budget_together() -> None:
+    chain = " ".join(f"a{k} = Neg (a{k - 1})" for k in range(1, 20))
+    made = graph(
+        f"g (float[1,3] x) => (float[A,B] y) <int64[2] s = {{3, 9000000}}> {{ a0 = ConstantOfShape (s) {chain} y = MatMul (x, a19) }}"
+    )
+    with pytest.raises(RefusedModel, match="enormous"):
+        normalise(made)
+
+
+def test_a_matrix_product_of_constants_that_would_take_minutes_is_refused() -> None:
+    made = graph(
+        """g (float[1,9000] x) => (float[A,B] y) <int64[2] s = {9000, 9000}> {
+            a = ConstantOfShape (s) b = MatMul (a, a) y = MatMul (x, b)
+        }"""
+    )
+    with pytest.raises(RefusedModel, match="'b'"):
+        normalise(made)
+
+
+def test_an_operator_of_unknown_effort_is_left_as_it_is() -> None:
+    made = graph(
+        """g (float[1,1,4,4] x) => (float[1,1,A,B] y) <float[4] scales = {1.0, 1.0, 500.0, 500.0}> {
+            big = Resize (c, none, scales) y = Mul (x, big)
+        }""",
+        {"c": (1, 1, 8, 8), "none": np.zeros(0, np.float32)},
+    )
+    assert [node.op for node in normalise(made).graph.nodes] == ["Resize", "Mul"]
+
+
+def test_a_mean_of_nothing_is_refused_by_name() -> None:
+    made = graph("g (float[1,3] x) => (float[A,B] y) { m = ReduceMean (c) y = Mul (x, m) }", {"c": np.zeros((0, 3), np.float32)})
+    with pytest.raises(RefusedModel, match="Mean of empty slice"):
+        normalise(made)
+
+
+def test_an_empty_list_says_nothing() -> None:
+    made = graph("g (float[1,3,8,8] x) => (float[1,4,8,8] y) { y = Conv (x, w) }", {"w": (4, 3, 1, 1)})
+    made.nodes[0].attrs["strides"] = []
+    assert normalise(made).graph.nodes[0].attrs == {}
+
+
 def test_metadata_of_the_producer_stays() -> None:
     made = SPLIT.copy()
     made.producer_name, made.producer_version = "maker", "7"

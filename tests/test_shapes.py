@@ -198,3 +198,25 @@ def test_half_precision_flows_through_arithmetic() -> None:
     found = shapes(graph("g (float[1,4] x) => (float[1,4] y) { v = Cast <to = 10> (c) y = Relu (x) }", {"c": (3,)}))
     assert found.values["v"].array.dtype == np.float16
     assert found.types["v"] == 10
+
+
+# --- what is too large, or nonsense ------------------------------------------------------------------------------------------------------
+
+
+def test_small_numbers_that_broadcast_to_gigabytes_are_not_evaluated() -> None:
+    made = graph(
+        "g (float[1] x) => (float[A,B,C] y) { w = Where (a, b, c) y = Add (x, w) }",
+        {"a": np.ones((1300, 1, 1), bool), "b": np.zeros((1, 1300, 1), np.float32), "c": np.zeros((1, 1, 1300), np.float32)},
+    )
+    found = shapes(made)
+    assert "w" not in found.values
+    assert found.shapes["w"] == (1300, 1300, 1300)
+
+
+def test_arithmetic_that_overflows_says_nothing() -> None:
+    assert known("v = Add (s, big)", big=ints(*[2**63 - 1] * 4)).array.dtype == np.int64
+
+
+def test_a_cast_to_no_type_is_refused_by_name() -> None:
+    with pytest.raises(RefusedModel, match="'c'"):
+        known("[c] v = Cast <to = 0> (s)")
