@@ -37,6 +37,7 @@ OPSET = 18
 BATCH = "N"
 TRACED_BATCH = 2  # 1 may be taken for a constant
 CHECKED_BATCHES = (1, 3)
+WATCHED_BATCH = 1  # of which inner values are compared too
 RUNS = 3  # of the module per batch: its values, again, and with inputs moved by a rounding error
 CHECK_SECONDS = 600
 
@@ -47,7 +48,8 @@ Tensors = tuple[torch.Tensor, ...]
 class Exported:
     """A finished export: the model, which of torch's exporters made it, how many BatchNorms it keeps, and how far it drifts.
 
-    `drifts` holds (batch size, max |ONNX Runtime − torch| relative to the spread of torch's values), the worst over all outputs.
+    `drifts` holds (batch size, max |ONNX Runtime − torch| relative to the spread of torch's values), the worst over all outputs; `inner`
+    is the worst over what `compared` convolutions, linear layers and BatchNorms inside make.
     """
 
     model: files.Model
@@ -55,6 +57,8 @@ class Exported:
     norms: int
     params: int
     drifts: tuple[tuple[int, float], ...]
+    inner: float
+    compared: int
     notes: tuple[str, ...]
 
 
@@ -73,12 +77,16 @@ class _Task:
 
 @dataclass(frozen=True)
 class _Reference:
-    """Inputs of one batch size, and what the module makes of them; `rounding` is how far that moves when they move by a rounding error."""
+    """Inputs of one batch size, and what the module makes of them: its outputs, and inside, by the path of the part that makes it.
+
+    The tolerances are what rounding may do, measured on inputs moved by a rounding error where that is more than usual.
+    """
 
     batch: int
     feeds: Mapping[str, np.ndarray]
-    values: Mapping[str, np.ndarray]
-    rounding: float
+    outputs: Mapping[str, np.ndarray]
+    inner: Mapping[str, np.ndarray]
+    tolerances: Mapping[str, float]  # of outputs and of inner values
 
 
 def export(
@@ -211,15 +219,56 @@ def _reference(module: torch.nn.Module, given: Tensors, names: Sequence[str], ba
     """Measured on the opposite of what is traced, so that a choice that the data makes shows."""
     inputs = tuple(-tensor if tensor.is_floating_point() else tensor for tensor in _batch(given, batch))
     feeds = dict(zip(names, (_array(tensor) for tensor in inputs), strict=True))
-    values = {name: _array(value) for name, value in _run(module, inputs).items()}
-    moved = tuple(torch.from_numpy(array).to(tensor) for array, tensor in zip(nudged(feeds).values(), inputs, strict=True))
-    after = {name: _array(value) for name, value in _run(module, moved).items()}
-    if not all(np.isfinite(value).all() for value in values.values() if value.dtype.kind == "f"):
+    run = _watched if batch == WATCHED_BATCH else _unwatched
+    outputs, inner = run(module, inputs)
+    if not all(np.isfinite(value).all() for value in outputs.values() if value.dtype.kind == "f"):
         raise UserError("the module computes infinities or NaN for standard normal noise; are its weights whole?")
-    again = {name: _array(value) for name, value in _run(module, inputs).items()}
-    if max(distance(values[name], again[name]) for name in values) > TOLERANCE:
+    again, _ = _unwatched(module, inputs)
+    if max(distance(outputs[name], again[name]) for name in outputs) > TOLERANCE:
         raise UserError("the module computes something else each time it runs, even in eval mode; a seed is a function of its input")
-    return _Reference(batch, feeds, values, ROUNDING_FACTOR * max(distance(values[name], after[name]) for name in values))
+    moved = tuple(torch.from_numpy(array).to(tensor) for array, tensor in zip(nudged(feeds).values(), inputs, strict=True))
+    moved_outputs, moved_inner = run(module, moved)
+    pairs = [(f"output {name}", value, moved_outputs[name]) for name, value in outputs.items()]
+    pairs += [(name, value, moved_inner[name]) for name, value in inner.items()]
+    return _Reference(batch, feeds, outputs, inner, {name: _tolerance(value, other) for name, value, other in pairs})
+
+
+def _tolerance(values: np.ndarray, moved: np.ndarray) -> float:
+    return max(HALF_TOLERANCE if values.dtype == np.float16 else TOLERANCE, ROUNDING_FACTOR * distance(values, moved))
+
+
+Values = dict[str, np.ndarray]
+
+WATCHED = (
+    torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d, torch.nn.ConvTranspose1d, torch.nn.ConvTranspose2d, torch.nn.ConvTranspose3d,
+    torch.nn.Linear, torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d,
+)  # fmt: skip
+WATCHED_OPS = ("Conv", "ConvTranspose", "Gemm", "BatchNormalization")
+
+
+def _watched(module: torch.nn.Module, inputs: Tensors) -> tuple[Values, Values]:
+    """The outputs, and what each part of a WATCHED class (no subclass: it may do more) makes that runs exactly once."""
+    found: dict[str, list[np.ndarray]] = {}
+
+    def keep(name: str, made: torch.Tensor) -> None:
+        found.setdefault(name, []).append(_array(made).copy())  # an activation in place would change it
+
+    hooks = [
+        part.register_forward_hook(lambda _part, _inputs, made, name=name: keep(name, made))
+        for name, part in module.named_modules()
+        if type(part) in WATCHED
+    ]
+    try:
+        outputs, _ = _unwatched(module, inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return outputs, {name: values[0] for name, values in found.items() if len(values) == 1}
+
+
+def _unwatched(module: torch.nn.Module, inputs: Tensors) -> tuple[Values, Values]:
+    """The outputs alone."""
+    return {name: _array(value) for name, value in _run(module, inputs).items()}, {}
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
@@ -352,6 +401,7 @@ def _checked(proto: onnx.ModelProto, task: _Task, exporter: str) -> Exported:
         if norms < task.norms:
             raise RefusedModel(f"only {norms} of {task.norms} BatchNorms are left")
         drifts = tuple((reference.batch, _drift(tidy, reference)) for reference in task.references)
+    inner, compared = _inner_drift(model.graph, seen, task.references[0])
     own = dict(task.module.named_parameters(remove_duplicate=False))
     unused = [
         name for name in own if name not in seen.constants and not any(own[name] is own[other] for other in seen.constants if other in own)
@@ -359,7 +409,9 @@ def _checked(proto: onnx.ModelProto, task: _Task, exporter: str) -> Exported:
     notes: tuple[str, ...] = ()
     if unused:
         notes = (f"{len(unused)} parameters of the module take no part in its forward pass and are left out, as '{unused[0]}'",)
-    return Exported(model, exporter, norms, sum(own[name].numel() for name in seen.constants if name in own), drifts, notes)
+    return Exported(
+        model, exporter, norms, sum(own[name].numel() for name in seen.constants if name in own), drifts, inner, compared, notes
+    )
 
 
 def _save(proto: onnx.ModelProto, path: Path) -> None:
@@ -369,24 +421,45 @@ def _save(proto: onnx.ModelProto, path: Path) -> None:
 
 def _drift(path: Path, reference: _Reference) -> float:
     """How far ONNX Runtime is from the module, the worst over the outputs. Raises RefusedModel where that is more than rounding."""
+    return _require_near(reference, "output ", _output_distances, path, reference)
+
+
+def _inner_drift(graph: gs.Graph, seen: View, reference: _Reference) -> tuple[float, int]:
+    """The same for what parts of the module make inside, and how many were compared: outputs alone are a poor witness."""
+    tensors = {node.name: node.outputs[0] for node in seen.nodes if node.op in WATCHED_OPS and node.name in reference.inner}
+    if not tensors:
+        return 0.0, 0
+    return _require_near(reference, "", _inner_distances, graph, tensors, reference), len(tensors)
+
+
+def _require_near(reference: _Reference, kind: str, measure: Callable[..., dict[str, float]], *arguments: object) -> float:
+    """The worst of the distances that are measured in a child process; each must be within its tolerance."""
     try:
-        drifts = isolate.run(_distances, path, reference.feeds, reference.values, seconds=CHECK_SECONDS, memory=16 * isolate.GIB)
+        drifts = isolate.run(measure, *arguments, seconds=CHECK_SECONDS, memory=16 * isolate.GIB)
     except isolate.Died as error:
         raise RefusedModel(f"ONNX Runtime died on the result at batch {reference.batch}: {error}") from error
-    name = max(drifts, key=lambda key: drifts[key])
-    tolerance = HALF_TOLERANCE if reference.values[name].dtype == np.float16 else TOLERANCE
-    if not drifts[name] <= max(tolerance, reference.rounding):
-        far = "has another shape or is not finite" if drifts[name] == float("inf") else f"is {drifts[name]:.1e} of its spread off"
-        raise RefusedModel(f"output '{name}' {far} at batch {reference.batch} (tolerance {tolerance:.0e})")
-    return drifts[name]
+    for name, drift in drifts.items():
+        tolerance = reference.tolerances[f"{kind}{name}"]
+        if not drift <= tolerance:
+            far = "has another shape or is not finite" if drift == float("inf") else f"is {drift:.1e} of its spread off"
+            raise RefusedModel(f"{kind or 'the output of '}'{name}' {far} at batch {reference.batch} (tolerance {tolerance:.0e})")
+    return max(drifts.values())
 
 
-def _distances(path: Path, feeds: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """In the child: how far each output of the model is from what is expected."""
+def _output_distances(path: Path, reference: _Reference) -> dict[str, float]:
+    """In the child: how far each output of the model is from the module's."""
     from fnatool.verify import outputs
 
-    found = outputs(path, feeds)
-    return {name: distance(values, found[name]) for name, values in expected.items()}
+    found = outputs(path, reference.feeds)
+    return {name: distance(values, found[name]) for name, values in reference.outputs.items()}
+
+
+def _inner_distances(graph: gs.Graph, tensors: Mapping[str, str], reference: _Reference) -> dict[str, float]:
+    """In the child: how far the tensors (path of a part → tensor) are from what the parts make."""
+    from fnatool.verify import Inner
+
+    found = Inner(graph, list(tensors.values()), "it").run(reference.feeds, list(tensors.values()))
+    return {name: distance(reference.inner[name], found[tensor]) for name, tensor in tensors.items()}
 
 
 # --- readable -------------------------------------------------------------------------------------------------------------------------
@@ -578,7 +651,7 @@ def _declare(graph: gs.Graph, task: _Task) -> None:
     one, other = task.references
     for tensor in (*graph.inputs, *graph.outputs):
         name = tensor.name
-        shapes = [(*r.feeds.items(), *r.values.items()) for r in (one, other)]
+        shapes = [(*r.feeds.items(), *r.outputs.items()) for r in (one, other)]
         first, second = (dict(pairs)[name].shape for pairs in shapes)
         tensor.shape = [
             a if a == b else BATCH if (a, b) == (one.batch, other.batch) else f"{name}_{axis}"
