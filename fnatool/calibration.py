@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,8 @@ def noise_rows(input_: Input, count: int, seed: int) -> Iterator[Pixels]:
 
 def image_files(folder: Path, count: int, seed: int) -> list[Path]:
     """`count` of the images in a folder and the folders in it, drawn with the seed; all where there are no more. Raises UserError."""
+    if importlib.util.find_spec("PIL") is None:
+        raise UserError("reading images needs pillow, which is not installed; pip install pillow")
     if not folder.is_dir():
         raise UserError(f"'{folder}' is not a folder; --data takes a folder of images, or the word random")
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())

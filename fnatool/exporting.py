@@ -6,15 +6,17 @@ module does, the newer one has its turn. Both are asked to leave BatchNorm alone
 
 from __future__ import annotations
 
+import ctypes
 import io
 import json
 import logging
+import os
 import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,16 +27,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fnatool import files, isolate, wire
 from fnatool.distance import HALF_TOLERANCE, ROUNDING_FACTOR, TOLERANCE, distance, nudged
+from fnatool.readable import Origin, Sizes, tidy
 from fnatool.sources import CHANNELS, RAISED, SIDE, first_line
 from passes.errors import RefusedModel, UserError
-from passes.normalise import normalise
-from passes.view import CORE_DOMAINS, Node, View, unique, view
+from passes.view import View, view
 
 SOURCE_KEY = "fnatool.source"
 OPSET = 18
 BATCH = "N"
 TRACED_BATCH = 2  # 1 may be taken for a constant
 CHECKED_BATCHES = (1, 3)
+WATCHED_BATCH = 1  # of which inner values are compared too
 RUNS = 3  # of the module per batch: its values, again, and with inputs moved by a rounding error
 CHECK_SECONDS = 600
 
@@ -45,7 +48,8 @@ Tensors = tuple[torch.Tensor, ...]
 class Exported:
     """A finished export: the model, which of torch's exporters made it, how many BatchNorms it keeps, and how far it drifts.
 
-    `drifts` holds (batch size, max |ONNX Runtime − torch| relative to the spread of torch's values), the worst over all outputs.
+    `drifts` holds (batch size, max |ONNX Runtime − torch| relative to the spread of torch's values), the worst over all outputs; `inner`
+    is the worst over what `compared` convolutions, linear layers and BatchNorms inside make.
     """
 
     model: files.Model
@@ -53,6 +57,8 @@ class Exported:
     norms: int
     params: int
     drifts: tuple[tuple[int, float], ...]
+    inner: float
+    compared: int
     notes: tuple[str, ...]
 
 
@@ -71,12 +77,16 @@ class _Task:
 
 @dataclass(frozen=True)
 class _Reference:
-    """Inputs of one batch size, and what the module makes of them; `rounding` is how far that moves when they move by a rounding error."""
+    """Inputs of one batch size, and what the module makes of them: its outputs, and inside, by the path of the part that makes it.
+
+    The tolerances are what rounding may do, measured on inputs moved by a rounding error where that is more than usual.
+    """
 
     batch: int
     feeds: Mapping[str, np.ndarray]
-    values: Mapping[str, np.ndarray]
-    rounding: float
+    outputs: Mapping[str, np.ndarray]
+    inner: Mapping[str, np.ndarray]
+    tolerances: Mapping[str, float]  # of outputs and of inner values
 
 
 def export(
@@ -209,15 +219,56 @@ def _reference(module: torch.nn.Module, given: Tensors, names: Sequence[str], ba
     """Measured on the opposite of what is traced, so that a choice that the data makes shows."""
     inputs = tuple(-tensor if tensor.is_floating_point() else tensor for tensor in _batch(given, batch))
     feeds = dict(zip(names, (_array(tensor) for tensor in inputs), strict=True))
-    values = {name: _array(value) for name, value in _run(module, inputs).items()}
-    moved = tuple(torch.from_numpy(array).to(tensor) for array, tensor in zip(nudged(feeds).values(), inputs, strict=True))
-    after = {name: _array(value) for name, value in _run(module, moved).items()}
-    if not all(np.isfinite(value).all() for value in values.values() if value.dtype.kind == "f"):
+    run = _watched if batch == WATCHED_BATCH else _unwatched
+    outputs, inner = run(module, inputs)
+    if not all(np.isfinite(value).all() for value in outputs.values() if value.dtype.kind == "f"):
         raise UserError("the module computes infinities or NaN for standard normal noise; are its weights whole?")
-    again = {name: _array(value) for name, value in _run(module, inputs).items()}
-    if max(distance(values[name], again[name]) for name in values) > TOLERANCE:
+    again, _ = _unwatched(module, inputs)
+    if max(distance(outputs[name], again[name]) for name in outputs) > TOLERANCE:
         raise UserError("the module computes something else each time it runs, even in eval mode; a seed is a function of its input")
-    return _Reference(batch, feeds, values, ROUNDING_FACTOR * max(distance(values[name], after[name]) for name in values))
+    moved = tuple(torch.from_numpy(array).to(tensor) for array, tensor in zip(nudged(feeds).values(), inputs, strict=True))
+    moved_outputs, moved_inner = run(module, moved)
+    pairs = [(f"output {name}", value, moved_outputs[name]) for name, value in outputs.items()]
+    pairs += [(name, value, moved_inner[name]) for name, value in inner.items()]
+    return _Reference(batch, feeds, outputs, inner, {name: _tolerance(value, other) for name, value, other in pairs})
+
+
+def _tolerance(values: np.ndarray, moved: np.ndarray) -> float:
+    return max(HALF_TOLERANCE if values.dtype == np.float16 else TOLERANCE, ROUNDING_FACTOR * distance(values, moved))
+
+
+Values = dict[str, np.ndarray]
+
+WATCHED = (
+    torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d, torch.nn.ConvTranspose1d, torch.nn.ConvTranspose2d, torch.nn.ConvTranspose3d,
+    torch.nn.Linear, torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d,
+)  # fmt: skip
+WATCHED_OPS = ("Conv", "ConvTranspose", "Gemm", "BatchNormalization")
+
+
+def _watched(module: torch.nn.Module, inputs: Tensors) -> tuple[Values, Values]:
+    """The outputs, and what each part of a WATCHED class (no subclass: it may do more) makes that runs exactly once."""
+    found: dict[str, list[np.ndarray]] = {}
+
+    def keep(name: str, made: torch.Tensor) -> None:
+        found.setdefault(name, []).append(_array(made).copy())  # an activation in place would change it
+
+    hooks = [
+        part.register_forward_hook(lambda _part, _inputs, made, name=name: keep(name, made))
+        for name, part in module.named_modules()
+        if type(part) in WATCHED
+    ]
+    try:
+        outputs, _ = _unwatched(module, inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return outputs, {name: values[0] for name, values in found.items() if len(values) == 1}
+
+
+def _unwatched(module: torch.nn.Module, inputs: Tensors) -> tuple[Values, Values]:
+    """The outputs alone."""
+    return {name: _array(value) for name, value in _run(module, inputs).items()}, {}
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
@@ -250,15 +301,33 @@ def _exported(task: _Task) -> Exported:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Within it, torch's exporters neither warn nor log: what they say is about their own insides."""
+    """Within it, torch's exporters neither warn, nor log, nor print: what they say is about their own insides."""
     disabled = logging.root.manager.disable
     logging.disable(logging.ERROR)
+    unheard = io.StringIO()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(unheard), redirect_stderr(unheard), _native_output_dropped():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(disabled)
+
+
+@contextmanager
+def _native_output_dropped() -> Iterator[None]:
+    """Within it, what native code writes to standard output is dropped; one exporter writes its graph there when it fails."""
+    flush = ctypes.CDLL(None).fflush
+    flush(None)
+    kept = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        flush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _cause(error: BaseException) -> str:
@@ -323,23 +392,27 @@ HIGHEST = max(high for _, _, high in EXPORTERS.values())
 def _checked(proto: onnx.ModelProto, task: _Task, exporter: str) -> Exported:
     """The tidy model. Raises RefusedModel where a BatchNorm is gone, or ONNX Runtime computes something else than the module."""
     with tempfile.TemporaryDirectory() as folder:
-        raw, tidy = Path(folder) / "raw.onnx", Path(folder) / "tidy.onnx"
+        raw, mended = Path(folder) / "raw.onnx", Path(folder) / "mended.onnx"
         _save(proto, raw)
-        model = _tidy(files.read(raw), task)
-        files.write(model, tidy)
+        model = tidy(files.read(raw), _origin(task.module), _shapes(task))
         seen = view(model.graph)
         norms = sum(node.op == "BatchNormalization" for node in seen.nodes)
         if norms < task.norms:
             raise RefusedModel(f"only {norms} of {task.norms} BatchNorms are left")
-        drifts = tuple((reference.batch, _drift(tidy, reference)) for reference in task.references)
-    own = dict(task.module.named_parameters(remove_duplicate=False))
-    unused = [
-        name for name in own if name not in seen.constants and not any(own[name] is own[other] for other in seen.constants if other in own)
-    ]
-    notes: tuple[str, ...] = ()
-    if unused:
-        notes = (f"{len(unused)} parameters of the module take no part in its forward pass and are left out, as '{unused[0]}'",)
-    return Exported(model, exporter, norms, sum(own[name].numel() for name in seen.constants if name in own), drifts, notes)
+        files.write(model, mended)
+        drifts = tuple((reference.batch, _drift(mended, reference)) for reference in task.references)
+    inner, compared = _inner_drift(model.graph, seen, task.references[0])
+    params, notes = _used(task.module, seen)
+    return Exported(model, exporter, norms, params, drifts, inner, compared, notes)
+
+
+def _used(module: torch.nn.Module, seen: View) -> tuple[int, tuple[str, ...]]:
+    """How many numbers the parameters in the graph have, and a note where others are left out."""
+    own = dict(module.named_parameters(remove_duplicate=False))
+    kept = {id(parameter): parameter.numel() for name, parameter in own.items() if name in seen.constants}
+    left = [name for name, parameter in own.items() if id(parameter) not in kept]
+    note = f"{len(left)} parameters of the module take no part in its forward pass and are left out, as '{left[0]}'" if left else ""
+    return sum(kept.values()), (note,) if note else ()
 
 
 def _save(proto: onnx.ModelProto, path: Path) -> None:
@@ -349,218 +422,62 @@ def _save(proto: onnx.ModelProto, path: Path) -> None:
 
 def _drift(path: Path, reference: _Reference) -> float:
     """How far ONNX Runtime is from the module, the worst over the outputs. Raises RefusedModel where that is more than rounding."""
+    return _require_near(reference, "output ", _output_distances, path, reference)
+
+
+def _inner_drift(graph: gs.Graph, seen: View, reference: _Reference) -> tuple[float, int]:
+    """The same for what parts of the module make inside, and how many were compared: outputs alone are a poor witness."""
+    tensors = {node.name: node.outputs[0] for node in seen.nodes if node.op in WATCHED_OPS and node.name in reference.inner}
+    if not tensors:
+        return 0.0, 0
+    return _require_near(reference, "", _inner_distances, graph, tensors, reference), len(tensors)
+
+
+def _require_near(reference: _Reference, kind: str, measure: Callable[..., dict[str, float]], *arguments: object) -> float:
+    """The worst of the distances that are measured in a child process; each must be within its tolerance."""
     try:
-        drifts = isolate.run(_distances, path, reference.feeds, reference.values, seconds=CHECK_SECONDS, memory=16 * isolate.GIB)
+        drifts = isolate.run(measure, *arguments, seconds=CHECK_SECONDS, memory=16 * isolate.GIB)
     except isolate.Died as error:
         raise RefusedModel(f"ONNX Runtime died on the result at batch {reference.batch}: {error}") from error
-    name = max(drifts, key=lambda key: drifts[key])
-    tolerance = HALF_TOLERANCE if reference.values[name].dtype == np.float16 else TOLERANCE
-    if not drifts[name] <= max(tolerance, reference.rounding):
-        far = "has another shape or is not finite" if drifts[name] == float("inf") else f"is {drifts[name]:.1e} of its spread off"
-        raise RefusedModel(f"output '{name}' {far} at batch {reference.batch} (tolerance {tolerance:.0e})")
-    return drifts[name]
+    for name, drift in drifts.items():
+        tolerance = reference.tolerances[f"{kind}{name}"]
+        if not drift <= tolerance:
+            far = "has another shape or is not finite" if drift == float("inf") else f"is {drift:.1e} of its spread off"
+            raise RefusedModel(f"{kind or 'the output of '}'{name}' {far} at batch {reference.batch} (tolerance {tolerance:.0e})")
+    return max(drifts.values())
 
 
-def _distances(path: Path, feeds: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """In the child: how far each output of the model is from what is expected."""
+def _output_distances(path: Path, reference: _Reference) -> dict[str, float]:
+    """In the child: how far each output of the model is from the module's."""
     from fnatool.verify import outputs
 
-    found = outputs(path, feeds)
-    return {name: distance(values, found[name]) for name, values in expected.items()}
+    found = outputs(path, reference.feeds)
+    return {name: distance(values, found[name]) for name, values in reference.outputs.items()}
 
 
-# --- readable -------------------------------------------------------------------------------------------------------------------------
+def _inner_distances(graph: gs.Graph, tensors: Mapping[str, str], reference: _Reference) -> dict[str, float]:
+    """In the child: how far the tensors (path of a part → tensor) are from what the parts make."""
+    from fnatool.verify import Inner
+
+    found = Inner(graph, list(tensors.values()), "it").run(reference.feeds, list(tensors.values()))
+    return {name: distance(reference.inner[name], found[tensor]) for name, tensor in tensors.items()}
 
 
-def _tidy(model: files.Model, task: _Task) -> files.Model:
-    """The same network: parameters under their own names, sizes as numbers, nodes named after modules, and none of the exporter's notes."""
-    parameters = {name for name, _ in task.module.named_parameters(remove_duplicate=False)}
-    parameters |= {name for name, _ in task.module.named_buffers(remove_duplicate=False)}
-    graph = _simplified(model.graph, parameters)
-    _rename(graph, _paths(graph, model.envelope, task.module), parameters, {*task.inputs, *task.outputs})
-    _declare(graph, task)
-    envelope = onnx.ModelProto(ir_version=model.envelope.ir_version, producer_name="pytorch", producer_version=torch.__version__)
-    used = {node.domain or "" for node in graph.nodes}
-    envelope.opset_import.extend(entry for entry in model.envelope.opset_import if entry.domain in used)
-    graph.import_domains = list(envelope.opset_import)
-    envelope.graph.name = type(task.module).__name__
-    return replace(model, graph=graph, envelope=envelope, data=(), notes=())
+def _origin(module: torch.nn.Module) -> Origin:
+    paths = frozenset(name for name, _ in module.named_modules())
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    buffers = {name for name, _ in module.named_buffers(remove_duplicate=False)}
+    return Origin(type(module).__name__, paths, frozenset(parameters | buffers), torch.__version__)
 
 
-def _simplified(graph: gs.Graph, parameters: set[str]) -> gs.Graph:
-    """In normal form, except that nothing is computed from parameters beforehand: they stay as the module has them, to be trained."""
-    _untie(graph, parameters)
-    constants = {t.name: t for node in graph.nodes for t in node.inputs if isinstance(t, gs.Constant) and t.name in parameters}
-    inputs = {name: gs.Variable(name, constant.dtype, list(constant.shape)) for name, constant in constants.items()}
-    _exchange(graph, inputs)
-    graph.inputs.extend(inputs.values())
-    graph = normalise(graph).graph
-    graph.inputs = [tensor for tensor in graph.inputs if tensor.name not in constants]
-    _exchange(graph, {name: gs.Constant(name, constant.values) for name, constant in constants.items()})
-    _drop_zero_biases(graph, parameters)
-    _mark_pads(graph)
-    return graph
-
-
-def _drop_zero_biases(graph: gs.Graph, parameters: set[str]) -> None:
-    """One exporter writes a bias of zeros where the module has none."""
-    for node in graph.nodes:
-        has_bias = node.op in ("Conv", "ConvTranspose") and len(node.inputs) > 2
-        if has_bias and node.inputs[2].name not in parameters and _is_zero(node.inputs[2]):
-            node.inputs.pop()
-
-
-def _mark_pads(graph: gs.Graph) -> None:
-    """A zero padded in front of a MaxPool is −0: the same number, but +0 makes ONNX Runtime fuse it into padding by −∞."""
-    pooled = {node.inputs[0].name for node in graph.nodes if node.op == "MaxPool"}
-    for node in graph.nodes:
-        if node.op != "Pad" or node.outputs[0].name not in pooled or len(node.inputs) < 2:
-            continue
-        value = node.inputs[2] if len(node.inputs) > 2 else gs.Variable.empty()
-        if node.attrs.get("mode", "constant") != "constant" or (value.name and not _is_zero(value)):
-            continue
-        minus = gs.Constant(f"{node.name}/minus_zero", np.array(-0.0, value.values.dtype if value.name else np.float32))
-        if len(node.inputs) > 2:
-            node.inputs[2] = minus
-        else:
-            node.inputs.append(minus)
-
-
-def _is_zero(tensor: gs.Tensor) -> bool:
-    return isinstance(tensor, gs.Constant) and not np.any(tensor.values)
-
-
-def _untie(graph: gs.Graph, parameters: set[str]) -> None:
-    """Parameters of equal values are several again: the tracing exporter keeps one and passes it on through Identity."""
-    own: dict[str, gs.Tensor] = {}
-    for node in graph.nodes:
-        name = node.outputs[0].name if node.outputs else ""
-        if node.op == "Identity" and name in parameters and isinstance(node.inputs[0], gs.Constant):
-            own[name] = gs.Constant(name, node.inputs[0].values)
-    _exchange(graph, own)
-    graph.nodes[:] = [node for node in graph.nodes if not (node.outputs and node.outputs[0].name in own)]
-
-
-def _exchange(graph: gs.Graph, tensors: Mapping[str, gs.Tensor]) -> None:
-    """Every node reads the tensors given in place of those of their names."""
-    for node in graph.nodes:
-        for slot, tensor in enumerate(node.inputs):
-            if tensor.name in tensors:
-                node.inputs[slot] = tensors[tensor.name]
-
-
-def _paths(graph: gs.Graph, envelope: onnx.ModelProto, module: torch.nn.Module) -> dict[str, str]:
-    """Node name → the path of the module that made it, '' for the outermost."""
-    modules = {name for name, _ in module.named_modules()}
-    scopes = {stub.name: entry.value for stub in envelope.graph.node for entry in stub.metadata_props if entry.key == SCOPES}
-    found = {}
-    for node in graph.nodes:
-        if node.name in scopes:
-            names = [name for name in _strings(scopes[node.name]) if name in modules]
-            found[node.name] = names[-1] if names else ""
-        else:
-            found[node.name] = _path_of_scope(node.name.split("/")[1:-1], modules)
-    return found
-
-
-SCOPES = "pkg.torch.onnx.name_scopes"
-
-
-def _strings(text: str) -> list[str]:
-    """The strings in a list written as Python does."""
-    return text.replace('"', "'").split("'")[1::2]
-
-
-def _path_of_scope(parts: Sequence[str], modules: set[str]) -> str:
-    """The path of /layer1/layer1.0/conv1: each part continues the path before it, or that of a container further out."""
-    path = ""
-    for part in parts:
-        outer = path
-        while (joined := f"{outer}.{part}" if outer else part) not in modules:
-            if not outer:
-                return path
-            outer = outer.rpartition(".")[0]
-        path = joined
-    return path
-
-
-def _rename(graph: gs.Graph, paths: Mapping[str, str], parameters: set[str], ends: set[str]) -> None:
-    """Nodes are named after their modules, what they compute after them, constants after their place; parameters keep their names."""
-    seen = view(graph)
-    names = _node_names(seen, paths, parameters)
-    taken = ends | parameters
-    renamed: dict[str, str] = {}
-    for node in seen.nodes:
-        for k, tensor in enumerate(node.outputs):
-            if tensor and tensor not in ends:
-                renamed[tensor] = unique(f"{names[node.name]}/out" + (f"_{k}" if k else ""), taken.__contains__)
-                taken.add(renamed[tensor])
-        for slot, tensor in enumerate(node.inputs):
-            if tensor in seen.constants and tensor not in taken and tensor not in renamed:
-                renamed[tensor] = unique(f"{names[node.name]}.{_slot_name(node, slot, seen)}", taken.__contains__)
-                taken.add(renamed[tensor])
-    tensors = {id(tensor): tensor for node in graph.nodes for tensor in (*node.inputs, *node.outputs)}
-    for tensor in tensors.values():
-        tensor.name = renamed.get(tensor.name, tensor.name)
-    for node in graph.nodes:
-        node.name = names[node.name]
-
-
-def _node_names(seen: View, paths: Mapping[str, str], parameters: set[str]) -> dict[str, str]:
-    """A module's path for the node that carries it out; for others the path and what they do: `layer1.0.add`, `layers.2.gamma`."""
-    inside = Counter(paths.values())
-    leaves = {path for path in inside if not any(other.startswith(f"{path}.") for other in inside)}
-    behind = _parameters_behind(seen, parameters)
-    names: dict[str, str] = {}
-    taken: set[str] = set()
-    for node in seen.nodes:
-        path = paths[node.name]
-        own = [name for name in node.inputs if name in parameters and name.rpartition(".")[0] == path]
-        on_data = node.outputs[0] not in behind
-        reads = {name for tensor in node.inputs for name in behind.get(tensor, ())} if on_data else set()
-        if path and (any(f"{path}.{part}" in reads for part in MAIN) or (inside[path] == 1 and path in leaves)):
-            name = path
-        elif own and on_data:
-            name = own[0]
-        else:
-            name = ".".join(filter(None, (path, node.op.rpartition("::")[2].lower())))
-        names[node.name] = unique(name, taken.__contains__)
-        taken.add(names[node.name])
-    return names
-
-
-MAIN = ("weight", "running_mean")  # what reads one of these is what the module is for
-
-
-def _parameters_behind(seen: View, parameters: set[str]) -> dict[str, frozenset[str]]:
-    """Every tensor that is computed without the network's inputs → the parameters in it."""
-    behind = {name: frozenset({name} & parameters) for name in seen.constants}
-    for node in seen.nodes:
-        known = [behind.get(name) for name in node.inputs if name]
-        if all(names is not None for names in known):
-            names = frozenset().union(*(names for names in known if names is not None))
-            behind |= {name: names for name in node.outputs if name}
-    return behind
-
-
-def _slot_name(node: Node, slot: int, seen: View) -> str:
-    """What the operator calls this input."""
-    domain, _, op = node.op.rpartition("::")
-    if domain in CORE_DOMAINS and onnx.defs.has(op, seen.opset, ""):
-        slots = onnx.defs.get_schema(op, seen.opset, "").inputs
-        if slot < len(slots):
-            return str(slots[slot].name).lower()
-    return f"input{slot}"
-
-
-def _declare(graph: gs.Graph, task: _Task) -> None:
-    """The shapes of inputs and outputs: N where the batch is, sizes where they do not follow it."""
+def _shapes(task: _Task) -> dict[str, Sizes]:
+    """Of inputs and outputs: N where the batch is, the size where it does not follow the batch, else a name of its own."""
     one, other = task.references
-    for tensor in (*graph.inputs, *graph.outputs):
-        name = tensor.name
-        shapes = [(*r.feeds.items(), *r.values.items()) for r in (one, other)]
-        first, second = (dict(pairs)[name].shape for pairs in shapes)
-        tensor.shape = [
+    first, second = ({**reference.feeds, **reference.outputs} for reference in (one, other))
+    return {
+        name: [
             a if a == b else BATCH if (a, b) == (one.batch, other.batch) else f"{name}_{axis}"
-            for axis, (a, b) in enumerate(zip(first, second, strict=True))
+            for axis, (a, b) in enumerate(zip(values.shape, second[name].shape, strict=True))
         ]
+        for name, values in first.items()
+    }

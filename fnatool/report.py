@@ -150,7 +150,8 @@ def show_export(made: Exported, notes: Sequence[str], where: str) -> None:
         console.print(f"note: {escape(note)}")
     drifts = ", ".join(f"{drift:.1e} at batch {batch}" for batch, drift in made.drifts)
     console.print(f"parameters {made.params:,}, BatchNorms {made.norms} (exporter: {made.exporter})")
-    console.print(f"computes what the module does in ONNX Runtime: drift of the outputs {drifts}, of their spread")
+    inside = f"; inside, of what {made.compared} parts make, up to {made.inner:.1e}" if made.compared else ""
+    console.print(f"computes what the module does in ONNX Runtime: drift of the outputs {drifts}, of their spread{inside}")
     console.print(f"→ {escape(where)}")
 
 

@@ -115,6 +115,8 @@ def test_batchnorm_stays_the_batch_is_free_and_names_are_the_modules(exporter: s
     assert made.params == sum(p.numel() for p in module.parameters())
     assert [batch for batch, _ in made.drifts] == [1, 3]
     assert all(drift <= 1e-5 for _, drift in made.drifts)
+    assert made.compared == 7
+    assert made.inner <= 1e-5
     found = seen()
     assert found.inputs["input"][0] == ("N", 3, 16, 16)
     assert found.outputs == ("logits",)
@@ -234,6 +236,24 @@ def test_inputs_and_outputs_are_named(module: nn.Module, count: int, inputs: lis
     assert all(value.type.tensor_type.shape.dim[0].dim_param == "N" for value in (*found.input, *found.output))
 
 
+class Stretches(nn.Module):
+    """From 2×2 to 7×7, which only one of the exporters writes; the other prints pages about it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.adaptive_avg_pool2d(nn.functional.avg_pool2d(x, 8), 7)
+
+
+def test_where_one_exporter_fails_the_other_is_asked_and_nothing_else_is_printed(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    made = fnatool.export(Stretches(), "out.onnx", example=SMALL)
+    assert made.exporter == "torch.onnx, torch.export"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_where_none_may_the_first_useful_line_of_each_says_why(folder: Path) -> None:
+    with pytest.raises(RefusedModel, match=r"in opset 17 \(torch\.onnx, traced: SymbolicValueError: .*output size that are not factor"):
+        fnatool.export(Stretches(), "out.onnx", example=SMALL, opset=17)
+
+
 class Folds(nn.Module):
     """Pads with zeros what is below zero, and takes the maximum: ONNX Runtime would fuse the pads into pads of −∞."""
 
@@ -290,6 +310,23 @@ def test_a_planted_error_is_refused(folder: Path, alone: Callable[[str], None], 
     monkeypatch.setattr(exporting, "EXPORTERS", {"wrong": (wrong, low, high)})
     with pytest.raises(RefusedModel, match="wrong: output 'logits' is"):
         fnatool.export(lively(Small()), "out.onnx", example=SMALL)
+
+
+def test_an_error_that_no_output_shows_is_refused_and_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    convert, low, high = exporting.EXPORTERS["torch.onnx, traced"]
+
+    def wrong(task: exporting._Task) -> onnx.ModelProto:
+        proto = convert(task)
+        bias = next(tensor for tensor in proto.graph.initializer if tensor.name == "stem.0.bias")
+        bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + np.float32(0.01), bias.name))
+        return proto
+
+    monkeypatch.setattr(exporting, "EXPORTERS", {"wrong": (wrong, low, high)})
+    module = lively(Small())
+    with torch.no_grad():
+        module.get_submodule("fc").get_parameter("weight").zero_()  # as some networks begin
+    with pytest.raises(RefusedModel, match=r"wrong: the output of 'stem\.0' is \d\.\de-\d\d of its spread off at batch 1"):
+        fnatool.export(module, "out.onnx", example=SMALL)
 
 
 def test_an_export_that_folds_batchnorm_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -562,6 +599,8 @@ def test_a_network_keeps_every_batchnorm_and_computes_the_same(name: str, folder
     kept = sum(isinstance(part, nn.BatchNorm2d) for part in module.modules())
     assert made.norms >= kept
     assert all(drift <= 2e-5 for _, drift in made.drifts)
+    assert made.inner <= 2e-5
+    assert made.compared > 20 or name == "timm:nf_resnet26"
     analysis = analyse_model(files.read("out.onnx"))
     modules = {path for path, _ in module.named_modules()}
     convs = [node.name for node in analysis.view.nodes if node.op == "Conv"]
