@@ -210,7 +210,8 @@ class Space:
             self._lose(node, str(why))
             return
         except Stuck as why:
-            raise Stuck("; ".join((str(why), *self.cropped[-1:]))) from why
+            hints = self.cropped[-1:] if node.op in NARY or node.op == "Concat" else []
+            raise Stuck("; ".join((str(why), *hints))) from why
         for name, axes in zip(node.outputs, found, strict=False):
             if name:
                 self.maps[name] = Map(axes, self.averaged)
@@ -536,30 +537,32 @@ def _dilated(node: Node, space: Space, found: tuple[Side, int], window: Window) 
     new = Window(window.taps, 1, dilation, d * window.before, d * window.behind, False, False)
     if s > 1 and window.up and node.int("count_include_pad", 0):
         raise Stuck(f"'{node.name}' ({node.op}) rounds up and counts its padding, which cannot be written as pads")
-    natural, least = new.positions(side.new), d * (s - 1) if window.up else 0
-    keeps = s > 1 and there == -(-side.old // s) and space.is_fixed(side)
-    room = max(side.new - natural, least) if keeps else least
+    fixed, natural, needed = space.is_fixed(side), new.positions(side.new), d * s * (there - 1) + 1
+    least = d * (s - 1) if window.up else 0  # right for every L; where L is known, what is needed for it will do
+    wanted = max(side.new - natural, least) if s > 1 and there == -(-side.old // s) and fixed else least
+    rooms = [wanted, least, max(needed - natural, 0) if fixed else least]
+    room = rooms[0]
     since = DILATED_FROM.get(node.op)
     if since is not None and since > space.view.opset and new.dilation != window.dilation:
         versions = f"{node.op} has dilations from opset {since} on, this model is opset {space.view.opset}"
         raise Stuck(f"'{node.name}' would need a dilation of {new.dilation}: {versions}; convert it first")
     if since is not None:
-        room = _room(node, space, new, (room, least))
-    if not d * s * (there - 1) + 1 <= natural + room <= d * s * there:
+        room = _room(node, space, new, rooms)
+    if not needed <= natural + room <= d * s * there:
         raise Stuck(f"'{node.name}' ({node.op}) leaves {natural + room} samples, from which the {there} it left cannot be taken")
     return replace(new, behind=new.behind + room)
 
 
-def _room(node: Node, space: Space, window: Window, rooms: tuple[int, int]) -> int:
-    """The room wanted behind, or else the least: pools of ONNX Runtime have fewer pads than taps."""
+def _room(node: Node, space: Space, window: Window, rooms: Sequence[int]) -> int:
+    """The first room behind for which ONNX Runtime can run the pool: it wants fewer pads than taps."""
     pads = [max(window.before, window.behind + room) for room in rooms]
     reasons = [f"'{node.name}' ({node.op}) would need {pad} pads on a window of {window.taps}" for pad in pads]
-    if pads[1] >= window.taps:
-        raise Stuck(f"{reasons[1]}, and ONNX Runtime wants fewer than that")
-    if pads[0] < window.taps:
-        return rooms[0]
-    space.cropped.append(f"{reasons[0]} to keep its map, and ONNX Runtime wants fewer than that")
-    return rooms[1]
+    fitting = next((k for k, pad in enumerate(pads) if pad < window.taps), None)
+    if fitting is None:
+        raise Stuck(f"{reasons[-1]}, and ONNX Runtime wants fewer than that")
+    if rooms[fitting] != rooms[0]:
+        space.cropped.append(f"{reasons[0]} to keep its map, and ONNX Runtime wants fewer than that")
+    return rooms[fitting]
 
 
 def _rewrite(node: Node, space: Space, old: Sequence[Window], new: Sequence[Window]) -> None:

@@ -139,8 +139,8 @@ def test_the_new_map_sampled_is_the_old_one(step: Step, size: int) -> None:
 POSSIBLE = [
     ("3×3", (1, 2, 4, 8, 16), None),
     ("maximum 3×3", (4, 8, 16), "not 2: 's3' (MaxPool) would need 4 pads on a window of 3, and ONNX Runtime wants fewer than that"),
-    ("maximum 3×3, rounded up", (4, 8, 16), "not 2: 's3' (MaxPool) would need 4 pads on a window of 3"),
-    ("maximum 2×2, rounded up", (8, 16), "not 4: 's3' (MaxPool) would need 2 pads on a window of 2"),
+    ("maximum 3×3, rounded up", (2, 4, 8, 16), "not 1: 's3' (MaxPool) would need 5 pads on a window of 3"),
+    ("maximum 2×2, rounded up", (4, 8, 16), "not 2: 's3' (MaxPool) would need 4 pads on a window of 2"),
     ("average 3×3", (4, 8, 16), "not 2: 's3' (AveragePool) would need 4 pads on a window of 3"),
     ("reflected around", (8, 16), "not 4: 's3.p' (Pad) repeats the border of a map, which has samples in between"),
 ]
