@@ -215,7 +215,7 @@ class Space:
         for name, axes in zip(node.outputs, found, strict=False):
             if name:
                 self.maps[name] = Map(axes, self.averaged)
-                if self.averaged and any(has_space(content) for content in axes):
+                if self.averaged and any(map(sides, axes)):
                     self.averages.append(self.averaged)
 
     def _found(self, node: Node, *, spatial: bool) -> list[Axes]:

@@ -682,7 +682,7 @@ def test_a_window_over_the_whole_map_stays_one_and_that_is_said() -> None:
     _, found, target = remapped(whole_map(32, 64), {"input.size": [64, 64]})
     assert by_name(target)["b"].attrs["kernel_shape"] == [16, 16]
     assert found.notes == ("'b' (AveragePool) covers the whole map and stays global",)
-    assert strides(whole_map(32, 64))[0] == (1, 4)
+    assert strides(whole_map(32, 64))[:2] == ((1, 4), "exact")
 
 
 def frozen(body: str, *, weights: Mapping[str, tuple[int, ...]] | None = None, shape: str = "1,3,32,64", opset: int = 17) -> str:
