@@ -531,7 +531,9 @@ def _dilated(node: Node, space: Space, found: tuple[Side, int], window: Window) 
     d, s = side.rate, window.stride
     if window.same:
         if s > 1 or window.reach % 2:
-            raise Stuck(f"the pads of '{node.name}' ({node.op}) depend on the image size, which is free; set 'input.size' first")
+            raise Stuck(
+                f"the pads of '{node.name}' ({node.op}) depend on the image size, which is free; give it one first, in a remap of its own"
+            )
         return replace(window, dilation=d * window.dilation)
     dilation = d * window.dilation if window.taps > 1 else window.dilation
     new = Window(window.taps, 1, dilation, d * window.before, d * window.behind, False, False)

@@ -7,7 +7,7 @@ turns the strides beyond it into dilations, so that the new map, sampled at ever
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, TypeVar
@@ -19,7 +19,7 @@ from passes.errors import RefusedModel, UserError
 from passes.maps import Map, Sampling, Side, Space, Stuck, convolved_axes, follow, plain, sides, size_after
 from passes.normalise import normalise
 from passes.shapes import SMALL, Shape, Shapes, infer
-from passes.view import Node, View, build, in_order, linked, view
+from passes.view import View, build, in_order, linked, view
 
 if TYPE_CHECKING:
     from passes.analysis import Analysis
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Size = tuple[int, int]
 Axes = Mapping[str, tuple[int, ...]]  # input → its axes in space
+Edits = Mapping[str, Mapping[str, object]]  # node → attributes
 Declared = Mapping[str, Mapping[int, int]]  # input → axis → its size in the file
 T = TypeVar("T")
 
@@ -123,7 +124,7 @@ def _read_image(graph: gs.Graph | None, known: tuple[View, Shapes], axes: Axes) 
     image = Image(name, slid, size, graph=graph)
     start = _Target(seen, shapes, {name: shapes.shapes[name] for name in seen.inputs if name in shapes.shapes})
     try:
-        _at_size(start, image, (2 * size[0], 2 * size[1]), [(node, node) for node in seen.nodes])
+        _at_size(start, (image, (2 * size[0], 2 * size[1])), seen, {node.name: node.name for node in seen.nodes})
     except Stuck as why:
         return replace(image, why=str(why))
     return image
@@ -197,9 +198,7 @@ class _Target:
         return _Target(seen, shapes, inputs, {**self.numbers, **numbers}, (*self.notes, *space.notes))
 
 
-def _edited(
-    seen: View, edits: Mapping[str, Mapping[str, object]], numbers: Mapping[str, np.ndarray], declared: Declared | None = None
-) -> View:
+def _edited(seen: View, edits: Edits, numbers: Mapping[str, np.ndarray], declared: Declared | None = None) -> View:
     nodes = [replace(node, attrs={**node.attrs, **edits[node.name]}) if node.name in edits else node for node in seen.nodes]
     inputs = dict(seen.inputs)
     for name, sizes in (declared or {}).items():
@@ -270,10 +269,9 @@ def _strided(target: _Target, limit: int) -> tuple[_Target, Space]:
 
 def _sized(target: _Target, plan: Plan, analysis: Analysis, size: Size) -> _Target:
     """The target for images of another size."""
-    pairs = [(placed.node, analysis.view.by_name[placed.source]) for placed in plan.nodes]
     total = analysis.strides.value
     try:
-        return _at_size(target, analysis.image, size, pairs)
+        return _at_size(target, (analysis.image, size), analysis.view, plan.origin())
     except Stuck as why:
         odd = [str(side) for side in size if side % total]
         hint = f"; {' and '.join(odd)} {'is' if len(odd) == 1 else 'are'} no multiple of {total}, the total stride: try one" if odd else ""
@@ -285,13 +283,14 @@ def size_text(size: Size) -> str:
     return "×".join(map(str, size))
 
 
-def _at_size(target: _Target, image: Image, size: Size, pairs: Iterable[tuple[Node, Node]]) -> _Target:
-    """The target for images of another size; pairs are its nodes, each with the seed's node it comes from. Raises Stuck."""
+def _at_size(target: _Target, wanted: tuple[Image, Size], seed: View, origin: Mapping[str, str]) -> _Target:
+    """The target for images of another size; `origin` says for each of its nodes which of the seed's it comes from. Raises Stuck."""
+    image, size = wanted
     declared = {image.input: dict(zip(image.axes, size, strict=True))}
     if image.free:
         made = target.edited(Space(target.view, target.shapes), declared)
     else:
-        pads, settled = _folded_at(target, image, size, pairs)
+        pads, settled = ({}, {}) if image.graph is None else _folded(target, (seed, _read_at(image.graph, image, size)), origin)
         start = replace(target, view=_edited(target.view, pads, {}))
         space = follow(start.view, start.shapes, _maps(target.shapes, {image.input: image.axes}, size), settled=settled)
         factors = [name for name, array in settled.items() if array.dtype.kind == "f"]
@@ -304,40 +303,38 @@ def _at_size(target: _Target, image: Image, size: Size, pairs: Iterable[tuple[No
     return made
 
 
-def _folded_at(
-    target: _Target, image: Image, size: Size, pairs: Iterable[tuple[Node, Node]]
-) -> tuple[dict[str, dict[str, object]], dict[str, np.ndarray]]:
-    """Pads and numbers that the graph, as it was given, computes from the size of its image: node → attributes, constant → value."""
-    if image.graph is None:
-        return {}, {}
-    old = view(normalise(image.graph).graph)
-    try:
-        new = view(normalise(_declared_at(image.graph, image, size)).graph)
-    except RefusedModel as why:  # sizes that are written stand beside those that are computed
-        raise Stuck(f"at another size {why}") from why
-    if [node.name for node in old.nodes] != [node.name for node in new.nodes]:
-        raise Stuck("the graph computes other things from that size, beyond numbers")
-    pads: dict[str, dict[str, object]] = {}
-    settled: dict[str, np.ndarray] = {}
-    for node, seed in pairs:
-        before, after = old.by_name[seed.name], new.by_name[seed.name]
-        moved = [b - a for a, b in zip(before.ints("pads", ()), after.ints("pads", ()), strict=True)]
-        if any(moved):
-            pads[node.name] = {"pads": [pad + by for pad, by in zip(node.ints("pads", ()), moved, strict=True)]}
-        for name, source in zip(node.inputs, seed.inputs, strict=True):
-            if source in old.constants and name not in settled and _computed_anew(old, new, source):
-                settled[name] = _merged(target.view.values(name), old.values(source), new.values(source))
-    return pads, settled
-
-
-def _declared_at(graph: gs.Graph, image: Image, size: Size) -> gs.Graph:
-    """A copy of the graph whose image has this size."""
+def _read_at(graph: gs.Graph, image: Image, size: Size) -> View:
+    """The normal form of the graph as it was given, with an image of this size. Raises Stuck where it has none."""
     seen = view(graph)
     copy = build(seen.nodes, seen.constants, graph)
     for tensor in copy.inputs:
         if tensor.name == image.input:
             tensor.shape = list(_declare(tuple(tensor.shape), dict(zip(image.axes, size, strict=True))))
-    return copy
+    try:
+        return view(normalise(copy).graph)
+    except RefusedModel as why:  # sizes that are written stand beside those that are computed
+        raise Stuck(f"at another size {why}") from why
+
+
+def _folded(target: _Target, read: tuple[View, View], origin: Mapping[str, str]) -> tuple[Edits, dict[str, np.ndarray]]:
+    """Pads and numbers that the graph computes from the size of its image: node → attributes, constant → value.
+
+    read: the seed at its size and at the new one.
+    """
+    old, new = read
+    if [node.name for node in old.nodes] != [node.name for node in new.nodes] or old.constants.keys() != new.constants.keys():
+        raise Stuck("the graph computes other things from that size, beyond numbers")
+    pads: dict[str, dict[str, object]] = {}
+    settled: dict[str, np.ndarray] = {}
+    for node in target.view.nodes:
+        before, after = (seen.by_name[origin[node.name]] for seen in read)
+        moved = [b - a for a, b in zip(before.ints("pads", ()), after.ints("pads", ()), strict=True)]
+        if any(moved):
+            pads[node.name] = {"pads": [pad + by for pad, by in zip(node.ints("pads", ()), moved, strict=True)]}
+        for name, source in zip(node.inputs, before.inputs, strict=True):
+            if source in old.constants and name not in settled and _computed_anew(old, new, source):
+                settled[name] = _merged(target.view.values(name), old.values(source), new.values(source))
+    return pads, settled
 
 
 def _computed_anew(old: View, new: View, name: str) -> bool:

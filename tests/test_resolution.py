@@ -796,7 +796,7 @@ def test_pads_chosen_at_run_time_freeze_the_stride_of_a_free_size() -> None:
     text = """g (float[1,3,{0}] x) => (b) {{
         a = Conv <auto_pad = "SAME_UPPER", strides = [2,2]> (x, w) b = Conv <auto_pad = "SAME_UPPER", strides = [{1}]> (a, v) }}"""
     weights = {**W3, "v": (8, 8, 3, 3)}
-    why = "the pads of 'b' (Conv) depend on the image size, which is free; set 'input.size' first"
+    why = "the pads of 'b' (Conv) depend on the image size, which is free; give it one first, in a remap of its own"
     assert strides(graph(text.format("H,W", "2,2"), weights)) == ((4,), "frozen", why)
     assert strides(graph(text.format("32,32", "2,2"), weights))[0] == (1, 2, 4)
 
