@@ -206,10 +206,10 @@ class Space:
         spatial = any(has_space(content) for known_map in known for content in known_map.axes)
         try:
             found = self._found(node, spatial=spatial)
-        except Unfollowed as why:
-            self._lose(node, str(why))
-            return
         except Stuck as why:
+            if isinstance(why, Unfollowed) or self.limit is None:
+                self._lose(node, str(why))
+                return
             hints = self.cropped[-1:] if node.op in NARY or node.op == "Concat" else []
             raise Stuck("; ".join((str(why), *hints))) from why
         for name, axes in zip(node.outputs, found, strict=False):
@@ -224,6 +224,8 @@ class Space:
             raise Unfollowed(f"operator {node.op} ('{node.name}') has no rule for space")
         if any(name and name not in self.shapes.shapes for name in (*node.inputs, node.outputs[0])):
             raise Unfollowed(f"the sizes around '{node.name}' ({node.op}) are unknown")
+        if any(0 in self.shapes.shapes[name] for name in (*node.inputs, node.outputs[0]) if name):
+            raise Unfollowed(f"there is nothing in the tensors around '{node.name}' ({node.op})")
         if rule is None or not (spatial or node.op in SPREADING):
             return [plain(self.shapes.shapes.get(name, ())) for name in node.outputs]
         found = rule(node, self)
@@ -376,6 +378,8 @@ def _met(node: Node, a: Content, b: Content, name: str) -> Content:
             return other
     if size_before(a) != size_before(b):
         small, large = (a, b) if size_before(a) == 1 else (b, a)
+        if size_before(small) != 1:
+            raise Unfollowed(f"'{node.name}' ({node.op}) joins tensors that do not fit together")
         if size_after(small) != 1:
             raise Stuck(f"'{node.name}' ({node.op}) spreads one position over many, and of the one there would be {size_after(small)}")
         return large
@@ -693,7 +697,8 @@ def along_axis(node: Node, space: Space) -> Axes:
 def mean_variance(node: Node, space: Space) -> Axes:
     """MeanVarianceNormalization over `axes`."""
     x = space.axes(node.inputs[0])
-    space.average(node, [x[axis] for axis in node.ints("axes", (0, 2, 3))])
+    axes = node.ints("axes", (0, 2, 3))
+    space.average(node, [content for axis, content in enumerate(x) if axis in axes or axis - len(x) in axes])
     return x
 
 
@@ -1047,6 +1052,8 @@ def _scales(node: Node, space: Space, rank: int) -> list[float] | None:
     value = space.shapes.values.get(node.input(slot)) if node.input(slot) else None
     if value is None or not value.array.size:
         return None
+    if not np.isfinite(value.array).all():
+        raise Unfollowed(f"the factors of '{node.name}' ({node.op}) are no numbers")
     given = dict(zip((axis % rank for axis in node.ints("axes", range(rank))), value.array.ravel().tolist(), strict=True))
     return [float(given.get(axis, 1.0)) for axis in range(rank)]
 

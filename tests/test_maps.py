@@ -12,12 +12,13 @@ from fnatool.verify import verify
 from passes import Spec, UserError, analyse, apply, plan
 
 NUMBERS = """<int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, int64[1] three = {3}, int64[1] four = {4}, int64[1] end = {-1},
-    int64[1] before = {-99}, int64[2] space = {2,3}, int64[2] halves = {4,4}, int64[4] ones = {1,1,1,1}, int64[4] thrice = {1,1,3,1}, int64[2] picks = {5,0}, int64[8] border = {0,0,1,2,0,0,0,1},
+    int64[1] before = {-99}, int64[2] space = {2,3}, int64[2] halves = {4,4}, int64[4] ones = {1,1,1,1},
+    int64[4] thrice = {1,1,3,1}, int64[2] picks = {5,0}, int64[8] border = {0,0,1,2,0,0,0,1},
     float[4] twice = {1,1,2,2}, int64[4] full = {1,8,8,16}, int64[3] rows = {1,8,-1}, int64[3] flat = {1,8,128},
     float[1] step = {0.1}, uint8[1] none = {3}, float[1] slope = {0.2}>"""  # fmt: skip
 WEIGHTS = {
-    "w": (8, 3, 3, 3), "v": (8, 8, 3, 3), "u": (8, 4, 3, 3), "m": (16, 5), "n": (8, 8), "scale": (8,), "shift": (8,), "mean": (8,), "var": (8,),
-    "part": (2,),
+    "w": (8, 3, 3, 3), "v": (8, 8, 3, 3), "u": (8, 4, 3, 3), "m": (16, 5), "n": (8, 8),
+    "scale": (8,), "shift": (8,), "mean": (8,), "var": (8,), "part": (2,),
 }  # fmt: skip
 
 # operator → why the image is frozen (None: it is not), and what becomes of a finer map: "exact", "approximate", or why not
@@ -57,7 +58,7 @@ LINES = [
     ("z, y = MaxPool <kernel_shape = [2,2], strides = [2,2]> (a)", None, "the positions that 'z' (MaxPool) gives would be others"),
     ("y = ConvTranspose <strides = [2,2], output_padding = [1,0]> (a, u)", None, "'y' (ConvTranspose) resamples a map"),
     ('y = ConvTranspose <strides = [2,2], auto_pad = "SAME_UPPER"> (a, u)', None, "'y' (ConvTranspose) resamples a map"),
-    ("y = ConvTranspose <strides = [2,2], output_shape = [16,32]> (a, u)", "the output size of 'y' (ConvTranspose) is written", "'y' (ConvTr"),
+    ("y = ConvTranspose <strides = [2,2], output_shape = [16,32]> (a, u)", "the output size of 'y'", "'y' (ConvTranspose)"),
     ("y = Resize (a, , twice)", None, "'y' (Resize) resamples a map, which has no dilation"),
     ("y = DepthToSpace <blocksize = 2> (a)", None, "'y' (DepthToSpace) resamples a map, which has no dilation"),
     ("y = SpaceToDepth <blocksize = 2> (a)", None, "'y' (SpaceToDepth) strides by moving positions into channels"),
