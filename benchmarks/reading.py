@@ -29,7 +29,8 @@ from onnx.reference import ReferenceEvaluator
 import fnatool.nn
 from benchmarks import zoo
 from fnatool import files
-from fnatool.verify import COMPARED, HALF_TOLERANCE, NUDGE, ROUNDING_FACTOR, TOLERANCE
+from fnatool.distance import HALF_TOLERANCE, NUDGE, ROUNDING_FACTOR, TOLERANCE
+from fnatool.verify import COMPARED
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("onnx", "onnxruntime-gpu", "torch", "torchvision", "timm")
