@@ -14,6 +14,7 @@ import onnx_graphsurgeon as gs
 from fnatool import calibration, files, isolate, seeds
 from fnatool.calibration import Input, Pixels, Preparation
 from fnatool.remapping import STAGES_KEY, VERIFY_SECONDS, Verified, analyse_model, copy, metadata
+from fnatool.tasks import description
 from passes import batchnorm
 from passes.analysis import Analysis, analyse
 from passes.batchnorm import Left, Moments
@@ -22,7 +23,6 @@ from passes.errors import RefusedModel, UserError
 from passes.shapes import Shape
 from passes.spec import own_spec
 
-TASK_KEY = "fnatool.task"
 SOURCE_KEY = "fnatool.source"
 RANDOM = "random"
 MEASURE_SECONDS = 3600
@@ -249,7 +249,7 @@ def _per_channel(word: str, values: Sequence[float], channels: int) -> tuple[flo
 
 def _stored_preparation(envelope: onnx.ModelProto) -> dict[str, list[float]]:
     """mean and scale from the metadata that a head or an export wrote, where they are lists of numbers."""
-    for key, place in ((TASK_KEY, ("input",)), (SOURCE_KEY, ())):
+    for key, place in ((description.KEY, ("input",)), (SOURCE_KEY, ())):
         try:
             found = json.loads(metadata(envelope).get(key, "{}"))
         except (ValueError, RecursionError):

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from fnatool import checking, files, isolate, seeds
-from fnatool.names import class_names, pose_of
+from fnatool.names import Joints, class_names, joints_of
 from fnatool.remapping import SPEC_KEY, STAGES_KEY, VERIFY_SECONDS, analyse_model, metadata
+from fnatool.tasks import description
+from fnatool.tasks.description import Description
 from passes.analysis import Analysis, analyse
 from passes.check import errors
 from passes.errors import RefusedModel, UserError
-from passes.heads import STYLES, Attached, Head, Image, Pose, attach, record
-from passes.heads.record import IMAGENET_MEAN, IMAGENET_SCALE
+from passes.heads import STYLES, Attached, Detection, Head, Image, attach
 from passes.shapes import Shape
 
-TASK_KEY = "fnatool.task"
+IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of pixels 0…255, red, green, blue
+IMAGENET_SCALE = (58.395, 57.12, 57.375)
 DEFAULT_STYLE = {"classification": "linear", "segmentation": "deeplabv3", "detection": "retinanet", "pose": "simplebaseline"}
 
 
@@ -60,11 +64,11 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Headed:
-    """A model with its head: what was attached, the record of its task, the seed, both analyses, and how its pixels are scaled."""
+    """A model with its head: what was attached, what it is for, the seed, both analyses, and how its pixels are scaled."""
 
     model: files.Model
     made: Attached
-    record: dict[str, object]
+    description: Description
     seed: files.Model
     before: Analysis
     after: Analysis
@@ -73,7 +77,7 @@ class Headed:
 
     def write(self, path: Path | str, *, force: bool = False) -> None:
         """The result as a file, atomically."""
-        notes = {STAGES_KEY: json.dumps(self.made.table), TASK_KEY: json.dumps(self.record)}
+        notes = {STAGES_KEY: json.dumps(self.made.table), description.KEY: description.to_json(self.description)}
         files.write(self.model, path, force=force, metadata=notes)
 
 
@@ -93,21 +97,21 @@ def attach_head(seed: Path | str, options: HeadOptions, out: Path | str | None =
 
 def attach_to_model(model: files.Model, options: HeadOptions) -> Headed:
     """The same on a model already read. Unless told otherwise, what is returned has been compared with the seed and checked."""
-    classes, pose, head = wanted(options)
+    classes, joints, head = wanted(options)
     before = analyse_model(model, options.inputs)
     made = attach(model.graph, before, head, rng=np.random.default_rng(options.seed))
     pixels = pixels_of(model, made.image, options)
-    note = record(options.task, classes, made.image, mean=pixels.mean, scale=pixels.scale, detection=made.detection, pose=pose)
+    about = described(classes, _input(made.image, pixels), detection=made.detection, joints=joints, task=options.task)
     target = replace(model, graph=made.graph, notes=())
     after = analyse(made.graph, sizes=options.inputs, table=made.table)
-    headed = Headed(target, made, note, model, before, after, pixels, options.verify)
+    headed = Headed(target, made, about, model, before, after, pixels, options.verify)
     if options.verify:
         require_same(headed)
         require_sound(headed, options.inputs)
     return headed
 
 
-def wanted(options: HeadOptions) -> tuple[tuple[str, ...], Pose | None, Head]:
+def wanted(options: HeadOptions) -> tuple[tuple[str, ...], Joints | None, Head]:
     """Class names, joints, and the head that they ask for. Raises UserError where the options contradict each other or the task."""
     if options.task not in DEFAULT_STYLE:
         raise UserError(f"'{options.task}' is no task; there are {', '.join(DEFAULT_STYLE)}")
@@ -119,14 +123,56 @@ def wanted(options: HeadOptions) -> tuple[tuple[str, ...], Pose | None, Head]:
     if options.task == "pose":
         if options.joints is None:
             raise UserError("say which joints a pose has with --joints: a number, 'coco', or a JSON file")
-        pose = pose_of(options.joints)
-        return class_names(options.classes) if options.classes else ("object",), pose, build(len(pose.joints))
+        joints = joints_of(options.joints)
+        return class_names(options.classes) if options.classes else ("object",), joints, build(len(joints.names))
     if options.joints is not None:
         raise UserError(f"--joints is for poses, not for {options.task}")
     if options.classes is None:
         raise UserError(f"say how many classes {options.task} has with --classes: a number, or a file with a name on every line")
     classes = class_names(options.classes)
     return classes, None, build(len(classes))
+
+
+# --- what the model is for ---------------------------------------------------------------------------------------------------------------
+
+
+def described(
+    classes: tuple[str, ...], seen: description.Input, *, task: str, detection: Detection | None = None, joints: Joints | None = None
+) -> Description:
+    """What stands in the metadata of a model with such a head. A detector or a pose says how it is read."""
+    if detection is not None:
+        levels = tuple(_level(level.stride, level.anchors) for level in detection.levels)
+        scores: Literal["sigmoid", "softmax"] = "softmax" if detection.activation == "softmax" else "sigmoid"
+        return description.Detection(classes=classes, input=seen, levels=levels, box_weights=detection.coder, scores=scores)
+    if joints is not None:
+        return description.Pose(classes=classes, input=seen, joints=joints.names, sigmas=joints.sigmas, flip_pairs=joints.flip_pairs)
+    return (description.Segmentation if task == "segmentation" else description.Classification)(classes=classes, input=seen)
+
+
+def _level(stride: tuple[int, int], anchors: Sequence[tuple[float, float]]) -> description.Level:
+    """Anchors by their sides, (width, height), as sizes √(width · height) and ratios height / width."""
+    sizes = tuple(round(math.sqrt(width * height), 4) for width, height in anchors)
+    return description.Level(stride=stride, sizes=sizes, ratios=tuple(round(height / width, 6) for width, height in anchors))
+
+
+def _input(image: Image, pixels: Pixels) -> description.Input:
+    """Raises UserError for an image that is neither grey nor of three colours, and for numbers that do not fit it."""
+    if image.channels not in (1, 3):
+        raise UserError(f"the input '{image.name}' has {image.channels} channels; a task needs images of three colours, or grey ones")
+    for word, values in (("mean", pixels.mean), ("scale", pixels.scale)):
+        if len(values) != image.channels:
+            raise UserError(f"the input '{image.name}' has {image.channels} channels, the {word} {len(values)} values; give one for each")
+    if 0 in pixels.scale:
+        raise UserError("a scale of 0 would divide by zero; give what the pixels are divided by, such as 255")
+    return description.Input.model_validate(
+        {
+            "layout": image.layout,
+            "channels": "GREY" if image.channels == 1 else "RGB",
+            "mean": pixels.mean,
+            "scale": pixels.scale,
+            "size": image.size,
+        }
+    )
 
 
 # --- how pixels are scaled --------------------------------------------------------------------------------------------------------------
@@ -155,7 +201,7 @@ def _per_colour(values: tuple[float, ...], image: Image) -> tuple[float, ...]:
 def _recorded(model: files.Model, image: Image) -> Pixels | None:
     """What an earlier head's record says, where it is about such an image."""
     try:
-        document = json.loads(metadata(model.envelope).get(TASK_KEY, "null"))
+        document = json.loads(metadata(model.envelope).get(description.KEY, "null"))
         mean, scale = (tuple(float(value) for value in document["input"][key]) for key in ("mean", "scale"))
     except (ValueError, TypeError, KeyError, RecursionError):
         return None

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from fnatool.tasks import joints
 from passes.errors import UserError
-from passes.heads import Pose
 
 MOST = 1 << 16
 
-COCO = Pose(
-    joints=("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow", "right_elbow",
-            "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle"),
-    sigmas=(0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089),
-    flip_pairs=((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16)),
-)  # fmt: skip
-"""The joints of a person in COCO, and the sigmas of its evaluation."""
+COCO = (
+    *("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow", "right_elbow"),
+    *("left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle"),
+)
+"""The joints of a person in COCO, in its order."""
 
-SIGMA = 0.05  # of a joint nobody gave one for; COCO's lie between 0.025 and 0.107
+
+@dataclass(frozen=True)
+class Joints:
+    """The joints of a pose: names, COCO's tolerance (sigma) of each, and pairs that a mirror swaps."""
+
+    names: tuple[str, ...]
+    sigmas: tuple[float, ...]
+    flip_pairs: tuple[tuple[int, int], ...]
 
 
 def class_names(text: str) -> tuple[str, ...]:
@@ -33,35 +39,37 @@ def class_names(text: str) -> tuple[str, ...]:
     return _named(tuple(name.strip() for name in names), f"line of '{text}'")
 
 
-def pose_of(text: str) -> Pose:
-    """`coco`, a number of joints (joint0 …), or a JSON file with `joints` and, if known, `sigmas` and `flip_pairs`. Raises UserError."""
-    if text == "coco":
-        return COCO
+def joints_of(text: str) -> Joints:
+    """`coco`, a number of joints (joint0 …), or a JSON file with `joints` and, if it says them, `sigmas` and `flip_pairs`.
+
+    What it leaves unsaid follows from the names: see fnatool.tasks.joints. Raises UserError.
+    """
     number = _number(text, "joints")
-    if number is not None:
-        return Pose(tuple(f"joint{k}" for k in range(number)), (SIGMA,) * number, ())
+    names = COCO if text == "coco" else tuple(f"joint{k}" for k in range(number)) if number is not None else None
+    if names is not None:
+        return Joints(names, joints.sigmas(names), joints.pairs(names))
     source = _read(text, "joints", "'coco', a number, or a JSON file")
     try:
         document = json.loads(source)
     except (ValueError, RecursionError) as error:
         raise UserError(f"'{text}' is not JSON: {error}") from error
-    return _pose(document, text)
+    return _joints(document, text)
 
 
-def _pose(document: object, where: str) -> Pose:
+def _joints(document: object, where: str) -> Joints:
     if not isinstance(document, Mapping) or not set(document) <= {"joints", "sigmas", "flip_pairs"} or "joints" not in document:
         raise UserError(f"'{where}' must be a JSON object with 'joints' and, if known, 'sigmas' and 'flip_pairs'")
-    joints = document["joints"]
-    if not isinstance(joints, list) or not all(isinstance(name, str) for name in joints):
+    listed = document["joints"]
+    if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
         raise UserError(f"'joints' in '{where}' must be a list of names")
-    names = _named(tuple(joints), f"joint in '{where}'")
-    sigmas = document.get("sigmas", [SIGMA] * len(names))
+    names = _named(tuple(listed), f"joint in '{where}'")
+    sigmas = document.get("sigmas", list(joints.sigmas(names)))
     if not isinstance(sigmas, list) or len(sigmas) != len(names) or not all(_positive(sigma) for sigma in sigmas):
         raise UserError(f"'sigmas' in '{where}' must be a list of {len(names)} positive numbers, one per joint")
-    pairs = document.get("flip_pairs", [])
+    pairs = document.get("flip_pairs", [list(pair) for pair in joints.pairs(names)])
     if not isinstance(pairs, list) or not all(_is_pair(pair, len(names)) for pair in pairs):
         raise UserError(f"'flip_pairs' in '{where}' must be a list of pairs of joints, each a number from 0 to {len(names) - 1}")
-    return Pose(names, tuple(float(sigma) for sigma in sigmas), tuple((pair[0], pair[1]) for pair in pairs))
+    return Joints(names, tuple(float(sigma) for sigma in sigmas), tuple((pair[0], pair[1]) for pair in pairs))
 
 
 def _positive(value: object) -> bool:

@@ -13,12 +13,13 @@ from torchvision.ops import box_iou
 from fnatool.data.placement import Placement
 from fnatool.data.split import IGNORE, Boxed, Posed
 from fnatool.tasks import coco, pose
-from fnatool.tasks.anchors import anchors, retinanet_levels, ssd_levels
+from fnatool.tasks.anchors import anchors
 from fnatool.tasks.boxes import encode
 from fnatool.tasks.decode import Classified, Detected, Jointed, Segmented, Suppression, decode
 from fnatool.tasks.description import Classification, Detection, Pose, Segmentation
 from fnatool.tasks.table import TASKS, evaluate
 from passes.errors import RefusedModel
+from tests.levels import retinanet_levels, ssd_levels
 
 SIZE = (64, 96)
 CLASSES = ("a", "b", "c")

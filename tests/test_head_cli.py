@@ -14,8 +14,9 @@ from tiny import save
 
 from fnatool import files, heading, names, seeds
 from fnatool.cli import run
-from fnatool.heading import TASK_KEY, HeadOptions, attach_head, attach_to_model
+from fnatool.heading import HeadOptions, attach_head, attach_to_model
 from fnatool.remapping import SPEC_KEY, STAGES_KEY, metadata, stored_stages
+from fnatool.tasks.description import KEY
 from passes.errors import RefusedModel, UserError
 
 Capture = pytest.CaptureFixture[str]
@@ -37,7 +38,7 @@ def head(*arguments: str, seed: str = "seed.onnx", out: str = "out.onnx") -> int
 
 
 def record(path: str = "out.onnx") -> dict[str, object]:
-    return json.loads(metadata(files.read(path).envelope)[TASK_KEY])
+    return json.loads(metadata(files.read(path).envelope)[KEY])
 
 
 def refused(capsys: Capture) -> str:
@@ -77,41 +78,44 @@ def test_a_detector_says_what_it_taps_gives_reads_and_costs(folder: Path, capsys
 def test_the_record_of_a_detector_is_all_that_its_reader_needs(folder: Path) -> None:
     assert head(*DETECTION) == 0
     found = record()
-    assert found["detection"]["anchors"][0]["sizes"][0] == [45.2548, 22.6274]  # type: ignore[index]
-    del found["detection"]["anchors"]  # type: ignore[attr-defined]
+    finest = found["levels"][0]  # type: ignore[index]
+    assert (finest["stride"], finest["sizes"][:2], finest["ratios"][:4]) == ([8, 8], [32.0, 40.3175], [0.5, 0.5, 0.5, 1.0])
+    assert [level["stride"] for level in found.pop("levels")] == [[8, 8], [16, 16], [32, 32]]  # type: ignore[index,attr-defined]
     imagenet = {"mean": [123.675, 116.28, 103.53], "scale": [58.395, 57.12, 57.375]}
     assert found == {
         "version": 1,
         "task": "detection",
         "classes": ["class0", "class1", "class2"],
-        "input": {"name": "x", "layout": "NCHW", "colour": "RGB", **imagenet},
-        "detection": {
-            "style": "retinanet",
-            "strides": [[8, 8], [16, 16], [32, 32]],
-            "coder": [1.0, 1.0, 1.0, 1.0],
-            "activation": "sigmoid",
-        },
+        "input": {"layout": "NCHW", "channels": "RGB", **imagenet, "size": [64, 64]},
+        "box_weights": [1.0, 1.0, 1.0, 1.0],
+        "scores": "sigmoid",
     }
 
 
 def test_ssdlite_is_a_style_of_detection(folder: Path) -> None:
     assert head("--task", "detection", "--style", "ssdlite", *CLASSES, "--levels", "3") == 0
-    found = record()["detection"]
-    assert (found["style"], found["activation"], found["coder"]) == ("ssdlite", "softmax", [10.0, 10.0, 5.0, 5.0])  # type: ignore[index]
-    assert found["strides"] == [[16, 16], [32, 32], [64, 64]]  # type: ignore[index]
+    found = record()
+    assert (found["scores"], found["box_weights"]) == ("softmax", [10.0, 10.0, 5.0, 5.0])
+    assert [level["stride"] for level in found["levels"]] == [[16, 16], [32, 32], [64, 64]]  # type: ignore[attr-defined]
 
 
 def test_names_and_colours_are_the_users(folder: Path, capsys: Capture) -> None:
     Path("names.txt").write_text("road\n sky \nperson\n\n", encoding="utf-8")
     assert head("--task", "segmentation", "--classes", "names.txt", "--mean", "0", "--scale", "255,254,253.5", "--width", "8") == 0
     assert record()["classes"] == ["road", "sky", "person"]
-    assert record()["input"] == {"name": "x", "layout": "NCHW", "colour": "RGB", "mean": [0.0] * 3, "scale": [255.0, 254.0, 253.5]}
+    assert record()["input"] == {
+        "layout": "NCHW",
+        "channels": "RGB",
+        "mean": [0.0] * 3,
+        "scale": [255.0, 254.0, 253.5],
+        "size": [64, 64],
+    }
     assert "reads (pixel − (0)) / (255, 254, 253.5), as asked" in capsys.readouterr().out
 
 
 def test_a_person_has_cocos_joints(folder: Path) -> None:
     assert head("--task", "pose", "--joints", "coco", "--width", "8") == 0
-    pose = record()["pose"]
+    pose = record()
     assert (pose["joints"][0], pose["sigmas"][0], pose["flip_pairs"][0]) == ("nose", 0.026, [1, 2])  # type: ignore[index]
     assert len(pose["joints"]) == len(pose["sigmas"]) == 17  # type: ignore[index]
     assert record()["classes"] == ["object"]
@@ -121,10 +125,11 @@ def test_joints_may_be_counted_or_described(folder: Path) -> None:
     document = {"joints": ["collar", "left", "right"], "sigmas": [0.05, 0.1, 0.1], "flip_pairs": [[1, 2]]}
     Path("joints.json").write_text(json.dumps(document))
     assert head("--task", "pose", "--joints", "joints.json", "--classes", "2", "--width", "8") == 0
-    assert record()["pose"] == document
+    assert {key: record()[key] for key in document} == document
     assert record()["classes"] == ["class0", "class1"]
     assert head("--task", "pose", "--joints", "2", "--width", "8", "--force") == 0
-    assert record()["pose"] == {"joints": ["joint0", "joint1"], "sigmas": [0.05, 0.05], "flip_pairs": []}
+    counted = {"joints": ["joint0", "joint1"], "sigmas": [0.05, 0.05], "flip_pairs": []}
+    assert {key: record()[key] for key in counted} == counted
 
 
 def test_kept_rows_are_the_seeds(folder: Path) -> None:
@@ -186,7 +191,7 @@ def test_an_earlier_heads_colours_are_kept(folder: Path) -> None:
 def test_from_python_in_the_same_words(tmp_path: Path) -> None:
     seed = save(mobile().model(), tmp_path / "seed.onnx")
     made = attach_head(seed, HeadOptions("segmentation", classes="4", width=8), tmp_path / "out.onnx")
-    assert made.record["task"] == "segmentation"
+    assert made.description.task == "segmentation"
     assert (tmp_path / "out.onnx").exists()
     with pytest.raises(UserError, match="exists"):
         attach_head(seed, HeadOptions("segmentation", classes="4", width=8), tmp_path / "out.onnx")
@@ -287,7 +292,7 @@ def test_joints_that_make_no_sense_are_a_mistake(document: str, tmp_path: Path) 
     path = tmp_path / "joints.json"
     path.write_text(document)
     with pytest.raises(UserError):
-        names.pose_of(str(path))
+        names.joints_of(str(path))
 
 
 def test_neither_the_seed_nor_the_names_are_overwritten(folder: Path, capsys: Capture) -> None:
@@ -311,7 +316,7 @@ def test_grey_pictures_need_to_be_told_how_they_are_scaled(folder: Path, capsys:
     assert head("--task", "segmentation", *CLASSES, seed="grey.onnx") == 2
     assert "nothing is known of pixels of 1 channel(s): say how they are scaled with --mean and --scale" in refused(capsys)
     assert head("--task", "segmentation", *CLASSES, "--mean", "127.5", "--scale", "127.5", "--width", "8", seed="grey.onnx") == 0
-    assert record()["input"]["colour"] == "GRAY"  # type: ignore[index]
+    assert record()["input"]["channels"] == "GREY"  # type: ignore[index]
 
 
 def test_a_model_that_is_none_is_refused(folder: Path, capsys: Capture) -> None:

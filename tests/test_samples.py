@@ -20,9 +20,9 @@ from fnatool.data.order import EvaluationOrder, TrainOrder
 from fnatool.data.reading import Holdout, read
 from fnatool.data.samples import Evaluation, Training, drawn, evaluation_batches, training_batch, training_batches
 from fnatool.data.split import IGNORE, Boxed, Labelled, Masked, Posed, Split
-from fnatool.tasks.anchors import retinanet_levels
 from fnatool.tasks.description import Classification, Description, Detection, Input, Pose, Segmentation
 from passes.errors import UserError
+from tests.levels import retinanet_levels
 
 BLACK = Input(mean=(0.0, 0.0, 0.0))  # so that padding is black
 SIZE = (48, 64)  # of the input: height, width
@@ -128,7 +128,7 @@ def poser(tmp_path: Path, pairs: tuple[tuple[int, int], ...] = (), how: Augment 
         save(tmp_path / "i.png", dots(POINTS, (120, 130))), (120, 130), np.array([35, 35, 95, 90], np.float32), POINTS,
         np.array([2, 1, 2], np.uint8), 900.0,
     )  # fmt: skip
-    describe = Pose(classes=("x",), joints=("nose", "left", "right"), sigmas=(0.05,) * 3, pairs=pairs, input=BLACK)
+    describe = Pose(classes=("x",), joints=("nose", "left", "right"), sigmas=(0.05,) * 3, flip_pairs=pairs, input=BLACK)
     return Training(
         replace(split_of("pose", tmp_path, [item]), joints=describe.joints),
         describe,
@@ -255,7 +255,7 @@ def training_of(task: str, root: Path) -> Training:
         "classification": Classification(classes=split.classes),
         "segmentation": Segmentation(classes=split.classes),
         "detection": Detection(classes=split.classes, levels=retinanet_levels((8,))),
-        "pose": Pose(classes=split.classes, joints=sets.JOINTS, sigmas=(0.05,) * 3, pairs=((1, 2),)),
+        "pose": Pose(classes=split.classes, joints=sets.JOINTS, sigmas=(0.05,) * 3, flip_pairs=((1, 2),)),
     }
     return Training(split, descriptions[task], (32, 32), AUGMENT[task], seed=7)
 

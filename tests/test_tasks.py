@@ -21,20 +21,21 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_iou
 
 from fnatool.tasks import classification, detection, pose, segmentation
-from fnatool.tasks.anchors import anchors, counts, retinanet_levels, ssd_levels
+from fnatool.tasks.anchors import anchors, counts
 from fnatool.tasks.boxes import IGNORED, NEGATIVE, assign, decode, encode
 from fnatool.tasks.description import KEY, Classification, Description, Detection, Input, Level, Pose, Segmentation, of, parse, to_json
 from fnatool.tasks.joints import pairs, sigmas
 from fnatool.tasks.parts import Part, Parts, means, total
 from fnatool.tasks.pixels import fill, to_array, to_input
 from passes.errors import RefusedModel, UserError
+from tests.levels import retinanet_levels, ssd_levels
 
 LEVELS = retinanet_levels((8, 16, 32))
 DESCRIPTIONS: list[Description] = [
     Classification(classes=("a", "b"), crop=1.0),
     Segmentation(classes=("a", "b"), input=Input(layout="NHWC", channels="BGR", size=(64, 96))),
     Detection(classes=("a", "b", "c"), levels=LEVELS, box_weights=(10.0, 10.0, 5.0, 5.0), scores="softmax"),
-    Pose(classes=("x",), joints=("nose", "left_eye", "right_eye"), sigmas=(0.026, 0.025, 0.025), pairs=((1, 2),)),
+    Pose(classes=("x",), joints=("nose", "left_eye", "right_eye"), sigmas=(0.026, 0.025, 0.025), flip_pairs=((1, 2),)),
 ]
 
 
@@ -75,18 +76,18 @@ def changed(index: int, **values: object) -> str:
         (changed(0, crop=float("nan")), "crop"),
         (changed(0, crop=0), "crop"),
         (changed(0, input={"mean": [1, 2]}), "input.mean"),
-        (changed(0, input={"scale": [1, 0, 1]}), "a scale of 0 hides the image"),
+        (changed(0, input={"scale": [1, 0, 1]}), "a scale of 0 would divide by zero"),
         (changed(0, input={"size": [64, 10**9]}), "input.size"),
         (changed(0, input={"layout": "HWC"}), "input.layout"),
         (changed(2, levels=[]), "levels"),
-        (changed(2, levels=[{"stride": 8, "sizes": [1, 2], "ratios": [1]}]), "there are 2 sizes and 1 ratios"),
-        (changed(2, levels=[{"stride": 0, "sizes": [1], "ratios": [1]}]), "stride"),
-        (changed(2, levels=[{"stride": 8, "sizes": [-1], "ratios": [1]}]), "sizes"),
+        (changed(2, levels=[{"stride": [8, 8], "sizes": [1, 2], "ratios": [1]}]), "there are 2 sizes and 1 ratios"),
+        (changed(2, levels=[{"stride": [8, 0], "sizes": [1], "ratios": [1]}]), "stride"),
+        (changed(2, levels=[{"stride": [8, 8], "sizes": [-1], "ratios": [1]}]), "sizes"),
         (changed(2, box_weights=[1, 1, 1]), "box_weights"),
         (changed(2, box_weights=[1, 1, 1, 0]), "box_weights"),
         (changed(3, sigmas=[0.1]), "3 joints need as many different names and sigmas"),
-        (changed(3, pairs=[[1, 3]]), "pairs are numbers of different joints, 0 … 2"),
-        (changed(3, pairs=[[1, 1]]), "pairs are numbers of different joints"),
+        (changed(3, flip_pairs=[[1, 3]]), "flip_pairs are numbers of different joints, 0 … 2"),
+        (changed(3, flip_pairs=[[1, 1]]), "flip_pairs are numbers of different joints"),
         ("x" * 5_000_000, "has 5,000,000 characters"),
         ("[" * 100_000, "does not describe a task"),
     ],
@@ -107,10 +108,10 @@ def test_pixels_become_what_the_model_takes_and_the_same_for_both_runtimes() -> 
     images = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
     plain = to_input(images, Input())
     assert torch.allclose(plain, images / 127.5 - 1, atol=1e-6)
-    other = Input(layout="NHWC", channels="BGR", mean=(103.0, 116.0, 123.0), scale=(0.1, 0.2, 0.5))
+    other = Input(layout="NHWC", channels="BGR", mean=(103.0, 116.0, 123.0), scale=(10.0, 5.0, 2.0))
     found = to_input(images, other)
     assert found.shape == (2, 4, 5, 3)
-    assert torch.allclose(found[..., 0], (images[:, 2] - 103.0) * 0.1)
+    assert torch.allclose(found[..., 0], (images[:, 2] - 103.0) / 10)
     assert fill(other) == (123, 116, 103)
     assert np.array_equal(to_array(images.numpy(), other), found.numpy())
 
@@ -152,7 +153,7 @@ def test_ssd_anchors_are_torchvisions() -> None:
 
 
 def test_levels_that_do_not_divide_the_input_are_rounded_up() -> None:
-    level = Level(stride=8, sizes=(10.0,), ratios=(4.0,))
+    level = Level(stride=(8, 8), sizes=(10.0,), ratios=(4.0,))
     assert counts((level,), (20, 9)) == (6,)
     first, second = anchors((level,), (20, 9))[:2]
     assert first.tolist() == [4 - 2.5, 4 - 10, 4 + 2.5, 4 + 10]  # ratio 4: four times as high as wide, the area stays

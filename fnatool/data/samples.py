@@ -204,7 +204,7 @@ def _posed(of: Training, item: Item) -> Sample:
         "box": torch.from_numpy(item.box),
         "seen": torch.from_numpy(item.seen),
     }
-    padding, pairs = of.description.padding, of.description.pairs
+    padding, pairs = of.description.padding, of.description.flip_pairs
     return augment.posed(sample, of.size, of.augment, padding=padding, fill=fill(of.description.input), pairs=pairs)
 
 

@@ -28,7 +28,7 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Names = Annotated[tuple[Name, ...], Field(min_length=1, max_length=100_000)]
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 Extent = Annotated[int, Field(gt=0, le=65_536)]
-Triple = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+PerChannel = tuple[FiniteFloat, FiniteFloat, FiniteFloat] | tuple[FiniteFloat]
 
 
 class _Facts(BaseModel):
@@ -38,29 +38,32 @@ class _Facts(BaseModel):
 
 
 class Input(_Facts):
-    """How an image becomes the model's input: (pixel − mean) · scale per channel, pixels being 0 … 255."""
+    """How an image becomes the model's input: (pixel − mean) / scale per channel, pixels being 0 … 255."""
 
     layout: Literal["NCHW", "NHWC"] = "NCHW"
-    channels: Literal["RGB", "BGR"] = "RGB"  # mean and scale are in this order too
-    mean: Triple = (127.5, 127.5, 127.5)
-    scale: Triple = (1 / 127.5, 1 / 127.5, 1 / 127.5)
+    channels: Literal["RGB", "BGR", "GREY"] = "RGB"  # mean and scale are in this order too
+    mean: PerChannel = (127.5, 127.5, 127.5)
+    scale: PerChannel = (127.5, 127.5, 127.5)
     size: tuple[Extent, Extent] | None = None  # height and width it was trained at; None: as the graph says
 
     @model_validator(mode="after")
     def _scales(self) -> Self:
+        channels = 1 if self.channels == "GREY" else 3
+        if not len(self.mean) == len(self.scale) == channels:
+            raise ValueError(f"{self.channels} has {channels} channel(s), mean {len(self.mean)} values, scale {len(self.scale)}")
         if 0 in self.scale:
-            raise ValueError("a scale of 0 hides the image from the model")
+            raise ValueError("a scale of 0 would divide by zero")
         return self
 
 
 class Level(_Facts):
     """The anchors of one feature map: at every position one for each (size, ratio), in that order.
 
-    The position in row y and column x of the map has its centre at ((x + ½) · stride, (y + ½) · stride) of the input; an anchor there is
-    size / √ratio wide and size · √ratio high, in pixels. The map of an input of H rows has ⌈H / stride⌉ rows, likewise its columns.
+    `stride` is (down, across), in pixels. The position in row y and column x has its centre at ((x + ½) · across, (y + ½) · down) of the
+    input; an anchor there is size / √ratio wide and size · √ratio high. The map of an input of H rows has ⌈H / down⌉ rows.
     """
 
-    stride: Extent
+    stride: tuple[Extent, Extent]
     sizes: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=64)]
     ratios: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=64)]
 
@@ -118,23 +121,23 @@ class Detection(_Described):
 class Pose(_Described):
     """heatmaps [N, J, h, w], a peak of 1 at each joint of the object in the middle of the image.
 
-    sigmas: COCO's tolerances, in shares of the object's extent. pairs: joints that change places in a mirror.
+    sigmas: COCO's tolerances, in shares of the object's extent. flip_pairs: joints that change places in a mirror.
     padding: how much larger than the object's box the part of the image is that the model is shown.
     """
 
     task: Literal["pose"] = "pose"
     joints: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1000)]
     sigmas: tuple[Positive, ...]
-    pairs: tuple[tuple[int, int], ...] = ()
+    flip_pairs: tuple[tuple[int, int], ...] = ()
     padding: Annotated[FiniteFloat, Field(ge=1, le=10)] = 1.25
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if len(self.sigmas) != len(self.joints) or len(set(self.joints)) < len(self.joints):
             raise ValueError(f"{len(self.joints)} joints need as many different names and sigmas ({len(self.sigmas)})")
-        paired = [joint for pair in self.pairs for joint in pair]
+        paired = [joint for pair in self.flip_pairs for joint in pair]
         if len(set(paired)) < len(paired) or not all(0 <= joint < len(self.joints) for joint in paired):
-            raise ValueError(f"pairs are numbers of different joints, 0 … {len(self.joints) - 1}")
+            raise ValueError(f"flip_pairs are numbers of different joints, 0 … {len(self.joints) - 1}")
         return self
 
 

@@ -8,13 +8,21 @@ import torch
 
 from fnatool.tasks.description import Input
 
+GREY = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
+
 
 def to_input(images: torch.Tensor, like: Input) -> torch.Tensor:
-    """(pixel − mean) · scale as float32, on the device of images, in the layout and the order of channels of the model."""
-    mean, scale = (torch.tensor(values, dtype=torch.float32, device=images.device).reshape(3, 1, 1) for values in (like.mean, like.scale))
+    """(pixel − mean) / scale as float32, on the device of images, in the layout and the channels of the model."""
+    mean, scale = (torch.tensor(values, dtype=torch.float32, device=images.device).reshape(-1, 1, 1) for values in (like.mean, like.scale))
     ordered = images.flip(1) if like.channels == "BGR" else images
-    values = (ordered.float() - mean) * scale
+    pixels = _grey(images) if like.channels == "GREY" else ordered.float()
+    values = (pixels - mean) / scale
     return values.permute(0, 2, 3, 1) if like.layout == "NHWC" else values
+
+
+def _grey(images: torch.Tensor) -> torch.Tensor:
+    shares = torch.tensor(GREY, device=images.device).reshape(3, 1, 1)
+    return (images * shares).sum(1, keepdim=True)
 
 
 def to_array(images: npt.NDArray[np.uint8], like: Input) -> npt.NDArray[np.float32]:
@@ -24,5 +32,6 @@ def to_array(images: npt.NDArray[np.uint8], like: Input) -> npt.NDArray[np.float
 
 def fill(like: Input) -> tuple[int, int, int]:
     """The colour (RGB) that becomes zero, or nearly: what images are padded with."""
-    red, green, blue = (min(max(round(value), 0), 255) for value in (like.mean if like.channels == "RGB" else like.mean[::-1]))
+    mean = like.mean * 3 if len(like.mean) == 1 else like.mean
+    red, green, blue = (min(max(round(value), 0), 255) for value in (mean[::-1] if like.channels == "BGR" else mean))
     return red, green, blue

@@ -2,7 +2,7 @@
 
 from passes.heads.attaching import STYLES, Attached, Head, attach
 from passes.heads.detection import Detection, Level
-from passes.heads.record import Image, Pose, image_of, record
+from passes.heads.image import Image, image_of
 from passes.heads.taps import Tap, chart
 
-__all__ = ["STYLES", "Attached", "Detection", "Head", "Image", "Level", "Pose", "Tap", "attach", "chart", "image_of", "record"]
+__all__ = ["STYLES", "Attached", "Detection", "Head", "Image", "Level", "Tap", "attach", "chart", "image_of"]

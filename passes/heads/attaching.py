@@ -16,7 +16,7 @@ from passes.errors import UserError
 from passes.heads.classifier import classifier, own_classifier
 from passes.heads.deeplabv3 import deeplabv3
 from passes.heads.detection import Detection, Scene
-from passes.heads.record import Image, image_of
+from passes.heads.image import Image, image_of
 from passes.heads.retinanet import retinanet
 from passes.heads.simplebaseline import simplebaseline
 from passes.heads.ssdlite import ssdlite

@@ -1,0 +1,36 @@
+"""The one image that a network with a head looks at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from passes.analysis import Analysis
+from passes.errors import UserError
+
+
+@dataclass(frozen=True)
+class Image:
+    """The network's one input: `size` is (height, width) as analysed, `free` says that the network takes other sizes too."""
+
+    name: str
+    layout: str
+    channels: int
+    size: tuple[int, int]
+    free: bool
+    batch: int | str | None
+
+
+def image_of(analysis: Analysis) -> Image:
+    """The image that the network looks at. Raises UserError where it has no such input, or several inputs."""
+    seen = analysis.view
+    names = [name for name in seen.inputs if name not in seen.constants]
+    if len(names) != 1:
+        raise UserError(f"a head is for networks that look at one image; this model has the inputs {', '.join(map(repr, names)) or 'none'}")
+    seen_image = analysis.image
+    shape = analysis.shapes.shapes[names[0]]
+    if len(shape) != 4 or seen_image.axes not in ((2, 3), (1, 2)) or seen_image.size is None:
+        what = f"input '{names[0]}' {list(shape)} is not one that convolutions slide over"
+        raise UserError(f"a head is for networks that look at an image [N, channels, h, w] or [N, h, w, channels]; {what}")
+    layout, channels = ("NCHW", shape[1]) if seen_image.axes == (2, 3) else ("NHWC", shape[3])
+    stated = seen.inputs[names[0]][0]
+    return Image(names[0], layout, channels, seen_image.size, seen_image.free, None if stated is None else stated[0])
