@@ -163,6 +163,7 @@ INPUT_SHAPE = InputShape()
 SHAPE = Shape()
 NUMBERS = Numbers(float)
 FILE = click.Path(path_type=Path)
+TASK = click.Choice(["classification", "segmentation", "detection", "pose"])
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -307,9 +308,7 @@ def remap(
 
 @cli.command()
 @click.argument("model", type=MODEL)
-@click.option(
-    "--task", type=click.Choice(["classification", "segmentation", "detection", "pose"]), required=True, help="What the network is to do."
-)
+@click.option("--task", type=TASK, required=True, help="What the network is to do.")
 @click.option(
     "--style", type=click.Choice(["linear", "deeplabv3", "retinanet", "ssdlite", "simplebaseline"]),
     help="The kind of head; for detection retinanet (default) or ssdlite, one for each other task.",
@@ -451,7 +450,7 @@ def data() -> None:
 @data.command("fashion-scenes")
 @click.argument("folder", metavar="DIR", type=FILE)
 @click.option(
-    "--task", type=click.Choice(["classification", "segmentation", "detection", "pose"]), required=True,
+    "--task", type=TASK, required=True,
     help="What is labelled, and so the format: ImageFolder, Pascal VOC masks, COCO boxes, COCO keypoints.",
 )  # fmt: skip
 @click.option("--size", type=click.IntRange(32, 1024), default=96, show_default=True, help="Pixels a side.")
@@ -469,7 +468,7 @@ def fashion_scenes(folder: Path, task: str, size: int, train: int, val: int, see
     from fnatool.data.fashion import writing
 
     with terminal.progress(f"scenes for {task}", train + val) as advance:
-        writing.write_scenes(folder, writing.Wanted(task, size, train, val, seed), force=force, done=advance)
+        writing.write_scenes(folder, writing.Wanted(task, size, train, val, seed), force=force, done=lambda: advance(1))
     click.echo(f"{train:,} scenes to train on and {val:,} to validate, {size}×{size} → {folder}")
 
 
@@ -583,6 +582,66 @@ def unfold(
     )
     made.write(output, force=force)
     reports.show_folding(made, ("put in", "behind"), str(output))
+
+
+@cli.command()
+@click.argument("path", metavar="FILE", type=FILE)
+@click.option("--task", type=TASK, required=True)
+@click.option("--data", "folder", type=FILE, metavar="DIR", help="The data set, as seen from here.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
+def config(path: Path, task: str, folder: Path | None, force: bool) -> None:
+    """Write a config for finetune to FILE: every key at its default, with what it means."""
+    from fnatool.training.config import write_template
+
+    write_template(path, task, data=folder, force=force)
+    click.echo(f"a config for {task} → {path}")
+
+
+@cli.command()
+@click.argument("model", type=MODEL)
+@click.option("--config", "how", type=FILE, required=True, metavar="TOML", help="What to learn, and how; 'fnatool config' writes one.")
+@click.option("-o", "--output", type=FILE, required=True, metavar="OUT", help="The ONNX file to write.")
+@click.option("--run", "folder", type=FILE, metavar="DIR", help="Where checkpoints and metrics are kept [default: OUT with .run].")
+@click.option("--restart", is_flag=True, help="Begin anew, where the folder holds an earlier run.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file (never the model).")
+def finetune(model: Path, how: Path, output: Path, folder: Path | None, restart: bool, force: bool) -> None:
+    """Train MODEL, which has a head, on a data set, and write the same graph with what it learnt.
+
+    A run that was interrupted goes on where it was, to the same result, by the same command line. On several devices or machines:
+    torchrun --nproc-per-node N -m fnatool finetune …
+    """
+    _require_search("finetune")
+    from fnatool import finetuning
+
+    tuned = finetuning.finetune_file(model, how, output, run=folder, restart=restart, force=force)
+    finetuning.show(tuned, output)
+
+
+@cli.command()
+@click.argument("model", type=MODEL)
+@click.option("--data", "folder", type=FILE, required=True, metavar="DIR", help="The data set.")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), default="val", show_default=True)
+@click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, metavar="N")
+@click.option("--workers", type=click.IntRange(min=0), default=2, show_default=True, metavar="N", help="Processes that load samples.")
+@click.option("--provider", type=click.Choice(["cpu", "cuda", "tensorrt"]), default="cpu", show_default=True, help="Of ONNX Runtime.")
+@click.option("--skip-bad", is_flag=True, help="Leave out samples that cannot be used, and say how many.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def evaluate(
+    model: Path, folder: Path, split: str, batch: int, workers: int, provider: str, skip_bad: bool, as_json: bool
+) -> None:  # fmt: skip
+    """Say how good MODEL is on a data set, as it runs in ONNX Runtime: top-1, mIoU, mAP, or OKS AP and PCK."""
+    _require_search("evaluate")
+    from fnatool import evaluating
+
+    figures = evaluating.evaluate_on(model, folder, split=split, batch=batch, workers=workers, provider=provider, skip_bad=skip_bad)
+    evaluating.show(figures, as_json=as_json)
+
+
+def _require_search(command: str) -> None:
+    needed = ("torch", "torchvision", "PIL", "pycocotools", "tensorboard")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        raise Mistake(f"{command} needs what is not installed: {', '.join(missing)}; pip install 'fnatool[search]'")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

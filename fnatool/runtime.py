@@ -1,10 +1,60 @@
-"""What ONNX Runtime raises: a class of its own per kind of failure, each derived from Exception alone."""
+"""ONNX Runtime: a session on the provider asked for and no other, and what it raises (a class of its own per kind of failure)."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as states
+
+from passes.errors import RefusedModel, UserError
 
 FAILURES: tuple[type[Exception], ...] = (
     *(kind for kind in vars(states).values() if isinstance(kind, type) and issubclass(kind, Exception)),
     *(RuntimeError, ValueError, TypeError),  # from its Python side
 )
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+QUIET = 4
+
+
+class Session:
+    """The model in a file with one input, to be run. `batch` is how many samples it takes at once, None for any number."""
+
+    def __init__(self, path: Path | str, provider: str = "cpu") -> None:
+        """Raises RefusedModel where it cannot be loaded, UserError where the provider is not there: nothing falls back to another."""
+        options = ort.SessionOptions()
+        options.log_severity_level = QUIET
+        try:
+            self.session = ort.InferenceSession(str(path), options, providers=[PROVIDERS[provider]])
+        except FAILURES as error:
+            raise RefusedModel(f"ONNX Runtime cannot load '{path}': {first_line(error)}") from error
+        got = self.session.get_providers()[0]
+        if got != PROVIDERS[provider]:
+            raise UserError(f"ONNX Runtime has no {provider} here, it fell back to {got}; use another provider or mend the installation")
+        self.input = self.session.get_inputs()[0]
+        self.outputs = [value.name for value in self.session.get_outputs()]
+        extent = self.input.shape[0] if self.input.shape else None
+        self.batch = extent if isinstance(extent, int) and extent > 0 else None
+        self.dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(TYPES[self.input.type]))
+
+    def run(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        """The outputs by name. Raises RefusedModel where the model does not run."""
+        try:
+            return dict(zip(self.outputs, self.session.run(self.outputs, {self.input.name: values}), strict=True))
+        except FAILURES as error:
+            raise RefusedModel(f"ONNX Runtime cannot run the model: {first_line(error)}") from error
+
+
+TYPES = {
+    "tensor(float)": onnx.TensorProto.FLOAT,
+    "tensor(float16)": onnx.TensorProto.FLOAT16,
+    "tensor(double)": onnx.TensorProto.DOUBLE,
+    "tensor(uint8)": onnx.TensorProto.UINT8,
+}
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, without what follows."""
+    return str(error).strip().splitlines()[0][:300]

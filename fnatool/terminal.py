@@ -61,11 +61,11 @@ def size(value: int) -> str:
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar on standard error, on a terminal only; every call of what it gives is one of total done."""
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error, on a terminal only; what it gives is called with how many more of total are done."""
     if not sys.stderr.isatty():
-        yield lambda: None
+        yield lambda count: None
         return
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
-        yield lambda: bar.advance(task)
+        yield lambda count: bar.advance(task, count)

@@ -17,7 +17,7 @@ import onnx_graphsurgeon as gs
 import onnxruntime as ort
 
 from fnatool.distance import HALF_TOLERANCE, ROUNDING_FACTOR, TOLERANCE, distance, nudged
-from fnatool.runtime import FAILURES
+from fnatool.runtime import FAILURES, first_line
 from passes.analysis import Analysis
 from passes.errors import RefusedModel
 from passes.groups import regrouped
@@ -237,7 +237,7 @@ def outputs(path: Path, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
         names = [value.name for value in session.get_outputs()]
         return dict(zip(names, session.run(names, dict(feeds)), strict=True))
     except FAILURES as error:
-        raise RefusedModel(f"ONNX Runtime cannot run it: {_first_line(error)}") from error
+        raise RefusedModel(f"ONNX Runtime cannot run it: {first_line(error)}") from error
 
 
 def _options(level: ort.GraphOptimizationLevel) -> ort.SessionOptions:
@@ -278,8 +278,4 @@ class Inner:
 
     def _refused(self, error: Exception) -> RefusedModel:
         what, fix = self.failed
-        return RefusedModel(f"ONNX Runtime cannot run {what}: {_first_line(error)}{fix}")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300]
+        return RefusedModel(f"ONNX Runtime cannot run {what}: {first_line(error)}{fix}")

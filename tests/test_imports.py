@@ -17,9 +17,12 @@ TORCH = (
     "fnatool/nn/",
     "fnatool/search/",
     "fnatool/tasks/",
+    "fnatool/training/",
     "fnatool/data/augment.py",
     "fnatool/data/samples.py",
+    "fnatool/evaluating.py",
     "fnatool/exporting.py",
+    "fnatool/finetuning.py",
     "fnatool/sources.py",
 )
 WITHOUT_TORCH = (
@@ -28,6 +31,7 @@ WITHOUT_TORCH = (
     "fnatool.data.order",
     "fnatool.tasks.anchors",
     "fnatool.tasks.joints",
+    "fnatool.training.config",
 )
 RUNTIME = ("fnatool/runtime.py", "fnatool/verify.py", "fnatool/checking.py", "fnatool/latency", "fnatool/deploy")
 

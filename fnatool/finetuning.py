@@ -1,0 +1,172 @@
+"""Fine-tuning a model file: config, data and model are checked, the network learns, the graph is written with what it learnt."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import fnatool.nn
+from fnatool import files, remapping, seeds, terminal
+from fnatool.atomic import write_text
+from fnatool.data import augment, checking, reading
+from fnatool.data.samples import Evaluation, Training, require_fit
+from fnatool.data.split import Split, summary
+from fnatool.evaluating import evaluate_file
+from fnatool.fitting import adopted, is_placeholder, sizes
+from fnatool.tasks import description as descriptions
+from fnatool.tasks.description import Description, Pose
+from fnatool.training import diagnosis, watching
+from fnatool.training.config import Config, read_config
+from fnatool.training.loop import CHECKPOINT, Job, Learnt, finetune
+from fnatool.training.processes import World, joined
+from passes.errors import UserError
+
+REPORT, CONFIG = "report.json", "config.json"
+SAME = 5e-3  # how far the figures of torch and of ONNX Runtime may be apart: rounding turns a few decisions
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What came of it: the figures that training reported, and those of the written file in ONNX Runtime."""
+
+    figures: Mapping[str, float]
+    in_runtime: Mapping[str, float]
+    metric: str
+    step: int
+
+
+def finetune_file(
+    model: Path | str, config: Path | Config, out: Path, *, run: Path | None = None, restart: bool = False, force: bool = False
+) -> Tuned:
+    """The model at `out`, with what it learnt; the run is kept in the folder `run` (beside out, unless said), and goes on from there.
+
+    Under torchrun all processes work together and the first one writes. Raises UserError, before anything is trained, for a config, a
+    model or data that do not fit; later where the loss is not finite or memory is out. The last checkpoint is never lost.
+    """
+    read = files.read(seeds.bundled(str(model)) or model if not Path(model).exists() else model)
+    files.require_writable(out, force=force, forbid=(read.path, *read.data))
+    how = config if isinstance(config, Config) else read_config(config)
+    folder = run or out.with_suffix(".run")
+    if how.run.threads is not None:
+        torch.set_num_threads(how.run.threads)
+    with joined(how.run.device) as world:
+        if world.first:
+            _open(folder, restart=restart)
+        world.wait()
+        job = prepared(read, how, folder, world)
+        with watching.shown(job.metric) if world.first else nullcontext(watching.silent()) as watch:
+            learnt = _guarded(lambda: finetune(job, world, watch), job)
+        tuned = _written(learnt, job, out, force=force) if world.first else Tuned(learnt.figures, {}, job.metric, learnt.step)
+        world.wait()
+    return tuned
+
+
+def prepared(model: files.Model, config: Config, folder: Path, world: World) -> Job:
+    """The run with all of its parts checked; the first process speaks. Raises UserError where they do not fit."""
+    described = descriptions.of(remapping.metadata(model.envelope))
+    if described.task != config.task:
+        raise UserError(f"the config is for {config.task}, the model for {described.task}")
+    train, val = _data(config, described, world)
+    described = adopted(described, train)
+    require_fit(train, described)
+    size, full = sizes(model, described, config.data.size)
+    changes = augment.AUGMENT[config.task] if config.data.augment else augment.PLAIN
+    facts = [model.sha256, config.model_dump(mode="json"), len(train.items), len(val.items), world.size]
+    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    if world.first:
+        write_text(folder / CONFIG, config.model_dump_json(indent=1) + "\n", force=True)
+        console = terminal.console()
+        console.print(f"{model.path.name}: {described.task}, {_counted(described)}; input {size[0]}×{size[1]}")
+        console.print(f"{summary(train)}; {summary(val)}")
+    return Job(
+        config,
+        model,
+        described,
+        Training(train, described, size, changes, config.run.seed, full),
+        Evaluation(val, described, full),
+        folder,
+        key,
+    )
+
+
+def _data(config: Config, described: Description, world: World) -> tuple[Split, Split]:
+    """Both splits, checked; the first process looks at every file, the others at what it remembered."""
+    if not world.first:
+        world.wait()
+    classes = None if is_placeholder(described.classes) else described.classes
+    splits = reading.read_both(config.data.path, task=config.task, classes=classes, holdout=reading.Holdout(seed=config.run.seed))
+    with terminal.progress("looking at the data", sum(len(split.items) for split in splits)) as advance:
+        train, val = checking.checked(splits, skip_bad=config.data.skip_bad, progress=lambda done, total: advance(1))
+    if world.first:
+        world.wait()
+    return train, val
+
+
+def _counted(described: Description) -> str:
+    joints = f", {len(described.joints)} joints" if isinstance(described, Pose) else ""
+    return f"{len(described.classes)} class{'es' if len(described.classes) > 1 else ''}{joints}"
+
+
+# --- the folder of a run ----------------------------------------------------------------------------------------------------------------
+
+
+def _open(folder: Path, *, restart: bool) -> None:
+    """The folder is there, and empty of an earlier run if it is to begin anew. Raises UserError where it holds anything else."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"'{folder}', where the run is to be kept, is not a folder; give another one with --run")
+    own = {CHECKPOINT, CONFIG, REPORT, "best.pt", "metrics.jsonl", "events"}
+    if folder.is_dir() and (others := {path.name for path in folder.iterdir() if not path.name.startswith(".")} - own):
+        raise UserError(f"'{folder}' holds '{min(others)}', which is of no run; give another folder with --run")
+    if restart and folder.is_dir():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _guarded(train: Callable[[], Learnt], job: Job) -> Learnt:
+    """Raises UserError where memory is out, with what to lower."""
+    try:
+        return train()
+    except (RuntimeError, MemoryError) as error:
+        if not diagnosis.is_out_of_memory(error):
+            raise
+        height, width = job.train.size
+        raise UserError(
+            f"there is not enough memory for {job.config.run.batch} images of {height}×{width} a step; lower 'run.batch' or 'data.size'"
+            f" and begin anew with --restart ('{job.folder}' keeps the last checkpoint)"
+        ) from error
+
+
+def _written(learnt: Learnt, job: Job, out: Path, *, force: bool) -> Tuned:
+    """The file, held to what training reported: in ONNX Runtime it is as good. Raises RefusedModel otherwise, and writes nothing then."""
+    network = learnt.network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    notes = {descriptions.KEY: descriptions.to_json(job.description)}
+    draft = job.folder / f".{out.name}.{os.getpid()}"
+    try:
+        fnatool.nn.save(network, draft, force=True, metadata=notes)
+        held = evaluate_file(draft, job.val, batch=job.config.run.batch, workers=job.config.data.workers)
+    finally:
+        for path in (draft, files.data_path(draft)):
+            path.unlink(missing_ok=True)
+    fnatool.nn.save(network, out, force=force, metadata=notes)
+    result = {"step": learnt.step, "figures": dict(learnt.figures), "in_runtime": held, "model": str(out)}
+    write_text(job.folder / REPORT, json.dumps(result, indent=1) + "\n", force=True)
+    return Tuned(learnt.figures, held, job.metric, learnt.step)
+
+
+def show(tuned: Tuned, out: Path) -> None:
+    """What the written file reaches."""
+    console = terminal.console()
+    console.print(f"after step {tuned.step:,}: {watching.sentence(tuned.figures)}")
+    console.print(f"the written file in ONNX Runtime: {watching.sentence(tuned.in_runtime)}")
+    if math.fabs(tuned.figures[tuned.metric] - tuned.in_runtime[tuned.metric]) > SAME:
+        console.print(f"these are further apart than {SAME}: mixed precision, or a fault; please report it if you train without 'run.amp'")
+    console.print(f"→ {out}")

@@ -1,0 +1,49 @@
+"""Why a step failed, in words: which tensor is not finite, what needs too much memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from fnatool.nn.network import Network
+
+TAPS = 64  # inner tensors looked at in one pass
+
+
+def not_finite(network: Network, inputs: Tensor) -> str:
+    """The first tensor that is not finite, in words: a parameter, an inner value for these inputs, or else a gradient."""
+    for name, value in network.state_dict().items():
+        if _is_broken(value):
+            return f"the parameter '{name}' is not finite"
+    reading = network.origin.reading
+    computed = [
+        name for node in reading.view.nodes for name in node.outputs if name in reading.facts.data and name not in reading.facts.known
+    ]
+    with torch.no_grad():
+        for start in range(0, len(computed), TAPS):
+            names = tuple(name for name in computed[start : start + TAPS] if name)
+            _, values = network(inputs, taps=names)
+            for name in names:
+                if _is_broken(values[name]):
+                    return f"the value '{name}' of node '{reading.view.producer[name]}' is not finite"
+    return _gradient(network.named_parameters())
+
+
+def _gradient(parameters: Iterable[tuple[str, Tensor]]) -> str:
+    for name, parameter in parameters:
+        if parameter.grad is not None and _is_broken(parameter.grad):
+            return f"the gradient of '{name}' is not finite, all values are"
+    return "the loss is not finite, all values are"
+
+
+def _is_broken(value: object) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and not bool(torch.isfinite(value).all())
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """torch says so by a type of its own on an accelerator, by words on the CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "not enough memory" in str(error))

@@ -1,0 +1,39 @@
+"""Learning from a teacher: a network with the same outputs, which the student comes nearer to (Hinton et al. 2015, arXiv 1503.02531)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from fnatool.tasks.description import OUTPUTS, Description
+from fnatool.tasks.parts import Outputs
+from passes.errors import UserError
+
+
+def distance(student: Outputs, teacher: Outputs, description: Description, temperature: float) -> torch.Tensor:
+    """The mean over samples (pixels, anchors) and outputs of how far the student is from the teacher.
+
+    Scores of classes: T² · KL(teacher ‖ student) of softmax(· / T) over axis 1, of anchors over the last; sigmoid scores (boxes too) and
+    heatmaps: half the squared distance, over T². Maps of another resolution are resized to the student's. Raises UserError where outputs
+    do not correspond.
+    """
+    return torch.stack([_apart(name, student[name].float(), teacher, description, temperature) for name in OUTPUTS[description.task]]).sum()
+
+
+def _apart(name: str, own: torch.Tensor, teacher: Outputs, description: Description, temperature: float) -> torch.Tensor:
+    if name not in teacher:
+        raise UserError(f"the teacher has no output '{name}'; it has {', '.join(teacher)}: give one with a head for the same task")
+    other = teacher[name].float().detach()
+    if other.dim() == own.dim() == 4 and other.shape[2:] != own.shape[2:]:
+        other = F.interpolate(other, own.shape[2:], mode="bilinear", align_corners=False)
+    if other.shape != own.shape:
+        found, wanted = ("×".join(map(str, value.shape)) for value in (other, own))
+        raise UserError(f"the teacher's '{name}' is {found}, the model's {wanted}: they are for other classes or anchors")
+    soft = name in ("logits", "mask_logits") or (name == "cls_logits" and getattr(description, "scores", None) == "softmax")
+    if not soft:
+        return 0.5 * F.mse_loss(own, other) / temperature**2
+    axis = 1 if name != "cls_logits" else 2
+    logs = (F.log_softmax(value / temperature, axis) for value in (own, other))
+    mine, theirs = logs
+    each = (theirs.exp() * (theirs - mine)).sum(axis)
+    return each.mean() * temperature**2

@@ -1,0 +1,124 @@
+"""What changes while a network learns, all of it in one place: weights, the optimiser's memory, averages, the best so far."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+import fnatool.nn
+from fnatool.files import Model
+from fnatool.nn.network import Network
+from fnatool.tasks.description import Input
+from fnatool.tasks.pixels import to_input
+from fnatool.training.config import Config
+from fnatool.training.optimising import optimiser_for
+from fnatool.training.processes import World
+from passes.errors import UserError
+
+SMALL_BATCH = 8  # samples a process: a detector's BatchNorm with fewer keeps its statistics
+
+
+class Learner:
+    """A network that learns on a device, and everything that a checkpoint must hold."""
+
+    def __init__(self, model: Model, config: Config, world: World) -> None:
+        self.step = 0  # steps done
+        self.best: float | None = None
+        self.config, self.world = config, world
+        cuda = world.device.type == "cuda"
+        order = torch.channels_last if cuda and config.run.channels_last else torch.preserve_format
+        self.network = _placed(fnatool.nn.load(model), world.device, order)
+        if is_frozen(config, world):
+            self.network.norms_in_training = "running"
+        self.module: torch.nn.Module = DistributedDataParallel(self.network) if world.size > 1 else self.network
+        self.teacher = None if config.distil.weight == 0 else _placed(_teacher(config), world.device, order)
+        self.average = Average(self.network, config.averages.ema) if config.averages.ema else None
+        self.optimiser = optimiser_for(self.network.named_parameters(), config.optimiser)
+        self.amp = _amp_type(cuda and config.run.amp)
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.amp is torch.float16)
+
+    @property
+    def evaluated(self) -> Network:
+        """The network that is evaluated and written."""
+        return self.average.network if self.average is not None else self.network
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """Mixed precision, where it is wanted."""
+        return nullcontext() if self.amp is None else torch.autocast(self.world.device.type, self.amp)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {
+            "step": self.step,
+            "best": self.best,
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": None if self.average is None else self.average.network.state_dict(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Everything is as it was when state was taken."""
+        self.step, self.best = state["step"], state["best"]
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.network.load_state_dict(state["average"])
+
+
+class Average:
+    """A network whose weights and statistics are those of another one, averaged with an exponentially fading memory.
+
+    The memory is short at first: the decay of update t is at most (1 + t) / (10 + t).
+    """
+
+    def __init__(self, network: Network, decay: float) -> None:
+        self.network = copy.deepcopy(network).requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, network: Network, step: int) -> None:
+        """The average moves towards the network, after so many steps."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for own, other in zip(_floats(self.network), _floats(network), strict=True):
+            own.lerp_(other, 1 - decay)
+
+
+def _floats(network: Network) -> Iterator[Tensor]:
+    return (value for value in network.state_dict().values() if value.is_floating_point())
+
+
+def outputs_of(network: torch.nn.Module, images: Tensor, like: Input, names: tuple[str, ...]) -> dict[str, Tensor]:
+    """The outputs by name for images uint8 RGB [N, 3, H, W]."""
+    found = network(to_input(images, like))
+    return dict(zip(names, found if isinstance(found, tuple) else (found,), strict=True))
+
+
+def is_frozen(config: Config, world: World) -> bool:
+    """BatchNorm keeps its statistics while training."""
+    asked = config.averages.freeze_batchnorm
+    return asked == "yes" or (asked == "auto" and config.task == "detection" and config.run.batch // world.size < SMALL_BATCH)
+
+
+def _placed(network: Network, device: torch.device, order: torch.memory_format) -> Network:
+    placed: Network = network.to(device, memory_format=order)  # type: ignore[call-overload]
+    return placed
+
+
+def _teacher(config: Config) -> Network:
+    if config.distil.teacher is None:
+        raise UserError("'distil.weight' is not 0, but there is no 'distil.teacher': give an ONNX file with the same outputs")
+    return fnatool.nn.load(config.distil.teacher).requires_grad_(False)
+
+
+def _amp_type(wanted: bool) -> torch.dtype | None:
+    if not wanted:
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16

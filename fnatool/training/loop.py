@@ -1,0 +1,220 @@
+"""The training loop: every step of fine-tuning, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fnatool.data.order import TrainOrder
+from fnatool.data.samples import Batch, Evaluation, Training, training_batches
+from fnatool.files import Model
+from fnatool.nn.network import Network
+from fnatool.tasks.description import Description
+from fnatool.tasks.parts import means
+from fnatool.tasks.pixels import to_input
+from fnatool.tasks.table import TASKS
+from fnatool.training import checkpoint, diagnosis, distil
+from fnatool.training.config import Config
+from fnatool.training.evaluation import evaluate
+from fnatool.training.journal import Journal
+from fnatool.training.learner import Learner, outputs_of
+from fnatool.training.optimising import set_rate
+from fnatool.training.processes import World
+from fnatool.training.schedule import factor
+from passes.errors import UserError
+
+CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
+Figures = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A network, what it is for, what it learns from, and where the run is kept. `key` tells this run from any other."""
+
+    config: Config
+    model: Model
+    description: Description
+    train: Training
+    val: Evaluation
+    folder: Path
+    key: str
+
+    @property
+    def metric(self) -> str:
+        """The figure that tells the better network."""
+        return TASKS[self.description.task].metric
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told how a run goes: after resuming, after every step (values, steps done, steps in all), and after every evaluation."""
+
+    started: Callable[[int, int], None]
+    stepped: Callable[[int, Figures], None]
+    evaluated: Callable[[int, Figures], None]
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """The network at the end, and how good it is on the validation split; the same in all processes."""
+
+    network: Network
+    figures: Figures
+    step: int
+
+
+def finetune(job: Job, world: World, watch: Watch) -> Learnt:
+    """The network after training as the config says, from its last checkpoint if there is one.
+
+    Raises UserError where the loss is not finite and where memory is out; the last checkpoint stays.
+    """
+    config, run = job.config, job.config.run
+    learner = Learner(job.model, config, world)
+    order = TrainOrder(len(job.train), _share(run.batch, world), 1, run.seed, 0, world.rank, world.size)
+    total = run.steps or run.epochs * order.steps_per_epoch
+    between = run.evaluate * order.steps_per_epoch
+    if (job.folder / CHECKPOINT).exists():
+        learner.restore(checkpoint.read(job.folder / CHECKPOINT, key=job.key, device=world.device))
+    journal = Journal(job.folder, learner.step) if world.first else None
+    watch.started(learner.step, total)
+    if learner.step == 0 and config.averages.refresh_before:
+        refresh(learner, job, config.averages.refresh_before)
+    for batch in _batches(job, learner, total):
+        rate = config.optimiser.lr * factor(learner.step, total, config.optimiser)
+        values = _step(learner, job, batch, rate)
+        learner.step += 1
+        if learner.average is not None:
+            learner.average.update(learner.network, learner.step)
+        if journal is not None:
+            journal.write(learner.step, "train", values)
+        watch.stepped(learner.step, values)
+        last = learner.step == total
+        if last or learner.step % between == 0:
+            figures = evaluated(learner, job)
+            if journal is not None:
+                journal.write(learner.step, "val", figures)
+            watch.evaluated(learner.step, figures)
+            _keep_best(learner, job, figures)
+        if last or learner.step % run.checkpoint == 0:
+            _write(learner, job)
+    learnt = _finish(learner, job)
+    if journal is not None:
+        journal.write(learnt.step, "result", learnt.figures)
+        journal.close()
+    return learnt
+
+
+def _step(learner: Learner, job: Job, batch: Batch, rate: float) -> dict[str, float]:
+    """One optimiser step on a batch: its loss, the parts of it, the learning rate and the norm of the gradient."""
+    config, description = job.config, job.description
+    names = learner.network.origin.reading.outputs
+    # Dropout draws from the global generator: what it draws is a function of the seed, the process and the step
+    torch.manual_seed(int(np.random.SeedSequence([config.run.seed, learner.world.rank, learner.step]).generate_state(1)[0]))
+    set_rate(learner.optimiser, rate)
+    learner.module.train()
+    with learner.precision():
+        outputs = outputs_of(learner.module, batch["images"], description.input, names)
+        parts = means(TASKS[description.task].loss(outputs, batch, description))
+        if learner.teacher is not None:
+            with torch.no_grad():
+                taught = outputs_of(learner.teacher, batch["images"], description.input, learner.teacher.origin.reading.outputs)
+            parts["distil"] = config.distil.weight * distil.distance(outputs, taught, description, config.distil.temperature)
+        loss = torch.stack(list(parts.values())).sum()
+    learner.optimiser.zero_grad(set_to_none=True)
+    learner.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    learner.scaler.unscale_(learner.optimiser)
+    norm = torch.nn.utils.clip_grad_norm_(learner.network.parameters(), config.optimiser.clip or float("inf"))
+    if not torch.isfinite(loss) or not (torch.isfinite(norm) or learner.scaler.is_enabled()):
+        _stop(learner, job, batch)
+    learner.scaler.step(learner.optimiser)
+    learner.scaler.update()
+    values = {name: float(part) for name, part in parts.items()}
+    return {"loss": sum(values.values()), **values, "lr": rate, "gradient": float(norm)}
+
+
+def _batches(job: Job, learner: Learner, total: int, *, start: int | None = None, seed: int = 0) -> Iterator[Batch]:
+    """The batches of the steps from `start` (where the learner is) to total, on the device."""
+    config, world = job.config, learner.world
+    begin = learner.step if start is None else start
+    share = _share(config.run.batch, world)
+    order = TrainOrder(len(job.train), share, total, config.run.seed + seed, begin, world.rank, world.size)
+    pin = world.device.type == "cuda"
+    for batch in training_batches(job.train, order, workers=config.data.workers, pin=pin):
+        yield {name: value.to(world.device, non_blocking=pin) for name, value in batch.items()}
+
+
+def _share(batch: int, world: World) -> int:
+    if batch % world.size:
+        raise UserError(f"a batch of {batch} cannot be dealt to {world.size} processes; make 'run.batch' a multiple of {world.size}")
+    return batch // world.size
+
+
+# --- around the steps -------------------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def refresh(learner: Learner, job: Job, steps: int, network: Network | None = None) -> None:
+    """BatchNorm's running statistics of the network follow the training data for so many steps; nothing else changes."""
+    network = network or learner.network
+    norms, network.norms_in_training = network.norms_in_training, "update"
+    network.train()
+    for batch in _batches(job, learner, steps, start=0, seed=1):
+        with learner.precision():
+            network(to_input(batch["images"], job.description.input))
+    network.norms_in_training = norms
+    for value in network.buffers():
+        if value.is_floating_point() and learner.world.size > 1:
+            value.copy_(learner.world.total(value) / learner.world.size)
+
+
+def evaluated(learner: Learner, job: Job, network: Network | None = None) -> dict[str, float]:
+    """The figures of the network that will be written, on the validation split."""
+    network = (network or learner.evaluated).eval()
+    names = network.origin.reading.outputs
+
+    @torch.inference_mode()
+    def predict(images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return outputs_of(network, images.to(learner.world.device), job.description.input, names)
+
+    batch = _share(job.config.run.batch, learner.world)
+    return evaluate(predict, job.val, batch=batch, workers=job.config.data.workers, world=learner.world)
+
+
+def _keep_best(learner: Learner, job: Job, figures: Figures) -> None:
+    if job.config.run.keep == "best" and (learner.best is None or figures[job.metric] > learner.best):
+        learner.best = figures[job.metric]
+        if learner.world.first:
+            checkpoint.write({"network": learner.evaluated.state_dict(), "step": learner.step}, job.folder / BEST, key=job.key)
+
+
+def _write(learner: Learner, job: Job) -> None:
+    if learner.world.first:
+        checkpoint.write(learner.state(), job.folder / CHECKPOINT, key=job.key)
+    learner.world.wait()
+
+
+def _finish(learner: Learner, job: Job) -> Learnt:
+    """The network to write: the best or the last one, its statistics refreshed if wanted."""
+    network, step = learner.evaluated, learner.step
+    learner.world.wait()
+    if job.config.run.keep == "best":
+        best = checkpoint.read(job.folder / BEST, key=job.key, device=learner.world.device)
+        network.load_state_dict(best["network"])
+        step = best["step"]
+    if job.config.averages.refresh_after:
+        refresh(learner, job, job.config.averages.refresh_after, network)
+    return Learnt(network, evaluated(learner, job, network), step)
+
+
+def _stop(learner: Learner, job: Job, batch: Batch) -> None:
+    found = diagnosis.not_finite(learner.network, to_input(batch["images"], job.description.input))
+    path = job.folder / CHECKPOINT
+    kept = f"'{path}' still holds the last good step" if path.exists() else "no checkpoint had been written yet"
+    raise UserError(
+        f"step {learner.step + 1} went wrong: {found}; lower 'optimiser.lr', raise 'optimiser.warmup' or set 'optimiser.clip', "
+        f"then begin anew with --restart ({kept})"
+    )

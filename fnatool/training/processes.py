@@ -1,0 +1,72 @@
+"""One process or several under torchrun: which one this is, and what they do together. torch.distributed is the engine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from passes.errors import UserError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all: its rank, how many there are, and its device."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """The process that speaks and writes."""
+        return self.rank == 0
+
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes, in each of them."""
+        if self.size > 1:
+            values = values.clone()
+            dist.all_reduce(values)
+        return values
+
+    def gather(self, item: object) -> list[object]:
+        """The items of all processes, by rank."""
+        if self.size == 1:
+            return [item]
+        items: list[object] = [None] * self.size
+        dist.all_gather_object(items, item)
+        return items
+
+    def wait(self) -> None:
+        """All processes come to this point."""
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def joined(device: str) -> Iterator[World]:
+    """The World that torchrun's environment describes (one process without it): gloo on CPU, NCCL on CUDA.
+
+    Raises UserError where cuda is asked for and absent.
+    """
+    cuda = torch.cuda.is_available()
+    if device == "cuda" and not cuda:
+        raise UserError("'run.device' is cuda, but torch finds no CUDA device; use auto or cpu")
+    use_cuda = cuda and device != "cpu"
+    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    where = torch.device("cuda", local % max(torch.cuda.device_count(), 1)) if use_cuda else torch.device("cpu")
+    if size == 1:
+        yield World(0, 1, where)
+        return
+    if use_cuda:
+        torch.cuda.set_device(where)
+    dist.init_process_group("nccl" if use_cuda else "gloo")
+    try:
+        yield World(rank, size, where)
+    finally:
+        dist.destroy_process_group()
