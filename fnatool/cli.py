@@ -601,7 +601,7 @@ def config(path: Path, task: str, folder: Path | None, force: bool) -> None:
 @click.argument("model", type=MODEL)
 @click.option("--config", "how", type=FILE, required=True, metavar="TOML", help="What to learn, and how; 'fnatool config' writes one.")
 @click.option("-o", "--output", type=FILE, required=True, metavar="OUT", help="The ONNX file to write.")
-@click.option("--run", "folder", type=FILE, metavar="DIR", help="Where checkpoints and metrics are kept [default: OUT with .run].")
+@click.option("--work-dir", "folder", type=FILE, metavar="DIR", help="Where checkpoints and metrics are kept [default: OUT with .run].")
 @click.option("--restart", is_flag=True, help="Begin anew, where the folder holds an earlier run.")
 @click.option("--force", is_flag=True, help="Overwrite an existing file (never the model).")
 def finetune(model: Path, how: Path, output: Path, folder: Path | None, restart: bool, force: bool) -> None:
@@ -614,7 +614,8 @@ def finetune(model: Path, how: Path, output: Path, folder: Path | None, restart:
     from fnatool import finetuning
 
     tuned = finetuning.finetune_file(model, how, output, run=folder, restart=restart, force=force)
-    finetuning.show(tuned, output)
+    if tuned is not None:
+        finetuning.show(tuned, output)
 
 
 @cli.command()

@@ -46,10 +46,10 @@ class Tuned:
 
 def finetune_file(
     model: Path | str, config: Path | Config, out: Path, *, run: Path | None = None, restart: bool = False, force: bool = False
-) -> Tuned:
+) -> Tuned | None:
     """The model at `out`, with what it learnt; the run is kept in the folder `run` (beside out, unless said), and goes on from there.
 
-    Under torchrun all processes work together and the first one writes. Raises UserError, before anything is trained, for a config, a
+    Under torchrun all processes work together; the first one writes, and the others get None. Raises UserError, before anything is trained, for a config, a
     model or data that do not fit; later where the loss is not finite or memory is out. The last checkpoint is never lost.
     """
     read = files.read(seeds.bundled(str(model)) or model if not Path(model).exists() else model)
@@ -65,7 +65,7 @@ def finetune_file(
         job = prepared(read, how, folder, world)
         with watching.shown(job.metric) if world.first else nullcontext(watching.silent()) as watch:
             learnt = _guarded(lambda: finetune(job, world, watch), job)
-        tuned = _written(learnt, job, out, force=force) if world.first else Tuned(learnt.figures, {}, job.metric, learnt.step)
+        tuned = _written(learnt, job, out, force=force) if world.first else None
         world.wait()
     return tuned
 
@@ -75,10 +75,10 @@ def prepared(model: files.Model, config: Config, folder: Path, world: World) -> 
     described = descriptions.of(remapping.metadata(model.envelope))
     if described.task != config.task:
         raise UserError(f"the config is for {config.task}, the model for {described.task}")
+    size, full = sizes(model, described, config.data.size)
     train, val = _data(config, described, world)
     described = adopted(described, train)
     require_fit(train, described)
-    size, full = sizes(model, described, config.data.size)
     changes = augment.AUGMENT[config.task] if config.data.augment else augment.PLAIN
     facts = [model.sha256, config.model_dump(mode="json"), len(train.items), len(val.items), world.size]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
@@ -122,10 +122,10 @@ def _counted(described: Description) -> str:
 def _open(folder: Path, *, restart: bool) -> None:
     """The folder is there, and empty of an earlier run if it is to begin anew. Raises UserError where it holds anything else."""
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"'{folder}', where the run is to be kept, is not a folder; give another one with --run")
+        raise UserError(f"'{folder}', where the run is to be kept, is not a folder; give another one with --work-dir")
     own = {CHECKPOINT, CONFIG, REPORT, "best.pt", "metrics.jsonl", "events"}
     if folder.is_dir() and (others := {path.name for path in folder.iterdir() if not path.name.startswith(".")} - own):
-        raise UserError(f"'{folder}' holds '{min(others)}', which is of no run; give another folder with --run")
+        raise UserError(f"'{folder}' holds '{min(others)}', which is of no run; give another folder with --work-dir")
     if restart and folder.is_dir():
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,8 @@ No state of a random generator is in them: every draw is a function of (seed, st
 from __future__ import annotations
 
 import pickle
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,14 +29,18 @@ def write(state: State, path: Path, *, key: str) -> None:
 
 def read(path: Path, *, key: str, device: torch.device) -> dict[str, Any]:
     """The state at path. Raises UserError where it is no checkpoint, is of another version, or of another run (model, data or config)."""
+    damaged = UserError(f"'{path}' is not a checkpoint of fnatool, or is damaged; --restart begins anew")
+    if not zipfile.is_zipfile(path):  # else torch reads it as a bare pickle
+        raise damaged
     try:
-        document = torch.load(path, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(f"'{path}' is not a checkpoint of fnatool, or is damaged; --restart begins anew") from error
+        with warnings.catch_warnings(action="ignore"):  # of what is in a file that is none of ours: the error below says it
+            document = torch.load(path, map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, AssertionError) as error:
+        raise damaged from error
     version = document.get("version") if isinstance(document, dict) else None
     if version != VERSION:
         raise UserError(f"'{path}' is a checkpoint of version {version!r}, this fnatool reads version {VERSION}; --restart begins anew")
     if document.get("key") != key:
-        raise UserError(f"'{path}' is of a run with another model, config or data; --restart begins anew, --run takes another folder")
+        raise UserError(f"'{path}' is of a run with another model, config or data; --restart begins anew, --work-dir names another folder")
     state: dict[str, Any] = document["state"]
     return state

@@ -14,9 +14,9 @@ TAPS = 64  # inner tensors looked at in one pass
 
 def not_finite(network: Network, inputs: Tensor) -> str:
     """The first tensor that is not finite, in words: a parameter, an inner value for these inputs, or else a gradient."""
-    for name, value in network.state_dict().items():
-        if _is_broken(value):
-            return f"the parameter '{name}' is not finite"
+    broken = broken_value(network)
+    if broken is not None:
+        return broken
     reading = network.origin.reading
     computed = [
         name for node in reading.view.nodes for name in node.outputs if name in reading.facts.data and name not in reading.facts.known
@@ -29,6 +29,14 @@ def not_finite(network: Network, inputs: Tensor) -> str:
                 if _is_broken(values[name]):
                     return f"the value '{name}' of node '{reading.view.producer[name]}' is not finite"
     return _gradient(network.named_parameters())
+
+
+def broken_value(network: Network) -> str | None:
+    """The first parameter or statistic that is not finite, in words."""
+    for name, value in network.state_dict().items():
+        if _is_broken(value):
+            return f"the parameter '{name}' is not finite"
+    return None
 
 
 def _gradient(parameters: Iterable[tuple[str, Tensor]]) -> str:

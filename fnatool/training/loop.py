@@ -129,11 +129,12 @@ def _step(learner: Learner, job: Job, batch: Batch, rate: float) -> dict[str, fl
     learner.scaler.unscale_(learner.optimiser)
     norm = torch.nn.utils.clip_grad_norm_(learner.network.parameters(), config.optimiser.clip or float("inf"))
     if not torch.isfinite(loss) or not (torch.isfinite(norm) or learner.scaler.is_enabled()):
-        _stop(learner, job, batch)
+        found = diagnosis.not_finite(learner.network, to_input(batch["images"], description.input))
+        raise _wrong(learner.step + 1, found, job)
     learner.scaler.step(learner.optimiser)
     learner.scaler.update()
-    values = {name: float(part) for name, part in parts.items()}
-    return {"loss": sum(values.values()), **values, "lr": rate, "gradient": float(norm)}
+    values = {name: part.item() for name, part in parts.items()}
+    return {"loss": sum(values.values()), **values, "lr": rate, "gradient": norm.item()}
 
 
 def _batches(job: Job, learner: Learner, total: int, *, start: int | None = None, seed: int = 0) -> Iterator[Batch]:
@@ -192,6 +193,10 @@ def _keep_best(learner: Learner, job: Job, figures: Figures) -> None:
 
 
 def _write(learner: Learner, job: Job) -> None:
+    """The checkpoint, if all in it is finite: otherwise the last good one stays."""
+    broken = diagnosis.broken_value(learner.network)
+    if broken is not None:
+        raise _wrong(learner.step, broken, job)
     if learner.world.first:
         checkpoint.write(learner.state(), job.folder / CHECKPOINT, key=job.key)
     learner.world.wait()
@@ -210,11 +215,10 @@ def _finish(learner: Learner, job: Job) -> Learnt:
     return Learnt(network, evaluated(learner, job, network), step)
 
 
-def _stop(learner: Learner, job: Job, batch: Batch) -> None:
-    found = diagnosis.not_finite(learner.network, to_input(batch["images"], job.description.input))
+def _wrong(step: int, what: str, job: Job) -> UserError:
     path = job.folder / CHECKPOINT
     kept = f"'{path}' still holds the last good step" if path.exists() else "no checkpoint had been written yet"
-    raise UserError(
-        f"step {learner.step + 1} went wrong: {found}; lower 'optimiser.lr', raise 'optimiser.warmup' or set 'optimiser.clip', "
+    return UserError(
+        f"step {step} went wrong: {what}; lower 'optimiser.lr', raise 'optimiser.warmup' or set 'optimiser.clip', "
         f"then begin anew with --restart ({kept})"
     )
