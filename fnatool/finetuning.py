@@ -49,8 +49,9 @@ def finetune_file(
 ) -> Tuned | None:
     """The model at `out`, with what it learnt; the run is kept in the folder `run` (beside out, unless said), and goes on from there.
 
-    Under torchrun all processes work together; the first one writes, and the others get None. Raises UserError, before anything is trained, for a config, a
-    model or data that do not fit; later where the loss is not finite or memory is out. The last checkpoint is never lost.
+    Under torchrun all processes work together; the first one writes, and the others get None. Raises UserError, before anything is
+    trained, for a config, a model or data that do not fit; later where the loss is not finite or memory is out. The last checkpoint is
+    never lost.
     """
     read = files.read(seeds.bundled(str(model)) or model if not Path(model).exists() else model)
     files.require_writable(out, force=force, forbid=(read.path, *read.data))
