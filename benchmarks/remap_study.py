@@ -1,0 +1,285 @@
+"""`python -m benchmarks.remap_study`: does remapping pay? One target network, started from remapped, copied and random weights.
+
+fashion-scenes segmentation, the published FNA target (fna-seg) with its DeepLabv3 head at a small image size, and the seed's own
+architecture beside it. Every arm chooses its learning rate on seed 0, by a part of the training scenes that is kept back; then it is
+trained on all of them, with three seeds, and measured on scenes of other garments. A run that is finished is never run again, so the study
+can be stopped and goes on. `--plan` prints the runs and the minutes they are estimated to take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from fnatool import files, remapping, seeds
+from fnatool.data.fashion import writing
+from fnatool.finetuning import finetune_file
+from fnatool.heading import HeadOptions, attach_to_model
+from fnatool.training import journal
+from fnatool.training.config import parse_config
+from passes.view import view
+
+RESULTS = Path(__file__).parent / "results"
+RATES = (0.003, 0.01, 0.03)
+SEEDS = (0, 1, 2)
+KEPT_BACK = 5  # one training scene in so many chooses the rate
+METRIC = {"segmentation": "mIoU", "detection": "mAP"}
+HEADS = {
+    "segmentation": HeadOptions("segmentation", classes="11", verify=False),
+    "detection": HeadOptions("detection", style="ssdlite", classes="10", levels=4, verify=False),
+}
+SPECS = {"segmentation": "fna-seg", "detection": "fna-ssdlite"}
+SECONDS = {"step": 0.9, "run": 25.0}  # on two CPU cores; a batch of 16 at 96×96, and what a run takes beside its steps
+
+
+@dataclass(frozen=True)
+class Row:
+    """One table: a task, so many labelled scenes, steps of training, a batch and an image size."""
+
+    task: str = "segmentation"
+    labels: int = 500
+    steps: int = 150
+    batch: int = 16
+    size: int = 96
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}-{self.labels}-{self.steps}x{self.batch}-{self.size}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: an arm with a learning rate and a seed; `choosing` runs see the kept-back scenes instead of the real validation."""
+
+    row: Row
+    arm: str
+    rate: float
+    seed: int
+    choosing: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm.replace(' ', '-')}-lr{self.rate}-seed{self.seed}{'-choosing' if self.choosing else ''}"
+
+
+# --- the arms ---------------------------------------------------------------------------------------------------------------------------
+
+
+def remapped(row: Row, seed: int, strategy: str) -> files.Model:
+    """The target with the seed's parameters."""
+    spec = remapping.read_spec(Path(remapping.specs.find(SPECS[row.task])))
+    spec = replace(spec, knobs={**spec.knobs, "input.size": (row.size, row.size)})
+    made = remapping.remap_model(files.read(seeds.DEFAULT), spec, remapping.Options(strategy=strategy, seed=seed))
+    return made.model
+
+
+def randomised(model: files.Model, seed: int) -> files.Model:
+    """The same graph with He-initialised weights (fan-out) and fresh BatchNorms."""
+    rng = np.random.default_rng(seed)
+    graph = model.graph.copy()
+    tensors: Mapping[str, gs.Tensor] = graph.tensors()
+    for node in view(graph).nodes:
+        if node.op in ("Conv", "Gemm"):
+            weight = tensors[node.inputs[1]]
+            fan = weight.values.shape[0] * int(np.prod(weight.values.shape[2:])) // max(node.int("group", 1), 1)
+            weight.values = (rng.standard_normal(weight.values.shape) * np.sqrt(2 / fan)).astype(weight.values.dtype)
+        if node.op == "BatchNormalization":
+            for name, value in zip(node.inputs[1:5], (1, 0, 0, 1), strict=True):
+                tensors[name].values = np.full_like(tensors[name].values, value)
+    return replace(model, graph=graph)
+
+
+def same_architecture(row: Row, seed: int) -> files.Model:
+    """The seed itself, at the image size and with the output stride of the target."""
+    spec = remapping.read_spec(Path(remapping.specs.find(SPECS[row.task])))
+    knobs = {key: value for key, value in spec.knobs.items() if key == "output_stride"}
+    own = replace(spec, knobs={**knobs, "input.size": (row.size, row.size)})
+    return remapping.remap_model(files.read(seeds.DEFAULT), own, remapping.Options(seed=seed)).model
+
+
+ARMS = {
+    "remap fna": lambda row, seed: remapped(row, seed, "fna"),
+    "remap preserve": lambda row, seed: remapped(row, seed, "preserve"),
+    "random": lambda row, seed: randomised(remapped(row, seed, "fna"), seed),
+    "the seed's own": same_architecture,
+}
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------------------------
+
+
+def plan(row: Row, arms: Sequence[str]) -> Iterator[Run]:
+    """All runs whose rate is known beforehand, and for the others the least they can be: seed 0 of each arm chooses the rate."""
+    for arm in arms:
+        for rate in RATES:
+            yield Run(row, arm, rate, 0, choosing=True)
+    for arm in arms:
+        for seed in SEEDS:
+            yield Run(row, arm, RATES[1], seed, choosing=False)
+
+
+def perform(run: Run, folder: Path) -> dict[str, object]:
+    """The result of a run, performed unless it has been before: its figure, and the figure at every evaluation."""
+    home = folder / run.row.name / run.name
+    done = home / "result.json"
+    if not done.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        model = replace(ARMS[run.arm](run.row, run.seed), path=home / "seed.onnx")
+        headed = attach_to_model(model, replace(HEADS[run.row.task], seed=run.seed))
+        headed.write(home / "start.onnx", force=True)
+        config = parse_config(
+            {
+                "task": run.row.task,
+                "data": {"path": str(scenes(run.row, folder, choosing=run.choosing)), "workers": 0},
+                "optimiser": {"lr": run.rate},
+                "run": {"steps": run.row.steps, "batch": run.row.batch, "seed": run.seed, "evaluate": 1},
+            }
+        )
+        tuned = finetune_file(home / "start.onnx", config, home / "tuned.onnx", run=home / "run", force=True)
+        assert tuned is not None
+        curve = [(row["step"], row[tuned.metric]) for row in journal.rows(home / "run/metrics.jsonl") if row["kind"] == "val"]
+        result = {**asdict(run), "figure": tuned.in_runtime[tuned.metric], "curve": curve}
+        files.write_text(done, json.dumps(result) + "\n", force=True)
+    found: dict[str, object] = json.loads(done.read_text(encoding="utf-8"))
+    return found
+
+
+def scenes(row: Row, folder: Path, *, choosing: bool) -> Path:
+    """The data: all training scenes and others to validate; or to choose by, the training scenes alone, one in KEPT_BACK kept back."""
+    whole = folder / f"scenes-{row.task}-{row.labels}-{row.size}"
+    if not whole.exists():
+        writing.write_scenes(whole, writing.Wanted(row.task, row.size, row.labels, 200, 0))
+    if not choosing:
+        return whole
+    part = whole.with_name(whole.name + "-choosing")
+    if not part.exists():
+        draft = part.with_name(part.name + ".draft")
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.copytree(whole, draft)
+        _keep_back(draft, row.task)
+        draft.rename(part)
+    return part
+
+
+def _keep_back(folder: Path, task: str) -> None:
+    """One training scene in KEPT_BACK becomes the validation, in place of the real one."""
+    if task == "segmentation":
+        lists = folder / "ImageSets" / "Segmentation"
+        names = (lists / "train.txt").read_text().splitlines()
+        (lists / "val.txt").write_text("\n".join(names[::KEPT_BACK]) + "\n")
+        (lists / "train.txt").write_text("\n".join(name for k, name in enumerate(names) if k % KEPT_BACK) + "\n")
+        return
+    path = folder / "annotations" / "instances_train.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    for split, wanted in (("val", True), ("train", False)):
+        images = [image for k, image in enumerate(document["images"]) if (k % KEPT_BACK == 0) == wanted]
+        ids = {image["id"] for image in images}
+        boxes = [box for box in document["annotations"] if box["image_id"] in ids]
+        (path.parent / f"instances_{split}.json").write_text(json.dumps({**document, "images": images, "annotations": boxes}))
+        if wanted:
+            for image in images:
+                (folder / "val").mkdir(exist_ok=True)
+                shutil.copy(folder / "train" / image["file_name"], folder / "val" / image["file_name"])
+
+
+# --- what came of it --------------------------------------------------------------------------------------------------------------------
+
+
+def study(row: Row, arms: Sequence[str], folder: Path) -> dict[str, object]:
+    """The table of a row: for each arm its rate, figures, mean ± deviation, and the steps to reach the best of random weights."""
+    found: dict[str, dict[str, object]] = {}
+    for arm in arms:
+        tried = {rate: perform(Run(row, arm, rate, 0, choosing=True), folder)["figure"] for rate in RATES}
+        rate = max(tried, key=lambda one: (tried[one], -one))
+        results = [perform(Run(row, arm, rate, seed, choosing=False), folder) for seed in SEEDS]
+        figures = [result["figure"] for result in results]
+        found[arm] = {
+            "rate": rate,
+            "tried": tried,
+            "figures": figures,
+            "mean": statistics.mean(figures),
+            "deviation": statistics.stdev(figures),
+            "curves": [result["curve"] for result in results],
+        }
+    best = max(found["random"]["figures"], default=0.0) if "random" in found else None  # type: ignore[call-overload]
+    for arm in found.values():
+        reached = [next((step for step, value in curve if value >= best), None) for curve in arm["curves"]]  # type: ignore[union-attr,operator]
+        arm["steps_to_best_of_random"] = reached
+    return {"row": asdict(row), "metric": METRIC[row.task], "arms": found, "best_of_random": best}
+
+
+def separated(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
+    """The means differ by more than the deviations of both together (root of the sum of squares)."""
+    return abs(one["mean"] - other["mean"]) > float(np.hypot(one["deviation"], other["deviation"]))
+
+
+def table(found: Mapping[str, object]) -> str:
+    """The table as Markdown."""
+    arms: Mapping[str, dict[str, object]] = found["arms"]  # type: ignore[assignment]
+    base = arms["random"]
+    lines = [f"| started from | learning rate | {found['metric']} | against random | steps to its best |", "|---|---|---|---|---|"]
+    for name, arm in arms.items():
+        difference = float(arm["mean"]) - float(base["mean"])  # type: ignore[arg-type]
+        apart = f"{difference:+.3f}" if separated(arm, base) else "not separated"  # type: ignore[arg-type]
+        steps = ", ".join("–" if step is None else str(step) for step in arm["steps_to_best_of_random"])  # type: ignore[attr-defined]
+        lines.append(f"| {name} | {arm['rate']} | {arm['mean']:.3f} ± {arm['deviation']:.3f} | {'' if arm is base else apart} | {steps} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Perform the study and print its tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.remap_study", description=__doc__.splitlines()[0])
+    parser.add_argument("--plan", action="store_true", help="print the runs and how long they may take, and do nothing")
+    parser.add_argument(
+        "--rows", nargs="*", default=["segmentation"], metavar="TASK[:LABELS[:STEPS[:BATCH[:SIZE]]]]", help="tables to make"
+    )
+    parser.add_argument("--folder", type=Path, default=Path("build/remap_study"), metavar="DIR", help="where runs are kept")
+    parser.add_argument("--output", type=Path, default=RESULTS / "remap_study.json", metavar="FILE", help="where the figures go")
+    options = parser.parse_args()
+    rows = [_row(text) for text in options.rows]
+    if options.plan:
+        for row in rows:
+            show_plan(row, options.folder)
+        return
+    options.folder.mkdir(parents=True, exist_ok=True)
+    found = [study(row, list(ARMS), options.folder) for row in rows]
+    versions = {name: metadata.version(name) for name in ("torch", "onnxruntime-gpu", "numpy")}
+    machine = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version(), "versions": versions}
+    files.write_text(options.output, json.dumps({**machine, "tables": found}, indent=1) + "\n", force=True)
+    for one in found:
+        print(table(one))
+
+
+def _row(text: str) -> Row:
+    task, *numbers = text.split(":")
+    names = ("labels", "steps", "batch", "size")
+    return replace(Row(task=task), **dict(zip(names, map(int, numbers), strict=False)))
+
+
+def show_plan(row: Row, folder: Path) -> None:
+    """The runs of a row and their minutes, estimated for two CPU cores."""
+    minutes = (row.steps * SECONDS["step"] * row.batch / 16 * (row.size / 96) ** 2 + SECONDS["run"]) / 60
+    left = 0.0
+    for run in plan(row, list(ARMS)):
+        done = (folder / row.name / run.name / "result.json").exists()
+        left += 0 if done else minutes
+        rate = run.rate if run.choosing else "the chosen rate"
+        print(
+            f"{row.name}: {run.arm}, {rate}, seed {run.seed}{', choosing' if run.choosing else ''}: {'done' if done else f'{minutes:.1f} min'}"
+        )
+    print(f"{row.name}: {left:.0f} minutes left, estimated for two CPU cores")
+
+
+if __name__ == "__main__":
+    main()
