@@ -2,6 +2,7 @@
 # make test    install what the tests need, then run them
 # make lint    ruff and mypy
 # make sweep   the whole list of models, as a table
+# make fuzz    damaged model files and wild specs through inspect, remap and check
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 OUT := build/demo
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint sweep clean
+.PHONY: demo test lint sweep fuzz clean
 
 demo: $(VENV)/.base
 	@mkdir -p $(OUT)
@@ -33,6 +34,9 @@ lint: $(VENV)/.dev
 
 sweep: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.sweep
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.fuzz
 
 clean:
 	rm -rf $(VENV) build

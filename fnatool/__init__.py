@@ -4,13 +4,15 @@ from __future__ import annotations
 
 __version__ = "0.1.0"
 
-__all__ = ["Options", "remap"]
+HOMES = {"Options": "remapping", "remap": "remapping", "Data": "folding", "fold": "folding", "unfold": "folding", "export": "exporting"}
+
+__all__ = ["Data", "Options", "export", "fold", "remap", "unfold"]
 
 
 def __getattr__(name: str) -> object:
-    """`fnatool.remap` and `fnatool.Options`, imported when asked for: the command line's --help needs neither."""
-    if name in __all__:
-        from fnatool import remapping
+    """What is in __all__, imported when asked for: the command line's --help needs none of it, and only `export` needs torch."""
+    if name in HOMES:
+        from importlib import import_module
 
-        return getattr(remapping, name)
+        return getattr(import_module(f"fnatool.{HOMES[name]}"), name)
     raise AttributeError(f"module 'fnatool' has no attribute '{name}'")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -77,3 +78,25 @@ def write_text(path: Path, text: str, *, force: bool = False, forbid: Iterable[P
     require_writable(path, force=force, forbid=forbid)
     with replacing(path) as (file,):
         file.write(text.encode())
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A new folder to fill; at the end it takes the place of path, with all that was in there. After any failure nothing has changed."""
+    token = secrets.token_hex(4)
+    made, old = (path.with_name(f".{path.name}.{token}.{kind}") for kind in ("tmp", "old"))
+    made.mkdir()
+    try:
+        yield made
+        if path.is_dir():
+            path.replace(old)
+        try:
+            made.replace(path)
+        except BaseException:
+            if old.is_dir():
+                old.replace(path)
+            raise
+    finally:
+        for left in (made, old):
+            if left.is_dir():
+                shutil.rmtree(left)

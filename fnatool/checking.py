@@ -18,7 +18,8 @@ import onnx.helper
 import onnx.shape_inference
 
 from fnatool import files, isolate, native
-from passes.check import Finding, check, check_proto, errors
+from passes import check
+from passes.check import Finding, check_proto, errors
 from passes.errors import RefusedModel, UserError
 
 Shape = tuple[int, ...]
@@ -27,6 +28,26 @@ Shapes = dict[str, Shape]
 GUESSED_EXTENT = 224  # of a dynamic spatial axis; of any other dynamic axis 1
 UNKNOWN = -1
 STANDARD = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}  # the operator domains that ONNX Runtime brings
+
+
+CODES: Mapping[str, str] = {
+    **check.CODES,
+    "checker": "the ONNX checker rejects the model",
+    "checker-died": "the ONNX checker crashes on the model",
+    "interface": "inputs or outputs are not those of the seed",
+    "max-macs": "the model takes more multiply-accumulates than allowed",
+    "max-params": "the model has more parameters than allowed",
+    "not-run": "the model could not be run here",
+    "output-not-finite": "an output is NaN or infinite on random input",
+    "output-shape": "an output does not have the shape it is declared with",
+    "refused": "the model cannot be measured against what is demanded",
+    "run": "the model does not run in ONNX Runtime",
+    "shape-inference": "strict shape inference finds a contradiction",
+    "shape-inference-died": "shape inference crashes on the model",
+    "spec": "the model is not what the spec says",
+    "unreadable": "the file is not an ONNX model, or has what cannot be read",
+}
+"""code of a finding → what it means, in a line."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +90,7 @@ def check_file(path: Path, demands: Demands) -> Report:
     try:
         raw = files.load(path)
     except RefusedModel as error:
-        return Report(path, (Finding("error", "unreadable", "file", str(error).removeprefix(f"'{path}': ")),))
+        return Report(path, (Finding("error", "unreadable", "file", str(error).removeprefix(f"'{path}': "), _pointer(path)),))
     given = _with_inputs(raw.proto, demands.inputs or {})
     shapes, inferred = _infer(given, demands.seconds)
     findings = [*check_proto(raw.proto)]
@@ -82,6 +103,15 @@ def check_file(path: Path, demands: Demands) -> Report:
     return Report(path, tuple(sorted(dict.fromkeys(findings), key=lambda finding: rank[finding.severity])))
 
 
+def _pointer(path: Path) -> str:
+    """What helps where the file only stands for one that was not fetched."""
+    with path.open("rb") as file:
+        return "it is a pointer of Git LFS: 'git lfs pull' fetches the model" if file.read(len(LFS)) == LFS else ""
+
+
+LFS = b"version https://git-lfs.github.com/spec/"
+
+
 # --- static ---
 
 
@@ -89,7 +119,7 @@ def _with_inputs(proto: onnx.ModelProto, shapes: Mapping[str, Shape]) -> onnx.Mo
     """A copy of proto whose inputs have the given shapes. Raises UserError where they do not fit."""
     changed = onnx.ModelProto()
     changed.CopyFrom(proto)
-    inputs = {value.name: value for value in _free_inputs(changed)}
+    inputs = {value.name: value for value in free_inputs(changed)}
     for name, shape in shapes.items():
         if name not in inputs:
             raise UserError(f"--input {name}: the model has no such input; it has {', '.join(map(repr, inputs)) or 'none'}")
@@ -103,7 +133,7 @@ def _with_inputs(proto: onnx.ModelProto, shapes: Mapping[str, Shape]) -> onnx.Mo
     return changed
 
 
-def _free_inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+def free_inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     """The inputs a caller must give: those without a default among the initializers."""
     defaults = {tensor.name for tensor in proto.graph.initializer}
     return [value for value in proto.graph.input if value.name not in defaults]
@@ -122,14 +152,14 @@ def _static(raw: files.Raw, shapes: Shapes) -> Sequence[Finding]:
         graph = files.import_graph(raw.proto, dict(zip(names, raw.arrays, strict=True)))
     except RefusedModel as error:
         return (Finding("error", "unreadable", "graph", str(error)),)
-    return check(graph, shapes)
+    return check.check(graph, shapes)
 
 
 def _checker(path: Path, seconds: float) -> Iterator[Finding]:
     try:
         isolate.run(onnx.checker.check_model, str(path), seconds=seconds)
     except isolate.Died as death:
-        yield Finding("error", "checker-died", "onnx.checker", str(death), "do not use this file: it breaks the checker itself")
+        yield Finding("error", "checker-died", "onnx.checker", str(death), _remedy(death) or "do not use this file: it breaks the checker")
     except native.FAILURES as error:
         yield Finding("error", "checker", "onnx.checker", _brief(error))
 
@@ -140,11 +170,11 @@ def _infer(proto: onnx.ModelProto, seconds: float) -> tuple[Shapes, list[Finding
     try:
         shapes = isolate.run(_shapes, message, seconds=seconds)
     except native.FAILURES as error:
-        return {}, [Finding("error", "shape-inference-died", "shape inference", _brief(error))]
+        return {}, [Finding("error", "shape-inference-died", "shape inference", _brief(error), _remedy(error))]
     try:
         isolate.run(_infer_strictly, message, seconds=seconds)
     except native.FAILURES as error:
-        return shapes, [Finding("error", "shape-inference", "shape inference", _brief(error))]
+        return shapes, [Finding("error", "shape-inference", "shape inference", _brief(error), _remedy(error))]
     return shapes, []
 
 
@@ -181,7 +211,7 @@ class Feed:
 
 def _run(path: Path, given: onnx.ModelProto, proto: onnx.ModelProto, demands: Demands) -> Iterator[Finding]:
     """Findings of one run in ONNX Runtime on random inputs; on guessed sizes a failure is a note."""
-    inputs = _free_inputs(given)
+    inputs = free_inputs(given)
     if odd := [value.name for value in inputs if not value.type.HasField("tensor_type")]:
         yield Finding("note", "not-run", "ONNX Runtime", f"not run: input '{odd[0]}' is not a tensor")
         return
@@ -193,7 +223,7 @@ def _run(path: Path, given: onnx.ModelProto, proto: onnx.ModelProto, demands: De
     try:
         found = isolate.run(_session_run, str(path), feeds, seconds=demands.seconds)
     except native.FAILURES as error:
-        yield _failed_run(_brief(error), sizes, guessed)
+        yield _failed_run(_brief(error), sizes, guessed, _remedy(error))
         return
     if foreign := sorted({node.domain for node in proto.graph.node} - STANDARD) if found.problem and not found.loaded else []:
         message = f"not run: it needs the operators of {', '.join(foreign)} ({found.problem})"
@@ -211,14 +241,29 @@ def _run(path: Path, given: onnx.ModelProto, proto: onnx.ModelProto, demands: De
             message = f"it is declared as {_text(stated)} but runs as {_text(shape)} ({sizes})"
             yield Finding("error", "output-shape", f"output '{name}'", message, "declare the shape it has")
     for name in found.not_finite:
-        yield Finding("warning", "output-not-finite", f"output '{name}'", f"it is not finite on random input ({sizes})")
+        message = f"it is not finite on random input ({sizes})"
+        yield Finding("warning", "output-not-finite", f"output '{name}'", message, "see whether it is on real input")
 
 
-def _failed_run(problem: str, sizes: str, guessed: bool) -> Finding:
+def _failed_run(problem: str, sizes: str, guessed: bool, remedy: str = "") -> Finding:
+    fix = remedy or next((fix for text, fix in REMEDIES.items() if text in problem), "")
     if guessed:
         message = f"it does not run on guessed sizes ({sizes}): {problem}"
-        return Finding("note", "run", "ONNX Runtime", message, "say the sizes with --input NAME=1x3x224x224")
-    return Finding("error", "run", "ONNX Runtime", f"it does not run{f' ({sizes})' if sizes else ''}: {problem}")
+        return Finding("note", "run", "ONNX Runtime", message, fix or "say the sizes with --input NAME=1x3x224x224")
+    return Finding("error", "run", "ONNX Runtime", f"it does not run{f' ({sizes})' if sizes else ''}: {problem}", fix)
+
+
+REMEDIES = {
+    "is under development and support for this is limited": "export the model in an older opset",
+    "Unsupported model IR version": "install a newer ONNX Runtime, or export the model for an older one",
+    "Could not find an implementation": "the processor has no such operator for these types: export in float32 or in another opset",
+}
+"""part of what ONNX Runtime says → what helps."""
+
+
+def _remedy(error: BaseException) -> str:
+    """What helps against a step that did not end; '' where nothing is known to."""
+    return "give it longer with --timeout" if isinstance(error, isolate.TimedOut) else ""
 
 
 def _feeds(proto: onnx.ModelProto) -> tuple[list[Feed], bool]:
@@ -226,7 +271,7 @@ def _feeds(proto: onnx.ModelProto) -> tuple[list[Feed], bool]:
     channels = _first_channels(proto)
     feeds: list[Feed] = []
     guessed = False
-    for value in _free_inputs(proto):
+    for value in free_inputs(proto):
         stated = _declared(value)
         guessed |= stated is None or any(not isinstance(size, int) for size in stated)
         axes: tuple[int | str | None, ...] = stated if stated is not None else (None,) * 4
@@ -293,7 +338,7 @@ def _random(feed: Feed, rng: np.random.Generator) -> npt.NDArray[np.generic]:
 
 def _gates(raw: files.Raw, demands: Demands) -> Iterator[Finding]:
     if demands.against is not None:
-        yield from same_interface(raw.proto, files.load(demands.against).proto)
+        yield from same_interface(raw.proto, _expected(demands.against, demands.spec))
     if demands.spec is None and demands.max_macs is None and demands.max_params is None:
         return
     try:
@@ -307,6 +352,24 @@ def _gates(raw: files.Raw, demands: Demands) -> Iterator[Finding]:
         yield from _within_budget(model, demands)
 
 
+def _expected(seed: Path, spec: Path | None) -> onnx.ModelProto:
+    """The seed's message; its inputs and outputs have the sizes that the spec gives them."""
+    from fnatool.remapping import declared
+
+    proto = files.load(seed).proto
+    try:
+        sizes = {} if spec is None else declared(files.read(seed), spec)
+    except RefusedModel:  # the spec cannot be compared with then, and that finding says so
+        return proto
+    inputs = {value.name for value in proto.graph.input}
+    for value in (*proto.graph.input, *proto.graph.output):
+        for axis, size in sizes.get(value.name, {}).items():
+            dim = value.type.tensor_type.shape.dim[axis]
+            if value.name in inputs or dim.HasField("dim_value"):
+                dim.dim_value = size
+    return proto
+
+
 def _as_specified(model: files.Model, spec: Path, seed: Path | None) -> Iterator[Finding]:
     from fnatool.remapping import realises
 
@@ -316,7 +379,8 @@ def _as_specified(model: files.Model, spec: Path, seed: Path | None) -> Iterator
         yield Finding("error", "refused", "model", f"it cannot be compared with the spec: {error}")
         return
     for difference in differences:
-        yield Finding("error", "spec", "model", difference)
+        fix = "" if "--against" in difference else "'fnatool remap SEED --spec SPEC -o OUT' writes a model that is"
+        yield Finding("error", "spec", "model", difference, fix)
 
 
 def _within_budget(model: files.Model, demands: Demands) -> Iterator[Finding]:
@@ -328,41 +392,50 @@ def _within_budget(model: files.Model, demands: Demands) -> Iterator[Finding]:
         yield Finding("error", "refused", "model", f"its cost cannot be measured: {error}")
         return
     if demands.max_params is not None and cost.params > demands.max_params:
-        yield Finding("error", "max-params", "model", f"it has {cost.params:,} parameters, {demands.max_params:,} are allowed")
+        message = f"it has {cost.params:,} parameters, {demands.max_params:,} are allowed"
+        yield Finding("error", "max-params", "model", message, NARROW)
     if demands.max_macs is None:
         return
     if cost.macs is None:
         message = "its multiply-accumulates depend on dynamic axes"
         yield Finding("error", "max-macs", "model", message, "say the sizes with --input NAME=1x3x224x224")
     elif cost.macs > demands.max_macs:
-        yield Finding("error", "max-macs", "model", f"it takes {cost.macs:,} multiply-accumulates, {demands.max_macs:,} are allowed")
+        message = f"it takes {cost.macs:,} multiply-accumulates, {demands.max_macs:,} are allowed"
+        yield Finding("error", "max-macs", "model", message, NARROW)
+
+
+NARROW = "'fnatool profile' shows where they are, 'fnatool remap' makes it narrower or less deep"
 
 
 def same_interface(model: onnx.ModelProto, seed: onnx.ModelProto) -> Iterator[Finding]:
     """Findings where model's inputs and outputs differ from seed's: name, order, type, shape (any two dynamic axes are alike)."""
-    sides = (("input", _free_inputs(model), _free_inputs(seed)), ("output", list(model.graph.output), list(seed.graph.output)))
+    sides = (("input", free_inputs(model), free_inputs(seed)), ("output", list(model.graph.output), list(seed.graph.output)))
     for kind, ours, theirs in sides:
         wanted = {value.name: value for value in theirs}
         names = [value.name for value in ours]
         for name in wanted:
             if name not in names:
-                yield Finding("error", "interface", f"{kind} '{name}'", "the seed has it, the model has not")
+                message, fix = "the seed has it, the model has not", "add it, or give the one in its place this name"
+                yield Finding("error", "interface", f"{kind} '{name}'", message, fix)
         for value in ours:
             if value.name not in wanted:
-                yield Finding("error", "interface", f"{kind} '{value.name}'", "the model has it, the seed has not")
-            elif (here := _signature(value)) != (there := _signature(wanted[value.name])):
-                yield Finding("error", "interface", f"{kind} '{value.name}'", f"it is {here}, the seed's is {there}")
+                message, fix = "the model has it, the seed has not", "remove it, or give it the seed's name"
+                yield Finding("error", "interface", f"{kind} '{value.name}'", message, fix)
+            elif (here := signature(value)) != (there := signature(wanted[value.name])):
+                yield Finding("error", "interface", f"{kind} '{value.name}'", f"it is {here}, the seed's is {there}", "export it like that")
         if sorted(names) == sorted(wanted) and names != list(wanted):
-            yield Finding("error", "interface", f"{kind}s", f"their order is {', '.join(names)}, the seed's {', '.join(wanted)}")
+            message = f"their order is {', '.join(names)}, the seed's {', '.join(wanted)}"
+            yield Finding("error", "interface", f"{kind}s", message, "list them in the seed's order")
 
 
-def _signature(value: onnx.ValueInfoProto) -> str:
+def signature(value: onnx.ValueInfoProto, *, names: bool = False) -> str:
+    """Type and shape in a line; a dynamic axis is its name where asked for, else '?'."""
     kind = value.type.WhichOneof("value") or "untyped"
     if kind != "tensor_type":
         return kind.removesuffix("_type")
     shape = _declared(value)
     dtype = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
-    return f"{dtype} {'of any shape' if shape is None else _text(shape, names=False)}"
+    return f"{dtype} {'of any shape' if shape is None else _text(shape, names=names)}"
 
 
 # --- words ---

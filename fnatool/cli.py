@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import io
 import os
 import sys
@@ -14,6 +15,7 @@ import click
 
 import fnatool
 
+EXTRA = {"torch", "torchvision", "pycocotools", "PIL"}  # what `pip install fnatool` leaves out
 SUCCESS, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -44,6 +46,10 @@ class Command(click.Command):
             raise Mistake(str(error)) from error
         except RefusedModel as error:
             raise Refusal(str(error)) from error
+        except ModuleNotFoundError as error:
+            if error.name not in EXTRA:
+                raise
+            raise Mistake(f"this needs {error.name}, which is not installed; pip install 'fnatool[search]' brings it") from error
         except BrokenPipeError as error:  # before click makes exit code 1 of it
             raise ReaderLeft from error
 
@@ -53,9 +59,10 @@ class ReaderLeft(Exception):
 
 
 class Commands(click.Group):
-    """Subcommands are of the class above."""
+    """Subcommands are of the class above, in groups of groups too."""
 
     command_class = Command
+    group_class = type
 
 
 class ModelPath(click.ParamType[Path]):
@@ -70,6 +77,17 @@ class ModelPath(click.ParamType[Path]):
         return path if path.exists() else seeds.bundled(str(value)) or path
 
 
+class SpecPath(click.ParamType[Path]):
+    """The path of a spec's JSON file, or the name of a bundled spec where no file has that name."""
+
+    name = "spec"
+
+    def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        from fnatool import specs
+
+        return specs.find(value)
+
+
 class InputShape(click.ParamType[tuple[str, tuple[int, ...]]]):
     """NAME=1x3x224x224."""
 
@@ -81,14 +99,69 @@ class InputShape(click.ParamType[tuple[str, tuple[int, ...]]]):
         if isinstance(value, tuple):
             return value
         name, _, text = value.rpartition("=")
-        sizes = text.split("x")
-        if not name or not all(size.isascii() and size.isdigit() and 0 < int(size) < 2**31 for size in sizes):
+        sizes = _sizes(text)
+        if not name or sizes is None:
             self.fail(f"'{value}' is not of the form NAME=1x3x224x224 (all sizes positive)", param, ctx)
-        return name, tuple(int(size) for size in sizes)
+        return name, sizes
+
+
+class Shape(click.ParamType[tuple[int, ...]]):
+    """1x3x224x224."""
+
+    name = "shape"
+
+    def convert(self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        sizes = _sizes(value)
+        if sizes is None or len(sizes) < 2:
+            self.fail(f"'{value}' is not of the form 1x3x224x224 (all sizes positive)", param, ctx)
+        return sizes
+
+
+def _sizes(text: str) -> tuple[int, ...] | None:
+    """The sizes in 1x3x224x224; None where it is not of that form."""
+    sizes = text.split("x")
+    good = all(size.isascii() and size.isdigit() and 0 < int(size) < 2**31 for size in sizes)
+    return tuple(int(size) for size in sizes) if good else None
+
+
+class Numbers(click.ParamType[tuple[float, ...]]):
+    """Numbers with commas between them, as in 123.7,116.3,103.5."""
+
+    name = "numbers"
+
+    def __init__(self, kind: type[int] | type[float]) -> None:
+        self.kind = kind
+
+    def convert(self, value: str | tuple[float, ...], param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(self.kind(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"'{value}' is not a list of {'whole ' if self.kind is int else ''}numbers with commas between them", param, ctx)
+        if not all(abs(number) < 1e12 for number in numbers):
+            self.fail(f"'{value}' holds a number that is not finite or far too large", param, ctx)
+        return numbers
+
+
+class Names(click.ParamType[tuple[str, ...]]):
+    """Names with commas between them."""
+
+    name = "names"
+
+    def convert(self, value: str | tuple[str, ...], param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        return tuple(part.strip() for part in value.split(","))
 
 
 MODEL = ModelPath()
+SPEC = SpecPath()
 INPUT_SHAPE = InputShape()
+SHAPE = Shape()
+NUMBERS = Numbers(float)
 FILE = click.Path(path_type=Path)
 
 
@@ -134,10 +207,39 @@ def inspect(model: Path, form: str | None, group: str | None, inputs: tuple[tupl
 
 
 @cli.command()
+@click.argument("model", type=MODEL)
+@click.option("--nodes", is_flag=True, help="Every node too.")
+@click.option("--json", "as_json", is_flag=True, help="Everything as JSON.")
+@click.option(
+    "--convention", type=click.Choice(["conv", "paper"]), default="conv", show_default=True,
+    help="What multiply-adds are. conv: those of convolutions and matrix products. paper: the biases of convolutions too, as in FNA.",
+)  # fmt: skip
+@click.option(
+    "--input", "inputs", type=INPUT_SHAPE, multiple=True, metavar="NAME=1x3x224x224", help="The shape of a dynamic input. Repeatable."
+)
+def profile(model: Path, nodes: bool, as_json: bool, convention: str, inputs: tuple[tuple[str, tuple[int, ...]], ...]) -> None:
+    """Show multiply-adds, parameters and activation memory: in all, of the stem, every stage and the head, and by node.
+
+    A layer between two stages belongs to the later one, what no stage needs to the head; without stages everything is head. Activations
+    are the tensors the nodes compute, all of them and those that exist at once.
+    """
+    import json
+
+    from fnatool import files, profiling
+
+    found = profiling.profile_model(files.read(model), dict(inputs) or None, convention=convention)
+    if as_json:
+        click.echo(json.dumps(profiling.as_json(found, str(model), convention), indent=2))
+    else:
+        profiling.show(found, str(model), convention, nodes=nodes)
+
+
+@cli.command()
 @click.argument("model", metavar="SEED", type=MODEL)
 @click.option(
-    "--spec", type=FILE, required=True, metavar="SPEC", help="The shape asked for; 'fnatool inspect SEED --spec' writes one to edit."
-)
+    "--spec", type=SPEC, required=True, metavar="SPEC",
+    help="The shape asked for; 'fnatool inspect SEED --spec' writes one to edit. Or fna-seg, fna-retinanet, fna-ssdlite: what FNA found.",
+)  # fmt: skip
 @click.option("-o", "--output", type=FILE, metavar="OUT", help="The ONNX file to write (needed unless --dry-run).")
 @click.option(
     "--strategy", type=click.Choice(["fna", "preserve"]), default="fna", show_default=True,
@@ -176,7 +278,7 @@ def remap(
     """
     import json
 
-    from fnatool import files, remapping
+    from fnatool import files, remapping, specs
     from fnatool import report as reports
 
     if output is None and not dry_run:
@@ -189,7 +291,8 @@ def remap(
     if output is not None and report is not None and report.resolve() in (output.resolve(), files.data_path(output).resolve()):
         raise click.UsageError(f"'{report}' cannot be both part of the result and its report")
     options = remapping.Options(strategy, select, seed, allow_drift, not (no_verify or dry_run), dict(inputs) or None)
-    made = remapping.remap_model(read, remapping.read_spec(spec), options)
+    with specs.fitting(spec):
+        made = remapping.remap_model(read, remapping.read_spec(spec), options)
     if report is not None:
         files.write_text(report, json.dumps(reports.as_json(made), indent=1), force=force)
     if output is not None and not dry_run:
@@ -203,9 +306,100 @@ def remap(
 
 
 @cli.command()
+@click.argument("model", type=MODEL)
+@click.option(
+    "--task", type=click.Choice(["classification", "segmentation", "detection", "pose"]), required=True, help="What the network is to do."
+)
+@click.option(
+    "--style", type=click.Choice(["linear", "deeplabv3", "retinanet", "ssdlite", "simplebaseline"]),
+    help="The kind of head; for detection retinanet (default) or ssdlite, one for each other task.",
+)  # fmt: skip
+@click.option("--classes", metavar="N|FILE", help="How many classes, or a file with a name on every line.")
+@click.option(
+    "--joints", metavar="N|coco|FILE", help="The joints of a pose: how many, COCO's, or a JSON file (joints, sigmas, flip_pairs)."
+)
+@click.option(
+    "--taps", type=Names(), default=(), metavar="NAME,...",
+    help="What the head reads: stageI.exit, stageI.blockJ.hidden, a node; from fine to coarse. Default: by the style.",
+)  # fmt: skip
+@click.option("--width", type=int, metavar="N", help="Channels inside the head (256; not for ssdlite and linear).")
+@click.option("--levels", type=int, metavar="N", help="Maps a detector looks at (retinanet 5, ssdlite 6).")
+@click.option(
+    "--keep-rows", type=Numbers(int), default=(), metavar="3,5,7", help="Rows of the seed's own classifier that become the first classes."
+)
+@click.option("--mean", type=Numbers(float), metavar="R,G,B", help="Of the pixels 0…255: an input value is (pixel − mean) / scale.")
+@click.option("--scale", type=Numbers(float), metavar="R,G,B", help="What they are divided by. One number stands for all colours.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="For the weights of the head.")
+@click.option(
+    "--input", "inputs", type=INPUT_SHAPE, multiple=True, metavar="NAME=1x3x224x224", help="The shape of a dynamic input. Repeatable."
+)
+@click.option("-o", "--output", type=FILE, required=True, metavar="OUT", help="The ONNX file to write.")
+@click.option("--no-verify", is_flag=True, help="Skip the comparison with the seed and the check of the result.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file (never the model).")
+def head(
+    model: Path,
+    task: str,
+    style: str | None,
+    classes: str | None,
+    joints: str | None,
+    taps: tuple[str, ...],
+    width: int | None,
+    levels: int | None,
+    keep_rows: tuple[int, ...],
+    mean: tuple[float, ...] | None,
+    scale: tuple[float, ...] | None,
+    seed: int,
+    inputs: tuple[tuple[str, tuple[int, ...]], ...],
+    output: Path,
+    no_verify: bool,
+    force: bool,
+) -> None:
+    """Put a task's head on MODEL, its weights fresh; what is behind the taps goes, all else stays.
+
+    The result says in its metadata what it is for. Its outputs: logits; mask_logits; cls_logits and boxes; heatmaps.
+    """
+    from fnatool import files, heading
+
+    read = files.read(model)
+    named = [Path(text) for text in (classes, joints) if text is not None]
+    files.require_writable(output, force=force, forbid=(read.path, *read.data, *named))
+    shapes = dict(inputs) or None
+    options = heading.HeadOptions(task, style, classes, joints, taps, width, levels, keep_rows, mean, scale, seed, shapes, not no_verify)
+    made = heading.attach_to_model(read, options)
+    made.write(output, force=force)
+    heading.show(made, str(output))
+
+
+@cli.command()
+@click.argument("a", metavar="A", type=MODEL)
+@click.argument("b", metavar="B", type=MODEL)
+@click.option("--all", "everything", is_flag=True, help="Every difference, not the first few of each kind.")
+@click.option("--json", "as_json", is_flag=True, help="Everything as JSON.")
+@click.option(
+    "--input", "inputs", type=INPUT_SHAPE, multiple=True, metavar="NAME=1x3x224x224", help="The shape of a dynamic input. Repeatable."
+)
+def diff(a: Path, b: Path, everything: bool, as_json: bool, inputs: tuple[tuple[str, tuple[int, ...]], ...]) -> int:
+    """Show in what two models differ, by name: knobs, stages, inputs and outputs, nodes, and the values of tensors.
+
+    A change of values is relative to the spread of the tensor in A. Exit code 0: equal, 1: different, 2: a mistake, or a file that cannot
+    be read.
+    """
+    import json
+
+    from fnatool import comparing
+
+    found = comparing.compare_files(a, b, dict(inputs))
+    if as_json:
+        click.echo(json.dumps(comparing.as_json(found), indent=2))
+    else:
+        comparing.show(found, everything=everything)
+    return SUCCESS if found.equal else FAILED
+
+
+@cli.command()
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=MODEL)
 @click.option("--against", type=MODEL, metavar="SEED", help="Demand the inputs and outputs of this model: names, types and shapes.")
-@click.option("--spec", type=FILE, metavar="SPEC", help="Demand that the model realises this spec.")
+@click.option("--spec", type=SPEC, metavar="SPEC", help="Demand that the model realises this spec, a file or a bundled one.")
 @click.option("--max-macs", type=click.IntRange(min=1), metavar="N", help="Demand at most N multiply-accumulates.")
 @click.option("--max-params", type=click.IntRange(min=1), metavar="N", help="Demand at most N parameters.")
 @click.option(
@@ -214,7 +408,10 @@ def remap(
 @click.option(
     "--timeout", type=click.FloatRange(min=1), default=120.0, show_default=True, metavar="SECONDS", help="For each step of the check."
 )
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json", "github", "sarif"]), default="text", show_default=True,
+    help="github: annotations of a workflow run. sarif: SARIF 2.1.0, for code scanning.",
+)  # fmt: skip
 def check(
     models: tuple[Path, ...],
     against: Path | None,
@@ -225,21 +422,167 @@ def check(
     timeout: float,
     form: str,
 ) -> int:
-    """Report everything wrong with the models; exit 1 if anything is an error.
+    """Report everything wrong with the models; exit 1 if anything is an error, 2 if a model could not be looked at.
 
     The static rules, the ONNX checker, strict shape inference and a run in ONNX Runtime, then what the options demand.
     """
-    from fnatool import checking
+    from fnatool import annotating, checking
 
     demands = checking.Demands(against, spec, max_macs, max_params, dict(inputs), timeout)
     reports, mistakes = checking.check_files(models, demands)
     if form == "json":
         click.echo(checking.to_json(reports))
+    elif form == "sarif":
+        click.echo(annotating.to_sarif(reports, complete=not mistakes))
+    elif form == "github":
+        click.echo(annotating.to_github(reports), nl=any(report.findings for report in reports))
     else:
         checking.show(reports)
     if mistakes:
         raise mistakes[0]
     return SUCCESS if all(report.passed for report in reports) else FAILED
+
+
+@cli.group()
+def data() -> None:
+    """Data sets to train and evaluate on."""
+
+
+@data.command("fashion-scenes")
+@click.argument("folder", metavar="DIR", type=FILE)
+@click.option(
+    "--task", type=click.Choice(["classification", "segmentation", "detection", "pose"]), required=True,
+    help="What is labelled, and so the format: ImageFolder, Pascal VOC masks, COCO boxes, COCO keypoints.",
+)  # fmt: skip
+@click.option("--size", type=click.IntRange(32, 1024), default=96, show_default=True, help="Pixels a side.")
+@click.option("--train", type=click.IntRange(min=1), default=2000, show_default=True, metavar="N", help="Scenes to train on.")
+@click.option("--val", type=click.IntRange(min=1), default=500, show_default=True, metavar="N", help="Scenes of other garments.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="The same seed gives the same bytes.")
+@click.option("--force", is_flag=True, help="Replace an older folder of scenes (never any other).")
+def fashion_scenes(folder: Path, task: str, size: int, train: int, val: int, seed: int, force: bool) -> None:
+    """Write a small real data set to DIR: garments on textured grounds, labelled for a task.
+
+    The garments are 12,000 images of Fashion-MNIST that come with fnatool, scaled, turned, coloured and partly hidden; those of the
+    training scenes and those of the others are different ones.
+    """
+    from fnatool import terminal
+    from fnatool.data.fashion import writing
+
+    with terminal.progress(f"scenes for {task}", train + val) as advance:
+        writing.write_scenes(folder, writing.Wanted(task, size, train, val, seed), force=force, done=advance)
+    click.echo(f"{train:,} scenes to train on and {val:,} to validate, {size}×{size} → {folder}")
+
+
+@cli.command()
+@click.argument("source", metavar="SOURCE")
+@click.option("-o", "--output", type=FILE, required=True, metavar="OUT", help="The ONNX file to write.")
+@click.option("--weights", metavar="TAG", help="Trained weights by their tag, or DEFAULT; downloaded by torchvision or timm.")
+@click.option("--checkpoint", type=FILE, metavar="FILE", help="A state_dict (.pt, .pth, .safetensors); no code in it is run.")
+@click.option("--input", "shape", type=SHAPE, metavar="1x3x224x224", help="The shape of the input [default: what the model says].")
+@click.option("--classes", type=click.IntRange(min=1), metavar="N", help="Outputs of the classifier.")
+@click.option("--opset", type=int, default=18, show_default=True, metavar="N")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
+def export(
+    source: str,
+    output: Path,
+    weights: str | None,
+    checkpoint: Path | None,
+    shape: tuple[int, ...] | None,
+    classes: int | None,
+    opset: int,
+    force: bool,
+) -> None:
+    """Write a torch model as a seed: BatchNorm kept, batch axis free, nodes named after modules, checked against the model.
+
+    SOURCE is torchvision:NAME, timm:NAME, or path/to/file.py:FUNCTION, a function without arguments that returns a torch.nn.Module. The
+    file is run: give only one that you trust.
+    """
+    from fnatool import files
+    from fnatool import report as reports
+
+    files.require_writable(output, force=force, forbid=() if checkpoint is None else (checkpoint,))
+    if importlib.util.find_spec("torch") is None:
+        raise Mistake("export needs torch, which is not installed; pip install 'fnatool[export]'")
+    from fnatool import exporting, sources
+
+    found = sources.load(source, weights=weights, checkpoint=checkpoint, classes=classes)
+    made = exporting.export(
+        found.module,
+        output,
+        example=exporting.zeros(found.module, shape or (1, *found.size)),
+        opset=opset,
+        source=found.metadata(),
+        force=force,
+    )
+    reports.show_export(made, found.notes, str(output))
+
+
+@cli.command()
+@click.argument("model", type=MODEL)
+@click.option("-o", "--output", type=FILE, required=True, metavar="OUT", help="The ONNX file to write.")
+@click.option(
+    "--input", "inputs", type=INPUT_SHAPE, multiple=True, metavar="NAME=1x3x224x224", help="The shape of a dynamic input. Repeatable."
+)
+@click.option("--no-verify", is_flag=True, help="Skip the comparison of inner values in ONNX Runtime.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file (never the model).")
+def fold(model: Path, output: Path, inputs: tuple[tuple[str, tuple[int, ...]], ...], no_verify: bool, force: bool) -> None:
+    """Write MODEL with every BatchNorm folded into the convolution beside it: the same function, for deployment.
+
+    What cannot be folded exactly stays, and is listed with the reason.
+    """
+    from fnatool import files, folding
+    from fnatool import report as reports
+
+    read = files.read(model)
+    files.require_writable(output, force=force, forbid=(read.path, *read.data))
+    made = folding.fold_model(read, verify=not no_verify, inputs=dict(inputs) or None)
+    made.write(output, force=force)
+    reports.show_folding(made, ("folded", "into"), str(output))
+
+
+@cli.command()
+@click.argument("model", type=MODEL)
+@click.option(
+    "--data", required=True, metavar="FOLDER|random", help="Images for the statistics, at any depth; or noise, which fits no data."
+)
+@click.option("-o", "--output", type=FILE, required=True, metavar="OUT", help="The ONNX file to write.")
+@click.option("--only", multiple=True, metavar="PATTERN", help="Only behind the convolutions of these names; * is any text. Repeatable.")
+@click.option("--images", type=click.IntRange(min=1), default=256, show_default=True, metavar="N", help="How many images to look at.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="For the choice of images, or the noise.")
+@click.option("--mean", type=NUMBERS, metavar="R,G,B", help="An input is (pixel − mean) / scale, pixels from 0 to 255 …")
+@click.option("--scale", type=NUMBERS, metavar="R,G,B", help="… [default: as the model's metadata says]")
+@click.option(
+    "--input", "inputs", type=INPUT_SHAPE, multiple=True, metavar="NAME=1x3x224x224", help="The shape of a dynamic input. Repeatable."
+)
+@click.option("--no-verify", is_flag=True, help="Skip the comparison of inner values in ONNX Runtime.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file (never the model).")
+def unfold(
+    model: Path,
+    data: str,
+    output: Path,
+    only: tuple[str, ...],
+    images: int,
+    seed: int,
+    mean: tuple[float, ...] | None,
+    scale: tuple[float, ...] | None,
+    inputs: tuple[tuple[str, tuple[int, ...]], ...],
+    no_verify: bool,
+    force: bool,
+) -> None:
+    """Write MODEL with a BatchNorm behind its convolutions: the same function, for training.
+
+    Exporters fold BatchNorm away, and a folded network trains badly. The statistics are those of the data, so that the function stays.
+    """
+    from fnatool import files, folding
+    from fnatool import report as reports
+
+    read = files.read(model)
+    files.require_writable(output, force=force, forbid=(read.path, *read.data))
+    made = folding.unfold_model(
+        read, folding.Data(data, images, seed, mean, scale), only=only, verify=not no_verify, inputs=dict(inputs) or None
+    )
+    made.write(output, force=force)
+    reports.show_folding(made, ("put in", "behind"), str(output))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 from fnatool import terminal
 from passes.analysis import Analysis, Knob, blocks_named, group_of
 from passes.errors import UserError
-from passes.spec import closest, own_spec
-
-if TYPE_CHECKING:
-    from rich.table import Column
+from passes.resolution import Image, size_text
+from passes.spec import IMAGE, MAX_SIDE, closest, own_spec
 
 Json = dict[str, object]
 
@@ -25,7 +23,7 @@ def as_json(analysis: Analysis) -> Json:
         "macs": analysis.cost.macs,
         "stages": stage_rows(analysis),
         "blocks": block_rows(analysis),
-        "knobs": [asdict(knob) for knob in analysis.knobs.values()],
+        "knobs": [image_row(analysis.image), *(asdict(knob) for knob in analysis.knobs.values())],
         "atoms": [
             {
                 "name": name,
@@ -36,9 +34,20 @@ def as_json(analysis: Analysis) -> Json:
             }
             for name, atom in analysis.atoms.items()
         ],
-        "frozen": [{"name": knob.name, "why": knob.why} for knob in analysis.knobs.values() if knob.growth == "frozen"],
+        "frozen": [
+            *({"name": IMAGE, "why": analysis.image.why} for _ in range(analysis.image.why is not None)),
+            *({"name": knob.name, "why": knob.why} for knob in analysis.knobs.values() if knob.growth == "frozen"),
+        ],
         "notes": list(analysis.notes),
     }
+
+
+def image_row(image: Image) -> Json:
+    """The image's size as a knob: its value is [height, width], null where it is free or there is no image."""
+    frozen, value = image.why is not None, None if image.free or image.size is None else list(image.size)
+    low, high = (value, value) if frozen else ([1, 1], [MAX_SIDE, MAX_SIDE])
+    row = {"name": IMAGE, "kind": "size", "value": value, "min": low, "max": high, "multiple": 1}
+    return {**row, "growth": "frozen" if frozen else "exact", "why": image.why, "values": []}
 
 
 def block_rows(analysis: Analysis) -> list[Json]:
@@ -88,6 +97,8 @@ def cost_of(analysis: Analysis, nodes: Iterable[str]) -> tuple[int, int | None]:
 def group_rows(analysis: Analysis, knob: str) -> list[Json]:
     """Every (initializer, axis, indices, role) that moves with a width or kernel knob. Raises UserError for other knobs."""
     found = analysis.knobs.get(knob)
+    if knob == IMAGE:
+        raise UserError(f"'{knob}' changes no weight; --group shows the weights of width and kernel knobs")
     if found is None:
         raise UserError(f"'{knob}' is not a knob of this model{closest(knob, list(analysis.knobs))}")
     if knob in analysis.kernels:
@@ -97,14 +108,18 @@ def group_rows(analysis: Analysis, knob: str) -> list[Json]:
             for axis, extent in enumerate(kernel.extents, 2)
             if extent > 1
         ]
+    if knob in analysis.groups:
+        raise UserError(f"'{knob}' cuts '{analysis.groups[knob].weight}' into blocks; --group shows the weights of width and kernel knobs")
     if knob not in analysis.atoms:
-        raise UserError(f"'{knob}' repeats whole blocks; --group shows the weights of width and kernel knobs")
+        what = "changes no weight" if found.kind == "stride" else "repeats whole blocks"
+        raise UserError(f"'{knob}' {what}; --group shows the weights of width and kernel knobs")
     return group_of(analysis, knob)
 
 
 def spec_text(analysis: Analysis, sha256: str) -> str:
     """The network's own Spec as a JSON file."""
-    return json.dumps(own_spec(analysis, f"sha256:{sha256}").to_json(), indent=2)
+    text = json.dumps(own_spec(analysis, f"sha256:{sha256}").to_json(), indent=2)
+    return re.sub(r"\[\s+(\d+),\s+(\d+)\s+\]", r"[\1, \2]", text)  # a size on one line
 
 
 def show_group(rows: Sequence[Json], knob: str) -> None:
@@ -112,7 +127,7 @@ def show_group(rows: Sequence[Json], knob: str) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(_whole("initializer"), _right("axis"), "role", "positions", box=None, pad_edge=False)
+    table = Table(terminal.whole("initializer"), terminal.right("axis"), "role", "positions", box=None, pad_edge=False)
     for row in rows:
         table.add_row(escape(str(row["initializer"])), str(row["axis"]), str(row["role"]), ranges(row["indices"]))  # type: ignore[arg-type]
     console = terminal.console(wrap=False)
@@ -143,7 +158,7 @@ def show(analysis: Analysis, title: str, notes: Sequence[str] = ()) -> None:
     if analysis.stages:
         table = Table(
             "stage",
-            *(_right(name) for name in ("depth", "width", "space", "parameters", "MAdds")),
+            *(terminal.right(name) for name in ("depth", "width", "space", "parameters", "MAdds")),
             title_justify="left",
             box=None,
             pad_edge=False,
@@ -160,14 +175,20 @@ def show(analysis: Analysis, title: str, notes: Sequence[str] = ()) -> None:
     else:
         console.print("no stages: no addition closes a block that could be repeated; every width and kernel has a knob of its own")
     table = Table(
-        _whole("knob"), *(_right(name) for name in ("value", "min", "max", "multiple")), "growth", "why", box=None, pad_edge=False
+        terminal.whole("knob"),
+        *(terminal.right(name) for name in ("value", "min", "max", "multiple")),
+        "growth",
+        "why",
+        box=None,
+        pad_edge=False,
     )
+    table.add_row(*_image_cells(analysis.image))
     for knob in analysis.knobs.values():
         table.add_row(*_cells(knob))
     console.print()
     console.print(table)
     console.print()
-    console.print(_verdict(list(analysis.knobs.values())))
+    console.print(_verdict(analysis))
 
 
 def _cells(knob: Knob) -> Sequence[str]:
@@ -183,31 +204,26 @@ def _cells(knob: Knob) -> Sequence[str]:
     return (escape(knob.name), *numbers, knob.growth, escape(knob.why or ""))
 
 
-def _verdict(knobs: Sequence[Knob]) -> str:
-    sized = [knob for knob in knobs if knob.kind != "from"]
-    counts = {growth: sum(knob.growth == growth for knob in sized) for growth in ("exact", "approximate", "frozen")}
-    kinds = f"{counts['exact']} grow exactly, {counts['approximate']} approximately, {counts['frozen']} are frozen"
-    return f"{len(knobs)} knobs: {kinds}; {len(knobs) - len(sized)} choose a block"
+def _image_cells(image: Image) -> Sequence[str]:
+    from rich.markup import escape
+
+    row = image_row(image)
+    value = "free" if image.free else "" if image.size is None else size_text(image.size)
+    low, high = ("", "") if image.why is not None else ("1", str(MAX_SIDE))
+    why = "any size runs already; one given becomes the only one" if image.free else image.why or ""
+    return (IMAGE, value, low, high, "", str(row["growth"]), escape(why))
 
 
-def _whole(header: str) -> Column:
-    from rich.table import Column
-
-    return Column(header, no_wrap=True)
-
-
-def _right(header: str) -> Column:
-    from rich.table import Column
-
-    return Column(header, justify="right")
+def _verdict(analysis: Analysis) -> str:
+    knobs = list(analysis.knobs.values())
+    sized = [str(image_row(analysis.image)["growth"]), *(knob.growth for knob in knobs if knob.kind not in ("from", "groups"))]
+    kinds = f"{sized.count('exact')} grow exactly, {sized.count('approximate')} approximately, {sized.count('frozen')} are frozen"
+    blocks, groups = (sum(knob.kind == kind for knob in knobs) for kind in ("from", "groups"))
+    return f"{len(knobs) + 1} knobs: {kinds}; {blocks} choose a block, {groups} set groups"
 
 
 def _count(value: object) -> str:
-    number = int(value)  # type: ignore[call-overload]
-    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
-        if number >= size:
-            return f"{number / size:.3f}{unit}"
-    return str(number)
+    return terminal.count(int(value))  # type: ignore[call-overload]
 
 
 def _macs(value: object, unit: str = " MAdds") -> str:

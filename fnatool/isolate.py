@@ -23,6 +23,10 @@ class Died(Exception):
     """The child gave no answer: why."""
 
 
+class TimedOut(Died):
+    """It took longer than it may."""
+
+
 def run(function: Callable[..., T], *arguments: object, seconds: float = 120, memory: int = 8 * GIB) -> T:
     """What function(*arguments) returns in a child process that may take `seconds` and `memory` bytes of address space beyond ours.
 
@@ -45,9 +49,9 @@ def run(function: Callable[..., T], *arguments: object, seconds: float = 120, me
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
     if answer is None:
-        raise Died(f"it took more than {seconds:g} seconds")
+        raise _timed_out(seconds)
     if not answer:
-        raise Died(_death(status, seconds))
+        raise _death(status, seconds)
     value, error = pickle.loads(answer)
     if error is not None:
         raise error
@@ -114,12 +118,16 @@ def _pickled(error: BaseException) -> bytes:
     return answer
 
 
-def _death(status: int, seconds: float) -> str:
+def _timed_out(seconds: float) -> TimedOut:
+    return TimedOut(f"it took more than {seconds:g} seconds")
+
+
+def _death(status: int, seconds: float) -> Died:
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         if number == signal.SIGALRM:
-            return f"it took more than {seconds:g} seconds"
-        return f"it was killed by signal {signal.Signals(number).name}" + (" (out of memory?)" if number == signal.SIGKILL else "")
+            return _timed_out(seconds)
+        return Died(f"it was killed by signal {signal.Signals(number).name}" + (" (out of memory?)" if number == signal.SIGKILL else ""))
     if os.WEXITSTATUS(status) == OUT_OF_MEMORY:
-        return "it needed more memory than allowed"
-    return f"it ended without an answer (exit status {os.WEXITSTATUS(status)})"
+        return Died("it needed more memory than allowed")
+    return Died(f"it ended without an answer (exit status {os.WEXITSTATUS(status)})")

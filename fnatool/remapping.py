@@ -10,16 +10,16 @@ from pathlib import Path
 
 import onnx
 
-from fnatool import files, isolate, seeds
+from fnatool import files, isolate, seeds, specs
 from fnatool.atomic import replacing
-from passes.analysis import Analysis, analyse
+from passes.analysis import STRIDE, Analysis, analyse
 from passes.blocks import Table
 from passes.cost import Cost
 from passes.errors import RefusedModel, UserError
 from passes.plan import Plan, apply, plan, planned_cost
 from passes.rules import RULES
 from passes.shapes import Shape
-from passes.spec import Spec, differences, parse, resolve
+from passes.spec import IMAGE, Spec, differences, parse, resolve
 
 STAGES_KEY = "fnatool.stages"
 SPEC_KEY = "fnatool.spec"
@@ -62,13 +62,13 @@ class Remapped:
     verified: Verified | None
 
     def cost(self) -> Cost:
-        """Parameters and multiply-adds of the result, at the sizes the seed was analysed with."""
+        """Parameters and multiply-adds of the result, at its image size; where that is free, at the size the seed was analysed with."""
         return planned_cost(self.plan, self.analysis)
 
     def write(self, path: Path | str, *, force: bool = False) -> None:
         """The result as a file, atomically; the seed itself, byte for byte, where nothing changes."""
         if self.plan.identity:
-            _copy(self.seed, Path(path), force=force)
+            copy(self.seed, Path(path), force=force)
             return
         resolved = self.plan.resolved.spec(f"sha256:{self.seed.sha256}").to_json()
         metadata = {STAGES_KEY: json.dumps(self.plan.table), SPEC_KEY: json.dumps(resolved)}
@@ -80,15 +80,19 @@ def remap(
 ) -> Remapped:
     """The seed in the shape the spec asks for, with what it knows; written to `out` if given (never over an existing file).
 
-    seed: a path, or the name of the bundled seed; spec: a Spec, its JSON document, or the path of one. Raises UserError for a wrong spec or
-    path, RefusedModel for a model that cannot be remapped safely or whose result fails verification.
+    seed: a path, or the name of the bundled seed; spec: a Spec, its JSON document, the path of one, or the name of a bundled one. Raises
+    UserError for a wrong spec or path, RefusedModel for a model that cannot be remapped safely or whose result fails verification.
     """
     options = options or Options()
     model = files.read(seeds.bundled(str(seed)) or seed if not Path(seed).exists() else seed)
     if out is not None:
         files.require_writable(Path(out), force=False, forbid=(model.path, *model.data))
-    wanted = spec if isinstance(spec, Spec) else parse(spec) if isinstance(spec, Mapping) else read_spec(Path(spec))
-    made = remap_model(model, wanted, options)
+    if isinstance(spec, (Spec, Mapping)):
+        made = remap_model(model, spec if isinstance(spec, Spec) else parse(spec), options)
+    else:
+        path = specs.find(spec)
+        with specs.fitting(path):
+            made = remap_model(model, read_spec(path), options)
     if out is not None:
         made.write(out)
     return made
@@ -107,9 +111,15 @@ def remap_model(model: files.Model, spec: Spec, options: Options) -> Remapped:
 
 
 def verify_remap(model: files.Model, target: files.Model, analysis: Analysis, found: Plan) -> Verified:
-    """Compare inner values in a child process. Raises RefusedModel where a remap that must be exact is not, naming the first tensor."""
+    """Compare inner values in a child process. Raises RefusedModel where a remap that must be exact is not, naming the first tensor.
+
+    A target for another image size is compared as it would be for the seed's.
+    """
+    compared = found if found.compared is None else found.compared
+    if compared is not found:
+        target = replace(target, graph=apply(model.graph, compared))
     try:
-        verified = isolate.run(_verify, model, target, analysis, found, seconds=VERIFY_SECONDS, memory=16 * isolate.GIB)
+        verified = isolate.run(_verify, model, target, analysis, compared, seconds=VERIFY_SECONDS, memory=16 * isolate.GIB)
     except isolate.Died as error:
         raise RefusedModel(f"verification in ONNX Runtime died: {error}; --no-verify writes the result without it") from error
     if verified.worst == float("inf"):
@@ -173,7 +183,9 @@ def read_spec(path: Path) -> Spec:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise UserError(f"there is no spec '{path}'; 'fnatool inspect MODEL --spec > {path.name}' writes one to edit") from error
+        bundled = f"bundled are {', '.join(specs.NAMES)}"
+        own = f"'fnatool inspect MODEL --spec > {path.name}' writes one to edit"
+        raise UserError(f"there is no spec '{path}'; {own}; {bundled}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"'{path}' cannot be read as a spec: {error}") from error
     try:
@@ -213,9 +225,19 @@ def realises(model: files.Model, spec: Spec | Path, seed: files.Model | None = N
     return differences(analyse_model(model), wanted)
 
 
-def _copy(seed: files.Model, path: Path, *, force: bool) -> None:
+def declared(seed: files.Model, spec: Spec | Path) -> Mapping[str, Mapping[int, int]]:
+    """Where inputs and outputs of the Spec's target say another size than the seed's: name → axis → size."""
+    wanted = read_spec(spec) if isinstance(spec, Path) else spec
+    if not {IMAGE, STRIDE} & set(wanted.knobs):
+        return {}
+    require_seed(wanted, seed)
+    return plan(analyse_model(seed), wanted).declared
+
+
+def copy(seed: files.Model, path: Path, *, force: bool) -> None:
+    """The file at path has the bytes of the seed's. Raises UserError as files.write does, and where the weights lie beside the seed."""
     files.require_writable(path, force=force, forbid=(seed.path, *seed.data))
     if seed.data:
-        raise UserError(f"the spec changes nothing, and '{seed.path}' keeps its weights in other files; copy it together with them")
+        raise UserError(f"nothing changes, and '{seed.path}' keeps its weights in other files; copy it together with them")
     with replacing(path) as (target,), seed.path.open("rb") as source:
         shutil.copyfileobj(source, target)

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from fnatool import terminal
+from fnatool.folding import Normalised
 from fnatool.remapping import Remapped
+from passes.groups import keeps_function, regrouped_shape
+from passes.resolution import Size, size_text
+from passes.shapes import Shape
+from passes.spec import IMAGE
 from passes.take import Take
+
+if TYPE_CHECKING:
+    from fnatool.exporting import Exported  # which needs torch
 
 Json = dict[str, object]
 
@@ -18,40 +27,61 @@ def as_json(made: Remapped) -> Json:
         "seed": f"sha256:{made.seed.sha256}",
         "strategy": made.plan.strategy,
         "spec": dict(made.plan.resolved.spec().knobs),
-        "changes": [{"knob": name, "from": old, "to": new} for name, old, new in changed_knobs(made)],
-        "drifts": list(made.plan.drifts),
+        "changes": [{"knob": name, "from": old, "to": new} for name, old, new in changes(made)],
+        "drifts": [*made.plan.drifts, *_averages(made)],
         "notes": [*made.analysis.notes, *made.plan.notes],
         "verified": None if verified is None else {"worst": verified.worst, "compared": verified.compared, "tolerance": verified.tolerance},
         "tensors": tensor_rows(made),
     }
 
 
-def changed_knobs(made: Remapped) -> list[tuple[str, int, int]]:
-    """(knob, seed's value, target's value); a block that the seed lacks compares with the block it comes from."""
-    resolved = made.plan.resolved
-    return [(name, resolved.knobs[name].value, value) for name, value in resolved.values.items() if value != resolved.knobs[name].value]
+def changes(made: Remapped) -> list[tuple[str, int | Size | None, int | Size]]:
+    """(knob, seed's value, target's value); a block that the seed lacks compares with the block it comes from. A free size is None."""
+    resolved, image = made.plan.resolved, made.analysis.image
+    size = None if image.free else image.size
+    found: list[tuple[str, int | Size | None, int | Size]] = []
+    if resolved.image is not None and resolved.image != size:
+        found.append((IMAGE, size, resolved.image))
+    for name, value in resolved.values.items():
+        if value != resolved.knobs[name].value:
+            found.append((name, resolved.knobs[name].value, value))
+    return found
+
+
+def _averages(made: Remapped) -> list[str]:
+    """Why tensors of the target are not compared: what comes after a node that averages over a finer map."""
+    nodes = [f"'{name}'" for name in made.plan.averages]
+    averages = "average over finer maps" if len(nodes) > 1 else "averages over a finer map"
+    return [f"output_stride shrinks: {', '.join(nodes)} {averages}"] if nodes else []
 
 
 def tensor_rows(made: Remapped) -> list[Json]:
-    """One row per target tensor: its source, the index vector of each changed axis (−1 fresh), and a word for each change."""
+    """One row per target tensor: its source, the index vector of each changed axis (−1 fresh), and a word for each change.
+
+    A weight whose groups change is resized while it has `resized_at` groups: its index vectors speak of that shape.
+    """
     rows: list[Json] = []
     for take in made.plan.takes:
-        shape = list(made.analysis.shapes.shapes[take.source])
-        target = list(shape)
-        axes = {}
-        for axis, along in take.axes.items():
-            target[axis] = int(along.index.size)
-            axes[str(axis)] = along.index.tolist()
-        what = list(dict.fromkeys(_words(take, shape)))
-        rows.append({"target": take.target, "source": take.source, "from": shape, "to": target, "indices": axes, "what": what})
+        shape = made.analysis.shapes.shapes[take.source]
+        axes = {str(axis): along.index.tolist() for axis, along in take.axes.items()}
+        row: Json = {"target": take.target, "source": take.source, "from": list(shape), "to": list(take.shape(shape)), "indices": axes}
+        groups = take.regroup
+        if groups is not None:
+            row["groups"] = {"from": groups.seed, "resized_at": groups.ground, "to": groups.target}
+        rows.append({**row, "what": list(dict.fromkeys(_words(take, shape)))})
     for name, array in made.plan.numbers.items():
         rows.append({"target": name, "source": None, "from": None, "to": list(array.shape), "indices": {}, "what": ["size"]})
     return rows
 
 
-def _words(take: Take, shape: list[int]) -> Iterator[str]:
-    """copied or duplicated, then silenced, cropped, padded, fresh."""
+def _words(take: Take, shape: Shape) -> Iterator[str]:
+    """copied or duplicated, then regrouped, silenced, cropped, padded, fresh."""
+    groups = take.regroup
+    if groups is not None:
+        shape = regrouped_shape(shape, groups.seed, groups.ground)
     yield "duplicated" if take.target != take.source else "copied"
+    if groups is not None:
+        yield "regrouped"
     if take.silent:
         yield "silenced"
     for axis, along in take.axes.items():
@@ -69,12 +99,12 @@ def show(made: Remapped, where: str) -> None:
     console = terminal.console()
     for note in made.plan.notes:
         console.print(f"note: {escape(note)}")
-    changed = changed_knobs(made)
+    changed = changes(made)
     if made.plan.identity:
         console.print(f"nothing changes: the result is the seed, byte for byte ({escape(where)})")
         return
     for name, old, new in changed[:SHOWN]:
-        console.print(f"  {escape(name)}: {old} → {new}")
+        console.print(f"  {escape(name)}: {_value(old)} → {_value(new)}")
     if len(changed) > SHOWN:
         console.print(f"  … and {len(changed) - SHOWN} more")
     before, after = made.analysis.cost, made.cost()
@@ -85,15 +115,68 @@ def show(made: Remapped, where: str) -> None:
     console.print(f"→ {escape(where)}")
 
 
+def _drops(made: Remapped) -> bool:
+    """Whether the target lacks channels or weights between groups that the seed has."""
+    shapes = made.analysis.shapes.shapes
+    lost = (take.regroup is not None and not keeps_function(take.regroup.seed, take.regroup.target) for take in made.plan.takes)
+    return any(lost) or any("cropped" in _words(take, shapes[take.source]) for take in made.plan.takes)
+
+
+def _value(value: int | Size | None) -> str:
+    return "free" if value is None else str(value) if isinstance(value, int) else size_text(value)
+
+
 SHOWN = 12  # knobs listed on the terminal; all are in the report
 
 
 def _verdict(made: Remapped) -> str:
-    verified, drifts = made.verified, made.plan.drifts
+    verified, drifts = made.verified, (*made.plan.drifts, *_averages(made))
     if verified is None:
         return "not verified"
     compared = f"{verified.compared} inner tensors compared with the seed in ONNX Runtime"
     if not drifts:
-        return f"exact: {compared}, worst drift {verified.worst:.1e} of the spread"
+        what = "exact on what stays" if _drops(made) else "exact"
+        return f"{what}: {compared}, worst drift {verified.worst:.1e} of the spread"
     more = f" and {len(drifts) - 1} more" if len(drifts) > 1 else ""
     return f"the function changes ({drifts[0]}{more}): {compared}, drift up to {verified.worst:.1e} of the spread"
+
+
+def show_export(made: Exported, notes: Sequence[str], where: str) -> None:
+    """How the export was made, what it keeps, and how far it is from the module."""
+    from rich.markup import escape
+
+    console = terminal.console()
+    for note in (*notes, *made.notes):
+        console.print(f"note: {escape(note)}")
+    drifts = ", ".join(f"{drift:.1e} at batch {batch}" for batch, drift in made.drifts)
+    console.print(f"parameters {made.params:,}, BatchNorms {made.norms} (exporter: {made.exporter})")
+    console.print(f"computes what the module does in ONNX Runtime: drift of the outputs {drifts}, of their spread")
+    console.print(f"→ {escape(where)}")
+
+
+def show_folding(made: Normalised, words: tuple[str, str], where: str) -> None:
+    """How many BatchNorms went or came (words: folded into, or put behind), what is left and why, and what verification found."""
+    from rich.markup import escape
+
+    console = terminal.console()
+    for note in made.notes:
+        console.print(f"note: {escape(note)}")
+    reasons: dict[str, list[str]] = {}
+    for left in made.left:
+        reasons.setdefault(left.why, []).append(left.node)
+    for why, nodes in reasons.items():
+        more = f", {nodes[1]} and {len(nodes) - 2} more" if len(nodes) > 2 else f" and {nodes[1]}" if len(nodes) > 1 else ""
+        console.print(f"  left: {escape(nodes[0] + more)}: {escape(why)}")
+    if not made.changed:
+        console.print(f"nothing changes: the result is the model, byte for byte ({escape(where)})")
+        return
+    norm, conv = made.changed[0]
+    console.print(
+        f"{len(made.changed)} BatchNorms {words[0]}: {escape(norm)} {words[1]} {escape(conv)}" + (" …" if len(made.changed) > 1 else "")
+    )
+    verified = made.verified
+    if verified is None:
+        console.print("not verified")
+    else:
+        console.print(f"exact: {verified.compared} inner tensors compared in ONNX Runtime, worst drift {verified.worst:.1e} of the spread")
+    console.print(f"→ {escape(where)}")

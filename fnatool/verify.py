@@ -9,21 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 import onnxruntime as ort
 
+from fnatool.distance import HALF_TOLERANCE, ROUNDING_FACTOR, TOLERANCE, distance, nudged
 from fnatool.runtime import FAILURES
 from passes.analysis import Analysis
 from passes.errors import RefusedModel
+from passes.groups import regrouped
+from passes.maps import Sampling
 from passes.normalise import normalise
 from passes.plan import Plan
 from passes.resize import resized
+from passes.take import Take
+from passes.view import view
 
-TOLERANCE = 1e-4  # of the spread of the seed's values
-HALF_TOLERANCE = 2e-3  # for networks that hold 16-bit weights
 COMPARED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
@@ -60,7 +64,7 @@ class Verification:
 
 
 def verify(seed: gs.Graph, target: gs.Graph, analysis: Analysis, plan: Plan, *, rng_seed: int = 0) -> Verification:
-    """Both networks run on the same noise; every tensor they share is compared on the channels they share.
+    """Both networks run on the same noise, at the same image size; every tensor they share is compared on what they share of it.
 
     Raises RefusedModel where ONNX Runtime cannot run one of them.
     """
@@ -74,61 +78,72 @@ def verify(seed: gs.Graph, target: gs.Graph, analysis: Analysis, plan: Plan, *, 
     drifts = [Drift(pair.tensor, pair.node, pair.drift(before[pair.tensor], after[pair.tensor])) for pair in pairs]
     result = Verification(tuple(drifts), HALF_TOLERANCE if half else TOLERANCE, not plan.drifts)
     if result.exact and result.first is not None and not half:
-        result = replace(result, drifts=_with_rounding(result.drifts, pairs, before, run_inner(masked, _nudged(feeds), names, "the seed")))
+        result = replace(result, drifts=_with_rounding(result.drifts, pairs, before, run_inner(masked, nudged(feeds), names, "the seed")))
     return result
 
 
-NUDGE = 1e-6  # relative: about eight units in the last place of a float32
-ROUNDING_FACTOR = 10.0
-
-
-def _nudged(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(1)
-    return {k: (v * (1 + NUDGE * rng.standard_normal(v.shape))).astype(v.dtype) if v.dtype.kind == "f" else v for k, v in feeds.items()}
-
-
 def _with_rounding(
-    drifts: Sequence[Drift], pairs: Sequence[Shared], before: Mapping[str, np.ndarray], nudged: Mapping[str, np.ndarray]
+    drifts: Sequence[Drift], pairs: Sequence[Shared], before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]
 ) -> tuple[Drift, ...]:
-    """A deep network may amplify rounding beyond the tolerance; how far shows in the seed itself when its input moves by a rounding error.
-
-    A planted error moves values by orders of magnitude more.
-    """
-    floors = [ROUNDING_FACTOR * replace(pair, new=pair.old).drift(before[pair.tensor], nudged[pair.tensor]) for pair in pairs]
+    """A deep network may amplify rounding beyond the tolerance; how far shows in the seed itself when its input moves by that much."""
+    floors = [ROUNDING_FACTOR * replace(pair, new=pair.old, sampling=None).drift(before[pair.tensor], after[pair.tensor]) for pair in pairs]
     return tuple(replace(drift, rounding=floor) for drift, floor in zip(drifts, floors, strict=True))
+
+
+def compare(before: gs.Graph, after: gs.Graph, feeds: Mapping[str, np.ndarray]) -> Verification:
+    """Two graphs that must compute the same, on every tensor of both that something with a weight makes, and on the outputs.
+
+    Raises RefusedModel where ONNX Runtime cannot run one of them.
+    """
+    old, new = view(before), view(after)
+    made = COMPARED | {"BatchNormalization"}
+    found = {
+        tensor: node.name
+        for node in old.nodes
+        for tensor in node.outputs
+        if tensor and tensor in new.producer and (node.op in made or new.by_name[new.producer[tensor]].op in made or tensor in old.outputs)
+    }
+    pairs = [Shared(tensor, node, 0, None, None) for tensor, node in found.items()]
+    names = list(found)
+    one, other = run_inner(before, feeds, names, "the model"), run_inner(after, feeds, names, "the result")
+    half = any(values.dtype == np.float16 for values in one.values())
+    drifts = tuple(Drift(pair.tensor, pair.node, pair.drift(one[pair.tensor], other[pair.tensor])) for pair in pairs)
+    result = Verification(drifts, HALF_TOLERANCE if half else TOLERANCE, exact=True)
+    if result.first is None or half:
+        return result
+    return replace(result, drifts=_with_rounding(drifts, pairs, one, run_inner(before, nudged(feeds), names, "the model")))
 
 
 @dataclass(frozen=True)
 class Shared:
-    """A tensor of both networks: its channel axis, and the positions there that are the seed's, in the seed and in the target."""
+    """A tensor of both networks: its channel axis, and the positions there that are the seed's, in the seed and in the target.
+
+    `sampling`: where the seed's positions in space are in the target's finer map.
+    """
 
     tensor: str
     node: str
     axis: int
     old: np.ndarray | None
     new: np.ndarray | None
+    sampling: Sampling | None = None
 
     def drift(self, before: np.ndarray, after: np.ndarray) -> float:
         """max |after − before| / (max − min) on the shared positions; infinite where a value is not finite in one of them only."""
+        if self.sampling is not None:
+            if after.size != np.prod(self.sampling.sizes):
+                return float("inf")
+            after = self.sampling.of(after)
         if self.old is not None and self.new is not None:
             before, after = before.take(self.old, self.axis), after.take(self.new, self.axis)
-        if before.shape != after.shape:
-            return float("inf")
-        if not before.size:
-            return 0.0
-        before, after = before.astype(np.float64), after.astype(np.float64)
-        finite = np.isfinite(before)
-        if not np.array_equal(finite, np.isfinite(after)):
-            return float("inf")
-        if not finite.any():
-            return 0.0
-        moved = float(np.abs(after[finite] - before[finite]).max())
-        spread = float(np.ptp(before[finite])) or float(np.abs(before[finite]).max()) or 1.0
-        return moved / spread
+        return distance(before, after)
 
 
 def shared_tensors(analysis: Analysis, plan: Plan) -> list[Shared]:
-    """The outputs of convolutions and matrix products, and the graph's outputs, that both networks have, with the channels they share."""
+    """The outputs of convolutions and matrix products, and the graph's outputs, that both networks have, with what they share of them.
+
+    What comes after an average over a finer map is another value, and not among them.
+    """
     seed = analysis.view
     found = []
     for placed in plan.nodes:
@@ -137,13 +152,16 @@ def shared_tensors(analysis: Analysis, plan: Plan) -> list[Shared]:
         for tensor in seed.by_name[placed.source].outputs:
             if tensor not in placed.node.outputs or not (placed.node.op in COMPARED or tensor in seed.outputs):
                 continue
-            label = analysis.identities.labels.get(tensor)
+            sampling = plan.samples.get(tensor)
+            if sampling is None and tensor in plan.samples:
+                continue
+            label = plan.ground.identities.labels.get(tensor)
             if label is None:
-                found.append(Shared(tensor, placed.source, 0, None, None))
+                found.append(Shared(tensor, placed.source, 0, None, None, sampling))
                 continue
             positions = resized(label.ids, plan.changes.at(placed.place))
             kept = np.flatnonzero(positions.copy == 0)
-            found.append(Shared(tensor, placed.source, label.axis, positions.old[kept], kept))
+            found.append(Shared(tensor, placed.source, label.axis, positions.old[kept], kept, sampling))
     return found
 
 
@@ -165,16 +183,22 @@ def noise(analysis: Analysis, rng_seed: int) -> dict[str, np.ndarray]:
 def mask_dropped(graph: gs.Graph, analysis: Analysis, plan: Plan) -> gs.Graph:
     """The seed in which whatever consumes a dropped channel multiplies it by zero; the graph given (in normal form) is changed."""
     masked: dict[str, np.ndarray] = {}
+    unread: dict[str, dict[int, np.ndarray]] = {}
     keep = plan.changes.base.keep
-    for site in analysis.identities.sites.values():
+    for site in plan.ground.identities.sites.values():
         dropped = (site.ids >= 0) & ~keep[site.ids]
-        if site.role == "creates" or not dropped.any():
-            continue
-        values = masked.get(site.tensor)
-        if values is None:
-            values = analysis.view.values(site.tensor).copy()
-        values[(slice(None),) * site.axis + (dropped,)] = 0
-        masked[site.tensor] = values
+        if site.role != "creates" and dropped.any() and site.tensor in analysis.view.constants:
+            unread.setdefault(site.tensor, {})[site.axis] = dropped
+    regroups = {take.source: take for take in plan.takes if take.regroup is not None and take.target == take.source}
+    for tensor in {**unread, **regroups}:
+        shape = plan.ground.shapes.shapes[tensor]
+        kept = np.ones(shape[:2], bool)
+        for axis, dropped in unread.get(tensor, {}).items():
+            kept[(slice(None),) * axis + (dropped,)] = False
+        if tensor in regroups:
+            kept = _within_groups(kept, regroups[tensor])
+        values = analysis.view.values(tensor)
+        masked[tensor] = np.where(kept.reshape(*kept.shape, *(1 for _ in shape[2:])), values, np.zeros((), values.dtype))
     constants = {name: gs.Constant(name, values) for name, values in masked.items()}
     for node in graph.nodes:
         for slot, tensor in enumerate(node.inputs):
@@ -183,22 +207,78 @@ def mask_dropped(graph: gs.Graph, analysis: Analysis, plan: Plan) -> gs.Graph:
     return graph
 
 
-def run_inner(graph: gs.Graph, feeds: Mapping[str, np.ndarray], tensors: Sequence[str], what: str) -> dict[str, np.ndarray]:
-    """The values of inner tensors for the inputs given."""
-    model = gs.export_onnx(graph, do_type_check=False)
-    known = {info.name for info in model.graph.output}
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors) if name not in known)
+def _within_groups(kept: np.ndarray, take: Take) -> np.ndarray:
+    """Which entries of the seed's weight stay, of those of the weight with its `ground` groups: none that crosses the target's groups."""
+    groups = take.regroup
+    if groups is None:
+        return kept
+    if groups.ground != groups.target:  # dense in between: two channels stay together where the target has them in one group
+        homes = []
+        for axis, extent in enumerate(kept.shape):
+            index = take.axes[axis].index if axis in take.axes else np.arange(extent)
+            home = np.full(extent, -1)
+            home[index[index >= 0]] = (np.arange(index.size) * groups.target // index.size)[index >= 0]
+            homes.append(home)
+        kept = kept & (homes[0][:, None] == homes[1])
+    return regrouped(kept, groups.ground, groups.seed)
+
+
+def moved(seed: gs.Graph, target: gs.Graph, feeds: Mapping[str, np.ndarray], tensors: Sequence[str]) -> list[str]:
+    """Those of the tensors that do not have the same bits in both networks, neither of which is optimised for this."""
+    before = run_inner(seed, feeds, tensors, "the seed", optimised=False)
+    after = run_inner(target, feeds, tensors, "the result", optimised=False)
+    return [name for name in tensors if before[name].tobytes() != after[name].tobytes()]
+
+
+def outputs(path: Path, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What the model in a file makes of the inputs given. Raises RefusedModel where ONNX Runtime cannot run it."""
+    try:
+        session = ort.InferenceSession(path, _options(ort.GraphOptimizationLevel.ORT_ENABLE_ALL), providers=["CPUExecutionProvider"])
+        names = [value.name for value in session.get_outputs()]
+        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+    except FAILURES as error:
+        raise RefusedModel(f"ONNX Runtime cannot run it: {_first_line(error)}") from error
+
+
+def _options(level: ort.GraphOptimizationLevel) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    try:
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        values = session.run(list(tensors), dict(feeds))
-    except FAILURES as error:
-        raise RefusedModel(
-            f"ONNX Runtime cannot run {what}: {_first_line(error)}; --no-verify writes the result without this check"
-        ) from error
-    return dict(zip(tensors, values, strict=True))
+    options.graph_optimization_level = level
+    return options
+
+
+def run_inner(
+    graph: gs.Graph, feeds: Mapping[str, np.ndarray], tensors: Sequence[str], what: str, *, optimised: bool = True
+) -> dict[str, np.ndarray]:
+    """The values of inner tensors for the inputs given. Unless optimised, every node runs as it is written."""
+    return Inner(graph, tensors, what, "; --no-verify writes the result without this check", optimised=optimised).run(feeds, tensors)
+
+
+class Inner:
+    """A graph in ONNX Runtime whose inner tensors can be asked for. A RefusedModel says what cannot be run, and the fix."""
+
+    def __init__(self, graph: gs.Graph, tensors: Sequence[str], what: str, fix: str = "", *, optimised: bool = True) -> None:
+        self.failed = (what, fix)
+        model = gs.export_onnx(graph, do_type_check=False)
+        known = {info.name for info in model.graph.output}
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors) if name not in known)
+        levels = ort.GraphOptimizationLevel
+        options = _options(levels.ORT_ENABLE_BASIC if optimised else levels.ORT_DISABLE_ALL)
+        try:
+            self.session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except FAILURES as error:
+            raise self._refused(error) from error
+
+    def run(self, feeds: Mapping[str, np.ndarray], tensors: Sequence[str]) -> dict[str, np.ndarray]:
+        """The values of the tensors for these inputs."""
+        try:
+            return dict(zip(tensors, self.session.run(list(tensors), dict(feeds)), strict=True))
+        except FAILURES as error:
+            raise self._refused(error) from error
+
+    def _refused(self, error: Exception) -> RefusedModel:
+        what, fix = self.failed
+        return RefusedModel(f"ONNX Runtime cannot run {what}: {_first_line(error)}{fix}")
 
 
 def _first_line(error: Exception) -> str:

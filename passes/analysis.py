@@ -7,8 +7,9 @@ kernels in words that stay the same when the network is remapped.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import TypeVar
 
 import onnx_graphsurgeon as gs
 
@@ -17,8 +18,11 @@ from passes.blocks import Block, Silence, Stage, Table, find_stages, silences
 from passes.check import misfits
 from passes.cost import Cost, cost
 from passes.errors import RefusedModel
+from passes.groups import WHY as GROUPS_WHY
+from passes.groups import Grouping, groupings, possible
 from passes.identities import Atom, Identities, flow_identities
 from passes.normalise import normalise
+from passes.resolution import Image, Resolution, Strides, read_resolution
 from passes.shapes import Shape, Shapes, infer
 from passes.view import Node, View, view
 
@@ -32,7 +36,8 @@ FROM_WHY = "it says which block's parameters are taken; another choice is anothe
 class Knob:
     """One number of the network. `growth` says whether adding to it can keep the function exactly; `why` says why not.
 
-    `min` and `max` are inclusive; a value is a multiple of `multiple`, except for kernels, which go in steps of 2.
+    `min` and `max` are inclusive; a value is a multiple of `multiple`, except for kernels, which go in steps of 2, and one of
+    `values` where they are given.
     """
 
     name: str
@@ -43,6 +48,7 @@ class Knob:
     multiple: int
     growth: str
     why: str | None = None
+    values: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,9 +71,21 @@ class Analysis:
     knobs: Mapping[str, Knob]
     atoms: Mapping[str, Atom]
     kernels: Mapping[str, Kernel]
+    groups: Mapping[str, Grouping]
     silences: Mapping[tuple[int, int], Silence]
     cost: Cost
     notes: tuple[str, ...]
+    resolution: Resolution
+
+    @property
+    def image(self) -> Image:
+        """The input that is an image."""
+        return self.resolution.image
+
+    @property
+    def strides(self) -> Strides:
+        """The output stride, and what it can become."""
+        return self.resolution.strides
 
 
 def analyse(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None, table: Table | None = None) -> Analysis:
@@ -81,6 +99,11 @@ def analyse(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None, table:
         raise RefusedModel(f"{finding.where}: {finding.message}; 'fnatool check' lists all that is wrong")
     seen = view(normal.graph)
     shapes = infer(seen, sizes)
+    return read(seen, shapes, read_resolution(graph if normal.sized else None, seen, shapes), table=table, notes=normal.notes)
+
+
+def read(seen: View, shapes: Shapes, resolution: Resolution, *, table: Table | None = None, notes: tuple[str, ...] = ()) -> Analysis:
+    """The same for a graph in normal form whose maps are known; `notes` say how it got there."""
     identities = flow_identities(seen, shapes)
     if not identities.atoms:
         quantised = any(node.op == "DequantizeLinear" for node in seen.nodes)
@@ -88,9 +111,11 @@ def analyse(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None, table:
         raise RefusedModel(f"there is no convolution or matrix product {what} in this graph: nothing to adapt")
     stages = find_stages(seen, shapes, identities, table)
     quiet = {(i, j): found for i, stage in enumerate(stages) for j, found in silences(stage, seen, identities).items()}
-    atoms = _name_atoms(seen, identities, stages)
-    kernels = _name_kernels(seen, shapes, stages)
-    knobs: dict[str, Knob] = {}
+    home = {name: (i, j) for i, stage in enumerate(stages) for j, block in enumerate(stage.blocks) for name in block.nodes}
+    atoms = _name_atoms(seen, identities, stages, (home, resolution.makes_map))
+    kernels = _name_kernels(seen, shapes, home)
+    groups = _named([(found.nodes, found) for found in groupings(seen, shapes)], home, "groups")
+    knobs: dict[str, Knob] = {STRIDE: _stride_knob(resolution.strides)}
     found = cost(seen, shapes, identities)
     for i, stage in enumerate(stages):
         tied = _tied_weight(stage, seen, found)
@@ -100,57 +125,82 @@ def analyse(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None, table:
         knobs[name] = _width_knob(name, atom)
     for name, kernel in kernels.items():
         knobs[name] = _kernel_knob(name, kernel, seen)
+    for name, grouping in groups.items():
+        knobs[name] = _groups_knob(name, grouping, seen, identities)
     ordered = dict(sorted(knobs.items(), key=lambda item: _order(item[0])))
-    return Analysis(seen, shapes, identities, stages, ordered, atoms, kernels, quiet, found, normal.notes)
+    return Analysis(seen, shapes, identities, stages, ordered, atoms, kernels, groups, quiet, found, notes, resolution)
 
 
 # --- names ------------------------------------------------------------------------------------------------------------------------------
 
 
-def _name_atoms(seen: View, identities: Identities, stages: Sequence[Stage]) -> dict[str, Atom]:
-    """Stage exits are `width`; atoms wholly inside a block `hidden`, or `se` where they have no extent in space; others their node's."""
+Home = Mapping[str, tuple[int, int]]  # node → its stage and block
+T = TypeVar("T")
+
+
+def _name_atoms(seen: View, identities: Identities, stages: Sequence[Stage], where: tuple[Home, Mapping[str, bool]]) -> dict[str, Atom]:
+    """Stage exits are `width`; atoms wholly inside a block `hidden`, or `se` where they have no extent in space; others their node's.
+
+    where: the blocks of nodes, and which nodes make maps; of nodes it does not name the extent decides.
+    """
+    home, makes_map = where
     names: dict[int, str] = {}
     taken: set[str] = set()
 
     def give(index: int, base: str) -> None:
-        k = 1
-        while (name := base if k == 1 else f"{base}{k}") in taken:
-            k += 1
-        taken.add(name)
-        names[index] = name
+        names[index] = unique_number(base, taken)
+        taken.add(names[index])
 
     for i, stage in enumerate(stages):
         label = identities.labels.get(stage.blocks[-1].exit)
         for c in [] if label is None else dict.fromkeys(identities.atom_of[label.ids[label.ids >= 0]].tolist()):
             if c >= 0 and c not in names:
                 give(c, f"stage{i}.width")
-    home = {name: (i, j) for i, stage in enumerate(stages) for j, block in enumerate(stage.blocks) for name in block.nodes}
+    tapped = {(i, j) for i, stage in enumerate(stages) for j, block in enumerate(stage.blocks) if block.tapped}
     for index, atom in enumerate(identities.atoms):
         if index in names:
             continue
-        place = _local_to(atom, home, seen)
+        place = _local_to(atom, home, seen, tapped)
         if place is None:
             give(index, f"node:{atom.first.node}.width")
         else:
             makers = [site for site in atom.sites if site.role == "creates" and site.dense]
-            kind = "se" if all(site.extent == 1 for site in makers) else "hidden"
+            kind = "hidden" if any(makes_map.get(site.node, site.extent > 1) for site in makers) else "se"
             give(index, f"stage{place[0]}.block{place[1]}.{kind}")
     return {names[index]: atom for index, atom in enumerate(identities.atoms)}
 
 
-def _local_to(atom: Atom, home: Mapping[str, tuple[int, int]], seen: View) -> tuple[int, int] | None:
-    """The block that holds every use of every weight of the atom."""
+def _local_to(atom: Atom, home: Home, seen: View, tapped: Set[tuple[int, int]]) -> tuple[int, int] | None:
+    """The block that holds every use of every weight of the atom, but for those of a head that taps the block."""
     place = home.get(atom.first.node)
     if place is None:
         return None
-    nodes = {reader for site in atom.sites for reader, _ in seen.readers[site.tensor]}
-    return place if all(home.get(node) == place for node in nodes) else None
+    others = {home.get(reader) for site in atom.sites for reader, _ in seen.readers[site.tensor]} - {place}
+    return place if others <= ({None} if place in tapped else set()) else None
 
 
-def _name_kernels(seen: View, shapes: Shapes, stages: Sequence[Stage]) -> dict[str, Kernel]:
+def _named(found: Sequence[tuple[tuple[str, ...], T]], home: Home, kind: str) -> dict[str, T]:
+    """Knobs of one kind, each named after the block that holds all its nodes, else its first node; numbered in the order given."""
+    names: dict[str, T] = {}
+    for users, one in found:
+        places = {home.get(user) for user in users}
+        place = places.pop() if len(places) == 1 else None
+        base = f"node:{users[0]}.{kind}" if place is None else f"stage{place[0]}.block{place[1]}.{kind}"
+        names[unique_number(base, names)] = one
+    return names
+
+
+def unique_number(base: str, taken: Container[str]) -> str:
+    """base, base2, base3, …: the first that is not taken."""
+    k = 1
+    while (name := base if k == 1 else f"{base}{k}") in taken:
+        k += 1
+    return name
+
+
+def _name_kernels(seen: View, shapes: Shapes, home: Home) -> dict[str, Kernel]:
     """One kernel per spatial convolution weight, in topological order within its block."""
-    home = {name: (i, j) for i, stage in enumerate(stages) for j, block in enumerate(stage.blocks) for name in block.nodes}
-    kernels: dict[str, Kernel] = {}
+    found: list[tuple[tuple[str, ...], Kernel]] = []
     done: set[str] = set()
     for node in seen.nodes:
         if node.op != "Conv" or node.input(1) not in seen.constants or node.input(1) in done:
@@ -161,21 +211,24 @@ def _name_kernels(seen: View, shapes: Shapes, stages: Sequence[Stage]) -> dict[s
         if max(extents, default=1) == 1 or len(users) != len(seen.readers[weight]):
             continue
         done.add(weight)
-        places = {home.get(user) for user in users}
-        place = places.pop() if len(places) == 1 else None
-        base = f"node:{node.name}.kernel" if place is None else f"stage{place[0]}.block{place[1]}.kernel"
-        k = 1
-        while (name := base if k == 1 else f"{base}{k}") in kernels:
-            k += 1
-        kernels[name] = Kernel(weight, users, extents)
-    return kernels
+        found.append((users, Kernel(weight, users, extents)))
+    return _named(found, home, "kernel")
 
 
-KIND_ORDER = ("depth", "width", "from", "kernel", "hidden", "se")
+STRIDE = "output_stride"
+KIND_ORDER = ("depth", "width", "from", "kernel", "groups", "hidden", "se")
+
+
+def block_of(knob: str) -> tuple[int, int, str] | None:
+    """(stage, block, the rest) of a knob's name, None outside blocks."""
+    found = re.fullmatch(r"stage(\d+)\.block(\d+)\.(.+)", knob)
+    return None if found is None else (int(found[1]), int(found[2]), found[3])
 
 
 def _order(name: str) -> tuple[object, ...]:
-    """Stages first, in order; in a stage depth, width, then block by block; nodes keep the order of the graph."""
+    """The stride, then stages in order; in a stage depth, width, then block by block; nodes keep the order of the graph."""
+    if name == STRIDE:
+        return (-1, 0, 0, 0, 0)
     found = re.fullmatch(r"stage(\d+)(?:\.block(\d+))?\.([a-z]+)(\d*)", name)
     if found is None:
         return (1, 0, 0, 0, 0)
@@ -233,6 +286,10 @@ def _width_knob(name: str, atom: Atom) -> Knob:
     return Knob(name, "width", value, atom.fewest * multiple, most, multiple, growth, atom.drift)
 
 
+def _stride_knob(strides: Strides) -> Knob:
+    return Knob(STRIDE, "stride", strides.value, strides.values[0], strides.value, 1, strides.growth, strides.why, strides.values)
+
+
 def _kernel_knob(name: str, kernel: Kernel, seen: View) -> Knob:
     value = max(kernel.extents)
     clipped = next((node for node in kernel.nodes if _clips(seen.by_name[node], kernel.extents)), None)
@@ -245,6 +302,17 @@ def _kernel_knob(name: str, kernel: Kernel, seen: View) -> Knob:
     shrink = max(min((smallest - least) // 2, room), 0)
     largest = max(MAX_KERNEL - (value + 1) % 2, value)
     return Knob(name, "kernel", value, value - 2 * shrink, largest, 1, "exact")
+
+
+def _groups_knob(name: str, grouping: Grouping, seen: View, identities: Identities) -> Knob:
+    value = grouping.groups
+    node = seen.by_name[grouping.nodes[0]]
+    channels = identities.labels.get(node.inputs[0])
+    if channels is None or channels.axis != 1:
+        why = f"the channels that '{node.name}' reads are no weight's"
+        return Knob(name, "groups", value, value, value, 1, "frozen", why)
+    most = possible(grouping.rows, grouping.columns, grouping.inputs)[-1]
+    return Knob(name, "groups", value, 1, max(most, value), 1, "approximate", GROUPS_WHY)
 
 
 def _clips(node: Node, extents: Sequence[int]) -> bool:

@@ -28,13 +28,17 @@ POINTWISE = ACTIVATIONS | {"Add", "Sub", "Mul", "Div", "Pow", "Erf", "Exp", "Neg
 
 @dataclass(frozen=True)
 class Block:
-    """A region of nodes between two tensors; `kind` is residual, projection or bottleneck; `merge` the addition that closes it, if any."""
+    """A region of nodes between two tensors; `kind` is residual, projection or bottleneck; `merge` the addition that closes it, if any.
+
+    `tapped`: inner tensors that are read outside too, by a head; only a stored table names such blocks.
+    """
 
     kind: str
     entry: str
     exit: str
     nodes: tuple[str, ...]
     merge: str = ""
+    tapped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,11 @@ class _Reader:
 
     def region(self, entry: str, exit_: str) -> tuple[str, ...] | None:
         """The nodes between two tensors in order; None where a path avoids the entry or something inside is seen outside."""
+        names = self._between(entry, exit_)
+        return None if names is None or self._seen_outside(names, exit_) else names
+
+    def _between(self, entry: str, exit_: str) -> tuple[str, ...] | None:
+        """The nodes between two tensors in order; None where a path avoids the entry."""
         found: set[int] = set()
         stack = [exit_]
         while stack:
@@ -147,15 +156,17 @@ class _Reader:
             if i not in found:
                 found.add(i)
                 stack.extend(self.view.nodes[i].inputs)
-        names = tuple(self.view.nodes[i].name for i in sorted(found))
+        return tuple(self.view.nodes[i].name for i in sorted(found))
+
+    def _seen_outside(self, names: Sequence[str], exit_: str) -> tuple[str, ...]:
+        """What these nodes make, beside the exit, that others read or the graph shows."""
         inside = set(names)
-        for name in names:
-            for output in self.view.by_name[name].outputs:
-                if output == exit_ or not output:
-                    continue
-                if output in self.view.outputs or any(reader not in inside for reader, _ in self.view.readers.get(output, ())):
-                    return None
-        return names
+        outputs = [output for name in names for output in self.view.by_name[name].outputs if output and output != exit_]
+        return tuple(
+            output
+            for output in outputs
+            if output in self.view.outputs or any(reader not in inside for reader, _ in self.view.readers.get(output, ()))
+        )
 
     def same_channels(self, a: str, b: str) -> bool:
         """Whether two tensors have one shape and carry the same channels on the same axis."""
@@ -334,13 +345,20 @@ class _Reader:
         for rows in table:
             blocks: list[Block] = []
             for row in rows:
-                nodes = self.region(row["entry"], row["exit"]) if row["exit"] in self.view.producer else None
+                nodes = self._between(row["entry"], row["exit"]) if row["exit"] in self.view.producer else None
                 if not nodes or taken & set(nodes) or not self._fits(row, nodes, blocks):
                     return None
                 taken.update(nodes)
-                blocks.append(Block(row["kind"], row["entry"], row["exit"], nodes, row["merge"]))
+                tapped = self._seen_outside(nodes, row["exit"])
+                blocks.append(Block(row["kind"], row["entry"], row["exit"], nodes, row["merge"], tapped))
             stages.append(Stage(tuple(blocks)))
-        return tuple(stages)
+        closed = all(self._for_heads_only(block, taken) for stage in stages for block in stage.blocks)
+        return tuple(stages) if closed else None
+
+    def _for_heads_only(self, block: Block, inside: set[str]) -> bool:
+        """Whether what leaves the block beside its exit goes to nodes outside all blocks, as a head is, and the graph does not show it."""
+        readers = {reader for tensor in block.tapped for reader, _ in self.view.readers.get(tensor, ())}
+        return not set(block.tapped) & set(self.view.outputs) and not (readers - set(block.nodes)) & inside
 
     def _fits(self, row: Mapping[str, str], nodes: Sequence[str], before: Sequence[Block]) -> bool:
         """Whether a row can be the next block of its stage: behind the last one, keeping its channels, closed by the merge it names."""

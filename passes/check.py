@@ -34,6 +34,39 @@ class Finding:
     fix: str = ""
 
 
+CODES: Mapping[str, str] = {
+    "attribute-length": "strides, dilations or pads have the wrong number of entries",
+    "bias-length": "a bias does not have one value per channel",
+    "control-flow": "a node has a body that the static rules do not look into",
+    "cycle": "nodes wait for each other",
+    "dangling": "a tensor is used that nothing defines",
+    "duplicate-initializer": "an initializer is listed twice",
+    "duplicate-input": "an input is listed twice",
+    "duplicate-node": "two nodes have the same name",
+    "duplicate-output": "an output is listed twice",
+    "duplicate-tensor": "a tensor comes from several places",
+    "element-type": "an input or output has no element type, or an unknown one",
+    "empty": "the graph has no nodes",
+    "group": "the groups of a convolution or normalisation do not divide its channels",
+    "input-channels": "a layer's weight is for another number of channels than it gets",
+    "kernel-shape": "kernel_shape disagrees with the weight",
+    "no-opset": "the standard operator set is not imported",
+    "not-finite": "a weight holds NaN or infinity",
+    "opset": "a version of an operator set is none, or none that there is",
+    "shape": "the shapes of operands do not fit together",
+    "slope": "the slope of a PRelu does not fit its input",
+    "unsorted": "nodes are not in topological order",
+    "unused-initializer": "nothing reads an initializer",
+    "unused-input": "nothing reads an input",
+    "unused-node": "nothing a node computes reaches an output",
+    "variance": "a variance is negative",
+    "vector-length": "a normalisation's parameter does not have one value per channel",
+    "weight-rank": "a weight has the wrong number of axes",
+    "zero-sized": "a tensor has an axis of length 0",
+}
+"""code → what kind of finding it is, in a line; the codes of this file."""
+
+
 def errors(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Those that fail the check."""
     return tuple(finding for finding in findings if finding.severity == "error")
@@ -360,14 +393,16 @@ def convolution(node: gs.Node, facts: Facts) -> Iterator[Finding]:
     if shape is None:
         return
     if len(shape) < 3:
-        yield _error("weight-rank", node, f"its weight has {len(shape)} axes, a convolution's has at least 3")
+        message = f"its weight has {len(shape)} axes, a convolution's has at least 3"
+        yield _error("weight-rank", node, message, "shape it [C_out, C_in / group, *kernel]")
         return
     group = _int(node, "group", 1)
     channels = facts.width(node.inputs[0])
     yield from _groups(node, group, (("C_out", shape[0]), ("C_in", channels)))
     if channels is not None and group > 0 and channels % group == 0 and shape[1] * group != channels:
         expected = f"{shape[1] * group} input channels ({shape[1]} x {group} groups)" if group > 1 else f"{shape[1]} input channels"
-        yield _error("input-channels", node, f"its weight is for {expected}, '{node.inputs[0].name}' has {channels}")
+        message = f"its weight is for {expected}, '{node.inputs[0].name}' has {channels}"
+        yield _error("input-channels", node, message, f"resize axis 1 of the weight, or what computes '{node.inputs[0].name}'")
     yield from _bias(node, facts, _optional(node, 2), shape[0])
     yield from _window(node, shape[2:])
 
@@ -378,13 +413,15 @@ def transposed_convolution(node: gs.Node, facts: Facts) -> Iterator[Finding]:
     if shape is None:
         return
     if len(shape) < 3:
-        yield _error("weight-rank", node, f"its weight has {len(shape)} axes, a transposed convolution's has at least 3")
+        message = f"its weight has {len(shape)} axes, a transposed convolution's has at least 3"
+        yield _error("weight-rank", node, message, "shape it [C_in, C_out / group, *kernel]")
         return
     group = _int(node, "group", 1)
     yield from _groups(node, group, (("C_in", shape[0]),))
     channels = facts.width(node.inputs[0])
     if channels is not None and channels != shape[0]:
-        yield _error("input-channels", node, f"its weight is for {shape[0]} input channels, '{node.inputs[0].name}' has {channels}")
+        message = f"its weight is for {shape[0]} input channels, '{node.inputs[0].name}' has {channels}"
+        yield _error("input-channels", node, message, f"resize axis 0 of the weight, or what computes '{node.inputs[0].name}'")
     yield from _bias(node, facts, _optional(node, 2), shape[1] * group)
     yield from _window(node, shape[2:])
 
@@ -413,7 +450,8 @@ def _window(node: gs.Node, kernel: tuple[int, ...]) -> Iterator[Finding]:
     for name, length in (("strides", len(kernel)), ("dilations", len(kernel)), ("pads", 2 * len(kernel))):
         given = _ints(node, name)
         if given is not None and len(given) != length:
-            yield _error("attribute-length", node, f"its {name} {list(given)} has {len(given)} entries instead of {length}")
+            message = f"its {name} {list(given)} has {len(given)} entries instead of {length}"
+            yield _error("attribute-length", node, message, f"give it {length} entries")
 
 
 def gemm(node: gs.Node, facts: Facts) -> Iterator[Finding]:
@@ -422,12 +460,13 @@ def gemm(node: gs.Node, facts: Facts) -> Iterator[Finding]:
     if shape is None:
         return
     if len(shape) != 2:
-        yield _error("weight-rank", node, f"its matrix B has {len(shape)} axes instead of 2")
+        yield _error("weight-rank", node, f"its matrix B has {len(shape)} axes instead of 2", "reshape it, or multiply with MatMul")
         return
     rows, columns = reversed(shape) if _int(node, "transB", 0) else shape
     width = facts.width(node.inputs[0]) if not _int(node, "transA", 0) else None
     if width is not None and rows >= 0 and width != rows:
-        yield _error("input-channels", node, f"its matrix takes {rows} features, '{node.inputs[0].name}' has {width}")
+        message = f"its matrix takes {rows} features, '{node.inputs[0].name}' has {width}"
+        yield _error("input-channels", node, message, f"resize the matrix, or what computes '{node.inputs[0].name}'; is transB right?")
     bias = _optional(node, 2)
     added = facts.shape(bias) if bias is not None else None
     if bias is not None and added and columns >= 0 and added[-1] not in (1, columns, -1):
@@ -442,7 +481,8 @@ def matmul(node: gs.Node, facts: Facts) -> Iterator[Finding]:
         return
     rows = right[-2] if len(right) > 1 else right[0]
     if left[-1] >= 0 and rows >= 0 and left[-1] != rows:
-        yield _error("input-channels", node, f"it multiplies {_text(left)} by {_text(right)}: {left[-1]} is not {rows}")
+        message = f"it multiplies {_text(left)} by {_text(right)}: {left[-1]} is not {rows}"
+        yield _error("input-channels", node, message, "transpose or resize one of them")
 
 
 def prelu(node: gs.Node, facts: Facts) -> Iterator[Finding]:
@@ -454,15 +494,17 @@ def prelu(node: gs.Node, facts: Facts) -> Iterator[Finding]:
     name = node.inputs[1].name
     if facts.opset < 7:
         if channels is not None and math.prod(slope) not in (1, channels):
-            yield _error("slope", node, f"its slope '{name}' has {math.prod(slope)} values for {channels} channels")
+            message = f"its slope '{name}' has {math.prod(slope)} values for {channels} channels"
+            yield _error("slope", node, message, f"give it 1 value or {channels}")
         return
     if shape is not None:
         fits = len(slope) <= len(shape) and all(a in (1, b) or -1 in (a, b) for a, b in zip(slope[::-1], shape[::-1], strict=False))
         if not fits:
-            fix = f"shape it {shape[1]}" + "x1" * (len(shape) - 2) if len(shape) > 2 else ""
+            fix = f"shape it {_text((*shape[1:2], *(1 for _ in shape[2:])))}" if len(shape) > 1 else "give it 1 value"
             yield _error("slope", node, f"its slope '{name}' of shape {_text(slope)} does not broadcast to {_text(shape)}", fix)
     elif channels is not None and len(slope) == 3 and slope[0] not in (1, channels):
-        yield _error("slope", node, f"its slope '{name}' has {slope[0]} channels, '{node.inputs[0].name}' has {channels}")
+        message = f"its slope '{name}' has {slope[0]} channels, '{node.inputs[0].name}' has {channels}"
+        yield _error("slope", node, message, f"shape it {channels}x1x1")
 
 
 def batch_normalization(node: gs.Node, facts: Facts) -> Iterator[Finding]:
@@ -509,7 +551,8 @@ def layer_normalization(node: gs.Node, facts: Facts) -> Iterator[Finding]:
             continue
         fits = all(a in (1, b) or -1 in (a, b) for a, b in zip(given[::-1], normalised[::-1], strict=False))
         if not fits:
-            yield _error("vector-length", node, f"its '{tensor.name}' is {_text(given)}, it normalises {_text(normalised)}")
+            message = f"its '{tensor.name}' is {_text(given)}, it normalises {_text(normalised)}"
+            yield _error("vector-length", node, message, f"give it the shape {_text(normalised)}, or set axis")
 
 
 def concat(node: gs.Node, facts: Facts) -> Iterator[Finding]:
@@ -521,7 +564,8 @@ def concat(node: gs.Node, facts: Facts) -> Iterator[Finding]:
     for other in range(len(shapes[0])):
         sizes = {shape[other] for shape in shapes if shape[other] >= 0}
         if other != axis and len(sizes) > 1:
-            yield _error("shape", node, f"it joins axis {axis}, but axis {other} differs: {' and '.join(map(_text, shapes))}")
+            message = f"it joins axis {axis}, but axis {other} differs: {' and '.join(map(_text, shapes))}"
+            yield _error("shape", node, message, f"make axis {other} equal in all of them, or join another axis")
 
 
 def broadcast(node: gs.Node, facts: Facts) -> Iterator[Finding]:
@@ -533,11 +577,13 @@ def broadcast(node: gs.Node, facts: Facts) -> Iterator[Finding]:
     if one is not None and two is not None:
         fits = all(1 in (a, b) or -1 in (a, b) or a == b for a, b in zip(one[::-1], two[::-1], strict=False))
         if not fits:
-            yield _error("shape", node, f"'{left.name}' is {_text(one)}, '{right.name}' is {_text(two)}: they do not broadcast")
+            message = f"'{left.name}' is {_text(one)}, '{right.name}' is {_text(two)}: they do not broadcast"
+            yield _error("shape", node, message, "make their axes equal, counted from the last, or 1 in one of them")
             return
     a, b = facts.channels.get(left.name), facts.channels.get(right.name)
     if a is not None and b is not None and a != b and 1 not in (a, b):
-        yield _error("shape", node, f"'{left.name}' has {a} channels, '{right.name}' has {b}")
+        message = f"'{left.name}' has {a} channels, '{right.name}' has {b}"
+        yield _error("shape", node, message, "resize the layers that compute them to the same number of channels")
 
 
 Rule = Callable[[gs.Node, Facts], Iterator[Finding]]

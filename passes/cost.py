@@ -1,11 +1,13 @@
 """What a network costs: multiply-adds and parameters.
 
 A multiply-add (MAdd, MAC) is one multiplication and one addition of a convolution or matrix product; biases, normalisation and activations
-count nothing. Parameters are what training changes: weights, biases, scales; running statistics of a BatchNormalization are not.
+count nothing, nor does what is computed from weights alone: that is done once. Parameters are what training changes: weights, biases,
+scales; running statistics of a BatchNormalization are not.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -29,14 +31,15 @@ class Cost:
 
 
 def cost(view: View, shapes: Shapes, identities: Identities) -> Cost:
-    """The cost of the graph, by node and by parameter tensor."""
+    """The cost of the graph, by node and by parameter tensor; a tensor that several nodes read counts once."""
     node_macs = macs_of(view.nodes, shapes.shapes)
     tensor_params: dict[str, int] = {}
     carriers = {site.tensor for site in identities.sites.values()}
+    again = _shared_biases(view)
     for node in view.nodes:
         slots = PARAMETERS.get(node.op)
         for slot, name in enumerate(node.inputs):
-            if name not in view.constants or not _is_float(view, name):
+            if name not in view.constants or name in again or not (node.op in INTEGER_WEIGHTS or _is_float(view, name)):
                 continue
             if (slots is not None and slot in slots) or (slots is None and name in carriers):
                 tensor_params[name] = int(np.prod(shapes.shapes[name], dtype=np.int64))
@@ -46,11 +49,49 @@ def cost(view: View, shapes: Shapes, identities: Identities) -> Cost:
 
 def macs_of(nodes: Iterable[Node], shapes: Sizes) -> dict[str, int]:
     """Node → multiply-adds, for the nodes that have any and whose sizes are known."""
-    return {node.name: MACS[node.op](node, shapes) for node in nodes if node.op in MACS and _known(node, shapes)}
+    return {node.name: MACS[node.op](node, shapes) for node in nodes if node.op in MACS and is_known(node, shapes)}
 
 
-def _known(node: Node, shapes: Sizes) -> bool:
-    return all(name in shapes for name in (*node.inputs[:2], node.outputs[0]))
+def is_known(node: Node, shapes: Sizes) -> bool:
+    """Whether the sizes of what node reads and makes are known."""
+    return all(name in shapes for name in (*node.inputs, node.outputs[0]) if name)
+
+
+def bias_adds(node: Node, shapes: Sizes) -> int:
+    """The additions of a convolution's bias, one per output element; 0 for all other nodes.
+
+    With them a count is that of FNA's released code (JaminFong/FNA, fna_det/tools/multadds_count.py), which leaves out the bias of a
+    fully connected layer.
+    """
+    slot = BIASES.get(node.op)
+    return 0 if slot is None or not node.input(slot) or not is_known(node, shapes) else _size(shapes, node.outputs[0])
+
+
+def node_params(view: View, found: Cost) -> dict[str, int]:
+    """Node → parameters; one that several nodes read belongs to the first of them."""
+    params: dict[str, int] = {}
+    for name, size in found.tensor_params.items():
+        first = view.readers[name][0][0]
+        params[first] = params.get(first, 0) + size
+    return params
+
+
+def _shared_biases(view: View) -> set[str]:
+    """Biases that repeat the bias of an earlier use of the same weight: one layer applied several times, as a head to a pyramid's levels.
+
+    The normal form gives every use a bias of its own, as exporters store equal ones once.
+    """
+    first: dict[str, list[str]] = {}
+    found: set[str] = set()
+    for node in view.nodes:
+        weight, bias = node.input(1), node.input(BIASES.get(node.op, 2))
+        if node.op not in (*BIASES, "Gemm") or weight not in view.constants or bias not in view.constants:
+            continue
+        before = first.setdefault(weight, [])
+        if any(bias != other and np.array_equal(view.values(bias), view.values(other)) for other in before):
+            found.add(bias)
+        before.append(bias)
+    return found
 
 
 def _is_float(view: View, name: str) -> bool:
@@ -83,19 +124,81 @@ def _matmul(node: Node, shapes: Sizes) -> int:
     return _size(shapes, node.outputs[0]) * shapes[node.inputs[0]][-1]
 
 
+def _quantised_convolution(node: Node, shapes: Sizes) -> int:
+    """The same; the weight is input 3, after the scale and zero point of x."""
+    return _size(shapes, node.outputs[0]) * int(np.prod(shapes[node.inputs[3]][1:], dtype=np.int64))
+
+
+def _attention(node: Node, shapes: Sizes) -> int:
+    """softmax(Q·Kᵀ)·V over S positions: S · (Q + out)."""
+    positions = shapes[node.inputs[1]][-2] + (shapes[node.inputs[4]][-2] if node.input(4) else 0)  # with those of the past
+    return positions * (_size(shapes, node.inputs[0]) + _size(shapes, node.outputs[0]))
+
+
+def _einsum(node: Node, shapes: Sizes) -> int:
+    """Two operands at a time, from the left: the product of all their axes where an axis is summed over, else nothing."""
+    terms, result = _subscripts(node, shapes)
+    sizes = {label: size for term, name in zip(terms, node.inputs, strict=True) for label, size in zip(term, shapes[name], strict=True)}
+    total, left = 0, terms[0]
+    for k, right in enumerate(terms[1:], 2):
+        wanted = set(result).union(*terms[k:])
+        both = dict.fromkeys((*left, *right))
+        left = tuple(label for label in both if label in wanted)
+        if len(left) < len(both):
+            total += math.prod(sizes[label] for label in both)
+    return total
+
+
+def _subscripts(node: Node, shapes: Sizes) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
+    """The labels of every operand's axes and of the result's; those that '...' stands for are counted from the right."""
+    left, arrow, right = str(node.attrs["equation"]).replace(" ", "").partition("->")
+    terms = []
+    for text, name in zip(left.split(","), node.inputs, strict=True):
+        before, dots, after = text.partition("...")
+        free = len(shapes[name]) - len(before) - len(after) if dots else 0
+        terms.append((*before, *(f".{k}" for k in reversed(range(free))), *after))
+    named = [label for term in terms for label in term]
+    dotted = sorted((label for label in set(named) if label.startswith(".")), reverse=True)
+    if not arrow:
+        return terms, (*dotted, *(label for label in sorted(set(named)) if named.count(label) == 1))
+    before, dots, after = right.partition("...")
+    return terms, (*before, *(dotted if dots else ()), *after)
+
+
 MACS: Mapping[str, Callable[[Node, Sizes], int]] = {
     "Conv": _convolution,
     "ConvTranspose": _transposed_convolution,
+    "DeformConv": _convolution,
+    "ConvInteger": _convolution,
+    "QLinearConv": _quantised_convolution,
     "Gemm": _gemm,
     "MatMul": _matmul,
+    "MatMulInteger": _matmul,
+    "QLinearMatMul": _matmul,
+    "Einsum": _einsum,
+    "Attention": _attention,
 }
 """op → multiply-adds; what is not listed counts nothing."""
+
+UNCOUNTED = frozenset({"RNN", "LSTM", "GRU"})
+"""Operators of ONNX that multiply matrices and have no row above; those of other domains are unknown as well."""
+
+BIASES: Mapping[str, int] = {"Conv": 2, "ConvTranspose": 2, "DeformConv": 3, "QLinearConv": 8}
+"""convolution → input slot of its bias."""
 
 PARAMETERS: Mapping[str, tuple[int, ...]] = {
     "Conv": (1, 2),
     "ConvTranspose": (1, 2),
+    "DeformConv": (1, 3),
+    "ConvInteger": (1,),
+    "QLinearConv": (3, 8),
+    "DequantizeLinear": (0,),
+    "QuantizeLinear": (0,),
     "Gemm": (1, 2),
     "MatMul": (0, 1),
+    "MatMulInteger": (0, 1),
+    "QLinearMatMul": (0, 3),
+    "Einsum": (0, 1, 2),
     "BatchNormalization": (1, 2),
     "InstanceNormalization": (1, 2),
     "GroupNormalization": (1, 2),
@@ -107,3 +210,6 @@ PARAMETERS: Mapping[str, tuple[int, ...]] = {
     "Pad": (),
 }
 """op → input slots that hold parameters; elsewhere a constant with one entry per channel is one."""
+
+INTEGER_WEIGHTS = frozenset({"DequantizeLinear", "ConvInteger", "QLinearConv", "MatMulInteger", "QLinearMatMul"})
+"""Operators whose parameters are integers."""

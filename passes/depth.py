@@ -11,7 +11,7 @@ import numpy as np
 
 from passes.analysis import Analysis
 from passes.blocks import Block, stage_table
-from passes.spec import Resolved
+from passes.errors import UserError
 from passes.view import Node, unique
 
 
@@ -43,11 +43,14 @@ class Layout:
     drifts: tuple[str, ...]
 
 
-def lay_out(analysis: Analysis, resolved: Resolved) -> Layout:
-    """The nodes of the target network before any tensor is resized (FNA++: layer i takes the parameters of seed layer min(i, l))."""
+def lay_out(analysis: Analysis, sources: Mapping[int, Sequence[int]]) -> Layout:
+    """The nodes of the target network before any tensor is resized: of each stage these seed blocks, in this order.
+
+    (FNA++: layer i takes the parameters of seed layer min(i, l).)
+    """
     work = _Layout(analysis)
-    for i, sources in resolved.sources.items():
-        work.place_stage(i, sources)
+    for i, blocks in sources.items():
+        work.place_stage(i, blocks)
     return work.finish()
 
 
@@ -81,6 +84,12 @@ class _Layout:
             used.add(source)
             entry = instances[-1].exit if instances else blocks[0].entry
             instances.append(self._instance(place, blocks[source], entry))
+        for s, block in enumerate(blocks):
+            if block.tapped and s not in used:
+                raise UserError(
+                    f"stage{i} would lose the seed's block {s}, whose '{block.tapped[0]}' a head reads; "
+                    f"keep it by 'stage{i}.depth' and 'stage{i}.blockJ.from', or attach the head afterwards"
+                )
         self.stages.append(instances)
         latest = {instance.place.source: instance for instance in instances}
         chosen = instances[0]

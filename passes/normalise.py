@@ -2,8 +2,8 @@
 
 Guaranteed afterwards: no Constant nodes; nothing is computed from initializers alone (quantisation excepted); static shape arithmetic is
 folded; a 1-D or uniform tensor of several elements belongs to one node (exporters deduplicate equal tensors); weights of two or more axes
-shared by several nodes stay shared, as one parameter; a Split says its sizes, and `auto_pad` is explicit, wherever sizes are known. The
-function is unchanged.
+shared by several nodes stay shared, as one parameter, and so does their bias; a Split says its sizes, and `auto_pad` is explicit, wherever
+sizes are known. The function is unchanged.
 """
 
 from __future__ import annotations
@@ -38,26 +38,29 @@ FOLDED = frozenset(
 
 @dataclass(frozen=True)
 class Normalised:
-    """The graph in normal form, and a sentence for each kind of change that was needed."""
+    """The graph in normal form, a sentence for each kind of change, and whether one of them made numbers of static sizes."""
 
     graph: gs.Graph
     notes: tuple[str, ...]
+    sized: bool
 
 
 def normalise(graph: gs.Graph) -> Normalised:
     """A copy of the graph in normal form (arrays are shared with the original). Raises RefusedModel for cycles and control flow."""
     refuse_control_flow(graph)
     seen = view(graph)
-    work = _Work(build(_named(seen.nodes), seen.constants, graph))
+    work = _Work(build(named(seen.nodes), seen.constants, graph))
+    sized = False
     for step in STEPS:
         count = step(work)
         if count:
+            sized |= step in OF_SIZES
             work.forget()
             work.notes.append(f"{step.__name__.replace('_', ' ')}: {count}")
-    return Normalised(work.graph, tuple(work.notes))
+    return Normalised(work.graph, tuple(work.notes), sized)
 
 
-def _named(nodes: Sequence[Node]) -> list[Node]:
+def named(nodes: Sequence[Node]) -> list[Node]:
     """The nodes, each with a name of its own: `<Op>_<k>` in topological order where it has none."""
     taken = {node.name for node in nodes if node.name}
     used: set[str] = set()
@@ -269,6 +272,8 @@ def small_tensors_unshared(work: _Work) -> int:
             continue
         if not _is_deduplicated(seen, name) and not _is_size(seen, name, uses):
             continue
+        if _is_bias_of_shared(seen, uses):
+            continue
         for reader, slot in uses[1:]:
             copy = unique(f"{name}_{reader}", taken.__contains__)
             taken.add(copy)
@@ -286,6 +291,14 @@ def _is_deduplicated(seen: View, name: str) -> bool:
         return True
     values = seen.values(name)
     return bool((values == values.flat[0]).all())
+
+
+def _is_bias_of_shared(seen: View, uses: Sequence[tuple[str, int]]) -> bool:
+    """The bias of nodes that share their weight too is one parameter with them (a detector's towers): nobody deduplicated it."""
+    readers = [seen.by_name[reader] for reader, _ in uses]
+    weights = {node.input(1) for node in readers}
+    layers = all(node.op in ("Conv", "ConvTranspose", "Gemm") and slot == 2 for node, (_, slot) in zip(readers, uses, strict=True))
+    return layers and len(weights) == 1 and weights <= set(seen.constants) and not _is_deduplicated(seen, *weights)
 
 
 def _is_size(seen: View, name: str, uses: Sequence[tuple[str, int]]) -> bool:
@@ -378,3 +391,5 @@ STEPS: Sequence[Callable[[_Work], int]] = (
     auto_pads_made_explicit,
 )
 """The pipeline, in order. Each step changes the work in place and returns how many places it changed."""
+
+OF_SIZES = (static_sizes_folded, auto_pads_made_explicit)

@@ -17,10 +17,14 @@ from passes.axes import Site, Size
 from passes.cost import Cost, macs_of
 from passes.depth import Layout, Place, Placed, lay_out
 from passes.errors import RefusedModel, UserError
+from passes.groups import CONVOLUTIONS, Regroup, keeps_function, possible
 from passes.kernel import Taps, attributes, kernels_at
+from passes.maps import Sampling
 from passes.normalise import normalise
 from passes.resize import Change, modelled, resized
+from passes.resolution import finish
 from passes.shapes import infer
+from passes.skeleton import Skeleton
 from passes.spec import Resolved, Spec, resolve
 from passes.take import STRATEGIES, Along, Take, taken
 from passes.view import build, in_order, view
@@ -35,12 +39,17 @@ class Plan:
     """Everything needed to build the target from the seed's graph, and what is known beforehand about the result.
 
     `drifts` says why inner values on the seed's channels change; empty means they must not. `sizes` are the shapes of the target's
-    activations under the probe sizes.
+    activations under the probe sizes, `declared` those of inputs and outputs that the file must say anew (name → axis → size). `ground` is
+    what `changes` and the axes of the takes speak of: the seed, or where groups change its skeleton.
+
+    `samples` says where the seed's values are in finer tensors (None: nowhere; a tensor it lacks is not finer), `averages` which nodes look
+    at finer maps and pass on what they see to others. Where the image has another size, `compared` is the plan without that.
     """
 
     strategy: str
     rng_seed: int
     resolved: Resolved
+    ground: Analysis
     nodes: tuple[Placed, ...]
     takes: tuple[Take, ...]
     numbers: Mapping[str, np.ndarray]
@@ -49,10 +58,16 @@ class Plan:
     drifts: tuple[str, ...]
     notes: tuple[str, ...]
     sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    declared: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    samples: Mapping[str, Sampling | None] = field(default_factory=dict)
+    averages: tuple[str, ...] = ()
+    compared: Plan | None = None
 
     @property
     def identity(self) -> bool:
         """Whether the target is the seed."""
+        if self.samples or self.compared is not None:
+            return False
         names = [placed.source for placed in self.nodes]
         return all(t.unchanged and t.target == t.source for t in self.takes) and len(names) == len(set(names)) and not self.drifts
 
@@ -72,20 +87,32 @@ def plan(analysis: Analysis, spec: Spec, *, strategy: str = "fna", select: str =
     if select not in SELECTIONS:
         raise UserError(f"selection {select!r} is not one of {', '.join(SELECTIONS)}")
     resolved = resolve(analysis, spec)
-    layout = lay_out(analysis, resolved)
+    layout = lay_out(analysis, resolved.sources)
+    if strategy == "preserve" and not allow_drift:
+        _require_whole_groups(resolved)
     refused, drifts = _growth_drifts(resolved, strategy)
     refused += _loud_copies(analysis, layout) if strategy == "preserve" else []
     if refused and not allow_drift:
         raise UserError(f"{refused[0]}; use --strategy fna, or --allow-drift to grow it by the fna rule")
     drifts = [*layout.drifts, *drifts, *refused]
     choice = Choice(select, "bn" if strategy == "preserve" else None)
-    work = _Planner(analysis, resolved, layout, changes(analysis, resolved, layout, choice), strategy)
-    return Plan(
+    silenced = _silenced(analysis, layout) if strategy == "preserve" else {}
+    ground, bones = analysis, resolved.skeleton
+    if bones is not None:
+        ground = bones.analysis
+        silenced = _on_skeleton(silenced, bones)
+        layout = lay_out(ground, {i: range(len(stage.blocks)) for i, stage in enumerate(ground.stages)})
+    work = _Planner(ground, resolved, layout, changes(ground, resolved, layout, choice), (strategy, silenced))
+    nodes, takes = work.nodes(), work.takes()
+    if bones is not None:
+        nodes, takes = _of_seed(bones, nodes, takes)
+    found = Plan(
         strategy,
         seed,
         resolved,
-        work.nodes(),
-        work.takes(),
+        ground,
+        nodes,
+        takes,
         work.numbers,
         work.changes,
         layout.table,
@@ -93,11 +120,27 @@ def plan(analysis: Analysis, spec: Spec, *, strategy: str = "fna", select: str =
         resolved.notes,
         work.shapes(),
     )
+    found = finish(found, analysis)
+    if found.averages and strategy == "preserve" and not allow_drift:
+        why = f"'{found.averages[0]}' averages over the finer map"
+        raise UserError(f"'output_stride' cannot shrink exactly: {why}; use --strategy fna, or --allow-drift")
+    return found
+
+
+def _require_whole_groups(resolved: Resolved) -> None:
+    """No convolution loses weights to its groups; raises UserError where one does."""
+    for name, knob in resolved.knobs.items():
+        value = resolved.values[name]
+        if knob.kind == "groups" and not keeps_function(knob.value, value):
+            raise UserError(
+                f"'{name}' cannot go from {knob.value} to {value} exactly: {knob.why}; use --strategy fna, or --allow-drift to drop them"
+            )
 
 
 def _growth_drifts(resolved: Resolved, strategy: str) -> tuple[list[str], list[str]]:
     """Growth that preserve must refuse, and everything else in the Spec that moves inner values on the seed's channels."""
-    refused, drifts = [], []
+    refused: list[str] = []
+    drifts: list[str] = []
     for name, value in resolved.values.items():
         knob = resolved.knobs[name]
         if knob.kind == "from":
@@ -125,14 +168,74 @@ def _loud_copies(analysis: Analysis, layout: Layout) -> list[str]:
     return found
 
 
+def _silenced(analysis: Analysis, layout: Layout) -> dict[Place, frozenset[str]]:
+    """Copied blocks that must not be heard, with the seed tensors to silence."""
+    places = dict.fromkeys(p.place for p in layout.nodes if p.place is not None and p.place.copy)
+    quiet = {place: analysis.silences[place.stage, place.source] for place in places}
+    return {place: frozenset(silence.tensors) for place, silence in quiet.items() if silence.why is None}
+
+
+# --- where groups change: by way of the skeleton ---------------------------------------------------------------------------------------
+
+
+def _on_skeleton(silenced: Mapping[Place, frozenset[str]], bones: Skeleton) -> dict[Place, frozenset[str]]:
+    """The same blocks and tensors under the skeleton's names; there no block is a copy any more."""
+    found: dict[Place, set[str]] = {}
+    for placed in bones.layout.nodes:
+        place = placed.place
+        if place is not None and place in silenced:
+            quiet = {name for name in placed.node.inputs if bones.sources.get(name) in silenced[place]}
+            found.setdefault(Place(place.stage, place.block, place.block, False), set()).update(quiet)
+    return {place: frozenset(names) for place, names in found.items()}
+
+
+def _of_seed(bones: Skeleton, nodes: Sequence[Placed], takes: Sequence[Take]) -> tuple[tuple[Placed, ...], tuple[Take, ...]]:
+    """Nodes and takes made on the skeleton, with the seed's nodes and tensors as sources and the target's groups.
+
+    Raises UserError where a number of groups does not divide the target's channels.
+    """
+    seed = {placed.node.name: placed for placed in bones.layout.nodes}
+    shapes = {}
+    done = []
+    for take in takes:
+        regroup = bones.regroups.get(take.source)
+        shapes[take.target] = take.shape(bones.analysis.shapes.shapes[take.source])
+        done.append(replace(take, source=bones.sources[take.source], regroup=regroup))
+    made = []
+    for placed in nodes:
+        node, origin = placed.node, seed[placed.source]
+        regroup = bones.regroups.get(node.input(1)) if node.op in CONVOLUTIONS else None
+        if regroup is not None:
+            _require_divisor(regroup, shapes[node.inputs[1]], node.op)
+            node = replace(node, attrs={**node.attrs, "group": regroup.target})
+        made.append(Placed(node, origin.source, origin.place))
+    return tuple(made), tuple(done)
+
+
+def _require_divisor(regroup: Regroup, weight: tuple[int, ...], op: str) -> None:
+    """The target's groups divide the channels that the weight (still of `ground` groups) has in the target."""
+    rows, columns = weight[0], weight[1] * regroup.ground
+    inputs = columns if op == "Conv" else rows
+    valid = possible(rows, columns, inputs)
+    if regroup.target not in valid:
+        some = ", ".join(map(str, valid[:12])) + (", …" if len(valid) > 12 else "")
+        outputs = rows if op == "Conv" else columns
+        raise UserError(
+            f"'{regroup.knob}': {regroup.target} groups are not possible with {inputs} input and {outputs} output channels, "
+            f"of which every group needs the same number, and at least two inputs; possible are {some}"
+        )
+
+
 class _Planner:
     """Combines depth, width and kernel into takes, node attributes and numbers."""
 
-    def __init__(self, analysis: Analysis, resolved: Resolved, layout: Layout, found: Changes, strategy: str) -> None:
+    def __init__(
+        self, analysis: Analysis, resolved: Resolved, layout: Layout, found: Changes, fills: tuple[str, Mapping[Place, frozenset[str]]]
+    ) -> None:
         self.analysis = analysis
         self.layout = layout
         self.changes = found
-        self.strategy = strategy
+        self.strategy, self.silenced = fills
         self.numbers: dict[str, np.ndarray] = {}
         places = list(dict.fromkeys(p.place for p in layout.nodes if p.place is not None))
         self.kernels = kernels_at(analysis, resolved, places)
@@ -142,24 +245,10 @@ class _Planner:
         self.sites: dict[str, list[Site]] = {}
         for site in analysis.identities.sites.values():
             self.sites.setdefault(site.tensor, []).append(site)
-        self.silenced = self._silenced(resolved)
         self.drifting = np.zeros(analysis.identities.count, bool)
         for atom in analysis.identities.atoms:
             if atom.drift is not None:
                 self.drifting[atom.classes] = True
-
-    def _silenced(self, resolved: Resolved) -> dict[Place, frozenset[str]]:
-        """Copied blocks that must not be heard under preserve, with the seed tensors to silence."""
-        if self.strategy != "preserve":
-            return {}
-        found = {}
-        for placed in self.layout.nodes:
-            place = placed.place
-            if place is not None and place.copy and place not in found:
-                silence = self.analysis.silences[place.stage, place.source]
-                if silence.why is None:
-                    found[place] = frozenset(silence.tensors)
-        return found
 
     # --- nodes ---
 
@@ -318,14 +407,13 @@ def planned_cost(plan: Plan, analysis: Analysis) -> Cost:
     shapes = dict(plan.sizes)
     params: dict[str, int] = {}
     for take in plan.takes:
-        shape = list(analysis.shapes.shapes[take.source])
-        for axis, along in take.axes.items():
-            shape[axis] = int(along.index.size)
-        shapes[take.target] = tuple(shape)
+        shape = take.shape(analysis.shapes.shapes[take.source])
+        shapes[take.target] = shape
         if take.source in analysis.cost.tensor_params:
             params[take.target] = int(np.prod(shape, dtype=np.int64))
     macs = macs_of((placed.node for placed in plan.nodes), shapes)
-    return Cost(None if analysis.cost.macs is None else sum(macs.values()), sum(params.values()), macs, params)
+    known = analysis.cost.macs is not None or plan.compared is not None
+    return Cost(sum(macs.values()) if known else None, sum(params.values()), macs, params)
 
 
 # --- carrying it out --------------------------------------------------------------------------------------------------------------------
@@ -342,18 +430,29 @@ def apply(graph: gs.Graph, plan: Plan) -> gs.Graph:
     constants = {take.target: _carry_out(take, plan, seed.constants[take.source]) for take in plan.takes}
     constants |= {name: gs.Constant(name, array) for name, array in plan.numbers.items()}
     result = build(in_order([placed.node for placed in plan.nodes]), constants, normal)
+    _declare(result, plan)
     _check_shapes(result, plan)
     return result
+
+
+def _declare(graph: gs.Graph, plan: Plan) -> None:
+    """Inputs and outputs say the sizes they have; what an output leaves open stays open."""
+    for tensor in graph.inputs:
+        sizes = plan.declared.get(tensor.name, {})
+        if sizes:
+            shape = [None] * len(plan.sizes[tensor.name]) if tensor.shape is None else tensor.shape
+            tensor.shape = [sizes.get(axis, size) for axis, size in enumerate(shape)]
+    for tensor in graph.outputs:
+        sizes = plan.declared.get(tensor.name, {})
+        if sizes and tensor.shape is not None:
+            tensor.shape = [sizes.get(axis, size) if isinstance(size, int) else size for axis, size in enumerate(tensor.shape)]
 
 
 def _check_size(plan: Plan, constants: Mapping[str, gs.Constant]) -> None:
     """Refuse before memory is taken."""
     total = 0
     for take in plan.takes:
-        shape = list(constants[take.source].shape)
-        for axis, along in take.axes.items():
-            shape[axis] = along.index.size
-        total += int(np.prod(shape, dtype=object)) * 4
+        total += int(np.prod(take.shape(tuple(constants[take.source].shape)), dtype=object)) * 4
     if total > MAX_TARGET_BYTES:
         raise UserError(f"the target would hold {total / 2**30:.0f} GiB of weights; the most is {MAX_TARGET_BYTES >> 30} GiB")
 

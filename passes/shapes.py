@@ -217,6 +217,8 @@ class _Walk:
             raise RefusedModel(f"node '{node.name}' ({node.op}) does not fit its inputs: {_first_line(error)}") from error
         for name, proto in found.items():
             tensor = proto.tensor_type
+            if tensor.elem_type == TensorProto.UNDEFINED:  # a sequence, say
+                continue
             self.types[name] = tensor.elem_type
             if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
                 self.shapes[name] = tuple(d.dim_value for d in tensor.shape.dim)

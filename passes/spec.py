@@ -12,16 +12,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
-from passes.analysis import FROM_WHY, Analysis, Knob
+from passes.analysis import FROM_WHY, STRIDE, Analysis, Knob
 from passes.errors import UserError
+from passes.resolution import Image, Size, size_text
+from passes.skeleton import Skeleton, skeleton
 
 VERSION = 1
-Value = int | str
+IMAGE = "input.size"
+MAX_SIDE = 32768  # pixels
+Value = int | str | Size
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What the user wants: knob or pattern → integer, or a string relative to the seed's value ("x1.25", "+1", "-2")."""
+    """What the user wants: knob or pattern → integer, or a string relative to the seed's value ("x1.25", "+1", "-2").
+
+    The image's size, and nothing else, may be a pair of integers, its height and its width. No pattern speaks of it or of the stride.
+    """
 
     knobs: Mapping[str, Value]
     seed: str | None = None
@@ -36,16 +43,23 @@ class Spec:
 
 @dataclass(frozen=True)
 class Resolved:
-    """Every knob of the target with its value; which seed block each target block comes from; what patterns had to skip."""
+    """Every knob of the target with its value; which seed block each target block comes from; what patterns had to skip.
+
+    `image` is the size of the image, None where it stays free or where there is no image. `skeleton` is there where groups change: widths
+    and kernels are then its knobs.
+    """
 
     values: Mapping[str, int]
     knobs: Mapping[str, Knob]
     sources: Mapping[int, tuple[int, ...]]
     notes: tuple[str, ...] = ()
+    image: Size | None = None
+    skeleton: Skeleton | None = None
 
     def spec(self, seed: str | None = None) -> Spec:
         """The resolved Spec; `from` is written only where it is not the default min(J, last)."""
-        return Spec({name: value for name, value in self.values.items() if not self._default_from(name, value)}, seed)
+        size: dict[str, Value] = {} if self.image is None else {IMAGE: self.image}
+        return Spec(size | {name: value for name, value in self.values.items() if not self._default_from(name, value)}, seed)
 
     def _default_from(self, name: str, value: int) -> bool:
         found = re.fullmatch(r"stage\d+\.block(\d+)\.from", name)
@@ -67,10 +81,20 @@ def parse(document: object) -> Spec:
         raise UserError(f"'seed' is the string 'sha256:…' that 'fnatool inspect --spec' prints, not {_kind(seed)}")
     if not isinstance(knobs, Mapping):
         raise UserError(f"'knobs' is an object of knob: value, not {_kind(knobs)}")
+    pair = {key: _pair(value) for key, value in knobs.items() if key == IMAGE and isinstance(value, (list, tuple))}
     for key, value in knobs.items():
+        if key in pair:
+            continue
         if isinstance(value, bool) or not isinstance(value, (int, str)):
             raise UserError(f'\'{key}\' must be an integer or a string such as "x1.25", "+1", "-2", not {_kind(value)}')
-    return Spec(dict(knobs), seed)
+    return Spec({**knobs, **pair}, seed)
+
+
+def _pair(value: Sequence[object]) -> Size:
+    if len(value) != 2 or any(isinstance(side, bool) or not isinstance(side, int) for side in value):
+        raise UserError(f"'{IMAGE}' must be a list of two integers, height and width, an integer for both, or a string such as \"x2\"")
+    height, width = value
+    return int(height), int(width)  # type: ignore[call-overload]
 
 
 def _kind(value: object) -> str:
@@ -116,15 +140,36 @@ class _Resolver:
         sources: dict[int, tuple[int, ...]] = {}
         for i, stage in enumerate(self.analysis.stages):
             sources[i] = self._sources(i, len(stage.blocks), values[f"stage{i}.depth"], (knobs, values))
-        for knob in self._target_knobs(sources):
-            knobs[knob.name], values[knob.name] = knob, self.value(knob)
+        shaped = self._target_knobs(sources)
+        groups = {knob.name: self.value(knob) for knob in shaped if knob.kind == "groups"}
+        changed = any(knob.kind == "groups" and groups[knob.name] != knob.value for knob in shaped)
+        bones = skeleton(self.analysis, sources, groups) if changed else None
+        if bones is not None:
+            own = [knob for knob in shaped if knob.kind == "groups"]
+            shaped = [*own, *(knob for knob in bones.analysis.knobs.values() if knob.kind not in ("depth", "from", "groups"))]
+        for knob in shaped:
+            knobs[knob.name], values[knob.name] = knob, groups[knob.name] if knob.name in groups else self.value(knob)
+        image = self._image()
         for key in self.spec.knobs:
             if key not in self.matched:
                 self._unknown(key, knobs)
         notes = [f"pattern '{key}' skipped {len(names)} frozen knob(s): {_some(names)}" for key, names in self.skipped.items()]
         order = [name for name in seed_knobs if name in values] + [name for name in values if name not in seed_knobs]
         ordered = sorted(order, key=_stage_order)
-        return Resolved({name: values[name] for name in ordered}, knobs, sources, tuple(notes))
+        return Resolved({name: values[name] for name in ordered}, knobs, sources, tuple(notes), image, bones)
+
+    def _image(self) -> Size | None:
+        """The image's size: what is asked for, else its own unless that is free."""
+        image, wanted = self.analysis.image, self.spec.knobs.get(IMAGE)
+        if wanted is None:
+            return None if image.free else image.size
+        self.matched.add(IMAGE)
+        if image.size is None:
+            raise UserError(f"'{IMAGE}' is frozen: {image.why}")
+        size = _sized(wanted, image.size)
+        if image.why is not None and size != image.size:
+            raise UserError(f"'{IMAGE}' is frozen at {size_text(image.size)}: {image.why}")
+        return size
 
     def _sources(self, i: int, seed_depth: int, depth: int, found: tuple[dict[str, Knob], dict[str, int]]) -> tuple[int, ...]:
         knobs, values = found
@@ -163,7 +208,8 @@ class _Resolver:
     def value(self, knob: Knob) -> int:
         """The value asked for a knob, else its own."""
         exact = knob.name in self.spec.knobs
-        keys = [knob.name] if exact else [key for key, regex in self.patterns.items() if regex.fullmatch(knob.name)]
+        patterns = {} if knob.kind == "stride" else self.patterns
+        keys = [knob.name] if exact else [key for key, regex in patterns.items() if regex.fullmatch(knob.name)]
         self.matched.update(keys)
         if not keys:
             return knob.value
@@ -181,7 +227,7 @@ class _Resolver:
         return asked[keys[0]]
 
     def _unknown(self, key: str, target: Mapping[str, Knob]) -> NoReturn:
-        names = list(target)
+        names = [IMAGE, *target]
         if key in self.patterns:
             raise UserError(f"pattern '{key}' matches no knob of this model; 'fnatool inspect' lists all {len(names)}")
         block = re.fullmatch(r"stage(\d+)\.block(\d+)\..+", key)
@@ -192,6 +238,8 @@ class _Resolver:
                 raise UserError(
                     f"'{key}': stage{i} has {blocks} block(s) in the target, counted from 0; set 'stage{i}.depth' to {j + 1} or more"
                 )
+        if key in self.analysis.knobs:
+            raise UserError(f"'{key}' is no knob any more with these groups: they tie its channels to others{closest(key, names)}")
         raise UserError(f"'{key}' is not a knob of this model{closest(key, names)}")
 
 
@@ -209,10 +257,10 @@ def _some(names: Sequence[str], most: int = 3) -> str:
 
 
 def _stage_order(name: str) -> tuple[int, int, int]:
-    """Stages, in them depth and width before blocks, blocks by number; nodes last; otherwise the order given (sorting is stable)."""
+    """The stride; stages, in them depth and width before blocks, blocks by number; nodes; otherwise as given (sorting is stable)."""
     found = re.fullmatch(r"stage(\d+)(?:\.block(\d+))?\..+", name)
     if found is None:
-        return (1, 0, 0)
+        return (-1 if name == STRIDE else 1, 0, 0)
     return (0, int(found[1]), -1 if found[2] is None else int(found[2]))
 
 
@@ -236,17 +284,36 @@ def _absolute(value: Value, knob: Knob) -> int | None:
     return knob.value if value in ("x1", "x1.0", "+0", "-0") else None
 
 
+def _sized(value: Value, seed: Size) -> Size:
+    """The size of an image, from a pair, an integer for both sides, or relative to the seed's. Raises UserError beyond 1 … MAX_SIDE."""
+    if isinstance(value, str):
+        by, number = _relative(value, IMAGE)
+        height, width = (round(RELATIVE[by](side, number)) for side in seed)
+    else:
+        height, width = (value, value) if isinstance(value, int) else value
+    if not all(1 <= side <= MAX_SIDE for side in (height, width)):
+        raise UserError(f"'{IMAGE}': {size_text((height, width))} is out of range; a side has from 1 to {MAX_SIDE} pixels")
+    return height, width
+
+
+def _relative(value: str, key: str) -> tuple[str, float]:
+    found = re.fullmatch(r"([x+-])(\d+(?:\.\d+)?)", value.strip())
+    if found is None or (found[1] != "x" and "." in found[2]) or float(found[2]) > 1e6:
+        raise UserError(f'\'{key}\': {value!r} is neither an integer nor relative to the seed\'s value, as "x1.25", "+1" or "-2" are')
+    return found[1], float(found[2])
+
+
 def _evaluate(knob: Knob, value: Value, key: str) -> int:
     """The value a knob takes, in range and a multiple of what the graph demands."""
     if isinstance(value, int):
         _admit(knob, value, key)
         return value
-    found = re.fullmatch(r"([x+-])(\d+(?:\.\d+)?)", value.strip())
-    if found is None or (found[1] != "x" and "." in found[2]) or float(found[2]) > 1e6:
-        raise UserError(f'\'{key}\': {value!r} is neither an integer nor relative to the seed\'s value, as "x1.25", "+1" or "-2" are')
-    exact = RELATIVE[found[1]](knob.value, float(found[2]))
-    rounded = _rounded(knob, exact) if found[1] == "x" else round(exact)
-    if knob.kind != "width" or found[1] != "x":
+    if not isinstance(value, str):
+        raise UserError(f"'{key}' must be an integer, not a list")
+    by, number = _relative(value, key)
+    exact = RELATIVE[by](knob.value, number)
+    rounded = _rounded(knob, exact) if by == "x" else round(exact)
+    if knob.kind != "width" or by != "x":
         _admit(knob, rounded, key)
     elif rounded > knob.max:
         raise UserError(f"'{key}': {value!r} asks '{knob.name}' for {rounded}, but the most is {knob.max}")
@@ -272,6 +339,13 @@ def _rounded(knob: Knob, exact: float) -> int:
 
 
 def _admit(knob: Knob, value: int, key: str) -> None:
+    if knob.kind == "groups" and value >= 1:
+        return  # what is possible depends on the target's channels: plan.py looks at them
+    if knob.kind == "stride" and value > knob.value:
+        raise UserError(f"'{key}': {value} is more than the {knob.value} of this network; dilations are not turned back into strides")
+    if knob.values and value not in knob.values:
+        why = f" ({knob.why})" if knob.why else ""
+        raise UserError(f"'{key}': {value} is not possible for '{knob.name}', which can be {', '.join(map(str, knob.values))}{why}")
     if not knob.min <= value <= knob.max:
         raise UserError(f"'{key}': {value} is out of range for '{knob.name}', which goes from {knob.min} to {knob.max}")
     if knob.kind == "kernel" and (value - knob.value) % 2:
@@ -288,8 +362,12 @@ def differences(analysis: Analysis, spec: Spec) -> list[str]:
     """Where the network is not what the Spec says, one sentence each. `from` speaks of the seed and is not looked at."""
     found = []
     for key, value in spec.knobs.items():
+        if key == IMAGE:
+            found += _other_size(value, analysis.image)
+            continue
         matching = _pattern(key) if "*" in key else None
-        names = [n for n in analysis.knobs if n == key or (matching is not None and n not in spec.knobs and matching.fullmatch(n))]
+        others = () if matching is None else (n for n in analysis.knobs if n != STRIDE and n not in spec.knobs and matching.fullmatch(n))
+        names = [*(n for n in (key,) if n in analysis.knobs), *others]
         if key.endswith(".from"):
             continue
         if not names and matching is None:
@@ -302,3 +380,14 @@ def differences(analysis: Analysis, spec: Spec) -> list[str]:
                 if knob.value != value and not ("*" in key and knob.growth == "frozen"):
                     found.append(f"'{name}' should be {value}, the model has {knob.value}")
     return found
+
+
+def _other_size(value: Value, image: Image) -> list[str]:
+    """What is wrong with the image's size, if it should be the value."""
+    if isinstance(value, str):
+        return [f"'{IMAGE}' is relative to the seed's value ({value}), which the model does not tell; name the seed with --against"]
+    wanted = (value, value) if isinstance(value, int) else value
+    if image.size == wanted and not image.free:
+        return []
+    has = "leaves it free" if image.free else "has none" if image.size is None else f"has {size_text(image.size)}"
+    return [f"'{IMAGE}' should be {size_text(wanted)}, the model {has}"]

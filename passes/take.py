@@ -15,6 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from passes.groups import Regroup, regrouped, regrouped_shape
+from passes.shapes import Shape
+
 STRATEGIES = ("fna", "preserve")
 FNA_NOISE = 1e-5  # times kaiming_uniform (FNA, issue 18)
 COPY_NOISE = 1e-2  # of the weight's standard deviation: enough to tell a copied channel from its parent
@@ -38,6 +41,7 @@ class Take:
     """A target tensor: its source, the axes that change, whether it is a weight, and the initial value of fresh entries if it is not.
 
     `silent`: its old entries are zero, so that the copied block it belongs to is not heard; `inside_silent`: it is in such a block.
+    `regroup`: a convolution's weight gets other groups; the axes are those it has in between (see groups.py).
     """
 
     target: str
@@ -47,15 +51,31 @@ class Take:
     silent: bool = False
     inside_silent: bool = False
     weight: bool = True
+    regroup: Regroup | None = None
 
     @property
     def unchanged(self) -> bool:
         """Whether the target is the source, array and all."""
-        return not self.axes and not self.silent
+        return not self.axes and not self.silent and self.regroup is None
+
+    def shape(self, source: Shape) -> Shape:
+        """The target's shape, from the source's."""
+        groups = self.regroup
+        shape = source if groups is None else regrouped_shape(source, groups.seed, groups.ground)
+        shape = tuple(int(self.axes[axis].index.size) if axis in self.axes else size for axis, size in enumerate(shape))
+        return shape if groups is None else regrouped_shape(shape, groups.ground, groups.target)
 
 
 def taken(take: Take, old: np.ndarray, strategy: str, rng: np.random.Generator) -> np.ndarray:
     """The values of a Take: old entries where they go, fresh ones by the strategy. The source array is not written."""
+    groups = take.regroup
+    if groups is None:
+        return _resized(take, old, strategy, rng)
+    new = _resized(take, regrouped(old, groups.seed, groups.ground), strategy, rng)
+    return regrouped(new, groups.ground, groups.target)
+
+
+def _resized(take: Take, old: np.ndarray, strategy: str, rng: np.random.Generator) -> np.ndarray:
     new = old
     for axis, along in take.axes.items():
         new = _pick(new, along.parent, axis)

@@ -7,7 +7,7 @@ only.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -85,27 +85,29 @@ def view(graph: gs.Graph) -> View:
     for tensor in graph.outputs:
         if isinstance(tensor, gs.Constant):
             constants[tensor.name] = tensor
-    ordered = in_order(nodes)
-    producer = {output: node.name for node in ordered for output in node.outputs if output}
+    inputs = {
+        t.name: (None if t.shape is None else tuple(t.shape), element_type(t.dtype)) for t in graph.inputs if isinstance(t, gs.Variable)
+    }
+    domains = {entry.domain or "": int(entry.version) for entry in graph.import_domains or ()}
+    opset = domains.get("", domains.get("ai.onnx", int(graph.opset)))
+    empty = View((), {}, {}, {}, {}, inputs, tuple(t.name for t in graph.outputs), opset, domains)
+    return linked(in_order(nodes), constants, empty)
+
+
+def linked(ordered: Sequence[Node], constants: Mapping[str, gs.Constant], like: View) -> View:
+    """A View of these nodes (in topological order) and constants, with the inputs, outputs and versions of another."""
     readers: dict[str, list[tuple[str, int]]] = {}
     for node in ordered:
         for slot, name in enumerate(node.inputs):
             if name:
                 readers.setdefault(name, []).append((node.name, slot))
-    inputs = {
-        t.name: (None if t.shape is None else tuple(t.shape), element_type(t.dtype)) for t in graph.inputs if isinstance(t, gs.Variable)
-    }
-    domains = {entry.domain or "": int(entry.version) for entry in graph.import_domains or ()}
-    return View(
+    return replace(
+        like,
         nodes=tuple(ordered),
         by_name={node.name: node for node in ordered},
-        producer=producer,
+        producer={output: node.name for node in ordered for output in node.outputs if output},
         readers={name: tuple(uses) for name, uses in readers.items()},
         constants=constants,
-        inputs=inputs,
-        outputs=tuple(t.name for t in graph.outputs),
-        opset=domains.get("", domains.get("ai.onnx", int(graph.opset))),
-        domains=domains,
     )
 
 

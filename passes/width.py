@@ -78,8 +78,7 @@ def _survivors(atom: Atom, count: int, analysis: Analysis, select: str) -> np.nd
     """The classes that stay, in their order: ranked once, so that all producers and consumers keep the same."""
     if select == "first":
         return atom.classes[:count]
-    best = np.sort(_ranked(atom, analysis, select)[:count])
-    return np.asarray(atom.classes[best])
+    return np.asarray(atom.classes[np.sort(_ranked(atom, analysis, select)[:count])])
 
 
 def _ranked(atom: Atom, analysis: Analysis, select: str) -> np.ndarray:

@@ -205,7 +205,7 @@ def test_a_long_chain_is_checked_in_less_than_a_second() -> None:
     proto = model(f"g (float[3] t0) => (float[3] t10000) {{ {steps} }}")
     import time
 
-    start = time.perf_counter()
+    start = time.process_time()
     assert check_proto(proto) == ()
     assert findings(proto) == []
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3

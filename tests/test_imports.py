@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,22 @@ ROOT = Path(__file__).parent.parent
 SOURCES = {path.relative_to(ROOT).as_posix(): path for name in ("passes", "fnatool") for path in sorted((ROOT / name).rglob("*.py"))}
 PASSES = [name for name in SOURCES if name.startswith("passes/")]
 
-TORCH = ("fnatool/nn/", "fnatool/search/", "fnatool/tasks/")
+TORCH = (
+    "fnatool/nn/",
+    "fnatool/search/",
+    "fnatool/tasks/",
+    "fnatool/data/augment.py",
+    "fnatool/data/samples.py",
+    "fnatool/exporting.py",
+    "fnatool/sources.py",
+)
+WITHOUT_TORCH = (
+    "fnatool.data.checking",
+    "fnatool.data.fashion.writing",
+    "fnatool.data.order",
+    "fnatool.tasks.anchors",
+    "fnatool.tasks.joints",
+)
 RUNTIME = ("fnatool/runtime.py", "fnatool/verify.py", "fnatool/checking.py", "fnatool/latency", "fnatool/deploy")
 
 
@@ -55,6 +72,12 @@ def test_layers_are_kept(name: str) -> None:
         assert not roots(name) & {"torch", "torchvision"}
     if not name.startswith(RUNTIME):
         assert "onnxruntime" not in roots(name)
+
+
+@pytest.mark.parametrize("name", WITHOUT_TORCH)
+def test_reading_data_and_describing_a_task_do_not_load_torch(name: str) -> None:
+    line = f"import sys, {name}; assert 'torch' not in sys.modules and 'torchvision' not in sys.modules"
+    subprocess.run([sys.executable, "-c", line], check=True, cwd=ROOT)
 
 
 @pytest.mark.parametrize("name", sorted(SOURCES))

@@ -58,7 +58,7 @@ def test_the_table_shows_stages_and_every_knob_with_its_range(seed: str, capsys:
     assert any(row[:5] == ["stage0.block1.from", "1", "0", "1", "approximate"] for row in found)
     assert ["node:stem.kernel", "3", "3", "31", "exact"] in found
     assert ["node:y.width", "5", "frozen", "graph", "output", "'y'"] in found
-    assert " ".join(found[-1]) == "9 knobs: 7 grow exactly, 0 approximately, 1 are frozen; 1 choose a block"
+    assert " ".join(found[-1]) == "16 knobs: 8 grow exactly, 0 approximately, 2 are frozen; 1 choose a block, 5 set groups"
 
 
 def test_the_table_says_why_growth_is_approximate_and_when_there_are_no_stages(seed: str, capsys: Capture) -> None:
@@ -126,7 +126,11 @@ def test_the_json_has_the_keys_that_programs_rely_on(seed: str, capsys: Capture)
     assert found["blocks"][1] | {"nodes": []} == {
         "name": "stage0.block1", "kind": "residual", "entry": "s0", "exit": "s1", "nodes": [], "params": 632, "macs": 38_400
     }  # fmt: skip
-    assert found["frozen"] == [{"name": "node:y.width", "why": "graph output 'y'"}]
+    assert found["frozen"] == [
+        {"name": "output_stride", "why": "no map of this network has a stride"},
+        {"name": "node:y.width", "why": "graph output 'y'"},
+        {"name": "node:stem.groups", "why": "the channels that 'stem' reads are no weight's"},
+    ]
 
 
 def test_parameters_and_multiply_adds_are_those_counted_by_hand(seed: str, capsys: Capture) -> None:
@@ -140,7 +144,7 @@ def test_parameters_and_multiply_adds_are_those_counted_by_hand(seed: str, capsy
 def test_every_knob_says_all_there_is_to_know(seed: str, capsys: Capture) -> None:
     save(normalised(), Path("lrn.onnx"))
     found = [knob for path in (seed, "lrn.onnx", "mobilenetv2_bn") for knob in json.loads(told(capsys, path, "--json"))["knobs"]]
-    assert all(list(knob) == ["name", "kind", "value", "min", "max", "multiple", "growth", "why"] for knob in found)
+    assert all(list(knob) == ["name", "kind", "value", "min", "max", "multiple", "growth", "why", "values"] for knob in found)
     assert {knob["kind"] for knob in found} <= {"depth", "width", "kernel", "groups", "from", "size", "stride"}
     assert {knob["growth"] for knob in found} == {"exact", "approximate", "frozen"}
     for knob in found:
@@ -156,6 +160,18 @@ def test_every_knob_says_all_there_is_to_know(seed: str, capsys: Capture) -> Non
         "multiple": 1,
         "growth": "exact",
         "why": None,
+        "values": [],
+    } in found
+    assert {
+        "name": "input.size",
+        "kind": "size",
+        "value": [160, 160],
+        "min": [1, 1],
+        "max": [32768, 32768],
+        "multiple": 1,
+        "growth": "exact",
+        "why": None,
+        "values": [],
     } in found
 
 
@@ -174,7 +190,7 @@ def test_macs_are_null_while_the_image_size_is_free(seed: str, capsys: Capture) 
     found = json.loads(told(capsys, "free.onnx", "--json"))
     assert (found["params"], found["macs"]) == (1473, None)
     assert all(row["macs"] is None for row in (*found["stages"], *found["blocks"]))
-    assert "size" not in {knob["kind"] for knob in found["knobs"]}
+    assert next(knob["value"] for knob in found["knobs"] if knob["kind"] == "size") is None
     assert "MAdds unknown: the image size is free, give one with --input" in told(capsys, "free.onnx")
     sized = json.loads(told(capsys, "free.onnx", "--json", "--input", "x=1x3x16x4"))
     assert sized["macs"] == 87_198
@@ -194,8 +210,10 @@ def test_the_spec_names_its_seed_and_every_knob_but_the_defaults(seed: str, caps
     assert list(spec) == ["version", "seed", "knobs"]
     assert spec["seed"] == f"sha256:{files.read(seed).sha256}"
     assert spec["knobs"] == {
-        "stage0.depth": 2, "stage0.width": 6, "stage0.block0.kernel": 3, "stage0.block0.hidden": 10,
-        "stage0.block1.kernel": 3, "stage0.block1.hidden": 10, "node:y.width": 5, "node:stem.kernel": 3,
+        "input.size": [8, 8], "output_stride": 1, "stage0.depth": 2, "stage0.width": 6,
+        "stage0.block0.kernel": 3, "stage0.block0.groups": 1, "stage0.block0.groups2": 1, "stage0.block0.hidden": 10,
+        "stage0.block1.kernel": 3, "stage0.block1.groups": 1, "stage0.block1.groups2": 1, "stage0.block1.hidden": 10,
+        "node:y.width": 5, "node:stem.kernel": 3, "node:stem.groups": 1,
     }  # fmt: skip
 
 

@@ -170,6 +170,7 @@ def test_metadata_holds_the_stages_and_the_resolved_spec_with_the_sha_of_the_see
     assert spec["seed"] == f"sha256:{files.read(seed).sha256}"
     assert spec["knobs"]["stage0.width"] == 8
     assert spec["knobs"]["stage0.depth"] == 3
+    assert spec["knobs"].pop("input.size") == [8, 8]
     assert all(isinstance(value, int) for value in spec["knobs"].values())
     stages = json.loads(found[STAGES_KEY])
     assert [len(stage) for stage in stages] == [3]

@@ -113,14 +113,14 @@ def test_patterns_that_disagree_are_both_named() -> None:
 
 
 def test_a_pattern_that_matches_nothing_is_an_error() -> None:
-    message = f"pattern 'stage9.*.kernel' matches no knob of this model; 'fnatool inspect' lists all {len(seed().knobs)}"
+    message = f"pattern 'stage9.*.kernel' matches no knob of this model; 'fnatool inspect' lists all {len(seed().knobs) + 1}"
     assert refused({"stage9.*.kernel": 5}) == message
 
 
 def test_an_unknown_key_names_the_nearest() -> None:
     message = refused({"stage2.block0.kernal": 5})
     assert message.startswith("'stage2.block0.kernal' is not a knob of this model; did you mean 'stage2.block0.kernel'")
-    assert message.endswith(f"? 'fnatool inspect' lists all {len(seed().knobs)}")
+    assert message.endswith(f"? 'fnatool inspect' lists all {len(seed().knobs) + 1}")
 
 
 def test_the_nearest_is_in_the_stage_that_was_named() -> None:
@@ -330,7 +330,8 @@ def test_from_is_written_only_where_it_is_not_the_default() -> None:
 def test_the_own_spec_has_every_knob_but_the_default_from() -> None:
     spec = own_spec(seed(), "sha256:0")
     assert spec.seed == "sha256:0"
-    assert dict(spec.knobs) == {name: knob.value for name, knob in seed().knobs.items() if knob.kind != "from"}
+    knobs = {name: knob.value for name, knob in seed().knobs.items() if knob.kind != "from"}
+    assert dict(spec.knobs) == {"input.size": (160, 160), **knobs}
 
 
 def test_the_own_spec_resolves_to_itself_and_plans_nothing() -> None:
@@ -378,5 +379,6 @@ def test_knobs_are_in_the_order_of_the_network() -> None:
     stages = [int(re.findall(r"\d+", name)[0]) for name in names if name.startswith("stage")]
     assert stages == sorted(stages)
     assert names.index("stage1.block2.hidden") < names.index("stage2.depth")
-    assert all(name.startswith("node:") for name in names[len(stages) :])
+    assert names[0] == "output_stride"
+    assert all(name.startswith("node:") for name in names[1 + len(stages) :])
     assert np.all(np.diff(stages) >= 0)

@@ -7,6 +7,8 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 NAMES = ("mobilenetv2_bn",)
 DEFAULT = FOLDER / f"{NAMES[0]}.onnx"
+PIXELS = {"mobilenetv2_bn": ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))}
+"""Seed → mean and scale: its input is (pixel − mean) / scale, pixels from 0 to 255."""
 
 
 def bundled(name: str) -> Path | None:

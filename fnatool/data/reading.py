@@ -1,0 +1,131 @@
+"""`read`: a folder of data in one of the known layouts as a Split, split by a seed where it is not split already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from fnatool.data import coco, imagefolder, masks
+from fnatool.data.sources import Sources
+from fnatool.data.split import Item, Labelled, Split
+from passes.errors import UserError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is looked for, in words, and what finds it."""
+
+    looked_for: str
+    find: Callable[[Path], Sources]
+
+
+LAYOUTS: Mapping[str, Mapping[str, Layout]] = {
+    "classification": {imagefolder.LAYOUT: Layout(imagefolder.LOOKED_FOR, imagefolder.find)},
+    "segmentation": {
+        masks.PASCAL: Layout(masks.PASCAL_LOOKED_FOR, masks.find_pascal),
+        masks.STREETS: Layout(masks.STREETS_LOOKED_FOR, masks.find_streets),
+        masks.FOLDERS: Layout(masks.FOLDERS_LOOKED_FOR, masks.find_folders),
+    },
+    "detection": {coco.LAYOUT: Layout(coco.LOOKED_FOR["detection"], partial(coco.find, task="detection"))},
+    "pose": {coco.LAYOUT: Layout(coco.LOOKED_FOR["pose"], partial(coco.find, task="pose"))},
+}
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """Where data is not split: the share kept back for validation, drawn by a seed (of every class the same share, at least one)."""
+
+    share: float = 0.1
+    seed: int = 0
+
+
+def read(
+    root: Path | str, *, task: str, split: str = "train", classes: Sequence[str] | None = None,
+    holdout: Holdout | None = None, images: Path | None = None,
+) -> Split:  # fmt: skip
+    """The split ("train", "val", "test") of the data at root, its faults listed; only a structure that cannot be read raises UserError.
+
+    root is a folder in one of the layouts of task, or for detection and pose the annotation file of that split, whose images are in
+    `images` or near it. classes fixes the classes and their order (those of a model, or of the training split); None: the data's own.
+    Where the data has no val split, or is not split at all, val is the part of it that holdout keeps back, and train the rest.
+    """
+    root = Path(root)
+    if not root.exists():
+        raise UserError(f"'{root}' does not exist; give the folder of the data")
+    if root.is_file():
+        if task not in coco.LOOKED_FOR:
+            raise UserError(f"'{root}' is a file; {task} data is a folder: {_looked_for(task)}")
+        return _filled(coco.read_file(root, images, task=task, name=split, classes=classes))
+    sources = _sources(root, task)
+    if split in sources and (split != "train" or "val" in sources):
+        return _filled(sources[split](classes))
+    whole = "train" if "train" in sources else "all"
+    if whole not in sources or split == "test":
+        raise UserError(f"'{root}' has no {split} data, only {', '.join(sources)}")
+    return _filled(_held_out(sources[whole](classes), split, holdout or Holdout()))
+
+
+def read_both(
+    root: Path | str, *, task: str, classes: Sequence[str] | None = None, holdout: Holdout | None = None
+) -> tuple[Split, Split]:  # fmt: skip
+    """The train and the val split of the data at root, with the same classes and joints. Raises UserError as `read` does."""
+    train = read(root, task=task, classes=classes, holdout=holdout)
+    val = read(root, task=task, split="val", classes=train.classes, holdout=holdout)
+    if train.joints != val.joints:
+        raise UserError(f"'{root}' has other keypoints for val ({', '.join(val.joints)}) than for train ({', '.join(train.joints)})")
+    return train, val
+
+
+def _sources(root: Path, task: str) -> Sources:
+    for layout in LAYOUTS[task].values():
+        sources = layout.find(root)
+        if sources:
+            return sources
+    raise UserError(f"'{root}' is in no layout of {task} data; what was looked for:\n{_looked_for(task)}")
+
+
+def _looked_for(task: str) -> str:
+    return "\n".join(f"  {name}: {layout.looked_for}" for name, layout in LAYOUTS[task].items())
+
+
+def _filled(split: Split) -> Split:
+    if not split.items and not split.faults:
+        raise UserError(f"'{split.root}' has no image for {split.name}")
+    return split
+
+
+def _held_out(whole: Split, name: str, holdout: Holdout) -> Split:
+    """The part of a split that val is, or train: images are dealt, class by class, so that no image is in both."""
+    groups: dict[int, list[str]] = {}
+    for item in whole.items:
+        groups.setdefault(item.label if isinstance(item, Labelled) else 0, []).append(item.image)
+    kept: set[str] = set()
+    for group, names in groups.items():
+        different = sorted(set(names))
+        count = min(max(round(holdout.share * len(different)), 1), len(different) - 1) if holdout.share else 0
+        kept.update(np.random.default_rng([holdout.seed, group]).permutation(np.array(different, object))[:count])
+    indices = [index for index, item in enumerate(whole.items) if (item.image in kept) == (name == "val")]
+    return _part(whole, name, indices)
+
+
+def _part(whole: Split, name: str, indices: Sequence[int]) -> Split:
+    """The items at indices as a split; what spoils no item is counted with train."""
+    place = {index: new for new, index in enumerate(indices)}
+    items: tuple[Item, ...] = tuple(whole.items[index] for index in indices)
+    loose = name == "train"
+    faults = [
+        replace(fault, items=tuple(place[index] for index in fault.items if index in place))
+        for fault in whole.faults
+        if (any(index in place for index in fault.items) if fault.items else loose)
+    ]
+    samples = sum(fault.samples for fault in faults)
+    boxes = _boxes(items) + (whole.entries - _boxes(whole.items) if loose else 0)
+    return replace(whole, name=name, items=items, faults=tuple(faults), found=len(items) + samples, entries=boxes if whole.entries else 0)
+
+
+def _boxes(items: Sequence[Item]) -> int:
+    return sum(len(getattr(item, "boxes", ())) for item in items)

@@ -1,0 +1,236 @@
+"""A head on a model file: read, attach, verify, check, write. The order of `fnatool head`, and the Python API of the same words."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from fnatool import checking, files, isolate, seeds
+from fnatool.names import class_names, pose_of
+from fnatool.remapping import SPEC_KEY, STAGES_KEY, VERIFY_SECONDS, analyse_model, metadata
+from passes.analysis import Analysis, analyse
+from passes.check import errors
+from passes.errors import RefusedModel, UserError
+from passes.heads import STYLES, Attached, Head, Image, Pose, attach, record
+from passes.heads.record import IMAGENET_MEAN, IMAGENET_SCALE
+from passes.shapes import Shape
+
+TASK_KEY = "fnatool.task"
+DEFAULT_STYLE = {"classification": "linear", "segmentation": "deeplabv3", "detection": "retinanet", "pose": "simplebaseline"}
+
+
+@dataclass(frozen=True)
+class HeadOptions:
+    """The head asked for, in the user's words: `classes` is a number or a file of names, `joints` a number, 'coco' or a JSON file.
+
+    mean and scale: per colour, or one for all; an input value is (pixel − mean) / scale. None: as the seed is known to be.
+    `verify` compares the taps with the seed's and checks the result.
+    """
+
+    task: str
+    style: str | None = None
+    classes: str | None = None
+    joints: str | None = None
+    taps: tuple[str, ...] = ()
+    width: int | None = None
+    levels: int | None = None
+    keep_rows: tuple[int, ...] = ()
+    mean: tuple[float, ...] | None = None
+    scale: tuple[float, ...] | None = None
+    seed: int = 0
+    inputs: Mapping[str, Shape] | None = None
+    verify: bool = True
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """How pixels become input values, and where that is known from."""
+
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    source: str
+
+
+@dataclass(frozen=True)
+class Headed:
+    """A model with its head: what was attached, the record of its task, the seed, both analyses, and how its pixels are scaled."""
+
+    model: files.Model
+    made: Attached
+    record: dict[str, object]
+    seed: files.Model
+    before: Analysis
+    after: Analysis
+    pixels: Pixels
+    verified: bool
+
+    def write(self, path: Path | str, *, force: bool = False) -> None:
+        """The result as a file, atomically."""
+        notes = {STAGES_KEY: json.dumps(self.made.table), TASK_KEY: json.dumps(self.record)}
+        files.write(self.model, path, force=force, metadata=notes)
+
+
+def attach_head(seed: Path | str, options: HeadOptions, out: Path | str | None = None) -> Headed:
+    """The seed with the head, its weights fresh; written to `out` if given (never over an existing file).
+
+    Raises UserError for a head that cannot be, RefusedModel for a model that cannot take one or a result that is not sound.
+    """
+    model = files.read(seeds.bundled(str(seed)) or seed if not Path(seed).exists() else seed)
+    if out is not None:
+        files.require_writable(Path(out), force=False, forbid=(model.path, *model.data))
+    made = attach_to_model(model, options)
+    if out is not None:
+        made.write(out)
+    return made
+
+
+def attach_to_model(model: files.Model, options: HeadOptions) -> Headed:
+    """The same on a model already read. Unless told otherwise, what is returned has been compared with the seed and checked."""
+    classes, pose, head = wanted(options)
+    before = analyse_model(model, options.inputs)
+    made = attach(model.graph, before, head, rng=np.random.default_rng(options.seed))
+    pixels = pixels_of(model, made.image, options)
+    note = record(options.task, classes, made.image, mean=pixels.mean, scale=pixels.scale, detection=made.detection, pose=pose)
+    target = replace(model, graph=made.graph, notes=())
+    after = analyse(made.graph, sizes=options.inputs, table=made.table)
+    headed = Headed(target, made, note, model, before, after, pixels, options.verify)
+    if options.verify:
+        require_same(headed)
+        require_sound(headed, options.inputs)
+    return headed
+
+
+def wanted(options: HeadOptions) -> tuple[tuple[str, ...], Pose | None, Head]:
+    """Class names, joints, and the head that they ask for. Raises UserError where the options contradict each other or the task."""
+    if options.task not in DEFAULT_STYLE:
+        raise UserError(f"'{options.task}' is no task; there are {', '.join(DEFAULT_STYLE)}")
+    style = options.style or DEFAULT_STYLE[options.task]
+    fitting = [name for name, known in STYLES.items() if known.task == options.task]
+    if style not in fitting:
+        raise UserError(f"'{style}' is no style of {options.task}; there is {' and '.join(map(repr, fitting))}")
+    build = partial(Head, style, taps=options.taps, width=options.width, levels=options.levels, keep=options.keep_rows)
+    if options.task == "pose":
+        if options.joints is None:
+            raise UserError("say which joints a pose has with --joints: a number, 'coco', or a JSON file")
+        pose = pose_of(options.joints)
+        return class_names(options.classes) if options.classes else ("object",), pose, build(len(pose.joints))
+    if options.joints is not None:
+        raise UserError(f"--joints is for poses, not for {options.task}")
+    if options.classes is None:
+        raise UserError(f"say how many classes {options.task} has with --classes: a number, or a file with a name on every line")
+    classes = class_names(options.classes)
+    return classes, None, build(len(classes))
+
+
+# --- how pixels are scaled --------------------------------------------------------------------------------------------------------------
+
+
+def pixels_of(model: files.Model, image: Image, options: HeadOptions) -> Pixels:
+    """What the user says; else what the model's own record says; else what is known of a bundled seed; else ImageNet's, for three colours.
+
+    Raises UserError where nothing is known.
+    """
+    known = _recorded(model, image) or _bundled(model)
+    if known is None and image.channels == 3:
+        known = Pixels(IMAGENET_MEAN, IMAGENET_SCALE, "ImageNet's, as nothing else is known; --mean and --scale say others")
+    if known is None and (options.mean is None or options.scale is None):
+        raise UserError(f"the input has {image.channels} channels: say how pixels are scaled with --mean and --scale")
+    mean = options.mean or (known.mean if known is not None else ())
+    scale = options.scale or (known.scale if known is not None else ())
+    source = "as asked" if known is None or options.mean or options.scale else known.source
+    return Pixels(_per_colour(mean, image), _per_colour(scale, image), source)
+
+
+def _per_colour(values: tuple[float, ...], image: Image) -> tuple[float, ...]:
+    return values * image.channels if len(values) == 1 else values
+
+
+def _recorded(model: files.Model, image: Image) -> Pixels | None:
+    """What an earlier head's record says, where it is about such an image."""
+    try:
+        document = json.loads(metadata(model.envelope).get(TASK_KEY, "null"))
+        mean, scale = (tuple(float(value) for value in document["input"][key]) for key in ("mean", "scale"))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    fits = len(mean) == len(scale) == image.channels and bool(np.isfinite((*mean, *scale)).all()) and 0 not in scale
+    return Pixels(mean, scale, "as the model says") if fits else None
+
+
+def _bundled(model: files.Model) -> Pixels | None:
+    """What is known of a bundled seed, of which the model may be a remap."""
+    try:
+        spec = json.loads(metadata(model.envelope).get(SPEC_KEY, "null"))
+    except (ValueError, RecursionError):
+        spec = None
+    origin = spec.get("seed") if isinstance(spec, Mapping) else None
+    for name, (mean, scale) in seeds.PIXELS.items():
+        digest = hashlib.sha256((seeds.FOLDER / f"{name}.onnx").read_bytes()).hexdigest()
+        if model.sha256 == digest or origin == f"sha256:{digest}":
+            return Pixels(mean, scale, f"as '{name}' wants them")
+    return None
+
+
+# --- verification -----------------------------------------------------------------------------------------------------------------------
+
+
+def require_same(headed: Headed) -> None:
+    """What the head taps has the seed's bits in ONNX Runtime, and the head runs. Raises RefusedModel otherwise."""
+    try:
+        found = isolate.run(_moved, headed, seconds=VERIFY_SECONDS, memory=16 * isolate.GIB)
+    except isolate.Died as error:
+        raise RefusedModel(f"verification in ONNX Runtime died: {error}; --no-verify writes the result without it") from error
+    if found:
+        raise RefusedModel(f"'{found[0]}', which the head taps, is not what it is in the seed; nothing was written. Please report it")
+
+
+def _moved(headed: Headed) -> list[str]:
+    from fnatool.verify import moved, noise
+
+    return moved(headed.seed.graph, headed.model.graph, noise(headed.before, 0), [tap.tensor for tap in headed.made.taps])
+
+
+def require_sound(headed: Headed, inputs: Mapping[str, Shape] | None) -> None:
+    """The file that will be written passes `fnatool check`. Raises RefusedModel with the first finding otherwise."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        headed.write(path)
+        report = checking.check_file(path, checking.Demands(inputs=dict(inputs or {})))
+    found = errors(report.findings)
+    if found:
+        raise RefusedModel(f"the result would be broken: {found[0].where}: {found[0].message}; nothing was written. Please report it")
+
+
+# --- words ------------------------------------------------------------------------------------------------------------------------------
+
+
+def show(headed: Headed, where: str) -> None:
+    """What was attached where, what it costs, and what was verified."""
+    from rich.markup import escape
+
+    from fnatool import terminal
+
+    console = terminal.console()
+    made, before, after = headed.made, headed.before.cost, headed.after.cost
+    for tap in made.taps:
+        stride = f", stride {'×'.join(dict.fromkeys(f'{float(step):g}' for step in tap.stride))}" if tap.space != (1, 1) else ""
+        console.print(f"  taps {escape(tap.name)}: {tap.channels} channels{stride}")
+    for tensor in made.graph.outputs:
+        console.print(f"  gives {tensor.name} [{', '.join(str(extent) for extent in tensor.shape)}]")
+    if made.detection is not None:
+        levels = [f"{'×'.join(dict.fromkeys(map(str, level.stride)))} ({len(level.anchors)})" for level in made.detection.levels]
+        console.print(f"  levels at stride (anchors): {', '.join(levels)}")
+    mean, scale = (", ".join(f"{value:g}" for value in dict.fromkeys(values)) for values in (headed.pixels.mean, headed.pixels.scale))
+    console.print(f"  reads (pixel − ({mean})) / ({scale}), {headed.pixels.source}")
+    console.print(f"parameters {before.params:,} → {after.params:,}")
+    if before.macs is not None and after.macs is not None:
+        console.print(f"MAdds {before.macs:,} → {after.macs:,}")
+    verdict = "what it taps is the seed's, bit for bit, in ONNX Runtime; the result runs and passes 'fnatool check'"
+    console.print(verdict if headed.verified else "not verified")
+    console.print(f"→ {escape(where)}")

@@ -1,0 +1,250 @@
+"""The steps of a graph in order, and their run.
+
+A run keeps its tensors in numbered slots. Constants lie there from the start, a tensor leaves its slot after its last use, and one that
+nobody else needs is overwritten where torch can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor
+
+from fnatool.nn.fusing import fused
+from fnatool.nn.layers import Norms
+from fnatool.nn.site import Facts, Given, Numbers, Read, Site, Step, torch_type
+from fnatool.nn.sizes import arithmetic
+from fnatool.nn.table import TORCH
+from fnatool.nn.weights import live
+from passes.errors import RefusedModel
+from passes.view import Node, View
+
+Slots = list[Any]
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """A step with the slots it reads and writes, and those whose tensors nobody needs afterwards."""
+
+    run: Callable[..., Any]
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    spent: tuple[int, ...]
+    node: str
+
+
+@dataclass(frozen=True)
+class Program:
+    """The instructions for some tensors of a graph, and where a run's values go."""
+
+    template: Slots
+    inputs: tuple[int, ...]
+    values: tuple[int, ...]  # weights, then constants, in the order of Reading
+    given: Mapping[Given, int]
+    like: int
+    instructions: tuple[Instruction, ...]
+    results: tuple[int, ...]
+
+
+FAILURES = (RuntimeError, ValueError, TypeError, IndexError)
+
+
+def run(program: Program, values: Sequence[Tensor], inputs: Sequence[Tensor], *, norms: Norms, training: bool) -> tuple[Any, ...]:
+    """The results of a program."""
+    slots = program.template.copy()
+    for slot, value in zip(program.values, values, strict=False):
+        slots[slot] = value
+    for slot, value in zip(program.inputs, inputs, strict=True):
+        slots[slot] = value
+    given = program.given
+    slots[given[Given.LIKE]] = slots[program.like]
+    slots[given[Given.BATCH]] = inputs[0].shape[0] if inputs else 1
+    slots[given[Given.NORMS]] = norms
+    slots[given[Given.TRAINING]] = training
+    for step in program.instructions:
+        try:
+            made = step.run(*[slots[slot] for slot in step.reads])
+        except FAILURES as error:
+            error.add_note(f"in node '{step.node}' of the ONNX graph")
+            raise
+        if isinstance(made, tuple):
+            for slot, value in zip(step.writes, made, strict=False):
+                slots[slot] = value
+        else:
+            slots[step.writes[0]] = made
+        for slot in step.spent:
+            slots[slot] = None
+    return tuple(slots[slot] for slot in program.results)
+
+
+# --- from a graph to a program ----------------------------------------------------------------------------------------------------------
+
+FRESH = frozenset(
+    {"Conv", "ConvTranspose", "BatchNormalization", "GroupNormalization", "LayerNormalization", "Gemm", "MatMul", "Concat",
+     "Add", "Sub", "Mul"}
+)  # fmt: skip
+"""Operators whose result is memory of its own that their gradient does not read: it may be overwritten."""
+
+
+def compiled(seen: View, facts: Facts, wanted: Sequence[str], constants: dict[str, Tensor]) -> Program:
+    """The program for the wanted tensors. What its steps read of known tensors is added to constants.
+
+    Raises RefusedModel for an operator without a row, and for what a row cannot do.
+    """
+    nodes = fused(live(seen.nodes, wanted), frozenset(wanted), facts)
+    bound = _bind(nodes, seen, facts, frozenset(wanted))
+    layout = _Layout(seen, facts, constants)
+    for node, step in bound:
+        layout.add(node, step)
+    return layout.program(wanted)
+
+
+def _bind(nodes: Sequence[Node], seen: View, facts: Facts, wanted: frozenset[str]) -> list[tuple[Node, Step]]:
+    """Each node with its step; what follows from constants alone is computed and becomes known."""
+    missing = [node for node in nodes if node.op not in TORCH]
+    if missing:
+        others = sorted({node.op for node in missing[1:]} - {missing[0].op})
+        more = f"; nor for {', '.join(others)}" if others else ""
+        raise RefusedModel(f"node '{missing[0].name}' ({missing[0].op}) cannot be read by torch: there is no row for this operator{more}")
+    producer = {output: node for node in nodes for output in node.outputs if output}
+    readers: dict[str, int] = dict.fromkeys(wanted, 1)
+    for node in nodes:
+        for name in node.inputs:
+            readers[name] = readers.get(name, 0) + 1
+    bound = []
+    for node in nodes:
+        read = frozenset(k for k, name in enumerate(node.outputs) if name in readers)
+        if all(node.outputs[k] in facts.known for k in read):
+            continue
+        fresh = {name for name in node.inputs if readers[name] == 1 and name in producer and producer[name].op in FRESH}
+        own = frozenset(slot for slot, name in enumerate(node.inputs) if name in fresh and name not in facts.known)
+        domain = node.op.rpartition("::")[0]
+        site = Site(node, seen.domains.get(domain, seen.opset), facts, own, read)
+        step = arithmetic(site)
+        if step is not None:
+            facts.numbers.add(node.outputs[0])
+        else:
+            step = TORCH[node.op](site)
+        if step.reads and all(_is_known(r, facts) for r in step.reads):
+            _evaluate(node, step, facts)
+            continue
+        bound.append((node, step))
+    return bound
+
+
+def _is_known(read: Read, facts: Facts) -> bool:
+    return read is Given.LIKE if isinstance(read, Given) else (read if isinstance(read, str) else read.name) in facts.known
+
+
+def _evaluate(node: Node, step: Step, facts: Facts) -> None:
+    """The outputs of a step that reads constants only are known."""
+    values: list[Any] = []
+    for read in step.reads:
+        if isinstance(read, Given):
+            values.append(torch.empty(0, dtype=torch_type(facts.main_type)))  # None: torch's default
+        elif isinstance(read, str):
+            values.append(to_tensor(facts.known[read]))
+        else:
+            numbers = facts.known[read.name].reshape(-1).tolist()
+            values.append(numbers if isinstance(read, Numbers) else numbers[0])
+    made = step.run(*values)
+    for name, value in zip(node.outputs, made if isinstance(made, tuple) else (made,), strict=False):
+        if name:
+            facts.known[name] = to_array(value) if isinstance(value, Tensor) else np.asarray(value)
+
+
+class _Layout:
+    """The code of a program, and a slot for everything it touches."""
+
+    def __init__(self, seen: View, facts: Facts, constants: dict[str, Tensor]) -> None:
+        self.facts, self.constants = facts, constants
+        self.template: Slots = []
+        self.places: dict[Read, int] = {}
+        self.code: list[Instruction] = []
+        self.names = tuple(name for name in seen.inputs if name not in seen.constants)
+        self.inputs = tuple(self.place(name) for name in self.names)
+        self.weights = tuple(self.place(name) for name in facts.weights)
+        self.given = {given: self.place(given) for given in Given}
+
+    def place(self, read: Read, value: Any = None) -> int:
+        """The slot of a value; a new one, with the value in the template, where it has none."""
+        if read not in self.places:
+            self.places[read] = len(self.template)
+            self.template.append(value)
+        return self.places[read]
+
+    def add(self, node: Node, step: Step) -> None:
+        """The step is the next instruction, after what makes its reads."""
+        reads = tuple(self.read(read) for read in step.reads)
+        writes = tuple(self.place(Numbers(name) if name in self.facts.numbers else name) for name in node.outputs)
+        self.code.append(Instruction(step.run, reads, writes, (), node.name))
+
+    def read(self, read: Read) -> int:
+        """The slot where a step finds what it reads, in the form it wants it."""
+        if read in self.places or isinstance(read, Given):
+            return self.place(read)
+        name = read if isinstance(read, str) else read.name
+        known = self.facts.known.get(name)
+        if known is not None and isinstance(read, str):
+            self.constants.setdefault(name, to_tensor(known))
+            return self.place(name)
+        if known is not None:
+            numbers = known.reshape(-1).tolist()
+            return self.place(read, numbers if isinstance(read, Numbers) else numbers[0])
+        run = self.as_tensor(name) if isinstance(read, str) else _only
+        reads = (self.place(Numbers(name)), *((self.place(Given.LIKE),) if isinstance(read, str) else ()))
+        self.code.append(Instruction(run, reads, (self.place(read),), (), name))
+        return self.place(read)
+
+    def as_tensor(self, name: str) -> Callable[[Sequence[Any], Tensor], Tensor]:
+        """What makes a tensor of a list of numbers."""
+        kind, shape = self.facts.types[name], self.facts.shapes[name]
+        dtype, follows = torch_type(kind), kind == self.facts.main_type
+
+        def run(numbers: Sequence[Any], like: Tensor) -> Tensor:
+            return torch.tensor(numbers, dtype=like.dtype if follows else dtype, device=like.device).reshape(shape)
+
+        return run
+
+    def program(self, wanted: Sequence[str]) -> Program:
+        """The finished program: every slot of a run is emptied after its last use."""
+        results = tuple(self.read(name) for name in wanted)
+        constants = tuple(self.place(name) for name in self.constants)
+        last: dict[int, int] = {}
+        for k, step in enumerate(self.code):
+            last |= dict.fromkeys((*step.reads, *step.writes), k)
+        passing = {slot for step in self.code for slot in step.writes} | set(self.inputs)
+        spent: dict[int, list[int]] = {}
+        for slot in sorted(passing - set(results)):
+            spent.setdefault(last.get(slot, 0), []).append(slot)
+        code = tuple(replace(step, spent=tuple(spent.get(k, ()))) for k, step in enumerate(self.code))
+        kinds = self.facts.types
+        likely = (*(name for name in (*self.facts.weights, *self.names) if kinds[name] == self.facts.main_type), *self.names)
+        like = self.places[likely[0]] if likely else self.place("like", torch.empty(0))
+        return Program(self.template, self.inputs, (*self.weights, *constants), self.given, like, code, results)
+
+
+def _only(numbers: Sequence[Any]) -> Any:
+    return numbers[0]
+
+
+def to_tensor(array: np.ndarray) -> Tensor:
+    """The array as a tensor, which shares its memory where it can."""
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(np.ascontiguousarray(array).view(np.int16)).view(torch.bfloat16)
+    if not array.flags.writeable or not array.flags.c_contiguous:
+        array = array.copy()
+    return torch.from_numpy(array)
+
+
+def to_array(tensor: Tensor) -> np.ndarray:
+    """The tensor as an array of the same type."""
+    values = tensor.detach().cpu().contiguous()
+    if values.dtype == torch.bfloat16:
+        return values.view(torch.int16).numpy().view(onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.BFLOAT16))
+    return values.numpy()

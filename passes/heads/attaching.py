@@ -1,0 +1,258 @@
+"""A head on a network: what is behind the taps goes, the head's nodes come, and nothing else changes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from passes.analysis import Analysis
+from passes.blocks import Stage, stage_table
+from passes.errors import UserError
+from passes.heads.classifier import classifier, own_classifier
+from passes.heads.deeplabv3 import deeplabv3
+from passes.heads.detection import Detection, Scene
+from passes.heads.record import Image, image_of
+from passes.heads.retinanet import retinanet
+from passes.heads.simplebaseline import simplebaseline
+from passes.heads.ssdlite import ssdlite
+from passes.heads.taps import FLOATS, Chart, Tap, before_last_stride, chart, last_exit, last_map, pyramid
+from passes.heads.writer import Map, Writer, initializers
+from passes.normalise import named, normalise, refuse_control_flow
+from passes.shapes import infer
+from passes.view import Node, build, view
+
+MAX_COUNT = 1 << 16  # classes, joints, widths
+MAX_LEVELS = 16
+
+
+@dataclass(frozen=True)
+class Head:
+    """The head asked for: `count` classes or joints, the taps by name (none: the style's own), and what its style lets one choose."""
+
+    style: str
+    count: int
+    taps: tuple[str, ...] = ()
+    width: int | None = None
+    levels: int | None = None
+    keep: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Attached:
+    """The network with its head, what it taps, its image, the stage table of what is left of the seed, and how a detector is read."""
+
+    graph: gs.Graph
+    taps: tuple[Tap, ...]
+    image: Image
+    table: list[list[dict[str, str]]]
+    detection: Detection | None
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a style builds from."""
+
+    head: Head
+    chart: Chart
+    image: Image
+    taps: tuple[Tap, ...]
+    writer: Writer
+
+    def maps(self) -> list[Map]:
+        """The taps with their channels on axis 1, written where they are not."""
+        return [self.writer.tapped(tap) for tap in self.taps]
+
+    def options(self, *names: str) -> dict[str, int]:
+        """The options that the user chose; the head's own defaults stand for the others."""
+        return {name: value for name in names if (value := getattr(self.head, name)) is not None}
+
+    def scene(self) -> Scene:
+        """Levels need whole strides that rise. Raises UserError where the taps have none."""
+        strides = []
+        for tap in self.taps:
+            down, across = tap.stride
+            if down.denominator != 1 or across.denominator != 1:
+                raise UserError(f"tap '{tap.name}' is finer than the image; a detector taps maps of stride 1 or more")
+            strides.append((int(down), int(across)))
+        for tap, before, after in zip(self.taps[1:], strides, strides[1:], strict=False):
+            if not (before[0] < after[0] and before[1] < after[1]):
+                both = f"{after[0]}×{after[1]}, the one before it {before[0]}×{before[1]}"
+                raise UserError(f"tap '{tap.name}' has stride {both}; name the taps from fine to coarse")
+        return Scene(self.image.size, not self.image.free, tuple(strides))
+
+
+@dataclass(frozen=True)
+class Style:
+    """A kind of head: its task, what it taps when nobody says, how it is built, its outputs' axes, and the options it has."""
+
+    task: str
+    taps: Callable[[Chart], Sequence[str]]
+    build: Callable[[Work], Detection | None]
+    outputs: Mapping[str, tuple[str, ...]]
+    options: tuple[str, ...] = ()
+    most_taps: int = 1
+
+
+def _linear(work: Work) -> None:
+    (tap,) = work.taps
+    features = tap.tensor
+    if work.chart.is_map(features):
+        (x,) = work.maps()
+        features = work.writer.node("GlobalAveragePool", "pool", [x.tensor])
+    if len(work.chart.analysis.shapes.shapes[tap.tensor]) != 2:
+        features = work.writer.node("Flatten", "flatten", [features], axis=1)
+    rows = own_classifier(work.chart.analysis)
+    if rows is not None and rows.features != tap.tensor and work.head.keep:
+        raise UserError(f"rows can be kept where the head taps what the seed's classifier reads: '{work.chart.name_of(rows.features)}'")
+    classifier(features, tap.channels, work.writer, classes=work.head.count, rows=rows, keep=work.head.keep)
+
+
+def _deeplabv3(work: Work) -> None:
+    (x,) = work.maps()
+    deeplabv3(x, work.writer, stride=float(min(work.taps[0].stride)), classes=work.head.count, **work.options("width"))
+
+
+def _retinanet(work: Work) -> Detection:
+    return retinanet(work.maps(), work.writer, work.scene(), classes=work.head.count, **work.options("width", "levels"))
+
+
+def _ssdlite(work: Work) -> Detection:
+    if work.image.free and work.chart.analysis.shapes.free_space:
+        raise UserError(
+            f"SSDLite's anchors are made for one image size, and this model's is free; say it with --input {work.image.name}=1x3x320x320"
+        )
+    return ssdlite(work.maps(), work.writer, work.scene(), classes=work.head.count, **work.options("levels"))
+
+
+def _simplebaseline(work: Work) -> None:
+    (x,) = work.maps()
+    simplebaseline(x, work.writer, joints=work.head.count, **work.options("width"))
+
+
+BOXES = {"cls_logits": ("anchors",), "boxes": ("anchors",)}
+STYLES: Mapping[str, Style] = {
+    "linear": Style("classification", last_map, _linear, {"logits": ()}, ("keep",)),
+    "deeplabv3": Style("segmentation", last_exit, _deeplabv3, {"mask_logits": ("", "mask_height", "mask_width")}, ("width",)),
+    "retinanet": Style("detection", pyramid, _retinanet, BOXES, ("width", "levels"), 8),
+    "ssdlite": Style("detection", before_last_stride, _ssdlite, BOXES, ("levels",), 8),
+    "simplebaseline": Style("pose", last_exit, _simplebaseline, {"heatmaps": ("", "heat_height", "heat_width")}, ("width",)),
+}
+"""style → how it is tapped, built and shown. `outputs`: the axes behind the batch that follow a free image size, by name."""
+
+
+def attach(graph: gs.Graph, analysis: Analysis, head: Head, *, rng: np.random.Generator) -> Attached:
+    """The network up to the taps, with the head on them; arrays are shared with the graph given, which is not changed.
+
+    analysis: of this graph; its sizes are those that levels and anchors are made for. rng: for the initial weights. Raises UserError for a
+    head that cannot be, RefusedModel for a graph that cannot be read.
+    """
+    refuse_control_flow(graph)
+    style = _style(head)
+    image = image_of(analysis)
+    rows = own_classifier(analysis)
+    found = chart(analysis, None if rows is None else rows.features)
+    taps = _taps(head, style, found)
+    seen = view(graph)
+    kept = _ancestors(named(seen.nodes), [tap.tensor for tap in taps])
+    taken = _names(kept, seen.inputs, style)
+    dtypes = list(dict.fromkeys(tap.dtype for tap in taps))
+    if len(dtypes) > 1:
+        raise UserError(f"the taps hold {' and '.join(dtypes)} numbers; a head has one kind")
+    computed = image.free or any(node.op in ("Shape", "Size") for node in kept)  # a network that computes its sizes goes on doing so
+    writer = Writer(seen.opset, dtypes[0], rng=rng, computed=computed, taken=taken)
+    detection = style.build(Work(head, found, image, taps, writer))
+    made = build([*kept, *writer.nodes], {**seen.constants, **initializers(writer.constants)}, graph)
+    made = _with_outputs(made, style, analysis, image, dtypes[0])
+    return Attached(made, taps, image, _table(analysis, kept), detection)
+
+
+def _table(analysis: Analysis, kept: Sequence[Node]) -> list[list[dict[str, str]]]:
+    """The stage table of the blocks that are left whole."""
+    left = {node.name for node in kept}
+    stages = [Stage(tuple(block for block in stage.blocks if left.issuperset(block.nodes))) for stage in analysis.stages]
+    return stage_table([stage for stage in stages if stage.blocks])
+
+
+def _style(head: Head) -> Style:
+    """The style, with options that it has and that can be."""
+    style = STYLES.get(head.style)
+    if style is None:
+        raise UserError(f"'{head.style}' is no style of head; there are {', '.join(STYLES)}")
+    for name, value in (("width", head.width), ("levels", head.levels), ("keep", head.keep or None)):
+        if value is not None and name not in style.options:
+            word = "rows to keep" if name == "keep" else name
+            raise UserError(f"a {head.style} head has no choice of {word}; leave it out")
+    if len(head.taps) > style.most_taps:
+        raise UserError(f"a {head.style} head taps {style.most_taps} map(s), not {len(head.taps)}")
+    what = "joints" if style.task == "pose" else "classes"
+    for word, number, most in ((what, head.count, MAX_COUNT), ("width", head.width, MAX_COUNT), ("levels", head.levels, MAX_LEVELS)):
+        if number is not None and not 1 <= number <= most:
+            raise UserError(f"{word}: {number} is out of range, which goes from 1 to {most}")
+    return style
+
+
+def _taps(head: Head, style: Style, found: Chart) -> tuple[Tap, ...]:
+    if head.taps:
+        return tuple(found.tap(name) for name in head.taps)
+    if style.task == "classification":
+        features = _features(found)
+        if features is not None:
+            return (features,)
+    return tuple(found.tap(found.name_of(tensor)) for tensor in style.taps(found))
+
+
+def _features(found: Chart) -> Tap | None:
+    """What the seed's own classifier reads, pooled or not; None where a head cannot read it."""
+    rows = own_classifier(found.analysis)
+    if rows is None:
+        return None
+    name = found.name_of(rows.features)
+    if found.is_map(rows.features):
+        return found.tap(name)
+    shapes = found.analysis.shapes
+    extents = shapes.shapes.get(rows.features, ())[1:]
+    dtype = FLOATS.get(shapes.types.get(rows.features, 0))
+    if dtype is None or not extents or math.prod(extents) != max(extents):
+        return None
+    height, width = image_of(found.analysis).size
+    return Tap(name, rows.features, max(extents), (1, 1), (Fraction(height), Fraction(width)), dtype)
+
+
+def _ancestors(nodes: Sequence[Node], tensors: Iterable[str]) -> list[Node]:
+    """The nodes that the tensors come from, in order."""
+    wanted = set(tensors)
+    kept = []
+    for node in reversed(nodes):
+        if any(name in wanted for name in node.outputs):
+            wanted.update(node.inputs)
+            kept.append(node)
+    return kept[::-1]
+
+
+def _names(kept: Sequence[Node], inputs: Iterable[str], style: Style) -> frozenset[str]:
+    """All names of what stays. Raises UserError where one is needed for an output."""
+    tensors = {*inputs, *(name for node in kept for name in (*node.inputs, *node.outputs))}
+    for name in style.outputs:
+        if name in tensors:
+            raise UserError(f"the head's output is called '{name}', and a tensor before the taps is too; rename that one")
+    return frozenset(tensors | {node.name for node in kept} | set(style.outputs))
+
+
+def _with_outputs(graph: gs.Graph, style: Style, analysis: Analysis, image: Image, dtype: str) -> gs.Graph:
+    """The graph with the head's outputs, typed; axes that follow a free image size have names. Raises RefusedModel for a misfit."""
+    sizes = {image.name: analysis.shapes.shapes[image.name]}
+    tensors = graph.tensors()
+    graph.outputs = [tensors[name] for name in style.outputs]
+    shapes = infer(view(normalise(graph).graph), sizes).shapes
+    for name, axes in style.outputs.items():
+        extents = shapes[name][1:]
+        named_axes = (*axes, *("",) * (len(extents) - len(axes)))
+        shape = [axis if axis and image.free else extent for axis, extent in zip(named_axes, extents, strict=True)]
+        tensors[name].dtype = np.dtype(dtype)
+        tensors[name].shape = [image.batch, *shape]
+    return graph

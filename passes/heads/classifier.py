@@ -1,0 +1,113 @@
+"""A classifier: global pooling where the tap is a map, then one matrix product; rows of the seed's own may be kept.
+
+The seed's classifier is the matrix product (or convolution) with constant weights that its first output comes from, through operators that
+act on each class alone or on all of them alike (softmax).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from passes.analysis import Analysis
+from passes.errors import UserError
+from passes.heads.writer import Writer
+from passes.view import Node
+
+PREDICTOR_STD = 0.01
+BEHIND = frozenset(
+    {"Softmax", "LogSoftmax", "Sigmoid", "Identity", "Flatten", "Reshape", "Squeeze", "Dropout", "Cast", "GlobalAveragePool", "AveragePool",
+     "ReduceMean", "Resize", "Relu"}
+)  # fmt: skip
+"""What may stand between a classifier and the output; pooling commutes with it."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The seed's classifier: what it reads, and weight [classes, channels] and bias [classes] of its classes.
+
+    `bent` names a rectifier that its scores pass before they are pooled, if any: the product alone is not what the seed computes.
+    """
+
+    features: str
+    weight: npt.NDArray[np.generic]
+    bias: npt.NDArray[np.generic]
+    bent: str = ""
+
+
+def classifier(features: str, channels: int, writer: Writer, *, classes: int, rows: Rows | None, keep: Sequence[int]) -> None:
+    """`logits` [N, classes] of features [N, channels, …], pooled over space. The first classes are the rows kept, as the seed has them.
+
+    Fresh rows are N(0, 0.01²), fresh biases 0. Raises UserError where there are no such rows.
+    """
+    weight = (PREDICTOR_STD * writer.rng.standard_normal((classes, channels))).astype(writer.dtype)
+    bias = np.zeros(classes, writer.dtype)
+    if keep:
+        kept = _kept(rows, channels, classes, keep)
+        weight[: len(keep)] = kept.weight[list(keep)]
+        bias[: len(keep)] = kept.bias[list(keep)]
+    inputs = [features, writer.constant("classifier.weight", weight), writer.constant("classifier.bias", bias)]
+    writer.node("Gemm", "classifier", inputs, output="logits", transB=1)
+
+
+def _kept(rows: Rows | None, channels: int, classes: int, keep: Sequence[int]) -> Rows:
+    if rows is None:
+        raise UserError("this seed has no classifier whose rows could be kept: its output does not come from a matrix product with weights")
+    if rows.weight.shape[1] != channels:
+        raise UserError(f"rows can be kept where the seed's classifier reads '{rows.features}'; leave the choice of taps to fnatool")
+    if rows.bent:
+        raise UserError(
+            f"the scores of this seed pass '{rows.bent}' (Relu) before they are pooled, so its rows would not mean the same here"
+        )
+    if len(keep) > classes:
+        raise UserError(f"{len(keep)} rows to keep are more than the {classes} classes asked for")
+    wrong = [row for row in keep if not 0 <= row < rows.weight.shape[0]]
+    if wrong:
+        raise UserError(f"the seed has no class {wrong[0]}: its {rows.weight.shape[0]} classes are counted from 0")
+    return rows
+
+
+def own_classifier(analysis: Analysis) -> Rows | None:
+    """The seed's classifier; None where its first output does not come from one."""
+    seen = analysis.view
+    bias: npt.NDArray[np.generic] | None = None
+    bent = ""
+    node = seen.by_name.get(seen.producer.get(seen.outputs[0], ""))
+    while node is not None:
+        if node.op in ("Gemm", "MatMul", "Conv") and node.input(1) in seen.constants:
+            found = _rows(node, analysis, bias)
+            return None if found is None else replace(found, bent=bent)
+        bent = node.name if node.op == "Relu" else bent
+        constant = [name for name in node.inputs if name in seen.constants]
+        data = [name for name in node.inputs if name and name not in seen.constants]
+        if node.op == "Add" and len(constant) == len(data) == 1 and bias is None:
+            bias = seen.values(constant[0]).ravel()
+        elif node.op not in BEHIND:
+            return None
+        node = seen.by_name.get(seen.producer.get(data[0], "")) if data else None
+    return None
+
+
+def _rows(node: Node, analysis: Analysis, added: npt.NDArray[np.generic] | None) -> Rows | None:
+    """As y = W·x + b, W [classes, channels]."""
+    seen = analysis.view
+    weight = seen.values(node.inputs[1])
+    if node.op == "Conv":
+        if node.int("group", 1) != 1 or weight[0, 0].size != 1:
+            return None
+        weight = weight.reshape(weight.shape[:2])
+    elif weight.ndim != 2 or node.int("transA", 0):
+        return None
+    elif not node.int("transB", 0):
+        weight = weight.T
+    bias = np.zeros(weight.shape[0], weight.dtype)
+    if node.input(2):
+        if node.input(2) not in seen.constants:
+            return None
+        bias = bias + float(node.attrs.get("beta", 1.0)) * seen.values(node.input(2)).ravel()
+    if added is not None:
+        bias = bias + added
+    return Rows(node.inputs[0], float(node.attrs.get("alpha", 1.0)) * weight, bias)

@@ -1,0 +1,87 @@
+"""Spaces to begin with: the paper's two for the MobileNetV2 seed, and one made from any network's analysis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from passes.analysis import Analysis, Knob, block_of
+from passes.errors import UserError
+from passes.space import Space
+from passes.spec import Value
+
+MOST_BLOCKS: Mapping[str, tuple[int, ...]] = {"fna-detection": (4, 4, 4, 4, 4, 1), "fna-segmentation": (4, 4, 6, 6, 4, 1)}
+"""Preset → the most blocks of the stages of width 24, 32, 64, 96, 160 and 320 (FNA++, search space)."""
+
+PRESETS = (*MOST_BLOCKS, "auto")
+PUBLISHED_STAGES = (16, 24, 32, 64, 96, 160, 320)  # widths of the seed's stages
+KERNELS = (3, 5, 7)
+GROUPS = (1, 2)
+
+
+def preset(name: str, analysis: Analysis) -> Space:
+    """The Space of that name on a network. Raises UserError for an unknown name, and where the network does not fit it."""
+    if name == "auto":
+        return auto(analysis)
+    if name not in MOST_BLOCKS:
+        raise UserError(f"there is no space '{name}'; there are {', '.join(PRESETS)}, or give a JSON file")
+    widths = tuple(analysis.knobs[key].value for i in range(len(analysis.stages)) if (key := f"stage{i}.width") in analysis.knobs)
+    if widths != PUBLISHED_STAGES:
+        found = ", ".join(map(str, widths)) or "none"
+        raise UserError(f"space '{name}' is for stages of width {', '.join(map(str, PUBLISHED_STAGES))}; this seed has {found}; use 'auto'")
+    knobs: dict[str, tuple[Value, ...]] = {}
+    for i, most in enumerate(MOST_BLOCKS[name], 1):
+        knobs[f"stage{i}.depth"] = tuple(range(1, most + 1))
+        knobs[f"stage{i}.*.kernel"] = KERNELS
+        knobs[f"stage{i}.*.hidden"] = ("x0.5", "x1")  # expansion 3 and 6
+    return Space(knobs)
+
+
+def auto(analysis: Analysis) -> Space:
+    """Kernels, expansion and depth of every block, and groups where its spatial convolution is a plain one.
+
+    Depthwise kernels of 3, 5 and 7, plain ones of the seed's size and one larger; half of each hidden width; plain convolutions in 1 and 2
+    groups; one block fewer to one more a stage. What the seed has is always among them. Raises UserError where there is none of this.
+    """
+    knobs: dict[str, tuple[Value, ...]] = {}
+    for knob in analysis.knobs.values():
+        values = _values(knob, analysis)
+        if len(values) > 1:
+            knobs |= dict.fromkeys(_with_copy(knob, analysis), values)
+    if not knobs:
+        raise UserError("this network has no blocks with anything to choose: there is nothing to search")
+    return Space(knobs)
+
+
+def _with_copy(knob: Knob, analysis: Analysis) -> tuple[str, ...]:
+    """The knob's name, and where its block is the last of a stage that may get one more, that of the copy."""
+    found = block_of(knob.name)
+    if found is None:
+        return (knob.name,)
+    stage, block, tail = found
+    last = len(analysis.stages[stage].blocks) - 1
+    grows = analysis.knobs[f"stage{stage}.depth"].growth != "frozen"
+    return (knob.name, f"stage{stage}.block{last + 1}.{tail}") if block == last and grows else (knob.name,)
+
+
+def _values(knob: Knob, analysis: Analysis) -> tuple[Value, ...]:
+    """What a knob may be in the automatic space; its own value alone where it has no part in it."""
+    own = knob.value
+    if knob.growth == "frozen" or (block_of(knob.name) is None and knob.kind != "depth"):
+        return (own,)
+    if knob.kind == "depth":
+        return tuple(range(max(own - 1, 1), own + 2))
+    if knob.kind == "kernel":
+        wanted = (own, own + 2) if _plain(analysis.kernels[knob.name].weight, analysis) else KERNELS
+        return tuple(sorted({k for k in wanted if knob.min <= k <= knob.max and (k - own) % 2 == 0} | {own}))
+    if knob.kind == "width" and ".hidden" in knob.name:
+        half = own // 2 // knob.multiple * knob.multiple
+        return (half, own) if half >= knob.min else (own,)
+    if knob.kind == "groups" and _plain(analysis.groups[knob.name].weight, analysis):
+        return tuple(sorted({g for g in GROUPS if g <= knob.max} | {own}))
+    return (own,)
+
+
+def _plain(weight: str, analysis: Analysis) -> bool:
+    """Whether it is the weight of a convolution with a window of several positions over several channels."""
+    shape = analysis.shapes.shapes[weight]
+    return shape[1] > 1 and max(shape[2:], default=1) > 1

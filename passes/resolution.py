@@ -1,0 +1,356 @@
+"""The size of the image and the output stride: what the analysis says of them, and what they contribute to a plan.
+
+Both come last: they edit the nodes that depth, width and kernels have left. Another image size leaves every weight as it is; sizes written
+in the graph follow the maps (maps.py). The output stride is the largest number of image pixels between two samples of a map; a smaller one
+turns the strides beyond it into dilations, so that the new map, sampled at every 2nd, 4th … position, is the old one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from passes.errors import RefusedModel, UserError
+from passes.maps import Map, Sampling, Side, Space, Stuck, convolved_axes, follow, plain, sides, size_after
+from passes.normalise import normalise
+from passes.shapes import SMALL, Shape, Shapes, infer
+from passes.view import Node, View, build, in_order, linked, view
+
+if TYPE_CHECKING:
+    from passes.analysis import Analysis
+    from passes.plan import Plan
+
+Size = tuple[int, int]
+Axes = Mapping[str, tuple[int, ...]]  # input → its axes in space
+Declared = Mapping[str, Mapping[int, int]]  # input → axis → its size in the file
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Image:
+    """The image that a network reads: the input, which of its axes are height and width, and their size.
+
+    `free`: the file leaves the size open, so that any runs already; `why`: why it cannot change (None: it can). `graph` is the network as
+    it was given, where numbers in its normal form are computed from the size (None: none is).
+    """
+
+    input: str
+    axes: tuple[int, ...]
+    size: Size | None
+    free: bool = False
+    why: str | None = None
+    graph: gs.Graph | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Strides:
+    """The output stride, the values it can take (its own is the largest), and whether a smaller one keeps the samples there are."""
+
+    value: int
+    values: tuple[int, ...]
+    growth: str
+    why: str | None
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What is known of a network's maps: the image, the strides, and of which nodes it is known whether they make a map."""
+
+    image: Image
+    strides: Strides
+    makes_map: Mapping[str, bool]
+
+
+# --- analysis ---------------------------------------------------------------------------------------------------------------------------
+
+
+def read_resolution(graph: gs.Graph | None, seen: View, shapes: Shapes) -> Resolution:
+    """The image and the strides of a network, from the view and the shapes of its normal form.
+
+    graph: the network as it was given, where numbers in its normal form are made of sizes.
+    """
+    axes = _images(seen, shapes)
+    space = follow(seen, shapes, _maps(shapes, axes))
+    known = {node.name: space.maps[node.outputs[0]] for node in seen.nodes if node.outputs[0] in space.maps}
+    makes_map = {name: any(sides(content) for content in made.axes) for name, made in known.items()}
+    return Resolution(_read_image(graph, (seen, shapes), axes), _read_strides(space, axes), makes_map)
+
+
+def followed(analysis: Analysis) -> Space:
+    """All maps of the network as it is: what becomes of the image's height and width."""
+    image = analysis.image
+    return follow(analysis.view, analysis.shapes, _maps(analysis.shapes, {image.input: image.axes} if image.axes else {}))
+
+
+def _images(seen: View, shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    """Every input over which a convolution slides, with the axes it slides over."""
+    names = [name for name in seen.inputs if name not in seen.constants and len(shapes.shapes.get(name, ())) >= 3]
+    found = {name: convolved_axes(seen, shapes, name) for name in names}
+    return {name: axes for name, axes in found.items() if axes is not None}
+
+
+def _maps(shapes: Shapes, axes: Axes, sizes: Sequence[int] | None = None) -> dict[str, Map]:
+    """The images as maps, of the sizes given."""
+    maps = {}
+    for name, slid in axes.items():
+        contents = list(plain(shapes.shapes[name]))
+        for k, axis in enumerate(slid):
+            old = shapes.shapes[name][axis]
+            contents[axis] = (Side((name, axis), Fraction(1), old, old if sizes is None else sizes[k]),)
+        maps[name] = Map(tuple(contents))
+    return maps
+
+
+def _read_image(graph: gs.Graph | None, known: tuple[View, Shapes], axes: Axes) -> Image:
+    seen, shapes = known
+    if len(axes) != 1:
+        inputs = f"{len(axes)} inputs ({', '.join(axes)})" if axes else "no input"
+        return Image("", (), None, why=f"convolutions slide over {inputs}, and the image is the one they slide over")
+    name, slid = next(iter(axes.items()))
+    shape, declared = shapes.shapes[name], seen.inputs[name][0]
+    if len(shape) != 4 or len(slid) != 2:
+        return Image(
+            name, slid, None, why=f"'{name}' has {len(shape)} axes, {len(slid)} of them in space; an image has 4, 2 of them in space"
+        )
+    size = (shape[slid[0]], shape[slid[1]])
+    if declared is None or any(not isinstance(declared[axis], int) for axis in slid):
+        return Image(name, slid, size, free=True)
+    image = Image(name, slid, size, graph=graph)
+    start = _Target(seen, shapes, {name: shapes.shapes[name] for name in seen.inputs if name in shapes.shapes})
+    try:
+        _at_size(start, image, (2 * size[0], 2 * size[1]), [(node, node) for node in seen.nodes])
+    except Stuck as why:
+        return replace(image, why=str(why))
+    return image
+
+
+def _read_strides(space: Space, axes: Axes) -> Strides:
+    """The largest stride of a map, and what would become of each smaller one on the way to it."""
+    found = sorted(space.strides(), reverse=True)
+    if not found:
+        return Strides(1, (1,), "frozen", "no convolution slides over an input, so no map is known")
+    values, reasons, averages = [found[0]], list[tuple[int, str]](), list[str]()
+    for limit in found[1:]:
+        try:
+            averages += follow(space.view, space.shapes, _maps(space.shapes, axes), limit=limit).averages
+            values.append(limit)
+        except Stuck as stuck:
+            reasons.append((limit, str(stuck)))
+    if len(values) == 1:
+        return Strides(values[0], (values[0],), "frozen", reasons[0][1] if reasons else "no map of this network has a stride")
+    why = [f"'{name}' averages over the finer map" for name in averages[:1]] + [f"not {limit}: {reason}" for limit, reason in reasons[:1]]
+    return Strides(values[0], tuple(sorted(values)), "approximate" if averages else "exact", "; ".join(why) or None)
+
+
+# --- planning ---------------------------------------------------------------------------------------------------------------------------
+
+
+def finish(plan: Plan, analysis: Analysis) -> Plan:
+    """The plan with its image size and output stride.
+
+    Where the image changes, `compared` is the plan without that. Raises UserError for what is not possible, naming the node.
+    """
+    size, limit = plan.resolved.image, plan.resolved.values["output_stride"]
+    image, own = analysis.image, analysis.strides.value
+    if size == image.size and not image.free:
+        size = None
+    if limit == own and size is None:
+        return plan
+    start = _start(plan, analysis)
+    dilated = plan if limit == own else _planned(plan, start, *_strided(start, limit))
+    if size is None:
+        return dilated
+    target, space = _sized(start, plan, analysis, size), None
+    if limit != own:
+        target, space = _strided(target, limit)
+    return replace(_planned(plan, start, target, space), compared=dilated)
+
+
+@dataclass(frozen=True)
+class _Target:
+    """The target as far as it is known: its nodes and constants, the sizes of its inputs and tensors, the numbers that changed."""
+
+    view: View
+    shapes: Shapes
+    inputs: Mapping[str, Shape]
+    numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def edited(self, space: Space, declared: Declared) -> _Target:
+        """The same after what the space says, at these input sizes. Raises Stuck where its tensors would not fit together."""
+        numbers = {**space.settled, **space.numbers}
+        seen = _edited(self.view, space.edits, numbers, declared)
+        inputs = {name: _declare(shape, declared.get(name, {})) for name, shape in self.inputs.items()}
+        try:
+            shapes = infer(seen, inputs)
+        except RefusedModel as error:
+            raise Stuck(str(error)) from error
+        for name, made in space.maps.items():
+            predicted, actual = tuple(map(size_after, made.axes)), shapes.shapes.get(name)
+            if actual is not None and actual != predicted and name not in inputs:
+                raise Stuck(f"'{name}' would have shape {list(actual)} instead of {list(predicted)}: a size that the graph computes stays")
+        return _Target(seen, shapes, inputs, {**self.numbers, **numbers}, (*self.notes, *space.notes))
+
+
+def _edited(
+    seen: View, edits: Mapping[str, Mapping[str, object]], numbers: Mapping[str, np.ndarray], declared: Declared | None = None
+) -> View:
+    nodes = [replace(node, attrs={**node.attrs, **edits[node.name]}) if node.name in edits else node for node in seen.nodes]
+    inputs = dict(seen.inputs)
+    for name, sizes in (declared or {}).items():
+        shape, dtype = inputs[name]
+        inputs[name] = (None if shape is None else _declare(shape, sizes), dtype)
+    constants = {**seen.constants, **{name: gs.Constant(name, array) for name, array in numbers.items()}}
+    return replace(seen, nodes=tuple(nodes), by_name={node.name: node for node in nodes}, constants=constants, inputs=inputs)
+
+
+def _declare(shape: tuple[T, ...], sizes: Mapping[int, int]) -> tuple[T | int, ...]:
+    return tuple(sizes.get(axis, size) for axis, size in enumerate(shape))
+
+
+def _start(plan: Plan, analysis: Analysis) -> _Target:
+    """The target at the seed's image size, without the values of its weights."""
+    constants = {name: gs.Constant(name, array) for name, array in plan.numbers.items()}
+    for take in plan.takes:
+        source = analysis.view.constants[take.source]
+        if not take.unchanged:
+            shape = take.shape(tuple(source.shape))
+            source = gs.Constant(take.target, np.broadcast_to(np.zeros((), np.asarray(source.values).dtype), shape))
+        constants[take.target] = source
+    nodes = in_order([placed.node for placed in plan.nodes])
+    seen = linked(nodes, constants, analysis.view)
+    inputs = {name: plan.sizes[name] for name in seen.inputs if name in plan.sizes}
+    return _Target(seen, infer(seen, inputs), inputs)
+
+
+def _planned(plan: Plan, start: _Target, target: _Target, space: Space | None) -> Plan:
+    """The plan that makes the target; `space` says which of its tensors are finer, and how."""
+    ends = [name for name in (*start.inputs, *start.view.outputs) if name in start.shapes.shapes]
+    return replace(
+        plan,
+        nodes=tuple(replace(placed, node=target.view.by_name[placed.node.name]) for placed in plan.nodes),
+        takes=tuple(take for take in plan.takes if take.target not in target.numbers),
+        numbers={**plan.numbers, **target.numbers},
+        sizes={name: target.shapes.shapes.get(name, shape) for name, shape in plan.sizes.items()},
+        declared={name: sizes for name in ends if (sizes := _resized(start, target, name))},
+        samples={} if space is None else _samples(space),
+        averages=() if space is None else tuple(dict.fromkeys(space.averages)),
+        notes=tuple(dict.fromkeys((*plan.notes, *target.notes))),
+    )
+
+
+def _resized(start: _Target, target: _Target, name: str) -> dict[int, int]:
+    """axis → size, of an input or output: where it is another than before, or was free."""
+    old, new = start.shapes.shapes[name], target.shapes.shapes.get(name, ())
+    sizes = {axis: size for axis, size in enumerate(new) if size != old[axis]}
+    before, after = (t.view.inputs[name][0] if name in t.view.inputs else None for t in (start, target))
+    if before is not None and after is not None:
+        sizes |= {axis: new[axis] for axis in range(len(new)) if before[axis] != after[axis]}
+    return sizes
+
+
+def _samples(space: Space) -> dict[str, Sampling | None]:
+    found = {name: None if made.averaged else space.sampling(name) for name, made in space.maps.items()}
+    return {name: sampling for name, sampling in found.items() if sampling is not None or space.maps[name].averaged}
+
+
+def _strided(target: _Target, limit: int) -> tuple[_Target, Space]:
+    """The target with dilations in place of the strides beyond the limit."""
+    try:
+        space = follow(target.view, target.shapes, _maps(target.shapes, _images(target.view, target.shapes)), limit=limit)
+        return target.edited(space, {}), space
+    except Stuck as why:
+        raise UserError(f"'output_stride': {limit} is not possible: {why}") from why
+
+
+def _sized(target: _Target, plan: Plan, analysis: Analysis, size: Size) -> _Target:
+    """The target for images of another size."""
+    pairs = [(placed.node, analysis.view.by_name[placed.source]) for placed in plan.nodes]
+    total = analysis.strides.value
+    try:
+        return _at_size(target, analysis.image, size, pairs)
+    except Stuck as why:
+        odd = [str(side) for side in size if side % total]
+        hint = f"; {' and '.join(odd)} {'is' if len(odd) == 1 else 'are'} no multiple of {total}, the total stride: try one" if odd else ""
+        raise UserError(f"'input.size': {size_text(size)} is not possible: {why}{hint}") from why
+
+
+def size_text(size: Size) -> str:
+    """As people write it: height×width."""
+    return "×".join(map(str, size))
+
+
+def _at_size(target: _Target, image: Image, size: Size, pairs: Iterable[tuple[Node, Node]]) -> _Target:
+    """The target for images of another size; pairs are its nodes, each with the seed's node it comes from. Raises Stuck."""
+    declared = {image.input: dict(zip(image.axes, size, strict=True))}
+    if image.free:
+        made = target.edited(Space(target.view, target.shapes), declared)
+    else:
+        pads, settled = _folded_at(target, image, size, pairs)
+        start = replace(target, view=_edited(target.view, pads, {}))
+        space = follow(start.view, start.shapes, _maps(target.shapes, {image.input: image.axes}, size), settled=settled)
+        factors = [name for name, array in settled.items() if array.dtype.kind == "f"]
+        space.notes += [f"'{name}', which the graph computes from the image's size, is what it is at {size_text(size)}" for name in factors]
+        made = start.edited(space, declared)
+    for name in target.view.outputs:
+        old, new = (t.shapes.shapes.get(name, ()) for t in (target, made))
+        if old and new and image.input != name and old[0] != new[0]:
+            raise Stuck(f"output '{name}' would have {new[0]} entries on axis 0 instead of {old[0]}: positions of the map become images")
+    return made
+
+
+def _folded_at(
+    target: _Target, image: Image, size: Size, pairs: Iterable[tuple[Node, Node]]
+) -> tuple[dict[str, dict[str, object]], dict[str, np.ndarray]]:
+    """Pads and numbers that the graph, as it was given, computes from the size of its image: node → attributes, constant → value."""
+    if image.graph is None:
+        return {}, {}
+    old = view(normalise(image.graph).graph)
+    try:
+        new = view(normalise(_declared_at(image.graph, image, size)).graph)
+    except RefusedModel as why:  # sizes that are written stand beside those that are computed
+        raise Stuck(f"at another size {why}") from why
+    if [node.name for node in old.nodes] != [node.name for node in new.nodes]:
+        raise Stuck("the graph computes other things from that size, beyond numbers")
+    pads: dict[str, dict[str, object]] = {}
+    settled: dict[str, np.ndarray] = {}
+    for node, seed in pairs:
+        before, after = old.by_name[seed.name], new.by_name[seed.name]
+        moved = [b - a for a, b in zip(before.ints("pads", ()), after.ints("pads", ()), strict=True)]
+        if any(moved):
+            pads[node.name] = {"pads": [pad + by for pad, by in zip(node.ints("pads", ()), moved, strict=True)]}
+        for name, source in zip(node.inputs, seed.inputs, strict=True):
+            if source in old.constants and name not in settled and _computed_anew(old, new, source):
+                settled[name] = _merged(target.view.values(name), old.values(source), new.values(source))
+    return pads, settled
+
+
+def _declared_at(graph: gs.Graph, image: Image, size: Size) -> gs.Graph:
+    """A copy of the graph whose image has this size."""
+    seen = view(graph)
+    copy = build(seen.nodes, seen.constants, graph)
+    for tensor in copy.inputs:
+        if tensor.name == image.input:
+            tensor.shape = list(_declare(tuple(tensor.shape), dict(zip(image.axes, size, strict=True))))
+    return copy
+
+
+def _computed_anew(old: View, new: View, name: str) -> bool:
+    shapes = [tuple(seen.constants[name].shape) for seen in (old, new)]
+    if max(int(np.prod(shape, dtype=np.int64)) for shape in shapes) > SMALL:
+        return False
+    return shapes[0] != shapes[1] or not np.array_equal(old.values(name), new.values(name))
+
+
+def _merged(target: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """The target's numbers, with those that changed with the size."""
+    if target.shape == old.shape == new.shape:
+        return np.where(old != new, new, target)
+    if np.array_equal(target, old):
+        return new
+    raise Stuck("a number that the graph computes from its size is resized for other reasons too")
