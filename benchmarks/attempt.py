@@ -44,7 +44,8 @@ class Attempt:
         if self.code is None:
             return self.death
         if self.code == CRASHED or "Traceback (most recent call last)" in self.err:
-            return f"traceback: {self.err.strip().splitlines()[-1][:200]}"
+            where = re.findall(r"(?:passes|fnatool)/(\w+\.py)\", line (\d+)", self.err)[-1:]
+            return f"traceback: {self.err.strip().splitlines()[-1][:200]} {':'.join(*where) if where else ''}".strip()
         if self.code not in (cli.SUCCESS, cli.FAILED, cli.MISUSED):
             return f"exit code {self.code}"
         if noise := [line for line in self.err.splitlines() if re.search(r"\b\w*Warning: ", line)]:

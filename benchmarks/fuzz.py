@@ -22,13 +22,14 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks import bases, mutations, wild_specs
-from benchmarks.attempt import Attempt, attempt
+from benchmarks import bases, hostile, mutations, wild_specs
+from benchmarks.attempt import GIB, Attempt, attempt
 from fnatool import cli, files
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("onnx", "onnxruntime-gpu", "onnx-graphsurgeon", "numpy", "scipy", "protobuf", "click", "rich")
 SECONDS = 60.0  # a command
+MOST_MEMORY = 3 * GIB  # that a hostile file may take
 FRESH = 25  # one case in so many runs in fresh Python processes
 SLOWEST = 10  # cases that the results name
 SHOWN = 6000  # characters of a stream that a case keeps
@@ -117,6 +118,18 @@ def spec_case(seed: int, number: int, folder: Path) -> Case:
     return _judged(Case("specs", number, about, tuple(attempts), problems=tuple(problems)))
 
 
+# --- what is made to hurt ----------------------------------------------------------------------------------------------------------------
+
+
+def hostile_case(seed: int, number: int, folder: Path) -> Case:
+    """One of the hostile cases, whatever the seed."""
+    name, make = list(hostile.CASES.items())[number]
+    attempts = [attempt(command, seconds=SECONDS) for command in make(folder)]
+    problems = [f"{one.command[0]}: {one.peak / GIB:.1f} GiB taken" for one in attempts if one.peak > MOST_MEMORY]
+    problems += [f"{one.command[0]}: {one.err.strip()[:200]}" for one in attempts if "not enough memory" in one.err]
+    return _judged(Case("hostile", number, name, tuple(attempts), problems=tuple(problems)))
+
+
 # --- all ---------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -131,7 +144,7 @@ def _judged(case: Case) -> Case:
     return replace(case, attempts=attempts, outcome="remapped" if made else "refused", problems=(*case.problems, *problems))
 
 
-CASES: Mapping[str, Callable[[int, int, Path], Case]] = {"files": file_case, "specs": spec_case}
+CASES: Mapping[str, Callable[[int, int, Path], Case]] = {"files": file_case, "specs": spec_case, "hostile": hostile_case}
 
 
 def run_case(task: tuple[str, int], *, seed: int, root: Path) -> Case:
@@ -239,7 +252,7 @@ def main() -> None:
     if options.replay is not None:
         replay(options.replay, options.seed)
         return
-    counts = {"files": options.files, "specs": options.specs}
+    counts = {"files": options.files, "specs": options.specs, "hostile": len(hostile.CASES)}
     kinds = [options.only] if options.only else list(CASES)
     tasks = [(kind, options.start + k) for kind in kinds for k in range(counts[kind])]
     root = Path(tempfile.mkdtemp(prefix="fuzz-"))
