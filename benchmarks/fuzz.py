@@ -29,7 +29,7 @@ from fnatool import cli, files
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("onnx", "onnxruntime-gpu", "onnx-graphsurgeon", "numpy", "scipy", "protobuf", "click", "rich")
 SECONDS = 60.0  # a command
-MOST_MEMORY = 3 * GIB  # that a hostile file may take
+HOSTILE_MEMORY = 3 * GIB  # of address space for a command and its children
 FRESH = 25  # one case in so many runs in fresh Python processes
 SLOWEST = 10  # cases that the results name
 SHOWN = 6000  # characters of a stream that a case keeps
@@ -124,9 +124,8 @@ def spec_case(seed: int, number: int, folder: Path) -> Case:
 def hostile_case(seed: int, number: int, folder: Path) -> Case:
     """One of the hostile cases, whatever the seed."""
     name, make = list(hostile.CASES.items())[number]
-    attempts = [attempt(command, seconds=SECONDS) for command in make(folder)]
-    problems = [f"{one.command[0]}: {one.peak / GIB:.1f} GiB taken" for one in attempts if one.peak > MOST_MEMORY]
-    problems += [f"{one.command[0]}: {one.err.strip()[:200]}" for one in attempts if "not enough memory" in one.err]
+    attempts = [attempt(command, seconds=SECONDS, memory=HOSTILE_MEMORY) for command in make(folder)]
+    problems = [f"{one.command[0]}: {one.err.strip()[:200]}" for one in attempts if "not enough memory" in one.err]
     return _judged(Case("hostile", number, name, tuple(attempts), problems=tuple(problems)))
 
 

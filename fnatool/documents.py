@@ -17,7 +17,7 @@ PATIENCE = 10.0  # seconds for what writes into a pipe
 
 
 def read(path: Path) -> object:
-    """The document in the file at path, in which no key stands twice. Raises UserError, and OSError where it is not there or may not be read."""
+    """The document in the file at path, in which no key stands twice. Raises UserError, and OSError where it may not be read."""
     try:
         text = _bytes(path).decode()
     except UnicodeDecodeError as error:
@@ -29,14 +29,11 @@ def read(path: Path) -> object:
 
 
 def _bytes(path: Path) -> bytes:
+    kind = path.stat().st_mode
+    if not stat.S_ISREG(kind) and not stat.S_ISFIFO(kind):
+        raise UserError(f"'{path}' is not a file that can be read; give the path of a JSON file")
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # opening a pipe that nobody writes to would wait
-        kind = os.fstat(file.fileno()).st_mode
-        if stat.S_ISFIFO(kind):
-            data = _from_pipe(file, path)
-        elif stat.S_ISREG(kind):
-            data = file.read(LARGEST + 1)
-        else:
-            raise UserError(f"'{path}' is not a regular file; give the path of a JSON file")
+        data = _from_pipe(file, path) if stat.S_ISFIFO(kind) else file.read(LARGEST + 1)
     if len(data) > LARGEST:
         raise UserError(f"'{path}' is larger than {LARGEST >> 20} MiB; that is no file somebody wrote")
     return data

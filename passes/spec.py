@@ -19,7 +19,7 @@ from passes.skeleton import Skeleton, skeleton
 
 VERSION = 1
 MAX_KEY, MAX_VALUE = 4200, 100  # characters
-MAX_PATTERNS = 1000
+MAX_KNOBS, MAX_PATTERNS = 100_000, 1000
 IMAGE = "input.size"
 MAX_SIDE = 32768  # pixels
 Value = int | str | Size
@@ -95,7 +95,9 @@ def parse(document: object) -> Spec:
 
 
 def _require_readable(knobs: Mapping[str, object]) -> None:
-    """Keys and values are as long, and patterns as many, as people and tools write them."""
+    """Keys and values are as many and as long as people and tools write them. Raises UserError."""
+    if len(knobs) > MAX_KNOBS:
+        raise UserError(f"the spec has {len(knobs)} knobs, at most {MAX_KNOBS} are supported; no network has as many")
     for key, value in knobs.items():
         if len(key) > MAX_KEY:
             raise UserError(f"'{_short(key)}' is a key of {len(key)} characters; no knob has a name that long")
@@ -287,7 +289,7 @@ def _stage_order(name: str) -> tuple[int, int, int]:
 def _pattern(key: str) -> re.Pattern[str]:
     """`*` stands for any text within a segment between dots, `**` for any text at all.
 
-    What a star matches first is kept (atomic groups): a later place would leave no more to the rest, so a match never takes exponential time.
+    What a star matches first is kept (atomic groups): a later place would leave no more to the rest, so no match takes exponential time.
     """
     *parts, last = (part.split("*") for part in re.split(r"\*{2,}", key))
     found = "".join(f"(?>.*?{_segment(part)})" if k else f"(?>{_segment(part)})" for k, part in enumerate(parts))
