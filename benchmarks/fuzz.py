@@ -91,8 +91,9 @@ def _surroundings(folder: Path) -> None:
 
 
 def _knobs(looked: Attempt) -> list[wild_specs.Knob]:
-    """What `inspect --json` lists; nothing where it refused, or drew tables."""
-    return list(json.loads(looked.out)["knobs"]) if looked.code == cli.SUCCESS and "--json" in looked.command else []
+    """What `inspect --json` lists and has a value (the size of an image may be free); nothing where it refused, or drew tables."""
+    rows = json.loads(looked.out)["knobs"] if looked.code == cli.SUCCESS and "--json" in looked.command else []
+    return [row for row in rows if row["value"] is not None]
 
 
 # --- specs ------------------------------------------------------------------------------------------------------------------------------
