@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
+import fnatool
 from benchmarks import bases, hostile, mutations, wild_specs
 from benchmarks.attempt import GIB, Attempt, attempt
 from fnatool import cli, files
@@ -144,7 +145,7 @@ def _judged(case: Case) -> Case:
     return replace(case, attempts=attempts, outcome="remapped" if made else "refused", problems=(*case.problems, *problems))
 
 
-CASES: Mapping[str, Callable[[int, int, Path], Case]] = {"files": file_case, "specs": spec_case, "hostile": hostile_case}
+CASES: Mapping[str, Callable[[int, int, Path], Case]] = {"specs": spec_case, "hostile": hostile_case, "files": file_case}
 
 
 def run_case(task: tuple[str, int], *, seed: int, root: Path) -> Case:
@@ -204,7 +205,7 @@ def summary(cases: Sequence[Case], *, seed: int, seconds: float) -> dict[str, ob
         "wall_seconds": round(seconds),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "versions": {"fnatool": fnatool.__version__} | {name: metadata.version(name) for name in PACKAGES},
     }
 
 
