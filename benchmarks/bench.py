@@ -9,7 +9,7 @@ Every command is a process of its own and the tools take turns; a figure is the 
 * `remap x0.5` compares the result on its inner values by itself; here it must run and have the input's outputs, type and shape.
 * `remap x1.25` is `--strategy preserve --allow-drift`: it must compute what the input does, unless it says that it cannot.
 
-The figures go to benchmarks/results/bench.json; the exit code is 1 if a command of ours failed.
+The figures go to benchmarks/results/bench.json after every round; the exit code is 1 if a command of ours failed.
 """
 
 from __future__ import annotations
@@ -186,28 +186,21 @@ def _parameters(path: Path) -> int:
 # --- all -------------------------------------------------------------------------------------------------------------------------------
 
 
-def measure(models: Mapping[str, zoo.Export | Path], runs: int, folder: Path) -> dict[str, dict[str, list[Run]]]:
-    """All runs of every command on every model, by model and command; those that only a missing torch network hinders are left out."""
+def measure(name: str, source: zoo.Export | Path, folder: Path) -> dict[str, Run]:
+    """Every command once on a model; Torch-Pruning only where the model comes from a torch network."""
+    network = source.name if isinstance(source, zoo.Export) and not source.name.startswith("light:") else ""
+    words = {"MODEL": str(source if isinstance(source, Path) else zoo.cached(source)), "NETWORK": network}
     for factor in ("x0.5", "x1.25"):
+        words[factor] = str(folder / factor)
         (folder / factor).write_text(json.dumps({"version": 1, "knobs": {"**.width*": factor, "**.hidden*": factor}}))
-    found: dict[str, dict[str, list[Run]]] = {name: {} for name in models}
-    for k in range(runs):
-        for name, source in models.items():
-            network = source.name if isinstance(source, zoo.Export) and not source.name.startswith("light:") else ""
-            model = source if isinstance(source, Path) else zoo.cached(source)
-            words = {"MODEL": str(model), "NETWORK": network, **{factor: str(folder / factor) for factor in ("x0.5", "x1.25")}}
-            for command, parts in COMMANDS.items():
-                if "NETWORK" in parts and not network:
-                    continue
-                if "OUT" in parts:
-                    words["LAST"] = words["OUT"] = str(folder / f"{k}-{len(list(folder.iterdir()))}.onnx")
-                one = run(command, words, folder)
-                found[name].setdefault(command, []).append(one)
-                if one.problem and k == 0:
-                    print(f"{name}: {command}: {one.problem}", flush=True)
-            for made in folder.glob("*.onnx*"):
-                made.unlink()
-            print(f"round {k + 1} of {runs}: {name}", flush=True)
+    found: dict[str, Run] = {}
+    for command, parts in COMMANDS.items():
+        if "NETWORK" in parts and not network:
+            continue
+        if "OUT" in parts:
+            words["LAST"] = words["OUT"] = str(folder / f"{len(found)}.onnx")
+        found[command] = run(command, words, folder)
+        print(f"{name}: {command}: {found[command].problem or f'{found[command].seconds} s'}", flush=True)
     return found
 
 
@@ -279,11 +272,16 @@ def main() -> None:
     machine = _machine()
     print(*(f"{package} {version}" for package, version in machine["versions"].items()), sep=", ")  # type: ignore[attr-defined]
     print(f"Python {machine['python']}, {machine['cpu']}, {machine['cores']} cores")
-    with tempfile.TemporaryDirectory() as folder:
-        models = {options.model: MODELS[options.model]} if options.model else MODELS
-        rows = summary(measure(models, options.runs, Path(folder)))
+    models = {options.model: MODELS[options.model]} if options.model else MODELS
+    found: dict[str, dict[str, list[Run]]] = {name: {} for name in models}
+    for k in range(options.runs):
+        for name, source in models.items():
+            with tempfile.TemporaryDirectory() as folder:
+                for command, one in measure(name, source, Path(folder)).items():
+                    found[name].setdefault(command, []).append(one)
+        rows = summary(found)
+        write_text(options.output, json.dumps({**machine, "runs": k + 1, "models": rows}, indent=1) + "\n", force=True)
     show(rows)
-    write_text(options.output, json.dumps({**machine, "runs": options.runs, "models": rows}, indent=1) + "\n", force=True)
     raise SystemExit(any(row["problem"] for commands in rows.values() for name, row in commands.items() if name.startswith(OURS)))
 
 

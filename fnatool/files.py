@@ -125,11 +125,11 @@ def load(path: Path | str) -> Raw:
             raise RefusedModel(f"this is not an ONNX model, or not a whole one: {error}; copy or export it again") from error
         if not proto.HasField("graph"):
             raise RefusedModel("this is not an ONNX model: it has no graph; copy or export it again")
+        functions.require_few(proto)
         _require_text(proto)
         if proto.graph.sparse_initializer:
             name = proto.graph.sparse_initializer[0].values.name
             raise RefusedModel(f"initializer '{name}' is sparse, which is not supported; save it dense")
-        functions.require_few(proto)
         folder = path.parent
         data = _external_files(proto, folder)
         arrays = tuple(tensors.to_array(t, w, folder) for t, w in zip(proto.graph.initializer, slim.weights, strict=True))

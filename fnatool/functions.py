@@ -11,13 +11,15 @@ import onnx.inliner
 from fnatool import isolate, native
 from passes.errors import RefusedModel
 
-MOST = 1_000_000  # nodes that a model may have without its functions
+MOST = 200_000  # nodes of a model, counted without its functions
 
 Name = tuple[str, str, str]  # domain, name, overload
 
 
 def require_few(proto: onnx.ModelProto) -> None:
-    """The functions stand for at most MOST nodes, counted without writing them out. Raises RefusedModel."""
+    """The graph has at most MOST nodes, and the functions stand for no more, counted without writing them out. Raises RefusedModel."""
+    if len(proto.graph.node) > MOST:
+        raise RefusedModel(f"it has {len(proto.graph.node)} nodes; at most {MOST} are supported")
     calls = {(f.domain, f.name, f.overload): list(_calls(f.node)) for f in proto.functions}
     inner = {name: [call for call in called if call in calls] for name, called in calls.items()}
     nodes: dict[Name, int] = {}

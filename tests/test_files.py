@@ -195,9 +195,16 @@ def test_local_functions_that_stand_for_too_many_nodes_are_refused(where: str, t
         proto.functions.append(onnx.helper.make_function("local", f"f{k}", ["a"], ["b"], nodes, imports))
     proto.functions.append(onnx.helper.make_function("local", "f40", ["a"], ["b"], [onnx.helper.make_node("Relu", ["a"], ["b"])], imports))
     start = time.process_time()
-    with pytest.raises(RefusedModel, match="they stand for more than 1000000 nodes"):
+    with pytest.raises(RefusedModel, match="they stand for more than 200000 nodes"):
         files.read(save(proto, tmp_path / "a.onnx"))
     assert time.process_time() - start < 2
+
+
+def test_a_graph_of_too_many_nodes_is_refused(tmp_path: Path) -> None:
+    proto = model("g (float[3] x) => (float[3] y) { y = Relu (x) }")
+    proto.graph.MergeFromString(b"\x0a\x00" * 200_000)
+    with pytest.raises(RefusedModel, match="it has 200001 nodes; at most 200000 are supported"):
+        files.read(save(proto, tmp_path / "a.onnx"))
 
 
 # --- external data ---

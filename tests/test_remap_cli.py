@@ -301,7 +301,7 @@ SPECS = [
     ("frozen", '{"version": 1, "knobs": {"node:y.width": 7}}', "'node:y.width' is frozen at 5: graph output 'y'"),
     ("another seed", '{"version": 1, "seed": "sha256:0", "knobs": {}}', "made for another seed"),
     ("seed no text", '{"version": 1, "seed": 3, "knobs": {}}', "'seed' is the string 'sha256:…'"),
-    ("huge", '{"version": 1, "knobs": {"stage0.width": 65536, "stage0.block*.hidden": 65536}}', "GiB of weights; the most is"),
+    ("huge", '{"version": 1, "knobs": {"stage0.width": 65536, "stage0.block*.hidden": 65536}}', "GiB of weights, or more; the most is"),
     ("deep", '{"version": 1, "knobs": ' + "[" * 100_000 + "}", "is not JSON: "),
 ]  # fmt: skip
 
