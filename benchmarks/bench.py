@@ -44,7 +44,6 @@ MODELS: Mapping[str, zoo.Export | Path] = {
     "mobilenetv2, float16": zoo.Export("timm:mobilenetv2_100", variant="half"),
     "mobilenetv3_large": zoo.Export("timm:mobilenetv3_large_100", exporter="legacy", variant="bn"),
     "efficientnet_b0": zoo.Export("timm:efficientnet_b0"),
-    "regnety_004": zoo.Export("timm:regnety_004", exporter="legacy", variant="bn"),
     "densenet121": zoo.Export("timm:densenet121", exporter="legacy", opset=14, variant="bn"),
     "convnext_atto": zoo.Export("timm:convnext_atto"),
     "shufflenet_v2_x1_0": zoo.Export("torchvision:shufflenet_v2_x1_0"),
@@ -190,9 +189,10 @@ def measure(name: str, source: zoo.Export | Path, folder: Path) -> dict[str, Run
     """Every command once on a model; Torch-Pruning only where the model comes from a torch network."""
     network = source.name if isinstance(source, zoo.Export) and not source.name.startswith("light:") else ""
     words = {"MODEL": str(source if isinstance(source, Path) else zoo.cached(source)), "NETWORK": network}
+    patterns = _patterns(words["MODEL"])
     for factor in ("x0.5", "x1.25"):
         words[factor] = str(folder / factor)
-        (folder / factor).write_text(json.dumps({"version": 1, "knobs": {"**.width*": factor, "**.hidden*": factor}}))
+        (folder / factor).write_text(json.dumps({"version": 1, "knobs": dict.fromkeys(patterns, factor)}))
     found: dict[str, Run] = {}
     for command, parts in COMMANDS.items():
         if "NETWORK" in parts and not network:
@@ -202,6 +202,13 @@ def measure(name: str, source: zoo.Export | Path, folder: Path) -> dict[str, Run
         found[command] = run(command, words, folder)
         print(f"{name}: {command}: {found[command].problem or f'{found[command].seconds} s'}", flush=True)
     return found
+
+
+def _patterns(model: str) -> list[str]:
+    """Those that stand for all channels of a model; one that matches nothing is a mistake in a Spec."""
+    command = [sys.executable, "-m", "fnatool", "inspect", model, "--json"]
+    names = [knob["name"] for knob in json.loads(subprocess.run(command, capture_output=True, check=True).stdout)["knobs"]]
+    return [f"**.{kind}*" for kind in ("width", "hidden", "se") if any(f".{kind}" in name for name in names)]
 
 
 def summary(runs: Mapping[str, Mapping[str, Sequence[Run]]]) -> dict[str, dict[str, dict[str, object]]]:
