@@ -240,6 +240,16 @@ def replay(name: str, seed: int) -> None:
     print(*case.problems or ("no problem",), sep="\n")
 
 
+def again(path: Path, jobs: int, root: Path) -> bool:
+    """The cases with problems of an earlier run on the code as it is now; what became of them is written beside them. Whether all went well."""
+    document = json.loads(path.read_text())
+    names = [(kind, int(number)) for kind, _, number in (name.rpartition(":") for name in document["problems"])]
+    cases = run_all(names, seed=document["seed"], jobs=jobs, root=root)
+    document["problems_again"] = {f"{case.kind}:{case.number}": case.problems for case in cases}
+    files.write_text(path, json.dumps(document, indent=1) + "\n", force=True)
+    return not any(case.problems for case in cases)
+
+
 def main() -> None:
     """Run the fuzzer; exit 1 where anything happened that must not."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fuzz", description=__doc__.splitlines()[0])
@@ -250,6 +260,7 @@ def main() -> None:
     parser.add_argument("--only", choices=list(CASES))
     parser.add_argument("--start", type=int, default=0, help="the first number")
     parser.add_argument("--replay", metavar="KIND:NUMBER", help="run one case and show it")
+    parser.add_argument("--again", action="store_true", help="run the cases with problems in --output again")
     parser.add_argument("--output", type=Path, default=RESULTS / "fuzz.json", metavar="FILE", help="where the figures go")
     options = parser.parse_args()
     if options.replay is not None:
@@ -259,6 +270,8 @@ def main() -> None:
     kinds = [options.only] if options.only else list(CASES)
     tasks = [(kind, options.start + k) for kind in kinds for k in range(counts[kind])]
     root = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    if options.again:
+        raise SystemExit(not again(options.output, options.jobs, root))
     start = time.monotonic()
     cases = run_all(tasks, seed=options.seed, jobs=options.jobs, root=root)
     found = summary(cases, seed=options.seed, seconds=time.monotonic() - start)

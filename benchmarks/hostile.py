@@ -392,106 +392,58 @@ for _name, _text in SPECS.items():
 # --- paths ------------------------------------------------------------------------------------------------------------------------------
 
 
-def _sound(folder: Path) -> None:
+ODD = ("pipe", "loop", ".", "/dev/zero", "/dev/null", "/dev/tty", "/proc/self/mem", "no/such/file", "x" * 5000)
+OUTPUTS = (
+    "pipe", "loop", "same", "twin", "dangling", ".", "/dev/full", "/dev/null", "/proc/x.onnx", "/sys/x.onnx", "no/such/file", "model.onnx", "spec.json",
+    "x" * 300,
+)  # fmt: skip
+
+
+def _odd(folder: Path) -> None:
+    """A sound model and its spec, a pipe that nobody writes to, and a link to itself."""
     through_all(folder, bases.base("residual"))
+    os.mkfifo(folder / "pipe")
+    (folder / "loop").symlink_to("loop")
 
 
 @case("a pipe, a device or a loop for a model")
 def _(folder: Path) -> list[Command]:
-    _sound(folder)
-    os.mkfifo(folder / "pipe")
-    (folder / "loop").symlink_to("loop")
+    _odd(folder)
     (folder / "locked").write_bytes(b"")
     (folder / "locked").chmod(0)
-    odd = (
-        "pipe",
-        "loop",
-        "locked",
-        ".",
-        "/dev/zero",
-        "/dev/null",
-        "/dev/tty",
-        "/proc/self/mem",
-        "/proc/self/maps",
-        "no/such/file",
-        "x" * 5000,
-    )
-    return [command for path in odd for command in commands(folder, model=path)]
+    return [command for path in (*ODD, "locked", "/proc/self/maps") for command in commands(folder, model=path)]
 
 
 @case("a pipe, a device or a loop for a spec")
 def _(folder: Path) -> list[Command]:
-    _sound(folder)
-    os.mkfifo(folder / "pipe")
-    (folder / "loop").symlink_to("loop")
+    _odd(folder)
     (folder / "binary").write_bytes(bytes(range(256)))
     (folder / "utf16").write_bytes('{"version": 1}'.encode("utf-16"))
-    odd = (
-        "pipe",
-        "loop",
-        "binary",
-        "utf16",
-        ".",
-        "/dev/zero",
-        "/dev/null",
-        "/dev/tty",
-        "/proc/self/mem",
-        "no/such/file",
-        "model.onnx",
-        "x" * 5000,
-    )
-    return [
-        command
-        for path in odd
-        for command in (*commands(folder, spec=path)[1:2], ["check", str(folder / "model.onnx"), "--spec", str(folder / path)])
-    ]
+    found: list[Command] = []
+    for path in (*ODD, "binary", "utf16", "model.onnx"):
+        found += [commands(folder, spec=path)[1], ["check", str(folder / "model.onnx"), "--spec", str(folder / path)]]
+    return found
 
 
 @case("a pipe, a device or a loop for an output")
 def _(folder: Path) -> list[Command]:
-    _sound(folder)
-    os.mkfifo(folder / "pipe")
-    (folder / "loop").symlink_to("loop")
+    _odd(folder)
     (folder / "same").symlink_to("model.onnx")
     os.link(folder / "model.onnx", folder / "twin")
     (folder / "dangling").symlink_to("/no/such/folder/file")
-    odd = (
-        "pipe",
-        "loop",
-        "same",
-        "twin",
-        "dangling",
-        ".",
-        "/dev/full",
-        "/dev/null",
-        "/proc/x.onnx",
-        "/sys/x.onnx",
-        "no/such/file",
-        "model.onnx",
-        "spec.json",
-        "x" * 300,
-    )
-    lines = [[*commands(folder, out=path)[1], *force] for path in odd for force in ([], ["--force"])]
-    return [*lines, *([*commands(folder)[1], "--report", str(folder / path)] for path in odd)]
+    lines = [[*commands(folder, out=path)[1], *force] for path in OUTPUTS for force in ([], ["--force"])]
+    return [*lines, *([*commands(folder)[1], "--report", str(folder / path)] for path in OUTPUTS)]
 
 
 @case("weights in odd places")
 def _(folder: Path) -> list[Command]:
-    os.mkfifo(folder / "pipe")
-    (folder / "loop").symlink_to("loop")
+    _odd(folder)
     (folder / "zero").symlink_to("/dev/zero")
     with (folder / "sparse").open("wb") as file:
         file.truncate(2**42)
+    small, huge = (8, 3, 1, 1), (8, 3, 2**18, 2**17)
     found = []
-    for k, (place, shape) in enumerate(
-        [
-            ("pipe", (8, 3, 1, 1)),
-            ("loop", (8, 3, 1, 1)),
-            ("zero", (8, 3, 1, 1)),
-            ("sparse", (8, 3, 2**18, 2**17)),
-            (f"{k_}.onnx" if (k_ := 4) else "", (8, 3, 1, 1)),
-        ]
-    ):
+    for k, (place, shape) in enumerate((("pipe", small), ("loop", small), ("zero", small), ("sparse", huge), ("4.onnx", small))):
         model = network([node("Relu", ["c"], "y")], {})
         weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=shape, data_location=TensorProto.EXTERNAL)
         weight.external_data.add(key="location", value=place)
@@ -503,7 +455,7 @@ def _(folder: Path) -> list[Command]:
 
 @case("a model of terabytes that is not there")
 def _(folder: Path) -> list[Command]:
-    _sound(folder)
+    _odd(folder)
     for name, start in (("zeros.onnx", b""), ("weights.onnx", b"\x3a" + varint(2**41) + b"\x2a" + varint(2**40) + b"\x4a" + varint(2**39))):
         with (folder / name).open("wb") as file:
             file.write(start)
