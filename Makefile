@@ -2,6 +2,7 @@
 # make test    install what the tests need, then run them
 # make lint    ruff and mypy
 # make sweep   the whole list of models, as a table
+# make bench   our commands beside onnxsim, onnxslim and Torch-Pruning on the same networks
 # make fuzz    damaged model files and wild specs through inspect, remap and check
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 OUT := build/demo
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint sweep fuzz clean
+.PHONY: demo test lint sweep bench fuzz clean
 
 demo: $(VENV)/.base
 	@mkdir -p $(OUT)
@@ -34,6 +35,9 @@ lint: $(VENV)/.dev
 
 sweep: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.sweep
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.bench
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.fuzz

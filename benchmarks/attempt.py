@@ -44,7 +44,8 @@ class Attempt:
         if self.code is None:
             return self.death
         if self.code == CRASHED or "Traceback (most recent call last)" in self.err:
-            return f"traceback: {self.err.strip().splitlines()[-1][:200]}"
+            where = re.findall(r"(?:passes|fnatool)/(\w+\.py)\", line (\d+)", self.err)[-1:]
+            return f"traceback: {self.err.strip().splitlines()[-1][:200]} {':'.join(*where) if where else ''}".strip()
         if self.code not in (cli.SUCCESS, cli.FAILED, cli.MISUSED):
             return f"exit code {self.code}"
         if noise := [line for line in self.err.splitlines() if re.search(r"\b\w*Warning: ", line)]:
@@ -65,20 +66,24 @@ def attempt(command: Sequence[str], *, seconds: float = 60, memory: int = 6 * GI
             child = os.fork()
         if child == 0:
             _run(command, (out, err), memory, fresh=fresh)
-        handle = os.pidfd_open(child)
-        in_time = bool(select.select([handle], [], [], seconds)[0])
-        os.close(handle)
-        if not in_time:
-            os.killpg(child, signal.SIGKILL)  # and the children it has
-        _, status, usage = os.wait4(child, 0)
-        took = time.monotonic() - start
-        if not in_time:
-            code, death = None, f"hang: killed after {seconds:g} s"
-        elif os.WIFSIGNALED(status):
-            code, death = None, f"crash: {signal.Signals(os.WTERMSIG(status)).name}"
-        else:
-            code, death = os.WEXITSTATUS(status), ""
-        return Attempt(tuple(command), code, death, round(took, 3), usage.ru_maxrss * 1024, _shown(out), _shown(err))
+        code, death, peak = ended(child, seconds)
+        return Attempt(tuple(command), code, death, round(time.monotonic() - start, 3), peak, _shown(out), _shown(err))
+
+
+def ended(child: int, seconds: float) -> tuple[int | None, str, int]:
+    """Exit code, what it died of, and the peak in bytes of the largest of a child, which leads a group of its own, and its children."""
+    handle = os.pidfd_open(child)
+    in_time = bool(select.select([handle], [], [], seconds)[0])
+    os.close(handle)
+    if not in_time:
+        os.killpg(child, signal.SIGKILL)  # and the children it has
+    _, status, usage = os.wait4(child, 0)
+    peak = usage.ru_maxrss * 1024
+    if not in_time:
+        return None, f"hang: killed after {seconds:g} s", peak
+    if os.WIFSIGNALED(status):
+        return None, f"crash: {signal.Signals(os.WTERMSIG(status)).name}", peak
+    return os.WEXITSTATUS(status), "", peak
 
 
 def _run(command: Sequence[str], streams: tuple[BinaryIO, BinaryIO], memory: int, *, fresh: bool) -> NoReturn:

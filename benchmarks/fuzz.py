@@ -22,13 +22,15 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks import bases, mutations, wild_specs
-from benchmarks.attempt import Attempt, attempt
+import fnatool
+from benchmarks import bases, hostile, mutations, wild_specs
+from benchmarks.attempt import GIB, Attempt, attempt
 from fnatool import cli, files
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("onnx", "onnxruntime-gpu", "onnx-graphsurgeon", "numpy", "scipy", "protobuf", "click", "rich")
 SECONDS = 60.0  # a command
+HOSTILE_MEMORY = 3 * GIB  # of address space for a command and its children
 FRESH = 25  # one case in so many runs in fresh Python processes
 SLOWEST = 10  # cases that the results name
 SHOWN = 6000  # characters of a stream that a case keeps
@@ -90,8 +92,9 @@ def _surroundings(folder: Path) -> None:
 
 
 def _knobs(looked: Attempt) -> list[wild_specs.Knob]:
-    """What `inspect --json` lists; nothing where it refused, or drew tables."""
-    return list(json.loads(looked.out)["knobs"]) if looked.code == cli.SUCCESS and "--json" in looked.command else []
+    """What `inspect --json` lists and has a value (the size of an image may be free); nothing where it refused, or drew tables."""
+    rows = json.loads(looked.out)["knobs"] if looked.code == cli.SUCCESS and "--json" in looked.command else []
+    return [row for row in rows if row["value"] is not None]
 
 
 # --- specs ------------------------------------------------------------------------------------------------------------------------------
@@ -117,6 +120,19 @@ def spec_case(seed: int, number: int, folder: Path) -> Case:
     return _judged(Case("specs", number, about, tuple(attempts), problems=tuple(problems)))
 
 
+# --- what is made to hurt ----------------------------------------------------------------------------------------------------------------
+
+
+def hostile_case(seed: int, number: int, folder: Path) -> Case:
+    """One of the hostile cases, whatever the seed."""
+    name, make = list(hostile.CASES.items())[number]
+    attempts = [attempt(command, seconds=SECONDS, memory=HOSTILE_MEMORY) for command in make(folder)]
+    needed = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    short = [one for one in attempts if "not enough memory" in one.err and needed < HOSTILE_MEMORY]
+    problems = [f"{one.command[0]}: {one.err.strip()[:200]}" for one in short]
+    return _judged(Case("hostile", number, name, tuple(attempts), problems=tuple(problems)))
+
+
 # --- all ---------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -131,7 +147,7 @@ def _judged(case: Case) -> Case:
     return replace(case, attempts=attempts, outcome="remapped" if made else "refused", problems=(*case.problems, *problems))
 
 
-CASES: Mapping[str, Callable[[int, int, Path], Case]] = {"files": file_case, "specs": spec_case}
+CASES: Mapping[str, Callable[[int, int, Path], Case]] = {"specs": spec_case, "hostile": hostile_case, "files": file_case}
 
 
 def run_case(task: tuple[str, int], *, seed: int, root: Path) -> Case:
@@ -191,7 +207,7 @@ def summary(cases: Sequence[Case], *, seed: int, seconds: float) -> dict[str, ob
         "wall_seconds": round(seconds),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "versions": {"fnatool": fnatool.__version__} | {name: metadata.version(name) for name in PACKAGES},
     }
 
 
@@ -224,6 +240,16 @@ def replay(name: str, seed: int) -> None:
     print(*case.problems or ("no problem",), sep="\n")
 
 
+def again(path: Path, jobs: int, root: Path) -> bool:
+    """The cases with problems of an earlier run on the code as it is now; what became of them is written beside them. Whether all went well."""
+    document = json.loads(path.read_text())
+    names = [(kind, int(number)) for kind, _, number in (name.rpartition(":") for name in document["problems"])]
+    cases = run_all(names, seed=document["seed"], jobs=jobs, root=root)
+    document["problems_again"] = {f"{case.kind}:{case.number}": case.problems for case in cases}
+    files.write_text(path, json.dumps(document, indent=1) + "\n", force=True)
+    return not any(case.problems for case in cases)
+
+
 def main() -> None:
     """Run the fuzzer; exit 1 where anything happened that must not."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fuzz", description=__doc__.splitlines()[0])
@@ -234,15 +260,18 @@ def main() -> None:
     parser.add_argument("--only", choices=list(CASES))
     parser.add_argument("--start", type=int, default=0, help="the first number")
     parser.add_argument("--replay", metavar="KIND:NUMBER", help="run one case and show it")
+    parser.add_argument("--again", action="store_true", help="run the cases with problems in --output again")
     parser.add_argument("--output", type=Path, default=RESULTS / "fuzz.json", metavar="FILE", help="where the figures go")
     options = parser.parse_args()
     if options.replay is not None:
         replay(options.replay, options.seed)
         return
-    counts = {"files": options.files, "specs": options.specs}
+    counts = {"files": options.files, "specs": options.specs, "hostile": len(hostile.CASES)}
     kinds = [options.only] if options.only else list(CASES)
     tasks = [(kind, options.start + k) for kind in kinds for k in range(counts[kind])]
     root = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    if options.again:
+        raise SystemExit(not again(options.output, options.jobs, root))
     start = time.monotonic()
     cases = run_all(tasks, seed=options.seed, jobs=options.jobs, root=root)
     found = summary(cases, seed=options.seed, seconds=time.monotonic() - start)

@@ -272,12 +272,10 @@ def show_plan(row: Row, folder: Path) -> None:
     minutes = (row.steps * SECONDS["step"] * row.batch / 16 * (row.size / 96) ** 2 + SECONDS["run"]) / 60
     left = 0.0
     for run in plan(row, list(ARMS)):
+        what = f"learning rate {run.rate}, to choose by" if run.choosing else f"the chosen learning rate, seed {run.seed}"
         done = (folder / row.name / run.name / "result.json").exists()
         left += 0 if done else minutes
-        rate = run.rate if run.choosing else "the chosen rate"
-        print(
-            f"{row.name}: {run.arm}, {rate}, seed {run.seed}{', choosing' if run.choosing else ''}: {'done' if done else f'{minutes:.1f} min'}"
-        )
+        print(f"{row.name}: {run.arm}, {what}: {'done' if done else f'{minutes:.1f} min'}")
     print(f"{row.name}: {left:.0f} minutes left, estimated for two CPU cores")
 
 

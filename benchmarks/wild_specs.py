@@ -36,7 +36,7 @@ def wish(knobs: Sequence[Knob], rng: random.Random) -> Wish:
     options = _options(rng)
     draw = rng.random()
     if draw < 0.45:
-        return Wish(json.dumps({"version": 1, "knobs": sound(knobs, rng)}), options, True)
+        return Wish(json.dumps({"version": 1, "knobs": sound(knobs, rng)}), options, not set(options) & WRONG)
     if draw < 0.65:
         return Wish(json.dumps({"version": 1, "knobs": _patterns(knobs, rng)}), options, False)
     if draw < 0.90:
@@ -48,6 +48,8 @@ def sound(knobs: Sequence[Knob], rng: random.Random) -> dict[str, object]:
     """Some knobs that are not frozen, each by its own name at a value it allows; nothing that depends on another knob of the spec."""
     free = [knob for knob in knobs if knob["growth"] != "frozen"]
     chosen = rng.sample(free, min(len(free), rng.choice((0, 1, 1, 2, 3, 5, 10))))
+    if groups := [knob for knob in chosen if knob["kind"] == "groups"]:
+        chosen = groups[:1]  # they decide which widths are possible
     shrunk = {knob["name"].rpartition(".")[0] for knob in chosen if knob["kind"] == "depth"}
     chosen = [knob for knob in chosen if not any(knob["name"].startswith(f"{stage}.block") for stage in shrunk)]
     return {knob["name"]: _allowed(knob, rng) for knob in chosen}
@@ -57,6 +59,8 @@ def _allowed(knob: Knob, rng: random.Random) -> object:
     """A value in range, mostly near the seed's; a list stays a list."""
     if isinstance(knob["value"], list):
         return [_number(value, low, high, knob["multiple"], rng) for value, low, high in zip(knob["value"], *_bounds(knob), strict=True)]
+    if knob["kind"] in ("groups", "stride"):  # not all between the bounds divide what they have to
+        return rng.choice((knob["value"], knob["min"], knob["max"]))
     step = 2 if knob["kind"] == "kernel" else int(knob["multiple"])
     value = int(knob["value"])
     near = value + step * rng.choice((-3, -2, -1, 0, 1, 2, 3, -value // (2 * step), value // step // 2))
@@ -145,6 +149,9 @@ def _mixed(knobs: Sequence[Knob], rng: random.Random) -> dict[str, object]:
             found[depth["name"]] = rng.choice((int(depth["value"]) + 2, 1, "+3", 256))
             found[f"{str(depth['name']).partition('.')[0]}.block{depth['value']}.from"] = rng.randrange(4)
     return found
+
+
+WRONG = frozenset({"--input", "-1", "best"})  # some models do have the input
 
 
 def _options(rng: random.Random) -> tuple[str, ...]:

@@ -169,44 +169,20 @@ FAILS: dict[Export, str] = {
 }
 
 
-def build(
-    name: str,
-    *,
-    exporter: str = "dynamo",
-    opset: int = 20,
-    batch: str = "static",
-    size: int | None = None,
-    seed: int = 0,
-    variant: str = "plain",
-) -> onnx.ModelProto:
+def build(export: Export) -> onnx.ModelProto:
     """The network as ONNX in exactly this opset, input (1 or free, 3, size, size), its output finite and of order one.
 
     Raises ValueError for an unknown choice or an output out of scale, and what the exporter and onnx.checker raise.
     """
-    export = Export(name, exporter, opset, batch, size, seed, variant)
     _validate(export)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        proto = _light(export) if name.startswith("light:") else _exported(export)
-        if _opset(proto) != opset:
-            proto = _converted(proto, opset)
-        proto = _transformed(proto, variant)
+        proto = _light(export) if export.name.startswith("light:") else _exported(export)
+        if _opset(proto) != export.opset:
+            proto = _converted(proto, export.opset)
+        proto = _transformed(proto, export.variant)
     onnx.checker.check_model(proto)
     return proto
-
-
-def path(
-    name: str,
-    *,
-    exporter: str = "dynamo",
-    opset: int = 20,
-    batch: str = "static",
-    size: int | None = None,
-    seed: int = 0,
-    variant: str = "plain",
-) -> Path:
-    """Where this model lies in the cache; built and written in one step where it was not there."""
-    return cached(Export(name, exporter, opset, batch, size, seed, variant))
 
 
 def cached(export: Export) -> Path:
@@ -214,15 +190,7 @@ def cached(export: Export) -> Path:
     target = place(export)
     if target.exists():
         return target
-    proto = build(
-        export.name,
-        exporter=export.exporter,
-        opset=export.opset,
-        batch=export.batch,
-        size=export.size,
-        seed=export.seed,
-        variant=export.variant,
-    )
+    proto = build(export)
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=target.parent, suffix=".part")
     os.close(descriptor)

@@ -17,14 +17,13 @@ from typing import BinaryIO
 import numpy as np
 import onnx
 import onnx.helper
-import onnx.inliner
 import onnx.numpy_helper
 import onnx_graphsurgeon as gs
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, TensorProto
 from onnx_graphsurgeon.importers.onnx_importer import OnnxImporter
 
-from fnatool import isolate, native, tensors, wire
+from fnatool import functions, tensors, wire
 from fnatool.atomic import replacing, require_writable, write_text
 from fnatool.tensors import Array
 from passes.check import check_proto, errors, order
@@ -83,7 +82,7 @@ def read(path: Path | str) -> Model:
     raw = load(path)
     with _naming(raw.path):
         names = [tensor.name for tensor in raw.proto.graph.initializer]
-        proto = _inlined(raw.proto)
+        proto = functions.inlined(raw.proto)
         _require_sound(proto)
         arrays = dict(zip(names, raw.arrays, strict=True))
         notes = [f"inlined {len(raw.proto.functions)} local functions"] if raw.proto.functions else []
@@ -126,6 +125,7 @@ def load(path: Path | str) -> Raw:
             raise RefusedModel(f"this is not an ONNX model, or not a whole one: {error}; copy or export it again") from error
         if not proto.HasField("graph"):
             raise RefusedModel("this is not an ONNX model: it has no graph; copy or export it again")
+        functions.require_few(proto)
         _require_text(proto)
         if proto.graph.sparse_initializer:
             name = proto.graph.sparse_initializer[0].values.name
@@ -195,24 +195,6 @@ def _sha256(file: BinaryIO, data: Sequence[Path]) -> str:
 def _feed(digest: hashlib._Hash, file: BinaryIO) -> None:
     while chunk := file.read(CHUNK):
         digest.update(chunk)
-
-
-def _inlined(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model without local functions. The inliner is native code: it sees the untrusted file in a child process only."""
-    if not proto.functions:
-        return proto
-    try:
-        inlined = onnx.ModelProto()
-        inlined.ParseFromString(isolate.run(_inline, proto.SerializeToString(), seconds=60))
-    except native.FAILURES as error:
-        raise RefusedModel(f"its local functions cannot be inlined ({error}); export without functions") from error
-    return inlined
-
-
-def _inline(message: bytes) -> bytes:
-    proto = onnx.ModelProto()
-    proto.ParseFromString(message)
-    return bytes(onnx.inliner.inline_local_functions(proto).SerializeToString())
 
 
 def _require_sound(proto: onnx.ModelProto) -> None:

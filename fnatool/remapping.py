@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx
 
-from fnatool import files, isolate, seeds, specs
+from fnatool import documents, files, isolate, seeds, specs
 from fnatool.atomic import replacing
 from passes.analysis import STRIDE, Analysis, analyse
 from passes.blocks import Table
@@ -181,29 +181,17 @@ def metadata(envelope: onnx.ModelProto) -> dict[str, str]:
 def read_spec(path: Path) -> Spec:
     """The Spec in a JSON file. Raises UserError where there is none."""
     try:
-        text = path.read_text(encoding="utf-8")
+        document = documents.read(path)
     except FileNotFoundError as error:
         bundled = f"bundled are {', '.join(specs.NAMES)}"
         own = f"'fnatool inspect MODEL --spec > {path.name}' writes one to edit"
         raise UserError(f"there is no spec '{path}'; {own}; {bundled}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"'{path}' cannot be read as a spec: {error}") from error
-    try:
-        document = json.loads(text, object_pairs_hook=_without_repeats)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"'{path}' is not JSON: {error}") from error
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be read as a spec: {error.strerror}") from error
     try:
         return parse(document)
     except UserError as error:
         raise UserError(f"'{path}': {error}") from error
-
-
-def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise ValueError(f"the key '{key}' stands twice")
-    return dict(pairs)
 
 
 def require_seed(spec: Spec, model: files.Model) -> None:

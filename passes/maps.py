@@ -379,7 +379,7 @@ def _met(node: Node, a: Content, b: Content, name: str) -> Content:
     if size_before(a) != size_before(b):
         small, large = (a, b) if size_before(a) == 1 else (b, a)
         if size_before(small) != 1:
-            raise Unfollowed(f"'{node.name}' ({node.op}) joins tensors that do not fit together")
+            raise Unfollowed(f"'{node.name}' ({node.op}) joins {size_before(a)} positions with {size_before(b)} of '{name}'")
         if size_after(small) != 1:
             raise Stuck(f"'{node.name}' ({node.op}) spreads one position over many, and of the one there would be {size_after(small)}")
         return large

@@ -5,6 +5,7 @@ Depth, width and kernels each say their part; what a Take then holds, and how a 
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -236,6 +237,7 @@ class _Planner:
         self.layout = layout
         self.changes = found
         self.strategy, self.silenced = fills
+        self.regroups = resolved.skeleton is not None
         self.numbers: dict[str, np.ndarray] = {}
         places = list(dict.fromkeys(p.place for p in layout.nodes if p.place is not None))
         self.kernels = kernels_at(analysis, resolved, places)
@@ -333,14 +335,21 @@ class _Planner:
     # --- tensors ---
 
     def takes(self) -> tuple[Take, ...]:
-        """One Take per constant that the target's nodes read; numbers that were refreshed are not taken."""
+        """One Take per constant that the target's nodes read; numbers that were refreshed are not taken.
+
+        Raises UserError where they would hold too much, before the positions of all of them take as much.
+        """
         found: dict[str, Take] = {}
+        total = 0
         for placed in self.layout.nodes:
             source_node = self.analysis.view.by_name[placed.source]
             for slot, target in enumerate(placed.node.inputs):
                 source = source_node.inputs[slot]
                 if source in self.analysis.view.constants and target not in found and target not in self.numbers:
                     found[target] = self._take(target, source, placed.place)
+                    if not self.regroups:  # else the skeleton's weights are larger than the target's
+                        total += _bytes(found[target], self.analysis.shapes.shapes[source])
+                        _require_room(total)
         for name in self.analysis.view.outputs:
             if name in self.analysis.view.constants:
                 found.setdefault(name, Take(name, name, {}))
@@ -426,7 +435,7 @@ def apply(graph: gs.Graph, plan: Plan) -> gs.Graph:
     """
     normal = normalise(graph).graph
     seed = view(normal)
-    _check_size(plan, seed.constants)
+    _require_room(sum(_bytes(take, seed.constants[take.source].shape) for take in plan.takes))
     constants = {take.target: _carry_out(take, plan, seed.constants[take.source]) for take in plan.takes}
     constants |= {name: gs.Constant(name, array) for name, array in plan.numbers.items()}
     result = build(in_order([placed.node for placed in plan.nodes]), constants, normal)
@@ -448,13 +457,14 @@ def _declare(graph: gs.Graph, plan: Plan) -> None:
             tensor.shape = [sizes.get(axis, size) if isinstance(size, int) else size for axis, size in enumerate(tensor.shape)]
 
 
-def _check_size(plan: Plan, constants: Mapping[str, gs.Constant]) -> None:
-    """Refuse before memory is taken."""
-    total = 0
-    for take in plan.takes:
-        total += int(np.prod(take.shape(tuple(constants[take.source].shape)), dtype=object)) * 4
+def _bytes(take: Take, source: Sequence[int]) -> int:
+    return math.prod(map(int, take.shape(tuple(source)))) * 4
+
+
+def _require_room(total: int) -> None:
+    """Refuse before memory is taken; total is in bytes, or as many as are known to be needed."""
     if total > MAX_TARGET_BYTES:
-        raise UserError(f"the target would hold {total / 2**30:.0f} GiB of weights; the most is {MAX_TARGET_BYTES >> 30} GiB")
+        raise UserError(f"the target would hold {total / 2**30:.0f} GiB of weights, or more; the most is {MAX_TARGET_BYTES >> 30} GiB")
 
 
 def _check_shapes(graph: gs.Graph, plan: Plan) -> None:

@@ -18,6 +18,8 @@ from passes.resolution import Image, Size, size_text
 from passes.skeleton import Skeleton, skeleton
 
 VERSION = 1
+MAX_KEY, MAX_VALUE = 4200, 100  # characters
+MAX_KNOBS, MAX_PATTERNS = 100_000, 1000
 IMAGE = "input.size"
 MAX_SIDE = 32768  # pixels
 Value = int | str | Size
@@ -73,14 +75,16 @@ def parse(document: object) -> Spec:
     unknown = sorted(set(map(str, document)) - {"version", "seed", "knobs"})
     if unknown:
         hint = "; knobs go inside 'knobs'" if any("." in key for key in unknown) else ""
-        raise UserError(f"a spec has the keys 'version', 'seed' and 'knobs', not {', '.join(map(repr, unknown))}{hint}")
+        named = _some([repr(_short(key)) for key in unknown])
+        raise UserError(f"a spec has the keys 'version', 'seed' and 'knobs', not {named}{hint}")
     if document.get("version") != VERSION or isinstance(document.get("version"), bool):
-        raise UserError(f"this spec has version {document.get('version')!r}; this fnatool reads version {VERSION}")
+        raise UserError(f"this spec has version {_short(repr(document.get('version')))}; this fnatool reads version {VERSION}")
     seed, knobs = document.get("seed"), document.get("knobs", {})
     if seed is not None and not isinstance(seed, str):
         raise UserError(f"'seed' is the string 'sha256:…' that 'fnatool inspect --spec' prints, not {_kind(seed)}")
     if not isinstance(knobs, Mapping):
         raise UserError(f"'knobs' is an object of knob: value, not {_kind(knobs)}")
+    _require_readable(knobs)
     pair = {key: _pair(value) for key, value in knobs.items() if key == IMAGE and isinstance(value, (list, tuple))}
     for key, value in knobs.items():
         if key in pair:
@@ -88,6 +92,24 @@ def parse(document: object) -> Spec:
         if isinstance(value, bool) or not isinstance(value, (int, str)):
             raise UserError(f'\'{key}\' must be an integer or a string such as "x1.25", "+1", "-2", not {_kind(value)}')
     return Spec({**knobs, **pair}, seed)
+
+
+def _require_readable(knobs: Mapping[str, object]) -> None:
+    """Keys and values are as many and as long as people and tools write them. Raises UserError."""
+    if len(knobs) > MAX_KNOBS:
+        raise UserError(f"the spec has {len(knobs)} knobs, at most {MAX_KNOBS} are supported; no network has as many")
+    for key, value in knobs.items():
+        if len(key) > MAX_KEY:
+            raise UserError(f"'{_short(key)}' is a key of {len(key)} characters; no knob has a name that long")
+        if isinstance(value, str) and len(value) > MAX_VALUE:
+            raise UserError(f"'{key}': '{_short(value)}' is a value of {len(value)} characters; write it shorter")
+    if (patterns := sum("*" in key for key in knobs)) > MAX_PATTERNS:
+        raise UserError(f"the spec has {patterns} patterns, at most {MAX_PATTERNS} are supported; name the knobs")
+
+
+def _short(text: str) -> str:
+    """The text, cut where it would fill the screen."""
+    return text if len(text) <= MAX_VALUE else f"{text[:MAX_VALUE]}…"
 
 
 def _pair(value: Sequence[object]) -> Size:
@@ -265,9 +287,20 @@ def _stage_order(name: str) -> tuple[int, int, int]:
 
 
 def _pattern(key: str) -> re.Pattern[str]:
-    """`*` stands for any text within a segment between dots, `**` for any text at all."""
-    parts = re.split(r"(\*\*|\*)", key)
-    return re.compile("".join(".*" if part == "**" else "[^.]*" if part == "*" else re.escape(part) for part in parts))
+    """`*` stands for any text within a segment between dots, `**` for any text at all.
+
+    What a star matches first is kept (atomic groups): a later place would leave no more to the rest, so no match takes exponential time.
+    """
+    *parts, last = (part.split("*") for part in re.split(r"\*{2,}", key))
+    found = "".join(f"(?>.*?{_segment(part)})" if k else f"(?>{_segment(part)})" for k, part in enumerate(parts))
+    *others, end = last
+    rest = _segment(others) + (f"[^.]*{re.escape(end)}" if others else re.escape(end))
+    return re.compile(f"{found}.*{rest}" if parts else rest, re.DOTALL)
+
+
+def _segment(literals: Sequence[str]) -> str:
+    """Literals with `*` between them."""
+    return "".join(f"(?>[^.]*?{re.escape(text)})" if k else re.escape(text) for k, text in enumerate(literals))
 
 
 RELATIVE: Mapping[str, Callable[[int, float], float]] = {
@@ -297,7 +330,7 @@ def _sized(value: Value, seed: Size) -> Size:
 
 
 def _relative(value: str, key: str) -> tuple[str, float]:
-    found = re.fullmatch(r"([x+-])(\d+(?:\.\d+)?)", value.strip())
+    found = re.fullmatch(r"([x+-])(\d+(?:\.\d+)?)", value.strip(), re.ASCII)
     if found is None or (found[1] != "x" and "." in found[2]) or float(found[2]) > 1e6:
         raise UserError(f'\'{key}\': {value!r} is neither an integer nor relative to the seed\'s value, as "x1.25", "+1" or "-2" are')
     return found[1], float(found[2])

@@ -84,7 +84,8 @@ def _survivors(atom: Atom, count: int, analysis: Analysis, select: str) -> np.nd
 def _ranked(atom: Atom, analysis: Analysis, select: str) -> np.ndarray:
     """The atom's classes, by number, from the best score to the worst; behind them those whose weights are not finite and have none."""
     with np.errstate(all="ignore"):
-        return np.asarray(np.argsort(-SCORES[select](atom, analysis), kind="stable"))
+        scores = SCORES[select](atom, analysis)
+    return np.asarray(np.argsort(-scores, kind="stable"))
 
 
 def _per_class(site: Site, values: np.ndarray, atom: Atom) -> np.ndarray:

@@ -8,6 +8,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -177,8 +178,33 @@ def test_local_functions_that_call_themselves_are_refused(tmp_path: Path) -> Non
     header = '<ir_version: 8, opset_import: ["" : 17, "local" : 1]>'
     text = """g (float[3] x) => (float[3] y) { y = local.again (x) }
     <domain: "local", opset_import: ["" : 17, "local" : 1]> again (a) => (b) { b = local.again (a) }"""
-    with pytest.raises(RefusedModel, match="local functions cannot be inlined"):
+    with pytest.raises(RefusedModel, match="some of them call themselves"):
         files.read(save(model(text, header=header), tmp_path / "a.onnx"))
+
+
+@pytest.mark.parametrize("where", ["then", "beside"])
+def test_local_functions_that_stand_for_too_many_nodes_are_refused(where: str, tmp_path: Path) -> None:
+    """Forty functions that call the next one twice: 2⁴⁰ nodes; also where the calls stand in the branches of an If."""
+    imports = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("local", 1)]
+    proto = model("g (float[3] x) => (float[3] y) { y = local.f0 (x) }", header='<ir_version: 8, opset_import: ["" : 17, "local" : 1]>')
+    for k in range(40):
+        nodes = [onnx.helper.make_node(f"f{k + 1}", [a], [b], domain="local") for a, b in (("a", "c"), ("c", "b"))]
+        if where == "then":
+            inner = onnx.helper.make_graph(nodes, "inner", [], [onnx.helper.make_empty_tensor_value_info("b")])
+            nodes = [onnx.helper.make_node("If", ["a"], ["b"], then_branch=inner, else_branch=inner)]
+        proto.functions.append(onnx.helper.make_function("local", f"f{k}", ["a"], ["b"], nodes, imports))
+    proto.functions.append(onnx.helper.make_function("local", "f40", ["a"], ["b"], [onnx.helper.make_node("Relu", ["a"], ["b"])], imports))
+    start = time.process_time()
+    with pytest.raises(RefusedModel, match="they stand for more than 200000 nodes"):
+        files.read(save(proto, tmp_path / "a.onnx"))
+    assert time.process_time() - start < 2
+
+
+def test_a_graph_of_too_many_nodes_is_refused(tmp_path: Path) -> None:
+    proto = model("g (float[3] x) => (float[3] y) { y = Relu (x) }")
+    proto.graph.MergeFromString(b"\x0a\x00" * 200_000)
+    with pytest.raises(RefusedModel, match="it has 200001 nodes; at most 200000 are supported"):
+        files.read(save(proto, tmp_path / "a.onnx"))
 
 
 # --- external data ---

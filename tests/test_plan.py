@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import tracemalloc
 from collections.abc import Mapping
 
 import numpy as np
@@ -654,6 +655,17 @@ def test_what_does_not_change_is_shared_with_the_graph_given() -> None:
 def test_an_enormous_target_is_refused_before_memory_is_taken() -> None:
     with pytest.raises(UserError, match=r"the target would hold \d+ GiB of weights"):
         remapped(chain(), {"node:c1.width": 65536, "node:c2.width": 65536})
+
+
+def test_an_enormous_target_is_refused_before_its_positions_take_memory() -> None:
+    """256 blocks of 65536 channels: their index tables alone are gigabytes."""
+    analysis = analyse(bundled())
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"the target would hold \d+ GiB of weights, or more"):
+        plan(analysis, Spec({"stage2.depth": 256, "stage2.width": 65536, "stage2.*.hidden": 65536}))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**27
 
 
 # --- what it costs ------------------------------------------------------------------------------------------------------------------------

@@ -301,7 +301,7 @@ SPECS = [
     ("frozen", '{"version": 1, "knobs": {"node:y.width": 7}}', "'node:y.width' is frozen at 5: graph output 'y'"),
     ("another seed", '{"version": 1, "seed": "sha256:0", "knobs": {}}', "made for another seed"),
     ("seed no text", '{"version": 1, "seed": 3, "knobs": {}}', "'seed' is the string 'sha256:…'"),
-    ("huge", '{"version": 1, "knobs": {"stage0.width": 65536, "stage0.block*.hidden": 65536}}', "GiB of weights; the most is"),
+    ("huge", '{"version": 1, "knobs": {"stage0.width": 65536, "stage0.block*.hidden": 65536}}', "GiB of weights, or more; the most is"),
     ("deep", '{"version": 1, "knobs": ' + "[" * 100_000 + "}", "is not JSON: "),
 ]  # fmt: skip
 
@@ -320,8 +320,8 @@ def test_a_spec_that_cannot_be_read_is_a_mistake(folder: Path, capsys: Capture) 
     (folder / "specs").mkdir()
     for spec, message in (
         ("no.json", "there is no spec 'no.json'; 'fnatool inspect MODEL --spec > no.json' writes one to edit"),
-        ("binary.json", "'binary.json' cannot be read as a spec"),
-        ("specs", "'specs' cannot be read as a spec"),
+        ("binary.json", "'binary.json' cannot be read: invalid start byte at byte 0; it must be UTF-8 text"),
+        ("specs", "'specs' is not a file that can be read; give the path of a JSON file"),
     ):
         assert remap(spec=spec) == 2
         assert message in refused(capsys)
@@ -518,8 +518,12 @@ def test_a_disk_that_is_full_before_the_report_leaves_neither_file(folder: Path,
 
 
 def test_a_message_about_an_output_names_the_output(folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    def denied(path: str | Path, *_: object) -> int:
-        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+    opened = os.open
+
+    def denied(path: str | Path, flags: int, *rest: int) -> int:
+        if flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, flags, *rest)
 
     monkeypatch.setattr("fnatool.atomic.os.open", denied)
     assert remap("--no-verify") == 2

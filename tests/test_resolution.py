@@ -699,6 +699,7 @@ FROZEN = [
     ("a mixer", f"{CONV} y = MatMul (a, m)", {"m": (16, 5)}, f"'y' {WEIGHT_EACH}"),
     ("positions", f"{CONV} y = Add (a, m)", {"m": (1, 8, 8, 16)}, "'y' (Add) joins the map with 'm', which has 8 positions whatever"),
     ("a scale each", f"{CONV} y = LayerNormalization <axis = 1> (a, m)", {"m": (8, 8, 16)}, "'y' (LayerNormalization) joins the map with"),
+    ("a wrong bias", f"{CONV} y = LayerNormalization <axis = 3> (a, m, n)", {"m": (16,), "n": (3,)}, "'y' (LayerNormalization) joins"),
     ("unknown", f'{CONV} y = Einsum <equation = "abcd->abcd"> (a)', {}, "operator Einsum ('y') has no rule for space"),
     ("no convolution", "f = Flatten (x) y = Gemm (f, m)", {"m": (6144, 5)}, "convolutions slide over no input, and the image is the one"),
 ]  # fmt: skip
