@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 import fnatool.nn
 from fnatool.files import Model
 from fnatool.nn.network import Network
+from fnatool.nn.site import torch_type
 from fnatool.tasks.description import Input
 from fnatool.tasks.pixels import to_input
 from fnatool.training.config import Config
@@ -95,10 +96,16 @@ def _floats(network: Network) -> Iterator[Tensor]:
     return (value for value in network.state_dict().values() if value.is_floating_point())
 
 
-def outputs_of(network: torch.nn.Module, images: Tensor, like: Input, names: tuple[str, ...]) -> dict[str, Tensor]:
-    """The outputs by name for images uint8 RGB [N, 3, H, W]."""
-    found = network(to_input(images, like))
-    return dict(zip(names, found if isinstance(found, tuple) else (found,), strict=True))
+def inputs_of(network: Network, images: Tensor, like: Input) -> Tensor:
+    """What the network is given for images uint8 RGB [N, 3, H, W], in the type of its input."""
+    reading = network.origin.reading
+    return to_input(images, like).to(torch_type(reading.facts.types[reading.inputs[0]]))
+
+
+def outputs_of(network: Network, images: Tensor, like: Input, *, module: torch.nn.Module | None = None) -> dict[str, Tensor]:
+    """The outputs by name for images uint8 RGB [N, 3, H, W]; module is what the network is wrapped in, if it is."""
+    found = (module or network)(inputs_of(network, images, like))
+    return dict(zip(network.origin.reading.outputs, found if isinstance(found, tuple) else (found,), strict=True))
 
 
 def is_frozen(config: Config, world: World) -> bool:

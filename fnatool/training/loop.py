@@ -15,13 +15,12 @@ from fnatool.files import Model
 from fnatool.nn.network import Network
 from fnatool.tasks.description import Description
 from fnatool.tasks.parts import means
-from fnatool.tasks.pixels import to_input
 from fnatool.tasks.table import TASKS
 from fnatool.training import checkpoint, diagnosis, distil
 from fnatool.training.config import Config
 from fnatool.training.evaluation import evaluate
 from fnatool.training.journal import Journal
-from fnatool.training.learner import Learner, outputs_of
+from fnatool.training.learner import Learner, inputs_of, outputs_of
 from fnatool.training.optimising import set_rate
 from fnatool.training.processes import World
 from fnatool.training.schedule import factor
@@ -111,17 +110,16 @@ def finetune(job: Job, world: World, watch: Watch) -> Learnt:
 def _step(learner: Learner, job: Job, batch: Batch, rate: float) -> dict[str, float]:
     """One optimiser step on a batch: its loss, the parts of it, the learning rate and the norm of the gradient."""
     config, description = job.config, job.description
-    names = learner.network.origin.reading.outputs
     # Dropout draws from the global generator: what it draws is a function of the seed, the process and the step
     torch.manual_seed(int(np.random.SeedSequence([config.run.seed, learner.world.rank, learner.step]).generate_state(1)[0]))
     set_rate(learner.optimiser, rate)
     learner.module.train()
     with learner.precision():
-        outputs = outputs_of(learner.module, batch["images"], description.input, names)
+        outputs = outputs_of(learner.network, batch["images"], description.input, module=learner.module)
         parts = means(TASKS[description.task].loss(outputs, batch, description))
         if learner.teacher is not None:
             with torch.no_grad():
-                taught = outputs_of(learner.teacher, batch["images"], description.input, learner.teacher.origin.reading.outputs)
+                taught = outputs_of(learner.teacher, batch["images"], description.input)
             parts["distil"] = config.distil.weight * distil.distance(outputs, taught, description, config.distil.temperature)
         loss = torch.stack(list(parts.values())).sum()
     learner.optimiser.zero_grad(set_to_none=True)
@@ -129,7 +127,7 @@ def _step(learner: Learner, job: Job, batch: Batch, rate: float) -> dict[str, fl
     learner.scaler.unscale_(learner.optimiser)
     norm = torch.nn.utils.clip_grad_norm_(learner.network.parameters(), config.optimiser.clip or float("inf"))
     if not torch.isfinite(loss) or not (torch.isfinite(norm) or learner.scaler.is_enabled()):
-        found = diagnosis.not_finite(learner.network, to_input(batch["images"], description.input))
+        found = diagnosis.not_finite(learner.network, inputs_of(learner.network, batch["images"], description.input))
         raise _wrong(learner.step + 1, found, job)
     learner.scaler.step(learner.optimiser)
     learner.scaler.update()
@@ -165,7 +163,7 @@ def refresh(learner: Learner, job: Job, steps: int, network: Network | None = No
     network.train()
     for batch in _batches(job, learner, steps, start=0, seed=1):
         with learner.precision():
-            network(to_input(batch["images"], job.description.input))
+            network(inputs_of(network, batch["images"], job.description.input))
     network.norms_in_training = norms
     for value in network.buffers():
         if value.is_floating_point() and learner.world.size > 1:
@@ -175,11 +173,11 @@ def refresh(learner: Learner, job: Job, steps: int, network: Network | None = No
 def evaluated(learner: Learner, job: Job, network: Network | None = None) -> dict[str, float]:
     """The figures of the network that will be written, on the validation split."""
     network = (network or learner.evaluated).eval()
-    names = network.origin.reading.outputs
+    learner.world.share(network.buffers())  # while training each process has statistics of its own
 
     @torch.inference_mode()
     def predict(images: torch.Tensor) -> dict[str, torch.Tensor]:
-        return outputs_of(network, images.to(learner.world.device), job.description.input, names)
+        return outputs_of(network, images.to(learner.world.device), job.description.input)
 
     batch = _share(job.config.run.batch, learner.world)
     return evaluate(predict, job.val, batch=batch, workers=job.config.data.workers, world=learner.world)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -32,6 +32,12 @@ class World:
             values = values.clone()
             dist.all_reduce(values)
         return values
+
+    def share(self, values: Iterable[torch.Tensor]) -> None:
+        """All processes have the values of the first."""
+        if self.size > 1:
+            for value in values:
+                dist.broadcast(value, 0)
 
     def gather(self, item: object) -> list[object]:
         """The items of all processes, by rank."""
