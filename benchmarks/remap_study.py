@@ -1,7 +1,8 @@
 """`python -m benchmarks.remap_study`: does remapping pay? One target network, started from remapped, copied and random weights.
 
 fashion-scenes segmentation, the published FNA target (fna-seg) with its DeepLabv3 head at a small image size, and the seed's own
-architecture beside it. Every arm chooses its learning rate on seed 0, by a part of the training scenes that is kept back; then it is
+architecture beside it. `--rows unfold` asks whether a seed whose BatchNorm the exporter folded away learns better with one put in again
+(classification). Every arm chooses its learning rate on seed 0, by a part of the training scenes that is kept back; then it is
 trained on all of them, with three seeds, and measured on scenes of other garments. A run that is finished is never run again, so the study
 can be stopped and goes on. `--plan` prints the runs and the minutes they are estimated to take.
 """
@@ -14,7 +15,7 @@ import os
 import platform
 import shutil
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -22,20 +23,22 @@ from pathlib import Path
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from fnatool import files, remapping, seeds
+from fnatool import files, folding, remapping, seeds
 from fnatool.data.fashion import writing
 from fnatool.finetuning import finetune_file
 from fnatool.heading import HeadOptions, attach_to_model
 from fnatool.training import journal
 from fnatool.training.config import parse_config
+from passes.spec import Spec
 from passes.view import view
 
 RESULTS = Path(__file__).parent / "results"
 RATES = (0.003, 0.01, 0.03)
 SEEDS = (0, 1, 2)
 KEPT_BACK = 5  # one training scene in so many chooses the rate
-METRIC = {"segmentation": "mIoU", "detection": "mAP"}
+METRIC = {"classification": "top1", "segmentation": "mIoU", "detection": "mAP"}
 HEADS = {
+    "classification": HeadOptions("classification", classes="10", verify=False),
     "segmentation": HeadOptions("segmentation", classes="11", verify=False),
     "detection": HeadOptions("detection", style="ssdlite", classes="10", levels=4, verify=False),
 }
@@ -45,8 +48,9 @@ SECONDS = {"step": 0.9, "run": 25.0}  # on two CPU cores; a batch of 16 at 96×9
 
 @dataclass(frozen=True)
 class Row:
-    """One table: a task, so many labelled scenes, steps of training, a batch and an image size."""
+    """One table: a task, so many labelled scenes, steps of training, a batch and an image size; `kind` is what is compared."""
 
+    kind: str = "remap"
     task: str = "segmentation"
     labels: int = 500
     steps: int = 150
@@ -55,7 +59,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        return f"{self.task}-{self.labels}-{self.steps}x{self.batch}-{self.size}"
+        return f"{self.kind}-{self.task}-{self.labels}-{self.steps}x{self.batch}-{self.size}"
 
 
 @dataclass(frozen=True)
@@ -108,23 +112,40 @@ def same_architecture(row: Row, seed: int) -> files.Model:
     return remapping.remap_model(files.read(seeds.DEFAULT), own, remapping.Options(seed=seed)).model
 
 
-ARMS = {
-    "remap fna": lambda row, seed: remapped(row, seed, "fna"),
-    "remap preserve": lambda row, seed: remapped(row, seed, "preserve"),
-    "random": lambda row, seed: randomised(remapped(row, seed, "fna"), seed),
-    "the seed's own": same_architecture,
+def folded(row: Row) -> files.Model:
+    """The seed as exporters leave it: BatchNorm folded into the convolutions."""
+    sized = Spec({"input.size": (row.size, row.size)})
+    return folding.fold_model(remapping.remap_model(files.read(seeds.DEFAULT), sized, remapping.Options()).model, verify=False).model
+
+
+def unfolded(row: Row, seed: int, data: Path) -> files.Model:
+    """The same with BatchNorm put in again, its statistics those of the training scenes."""
+    mean, scale = seeds.PIXELS[seeds.NAMES[0]]
+    return folding.unfold_model(folded(row), folding.Data(str(data / "train"), 256, seed, mean, scale)).model
+
+
+Arm = Callable[[Row, int, Path], files.Model]  # of a row, a seed and the data
+ARMS: Mapping[str, Mapping[str, Arm]] = {
+    "remap": {
+        "remap fna": lambda row, seed, data: remapped(row, seed, "fna"),
+        "remap preserve": lambda row, seed, data: remapped(row, seed, "preserve"),
+        "random": lambda row, seed, data: randomised(remapped(row, seed, "fna"), seed),
+        "the seed's own": lambda row, seed, data: same_architecture(row, seed),
+    },
+    "unfold": {"unfolded": unfolded, "folded": lambda row, seed, data: folded(row)},
 }
+BASE = {"remap": "random", "unfold": "folded"}  # what the others are compared with
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------------------------
 
 
-def plan(row: Row, arms: Sequence[str]) -> Iterator[Run]:
-    """All runs whose rate is known beforehand, and for the others the least they can be: seed 0 of each arm chooses the rate."""
-    for arm in arms:
+def plan(row: Row) -> Iterator[Run]:
+    """All runs; the rate of those that do not choose one is not known yet."""
+    for arm in ARMS[row.kind]:
         for rate in RATES:
             yield Run(row, arm, rate, 0, choosing=True)
-    for arm in arms:
+    for arm in ARMS[row.kind]:
         for seed in SEEDS:
             yield Run(row, arm, RATES[1], seed, choosing=False)
 
@@ -135,13 +156,15 @@ def perform(run: Run, folder: Path) -> dict[str, object]:
     done = home / "result.json"
     if not done.exists():
         home.mkdir(parents=True, exist_ok=True)
-        model = replace(ARMS[run.arm](run.row, run.seed), path=home / "seed.onnx")
-        headed = attach_to_model(model, replace(HEADS[run.row.task], seed=run.seed))
+        data = scenes(run.row, folder, choosing=run.choosing)
+        model = replace(ARMS[run.row.kind][run.arm](run.row, run.seed, data), path=home / "seed.onnx")
+        mean, scale = seeds.PIXELS[seeds.NAMES[0]]
+        headed = attach_to_model(model, replace(HEADS[run.row.task], seed=run.seed, mean=mean, scale=scale))
         headed.write(home / "start.onnx", force=True)
         config = parse_config(
             {
                 "task": run.row.task,
-                "data": {"path": str(scenes(run.row, folder, choosing=run.choosing)), "workers": 0},
+                "data": {"path": str(data), "workers": 0},
                 "optimiser": {"lr": run.rate},
                 "run": {"steps": run.row.steps, "batch": run.row.batch, "seed": run.seed, "evaluate": 1},
             }
@@ -174,6 +197,12 @@ def scenes(row: Row, folder: Path, *, choosing: bool) -> Path:
 
 def _keep_back(folder: Path, task: str) -> None:
     """One training scene in KEPT_BACK becomes the validation, in place of the real one."""
+    if task == "classification":
+        for path in (folder / "val").rglob("*.jpg"):
+            path.unlink()
+        for path in sorted((folder / "train").rglob("*.jpg"))[::KEPT_BACK]:
+            path.rename(folder / "val" / path.relative_to(folder / "train"))
+        return
     if task == "segmentation":
         lists = folder / "ImageSets" / "Segmentation"
         names = (lists / "train.txt").read_text().splitlines()
@@ -196,10 +225,10 @@ def _keep_back(folder: Path, task: str) -> None:
 # --- what came of it --------------------------------------------------------------------------------------------------------------------
 
 
-def study(row: Row, arms: Sequence[str], folder: Path) -> dict[str, object]:
-    """The table of a row: for each arm its rate, figures, mean ± deviation, and the steps to reach the best of random weights."""
+def study(row: Row, folder: Path) -> dict[str, object]:
+    """The table of a row: for each arm its rate, figures, mean ± deviation, and the steps to reach the best of the base."""
     found: dict[str, dict[str, object]] = {}
-    for arm in arms:
+    for arm in ARMS[row.kind]:
         tried = {rate: perform(Run(row, arm, rate, 0, choosing=True), folder)["figure"] for rate in RATES}
         rate = max(tried, key=lambda one: (tried[one], -one))
         results = [perform(Run(row, arm, rate, seed, choosing=False), folder) for seed in SEEDS]
@@ -212,11 +241,11 @@ def study(row: Row, arms: Sequence[str], folder: Path) -> dict[str, object]:
             "deviation": statistics.stdev(figures),
             "curves": [result["curve"] for result in results],
         }
-    best = max(found["random"]["figures"], default=0.0) if "random" in found else None  # type: ignore[call-overload]
+    best = max(found[BASE[row.kind]]["figures"])  # type: ignore[call-overload]
     for arm in found.values():
         reached = [next((step for step, value in curve if value >= best), None) for curve in arm["curves"]]  # type: ignore[union-attr,operator]
-        arm["steps_to_best_of_random"] = reached
-    return {"row": asdict(row), "metric": METRIC[row.task], "arms": found, "best_of_random": best}
+        arm["steps_to_best_of_base"] = reached
+    return {"row": asdict(row), "metric": METRIC[row.task], "arms": found, "base": BASE[row.kind], "best_of_base": best}
 
 
 def separated(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
@@ -227,12 +256,12 @@ def separated(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
 def table(found: Mapping[str, object]) -> str:
     """The table as Markdown."""
     arms: Mapping[str, dict[str, object]] = found["arms"]  # type: ignore[assignment]
-    base = arms["random"]
-    lines = [f"| started from | learning rate | {found['metric']} | against random | steps to its best |", "|---|---|---|---|---|"]
+    base = arms[str(found["base"])]
+    lines = [f"| started from | learning rate | {found['metric']} | against {found['base']} | steps to its best |", "|---|---|---|---|---|"]
     for name, arm in arms.items():
         difference = float(arm["mean"]) - float(base["mean"])  # type: ignore[arg-type]
         apart = f"{difference:+.3f}" if separated(arm, base) else "not separated"  # type: ignore[arg-type]
-        steps = ", ".join("–" if step is None else str(step) for step in arm["steps_to_best_of_random"])  # type: ignore[attr-defined]
+        steps = ", ".join("–" if step is None else str(step) for step in arm["steps_to_best_of_base"])  # type: ignore[attr-defined]
         lines.append(f"| {name} | {arm['rate']} | {arm['mean']:.3f} ± {arm['deviation']:.3f} | {'' if arm is base else apart} | {steps} |")
     return "\n".join(lines)
 
@@ -242,7 +271,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.remap_study", description=__doc__.splitlines()[0])
     parser.add_argument("--plan", action="store_true", help="print the runs and how long they may take, and do nothing")
     parser.add_argument(
-        "--rows", nargs="*", default=["segmentation"], metavar="TASK[:LABELS[:STEPS[:BATCH[:SIZE]]]]", help="tables to make"
+        "--rows", nargs="*", default=["segmentation"], metavar="TASK|unfold[:LABELS[:STEPS[:BATCH[:SIZE]]]]", help="tables to make"
     )
     parser.add_argument("--folder", type=Path, default=Path("build/remap_study"), metavar="DIR", help="where runs are kept")
     parser.add_argument("--output", type=Path, default=RESULTS / "remap_study.json", metavar="FILE", help="where the figures go")
@@ -253,7 +282,7 @@ def main() -> None:
             show_plan(row, options.folder)
         return
     options.folder.mkdir(parents=True, exist_ok=True)
-    found = [study(row, list(ARMS), options.folder) for row in rows]
+    found = [study(row, options.folder) for row in rows]
     versions = {name: metadata.version(name) for name in ("torch", "onnxruntime-gpu", "numpy")}
     machine = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version(), "versions": versions}
     files.write_text(options.output, json.dumps({**machine, "tables": found}, indent=1) + "\n", force=True)
@@ -264,14 +293,15 @@ def main() -> None:
 def _row(text: str) -> Row:
     task, *numbers = text.split(":")
     names = ("labels", "steps", "batch", "size")
-    return replace(Row(task=task), **dict(zip(names, map(int, numbers), strict=False)))
+    row = Row("unfold", "classification") if task == "unfold" else Row(task=task)
+    return replace(row, **dict(zip(names, map(int, numbers), strict=False)))
 
 
 def show_plan(row: Row, folder: Path) -> None:
     """The runs of a row and their minutes, estimated for two CPU cores."""
     minutes = (row.steps * SECONDS["step"] * row.batch / 16 * (row.size / 96) ** 2 + SECONDS["run"]) / 60
     left = 0.0
-    for run in plan(row, list(ARMS)):
+    for run in plan(row):
         what = f"learning rate {run.rate}, to choose by" if run.choosing else f"the chosen learning rate, seed {run.seed}"
         done = (folder / row.name / run.name / "result.json").exists()
         left += 0 if done else minutes
