@@ -603,8 +603,9 @@ def config(path: Path, task: str, folder: Path | None, force: bool) -> None:
 @click.option("-o", "--output", type=FILE, required=True, metavar="OUT", help="The ONNX file to write.")
 @click.option("--work-dir", "folder", type=FILE, metavar="DIR", help="Where checkpoints and metrics are kept [default: OUT with .run].")
 @click.option("--restart", is_flag=True, help="Begin anew, where the folder holds an earlier run.")
+@click.option("--skip-bad", is_flag=True, help="Leave out samples that cannot be used, whatever the config says.")
 @click.option("--force", is_flag=True, help="Overwrite an existing file (never the model).")
-def finetune(model: Path, how: Path, output: Path, folder: Path | None, restart: bool, force: bool) -> None:
+def finetune(model: Path, how: Path, output: Path, folder: Path | None, restart: bool, skip_bad: bool, force: bool) -> None:
     """Train MODEL, which has a head, on a data set, and write the same graph with what it learnt.
 
     A run that was interrupted goes on where it was, to the same result, by the same command line. On several devices or machines:
@@ -613,7 +614,7 @@ def finetune(model: Path, how: Path, output: Path, folder: Path | None, restart:
     _require_search("finetune")
     from fnatool import finetuning
 
-    tuned = finetuning.finetune_file(model, how, output, run=folder, restart=restart, force=force)
+    tuned = finetuning.finetune_file(model, how, output, run=folder, restart=restart, skip_bad=skip_bad, force=force)
     if tuned is not None:
         finetuning.show(tuned, output)
 

@@ -45,7 +45,14 @@ class Tuned:
 
 
 def finetune_file(
-    model: Path | str, config: Path | Config, out: Path, *, run: Path | None = None, restart: bool = False, force: bool = False
+    model: Path | str,
+    config: Path | Config,
+    out: Path,
+    *,
+    run: Path | None = None,
+    restart: bool = False,
+    skip_bad: bool = False,
+    force: bool = False,
 ) -> Tuned | None:
     """The model at `out`, with what it learnt; the run is kept in the folder `run` (beside out, unless said), and goes on from there.
 
@@ -56,6 +63,8 @@ def finetune_file(
     read = files.read(seeds.bundled(str(model)) or model if not Path(model).exists() else model)
     files.require_writable(out, force=force, forbid=(read.path, *read.data))
     how = config if isinstance(config, Config) else read_config(config)
+    if skip_bad:
+        how = how.model_copy(update={"data": how.data.model_copy(update={"skip_bad": True})})
     folder = run or out.with_suffix(".run")
     if how.run.threads is not None:
         torch.set_num_threads(how.run.threads)

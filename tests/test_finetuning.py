@@ -289,8 +289,7 @@ def test_broken_data_is_listed_and_may_be_skipped(world: Path, capsys: Capture) 
     config(world, "classification", data={"path": "scenes"})
     assert finetune(world, "classification") == 2
     refused(capsys, broken.name)
-    config(world, "classification", data={"path": "scenes", "skip_bad": True})
-    assert finetune(world, "classification") == 0
+    assert finetune(world, "classification", "--skip-bad") == 0
     assert "23 of 24 samples (1 left out)" in capsys.readouterr().out
 
 
