@@ -43,7 +43,7 @@ HEADS = {
     "detection": HeadOptions("detection", style="ssdlite", classes="10", levels=4, verify=False),
 }
 SPECS = {"segmentation": "fna-seg", "detection": "fna-ssdlite"}
-SECONDS = {"step": 0.9, "run": 25.0}  # on two CPU cores; a batch of 16 at 96×96, and what a run takes beside its steps
+SECONDS = {"step": 0.6, "run": 35.0}  # on one CPU core; a batch of 16 at 96×96, and what a run takes beside its steps
 
 
 @dataclass(frozen=True)
@@ -298,7 +298,7 @@ def _row(text: str) -> Row:
 
 
 def show_plan(row: Row, folder: Path) -> None:
-    """The runs of a row and their minutes, estimated for two CPU cores."""
+    """The runs of a row and their minutes, estimated for one CPU core."""
     minutes = (row.steps * SECONDS["step"] * row.batch / 16 * (row.size / 96) ** 2 + SECONDS["run"]) / 60
     left = 0.0
     for run in plan(row):
@@ -306,7 +306,7 @@ def show_plan(row: Row, folder: Path) -> None:
         done = (folder / row.name / run.name / "result.json").exists()
         left += 0 if done else minutes
         print(f"{row.name}: {run.arm}, {what}: {'done' if done else f'{minutes:.1f} min'}")
-    print(f"{row.name}: {left:.0f} minutes left, estimated for two CPU cores")
+    print(f"{row.name}: {left:.0f} minutes left, estimated for one CPU core")
 
 
 if __name__ == "__main__":

@@ -8,10 +8,13 @@ import pickle
 import resource
 import select
 import signal
+import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn, TypeVar
 
 T = TypeVar("T")
@@ -34,20 +37,22 @@ def run(function: Callable[..., T], *arguments: object, seconds: float = 120, me
     The child never outlives the call; what it prints is discarded. The result travels pickled.
     """
     reader, writer = os.pipe()
-    with warnings.catch_warnings():
-        # Python 3.12 warns of forking with threads: the child starts its own, and never returns to this program
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-    if child == 0:
-        os.close(reader)
-        _answer(writer, lambda: function(*arguments), seconds, memory)
-    os.close(writer)
+    child = 0
     try:
+        with _interrupts_held(), warnings.catch_warnings():
+            # Python 3.12 warns of forking with threads: the child starts its own, and never returns to this program
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+            if child == 0:
+                os.close(reader)
+                _answer(writer, lambda: function(*arguments), seconds, memory)
+            os.close(writer)
         answer = _read(reader, time.monotonic() + seconds)
     finally:  # also on Ctrl-C: nothing is left running, no zombie stays
         os.close(reader)
-        os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
+        if child:
+            os.kill(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
     if answer is None:
         raise _timed_out(seconds)
     if not answer:
@@ -56,6 +61,22 @@ def run(function: Callable[..., T], *arguments: object, seconds: float = 120, me
     if error is not None:
         raise error
     return value  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C within comes at the end: by then it is known which child there is to end."""
+    if threading.current_thread() is not threading.main_thread():  # where no signal arrives
+        yield
+        return
+    held: list[tuple[int, FrameType | None]] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held and callable(before):
+            before(*held[0])
 
 
 def _read(reader: int, deadline: float) -> bytes | None:

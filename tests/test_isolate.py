@@ -78,3 +78,22 @@ def test_ctrl_c_kills_the_child_and_leaves_no_zombie() -> None:
     timer.join()
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+
+
+def test_ctrl_c_right_after_the_fork_leaves_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The moment when the child is there and nobody would end it."""
+    children: list[int] = []
+
+    def fork() -> int:
+        child = fork_before()
+        if child:
+            children.append(child)
+            os.kill(os.getpid(), signal.SIGINT)
+        return child
+
+    fork_before = os.fork
+    monkeypatch.setattr(os, "fork", fork)
+    with pytest.raises(KeyboardInterrupt):
+        isolate.run(time.sleep, 60)
+    with pytest.raises(ProcessLookupError):
+        os.kill(children[0], 0)
