@@ -17,10 +17,11 @@ from passes.view import View
 class Segment:
     """Nodes in order, the tensors they read from before, and those that are read afterwards.
 
-    `block` is its number among the blocks given (None: a stretch), `entry` and `exit` are its ends; `varying` are the blocks whose inner
-    tensors a stretch reads, so that its widths are theirs; `spent` are tensors that nobody reads after it.
+    `number` is its place among the segments, `block` that among the blocks given (None: a stretch), `entry` and `exit` are its ends;
+    `varying` are the blocks whose inner tensors a stretch reads, so that its widths are theirs; `spent` are tensors that nobody reads after.
     """
 
+    number: int
     block: int | None
     nodes: tuple[str, ...]
     inputs: tuple[str, ...]
@@ -56,12 +57,12 @@ class _Cutting:
         """What the wanted tensors need and is not there yet."""
         nodes, inputs = self.walk(wanted)
         if nodes:
-            self.add(Segment(None, nodes, inputs, (), varying=self.varying(inputs)))
+            self.add(Segment(len(self.segments), None, nodes, inputs, (), varying=self.varying(inputs)))
 
     def block(self, k: int, block: Block) -> None:
         """One block, by itself."""
         nodes, inputs = self.walk([block.exit, *block.tapped])
-        self.add(Segment(k, nodes, inputs, (), block.entry, block.exit))
+        self.add(Segment(len(self.segments), k, nodes, inputs, (), block.entry, block.exit))
 
     def add(self, segment: Segment) -> None:
         for name in segment.nodes:

@@ -76,8 +76,7 @@ class SuperNetwork(torch.nn.Module):
         self.variants = Variants(analysis, reading, self.choices)
         self.segments = self.variants.segments
         self.architecture = Architecture(self.choices, seed)
-        self.own = [relaxation == "paths" and segment.block is not None for segment in self.segments]
-        apart = {name for segment, own in zip(self.segments, self.own, strict=True) if own for name, _ in self._largest(segment).weights}
+        apart = {name for segment in self.segments if self._has_paths(segment) for name, _ in self._largest(segment).weights}
         values = {weight.name: (weight, reading.initial(weight)) for weight in reading.weights}
         self.shared = Tensors(
             {name: value for name, (weight, value) in values.items() if name not in apart and weight.role == "trained"},
@@ -87,6 +86,9 @@ class SuperNetwork(torch.nn.Module):
         if relaxation == "paths":
             self._lay_paths({name: value for name, (_, value) in values.items()})
         self._mixtures: dict[int, Mixture] = {}
+
+    def _has_paths(self, segment: Segment) -> bool:
+        return self.relaxation == "paths" and segment.block is not None
 
     def _largest(self, segment: Segment) -> Variant:
         return self.variants.of(segment, self.variants.largest)
@@ -152,11 +154,16 @@ class SuperNetwork(torch.nn.Module):
         return self._walk(x, member, step)
 
     def forward_mixed(
-        self, x: Tensor | Mapping[str, Tensor], *, norms: Norms = "batch", probabilities: Sequence[Tensor] | None = None
+        self,
+        x: Tensor | Mapping[str, Tensor],
+        *,
+        norms: Norms = "batch",
+        probabilities: Sequence[Tensor] | None = None,
+        train_weights: bool = False,
     ) -> Outputs:
         """Output → its tensor, of all candidates weighed by softmax(α), or by other probabilities of that form.
 
-        Gradients reach α and, where they ask for one, the weights: `weights_frozen` leaves them out, which is quicker.
+        Gradients reach α, and the weights only where `train_weights` asks for it.
         """
         rows = self.architecture.probabilities() if probabilities is None else list(probabilities)
         found = self._inputs(x)
@@ -164,11 +171,11 @@ class SuperNetwork(torch.nn.Module):
         rows = [row.to(device) for row in rows]
         counts = [len(block.candidates) for block in self.choices.blocks]
         kept = [row[:count] / row[:count].sum().clamp(min=1e-30) for row, count in zip(rows, counts, strict=True)]
-        shared = self.shared.named()
+        shared = _held(self.shared.named(), learn=train_weights)
 
         def step(segment: Segment, found: Outputs) -> Sequence[Tensor]:
-            if self.own[self.segments.index(segment)]:
-                return self._weighed(segment, rows[_number(segment)], found, norms)
+            if self._has_paths(segment):
+                return self._weighed(segment, (rows[_number(segment)], train_weights), found, norms)
             keep = None
             if segment.block is not None and self.choices.blocks[segment.block].skippable:
                 keep = rows[segment.block][: counts[segment.block]].sum()
@@ -213,7 +220,7 @@ class SuperNetwork(torch.nn.Module):
 
     def _sliced(self, segment: Segment, variant: Variant, member: Sequence[int], shared: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The segment's weights with the member's widths."""
-        if self.own[self.segments.index(segment)]:
+        if self._has_paths(segment):
             return self._path(segment, member[_number(segment)])
         return {name: shared[name] if cut is None else cut(shared[name]) for name, cut in variant.weights}
 
@@ -255,10 +262,9 @@ class SuperNetwork(torch.nn.Module):
         norms: Norms,
     ) -> Sequence[Tensor]:
         """A segment with mixed weights. how: per block P(candidate | keep), and P(keep) where its block may be skipped."""
-        place = self.segments.index(segment)
-        if place not in self._mixtures:
-            self._mixtures[place] = mixture(self.variants, segment)
-        mix = self._mixtures[place]
+        if segment.number not in self._mixtures:
+            self._mixtures[segment.number] = mixture(self.variants, segment)
+        mix = self._mixtures[segment.number]
         kept, keep = how
         variant = self._largest(segment)
         weights = mix({name: shared[name] for name, _ in variant.weights}, kept, keep)
@@ -267,14 +273,18 @@ class SuperNetwork(torch.nn.Module):
             return made
         return [torch.lerp(found[segment.entry], y, keep) if name == segment.exit else y for name, y in zip(segment.outputs, made, strict=True)]
 
-    def _weighed(self, segment: Segment, row: Tensor, found: Outputs, norms: Norms) -> list[Tensor]:
-        """Σ_c P(c) · candidate_c(x) + P(skip) · x; what a head reads inside is filled with zeros to the largest widths."""
+    def _weighed(self, segment: Segment, how: tuple[Tensor, bool], found: Outputs, norms: Norms) -> list[Tensor]:
+        """Σ_c P(c) · candidate_c(x) + P(skip) · x; what a head reads inside is filled with zeros to the largest widths.
+
+        how: P, and whether the weights learn.
+        """
+        row, learn = how
         block = self.choices.blocks[_number(segment)]
         largest = self._largest(segment).shapes
         totals: list[Tensor] = []
         for k in range(len(block.candidates)):
             variant = self.variants.of(segment, self._with(_number(segment), k))
-            made = self._run(segment, variant, self._path(segment, k), found, norms)
+            made = self._run(segment, variant, _held(self._path(segment, k), learn=learn), found, norms)
             terms = [row[k] * _filled(y, variant.shapes[name], largest[name]) for name, y in zip(segment.outputs, made, strict=True)]
             totals = [total + term for total, term in zip(totals, terms, strict=True)] if totals else terms
         if block.skippable:
@@ -335,6 +345,10 @@ def _key(segment: Segment) -> str:
 def _number(segment: Segment) -> int:
     assert segment.block is not None
     return segment.block
+
+
+def _held(weights: dict[str, Tensor], *, learn: bool) -> dict[str, Tensor]:
+    return weights if learn else {name: value.detach() for name, value in weights.items()}
 
 
 def _filled(y: Tensor, shape: Shape, largest: Shape) -> Tensor:

@@ -77,7 +77,7 @@ class Variants:
     def of(self, segment: Segment, member: Sequence[int]) -> Variant:
         """The segment as this member has it; all blocks are there, whichever the member skips."""
         key = self.key(segment, member)
-        place = (self.segments.index(segment), key)
+        place = (segment.number, key)
         if place not in self._made:
             self._made[place] = self._make(segment, self.whole(segment, key))
         return self._made[place]
