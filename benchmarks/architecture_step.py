@@ -95,7 +95,7 @@ def kinds(options: argparse.Namespace) -> tuple[dict[str, Kind], set[int]]:
     analysis = analyse_model(seed)
     found = choices(analysis, preset(SPACE, analysis))
     member = sample(found, uniform(found), seed=0, step=0)
-    networks = {name: build(seed, found, relaxation=name).to(options.device).train() for name in ("entangled", "paths")}
+    networks = {name: build(seed.graph, analysis, found, relaxation=name).to(options.device).train() for name in ("entangled", "paths")}
     largest, alone = (_loaded(seed, found, one).to(options.device) for one in (found.largest(), member))
     table = {
         "largest": Kind(lambda x, y: F.cross_entropy(largest(x), y), _sgd(largest.parameters())),
