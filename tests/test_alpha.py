@@ -8,11 +8,12 @@ from collections import Counter
 
 import pytest
 import torch
-from supers import network, one_hot, seed
+from supers import one_hot, seed
 
 from fnatool.search.alpha import Architecture, cost_loss, floor_at
 from fnatool.search.sampling import sample, uniform
-from passes.space import SKIP, Block, Choices, Table, cost_tables, members
+from fnatool.search.supernet import build
+from passes.space import SKIP, Block, Choices, Space, Table, choices, cost_tables, members
 
 
 def space(least: int = 1, blocks: int = 3) -> Choices:
@@ -134,39 +135,34 @@ def test_the_floor_anneals_to_nothing() -> None:
     assert [floor_at(progress) for progress in (0, 0.375, 0.75, 1)] == pytest.approx([0.5, 0.25, 0, 0])
 
 
-def searched(*, guarded: bool, steps: int = 160) -> float:
-    """P(keep) of the last block after a search in which keeping it hurts until it has learnt.
+def searched(*, guarded: bool, steps: int = 200) -> float:
+    """P(keep) of a block after a search for what the seed computes, at whose beginning the block is wrong and has to learn.
 
-    The task needs its output to be learnt from the block: targets are those of the network with the block's own weights, from which the
-    search begins with them scrambled.
+    Its branch is drawn anew and shifted by 5; α moves quickly, the weights slowly.
     """
-    net = network("residual")
+    graph, analysis, _ = seed("residual")
+    net = build(graph, analysis, choices(analysis, Space({"stage0.*.hidden": (4, 8), "stage0.depth": (1, 2)}))).train()
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(32, 3, 8, 8, generator=generator)
-    whole = net.choices.largest()
-    target = net.forward_member(x, whole)["y"].detach()
+    x = torch.randn(16, 3, 8, 8, generator=generator)
+    target = net(x, net.choices.largest())["y"].detach()
     named = net.shared.named()
     with torch.no_grad():
-        for name in ("l1.n.gamma", "l1.n_copy.gamma"):
-            named[name] *= -3
-    weights = torch.optim.SGD(net.weight_parameters(), 0.02, momentum=0.9)
-    alphas = torch.optim.Adam(net.alphas, 0.1)
+        for name in ("e1.w", "l1.w"):
+            named[name].copy_(named[name].std() * torch.randn(named[name].shape, generator=generator))
+        named["l1.n.beta"] += 5
+    weights = torch.optim.SGD(net.weight_parameters(), 0.0005, momentum=0.9)
+    alphas = torch.optim.Adam(net.alphas, 1.0)
     for step in range(steps):
-        probabilities = [row.tolist() for row in net.architecture.probabilities()]
-        member = sample(net.choices, probabilities, seed=0, step=step)
-        weights.zero_grad()
-        (net(x, member)["y"] - target).square().mean().backward()
-        weights.step()
-        alphas.zero_grad()
-        (net(x)["y"] - target).square().mean().backward()
-        alphas.step()
+        member = sample(net.choices, [row.tolist() for row in net.architecture.probabilities()], seed=0, step=step)
+        for optimiser, which in ((weights, member), (alphas, None)):
+            optimiser.zero_grad()
+            (net(x, which)["y"] - target).square().mean().backward()
+            optimiser.step()
         if guarded:
             net.architecture.hold(floor_at(step / steps))
-    return min(
-        float(1 - row[-1]) for row, block in zip(net.architecture.probabilities(), net.choices.blocks, strict=True) if block.skippable
-    )
+    return 1 - net.architecture.probabilities()[1][-1].item()
 
 
 def test_an_unguarded_search_collapses_to_skip_and_a_guarded_one_does_not() -> None:
-    assert searched(guarded=False) < 0.1
-    assert searched(guarded=True) > 0.7
+    assert searched(guarded=False) < 0.01
+    assert searched(guarded=True) > 0.9

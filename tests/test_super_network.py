@@ -40,7 +40,7 @@ def some(name: str, count: int = 10) -> list[tuple[int, ...]]:
 @pytest.mark.parametrize("name", SEEDS)
 def test_a_member_is_the_remap_of_the_seed(name: str, relaxation: Relaxation) -> None:
     net, x = network(name, relaxation), images(name)
-    for step in range(5):
+    for step in range(3):
         member = sample(net.choices, uniform(net.choices), seed=1, step=step)
         assert apart(net.forward_member(x, member, norms="running"), remapped(name, net.choices.spec(member), x)) <= REMAP
 
@@ -113,7 +113,7 @@ def test_what_is_no_member_is_refused() -> None:
 @pytest.mark.parametrize("name", SEEDS)
 def test_a_decided_mixture_is_the_member(name: str, relaxation: Relaxation, norms: Any) -> None:
     net, x = trained(name, relaxation), images(name, 4)
-    for step in range(5):
+    for step in range(3):
         member = sample(net.choices, uniform(net.choices), seed=1, step=step)
         mixed = net.forward_mixed(x, norms=norms, probabilities=one_hot(net.choices, member))
         assert apart(mixed, net.forward_member(x, member, norms=norms)) <= SAME
