@@ -66,7 +66,10 @@ def mixture(variants: Variants, segment: Segment) -> Mixture:
     blocks = segment.varying if segment.block is None else (segment.block,)
     masks: dict[str, list[Mask]] = {}
     for block in blocks:
-        takes = [variants.takes(segment, _alone(variants, block, k)) for k in range(len(variants.choices.blocks[block].candidates))]
+        count = len(variants.choices.blocks[block].candidates)
+        own = segment.block is not None  # then the other blocks' choices do not matter
+        ways = [variants.whole(segment, (k,)) if own else _alone(variants, block, variants.alike(block, k)) for k in range(count)]
+        takes = [variants.takes(segment, way) for way in ways]
         for name in sorted({name for row in takes for name in row}):
             shape = variants.reading.shapes.shapes[name]
             for reading in (_channels, _kernel):
