@@ -38,8 +38,7 @@ class Mask:
 
     def mixed(self, kept: Tensor) -> Tensor:
         """Σ_way P(way) · mask, for the probabilities of the candidates given that the block is kept; broadcasts to the weight."""
-        ways, masks = self.ways.to(kept), self.masks.to(kept)
-        return (kept @ ways @ masks).reshape(self.shape)
+        return (kept @ self.ways @ self.masks).reshape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,14 @@ class Mixture:
 
     masks: Mapping[str, tuple[Mask, ...]]
     folded: tuple[str, ...] = ()
+
+    def to(self, like: Tensor) -> Mixture:
+        """The same for probabilities on the device and of the type of `like`."""
+        moved = {
+            name: tuple(dataclasses.replace(mask, masks=mask.masks.to(like), ways=mask.ways.to(like)) for mask in masks)
+            for name, masks in self.masks.items()
+        }
+        return Mixture(moved, self.folded)
 
     def __call__(self, weights: Mapping[str, Tensor], kept: Sequence[Tensor], keep: Tensor | None) -> dict[str, Tensor]:
         """The mixed weights. kept: per block P(candidate | keep); keep: P(keep) of the segment's block, None where it always is."""

@@ -1,11 +1,12 @@
 """The super network: all members of a Space in one torch module, its parameters remapped from the seed.
 
-    from fnatool.search.supernet import build
-    network = build(graph, analysis, choices(analysis, space))          # remap(graph, largest member) → torch
-    network.forward_member(x, member)                         # a weight step: slices of the shared weights, or one path
-    network.forward_mixed(x)                                  # a step on α: all candidates at once
-    network.forward_member(x, member, norms="running", statistics=network.recalibrate(member, batches))   # a score
-    network.architecture.log_probabilities()                  # what derivation works with
+    network = build(graph, analysis, choices(analysis, space))   # remap(graph, largest member), read by torch
+    network(x, member)                                           # a weight step: slices of the shared weights, or one path
+    network(x)                                                   # a step on α: all candidates at once
+    network.architecture.hold(floor_at(progress))                # after it: the guard against collapse to skip (alpha.py)
+    found = network.recalibrate(member, batches)                 # a score: the member with statistics of its own
+    network.forward_member(x, member, norms="running", statistics=found)
+    network.architecture.log_probabilities()                     # what derivation works with
 
 Two relaxations of the same choice. `entangled`: candidates are slices of the largest weights, mixed before the operator (mixing.py).
 `paths`, as published: each candidate of a block has parameters of its own, and their outputs are weighed, Σ_c P(c) · candidate_c(x).
@@ -85,7 +86,7 @@ class SuperNetwork(torch.nn.Module):
         self.paths = torch.nn.ModuleDict()
         if relaxation == "paths":
             self._lay_paths({name: value for name, (_, value) in values.items()})
-        self._mixtures: dict[int, Mixture] = {}
+        self._mixtures: dict[tuple[int, torch.device, torch.dtype], Mixture] = {}
 
     def _has_paths(self, segment: Segment) -> bool:
         return self.relaxation == "paths" and segment.block is not None
@@ -262,10 +263,11 @@ class SuperNetwork(torch.nn.Module):
         norms: Norms,
     ) -> Sequence[Tensor]:
         """A segment with mixed weights. how: per block P(candidate | keep), and P(keep) where its block may be skipped."""
-        if segment.number not in self._mixtures:
-            self._mixtures[segment.number] = mixture(self.variants, segment)
-        mix = self._mixtures[segment.number]
         kept, keep = how
+        place = (segment.number, kept[0].device, kept[0].dtype)
+        if place not in self._mixtures:
+            self._mixtures[place] = mixture(self.variants, segment).to(kept[0].detach())
+        mix = self._mixtures[place]
         variant = self._largest(segment)
         weights = mix({name: shared[name] for name, _ in variant.weights}, kept, keep)
         made = self._run(segment, variant, weights, found, norms)
