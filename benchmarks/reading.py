@@ -29,7 +29,7 @@ from onnx.reference import ReferenceEvaluator
 import fnatool.nn
 from benchmarks import zoo
 from fnatool import files
-from fnatool.distance import HALF_TOLERANCE, NUDGE, ROUNDING_FACTOR, TOLERANCE
+from fnatool.distance import HALF_TOLERANCE, NUDGE, ROUNDING_FACTOR, TOLERANCE, distance
 from fnatool.verify import COMPARED
 
 RESULTS = Path(__file__).parent / "results"
@@ -75,18 +75,14 @@ def measure(export: zoo.Export) -> Drift:
     with torch.no_grad():
         outputs, taps = module(torch.from_numpy(np.concatenate(samples)), taps=inner)
     computed = [*taps.values(), *(outputs if isinstance(outputs, tuple) else (outputs,))]
-    drifts = [_apart(value.numpy(), np.concatenate(pair)) for value, *pair in zip(computed, *alone, strict=True)]
+    drifts = [distance(np.concatenate(pair), value.numpy()) for value, *pair in zip(computed, *alone, strict=True)]
     worst = int(np.argmax(drifts))
     tolerance = HALF_TOLERANCE if half else TOLERANCE
     rounding = 0.0
     if drifts[worst] > tolerance:
         moved = run((samples[0] * (1 + NUDGE * rng.standard_normal(samples[0].shape))).astype(samples[0].dtype))
-        rounding = ROUNDING_FACTOR * _apart(moved[worst], alone[0][worst])
+        rounding = ROUNDING_FACTOR * distance(alone[0][worst], moved[worst])
     return Drift(drifts[worst], names[worst], len(names), tolerance, rounding, "onnx.reference" if newer else "onnxruntime", seconds)
-
-
-def _apart(a: Array, b: Array) -> float:
-    return float("inf") if a.shape != b.shape else float(np.abs(a.astype(np.float64) - b).max() / np.ptp(b.astype(np.float64)))
 
 
 def _with_outputs(path: Path, names: Sequence[str]) -> onnx.ModelProto:
