@@ -51,7 +51,7 @@ def cut(graph: gs.Graph, seen: View, shapes: Shapes, nodes: Set[str]) -> gs.Grap
     """The network of these nodes alone: what they read from outside are its inputs, what is read outside are its outputs, in that order.
 
     Sizes are those of `shapes`; a number that is known there and computed outside is a constant inside. Raises RefusedModel where the
-    shape of an input is not known.
+    size of an input is not known.
     """
     inside = [node for node in seen.nodes if node.name in nodes]
     made = {name for node in inside for name in node.outputs if name}
@@ -62,11 +62,13 @@ def cut(graph: gs.Graph, seen: View, shapes: Shapes, nodes: Set[str]) -> gs.Grap
     tensors = {tensor.name: tensor for node in result.nodes for tensor in (*node.inputs, *node.outputs)}
     inputs = [name for name in outside if name not in constants]
     outputs = [name for node in inside for name in node.outputs if name and _is_seen(name, nodes, seen)]
+    for name in inputs:
+        if name not in shapes.shapes or name not in shapes.types:
+            raise RefusedModel(f"the size of tensor '{name}' is not known, so what reads it cannot be run alone")
     for name in (*inputs, *outputs):
-        if name not in shapes.shapes and name in inputs:
-            raise RefusedModel(f"the shape of tensor '{name}' is not known, so what reads it cannot be run alone")
         tensors[name].shape = shapes.shapes.get(name)
-        tensors[name].dtype = onnx.helper.tensor_dtype_to_np_dtype(shapes.types[name])
+        if name in shapes.types:
+            tensors[name].dtype = onnx.helper.tensor_dtype_to_np_dtype(shapes.types[name])
     result.inputs, result.outputs = [tensors[name] for name in inputs], [tensors[name] for name in outputs]
     return result
 

@@ -91,13 +91,16 @@ def measured(of: Subject, store: Store, options: Options) -> LatencyTable:
     parts = sums(pieces, times)
     timed = tuple(Timed(member, float(parts.of(member)), times[network.signature]) for member, network in zip(members, wholes, strict=True))
     fitted = fit([one.parts for one in timed], [one.measured for one in timed])
+    table = applied(fitted, parts)
+    if extremes(table, of.found)[0] <= 0:
+        raise UserError("by these timings the smallest member takes no time: the machine was too busy to measure on; give more --rounds")
     return LatencyTable(
         about=of.about,
         provider=options.place.provider,
         place=options.place.key,
         clock=options.place.clock,
         rounds=options.rounds,
-        table=applied(fitted, parts),
+        table=table,
         parts=parts,
         fit=fitted,
         members=timed,

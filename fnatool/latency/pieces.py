@@ -54,7 +54,8 @@ def cut_up(graph: gs.Graph, analysis: Analysis, found: Choices, done: Callable[[
             if column < len(block.candidates):
                 rows[k].append(known(bare(cut(target, seen, shapes, places[block.stage, block.block]))))
         if column == 0:
-            rest = [known(bare(cut(target, seen, shapes, part))) for part in components(seen, places.get(None, frozenset()))]
+            parts = [cut(target, seen, shapes, part) for part in components(seen, places.get(None, frozenset()))]
+            rest = [known(bare(part)) for part in parts if part.outputs]  # what nobody reads is not run
         done(1)
     return Pieces(networks, tuple(map(tuple, rows)), tuple(rest))
 

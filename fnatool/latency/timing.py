@@ -109,6 +109,8 @@ def _bound(session: ort.InferenceSession, device: str) -> Callable[[], None]:
     binding = session.io_binding()
     rng = np.random.default_rng(SEED)
     for value in session.get_inputs():
+        if value.type not in KINDS:
+            raise RefusedModel(f"an input of a part of the network is a {value.type}, for which there is no noise to time it with")
         kind = np.dtype(KINDS[value.type])
         shape = [extent if isinstance(extent, int) else 1 for extent in value.shape]
         noise = rng.standard_normal(shape) if kind.kind == "f" else rng.integers(0, 256 if kind == np.uint8 else 2, shape)
