@@ -33,7 +33,10 @@ class Store:
 
 
 def _read(path: Path) -> dict[str, dict[str, list[int]]]:
-    document = read_json(path, "store of timings")
+    try:
+        document = read_json(path, "store of timings")
+    except UserError as error:
+        raise _damaged(path, f" ({error})") from error
     if not isinstance(document, Mapping) or document.get("version") != VERSION or not isinstance(document.get("timings"), Mapping):
         raise _damaged(path)
     places: dict[str, dict[str, list[int]]] = {}
@@ -48,5 +51,5 @@ def _is_time(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 62
 
 
-def _damaged(path: Path) -> UserError:
-    return UserError(f"'{path}' does not hold the timings of an earlier run (version {VERSION}); delete it, and all is measured anew")
+def _damaged(path: Path, why: str = "") -> UserError:
+    return UserError(f"'{path}' does not hold the timings of an earlier run, version {VERSION}{why}; delete it, and all is measured anew")
