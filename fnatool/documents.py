@@ -23,9 +23,19 @@ def read(path: Path) -> object:
     except UnicodeDecodeError as error:
         raise UserError(f"'{path}' cannot be read: {error.reason} at byte {error.start}; it must be UTF-8 text") from error
     try:
-        return json.loads(text, object_pairs_hook=_without_repeats)
+        return json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refused)
     except (ValueError, RecursionError) as error:
         raise UserError(f"'{path}' is not JSON: {error}") from error
+
+
+def read_json(path: Path, what: str) -> object:
+    """The same, where every failure is a sentence about the user's `what`. Raises UserError."""
+    try:
+        return read(path)
+    except FileNotFoundError as error:
+        raise UserError(f"there is no {what} '{path}'") from error
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be read as a {what}: {error.strerror}") from error
 
 
 def _bytes(path: Path) -> bytes:
@@ -59,3 +69,7 @@ def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
             raise ValueError(f"the key '{key[:80]}' stands twice")
         found[key] = value
     return found
+
+
+def _refused(name: str) -> object:
+    raise ValueError(f"{name} is no number")
