@@ -165,7 +165,7 @@ def perform(run: Run, folder: Path) -> dict[str, object]:
             {
                 "task": run.row.task,
                 "data": {"path": str(data), "workers": 0},
-                "optimiser": {"lr": run.rate},
+                "optimiser": {"name": "sgd", "lr": run.rate, "weight_decay": 5e-4},
                 "run": {"steps": run.row.steps, "batch": run.row.batch, "seed": run.seed, "evaluate": 1},
             }
         )

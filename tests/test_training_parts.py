@@ -42,7 +42,7 @@ def test_the_template_is_the_config_of_all_defaults(task: str, tmp_path: Path) -
 def test_a_task_has_defaults_of_its_own_and_the_user_has_the_last_word() -> None:
     assert parse_config({"task": "pose"}).optimiser.name == "adamw"
     assert parse_config({"task": "pose", "optimiser": {"name": "sgd"}}).optimiser.name == "sgd"
-    assert parse_config({"task": "segmentation"}).optimiser.schedule == "poly"
+    assert parse_config({"task": "segmentation"}).run.batch == 16
 
 
 @pytest.mark.parametrize(
