@@ -7,7 +7,7 @@ but its exit to the rest. Residual blocks keep their axes; projections (both arm
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -376,15 +376,22 @@ PASS_ZERO = frozenset(
 )  # fmt: skip
 """Operators with f(0) = 0 through which a gradient passes at 0 (so not Relu)."""
 
+HOMOGENEOUS = PASS_ZERO - {"Elu", "Selu", "Celu", "Gelu", "HardSwish", "Swish", "Mish", "Tanh", "Softsign", "Erf"}
+"""Those among them with f(s·x) = s·f(x) for s ≥ 0."""
+
 IDEMPOTENT = frozenset({"Relu", "Clip"})
 
 
 @dataclass(frozen=True)
 class Silence:
-    """The tensors that, set to zero, make a copied block compute its entry; or `why` that cannot be."""
+    """The tensors that, set to zero, make a copied block compute its entry; or `why` that cannot be.
+
+    `scales`: what all of them are multiplied by (not below 0), the whole branch is.
+    """
 
     tensors: tuple[str, ...] = ()
     why: str | None = None
+    scales: bool = True
 
 
 def silences(stage: Stage, view: View, identities: Identities) -> dict[int, Silence]:
@@ -416,6 +423,7 @@ def _silence(block: Block, exits: frozenset[tuple[object, ...]], view: View, ide
     if block.entry not in merge.inputs:
         return Silence(why=f"the shortcut of '{merge.name}' is not the block's input itself")
     tensors: list[str] = []
+    scales = True
     for name in merge.inputs:
         if name == block.entry:
             continue
@@ -423,7 +431,8 @@ def _silence(block: Block, exits: frozenset[tuple[object, ...]], view: View, ide
         if found.why is not None:
             return found
         tensors += found.tensors
-    return Silence(tuple(dict.fromkeys(tensors)))
+        scales &= found.scales
+    return Silence(tuple(dict.fromkeys(tensors)), scales=scales)
 
 
 def _last_affine(tensor: str, block: Block, view: View, identities: Identities, extra: tuple[str, ...] = ()) -> Silence:
@@ -444,18 +453,24 @@ def _last_affine(tensor: str, block: Block, view: View, identities: Identities, 
         return Silence((*extra, *per_channel))
     if node.op == "Mul" and others:
         widest = max(others, key=lambda name: view_size(name, identities))
-        return _last_affine(widest, block, view, identities, extra)
+        return _passed(_last_affine(widest, block, view, identities, extra), scales=len(others) == 1)
     if node.op == "Add" and per_channel and others:
         return _last_affine(others[0], block, view, identities, (*extra, *per_channel))
     if node.op == "Div" and others and others[0] == node.inputs[0]:
-        return _last_affine(others[0], block, view, identities, extra)
+        return _passed(_last_affine(others[0], block, view, identities, extra), scales=len(others) == 1)
     if node.op in PASS_ZERO:
-        return _last_affine(node.inputs[0], block, view, identities, extra)
+        return _passed(_last_affine(node.inputs[0], block, view, identities, extra), scales=node.op in HOMOGENEOUS)
     if node.op == "Concat":
         parts = [_last_affine(name, block, view, identities) for name in node.inputs]
         failed = next((part for part in parts if part.why is not None), None)
-        return failed or Silence((*extra, *(name for part in parts for name in part.tensors)))
+        tensors = (*extra, *(name for part in parts for name in part.tensors))
+        return failed or Silence(tensors, scales=all(part.scales for part in parts))
     return Silence(why=f"the branch ends in '{node.name}' ({node.op}), behind which a silent copy could not learn")
+
+
+def _passed(silence: Silence, *, scales: bool) -> Silence:
+    """The silence of an affine behind which there is another operator, homogeneous or not."""
+    return replace(silence, scales=silence.scales and scales)
 
 
 def view_size(name: str, identities: Identities) -> int:

@@ -150,13 +150,14 @@ def choices(analysis: Analysis, space: Space) -> Choices:
     own = resolve(analysis, Spec(deepest))
     blocks = []
     for i, sources in own.sources.items():
-        repeatable = analysis.stages[i].repeatable
+        repeatable, seeds = analysis.stages[i].repeatable, analysis.stages[i].blocks
         for j, source in enumerate(sources):
             rows = {block_tail: found for knob, found in values.items() if (block_tail := _tail(knob, i, j)) is not None}
             candidates = tuple(dict(zip(rows, row, strict=True)) for row in itertools.product(*rows.values()))
             if len(candidates) > MOST_CANDIDATES:
                 raise UserError(f"stage{i}.block{j} has {len(candidates)} candidates, the most is {MOST_CANDIDATES}; give it fewer values")
-            skippable = depths[i][0] < depths[i][1] and j > 0 and source in repeatable
+            needed = j == source and bool(seeds[source].tapped)  # by a head
+            skippable = depths[i][0] < depths[i][1] and j > 0 and source in repeatable and not needed
             blocks.append(Block(i, j, source, candidates, skippable))
     fixed = {key: row[0] for key, row in space.knobs.items() if len(row) == 1 and not _is_depth(key) and not _chosen(key)}
     return Choices(tuple(blocks), {i: least for i, (least, _) in depths.items()}, fixed)

@@ -12,8 +12,13 @@ from torch import Tensor
 from fnatool.nn.site import Given, Read, Row, Site, Step, on
 from fnatool.nn.windows import Window, padded, window
 
-Norms = Literal["running", "batch", "update"]
-"""What BatchNormalization normalises by: its running statistics, those of the batch, or those of the batch, updating the running ones."""
+Norms = Literal["running", "batch", "update"] | float
+"""What BatchNormalization normalises by: its running statistics, those of the batch, or those of the batch, updating the running ones.
+
+A number also updates them: it is the share that is new, whatever the graph says. 1 / n for the n-th batch makes them the mean of all.
+"""
+
+KEEPING = ("running", "batch")  # of these the running statistics stay as they are
 
 # --- weights ----------------------------------------------------------------------------------------------------------------------------
 
@@ -128,9 +133,9 @@ def batch_normalization(site: Site) -> Step:
     def run(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor, norms: Norms) -> Tensor:
         if norms == "running" and not training:
             return F.batch_norm(x, mean, var, scale, bias, False, momentum, epsilon)
-        if norms != "update":
+        if norms in KEEPING:
             return F.batch_norm(x, None, None, scale, bias, True, momentum, epsilon)
-        return F.batch_norm(x, mean, var, scale, bias, True, momentum, epsilon)
+        return F.batch_norm(x, mean, var, scale, bias, True, norms if isinstance(norms, float) else momentum, epsilon)
 
     return Step(run, reads)
 
@@ -153,8 +158,9 @@ def _with_statistics(momentum: float, epsilon: float, outputs: int) -> Callable[
         axes = [axis for axis in range(x.dim()) if axis != 1]
         news = (x.mean(axes), x.var(axes, correction=0))
         kept = [(1 - momentum) * old + momentum * new for old, new in zip((mean, var), news, strict=True)]
-        update = norms == "update"
-        y = F.batch_norm(x, mean if update else None, var if update else None, scale, bias, True, momentum, epsilon)
+        share = norms if isinstance(norms, float) else momentum
+        update = norms not in KEEPING
+        y = F.batch_norm(x, mean if update else None, var if update else None, scale, bias, True, share, epsilon)
         return (y, *kept)[:outputs]
 
     return run

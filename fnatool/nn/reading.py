@@ -38,7 +38,7 @@ class Reading:
         self.shapes = infer(seen, _sizes(given, sizes))
         self.inputs = tuple(name for name in seen.inputs if name not in seen.constants)
         self.outputs = seen.outputs
-        self.facts = _facts(seen, self.shapes, self.weights)
+        self.facts = facts_of(seen, self.shapes, self.weights)
         self.static_batch = any(isinstance((given.inputs[name][0] or (None,))[0], int) for name in self.facts.batched)
         self.constants: dict[str, Tensor] = {}
         self._programs: dict[tuple[str, ...], Program] = {}
@@ -112,7 +112,8 @@ def _from(seen: View, names: Iterable[str], *, sizes: bool = False) -> set[str]:
     return found
 
 
-def _facts(seen: View, shapes: Shapes, weights: Sequence[Weight]) -> Facts:
+def facts_of(seen: View, shapes: Shapes, weights: Sequence[Weight]) -> Facts:
+    """What is known of a prepared graph, or of a part of one, when it is loaded."""
     names = tuple(weight.name for weight in weights)
     known = {name: np.asarray(seen.values(name)) for name in seen.constants if name not in names}
     trained = _from(seen, names)

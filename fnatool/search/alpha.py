@@ -1,0 +1,99 @@
+"""α: what the search prefers. One softmax a block over its joint candidates, and skip where that is possible (FNA++).
+
+Collapse to skip: a new or changed block disturbs the network until it has learnt, so that skipping wins at once; and what is skipped is
+hardly sampled, so it never learns. `hold` is the guard: a floor under the probability of keeping a block, which anneals to nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from passes.space import Choices
+
+INITIAL = 1e-3  # times a normal draw (FNA, its released code)
+FLOOR = 0.5
+ANNEALED = 0.75  # of the steps on α
+
+
+class Costs(Protocol):
+    """A cost table: what all members share, and per block what each candidate costs (passes.space.Table is one)."""
+
+    @property
+    def base(self) -> float: ...  # noqa: D102
+
+    @property
+    def blocks(self) -> Sequence[Sequence[float]]: ...  # noqa: D102
+
+
+class Architecture(torch.nn.Module):
+    """The parameters α of a space, [candidates] or [candidates + 1] a block (the last: skip); a block without a choice has none."""
+
+    def __init__(self, choices: Choices, seed: int = 0) -> None:
+        """Initial values are 1e-3 · randn, the same for the same seed."""
+        super().__init__()
+        self.choices = choices
+        generator = torch.Generator().manual_seed(seed)
+        self.alphas = torch.nn.ParameterDict()
+        for block in choices.blocks:
+            count = len(block.candidates) + block.skippable
+            if count > 1:
+                self.alphas[_key(block.stage, block.block)] = torch.nn.Parameter(INITIAL * torch.randn(count, generator=generator))
+
+    def rows(self) -> list[Tensor | None]:
+        """α of every block in order, None where it has no choice."""
+        found = [_key(block.stage, block.block) for block in self.choices.blocks]
+        return [self.alphas[key] if key in self.alphas else None for key in found]
+
+    def probabilities(self) -> list[Tensor]:
+        """softmax(α) of every block: one per candidate, and one more for skipping where that is possible."""
+        return [torch.ones(1) if row is None else torch.softmax(row, 0) for row in self.rows()]
+
+    def log_probabilities(self) -> list[list[float]]:
+        """The logarithms of these as numbers: the scores that derivation works with."""
+        return [[0.0] if row is None else torch.log_softmax(row.detach().double(), 0).tolist() for row in self.rows()]
+
+    def expected_cost(self, table: Costs) -> Tensor:
+        """base + Σ_b Σ_c P(b, c) · cost(b, c) in double precision; a skipped block costs nothing. Differentiable."""
+        total = torch.tensor(float(table.base), dtype=torch.float64)
+        for row, costs in zip(self.probabilities(), table.blocks, strict=True):
+            values = torch.tensor(costs, dtype=torch.float64, device=row.device)
+            total = total.to(row.device) + row[: len(costs)].double() @ values
+        return total
+
+    def entropy(self) -> Tensor:
+        """The mean over the blocks with a choice of −Σ p log p, over its largest value: 1 undecided, 0 decided."""
+        rows = [row for row in self.rows() if row is not None]
+        if not rows:
+            return torch.zeros(())
+        return torch.stack([-(torch.softmax(row, 0) * torch.log_softmax(row, 0)).sum() / math.log(row.numel()) for row in rows]).mean()
+
+    @torch.no_grad()
+    def hold(self, floor: float) -> None:
+        """Every block is kept with a probability of at least `floor` (0 ≤ floor < 1): where it is less, α of skip is lowered until it is.
+
+        To be called after each step on α. P(keep) = σ(log Σ_c exp α_c − α_skip), so the bound of α_skip is log Σ_c exp α_c − logit(floor).
+        """
+        if floor <= 0:
+            return
+        for block, row in zip(self.choices.blocks, self.rows(), strict=True):
+            if row is not None and block.skippable:
+                row[-1] = torch.minimum(row[-1], torch.logsumexp(row[:-1], 0) - math.log(floor / (1 - floor)))
+
+
+def _key(stage: int, block: int) -> str:
+    return f"stage{stage}_block{block}"
+
+
+def floor_at(progress: float, *, floor: float = FLOOR, annealed: float = ANNEALED) -> float:
+    """The floor for `hold` at a progress from 0 to 1 of the steps on α: falls evenly from `floor` to 0 at `annealed`."""
+    return floor * max(1 - progress / annealed, 0.0)
+
+
+def cost_loss(cost: Tensor, *, weight: float, base: float, scale: float = 1.0) -> Tensor:
+    """λ · log_τ(γ · cost) (FNA++) with λ `weight`, τ `base`, γ `scale`. Its gradient depends neither on γ nor on the unit of the cost."""
+    return weight * torch.log(scale * cost) / math.log(base)
