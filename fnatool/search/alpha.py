@@ -24,10 +24,10 @@ class Costs(Protocol):
     """A cost table: what all members share, and per block what each candidate costs (passes.space.Table is one)."""
 
     @property
-    def base(self) -> float: ...  # noqa: D102
+    def base(self) -> float: ...
 
     @property
-    def blocks(self) -> Sequence[Sequence[float]]: ...  # noqa: D102
+    def blocks(self) -> Sequence[Sequence[float]]: ...
 
 
 class Architecture(torch.nn.Module):
@@ -46,8 +46,8 @@ class Architecture(torch.nn.Module):
 
     def rows(self) -> list[Tensor | None]:
         """α of every block in order, None where it has no choice."""
-        found = [_key(block.stage, block.block) for block in self.choices.blocks]
-        return [self.alphas[key] if key in self.alphas else None for key in found]
+        known = dict(self.alphas.items())
+        return [known.get(_key(block.stage, block.block)) for block in self.choices.blocks]
 
     def probabilities(self) -> list[Tensor]:
         """softmax(α) of every block: one per candidate, and one more for skipping where that is possible."""

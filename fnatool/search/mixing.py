@@ -178,5 +178,3 @@ def without(choices: Choices, knobs: Mapping[str, str]) -> Choices:
         rows = tuple(row for row in block.candidates if all(row[tail] == value for tail, value in tied.items()))
         blocks.append(dataclasses.replace(block, candidates=rows))
     return dataclasses.replace(choices, blocks=tuple(blocks))
-
-

@@ -18,7 +18,7 @@ class Segment:
     """Nodes in order, the tensors they read from before, and those that are read afterwards.
 
     `number` is its place among the segments, `block` that among the blocks given (None: a stretch), `entry` and `exit` are its ends;
-    `varying` are the blocks whose inner tensors a stretch reads, so that its widths are theirs; `spent` are tensors that nobody reads after.
+    `varying` are the blocks whose inner tensors a stretch reads, so that its widths are theirs; `spent` is what nobody reads afterwards.
     """
 
     number: int

@@ -66,7 +66,9 @@ class SuperNetwork(torch.nn.Module):
     `analysis` and `reading` are of the largest member, `segments` its parts in the order they run.
     """
 
-    def __init__(self, analysis: Analysis, reading: Reading, choices: Choices, *, relaxation: Relaxation = "entangled", seed: int = 0) -> None:
+    def __init__(
+        self, analysis: Analysis, reading: Reading, choices: Choices, *, relaxation: Relaxation = "entangled", seed: int = 0
+    ) -> None:
         """analysis and reading: of remap(seed network, largest member); seed: of the initial α."""
         super().__init__()
         self.relaxation: Relaxation = relaxation
@@ -271,7 +273,9 @@ class SuperNetwork(torch.nn.Module):
         made = self._run(segment, variant, weights, found, norms)
         if keep is None or mix.folded:
             return made
-        return [torch.lerp(found[segment.entry], y, keep) if name == segment.exit else y for name, y in zip(segment.outputs, made, strict=True)]
+        return [
+            torch.lerp(found[segment.entry], y, keep) if name == segment.exit else y for name, y in zip(segment.outputs, made, strict=True)
+        ]
 
     def _weighed(self, segment: Segment, how: tuple[Tensor, bool], found: Outputs, norms: Norms) -> list[Tensor]:
         """Σ_c P(c) · candidate_c(x) + P(skip) · x; what a head reads inside is filled with zeros to the largest widths.
@@ -325,8 +329,8 @@ def build(
 ) -> SuperNetwork:
     """The super network of a seed and the choices on it, its weights remapped by the strategy; rng_seed: for their noise and for α.
 
-    sizes: shapes of inputs that the file leaves open. Raises UserError for an unknown relaxation or an impossible choice, RefusedModel for a
-    network that cannot be remapped or read by torch.
+    sizes: shapes of inputs that the file leaves open. Raises UserError for an unknown relaxation or an impossible choice, RefusedModel for
+    a network that cannot be remapped or read by torch.
     """
     if relaxation not in RELAXATIONS:
         raise UserError(f"relaxation {relaxation!r} is not one of {', '.join(RELAXATIONS)}")

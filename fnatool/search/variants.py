@@ -59,9 +59,9 @@ class Variants:
         self._made: dict[tuple[int, Key], Variant] = {}
 
     def key(self, segment: Segment, member: Sequence[int]) -> Key:
-        """What of a member decides the variant of a segment: a block's own candidate, or those of the blocks that a stretch reads inside of.
+        """What of a member decides the variant of a segment: a block's own candidate, or those of the blocks a stretch reads inside of.
 
-        Candidates of such blocks that differ in their kernels only are one.
+        Of such blocks, candidates that differ in their kernels only are one.
         """
         if segment.block is not None:
             return (member[segment.block],)
@@ -83,7 +83,7 @@ class Variants:
         return self._made[place]
 
     def whole(self, segment: Segment, key: Key) -> Key:
-        """A member with all blocks that has this variant of the segment; for blocks, the same for all that have a candidate of that number."""
+        """A member with all blocks that has this variant of the segment; one for all blocks that have a candidate of that number."""
         if segment.block is not None:
             return tuple(min(key[0], len(block.candidates) - 1) for block in self.choices.blocks)
         chosen = dict(zip(segment.varying, key, strict=True))
