@@ -44,6 +44,6 @@ def read(path: Path, *, key: str, device: torch.device) -> dict[str, Any]:
     if version != VERSION:
         raise UserError(f"'{path}' is a checkpoint of version {version!r}, this fnatool reads version {VERSION}; --restart begins anew")
     if document.get("key") != key:
-        raise UserError(f"'{path}' is of a run with another model, config or data; --restart begins anew, --work-dir names another folder")
+        raise UserError(f"'{path}' is of a run with another model, config or data; --restart begins anew, or name another folder")
     state: dict[str, Any] = document["state"]
     return state
