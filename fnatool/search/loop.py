@@ -157,7 +157,7 @@ def _alpha_step(searcher: Searcher, job: Job, batch: Batch, plan: Plan) -> dict[
     architecture.hold(floor)
     return {
         **_shared(values, searcher.world),
-        "cost": float(architecture.expected_cost(job.table)),
+        "cost": architecture.expected_cost(job.table).item(),
         "charged": charged.item(),
         "entropy": architecture.entropy().item(),
         "floor": floor,

@@ -32,7 +32,8 @@ def write(made: Prepared, network: SuperNetwork, found: Emitted, *, score: Mappi
 def as_json(made: Prepared, network: SuperNetwork, found: Emitted, *, score: Mapping[str, float], tuned: Tuned | None) -> dict[str, Any]:
     """Seed, space, the architecture with its costs and its score, what the search preferred, and what fine-tuning came to."""
     scores = network.architecture.log_probabilities()
-    spaces = {kind: dict(zip(("smallest", "largest"), extremes(table, made.choices), strict=True)) for kind, table in made.tables.items()}
+    table = restricted(made.tables[made.kind], made.choices, network.choices)
+    spaces = {kind: dict(zip(("smallest", "largest"), extremes(costs, made.choices), strict=True)) for kind, costs in made.tables.items()}
     figures = None if tuned is None else {"step": tuned.step, "figures": dict(tuned.figures), "in_runtime": dict(tuned.in_runtime)}
     return {
         "version": VERSION,
@@ -56,10 +57,7 @@ def as_json(made: Prepared, network: SuperNetwork, found: Emitted, *, score: Map
             block.name: {"candidates": [dict(row) for row in block.candidates], "skippable": block.skippable, "log_probabilities": row}
             for block, row in zip(network.choices.blocks, scores, strict=True)
         },
-        "expected_cost": {
-            "kind": made.kind,
-            "value": float(network.architecture.expected_cost(restricted(made.tables[made.kind], made.choices, network.choices))),
-        },
+        "expected_cost": {"kind": made.kind, "value": network.architecture.expected_cost(table).item()},
         "entropy": network.architecture.entropy().item(),
         "finetuned": figures,
         "target": TARGET,
