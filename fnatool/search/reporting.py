@@ -67,19 +67,15 @@ def as_json(made: Prepared, network: SuperNetwork, found: Emitted, *, score: Map
 def page(report: Mapping[str, Any]) -> str:
     """The same for people, in Markdown."""
     found, seed = report["architecture"], report["seed"]
-    lines = [f"# {report['task']}: searched from {seed['model']}", ""]
-    lines += ["| | " + " | ".join(found["costs"]) + " |", "|---" * (len(found["costs"]) + 1) + "|"]
-    for name, costs in (("seed", seed["costs"]), ("found", found["costs"])):
-        lines.append(
-            f"| {name} | " + " | ".join("–" if costs[kind] is None else terminal.count(costs[kind]) for kind in found["costs"]) + " |"
-        )
-    for name in ("smallest", "largest"):
-        lines.append(
-            f"| {name} member | " + " | ".join(terminal.count(report["space"]["costs"][kind][name]) for kind in found["costs"]) + " |"
-        )
+    kinds, space = list(found["costs"]), report["space"]
+    costs = {"seed": seed["costs"], "found": found["costs"]}
+    costs |= {f"{name} member": {kind: space["costs"][kind][name] for kind in kinds} for name in ("smallest", "largest")}
+    lines = [f"# {report['task']}: searched from {seed['model']}", "", f"| | {' | '.join(kinds)} |", "|---" * (len(kinds) + 1) + "|"]
+    for name, row in costs.items():
+        lines.append(f"| {name} | " + " | ".join("–" if row[kind] is None else terminal.count(row[kind]) for kind in kinds) + " |")
     lines += ["", f"Budget: {', '.join(report['budgets']) or 'none'}. Costs are those of the whole network with its head, batch 1."]
     lines += [
-        f"Space: 10^{report['space']['log10_members']} architectures; entropy of the choices at the end {report['entropy']:.2f} (1 undecided)."
+        f"Space: 10^{space['log10_members']} architectures; entropy of the choices in the end {report['entropy']:.2f} (1 is undecided)."
     ]
     lines += [f"In the super network, with inherited weights: {sentence(found['supernet_score'])}."]
     if report["finetuned"] is not None:
