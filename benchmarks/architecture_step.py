@@ -5,7 +5,8 @@ optimiser), in turn; a time is the median of the rounds, a ratio the median of t
 one thread unless said otherwise: others use the machine. Memory is what autograd saves for the backward pass, every storage once,
 parameters left out. Exit code 1 where a bar is missed.
 
-As published, an architecture step computes the gradients of the weights too and drops them; with --alpha-only both relaxations spare them.
+As published, an architecture step computes the gradients of the weights too and drops them: the bars are for that. With --alpha-only both
+relaxations spare them, as a search does.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def kinds(options: argparse.Namespace) -> tuple[dict[str, Kind], set[int]]:
     analysis = analyse_model(seed)
     found = choices(analysis, preset(SPACE, analysis))
     member = sample(found, uniform(found), seed=0, step=0)
-    networks = {name: build(seed, found, relaxation=name).to(options.device).train() for name in ("entangled", "paths")}
+    networks = {name: build(seed.graph, analysis, found, relaxation=name).to(options.device).train() for name in ("entangled", "paths")}
     largest, alone = (_loaded(seed, found, one).to(options.device) for one in (found.largest(), member))
     table = {
         "largest": Kind(lambda x, y: F.cross_entropy(largest(x), y), _sgd(largest.parameters())),
@@ -184,7 +185,7 @@ def main() -> None:
         missed |= value < bar if side == "at least" else value > bar
         print(f"{name:28} {value:.2f}×  (bar: {side} {bar})")
     _write(options, found)
-    raise SystemExit(1 if missed else 0)
+    raise SystemExit(1 if missed and not options.alpha_only else 0)
 
 
 def _write(options: argparse.Namespace, found: dict[str, dict[str, float]]) -> None:

@@ -38,8 +38,7 @@ class Mask:
 
     def mixed(self, kept: Tensor) -> Tensor:
         """Σ_way P(way) · mask, for the probabilities of the candidates given that the block is kept; broadcasts to the weight."""
-        ways, masks = self.ways.to(kept), self.masks.to(kept)
-        return (kept @ ways @ masks).reshape(self.shape)
+        return (kept @ self.ways @ self.masks).reshape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,14 @@ class Mixture:
 
     masks: Mapping[str, tuple[Mask, ...]]
     folded: tuple[str, ...] = ()
+
+    def to(self, like: Tensor) -> Mixture:
+        """The same for probabilities on the device and of the type of `like`."""
+        moved = {
+            name: tuple(dataclasses.replace(mask, masks=mask.masks.to(like), ways=mask.ways.to(like)) for mask in masks)
+            for name, masks in self.masks.items()
+        }
+        return Mixture(moved, self.folded)
 
     def __call__(self, weights: Mapping[str, Tensor], kept: Sequence[Tensor], keep: Tensor | None) -> dict[str, Tensor]:
         """The mixed weights. kept: per block P(candidate | keep); keep: P(keep) of the segment's block, None where it always is."""
@@ -66,7 +73,10 @@ def mixture(variants: Variants, segment: Segment) -> Mixture:
     blocks = segment.varying if segment.block is None else (segment.block,)
     masks: dict[str, list[Mask]] = {}
     for block in blocks:
-        takes = [variants.takes(segment, _alone(variants, block, k)) for k in range(len(variants.choices.blocks[block].candidates))]
+        count = len(variants.choices.blocks[block].candidates)
+        own = segment.block is not None  # then the other blocks' choices do not matter
+        ways = [variants.whole(segment, (k,)) if own else _alone(variants, block, variants.alike(block, k)) for k in range(count)]
+        takes = [variants.takes(segment, way) for way in ways]
         for name in sorted({name for row in takes for name in row}):
             shape = variants.reading.shapes.shapes[name]
             for reading in (_channels, _kernel):

@@ -1,11 +1,12 @@
 """The super network: all members of a Space in one torch module, its parameters remapped from the seed.
 
-    from fnatool.search.supernet import build
-    network = build(model, choices(analysis, space))          # remap(seed, largest member) → torch
-    network.forward_member(x, member)                         # a weight step: slices of the shared weights, or one path
-    network.forward_mixed(x)                                  # a step on α: all candidates at once
-    network.forward_member(x, member, norms="running", statistics=network.recalibrate(member, batches))   # a score
-    network.architecture.log_probabilities()                  # what derivation works with
+    network = build(graph, analysis, choices(analysis, space))   # remap(graph, largest member), read by torch
+    network(x, member)                                           # a weight step: slices of the shared weights, or one path
+    network(x)                                                   # a step on α: all candidates at once
+    network.architecture.hold(floor_at(progress))                # after it: the guard against collapse to skip (alpha.py)
+    found = network.recalibrate(member, batches)                 # a score: the member with statistics of its own
+    network.forward_member(x, member, norms="running", statistics=found)
+    network.architecture.log_probabilities()                     # what derivation works with
 
 Two relaxations of the same choice. `entangled`: candidates are slices of the largest weights, mixed before the operator (mixing.py).
 `paths`, as published: each candidate of a block has parameters of its own, and their outputs are weighed, Σ_c P(c) · candidate_c(x).
@@ -15,19 +16,17 @@ BatchNormalization takes the statistics of the batch; running ones are never wri
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Literal
 
+import onnx_graphsurgeon as gs
 import torch
 from torch import Tensor
 
-from fnatool.files import Model
 from fnatool.nn.batch import require_batch
 from fnatool.nn.keys import keys
 from fnatool.nn.layers import Norms
 from fnatool.nn.program import run
 from fnatool.nn.reading import Reading
-from fnatool.remapping import analyse_model
 from fnatool.search.alpha import Architecture
 from fnatool.search.mixing import Mixture, mixture, unmixable, without
 from fnatool.search.segments import Segment
@@ -87,7 +86,7 @@ class SuperNetwork(torch.nn.Module):
         self.paths = torch.nn.ModuleDict()
         if relaxation == "paths":
             self._lay_paths({name: value for name, (_, value) in values.items()})
-        self._mixtures: dict[int, Mixture] = {}
+        self._mixtures: dict[tuple[int, torch.device, torch.dtype], Mixture] = {}
 
     def _has_paths(self, segment: Segment) -> bool:
         return self.relaxation == "paths" and segment.block is not None
@@ -264,10 +263,11 @@ class SuperNetwork(torch.nn.Module):
         norms: Norms,
     ) -> Sequence[Tensor]:
         """A segment with mixed weights. how: per block P(candidate | keep), and P(keep) where its block may be skipped."""
-        if segment.number not in self._mixtures:
-            self._mixtures[segment.number] = mixture(self.variants, segment)
-        mix = self._mixtures[segment.number]
         kept, keep = how
+        place = (segment.number, kept[0].device, kept[0].dtype)
+        if place not in self._mixtures:
+            self._mixtures[place] = mixture(self.variants, segment).to(kept[0].detach())
+        mix = self._mixtures[place]
         variant = self._largest(segment)
         weights = mix({name: shared[name] for name, _ in variant.weights}, kept, keep)
         made = self._run(segment, variant, weights, found, norms)
@@ -319,27 +319,27 @@ class SuperNetwork(torch.nn.Module):
 
 
 def build(
-    seed: Model,
+    seed: gs.Graph,
+    analysis: Analysis,
     choices: Choices,
     *,
     strategy: str = "fna",
     relaxation: Relaxation = "entangled",
     rng_seed: int = 0,
-    sizes: Mapping[str, Shape] | None = None,
 ) -> SuperNetwork:
-    """The super network of a seed and the choices on it, its weights remapped by the strategy; rng_seed: for their noise and for α.
+    """The super network of a seed, its analysis and the choices on it: remapped to the largest member by the strategy, read by torch.
 
-    sizes: shapes of inputs that the file leaves open. Raises UserError for an unknown relaxation or an impossible choice, RefusedModel for
-    a network that cannot be remapped or read by torch.
+    rng_seed: for the noise of the remap and for α. Raises UserError for an unknown relaxation or an impossible choice, RefusedModel for a
+    network that cannot be remapped, or that torch cannot compute or batch.
     """
     if relaxation not in RELAXATIONS:
         raise UserError(f"relaxation {relaxation!r} is not one of {', '.join(RELAXATIONS)}")
-    analysis = analyse_model(seed, sizes)
     found = plan(analysis, choices.spec(choices.largest()), strategy=strategy, seed=rng_seed)
-    largest = replace(seed, graph=apply(seed.graph, found))
-    reading = Reading(largest.graph, sizes)
+    graph = apply(seed, found)
+    sizes = {tensor.name: found.sizes[tensor.name] for tensor in graph.inputs if tensor.name in found.sizes}
+    reading = Reading(graph, sizes)
     require_batch(reading, {weight.name: reading.initial(weight) for weight in reading.weights}, static=reading.static_batch)
-    return SuperNetwork(analyse(largest.graph, sizes=sizes, table=found.table), reading, choices, relaxation=relaxation, seed=rng_seed)
+    return SuperNetwork(analyse(graph, sizes=sizes, table=found.table), reading, choices, relaxation=relaxation, seed=rng_seed)
 
 
 def _key(segment: Segment) -> str:

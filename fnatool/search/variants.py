@@ -58,6 +58,9 @@ class Variants:
         self._plans: dict[Key, Plan] = {}
         self._made: dict[tuple[int, Key], Variant] = {}
 
+    def __deepcopy__(self, memo: object) -> Variants:
+        return self  # what it holds follows from the graph alone
+
     def key(self, segment: Segment, member: Sequence[int]) -> Key:
         """What of a member decides the variant of a segment: a block's own candidate, or those of the blocks a stretch reads inside of.
 
