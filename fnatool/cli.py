@@ -690,6 +690,47 @@ def derive(
     deriving.show(deriving.derive_run(folder, deriving.Wanted(budgets, pareto, argmax, images, out, force)))
 
 
+@cli.command("latency-table")
+@click.argument("model", metavar="SEED", type=MODEL)
+@click.option(
+    "--space", required=True, metavar="SPACE",
+    help="What may be chosen: fna-detection, fna-segmentation or auto, or a JSON file.",
+)  # fmt: skip
+@click.option("-o", "--output", type=FILE, required=True, metavar="OUT", help="The JSON file to write.")
+@click.option("--provider", type=click.Choice(["cpu", "cuda", "tensorrt"]), default="cpu", show_default=True, help="Of ONNX Runtime.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Of ONNX Runtime.")
+@click.option(
+    "--rounds", type=click.IntRange(1, 1000), default=8, show_default=True, metavar="N",
+    help="How often everything is timed; the busier the machine, the more.",
+)  # fmt: skip
+@click.option("--seed", "rng", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="For the members that are drawn.")
+@click.option(
+    "--input", "inputs", type=INPUT_SHAPE, multiple=True, metavar="NAME=1x3x224x224", help="The shape of a dynamic input. Repeatable."
+)
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
+def latency_table(
+    model: Path,
+    space: str,
+    output: Path,
+    provider: str,
+    threads: int,
+    rounds: int,
+    rng: int,
+    inputs: tuple[tuple[str, tuple[int, ...]], ...],
+    force: bool,
+) -> None:
+    """Time every candidate of every block of SEED in ONNX Runtime: a table of latencies that a search reads as it reads multiply-adds.
+
+    Each is cut out as a network of its own; t = a + b·Σ is fitted on members timed whole. Every timing is kept beside OUT: what was
+    interrupted goes on where it was, by the same command line.
+    """
+    from fnatool.latency import making, timing
+
+    options = making.Options(timing.Place(provider, threads), rounds, rng, dict(inputs) or None)
+    made, of = making.make_table(model, space, output, options, force=force)
+    making.show(made, of, output)
+
+
 def _require_search(command: str) -> None:
     needed = ("torch", "torchvision", "PIL", "pycocotools", "tensorboard")
     missing = [name for name in needed if importlib.util.find_spec(name) is None]

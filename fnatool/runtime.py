@@ -19,20 +19,27 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "te
 QUIET = 4
 
 
+def opened(model: str | bytes, provider: str, options: ort.SessionOptions, what: str) -> ort.InferenceSession:
+    """A session of a model (a path or bytes) on this provider. Raises RefusedModel where ONNX Runtime cannot load it, calling it `what`,
+    and UserError where the provider is not there: nothing falls back to another.
+    """
+    options.log_severity_level = QUIET
+    try:
+        session = ort.InferenceSession(model, options, providers=[PROVIDERS[provider]])
+    except FAILURES as error:
+        raise RefusedModel(f"ONNX Runtime cannot load {what}: {first_line(error)}") from error
+    got = session.get_providers()[0]
+    if got != PROVIDERS[provider]:
+        raise UserError(f"ONNX Runtime has no {provider} here, it fell back to {got}; use another provider or mend the installation")
+    return session
+
+
 class Session:
     """The model in a file with one input, to be run. `batch` is how many samples it takes at once, None for any number."""
 
     def __init__(self, path: Path | str, provider: str = "cpu") -> None:
         """Raises RefusedModel where it cannot be loaded, UserError where the provider is not there: nothing falls back to another."""
-        options = ort.SessionOptions()
-        options.log_severity_level = QUIET
-        try:
-            self.session = ort.InferenceSession(str(path), options, providers=[PROVIDERS[provider]])
-        except FAILURES as error:
-            raise RefusedModel(f"ONNX Runtime cannot load '{path}': {first_line(error)}") from error
-        got = self.session.get_providers()[0]
-        if got != PROVIDERS[provider]:
-            raise UserError(f"ONNX Runtime has no {provider} here, it fell back to {got}; use another provider or mend the installation")
+        self.session = opened(str(path), provider, ort.SessionOptions(), f"'{path}'")
         self.input = self.session.get_inputs()[0]
         self.outputs = [value.name for value in self.session.get_outputs()]
         extent = self.input.shape[0] if self.input.shape else None

@@ -1,0 +1,151 @@
+"""How long a network takes in ONNX Runtime on one provider: one session alive at a time, each in a process of its own."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, helper, numpy_helper
+
+from fnatool import isolate
+from fnatool.runtime import FAILURES, PROVIDERS, first_line, opened
+from passes.cutting import Bare
+from passes.errors import RefusedModel
+
+SECONDS = 600  # that one network may take to load and to be timed: an engine of TensorRT is built first
+WARM_RUNS, WARM_SECONDS = 3, 0.02
+BURSTS, BURST_RUNS, BURST_SECONDS = 3, 5, 0.02
+ADDRESSES = {"cpu": 8 * isolate.GIB}  # a GPU's driver reserves far more addresses than it has memory
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a network is timed: the provider, and the threads of ONNX Runtime on the processor."""
+
+    provider: str
+    threads: int
+
+    @property
+    def clock(self) -> str:
+        """What one run is timed by. A single thread on the processor is charged for its own work, not for others' turns on its core."""
+        return "processor" if self.provider == "cpu" and self.threads == 1 else "wall"
+
+    @property
+    def key(self) -> str:
+        """The same where two timings may be compared: provider, threads, version of ONNX Runtime, machine."""
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{self.provider}, {threads}, onnxruntime {ort.__version__}, {machine(self.provider)}"
+
+
+def machine(provider: str) -> str:
+    """The name of the processor, and of the graphics card where that is what runs the network."""
+    names = _values(Path("/proc/cpuinfo"), "model name")
+    if provider != "cpu":
+        for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+            names += _values(path, "Model")
+    return ", ".join(dict.fromkeys(names)) or "unknown machine"
+
+
+def _values(path: Path, key: str) -> list[str]:
+    if not path.is_file():
+        return []
+    pairs = (line.partition(":") for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
+    return list(dict.fromkeys(value.strip() for name, _, value in pairs if name.strip() == key))
+
+
+def nanoseconds(network: Bare, place: Place) -> int:
+    """The time of one run, as the median of bursts, of each the fastest run, in a process of its own.
+
+    Raises UserError where the provider is not there, RefusedModel where the network does not run or its process dies.
+    """
+    memory = ADDRESSES.get(place.provider, 1 << 46)
+    try:
+        return isolate.run(_bursts, network, place, seconds=SECONDS, memory=memory)
+    except isolate.Died as error:
+        raise RefusedModel(f"ONNX Runtime died on a part of the network: {error}; try another --provider") from error
+
+
+def _bursts(network: Bare, place: Place) -> int:
+    session = opened(filled(network), place.provider, _options(place.threads), "a part of the network")
+    run = _bound(session, "cpu" if place.provider == "cpu" else "cuda")
+    clock = time.thread_time_ns if place.clock == "processor" else time.perf_counter_ns
+    try:
+        _burst(run, clock, WARM_RUNS, WARM_SECONDS)
+        return int(np.median([_burst(run, clock, BURST_RUNS, BURST_SECONDS) for _ in range(BURSTS)]))
+    except FAILURES as error:
+        raise RefusedModel(f"ONNX Runtime cannot run a part of the network: {first_line(error)}") from error
+
+
+def _burst(run: Callable[[], None], clock: Callable[[], int], runs: int, seconds: float) -> int:
+    """The fastest of at least so many runs that take at least so long."""
+    end = time.perf_counter() + seconds
+    best, count = 1 << 62, 0
+    while count < runs or time.perf_counter() < end:
+        start = clock()
+        run()
+        best = min(best, clock() - start)
+        count += 1
+    return best
+
+
+def _options(threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return options
+
+
+def _bound(session: ort.InferenceSession, device: str) -> Callable[[], None]:
+    """Runs the session on noise that lies on the device, where its outputs stay too."""
+    binding = session.io_binding()
+    rng = np.random.default_rng(SEED)
+    for value in session.get_inputs():
+        if value.type not in KINDS:
+            raise RefusedModel(f"an input of a part of the network is a {value.type}, for which there is no noise to time it with")
+        kind = np.dtype(KINDS[value.type])
+        shape = [extent if isinstance(extent, int) else 1 for extent in value.shape]
+        noise = rng.standard_normal(shape) if kind.kind == "f" else rng.integers(0, 256 if kind == np.uint8 else 2, shape)
+        binding.bind_ortvalue_input(value.name, ort.OrtValue.ortvalue_from_numpy(noise.astype(kind), device, 0))
+    for value in session.get_outputs():
+        binding.bind_output(value.name, device)
+    return lambda: session.run_with_iobinding(binding)
+
+
+NUMBERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "bool")
+KINDS = {f"tensor({name})": name for name in NUMBERS} | {"tensor(float)": "float32", "tensor(double)": "float64"}
+
+
+def filled(network: Bare) -> bytes:
+    """The model with random weights, He-scaled, that no run can overflow on; vectors lie between 0.5 and 1.5."""
+    model = onnx.load_from_string(network.model)
+    rng = np.random.default_rng(SEED)
+    for weight in network.weights:
+        if len(weight.shape) < 2:
+            values = rng.uniform(0.5, 1.5, weight.shape)
+        else:
+            values = rng.standard_normal(weight.shape) * np.sqrt(2 / max(math.prod(weight.shape[1:]), 1))
+        model.graph.initializer.append(numpy_helper.from_array(values.astype(weight.dtype), weight.name))
+    return bytes(model.SerializeToString())
+
+
+def call() -> Bare:
+    """A network that does next to nothing: its time is that of the call."""
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "call", value[:1], value[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return Bare(model.SerializeToString(deterministic=True), ())
+
+
+def require_provider(place: Place) -> None:
+    """Raises UserError where ONNX Runtime does not have the provider or falls back to another."""
+    assert place.provider in PROVIDERS
+    nanoseconds(call(), place)
