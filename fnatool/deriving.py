@@ -21,6 +21,7 @@ from fnatool.search.loop import CHECKPOINT
 from fnatool.search.preparing import Prepared, data, network_of, on_ground
 from fnatool.search.sampling import Member
 from fnatool.search.scoring import score
+from fnatool.search.showing import cost_text
 from fnatool.search.supernet import SuperNetwork
 from fnatool.searching import scoring_of
 from fnatool.tasks import description as descriptions
@@ -112,7 +113,7 @@ def read_run(folder: Path, *, with_data: bool) -> Learnt:
     state = checkpoint.read(path, key=facts.key, device=torch.device("cpu"))
     seed = files.read(_seed(facts))
     splits = data(config, World(0, 1, torch.device("cpu"))) if with_data else _named(folder, config)
-    space = parse_space({"version": 1, "knobs": facts.knobs})
+    space = parse_space({"version": 1, "knobs": facts.knobs or {}})
     made = on_ground(ground(seed, config, splits[0]), config, folder, splits, space)
     network, tables = network_of(made)
     network.load_state_dict(state["network"])
@@ -161,7 +162,9 @@ def _written(learnt: Learnt, what: Member | list[Budget], out: Path, wanted: Wan
             found = emit_member(made.ground, choices, what, made.train, draft)
             _require_kept(learnt, found, wanted)
         kind = learnt.made.kind if not wanted.budgets else parse_budget(wanted.budgets[0])[0]
-        path = out / f"{kind}-{terminal.count(found.costs[kind])}.onnx"
+        if "latency" in learnt.tables:
+            found = replace(found, costs={**found.costs, "latency": learnt.tables["latency"].of(found.member)})
+        path = out / f"{kind}-{cost_text(kind, found.costs[kind]).replace(' ', '')}.onnx"
         files.write(files.read(draft), path, force=wanted.force)
     finally:
         for left in (draft, files.data_path(draft)):
@@ -203,6 +206,6 @@ def show(found: Sequence[Derived]) -> None:
     figures = [name for name in found[0].score if "/" not in name]
     grid = Grid(*map(terminal.right, (*kinds, "log p", *figures)), terminal.whole("file"), box=None)
     for row in found:
-        costs = [terminal.count(row.emitted.costs[kind]) for kind in kinds]
+        costs = [cost_text(kind, row.emitted.costs[kind]) for kind in kinds]
         grid.add_row(*costs, f"{row.log_probability:.2f}", *(f"{row.score[name]:.4f}" for name in figures), str(row.emitted.path))
     console.print(grid)

@@ -24,9 +24,9 @@ from fnatool.search.config import NAME, QUICK, SearchConfig, quick, read_search
 from fnatool.search.derive import argmax
 from fnatool.search.emitting import Emitted, emit_member, emit_within
 from fnatool.search.loop import Job, search
-from fnatool.search.preparing import Prepared, halves, network_of, prepared
+from fnatool.search.preparing import Prepared, facts, halves, network_of, prepared
 from fnatool.search.scoring import Scoring, score
-from fnatool.search.showing import show_space
+from fnatool.search.showing import cost_text, show_space
 from fnatool.search.supernet import SuperNetwork
 from fnatool.training import diagnosis
 from fnatool.training.learner import is_frozen
@@ -83,17 +83,18 @@ def search_file(config: Path | SearchConfig | None, folder: Path, asked: Asked) 
 
 def _phases(made: Prepared, folder: Path, world: World, *, dry_run: bool) -> Found | None:
     """Warm up, search, derive, remap, fine-tune, report; or none of them."""
-    facts = facts_of(made, world.size)
+    own = facts(made.ground, made.config, (made.train, made.val), world.size, made.space)
     if world.first:
         show_space(made)
-        folders.claimed(folder, facts)
+        if not dry_run:
+            folders.claimed(folder, own)
         write_text(folder / folders.SPACE, json.dumps(made.space.to_json(), indent=1) + "\n", force=True)
         write_text(folder / folders.COSTS, json.dumps(_costs(made), indent=1) + "\n", force=True)
     world.wait()
     if dry_run:
         return None
     network, tables = network_of(made)
-    job = job_of(made, network, tables, (folder, facts.key))
+    job = job_of(made, network, tables, (folder, own.key))
     if world.first:
         terminal.console().print(f"the {made.config.search.relaxation} super network learns, in {folder}")
     with watching.shown(made.kind, job.budget) if world.first else nullcontext(watching.silent()) as watch:
@@ -121,8 +122,10 @@ def _derived(
         else:
             found = emit_member(made.ground, network.choices, argmax(network.choices, scores), made.train, path)
         write_text(job.folder / folders.SPEC, json.dumps(found.spec.to_json(), indent=1) + "\n", force=True)
+        if "latency" in tables:
+            found = replace(found, costs={**found.costs, "latency": tables["latency"].of(found.member)})
         figures = score(network, found.member, scoring_of(made, world.size))
-        costs = ", ".join(f"{kind} {terminal.count(value)}" for kind, value in found.costs.items())
+        costs = ", ".join(f"{kind} {cost_text(kind, value)}" for kind, value in found.costs.items())
         terminal.console().print(f"found: {costs}; in the super network {sentence(figures)}")
     world.wait()
     return found, figures
@@ -180,15 +183,6 @@ def scoring_of(made: Prepared, processes: int) -> Scoring:
         config.run.seed,
         is_frozen(config.search.freeze_batchnorm, config.task, config.run.batch // processes),
     )
-
-
-def facts_of(made: Prepared, processes: int) -> folders.Facts:
-    """What tells this run from others."""
-    seed = made.ground.seed
-    samples = (len(made.train.items), len(made.val.items))
-    config = made.config.model_dump(mode="json")
-    knobs = {key: list(values) for key, values in made.space.knobs.items()}
-    return folders.Facts(str(seed.path.resolve()), seed.sha256, processes, samples, config, knobs)
 
 
 def _costs(made: Prepared) -> dict[str, object]:

@@ -84,12 +84,12 @@ class Cost(Section):
     kind: Literal["madds", "params", "latency"] = Field(default="madds", description="what the search pays for, unless a budget says it")
     weight: Rate = Field(default=0.02, description="λ of λ · log_τ(γ · expected cost)")
     base: Annotated[float, Field(gt=1)] = Field(default=10.0, description="τ")
-    scale: Annotated[float, Field(gt=0)] = Field(default=1.0, description="γ, for costs in millions (of seconds for latency)")
+    scale: Annotated[float, Field(gt=0)] = Field(default=1.0, description="γ, for costs in millions (latencies in milliseconds)")
     budget: tuple[str, ...] = Field(
         default=(),
         description="such as madds=200M, params=1.5M; the result keeps all of them, and what is below the first one costs nothing",
     )
-    latency: str | None = Field(default=None, description="a table of measured latencies for this seed and space")
+    latency: str | None = Field(default=None, description="a table of RUN/seed.onnx and RUN/space.json by 'fnatool latency-table'")
 
 
 class Run(Section):

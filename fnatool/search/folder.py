@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ FREE = ("data.workers", "run.checkpoint", "run.threads", "finetune.run.checkpoin
 class Facts:
     """What a run is of: the seed file and its digest, the processes that share the work, the samples to learn from and to validate with,
 
-    the config, and the knobs of the space.
+    the config, and the knobs of the space (None: not known yet).
     """
 
     model: str
@@ -36,7 +36,7 @@ class Facts:
     processes: int
     samples: tuple[int, int]
     config: Mapping[str, Any]
-    knobs: Mapping[str, Any]
+    knobs: Mapping[str, Any] | None
 
     @property
     def key(self) -> str:
@@ -88,8 +88,8 @@ def read(folder: Path) -> Facts:
         raise UserError(f"'{path}' is damaged; --restart begins anew") from error
 
 
-def claimed(folder: Path, facts: Facts) -> None:
-    """The folder is of this run: it says so from now on. Raises UserError where it is of another, with what is different."""
+def require_same(folder: Path, facts: Facts) -> None:
+    """The run in the folder, if there is one, is this one. Raises UserError where it is another, with what is different."""
     if (folder / RUN).exists():
         differences = list(_differences(read(folder), facts))
         if differences:
@@ -97,6 +97,11 @@ def claimed(folder: Path, facts: Facts) -> None:
                 f"'{folder}' is of another run: {'; '.join(differences[:3])}; --restart begins anew, -o names another folder, "
                 "'fnatool derive' takes other budgets"
             )
+
+
+def claimed(folder: Path, facts: Facts) -> None:
+    """The folder is of this run, and says so from now on. Raises UserError where it is of another."""
+    require_same(folder, facts)
     write_text(folder / RUN, json.dumps(facts.to_json(), indent=1) + "\n", force=True)
 
 
@@ -107,7 +112,7 @@ def _differences(old: Facts, new: Facts) -> Iterator[str]:
         yield f"it had {old.processes} process(es), not {new.processes}"
     if tuple(old.samples) != tuple(new.samples):
         yield f"its data had {old.samples[0]} and {old.samples[1]} samples, not {new.samples[0]} and {new.samples[1]}"
-    before, after = _telling(old), _telling(new)
+    before, after = _telling(replace(old, knobs=None) if new.knobs is None else old), _telling(new)
     for key in sorted({*before, *after}):
         if before.get(key) != after.get(key):
             yield f"'{key}' was {json.dumps(before.get(key))}, not {json.dumps(after.get(key))}"
@@ -115,7 +120,7 @@ def _differences(old: Facts, new: Facts) -> Iterator[str]:
 
 def _telling(facts: Facts) -> dict[str, Any]:
     """Every key of the config and every knob of the space that changes what comes out."""
-    whole = json.loads(json.dumps({**facts.config, "knobs": facts.knobs}))
+    whole = json.loads(json.dumps({**facts.config, "knobs": facts.knobs or {}}))
     return {key: value for key, value in _flat(whole) if not any(key == free or key.startswith(f"{free}.") for free in FREE)}
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from fnatool import files, terminal
+from fnatool import files, spaces, terminal
 from fnatool.data import checking, reading
 from fnatool.data.split import Split
+from fnatool.latency import table as latencies
+from fnatool.latency.making import about
 from fnatool.remapping import analyse_model, metadata
 from fnatool.search.config import SearchConfig
 from fnatool.search.derive import Budget, derive, parse_budget
 from fnatool.search.emitting import Ground, emit, ground
-from fnatool.search.folder import SEED
+from fnatool.search.folder import SEED, SPACE, Facts, require_same
 from fnatool.search.sampling import uniform
 from fnatool.search.supernet import SuperNetwork, build
 from fnatool.tasks import description as descriptions
@@ -24,8 +25,7 @@ from fnatool.tasks.description import Description
 from fnatool.training.processes import World
 from passes.analysis import Analysis
 from passes.errors import UserError
-from passes.presets import PRESETS, preset
-from passes.space import Choices, Space, Table, choices, cost_tables, parse_space
+from passes.space import Choices, Space, Table, choices, cost_tables
 from passes.spec import Spec
 
 UNITS: Mapping[str, float] = {"madds": 1.0, "params": 1.0, "latency": 1e9}  # a table's units in one of the user's: nanoseconds
@@ -66,7 +66,8 @@ def prepared(seed: files.Model, config: SearchConfig, folder: Path, world: World
     """The search with all of its parts checked; the first process writes the seed with its head. Raises UserError and RefusedModel."""
     train, val = data(config, world)
     of = ground(seed, config, train)
-    if world.first and not (folder / SEED).exists():
+    if world.first:
+        require_same(folder, facts(of, config, (train, val), world.size))
         emit(of, Spec({}), train, folder / SEED, verify=False)  # what comes out in the end is
     world.wait()
     return on_ground(of, config, folder, (train, val))
@@ -76,13 +77,18 @@ def on_ground(of: Ground, config: SearchConfig, folder: Path, splits: tuple[Spli
     """The same where the seed with its head is in the folder. knobs: the space, where it need not be read."""
     model = files.read(folder / SEED)
     analysis = analyse_model(model, of.inputs)
-    space = knobs or read_space(config.space.choices, analysis)
+    space = knobs or spaces.read_space(config.space.choices, analysis)
     found = choices(analysis, space)
     tables = dict(cost_tables(analysis, found))
-    if config.cost.latency is not None or config.cost.kind == "latency":
-        raise UserError("latency is not a cost that this search can pay for yet; 'cost.kind' is madds or params")
+    if config.cost.latency is not None:
+        tables["latency"] = latencies.read(Path(config.cost.latency), about(model, analysis, found), found).table
     described = descriptions.of(metadata(model.envelope))
     made = Prepared(config, of, model, described, *splits, analysis, space, found, tables)
+    if made.kind not in tables:
+        raise UserError(
+            f"the cost is to be latency, but there is no 'cost.latency': measure one with 'fnatool latency-table {folder / SEED} "
+            f"--space {folder / SPACE} -o latency.json'; 'fnatool search --dry-run' writes these two"
+        )
     derive(found, uniform(found), made.budgets(config.cost.budget))  # raises where no member keeps them
     return made
 
@@ -91,12 +97,12 @@ def network_of(made: Prepared) -> tuple[SuperNetwork, dict[str, Table]]:
     """The super network, and the tables with the rows that its relaxation leaves. Raises UserError where nothing is left to choose."""
     how = made.config
     network = build(
-        made.model,
+        made.model.graph,
+        made.analysis,
         made.choices,
         strategy=how.search.strategy,
         relaxation=how.search.relaxation,
         rng_seed=how.run.seed,
-        sizes=made.ground.inputs,
     )
     if network.choices.size < 2:
         reasons = "; ".join(f"{knob}: {why}" for knob, why in network.fixed.items())
@@ -125,26 +131,18 @@ def data(config: SearchConfig, world: World) -> tuple[Split, Split]:
     return train, val
 
 
-def read_space(name: str, analysis: Analysis) -> Space:
-    """The Space of that name or in that file. Raises UserError where there is none."""
-    path = Path(name)
-    if name in PRESETS and not path.is_file():
-        return preset(name, analysis)
-    try:
-        return parse_space(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"there is no space '{name}'; give {', '.join(PRESETS)} or a JSON file") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"'{path}' cannot be read as a space: {error}") from error
-    except UserError as error:
-        raise UserError(f"'{path}': {error}") from error
-
-
 def _budget(text: str, tables: Mapping[str, Table]) -> Budget:
     kind, number = parse_budget(text)
     if kind not in tables:
         raise UserError(f"'{text}': what members cost in {kind} is not known here; give {' or '.join(tables)}")
     return Budget(kind, int(number * UNITS[kind]), tables[kind])
+
+
+def facts(of: Ground, config: SearchConfig, splits: tuple[Split, Split], processes: int, space: Space | None = None) -> Facts:
+    """What tells this run from others; without a space, of which nothing is said then."""
+    samples = (len(splits[0].items), len(splits[1].items))
+    knobs = None if space is None else {key: list(values) for key, values in space.knobs.items()}
+    return Facts(str(of.seed.path.resolve()), of.seed.sha256, processes, samples, config.model_dump(mode="json"), knobs)
 
 
 def halves(split: Split, share: float, seed: int) -> tuple[Split, Split]:

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fnatool import terminal
 from fnatool.atomic import write_text
 from fnatool.finetuning import Tuned
 from fnatool.search.derive import score_of
 from fnatool.search.emitting import Emitted
 from fnatool.search.folder import PAGE, REPORT, TARGET
 from fnatool.search.preparing import Prepared, restricted
-from fnatool.search.showing import rows
+from fnatool.search.showing import cost_text, rows
 from fnatool.search.supernet import SuperNetwork
 from fnatool.training.watching import sentence
 from passes.space import extremes, log10_size
@@ -72,7 +71,7 @@ def page(report: Mapping[str, Any]) -> str:
     costs |= {f"{name} member": {kind: space["costs"][kind][name] for kind in kinds} for name in ("smallest", "largest")}
     lines = [f"# {report['task']}: searched from {seed['model']}", "", f"| | {' | '.join(kinds)} |", "|---" * (len(kinds) + 1) + "|"]
     for name, row in costs.items():
-        lines.append(f"| {name} | " + " | ".join("–" if row[kind] is None else terminal.count(row[kind]) for kind in kinds) + " |")
+        lines.append(f"| {name} | " + " | ".join("–" if row.get(kind) is None else cost_text(kind, row[kind]) for kind in kinds) + " |")
     lines += ["", f"Budget: {', '.join(report['budgets']) or 'none'}. Costs are those of the whole network with its head, batch 1."]
     lines += [
         f"Space: 10^{space['log10_members']} architectures; entropy of the choices in the end {report['entropy']:.2f} (1 is undecided)."

@@ -28,10 +28,15 @@ def show_space(made: Prepared) -> None:
     for kind, table in made.tables.items():
         low, high = extremes(table, found)
         own = made.own_cost(kind)
-        seed = "" if own is None else f", the seed {terminal.count(own)}"
+        seed = "" if own is None else f", the seed {cost_text(kind, own)}"
         limits = [text.partition("=")[2] for text in made.config.cost.budget if text.startswith(kind)]
         limit = f"; the budget is {limits[0]}" if limits else ""
-        console.print(f"  {kind}: the smallest {terminal.count(low)}{seed}, the largest {terminal.count(high)}{limit}")
+        console.print(f"  {kind}: the smallest {cost_text(kind, low)}{seed}, the largest {cost_text(kind, high)}{limit}")
+
+
+def cost_text(kind: str, value: float) -> str:
+    """'61.203M', '2.913 ms': latencies are nanoseconds."""
+    return f"{value / 1e6:.3f} ms" if kind == "latency" else terminal.count(round(value))
 
 
 def words(block: Block) -> str:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fnatool import terminal
 from fnatool.search.derive import Budget
 from fnatool.search.loop import Figures, Watch
+from fnatool.search.showing import cost_text
 from fnatool.training.watching import SILENCE
 
 
@@ -61,6 +62,6 @@ def sentence(rows: Mapping[str, Figures], kind: str, budget: Budget | None) -> s
     if "alpha" not in rows:
         return text
     values = rows["alpha"]
-    limit = "" if budget is None else f" of {terminal.count(budget.limit)}"
-    cost = terminal.count(round(values["cost"]))
+    limit = "" if budget is None else f" of {cost_text(kind, budget.limit)}"
+    cost = cost_text(kind, values["cost"])
     return f"{text}, of all candidates {values['loss']:.3f}, {kind} {cost}{limit}, entropy {values['entropy']:.2f}"
