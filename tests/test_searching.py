@@ -24,6 +24,9 @@ from fnatool import files, profiling, remapping
 from fnatool.cli import run
 from fnatool.data.fashion import writing
 from fnatool.data.split import Labelled, Split
+from fnatool.latency import making
+from fnatool.latency import table as latencies
+from fnatool.latency.fitting import Fit
 from fnatool.remapping import metadata
 from fnatool.search.config import parse_search, read_search, template
 from fnatool.search.loop import Plan
@@ -31,6 +34,7 @@ from fnatool.search.preparing import halves
 from fnatool.tasks import description
 from fnatool.training import journal
 from fnatool.training.config import TASKS
+from passes.space import Table, cost_tables
 
 Capture = pytest.CaptureFixture[str]
 Sections = Mapping[str, Mapping[str, object]]
@@ -155,6 +159,24 @@ def test_a_seed_of_another_size_is_brought_to_that_of_the_data(world: Path) -> N
     spec = json.loads(Path("run/spec.json").read_text())["knobs"]
     assert (spec["input.size"], spec["output_stride"]) == ([64, 64], 16)
     assert remapping.realises(files.read("run/target.onnx"), Path("run/spec.json")) == []
+
+
+def test_latency_is_a_cost_like_any_other(world: Path) -> None:
+    """A table whose nanoseconds are 10 for each multiply-add."""
+    config(world)
+    assert search("--dry-run", folder="run") == 0
+    model = files.read("run/seed.onnx")
+    of = making.subject(model, "run/space.json")
+    counted = cost_tables(of.analysis, of.found)["madds"]
+    timed = Table(10 * counted.base, tuple(tuple(10 * cost for cost in row) for row in counted.blocks))
+    fit = Fit(0.0, 1.0, 0.0, 0.0)
+    latencies.write(latencies.LatencyTable(of.about, "cpu", "here", "wall", 1, timed, timed, fit, (), (0.0, 0.0)), Path("latency.json"))
+    config(world, cost={"kind": "latency", "latency": "latency.json"}, finetune={"enabled": False})
+    assert search("--budget", "latency=8ms") == 0
+    found = report("run")["architecture"]["costs"]
+    assert found["latency"] == 10 * madds(Path("run/target.onnx")) <= 8_000_000
+    (row,) = derived(Path("run"), "--budget", "latency=7ms", "--budget", "params=1M", "--images", "0")
+    assert row["costs"]["latency"] <= 7_000_000
 
 
 def test_a_dry_run_shows_the_space_and_trains_nothing(world: Path, capsys: Capture) -> None:
