@@ -35,7 +35,7 @@ from fnatool.training.watching import sentence
 from passes.errors import UserError
 from passes.space import Table
 
-SCENES = writing.Wanted(QUICK["task"], 64, 320, 64, 0)  # the data of the embedded default
+SCENES = writing.Wanted(QUICK["task"], 64, 960, 128, 0)  # the data of the embedded default
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

@@ -157,15 +157,14 @@ OF_TASK = _published()
 """Where a task's defaults are not the general ones."""
 
 QUICK: Mapping[str, Any] = {
-    "task": "segmentation",
+    "task": "classification",
     "data": {"path": "scenes", "size": [64, 64], "workers": 0},
-    "head": {"width": 64},
-    "space": {"choices": "auto", "output_stride": 16},
-    "search": {"steps": 100, "alpha_from": 0.4},
+    "search": {"steps": 80, "alpha_from": 0.4},
     "alpha": {"lr": 0.05},
-    "run": {"batch": 16, "checkpoint": 20},
-    "score": {"images": 64, "calibration": 64},
-    "finetune": {"run": {"steps": 150, "batch": 16}, "optimiser": {"lr": 0.02}},
+    "weights": {"lr": 0.02},
+    "run": {"batch": 32, "checkpoint": 20},
+    "score": {"images": 128, "calibration": 128},
+    "finetune": {"run": {"steps": 200, "batch": 32, "evaluate": 3}, "optimiser": {"lr": 0.02}},
 }
 """The embedded default: minutes on two CPU cores."""
 
