@@ -588,13 +588,15 @@ def unfold(
 @click.argument("path", metavar="FILE", type=FILE)
 @click.option("--task", type=TASK, required=True)
 @click.option("--data", "folder", type=FILE, metavar="DIR", help="The data set, as seen from here.")
+@click.option("--search", "searches", is_flag=True, help="For a search.")
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
-def config(path: Path, task: str, folder: Path | None, force: bool) -> None:
-    """Write a config for finetune to FILE: every key at its default, with what it means."""
-    from fnatool.training.config import write_template
+def config(path: Path, task: str, folder: Path | None, searches: bool, force: bool) -> None:
+    """Write a config for finetune, or for search, to FILE: every key at its default, with what it means."""
+    from fnatool.search import config as searching
+    from fnatool.training import config as training
 
-    write_template(path, task, data=folder, force=force)
-    click.echo(f"a config for {task} → {path}")
+    (searching if searches else training).write_template(path, task, data=folder, force=force)
+    click.echo(f"a config for {'a search, ' if searches else ''}{task} → {path}")
 
 
 @cli.command()
@@ -637,6 +639,56 @@ def evaluate(
 
     figures = evaluating.evaluate_on(model, folder, split=split, batch=batch, workers=workers, provider=provider, skip_bad=skip_bad)
     evaluating.show(figures, as_json=as_json)
+
+
+@cli.command()
+@click.argument("model", metavar="[SEED]", required=False, type=MODEL)
+@click.option(
+    "--config", "how", type=FILE, metavar="TOML",
+    help="Task, data, space, steps; 'fnatool config --search' writes one. Default: search.toml, or a small one for fashion-scenes.",
+)  # fmt: skip
+@click.option(
+    "-o", "--output", "folder", type=FILE, default=Path("search.run"), show_default=True, metavar="RUN",
+    help="The folder of the run; an earlier one there goes on.",
+)  # fmt: skip
+@click.option("--budget", "budgets", multiple=True, metavar="madds=200M", help="What the result may cost (params= too). Repeatable.")
+@click.option("--dry-run", is_flag=True, help="Check everything, show the space and what its members cost; train nothing.")
+@click.option("--restart", is_flag=True, help="Begin anew, where the folder holds an earlier run.")
+def search(model: Path | None, how: Path | None, folder: Path, budgets: tuple[str, ...], dry_run: bool, restart: bool) -> None:
+    """Find the shape of SEED that is best for a task within a budget, and write that network: architecture adaptation, as in FNA++.
+
+    Phases: a super network is made by remapping; it warms up; its weights and the preferences for candidates learn in turn; the best
+    architecture within the budget is derived, remapped from the seed and fine-tuned. RUN holds target.onnx, spec.json, report.md, and all
+    that is needed to go on after an interruption, to the same result. Several processes: torchrun --nproc-per-node N -m fnatool search …
+    """
+    _require_search("search")
+    from fnatool import searching
+
+    found = searching.search_file(how, folder, searching.Asked(model, budgets, restart, dry_run))
+    if found is not None:
+        searching.show(found)
+
+
+@cli.command()
+@click.argument("folder", metavar="RUN", type=FILE)
+@click.option("--budget", "budgets", multiple=True, metavar="madds=200M", help="What a network may cost with its head. Repeatable.")
+@click.option("--pareto", type=click.IntRange(2, 1000), metavar="N", help="N architectures, from the cheapest to the best.")
+@click.option("--argmax", is_flag=True, help="The best choice of every block by itself, as published.")
+@click.option("--images", type=click.IntRange(min=0), metavar="N", help="Of the validation data, for the score; 0: no score.")
+@click.option("-o", "--output", "out", type=FILE, metavar="DIR", help="Where they go [default: RUN/derived].")
+@click.option("--force", is_flag=True, help="Overwrite existing files.")
+def derive(
+    folder: Path, budgets: tuple[str, ...], pareto: int | None, argmax: bool, images: int | None, out: Path | None, force: bool
+) -> None:  # fmt: skip
+    """Write other architectures that the search in RUN has learnt, for other budgets, without training again.
+
+    Each is a spec and an ONNX file, remapped from the seed, with a fresh head, ready for finetune; it never costs more than its budget, as
+    'fnatool profile' counts. The score is that of the super network with inherited weights and statistics taken anew.
+    """
+    _require_search("derive")
+    from fnatool import deriving
+
+    deriving.show(deriving.derive_run(folder, deriving.Wanted(budgets, pareto, argmax, images, out, force)))
 
 
 @cli.command("latency-table")

@@ -71,12 +71,26 @@ def finetune_file(
     with joined(how.run.device) as world:
         if world.first:
             _open(folder, restart=restart)
-        world.wait()
-        job = prepared(read, how, folder, world)
-        with watching.shown(job.metric) if world.first else nullcontext(watching.silent()) as watch:
-            learnt = _guarded(lambda: finetune(job, world, watch), job)
-        tuned = _written(learnt, job, out, force=force) if world.first else None
-        world.wait()
+        return tune(read, how, Places(out, folder, force), world)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the result goes, where the run is kept, and whether an older result may be overwritten."""
+
+    out: Path
+    folder: Path
+    force: bool = False
+
+
+def tune(read: files.Model, how: Config, places: Places, world: World) -> Tuned | None:
+    """The same for processes that have joined, and a folder that is there."""
+    world.wait()
+    job = prepared(read, how, places.folder, world)
+    with watching.shown(job.metric) if world.first else nullcontext(watching.silent()) as watch:
+        learnt = _guarded(lambda: finetune(job, world, watch), job)
+    tuned = _written(learnt, job, places.out, force=places.force) if world.first else None
+    world.wait()
     return tuned
 
 

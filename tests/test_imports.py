@@ -20,9 +20,11 @@ TORCH = (
     "fnatool/training/",
     "fnatool/data/augment.py",
     "fnatool/data/samples.py",
+    "fnatool/deriving.py",
     "fnatool/evaluating.py",
     "fnatool/exporting.py",
     "fnatool/finetuning.py",
+    "fnatool/searching.py",
     "fnatool/sources.py",
 )
 WITHOUT_TORCH = (
@@ -31,6 +33,7 @@ WITHOUT_TORCH = (
     "fnatool.data.order",
     "fnatool.tasks.anchors",
     "fnatool.tasks.joints",
+    "fnatool.search.config",
     "fnatool.training.config",
 )
 RUNTIME = ("fnatool/runtime.py", "fnatool/verify.py", "fnatool/checking.py", "fnatool/latency", "fnatool/deploy")

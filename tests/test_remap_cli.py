@@ -289,7 +289,7 @@ SPECS = [
     ("fraction", '{"version": 1, "knobs": {"stage0.width": 1.5}}', "must be an integer or a string"),
     ("true", '{"version": 1, "knobs": {"stage0.width": true}}', "must be an integer or a string"),
     ("null", '{"version": 1, "knobs": {"stage0.width": null}}', "must be an integer or a string"),
-    ("NaN", '{"version": 1, "knobs": {"stage0.width": NaN}}', "must be an integer or a string"),
+    ("NaN", '{"version": 1, "knobs": {"stage0.width": NaN}}', "is not JSON: NaN is no number"),
     ("no number", '{"version": 1, "knobs": {"stage0.width": "big"}}', "is neither an integer nor relative to the seed's value"),
     ("typo", '{"version": 1, "knobs": {"stage0.block0.kernal": 5}}', "is not a knob of this model; did you mean 'stage0.block0.kernel'?"),
     ("pattern", '{"version": 1, "knobs": {"stage7.*": 5}}', "pattern 'stage7.*' matches no knob of this model"),

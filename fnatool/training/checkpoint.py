@@ -5,6 +5,7 @@ No state of a random generator is in them: every draw is a function of (seed, st
 
 from __future__ import annotations
 
+import io
 import pickle
 import warnings
 import zipfile
@@ -23,8 +24,10 @@ State = Mapping[str, Any]  # tensors, numbers, strings, and mappings and lists o
 
 def write(state: State, path: Path, *, key: str) -> None:
     """The state as the file at path, under the key of its run; a reader sees the old one or the new one, never a part. Raises OSError."""
+    whole = io.BytesIO()  # torch would make a RuntimeError of a full disk
+    torch.save({"version": VERSION, "key": key, "state": state}, whole)
     with replacing(path) as (file,):
-        torch.save({"version": VERSION, "key": key, "state": state}, file)
+        file.write(whole.getbuffer())
 
 
 def read(path: Path, *, key: str, device: torch.device) -> dict[str, Any]:
@@ -41,6 +44,6 @@ def read(path: Path, *, key: str, device: torch.device) -> dict[str, Any]:
     if version != VERSION:
         raise UserError(f"'{path}' is a checkpoint of version {version!r}, this fnatool reads version {VERSION}; --restart begins anew")
     if document.get("key") != key:
-        raise UserError(f"'{path}' is of a run with another model, config or data; --restart begins anew, --work-dir names another folder")
+        raise UserError(f"'{path}' is of a run with another model, config or data; --restart begins anew, or name another folder")
     state: dict[str, Any] = document["state"]
     return state

@@ -5,18 +5,16 @@ Every field has a default that suits a small data set; `template` writes them al
 
 from __future__ import annotations
 
-import json
 import os
-import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import Field
 
 from fnatool.atomic import write_text
+from fnatool.training.sections import Defaults, Section, document_of, lines, parsed
 from passes.errors import UserError
-from passes.spec import closest
 
 TaskName = Literal["classification", "segmentation", "detection", "pose"]
 TASKS: tuple[str, ...] = get_args(TaskName)
@@ -25,12 +23,6 @@ Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(ge=0, le=100)]
-
-
-class Section(BaseModel):
-    """A table of the file: no unknown keys, no guessing of types, no change afterwards."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Data(Section):
@@ -95,10 +87,10 @@ class Config(Section):
     distil: Distil = Distil()
 
 
-ADAMW = {"name": "adamw", "lr": 1e-3, "weight_decay": 1e-2}
+ADAMW: Mapping[str, Any] = {"name": "adamw", "lr": 1e-3, "weight_decay": 1e-2}
 """On small data sets a fresh head learns far sooner by it (fashion-scenes segmentation, 300 steps: mIoU 0.16, by SGD 0.09 at most)."""
 
-OF_TASK: dict[str, dict[str, dict[str, Any]]] = {
+OF_TASK: Mapping[str, Defaults] = {
     "classification": {},
     "segmentation": {"optimiser": ADAMW, "run": {"batch": 16}},
     "detection": {"optimiser": ADAMW, "run": {"batch": 16}},
@@ -112,14 +104,7 @@ def read_config(path: Path) -> Config:
 
     Raises UserError for a file that is not there, is not TOML, or has an unknown key or an impossible value: all of them at once.
     """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"there is no config '{path}'; 'fnatool config {path.name} --task classification' writes one to edit") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"'{path}' cannot be read as a config: {error}") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UserError(f"'{path}' is not TOML: {error}") from error
+    document = document_of(path, f"'fnatool config {path.name} --task classification' writes one to edit")
     try:
         return beside(parse_config(document), path.parent)
     except UserError as error:
@@ -128,69 +113,48 @@ def read_config(path: Path) -> Config:
 
 def beside(config: Config, folder: Path) -> Config:
     """The config with the paths in it seen from a folder."""
-    teacher = config.distil.teacher
-    return config.model_copy(
-        update={
-            "data": config.data.model_copy(update={"path": str(folder / config.data.path)}),
-            "distil": config.distil.model_copy(update={"teacher": None if teacher is None else str(folder / teacher)}),
-        }
-    )
+    return config.model_copy(update={"data": data_beside(config.data, folder), "distil": distil_beside(config.distil, folder)})
+
+
+def data_beside(data: Data, folder: Path) -> Data:
+    """The same data, seen from a folder."""
+    return data.model_copy(update={"path": str(folder / data.path)})
+
+
+def distil_beside(distil: Distil, folder: Path) -> Distil:
+    """The same teacher, seen from a folder."""
+    return distil.model_copy(update={"teacher": None if distil.teacher is None else str(folder / distil.teacher)})
 
 
 def parse_config(document: dict[str, Any]) -> Config:
     """A config from its document. Raises UserError with every unknown key and impossible value."""
+    return parsed(Config, document, of_task(OF_TASK, document))
+
+
+def of_task(table: Mapping[str, Defaults], document: Mapping[str, Any]) -> Defaults:
+    """The defaults of the document's task."""
     task = document.get("task", "classification")
-    merged = dict(document)
-    for section, values in OF_TASK.get(task if isinstance(task, str) else "", {}).items():
-        given = document.get(section, {})
-        if isinstance(given, dict):
-            merged[section] = {**values, **given}
-    try:
-        return Config.model_validate_json(json.dumps(merged))  # strict, but for lists: JSON has no tuples
-    except (TypeError, ValueError) as error:
-        if not isinstance(error, ValidationError):
-            raise UserError(f"a config holds tables, numbers, words and lists, no dates: {error}") from error
-        raise UserError("; ".join(_sentence(problem) for problem in error.errors())) from error
-
-
-def _sentence(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        return f"'{key}' is no key of a config{closest(key, keys())}".replace("'fnatool inspect'", "'fnatool config'")
-    return f"'{key}' is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
-
-
-def keys() -> list[str]:
-    """All keys, 'section.key'."""
-    found = ["task"]
-    for name, field in Config.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            found += [f"{name}.{key}" for key in field.annotation.model_fields]
-    return found
+    return table.get(task if isinstance(task, str) else "", {})
 
 
 def template(task: str, data: str | None = None) -> str:
     """A config for the task with every key at its default and what it means. Raises UserError for an unknown task."""
+    require_task(task)
+    config = parse_config({"task": task, "data": {} if data is None else {"path": data}})
+    return "\n".join([f"# fnatool finetune MODEL --config THIS -o OUT.onnx: {task}", "", *lines(config)]) + "\n"
+
+
+def require_task(task: str) -> None:
+    """Raises UserError for an unknown task."""
     if task not in TASKS:
         raise UserError(f"'{task}' is no task; there are {', '.join(TASKS)}")
-    config = parse_config({"task": task, "data": {} if data is None else {"path": data}})
-    lines = [f"# fnatool finetune MODEL --config THIS -o OUT.onnx: {task}", "", f'task = "{task}"']
-    for name, field in Config.model_fields.items():
-        if not (isinstance(field.annotation, type) and issubclass(field.annotation, Section)):
-            continue
-        section = getattr(config, name)
-        lines += ["", f"[{name}]"]
-        lines += [_line(key, getattr(section, key), info) for key, info in field.annotation.model_fields.items()]
-    return "\n".join(lines) + "\n"
-
-
-def _line(key: str, value: object, info: FieldInfo) -> str:
-    if value is None:
-        return f"# {key} =  # {info.description}"
-    return f"{key} = {json.dumps(value, ensure_ascii=False)}  # {info.description}"  # what JSON writes for these, TOML reads
 
 
 def write_template(path: Path, task: str, *, data: Path | None = None, force: bool = False) -> None:
     """The template as a file; `data` is seen from here, in the file from its folder. Raises UserError where it exists, unless forced."""
-    seen = None if data is None else Path(os.path.relpath(data, path.parent)).as_posix()
-    write_text(path, template(task, seen), force=force)
+    write_text(path, template(task, seen_from(path.parent, data)), force=force)
+
+
+def seen_from(folder: Path, data: Path | None) -> str | None:
+    """A path as a file in the folder says it."""
+    return None if data is None else Path(os.path.relpath(data, folder)).as_posix()

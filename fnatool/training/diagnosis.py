@@ -28,10 +28,10 @@ def not_finite(network: Network, inputs: Tensor) -> str:
             for name in names:
                 if _is_broken(values[name]):
                     return f"the value '{name}' of node '{reading.view.producer[name]}' is not finite"
-    return _gradient(network.named_parameters())
+    return broken_gradient(network.named_parameters())
 
 
-def broken_value(network: Network) -> str | None:
+def broken_value(network: torch.nn.Module) -> str | None:
     """The first parameter or statistic that is not finite, in words."""
     for name, value in network.state_dict().items():
         if _is_broken(value):
@@ -39,7 +39,8 @@ def broken_value(network: Network) -> str | None:
     return None
 
 
-def _gradient(parameters: Iterable[tuple[str, Tensor]]) -> str:
+def broken_gradient(parameters: Iterable[tuple[str, Tensor]]) -> str:
+    """The first parameter whose gradient is not finite, in words; else the loss is at fault."""
     for name, parameter in parameters:
         if parameter.grad is not None and _is_broken(parameter.grad):
             return f"the gradient of '{name}' is not finite, all values are"

@@ -20,6 +20,7 @@ from fnatool.tasks.pixels import to_input
 from fnatool.training.config import Config
 from fnatool.training.optimising import optimiser_for
 from fnatool.training.processes import World
+from fnatool.training.stepping import Descent
 from passes.errors import UserError
 
 SMALL_BATCH = 8  # samples a process: a detector's BatchNorm with fewer keeps its statistics
@@ -35,14 +36,15 @@ class Learner:
         cuda = world.device.type == "cuda"
         order = torch.channels_last if cuda and config.run.channels_last else torch.preserve_format
         self.network = _placed(fnatool.nn.load(model), world.device, order)
-        if is_frozen(config, world):
+        if is_frozen(config.averages.freeze_batchnorm, config.task, config.run.batch // world.size):
             self.network.norms_in_training = "running"
         self.module: torch.nn.Module = DistributedDataParallel(self.network) if world.size > 1 else self.network
         self.teacher = None if config.distil.weight == 0 else _placed(_teacher(config), world.device, order)
         self.average = Average(self.network, config.averages.ema) if config.averages.ema else None
         self.optimiser = optimiser_for(self.network.named_parameters(), config.optimiser)
-        self.amp = _amp_type(cuda and config.run.amp)
+        self.amp = amp_type(cuda and config.run.amp)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.amp is torch.float16)
+        self.descent = Descent(self.optimiser, self.scaler, tuple(self.network.parameters()))
 
     @property
     def evaluated(self) -> Network:
@@ -108,10 +110,9 @@ def outputs_of(network: Network, images: Tensor, like: Input, *, module: torch.n
     return dict(zip(network.origin.reading.outputs, found if isinstance(found, tuple) else (found,), strict=True))
 
 
-def is_frozen(config: Config, world: World) -> bool:
-    """BatchNorm keeps its statistics while training."""
-    asked = config.averages.freeze_batchnorm
-    return asked == "yes" or (asked == "auto" and config.task == "detection" and config.run.batch // world.size < SMALL_BATCH)
+def is_frozen(asked: str, task: str, batch: int) -> bool:
+    """BatchNorm keeps its statistics while training. asked: yes, no or auto; batch: of one process."""
+    return asked == "yes" or (asked == "auto" and task == "detection" and batch < SMALL_BATCH)
 
 
 def _placed(network: Network, device: torch.device, order: torch.memory_format) -> Network:
@@ -125,7 +126,8 @@ def _teacher(config: Config) -> Network:
     return fnatool.nn.load(config.distil.teacher).requires_grad_(False)
 
 
-def _amp_type(wanted: bool) -> torch.dtype | None:
+def amp_type(wanted: bool) -> torch.dtype | None:
+    """The type of mixed precision on this CUDA device; None where it is not wanted."""
     if not wanted:
         return None
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from fnatool.data.order import TrainOrder
-from fnatool.data.samples import Batch, Evaluation, Training, training_batches
+from fnatool.data.samples import Batch, Evaluation, Training
 from fnatool.files import Model
 from fnatool.nn.network import Network
 from fnatool.tasks.description import Description
@@ -24,6 +23,7 @@ from fnatool.training.learner import Learner, inputs_of, outputs_of
 from fnatool.training.optimising import set_rate
 from fnatool.training.processes import World
 from fnatool.training.schedule import factor
+from fnatool.training.stepping import dealt, reseed, share
 from passes.errors import UserError
 
 CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
@@ -73,7 +73,7 @@ def finetune(job: Job, world: World, watch: Watch) -> Learnt:
     """
     config, run = job.config, job.config.run
     learner = Learner(job.model, config, world)
-    order = TrainOrder(len(job.train), _share(run.batch, world), 1, run.seed, 0, world.rank, world.size)
+    order = TrainOrder(len(job.train), share(run.batch, world), 1, run.seed, 0, world.rank, world.size)
     total = run.steps or run.epochs * order.steps_per_epoch
     between = run.evaluate * order.steps_per_epoch
     if (job.folder / CHECKPOINT).exists():
@@ -110,8 +110,7 @@ def finetune(job: Job, world: World, watch: Watch) -> Learnt:
 def _step(learner: Learner, job: Job, batch: Batch, rate: float) -> dict[str, float]:
     """One optimiser step on a batch: its loss, the parts of it, the learning rate and the norm of the gradient."""
     config, description = job.config, job.description
-    # Dropout draws from the global generator: what it draws is a function of the seed, the process and the step
-    torch.manual_seed(int(np.random.SeedSequence([config.run.seed, learner.world.rank, learner.step]).generate_state(1)[0]))
+    reseed(config.run.seed, learner.world.rank, learner.step)  # for dropout
     set_rate(learner.optimiser, rate)
     learner.module.train()
     with learner.precision():
@@ -122,15 +121,12 @@ def _step(learner: Learner, job: Job, batch: Batch, rate: float) -> dict[str, fl
                 taught = outputs_of(learner.teacher, batch["images"], description.input)
             parts["distil"] = config.distil.weight * distil.distance(outputs, taught, description, config.distil.temperature)
         loss = torch.stack(list(parts.values())).sum()
-    learner.optimiser.zero_grad(set_to_none=True)
-    learner.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-    learner.scaler.unscale_(learner.optimiser)
-    norm = torch.nn.utils.clip_grad_norm_(learner.network.parameters(), config.optimiser.clip or float("inf"))
-    if not torch.isfinite(loss) or not (torch.isfinite(norm) or learner.scaler.is_enabled()):
+    descent = learner.descent
+    norm = descent.gradients(loss, config.optimiser.clip)
+    if not descent.is_sound(loss, norm):
         found = diagnosis.not_finite(learner.network, inputs_of(learner.network, batch["images"], description.input))
         raise _wrong(learner.step + 1, found, job)
-    learner.scaler.step(learner.optimiser)
-    learner.scaler.update()
+    descent.step()
     values = {name: part.item() for name, part in parts.items()}
     return {"loss": sum(values.values()), **values, "lr": rate, "gradient": norm.item()}
 
@@ -139,17 +135,9 @@ def _batches(job: Job, learner: Learner, total: int, *, start: int | None = None
     """The batches of the steps from `start` (where the learner is) to total, on the device."""
     config, world = job.config, learner.world
     begin = learner.step if start is None else start
-    share = _share(config.run.batch, world)
-    order = TrainOrder(len(job.train), share, total, config.run.seed + seed, begin, world.rank, world.size)
-    pin = world.device.type == "cuda"
-    for batch in training_batches(job.train, order, workers=config.data.workers, pin=pin):
-        yield {name: value.to(world.device, non_blocking=pin) for name, value in batch.items()}
-
-
-def _share(batch: int, world: World) -> int:
-    if batch % world.size:
-        raise UserError(f"a batch of {batch} cannot be dealt to {world.size} processes; make 'run.batch' a multiple of {world.size}")
-    return batch // world.size
+    own = share(config.run.batch, world)
+    order = TrainOrder(len(job.train), own, total, config.run.seed + seed, begin, world.rank, world.size)
+    return dealt(job.train, order, world.device, workers=config.data.workers)
 
 
 # --- around the steps -------------------------------------------------------------------------------------------------------------------
@@ -179,7 +167,7 @@ def evaluated(learner: Learner, job: Job, network: Network | None = None) -> dic
     def predict(images: torch.Tensor) -> dict[str, torch.Tensor]:
         return outputs_of(network, images.to(learner.world.device), job.description.input)
 
-    batch = _share(job.config.run.batch, learner.world)
+    batch = share(job.config.run.batch, learner.world)
     return evaluate(predict, job.val, batch=batch, workers=job.config.data.workers, world=learner.world)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,6 +11,9 @@ import torch
 import torch.distributed as dist
 
 from passes.errors import UserError
+
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "Timed out waiting", "Socket Timeout")
+"""What torch.distributed says where one of the processes is gone."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,14 @@ class World:
             for value in values:
                 dist.broadcast(value, 0)
 
+    def average(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Each tensor is, in every process, the mean of those that the processes had."""
+        if self.size > 1 and tensors:
+            flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+            dist.all_reduce(flat)
+            for tensor, mean in zip(tensors, torch.split(flat / self.size, [tensor.numel() for tensor in tensors]), strict=True):
+                tensor.copy_(mean.reshape(tensor.shape))
+
     def gather(self, item: object) -> list[object]:
         """The items of all processes, by rank."""
         if self.size == 1:
@@ -57,7 +68,7 @@ class World:
 def joined(device: str) -> Iterator[World]:
     """The World that torchrun's environment describes (one process without it): gloo on CPU, NCCL on CUDA.
 
-    Raises UserError where cuda is asked for and absent.
+    Raises UserError where cuda is asked for and absent, and where another process has ended in the middle of the work.
     """
     cuda = torch.cuda.is_available()
     if device == "cuda" and not cuda:
@@ -74,5 +85,11 @@ def joined(device: str) -> Iterator[World]:
     dist.init_process_group("nccl" if use_cuda else "gloo")
     try:
         yield World(rank, size, where)
+    except RuntimeError as error:
+        if not any(word in str(error) for word in LOST):
+            raise
+        raise UserError(
+            "another process of this run has ended; nothing that was written is lost: the same command goes on from the last checkpoint"
+        ) from error
     finally:
         dist.destroy_process_group()

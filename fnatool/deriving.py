@@ -1,0 +1,211 @@
+"""Architectures from a search that has learnt, for any budget, without training again: the work of `fnatool derive`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from fnatool import files, terminal
+from fnatool.atomic import require_writable, write_text
+from fnatool.data.split import Split
+from fnatool.remapping import metadata
+from fnatool.search import folder as folders
+from fnatool.search.config import SearchConfig, parse_search
+from fnatool.search.derive import Budget, argmax, pareto, parse_budget, score_of
+from fnatool.search.emitting import Emitted, emit_member, emit_within, ground
+from fnatool.search.loop import CHECKPOINT
+from fnatool.search.preparing import Prepared, data, network_of, on_ground
+from fnatool.search.sampling import Member
+from fnatool.search.scoring import score
+from fnatool.search.showing import cost_text
+from fnatool.search.supernet import SuperNetwork
+from fnatool.searching import scoring_of
+from fnatool.tasks import description as descriptions
+from fnatool.tasks.description import Pose
+from fnatool.training import checkpoint
+from fnatool.training.processes import World
+from passes.errors import RefusedModel, UserError
+from passes.space import Table, extremes, parse_space
+
+LIST = "derived.json"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which architectures: the best one within budgets, `pareto` of them up to a budget, or every block's best; and where they go.
+
+    images: of the validation data for the super network's score; 0: no score, and no data is needed.
+    """
+
+    budgets: tuple[str, ...] = ()
+    pareto: int | None = None
+    argmax: bool = False
+    images: int | None = None
+    out: Path | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Derived:
+    """An architecture as a file, its log-probability, and its figures in the super network (none: not asked for)."""
+
+    emitted: Emitted
+    log_probability: float
+    score: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """A run as it stands: its search before the first step, its super network with what it has learnt, and its tables."""
+
+    made: Prepared
+    network: SuperNetwork
+    tables: Mapping[str, Table]
+    facts: folders.Facts
+    step: int
+    finished: bool
+
+
+def derive_run(folder: Path, wanted: Wanted) -> list[Derived]:
+    """The architectures wanted, each as NAME.onnx and NAME.json in a folder (RUN/derived unless said), in order of cost.
+
+    Raises UserError for budgets that no member keeps, for a folder that holds no run or one of another version, where the seed has
+    changed, and where nothing has been learnt yet.
+    """
+    _require_one_question(wanted)
+    learnt = read_run(folder, with_data=wanted.images != 0)
+    if not learnt.finished:
+        terminal.console().print(f"the search is not finished: this is what it prefers after step {learnt.step:,}")
+    out = wanted.out or folder / folders.DERIVED
+    out.mkdir(parents=True, exist_ok=True)
+    require_writable(out / LIST, force=wanted.force)
+    members = _members(learnt, wanted)
+    found = []
+    with terminal.progress("architectures", len(members)) as advance:
+        for member in members:
+            found.append(_written(learnt, member, out, wanted))
+            advance(1)
+    rows = [{"model": row.emitted.path.name, **as_json(row)} for row in found]
+    write_text(out / LIST, json.dumps({"run": str(folder), "step": learnt.step, "architectures": rows}, indent=1) + "\n", force=True)
+    return found
+
+
+def _require_one_question(wanted: Wanted) -> None:
+    if wanted.argmax and (wanted.budgets or wanted.pareto):
+        raise UserError("--argmax knows no budget: every block's best choice by itself; leave out --budget and --pareto")
+    if wanted.pareto and len(wanted.budgets) > 1:
+        raise UserError("--pareto goes along one kind of cost: give one --budget, its largest, or none")
+    if not (wanted.argmax or wanted.budgets or wanted.pareto):
+        raise UserError("say which architectures: --budget madds=200M, --pareto 8, or --argmax")
+
+
+def read_run(folder: Path, *, with_data: bool) -> Learnt:
+    """What a search has learnt so far. Without data its members cannot be scored. Raises UserError."""
+    facts = folders.read(folder)
+    path = folder / CHECKPOINT
+    if not path.exists():
+        raise UserError(f"the search in '{folder}' has not written a checkpoint yet; 'fnatool search' goes on with it")
+    config = parse_search(facts.config)
+    state = checkpoint.read(path, key=facts.key, device=torch.device("cpu"))
+    seed = files.read(_seed(facts))
+    splits = data(config, World(0, 1, torch.device("cpu"))) if with_data else _named(folder, config)
+    space = parse_space({"version": 1, "knobs": facts.knobs or {}})
+    made = on_ground(ground(seed, config, splits[0]), config, folder, splits, space)
+    network, tables = network_of(made)
+    network.load_state_dict(state["network"])
+    return Learnt(made, network, tables, facts, state["step"], (folder / folders.REMAPPED).exists())
+
+
+def _seed(facts: folders.Facts) -> Path:
+    path = Path(facts.model)
+    if not path.exists():
+        raise UserError(f"the seed of this run, '{path}', is no longer there; put it back")
+    if files.load(path).sha256 != facts.sha256:
+        raise UserError(f"'{path}' is not what it was when this run began (sha256:{facts.sha256[:12]}…); put the seed back")
+    return path
+
+
+def _named(folder: Path, config: SearchConfig) -> tuple[Split, Split]:
+    """No data, but its names, from the seed with its head."""
+    about = descriptions.of(metadata(files.read(folder / folders.SEED).envelope))
+    joints = about.joints if isinstance(about, Pose) else ()
+    split = Split(config.task, "train", Path(config.data.path), "", about.classes, (), joints=joints)
+    return split, split
+
+
+def _members(learnt: Learnt, wanted: Wanted) -> list[Member | list[Budget]]:
+    """The members in order of cost; or for budgets of one architecture these, since a file has to keep them."""
+    scores, choices = learnt.network.architecture.log_probabilities(), learnt.network.choices
+    if wanted.argmax:
+        return [argmax(choices, scores)]
+    budgets = [replace(budget, table=learnt.tables[budget.kind]) for budget in learnt.made.budgets(wanted.budgets)]
+    if wanted.pareto is None:
+        return [budgets]
+    kind = learnt.made.kind
+    axis = budgets[0] if budgets else Budget(kind, extremes(learnt.tables[kind], choices)[1], learnt.tables[kind])
+    return [row.member for row in pareto(choices, scores, axis, wanted.pareto)]
+
+
+def _written(learnt: Learnt, what: Member | list[Budget], out: Path, wanted: Wanted) -> Derived:
+    """One architecture: its files, and its score."""
+    made, choices = learnt.made, learnt.network.choices
+    scores = learnt.network.architecture.log_probabilities()
+    draft = out / f".{folders.TARGET}"
+    try:
+        if isinstance(what, list):
+            found = emit_within(made.ground, choices, scores, made.train, draft, budgets=what)
+        else:
+            found = emit_member(made.ground, choices, what, made.train, draft)
+            _require_kept(learnt, found, wanted)
+        kind = learnt.made.kind if not wanted.budgets else parse_budget(wanted.budgets[0])[0]
+        if "latency" in learnt.tables:
+            found = replace(found, costs={**found.costs, "latency": learnt.tables["latency"].of(found.member)})
+        path = out / f"{kind}-{cost_text(kind, found.costs[kind]).replace(' ', '')}.onnx"
+        files.write(files.read(draft), path, force=wanted.force)
+    finally:
+        for left in (draft, files.data_path(draft)):
+            left.unlink(missing_ok=True)
+    write_text(path.with_suffix(".json"), json.dumps(found.spec.to_json(), indent=1) + "\n", force=wanted.force)
+    found = replace(found, path=path)
+    return Derived(found, score_of(scores, found.member), _score(learnt, found.member, wanted))
+
+
+def _require_kept(learnt: Learnt, found: Emitted, wanted: Wanted) -> None:
+    for budget in learnt.made.budgets(wanted.budgets):
+        if found.costs.get(budget.kind, 0) > budget.limit:
+            raise RefusedModel(
+                f"a network has {found.costs[budget.kind]:,} {budget.kind} and should have {budget.limit:,}; please report it"
+            )
+
+
+def _score(learnt: Learnt, member: Member, wanted: Wanted) -> Mapping[str, float]:
+    if wanted.images == 0:
+        return {}
+    made = learnt.made
+    if wanted.images is not None:
+        few = made.config.score.model_copy(update={"images": wanted.images})
+        made = replace(made, config=made.config.model_copy(update={"score": few}))
+    return score(learnt.network, member, scoring_of(made, learnt.facts.processes))
+
+
+def as_json(row: Derived) -> dict[str, object]:
+    """Costs, log-probability and score of an architecture."""
+    return {"costs": dict(row.emitted.costs), "log_probability": row.log_probability, "supernet_score": dict(row.score)}
+
+
+def show(found: Sequence[Derived]) -> None:
+    """A row an architecture."""
+    from rich.table import Table as Grid
+
+    console = terminal.console(wrap=False)
+    kinds = list(found[0].emitted.costs)
+    figures = [name for name in found[0].score if "/" not in name]
+    grid = Grid(*map(terminal.right, (*kinds, "log p", *figures)), terminal.whole("file"), box=None)
+    for row in found:
+        costs = [cost_text(kind, row.emitted.costs[kind]) for kind in kinds]
+        grid.add_row(*costs, f"{row.log_probability:.2f}", *(f"{row.score[name]:.4f}" for name in figures), str(row.emitted.path))
+    console.print(grid)

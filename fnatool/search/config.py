@@ -1,0 +1,223 @@
+"""The config of a search: one TOML file, checked before anything starts. Nothing here needs torch.
+
+Defaults are the published ones of the task where there are any (FNA++, arXiv 2006.12986, and the released code); steps and batch suit a
+small data set. QUICK is what runs where no config is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from fnatool import seeds
+from fnatool.atomic import write_text
+from fnatool.training.config import OF_TASK as OF_FINETUNING
+from fnatool.training.config import (
+    TASKS,
+    Averages,
+    Config,
+    Count,
+    Data,
+    Distil,
+    Fraction,
+    Optimiser,
+    Positive,
+    Rate,
+    TaskName,
+    data_beside,
+    distil_beside,
+    of_task,
+    require_task,
+    seen_from,
+)
+from fnatool.training.config import Run as Training
+from fnatool.training.sections import Defaults, Section, document_of, lines, merged, parsed
+from passes.errors import UserError
+
+NAME = "search.toml"  # read from the working folder, where there is one and no other is named
+
+
+class Head(Section):
+    style: str | None = Field(default=None, description="the kind of head, as in 'fnatool head'; default: the task's")
+    classes: str | None = Field(default=None, description="how many, or a file with a name a line; default: those of the data")
+    joints: str | None = Field(default=None, description="of a pose: how many, coco, or a JSON file; default: those of the data")
+    taps: tuple[str, ...] = Field(default=(), description="what the head reads, from fine to coarse; default: by the style")
+    width: Positive | None = Field(default=None, description="channels inside the head; default: the style's")
+    levels: Positive | None = Field(default=None, description="maps a detector looks at; default: the style's")
+
+
+class Space(Section):
+    choices: str = Field(default="auto", description="auto | fna-detection | fna-segmentation | a JSON file: knob → list of values")
+    output_stride: Positive | None = Field(default=None, description="of the seed, before anything is searched: 16 or 8 instead of 32")
+
+
+class Search(Section):
+    relaxation: Literal["entangled", "paths"] = Field(
+        default="entangled", description="candidates share weights and are mixed before the operator; or paths of their own, as published"
+    )
+    strategy: Literal["fna", "preserve"] = Field(default="fna", description="of the remap, for super network and result alike")
+    epochs: Positive = Field(default=30, description="passes over the weights' part of the training data")
+    steps: Positive | None = Field(default=None, description="weight steps, instead of epochs")
+    alpha_from: Fraction = Field(default=0.5, description="share of the steps that warm up: weights only, all paths alike")
+    alpha_every: Positive = Field(default=1, description="weight steps per step on α")
+    alpha_data: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.5, description="share of the training data that α learns from")
+    floor: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.5, description="against collapse to skip: a block stays with this probability at least, falling to 0 …"
+    )
+    annealed: Annotated[float, Field(gt=0, le=1)] = Field(default=0.75, description="… at this share of the steps on α")
+    freeze_batchnorm: Literal["auto", "yes", "no"] = Field(
+        default="auto", description="the seed's statistics instead of the batch's; auto: for detection with fewer than 8 samples a process"
+    )
+
+
+class Alpha(Section):
+    lr: Rate = Field(default=1e-3, description="of Adam; the published rates are for some 5,000 steps on α: raise it for fewer")
+    beta1: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.9, description="of Adam; the other one is 0.999")
+    weight_decay: Rate = Field(default=4e-5, description="of Adam")
+    clip: Rate = Field(default=0.0, description="the largest norm of α's gradient; 0 leaves it")
+
+
+class Cost(Section):
+    kind: Literal["madds", "params", "latency"] = Field(default="madds", description="what the search pays for, unless a budget says it")
+    weight: Rate = Field(default=0.02, description="λ of λ · log_τ(γ · expected cost)")
+    base: Annotated[float, Field(gt=1)] = Field(default=10.0, description="τ")
+    scale: Annotated[float, Field(gt=0)] = Field(default=1.0, description="γ, for costs in millions (latencies in milliseconds)")
+    budget: tuple[str, ...] = Field(
+        default=(),
+        description="such as madds=200M, params=1.5M; the result keeps all of them, and what is below the first one costs nothing",
+    )
+    latency: str | None = Field(default=None, description="a table of RUN/seed.onnx and RUN/space.json by 'fnatool latency-table'")
+
+
+class Run(Section):
+    seed: Count = Field(default=0, description="of every random draw: the same seed, the same architecture")
+    batch: Positive = Field(default=16, description="samples a step, over all processes together")
+    checkpoint: Positive = Field(default=50, description="weight steps between checkpoints")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: cuda where there is one")
+    amp: bool = Field(default=True, description="mixed precision (bfloat16 or float16); on cuda only")
+    threads: Positive | None = Field(default=None, description="of the CPU, per process; default: torch's choice")
+
+
+class Score(Section):
+    images: Positive = Field(default=256, description="of the validation data, for the super network's score of a member")
+    calibration: Positive = Field(default=256, description="training images that a member's BatchNorm statistics are taken of")
+
+
+class Finetune(Section):
+    enabled: bool = Field(default=True, description="train what was found; otherwise it has the seed's weights and a fresh head")
+    run: Training = Field(default=Training(), description="see 'fnatool config' without --search, for these four tables")
+    optimiser: Optimiser = Optimiser()
+    averages: Averages = Averages()
+    distil: Distil = Distil()
+
+
+class SearchConfig(Section):
+    task: TaskName = Field(default="classification", description=" | ".join(TASKS))
+    model: str = Field(default=seeds.NAMES[0], description="the seed: an ONNX file, or the bundled one's name")
+    data: Data = Data()
+    head: Head = Field(default=Head(), description="put on the seed for the search, and on the result")
+    space: Space = Space()
+    search: Search = Search()
+    weights: Optimiser = Field(default=Optimiser(), description="how the super network's weights learn")
+    alpha: Alpha = Field(default=Alpha(), description="how the preferences for candidates learn")
+    cost: Cost = Cost()
+    run: Run = Run()
+    score: Score = Score()
+    finetune: Finetune = Field(default=Finetune(), description="the last phase")
+
+    def tuning(self) -> Config:
+        """The config of the last phase, on the device of the search."""
+        how, own = self.finetune, self.run
+        run = how.run.model_copy(update={"device": own.device, "amp": own.amp, "threads": own.threads})
+        return Config(task=self.task, data=self.data, optimiser=how.optimiser, run=run, averages=how.averages, distil=how.distil)
+
+
+def _published() -> Mapping[str, Defaults]:
+    own: dict[str, dict[str, Any]] = {
+        "classification": {},
+        "segmentation": {
+            "search": {"alpha_from": 0.375},
+            "weights": {"lr": 0.02, "final_lr": 0.05},
+            "cost": {"weight": 9e-3, "base": 45.0, "scale": 10.0},
+        },
+        "detection": {
+            "search": {"alpha_from": 0.57},
+            "weights": {"lr": 0.02, "weight_decay": 1e-4},
+            "alpha": {"lr": 3e-4, "beta1": 0.5, "weight_decay": 1e-3},
+        },
+        "pose": {"weights": {"name": "adamw", "lr": 1e-3, "weight_decay": 1e-2}},
+    }
+    return {task: {**values, "finetune": OF_FINETUNING[task]} for task, values in own.items()}
+
+
+OF_TASK = _published()
+"""Where a task's defaults are not the general ones."""
+
+QUICK: Mapping[str, Any] = {
+    "task": "classification",
+    "data": {"path": "scenes", "size": [96, 96], "workers": 0},
+    "search": {"steps": 80, "alpha_from": 0.4},
+    "alpha": {"lr": 0.05},
+    "weights": {"lr": 0.01},
+    "run": {"batch": 16, "checkpoint": 20},
+    "score": {"images": 128, "calibration": 128},
+    "finetune": {"run": {"steps": 200, "batch": 16, "evaluate": 3}, "optimiser": {"lr": 0.01}},
+}
+"""The embedded default: minutes on two CPU cores."""
+
+
+def read_search(path: Path) -> SearchConfig:
+    """The config in a TOML file; what it leaves unsaid is its task's default. Relative paths are the file's folder's.
+
+    Raises UserError for a file that is not there, is not TOML, or has an unknown key or an impossible value: all of them at once.
+    """
+    document = document_of(path, f"'fnatool config {path.name} --task segmentation --search' writes one to edit")
+    try:
+        return beside(parse_search(document), path.parent)
+    except UserError as error:
+        raise UserError(f"'{path}': {error}") from error
+
+
+def quick(folder: Path) -> SearchConfig:
+    """The embedded default, its data in the folder."""
+    found = parse_search(QUICK)
+    return found.model_copy(update={"data": data_beside(found.data, folder)})
+
+
+def parse_search(document: Mapping[str, Any]) -> SearchConfig:
+    """A config from its document. Raises UserError with every unknown key and impossible value."""
+    return parsed(SearchConfig, document, of_task(OF_TASK, document))
+
+
+def beside(config: SearchConfig, folder: Path) -> SearchConfig:
+    """The config with the paths in it seen from a folder: those of data and teacher, and of the files that are there."""
+
+    def there(name: str | None) -> str | None:
+        return str(folder / name) if name is not None and (folder / name).is_file() else name
+
+    head, cost = config.head, config.cost
+    return config.model_copy(
+        update={
+            "model": there(config.model),
+            "data": data_beside(config.data, folder),
+            "head": head.model_copy(update={"classes": there(head.classes), "joints": there(head.joints)}),
+            "space": config.space.model_copy(update={"choices": there(config.space.choices)}),
+            "cost": cost.model_copy(update={"latency": None if cost.latency is None else str(folder / cost.latency)}),
+            "finetune": config.finetune.model_copy(update={"distil": distil_beside(config.finetune.distil, folder)}),
+        }
+    )
+
+
+def template(task: str, data: str | None = None) -> str:
+    """A config for the task with every key at its default and what it means. Raises UserError for an unknown task."""
+    require_task(task)
+    config = parse_search(merged({"task": task}, {} if data is None else {"data": {"path": data}}))
+    return "\n".join([f"# fnatool search --config THIS: {task}", "", *lines(config)]) + "\n"
+
+
+def write_template(path: Path, task: str, *, data: Path | None = None, force: bool = False) -> None:
+    """The template as a file; `data` is seen from here, in the file from its folder. Raises UserError where it exists, unless forced."""
+    write_text(path, template(task, seen_from(path.parent, data)), force=force)

@@ -1,0 +1,144 @@
+"""From a seed and a Spec to a file with a head: what the super network is made of, and what comes out in the end, by the same path."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fnatool import files, profiling
+from fnatool.data.split import Split
+from fnatool.fitting import adopted
+from fnatool.heading import HeadOptions, attach_to_model
+from fnatool.remapping import Options, analyse_model, remap_model
+from fnatool.search.config import SearchConfig
+from fnatool.search.derive import Budget, derive
+from fnatool.search.sampling import Member
+from passes.analysis import STRIDE
+from passes.errors import RefusedModel, UserError
+from passes.heads.image import image_of
+from passes.shapes import Shape
+from passes.space import Choices
+from passes.spec import IMAGE, Spec, Value
+
+TIMES = 8
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A seed file, the knobs set before anything is searched, the head it gets, and how it is remapped.
+
+    `inputs` is the shape of an input that the file leaves open.
+    """
+
+    seed: files.Model
+    before: Mapping[str, Value]
+    head: HeadOptions
+    strategy: str
+    rng_seed: int
+    inputs: Mapping[str, Shape] | None
+
+
+def ground(seed: files.Model, config: SearchConfig, split: Split) -> Ground:
+    """The seed with the config's size, output stride and head. Raises UserError where no size is known."""
+    before: dict[str, Value] = {}
+    asked = config.data.size
+    found = image_of(analyse_model(seed, _assumed(seed, asked)))
+    inputs = None
+    if found.free:
+        if asked is None:
+            raise UserError(f"'{seed.path.name}' takes images of any size; say which one with 'data.size'")
+        inputs = {found.name: _shape(found.layout, found.channels, asked)}
+    elif asked is not None and asked != found.size:
+        before[IMAGE] = asked
+    if config.space.output_stride is not None:
+        before[STRIDE] = config.space.output_stride
+    head, joints = config.head, config.task == "pose"
+    options = HeadOptions(
+        config.task,
+        style=head.style,
+        classes=head.classes or (None if joints else str(len(split.classes))),
+        joints=head.joints or (str(len(split.joints)) if joints else None),
+        taps=head.taps,
+        width=head.width,
+        levels=head.levels,
+        seed=config.run.seed,
+        inputs=inputs,
+    )
+    return Ground(seed, before, options, config.search.strategy, config.run.seed, inputs)
+
+
+def _assumed(seed: files.Model, asked: tuple[int, int] | None) -> Mapping[str, Shape] | None:
+    """A shape for an input that leaves it open."""
+    if asked is None:
+        return None
+    (tensor, *_) = seed.graph.inputs
+    shape = list(tensor.shape or ())
+    if len(shape) != 4 or all(isinstance(extent, int) for extent in shape[1:]):
+        return None
+    layout, channels = ("NCHW", shape[1]) if isinstance(shape[1], int) else ("NHWC", shape[3])
+    return {tensor.name: _shape(layout, channels, asked)}
+
+
+def _shape(layout: str, channels: int, size: tuple[int, int]) -> Shape:
+    return (1, channels, *size) if layout == "NCHW" else (1, *size, channels)
+
+
+def emit(of: Ground, spec: Spec, split: Split, path: Path, *, verify: bool = True) -> files.Model:
+    """The file at path holds the seed in the shape of the spec with its head, fresh; class names are those of the data.
+
+    Raises UserError and RefusedModel as remap and head do.
+    """
+    whole = Spec({**of.before, **spec.knobs})
+    options = Options(of.strategy, seed=of.rng_seed, verify=verify, inputs=of.inputs)
+    bare = path.with_name(f".{path.stem}.{os.getpid()}.onnx")
+    try:
+        remap_model(of.seed, whole, options).write(bare)
+        made = attach_to_model(files.read(bare), replace(of.head, verify=verify))
+        replace(made, description=adopted(made.description, split)).write(path, force=True)
+    finally:
+        for left in (bare, files.data_path(bare)):
+            left.unlink(missing_ok=True)
+    return files.read(path)
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """A member as a file: its Spec from the seed, and what it costs as `fnatool profile` counts."""
+
+    member: Member
+    spec: Spec
+    path: Path
+    costs: Mapping[str, int]
+
+
+def emit_member(of: Ground, choices: Choices, member: Member, split: Split, path: Path) -> Emitted:
+    """The file at path is that member, remapped from the seed, with a fresh head."""
+    spec = choices.spec(member)
+    model = emit(of, spec, split, path)
+    return Emitted(member, Spec({**of.before, **spec.knobs}, f"sha256:{of.seed.sha256}"), path, measured(model, of.inputs))
+
+
+def measured(model: files.Model, inputs: Mapping[str, Shape] | None) -> dict[str, int]:
+    """Multiply-adds and parameters, as `fnatool profile` counts them."""
+    found = profiling.profile_model(model, inputs).whole
+    return {"madds": found.macs, "params": found.params}
+
+
+def emit_within(
+    of: Ground, choices: Choices, scores: Sequence[Sequence[float]], split: Split, path: Path, *, budgets: Sequence[Budget]
+) -> Emitted:
+    """The best member by these scores whose file keeps every budget as `fnatool profile` counts.
+
+    The table is what derivation trusts; where a file costs more than its table says, less is asked for. Raises UserError where no member
+    keeps them, RefusedModel where asking for less does not help.
+    """
+    asked = list(budgets)
+    for _ in range(TIMES):
+        made = emit_member(of, choices, derive(choices, scores, asked), split, path)
+        over = [max(made.costs.get(budget.kind, 0) - budget.limit, 0) for budget in budgets]
+        if not any(over):
+            return made
+        asked = [replace(budget, limit=budget.limit - more) for budget, more in zip(asked, over, strict=True)]
+    raise RefusedModel(f"the networks cost more than their table says, by {max(over):,}; please report it with the seed and the space")

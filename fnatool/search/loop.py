@@ -1,0 +1,232 @@
+"""The search: every step on weights and on α, in one place.
+
+    warm up   weights only, a member drawn with all paths alike
+    search    a weight step on a member drawn by softmax(α); every `alpha_every`-th one is followed by a step on α with all candidates,
+              on data that the weights do not see: task loss + λ · log_τ(γ · expected cost)
+
+No state of a random generator is kept: batches, members and dropout are functions of (seed, step).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from fnatool.data.order import TrainOrder
+from fnatool.data.samples import Batch, Training
+from fnatool.search.alpha import cost_loss, floor_at
+from fnatool.search.config import SearchConfig
+from fnatool.search.derive import Budget
+from fnatool.search.sampling import Member, sample, uniform
+from fnatool.search.searcher import Searcher
+from fnatool.search.supernet import SuperNetwork
+from fnatool.tasks.description import Description
+from fnatool.tasks.parts import means
+from fnatool.tasks.pixels import to_input
+from fnatool.tasks.table import TASKS
+from fnatool.training import checkpoint, diagnosis
+from fnatool.training.journal import Journal
+from fnatool.training.optimising import set_rate
+from fnatool.training.processes import World
+from fnatool.training.schedule import factor
+from fnatool.training.stepping import Descent, dealt, reseed, share
+from passes.errors import UserError
+from passes.space import Table
+
+CHECKPOINT = "checkpoint.pt"
+WEIGHTS, ALPHAS = 0, 1  # streams of chance
+MILLION = 1e6
+
+Figures = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A super network, what it is for, the two parts of the training data, what a member costs, and where the run is kept.
+
+    `key` tells this run from any other; `budget` is the first one given, None where the search pays for every bit of `table`.
+    """
+
+    config: SearchConfig
+    network: SuperNetwork
+    description: Description
+    weights: Training
+    alphas: Training
+    table: Table
+    budget: Budget | None
+    folder: Path
+    key: str
+
+    def steps(self, world: World) -> int:
+        """Weight steps in all."""
+        how = self.config.search
+        order = TrainOrder(len(self.weights), share(self.config.run.batch, world), 1, 0, 0, world.rank, world.size)
+        return how.steps or how.epochs * order.steps_per_epoch
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told how a search goes: after resuming (steps done, in all), and after every step (phase, steps done, its rows by kind)."""
+
+    started: Callable[[int, int], None]
+    stepped: Callable[[str, int, Mapping[str, Figures]], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which of `total` weight steps are followed by a step on α: every `every`-th from `start` on. Steps count from 0."""
+
+    total: int
+    start: int
+    every: int
+
+    def has_alpha(self, step: int) -> bool:
+        """A step on α follows this one."""
+        return step >= self.start and (step - self.start) % self.every == 0
+
+    def alphas_before(self, step: int) -> int:
+        """Steps on α before this weight step."""
+        return -(-max(step - self.start, 0) // self.every)
+
+    def phase(self, step: int) -> str:
+        """In words."""
+        return "warm up" if step < self.start else "search"
+
+
+def search(job: Job, world: World, watch: Watch) -> SuperNetwork:
+    """The super network after the search that the config says, from its last checkpoint if there is one.
+
+    Raises UserError where a loss is not finite; the last checkpoint stays.
+    """
+    how, run = job.config.search, job.config.run
+    searcher = Searcher(job.network, job.config, world)
+    total = job.steps(world)
+    plan = Plan(total, round(how.alpha_from * total), how.alpha_every)
+    if (job.folder / CHECKPOINT).exists():
+        searcher.restore(checkpoint.read(job.folder / CHECKPOINT, key=job.key, device=world.device))
+    journal = Journal(job.folder, searcher.step) if world.first else None
+    watch.started(searcher.step, total)
+    batches = _batches(job, world, (searcher.step, total), stream=WEIGHTS)
+    others = _batches(job, world, (plan.alphas_before(searcher.step), plan.alphas_before(total)), stream=ALPHAS)
+    while searcher.step < total:
+        step = searcher.step
+        rows = {"weights": _weight_step(searcher, job, next(batches), plan)}
+        if plan.has_alpha(step):
+            rows["alpha"] = _alpha_step(searcher, job, next(others), plan)
+        searcher.step += 1
+        for kind, values in rows.items():
+            if journal is not None:
+                journal.write(searcher.step, kind, values)
+        watch.stepped(plan.phase(step), searcher.step, rows)
+        if searcher.step == total or searcher.step % run.checkpoint == 0:
+            _write(searcher, job)
+    if journal is not None:
+        journal.close()
+    return searcher.network
+
+
+def _weight_step(searcher: Searcher, job: Job, batch: Batch, plan: Plan) -> dict[str, float]:
+    """The weights of one member move: its loss, the parts of it, the learning rate and the norm of the gradient."""
+    config, step = job.config, searcher.step
+    rate = config.weights.lr * factor(step, plan.total, config.weights)
+    set_rate(searcher.weights.optimiser, rate)
+    member = drawn(searcher.network, config.run.seed, step, warming=step < plan.start)
+    values = _task_loss(searcher, job, batch, (step, member))
+    loss = torch.stack(list(values.values())).sum()
+    norm = searcher.weights.gradients(loss, config.weights.clip)
+    _require_sound(searcher.weights, loss, norm, searcher)
+    searcher.weights.step()
+    return {**_shared(values, searcher.world), "lr": rate, "gradient": norm.item()}
+
+
+def _alpha_step(searcher: Searcher, job: Job, batch: Batch, plan: Plan) -> dict[str, float]:
+    """α moves: the loss of all candidates on the other data, the expected cost, what it is charged, the entropy, and the floor."""
+    config, architecture = job.config, searcher.network.architecture
+    number = plan.alphas_before(searcher.step)
+    values = _task_loss(searcher, job, batch, (number, None))
+    cost = architecture.expected_cost(job.table)
+    charged = _charged(cost, job)
+    loss = torch.stack(list(values.values())).sum() + charged.float()
+    norm = searcher.alphas.gradients(loss, config.alpha.clip)
+    _require_sound(searcher.alphas, loss, norm, searcher)
+    searcher.alphas.step()
+    floor = floor_at(number / max(plan.alphas_before(plan.total), 1), floor=config.search.floor, annealed=config.search.annealed)
+    architecture.hold(floor)
+    return {
+        **_shared(values, searcher.world),
+        "cost": architecture.expected_cost(job.table).item(),
+        "charged": charged.item(),
+        "entropy": architecture.entropy().item(),
+        "floor": floor,
+    }
+
+
+def _task_loss(searcher: Searcher, job: Job, batch: Batch, what: tuple[int, Member | None]) -> dict[str, torch.Tensor]:
+    """The parts of the task's loss of a member, or without one of all candidates at once. what: the number of the step, and the member."""
+    number, member = what
+    reseed(job.config.run.seed, searcher.world.rank, number, WEIGHTS if member is not None else ALPHAS)  # for dropout
+    searcher.network.train()
+    with searcher.precision():
+        outputs = searcher.network(to_input(batch["images"], job.description.input), member, searcher.norms)
+        return means(TASKS[job.description.task].loss(outputs, batch, job.description))
+
+
+def _charged(cost: torch.Tensor, job: Job) -> torch.Tensor:
+    """λ · log_τ(γ · cost), cost in millions; with a budget what is above it: λ · log_τ(cost / budget), and nothing below."""
+    how = job.config.cost
+    if job.budget is not None:
+        return torch.relu(cost_loss(cost, weight=how.weight, base=how.base, scale=1 / job.budget.limit))
+    return cost_loss(cost, weight=how.weight, base=how.base, scale=how.scale / MILLION)
+
+
+@torch.no_grad()
+def drawn(network: SuperNetwork, seed: int, step: int, *, warming: bool) -> Member:
+    """The member that a weight step trains."""
+    found = uniform(network.choices) if warming else [row.tolist() for row in network.architecture.probabilities()]
+    return sample(network.choices, found, seed=seed, step=step)
+
+
+# --- around the steps -------------------------------------------------------------------------------------------------------------------
+
+
+def _batches(job: Job, world: World, steps: tuple[int, int], *, stream: int) -> Iterator[Batch]:
+    """The batches of the steps from the first to the last of a stream, on the device."""
+    config = job.config
+    samples = job.weights if stream == WEIGHTS else job.alphas
+    start, end = steps
+    order = TrainOrder(len(samples), share(config.run.batch, world), end, config.run.seed + stream, start, world.rank, world.size)
+    return dealt(samples, order, world.device, workers=config.data.workers)
+
+
+def _shared(values: Mapping[str, torch.Tensor], world: World) -> dict[str, float]:
+    """The loss and its parts, over all processes."""
+    parts = torch.stack([value.detach().double() for value in values.values()])
+    world.average([parts])
+    found = dict(zip(values, parts.tolist(), strict=True))
+    return {"loss": sum(found.values()), **found}
+
+
+def _require_sound(descent: Descent, loss: torch.Tensor, norm: torch.Tensor, searcher: Searcher) -> None:
+    if not descent.is_sound(loss, norm):
+        broken = diagnosis.broken_value(searcher.network) or diagnosis.broken_gradient(searcher.network.named_parameters())
+        raise _wrong(searcher.step + 1, broken)
+
+
+def _write(searcher: Searcher, job: Job) -> None:
+    """The checkpoint, if all in it is finite: otherwise the last good one stays."""
+    broken = diagnosis.broken_value(searcher.network)
+    if broken is not None:
+        raise _wrong(searcher.step, broken)
+    if searcher.world.first:
+        checkpoint.write(searcher.state(), job.folder / CHECKPOINT, key=job.key)
+    searcher.world.wait()
+
+
+def _wrong(step: int, what: str) -> UserError:
+    return UserError(
+        f"step {step} of the search went wrong: {what}; lower 'weights.lr' or 'alpha.lr', raise 'weights.warmup' or set 'weights.clip', "
+        "then begin anew with --restart (the last checkpoint is still good)"
+    )

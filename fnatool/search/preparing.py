@@ -1,0 +1,154 @@
+"""Everything that a search needs, checked before anything is trained: data, head, space, costs, budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from fnatool import files, spaces, terminal
+from fnatool.data import checking, reading
+from fnatool.data.split import Split
+from fnatool.latency import table as latencies
+from fnatool.latency.making import about
+from fnatool.remapping import analyse_model, metadata
+from fnatool.search.config import SearchConfig
+from fnatool.search.derive import Budget, derive, parse_budget
+from fnatool.search.emitting import Ground, emit, ground
+from fnatool.search.folder import SEED, SPACE, Facts, require_same
+from fnatool.search.sampling import uniform
+from fnatool.search.supernet import SuperNetwork, build
+from fnatool.tasks import description as descriptions
+from fnatool.tasks.description import Description
+from fnatool.training.processes import World
+from passes.analysis import Analysis
+from passes.errors import UserError
+from passes.space import Choices, Space, Table, choices, cost_tables
+from passes.spec import Spec
+
+UNITS: Mapping[str, float] = {"madds": 1.0, "params": 1.0, "latency": 1e9}  # a table's units in one of the user's: nanoseconds
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A search before its first step: the seed with its head, what it is for, the data, the space on it, and what every choice costs."""
+
+    config: SearchConfig
+    ground: Ground
+    model: files.Model
+    description: Description
+    train: Split
+    val: Split
+    analysis: Analysis
+    space: Space
+    choices: Choices
+    tables: Mapping[str, Table]
+
+    @property
+    def kind(self) -> str:
+        """The cost that the search pays for: that of the first budget, or as the config says."""
+        budgets = self.config.cost.budget
+        return parse_budget(budgets[0])[0] if budgets else self.config.cost.kind
+
+    def budgets(self, texts: Sequence[str]) -> list[Budget]:
+        """The budgets in the user's words. Raises UserError for one that is none or whose costs are not known."""
+        return [_budget(text, self.tables) for text in texts]
+
+    def own_cost(self, kind: str) -> int | None:
+        """What the seed costs, with its head; None where that has not been measured."""
+        own = self.analysis.cost
+        return {"madds": own.macs, "params": own.params}.get(kind)
+
+
+def prepared(seed: files.Model, config: SearchConfig, folder: Path, world: World) -> Prepared:
+    """The search with all of its parts checked; the first process writes the seed with its head. Raises UserError and RefusedModel."""
+    train, val = data(config, world)
+    of = ground(seed, config, train)
+    if world.first:
+        require_same(folder, facts(of, config, (train, val), world.size))
+        emit(of, Spec({}), train, folder / SEED, verify=False)  # what comes out in the end is
+    world.wait()
+    return on_ground(of, config, folder, (train, val))
+
+
+def on_ground(of: Ground, config: SearchConfig, folder: Path, splits: tuple[Split, Split], knobs: Space | None = None) -> Prepared:
+    """The same where the seed with its head is in the folder. knobs: the space, where it need not be read."""
+    model = files.read(folder / SEED)
+    analysis = analyse_model(model, of.inputs)
+    space = knobs or spaces.read_space(config.space.choices, analysis)
+    found = choices(analysis, space)
+    tables = dict(cost_tables(analysis, found))
+    if config.cost.latency is not None:
+        tables["latency"] = latencies.read(Path(config.cost.latency), about(model, analysis, found), found).table
+    described = descriptions.of(metadata(model.envelope))
+    made = Prepared(config, of, model, described, *splits, analysis, space, found, tables)
+    if made.kind not in tables:
+        raise UserError(
+            f"the cost is to be latency, but there is no 'cost.latency': measure one with 'fnatool latency-table {folder / SEED} "
+            f"--space {folder / SPACE} -o latency.json'; 'fnatool search --dry-run' writes these two"
+        )
+    derive(found, uniform(found), made.budgets(config.cost.budget))  # raises where no member keeps them
+    return made
+
+
+def network_of(made: Prepared) -> tuple[SuperNetwork, dict[str, Table]]:
+    """The super network, and the tables with the rows that its relaxation leaves. Raises UserError where nothing is left to choose."""
+    how = made.config
+    network = build(
+        made.model.graph,
+        made.analysis,
+        made.choices,
+        strategy=how.search.strategy,
+        relaxation=how.search.relaxation,
+        rng_seed=how.run.seed,
+    )
+    if network.choices.size < 2:
+        reasons = "; ".join(f"{knob}: {why}" for knob, why in network.fixed.items())
+        raise UserError(f"this space leaves nothing to search ({reasons or 'one member'}); 'search.relaxation' paths may choose more")
+    return network, {kind: restricted(table, made.choices, network.choices) for kind, table in made.tables.items()}
+
+
+def restricted(table: Table, whole: Choices, left: Choices) -> Table:
+    """The rows of the candidates that are left."""
+    rows = [
+        tuple(row[before.candidates.index(candidate)] for candidate in after.candidates)
+        for row, before, after in zip(table.blocks, whole.blocks, left.blocks, strict=True)
+    ]
+    return Table(table.base, tuple(rows))
+
+
+def data(config: SearchConfig, world: World) -> tuple[Split, Split]:
+    """Both splits, checked; the first process looks at every file, the others at what it remembered."""
+    if not world.first:
+        world.wait()
+    splits = reading.read_both(config.data.path, task=config.task, classes=None, holdout=reading.Holdout(seed=config.run.seed))
+    with terminal.progress("looking at the data", sum(len(split.items) for split in splits)) as advance:
+        train, val = checking.checked(splits, skip_bad=config.data.skip_bad, progress=lambda done, total: advance(1))
+    if world.first:
+        world.wait()
+    return train, val
+
+
+def _budget(text: str, tables: Mapping[str, Table]) -> Budget:
+    kind, number = parse_budget(text)
+    if kind not in tables:
+        raise UserError(f"'{text}': what members cost in {kind} is not known here; give {' or '.join(tables)}")
+    return Budget(kind, int(number * UNITS[kind]), tables[kind])
+
+
+def facts(of: Ground, config: SearchConfig, splits: tuple[Split, Split], processes: int, space: Space | None = None) -> Facts:
+    """What tells this run from others; without a space, of which nothing is said then."""
+    samples = (len(splits[0].items), len(splits[1].items))
+    knobs = None if space is None else {key: list(values) for key, values in space.knobs.items()}
+    return Facts(str(of.seed.path.resolve()), of.seed.sha256, processes, samples, config.model_dump(mode="json"), knobs)
+
+
+def halves(split: Split, share: float, seed: int) -> tuple[Split, Split]:
+    """The split dealt in two, the second with this share of the items: what weights learn from, and what α does."""
+    order = np.random.default_rng([seed, len(split.items)]).permutation(len(split.items))
+    count = round(share * len(split.items))
+    parts = (sorted(order[count:].tolist()), sorted(order[:count].tolist()))
+    first, second = (replace(split, items=tuple(split.items[k] for k in part)) for part in parts)
+    return first, second

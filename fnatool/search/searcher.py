@@ -1,0 +1,70 @@
+"""What changes while an architecture is searched, all of it in one place: weights, α, the memory of both optimisers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch.nn import Parameter
+
+from fnatool.nn.layers import Norms
+from fnatool.search.config import SearchConfig
+from fnatool.search.supernet import SuperNetwork, Tensors
+from fnatool.training.learner import amp_type, is_frozen
+from fnatool.training.optimising import optimiser_for
+from fnatool.training.processes import World
+from fnatool.training.stepping import Descent, share
+
+BETA2 = 0.999
+
+
+class Searcher:
+    """A super network that learns on a device, and everything that a checkpoint must hold."""
+
+    def __init__(self, network: SuperNetwork, config: SearchConfig, world: World) -> None:
+        self.step = 0  # weight steps done
+        self.config, self.world = config, world
+        self.network = network.to(world.device)
+        batch = share(config.run.batch, world)
+        frozen = is_frozen(config.search.freeze_batchnorm, config.task, batch)
+        self.norms: Norms = "running" if frozen else "batch"
+        self.amp = amp_type(world.device.type == "cuda" and config.run.amp)
+        alpha = config.alpha
+        adam = torch.optim.Adam(network.alphas, alpha.lr, betas=(alpha.beta1, BETA2), weight_decay=alpha.weight_decay)
+        self.weights = self._descent(optimiser_for(named_weights(network), config.weights), network.weight_parameters())
+        self.alphas = self._descent(adam, network.alphas)
+
+    def _descent(self, optimiser: torch.optim.Optimizer, parameters: list[Parameter]) -> Descent:
+        scaler = torch.amp.GradScaler(self.world.device.type, enabled=self.amp is torch.float16)
+        return Descent(optimiser, scaler, tuple(parameters), self.world)
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """Mixed precision, where it is wanted."""
+        return nullcontext() if self.amp is None else torch.autocast(self.world.device.type, self.amp)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "weights": self.weights.optimiser.state_dict(),
+            "alphas": self.alphas.optimiser.state_dict(),
+            "scalers": [self.weights.scaler.state_dict(), self.alphas.scaler.state_dict()],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Everything is as it was when state was taken."""
+        self.step = state["step"]
+        self.network.load_state_dict(state["network"])
+        for descent, name, scaler in zip((self.weights, self.alphas), ("weights", "alphas"), state["scalers"], strict=True):
+            descent.optimiser.load_state_dict(state[name])
+            descent.scaler.load_state_dict(scaler)
+
+
+def named_weights(network: SuperNetwork) -> Iterator[tuple[str, Parameter]]:
+    """All parameters but α, with their names in the graph: those of every path have the same."""
+    for part in (network.shared, *network.paths.modules()):
+        if isinstance(part, Tensors):
+            yield from ((name, value) for name, value in part.named().items() if isinstance(value, Parameter))

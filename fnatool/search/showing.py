@@ -1,0 +1,63 @@
+"""A space in words: a row for blocks that may be the same, and what its smallest and largest member cost beside the seed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+from rich.table import Table as Grid
+
+from fnatool import terminal
+from fnatool.search.preparing import Prepared
+from passes.space import SKIP, Block, Choices, extremes, log10_size
+
+
+def show_space(made: Prepared) -> None:
+    """The space as a table, and the costs of its smallest and largest member, with the head."""
+    console = terminal.console(wrap=False)
+    grid = Grid(terminal.whole("blocks"), terminal.right("candidates"), terminal.whole("of"), terminal.whole("depth"), box=None)
+    found = made.choices
+    for i, group in itertools.groupby(found.blocks, key=lambda block: block.stage):
+        blocks = list(group)
+        least = found.least[i]
+        depth = f"{least}…{len(blocks)}" if least < len(blocks) else str(least)
+        for k, (names, block) in enumerate(_runs(blocks)):
+            grid.add_row(names, str(len(block.candidates)), words(block), "" if k else depth)
+    console.print(grid)
+    console.print(f"10^{log10_size(found):.1f} architectures; with the head:")
+    for kind, table in made.tables.items():
+        low, high = extremes(table, found)
+        own = made.own_cost(kind)
+        seed = "" if own is None else f", the seed {cost_text(kind, own)}"
+        limits = [text.partition("=")[2] for text in made.config.cost.budget if text.startswith(kind)]
+        limit = f"; the budget is {limits[0]}" if limits else ""
+        console.print(f"  {kind}: the smallest {cost_text(kind, low)}{seed}, the largest {cost_text(kind, high)}{limit}")
+
+
+def cost_text(kind: str, value: float) -> str:
+    """'61.203M', '2.913 ms': latencies are nanoseconds."""
+    return f"{value / 1e6:.3f} ms" if kind == "latency" else terminal.count(round(value))
+
+
+def words(block: Block) -> str:
+    """'kernel 3|5|7, hidden 48|96'"""
+    tails = {tail: dict.fromkeys(row[tail] for row in block.candidates) for tail in block.candidates[0]}
+    return ", ".join(f"{tail} {'|'.join(map(str, values))}" for tail, values in tails.items()) or "as in the seed"
+
+
+def _runs(blocks: Sequence[Block]) -> Iterator[tuple[str, Block]]:
+    """Blocks in a row with the same candidates: their names, and the first of them."""
+    for _, group in itertools.groupby(blocks, key=words):
+        first, *others = group
+        yield (f"{first.name}…{others[-1].block}" if others else first.name), first
+
+
+def rows(choices: Choices, member: Sequence[int]) -> list[tuple[str, str]]:
+    """What a member chooses, block by block: the seed's block it comes from, and its candidate."""
+    found = []
+    for block, k in zip(choices.blocks, member, strict=True):
+        candidate = (
+            "skipped" if k == SKIP else ", ".join(f"{tail} {value}" for tail, value in block.candidates[k].items()) or "as in the seed"
+        )
+        found.append((block.name, candidate))
+    return found

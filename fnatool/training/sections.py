@@ -1,0 +1,102 @@
+"""Tables of a TOML file as frozen pydantic models: read, checked all at once, and written with what every key means.
+
+Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+from passes.errors import UserError
+from passes.spec import closest
+
+
+class Section(BaseModel):
+    """A table of the file: no unknown keys, no guessing of types, no change afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+S = TypeVar("S", bound=Section)
+Defaults = Mapping[str, Any]  # key or section → value, or Defaults
+
+
+def document_of(path: Path, missing: str) -> dict[str, Any]:
+    """What the TOML file at path says. Raises UserError for a file that is not there (saying how to make one) or is not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"there is no config '{path}'; {missing}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"'{path}' cannot be read as a config: {error}") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UserError(f"'{path}' is not TOML: {error}") from error
+
+
+def parsed(kind: type[S], document: Mapping[str, Any], defaults: Defaults) -> S:
+    """The sections of a document; what it leaves unsaid is in defaults. Raises UserError with every unknown key and impossible value."""
+    try:
+        return kind.model_validate_json(json.dumps(merged(defaults, document)))  # strict, but for lists: JSON has no tuples
+    except (TypeError, ValueError) as error:
+        if not isinstance(error, ValidationError):
+            raise UserError(f"a config holds tables, numbers, words and lists, no dates: {error}") from error
+        raise UserError("; ".join(_sentence(problem, kind) for problem in error.errors())) from error
+
+
+def merged(defaults: Defaults, document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document, with the defaults where it says nothing."""
+    found = {**defaults, **document}
+    for key, own in defaults.items():
+        given = document.get(key, {})
+        if isinstance(own, Mapping) and isinstance(given, Mapping):
+            found[key] = merged(own, given)
+    return found
+
+
+def _sentence(problem: Any, kind: type[Section]) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"'{key}' is no key of a config{closest(key, list(keys_of(kind)))}".replace("'fnatool inspect'", "'fnatool config'")
+    return f"'{key}' is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def keys_of(kind: type[Section], prefix: str = "") -> Iterator[str]:
+    """All keys, 'section.key'."""
+    for name, field in kind.model_fields.items():
+        inner = section_of(field)
+        if inner is None:
+            yield prefix + name
+        else:
+            yield from keys_of(inner, f"{prefix}{name}.")
+
+
+def section_of(field: FieldInfo) -> type[Section] | None:
+    """The section that a field is, if it is one."""
+    found = field.annotation
+    return found if isinstance(found, type) and issubclass(found, Section) else None
+
+
+def lines(section: Section, prefix: str = "") -> Iterator[str]:
+    """Every key at its value with what it means; sections behind the keys of their own level."""
+    fields = type(section).model_fields
+    for key, info in fields.items():
+        if section_of(info) is None:
+            yield _line(key, getattr(section, key), info)
+    for key, info in fields.items():
+        if section_of(info) is not None:
+            inner = list(lines(getattr(section, key), f"{prefix}{key}."))
+            about = f"  # {info.description}" if info.description else ""
+            yield from ("", f"[{prefix}{key}]{about}", *inner)
+
+
+def _line(key: str, value: object, info: FieldInfo) -> str:
+    if value is None:
+        return f"# {key} =  # {info.description}"
+    return f"{key} = {json.dumps(value, ensure_ascii=False)}  # {info.description}"  # what JSON writes for these, TOML reads

@@ -1,0 +1,61 @@
+"""What every step of training has in common, of fine-tuning and of the search: its batch, its chance, its way down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fnatool.data.order import TrainOrder
+from fnatool.data.samples import Batch, Training, training_batches
+from fnatool.training.processes import World
+from passes.errors import UserError
+
+
+def share(batch: int, world: World) -> int:
+    """The part of a batch that one process has. Raises UserError where it cannot be dealt evenly."""
+    if batch % world.size:
+        raise UserError(f"a batch of {batch} cannot be dealt to {world.size} processes; make 'run.batch' a multiple of {world.size}")
+    return batch // world.size
+
+
+def dealt(samples: Training, order: TrainOrder, device: torch.device, *, workers: int) -> Iterator[Batch]:
+    """The batches of order on the device."""
+    pin = device.type == "cuda"
+    for batch in training_batches(samples, order, workers=workers, pin=pin):
+        yield {name: value.to(device, non_blocking=pin) for name, value in batch.items()}
+
+
+def reseed(*key: int) -> None:
+    """What torch draws from its global generator, dropout say, is a function of key from here on."""
+    torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+
+
+@dataclass(frozen=True)
+class Descent:
+    """An optimiser and what it moves. `world`: whose gradients are averaged, unless a wrapper of the module does that."""
+
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    parameters: tuple[torch.nn.Parameter, ...]
+    world: World | None = None
+
+    def gradients(self, loss: torch.Tensor, clip: float) -> torch.Tensor:
+        """The norm of the gradient of loss; what the parameters have is clipped to `clip` where that is less (0: never)."""
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if self.world is not None:
+            self.world.average([parameter.grad for parameter in self.parameters if parameter.grad is not None])
+        self.scaler.unscale_(self.optimiser)
+        return torch.nn.utils.clip_grad_norm_(self.parameters, clip or float("inf"))
+
+    def is_sound(self, loss: torch.Tensor, norm: torch.Tensor) -> bool:
+        """Loss and gradient are finite; under a scale a gradient that is not is skipped, and no fault."""
+        return bool(torch.isfinite(loss)) and (bool(torch.isfinite(norm)) or self.scaler.is_enabled())
+
+    def step(self) -> None:
+        """The parameters move by their gradients."""
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
