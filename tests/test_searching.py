@@ -190,10 +190,10 @@ def test_a_dry_run_shows_the_space_and_trains_nothing(world: Path, capsys: Captu
 
 
 def test_without_a_config_the_embedded_default_runs_and_says_so(capsys: Capture) -> None:
-    assert run(["search", "-o", "run", "--dry-run", "--budget", "madds=15M"]) == 0
+    assert run(["search", "-o", "run", "--dry-run", "--budget", "madds=40M"]) == 0
     said = capsys.readouterr().out
     assert "no config is given and there is no search.toml here: the embedded default runs" in said
-    assert "the budget is 15M" in said
+    assert "the budget is 40M" in said
     assert Path("run/scenes/train").is_dir()
 
 
