@@ -161,10 +161,10 @@ QUICK: Mapping[str, Any] = {
     "data": {"path": "scenes", "size": [96, 96], "workers": 0},
     "search": {"steps": 80, "alpha_from": 0.4},
     "alpha": {"lr": 0.05},
-    "weights": {"lr": 0.01},
+    "weights": {"lr": 0.003},
     "run": {"batch": 16, "checkpoint": 20},
     "score": {"images": 128, "calibration": 128},
-    "finetune": {"run": {"steps": 200, "batch": 16, "evaluate": 3}, "optimiser": {"lr": 0.01}},
+    "finetune": {"run": {"steps": 200, "batch": 16, "evaluate": 3}, "optimiser": {"lr": 0.003}},
 }
 """The embedded default: minutes on two CPU cores."""
 
