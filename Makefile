@@ -1,4 +1,4 @@
-# make demo    install, then remap the bundled seed and say what happened
+# make demo    install, remap the bundled seed and say what happened, then search an architecture within a budget and fine-tune it
 # make test    install what the tests need, then run them
 # make lint    ruff and mypy
 # make sweep   the whole list of models, as a table
@@ -13,7 +13,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 
 .PHONY: demo test lint sweep bench fuzz clean
 
-demo: $(VENV)/.base
+demo: $(VENV)/.search
 	@mkdir -p $(OUT)
 	@echo "== the bundled seed: MobileNetV2, 19 dog breeds"
 	$(BIN)/fnatool inspect mobilenetv2_bn
@@ -24,6 +24,10 @@ demo: $(VENV)/.base
 	@echo "== check: the result is valid, runs, and is what the spec says"
 	$(BIN)/fnatool check $(OUT)/target.onnx --spec examples/demo.json --against mobilenetv2_bn
 	@ls -l $(OUT)/target.onnx
+	@echo "== search: the best shape of the seed for another task, within a budget, fine-tuned"
+	$(BIN)/fnatool search --output $(OUT)/search
+	@cat $(OUT)/search/report.md
+	@ls -l $(OUT)/search/target.onnx
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
@@ -49,10 +53,10 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # The stamps make the second call quick: pip runs again only when the requirements change.
-$(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) -e .
+$(VENV)/.search: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e '.[search]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) -e '.[dev]'
-	@touch $@ $(VENV)/.base
+	@touch $@ $(VENV)/.search

@@ -1,21 +1,24 @@
 """`python -m benchmarks.remap_study`: does remapping pay? One target network, started from remapped, copied and random weights.
 
 fashion-scenes segmentation, the published FNA target (fna-seg) with its DeepLabv3 head at a small image size, and the seed's own
-architecture beside it. `--rows unfold` asks whether a seed whose BatchNorm the exporter folded away learns better with one put in again
-(classification). Every arm chooses its learning rate on seed 0, by a part of the training scenes that is kept back; then it is
-trained on all of them, with three seeds, and measured on scenes of other garments. A run that is finished is never run again, so the study
-can be stopped and goes on. `--plan` prints the runs and the minutes they are estimated to take.
+architecture beside it; with the optimiser that `fnatool finetune` takes for the task. `--rows` makes other tables: other tasks, numbers
+of scenes, steps, a larger scale for a GPU. `--rows unfold` asks whether a seed whose BatchNorm the exporter folded away learns better
+with one put in again (classification). Every arm chooses its learning rate on seed 0, by a part of the training scenes that is kept back;
+then it is trained on all of them, with three seeds, and measured on scenes of other garments. A run that is finished is never run again,
+so the study can be stopped and goes on. `--plan` prints the runs and the minutes they are estimated to take.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import shutil
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -33,17 +36,20 @@ from passes.spec import Spec
 from passes.view import view
 
 RESULTS = Path(__file__).parent / "results"
-RATES = (0.003, 0.01, 0.03)
+RATES = {"sgd": (0.003, 0.01, 0.03), "adamw": (0.0003, 0.001, 0.003)}
+"""Learning rates to choose from. By SGD at any of these, so few steps of segmentation leave every pixel background."""
 SEEDS = (0, 1, 2)
 KEPT_BACK = 5  # one training scene in so many chooses the rate
+EPOCHS = 2  # between looks at the figure
 METRIC = {"classification": "top1", "segmentation": "mIoU", "detection": "mAP"}
 HEADS = {
     "classification": HeadOptions("classification", classes="10", verify=False),
     "segmentation": HeadOptions("segmentation", classes="11", verify=False),
     "detection": HeadOptions("detection", style="ssdlite", classes="10", levels=4, verify=False),
 }
-SPECS = {"segmentation": "fna-seg", "detection": "fna-ssdlite"}
-SECONDS = {"step": 0.6, "run": 35.0}  # on one CPU core; a batch of 16 at 96×96, and what a run takes beside its steps
+SPECS = {"classification": "fna-retinanet", "segmentation": "fna-seg", "detection": "fna-ssdlite"}
+SECONDS = {"classification": 0.3, "segmentation": 0.5, "detection": 0.5}  # a step of 16 at 96×96, on one CPU core
+ASIDE = 20.0  # seconds that a run takes beside its steps
 
 
 @dataclass(frozen=True)
@@ -53,13 +59,23 @@ class Row:
     kind: str = "remap"
     task: str = "segmentation"
     labels: int = 500
-    steps: int = 150
+    steps: int = 300
     batch: int = 16
     size: int = 96
 
     @property
     def name(self) -> str:
         return f"{self.kind}-{self.task}-{self.labels}-{self.steps}x{self.batch}-{self.size}"
+
+    @property
+    def optimiser(self) -> Mapping[str, object]:
+        """That of the task, in `fnatool finetune`."""
+        return parse_config({"task": self.task}).optimiser.model_dump(mode="json")
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """Learning rates to choose from."""
+        return RATES[str(self.optimiser["name"])]
 
 
 @dataclass(frozen=True)
@@ -142,12 +158,26 @@ BASE = {"remap": "random", "unfold": "folded"}  # what the others are compared w
 
 def plan(row: Row) -> Iterator[Run]:
     """All runs; the rate of those that do not choose one is not known yet."""
-    for arm in ARMS[row.kind]:
-        for rate in RATES:
-            yield Run(row, arm, rate, 0, choosing=True)
-    for arm in ARMS[row.kind]:
-        for seed in SEEDS:
-            yield Run(row, arm, RATES[1], seed, choosing=False)
+    yield from choosing(row)
+    yield from chosen(row, dict.fromkeys(ARMS[row.kind], row.rates[1]))
+
+
+def choosing(row: Row) -> list[Run]:
+    """The runs that choose the rates."""
+    return [Run(row, arm, rate, 0, choosing=True) for arm in ARMS[row.kind] for rate in row.rates]
+
+
+def chosen(row: Row, rates: Mapping[str, float]) -> list[Run]:
+    """The runs with the rate of each arm."""
+    return [Run(row, arm, rate, seed, choosing=False) for arm, rate in rates.items() for seed in SEEDS]
+
+
+def perform_all(runs: Sequence[Run], folder: Path, jobs: int) -> list[dict[str, object]]:
+    """The results of runs, so many at a time, each on one thread."""
+    for run in runs:
+        scenes(run.row, folder, choosing=run.choosing)
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(perform, runs, [folder] * len(runs)))
 
 
 def perform(run: Run, folder: Path) -> dict[str, object]:
@@ -165,8 +195,8 @@ def perform(run: Run, folder: Path) -> dict[str, object]:
             {
                 "task": run.row.task,
                 "data": {"path": str(data), "workers": 0},
-                "optimiser": {"name": "sgd", "lr": run.rate, "weight_decay": 5e-4},
-                "run": {"steps": run.row.steps, "batch": run.row.batch, "seed": run.seed, "evaluate": 1},
+                "optimiser": {**run.row.optimiser, "lr": run.rate},
+                "run": {"steps": run.row.steps, "batch": run.row.batch, "seed": run.seed, "evaluate": EPOCHS, "threads": 1},
             }
         )
         tuned = finetune_file(home / "start.onnx", config, home / "tuned.onnx", run=home / "run", force=True)
@@ -225,17 +255,19 @@ def _keep_back(folder: Path, task: str) -> None:
 # --- what came of it --------------------------------------------------------------------------------------------------------------------
 
 
-def study(row: Row, folder: Path) -> dict[str, object]:
+def study(row: Row, folder: Path, jobs: int) -> dict[str, object]:
     """The table of a row: for each arm its rate, figures, mean ± deviation, and the steps to reach the best of the base."""
     found: dict[str, dict[str, object]] = {}
-    for arm in ARMS[row.kind]:
-        tried = {rate: perform(Run(row, arm, rate, 0, choosing=True), folder)["figure"] for rate in RATES}
-        rate = max(tried, key=lambda one: (tried[one], -one))
-        results = [perform(Run(row, arm, rate, seed, choosing=False), folder) for seed in SEEDS]
+    tries = perform_all(choosing(row), folder, jobs)
+    tried = {arm: {one["rate"]: one["figure"] for one in tries if one["arm"] == arm} for arm in ARMS[row.kind]}
+    rates = {arm: max(figures, key=lambda rate: (figures[rate], -rate)) for arm, figures in tried.items()}
+    done = perform_all(chosen(row, rates), folder, jobs)
+    for arm, rate in rates.items():
+        results = [result for result in done if result["arm"] == arm]
         figures = [result["figure"] for result in results]
         found[arm] = {
             "rate": rate,
-            "tried": tried,
+            "tried": tried[arm],
             "figures": figures,
             "mean": statistics.mean(figures),
             "deviation": statistics.stdev(figures),
@@ -273,16 +305,17 @@ def main() -> None:
     parser.add_argument(
         "--rows", nargs="*", default=["segmentation"], metavar="TASK|unfold[:LABELS[:STEPS[:BATCH[:SIZE]]]]", help="tables to make"
     )
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="runs at a time, each on one thread")
     parser.add_argument("--folder", type=Path, default=Path("build/remap_study"), metavar="DIR", help="where runs are kept")
     parser.add_argument("--output", type=Path, default=RESULTS / "remap_study.json", metavar="FILE", help="where the figures go")
     options = parser.parse_args()
     rows = [_row(text) for text in options.rows]
     if options.plan:
         for row in rows:
-            show_plan(row, options.folder)
+            show_plan(row, options.folder, options.jobs)
         return
     options.folder.mkdir(parents=True, exist_ok=True)
-    found = [study(row, options.folder) for row in rows]
+    found = [study(row, options.folder, options.jobs) for row in rows]
     versions = {name: metadata.version(name) for name in ("torch", "onnxruntime-gpu", "numpy")}
     machine = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version(), "versions": versions}
     files.write_text(options.output, json.dumps({**machine, "tables": found}, indent=1) + "\n", force=True)
@@ -297,16 +330,16 @@ def _row(text: str) -> Row:
     return replace(row, **dict(zip(names, map(int, numbers), strict=False)))
 
 
-def show_plan(row: Row, folder: Path) -> None:
-    """The runs of a row and their minutes, estimated for one CPU core."""
-    minutes = (row.steps * SECONDS["step"] * row.batch / 16 * (row.size / 96) ** 2 + SECONDS["run"]) / 60
+def show_plan(row: Row, folder: Path, jobs: int) -> None:
+    """The runs of a row and their minutes, estimated for CPU cores."""
+    minutes = (row.steps * SECONDS[row.task] * row.batch / 16 * (row.size / 96) ** 2 + ASIDE) / 60
     left = 0.0
     for run in plan(row):
         what = f"learning rate {run.rate}, to choose by" if run.choosing else f"the chosen learning rate, seed {run.seed}"
         done = (folder / row.name / run.name / "result.json").exists()
         left += 0 if done else minutes
         print(f"{row.name}: {run.arm}, {what}: {'done' if done else f'{minutes:.1f} min'}")
-    print(f"{row.name}: {left:.0f} minutes left, estimated for one CPU core")
+    print(f"{row.name}: {left / jobs:.0f} minutes left on {jobs} CPU cores, as estimated")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from fnatool.data.split import Split
 from fnatool.remapping import metadata
 from fnatool.search import folder as folders
 from fnatool.search.config import SearchConfig, parse_search
-from fnatool.search.derive import Budget, argmax, pareto, parse_budget, score_of
+from fnatool.search.derive import Budget, argmax, derive, pareto, parse_budget, score_of
 from fnatool.search.emitting import Emitted, emit_member, emit_within, ground
 from fnatool.search.loop import CHECKPOINT
 from fnatool.search.preparing import Prepared, data, network_of, on_ground
@@ -23,7 +23,7 @@ from fnatool.search.sampling import Member
 from fnatool.search.scoring import score
 from fnatool.search.showing import cost_text
 from fnatool.search.supernet import SuperNetwork
-from fnatool.searching import scoring_of
+from fnatool.searching import choosing, scoring_of
 from fnatool.tasks import description as descriptions
 from fnatool.tasks.description import Pose
 from fnatool.training import checkpoint
@@ -157,7 +157,7 @@ def _written(learnt: Learnt, what: Member | list[Budget], out: Path, wanted: Wan
     draft = out / f".{folders.TARGET}"
     try:
         if isinstance(what, list):
-            found = emit_within(made.ground, choices, scores, made.train, draft, budgets=what)
+            found = emit_within(made.ground, choices, _best(learnt, wanted), made.train, draft, budgets=what)
         else:
             found = emit_member(made.ground, choices, what, made.train, draft)
             _require_kept(learnt, found, wanted)
@@ -172,6 +172,14 @@ def _written(learnt: Learnt, what: Member | list[Budget], out: Path, wanted: Wan
     write_text(path.with_suffix(".json"), json.dumps(found.spec.to_json(), indent=1) + "\n", force=wanted.force)
     found = replace(found, path=path)
     return Derived(found, score_of(scores, found.member), _score(learnt, found.member, wanted))
+
+
+def _best(learnt: Learnt, wanted: Wanted) -> Callable[[Sequence[Budget]], Member]:
+    """What finds the best member within budgets: the search's way, or without data the likeliest one."""
+    choices, scores = learnt.network.choices, learnt.network.architecture.log_probabilities()
+    if wanted.images == 0:
+        return lambda budgets: derive(choices, scores, budgets)
+    return choosing(learnt.network, learnt.made.config, scoring_of(learnt.made, learnt.facts.processes))
 
 
 def _require_kept(learnt: Learnt, found: Emitted, wanted: Wanted) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,11 +21,13 @@ from fnatool.fitting import sizes
 from fnatool.search import folder as folders
 from fnatool.search import reporting, watching
 from fnatool.search.config import NAME, QUICK, SearchConfig, quick, read_search
-from fnatool.search.derive import argmax
-from fnatool.search.emitting import Emitted, emit_member, emit_within
+from fnatool.search.derive import Budget, parse_budget
+from fnatool.search.emitting import Emitted, emit_within
+from fnatool.search.finalists import finalists, least
 from fnatool.search.loop import Job, search
 from fnatool.search.preparing import Prepared, facts, halves, network_of, prepared
-from fnatool.search.scoring import Scoring, score
+from fnatool.search.sampling import Member
+from fnatool.search.scoring import Scoring, loss, score
 from fnatool.search.showing import cost_text, show_space
 from fnatool.search.supernet import SuperNetwork
 from fnatool.training import diagnosis
@@ -114,21 +116,38 @@ def _derived(
     job, tables = learnt
     found, figures = None, {}
     if world.first:
-        scores = network.architecture.log_probabilities()
         budgets = [replace(budget, table=tables[budget.kind]) for budget in made.budgets(made.config.cost.budget)]
-        path = job.folder / folders.REMAPPED
-        if budgets:
-            found = emit_within(made.ground, network.choices, scores, made.train, path, budgets=budgets)
-        else:
-            found = emit_member(made.ground, network.choices, argmax(network.choices, scores), made.train, path)
+        path, scoring = job.folder / folders.REMAPPED, scoring_of(made, world.size)
+        best = choosing(network, made.config, scoring)
+        found = emit_within(made.ground, network.choices, best, made.train, path, budgets=budgets)
         write_text(job.folder / folders.SPEC, json.dumps(found.spec.to_json(), indent=1) + "\n", force=True)
         if "latency" in tables:
             found = replace(found, costs={**found.costs, "latency": tables["latency"].of(found.member)})
-        figures = score(network, found.member, scoring_of(made, world.size))
+        figures = score(network, found.member, scoring)
         costs = ", ".join(f"{kind} {cost_text(kind, value)}" for kind, value in found.costs.items())
         terminal.console().print(f"found: {costs}; in the super network {sentence(figures)}")
     world.wait()
     return found, figures
+
+
+def choosing(network: SuperNetwork, how: SearchConfig, scoring: Scoring) -> Callable[[Sequence[Budget]], Member]:
+    """What finds the best member within budgets: the finalist of the least loss."""
+
+    def best(budgets: Sequence[Budget]) -> Member:
+        scores = network.architecture.log_probabilities()
+        members = finalists(network.choices, scores, budgets, how.search.finalists, how.run.seed)
+        if len(members) == 1:
+            return members[0]
+        with terminal.progress(f"the best of {len(members)} architectures", len(members)) as advance:
+
+            def looked_at(member: Member) -> float:
+                found = loss(network, member, scoring)
+                advance(1)
+                return found
+
+            return least(members, looked_at)
+
+    return best
 
 
 def _tuned(made: Prepared, folder: Path, world: World) -> Tuned | None:
@@ -174,8 +193,10 @@ def scoring_of(made: Prepared, processes: int) -> Scoring:
     """How members of this run, which so many processes share, are scored."""
     config = made.config
     _, full = sizes(made.model, made.description, config.data.size)
+    weights, alphas = parts_of(made)
     return Scoring(
-        parts_of(made)[0],
+        weights,
+        replace(alphas, augment=augment.PLAIN),
         Evaluation(made.val, made.description, full),
         (config.score.calibration, config.score.images),
         config.run.batch,
@@ -207,6 +228,8 @@ def _config(given: Path | SearchConfig | None, folder: Path) -> tuple[SearchConf
 def _as_asked(how: SearchConfig, asked: Asked) -> SearchConfig:
     model = how.model if asked.model is None else str(asked.model)
     budget = asked.budgets or how.cost.budget
+    for text in budget:
+        parse_budget(text)  # raises before a folder is made
     return how.model_copy(update={"model": model, "cost": how.cost.model_copy(update={"budget": budget})})
 
 

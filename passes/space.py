@@ -18,6 +18,7 @@ from passes.errors import UserError
 from passes.plan import Plan, plan, planned_cost
 from passes.spec import VERSION, Spec, Value, resolve
 
+KINDS = ("madds", "params")
 CHOSEN = ("kernel", "hidden", "se", "groups")
 SKIP = -1
 MOST_CANDIDATES = 256  # of one block
@@ -241,18 +242,41 @@ def cost_tables(analysis: Analysis, found: Choices) -> dict[str, Table]:
     if analysis.cost.macs is None:
         raise UserError("its multiply-adds depend on the image size, which is free; give one with --input NAME=1x3x224x224")
     most = max(len(block.candidates) for block in found.blocks)
-    rows: dict[str, list[list[int]]] = {kind: [[] for _ in found.blocks] for kind in ("madds", "params")}
-    base = {"madds": 0, "params": 0}
+    rows: dict[str, list[list[int]]] = {kind: [[] for _ in found.blocks] for kind in KINDS}
     places = {(block.stage, block.block): k for k, block in enumerate(found.blocks)}
     for column in range(most):
         member = [min(column, len(block.candidates) - 1) for block in found.blocks]
         made = plan(analysis, found.spec(member))
         for kind, sums in _by_place(made, planned_cost(made, analysis)).items():
-            base[kind] = sums.get(None, 0)
             for place, k in places.items():
                 if column < len(found.blocks[k].candidates):
                     rows[kind][k].append(sums.get(place, 0))
+    base = _outside(analysis, found, found.largest())
+    for k, block in enumerate(found.blocks):
+        if analysis.stages[block.stage].blocks[block.source].tapped and len(block.candidates) > 1:
+            _charge(analysis, found, k, (rows, base))
     return {kind: Table(base[kind], tuple(map(tuple, rows[kind]))) for kind in rows}
+
+
+def _outside(analysis: Analysis, found: Choices, member: Sequence[int]) -> dict[str, int]:
+    """What all that is in no block costs in a member."""
+    made = plan(analysis, found.spec(member))
+    return {kind: sums.get(None, 0) for kind, sums in _by_place(made, planned_cost(made, analysis)).items()}
+
+
+def _charge(analysis: Analysis, found: Choices, block: int, costs: tuple[dict[str, list[list[int]]], dict[str, int]]) -> None:
+    """A head that reads inside a block costs by what the block chooses: beyond its least that is charged to the candidates.
+
+    costs: rows and base, which change.
+    """
+    rows, base = costs
+    largest = found.largest()
+    members = [tuple(k if b == block else other for b, other in enumerate(largest)) for k in range(len(found.blocks[block].candidates))]
+    outside = [_outside(analysis, found, member) for member in members]
+    for kind in KINDS:
+        least = min(cost[kind] for cost in outside)
+        base[kind] += least - outside[largest[block]][kind]
+        rows[kind][block] = [row + cost[kind] - least for row, cost in zip(rows[kind][block], outside, strict=True)]
 
 
 def _by_place(made: Plan, cost: Cost) -> dict[str, dict[tuple[int, int] | None, int]]:
@@ -268,6 +292,19 @@ def _by_place(made: Plan, cost: Cost) -> dict[str, dict[tuple[int, int] | None, 
                 counted.add(name)
                 params[place] = params.get(place, 0) + cost.tensor_params[name]
     return {"madds": macs, "params": params}
+
+
+def own_choices(analysis: Analysis, found: Choices) -> tuple[int | None, ...]:
+    """Per block what the seed has there: the number of its candidate, SKIP for a block it has not; None where that is not to be chosen."""
+    return tuple(_own(analysis, block) for block in found.blocks)
+
+
+def _own(analysis: Analysis, block: Block) -> int | None:
+    if block.skippable and block.block >= len(analysis.stages[block.stage].blocks):
+        return SKIP
+    tails = [tail for tail in block.candidates[0] if len({row[tail] for row in block.candidates}) > 1]  # others cannot be told apart
+    seeds = {tail: analysis.knobs[f"stage{block.stage}.block{block.source}.{tail}"].value for tail in tails}
+    return next((k for k, row in enumerate(block.candidates) if all(row[tail] == seeds[tail] for tail in tails)), None)
 
 
 def extremes(table: Table, found: Choices) -> tuple[int, int]:

@@ -40,6 +40,23 @@ def test_alpha_begins_undecided_and_the_same_for_the_same_seed() -> None:
         assert [math.exp(value) for value in logs] == pytest.approx(row.tolist())
 
 
+def test_what_the_seed_has_begins_with_a_lead_that_alpha_can_overcome() -> None:
+    architecture = Architecture(space())
+    before = {name: value.clone() for name, value in architecture.state_dict().items()}
+    architecture.lean((1, None, SKIP), 2.0)
+    first, second, third = (row.tolist() for row in architecture.probabilities())
+    assert first[1] / first[0] == pytest.approx(math.exp(2), rel=0.01)
+    assert second == pytest.approx([1 / 3] * 3, rel=0.01)
+    assert third[2] / third[0] == pytest.approx(math.exp(2), rel=0.01)
+    assert {name: value.tolist() for name, value in architecture.state_dict().items()} == {k: v.tolist() for k, v in before.items()}
+    with torch.no_grad():
+        for row in architecture.parameters():
+            row[0] = 5
+    assert all(row.argmax() == 0 for row in architecture.probabilities())
+    architecture.lean((1, None, SKIP), 0.0)
+    assert architecture.probabilities()[0][0] > 0.99
+
+
 def test_making_one_takes_nothing_from_the_global_generator() -> None:
     before = torch.get_rng_state()
     Architecture(space())
@@ -129,6 +146,13 @@ def test_holding_lifts_every_block_to_the_floor_and_no_further() -> None:
     assert kept == pytest.approx([1, 0.3, 1], rel=1e-5)
     architecture.hold(0)
     assert [row[:2].sum().item() for row in architecture.probabilities()] == pytest.approx(kept)
+
+
+def test_the_floor_holds_beside_a_lead() -> None:
+    architecture = Architecture(space())
+    architecture.lean((0, SKIP, SKIP), 3.0)
+    architecture.hold(0.4)
+    assert [row[:2].sum().item() for row in architecture.probabilities()] == pytest.approx([1, 0.4, 0.4], rel=1e-5)
 
 
 def test_the_floor_anneals_to_nothing() -> None:

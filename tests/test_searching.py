@@ -41,6 +41,7 @@ Sections = Mapping[str, Mapping[str, object]]
 SIZE = 64
 SPACE = {"stage0.depth": [1, 2, 3], "stage2.depth": [1, 2], "stage*.*.kernel": [3, 5], "stage1.*.hidden": ["x0.5", "x1"]}
 MODULE = [sys.executable, "-m", "fnatool"]
+TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "fnatool"]
 
 
 @pytest.fixture(scope="module")
@@ -226,15 +227,47 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(world: Path) -> None:
 def test_two_processes_lose_what_one_does(world: Path) -> None:
     config(world, search={"freeze_batchnorm": "yes", "steps": 4}, finetune={"enabled": False})
     assert search(folder="one") == 0
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "fnatool"]
-    done = subprocess.run([*launcher, "search", "-o", "two"], capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run([*TWO, "search", "-o", "two"], capture_output=True, text=True, env=environment(), timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     for kind in ("weights", "alpha"):
         one, two = rows(kind, "one"), rows(kind, "two")
         assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], rel=1e-5)
         assert len({row["loss"] for row in one}) == len(one)
     assert report("two")["architecture"]["spec"] == report("one")["architecture"]["spec"]
+
+
+def test_when_a_process_dies_nothing_is_lost_and_the_run_goes_on(world: Path) -> None:
+    config(world, search={"freeze_batchnorm": "yes", "steps": 8}, run={"checkpoint": 1}, finetune={"enabled": False})
+    command = [*TWO, "search", "-o", "run"]
+    assert subprocess.run([*command[:-1], "whole"], capture_output=True, env=environment(), timeout=300).returncode == 0
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment())
+    deadline = time.monotonic() + 120
+    while not Path("run/checkpoint.pt").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(worker(process.pid, rank=1), signal.SIGKILL)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 1  # of torchrun, which ends the others and says which one died
+    assert "Signal 9 (SIGKILL)" in said
+    again = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300)
+    assert again.returncode == 0, again.stderr[-2000:]
+    for kind in ("weights", "alpha"):
+        assert [row["loss"] for row in rows(kind)] == pytest.approx([row["loss"] for row in rows(kind, "whole")], rel=1e-6)
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+
+
+def worker(launcher: int, *, rank: int) -> int:
+    """The id of the process of that rank which torchrun has started."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == launcher and f"\0RANK={rank}\0" in (path / "environ").read_text():
+                return int(path.name)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    raise AssertionError(f"torchrun has no process of rank {rank}")
 
 
 def test_when_to_step_on_alpha_is_known_at_every_step() -> None:
@@ -322,6 +355,13 @@ def test_what_does_not_fit_is_said_before_anything_is_trained(
     assert search(*arguments) == 2
     refused(capsys, *parts)
     assert not Path("run/checkpoint.pt").exists()
+
+
+def test_a_budget_that_is_none_is_refused_before_a_folder_is_made(world: Path, capsys: Capture) -> None:
+    config(world)
+    assert search("--budget", "nonsense") == 2
+    refused(capsys, "'nonsense' is no budget", "madds=200M")
+    assert not Path("run").exists()
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,15 @@ import functools
 import numpy as np
 import onnx_graphsurgeon as gs
 import pytest
+import supers
 from nets import Net, bundled
 
 from passes import Analysis, Spec, UserError, analyse, apply, plan
 from passes.cost import cost
+from passes.plan import planned_cost
 from passes.presets import preset
-from passes.space import SKIP, Choices, Space, choices, cost_tables, extremes, members, parse_space
+from passes.space import SKIP, Choices, Space, choices, cost_tables, extremes, members, own_choices, parse_space
+from passes.spec import resolve
 
 
 @functools.cache
@@ -57,6 +60,29 @@ def test_a_member_is_the_spec_of_the_blocks_it_keeps() -> None:
     assert len(plan(analysis, spec).table[0]) == 2
 
 
+def test_the_seeds_own_member_costs_what_the_seed_does() -> None:
+    for analysis, space in ((seed()[1], preset("auto", seed()[1])), (seed()[1], preset("fna-segmentation", seed()[1]))):
+        found = choices(analysis, space)
+        own = own_choices(analysis, found)
+        member = [k for k in own if k is not None]
+        assert len(member) == len(found.blocks)
+        assert {kind: table.of(member) for kind, table in cost_tables(analysis, found).items()} == {
+            "madds": analysis.cost.macs,
+            "params": analysis.cost.params,
+        }
+        assert resolve(analysis, found.spec(member)).values == resolve(analysis, Spec({})).values
+
+
+def test_what_the_seed_has_need_not_be_among_the_choices() -> None:
+    analysis, _ = small()
+    space = {"stage0.depth": (2, 3, 4), "stage0.*.kernel": (3, 5), "stage0.block1.hidden": (4, 6), "stage0.block2.hidden": (4,)}
+    found = choices(analysis, Space(space))
+    own = own_choices(analysis, found)
+    assert own[1] is None
+    assert own[3] == SKIP
+    assert [found.blocks[k].candidates[own[k] or 0]["kernel"] for k in (0, 2)] == [3, 3]
+
+
 def test_the_largest_member_has_every_block_and_the_fewest_groups() -> None:
     _, found = small()
     assert [dict(found.blocks[j].candidates[k]) for j, k in enumerate(found.largest())] == [{"kernel": 5, "groups": 1, "hidden": 8}] * 4
@@ -72,6 +98,18 @@ def test_the_costs_of_the_blocks_add_up_to_that_of_the_member_as_it_is_built() -
         target = analyse(apply(made, plan(analysis, found.spec(every[k]))))
         real = cost(target.view, target.shapes, target.identities)
         assert (tables["madds"].of(every[k]), tables["params"].of(every[k])) == (real.macs, real.params)
+
+
+def test_a_head_that_reads_inside_a_block_costs_what_the_block_chooses() -> None:
+    _, analysis, found = supers.seed("headed")
+    assert any(block.tapped for stage in analysis.stages for block in stage.blocks)
+    tables = cost_tables(analysis, found)
+    every = list(members(found))
+    for number in np.random.default_rng(0).choice(len(every), 20, replace=False):
+        member = every[number]
+        real = planned_cost(plan(analysis, found.spec(member)), analysis)
+        assert (tables["madds"].of(member), tables["params"].of(member)) == (real.macs, real.params)
+    assert all(cost >= 0 for table in tables.values() for row in table.blocks for cost in row)
 
 
 def test_the_extremes_are_those_of_all_members() -> None:

@@ -1,5 +1,8 @@
 """α: what the search prefers. One softmax a block over its joint candidates, and skip where that is possible (FNA++).
 
+Chance and few steps leave a choice undecided; what the seed has is the best guess then, since its parameters were learnt for that. `lean`
+gives it a lead: log p = α + lead − log Σ exp (α + lead), and α is what the search learns beyond it.
+
 Collapse to skip: a new or changed block disturbs the network until it has learnt, so that skipping wins at once; and what is skipped is
 hardly sampled, so it never learns. `hold` is the guard: a floor under the probability of keeping a block, which anneals to nothing.
 """
@@ -13,7 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from passes.space import Choices
+from passes.space import SKIP, Choices
 
 INITIAL = 1e-3  # times a normal draw (FNA, its released code)
 FLOOR = 0.5
@@ -43,19 +46,35 @@ class Architecture(torch.nn.Module):
             count = len(block.candidates) + block.skippable
             if count > 1:
                 self.alphas[_key(block.stage, block.block)] = torch.nn.Parameter(INITIAL * torch.randn(count, generator=generator))
+                self.register_buffer(_lead(block.stage, block.block), torch.zeros(count), persistent=False)
+
+    def lean(self, member: Sequence[int | None], lead: float) -> None:
+        """These choices (None: no opinion on a block) are exp(lead) times as likely as every other one as long as α says nothing."""
+        for block, choice, row in zip(self.choices.blocks, member, self._leads(), strict=True):
+            if row is not None and choice is not None:
+                row.zero_()
+                row[len(block.candidates) if choice == SKIP else choice] = lead
 
     def rows(self) -> list[Tensor | None]:
         """α of every block in order, None where it has no choice."""
         known = dict(self.alphas.items())
         return [known.get(_key(block.stage, block.block)) for block in self.choices.blocks]
 
+    def _leads(self) -> list[Tensor | None]:
+        known = dict(self.named_buffers())
+        return [known.get(_lead(block.stage, block.block)) for block in self.choices.blocks]
+
+    def _logits(self) -> list[Tensor | None]:
+        """α with its lead."""
+        return [None if row is None or lead is None else row + lead for row, lead in zip(self.rows(), self._leads(), strict=True)]
+
     def probabilities(self) -> list[Tensor]:
-        """softmax(α) of every block: one per candidate, and one more for skipping where that is possible."""
-        return [torch.ones(1) if row is None else torch.softmax(row, 0) for row in self.rows()]
+        """softmax(α + lead) of every block: one per candidate, and one more for skipping where that is possible."""
+        return [torch.ones(1) if row is None else torch.softmax(row, 0) for row in self._logits()]
 
     def log_probabilities(self) -> list[list[float]]:
         """The logarithms of these as numbers: the scores that derivation works with."""
-        return [[0.0] if row is None else torch.log_softmax(row.detach().double(), 0).tolist() for row in self.rows()]
+        return [[0.0] if row is None else torch.log_softmax(row.detach().double(), 0).tolist() for row in self._logits()]
 
     def expected_cost(self, table: Costs) -> Tensor:
         """base + Σ_b Σ_c P(b, c) · cost(b, c) in double precision; a skipped block costs nothing. Differentiable."""
@@ -67,7 +86,7 @@ class Architecture(torch.nn.Module):
 
     def entropy(self) -> Tensor:
         """The mean over the blocks with a choice of −Σ p log p, over its largest value: 1 undecided, 0 decided."""
-        rows = [row for row in self.rows() if row is not None]
+        rows = [row for row in self._logits() if row is not None]
         if not rows:
             return torch.zeros(())
         return torch.stack([-(torch.softmax(row, 0) * torch.log_softmax(row, 0)).sum() / math.log(row.numel()) for row in rows]).mean()
@@ -76,17 +95,23 @@ class Architecture(torch.nn.Module):
     def hold(self, floor: float) -> None:
         """Every block is kept with a probability of at least `floor` (0 ≤ floor < 1): where it is less, α of skip is lowered until it is.
 
-        To be called after each step on α. P(keep) = σ(log Σ_c exp α_c − α_skip), so the bound of α_skip is log Σ_c exp α_c − logit(floor).
+        To be called after each step on α. With a = α + lead: P(keep) = σ(log Σ_c exp a_c − a_skip), so the bound of a_skip is
+        log Σ_c exp a_c − logit(floor).
         """
         if floor <= 0:
             return
-        for block, row in zip(self.choices.blocks, self.rows(), strict=True):
-            if row is not None and block.skippable:
-                row[-1] = torch.minimum(row[-1], torch.logsumexp(row[:-1], 0) - math.log(floor / (1 - floor)))
+        for block, row, lead in zip(self.choices.blocks, self.rows(), self._leads(), strict=True):
+            if row is not None and lead is not None and block.skippable:
+                bound = torch.logsumexp((row + lead)[:-1], 0) - math.log(floor / (1 - floor))
+                row[-1] = torch.minimum(row[-1], bound - lead[-1])
 
 
 def _key(stage: int, block: int) -> str:
     return f"stage{stage}_block{block}"
+
+
+def _lead(stage: int, block: int) -> str:
+    return f"{_key(stage, block)}_lead"
 
 
 def floor_at(progress: float, *, floor: float = FLOOR, annealed: float = ANNEALED) -> float:

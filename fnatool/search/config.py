@@ -68,13 +68,22 @@ class Search(Section):
         default=0.5, description="against collapse to skip: a block stays with this probability at least, falling to 0 …"
     )
     annealed: Annotated[float, Field(gt=0, le=1)] = Field(default=0.75, description="… at this share of the steps on α")
+    finalists: Positive = Field(
+        default=8, description="architectures within the budget, drawn by α, of which the one of the least loss is found; 1: the likeliest"
+    )
     freeze_batchnorm: Literal["auto", "yes", "no"] = Field(
         default="auto", description="the seed's statistics instead of the batch's; auto: for detection with fewer than 8 samples a process"
     )
 
 
 class Alpha(Section):
-    lr: Rate = Field(default=1e-3, description="of Adam; the published rates are for some 5,000 steps on α: raise it for fewer")
+    own: Rate = Field(
+        default=3.0,
+        description="the lead of what the seed has: at first it is exp(own) times as likely as any other choice; 0: as published",
+    )
+    lr: Rate | None = Field(
+        default=None, description="of Adam; default: 5 / steps on α, so that it can move by 5 (published: 0.001 for some 5,000 steps)"
+    )
     beta1: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.9, description="of Adam; the other one is 0.999")
     weight_decay: Rate = Field(default=4e-5, description="of Adam")
     clip: Rate = Field(default=0.0, description="the largest norm of α's gradient; 0 leaves it")
@@ -146,7 +155,7 @@ def _published() -> Mapping[str, Defaults]:
         "detection": {
             "search": {"alpha_from": 0.57},
             "weights": {"lr": 0.02, "weight_decay": 1e-4},
-            "alpha": {"lr": 3e-4, "beta1": 0.5, "weight_decay": 1e-3},
+            "alpha": {"beta1": 0.5, "weight_decay": 1e-3},
         },
         "pose": {"weights": {"name": "adamw", "lr": 1e-3, "weight_decay": 1e-2}},
     }
@@ -159,8 +168,8 @@ OF_TASK = _published()
 QUICK: Mapping[str, Any] = {
     "task": "classification",
     "data": {"path": "scenes", "size": [96, 96], "workers": 0},
-    "search": {"steps": 80, "alpha_from": 0.4},
-    "alpha": {"lr": 0.05},
+    "search": {"steps": 120, "alpha_from": 0.3},
+    "cost": {"budget": ("madds=45M",)},
     "weights": {"lr": 0.003},
     "run": {"batch": 16, "checkpoint": 20},
     "score": {"images": 128, "calibration": 128},

@@ -19,6 +19,7 @@ from passes.errors import UserError
 from passes.space import SKIP, Choices, Table, extremes
 
 Member = tuple[int, ...]
+Scores = Sequence[Sequence[float]]  # per block one per candidate, and one more for skipping where that is possible
 TIMES = 32  # the solver's tolerance lets a budget be exceeded by a millionth: then it gets one so much smaller, so many times at most
 
 

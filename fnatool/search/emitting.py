@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from fnatool.fitting import adopted
 from fnatool.heading import HeadOptions, attach_to_model
 from fnatool.remapping import Options, analyse_model, remap_model
 from fnatool.search.config import SearchConfig
-from fnatool.search.derive import Budget, derive
+from fnatool.search.derive import Budget
 from fnatool.search.sampling import Member
 from passes.analysis import STRIDE
 from passes.errors import RefusedModel, UserError
@@ -127,16 +127,16 @@ def measured(model: files.Model, inputs: Mapping[str, Shape] | None) -> dict[str
 
 
 def emit_within(
-    of: Ground, choices: Choices, scores: Sequence[Sequence[float]], split: Split, path: Path, *, budgets: Sequence[Budget]
+    of: Ground, choices: Choices, best: Callable[[Sequence[Budget]], Member], split: Split, path: Path, *, budgets: Sequence[Budget]
 ) -> Emitted:
-    """The best member by these scores whose file keeps every budget as `fnatool profile` counts.
+    """The file at path is the best member within the budgets, and keeps every one of them as `fnatool profile` counts.
 
     The table is what derivation trusts; where a file costs more than its table says, less is asked for. Raises UserError where no member
     keeps them, RefusedModel where asking for less does not help.
     """
     asked = list(budgets)
     for _ in range(TIMES):
-        made = emit_member(of, choices, derive(choices, scores, asked), split, path)
+        made = emit_member(of, choices, best(asked), split, path)
         over = [max(made.costs.get(budget.kind, 0) - budget.limit, 0) for budget in budgets]
         if not any(over):
             return made

@@ -1,7 +1,7 @@
 """The search: every step on weights and on α, in one place.
 
-    warm up   weights only, a member drawn with all paths alike
-    search    a weight step on a member drawn by softmax(α); every `alpha_every`-th one is followed by a step on α with all candidates,
+    warm up   weights only, a member drawn by what α is at first: all paths alike, but for the lead of the seed's own
+    search    a weight step on a member drawn by α; every `alpha_every`-th one is followed by a step on α with all candidates,
               on data that the weights do not see: task loss + λ · log_τ(γ · expected cost)
 
 No state of a random generator is kept: batches, members and dropout are functions of (seed, step).
@@ -20,15 +20,15 @@ from fnatool.data.samples import Batch, Training
 from fnatool.search.alpha import cost_loss, floor_at
 from fnatool.search.config import SearchConfig
 from fnatool.search.derive import Budget
-from fnatool.search.sampling import Member, sample, uniform
+from fnatool.search.sampling import Member, sample
 from fnatool.search.searcher import Searcher
 from fnatool.search.supernet import SuperNetwork
 from fnatool.tasks.description import Description
 from fnatool.tasks.parts import means
-from fnatool.tasks.pixels import to_input
 from fnatool.tasks.table import TASKS
 from fnatool.training import checkpoint, diagnosis
 from fnatool.training.journal import Journal
+from fnatool.training.learner import inputs_of
 from fnatool.training.optimising import set_rate
 from fnatool.training.processes import World
 from fnatool.training.schedule import factor
@@ -102,9 +102,9 @@ def search(job: Job, world: World, watch: Watch) -> SuperNetwork:
     Raises UserError where a loss is not finite; the last checkpoint stays.
     """
     how, run = job.config.search, job.config.run
-    searcher = Searcher(job.network, job.config, world)
     total = job.steps(world)
     plan = Plan(total, round(how.alpha_from * total), how.alpha_every)
+    searcher = Searcher(job.network, job.config, world, alpha_steps=plan.alphas_before(total))
     if (job.folder / CHECKPOINT).exists():
         searcher.restore(checkpoint.read(job.folder / CHECKPOINT, key=job.key, device=world.device))
     journal = Journal(job.folder, searcher.step) if world.first else None
@@ -133,7 +133,7 @@ def _weight_step(searcher: Searcher, job: Job, batch: Batch, plan: Plan) -> dict
     config, step = job.config, searcher.step
     rate = config.weights.lr * factor(step, plan.total, config.weights)
     set_rate(searcher.weights.optimiser, rate)
-    member = drawn(searcher.network, config.run.seed, step, warming=step < plan.start)
+    member = drawn(searcher.network, config.run.seed, step)
     values = _task_loss(searcher, job, batch, (step, member))
     loss = torch.stack(list(values.values())).sum()
     norm = searcher.weights.gradients(loss, config.weights.clip)
@@ -170,7 +170,8 @@ def _task_loss(searcher: Searcher, job: Job, batch: Batch, what: tuple[int, Memb
     reseed(job.config.run.seed, searcher.world.rank, number, WEIGHTS if member is not None else ALPHAS)  # for dropout
     searcher.network.train()
     with searcher.precision():
-        outputs = searcher.network(to_input(batch["images"], job.description.input), member, searcher.norms)
+        inputs = inputs_of(searcher.network.reading, batch["images"], job.description.input)
+        outputs = searcher.network(inputs, member, searcher.norms)
         return means(TASKS[job.description.task].loss(outputs, batch, job.description))
 
 
@@ -183,9 +184,9 @@ def _charged(cost: torch.Tensor, job: Job) -> torch.Tensor:
 
 
 @torch.no_grad()
-def drawn(network: SuperNetwork, seed: int, step: int, *, warming: bool) -> Member:
+def drawn(network: SuperNetwork, seed: int, step: int) -> Member:
     """The member that a weight step trains."""
-    found = uniform(network.choices) if warming else [row.tolist() for row in network.architecture.probabilities()]
+    found = [row.tolist() for row in network.architecture.probabilities()]
     return sample(network.choices, found, seed=seed, step=step)
 
 

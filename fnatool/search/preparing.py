@@ -25,7 +25,7 @@ from fnatool.tasks.description import Description
 from fnatool.training.processes import World
 from passes.analysis import Analysis
 from passes.errors import UserError
-from passes.space import Choices, Space, Table, choices, cost_tables
+from passes.space import Choices, Space, Table, choices, cost_tables, own_choices
 from passes.spec import Spec
 
 UNITS: Mapping[str, float] = {"madds": 1.0, "params": 1.0, "latency": 1e9}  # a table's units in one of the user's: nanoseconds
@@ -104,6 +104,7 @@ def network_of(made: Prepared) -> tuple[SuperNetwork, dict[str, Table]]:
         relaxation=how.search.relaxation,
         rng_seed=how.run.seed,
     )
+    network.architecture.lean(own_choices(made.analysis, network.choices), how.alpha.own)
     if network.choices.size < 2:
         reasons = "; ".join(f"{knob}: {why}" for knob, why in network.fixed.items())
         raise UserError(f"this space leaves nothing to search ({reasons or 'one member'}); 'search.relaxation' paths may choose more")

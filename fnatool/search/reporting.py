@@ -47,6 +47,7 @@ def as_json(made: Prepared, network: SuperNetwork, found: Emitted, *, score: Map
         "budgets": list(made.config.cost.budget),
         "architecture": {
             "spec": found.spec.to_json(),
+            "member": list(found.member),
             "blocks": dict(rows(network.choices, found.member)),
             "costs": dict(found.costs),
             "log_probability": score_of(scores, found.member),

@@ -18,12 +18,14 @@ from fnatool.training.processes import World
 from fnatool.training.stepping import Descent, share
 
 BETA2 = 0.999
+REACH = 5.0  # how far α can move in all its steps, unless a rate is given: a step of Adam is its rate at most
 
 
 class Searcher:
     """A super network that learns on a device, and everything that a checkpoint must hold."""
 
-    def __init__(self, network: SuperNetwork, config: SearchConfig, world: World) -> None:
+    def __init__(self, network: SuperNetwork, config: SearchConfig, world: World, *, alpha_steps: int) -> None:
+        """alpha_steps: how many steps on α there will be."""
         self.step = 0  # weight steps done
         self.config, self.world = config, world
         self.network = network.to(world.device)
@@ -32,7 +34,8 @@ class Searcher:
         self.norms: Norms = "running" if frozen else "batch"
         self.amp = amp_type(world.device.type == "cuda" and config.run.amp)
         alpha = config.alpha
-        adam = torch.optim.Adam(network.alphas, alpha.lr, betas=(alpha.beta1, BETA2), weight_decay=alpha.weight_decay)
+        rate = REACH / max(alpha_steps, 1) if alpha.lr is None else alpha.lr
+        adam = torch.optim.Adam(network.alphas, rate, betas=(alpha.beta1, BETA2), weight_decay=alpha.weight_decay)
         self.weights = self._descent(optimiser_for(named_weights(network), config.weights), network.weight_parameters())
         self.alphas = self._descent(adam, network.alphas)
 

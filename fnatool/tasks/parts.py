@@ -37,3 +37,8 @@ def means(parts: Parts) -> dict[str, torch.Tensor]:
 def total(parts: Parts) -> torch.Tensor:
     """The loss: the sum of the means."""
     return torch.stack(list(means(parts).values())).sum()
+
+
+def alone(parts: Parts) -> torch.Tensor:
+    """The loss of what this process has by itself: no other process is asked, so that one alone may want to know."""
+    return torch.stack([part.sum / part.count.detach().clamp(min=1) for part in parts.values()]).sum()

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 import fnatool.nn
 from fnatool.files import Model
 from fnatool.nn.network import Network
+from fnatool.nn.reading import Reading
 from fnatool.nn.site import torch_type
 from fnatool.tasks.description import Input
 from fnatool.tasks.pixels import to_input
@@ -98,15 +99,14 @@ def _floats(network: Network) -> Iterator[Tensor]:
     return (value for value in network.state_dict().values() if value.is_floating_point())
 
 
-def inputs_of(network: Network, images: Tensor, like: Input) -> Tensor:
-    """What the network is given for images uint8 RGB [N, 3, H, W], in the type of its input."""
-    reading = network.origin.reading
+def inputs_of(reading: Reading, images: Tensor, like: Input) -> Tensor:
+    """What a network is given for images uint8 RGB [N, 3, H, W], in the type of its input."""
     return to_input(images, like).to(torch_type(reading.facts.types[reading.inputs[0]]))
 
 
 def outputs_of(network: Network, images: Tensor, like: Input, *, module: torch.nn.Module | None = None) -> dict[str, Tensor]:
     """The outputs by name for images uint8 RGB [N, 3, H, W]; module is what the network is wrapped in, if it is."""
-    found = (module or network)(inputs_of(network, images, like))
+    found = (module or network)(inputs_of(network.origin.reading, images, like))
     return dict(zip(network.origin.reading.outputs, found if isinstance(found, tuple) else (found,), strict=True))
 
 

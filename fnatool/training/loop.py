@@ -124,7 +124,7 @@ def _step(learner: Learner, job: Job, batch: Batch, rate: float) -> dict[str, fl
     descent = learner.descent
     norm = descent.gradients(loss, config.optimiser.clip)
     if not descent.is_sound(loss, norm):
-        found = diagnosis.not_finite(learner.network, inputs_of(learner.network, batch["images"], description.input))
+        found = diagnosis.not_finite(learner.network, inputs_of(learner.network.origin.reading, batch["images"], description.input))
         raise _wrong(learner.step + 1, found, job)
     descent.step()
     values = {name: part.item() for name, part in parts.items()}
@@ -151,7 +151,7 @@ def refresh(learner: Learner, job: Job, steps: int, network: Network | None = No
     network.train()
     for batch in _batches(job, learner, steps, start=0, seed=1):
         with learner.precision():
-            network(inputs_of(network, batch["images"], job.description.input))
+            network(inputs_of(network.origin.reading, batch["images"], job.description.input))
     network.norms_in_training = norms
     for value in network.buffers():
         if value.is_floating_point() and learner.world.size > 1:

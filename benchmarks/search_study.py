@@ -1,0 +1,202 @@
+"""`python -m benchmarks.search_study`: does a search beat chance? Its architecture beside random ones of the same cost, all fine-tuned.
+
+The embedded search with its budget, without its last phase; then members drawn at random within the budget and close to it; and members
+within it that change as few of the seed's blocks as they can, which ones by chance. Each one is remapped from the seed, gets a fresh
+head, and is fine-tuned alike, with several seeds, and measured on all validation scenes. Beside the figure stands what the search knew of
+the member without training it: the log-probability by α, and the figures in the super network. A run that is finished is never run again,
+so the study can be stopped and goes on. `--plan` prints the runs and their estimated minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+from fnatool import files
+from fnatool.data.fashion import writing
+from fnatool.deriving import Learnt, read_run
+from fnatool.finetuning import Places, tune
+from fnatool.search.config import QUICK, parse_search
+from fnatool.search.derive import derive, score_of
+from fnatool.search.emitting import Member, emit_member
+from fnatool.search.folder import REPORT
+from fnatool.search.scoring import loss, score
+from fnatool.searching import SCENES, Asked, scoring_of, search_file
+from fnatool.training.processes import World
+from fnatool.training.sections import merged
+from passes.space import SKIP, own_choices
+
+RESULTS = Path(__file__).parent / "results"
+(BUDGET,) = QUICK["cost"]["budget"]
+CHANCE = 0.01  # of what a block that stays as it is counts
+NEAR = 0.9  # a random member costs at least so much of the budget
+METRIC = "top1"
+MINUTES = {"search": 4.0, "run": 1.3}  # on one CPU core
+
+
+@dataclass(frozen=True)
+class Row:
+    """An architecture: where it comes from, its cost, what the search knew of it, and the figure after fine-tuning with each seed."""
+
+    name: str
+    member: Member
+    madds: int
+    log_probability: float
+    score: Mapping[str, float]
+    figures: tuple[float, ...]
+
+
+def searched(folder: Path, seed: int, more: Mapping[str, object]) -> Path:
+    """The folder of a finished search with this seed."""
+    run = folder / f"search{seed}"
+    if not (run / REPORT).exists():
+        scenes = folder / "scenes"
+        if not scenes.exists():
+            writing.write_scenes(scenes, replace(SCENES, val=400))
+        own = {"data": {"path": str(scenes)}, "run": {"seed": seed, "threads": torch.get_num_threads()}, "finetune": {"enabled": False}}
+        config = parse_search(merged(merged(QUICK, own), more))
+        search_file(config, run, Asked())
+    return run
+
+
+def random_members(learnt: Learnt, count: int, seed: int) -> list[Member]:
+    """Distinct members within the budget that cost nearly as much: the best by scores that are chance alone."""
+    (budget,) = learnt.made.budgets([BUDGET])
+    budget = replace(budget, table=learnt.tables[budget.kind])
+    rng = np.random.default_rng(seed)
+    found: dict[Member, None] = {}
+    while len(found) < count:
+        noise = [rng.gumbel(size=len(row)).tolist() for row in learnt.network.architecture.log_probabilities()]
+        member = derive(learnt.network.choices, noise, [budget])
+        if budget.table.of(member) >= NEAR * budget.limit:
+            found[member] = None
+    return list(found)
+
+
+def near_members(learnt: Learnt, count: int, seed: int) -> list[Member]:
+    """Distinct members within the budget that change as few of the seed's blocks as they can: which ones, says chance."""
+    (budget,) = learnt.made.budgets([BUDGET])
+    budget = replace(budget, table=learnt.tables[budget.kind])
+    choices = learnt.network.choices
+    rng = np.random.default_rng(seed)
+    found: dict[Member, None] = {}
+    while len(found) < count:
+        scores = [(CHANCE * rng.gumbel(size=len(row))) for row in learnt.network.architecture.log_probabilities()]
+        for row, own, block in zip(scores, own_choices(learnt.made.analysis, choices), choices.blocks, strict=True):
+            if own is not None:
+                row[len(block.candidates) if own == SKIP else own] += 1
+        found[derive(choices, [row.tolist() for row in scores], [budget])] = None
+    return list(found)
+
+
+def measured(learnt: Learnt, name: str, member: Member, folder: Path, seeds: Sequence[int]) -> Row:
+    """A member after its fine-tuning, performed unless it has been before."""
+    home = folder / name
+    home.mkdir(parents=True, exist_ok=True)
+    made = learnt.made
+    emitted = emit_member(made.ground, learnt.network.choices, member, made.train, home / "start.onnx")
+    figures = []
+    for seed in seeds:
+        done = home / f"seed{seed}.json"
+        if not done.exists():
+            how = made.config.tuning()
+            config = how.model_copy(update={"run": how.run.model_copy(update={"seed": seed})})
+            target = home / f"seed{seed}.onnx"
+            own = home / f"seed{seed}"
+            own.mkdir(exist_ok=True)
+            places = Places(target, own, force=True)
+            tuned = tune(files.read(emitted.path), config, places, World(0, 1, torch.device("cpu")))
+            assert tuned is not None
+            files.write_text(done, json.dumps(dict(tuned.in_runtime)), force=True)
+        figures.append(json.loads(done.read_text())[METRIC])
+    scores = learnt.network.architecture.log_probabilities()
+    how = scoring_of(made, 1)
+    known = {**score(learnt.network, member, how), "loss": loss(learnt.network, member, how)}
+    return Row(name, member, emitted.costs["madds"], score_of(scores, member), known, tuple(figures))
+
+
+def study(folder: Path, count: int, seeds: Sequence[int], more: Mapping[str, object]) -> list[Row]:
+    """The searched architecture of each seed, and as many random ones in the first search's super network."""
+    rows = []
+    for number in seeds:
+        run = searched(folder, number, more)
+        learnt = read_run(run, with_data=True)
+        found = tuple(json.loads((run / REPORT).read_text())["architecture"]["member"])
+        rows.append(measured(learnt, f"search{number}-found", found, folder, seeds))
+    first = read_run(folder / f"search{seeds[0]}", with_data=True)
+    for k, member in enumerate(random_members(first, count, seed=0)):
+        rows.append(measured(first, f"random{k}", member, folder, seeds))
+    for k, member in enumerate(near_members(first, count // 2, seed=0)):
+        rows.append(measured(first, f"near{k}", member, folder, seeds))
+    return rows
+
+
+def table(rows: Sequence[Row]) -> str:
+    """As Markdown."""
+    lines = [
+        f"| architecture | multiply-adds | log p | {METRIC} in the super network | its loss | {METRIC} fine-tuned |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        spread = f" ± {statistics.stdev(row.figures):.3f}" if len(row.figures) > 1 else ""
+        lines.append(
+            f"| {row.name} | {row.madds / 1e6:.1f}M | {row.log_probability:.1f} | {row.score[METRIC]:.3f} | {row.score['loss']:.3f} "
+            f"| {statistics.mean(row.figures):.3f}{spread} |"
+        )
+    return "\n".join(lines)
+
+
+def ranks(rows: Sequence[Row]) -> dict[str, float]:
+    """Spearman's rank correlation, over all that were drawn by chance, of what the search knew with the figure."""
+    chance = [row for row in rows if not row.name.startswith("search")]
+    figures = [statistics.mean(row.figures) for row in chance]
+    known = {
+        "log p": [row.log_probability for row in chance],
+        "super network": [row.score[METRIC] for row in chance],
+        "its loss": [-row.score["loss"] for row in chance],
+    }
+    return {name: float(spearmanr(values, figures).statistic) for name, values in known.items()}
+
+
+def main() -> None:
+    """Perform the study and print its table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.search_study", description=__doc__.splitlines()[0])
+    parser.add_argument("--plan", action="store_true", help="print how many runs there are and how long they may take, and do nothing")
+    parser.add_argument(
+        "--random", type=int, default=8, metavar="N", help="random architectures to compare with, and half as many near ones"
+    )
+    parser.add_argument("--seeds", type=int, default=2, metavar="N", help="searches, and fine-tunings of each architecture")
+    parser.add_argument("--search", type=json.loads, default={}, metavar="JSON", help="what else the config of the search says")
+    parser.add_argument("--folder", type=Path, default=Path("build/search_study"), metavar="DIR", help="where runs are kept")
+    parser.add_argument("--output", type=Path, default=RESULTS / "search_study.json", metavar="FILE", help="where the figures go")
+    options = parser.parse_args()
+    seeds = range(options.seeds)
+    if options.plan:
+        runs = (options.seeds + options.random + options.random // 2) * options.seeds
+        minutes = options.seeds * MINUTES["search"] + runs * MINUTES["run"]
+        print(f"{options.seeds} searches, {runs} fine-tunings: {minutes:.0f} minutes, estimated for one CPU core")
+        return
+    options.folder.mkdir(parents=True, exist_ok=True)
+    rows = study(options.folder, options.random, seeds, options.search)
+    versions = {name: metadata.version(name) for name in ("torch", "onnxruntime-gpu", "numpy")}
+    machine = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version(), "versions": versions}
+    found = {"budget": BUDGET, "metric": METRIC, "spearman": ranks(rows), "rows": [vars(row) for row in rows]}
+    files.write_text(options.output, json.dumps({**machine, **found}, indent=1) + "\n", force=True)
+    print(table(rows))
+    known = ", ".join(f"{name} {value:.2f}" for name, value in ranks(rows).items())
+    print(f"rank correlation with the figure, of those drawn by chance: {known}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""The last choice of a search: a few architectures within the budget, drawn by what it prefers, and the best of them in the super network.
+
+α weighs every block by itself, on the mixture of all candidates; how its favourites work together shows only when they run together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from fnatool.search.derive import Budget, Scores, derive
+from fnatool.search.sampling import Member
+from passes.space import Choices
+
+DRAWS = 8  # for each finalist, before there are taken to be no others
+
+
+def finalists(choices: Choices, scores: Scores, budgets: Sequence[Budget], count: int, seed: int) -> list[Member]:
+    """Up to `count` distinct members within the budgets: the one of the highest score, then others by chance, the likelier the sooner.
+
+    A draw is the best member by scores with Gumbel noise on each, which without budgets has the probability exp Σ score (perturb and
+    maximise; Papandreou & Yuille 2011). Raises UserError where no member keeps the budgets.
+    """
+    found = {derive(choices, scores, budgets): None}
+    for draw in range(DRAWS * count):
+        if len(found) >= count:
+            break
+        rng = np.random.default_rng([seed, draw])
+        noisy = [(np.asarray(row) + rng.gumbel(size=len(row))).tolist() for row in scores]
+        found.setdefault(derive(choices, noisy, budgets))
+    return list(found)
+
+
+def least(members: Sequence[Member], loss: Callable[[Member], float]) -> Member:
+    """The member of the least loss, the first of them where several have it; one alone is not looked at."""
+    return members[0] if len(members) == 1 else min(members, key=loss)

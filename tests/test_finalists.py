@@ -1,0 +1,59 @@
+"""The last choice of a search: members within the budget, drawn by what it prefers, and the best of them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import pytest
+from test_derive import preferences
+from test_space import small
+
+from fnatool.search.derive import Budget, derive
+from fnatool.search.finalists import finalists, least
+from passes import UserError
+from passes.space import Block, Choices, cost_tables, extremes
+
+
+def test_finalists_are_distinct_keep_the_budget_and_begin_with_the_likeliest() -> None:
+    analysis, found = small()
+    costs = cost_tables(analysis, found)["madds"]
+    budget = Budget("madds", sum(extremes(costs, found)) // 2, costs)
+    scores = preferences(found, 0)
+    members = finalists(found, scores, [budget], 12, seed=0)
+    assert len(members) == len(set(members)) == 12
+    assert all(costs.of(member) <= budget.limit for member in members)
+    assert members[0] == derive(found, scores, [budget])
+    for member in members:
+        found.require_member(member)
+    assert members == finalists(found, scores, [budget], 12, seed=0)
+    assert members[:5] == finalists(found, scores, [budget], 5, seed=0)
+    assert members != finalists(found, scores, [budget], 12, seed=1)
+
+
+def test_without_a_budget_they_are_drawn_as_likely_as_they_are() -> None:
+    rows = ({"kernel": 3}, {"kernel": 5})
+    found = Choices(tuple(Block(0, j, j, rows, False) for j in range(2)), {0: 2}, {})
+    shares = [[0.9, 0.1], [0.7, 0.3]]
+    scores = [[math.log(share) for share in row] for row in shares]
+    drawn = Counter(finalists(found, scores, [], 2, seed)[1] for seed in range(400))  # the first that is not the likeliest
+    others = {(0, 1): 0.27, (1, 0): 0.07, (1, 1): 0.03}
+    for member, weight in others.items():
+        expected = weight / sum(others.values())
+        assert drawn[member] / 400 == pytest.approx(expected, abs=4 * math.sqrt(expected / 400))
+
+
+def test_there_are_fewer_where_no_others_keep_the_budget() -> None:
+    analysis, found = small()
+    costs = cost_tables(analysis, found)["madds"]
+    low, _ = extremes(costs, found)
+    scores = preferences(found, 0)
+    assert finalists(found, scores, [Budget("madds", low, costs)], 8, seed=0) == [derive(found, scores, [Budget("madds", low, costs)])]
+    with pytest.raises(UserError, match="the smallest member"):
+        finalists(found, scores, [Budget("madds", low - 1, costs)], 8, seed=0)
+
+
+def test_the_member_of_the_least_loss_is_found_and_one_alone_is_not_looked_at() -> None:
+    losses = {(0,): 2.0, (1,): 1.0, (2,): 1.0}
+    assert least(list(losses), losses.__getitem__) == (1,)
+    assert least([(0,)], lambda member: pytest.fail("looked at")) == (0,)
