@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import supers
 import torch
 from seeds_of_heads import mobile, plain
 from tiny import save
@@ -31,9 +32,12 @@ from fnatool.remapping import metadata
 from fnatool.search.config import parse_search, read_search, template
 from fnatool.search.loop import Plan
 from fnatool.search.preparing import halves
+from fnatool.search.searcher import Searcher
+from fnatool.search.supernet import build
 from fnatool.tasks import description
 from fnatool.training import journal
 from fnatool.training.config import TASKS
+from fnatool.training.processes import World
 from passes.space import Table, cost_tables
 
 Capture = pytest.CaptureFixture[str]
@@ -275,6 +279,14 @@ def test_when_to_step_on_alpha_is_known_at_every_step() -> None:
     steps = [step for step in range(20) if plan.has_alpha(step)]
     assert steps == [7, 10, 13, 16, 19]
     assert [plan.alphas_before(step) for step in range(21)] == [sum(s < step for s in steps) for step in range(21)]
+
+
+@pytest.mark.parametrize(("given", "steps", "rate"), [({}, 5000, 0.001), ({}, 100, 0.05), ({"lr": 3e-4}, 100, 3e-4)])
+def test_alpha_can_move_as_far_in_few_steps_as_in_many_unless_its_rate_is_given(given: dict[str, float], steps: int, rate: float) -> None:
+    graph, analysis, found = supers.seed("residual")
+    made = parse_search({"task": "classification", "alpha": given})
+    searcher = Searcher(build(graph, analysis, found), made, World(0, 1, torch.device("cpu")), alpha_steps=steps)
+    assert [group["lr"] for group in searcher.alphas.optimiser.param_groups] == [pytest.approx(rate)]
 
 
 def test_weights_and_alpha_learn_from_disjoint_halves() -> None:
