@@ -9,8 +9,9 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from passes.analysis import Analysis, Knob, block_of
 from passes.cost import Cost
@@ -77,6 +78,18 @@ class Choices:
                 by_kept = ways
             total *= sum(count for kept, count in by_kept.items() if kept >= self.least[i])
         return total
+
+    def with_originals(self) -> Choices:
+        """The same, but a block of which the largest member has copies is always there.
+
+        By `preserve` a copy is silent beside its original, and would have to speak where that is skipped: no slice of one weight is both.
+        """
+        count = Counter((block.stage, block.source) for block in self.blocks)
+        copied = [count[block.stage, block.source] > 1 and block.block == block.source for block in self.blocks]
+        return replace(
+            self,
+            blocks=tuple(replace(block, skippable=block.skippable and not kept) for block, kept in zip(self.blocks, copied, strict=True)),
+        )
 
     def largest(self) -> tuple[int, ...]:
         """The member with every block, each at its largest candidate."""

@@ -52,6 +52,17 @@ def test_fifty_members_of_a_space_with_groups_are_remaps_of_the_seed() -> None:
         assert apart(net.forward_member(x, member, norms="running"), remapped("grouped", net.choices.spec(member), x)) <= REMAP
 
 
+def test_members_by_preserve_are_remaps_too_whichever_blocks_they_skip() -> None:
+    graph, analysis, found = seed("residual")
+    net, x = build(graph, analysis, found, strategy="preserve").train(), images("residual")
+    every = list(members(net.choices))
+    assert {member[1:].count(SKIP) for member in every} == {0, 1}  # of the copy; the original stays
+    for member in every[::7]:
+        target = apply(graph, plan(analysis, net.choices.spec(member), strategy="preserve"))
+        expected = dict(run_inner(target, {"x": x.numpy()}, [tensor.name for tensor in target.outputs], "the member"))
+        assert apart(net.forward_member(x, member, norms="running"), expected) <= REMAP
+
+
 def test_members_of_the_bundled_seed_are_remaps_of_it() -> None:
     graph = bundled()
     analysis = analyse(graph)

@@ -334,6 +334,8 @@ def build(
     """
     if relaxation not in RELAXATIONS:
         raise UserError(f"relaxation {relaxation!r} is not one of {', '.join(RELAXATIONS)}")
+    if strategy == "preserve":
+        choices = choices.with_originals()
     found = plan(analysis, choices.spec(choices.largest()), strategy=strategy, seed=rng_seed)
     graph = apply(seed, found)
     sizes = {tensor.name: found.sizes[tensor.name] for tensor in graph.inputs if tensor.name in found.sizes}
