@@ -657,9 +657,10 @@ def evaluate(
 def search(model: Path | None, how: Path | None, folder: Path, budgets: tuple[str, ...], dry_run: bool, restart: bool) -> None:
     """Find the shape of SEED that is best for a task within a budget, and write that network: architecture adaptation, as in FNA++.
 
-    Phases: a super network is made by remapping; it warms up; its weights and the preferences for candidates learn in turn; the best
-    architecture within the budget is derived, remapped from the seed and fine-tuned. RUN holds target.onnx, spec.json, report.md, and all
-    that is needed to go on after an interruption, to the same result. Several processes: torchrun --nproc-per-node N -m fnatool search …
+    Phases: a super network is made by remapping; it warms up; its weights and the preferences for candidates learn in turn; of a few
+    architectures within the budget the best in the super network is found, remapped from the seed and fine-tuned. RUN holds
+    target.onnx, spec.json, report.md, and all that is needed to go on after an interruption, to the same result. Several processes:
+    torchrun --nproc-per-node N -m fnatool search …
     """
     _require_search("search")
     from fnatool import searching
@@ -682,8 +683,9 @@ def derive(
 ) -> None:  # fmt: skip
     """Write other architectures that the search in RUN has learnt, for other budgets, without training again.
 
-    Each is a spec and an ONNX file, remapped from the seed, with a fresh head, ready for finetune; it never costs more than its budget, as
-    'fnatool profile' counts. The score is that of the super network with inherited weights and statistics taken anew.
+    Each is a spec and an ONNX file, remapped from the seed, with a fresh head, ready for finetune; it never costs more than its budget,
+    as 'fnatool profile' counts. For a budget it is chosen as the search chose; --pareto and --images 0 go by the preferences alone. The
+    score is that of the super network with inherited weights and statistics taken anew.
     """
     _require_search("derive")
     from fnatool import deriving
