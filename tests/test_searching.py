@@ -166,6 +166,18 @@ def test_a_seed_of_another_size_is_brought_to_that_of_the_data(world: Path) -> N
     assert remapping.realises(files.read("run/target.onnx"), Path("run/spec.json")) == []
 
 
+def test_a_seed_that_takes_bytes_is_given_bytes(world: Path) -> None:
+    model = mobile(SIZE).model(batch="N")
+    for node in model.graph.node:
+        node.input[:] = ["pixels" if name == "x" else name for name in node.input]
+    model.graph.node.insert(0, onnx.helper.make_node("Cast", ["x"], ["pixels"], to=onnx.TensorProto.FLOAT))
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    save(model, Path("bytes.onnx"))
+    config(world, search={"steps": 3})
+    assert run(["search", "bytes.onnx", "-o", "run"]) == 0
+    assert onnx.load("run/target.onnx").graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+
+
 def test_latency_is_a_cost_like_any_other(world: Path) -> None:
     """A table whose nanoseconds are 10 for each multiply-add."""
     config(world)
