@@ -95,14 +95,15 @@ class Architecture(torch.nn.Module):
     def hold(self, floor: float) -> None:
         """Every block is kept with a probability of at least `floor` (0 ≤ floor < 1): where it is less, α of skip is lowered until it is.
 
-        To be called after each step on α. With a = α + lead: P(keep) = σ(log Σ_c exp a_c − a_skip), so the bound of a_skip is
-        log Σ_c exp a_c − logit(floor).
+        Of a block that the seed has not, the floor is at most what its lead leaves. To be called after each step on α. With a = α + lead:
+        P(keep) = σ(log Σ_c exp a_c − a_skip), so the bound of a_skip is log Σ_c exp a_c − logit(floor).
         """
         if floor <= 0:
             return
         for block, row, lead in zip(self.choices.blocks, self.rows(), self._leads(), strict=True):
             if row is not None and lead is not None and block.skippable:
-                bound = torch.logsumexp((row + lead)[:-1], 0) - math.log(floor / (1 - floor))
+                least = min(floor, torch.softmax(lead, 0)[:-1].sum().item())
+                bound = torch.logsumexp((row + lead)[:-1], 0) - math.log(least / (1 - least))
                 row[-1] = torch.minimum(row[-1], bound - lead[-1])
 
 

@@ -16,7 +16,7 @@ from fnatool.search.preparing import Prepared, restricted
 from fnatool.search.showing import cost_text, rows
 from fnatool.search.supernet import SuperNetwork
 from fnatool.training.watching import sentence
-from passes.space import extremes, log10_size
+from passes.space import extremes, log10_size, own_choices
 
 VERSION = 1
 
@@ -31,6 +31,7 @@ def write(made: Prepared, network: SuperNetwork, found: Emitted, *, score: Mappi
 def as_json(made: Prepared, network: SuperNetwork, found: Emitted, *, score: Mapping[str, float], tuned: Tuned | None) -> dict[str, Any]:
     """Seed, space, the architecture with its costs and its score, what the search preferred, and what fine-tuning came to."""
     scores = network.architecture.log_probabilities()
+    own = own_choices(made.analysis, network.choices)
     table = restricted(made.tables[made.kind], made.choices, network.choices)
     spaces = {kind: dict(zip(("smallest", "largest"), extremes(costs, made.choices), strict=True)) for kind, costs in made.tables.items()}
     figures = None if tuned is None else {"step": tuned.step, "figures": dict(tuned.figures), "in_runtime": dict(tuned.in_runtime)}
@@ -41,6 +42,7 @@ def as_json(made: Prepared, network: SuperNetwork, found: Emitted, *, score: Map
             "model": made.ground.seed.path.name,
             "sha256": made.ground.seed.sha256,
             "costs": {k: made.own_cost(k) for k in found.costs},
+            "blocks": {name: "–" if row == "skipped" else row for name, row in rows(network.choices, own).items()},
         },
         "space": {"log10_members": round(log10_size(network.choices), 2), "costs": spaces},
         "not_searched": dict(network.fixed),
@@ -48,7 +50,7 @@ def as_json(made: Prepared, network: SuperNetwork, found: Emitted, *, score: Map
         "architecture": {
             "spec": found.spec.to_json(),
             "member": list(found.member),
-            "blocks": dict(rows(network.choices, found.member)),
+            "blocks": rows(network.choices, found.member),
             "costs": dict(found.costs),
             "log_probability": score_of(scores, found.member),
             "supernet_score": dict(score),
@@ -80,6 +82,7 @@ def page(report: Mapping[str, Any]) -> str:
     lines += [f"In the super network, with inherited weights: {sentence(found['supernet_score'])}."]
     if report["finetuned"] is not None:
         lines += [f"Fine-tuned for {report['finetuned']['step']:,} steps, in ONNX Runtime: {sentence(report['finetuned']['in_runtime'])}."]
-    lines += ["", "| block | found |", "|---|---|", *(f"| {block} | {chosen} |" for block, chosen in found["blocks"].items())]
+    lines += ["", "| block | seed | found |", "|---|---|---|"]
+    lines += [f"| {block} | {seed['blocks'][block]} | {chosen} |" for block, chosen in found["blocks"].items()]
     lines += ["", *(f"* `{knob}` was not searched: {why}" for knob, why in report["not_searched"].items())]
     return "\n".join(lines).rstrip() + "\n"

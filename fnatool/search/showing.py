@@ -52,12 +52,12 @@ def _runs(blocks: Sequence[Block]) -> Iterator[tuple[str, Block]]:
         yield (f"{first.name}…{others[-1].block}" if others else first.name), first
 
 
-def rows(choices: Choices, member: Sequence[int]) -> list[tuple[str, str]]:
-    """What a member chooses, block by block: the seed's block it comes from, and its candidate."""
-    found = []
-    for block, k in zip(choices.blocks, member, strict=True):
-        candidate = (
-            "skipped" if k == SKIP else ", ".join(f"{tail} {value}" for tail, value in block.candidates[k].items()) or "as in the seed"
-        )
-        found.append((block.name, candidate))
-    return found
+def rows(choices: Choices, member: Sequence[int | None]) -> dict[str, str]:
+    """What a member chooses, block by block; None: nothing that could be chosen."""
+    return {block.name: _chosen(block, k) for block, k in zip(choices.blocks, member, strict=True)}
+
+
+def _chosen(block: Block, k: int | None) -> str:
+    if k is None:
+        return "–"
+    return "skipped" if k == SKIP else ", ".join(f"{tail} {value}" for tail, value in block.candidates[k].items()) or "as in the seed"
