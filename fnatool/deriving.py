@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -84,10 +85,10 @@ def derive_run(folder: Path, wanted: Wanted) -> list[Derived]:
     out.mkdir(parents=True, exist_ok=True)
     require_writable(out / LIST, force=wanted.force)
     members = _members(learnt, wanted)
-    found = []
+    found: list[Derived] = []
     with terminal.progress("architectures", len(members)) as advance:
         for member in members:
-            found.append(_written(learnt, member, out, wanted))
+            found.append(_written(learnt, member, (out, [row.emitted.path for row in found]), wanted))
             advance(1)
     rows = [{"model": row.emitted.path.name, **as_json(row)} for row in found]
     write_text(out / LIST, json.dumps({"run": str(folder), "step": learnt.step, "architectures": rows}, indent=1) + "\n", force=True)
@@ -150,8 +151,9 @@ def _members(learnt: Learnt, wanted: Wanted) -> list[Member | list[Budget]]:
     return [row.member for row in pareto(choices, scores, axis, wanted.pareto)]
 
 
-def _written(learnt: Learnt, what: Member | list[Budget], out: Path, wanted: Wanted) -> Derived:
-    """One architecture: its files, and its score."""
+def _written(learnt: Learnt, what: Member | list[Budget], where: tuple[Path, Sequence[Path]], wanted: Wanted) -> Derived:
+    """One architecture: its files, and its score. where: the folder, and the files that others have."""
+    out, taken = where
     made, choices = learnt.made, learnt.network.choices
     scores = learnt.network.architecture.log_probabilities()
     draft = out / f".{folders.TARGET}"
@@ -164,7 +166,7 @@ def _written(learnt: Learnt, what: Member | list[Budget], out: Path, wanted: Wan
         kind = learnt.made.kind if not wanted.budgets else parse_budget(wanted.budgets[0])[0]
         if "latency" in learnt.tables:
             found = replace(found, costs={**found.costs, "latency": learnt.tables["latency"].of(found.member)})
-        path = out / f"{kind}-{cost_text(kind, found.costs[kind]).replace(' ', '')}.onnx"
+        path = _free(out / f"{kind}-{cost_text(kind, found.costs[kind]).replace(' ', '')}.onnx", taken)
         files.write(files.read(draft), path, force=wanted.force)
     finally:
         for left in (draft, files.data_path(draft)):
@@ -172,6 +174,12 @@ def _written(learnt: Learnt, what: Member | list[Budget], out: Path, wanted: Wan
     write_text(path.with_suffix(".json"), json.dumps(found.spec.to_json(), indent=1) + "\n", force=wanted.force)
     found = replace(found, path=path)
     return Derived(found, score_of(scores, found.member), _score(learnt, found.member, wanted))
+
+
+def _free(path: Path, taken: Sequence[Path]) -> Path:
+    """The path, with a number where another architecture has it: costs in words are rounded."""
+    paths = (path.with_stem(f"{path.stem}-{k}") if k > 1 else path for k in itertools.count(1))
+    return next(one for one in paths if one not in taken)
 
 
 def _best(learnt: Learnt, wanted: Wanted) -> Callable[[Sequence[Budget]], Member]:

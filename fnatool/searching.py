@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from fnatool.atomic import write_text
 from fnatool.data import augment
 from fnatool.data.fashion import writing
 from fnatool.data.samples import Evaluation, Training
+from fnatool.documents import read_json
 from fnatool.finetuning import Places, Tuned, tune
 from fnatool.fitting import sizes
 from fnatool.search import folder as folders
@@ -69,23 +71,45 @@ def search_file(config: Path | SearchConfig | None, folder: Path, asked: Asked) 
     does not fit; later where a loss is not finite, or where memory or disk is full. The last checkpoint is never lost.
     """
     how, embedded = _config(config, folder)
+    if asked.restart and asked.dry_run:
+        raise UserError("--dry-run trains nothing and --restart removes an earlier run; give one of them, or another folder with -o")
     how = _as_asked(how, asked)
     seed = files.read(seeds.bundled(how.model) or how.model if not Path(how.model).exists() else how.model)
     if how.run.threads is not None:
         torch.set_num_threads(how.run.threads)
     with joined(how.run.device) as world, _guarded(folder, how):
         if world.first:
-            folders.opened(folder, restart=asked.restart)
+            folders.opened(folder, seed.path)
             if embedded:
                 _say_embedded(how, folder)
         world.wait()
-        made = prepared(seed, how, folder, world)
+        made = _prepared(seed, how, folder, world) if asked.restart else prepared(seed, how, folder, world)
         return _phases(made, folder, world, dry_run=asked.dry_run)
+
+
+def _prepared(seed: files.Model, how: SearchConfig, folder: Path, world: World) -> Prepared:
+    """The search prepared anew in the place of an earlier one, which is lost no sooner than all has been checked."""
+    place = folders.draft(folder)
+    if world.first:
+        folders.cleared(place)
+    world.wait()
+    try:
+        made = prepared(seed, how, place, world)
+        network_of(made)  # raises
+        if world.first:
+            folders.replaced(folder, place)
+        world.wait()
+        return made
+    finally:
+        if world.first:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _phases(made: Prepared, folder: Path, world: World, *, dry_run: bool) -> Found | None:
     """Warm up, search, derive, remap, fine-tune, report; or none of them."""
     own = facts(made.ground, made.config, (made.train, made.val), world.size, made.space)
+    network, tables = network_of(made)
+    made = replace(made, choices=network.choices, tables=tables)
     if world.first:
         show_space(made)
         if not dry_run:
@@ -95,13 +119,13 @@ def _phases(made: Prepared, folder: Path, world: World, *, dry_run: bool) -> Fou
     world.wait()
     if dry_run:
         return None
-    network, tables = network_of(made)
     job = job_of(made, network, tables, (folder, own.key))
     if world.first:
         terminal.console().print(f"the {made.config.search.relaxation} super network learns, in {folder}")
     with watching.shown(made.kind, job.budget) if world.first else nullcontext(watching.silent()) as watch:
-        network = search(job, world, watch).to("cpu")
+        search(job, world, watch)
     found, figures = _derived(made, network, (job, tables), world)
+    network.to("cpu")
     tuned = _tuned(made, folder, world)
     if found is None:
         return None
@@ -118,7 +142,7 @@ def _derived(
     if world.first:
         budgets = [replace(budget, table=tables[budget.kind]) for budget in made.budgets(made.config.cost.budget)]
         path, scoring = job.folder / folders.REMAPPED, scoring_of(made, world.size)
-        best = choosing(network, made.config, scoring)
+        best = _remembered(job, choosing(network, made.config, scoring))
         found = emit_within(made.ground, network.choices, best, made.train, path, budgets=budgets)
         write_text(job.folder / folders.SPEC, json.dumps(found.spec.to_json(), indent=1) + "\n", force=True)
         if "latency" in tables:
@@ -128,6 +152,23 @@ def _derived(
         terminal.console().print(f"found: {costs}; in the super network {sentence(figures)}")
     world.wait()
     return found, figures
+
+
+def _remembered(job: Job, best: Callable[[Sequence[Budget]], Member]) -> Callable[[Sequence[Budget]], Member]:
+    """The same choice again where it has been made: losses that are nearly the same may be ordered otherwise on another machine."""
+    path = job.folder / folders.CHOSEN
+
+    def remembered(budgets: Sequence[Budget]) -> Member:
+        asked = [job.key, *(budget.limit for budget in budgets)]
+        if path.exists():
+            known = read_json(path, "choice")
+            if isinstance(known, dict) and known.get("of") == asked:
+                return tuple(known["member"])
+        found = best(budgets)
+        write_text(path, json.dumps({"of": asked, "member": found}) + "\n", force=True)
+        return found
+
+    return remembered
 
 
 def choosing(network: SuperNetwork, how: SearchConfig, scoring: Scoring) -> Callable[[Sequence[Budget]], Member]:

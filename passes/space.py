@@ -162,19 +162,36 @@ def choices(analysis: Analysis, space: Space) -> Choices:
     deepest: dict[str, Value] = {f"stage{i}.depth": depth for i, (_, depth) in depths.items()}
     values = _values(analysis, space, deepest)
     own = resolve(analysis, Spec(deepest))
+    last_read = _last_read(analysis)
     blocks = []
     for i, sources in own.sources.items():
-        repeatable, seeds = analysis.stages[i].repeatable, analysis.stages[i].blocks
+        repeatable = analysis.stages[i].repeatable
         for j, source in enumerate(sources):
             rows = {block_tail: found for knob, found in values.items() if (block_tail := _tail(knob, i, j)) is not None}
             candidates = tuple(dict(zip(rows, row, strict=True)) for row in itertools.product(*rows.values()))
             if len(candidates) > MOST_CANDIDATES:
                 raise UserError(f"stage{i}.block{j} has {len(candidates)} candidates, the most is {MOST_CANDIDATES}; give it fewer values")
-            needed = j == source and bool(seeds[source].tapped)  # by a head
-            skippable = depths[i][0] < depths[i][1] and j > 0 and source in repeatable and not needed
+            skippable = depths[i][0] < depths[i][1] and j > last_read[i] and source in repeatable
             blocks.append(Block(i, j, source, candidates, skippable))
-    fixed = {key: row[0] for key, row in space.knobs.items() if len(row) == 1 and not _is_depth(key) and not _chosen(key)}
+    if not any(len(block.candidates) > 1 or block.skippable for block in blocks):
+        raise UserError("this space leaves the network's blocks, if it has any, without a choice: there is nothing to search")
+    alone = {key: row[0] for key, row in space.knobs.items() if len(row) == 1 and not _is_depth(key)}
+    fixed = {key: value for key, value in alone.items() if not _chosen(key)}
+    outside = resolve(analysis, Spec({**deepest, **alone})).values
+    fixed |= {name: outside[name] for name, knob in analysis.knobs.items() if name.startswith("node:") and outside[name] != knob.value}
     return Choices(tuple(blocks), {i: least for i, (least, _) in depths.items()}, fixed)
+
+
+def _last_read(analysis: Analysis) -> list[int]:
+    """Per stage the last block that has to be where it is: the first one, or one that a head reads inside, or at its exit."""
+    seen = analysis.view
+    inside = {name for stage in analysis.stages for block in stage.blocks for name in block.nodes}
+    found = []
+    for stage in analysis.stages:
+        read = [bool(block.tapped) or any(name not in inside for name, _ in seen.readers.get(block.exit, ())) for block in stage.blocks]
+        read[-1] = bool(stage.blocks[-1].tapped)  # whose exit is the stage's, wherever that is
+        found.append(max((j for j, is_read in enumerate(read) if is_read), default=0))
+    return found
 
 
 def _tail(knob: str, stage: int, block: int) -> str | None:
@@ -193,6 +210,8 @@ def _chosen(key: str) -> bool:
 
 def _require_local(analysis: Analysis, space: Space) -> None:
     for key, row in space.knobs.items():
+        if key.endswith(".from"):
+            raise UserError(f"'{key}': which blocks of a stage stay is for the search to say; give the stage several depths instead")
         if len(row) > 1 and not _is_depth(key) and not _chosen(key):
             raise UserError(
                 f"'{key}' has {len(row)} values, but a search chooses only depth and the blocks' own {', '.join(CHOSEN)}; give it one"

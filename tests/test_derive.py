@@ -10,7 +10,7 @@ from test_space import small
 
 from fnatool.search.derive import Budget, argmax, derive, pareto, parse_budget, score_of
 from passes import UserError
-from passes.space import SKIP, Choices, Table, cost_tables, extremes, members
+from passes.space import SKIP, Block, Choices, Table, cost_tables, extremes, members
 
 
 def preferences(found: Choices, seed: int) -> list[list[float]]:
@@ -61,6 +61,30 @@ def test_a_front_has_distinct_members_the_dearer_the_better() -> None:
     front = pareto(found, preferences(found, 3), Budget("madds", 10**12, costs), 8)
     assert len({one.member for one in front}) == 8
     assert all(a.cost < b.cost and a.score < b.score for a, b in itertools.pairwise(front))
+
+
+@pytest.mark.parametrize("scale", [1e8, 1e10])
+def test_a_budget_just_below_a_member_is_kept_and_well_used(scale: float) -> None:
+    _, found = small()
+    every = list(members(found))
+    for seed in range(20):
+        scores, costs = preferences(found, seed), table(found, seed, scale)
+        for limit in (costs.of(every[97 * seed]) - 1, extremes(costs, found)[0]):
+            if limit >= extremes(costs, found)[0]:
+                member = derive(found, scores, [Budget("madds", limit, costs)])
+                best = max(score_of(scores, other) for other in every if costs.of(other) <= limit)
+                assert costs.of(member) <= limit
+                assert score_of(scores, member) == pytest.approx(best, abs=1e-9)
+
+
+def test_a_long_front_of_a_large_network_has_no_gaps_that_cannot_be_solved() -> None:
+    blocks = tuple(Block(0, j, j, tuple({"kernel": k} for k in (3, 5, 7)), j > 0) for j in range(14))
+    found = Choices(blocks, {0: 4}, {})
+    for seed in range(3):
+        costs = table(found, seed, 3e9)
+        front = pareto(found, preferences(found, seed), Budget("madds", 10**12, costs), 30)
+        assert all(a.cost < b.cost and a.score < b.score for a, b in itertools.pairwise(front))
+        assert len(front) >= 20
 
 
 def test_argmax_takes_each_block_by_itself_but_keeps_the_fewest_blocks() -> None:

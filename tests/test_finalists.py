@@ -56,4 +56,5 @@ def test_there_are_fewer_where_no_others_keep_the_budget() -> None:
 def test_the_member_of_the_least_loss_is_found_and_one_alone_is_not_looked_at() -> None:
     losses = {(0,): 2.0, (1,): 1.0, (2,): 1.0}
     assert least(list(losses), losses.__getitem__) == (1,)
+    assert least([(0,), (1,)], {(0,): math.nan, (1,): 9.0}.__getitem__) == (1,)
     assert least([(0,)], lambda member: pytest.fail("looked at")) == (0,)

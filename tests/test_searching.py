@@ -116,12 +116,12 @@ def madds(path: Path) -> int:
 
 def test_a_search_ends_with_a_network_of_its_spec_within_the_budget(world: Path, capsys: Capture) -> None:
     done = world / "done"
-    expected = {"run.json", "space.json", "costs.json", "seed.onnx", "checkpoint.pt", "metrics.jsonl", "events", "spec.json"}
+    expected = {"run.json", "space.json", "costs.json", "seed.onnx", "checkpoint.pt", "metrics.jsonl", "events", "spec.json", "chosen.json"}
     assert expected | {"remapped.onnx", "target.onnx", "finetune", "report.json", "report.md"} == {path.name for path in done.iterdir()}
     found = report(done)
     assert found["architecture"]["costs"]["madds"] == madds(done / "target.onnx") <= 1_100_000
     assert found["finetuned"]["step"] == 2
-    assert found["architecture"]["supernet_score"].keys() == found["finetuned"]["figures"].keys()
+    assert all({"mIoU", "pixels"} <= figures.keys() for figures in (found["architecture"]["supernet_score"], found["finetuned"]["figures"]))
     assert remapping.realises(files.read(done / "target.onnx"), done / "spec.json") == []
     assert description.of(metadata(files.read(done / "target.onnx").envelope)).classes[1] == "t-shirt"
     onnx.checker.check_model(done / "target.onnx", full_check=True)
@@ -414,13 +414,46 @@ def test_a_run_goes_on_only_as_what_it_was(world: Path, capsys: Capture) -> None
     shutil.copytree(world / "done", "run")
     config(world, weights={"lr": 0.5})
     assert search("--budget", "madds=1.1M") == 2
-    refused(capsys, "'run' is of another run", "'weights.lr' was 0.02, not 0.5", "--restart")
+    refused(capsys, "'run' is of another run", "'weights.lr' was 0.001, not 0.5", "--restart")
     document = json.loads(Path("run/run.json").read_text())
     Path("run/run.json").write_text(json.dumps({**document, "version": 9}))
     for command in (["search", "-o", "run", "--budget", "madds=1.1M"], ["derive", "run", "--argmax"]):
         assert run(command) == 2
-        refused(capsys, "is a run of version 9, this fnatool reads version 1")
+        refused(capsys, "is a run of version 9, this fnatool reads version 2")
     assert Path("run/checkpoint.pt").read_bytes() == (world / "done/checkpoint.pt").read_bytes()
+
+
+def test_an_earlier_run_is_lost_no_sooner_than_the_new_one_can_begin(world: Path, capsys: Capture) -> None:
+    shutil.copytree(world / "done", "run")
+    config(world)
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    for arguments, part in (
+        (["--restart", "--budget", "madds=1k"], "the smallest member of this space has"),
+        (["--restart", "--budget", "nonsense"], "is no budget"),
+        (["--restart", "--dry-run"], "removes an earlier run"),
+    ):
+        assert search(*arguments) == 2
+        refused(capsys, part)
+    assert run(["search", "run/target.onnx", "-o", "run"]) == 2
+    refused(capsys, "lies where the run is kept and would be overwritten")
+    assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
+    assert sorted(path.name for path in Path().iterdir()) == ["cache", "run", "search.toml"]
+    assert search("--restart", "--budget", "madds=1M") == 0
+    assert report("run")["architecture"]["costs"]["madds"] <= 1_000_000
+
+
+def test_a_budget_is_held_against_what_the_strategy_leaves(world: Path, capsys: Capture) -> None:
+    config(world, search={"strategy": "preserve"})
+    assert search("--budget", "madds=542k") == 2
+    refused(capsys, "the smallest member of this space has")
+    assert not Path("run/checkpoint.pt").exists()
+
+
+def test_paths_are_searched_as_published_unless_said_otherwise() -> None:
+    made = parse_search({"task": "detection", "search": {"relaxation": "paths"}, "weights": {"momentum": 0.5}})
+    assert (made.alpha.own, made.alpha.lr, made.search.finalists) == (0.0, 3e-4, 1)
+    assert (made.weights.name, made.weights.lr, made.weights.momentum) == ("sgd", 0.02, 0.5)
+    assert parse_search({"task": "detection"}).weights.name == "adamw"
 
 
 def test_a_folder_of_something_else_is_left_alone(world: Path, capsys: Capture) -> None:
@@ -464,7 +497,8 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(world: Path, capsys: Captur
 
 
 def test_a_loss_that_is_no_number_stops_the_run(world: Path, capsys: Capture) -> None:
-    config(world, search={"steps": 30}, weights={"lr": 100.0, "clip": 0.0, "warmup": 0, "momentum": 0.99}, run={"checkpoint": 1})
+    wild = {"name": "sgd", "lr": 100.0, "clip": 0.0, "warmup": 0, "momentum": 0.99}
+    config(world, search={"steps": 30}, weights=wild, run={"checkpoint": 1})
     assert search() == 2
     refused(capsys, "of the search went wrong", "is not finite", "lower 'weights.lr'")
     state = torch.load("run/checkpoint.pt", weights_only=True)["state"]["network"]

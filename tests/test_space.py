@@ -7,6 +7,7 @@ import functools
 import numpy as np
 import onnx_graphsurgeon as gs
 import pytest
+import seeds_of_heads
 import supers
 from nets import Net, bundled
 
@@ -148,6 +149,7 @@ def test_what_is_no_space_says_so(document: object, message: str) -> None:
     ("knobs", "message"),
     [
         ({"stage0.width": (6, 8)}, "'stage0.width' has 2 values, but a search chooses only depth"),
+        ({"stage0.block1.from": (2,), "stage0.depth": (1, 2)}, "'stage0.block1.from': which blocks"),
         ({"node:stem.kernel": (3, 5)}, "'node:stem.kernel' is not a block's own"),
         ({"stage0.kernal": (3, 5)}, "'stage0.kernal' has 2 values"),
         ({"stage0.*.kernel7": (3, 5)}, "matches no knob"),
@@ -160,6 +162,22 @@ def test_a_space_that_cannot_be_searched_says_why(knobs: dict[str, tuple[int, ..
     with pytest.raises(UserError) as error:
         choices(analyse(net()), Space(knobs))
     assert message in str(error.value)
+
+
+def test_a_knob_outside_blocks_with_one_value_is_part_of_every_member() -> None:
+    analysis, _ = small()
+    found = choices(analysis, Space({"node:stem.kernel": (5,), "stage0.*.kernel": (3, 5)}))
+    assert found.spec(found.largest()).knobs["node:stem.kernel"] == 5
+    assert resolve(analysis, found.spec(found.largest())).values["node:stem.kernel"] == 5
+
+
+def test_blocks_before_one_that_a_head_reads_stay_where_they_are() -> None:
+    body = seeds_of_heads.mobile()
+    last = max(i for i, stage in enumerate(analyse(body.graph()).stages) if len(stage.blocks) == 2)
+    style = seeds_of_heads.small("ssdlite", 3, f"stage{last}.block1.hidden", f"stage{last + 1}.exit")
+    head = seeds_of_heads.again(seeds_of_heads.made(body.graph(), style))
+    found = choices(head, Space({f"stage{last}.depth": (1, 2, 3)}))
+    assert [block.skippable for block in found.blocks if block.stage == last] == [False, False, True]
 
 
 def test_a_member_that_is_none_says_why() -> None:

@@ -9,6 +9,7 @@ import onnx_graphsurgeon as gs
 
 from passes.analysis import Analysis
 from passes.cutting import Bare, bare, components, cut
+from passes.errors import UserError
 from passes.plan import Plan, apply, plan
 from passes.shapes import Shape, infer
 from passes.space import Choices
@@ -34,8 +35,9 @@ def columns(found: Choices) -> int:
 def cut_up(graph: gs.Graph, analysis: Analysis, found: Choices, done: Callable[[int], None] = lambda count: None) -> Pieces:
     """All pieces of the Choices on the analysed graph, from as many members as a block has candidates at most; `done` is called for each.
 
-    Raises RefusedModel where a part cannot run alone.
+    Raises RefusedModel where a part cannot run alone, UserError where a head reads a width that is chosen.
     """
+    _require_apart(analysis, found)
     networks: dict[str, Bare] = {}
     rows: list[list[str]] = [[] for _ in found.blocks]
     rest: list[str] = []
@@ -58,6 +60,17 @@ def cut_up(graph: gs.Graph, analysis: Analysis, found: Choices, done: Callable[[
             rest = [known(bare(part)) for part in parts if part.outputs]  # what nobody reads is not run
         done(1)
     return Pieces(networks, tuple(map(tuple, rows)), tuple(rest))
+
+
+def _require_apart(analysis: Analysis, found: Choices) -> None:
+    """What no block holds is timed once: a block's choices do not change it. Raises UserError where a head reads a width that is chosen."""
+    for block in found.blocks:
+        tapped = analysis.stages[block.stage].blocks[block.source].tapped
+        widths = [tail for tail in block.candidates[0] if tail.startswith("hidden") and len({row[tail] for row in block.candidates}) > 1]
+        if tapped and widths:
+            raise UserError(
+                f"'{block.name}.{widths[0]}' is read by the head too, whose latency would depend on it; give it one value in the space"
+            )
 
 
 def member_graph(graph: gs.Graph, analysis: Analysis, found: Choices, member: Sequence[int]) -> tuple[Plan, gs.Graph]:

@@ -21,6 +21,7 @@ from passes.space import SKIP, Choices
 INITIAL = 1e-3  # times a normal draw (FNA, its released code)
 FLOOR = 0.5
 ANNEALED = 0.75  # of the steps on α
+TINY = 1e-12  # a floor that lets go of a block
 
 
 class Costs(Protocol):
@@ -102,7 +103,7 @@ class Architecture(torch.nn.Module):
             return
         for block, row, lead in zip(self.choices.blocks, self.rows(), self._leads(), strict=True):
             if row is not None and lead is not None and block.skippable:
-                least = min(floor, torch.softmax(lead, 0)[:-1].sum().item())
+                least = max(min(floor, torch.softmax(lead, 0)[:-1].sum().item()), TINY)
                 bound = torch.logsumexp((row + lead)[:-1], 0) - math.log(least / (1 - least))
                 row[-1] = torch.minimum(row[-1], bound - lead[-1])
 

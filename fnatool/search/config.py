@@ -1,7 +1,8 @@
 """The config of a search: one TOML file, checked before anything starts. Nothing here needs torch.
 
-Defaults are the published ones of the task where there are any (FNA++, arXiv 2006.12986, and the released code); steps and batch suit a
-small data set. QUICK is what runs where no config is given.
+What is charged, and when α begins, are the published defaults of the task where there are any (FNA++, arXiv 2006.12986, and the released
+code); steps, rates and optimisers suit a small data set, since at the published ones (SGD 0.02, α by 3e-4 or 1e-3) it takes a large one to
+learn at all. `paths`, the reference, has those (AS_PUBLISHED). QUICK is what runs where no config is given.
 """
 
 from __future__ import annotations
@@ -56,12 +57,13 @@ class Space(Section):
 
 class Search(Section):
     relaxation: Literal["entangled", "paths"] = Field(
-        default="entangled", description="candidates share weights and are mixed before the operator; or paths of their own, as published"
+        default="entangled",
+        description="candidates share weights and are mixed before the operator; paths: as published, in all defaults",
     )
     strategy: Literal["fna", "preserve"] = Field(default="fna", description="of the remap, for super network and result alike")
     epochs: Positive = Field(default=30, description="passes over the weights' part of the training data")
     steps: Positive | None = Field(default=None, description="weight steps, instead of epochs")
-    alpha_from: Fraction = Field(default=0.5, description="share of the steps that warm up: weights only, all paths alike")
+    alpha_from: Fraction = Field(default=0.5, description="share of the steps that warm up: weights only")
     alpha_every: Positive = Field(default=1, description="weight steps per step on α")
     alpha_data: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.5, description="share of the training data that α learns from")
     floor: Annotated[float, Field(ge=0, lt=1)] = Field(
@@ -77,7 +79,7 @@ class Search(Section):
 
 
 class Alpha(Section):
-    own: Rate = Field(
+    own: Annotated[float, Field(ge=0, le=20)] = Field(
         default=3.0,
         description="the lead of what the seed has: at first it is exp(own) times as likely as any other choice; 0: as published",
     )
@@ -149,21 +151,36 @@ def _published() -> Mapping[str, Defaults]:
         "classification": {},
         "segmentation": {
             "search": {"alpha_from": 0.375},
-            "weights": {"lr": 0.02, "final_lr": 0.05},
             "cost": {"weight": 9e-3, "base": 45.0, "scale": 10.0},
         },
         "detection": {
             "search": {"alpha_from": 0.57},
-            "weights": {"lr": 0.02, "weight_decay": 1e-4},
             "alpha": {"beta1": 0.5, "weight_decay": 1e-3},
         },
-        "pose": {"weights": {"name": "adamw", "lr": 1e-3, "weight_decay": 1e-2}},
+        "pose": {},
     }
-    return {task: {**values, "finetune": OF_FINETUNING[task]} for task, values in own.items()}
+    found: dict[str, Defaults] = {}
+    for task, values in own.items():
+        found[task] = {**values, "weights": OF_FINETUNING[task].get("optimiser", {}), "finetune": OF_FINETUNING[task]}
+    return found
 
 
 OF_TASK = _published()
 """Where a task's defaults are not the general ones."""
+
+_FNA: Defaults = {"search": {"finalists": 1}, "alpha": {"own": 0.0, "lr": 1e-3}}
+
+AS_PUBLISHED: Mapping[str, Defaults] = {
+    "classification": _FNA,
+    "segmentation": {**_FNA, "weights": {"name": "sgd", "lr": 0.02, "final_lr": 0.05, "weight_decay": 5e-4}},
+    "detection": {
+        "search": {"finalists": 1},
+        "alpha": {"own": 0.0, "lr": 3e-4},
+        "weights": {"name": "sgd", "lr": 0.02, "weight_decay": 1e-4},
+    },
+    "pose": _FNA,
+}
+"""Where the defaults of `paths` are not those of `entangled`: as FNA++ did it."""
 
 QUICK: Mapping[str, Any] = {
     "task": "classification",
@@ -198,7 +215,10 @@ def quick(folder: Path) -> SearchConfig:
 
 def parse_search(document: Mapping[str, Any]) -> SearchConfig:
     """A config from its document. Raises UserError with every unknown key and impossible value."""
-    return parsed(SearchConfig, document, of_task(OF_TASK, document))
+    search = document.get("search")
+    published = isinstance(search, Mapping) and search.get("relaxation") == "paths"
+    defaults = of_task(OF_TASK, document)
+    return parsed(SearchConfig, document, merged(defaults, of_task(AS_PUBLISHED, document)) if published else defaults)
 
 
 def beside(config: SearchConfig, folder: Path) -> SearchConfig:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -20,7 +20,7 @@ from passes.space import SKIP, Choices, Table, extremes
 
 Member = tuple[int, ...]
 Scores = Sequence[Sequence[float]]  # per block one per candidate, and one more for skipping where that is possible
-TIMES = 32  # the solver's tolerance lets a budget be exceeded by a millionth: then it gets one so much smaller, so many times at most
+TIMES = 32  # the solver's tolerance lets a budget be exceeded by a millionth: then it gets a smaller one, so many times at most
 
 
 @dataclass(frozen=True)
@@ -71,18 +71,34 @@ def derive(choices: Choices, scores: Sequence[Sequence[float]], budgets: Sequenc
         low, _ = extremes(budget.table, choices)
         if budget.limit < low:
             raise UserError(f"the smallest member of this space has {low:,} {budget.kind}, the budget allows {budget.limit:,}")
-    limits = [budget.limit for budget in budgets]
+    excluded: list[Member] = []  # those that only the solver's tolerance lets in
     for _ in range(TIMES):
-        member = _solve(choices, scores, budgets, limits)
-        over = [max(budget.table.of(member) - budget.limit, 0) for budget in budgets]
-        if not any(over):
+        member = _solve(choices, scores, budgets, excluded)
+        if all(budget.table.of(member) <= budget.limit for budget in budgets):
             return member
-        limits = [limit - excess for limit, excess in zip(limits, over, strict=True)]
-    raise UserError("no member of this space keeps all these budgets at once; allow one of them more")
+        excluded.append(member)
+    return _below(choices, scores, budgets)
 
 
-def _solve(choices: Choices, scores: Sequence[Sequence[float]], budgets: Sequence[Budget], limits: Sequence[int]) -> Member:
-    """One integer program. x[b, c] = 1 chooses candidate c of block b; a skippable block with none is skipped."""
+def _below(choices: Choices, scores: Scores, budgets: Sequence[Budget]) -> Member:
+    """A member within the budgets where many are above them by less than the tolerance: of smaller budgets, by twice as much each time."""
+    least = [extremes(budget.table, choices)[0] for budget in budgets]
+    step = 1
+    while True:
+        tighter = [replace(budget, limit=max(budget.limit - step, low)) for budget, low in zip(budgets, least, strict=True)]
+        member = _solve(choices, scores, tighter, [])
+        if all(budget.table.of(member) <= budget.limit for budget in budgets):
+            return member
+        if all(budget.limit == low for budget, low in zip(tighter, least, strict=True)):
+            raise UserError("no member of this space keeps all these budgets at once; allow one of them more")
+        step *= 2
+
+
+def _solve(choices: Choices, scores: Scores, budgets: Sequence[Budget], excluded: Sequence[Member]) -> Member:
+    """One integer program, without the members excluded. x[b, c] = 1 chooses candidate c of block b; with none a block is skipped.
+
+    A block that stays costs its least at least: that is no part of the program, so that its unit is as small as it can be.
+    """
     columns = [(b, c) for b, block in enumerate(choices.blocks) for c in range(len(block.candidates))]
     gain = np.array([scores[b][c] - (scores[b][-1] if choices.blocks[b].skippable else 0.0) for b, c in columns])
     rows: list[tuple[np.ndarray, float, float]] = []
@@ -92,10 +108,15 @@ def _solve(choices: Choices, scores: Sequence[Sequence[float]], budgets: Sequenc
     stages = np.array([block.stage for block in choices.blocks])[owner]
     for i, least in choices.least.items():
         rows.append(((stages == i).astype(float), float(least), np.inf))
-    for budget, limit in zip(budgets, limits, strict=True):
-        unit = float(max(limit - budget.table.base, 1))
-        costs = np.array([budget.table.blocks[b][c] for b, c in columns], float) / unit
-        rows.append((costs, -np.inf, (limit - budget.table.base) / unit))
+    for budget in budgets:
+        fixed = [0 if block.skippable else min(row) for block, row in zip(choices.blocks, budget.table.blocks, strict=True)]
+        room = budget.limit - budget.table.base - sum(fixed)
+        unit = float(max(room, 1))
+        costs = np.array([budget.table.blocks[b][c] - fixed[b] for b, c in columns], float) / unit
+        rows.append((costs, -np.inf, room / unit))
+    for other in excluded:  # at least one of its choices is another: Σ (1 − x) over its candidates + Σ x over the blocks it skips ≥ 1
+        signs = np.array([1.0 if other[b] == SKIP else -1.0 if other[b] == c else 0.0 for b, c in columns])
+        rows.append((signs, 1.0 - sum(k != SKIP for k in other), np.inf))
     matrix = coo_array(np.array([row for row, _, _ in rows]))
     bounds = LinearConstraint(matrix, [low for _, low, _ in rows], [high for _, _, high in rows])
     found = milp(-gain, integrality=np.ones(gain.size, np.int64), bounds=Bounds(0, 1), constraints=bounds, options={"mip_rel_gap": 0.0})

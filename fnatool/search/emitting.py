@@ -94,7 +94,7 @@ def emit(of: Ground, spec: Spec, split: Split, path: Path, *, verify: bool = Tru
     options = Options(of.strategy, seed=of.rng_seed, verify=verify, inputs=of.inputs)
     bare = path.with_name(f".{path.stem}.{os.getpid()}.onnx")
     try:
-        remap_model(of.seed, whole, options).write(bare)
+        remap_model(of.seed, whole, options).write(bare, force=True)
         made = attach_to_model(files.read(bare), replace(of.head, verify=verify))
         replace(made, description=adopted(made.description, split)).write(path, force=True)
     finally:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -33,5 +34,11 @@ def finalists(choices: Choices, scores: Scores, budgets: Sequence[Budget], count
 
 
 def least(members: Sequence[Member], loss: Callable[[Member], float]) -> Member:
-    """The member of the least loss, the first of them where several have it; one alone is not looked at."""
-    return members[0] if len(members) == 1 else min(members, key=loss)
+    """The member of the least loss, the first of them where several have it; one alone is not looked at.
+
+    A loss that is no number is the largest of all.
+    """
+    if len(members) == 1:
+        return members[0]
+    losses = [loss(member) for member in members]
+    return members[min(range(len(members)), key=lambda k: losses[k] if math.isfinite(losses[k]) else math.inf)]

@@ -13,15 +13,15 @@ from typing import Any
 from fnatool.atomic import write_text
 from passes.errors import UserError
 
-VERSION = 1
+VERSION = 2  # 1 knew no lead of the seed's own choices
 RUN, SPACE, COSTS, SEED = "run.json", "space.json", "costs.json", "seed.onnx"
-SPEC, REMAPPED, TARGET = "spec.json", "remapped.onnx", "target.onnx"
+SPEC, REMAPPED, TARGET, CHOSEN = "spec.json", "remapped.onnx", "target.onnx", "chosen.json"
 REPORT, PAGE = "report.json", "report.md"
 TUNING, DERIVED, SCENES = "finetune", "derived", "scenes"
 JOURNAL = ("checkpoint.pt", "metrics.jsonl", "events")
-OWN = frozenset({RUN, SPACE, COSTS, SEED, SPEC, REMAPPED, TARGET, REPORT, PAGE, TUNING, DERIVED, SCENES, *JOURNAL})
-FREE = ("data.workers", "run.checkpoint", "run.threads", "finetune.run.checkpoint", "finetune.run.threads", "score")
-"""Keys of the config that do not change what comes out, or only a score."""
+OWN = frozenset({RUN, SPACE, COSTS, SEED, SPEC, REMAPPED, TARGET, CHOSEN, REPORT, PAGE, TUNING, DERIVED, SCENES, *JOURNAL})
+FREE = ("data.workers", "run.checkpoint", "run.threads", "finetune.run.checkpoint", "finetune.run.threads")
+"""Keys of the config that do not change what comes out."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,39 @@ class Facts:
         return {"version": VERSION, **vars(self)}
 
 
-def opened(folder: Path, *, restart: bool) -> None:
-    """The folder is there, and empty of an earlier run if it is to begin anew. Raises UserError where it holds anything else."""
+def opened(folder: Path, seed: Path) -> None:
+    """The folder is there. Raises UserError where it holds anything else than a run, or a seed that the run would overwrite."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"'{folder}', where the run is to be kept, is not a folder; give another one with -o")
     if folder.is_dir() and (others := {path.name for path in folder.iterdir() if not path.name.startswith(".")} - OWN):
         raise UserError(f"'{folder}' holds '{min(others)}', which is of no search; give another folder with -o")
-    if restart and folder.is_dir():
-        shutil.rmtree(folder)
+    if seed.resolve().parent == folder.resolve():
+        raise UserError(f"the seed '{seed}' lies where the run is kept and would be overwritten; give another folder with -o")
     folder.mkdir(parents=True, exist_ok=True)
+
+
+def draft(folder: Path) -> Path:
+    """Where a run that begins anew is prepared, so that the earlier one stays until nothing can be refused any more."""
+    return folder.with_name(f".{folder.name}.new")
+
+
+def cleared(place: Path) -> None:
+    """The folder is there, and empty."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+
+
+def replaced(folder: Path, by: Path) -> None:
+    """The folder holds what was prepared elsewhere, and of the earlier run no more than its scenes."""
+    for name in OWN - {SCENES}:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    for path in by.iterdir():
+        path.rename(folder / path.name)
+    by.rmdir()
 
 
 def read(folder: Path) -> Facts:

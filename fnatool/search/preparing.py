@@ -89,12 +89,14 @@ def on_ground(of: Ground, config: SearchConfig, folder: Path, splits: tuple[Spli
             f"the cost is to be latency, but there is no 'cost.latency': measure one with 'fnatool latency-table {folder / SEED} "
             f"--space {folder / SPACE} -o latency.json'; 'fnatool search --dry-run' writes these two"
         )
-    derive(found, uniform(found), made.budgets(config.cost.budget))  # raises where no member keeps them
     return made
 
 
 def network_of(made: Prepared) -> tuple[SuperNetwork, dict[str, Table]]:
-    """The super network, and the tables with the rows that its relaxation leaves. Raises UserError where nothing is left to choose."""
+    """The super network, and the tables with the rows that its relaxation leaves.
+
+    Raises UserError where nothing is left to choose, or where no member keeps the budgets.
+    """
     how = made.config
     network = build(
         made.model.graph,
@@ -107,8 +109,11 @@ def network_of(made: Prepared) -> tuple[SuperNetwork, dict[str, Table]]:
     network.architecture.lean(own_choices(made.analysis, network.choices), how.alpha.own)
     if network.choices.size < 2:
         reasons = "; ".join(f"{knob}: {why}" for knob, why in network.fixed.items())
-        raise UserError(f"this space leaves nothing to search ({reasons or 'one member'}); 'search.relaxation' paths may choose more")
-    return network, {kind: restricted(table, made.choices, network.choices) for kind, table in made.tables.items()}
+        raise UserError(f"this space leaves nothing to search ({reasons or 'one member'})")
+    tables = {kind: restricted(table, made.choices, network.choices) for kind, table in made.tables.items()}
+    budgets = [replace(budget, table=tables[budget.kind]) for budget in made.budgets(how.cost.budget)]
+    derive(network.choices, uniform(network.choices), budgets)  # raises where no member keeps them
+    return network, tables
 
 
 def restricted(table: Table, whole: Choices, left: Choices) -> Table:

@@ -13,7 +13,7 @@ Member = tuple[int, ...]
 
 
 def uniform(choices: Choices) -> list[list[float]]:
-    """Every candidate of a block alike, and skipping it where possible: what is drawn from while warming up."""
+    """Every candidate of a block alike, and skipping it where possible."""
     counts = [len(block.candidates) + block.skippable for block in choices.blocks]
     return [[1 / count] * count for count in counts]
 

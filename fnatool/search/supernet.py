@@ -273,9 +273,8 @@ class SuperNetwork(torch.nn.Module):
         made = self._run(segment, variant, weights, found, norms)
         if keep is None or mix.folded:
             return made
-        return [
-            torch.lerp(found[segment.entry], y, keep) if name == segment.exit else y for name, y in zip(segment.outputs, made, strict=True)
-        ]
+        entry = found[segment.entry]
+        return [entry + keep * (y - entry) if name == segment.exit else y for name, y in zip(segment.outputs, made, strict=True)]
 
     def _weighed(self, segment: Segment, how: tuple[Tensor, bool], found: Outputs, norms: Norms) -> list[Tensor]:
         """Σ_c P(c) · candidate_c(x) + P(skip) · x; what a head reads inside is filled with zeros to the largest widths.

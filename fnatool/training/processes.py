@@ -6,12 +6,14 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
 from passes.errors import UserError
 
+PATIENCE = timedelta(hours=2)  # the others wait while the first one remaps, verifies and measures
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "Timed out waiting", "Socket Timeout")
 """What torch.distributed says where one of the processes is gone."""
 
@@ -82,7 +84,7 @@ def joined(device: str) -> Iterator[World]:
         return
     if use_cuda:
         torch.cuda.set_device(where)
-    dist.init_process_group("nccl" if use_cuda else "gloo")
+    dist.init_process_group("nccl" if use_cuda else "gloo", timeout=PATIENCE)
     try:
         yield World(rank, size, where)
     except RuntimeError as error:
