@@ -1,6 +1,6 @@
 """Channel identity: which dimensions must change together.
 
-Every weight axis that creates channels gives each channel an identity. Identities flow through the graph as the data does (rules.py, one
+Every weight axis that creates channels gives each channel an identity. Identities flow through the graph as the data does (rules/, one
 row per operator); a merge unites them. Closing the unions gives classes; classes that always appear in the same places form one atom,
 one width that can be changed on its own. What has no rule freezes what it touches, with the reason.
 

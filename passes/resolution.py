@@ -1,7 +1,7 @@
 """The size of the image and the output stride: what the analysis says of them, and what they contribute to a plan.
 
 Both come last: they edit the nodes that depth, width and kernels have left. Another image size leaves every weight as it is; sizes written
-in the graph follow the maps (maps.py). The output stride is the largest number of image pixels between two samples of a map; a smaller one
+in the graph follow the maps (maps/). The output stride is the largest number of image pixels between two samples of a map; a smaller one
 turns the strides beyond it into dilations, so that the new map, sampled at every 2nd, 4th … position, is the old one.
 """
 

@@ -1,0 +1,27 @@
+"""Where maps lie in the image, one row per operator, and what becomes of them when the image or the strides change.
+
+One walk in the order of the graph gives every tensor, axis by axis, its extents in space (`Side`): how many pixels of the image lie between
+two samples, how many samples there are, before and after. Numbers and attributes that count samples follow; what cannot follow is `Stuck`,
+with the reason.
+"""
+
+from passes.maps.contents import Axes, Map, Sampling, Side, one_side, plain, sides, size_after
+from passes.maps.following import convolved_axes, follow
+from passes.maps.space import Space, Stuck
+from passes.maps.table import SPACE
+
+__all__ = [
+    "SPACE",
+    "Axes",
+    "Map",
+    "Sampling",
+    "Side",
+    "Space",
+    "Stuck",
+    "convolved_axes",
+    "follow",
+    "one_side",
+    "plain",
+    "sides",
+    "size_after",
+]

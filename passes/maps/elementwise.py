@@ -1,0 +1,24 @@
+"""Rules of the operators that work position by position."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from passes.maps.contents import Axes
+from passes.maps.shared import broadcast
+from passes.maps.space import Rule, Space
+from passes.rules import NARY, UNARY
+from passes.view import Node
+
+
+def same(node: Node, space: Space) -> list[Axes]:
+    """Every position by itself."""
+    return [space.axes(node.inputs[0])] * len(node.outputs)
+
+
+def elementwise(node: Node, space: Space) -> Axes:
+    """Broadcast from the right; maps that meet have the same samples."""
+    return broadcast(node, space, [name for name in node.inputs if name])
+
+
+ELEMENTWISE: Mapping[str, Rule] = {**dict.fromkeys(UNARY, same), **dict.fromkeys(NARY, elementwise)}

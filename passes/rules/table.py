@@ -1,0 +1,19 @@
+"""How each operator's axes relate: one row per operator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from passes.rules.elementwise import ELEMENTWISE
+from passes.rules.moving import MOVING
+from passes.rules.normalisation import NORMALISATION
+from passes.rules.products import PRODUCTS
+from passes.rules.reductions import REDUCING
+from passes.rules.resampling import RESAMPLING
+from passes.rules.shared import Rule
+from passes.rules.windows import WINDOWS
+
+# these and the n-ary ones: their rules look at every input; others give a meaning to the first alone
+ALL_INPUTS = frozenset({"MatMul", "Concat"})
+
+RULES: Mapping[str, Rule] = {**ELEMENTWISE, **WINDOWS, **PRODUCTS, **NORMALISATION, **REDUCING, **MOVING, **RESAMPLING}
