@@ -14,6 +14,7 @@ Facts: `a=b` unites; `frozen a: reason`, `drift a: reason` quote a piece of the 
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -680,3 +681,12 @@ def test_a_wrong_line_is_noticed(line: Line) -> None:
 
 def test_every_operator_of_the_table_has_a_line() -> None:
     assert {re.sub(r"-\d+$", "", line[0]) for line in LINES} == set(RULES)
+
+
+def test_no_operator_has_two_rows() -> None:
+    for package in ("rules", "maps"):
+        kinds = ("elementwise", "windows", "products", "normalisation", "reductions", "moving", "resampling")
+        names = {"reductions": "REDUCING"}
+        parts = [getattr(importlib.import_module(f"passes.{package}.{kind}"), names.get(kind, kind.upper())) for kind in kinds]
+        table = importlib.import_module(f"passes.{package}.table")
+        assert sum(map(len, parts)) == len(table.RULES if package == "rules" else table.SPACE)
