@@ -35,8 +35,7 @@ from fnatool.training.config import (
     seen_from,
 )
 from fnatool.training.config import Run as Training
-from fnatool.training.sections import Defaults, Section, document_of, lines, merged, parsed
-from passes.errors import UserError
+from fnatool.training.sections import Defaults, Section, lines, merged, parsed, read_file
 
 NAME = "search.toml"  # read from the working folder, where there is one and no other is named
 
@@ -200,11 +199,7 @@ def read_search(path: Path) -> SearchConfig:
 
     Raises UserError for a file that is not there, is not TOML, or has an unknown key or an impossible value: all of them at once.
     """
-    document = document_of(path, f"'fnatool config {path.name} --task segmentation --search' writes one to edit")
-    try:
-        return beside(parse_search(document), path.parent)
-    except UserError as error:
-        raise UserError(f"'{path}': {error}") from error
+    return read_file(path, f"'fnatool config {path.name} --task segmentation --search' writes one to edit", parse_search, beside)
 
 
 def quick(folder: Path) -> SearchConfig:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 
 from fnatool.atomic import write_text
-from fnatool.training.sections import Defaults, Section, document_of, lines, parsed
+from fnatool.training.sections import Defaults, Section, lines, parsed, read_file
 from passes.errors import UserError
 
 TaskName = Literal["classification", "segmentation", "detection", "pose"]
@@ -104,11 +104,7 @@ def read_config(path: Path) -> Config:
 
     Raises UserError for a file that is not there, is not TOML, or has an unknown key or an impossible value: all of them at once.
     """
-    document = document_of(path, f"'fnatool config {path.name} --task classification' writes one to edit")
-    try:
-        return beside(parse_config(document), path.parent)
-    except UserError as error:
-        raise UserError(f"'{path}': {error}") from error
+    return read_file(path, f"'fnatool config {path.name} --task classification' writes one to edit", parse_config, beside)
 
 
 def beside(config: Config, folder: Path) -> Config:

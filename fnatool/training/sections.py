@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +38,15 @@ def document_of(path: Path, missing: str) -> dict[str, Any]:
         raise UserError(f"'{path}' cannot be read as a config: {error}") from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UserError(f"'{path}' is not TOML: {error}") from error
+
+
+def read_file(path: Path, missing: str, parse: Callable[[dict[str, Any]], S], beside: Callable[[S, Path], S]) -> S:
+    """What a TOML file says, its relative paths seen from its folder. Raises UserError, with the name of the file, as parse does."""
+    document = document_of(path, missing)
+    try:
+        return beside(parse(document), path.parent)
+    except UserError as error:
+        raise UserError(f"'{path}': {error}") from error
 
 
 def parsed(kind: type[S], document: Mapping[str, Any], defaults: Defaults) -> S:
