@@ -113,7 +113,7 @@ def _phases(made: Prepared, folder: Path, world: World, *, dry_run: bool) -> Fou
     if world.first:
         show_space(made)
         if not dry_run:
-            folders.claimed(folder, own)
+            folders.claimed(folder, own, made.config.cost.latency)
         write_text(folder / folders.SPACE, json.dumps(made.space.to_json(), indent=1) + "\n", force=True)
         write_text(folder / folders.COSTS, json.dumps(_costs(made), indent=1) + "\n", force=True)
     world.wait()

@@ -17,9 +17,9 @@ VERSION = 2  # 1 knew no lead of the seed's own choices
 RUN, SPACE, COSTS, SEED = "run.json", "space.json", "costs.json", "seed.onnx"
 SPEC, REMAPPED, TARGET, CHOSEN = "spec.json", "remapped.onnx", "target.onnx", "chosen.json"
 REPORT, PAGE = "report.json", "report.md"
-TUNING, DERIVED, SCENES = "finetune", "derived", "scenes"
+TUNING, DERIVED, SCENES, LATENCY = "finetune", "derived", "scenes", "latency.json"
 JOURNAL = ("checkpoint.pt", "metrics.jsonl", "events")
-OWN = frozenset({RUN, SPACE, COSTS, SEED, SPEC, REMAPPED, TARGET, CHOSEN, REPORT, PAGE, TUNING, DERIVED, SCENES, *JOURNAL})
+OWN = frozenset({RUN, SPACE, COSTS, SEED, SPEC, REMAPPED, TARGET, CHOSEN, REPORT, PAGE, TUNING, DERIVED, SCENES, LATENCY, *JOURNAL})
 FREE = ("data.workers", "run.checkpoint", "run.threads", "finetune.run.checkpoint", "finetune.run.threads")
 """Keys of the config that do not change what comes out."""
 
@@ -123,9 +123,11 @@ def require_same(folder: Path, facts: Facts) -> None:
             )
 
 
-def claimed(folder: Path, facts: Facts) -> None:
-    """The folder is of this run, and says so from now on. Raises UserError where it is of another."""
+def claimed(folder: Path, facts: Facts, latency: str | None) -> None:
+    """The folder is of this run, says so from now on, and keeps its latency table. Raises UserError where it is of another."""
     require_same(folder, facts)
+    if latency is not None and not (folder / LATENCY).exists():
+        write_text(folder / LATENCY, Path(latency).read_text(encoding="utf-8"))
     write_text(folder / RUN, json.dumps(facts.to_json(), indent=1) + "\n", force=True)
 
 

@@ -17,7 +17,7 @@ from fnatool.remapping import analyse_model, metadata
 from fnatool.search.config import SearchConfig
 from fnatool.search.derive import Budget, derive, parse_budget
 from fnatool.search.emitting import Ground, emit, ground
-from fnatool.search.folder import SEED, SPACE, Facts, require_same
+from fnatool.search.folder import LATENCY, SEED, SPACE, Facts, require_same
 from fnatool.search.sampling import uniform
 from fnatool.search.supernet import SuperNetwork, build
 from fnatool.tasks import description as descriptions
@@ -81,7 +81,8 @@ def on_ground(of: Ground, config: SearchConfig, folder: Path, splits: tuple[Spli
     found = choices(analysis, space)
     tables = dict(cost_tables(analysis, found))
     if config.cost.latency is not None:
-        tables["latency"] = latencies.read(Path(config.cost.latency), about(model, analysis, found), found).table
+        own = folder / LATENCY  # that of a run that has begun
+        tables["latency"] = latencies.read(own if own.exists() else Path(config.cost.latency), about(model, analysis, found), found).table
     described = descriptions.of(metadata(model.envelope))
     made = Prepared(config, of, model, described, *splits, analysis, space, found, tables)
     if made.kind not in tables:
