@@ -173,8 +173,8 @@ def main() -> None:
     """Perform the study and print its table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search_study", description=__doc__.splitlines()[0])
     parser.add_argument("--plan", action="store_true", help="print how many runs there are and how long they may take, and do nothing")
-    parser.add_argument("--random", type=int, default=8, metavar="N", help="random ones to compare with, and half as many near ones")
-    parser.add_argument("--seeds", type=int, default=2, metavar="N", help="searches, and fine-tunings of each architecture")
+    parser.add_argument("--random", type=int, default=6, metavar="N", help="random ones to compare with, and half as many near ones")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="searches, and fine-tunings of each architecture")
     parser.add_argument("--search", type=json.loads, default={}, metavar="JSON", help="what else the config of the search says")
     parser.add_argument("--folder", type=Path, default=Path("build/search_study"), metavar="DIR", help="where runs are kept")
     parser.add_argument("--output", type=Path, default=RESULTS / "search_study.json", metavar="FILE", help="where the figures go")
