@@ -79,7 +79,8 @@ def search_file(config: Path | SearchConfig | None, folder: Path, asked: Asked) 
         torch.set_num_threads(how.run.threads)
     with joined(how.run.device) as world, _guarded(folder, how):
         if world.first:
-            folders.opened(folder, seed.path)
+            latency = how.cost.latency
+            folders.opened(folder, [seed.path, *([] if latency is None else [Path(latency)])])
             if embedded:
                 _say_embedded(how, folder)
         world.wait()
@@ -162,7 +163,7 @@ def _remembered(job: Job, best: Callable[[Sequence[Budget]], Member]) -> Callabl
         asked = [job.key, *(budget.limit for budget in budgets)]
         if path.exists():
             known = read_json(path, "choice")
-            if isinstance(known, dict) and known.get("of") == asked:
+            if isinstance(known, dict) and known.get("of") == asked and isinstance(known.get("member"), list):
                 return tuple(known["member"])
         found = best(budgets)
         write_text(path, json.dumps({"of": asked, "member": found}) + "\n", force=True)

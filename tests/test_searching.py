@@ -435,11 +435,17 @@ def test_an_earlier_run_is_lost_no_sooner_than_the_new_one_can_begin(world: Path
     ):
         assert search(*arguments) == 2
         refused(capsys, part)
-    assert run(["search", "run/target.onnx", "-o", "run"]) == 2
-    refused(capsys, "lies where the run is kept and would be overwritten")
+    Path("run/derived").mkdir()
+    shutil.copy("run/target.onnx", "run/derived/other.onnx")
+    before[Path("run/derived/other.onnx")] = before[Path("run/target.onnx")]
+    for seed in ("run/target.onnx", "run/derived/other.onnx"):
+        assert run(["search", seed, "-o", "run", "--restart"]) == 2
+        refused(capsys, f"'{seed}' lies where the run is kept and would be overwritten")
     assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
     assert sorted(path.name for path in Path().iterdir()) == ["cache", "run", "search.toml"]
-    assert search("--restart", "--budget", "madds=1M") == 0
+    os.chdir("run")  # the folder of the run may be the working one
+    assert run(["search", "--config", "../search.toml", "-o", ".", "--restart", "--budget", "madds=1M"]) == 0
+    os.chdir("..")
     assert report("run")["architecture"]["costs"]["madds"] <= 1_000_000
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,20 +49,22 @@ class Facts:
         return {"version": VERSION, **vars(self)}
 
 
-def opened(folder: Path, seed: Path) -> None:
-    """The folder is there. Raises UserError where it holds anything else than a run, or a seed that the run would overwrite."""
+def opened(folder: Path, needed: Iterable[Path]) -> None:
+    """The folder is there. Raises UserError where it holds anything else than a run, or a file that is needed and would be lost."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"'{folder}', where the run is to be kept, is not a folder; give another one with -o")
     if folder.is_dir() and (others := {path.name for path in folder.iterdir() if not path.name.startswith(".")} - OWN):
         raise UserError(f"'{folder}' holds '{min(others)}', which is of no search; give another folder with -o")
-    if seed.resolve().parent == folder.resolve():
-        raise UserError(f"the seed '{seed}' lies where the run is kept and would be overwritten; give another folder with -o")
+    for path in needed:
+        if folder.resolve() in path.resolve().parents:
+            raise UserError(f"'{path}' lies where the run is kept and would be overwritten; give another folder with -o")
     folder.mkdir(parents=True, exist_ok=True)
 
 
 def draft(folder: Path) -> Path:
     """Where a run that begins anew is prepared, so that the earlier one stays until nothing can be refused any more."""
-    return folder.with_name(f".{folder.name}.new")
+    whole = folder.resolve()  # '.' has no name
+    return whole.with_name(f".{whole.name}.new")
 
 
 def cleared(place: Path) -> None:
