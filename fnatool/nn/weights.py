@@ -19,7 +19,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from passes.errors import RefusedModel
-from passes.view import Node, View, build, element_type, unique, view
+from passes.view import Node, View, build, element_type, live, unique, view
 
 Use = tuple[str, int]  # node and slot
 Role = Literal["trained", "statistic", "fixed"]
@@ -184,17 +184,6 @@ class _Work:
             inputs[slot] = own
             self.nodes[node] = replace(self.nodes[node], inputs=tuple(inputs))
         return own
-
-
-def live(nodes: Sequence[Node], wanted: Iterable[str]) -> list[Node]:
-    """The nodes that the wanted tensors need, in their order."""
-    needed = set(wanted)
-    kept = []
-    for node in reversed(nodes):
-        if not needed.isdisjoint(node.outputs):
-            kept.append(node)
-            needed.update(name for name in node.inputs if name)
-    return kept[::-1]
 
 
 def _place(reader: _Reader, group: Sequence[_Reader], uses: Sequence[_Reader]) -> Use:
