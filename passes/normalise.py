@@ -18,10 +18,11 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from passes.cost import PARAMETERS, macs_of
+from passes.cost import macs_of
 from passes.errors import RefusedModel
+from passes.learnt import WEIGHTS
 from passes.rules.elementwise import NARY
-from passes.shapes import SMALL, Shapes, infer, node_proto
+from passes.shapes import SMALL, Shapes, constant_value, infer, node_proto
 from passes.view import CORE_DOMAINS, Node, View, build, live, unique, view
 
 FOLD_BYTES = 1 << 30  # that all folded tensors of a graph may take together
@@ -88,6 +89,7 @@ class _Work:
 
     graph: gs.Graph
     _seen: View | None = None
+    _shapes: Shapes | None = None
 
     @property
     def seen(self) -> View:
@@ -96,9 +98,16 @@ class _Work:
             self._seen = view(self.graph)
         return self._seen
 
+    @property
+    def shapes(self) -> Shapes:
+        """The Shapes of the graph as it is now."""
+        if self._shapes is None:
+            self._shapes = infer(self.seen)
+        return self._shapes
+
     def forget(self) -> None:
         """The graph has changed."""
-        self._seen = None
+        self._seen = self._shapes = None
 
     def replace_by_constants(self, values: dict[str, np.ndarray]) -> None:
         """The tensors named become initializers; nodes left without a used output go."""
@@ -143,19 +152,10 @@ def constants_made_initializers(work: _Work) -> int:
     values = {}
     for node in work.graph.nodes:
         if node.op == "Constant" and node.domain in CORE_DOMAINS:
-            values[node.outputs[0].name] = _constant_value(node)
+            values[node.outputs[0].name] = constant_value(node)
     if values:
         work.replace_by_constants(values)
     return len(values)
-
-
-def _constant_value(node: gs.Node) -> np.ndarray:
-    for key, dtype in (("value_int", np.int64), ("value_ints", np.int64), ("value_float", np.float32), ("value_floats", np.float32)):
-        if key in node.attrs:
-            return np.array(node.attrs[key], dtype)
-    if isinstance(node.attrs.get("value"), gs.Tensor):
-        return np.asarray(node.attrs["value"].values)
-    raise RefusedModel(f"Constant node '{node.name}' holds neither a dense tensor nor numbers")
 
 
 def identities_of_weights_bypassed(work: _Work) -> int:
@@ -184,7 +184,7 @@ def constant_expressions_folded(work: _Work) -> int:
     found = _constant_expressions(seen)
     if not found:
         return 0
-    shapes = infer(seen)
+    shapes = work.shapes
     results = _worth_folding(found, seen, shapes)
     folded = live(found, results)
     _require_modest(folded, shapes)
@@ -225,7 +225,7 @@ NUMBERS = 64  # elements that are a node's numbers (scales, pads, a position) ra
 def _is_worth_keeping(name: str, expressions: Mapping[str, Node], seen: View, shapes: Shapes) -> bool:
     """Whether a computed constant is a layer's weight, or a few numbers, or no larger than the constants that it is made of."""
     shape = shapes.shapes.get(name)
-    if shape is None or any(slot in PARAMETERS.get(seen.by_name[reader].op, ()) for reader, slot in seen.readers.get(name, ())):
+    if shape is None or any(slot in WEIGHTS.get(seen.by_name[reader].op, ()) for reader, slot in seen.readers.get(name, ())):
         return True  # an unknown size is refused by name when it comes to memory
     size = math.prod(shape)
     small = SMALL if _is_whole(shapes.types[name]) else NUMBERS
@@ -313,7 +313,7 @@ def static_sizes_folded(work: _Work) -> int:
     seen = work.seen
     if not any(node.op in ("Shape", "Size") for node in seen.nodes):
         return 0
-    shapes = infer(seen)
+    shapes = work.shapes
     values = {
         name: value.array
         for name, value in shapes.values.items()
@@ -335,7 +335,7 @@ def operands_left_to_broadcast(work: _Work) -> int:
     wide = [node for node in seen.nodes if node.op in BROADCASTS and node.outputs[0] not in seen.outputs]
     if not wide:
         return 0
-    shapes = infer(seen)
+    shapes = work.shapes
     if shapes.free_space:
         return 0  # an operand of the probe's size may be broadcast at another
     nodes = {node.name: node for node in work.graph.nodes}
@@ -394,7 +394,7 @@ def joined_zeros_made_pads(work: _Work) -> int:
     joins = [node for node in work.graph.nodes if node.op == "Concat" and node.domain in CORE_DOMAINS and len(node.inputs) > 1]
     if not joins or seen.opset < 2:
         return 0
-    shapes = infer(seen)
+    shapes = work.shapes
     taken = set(seen.constants) | set(seen.producer) | set(seen.inputs)
     count = 0
     for node in joins:
@@ -495,7 +495,7 @@ def auto_pads_made_explicit(work: _Work) -> int:
     named = [node for node in work.graph.nodes if node.attrs.get("auto_pad", "NOTSET") != "NOTSET" and node.domain in CORE_DOMAINS]
     if not named:
         return 0
-    shapes = infer(work.seen)
+    shapes = work.shapes
     count = 0
     for node in named:
         if node.op not in ("Conv", "MaxPool", "AveragePool", "LpPool"):
@@ -538,7 +538,7 @@ def equal_splits_made_explicit(work: _Work) -> int:
     if not named:
         return 0
     seen = work.seen
-    shapes = infer(seen)
+    shapes = work.shapes
     taken = set(seen.constants) | set(seen.producer) | set(seen.inputs)
     count = 0
     for node in named:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -59,14 +59,14 @@ def infer(view: View, sizes: Mapping[str, Shape] | None = None) -> Shapes:
 
     Raises UserError for sizes that name no input or contradict it, RefusedModel where ONNX's rule finds the graph inconsistent.
     """
-    walk = _Walk(view)
+    walk = Walk(view)
     walk.start(dict(sizes or {}))
     for node in view.nodes:
         walk.visit(node)
     return Shapes(walk.shapes, walk.types, walk.values, walk.free_axes)
 
 
-class _Walk:
+class Walk:
     """The state of one inference walk."""
 
     def __init__(self, view: View) -> None:
@@ -98,7 +98,16 @@ class _Walk:
                 where = tuple((name, i) for i in range(array.size)) if array.dtype.kind in "iu" else (None,) * array.size
                 self.values[name] = Value(array, np.zeros(array.shape, bool), where)
 
+    def _hold(self, name: str, array: np.ndarray) -> None:
+        """The output of a Constant node."""
+        self.types[name], self.shapes[name], self.free[name] = int(helper.np_dtype_to_tensor_dtype(array.dtype)), array.shape, frozenset()
+        if array.size <= SMALL:
+            self.values[name] = Value(array, np.zeros(array.shape, bool), (None,) * array.size)
+
     def visit(self, node: Node) -> None:
+        if node.op == "Constant":
+            self._hold(node.outputs[0], constant_value(node))
+            return
         self._evaluate(node)
         missing = [name for name in node.outputs if name and name not in self.shapes]
         if missing:
@@ -143,6 +152,8 @@ class _Walk:
             return
         if node.op in UNTOUCHED or not node.inputs:
             return
+        if node.op == "CastLike" and node.inputs[1] in self.types:  # of the other only the type matters
+            node = replace(node, op="Cast", inputs=node.inputs[:1], attrs={"to": self.types[node.inputs[1]]})
         inputs = [self.values.get(name) if name else None for name in node.inputs]
         if any(value is None and name for value, name in zip(inputs, node.inputs, strict=True)) or not any(inputs):
             return
@@ -227,6 +238,16 @@ class _Walk:
         if name not in self.protos:
             self.protos[name] = onnx.numpy_helper.from_array(np.asarray(self.values[name].array, order="C"), name)
         return self.protos[name]
+
+
+def constant_value(node: Node | gs.Node) -> np.ndarray:
+    """What a Constant node holds. Raises RefusedModel where that is neither a dense tensor nor numbers."""
+    for key, dtype in (("value_int", np.int64), ("value_ints", np.int64), ("value_float", np.float32), ("value_floats", np.float32)):
+        if key in node.attrs:
+            return np.array(node.attrs[key], dtype)
+    if isinstance(node.attrs.get("value"), gs.Tensor):
+        return np.asarray(node.attrs["value"].values)
+    raise RefusedModel(f"Constant node '{node.name}' holds neither a dense tensor nor numbers")
 
 
 def node_proto(node: Node) -> onnx.NodeProto:
