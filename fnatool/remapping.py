@@ -16,10 +16,12 @@ from passes.analysis import STRIDE, Analysis, analyse
 from passes.blocks import Table
 from passes.cost import Cost
 from passes.errors import RefusedModel, UserError
+from passes.groups import keeps_function, regrouped_shape
 from passes.plan import Plan, apply, plan, planned_cost
 from passes.rules import RULES
 from passes.shapes import Shape
-from passes.spec import IMAGE, Spec, differences, parse, resolve
+from passes.spec import IMAGE, Spec, differences, own_spec, parse, resolve
+from passes.take import Take
 
 STAGES_KEY = "fnatool.stages"
 SPEC_KEY = "fnatool.spec"
@@ -42,13 +44,17 @@ class Options:
 
 @dataclass(frozen=True)
 class Verified:
-    """What the comparison of inner values found: worst relative drift, the first tensor beyond the tolerance, how many were compared."""
+    """What the comparison of inner values found: worst relative drift, the first tensor beyond the tolerance, how many were compared.
+
+    `whole`: how far the outputs are from the seed's, where the target lacks some of its channels or weights (None: it lacks none).
+    """
 
     worst: float
     first: tuple[str, str, float] | None
     compared: int
     tolerance: float
     exact: bool
+    whole: float | None = None
 
 
 @dataclass(frozen=True)
@@ -134,12 +140,26 @@ def verify_remap(model: files.Model, target: files.Model, analysis: Analysis, fo
 
 
 def _verify(model: files.Model, target: files.Model, analysis: Analysis, found: Plan) -> Verified:
-    from fnatool.verify import verify
+    from fnatool.verify import drift_of_whole, verify
 
     result = verify(model.graph, target.graph, analysis, found)
+    whole = drift_of_whole(model.graph, target.graph, analysis, found) if drops(analysis, found) else None
     first = result.first
     row = None if first is None else (first.tensor, first.node, first.relative)
-    return Verified(result.worst, row, len(result.drifts), result.tolerance, result.exact)
+    return Verified(result.worst, row, len(result.drifts), result.tolerance, result.exact, whole)
+
+
+def drops(analysis: Analysis, found: Plan) -> bool:
+    """Whether the target lacks channels or weights between groups that the seed has."""
+    return any(_crops(take, analysis.shapes.shapes[take.source]) for take in found.takes)
+
+
+def _crops(take: Take, shape: Shape) -> bool:
+    groups = take.regroup
+    if groups is not None and not keeps_function(groups.seed, groups.target):
+        return True
+    shape = shape if groups is None else regrouped_shape(shape, groups.seed, groups.ground)
+    return any(len(set(along.index[along.index >= 0].tolist())) < shape[axis] for axis, along in take.axes.items())
 
 
 def analyse_model(model: files.Model, inputs: Mapping[str, Shape] | None = None) -> Analysis:
@@ -204,13 +224,20 @@ def require_seed(spec: Spec, model: files.Model) -> None:
 def realises(model: files.Model, spec: Spec | Path, seed: files.Model | None = None) -> list[str]:
     """Where the model is not what the Spec says, one sentence each; none: it realises it.
 
-    With the seed the Spec is resolved first, so that relative values and every unnamed knob are checked too.
+    With the seed the Spec is resolved first, so that relative values and every unnamed knob are checked too; where groups change, which may
+    split knobs or tie them together, against the knobs that the target has then.
     """
     wanted = read_spec(spec) if isinstance(spec, Path) else spec
-    if seed is not None:
-        require_seed(wanted, seed)
-        wanted = resolve(analyse_model(seed), wanted).spec()
-    return differences(analyse_model(model), wanted)
+    if seed is None:
+        return differences(analyse_model(model), wanted)
+    require_seed(wanted, seed)
+    analysis = analyse_model(seed)
+    resolved = resolve(analysis, wanted)
+    if resolved.skeleton is None:
+        return differences(analyse_model(model), resolved.spec())
+    found = plan(analysis, wanted)
+    target = analyse(apply(seed.graph, found), table=found.table)
+    return differences(analyse_model(model), own_spec(target))
 
 
 def declared(seed: files.Model, spec: Spec | Path) -> Mapping[str, Mapping[int, int]]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from fnatool import terminal
 from fnatool.folding import Normalised
-from fnatool.remapping import Remapped
-from passes.groups import keeps_function, regrouped_shape
+from fnatool.remapping import Remapped, Verified
+from passes.groups import regrouped_shape
 from passes.resolution import Size, size_text
 from passes.shapes import Shape
 from passes.spec import IMAGE
@@ -30,9 +30,15 @@ def as_json(made: Remapped) -> Json:
         "changes": [{"knob": name, "from": old, "to": new} for name, old, new in changes(made)],
         "drifts": [*made.plan.drifts, *_averages(made)],
         "notes": [*made.analysis.notes, *made.plan.notes],
-        "verified": None if verified is None else {"worst": verified.worst, "compared": verified.compared, "tolerance": verified.tolerance},
+        "verified": None if verified is None else _verified(verified),
         "tensors": tensor_rows(made),
     }
+
+
+def _verified(verified: Verified) -> Json:
+    """What was compared; `whole` only where the target lacks something of the seed's."""
+    whole: Json = {} if verified.whole is None else {"whole": verified.whole}
+    return {"worst": verified.worst, "compared": verified.compared, "tolerance": verified.tolerance, **whole}
 
 
 def changes(made: Remapped) -> list[tuple[str, int | Size | None, int | Size]]:
@@ -115,13 +121,6 @@ def show(made: Remapped, where: str) -> None:
     console.print(f"→ {escape(where)}")
 
 
-def _drops(made: Remapped) -> bool:
-    """Whether the target lacks channels or weights between groups that the seed has."""
-    shapes = made.analysis.shapes.shapes
-    lost = (take.regroup is not None and not keeps_function(take.regroup.seed, take.regroup.target) for take in made.plan.takes)
-    return any(lost) or any("cropped" in _words(take, shapes[take.source]) for take in made.plan.takes)
-
-
 def _value(value: int | Size | None) -> str:
     return "free" if value is None else str(value) if isinstance(value, int) else size_text(value)
 
@@ -135,8 +134,13 @@ def _verdict(made: Remapped) -> str:
         return "not verified"
     compared = f"{verified.compared} inner tensors compared with the seed in ONNX Runtime"
     if not drifts:
-        what = "exact on what stays" if _drops(made) else "exact"
-        return f"{what}: {compared}, worst drift {verified.worst:.1e} of the spread"
+        what = "exact" if verified.whole is None else "exact on what stays"
+        exact = f"{what}: {compared}, worst drift {verified.worst:.1e} of the spread"
+        return (
+            exact
+            if verified.whole is None
+            else f"{exact}; without what is dropped the outputs move by up to {verified.whole:.1e} of theirs"
+        )
     more = f" and {len(drifts) - 1} more" if len(drifts) > 1 else ""
     return f"the function changes ({drifts[0]}{more}): {compared}, drift up to {verified.worst:.1e} of the spread"
 

@@ -82,6 +82,15 @@ def verify(seed: gs.Graph, target: gs.Graph, analysis: Analysis, plan: Plan, *, 
     return result
 
 
+def drift_of_whole(seed: gs.Graph, target: gs.Graph, analysis: Analysis, plan: Plan, *, rng_seed: int = 0) -> float:
+    """How far the outputs are from those of the whole seed, with all that the target drops; of inner values where no output is shared."""
+    pairs = shared_tensors(analysis, plan)
+    pairs = [pair for pair in pairs if pair.tensor in analysis.view.outputs] or pairs
+    feeds, names = noise(analysis, rng_seed), [pair.tensor for pair in pairs]
+    before, after = run_inner(normalise(seed).graph, feeds, names, "the seed"), run_inner(target, feeds, names, "the target")
+    return max((pair.drift(before[pair.tensor], after[pair.tensor]) for pair in pairs), default=0.0)
+
+
 def _with_rounding(
     drifts: Sequence[Drift], pairs: Sequence[Shared], before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]
 ) -> tuple[Drift, ...]:

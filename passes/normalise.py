@@ -69,6 +69,17 @@ def _done(step: Callable[[_Work], int], work: _Work) -> int:
     return count
 
 
+def with_sizes_open(graph: gs.Graph) -> gs.Graph:
+    """A copy as near to normal form as it comes without the size of any tensor: each number is an initializer, and one node's."""
+    refuse_control_flow(graph)
+    seen = view(graph)
+    work = _Work(build(named(seen.nodes), seen.constants, graph))
+    for step in OF_NO_SIZES:
+        if step(work):
+            work.forget()
+    return work.graph
+
+
 def named(nodes: Sequence[Node]) -> list[Node]:
     """The nodes, each with a name of its own: `<Op>_<k>` in topological order where it has none."""
     taken = {node.name for node in nodes if node.name}
@@ -573,3 +584,5 @@ STEPS: Sequence[Callable[[_Work], int]] = (
 """The pipeline, in order. Each step changes the work in place and returns how many places it changed."""
 
 OF_SIZES = (static_sizes_folded, auto_pads_made_explicit)
+
+OF_NO_SIZES = (constants_made_initializers, identities_of_weights_bypassed, small_tensors_unshared)

@@ -394,6 +394,8 @@ def _admit(knob: Knob, value: int, key: str) -> None:
 def differences(analysis: Analysis, spec: Spec) -> list[str]:
     """Where the network is not what the Spec says, one sentence each. `from` speaks of the seed and is not looked at."""
     found = []
+    regrouped = any(re.fullmatch(r".*\.groups\d*", key) for key in spec.knobs)
+    hint = "; groups may have split it or tied it to others, which --against SEED looks at" if regrouped else ""
     for key, value in spec.knobs.items():
         if key == IMAGE:
             found += _other_size(value, analysis.image)
@@ -404,7 +406,7 @@ def differences(analysis: Analysis, spec: Spec) -> list[str]:
         if key.endswith(".from"):
             continue
         if not names and matching is None:
-            found.append(f"'{key}' should be {value}, but the model has no such knob")
+            found.append(f"'{key}' should be {value}, but the model has no such knob{hint}")
         elif not isinstance(value, int):
             found.append(f"'{key}' is relative to the seed's value ({value}), which the model does not tell; name the seed with --against")
         else:
