@@ -232,7 +232,9 @@ def test_coco_is_found_where_people_put_it(annotations: str, folder: str, root: 
 
 def test_two_files_for_a_split_are_a_question(root: Path) -> None:
     sets.boxes(root)
-    (root / "annotations/other_train.json").write_text("{}")
+    (root / "annotations/other_train.json").write_text("{}")  # is none
+    assert read(root, task="detection")
+    (root / "annotations/other_train.json").write_text(instances(root).read_text())
     with pytest.raises(UserError, match=r"several annotation files for train: instances_train.json, other_train.json; give the path"):
         read(root, task="detection")
 
