@@ -162,7 +162,7 @@ def _load(file: Path) -> dict[str, list[Json]]:
     for key in ("images", "annotations", "categories"):
         entries = document.get(key)
         if key in ("images", "categories") and entries == []:
-            raise UserError(f"'{file}' has no entry in '{key}'")
+            raise UserError(f"'{file}': the list of '{key}' is empty")
         if not isinstance(entries, list):
             state = "is missing" if key not in document else "is not a list"
             raise UserError(f"'{file}' is not in COCO's format: '{key}' {state}")
