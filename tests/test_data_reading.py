@@ -453,7 +453,10 @@ def test_all_faults_are_reported_at_once_and_counted(root: Path) -> None:
         checked(splits)
     lines = str(raised.value).splitlines()
     assert lines[0] == f"'{root}' has 16 faults in its data (16 of 135 samples cannot be used):"
-    assert lines[-2:] == ["  and 6 more", "mend the data, or go on without what is broken: --skip-bad, or 'skip_bad = true' in the config's [data]"]
+    assert lines[-2:] == [
+        "  and 6 more",
+        "mend the data, or go on without what is broken: --skip-bad, or 'skip_bad = true' in the config's [data]",
+    ]
     assert len(lines) == 13
     assert [finding.where for finding in raised.value.findings][-1] == "val/owl/7.png"
     train, val = checked(splits, skip_bad=True)

@@ -46,9 +46,10 @@ def find(root: Path, *, task: str) -> Sources:
     if beside:
         return {name: partial(_read, file, [file.parent], (task, name, root)) for name, file in beside.items()}
     top = _files_by_split(root, task)
-    if not top:
+    if top.keys() <= {"all"}:
         inner = {name: _files_by_split(folder, task) for name, folder in folders_by_split(root).items()}
-        top = {name: file for name, found in inner.items() if (file := found.get(name) or found.get("all")) is not None}
+        splits = {name: file for name, found in inner.items() if (file := found.get(name) or found.get("all")) is not None}
+        top = splits if splits and not any(_is_coco(file, task) for file in top.values()) else top
     return {name: partial(_read, file, naming.image_folders(file, root, name), (task, name, root)) for name, file in top.items()}
 
 

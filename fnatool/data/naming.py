@@ -27,6 +27,10 @@ class Place:
     skipped: int
     within: tuple[Path, ...]
 
+    def has(self, name: str) -> bool:
+        """There is a file of that name, which has all the folders that are left off."""
+        return any(len(PurePosixPath(form).parts) > self.skipped for form in forms(name)) and self.file(name) is not None
+
     def file(self, name: str) -> Path | None:
         """The file of that name, if there is one."""
         return next((path for path in self._paths(name) if path.is_file()), None)
@@ -39,7 +43,7 @@ class Place:
         for form in forms(name):
             parts = PurePosixPath(form).parts
             if not is_absolute(form):
-                parts = parts[min(self.skipped, len(parts) - 1) :]
+                parts = parts[self.skipped :] or parts
                 if ".." not in parts:
                     yield self.folder.joinpath(*parts)
                     continue
@@ -90,7 +94,7 @@ def place(names: Sequence[str], folders: Sequence[Path], within: Sequence[Path])
     for skipped in range(_deepest(some) + 1):
         for folder in folders:
             tried = Place(folder, skipped, tuple(within))
-            hits = sum(tried.file(name) is not None for name in some)
+            hits = sum(tried.has(name) for name in some)
             if hits > most:
                 best, most = tried, hits
             if most == len(some):
