@@ -114,6 +114,10 @@ def read_run(folder: Path, *, with_data: bool) -> Learnt:
     state = checkpoint.read(path, key=facts.key, device=torch.device("cpu"))
     seed = files.read(_seed(facts))
     splits = data(config, World(0, 1, torch.device("cpu"))) if with_data else _named(folder, config)
+    if with_data and facts.data != (splits[0].digest, splits[1].digest):
+        raise UserError(
+            f"the data in '{splits[0].root}' is not what it was when this search began: other names, sizes or labels; put it back"
+        )
     space = parse_space({"version": 1, "knobs": facts.knobs or {}})
     made = on_ground(ground(seed, config, splits[0]), config, folder, splits, space)
     network, tables = network_of(made)

@@ -12,7 +12,7 @@ import torch
 from fnatool import files, isolate, remapping, runtime, terminal
 from fnatool.data import checking, reading
 from fnatool.data.samples import Evaluation, require_fit
-from fnatool.data.split import summary
+from fnatool.data.split import said
 from fnatool.fitting import adopted, is_placeholder, sizes
 from fnatool.tasks import description as descriptions
 from fnatool.tasks.description import Description
@@ -72,7 +72,8 @@ def evaluate_on(
         (found,) = checking.checked([found], skip_bad=skip_bad, progress=lambda done, total: advance(1))
     described = adopted(described, found)
     require_fit(found, described)
-    terminal.console().print(summary(found))
+    for line in said([found]):
+        terminal.console().print(line, markup=False)
     samples = Evaluation(found, described, size)
     with terminal.progress("evaluating", len(samples)) as advance:
         return evaluate_file(model, samples, batch=batch, workers=workers, provider=provider, done=advance)

@@ -19,7 +19,7 @@ from fnatool import files, remapping, seeds, terminal
 from fnatool.atomic import write_text
 from fnatool.data import augment, checking, reading
 from fnatool.data.samples import Evaluation, Training, require_fit
-from fnatool.data.split import Split, summary
+from fnatool.data.split import Split, said
 from fnatool.evaluating import evaluate_file
 from fnatool.fitting import adopted, is_placeholder, sizes
 from fnatool.tasks import description as descriptions
@@ -104,13 +104,14 @@ def prepared(model: files.Model, config: Config, folder: Path, world: World) -> 
     described = adopted(described, train)
     require_fit(train, described)
     changes = augment.AUGMENT[config.task] if config.data.augment else augment.PLAIN
-    facts = [model.sha256, config.model_dump(mode="json"), len(train.items), len(val.items), world.size]
+    facts = [model.sha256, config.model_dump(mode="json"), train.digest, val.digest, world.size]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     if world.first:
         write_text(folder / CONFIG, config.model_dump_json(indent=1) + "\n", force=True)
         console = terminal.console()
         console.print(f"{model.path.name}: {described.task}, {_counted(described)}; input {size[0]}×{size[1]}")
-        console.print(f"{summary(train)}; {summary(val)}")
+        for line in said((train, val)):
+            console.print(line, markup=False)
     return Job(
         config,
         model,

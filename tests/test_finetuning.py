@@ -234,6 +234,32 @@ def test_a_run_goes_on_only_as_what_it_was(world: Path, capsys: Capture) -> None
     assert finetune(world, "classification", "--restart") == 0
 
 
+def test_a_run_does_not_go_on_with_other_data(world: Path, capsys: Capture) -> None:
+    writing.write_scenes(Path("scenes"), writing.Wanted("classification", SIZE, 24, 8, 0))
+    config(world, "classification", data={"path": "scenes"}, run={"steps": 2})
+    assert finetune(world, "classification") == 0
+    first, second, *_ = sorted(Path("scenes/train").iterdir())
+    first.rename("scenes/aside")
+    second.rename(first)
+    Path("scenes/aside").rename(second)
+    Path("out.onnx").unlink()
+    assert finetune(world, "classification") == 2
+    refused(capsys, "out.run/checkpoint.pt", "another model, config or data", "--restart")
+    assert not Path("out.onnx").exists()
+
+
+def test_no_figure_is_made_of_a_network_with_broken_weights(world: Path, capsys: Capture) -> None:
+    model = onnx.load(world / "classification.onnx")
+    for tensor in model.graph.initializer:
+        if tensor.name.startswith("head.") and tensor.data_type == onnx.TensorProto.FLOAT:
+            tensor.CopyFrom(numpy_helper.from_array(np.full_like(numpy_helper.to_array(tensor), np.nan), tensor.name))
+    onnx.save(model, "broken.onnx")
+    assert run(["evaluate", "broken.onnx", "--data", str(world / "classification"), "--split", "train", "--workers", "0"]) == 1
+    told = capsys.readouterr()
+    assert "output 'logits' is not finite" in told.err
+    assert "top1" not in told.out + told.err
+
+
 def test_a_damaged_checkpoint_is_said_so(world: Path, capsys: Capture) -> None:
     config(world, "classification")
     Path("out.run").mkdir()

@@ -13,7 +13,7 @@ from typing import Any
 from fnatool.atomic import write_text
 from passes.errors import UserError
 
-VERSION = 2  # 1 knew no lead of the seed's own choices
+VERSION = 3  # 1 knew no lead of the seed's own choices, 2 nothing of the data but its counts
 RUN, SPACE, COSTS, SEED = "run.json", "space.json", "costs.json", "seed.onnx"
 SPEC, REMAPPED, TARGET, CHOSEN = "spec.json", "remapped.onnx", "target.onnx", "chosen.json"
 REPORT, PAGE = "report.json", "report.md"
@@ -28,7 +28,7 @@ FREE = ("data.workers", "run.checkpoint", "run.threads", "finetune.run.checkpoin
 class Facts:
     """What a run is of: the seed file and its digest, the processes that share the work, the samples to learn from and to validate with,
 
-    the config, and the knobs of the space (None: not known yet).
+    the config, the knobs of the space (None: not known yet), and what the samples of both splits are (`Split.digest`).
     """
 
     model: str
@@ -37,11 +37,12 @@ class Facts:
     samples: tuple[int, int]
     config: Mapping[str, Any]
     knobs: Mapping[str, Any] | None
+    data: tuple[str, str]
 
     @property
     def key(self) -> str:
         """The same for runs that come to the same result."""
-        told = [self.sha256, self.processes, *self.samples, sorted(_telling(self).items())]
+        told = [self.sha256, self.processes, *self.samples, *self.data, sorted(_telling(self).items())]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
@@ -103,12 +104,15 @@ def read(folder: Path) -> Facts:
         )
     try:
         train, val = document["samples"]
+        learnt, measured = document["data"]
         return Facts(
             str(document["model"]),
             str(document["sha256"]),
             int(document["processes"]),
             (int(train), int(val)),
-            *(dict(document[key]) for key in ("config", "knobs")),
+            dict(document["config"]),
+            dict(document["knobs"]),
+            (str(learnt), str(measured)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"'{path}' is damaged; --restart begins anew") from error
@@ -140,6 +144,8 @@ def _differences(old: Facts, new: Facts) -> Iterator[str]:
         yield f"it had {old.processes} process(es), not {new.processes}"
     if tuple(old.samples) != tuple(new.samples):
         yield f"its data had {old.samples[0]} and {old.samples[1]} samples, not {new.samples[0]} and {new.samples[1]}"
+    elif tuple(old.data) != tuple(new.data):
+        yield "its data had other names, sizes or labels than now"
     before, after = _telling(replace(old, knobs=None) if new.knobs is None else old), _telling(new)
     for key in sorted({*before, *after}):
         if before.get(key) != after.get(key):

@@ -10,7 +10,7 @@ import numpy as np
 
 from fnatool import files, spaces, terminal
 from fnatool.data import checking, reading
-from fnatool.data.split import Split
+from fnatool.data.split import Split, said, spread
 from fnatool.latency import table as latencies
 from fnatool.latency.making import about
 from fnatool.remapping import analyse_model, metadata
@@ -133,8 +133,12 @@ def data(config: SearchConfig, world: World) -> tuple[Split, Split]:
     splits = reading.read_both(config.data.path, task=config.task, classes=None, holdout=reading.Holdout(seed=config.run.seed))
     with terminal.progress("looking at the data", sum(len(split.items) for split in splits)) as advance:
         train, val = checking.checked(splits, skip_bad=config.data.skip_bad, progress=lambda done, total: advance(1))
+    if config.task == "detection":
+        checking.require_boxes(spread(val, config.score.images))
     if world.first:
         world.wait()
+        for line in said((train, val)):
+            terminal.console().print(line, markup=False)
     return train, val
 
 
@@ -149,7 +153,8 @@ def facts(of: Ground, config: SearchConfig, splits: tuple[Split, Split], process
     """What tells this run from others; without a space, of which nothing is said then."""
     samples = (len(splits[0].items), len(splits[1].items))
     knobs = None if space is None else {key: list(values) for key, values in space.knobs.items()}
-    return Facts(str(of.seed.path.resolve()), of.seed.sha256, processes, samples, config.model_dump(mode="json"), knobs)
+    digests = (splits[0].digest, splits[1].digest)
+    return Facts(str(of.seed.path.resolve()), of.seed.sha256, processes, samples, config.model_dump(mode="json"), knobs, digests)
 
 
 def halves(split: Split, share: float, seed: int) -> tuple[Split, Split]:

@@ -13,6 +13,7 @@ from fnatool.data.samples import Batch, Evaluation, Training
 from fnatool.files import Model
 from fnatool.nn.network import Network
 from fnatool.tasks.description import Description
+from fnatool.tasks.finite import NotFinite
 from fnatool.tasks.parts import means
 from fnatool.tasks.table import TASKS
 from fnatool.training import checkpoint, diagnosis, distil
@@ -159,7 +160,7 @@ def refresh(learner: Learner, job: Job, steps: int, network: Network | None = No
 
 
 def evaluated(learner: Learner, job: Job, network: Network | None = None) -> dict[str, float]:
-    """The figures of the network that will be written, on the validation split."""
+    """The figures of the network that will be written, on the validation split. Raises UserError where it computes no numbers."""
     network = (network or learner.evaluated).eval()
     learner.world.share(network.buffers())  # while training each process has statistics of its own
 
@@ -168,7 +169,10 @@ def evaluated(learner: Learner, job: Job, network: Network | None = None) -> dic
         return outputs_of(network, images.to(learner.world.device), job.description.input)
 
     batch = share(job.config.run.batch, learner.world)
-    return evaluate(predict, job.val, batch=batch, workers=job.config.data.workers, world=learner.world)
+    try:
+        return evaluate(predict, job.val, batch=batch, workers=job.config.data.workers, world=learner.world)
+    except NotFinite as error:
+        raise _wrong(learner.step, diagnosis.broken_value(network) or str(error), job) from error
 
 
 def _keep_best(learner: Learner, job: Job, figures: Figures) -> None:
