@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 import fnatool.nn
-from fnatool import files, remapping, seeds, terminal
+from fnatool import files, pixels, remapping, seeds, terminal
 from fnatool.atomic import write_text
 from fnatool.data import augment, checking, reading
 from fnatool.data.samples import Evaluation, Training, require_fit
@@ -111,6 +111,7 @@ def prepared(model: files.Model, config: Config, folder: Path, world: World) -> 
         console = terminal.console()
         console.print(f"{model.path.name}: {described.task}, {_counted(described)}; input {size[0]}×{size[1]}")
         console.print(f"{summary(train)}; {summary(val)}")
+        pixels.say(pixels.recorded(model, described.input))
     return Job(
         config,
         model,
