@@ -26,7 +26,7 @@ from fnatool.pixels import GUESS_KEY, SOURCE_KEY, WARNING, Asked, Pixels, Seen, 
 from fnatool.remapping import metadata
 from fnatool.search.config import parse_search
 from fnatool.search.emitting import ground
-from fnatool.tasks.description import KEY, Classification, Input
+from fnatool.tasks.description import Classification, Input
 from fnatool.tasks.pixels import to_array, to_input
 from fnatool.training.learner import inputs_of
 from passes.errors import UserError
@@ -34,6 +34,7 @@ from passes.scaling import own_scaling
 from passes.view import view
 
 Capture = pytest.CaptureFixture[str]
+NOTHING = Asked()
 TASK = {"input": {"mean": [1.0, 2.0, 3.0], "scale": [4.0, 5.0, 6.0], "channels": "BGR"}}
 SOURCE = {"mean": [7.0, 8.0, 9.0], "scale": [10.0, 11.0, 12.0]}
 
@@ -66,7 +67,7 @@ def read(proto: onnx.ModelProto, folder: Path, **notes: object) -> files.Model:
     return files.read(save(proto, folder / "model.onnx"))
 
 
-def answer(model: files.Model, asked: Asked = Asked()) -> Pixels:
+def answer(model: files.Model, asked: Asked = NOTHING) -> Pixels:
     seen = view(model.graph)
     channels = 1 if "grey" in model.path.name else 3
     return pixels_of(model, seen, pixels.seen_as(seen, "x", channels), asked)
