@@ -22,7 +22,7 @@ from fnatool.tasks.description import Description
 from passes.analysis import Analysis, analyse
 from passes.check import errors
 from passes.errors import RefusedModel, UserError
-from passes.heads import STYLES, Attached, Detection, Head, Image, attach, image_of
+from passes.heads import STYLES, Attached, Detection, Head, Image, attach, default_taps, image_of
 from passes.shapes import Shape
 
 DEFAULT_STYLE = {"classification": "linear", "segmentation": "deeplabv3", "detection": "retinanet", "pose": "simplebaseline"}
@@ -126,6 +126,11 @@ def wanted(options: HeadOptions) -> tuple[tuple[str, ...], Joints | None, Head]:
         raise UserError(f"say how many classes {options.task} has with --classes: a number, or a file with a name on every line")
     classes = class_names(options.classes)
     return classes, None, build(len(classes))
+
+
+def own_taps(analysis: Analysis, options: HeadOptions) -> tuple[str, ...]:
+    """The names of what the head asked for taps when nobody says; none for what the seed's own classifier reads. Raises UserError."""
+    return default_taps(analysis, wanted(options)[2])
 
 
 # --- what the model is for ---------------------------------------------------------------------------------------------------------------

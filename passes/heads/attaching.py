@@ -259,8 +259,11 @@ def _too_little(taps: Sequence[Tap], found: Chart, known: Ancestry) -> str:
     rows = sorted(best.items(), key=lambda item: -item[1][0])[:CANDIDATES]
     words = [f"'{found.name_of(tensor)}' (stride {float(min(stride)):g}, {kept / whole:.0%})" for stride, (kept, tensor) in rows if kept]
     named = " and ".join(f"'{tap.name}'" for tap in taps)
-    kept = known.params(tap.tensor for tap in taps) / whole
-    return f"{named}, which this head would tap, come{'s' if len(taps) == 1 else ''} from {kept:.0%} of the seed's parameters only; say with --taps (in a config 'head.taps') what it is to read, such as {', '.join(words)}"
+    kept, verb = known.params(tap.tensor for tap in taps) / whole, "comes" if len(taps) == 1 else "come"
+    return (
+        f"{named}, which this head would tap, {verb} from {kept:.0%} of the seed's parameters only; say with --taps (in a config "
+        f"'head.taps') what it is to read, such as {', '.join(words)}"
+    )
 
 
 def _features(found: Chart) -> Tap | None:

@@ -1,8 +1,8 @@
 """Where a network grows coarser: its encoder, level by level, over all of its outputs; and what share of the parameters a tap keeps.
 
 A map belongs to the encoder where nothing before it is coarser than it is. What makes a map finer again belongs to a decoder (an FPN, the
-second half of a U-Net), and so does all that reads it. A detour is no level: a map is pooled, and comes back to where it was, with less than
-a twentieth of the parameters on the way.
+second half of a U-Net), and so does all that reads it. A detour is no level: a map is pooled, and comes back to where it was, with less
+than a twentieth of the parameters on the way.
 """
 
 from __future__ import annotations
