@@ -1,4 +1,4 @@
-"""A head on a model file: read, attach, verify, check, write. The order of `fnatool head`, and the Python API of the same words."""
+"""A head on a model file: read, convert, attach, verify, check, write. The order of `fnatool head`, and the Python API of these words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from fnatool import checking, files, isolate, pixels, seeds
+from fnatool import checking, files, isolate, pixels, seeds, upgrading
 from fnatool.names import Joints, class_names, joints_of
 from fnatool.pixels import Asked, Pixels
 from fnatool.remapping import STAGES_KEY, VERIFY_SECONDS, analyse_model, metadata
@@ -23,6 +23,7 @@ from passes.analysis import Analysis, analyse
 from passes.check import errors
 from passes.errors import RefusedModel, UserError
 from passes.heads import STYLES, Attached, Detection, Head, Image, attach, default_taps, image_of
+from passes.heads.writer import OLDEST_OPSET
 from passes.shapes import Shape
 
 DEFAULT_STYLE = {"classification": "linear", "segmentation": "deeplabv3", "detection": "retinanet", "pose": "simplebaseline"}
@@ -90,6 +91,7 @@ def attach_head(seed: Path | str, options: HeadOptions, out: Path | str | None =
 def attach_to_model(model: files.Model, options: HeadOptions) -> Headed:
     """The same on a model already read. Unless told otherwise, what is returned has been compared with the seed and checked."""
     classes, joints, head = wanted(options)
+    given, model = model, upgrading.at_least(model, OLDEST_OPSET, "a head")
     before = analyse_model(model, options.inputs)
     image = image_of(before)
     asked = Asked(options.mean, options.scale, options.channels)
@@ -101,6 +103,7 @@ def attach_to_model(model: files.Model, options: HeadOptions) -> Headed:
     after = analyse(made.graph, sizes=options.inputs, table=made.table)
     headed = Headed(target, made, about, model, before, after, how, options.verify)
     if options.verify:
+        upgrading.require_same(given, model, before)
         require_same(headed)
         require_sound(headed, options.inputs)
     return headed
@@ -208,6 +211,9 @@ def show(headed: Headed, where: str) -> None:
 
     console = terminal.console()
     made, before, after = headed.made, headed.before.cost, headed.after.cost
+    for note in headed.seed.notes:
+        if note.startswith(upgrading.CONVERTED):
+            console.print(f"note: {note}", markup=False)
     for tap in made.taps:
         stride = f", stride {'×'.join(dict.fromkeys(f'{float(step):g}' for step in tap.stride))}" if tap.space != (1, 1) else ""
         console.print(f"  taps {escape(tap.name)}: {tap.channels} channels{stride}")

@@ -140,8 +140,8 @@ def _last(analysis: Analysis, own: Sequence[str]) -> list[str]:
     if found:
         return found
     known = ancestry(analysis)
-    heaviest = max(_finished(leaving, analysis), key=lambda name: known.params([name]))
-    return _passed(seen, [heaviest], own)
+    branches = [_finished(_passed(seen, [name], own), analysis) for name in leaving]
+    return max(branches, key=lambda maps: known.params(maps[-1:]))
 
 
 def ancestors(seen: View, tensors: Iterable[str]) -> set[str]:
