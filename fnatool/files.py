@@ -23,7 +23,7 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, TensorProto
 from onnx_graphsurgeon.importers.onnx_importer import OnnxImporter
 
-from fnatool import functions, tensors, wire
+from fnatool import branching, functions, tensors, wire
 from fnatool.atomic import replacing, require_writable, write_text
 from fnatool.tensors import Array
 from passes.check import check_proto, errors, order
@@ -83,9 +83,11 @@ def read(path: Path | str) -> Model:
     with _naming(raw.path):
         names = [tensor.name for tensor in raw.proto.graph.initializer]
         proto = functions.inlined(raw.proto)
-        _require_sound(proto)
         arrays = dict(zip(names, raw.arrays, strict=True))
         notes = [f"inlined {len(raw.proto.functions)} local functions"] if raw.proto.functions else []
+        proto, decided = branching.without_decided_branches(proto, arrays)
+        notes += decided
+        _require_sound(proto)
         found = order(proto.graph)
         notes += _name_nodes(proto.graph, found.nodes)
         envelope = _envelope(proto)
@@ -203,7 +205,8 @@ def _require_sound(proto: onnx.ModelProto) -> None:
         for attribute in node.attribute:
             where = f"{node.op_type} '{node.name or ', '.join(node.output)}'"
             if attribute.HasField("g") or attribute.graphs:
-                raise RefusedModel(f"{where} has a subgraph (control flow), which cannot be remapped; export without If, Loop and Scan")
+                known = "; its condition depends on the data or on a free size" if node.op_type == "If" else ""
+                raise RefusedModel(f"{where} has a subgraph (control flow), which cannot be remapped{known}; export without If, Loop and Scan")
             if attribute.ref_attr_name or attribute.type not in READABLE:
                 raise RefusedModel(f"attribute '{attribute.name}' of {where} is of a kind that is not supported; export without it")
     for value in proto.graph.input:

@@ -116,7 +116,7 @@ def read(seen: View, shapes: Shapes, resolution: Resolution, *, table: Table | N
     kernels = _name_kernels(seen, shapes, home)
     groups = _named([(found.nodes, found) for found in groupings(seen, shapes)], home, "groups")
     knobs: dict[str, Knob] = {STRIDE: _stride_knob(resolution.strides)}
-    found = cost(seen, shapes, identities)
+    found = cost(seen, shapes)
     for i, stage in enumerate(stages):
         tied = _tied_weight(stage, seen, found)
         for knob in (_depth_knob(i, stage, quiet, tied), *(() if tied else _from_knobs(i, stage))):

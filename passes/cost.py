@@ -1,8 +1,8 @@
 """What a network costs: multiply-adds and parameters.
 
 A multiply-add (MAdd, MAC) is one multiplication and one addition of a convolution or matrix product; biases, normalisation and activations
-count nothing, nor does what is computed from weights alone: that is done once. Parameters are what training changes: weights, biases,
-scales; running statistics of a BatchNormalization are not.
+count nothing, nor does what is computed from weights alone: that is done once. Parameters are what is learnt (learnt.py): weights, biases,
+scales, position embeddings; running statistics of a BatchNormalization are not, nor are anchors, grids and masks.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from passes.identities import Identities
+from passes.learnt import learnt
 from passes.shapes import Shape, Shapes
 from passes.view import Node, View
 
@@ -30,18 +30,10 @@ class Cost:
     tensor_params: Mapping[str, int]
 
 
-def cost(view: View, shapes: Shapes, identities: Identities) -> Cost:
+def cost(view: View, shapes: Shapes) -> Cost:
     """The cost of the graph, by node and by parameter tensor; a tensor that several nodes read counts once."""
     node_macs = macs_of(view.nodes, shapes.shapes)
-    tensor_params: dict[str, int] = {}
-    carriers = {site.tensor for site in identities.sites.values()}
-    for node in view.nodes:
-        slots = PARAMETERS.get(node.op)
-        for slot, name in enumerate(node.inputs):
-            if name not in view.constants or not (node.op in INTEGER_WEIGHTS or _is_float(view, name)):
-                continue
-            if (slots is not None and slot in slots) or (slots is None and name in carriers):
-                tensor_params[name] = int(np.prod(shapes.shapes[name], dtype=np.int64))
+    tensor_params = {name: int(np.prod(view.constants[name].shape, dtype=np.int64)) for name in learnt(view)}
     macs = None if shapes.free_space else sum(node_macs.values())
     return Cost(macs, sum(tensor_params.values()), node_macs, tensor_params)
 
@@ -73,11 +65,6 @@ def node_params(view: View, found: Cost) -> dict[str, int]:
         first = view.readers[name][0][0]
         params[first] = params.get(first, 0) + size
     return params
-
-
-def _is_float(view: View, name: str) -> bool:
-    dtype = view.constants[name].dtype
-    return isinstance(dtype, int) or np.dtype(dtype).kind == "f"
 
 
 def _size(shapes: Sizes, name: str) -> int:
@@ -166,31 +153,3 @@ UNCOUNTED = frozenset({"RNN", "LSTM", "GRU"})
 
 BIASES: Mapping[str, int] = {"Conv": 2, "ConvTranspose": 2, "DeformConv": 3, "QLinearConv": 8}
 """convolution → input slot of its bias."""
-
-PARAMETERS: Mapping[str, tuple[int, ...]] = {
-    "Conv": (1, 2),
-    "ConvTranspose": (1, 2),
-    "DeformConv": (1, 3),
-    "ConvInteger": (1,),
-    "QLinearConv": (3, 8),
-    "DequantizeLinear": (0,),
-    "QuantizeLinear": (0,),
-    "Gemm": (1, 2),
-    "MatMul": (0, 1),
-    "MatMulInteger": (0, 1),
-    "QLinearMatMul": (0, 3),
-    "Einsum": (0, 1, 2),
-    "BatchNormalization": (1, 2),
-    "InstanceNormalization": (1, 2),
-    "GroupNormalization": (1, 2),
-    "LayerNormalization": (1, 2),
-    "RMSNormalization": (1,),
-    "PRelu": (1,),
-    "Clip": (),
-    "Resize": (),
-    "Pad": (),
-}
-"""op → input slots that hold parameters; elsewhere a constant with one entry per channel is one."""
-
-INTEGER_WEIGHTS = frozenset({"DequantizeLinear", "ConvInteger", "QLinearConv", "MatMulInteger", "QLinearMatMul"})
-"""Operators whose parameters are integers."""

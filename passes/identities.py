@@ -18,6 +18,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from passes.axes import FIXED, Flow, Ids, Label, Picks, Site, Size, SplitSizes
+from passes.learnt import learnt
 from passes.rules import ALL_INPUTS, NARY, RULES
 from passes.shapes import ARITHMETIC, MOVES, Shapes
 from passes.view import Node, View
@@ -88,8 +89,14 @@ def flow_identities(view: View, shapes: Shapes) -> Identities:
 
 
 def _freeze_what_cannot_follow(flow: Flow) -> None:
-    """A weight axis keeps its size where another reader of the weight says nothing of that axis, or the weight is a graph output."""
+    """A weight axis keeps its size where another reader of the weight says nothing of that axis, or the weight is a graph output.
+
+    So does one of what stands in a weight's place and is not learnt: each of its numbers has a meaning of its own.
+    """
+    known = learnt(flow.view)
     for (tensor, axis), site in flow.sites.items():
+        if site.dense and tensor not in known:
+            flow.freeze(site.ids, f"'{tensor}' of '{site.node}' is a formula's numbers, not learnt ones")
         if tensor in flow.view.outputs:
             flow.freeze(site.ids, f"its weight '{tensor}' is a graph output")
         for reader in flow.view.readers.get(tensor, ()):

@@ -1,17 +1,18 @@
 """One normal form, so that every later reading sees weights as initializers and sizes as numbers.
 
-Guaranteed afterwards: no Constant nodes; nothing is computed from initializers alone (quantisation excepted); static shape arithmetic is
-folded; a 1-D or uniform tensor of several elements belongs to one node (exporters deduplicate equal tensors); weights of two or more axes
-shared by several nodes stay shared, as one parameter, with their bias; a Split says its sizes, and `auto_pad` is explicit, wherever sizes
-are known. The function is unchanged.
+Guaranteed afterwards: no Constant nodes; nothing is computed from initializers alone (quantisation excepted, and what would be larger than
+what it is computed from: a broadcast tensor is no weight); static shape arithmetic is folded; no operand is broadcast before an operator that
+broadcasts by itself, and zeros that are joined to a tensor are padded; a 1-D or uniform tensor of several elements belongs to one node (exporters deduplicate equal tensors); weights of two or
+more axes shared by several nodes stay shared, as one parameter, with their bias; a Split says its sizes, and `auto_pad` is explicit, wherever
+sizes are known. The function is unchanged, and a graph in normal form is its own normal form, node by node and tensor by tensor.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -19,8 +20,10 @@ import onnx_graphsurgeon as gs
 
 from passes.cost import macs_of
 from passes.errors import RefusedModel
-from passes.shapes import Shapes, infer, node_proto
-from passes.view import CORE_DOMAINS, Node, View, build, unique, view
+from passes.learnt import WEIGHTS
+from passes.rules.elementwise import NARY
+from passes.shapes import SMALL, Shapes, constant_value, infer, node_proto
+from passes.view import CORE_DOMAINS, Node, View, build, live, unique, view
 
 FOLD_BYTES = 1 << 30  # that all folded tensors of a graph may take together
 FOLD_MACS = 1 << 33  # that a folded matrix product may take
@@ -50,14 +53,20 @@ def normalise(graph: gs.Graph) -> Normalised:
     refuse_control_flow(graph)
     seen = view(graph)
     work = _Work(build(named(seen.nodes), seen.constants, graph))
-    sized = False
-    for step in STEPS:
-        count = step(work)
-        if count:
-            sized |= step in OF_SIZES
-            work.forget()
-            work.notes.append(f"{step.__name__.replace('_', ' ')}: {count}")
-    return Normalised(work.graph, tuple(work.notes), sized)
+    counts = dict.fromkeys(STEPS, 0)
+    while sum(found := [_done(step, work) for step in STEPS]):  # one makes work for another: sizes that are folded leave constants
+        for step, count in zip(STEPS, found, strict=True):
+            counts[step] += count
+    notes = tuple(f"{step.__name__.replace('_', ' ')}: {count}" for step, count in counts.items() if count)
+    return Normalised(work.graph, notes, any(counts[step] for step in OF_SIZES))
+
+
+def _done(step: Callable[[_Work], int], work: _Work) -> int:
+    """The step, carried out: how many places it changed."""
+    count = step(work)
+    if count:
+        work.forget()
+    return count
 
 
 def named(nodes: Sequence[Node]) -> list[Node]:
@@ -79,8 +88,8 @@ class _Work:
     """The graph being changed, and its View as long as it holds."""
 
     graph: gs.Graph
-    notes: list[str] = field(default_factory=list)
     _seen: View | None = None
+    _shapes: Shapes | None = None
 
     @property
     def seen(self) -> View:
@@ -89,9 +98,16 @@ class _Work:
             self._seen = view(self.graph)
         return self._seen
 
+    @property
+    def shapes(self) -> Shapes:
+        """The Shapes of the graph as it is now."""
+        if self._shapes is None:
+            self._shapes = infer(self.seen)
+        return self._shapes
+
     def forget(self) -> None:
         """The graph has changed."""
-        self._seen = None
+        self._seen = self._shapes = None
 
     def replace_by_constants(self, values: dict[str, np.ndarray]) -> None:
         """The tensors named become initializers; nodes left without a used output go."""
@@ -136,19 +152,10 @@ def constants_made_initializers(work: _Work) -> int:
     values = {}
     for node in work.graph.nodes:
         if node.op == "Constant" and node.domain in CORE_DOMAINS:
-            values[node.outputs[0].name] = _constant_value(node)
+            values[node.outputs[0].name] = constant_value(node)
     if values:
         work.replace_by_constants(values)
     return len(values)
-
-
-def _constant_value(node: gs.Node) -> np.ndarray:
-    for key, dtype in (("value_int", np.int64), ("value_ints", np.int64), ("value_float", np.float32), ("value_floats", np.float32)):
-        if key in node.attrs:
-            return np.array(node.attrs[key], dtype)
-    if isinstance(node.attrs.get("value"), gs.Tensor):
-        return np.asarray(node.attrs["value"].values)
-    raise RefusedModel(f"Constant node '{node.name}' holds neither a dense tensor nor numbers")
 
 
 def identities_of_weights_bypassed(work: _Work) -> int:
@@ -174,21 +181,78 @@ def identities_of_weights_bypassed(work: _Work) -> int:
 def constant_expressions_folded(work: _Work) -> int:
     """What is computed from initializers alone (weight standardisation, a transposed or cast weight) becomes an initializer."""
     seen = work.seen
-    foldable = _constant_expressions(seen)
-    if not foldable:
+    found = _constant_expressions(seen)
+    if not found:
         return 0
-    shapes = infer(seen)
-    _require_modest(foldable, shapes)
+    shapes = work.shapes
+    results = _worth_folding(found, seen, shapes)
+    folded = live(found, results)
+    _require_modest(folded, shapes)
     values: dict[str, np.ndarray] = {}
-    for node in foldable:
-        if node.op == "CastLike":
+    for node in folded:
+        known = shapes.values.get(node.outputs[0])
+        if known is not None:
+            values[node.outputs[0]] = known.array
+        elif node.op == "CastLike":
             dtype = onnx.helper.tensor_dtype_to_np_dtype(shapes.types[node.inputs[1]])
             values[node.outputs[0]] = (values[node.inputs[0]] if node.inputs[0] in values else seen.values(node.inputs[0])).astype(dtype)
-            continue
-        values.update(_evaluate(node, seen, values))
-    work.replace_by_constants(values)
-    work.drop_unread()
-    return len(foldable)
+        else:
+            values.update(_evaluate(node, seen, values))
+    if results:
+        work.replace_by_constants({name: values[name] for name in results if name in values})
+        work.drop_unread()
+    return len(folded)
+
+
+def _worth_folding(nodes: Sequence[Node], seen: View, shapes: Shapes) -> list[str]:
+    """The results of these constant expressions that are to be initializers; of one that would be larger than its sources, what it reads."""
+    expressions = {name: node for node in nodes for name in node.outputs if name}
+    names = {node.name for node in nodes}
+    wanted = {name for node in seen.nodes if node.name not in names for name in node.inputs}
+    results: list[str] = []
+    for node in reversed(nodes):
+        read = [name for name in node.outputs if name in wanted]
+        if read and all(_is_worth_keeping(name, expressions, seen, shapes) for name in read):
+            results += read
+        elif read:
+            wanted.update(node.inputs)
+    return results
+
+
+NUMBERS = 64  # elements that are a node's numbers (scales, pads, a position) rather than a tensor, whatever makes them
+
+
+def _is_worth_keeping(name: str, expressions: Mapping[str, Node], seen: View, shapes: Shapes) -> bool:
+    """Whether a computed constant is a layer's weight, or a few numbers, or no larger than the constants that it is made of."""
+    shape = shapes.shapes.get(name)
+    if shape is None or any(slot in WEIGHTS.get(seen.by_name[reader].op, ()) for reader, slot in seen.readers.get(name, ())):
+        return True  # an unknown size is refused by name when it comes to memory
+    size = math.prod(shape)
+    small = SMALL if _is_whole(shapes.types[name]) else NUMBERS
+    if size <= small:
+        return True
+    waiting, met = [name], {name}
+    while waiting and len(met) < MOST_SOURCES:
+        node = expressions[waiting.pop()]
+        for source in node.inputs:
+            if source in met or not source:
+                continue
+            met.add(source)
+            if source in expressions:
+                waiting.append(source)
+            elif source in seen.constants:
+                size -= math.prod(shapes.shapes[source])
+                if size <= 0:
+                    return True
+    return False
+
+
+MOST_SOURCES = 4096  # tensors that are looked through for what a constant is made of
+
+
+def _is_whole(kind: int) -> bool:
+    """Whether it is an integer's or a truth value's type, as sizes and positions have."""
+    return kind != onnx.TensorProto.STRING and np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).kind in "iub"
 
 
 def _require_modest(nodes: Sequence[Node], shapes: Shapes) -> None:
@@ -249,16 +313,127 @@ def static_sizes_folded(work: _Work) -> int:
     seen = work.seen
     if not any(node.op in ("Shape", "Size") for node in seen.nodes):
         return 0
-    shapes = infer(seen)
+    shapes = work.shapes
     values = {
         name: value.array
         for name, value in shapes.values.items()
-        if name not in seen.constants and not value.free.any() and name not in seen.outputs
+        if name not in seen.constants and not value.free.any() and name not in seen.outputs and _is_number(value.array)
     }
     if values:
         work.replace_by_constants(values)
         work.drop_unread()
     return len(values)
+
+
+def _is_number(array: np.ndarray) -> bool:
+    return array.size <= (SMALL if array.dtype.kind in "iub" else NUMBERS)
+
+
+def operands_left_to_broadcast(work: _Work) -> int:
+    """An operator that broadcasts by itself reads an operand as it was before Expand or Tile, or a constant of a shape as one number."""
+    seen = work.seen
+    wide = [node for node in seen.nodes if node.op in BROADCASTS and node.outputs[0] not in seen.outputs]
+    if not wide:
+        return 0
+    shapes = work.shapes
+    if shapes.free_space:
+        return 0  # an operand of the probe's size may be broadcast at another
+    nodes = {node.name: node for node in work.graph.nodes}
+    taken = set(seen.constants) | set(seen.producer) | set(seen.inputs)
+    read = dict(shapes.shapes)  # (a reader's slot, as a name) → the shape it reads now
+    count = 0
+    for node in wide:
+        narrow = _narrow(node, nodes[node.name], shapes)
+        if narrow is None:
+            continue
+        shape, tensor = narrow
+        if node.op == "ConstantOfShape":
+            tensor.name = unique(f"{node.name}_value", taken.__contains__)
+            taken.add(tensor.name)
+        for reader, slot in seen.readers.get(node.outputs[0], ()):
+            own = f"{reader}\0{slot}"
+            if _broadcasts_to_the_same(seen.by_name[reader], slot, shape, read):
+                nodes[reader].inputs[slot] = tensor
+                read[own] = shape
+                count += 1
+    if count:
+        work.drop_unread()
+    return count
+
+
+def _narrow(node: Node, made: gs.Node, shapes: Shapes) -> tuple[tuple[int, ...], gs.Tensor] | None:
+    """What the node broadcasts, and its shape; None where its sizes are not known or it repeats more than one entry."""
+    wide = shapes.shapes.get(node.outputs[0])
+    if wide is None:
+        return None
+    if node.op == "ConstantOfShape":
+        value = node.attrs.get("value")
+        array = np.zeros(1, np.float32) if value is None else np.asarray(value.values)
+        return (1,) * len(wide), gs.Constant(node.outputs[0], array.reshape((1,) * len(wide)))
+    shape = shapes.shapes.get(node.inputs[0])
+    if shape is None or any(size not in (1, full) for size, full in zip(shape[::-1], wide[::-1], strict=False)):
+        return None
+    return shape, made.inputs[0]
+
+
+def _broadcasts_to_the_same(node: Node, slot: int, shape: tuple[int, ...], read: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether the result keeps its shape if the operand has this one."""
+    if node.op not in NARY or (node.op == "PRelu" and slot != 1):
+        return False
+    operands = [shape if k == slot else read.get(f"{node.name}\0{k}", read.get(name)) for k, name in enumerate(node.inputs)]
+    known = [operand for operand in operands if operand is not None]
+    return len(known) == len(operands) and np.broadcast_shapes(*known) == read.get(node.outputs[0])
+
+
+BROADCASTS = frozenset({"Expand", "Tile", "ConstantOfShape"})
+
+
+def joined_zeros_made_pads(work: _Work) -> int:
+    """A Concat of one tensor with zeros is a Pad with them."""
+    seen = work.seen
+    joins = [node for node in work.graph.nodes if node.op == "Concat" and node.domain in CORE_DOMAINS and len(node.inputs) > 1]
+    if not joins or seen.opset < 2:
+        return 0
+    shapes = work.shapes
+    taken = set(seen.constants) | set(seen.producer) | set(seen.inputs)
+    count = 0
+    for node in joins:
+        kept = [k for k, tensor in enumerate(node.inputs) if not _is_zeros(seen, tensor.name)]
+        known = [shapes.shapes.get(tensor.name, ()) for tensor in node.inputs]
+        kind = shapes.types.get(node.outputs[0].name, 0)
+        if len(kept) != 1 or kind not in PADDED or any(len(shape) < 3 for shape in known):
+            continue
+        axis, rank = node.attrs.get("axis", 1) % len(known[0]), len(known[0])
+        pads = np.zeros(2 * rank, np.int64)
+        pads[axis] = sum(shape[axis] for shape in known[: kept[0]])
+        pads[rank + axis] = sum(shape[axis] for shape in known[kept[0] + 1 :])
+        name = unique(f"{node.name}_pads", taken.__contains__)
+        taken.add(name)
+        node.op = "Pad"
+        node.inputs = [node.inputs[kept[0]]] + ([] if seen.opset < 11 else [gs.Constant(name, pads)])
+        node.attrs = {"mode": "constant", **({"pads": pads.tolist()} if seen.opset < 11 else {})}
+        count += 1
+    if count:
+        work.drop_unread()
+    return count
+
+
+PADDED = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16})
+
+
+def _is_zeros(seen: View, name: str) -> bool:
+    """Whether the tensor is a constant of several zeros (no negative ones), or made of the number 0 by a shape."""
+    if name in seen.producer:
+        node = seen.by_name[seen.producer[name]]
+        if node.op == "ConstantOfShape":
+            value = node.attrs.get("value")
+            return node.inputs[0] in seen.constants and (value is None or not np.asarray(value.values).tobytes().strip(b"\0"))
+        return node.op in ("Expand", "Tile") and node.inputs[1] in seen.constants and _is_zeros(seen, node.inputs[0])
+    constant = seen.constants.get(name)
+    if constant is None or isinstance(constant.dtype, int) or np.dtype(constant.dtype).kind != "f":
+        return False
+    values = seen.values(name)
+    return not values.any() and not np.signbit(values).any()
 
 
 def small_tensors_unshared(work: _Work) -> int:
@@ -320,7 +495,7 @@ def auto_pads_made_explicit(work: _Work) -> int:
     named = [node for node in work.graph.nodes if node.attrs.get("auto_pad", "NOTSET") != "NOTSET" and node.domain in CORE_DOMAINS]
     if not named:
         return 0
-    shapes = infer(work.seen)
+    shapes = work.shapes
     count = 0
     for node in named:
         if node.op not in ("Conv", "MaxPool", "AveragePool", "LpPool"):
@@ -363,7 +538,7 @@ def equal_splits_made_explicit(work: _Work) -> int:
     if not named:
         return 0
     seen = work.seen
-    shapes = infer(seen)
+    shapes = work.shapes
     taken = set(seen.constants) | set(seen.producer) | set(seen.inputs)
     count = 0
     for node in named:
@@ -387,6 +562,8 @@ def equal_splits_made_explicit(work: _Work) -> int:
 STEPS: Sequence[Callable[[_Work], int]] = (
     constants_made_initializers,
     identities_of_weights_bypassed,
+    operands_left_to_broadcast,
+    joined_zeros_made_pads,
     constant_expressions_folded,
     static_sizes_folded,
     equal_splits_made_explicit,

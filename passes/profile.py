@@ -98,7 +98,7 @@ def profile(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None, table:
     shapes = infer(seen, sizes)
     identities = flow_identities(seen, shapes)
     stages = find_stages(seen, shapes, identities, table)
-    found = cost(seen, shapes, identities)
+    found = cost(seen, shapes)
     parts = parts_of(seen, stages)
     rows = _rows(seen, shapes, found, (parts, convention))
     by_part = {name: _sum(name, [row for row in rows if row.part == name]) for name in (STEM, *_names(stages), HEAD)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -59,14 +59,14 @@ def infer(view: View, sizes: Mapping[str, Shape] | None = None) -> Shapes:
 
     Raises UserError for sizes that name no input or contradict it, RefusedModel where ONNX's rule finds the graph inconsistent.
     """
-    walk = _Walk(view)
+    walk = Walk(view)
     walk.start(dict(sizes or {}))
     for node in view.nodes:
         walk.visit(node)
     return Shapes(walk.shapes, walk.types, walk.values, walk.free_axes)
 
 
-class _Walk:
+class Walk:
     """The state of one inference walk."""
 
     def __init__(self, view: View) -> None:
@@ -98,7 +98,16 @@ class _Walk:
                 where = tuple((name, i) for i in range(array.size)) if array.dtype.kind in "iu" else (None,) * array.size
                 self.values[name] = Value(array, np.zeros(array.shape, bool), where)
 
+    def _hold(self, name: str, array: np.ndarray) -> None:
+        """The output of a Constant node."""
+        self.types[name], self.shapes[name], self.free[name] = int(helper.np_dtype_to_tensor_dtype(array.dtype)), array.shape, frozenset()
+        if array.size <= SMALL:
+            self.values[name] = Value(array, np.zeros(array.shape, bool), (None,) * array.size)
+
     def visit(self, node: Node) -> None:
+        if node.op == "Constant":
+            self._hold(node.outputs[0], constant_value(node))
+            return
         self._evaluate(node)
         missing = [name for name in node.outputs if name and name not in self.shapes]
         if missing:
@@ -143,6 +152,8 @@ class _Walk:
             return
         if node.op in UNTOUCHED or not node.inputs:
             return
+        if node.op == "CastLike" and node.inputs[1] in self.types:  # of the other only the type matters
+            node = replace(node, op="Cast", inputs=node.inputs[:1], attrs={"to": self.types[node.inputs[1]]})
         inputs = [self.values.get(name) if name else None for name in node.inputs]
         if any(value is None and name for value, name in zip(inputs, node.inputs, strict=True)) or not any(inputs):
             return
@@ -150,7 +161,7 @@ class _Walk:
         if sum(v.array.size for v in known) > SMALL:
             return
         function = ARITHMETIC.get(node.op)
-        if function is None or len(node.outputs) != 1:
+        if function is None or len(node.outputs) != 1 or (self.view.opset < 7 and "axis" in node.attrs and node.op in ALIGNED):
             return
         try:
             with np.errstate(all="ignore"):  # what overflows in the file's arithmetic does so in any runtime
@@ -229,6 +240,16 @@ class _Walk:
         return self.protos[name]
 
 
+def constant_value(node: Node | gs.Node) -> np.ndarray:
+    """What a Constant node holds. Raises RefusedModel where that is neither a dense tensor nor numbers."""
+    for key, dtype in (("value_int", np.int64), ("value_ints", np.int64), ("value_float", np.float32), ("value_floats", np.float32)):
+        if key in node.attrs:
+            return np.array(node.attrs[key], dtype)
+    if isinstance(node.attrs.get("value"), gs.Tensor):
+        return np.asarray(node.attrs["value"].values)
+    raise RefusedModel(f"Constant node '{node.name}' holds neither a dense tensor nor numbers")
+
+
 def node_proto(node: Node) -> onnx.NodeProto:
     """The node as ONNX writes it."""
     domain, _, op = node.op.rpartition("::")
@@ -257,6 +278,8 @@ def _probe(
         shape = (None,) * len(given)
     if given is not None and len(given) != len(shape):
         raise UserError(f"--input gives '{name}' {len(given)} dimensions, the model has {len(shape)}")
+    if 0 in shape:
+        raise RefusedModel(f"input '{name}' has a size of 0 on axis {shape.index(0)}: it runs on no data; export it with a size, or a free one")
     probe, free, guessed = [], [], []
     for axis, size in enumerate(shape):
         if isinstance(size, int) and size > 0:
@@ -310,9 +333,27 @@ def _pointwise(function: Callable[..., Any]) -> Evaluate:
 
 
 def _axes(node: Node, arrays: Arrays, slot: int) -> tuple[int, ...] | None:
+    """The axes written as an input or an attribute; an empty list of them is none, as in ONNX Runtime."""
     if len(arrays) > slot and arrays[slot] is not None:
-        return tuple(int(a) for a in np.ravel(arrays[slot]))  # type: ignore[arg-type]
-    return tuple(node.attrs["axes"]) if "axes" in node.attrs else None
+        return tuple(int(a) for a in np.ravel(arrays[slot])) or None  # type: ignore[arg-type]
+    return tuple(node.attrs["axes"]) if node.attrs.get("axes") else None
+
+
+def _reduction(function: Callable[..., Any]) -> Evaluate:
+    """The function over `axes`; where none are given over all, or with noop_with_empty_axes over none."""
+
+    def evaluate(node: Node, arrays: Any, _: int) -> Any:
+        axes = _axes(node, arrays, 1)
+        if axes is None and node.int("noop_with_empty_axes", 0):
+            return arrays[0]
+        return function(arrays[0], axis=axes, keepdims=bool(node.int("keepdims", 1)))
+
+    return evaluate
+
+
+def _total(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A sum or product in the type of its elements: a narrow integer overflows as it does in a runtime."""
+    return lambda array, axis, keepdims: function(array, axis=axis, keepdims=keepdims, dtype=array.dtype)
 
 
 def _slice(node: Node, arrays: Any, opset: int) -> np.ndarray:
@@ -326,8 +367,9 @@ def _slice(node: Node, arrays: Any, opset: int) -> np.ndarray:
         steps = arrays[4].tolist() if len(arrays) > 4 and arrays[4] is not None else [1] * len(starts)
     index = [slice(None)] * data.ndim
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        stop = None if step < 0 and end < -data.shape[axis] else end
-        index[axis] = slice(start, stop, step)
+        size = data.shape[axis]
+        stop = None if step < 0 and end < -size else end
+        index[axis] = slice(max(start, -size) if step < 0 else start, stop, step)  # ONNX clamps a start before the first to it
     return np.asarray(data[tuple(index)])
 
 
@@ -336,9 +378,31 @@ def _unsqueeze(node: Node, arrays: Any, _: int) -> np.ndarray:
 
 
 def _divide(a: Any, b: Any) -> np.ndarray:
-    if a.dtype.kind in "iu":
-        return np.asarray(np.trunc(a / b), a.dtype)  # ONNX integer division truncates
-    return np.asarray(a / b)
+    """ONNX divides integers towards zero, in their own type: a quotient of floats would round those beyond 2^53."""
+    if a.dtype.kind not in "iu":
+        return np.asarray(a / b)
+    _require_divisor(b)
+    quotient = a // b
+    if a.dtype.kind == "i":
+        quotient += ((a % b) != 0) & ((a < 0) != (b < 0))
+    return np.asarray(quotient, a.dtype)
+
+
+def _require_divisor(b: Any) -> None:
+    if b.dtype.kind in "iu" and not np.all(b):
+        raise ZeroDivisionError("an integer divided by 0")
+
+
+def _modulo(node: Node, arrays: Any, opset: int) -> Any:
+    _require_divisor(arrays[1])
+    return _pointwise(np.fmod if node.int("fmod", 0) else np.mod)(node, arrays, opset)
+
+
+def _power(base: Any, exponent: Any) -> np.ndarray:
+    """In the type of the base; an integer to a negative power is a fraction, of which the whole part stays."""
+    if base.dtype.kind in "iu" and exponent.dtype.kind in "iu" and np.any(exponent < 0):
+        return np.asarray(np.trunc(np.power(base.astype(float), exponent)), base.dtype)
+    return np.asarray(np.power(base, exponent), base.dtype)
 
 
 def _reshape(node: Node, arrays: Any, _: int) -> np.ndarray:
@@ -383,6 +447,8 @@ def _expand(node: Node, arrays: Any, _: int) -> np.ndarray:
 
 def _cast(node: Node, arrays: Any, _: int) -> np.ndarray:
     to = node.attrs["to"]
+    if isinstance(to, str):  # as the first versions of the standard say it
+        to = int(TensorProto.DataType.Value(to.upper()))
     dtype = helper.tensor_dtype_to_np_dtype(to) if isinstance(to, int) else np.dtype(to)
     return np.asarray(arrays[0]).astype(dtype)
 
@@ -405,8 +471,8 @@ ARITHMETIC: Mapping[str, Evaluate] = {
     "Sub": _pointwise(np.subtract),
     "Mul": _pointwise(np.multiply),
     "Div": _pointwise(_divide),
-    "Mod": lambda n, a, o: _pointwise(np.fmod if n.int("fmod", 0) else np.mod)(n, a, o),
-    "Pow": _pointwise(lambda base, exponent: np.power(base, exponent).astype(base.dtype)),
+    "Mod": _modulo,
+    "Pow": _pointwise(_power),
     "Neg": _pointwise(np.negative),
     "Abs": _pointwise(np.abs),
     "Sign": _pointwise(np.sign),
@@ -427,13 +493,18 @@ ARITHMETIC: Mapping[str, Evaluate] = {
     "And": _pointwise(np.logical_and),
     "Or": _pointwise(np.logical_or),
     "Where": _pointwise(np.where),
-    "ReduceProd": lambda n, a, _: np.prod(a[0], axis=_axes(n, a, 1), keepdims=bool(n.int("keepdims", 1)), dtype=a[0].dtype),
-    "ReduceSum": lambda n, a, _: np.sum(a[0], axis=_axes(n, a, 1), keepdims=bool(n.int("keepdims", 1)), dtype=a[0].dtype),
+    "ReduceProd": _reduction(_total(np.prod)),
+    "ReduceSum": _reduction(_total(np.sum)),
+    "ReduceMax": _reduction(np.max),
+    "ReduceMin": _reduction(np.min),
     "Range": _range,
     "ConstantOfShape": _filled,
     "Expand": _expand,
     "Transpose": lambda n, a, _: np.transpose(a[0], n.ints("perm", range(a[0].ndim)[::-1])),
 }
+
+ALIGNED = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Less", "Greater"})
+"""Operators whose second operand could, before version 7, be laid along an axis of the first; they are not evaluated then."""
 
 ANY_AXIS = frozenset(range(16))
 NATIVE: tuple[type[Exception], ...] = (

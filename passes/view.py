@@ -6,7 +6,7 @@ only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -169,6 +169,17 @@ def in_order(nodes: Sequence[Node]) -> list[Node]:
                 active[i] = True
                 stack.extend(reversed(waiting))
     return ordered
+
+
+def live(nodes: Sequence[Node], wanted: Iterable[str]) -> list[Node]:
+    """The nodes that the wanted tensors need, in their order."""
+    needed = set(wanted)
+    kept = []
+    for node in reversed(nodes):
+        if not needed.isdisjoint(node.outputs):
+            kept.append(node)
+            needed.update(name for name in node.inputs if name)
+    return kept[::-1]
 
 
 def unique(name: str, taken: Callable[[str], bool]) -> str:

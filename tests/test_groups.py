@@ -191,7 +191,7 @@ def test_copies_of_a_block_have_groups_of_their_own() -> None:
     assert groups == [1, 1, 2, 4]
     again = analyse(target, table=found.table)
     assert [again.knobs[f"stage0.block{j}.groups"].value for j in range(4)] == [1, 1, 2, 4]
-    assert cost(again.view, again.shapes, again.identities).params == sum(w.size for n, w in weights(target).items() if _trained(n))
+    assert cost(again.view, again.shapes).params == sum(w.size for n, w in weights(target).items() if _trained(n))
     assert verify(made, target, analysis, found).drifts
 
 

@@ -27,6 +27,15 @@ def rows(seen: View) -> list[tuple[object, ...]]:
     return [(node.name, node.op, node.inputs, node.outputs, dict(node.attrs)) for node in seen.nodes]
 
 
+def assert_the_same(made: gs.Graph, other: gs.Graph) -> None:
+    """Node by node and tensor by tensor."""
+    seen, again = view(made), view(other)
+    assert rows(again) == rows(seen)
+    assert again.constants.keys() == seen.constants.keys()
+    for name in seen.constants:
+        np.testing.assert_array_equal(again.values(name), seen.values(name), name, strict=True)
+
+
 STANDARDISED = graph(
     """g (float[1,3,6,6] x) => (float[1,4,6,6] y) <int64[4] shape = {4,3,3,3}, int64[3] flat = {1,4,-1}> {
         v = Reshape (w, flat)
@@ -117,6 +126,46 @@ SHARED = graph(
 )
 
 
+BROADCAST = graph(
+    """g (float[1,3,8,8] x) => (float[1,4,8,8] y) <int64[4] wide = {1,16,8,8}, int64[4] times = {1,1,8,8}> {
+        a = Conv (x, w)
+        e = Expand (slope, wide)
+        p = PRelu (a, e)
+        t = Tile (scale, times)
+        q = Mul (t, p)
+        s = Shape (q)
+        z = ConstantOfShape <value = float[1] {0.5}> (s)
+        r = Add (z, q)
+        y = Conv (r, v)
+    }""",
+    {"w": (16, 3, 1, 1), "v": (4, 16, 1, 1), "slope": (1, 16, 1, 1), "scale": (1, 16, 1, 1)},
+)
+"""Operands that are written out before operators that broadcast."""
+
+WRITTEN_OUT = graph(
+    """g (float[1,3,8,8] x) => (float[1,36,8,8] y) <int64[4] wide = {1,16,8,8}> {
+        a = Conv (x, w)
+        s = Mul (scale, scale)
+        e = Expand (s, wide)
+        b = Expand (scale, wide)
+        c = Concat <axis = 1> (a, e, b)
+        y = Relu (c)
+    }""",
+    {"w": (4, 3, 1, 1), "scale": (1, 16, 1, 1)},
+)
+"""What is broadcast for an operator that does not: two maps of 1,024 elements made of 16."""
+
+JOINED = graph(
+    """g (float[N,3,8,8] x) => (float[N,8,8,8] y) <int64[4] shape = {1,2,8,8}> {
+        a = Conv (x, w)
+        z = ConstantOfShape (shape)
+        b = Concat <axis = 1> (zeros, a, z)
+        y = Relu (b)
+    }""",
+    {"w": (5, 3, 1, 1), "zeros": np.zeros((1, 1, 8, 8), np.float32)},
+)
+
+
 def padded(mode: str, size: int, kernel: int, stride: int, dilation: int = 1) -> gs.Graph:
     return graph(
         f"""g (float[1,3,{size},{size + 1}] x) => (float[1,4,A,B] y) {{
@@ -143,12 +192,15 @@ GRAPHS = {
     "shapes": SHAPES,
     "split": SPLIT,
     "shared": SHARED,
+    "broadcast": BROADCAST,
+    "written out": WRITTEN_OUT,
+    "joined": JOINED,
 } | {" ".join(map(str, how)): padded(*how) for how in PADS if how[-1] == 1}
 
 
 def outputs(made: gs.Graph) -> np.ndarray:
     x = made.inputs[0]
-    shape = [size if isinstance(size, int) else 2 for size in x.shape]
+    shape = [size if isinstance(size, int) else 1 for size in x.shape]
     feeds = {x.name: np.random.default_rng(0).standard_normal(shape).astype(np.float32)}
     return run_inner(made, feeds, [made.outputs[0].name], "it")[made.outputs[0].name]
 
@@ -165,7 +217,7 @@ def test_normalising_twice_is_normalising_once(name: str) -> None:
     once = normalise(GRAPHS[name]).graph
     twice = normalise(once)
     assert twice.notes == ()
-    assert rows(view(twice.graph)) == rows(view(once))
+    assert_the_same(once, twice.graph)
 
 
 @pytest.mark.parametrize("name", GRAPHS)
@@ -251,6 +303,65 @@ def test_static_shape_arithmetic_becomes_numbers() -> None:
     assert not {"Slice", "ReduceProd"} & {node.op for node in seen.nodes}
     numbers = seen.by_name["numbers"]
     assert seen.values(numbers.inputs[2]).tolist() == [36]
+
+
+def elements(seen: View) -> int:
+    return sum(seen.values(name).size for name in seen.constants)
+
+
+def test_an_operator_that_broadcasts_reads_what_was_to_be_broadcast() -> None:
+    seen = normal(BROADCAST)
+    assert [node.op for node in seen.nodes] == ["Conv", "PRelu", "Mul", "Add", "Conv"]
+    assert seen.values(seen.by_name["p"].inputs[1]).shape == (1, 16, 1, 1)
+    assert seen.values(seen.by_name["r"].inputs[0]).shape == (1, 1, 1, 1)
+
+
+def test_both_operands_are_not_made_narrow() -> None:
+    text = """g (float[1,2,1,1] x) => (float[1,2,8,8] y) <int64[4] wide = {1,2,8,8}> {
+        a = Expand (x, wide) b = Expand (s, wide) y = Add (a, b)
+    }"""
+    made = graph(text, {"s": (1, 2, 1, 1)})
+    assert ops(made).count("Expand") == 1
+    np.testing.assert_array_equal(outputs(normalise(made).graph), outputs(made))
+
+
+def test_an_operand_that_gives_a_result_its_size_stays_broadcast() -> None:
+    made = graph("g (float[1,2,1,1] x) => (float[1,2,8,8] y) { e = Expand (x, wide) y = Relu (e) }", {"wide": np.array([1, 2, 8, 8])})
+    assert ops(made) == ["Expand", "Relu"]
+
+
+def test_what_would_be_larger_than_its_sources_is_not_written_out() -> None:
+    seen = normal(WRITTEN_OUT)
+    assert [node.op for node in seen.nodes] == ["Conv", "Expand", "Expand", "Concat", "Relu"]
+    assert elements(seen) < elements(view(WRITTEN_OUT)) + 32
+    assert seen.values("s").shape == (1, 16, 1, 1)  # but for what it is made of
+
+
+def test_a_weight_is_written_out_whatever_it_is_made_of() -> None:
+    text = "g (float[1,16,8,8] x) => (float[1,32,8,8] y) { w = ConstantOfShape <value = float[1] {0.5}> (s) y = Conv (x, w) }"
+    seen = normal(graph(text, {"s": np.array([32, 16, 1, 1])}))
+    assert seen.values("w").shape == (32, 16, 1, 1)
+
+
+def test_zeros_that_are_joined_to_a_tensor_are_padded() -> None:
+    seen = normal(JOINED)
+    assert [node.op for node in seen.nodes] == ["Conv", "Pad", "Relu"]
+    assert seen.values(seen.by_name["b"].inputs[1]).tolist() == [0, 1, 0, 0, 0, 2, 0, 0]
+
+
+def test_other_numbers_that_are_joined_stay() -> None:
+    made = graph("g (float[1,2,8,8] x) => (float[1,3,8,8] y) { y = Concat <axis = 1> (x, c) }", {"c": np.full((1, 1, 8, 8), -0.0, np.float32)})
+    assert ops(made) == ["Concat"]
+
+
+def test_sizes_that_are_folded_leave_constants_to_compute_with() -> None:
+    made = graph(
+        """g (float[1,3,8,8] x) => (float[1,4,8,8] y) {
+            a = Conv (x, w) s = Shape (a) n = ReduceProd <keepdims = 0> (s) f = Cast <to = 1> (n) v = Div (u, f) y = Conv (a, v)
+        }""",
+        {"w": (4, 3, 1, 1), "u": (4, 4, 1, 1)},
+    )
+    assert ops(made) == ["Conv", "Conv"]
 
 
 def test_nothing_that_depends_on_a_free_batch_is_folded() -> None:

@@ -394,7 +394,7 @@ def test_depth_width_kernel_stride_and_size_in_one_spec() -> None:
     again = analyse(target, table=found.table)
     assert (again.image.size, again.strides.value) == ((96, 224), 8)
     assert own_spec(again).knobs == found.resolved.spec().knobs
-    assert planned_cost(found, analysis) == cost(again.view, again.shapes, again.identities)
+    assert planned_cost(found, analysis) == cost(again.view, again.shapes)
 
 
 def test_the_papers_segmentation_backbone_has_the_published_multiply_adds() -> None:

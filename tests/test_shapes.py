@@ -118,21 +118,55 @@ VALUES = [
     ("t = ConstantOfShape <value = int64[1] {1}> (k) v = Expand (t, k)", {"k": ints(3)}, [1, 1, 1]),
     ("t = Equal (s, k) v = Where (t, s, k)", {"k": ints(3)}, [3, 3, 3, 3]),
     ("v = Max (s, k)", {"k": ints(5)}, [5, 5, 6, 8]),
+    ("t = Slice (s, a, b) v = ReduceProd (t, none)", {"a": ints(1), "b": ints(4), "none": ints()}, [144]),
+    ("v = ReduceSum <keepdims = 0> (k, none)", {"k": ints(1, 2, 4), "none": ints()}, 7),
+    ("v = ReduceProd <noop_with_empty_axes = 1> (k)", {"k": ints(2, 3)}, [2, 3]),
+    ("v = ReduceSum <noop_with_empty_axes = 1> (k, none)", {"k": ints(2, 3), "none": ints()}, [2, 3]),
+    ("v = ReduceMax <keepdims = 0> (k, z)", {"k": ints(2, 3), "z": ints(0)}, 3),
+    ("v = ReduceMin (k)", {"k": ints(2, 3)}, [2]),
+    ("t = Gather (s, i) v = Squeeze (t, none)", {"i": ints(2), "none": ints()}, 6),
+    ("v = Div (k, d)", {"k": ints(-7, 2**53 + 1, -(2**62) - 1), "d": ints(3)}, [-2, 3002399751580331, -1537228672809129301]),
+    ("v = Div (k, d)", {"k": np.array([255, 200], np.uint8), "d": np.array([7], np.uint8)}, [36, 28]),
+    ("v = Div (k, d)", {"k": np.array([2**64 - 1], np.uint64), "d": np.array([3], np.uint64)}, [6148914691236517205]),
+    ("v = Mod (k, d)", {"k": ints(-7, 7), "d": ints(-3)}, [-1, -2]),
+    ("v = Pow (k, e)", {"k": ints(1, 2), "e": ints(-1)}, [1, 0]),
+    ("v = Slice (s, a, b, z, m)", {"a": ints(-9), "b": ints(-9), "z": ints(0), "m": ints(-1)}, [1]),
     ("t = Reshape (s, r) v = Transpose (t)", {"r": ints(2, 2)}, [[1, 6], [3, 8]]),
 ]
 
 
 @pytest.mark.parametrize(("line", "constants", "expected"), VALUES, ids=[row[0] for row in VALUES])
 def test_shape_arithmetic_is_known(line: str, constants: dict[str, np.ndarray], expected: object) -> None:
-    assert known(line, **constants).array.tolist() == expected
+    assert known(line, opset=18, **constants).array.tolist() == expected
 
 
 @pytest.mark.parametrize(("line", "constants", "expected"), VALUES, ids=[row[0] for row in VALUES])
 def test_it_is_what_onnx_runtime_computes(line: str, constants: dict[str, np.ndarray], expected: object) -> None:
     from fnatool.verify import run_inner
 
-    made = graph(f"g (float[N,3,6,8] x) => (float[N] y) {{ s = Shape (x) {line} y = Relu (x) }}", constants)
+    made = graph(f"g (float[N,3,6,8] x) => (float[N] y) {{ s = Shape (x) {line} y = Relu (x) }}", constants, 18)
     assert run_inner(made, {"x": np.zeros((1, 3, 6, 8), np.float32)}, ["v"], "it")["v"].tolist() == expected
+
+
+@pytest.mark.parametrize("op", ["Div", "Mod"])
+def test_an_integer_divided_by_zero_is_refused_by_name(op: str) -> None:
+    with pytest.raises(RefusedModel, match=r"'v' .* an integer divided by 0"):
+        known(f"v = {op} (s, k)", k=ints(0))
+
+
+def test_a_type_by_name_is_one_as_in_the_first_versions_of_the_standard() -> None:
+    assert known('v = Cast <to = "INT32"> (s)', opset=5).array.dtype == np.int32
+
+
+def test_operands_laid_along_an_axis_are_not_taken_for_broadcast_ones() -> None:
+    line = "v = Mul <broadcast = 1, axis = 0> (a, b)"
+    made = graph(f"g (float[2] x) => (float[2] y) {{ {line} y = Relu (x) }}", {"a": np.ones((2, 2), np.float32), "b": (2,)}, 6)
+    assert "v" not in shapes(made).values
+
+
+def test_an_input_of_no_elements_is_refused_and_not_taken_for_free() -> None:
+    with pytest.raises(RefusedModel, match="input 'x' has a size of 0 on axis 2"):
+        shapes(graph(CONV.format("N,6,0,9"), {"w": (4, 3, 1, 1)}))
 
 
 def test_early_opsets_keep_axes_and_bounds_in_attributes() -> None:

@@ -97,7 +97,7 @@ def test_the_costs_of_the_blocks_add_up_to_that_of_the_member_as_it_is_built() -
     every = list(members(found))
     for k in rng.choice(len(every), 12, replace=False):
         target = analyse(apply(made, plan(analysis, found.spec(every[k]))))
-        real = cost(target.view, target.shapes, target.identities)
+        real = cost(target.view, target.shapes)
         assert (tables["madds"].of(every[k]), tables["params"].of(every[k])) == (real.macs, real.params)
 
 

@@ -1,16 +1,15 @@
 """Which constants of a graph training changes, under which names, and where each is written in the file.
 
-Trained are the floating-point constants that layers read as weights, and those of several elements that are added, multiplied or moved on
-their way into the network. Numbers (bounds, scales of a resize, epsilons) are not, nor what prepares the input before the first layer.
-Running statistics are kept apart: they are updated, not trained.
+Trained is what is learnt (passes/learnt.py says the rule): weights, biases, scales, position embeddings. Numbers (bounds, scales of a
+resize, epsilons) are not, nor what prepares the input before the first layer, nor anchors, grids and masks. Running statistics are kept
+apart: they are updated, not trained.
 
 Exporters write equal tensors once. A vector that several layers read is each one's own, unless they share their large weight too.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,7 +18,9 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from passes.errors import RefusedModel
-from passes.view import Node, View, build, element_type, unique, view
+from passes.learnt import learnt_uses
+from passes.shapes import constant_value
+from passes.view import Node, View, build, element_type, in_order, linked, live, unique, view
 
 Use = tuple[str, int]  # node and slot
 Role = Literal["trained", "statistic", "fixed"]
@@ -79,6 +80,7 @@ class _Work:
 
     def __init__(self, seen: View, like: gs.Graph) -> None:
         self.like = like
+        self.seen = seen
         self.outputs = frozenset(seen.outputs)
         self.inputs = seen.inputs
         self.nodes = {node.name: node for node in live(seen.nodes, seen.outputs)}
@@ -158,7 +160,7 @@ class _Work:
             for slot, name in enumerate(node.inputs):
                 if name in self.constants:
                     readers.setdefault(name, []).append(self.reader((node.name, slot)))
-        roles = _Roles(self.nodes, self.constants, self.inputs)
+        roles = _Roles(linked(in_order(list(self.nodes.values())), self.constants, self.seen))
         taken = set(self.constants) | {output for node in self.nodes.values() for output in node.outputs} | set(self.inputs)
         taken |= {reader.through for uses in readers.values() for reader in uses}
         weights = []
@@ -186,17 +188,6 @@ class _Work:
         return own
 
 
-def live(nodes: Sequence[Node], wanted: Iterable[str]) -> list[Node]:
-    """The nodes that the wanted tensors need, in their order."""
-    needed = set(wanted)
-    kept = []
-    for node in reversed(nodes):
-        if not needed.isdisjoint(node.outputs):
-            kept.append(node)
-            needed.update(name for name in node.inputs if name)
-    return kept[::-1]
-
-
 def _place(reader: _Reader, group: Sequence[_Reader], uses: Sequence[_Reader]) -> Use:
     """The input nearest to the constant that leads to nothing but this group."""
     for place in reader.path:
@@ -216,60 +207,18 @@ HALVES = frozenset({onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16})
 FLOATING = HALVES | {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE}
 
 
-def constant_value(node: Node) -> np.ndarray:
-    """What a Constant node holds."""
-    for key, dtype in (("value_int", np.int64), ("value_ints", np.int64), ("value_float", np.float32), ("value_floats", np.float32)):
-        if key in node.attrs:
-            return np.array(node.attrs[key], dtype)
-    if isinstance(node.attrs.get("value"), gs.Tensor):
-        return np.asarray(node.attrs["value"].values)
-    raise RefusedModel(f"Constant node '{node.name}' holds neither a dense tensor nor numbers")
-
-
 # --- what a constant means to its readers -----------------------------------------------------------------------------------------------
 
-WEIGHT_SLOTS: Mapping[str, frozenset[int]] = {
-    "Conv": frozenset({1, 2}),
-    "ConvTranspose": frozenset({1, 2}),
-    "Gemm": frozenset({0, 1, 2}),
-    "MatMul": frozenset({0, 1}),
-    "Einsum": frozenset(range(8)),
-    "BatchNormalization": frozenset({1, 2}),
-    "InstanceNormalization": frozenset({1, 2}),
-    "GroupNormalization": frozenset({1, 2}),
-    "LayerNormalization": frozenset({1, 2}),
-    "RMSNormalization": frozenset({1}),
-    "PRelu": frozenset({1}),
-}
-"""Inputs that are weights, whatever their size."""
-
 STATISTICS = {"BatchNormalization": frozenset({3, 4})}
-
-THROUGH = frozenset(
-    {"Add", "Sub", "Mul", "Div", "Sum", "Concat", "Where", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand", "Tile",
-     "Slice", "Split", "Gather", "Pad", "Cast", "Identity", "ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "Sqrt", "Neg", "Abs",
-     "Reciprocal", "Exp", "Softplus", "Sigmoid", "Tanh", "Softmax", "Relu", "Pow", "LpNormalization"}
-)  # fmt: skip
-"""Operators that take a tensor of several elements on its way into the network, at their first input or as operand."""
-
-OPERANDS = frozenset({"Add", "Sub", "Mul", "Div", "Sum", "Concat", "Where"})
 
 
 class _Roles:
     """What each use of a constant means."""
 
-    def __init__(self, nodes: Mapping[str, Node], constants: Mapping[str, gs.Constant], inputs: Iterable[str]) -> None:
-        self.nodes, self.constants = nodes, constants
-        self.producer = {output: node for node in nodes.values() for output in node.outputs if output}
-        self.raw = {name for name in inputs if name not in constants}  # made of the graph's inputs, before any layer
-        for node in nodes.values():
-            data = self.data(node)
-            if data and self.raw.issuperset(data) and node.op not in WEIGHT_SLOTS:
-                self.raw.update(node.outputs)
-
-    def data(self, node: Node) -> list[str]:
-        """The inputs of a node that are no constants."""
-        return [name for name in node.inputs if name and name not in self.constants]
+    def __init__(self, seen: View) -> None:
+        self.nodes, self.constants = seen.by_name, seen.constants
+        self.producer = {name: self.nodes[node] for name, node in seen.producer.items()}
+        self.learnt = learnt_uses(seen)
 
     def of(self, name: str, use: Use) -> Role:
         """What a constant is to one of its readers."""
@@ -278,19 +227,7 @@ class _Roles:
             return "fixed"
         if slot in STATISTICS.get(node.op, ()):
             return "statistic"
-        if slot in WEIGHT_SLOTS.get(node.op, ()):
-            return "fixed" if self.is_filler(constant, node, slot) else "trained"
-        if math.prod(constant.shape) <= 1 or node.op not in THROUGH or (slot > 0 and node.op not in OPERANDS):
-            return "fixed"
-        data = self.data(node)
-        return "fixed" if data and self.raw.issuperset(data) else "trained"
-
-    def is_filler(self, constant: gs.Constant, node: Node, slot: int) -> bool:
-        """The ones and zeros where exporters write another normalisation (of groups, of a weight) by one that wants a scale and a bias."""
-        of_weight = node.op == "BatchNormalization" and not set(node.inputs[3:5]) <= set(self.constants)
-        source = self.producer.get(node.input(0))
-        of_groups = node.op == "InstanceNormalization" and source is not None and source.op == "Reshape"
-        return (of_weight or of_groups) and bool((np.asarray(constant.values) == (1 if slot == 1 else 0)).all())
+        return "trained" if use in self.learnt else "fixed"
 
     def meanings(self, name: str, uses: Sequence[_Reader], shared: Container[str]) -> list[tuple[list[_Reader], Role]]:
         """The uses in groups that mean one tensor, each with its role; the first group keeps the constant's name."""
