@@ -10,6 +10,7 @@ from fnatool.data.split import Split
 from fnatool.tasks import joints
 from fnatool.tasks.description import Description, Pose
 from passes.errors import UserError
+from passes.shapes import Shape
 from passes.view import view
 
 PLACEHOLDERS = ("class", "joint")  # names like class0, class1 … are those of nobody
@@ -43,6 +44,15 @@ def sizes(model: files.Model, described: Description, asked: Size | None) -> tup
     usual = described.input.size or asked or (0, 0)
     full = (fixed[0] or usual[0], fixed[1] or usual[1])
     return asked or full, full
+
+
+def open_sizes(model: files.Model, described: Description, size: Size) -> dict[str, Shape]:
+    """The shape of the model's input at this size, where the graph leaves that open."""
+    if None not in _fixed(model, described):
+        return {}
+    channels = len(described.input.mean)
+    shape = (1, channels, *size) if described.input.layout == "NCHW" else (1, *size, channels)
+    return {tensor.name: shape for tensor in model.graph.inputs}
 
 
 def _fixed(model: files.Model, described: Description) -> tuple[int | None, int | None]:

@@ -19,7 +19,7 @@ from passes.analysis import Analysis, analyse
 from passes.batchnorm import Left, Moments
 from passes.blocks import stage_table
 from passes.errors import RefusedModel, UserError
-from passes.shapes import Shape
+from passes.shapes import Shape, guessing
 from passes.spec import own_spec
 
 RANDOM = "random"
@@ -110,7 +110,7 @@ def _read(model: Path | str, out: Path | str | None) -> files.Model:
 def fold_model(model: files.Model, *, verify: bool = True, inputs: Mapping[str, Shape] | None = None) -> Normalised:
     """The same on a model already read."""
     analysis = analyse_model(model, inputs)
-    found = batchnorm.fold(model.graph)
+    found = batchnorm.fold(model.graph, sizes=inputs)
     return _finished(model, analysis, found.graph, found.folded, found.left, verify=verify)
 
 
@@ -129,7 +129,7 @@ def unfold_model(
         return _finished(model, analysis, model.graph, (), places.left, verify=verify)
     how = None if data.source == RANDOM else _preparation(model, analysis, data)
     statistics = _statistics(model, analysis, places.tensors, _rows(calibration.input_of(analysis), data, how))
-    found = batchnorm.unfold(model.graph, statistics)
+    found = batchnorm.unfold(model.graph, statistics, sizes=inputs)
     still = [name for name, moments in statistics.items() if not moments.variance.all()]
     notes: tuple[str, ...] = (NOISE_NOTE,) if how is None else (how.pixels.sentence(), *([pixels.WARNING] if how.pixels.guessed else []))
     notes += (f"{len(still)} convolutions have channels that never vary on this data, as '{still[0]}'",) if still else ()
@@ -185,7 +185,8 @@ def _compare(before: gs.Graph, after: gs.Graph, analysis: Analysis) -> Verified:
     """In the child."""
     from fnatool.verify import compare, noise
 
-    result = compare(before, after, noise(analysis, 0))
+    with guessing(analysis.shapes):
+        result = compare(before, after, noise(analysis, 0))
     first = result.first
     row = None if first is None else (first.tensor, first.node, first.relative)
     return Verified(result.worst, row, len(result.drifts), result.tolerance, exact=True)
@@ -199,7 +200,10 @@ def _statistics(model: files.Model, analysis: Analysis, tensors: Mapping[str, st
     input_ = calibration.input_of(analysis)
     sizes = {tensor: int(np.prod(analysis.shapes.shapes[tensor][1:])) * BYTES for tensor in tensors.values()}
     try:
-        return isolate.run(calibration.measure, model.graph, tensors, input_, rows, sizes, seconds=MEASURE_SECONDS, memory=16 * isolate.GIB)
+        with guessing(analysis.shapes):
+            return isolate.run(
+                calibration.measure, model.graph, tensors, input_, rows, sizes, seconds=MEASURE_SECONDS, memory=16 * isolate.GIB
+            )
     except isolate.Died as error:
         raise RefusedModel(f"ONNX Runtime died while it collected statistics: {error}; try fewer --images") from error
 

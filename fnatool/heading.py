@@ -24,7 +24,7 @@ from passes.check import errors
 from passes.errors import RefusedModel, UserError
 from passes.heads import STYLES, Attached, Detection, Head, Image, attach, default_taps, image_of
 from passes.heads.writer import OLDEST_OPSET
-from passes.shapes import Shape
+from passes.shapes import Shape, guessing
 
 DEFAULT_STYLE = {"classification": "linear", "segmentation": "deeplabv3", "detection": "retinanet", "pose": "simplebaseline"}
 
@@ -186,7 +186,8 @@ def require_same(headed: Headed) -> None:
 def _moved(headed: Headed) -> list[str]:
     from fnatool.verify import moved, noise
 
-    return moved(headed.seed.graph, headed.model.graph, noise(headed.before, 0), [tap.tensor for tap in headed.made.taps])
+    with guessing(headed.before.shapes):
+        return moved(headed.seed.graph, headed.model.graph, noise(headed.before, 0), [tap.tensor for tap in headed.made.taps])
 
 
 def require_sound(headed: Headed, inputs: Mapping[str, Shape] | None) -> None:

@@ -18,7 +18,7 @@ from passes.cost import Cost
 from passes.errors import RefusedModel, UserError
 from passes.plan import Plan, apply, plan, planned_cost
 from passes.rules import RULES
-from passes.shapes import Shape
+from passes.shapes import Shape, guessing
 from passes.spec import IMAGE, Spec, differences, parse, resolve
 
 STAGES_KEY = "fnatool.stages"
@@ -136,7 +136,8 @@ def verify_remap(model: files.Model, target: files.Model, analysis: Analysis, fo
 def _verify(model: files.Model, target: files.Model, analysis: Analysis, found: Plan) -> Verified:
     from fnatool.verify import verify
 
-    result = verify(model.graph, target.graph, analysis, found)
+    with guessing(analysis.shapes):
+        result = verify(model.graph, target.graph, analysis, found)
     first = result.first
     row = None if first is None else (first.tensor, first.node, first.relative)
     return Verified(result.worst, row, len(result.drifts), result.tolerance, result.exact)
@@ -201,7 +202,9 @@ def require_seed(spec: Spec, model: files.Model) -> None:
         raise UserError(f"this spec was made for another seed ({other}); remove its 'seed' to use it all the same")
 
 
-def realises(model: files.Model, spec: Spec | Path, seed: files.Model | None = None) -> list[str]:
+def realises(
+    model: files.Model, spec: Spec | Path, seed: files.Model | None = None, inputs: Mapping[str, Shape] | None = None
+) -> list[str]:
     """Where the model is not what the Spec says, one sentence each; none: it realises it.
 
     With the seed the Spec is resolved first, so that relative values and every unnamed knob are checked too.
@@ -209,17 +212,30 @@ def realises(model: files.Model, spec: Spec | Path, seed: files.Model | None = N
     wanted = read_spec(spec) if isinstance(spec, Path) else spec
     if seed is not None:
         require_seed(wanted, seed)
-        wanted = resolve(analyse_model(seed), wanted).spec()
-    return differences(analyse_model(model), wanted)
+        wanted = resolve(analyse_model(seed, _fitting(seed, inputs)), wanted).spec()
+    return differences(analyse_model(model, _fitting(model, inputs)), wanted)
 
 
-def declared(seed: files.Model, spec: Spec | Path) -> Mapping[str, Mapping[int, int]]:
+def _fitting(model: files.Model, inputs: Mapping[str, Shape] | None) -> dict[str, Shape]:
+    """Those of the shapes that the model's inputs can have: another model may fix another size."""
+    found = {}
+    for tensor in model.graph.inputs:
+        shape = (inputs or {}).get(tensor.name)
+        if shape is None:
+            continue
+        stated = tuple(tensor.shape or shape)
+        if len(stated) == len(shape) and all(own == size or not isinstance(own, int) for own, size in zip(stated, shape, strict=True)):
+            found[tensor.name] = shape
+    return found
+
+
+def declared(seed: files.Model, spec: Spec | Path, inputs: Mapping[str, Shape] | None = None) -> Mapping[str, Mapping[int, int]]:
     """Where inputs and outputs of the Spec's target say another size than the seed's: name → axis → size."""
     wanted = read_spec(spec) if isinstance(spec, Path) else spec
     if not {IMAGE, STRIDE} & set(wanted.knobs):
         return {}
     require_seed(wanted, seed)
-    return plan(analyse_model(seed), wanted).declared
+    return plan(analyse_model(seed, _fitting(seed, inputs)), wanted).declared
 
 
 def copy(seed: files.Model, path: Path, *, force: bool) -> None:

@@ -14,6 +14,7 @@ from fnatool import files, isolate
 from fnatool.remapping import VERIFY_SECONDS
 from passes.analysis import Analysis
 from passes.errors import RefusedModel
+from passes.shapes import guessing
 from passes.view import view
 
 SECONDS = 120.0
@@ -91,5 +92,6 @@ def require_same(before: files.Model, after: files.Model, analysis: Analysis) ->
 def _first(before: gs.Graph, after: gs.Graph, analysis: Analysis) -> str:
     from fnatool.verify import compare, noise
 
-    found = compare(before, after, noise(analysis, 0)).first
+    with guessing(analysis.shapes):
+        found = compare(before, after, noise(analysis, 0)).first
     return "" if found is None else found.tensor

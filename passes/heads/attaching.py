@@ -308,7 +308,7 @@ def _with_outputs(graph: gs.Graph, style: Style, analysis: Analysis, image: Imag
     sizes = {image.name: analysis.shapes.shapes[image.name]}
     tensors = graph.tensors()
     graph.outputs = [tensors[name] for name in style.outputs]
-    shapes = infer(view(normalise(graph).graph), sizes).shapes
+    shapes = infer(view(normalise(graph, sizes).graph), sizes).shapes
     for name, axes in style.outputs.items():
         extents = shapes[name][1:]
         named_axes = (*axes, *("",) * (len(extents) - len(axes)))
