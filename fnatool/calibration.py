@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnx_graphsurgeon as gs
 
 from fnatool.data import folders
+from fnatool.pixels import Pixels, Values, values_of
 from passes.analysis import Analysis
 from passes.batchnorm import Moments
 from passes.errors import UserError
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 BUDGET = 1 << 28  # bytes of inner values that are fetched at a time
 LARGEST_BATCH = 32
-
-Pixels = npt.NDArray[np.generic]
 
 
 @dataclass(frozen=True)
@@ -40,10 +38,9 @@ class Input:
 
 @dataclass(frozen=True)
 class Preparation:
-    """How an image becomes an input: (pixel − mean) / scale per channel, pixels from 0 to 255, channels first or last."""
+    """How an image becomes an input: its pixels, and channels first or last."""
 
-    mean: tuple[float, ...]
-    scale: tuple[float, ...]
+    pixels: Pixels
     channels_last: bool
 
 
@@ -63,7 +60,7 @@ def input_of(analysis: Analysis) -> Input:
 # --- inputs -----------------------------------------------------------------------------------------------------------------------------
 
 
-def noise_rows(input_: Input, count: int, seed: int) -> Iterator[Pixels]:
+def noise_rows(input_: Input, count: int, seed: int) -> Iterator[Values]:
     """Standard normal inputs, one at a time; of integer types 0 to 255."""
     for index in range(count):
         rng = np.random.default_rng([seed, index])
@@ -84,15 +81,13 @@ def image_files(folder: Path, count: int, seed: int) -> list[Path]:
     return [found[index] for index in sorted(drawn)]
 
 
-def image_rows(input_: Input, paths: Sequence[Path], how: Preparation) -> Iterator[Pixels]:
+def image_rows(input_: Input, paths: Sequence[Path], how: Preparation) -> Iterator[Values]:
     """The images, each scaled until it covers the input and cropped in the middle. Raises UserError naming one that cannot be read."""
     height, width = input_.shape[:2] if how.channels_last else input_.shape[1:]
-    channels = input_.shape[2 if how.channels_last else 0]
-    mean, scale = np.array(how.mean, np.float64), np.array(how.scale, np.float64)
+    mode = "L" if how.pixels.channels == "GREY" else "RGB"
     for path in paths:
-        pixels = np.asarray(_opened(path, "L" if channels == 1 else "RGB", (width, height)), np.float64)
-        values = (pixels.reshape(height, width, channels) - mean) / scale
-        yield (values if how.channels_last else values.transpose(2, 0, 1)).astype(input_.dtype)
+        values = values_of(np.asarray(_opened(path, mode, (width, height)).convert("RGB")), how.pixels, input_.dtype)
+        yield values if how.channels_last else np.ascontiguousarray(values.transpose(2, 0, 1))
 
 
 def _opened(path: Path, mode: str, size: tuple[int, int]) -> Image:
@@ -110,7 +105,7 @@ def _opened(path: Path, mode: str, size: tuple[int, int]) -> Image:
 
 
 def measure(
-    graph: gs.Graph, tensors: Mapping[str, str], input_: Input, rows: Iterator[Pixels], sizes: Mapping[str, int]
+    graph: gs.Graph, tensors: Mapping[str, str], input_: Input, rows: Iterator[Values], sizes: Mapping[str, int]
 ) -> dict[str, Moments]:
     """Mean and variance per channel of each tensor (name → tensor; `sizes` its bytes for one image) over all rows, in one pass.
 
@@ -145,9 +140,9 @@ def _groups(tensors: Mapping[str, str], sizes: Mapping[str, int]) -> list[list[s
     return groups
 
 
-def _batches(rows: Iterator[Pixels], size: int) -> Iterator[tuple[Pixels, int]]:
+def _batches(rows: Iterator[Values], size: int) -> Iterator[tuple[Values, int]]:
     """The rows in batches of exactly this size, each with how many of it count: the last is filled up with its first row."""
-    held: list[Pixels] = []
+    held: list[Values] = []
     for row in rows:
         held.append(row)
         if len(held) == size:
@@ -165,7 +160,7 @@ class _Running:
         self.mean = np.zeros(0)
         self.squares = np.zeros(0)
 
-    def add(self, values: Pixels) -> None:
+    def add(self, values: Values) -> None:
         """values [N, C, …] join."""
         rows = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1)
         count = rows.shape[1]

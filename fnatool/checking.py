@@ -338,7 +338,7 @@ def _random(feed: Feed, rng: np.random.Generator) -> npt.NDArray[np.generic]:
 
 def _gates(raw: files.Raw, demands: Demands) -> Iterator[Finding]:
     if demands.against is not None:
-        yield from same_interface(raw.proto, _expected(demands.against, demands.spec))
+        yield from same_interface(raw.proto, _expected(demands.against, demands))
     if demands.spec is None and demands.max_macs is None and demands.max_params is None:
         return
     try:
@@ -347,18 +347,18 @@ def _gates(raw: files.Raw, demands: Demands) -> Iterator[Finding]:
         yield Finding("error", "refused", "model", f"what the options demand cannot be measured: {error}")
         return
     if demands.spec is not None:
-        yield from _as_specified(model, demands.spec, demands.against)
+        yield from _as_specified(model, demands.spec, demands)
     if demands.max_macs is not None or demands.max_params is not None:
         yield from _within_budget(model, demands)
 
 
-def _expected(seed: Path, spec: Path | None) -> onnx.ModelProto:
-    """The seed's message; its inputs and outputs have the sizes that the spec gives them."""
+def _expected(seed: Path, demands: Demands) -> onnx.ModelProto:
+    """The seed's message; its inputs and outputs have the sizes that the spec demanded gives them."""
     from fnatool.remapping import declared
 
-    proto = files.load(seed).proto
+    proto, spec = files.load(seed).proto, demands.spec
     try:
-        sizes = {} if spec is None else declared(files.read(seed), spec)
+        sizes = {} if spec is None else declared(files.read(seed), spec, demands.inputs)
     except RefusedModel:  # the spec cannot be compared with then, and that finding says so
         return proto
     inputs = {value.name for value in proto.graph.input}
@@ -370,11 +370,11 @@ def _expected(seed: Path, spec: Path | None) -> onnx.ModelProto:
     return proto
 
 
-def _as_specified(model: files.Model, spec: Path, seed: Path | None) -> Iterator[Finding]:
+def _as_specified(model: files.Model, spec: Path, demands: Demands) -> Iterator[Finding]:
     from fnatool.remapping import realises
 
     try:
-        differences = realises(model, spec, None if seed is None else files.read(seed))
+        differences = realises(model, spec, None if demands.against is None else files.read(demands.against), demands.inputs)
     except RefusedModel as error:
         yield Finding("error", "refused", "model", f"it cannot be compared with the spec: {error}")
         return

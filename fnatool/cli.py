@@ -328,6 +328,10 @@ def remap(
 )
 @click.option("--mean", type=Numbers(float), metavar="R,G,B", help="Of the pixels 0…255: an input value is (pixel − mean) / scale.")
 @click.option("--scale", type=Numbers(float), metavar="R,G,B", help="What they are divided by. One number stands for all colours.")
+@click.option(
+    "--channels", type=click.Choice(["RGB", "BGR"]),
+    help="The order of colours that the network takes, and of --mean and --scale [default: as its metadata says, else RGB].",
+)  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="For the weights of the head.")
 @click.option(
     "--input", "inputs", type=INPUT_SHAPE, multiple=True, metavar="NAME=1x3x224x224", help="The shape of a dynamic input. Repeatable."
@@ -347,6 +351,7 @@ def head(
     keep_rows: tuple[int, ...],
     mean: tuple[float, ...] | None,
     scale: tuple[float, ...] | None,
+    channels: str | None,
     seed: int,
     inputs: tuple[tuple[str, tuple[int, ...]], ...],
     output: Path,
@@ -355,7 +360,9 @@ def head(
 ) -> None:
     """Put a task's head on MODEL, its weights fresh; what is behind the taps goes, all else stays.
 
-    The result says in its metadata what it is for. Its outputs: logits; mask_logits; cls_logits and boxes; heatmaps.
+    The result says in its metadata what it is for. Its outputs: logits; mask_logits; cls_logits and boxes; heatmaps. How pixels are scaled
+    is what --mean and --scale say; else what the metadata of MODEL say; else nothing where its input takes whole numbers or its first
+    nodes scale; else ImageNet's, with a warning.
     """
     from fnatool import files, heading
 
@@ -363,7 +370,9 @@ def head(
     named = [Path(text) for text in (classes, joints) if text is not None]
     files.require_writable(output, force=force, forbid=(read.path, *read.data, *named))
     shapes = dict(inputs) or None
-    options = heading.HeadOptions(task, style, classes, joints, taps, width, levels, keep_rows, mean, scale, seed, shapes, not no_verify)
+    options = heading.HeadOptions(
+        task, style, classes, joints, taps, width, levels, keep_rows, mean, scale, seed, shapes, not no_verify, channels
+    )
     made = heading.attach_to_model(read, options)
     made.write(output, force=force)
     heading.show(made, str(output))
@@ -549,7 +558,8 @@ def fold(model: Path, output: Path, inputs: tuple[tuple[str, tuple[int, ...]], .
 @click.option("--images", type=click.IntRange(min=1), default=256, show_default=True, metavar="N", help="How many images to look at.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="For the choice of images, or the noise.")
 @click.option("--mean", type=NUMBERS, metavar="R,G,B", help="An input is (pixel − mean) / scale, pixels from 0 to 255 …")
-@click.option("--scale", type=NUMBERS, metavar="R,G,B", help="… [default: as the model's metadata says]")
+@click.option("--scale", type=NUMBERS, metavar="R,G,B", help="… [default: as for 'fnatool head']")
+@click.option("--channels", type=click.Choice(["RGB", "BGR"]), help="The order of colours that the network takes.")
 @click.option(
     "--input", "inputs", type=INPUT_SHAPE, multiple=True, metavar="NAME=1x3x224x224", help="The shape of a dynamic input. Repeatable."
 )
@@ -564,6 +574,7 @@ def unfold(
     seed: int,
     mean: tuple[float, ...] | None,
     scale: tuple[float, ...] | None,
+    channels: str | None,
     inputs: tuple[tuple[str, tuple[int, ...]], ...],
     no_verify: bool,
     force: bool,
@@ -578,7 +589,7 @@ def unfold(
     read = files.read(model)
     files.require_writable(output, force=force, forbid=(read.path, *read.data))
     made = folding.unfold_model(
-        read, folding.Data(data, images, seed, mean, scale), only=only, verify=not no_verify, inputs=dict(inputs) or None
+        read, folding.Data(data, images, seed, mean, scale, channels), only=only, verify=not no_verify, inputs=dict(inputs) or None
     )
     made.write(output, force=force)
     reports.show_folding(made, ("put in", "behind"), str(output))

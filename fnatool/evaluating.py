@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fnatool import files, isolate, remapping, runtime, terminal
+from fnatool import files, isolate, pixels, remapping, runtime, terminal
 from fnatool.data import checking, reading
 from fnatool.data.samples import Evaluation, require_fit
 from fnatool.data.split import said
@@ -41,7 +41,7 @@ def predicting(path: Path, described: Description, provider: str = "cpu") -> Pre
     session = runtime.Session(path, provider)
 
     def predict(images: torch.Tensor) -> dict[str, np.ndarray]:
-        inputs = to_array(images.numpy(), described.input).astype(session.dtype, copy=False)
+        inputs = to_array(images.numpy(), described.input, session.dtype)
         step = session.batch or len(inputs)
         parts = [session.run(_filled(inputs[start : start + step], step)) for start in range(0, len(inputs), step)]
         return {name: np.concatenate([part[name] for part in parts])[: len(inputs)] for name in parts[0]}
@@ -74,6 +74,8 @@ def evaluate_on(
     require_fit(found, described)
     for line in said([found]):
         terminal.console().print(line, markup=False)
+    if (how := pixels.recorded(read, described.input)).guessed:
+        pixels.say(how)
     samples = Evaluation(found, described, size)
     with terminal.progress("evaluating", len(samples)) as advance:
         return evaluate_file(model, samples, batch=batch, workers=workers, provider=provider, done=advance)

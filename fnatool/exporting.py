@@ -27,12 +27,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fnatool import files, isolate, wire
 from fnatool.distance import HALF_TOLERANCE, ROUNDING_FACTOR, TOLERANCE, distance, nudged
+from fnatool.pixels import SOURCE_KEY
 from fnatool.readable import Origin, Sizes, tidy
 from fnatool.sources import CHANNELS, RAISED, SIDE, first_line
 from passes.errors import RefusedModel, UserError
 from passes.view import View, view
 
-SOURCE_KEY = "fnatool.source"
 OPSET = 18
 BATCH = "N"
 TRACED_BATCH = 2  # 1 may be taken for a constant

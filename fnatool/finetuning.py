@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 import fnatool.nn
-from fnatool import files, remapping, seeds, terminal
+from fnatool import files, pixels, remapping, seeds, terminal
 from fnatool.atomic import write_text
 from fnatool.data import augment, checking, reading
 from fnatool.data.samples import Evaluation, Training, require_fit
@@ -112,6 +112,7 @@ def prepared(model: files.Model, config: Config, folder: Path, world: World) -> 
         console.print(f"{model.path.name}: {described.task}, {_counted(described)}; input {size[0]}×{size[1]}")
         for line in said((train, val)):
             console.print(line, markup=False)
+        pixels.say(pixels.recorded(model, described.input))
     return Job(
         config,
         model,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fnatool import files
+from fnatool import files, pixels
 from fnatool.data.placement import Size
 from fnatool.data.split import Split
 from fnatool.tasks import joints
 from fnatool.tasks.description import Description, Pose
 from passes.errors import UserError
+from passes.shapes import Shape
 from passes.view import view
 
 PLACEHOLDERS = ("class", "joint")  # names like class0, class1 … are those of nobody
@@ -45,12 +46,26 @@ def sizes(model: files.Model, described: Description, asked: Size | None) -> tup
     return asked or full, full
 
 
+def open_sizes(model: files.Model, described: Description, size: Size) -> dict[str, Shape]:
+    """The shape of the model's input at this size, where the graph leaves that open."""
+    if None not in _fixed(model, described):
+        return {}
+    channels = len(described.input.mean)
+    shape = (1, channels, *size) if described.input.layout == "NCHW" else (1, *size, channels)
+    return {tensor.name: shape for tensor in model.graph.inputs}
+
+
 def _fixed(model: files.Model, described: Description) -> tuple[int | None, int | None]:
-    """Height and width of the model's one input, where the graph fixes them. Raises UserError for a model that looks at no image."""
+    """Height and width of the model's one input, where the graph fixes them.
+
+    Raises UserError for a model that looks at no image, or whose input cannot carry what its description makes of pixels.
+    """
     seen = view(model.graph)
     names = [name for name in seen.inputs if name not in seen.constants]
     shape = seen.inputs[names[0]][0] if len(names) == 1 else None
     if shape is None or len(shape) != 4:
         raise UserError(f"a task is for models with one input of images; this one has {', '.join(names) or 'none'}")
+    taken = pixels.seen_as(seen, names[0], len(described.input.mean))
+    pixels.require_carried(taken, described.input.mean, described.input.scale)
     rows, columns = (shape[axis] for axis in ((2, 3) if described.input.layout == "NCHW" else (1, 2)))
     return (rows if isinstance(rows, int) else None), (columns if isinstance(columns, int) else None)

@@ -8,22 +8,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
 
-from fnatool import calibration, files, isolate, seeds
-from fnatool.calibration import Input, Pixels, Preparation
-from fnatool.remapping import STAGES_KEY, VERIFY_SECONDS, Verified, analyse_model, copy, metadata
-from fnatool.tasks import description
+from fnatool import calibration, files, isolate, pixels, seeds
+from fnatool.calibration import Input, Preparation
+from fnatool.pixels import Asked, Values
+from fnatool.remapping import STAGES_KEY, VERIFY_SECONDS, Verified, analyse_model, copy
 from passes import batchnorm
 from passes.analysis import Analysis, analyse
 from passes.batchnorm import Left, Moments
 from passes.blocks import stage_table
 from passes.errors import RefusedModel, UserError
-from passes.shapes import Shape
+from passes.shapes import Shape, guessing
 from passes.spec import own_spec
 
-SOURCE_KEY = "fnatool.source"
 RANDOM = "random"
 MEASURE_SECONDS = 3600
 NOISE_NOTE = (
@@ -58,7 +56,8 @@ class Normalised:
 class Data:
     """What statistics are collected on: a folder of images or the word random, how many, and how a pixel becomes an input value.
 
-    mean and scale are per channel, (pixel − mean) / scale with pixels from 0 to 255; None: as the model's metadata says.
+    mean and scale are per channel, (pixel − mean) / scale with pixels from 0 to 255, channels RGB or BGR; None: as the model is known to
+    want them (see `fnatool.pixels`).
     """
 
     source: Path | str
@@ -66,6 +65,7 @@ class Data:
     seed: int = 0
     mean: Sequence[float] | None = None
     scale: Sequence[float] | None = None
+    channels: str | None = None
 
 
 def fold(model: Path | str, out: Path | str | None = None, *, verify: bool = True, inputs: Mapping[str, Shape] | None = None) -> Normalised:
@@ -110,7 +110,7 @@ def _read(model: Path | str, out: Path | str | None) -> files.Model:
 def fold_model(model: files.Model, *, verify: bool = True, inputs: Mapping[str, Shape] | None = None) -> Normalised:
     """The same on a model already read."""
     analysis = analyse_model(model, inputs)
-    found = batchnorm.fold(model.graph)
+    found = batchnorm.fold(model.graph, sizes=inputs)
     return _finished(model, analysis, found.graph, found.folded, found.left, verify=verify)
 
 
@@ -127,10 +127,11 @@ def unfold_model(
     places = batchnorm.places(model.graph, only=only, sizes=inputs)
     if not places.tensors:
         return _finished(model, analysis, model.graph, (), places.left, verify=verify)
-    statistics = _statistics(model, analysis, places.tensors, data)
-    found = batchnorm.unfold(model.graph, statistics)
+    how = None if data.source == RANDOM else _preparation(model, analysis, data)
+    statistics = _statistics(model, analysis, places.tensors, _rows(calibration.input_of(analysis), data, how))
+    found = batchnorm.unfold(model.graph, statistics, sizes=inputs)
     still = [name for name, moments in statistics.items() if not moments.variance.all()]
-    notes: tuple[str, ...] = (NOISE_NOTE,) if data.source == RANDOM else ()
+    notes: tuple[str, ...] = (NOISE_NOTE,) if how is None else (how.pixels.sentence(), *([pixels.WARNING] if how.pixels.guessed else []))
     notes += (f"{len(still)} convolutions have channels that never vary on this data, as '{still[0]}'",) if still else ()
     return _finished(model, analysis, found.graph, found.added, places.left, verify=verify, notes=notes)
 
@@ -184,7 +185,8 @@ def _compare(before: gs.Graph, after: gs.Graph, analysis: Analysis) -> Verified:
     """In the child."""
     from fnatool.verify import compare, noise
 
-    result = compare(before, after, noise(analysis, 0))
+    with guessing(analysis.shapes):
+        result = compare(before, after, noise(analysis, 0))
     first = result.first
     row = None if first is None else (first.tensor, first.node, first.relative)
     return Verified(result.worst, row, len(result.drifts), result.tolerance, exact=True)
@@ -193,15 +195,15 @@ def _compare(before: gs.Graph, after: gs.Graph, analysis: Analysis) -> Verified:
 # --- statistics -------------------------------------------------------------------------------------------------------------------------
 
 
-def _statistics(model: files.Model, analysis: Analysis, tensors: Mapping[str, str], data: Data) -> dict[str, Moments]:
-    """Mean and variance of each tensor on the data, measured in a child process. Raises UserError where the data does not fit."""
-    if data.images < 1:
-        raise UserError(f"{data.images} images are none to take statistics of; ask for at least 1")
+def _statistics(model: files.Model, analysis: Analysis, tensors: Mapping[str, str], rows: Iterator[Values]) -> dict[str, Moments]:
+    """Mean and variance of each tensor on the inputs, measured in a child process."""
     input_ = calibration.input_of(analysis)
-    rows = _rows(model, input_, data)
     sizes = {tensor: int(np.prod(analysis.shapes.shapes[tensor][1:])) * BYTES for tensor in tensors.values()}
     try:
-        return isolate.run(calibration.measure, model.graph, tensors, input_, rows, sizes, seconds=MEASURE_SECONDS, memory=16 * isolate.GIB)
+        with guessing(analysis.shapes):
+            return isolate.run(
+                calibration.measure, model.graph, tensors, input_, rows, sizes, seconds=MEASURE_SECONDS, memory=16 * isolate.GIB
+            )
     except isolate.Died as error:
         raise RefusedModel(f"ONNX Runtime died while it collected statistics: {error}; try fewer --images") from error
 
@@ -209,57 +211,27 @@ def _statistics(model: files.Model, analysis: Analysis, tensors: Mapping[str, st
 BYTES = 4  # of a value in float32
 
 
-def _rows(model: files.Model, input_: Input, data: Data) -> Iterator[Pixels]:
-    """The inputs to collect statistics on, one at a time."""
-    if data.source == RANDOM:
+def _rows(input_: Input, data: Data, how: Preparation | None) -> Iterator[Values]:
+    """The inputs to collect statistics on, one at a time: noise where nothing says how images become inputs. Raises UserError."""
+    if data.images < 1:
+        raise UserError(f"{data.images} images are none to take statistics of; ask for at least 1")
+    if how is None:
         return calibration.noise_rows(input_, data.images, data.seed)
-    paths = calibration.image_files(Path(data.source), data.images, data.seed)
-    return calibration.image_rows(input_, paths, _preparation(model, input_, data))
+    return calibration.image_rows(input_, calibration.image_files(Path(data.source), data.images, data.seed), how)
 
 
-def _preparation(model: files.Model, input_: Input, data: Data) -> Preparation:
-    """How the network wants its images: as said, else as its metadata says. Raises UserError where neither does, or it takes no images."""
-    channels_last = len(input_.shape) == 3 and input_.shape[0] > 4 >= input_.shape[2]  # no image has more than four colours
-    channels = input_.shape[-1 if channels_last else 0]
-    if len(input_.shape) != 3 or channels not in (1, 3):
-        shape = "×".join(map(str, input_.shape))
-        raise UserError(f"the input '{input_.name}' of {shape} is no grey or RGB image; --data random takes noise instead")
-    if input_.dtype == np.uint8 and data.mean is None and data.scale is None:
-        return Preparation((0.0,) * channels, (1.0,) * channels, channels_last)
-    stored = _stored_preparation(model.envelope)
-    values = []
-    for word, given in (("mean", data.mean), ("scale", data.scale)):
-        found = given if given is not None else stored.get(word)
-        if found is None:
-            raise UserError(
-                "the model does not say how pixels become inputs; give --mean and --scale: an input is (pixel − mean) / scale with pixels "
-                "from 0 to 255, for most ImageNet networks --mean 123.675,116.28,103.53 --scale 58.395,57.12,57.375"
-            )
-        values.append(_per_channel(word, found, channels))
-    if 0 in values[1]:
-        raise UserError("a scale of 0 would divide by zero; give what the pixels are divided by, such as 255")
-    return Preparation(values[0], values[1], channels_last)
-
-
-def _per_channel(word: str, values: Sequence[float], channels: int) -> tuple[float, ...]:
-    if len(values) not in (1, channels):
-        raise UserError(f"{word} has {len(values)} values, the image {channels} channels; give one, or one for each")
-    return tuple(float(value) for value in values) * (channels // len(values))
-
-
-def _stored_preparation(envelope: onnx.ModelProto) -> dict[str, list[float]]:
-    """mean and scale from the metadata that a head or an export wrote, where they are lists of numbers."""
-    for key, place in ((description.KEY, ("input",)), (SOURCE_KEY, ())):
-        try:
-            found = json.loads(metadata(envelope).get(key, "{}"))
-        except (ValueError, RecursionError):
-            continue
-        for step in place:
-            found = found.get(step) if isinstance(found, dict) else None
-        if isinstance(found, dict) and all(_is_numbers(found.get(word)) for word in ("mean", "scale")):
-            return {word: found[word] for word in ("mean", "scale")}
-    return {}
-
-
-def _is_numbers(found: object) -> bool:
-    return isinstance(found, list) and bool(found) and all(type(value) in (int, float) for value in found)
+def _preparation(model: files.Model, analysis: Analysis, data: Data) -> Preparation:
+    """How the network wants its images. Raises UserError where it takes none, or what is asked does not fit."""
+    input_ = calibration.input_of(analysis)
+    shape = input_.shape
+    if analysis.image.axes in ((2, 3), (1, 2)):
+        channels_last = analysis.image.axes == (1, 2)
+    else:
+        channels_last = len(shape) == 3 and shape[0] > 4 >= shape[2]  # no image has more than four colours
+    channels = shape[-1 if channels_last else 0] if len(shape) == 3 else 0
+    if channels not in (1, 3):
+        what = "×".join(map(str, shape))
+        raise UserError(f"the input '{input_.name}' of {what} is no grey or RGB image; --data random takes noise instead")
+    mean, scale = (None if given is None else tuple(float(value) for value in given) for given in (data.mean, data.scale))
+    image = pixels.Seen(input_.name, channels, input_.dtype)
+    return Preparation(pixels.pixels_of(model, analysis.view, image, Asked(mean, scale, data.channels)), channels_last)

@@ -1,8 +1,7 @@
-"""A head on a model file: read, attach, verify, check, write. The order of `fnatool head`, and the Python API of the same words."""
+"""A head on a model file: read, convert, attach, verify, check, write. The order of `fnatool head`, and the Python API of these words."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import tempfile
@@ -14,19 +13,19 @@ from typing import Literal
 
 import numpy as np
 
-from fnatool import checking, files, isolate, seeds
+from fnatool import checking, files, isolate, pixels, seeds, upgrading
 from fnatool.names import Joints, class_names, joints_of
-from fnatool.remapping import SPEC_KEY, STAGES_KEY, VERIFY_SECONDS, analyse_model, metadata
+from fnatool.pixels import Asked, Pixels
+from fnatool.remapping import STAGES_KEY, VERIFY_SECONDS, analyse_model, metadata
 from fnatool.tasks import description
 from fnatool.tasks.description import Description
 from passes.analysis import Analysis, analyse
 from passes.check import errors
 from passes.errors import RefusedModel, UserError
-from passes.heads import STYLES, Attached, Detection, Head, Image, attach
-from passes.shapes import Shape
+from passes.heads import STYLES, Attached, Detection, Head, Image, attach, default_taps, image_of
+from passes.heads.writer import OLDEST_OPSET
+from passes.shapes import Shape, guessing
 
-IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of pixels 0…255, red, green, blue
-IMAGENET_SCALE = (58.395, 57.12, 57.375)
 DEFAULT_STYLE = {"classification": "linear", "segmentation": "deeplabv3", "detection": "retinanet", "pose": "simplebaseline"}
 
 
@@ -34,8 +33,8 @@ DEFAULT_STYLE = {"classification": "linear", "segmentation": "deeplabv3", "detec
 class HeadOptions:
     """The head asked for, in the user's words: `classes` is a number or a file of names, `joints` a number, 'coco' or a JSON file.
 
-    mean and scale: per colour, or one for all; an input value is (pixel − mean) / scale. None: as the seed is known to be.
-    `verify` compares the taps with the seed's and checks the result.
+    mean and scale: per colour, or one for all; an input value is (pixel − mean) / scale. channels: RGB or BGR, the order of the colours.
+    None: as the seed is known to be. `verify` compares the taps with the seed's and checks the result.
     """
 
     task: str
@@ -51,15 +50,7 @@ class HeadOptions:
     seed: int = 0
     inputs: Mapping[str, Shape] | None = None
     verify: bool = True
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """How pixels become input values, and where that is known from."""
-
-    mean: tuple[float, ...]
-    scale: tuple[float, ...]
-    source: str
+    channels: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +69,8 @@ class Headed:
     def write(self, path: Path | str, *, force: bool = False) -> None:
         """The result as a file, atomically."""
         notes = {STAGES_KEY: json.dumps(self.made.table), description.KEY: description.to_json(self.description)}
+        if self.pixels.guessed or pixels.GUESS_KEY in metadata(self.seed.envelope):
+            notes[pixels.GUESS_KEY] = pixels.GUESS if self.pixels.guessed else pixels.KNOWN
         files.write(self.model, path, force=force, metadata=notes)
 
 
@@ -98,14 +91,19 @@ def attach_head(seed: Path | str, options: HeadOptions, out: Path | str | None =
 def attach_to_model(model: files.Model, options: HeadOptions) -> Headed:
     """The same on a model already read. Unless told otherwise, what is returned has been compared with the seed and checked."""
     classes, joints, head = wanted(options)
+    given, model = model, upgrading.at_least(model, OLDEST_OPSET, "a head")
     before = analyse_model(model, options.inputs)
+    image = image_of(before)
+    asked = Asked(options.mean, options.scale, options.channels)
+    how = pixels.pixels_of(model, before.view, pixels.seen_as(before.view, image.name, image.channels), asked)
+    seen = _input(image, how)
     made = attach(model.graph, before, head, rng=np.random.default_rng(options.seed))
-    pixels = pixels_of(model, made.image, options)
-    about = described(classes, _input(made.image, pixels), detection=made.detection, joints=joints, task=options.task)
+    about = described(classes, seen, detection=made.detection, joints=joints, task=options.task)
     target = replace(model, graph=made.graph, notes=())
     after = analyse(made.graph, sizes=options.inputs, table=made.table)
-    headed = Headed(target, made, about, model, before, after, pixels, options.verify)
+    headed = Headed(target, made, about, model, before, after, how, options.verify)
     if options.verify:
+        upgrading.require_same(given, model, before)
         require_same(headed)
         require_sound(headed, options.inputs)
     return headed
@@ -133,6 +131,11 @@ def wanted(options: HeadOptions) -> tuple[tuple[str, ...], Joints | None, Head]:
     return classes, None, build(len(classes))
 
 
+def own_taps(analysis: Analysis, options: HeadOptions) -> tuple[str, ...]:
+    """The names of what the head asked for taps when nobody says; none for what the seed's own classifier reads. Raises UserError."""
+    return default_taps(analysis, wanted(options)[2])
+
+
 # --- what the model is for ---------------------------------------------------------------------------------------------------------------
 
 
@@ -155,72 +158,16 @@ def _level(stride: tuple[int, int], anchors: Sequence[tuple[float, float]]) -> d
     return description.Level(stride=stride, sizes=sizes, ratios=tuple(round(height / width, 6) for width, height in anchors))
 
 
-def _input(image: Image, pixels: Pixels) -> description.Input:
-    """Raises UserError for an image that is neither grey nor of three colours, and for numbers that do not fit it."""
-    if image.channels not in (1, 3):
-        raise UserError(f"the input '{image.name}' has {image.channels} channels; a task needs images of three colours, or grey ones")
-    for word, values in (("mean", pixels.mean), ("scale", pixels.scale)):
-        if len(values) != image.channels:
-            raise UserError(f"the input '{image.name}' has {image.channels} channels, the {word} {len(values)} values; give one for each")
-    if 0 in pixels.scale:
-        raise UserError("a scale of 0 would divide by zero; give what the pixels are divided by, such as 255")
+def _input(image: Image, how: Pixels) -> description.Input:
+    """Raises UserError for an image larger than a task's can be."""
+    if max(image.size) > description.LARGEST:
+        height, width = image.size
+        raise UserError(
+            f"the input '{image.name}' takes images of {height:,}×{width:,}; a task has images of at most {description.LARGEST:,} a side"
+        )
     return description.Input.model_validate(
-        {
-            "layout": image.layout,
-            "channels": "GREY" if image.channels == 1 else "RGB",
-            "mean": pixels.mean,
-            "scale": pixels.scale,
-            "size": image.size,
-        }
+        {"layout": image.layout, "channels": how.channels, "mean": how.mean, "scale": how.scale, "size": image.size}
     )
-
-
-# --- how pixels are scaled --------------------------------------------------------------------------------------------------------------
-
-
-def pixels_of(model: files.Model, image: Image, options: HeadOptions) -> Pixels:
-    """What the user says; else what the model's own record says; else what is known of a bundled seed; else ImageNet's, for three colours.
-
-    Raises UserError where nothing is known.
-    """
-    known = _recorded(model, image) or _bundled(model)
-    if known is None and image.channels == 3:
-        known = Pixels(IMAGENET_MEAN, IMAGENET_SCALE, "ImageNet's, as nothing else is known; --mean and --scale say others")
-    if known is None and (options.mean is None or options.scale is None):
-        raise UserError(f"nothing is known of pixels of {image.channels} channel(s): say how they are scaled with --mean and --scale")
-    mean = options.mean or (known.mean if known is not None else ())
-    scale = options.scale or (known.scale if known is not None else ())
-    source = "as asked" if known is None or options.mean or options.scale else known.source
-    return Pixels(_per_colour(mean, image), _per_colour(scale, image), source)
-
-
-def _per_colour(values: tuple[float, ...], image: Image) -> tuple[float, ...]:
-    return values * image.channels if len(values) == 1 else values
-
-
-def _recorded(model: files.Model, image: Image) -> Pixels | None:
-    """What an earlier head's record says, where it is about such an image."""
-    try:
-        document = json.loads(metadata(model.envelope).get(description.KEY, "null"))
-        mean, scale = (tuple(float(value) for value in document["input"][key]) for key in ("mean", "scale"))
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    fits = len(mean) == len(scale) == image.channels and bool(np.isfinite((*mean, *scale)).all()) and 0 not in scale
-    return Pixels(mean, scale, "as the model says") if fits else None
-
-
-def _bundled(model: files.Model) -> Pixels | None:
-    """What is known of a bundled seed, of which the model may be a remap."""
-    try:
-        spec = json.loads(metadata(model.envelope).get(SPEC_KEY, "null"))
-    except (ValueError, RecursionError):
-        spec = None
-    origin = spec.get("seed") if isinstance(spec, Mapping) else None
-    for name, (mean, scale) in seeds.PIXELS.items():
-        digest = hashlib.sha256((seeds.FOLDER / f"{name}.onnx").read_bytes()).hexdigest()
-        if model.sha256 == digest or origin == f"sha256:{digest}":
-            return Pixels(mean, scale, f"as '{name}' wants them")
-    return None
 
 
 # --- verification -----------------------------------------------------------------------------------------------------------------------
@@ -239,7 +186,8 @@ def require_same(headed: Headed) -> None:
 def _moved(headed: Headed) -> list[str]:
     from fnatool.verify import moved, noise
 
-    return moved(headed.seed.graph, headed.model.graph, noise(headed.before, 0), [tap.tensor for tap in headed.made.taps])
+    with guessing(headed.before.shapes):
+        return moved(headed.seed.graph, headed.model.graph, noise(headed.before, 0), [tap.tensor for tap in headed.made.taps])
 
 
 def require_sound(headed: Headed, inputs: Mapping[str, Shape] | None) -> None:
@@ -264,16 +212,22 @@ def show(headed: Headed, where: str) -> None:
 
     console = terminal.console()
     made, before, after = headed.made, headed.before.cost, headed.after.cost
+    for note in headed.seed.notes:
+        if note.startswith(upgrading.CONVERTED):
+            console.print(f"note: {note}", markup=False)
     for tap in made.taps:
         stride = f", stride {'×'.join(dict.fromkeys(f'{float(step):g}' for step in tap.stride))}" if tap.space != (1, 1) else ""
         console.print(f"  taps {escape(tap.name)}: {tap.channels} channels{stride}")
+    left, whole = made.kept
+    console.print(f"  keeps {left:,} of the seed's {whole:,} parameters ({left / max(whole, 1):.0%})")
     for tensor in made.graph.outputs:
-        console.print(f"  gives {tensor.name} [{', '.join(str(extent) for extent in tensor.shape)}]")
+        console.print(f"  gives {tensor.name} [{', '.join(str(extent) for extent in tensor.shape)}]", markup=False)
     if made.detection is not None:
         levels = [f"{'×'.join(dict.fromkeys(map(str, level.stride)))} ({len(level.anchors)})" for level in made.detection.levels]
         console.print(f"  levels at stride (anchors): {', '.join(levels)}")
-    mean, scale = (", ".join(f"{value:g}" for value in dict.fromkeys(values)) for values in (headed.pixels.mean, headed.pixels.scale))
-    console.print(f"  reads (pixel − ({mean})) / ({scale}), {headed.pixels.source}")
+    console.print(f"  {headed.pixels.sentence()}", markup=False)
+    if headed.pixels.guessed:
+        console.print(f"warning: {pixels.WARNING}")
     console.print(f"parameters {before.params:,} → {after.params:,}")
     if before.macs is not None and after.macs is not None:
         console.print(f"MAdds {before.macs:,} → {after.macs:,}")

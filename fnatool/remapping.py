@@ -19,7 +19,7 @@ from passes.errors import RefusedModel, UserError
 from passes.groups import keeps_function, regrouped_shape
 from passes.plan import Plan, apply, plan, planned_cost
 from passes.rules import RULES
-from passes.shapes import Shape
+from passes.shapes import Shape, guessing
 from passes.spec import IMAGE, Spec, differences, own_spec, parse, resolve
 from passes.take import Take
 
@@ -142,8 +142,9 @@ def verify_remap(model: files.Model, target: files.Model, analysis: Analysis, fo
 def _verify(model: files.Model, target: files.Model, analysis: Analysis, found: Plan) -> Verified:
     from fnatool.verify import drift_of_whole, verify
 
-    result = verify(model.graph, target.graph, analysis, found)
-    whole = drift_of_whole(model.graph, target.graph, analysis, found) if drops(analysis, found) else None
+    with guessing(analysis.shapes):
+        result = verify(model.graph, target.graph, analysis, found)
+        whole = drift_of_whole(model.graph, target.graph, analysis, found) if drops(analysis, found) else None
     first = result.first
     row = None if first is None else (first.tensor, first.node, first.relative)
     return Verified(result.worst, row, len(result.drifts), result.tolerance, result.exact, whole)
@@ -221,32 +222,48 @@ def require_seed(spec: Spec, model: files.Model) -> None:
         raise UserError(f"this spec was made for another seed ({other}); remove its 'seed' to use it all the same")
 
 
-def realises(model: files.Model, spec: Spec | Path, seed: files.Model | None = None) -> list[str]:
+def realises(
+    model: files.Model, spec: Spec | Path, seed: files.Model | None = None, inputs: Mapping[str, Shape] | None = None
+) -> list[str]:
     """Where the model is not what the Spec says, one sentence each; none: it realises it.
 
     With the seed the Spec is resolved first, so that relative values and every unnamed knob are checked too; where groups change, which may
     split knobs or tie them together, against the knobs that the target has then.
     """
     wanted = read_spec(spec) if isinstance(spec, Path) else spec
+    sizes = _fitting(model, inputs)
     if seed is None:
-        return differences(analyse_model(model), wanted)
+        return differences(analyse_model(model, sizes), wanted)
     require_seed(wanted, seed)
-    analysis = analyse_model(seed)
+    analysis = analyse_model(seed, _fitting(seed, inputs))
     resolved = resolve(analysis, wanted)
     if resolved.skeleton is None:
-        return differences(analyse_model(model), resolved.spec())
+        return differences(analyse_model(model, sizes), resolved.spec())
     found = plan(analysis, wanted)
-    target = analyse(apply(seed.graph, found), table=found.table)
-    return differences(analyse_model(model), own_spec(target))
+    target = analyse(apply(seed.graph, found), table=found.table, sizes=sizes)
+    return differences(analyse_model(model, sizes), own_spec(target))
 
 
-def declared(seed: files.Model, spec: Spec | Path) -> Mapping[str, Mapping[int, int]]:
+def _fitting(model: files.Model, inputs: Mapping[str, Shape] | None) -> dict[str, Shape]:
+    """Those of the shapes that the model's inputs can have: another model may fix another size."""
+    found = {}
+    for tensor in model.graph.inputs:
+        shape = (inputs or {}).get(tensor.name)
+        if shape is None:
+            continue
+        stated = tuple(tensor.shape or shape)
+        if len(stated) == len(shape) and all(own == size or not isinstance(own, int) for own, size in zip(stated, shape, strict=True)):
+            found[tensor.name] = shape
+    return found
+
+
+def declared(seed: files.Model, spec: Spec | Path, inputs: Mapping[str, Shape] | None = None) -> Mapping[str, Mapping[int, int]]:
     """Where inputs and outputs of the Spec's target say another size than the seed's: name → axis → size."""
     wanted = read_spec(spec) if isinstance(spec, Path) else spec
     if not {IMAGE, STRIDE} & set(wanted.knobs):
         return {}
     require_seed(wanted, seed)
-    return plan(analyse_model(seed), wanted).declared
+    return plan(analyse_model(seed, _fitting(seed, inputs)), wanted).declared
 
 
 def copy(seed: files.Model, path: Path, *, force: bool) -> None:

@@ -44,6 +44,8 @@ class Session:
         self.outputs = [value.name for value in self.session.get_outputs()]
         extent = self.input.shape[0] if self.input.shape else None
         self.batch = extent if isinstance(extent, int) and extent > 0 else None
+        if self.input.type not in TYPES:
+            raise RefusedModel(f"the input '{self.input.name}' of '{path}' is a {self.input.type}, not one of whole numbers or floats")
         self.dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(TYPES[self.input.type]))
 
     def run(self, values: np.ndarray) -> dict[str, np.ndarray]:
@@ -59,6 +61,13 @@ TYPES = {
     "tensor(float16)": onnx.TensorProto.FLOAT16,
     "tensor(double)": onnx.TensorProto.DOUBLE,
     "tensor(uint8)": onnx.TensorProto.UINT8,
+    "tensor(uint16)": onnx.TensorProto.UINT16,
+    "tensor(uint32)": onnx.TensorProto.UINT32,
+    "tensor(uint64)": onnx.TensorProto.UINT64,
+    "tensor(int8)": onnx.TensorProto.INT8,
+    "tensor(int16)": onnx.TensorProto.INT16,
+    "tensor(int32)": onnx.TensorProto.INT32,
+    "tensor(int64)": onnx.TensorProto.INT64,
 }
 
 

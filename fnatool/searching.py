@@ -20,6 +20,7 @@ from fnatool.data.samples import Evaluation, Training
 from fnatool.documents import read_json
 from fnatool.finetuning import Places, Tuned, tune
 from fnatool.fitting import sizes
+from fnatool.pixels import say
 from fnatool.search import folder as folders
 from fnatool.search import reporting, watching
 from fnatool.search.config import NAME, QUICK, SearchConfig, quick, read_search
@@ -112,6 +113,7 @@ def _phases(made: Prepared, folder: Path, world: World, *, dry_run: bool) -> Fou
     network, tables = network_of(made)
     made = replace(made, choices=network.choices, tables=tables)
     if world.first:
+        say(made.ground.pixels)
         show_space(made)
         if not dry_run:
             folders.claimed(folder, own, made.config.cost.latency)

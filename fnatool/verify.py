@@ -70,7 +70,7 @@ def verify(seed: gs.Graph, target: gs.Graph, analysis: Analysis, plan: Plan, *, 
     """
     pairs = shared_tensors(analysis, plan)
     feeds = noise(analysis, rng_seed)
-    masked = mask_dropped(normalise(seed).graph, analysis, plan)
+    masked = mask_dropped(normalise(seed, {name: feed.shape for name, feed in feeds.items()}).graph, analysis, plan)
     names = [pair.tensor for pair in pairs]
     before = run_inner(masked, feeds, names, "the seed")
     after = run_inner(target, feeds, names, "the target")

@@ -94,7 +94,7 @@ def analyse(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None, table:
     sizes: shapes for inputs with free dimensions; table: the stages stored in the model's metadata, if any.
     Raises RefusedModel for a graph that cannot be read, or that has no convolution or matrix product with a weight.
     """
-    normal = normalise(graph)
+    normal = normalise(graph, sizes)
     for finding in misfits(normal.graph):
         raise RefusedModel(f"{finding.where}: {finding.message}; 'fnatool check' lists all that is wrong")
     seen = view(normal.graph)

@@ -79,13 +79,13 @@ class Places:
 # --- folding ----------------------------------------------------------------------------------------------------------------------------
 
 
-def fold(graph: gs.Graph) -> Folded:
+def fold(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None) -> Folded:
     """Every BatchNormalization that can be is part of the convolution or matrix product beside it.
 
     The result is in normal form. A tensor that is still there has its name and its values; what a BatchNormalization made is now made by
-    the convolution. One that stays is listed with the reason.
+    the convolution. One that stays is listed with the reason. sizes: shapes for inputs with free dimensions.
     """
-    normal = normalise(graph).graph
+    normal = normalise(graph, sizes).graph
     work = _Folding(view(normal))
     for node in work.seen.nodes:
         if node.op == "BatchNormalization" and node.name in work.nodes:
@@ -386,7 +386,7 @@ def places(graph: gs.Graph, *, only: Sequence[str] = (), sizes: Mapping[str, Sha
     channel; one whose weight is shared (each use would get statistics of its own, and could not be folded again) or computed.
     Raises UserError where a pattern matches no convolution.
     """
-    seen = view(normalise(graph).graph)
+    seen = view(normalise(graph, sizes).graph)
     names = [node.name for node in seen.nodes if node.op in CONVOLUTIONS]
     for pattern in only:
         if not any(fnmatchcase(name, pattern) for name in names):
@@ -479,14 +479,14 @@ def _channels(node: Node, seen: View) -> int:
     return int(shape[0]) if node.op == "Conv" else int(shape[1]) * node.int("group", 1)
 
 
-def unfold(graph: gs.Graph, statistics: Mapping[str, Moments]) -> Unfolded:
+def unfold(graph: gs.Graph, statistics: Mapping[str, Moments], *, sizes: Mapping[str, Shape] | None = None) -> Unfolded:
     """Every convolution that statistics names has a BatchNormalization behind it, and the function is what it was.
 
     The result is in normal form; every tensor keeps its name and its values, for the BatchNormalization makes what the convolution made.
     The convolution's bias is gone: it is part of the mean. A channel that never varies has γ = √ε and passes on as it was.
     Raises UserError where a name is no convolution, RefusedModel where statistics are not finite or do not fit.
     """
-    normal = normalise(graph).graph
+    normal = normalise(graph, sizes).graph
     seen = view(normal)
     _require_convolutions(statistics, seen)
     taken = {*seen.constants, *seen.producer, *seen.inputs, *seen.by_name}

@@ -22,7 +22,7 @@ from passes.cost import macs_of
 from passes.errors import RefusedModel
 from passes.learnt import WEIGHTS
 from passes.rules.elementwise import NARY
-from passes.shapes import SMALL, Shapes, constant_value, infer, node_proto
+from passes.shapes import SMALL, Shape, Shapes, constant_value, infer, node_proto, open_axes
 from passes.view import CORE_DOMAINS, Node, View, build, live, unique, view
 
 FOLD_BYTES = 1 << 30  # that all folded tensors of a graph may take together
@@ -48,11 +48,14 @@ class Normalised:
     sized: bool
 
 
-def normalise(graph: gs.Graph) -> Normalised:
-    """A copy of the graph in normal form (arrays are shared with the original). Raises RefusedModel for cycles and control flow."""
+def normalise(graph: gs.Graph, sizes: Mapping[str, Shape] | None = None) -> Normalised:
+    """A copy of the graph in normal form (arrays are shared with the original). Raises RefusedModel for cycles and control flow.
+
+    sizes: shapes for inputs with free dimensions, which stay free: no size becomes a number that the file leaves open.
+    """
     refuse_control_flow(graph)
     seen = view(graph)
-    work = _Work(build(named(seen.nodes), seen.constants, graph))
+    work = _Work(build(named(seen.nodes), seen.constants, graph), sizes or {})
     counts = dict.fromkeys(STEPS, 0)
     while sum(found := [_done(step, work) for step in STEPS]):  # one makes work for another: sizes that are folded leave constants
         for step, count in zip(STEPS, found, strict=True):
@@ -99,6 +102,7 @@ class _Work:
     """The graph being changed, and its View as long as it holds."""
 
     graph: gs.Graph
+    sizes: Mapping[str, Shape]
     _seen: View | None = None
     _shapes: Shapes | None = None
 
@@ -113,7 +117,7 @@ class _Work:
     def shapes(self) -> Shapes:
         """The Shapes of the graph as it is now."""
         if self._shapes is None:
-            self._shapes = infer(self.seen)
+            self._shapes = replace(infer(self.seen, self.sizes), free_axes=open_axes(self.seen))
         return self._shapes
 
     def forget(self) -> None:

@@ -433,7 +433,8 @@ def apply(graph: gs.Graph, plan: Plan) -> gs.Graph:
 
     Raises RefusedModel where a size that the graph computes by itself does not follow the plan.
     """
-    normal = normalise(graph).graph
+    known = plan.ground.shapes.shapes
+    normal = normalise(graph, {tensor.name: known[tensor.name] for tensor in graph.inputs if tensor.name in known}).graph
     seed = view(normal)
     _require_room(sum(_bytes(take, seed.constants[take.source].shape) for take in plan.takes))
     constants = {take.target: _carry_out(take, plan, seed.constants[take.source]) for take in plan.takes}

@@ -93,7 +93,7 @@ def profile(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None, table:
     sizes: shapes for inputs with free dimensions; table: the stages stored in the model's metadata, if any; convention: see CONVENTIONS.
     Raises RefusedModel for a graph that cannot be read, UserError for sizes that do not fit it.
     """
-    normal = normalise(graph)
+    normal = normalise(graph, sizes)
     seen = view(normal.graph)
     shapes = infer(seen, sizes)
     identities = flow_identities(seen, shapes)

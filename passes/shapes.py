@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -53,6 +54,16 @@ class Shapes:
         """Whether an input has a free dimension other than its batch that nobody gave a size for."""
         return any(axis > 0 for axes in self.free_axes.values() for axis in axes)
 
+    @property
+    def guess(self) -> str:
+        """What to do where the network does not run at sizes that nobody said; '' where all are known."""
+        guessed = [name for name, axes in self.free_axes.items() if any(axis > 0 for axis in axes)]
+        if not guessed:
+            return ""
+        taken = " and ".join(f"'{name}' was taken as {'x'.join(map(str, self.shapes[name]))}" for name in guessed)
+        form = "x".join("…" if axis in self.free_axes[guessed[0]] else str(size) for axis, size in enumerate(self.shapes[guessed[0]]))
+        return f"nobody said what its free sizes are ({taken}): give those that it runs at with --input {guessed[0]}={form}"
+
 
 def infer(view: View, sizes: Mapping[str, Shape] | None = None) -> Shapes:
     """Shapes and values of all tensors; `sizes` gives an input's shape where it is free (its free batch counts as free all the same).
@@ -61,9 +72,31 @@ def infer(view: View, sizes: Mapping[str, Shape] | None = None) -> Shapes:
     """
     walk = Walk(view)
     walk.start(dict(sizes or {}))
-    for node in view.nodes:
-        walk.visit(node)
-    return Shapes(walk.shapes, walk.types, walk.values, walk.free_axes)
+    found = Shapes(walk.shapes, walk.types, walk.values, walk.free_axes)
+    with guessing(found):
+        for node in view.nodes:
+            walk.visit(node)
+    return found
+
+
+@contextmanager
+def guessing(shapes: Shapes) -> Iterator[None]:
+    """Within it, a refusal says too where sizes were guessed."""
+    try:
+        yield
+    except RefusedModel as error:
+        if not shapes.guess or shapes.guess in str(error):
+            raise
+        raise RefusedModel(f"{error}; {shapes.guess}") from error
+
+
+def open_axes(view: View) -> dict[str, tuple[int, ...]]:
+    """The free dimensions of the inputs as the file has them, whatever sizes were given for them."""
+    return {
+        name: tuple(axis for axis, size in enumerate(shape or ()) if not (isinstance(size, int) and size > 0))
+        for name, (shape, _) in view.inputs.items()
+        if name not in view.constants
+    }
 
 
 class Walk:
@@ -284,7 +317,9 @@ def _probe(
     if given is not None and len(given) != len(shape):
         raise UserError(f"--input gives '{name}' {len(given)} dimensions, the model has {len(shape)}")
     if 0 in shape:
-        raise RefusedModel(f"input '{name}' has a size of 0 on axis {shape.index(0)}: it runs on no data; export it with a size, or a free one")
+        raise RefusedModel(
+            f"input '{name}' has a size of 0 on axis {shape.index(0)}: it runs on no data; export it with a size, or a free one"
+        )
     probe, free, guessed = [], [], []
     for axis, size in enumerate(shape):
         if isinstance(size, int) and size > 0:

@@ -16,7 +16,7 @@ from test_remapping import save_external, weights
 from tiny import save
 
 import fnatool
-from fnatool import calibration, files, folding
+from fnatool import calibration, files, folding, pixels
 from fnatool.cli import run
 from fnatool.folding import Data
 from fnatool.remapping import STAGES_KEY, metadata
@@ -226,8 +226,7 @@ def test_damaged_metadata_is_not_believed(text: str, folder: Path) -> None:
     proto = network(norms=False)
     proto.metadata_props.add(key="fnatool.task", value=text)
     save(proto, folder / "odd.onnx")
-    with pytest.raises(UserError, match="does not say how pixels become inputs"):
-        folding.unfold("odd.onnx", data=Data("photos"))
+    assert folding.unfold("odd.onnx", data=Data("photos")).notes[1] == pixels.WARNING
 
 
 def test_a_grey_image_and_a_fixed_batch_are_what_the_network_gets(folder: Path) -> None:
@@ -294,8 +293,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "no folder": (missing, "'nowhere' is not a folder; --data takes a folder of images, or the word random"),
     "no images": (empty, "there is no image in 'empty'"),
     "a broken image": (broken, "9.png' cannot be read as an image"),
-    "no mean": (lambda _: ["photos"], "does not say how pixels become inputs; give --mean and --scale"),
-    "two of three": (lambda _: ["photos", "--mean", "1,2", "--scale", "1"], "mean has 2 values, the image 3 channels"),
+    "two of three": (lambda _: ["photos", "--mean", "1,2", "--scale", "1"], "has 3 channels, the mean 2 values; give one for each"),
     "a scale of zero": (lambda _: ["photos", "--mean", "1", "--scale", "0"], "a scale of 0 would divide by zero"),
     "no number": (lambda _: ["photos", "--mean", "dark"], "'dark' is not a list of numbers"),
     "a pattern for nothing": (lambda _: ["random", "--only", "layer*"], "--only 'layer*' matches none of the 5 convolutions"),

@@ -21,7 +21,11 @@ from passes.errors import RefusedModel, UserError
 
 Capture = pytest.CaptureFixture[str]
 CLASSES = ("--classes", "3")
-UNKNOWN = "ImageNet's, as nothing else is known; --mean and --scale say others"
+UNKNOWN = "ImageNet's, as nothing else is known"
+WARNING = (
+    "warning: nothing says how pixels become inputs of this network: ImageNet's mean and scale are a guess; --mean and --scale say others "
+    "(in the config of a search 'head.mean' and 'head.scale')"
+)
 DETECTION = ("--task", "detection", *CLASSES, "--levels", "3", "--width", "8")
 
 
@@ -66,11 +70,12 @@ def test_a_detector_says_what_it_taps_gives_reads_and_costs(folder: Path, capsys
         "  gives boxes [N, 756, 4]",
         "  levels at stride (anchors): 8 (9), 16 (9), 32 (9)",
         f"  reads (pixel − (123.675, 116.28, 103.53)) / (58.395, 57.12, 57.375), {UNKNOWN}",
-        *captured.out.splitlines()[7:9],
+        WARNING,
+        *captured.out.splitlines()[8:10],
         "what it taps is the seed's, bit for bit, in ONNX Runtime; the result runs and passes 'fnatool check'",
         "→ out.onnx",
     ]
-    assert captured.out.splitlines()[7].startswith("parameters ")
+    assert captured.out.splitlines()[8].startswith("parameters ")
     onnx.checker.check_model("out.onnx", full_check=True)
     assert run(["check", "out.onnx"]) == 0
 

@@ -40,6 +40,9 @@ from fnatool.training.sections import Defaults, Section, lines, merged, parsed, 
 NAME = "search.toml"  # read from the working folder, where there is one and no other is named
 
 
+Colours = Annotated[tuple[Annotated[float, Field(ge=-1e12, le=1e12)], ...], Field(min_length=1, max_length=3)]
+
+
 class Head(Section):
     style: str | None = Field(default=None, description="the kind of head, as in 'fnatool head'; default: the task's")
     classes: str | None = Field(default=None, description="how many, or a file with a name a line; default: those of the data")
@@ -47,6 +50,11 @@ class Head(Section):
     taps: tuple[str, ...] = Field(default=(), description="what the head reads, from fine to coarse; default: by the style")
     width: Positive | None = Field(default=None, description="channels inside the head; default: the style's")
     levels: Positive | None = Field(default=None, description="maps a detector looks at; default: the style's")
+    mean: Colours | None = Field(
+        default=None, description="of the pixels 0 … 255, one number or one a channel; default: as the seed is known to want them"
+    )
+    scale: Colours | None = Field(default=None, description="what they are divided by: an input is (pixel - mean) / scale")
+    channels: Literal["RGB", "BGR"] | None = Field(default=None, description="the order of the colours, and of mean and scale")
 
 
 class Space(Section):

@@ -10,12 +10,13 @@ from pathlib import Path
 from fnatool import files, profiling
 from fnatool.data.split import Split
 from fnatool.fitting import adopted
-from fnatool.heading import HeadOptions, attach_to_model
+from fnatool.heading import HeadOptions, attach_to_model, own_taps
+from fnatool.pixels import Asked, Pixels, pixels_of, seen_as
 from fnatool.remapping import Options, analyse_model, remap_model
 from fnatool.search.config import SearchConfig
 from fnatool.search.derive import Budget
 from fnatool.search.sampling import Member
-from passes.analysis import STRIDE
+from passes.analysis import STRIDE, Analysis, analyse
 from passes.errors import RefusedModel, UserError
 from passes.heads.image import image_of
 from passes.shapes import Shape
@@ -29,7 +30,7 @@ TIMES = 8
 class Ground:
     """A seed file, the knobs set before anything is searched, the head it gets, and how it is remapped.
 
-    `inputs` is the shape of an input that the file leaves open.
+    `inputs` is the shape of an input that the file leaves open, `pixels` what an image becomes.
     """
 
     seed: files.Model
@@ -38,13 +39,15 @@ class Ground:
     strategy: str
     rng_seed: int
     inputs: Mapping[str, Shape] | None
+    pixels: Pixels
 
 
 def ground(seed: files.Model, config: SearchConfig, split: Split) -> Ground:
     """The seed with the config's size, output stride and head. Raises UserError where no size is known."""
     before: dict[str, Value] = {}
     asked = config.data.size
-    found = image_of(analyse_model(seed, _assumed(seed, asked)))
+    analysis = analyse_model(seed, _assumed(seed, asked))
+    found = image_of(analysis)
     inputs = None
     if found.free:
         if asked is None:
@@ -63,10 +66,25 @@ def ground(seed: files.Model, config: SearchConfig, split: Split) -> Ground:
         taps=head.taps,
         width=head.width,
         levels=head.levels,
+        mean=head.mean,
+        scale=head.scale,
+        channels=head.channels,
         seed=config.run.seed,
         inputs=inputs,
     )
-    return Ground(seed, before, options, config.search.strategy, config.run.seed, inputs)
+    if not head.taps:  # members tap what the seed taps, whatever share of them that is
+        options = replace(options, taps=own_taps(_before(seed, analysis, before, inputs), options))
+    image = seen_as(analysis.view, found.name, found.channels)
+    how = pixels_of(seed, analysis.view, image, Asked(head.mean, head.scale, head.channels))
+    return Ground(seed, before, options, config.search.strategy, config.run.seed, inputs, how)
+
+
+def _before(seed: files.Model, analysis: Analysis, before: Mapping[str, Value], inputs: Mapping[str, Shape] | None) -> Analysis:
+    """The analysis of the seed with these knobs set."""
+    if not before:
+        return analysis
+    made = remap_model(seed, Spec(before), Options(verify=False, inputs=inputs))
+    return analyse(made.model.graph, sizes=inputs, table=made.plan.table)
 
 
 def _assumed(seed: files.Model, asked: tuple[int, int] | None) -> Mapping[str, Shape] | None:

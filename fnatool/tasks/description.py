@@ -27,7 +27,8 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Names = Annotated[tuple[Name, ...], Field(min_length=1, max_length=100_000)]
 Positive = Annotated[FiniteFloat, Field(gt=0)]
-Extent = Annotated[int, Field(gt=0, le=65_536)]
+LARGEST = 65_536  # pixels of a side of an image
+Extent = Annotated[int, Field(gt=0, le=LARGEST)]
 PerChannel = tuple[FiniteFloat, FiniteFloat, FiniteFloat] | tuple[FiniteFloat]
 
 

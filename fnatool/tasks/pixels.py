@@ -6,28 +6,30 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from fnatool.pixels import GREY
 from fnatool.tasks.description import Input
-
-GREY = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 
 
 def to_input(images: torch.Tensor, like: Input) -> torch.Tensor:
-    """(pixel − mean) / scale as float32, on the device of images, in the layout and the channels of the model."""
+    """(pixel − mean) / scale as float32, on the device of images, in the layout and the channels of the model.
+
+    Grey is a whole number from 0 to 255.
+    """
     mean, scale = (torch.tensor(values, dtype=torch.float32, device=images.device).reshape(-1, 1, 1) for values in (like.mean, like.scale))
     ordered = images.flip(1) if like.channels == "BGR" else images
-    pixels = _grey(images) if like.channels == "GREY" else ordered.float()
+    pixels = (_grey(images) if like.channels == "GREY" else ordered).float()
     values = (pixels - mean) / scale
     return values.permute(0, 2, 3, 1) if like.layout == "NHWC" else values
 
 
 def _grey(images: torch.Tensor) -> torch.Tensor:
-    shares = torch.tensor(GREY, device=images.device).reshape(3, 1, 1)
-    return (images * shares).sum(1, keepdim=True)
+    shares = torch.tensor(GREY, dtype=torch.int32, device=images.device).reshape(3, 1, 1)
+    return ((images.int() * shares).sum(1, keepdim=True, dtype=torch.int32) + (1 << 15)) >> 16
 
 
-def to_array(images: npt.NDArray[np.uint8], like: Input) -> npt.NDArray[np.float32]:
-    """The same, bit for bit, for ONNX Runtime."""
-    return np.ascontiguousarray(to_input(torch.from_numpy(images), like).numpy())
+def to_array(images: npt.NDArray[np.uint8], like: Input, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[np.generic]:
+    """The same in the type of the model's input, bit for bit, for ONNX Runtime."""
+    return np.ascontiguousarray(to_input(torch.from_numpy(images), like).numpy()).astype(dtype, copy=False)
 
 
 def fill(like: Input) -> tuple[int, int, int]:

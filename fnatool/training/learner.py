@@ -23,6 +23,7 @@ from fnatool.training.optimising import optimiser_for
 from fnatool.training.processes import World
 from fnatool.training.stepping import Descent
 from passes.errors import UserError
+from passes.shapes import Shape
 
 SMALL_BATCH = 8  # samples a process: a detector's BatchNorm with fewer keeps its statistics
 
@@ -30,13 +31,14 @@ SMALL_BATCH = 8  # samples a process: a detector's BatchNorm with fewer keeps it
 class Learner:
     """A network that learns on a device, and everything that a checkpoint must hold."""
 
-    def __init__(self, model: Model, config: Config, world: World) -> None:
+    def __init__(self, model: Model, config: Config, world: World, *, sizes: Mapping[str, Shape] | None = None) -> None:
+        """sizes: of the inputs that the file leaves open."""
         self.step = 0  # steps done
         self.best: float | None = None
         self.config, self.world = config, world
         cuda = world.device.type == "cuda"
         order = torch.channels_last if cuda and config.run.channels_last else torch.preserve_format
-        self.network = _placed(fnatool.nn.load(model), world.device, order)
+        self.network = _placed(fnatool.nn.load(model, sizes=sizes), world.device, order)
         if is_frozen(config.averages.freeze_batchnorm, config.task, config.run.batch // world.size):
             self.network.norms_in_training = "running"
         self.module: torch.nn.Module = DistributedDataParallel(self.network) if world.size > 1 else self.network

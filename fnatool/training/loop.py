@@ -11,6 +11,7 @@ import torch
 from fnatool.data.order import TrainOrder
 from fnatool.data.samples import Batch, Evaluation, Training
 from fnatool.files import Model
+from fnatool.fitting import open_sizes
 from fnatool.nn.network import Network
 from fnatool.tasks.description import Description
 from fnatool.tasks.finite import NotFinite
@@ -73,7 +74,7 @@ def finetune(job: Job, world: World, watch: Watch) -> Learnt:
     Raises UserError where the loss is not finite and where memory is out; the last checkpoint stays.
     """
     config, run = job.config, job.config.run
-    learner = Learner(job.model, config, world)
+    learner = Learner(job.model, config, world, sizes=open_sizes(job.model, job.description, job.train.size))
     order = TrainOrder(len(job.train), share(run.batch, world), 1, run.seed, 0, world.rank, world.size)
     total = run.steps or run.epochs * order.steps_per_epoch
     between = run.evaluate * order.steps_per_epoch

@@ -16,11 +16,13 @@ from passes.errors import UserError
 from passes.heads.classifier import classifier, own_classifier
 from passes.heads.deeplabv3 import deeplabv3
 from passes.heads.detection import Detection, Scene
+from passes.heads.encoder import Ancestry, ancestry, is_projection
+from passes.heads.grids import Stride
 from passes.heads.image import Image, image_of
 from passes.heads.retinanet import retinanet
 from passes.heads.simplebaseline import simplebaseline
 from passes.heads.ssdlite import ssdlite
-from passes.heads.taps import FLOATS, Chart, Tap, before_last_stride, chart, last_exit, last_map, pyramid
+from passes.heads.taps import FLOATS, Chart, Tap, before_last_stride, chart, last_exit, last_map, pyramid, wide
 from passes.heads.writer import Map, Writer, initializers
 from passes.normalise import named, normalise, refuse_control_flow
 from passes.shapes import infer
@@ -28,6 +30,8 @@ from passes.view import Node, build, view
 
 MAX_COUNT = 1 << 16  # classes, joints, widths
 MAX_LEVELS = 16
+LEAST_KEPT = 0.5  # of the parameters that any map comes from: with less a head has not what the seed learnt
+CANDIDATES = 5  # that a refusal names
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,17 @@ class Head:
 
 @dataclass(frozen=True)
 class Attached:
-    """The network with its head, what it taps, its image, the stage table of what is left of the seed, and how a detector is read."""
+    """The network with its head, what it taps, its image, the stage table of what is left of the seed, and how a detector is read.
+
+    kept: the parameters of the seed that are left, of all that it has.
+    """
 
     graph: gs.Graph
     taps: tuple[Tap, ...]
     image: Image
     table: list[list[dict[str, str]]]
     detection: Detection | None
+    kept: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -156,7 +164,8 @@ def attach(graph: gs.Graph, analysis: Analysis, head: Head, *, rng: np.random.Ge
     image = image_of(analysis)
     rows = own_classifier(analysis)
     found = chart(analysis, None if rows is None else rows.features)
-    taps = _taps(head, style, found)
+    known = ancestry(analysis)
+    taps = _taps(head, style, found, known)
     seen = view(graph)
     kept = _ancestors(named(seen.nodes), [tap.tensor for tap in taps])
     taken = _names(kept, seen.inputs, style)
@@ -168,7 +177,17 @@ def attach(graph: gs.Graph, analysis: Analysis, head: Head, *, rng: np.random.Ge
     detection = style.build(Work(head, found, image, taps, writer))
     made = build([*kept, *writer.nodes], {**seen.constants, **initializers(writer.constants)}, graph)
     made = _with_outputs(made, style, analysis, image, dtypes[0])
-    return Attached(made, taps, image, _table(analysis, kept), detection)
+    share = (known.params(tap.tensor for tap in taps), sum(known.counts))
+    return Attached(made, taps, image, _table(analysis, kept), detection, share)
+
+
+def default_taps(analysis: Analysis, head: Head) -> tuple[str, ...]:
+    """The names of what the head taps when nobody says; none where it taps what the seed's own classifier reads. Raises UserError."""
+    rows = own_classifier(analysis)
+    found = chart(analysis, None if rows is None else rows.features)
+    style = _style(head)
+    taps = _taps(head, style, found, ancestry(analysis))
+    return tuple(tap.name for tap in taps if found.is_map(tap.tensor))
 
 
 def _table(analysis: Analysis, kept: Sequence[Node]) -> list[list[dict[str, str]]]:
@@ -196,14 +215,55 @@ def _style(head: Head) -> Style:
     return style
 
 
-def _taps(head: Head, style: Style, found: Chart) -> tuple[Tap, ...]:
+def _taps(head: Head, style: Style, found: Chart, known: Ancestry) -> tuple[Tap, ...]:
+    """Those named, or those of the style: on the way through the encoder, or where that keeps too little, on all that every path passes.
+
+    Raises UserError where both keep less than half of what maps come from, naming maps that could be tapped.
+    """
     if head.taps:
         return tuple(found.tap(name) for name in head.taps)
     if style.task == "classification":
         features = _features(found)
-        if features is not None:
+        if features is not None and (head.keep or features.tensor in found.way or not found.is_map(features.tensor)):
             return (features,)
+    least = LEAST_KEPT * known.params(tensor for tensor in known.sets if _is_finished(tensor, found))
+    first = _on_the_way(style, found)
+    for taps in (first, _on_the_way(style, wide(found))):
+        if taps and known.params(tap.tensor for tap in taps) >= least:
+            return taps
+    if not first:
+        found.maps()  # raises
+    raise UserError(_too_little(first, found, known))
+
+
+def _is_finished(tensor: str, found: Chart) -> bool:
+    """It has positions, known or not where in the image, and is neither a prediction nor computed from one."""
+    shape = found.analysis.shapes.shapes.get(tensor, ())
+    spread = len(shape) == 4 and sum(extent > 1 for extent in shape[1:]) > 1
+    return spread and tensor not in found.behind and not is_projection(tensor, found.analysis.view)
+
+
+def _on_the_way(style: Style, found: Chart) -> tuple[Tap, ...]:
+    """The style's own taps; none where no map is on the way."""
+    if not any(found.is_map(tensor) for tensor in found.way):
+        return ()
     return tuple(found.tap(found.name_of(tensor)) for tensor in style.taps(found))
+
+
+def _too_little(taps: Sequence[Tap], found: Chart, known: Ancestry) -> str:
+    whole = sum(known.counts)
+    best: dict[Stride, tuple[int, str]] = {}
+    for tensor, grid in found.grids.items():
+        if found.is_map(tensor) and _is_finished(tensor, found):
+            best[grid.stride] = max(best.get(grid.stride, (0, "")), (known.params([tensor]), tensor), key=lambda row: row[0])
+    rows = sorted(best.items(), key=lambda item: -item[1][0])[:CANDIDATES]
+    words = [f"'{found.name_of(tensor)}' (stride {float(min(stride)):g}, {kept / whole:.0%})" for stride, (kept, tensor) in rows if kept]
+    named = " and ".join(f"'{tap.name}'" for tap in taps)
+    kept, verb = known.params(tap.tensor for tap in taps) / whole, "comes" if len(taps) == 1 else "come"
+    return (
+        f"{named}, which this head would tap, {verb} from {kept:.0%} of the seed's parameters only; say with --taps (in a config "
+        f"'head.taps') what it is to read, such as {', '.join(words)}"
+    )
 
 
 def _features(found: Chart) -> Tap | None:
@@ -248,7 +308,7 @@ def _with_outputs(graph: gs.Graph, style: Style, analysis: Analysis, image: Imag
     sizes = {image.name: analysis.shapes.shapes[image.name]}
     tensors = graph.tensors()
     graph.outputs = [tensors[name] for name in style.outputs]
-    shapes = infer(view(normalise(graph).graph), sizes).shapes
+    shapes = infer(view(normalise(graph, sizes).graph), sizes).shapes
     for name, axes in style.outputs.items():
         extents = shapes[name][1:]
         named_axes = (*axes, *("",) * (len(extents) - len(axes)))

@@ -1,7 +1,7 @@
 """Where heads tap a network: names like knobs, resolved to tensors, and what each kind of head taps when nobody says.
 
 A tap is `stageI.exit`, `stageI.blockJ.exit`, `stageI.blockJ.hidden` (the channels inside a block, after their activation) or the name of a
-node or tensor. The defaults follow from running strides and the trunk (what every path from the image to the output passes) alone.
+node or tensor. The defaults follow from running strides and the encoder (where the network grows coarser) alone.
 """
 
 from __future__ import annotations
@@ -9,24 +9,23 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, replace
 
 import numpy as np
 from onnx import TensorProto
 
 from passes.analysis import Analysis, blocks_named
 from passes.errors import UserError
-from passes.maps import Axes, one_side, sides
-from passes.resolution import followed
-from passes.view import Node, View
+from passes.heads.encoder import ancestors, encoder
+from passes.heads.grids import Grid, Stride, grids_of
+from passes.heads.trunk import trunk
+from passes.view import View
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 FLOATS: Mapping[int, str] = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.DOUBLE: "float64"}
 COARSE = 8  # pixels: the finest map a detector looks at, in RetinaNet (P3) as in SSD
 FPN_TAPS = 3  # C3, C4, C5
-
-Stride = tuple[Fraction, Fraction]
+MOST_TAPS = 4  # where a network goes on to stride 64
 
 
 @dataclass(frozen=True)
@@ -46,21 +45,14 @@ class Tap:
 
 
 @dataclass(frozen=True)
-class Grid:
-    """How a map lies in the image: pixels per position, down and across, and the axis of its channels."""
-
-    stride: Stride
-    axis: int
-
-
-@dataclass(frozen=True)
 class Chart:
-    """The maps of a network: how they lie, the trunk in order, and the tensors by the names that a user may give."""
+    """The maps of a network: how they lie, the way through them in order, and the tensors by the names that a user may give."""
 
     analysis: Analysis
     grids: Mapping[str, Grid]
-    trunk: tuple[str, ...]
+    way: tuple[str, ...]
     names: Mapping[str, str]
+    behind: frozenset[str] = frozenset()
 
     def tap(self, name: str) -> Tap:
         """The tap of that name. Raises UserError where there is none, or it is no map of numbers with its channels on axis 1 or 3."""
@@ -104,17 +96,17 @@ class Chart:
 
     def is_map(self, tensor: str) -> bool:
         """Whether a head can tap the tensor."""
-        return tensor in self.grids and tensor not in self.analysis.view.inputs and self.analysis.shapes.types.get(tensor) in FLOATS
+        return tensor in self.grids and _is_tap(tensor, self.analysis)
 
     def maps(self) -> list[str]:
-        """The maps of the trunk, in order. Raises UserError where there is none."""
-        found = [tensor for tensor in self.trunk if self.is_map(tensor)]
+        """The maps on the way, in order. Raises UserError where there is none."""
+        found = [tensor for tensor in self.way if self.is_map(tensor)]
         if not found:
             raise UserError("no map [N, channels, h, w] lies on every path of this model: name the tensors to tap with --taps")
         return found
 
     def exits(self) -> list[str]:
-        """The exits of the stages that lie on the trunk, in order."""
+        """The exits of the stages that lie on the way, in order."""
         last = [stage.blocks[-1].exit for stage in self.analysis.stages]
         return [tensor for tensor in self.maps() if tensor in last]
 
@@ -122,8 +114,13 @@ class Chart:
 FORMS = "stageI.exit, stageI.blockJ.exit, stageI.blockJ.hidden, or the name of a node"
 
 
+def _is_tap(tensor: str, analysis: Analysis) -> bool:
+    """The network computes it, in floats."""
+    return tensor not in analysis.view.inputs and analysis.shapes.types.get(tensor) in FLOATS
+
+
 def chart(analysis: Analysis, features: str | None = None) -> Chart:
-    """The chart of an analysed network; features: what its own classifier reads, behind which the trunk is not looked at."""
+    """The chart of an analysed network, its way through the encoder; features: what its own classifier reads: no map behind it counts."""
     names: dict[str, str] = {}
     for i, stage in enumerate(analysis.stages):
         names[f"stage{i}.exit"] = stage.blocks[-1].exit
@@ -134,30 +131,25 @@ def chart(analysis: Analysis, features: str | None = None) -> Chart:
         if found is not None:
             block = analysis.stages[int(found[1])].blocks[int(found[2])]
             names[name] = _activated(analysis, name, block.nodes)
-    way = trunk(analysis.view)
-    before = way[: way.index(features) + 1] if features in way else way
-    return Chart(analysis, _grids(analysis), before, names)
+    seen, grids = analysis.view, grids_of(analysis)
+    behind = _behind(features, seen)
+    way = encoder(analysis, grids, lambda tensor: _is_tap(tensor, analysis), behind)
+    return Chart(analysis, grids, way, names, behind)
 
 
-def _grids(analysis: Analysis) -> dict[str, Grid]:
-    """Every tensor [N, channels, h, w] or [N, h, w, channels] of the image, by how it lies there."""
-    found = {}
-    for tensor, known in followed(analysis).maps.items():
-        down, across = (_along(known.axes, axis) for axis in analysis.image.axes)
-        label = analysis.identities.labels.get(tensor)
-        if len(known.axes) != 4 or down is None or across is None or (down[0], across[0]) not in ((2, 3), (1, 2)):
-            continue
-        axis = 1 if down[0] == 2 else 3
-        if label is None or label.axis == axis:
-            found[tensor] = Grid((down[1], across[1]), axis)
-    return found
+def wide(found: Chart) -> Chart:
+    """The chart with another way: all that every path to the outputs passes, decoders too."""
+    seen = found.analysis.view
+    return replace(found, way=tuple(tensor for tensor in trunk(seen, seen.outputs) if tensor not in found.behind))
 
 
-def _along(axes: Axes, image_axis: int) -> tuple[int, Fraction] | None:
-    """Which axis of a tensor counts positions along that axis of the image, and every how many pixels; None where that is not one axis."""
-    places = [k for k, content in enumerate(axes) if any(side.axis[1] == image_axis for side in sides(content))]
-    side = one_side(axes[places[0]]) if len(places) == 1 else None
-    return None if side is None or side.stride is None else (places[0], side.stride)
+def _behind(features: str | None, seen: View) -> frozenset[str]:
+    """All that is computed from a tensor."""
+    found = set() if features is None else {features}
+    for node in seen.nodes:
+        if not found.isdisjoint(node.inputs):
+            found.update(node.outputs)
+    return frozenset(found - {features})
 
 
 def _activated(analysis: Analysis, atom: str, block: Sequence[str]) -> str:
@@ -181,67 +173,23 @@ def _whole(tensor: str, seen: View) -> str:
     return tensor if node is None or node.op not in ("Pad", "Split") else _whole(node.inputs[0], seen)
 
 
-# --- the trunk --------------------------------------------------------------------------------------------------------------------------
-
-
-def trunk(seen: View) -> tuple[str, ...]:
-    """The tensors that every path from the input to the first output passes, in order: while one is made, no other waits to be read."""
-    nodes = _on_the_way(seen)
-    waiting: dict[str, int] = {seen.outputs[0]: 1}
-    for node in nodes:
-        for name in _data(node):
-            waiting[name] = waiting.get(name, 0) + 1
-    alive: set[str] = set()
-    found: list[str] = []
-    for node in nodes:
-        for name in _data(node):
-            waiting[name] -= 1
-            if not waiting[name]:
-                alive.discard(name)
-        alive.update(name for name in node.outputs if waiting.get(name))
-        if len(alive) == 1 and alive <= set(node.outputs):
-            found.extend(alive)
-    return tuple(found)
-
-
-def _data(node: Node) -> tuple[str, ...]:
-    """What flows through a node; a shape is read, it does not flow."""
-    return () if node.op in ("Shape", "Size") else tuple(name for name in node.inputs if name)
-
-
-def _on_the_way(seen: View) -> list[Node]:
-    """The nodes between the inputs and the first output, in order; their other inputs (constants, sizes) are left out."""
-    wanted = {seen.outputs[0]}
-    for node in reversed(seen.nodes):
-        if any(name in wanted for name in node.outputs):
-            wanted.update(_data(node))
-    flowing = {name for name in seen.inputs if name not in seen.constants}
-    found = []
-    for node in seen.nodes:
-        inputs = tuple(name for name in _data(node) if name in flowing)
-        if inputs and any(name in wanted for name in node.outputs):
-            flowing.update(node.outputs)
-            found.append(Node(node.name, node.op, inputs, node.outputs, {}))
-    return found
-
-
 # --- what a head taps when nobody says --------------------------------------------------------------------------------------------------
 
 
 def last_exit(found: Chart) -> list[str]:
-    """The exit of the last stage where it is as coarse as the last map of the trunk, else that map."""
+    """The exit of the last stage where it is as coarse as the last map on the way, else that map."""
     last = found.maps()[-1]
     exits = [tensor for tensor in found.exits() if found.grids[tensor].stride == found.grids[last].stride]
     return [(exits or [last])[-1]]
 
 
 def last_map(found: Chart) -> list[str]:
-    """The last map of the trunk, before it is pooled."""
+    """The last map on the way, before it is pooled."""
     return [found.maps()[-1]]
 
 
 def pyramid(found: Chart) -> list[str]:
-    """Up to three maps of the trunk from stride 8 on, finest first: of each stride the last stage's exit, else the last map.
+    """Up to four maps on the way from stride 8 on, finest first: of each stride the last stage's exit, else the last map.
 
     A network that stays finer than 8 is tapped at its last three strides.
     """
@@ -249,24 +197,24 @@ def pyramid(found: Chart) -> list[str]:
     for tensor in (*found.maps(), *found.exits()):  # an exit takes the place of a map
         last[found.grids[tensor].stride] = tensor
     strides = sorted(last)
-    coarse = [stride for stride in strides if min(stride) >= COARSE][:FPN_TAPS]
+    coarse = [stride for stride in strides if min(stride) >= COARSE][:MOST_TAPS]
     return [last[stride] for stride in coarse or strides[-FPN_TAPS:]]
 
 
 def before_last_stride(found: Chart) -> list[str]:
-    """SSD's two: the widest map that the last reduction of the trunk reads (SSDLite on MobileNetV2: an expansion), and the last map."""
+    """SSD's two: the widest map that the last reduction on the way reads (SSDLite on MobileNetV2: an expansion), and the last map."""
     seen = found.analysis.view
     last = found.maps()[-1]
     strides = {tensor: grid.stride for tensor, grid in found.grids.items()}
     finer = [strides[tensor] for tensor in found.maps() if strides[tensor] < strides[last]]
     if not finer:
         return [last]
+    before = ancestors(seen, [last])
     read = []
     for node in seen.nodes:
-        if strides.get(node.outputs[0]) == strides[last]:
+        if node.name in before and strides.get(node.outputs[0]) == strides[last]:
             read += [tensor for name in node.inputs if strides.get(tensor := _whole(name, seen)) == max(finer)]
-    shapes = found.analysis.shapes.shapes
     maps = [tensor for tensor in read if found.is_map(tensor)]
     if not maps:
         return [last]
-    return [max(reversed(maps), key=lambda tensor: shapes[tensor][1]), last]
+    return [max(reversed(maps), key=lambda tensor: found.tap(found.name_of(tensor)).channels), last]
