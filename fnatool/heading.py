@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from fnatool import checking, files, isolate, seeds
+from fnatool.atomic import temporary
 from fnatool.names import Joints, class_names, joints_of
 from fnatool.remapping import SPEC_KEY, STAGES_KEY, VERIFY_SECONDS, analyse_model, metadata
 from fnatool.tasks import description
@@ -244,8 +244,8 @@ def _moved(headed: Headed) -> list[str]:
 
 def require_sound(headed: Headed, inputs: Mapping[str, Shape] | None) -> None:
     """The file that will be written passes `fnatool check`. Raises RefusedModel with the first finding otherwise."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
+    with temporary() as folder:
+        path = folder / "model.onnx"
         headed.write(path)
         report = checking.check_file(path, checking.Demands(inputs=dict(inputs or {})))
     found = errors(report.findings)

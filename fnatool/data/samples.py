@@ -6,9 +6,11 @@ was drawn before. Images stay uint8 up to the device: a quarter of the bytes on 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import TypeVar
@@ -26,6 +28,7 @@ from fnatool.data.augment import Augment, Sample
 from fnatool.data.order import EvaluationOrder, Key, TrainOrder
 from fnatool.data.placement import Placement, Size
 from fnatool.data.split import Boxed, Item, Labelled, Masked, Posed, Split
+from fnatool.parent import die_with
 from fnatool.tasks.description import Classification, Description, Pose
 from fnatool.tasks.pixels import fill
 from passes.errors import UserError
@@ -256,8 +259,14 @@ def evaluation_batches(samples: Evaluation, order: EvaluationOrder, *, workers: 
     return _batches(samples, order, evaluation_batch, workers, pin)
 
 
+def _tied(parent: int, worker: int) -> None:
+    """A worker ends with the process that it loads for."""
+    die_with(parent)
+
+
 def _batches(samples: Dataset[T], order: Order, collate: Callable[[list[T]], U], workers: int, pin: bool) -> Iterator[U]:
     own = torch.Generator()  # otherwise the loader draws its workers' seeds from the global one
+    parent = os.getpid()
     loader: DataLoader[U] = DataLoader(
         samples,  # type: ignore[arg-type]
         batch_sampler=order,
@@ -265,6 +274,7 @@ def _batches(samples: Dataset[T], order: Order, collate: Callable[[list[T]], U],
         collate_fn=collate,
         pin_memory=pin,
         generator=own,
+        worker_init_fn=partial(_tied, parent),
     )
     try:
         yield from loader
