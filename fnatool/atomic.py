@@ -67,16 +67,15 @@ def replacing(*paths: Path, force: bool = True) -> Iterator[tuple[BinaryIO, ...]
     recovered(*paths)
     token = secrets.token_hex(4)
     drafts = [_draft(path, token) for path in paths]
-    with ExitStack() as stack:
+    with _naming(paths, drafts), ExitStack() as stack:
         for draft in drafts:
             stack.callback(draft.unlink, missing_ok=True)
-        with _naming(paths, drafts):
-            files = tuple(stack.enter_context(_create(draft)) for draft in drafts)
-            yield files
-            for file in files:  # all on disk before the first takes its place: a full disk shows here
-                file.flush()
-                os.fsync(file.fileno())
-            _put(list(zip(drafts, paths, strict=True)), force=force)
+        files = tuple(stack.enter_context(_create(draft)) for draft in drafts)
+        yield files
+        for file in files:  # all on disk before the first takes its place: a full disk shows here
+            file.flush()
+            os.fsync(file.fileno())
+        _put(list(zip(drafts, paths, strict=True)), force=force)
 
 
 def _put(pairs: Sequence[tuple[Path, Path]], *, force: bool) -> None:
