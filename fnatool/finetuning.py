@@ -74,6 +74,8 @@ def finetune_file(
         torch.set_num_threads(how.run.threads)
     with joined(how.run.device) as world, opened(folder, TUNING) if world.first else nullcontext():
         if done is not None:
+            if world.first:
+                terminal.console().print(f"'{out}' is what this run came to: nothing is left to do; --restart trains anew")
             return done if world.first else None
         return tune(read, how, Places(out, folder, force, restart), world)
 

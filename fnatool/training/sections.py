@@ -6,6 +6,7 @@ Nothing here needs torch.
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -62,7 +63,10 @@ def read_file(path: Path, missing: str, parse: Callable[[dict[str, Any]], S], be
 def parsed(kind: type[S], document: Mapping[str, Any], defaults: Defaults) -> S:
     """The sections of a document; what it leaves unsaid is in defaults. Raises UserError with the unknown keys and impossible values."""
     try:
-        return kind.model_validate_json(json.dumps(merged(defaults, document)))  # strict, but for lists: JSON has no tuples
+        written = json.dumps(merged(defaults, document))
+        if re.search(r"(?<!\\)(\\\\)*\\u0000", written):
+            raise UserError("a word of this config holds a character that ends it, \\u0000")
+        return kind.model_validate_json(written)  # strict, but for lists: JSON has no tuples
     except RecursionError as error:
         raise UserError("tables lie within each other too deeply; a config has two or three levels") from error
     except TypeError as error:
