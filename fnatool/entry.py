@@ -12,39 +12,49 @@ INTERRUPTED = 130
 SAID = b"fnatool: interrupted\n"
 
 _process = os.getpid()
-_leaving = False
+_running = False  # so that there is someone who catches a KeyboardInterrupt
 
 
 def main() -> None:
     """The command line; see fnatool.cli."""
-    global _leaving
-    try:
-        from fnatool.cli import main as run
+    global _running
+    from fnatool.cli import main as run
 
+    try:
+        _running = True
         run()
     except KeyboardInterrupt:  # before or after all that has its own way to stop
-        os.write(2, SAID)
-        os._exit(INTERRUPTED)
+        _end()
     except SystemExit as end:
         if end.code == INTERRUPTED:  # the interpreter would end by the signal itself where it hit code made of text, as a dataclass is
-            with suppress(OSError, ValueError):
-                sys.stdout.flush()
-            os._exit(INTERRUPTED)
+            _leave()
         raise
     finally:
-        _leaving = True
+        _running = False
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
     """A KeyboardInterrupt; but where that would surprise (native code that is being imported, the interpreter's end, a child), the end."""
-    if _leaving or os.getpid() != _process:
+    if os.getpid() != _process:
         os._exit(INTERRUPTED)
+    if not _running:
+        _end()
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
-            os.write(2, SAID)
-            os._exit(INTERRUPTED)
+            _end()
         frame = frame.f_back
     raise KeyboardInterrupt
+
+
+def _end() -> None:
+    os.write(2, SAID)
+    _leave()
+
+
+def _leave() -> None:
+    with suppress(OSError, ValueError, RuntimeError):  # RuntimeError: it was interrupted while it wrote
+        sys.stdout.flush()
+    os._exit(INTERRUPTED)
 
 
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # otherwise whoever started us wants it ignored

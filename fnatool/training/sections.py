@@ -74,9 +74,9 @@ def parsed(kind: type[S], document: Mapping[str, Any], defaults: Defaults) -> S:
     except ValueError as error:
         if not isinstance(error, ValidationError):
             raise UserError("a number of this config has thousands of digits") from error
-        found = [_sentence(problem, kind) for problem in error.errors()]
+        found = error.errors()
         more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        raise UserError("; ".join(found[:SHOWN]) + more) from error
+        raise UserError("; ".join(_sentence(problem, kind) for problem in found[:SHOWN]) + more) from error
 
 
 def merged(defaults: Defaults, document: Mapping[str, Any]) -> dict[str, Any]:
