@@ -279,12 +279,14 @@ def remap(
     """
     import json
 
-    from fnatool import files, remapping, specs
+    from fnatool import atomic, files, remapping, specs
     from fnatool import report as reports
 
     if output is None and not dry_run:
         raise click.UsageError("say where the result goes with -o OUT, or try it with --dry-run")
     read = files.read(model)
+    if not dry_run:
+        atomic.recovered(*(path for path in (output, report) if path is not None))
     inputs_of_user = (read.path, *read.data, spec)
     for target in (output, report):
         if target is not None and not (dry_run and target is output):
@@ -294,15 +296,12 @@ def remap(
     options = remapping.Options(strategy, select, seed, allow_drift, not (no_verify or dry_run), dict(inputs) or None)
     with specs.fitting(spec):
         made = remapping.remap_model(read, remapping.read_spec(spec), options)
-    if report is not None:
-        files.write_text(report, json.dumps(reports.as_json(made), indent=1), force=force)
+    texts = {} if report is None else {report: json.dumps(reports.as_json(made), indent=1)}
     if output is not None and not dry_run:
-        try:
-            made.write(output, force=force)
-        except BaseException:  # both files or neither
-            if report is not None:
-                report.unlink(missing_ok=True)
-            raise
+        made.write(output, force=force, beside=texts)  # all of them or none
+    else:
+        for path, text in texts.items():
+            files.write_text(path, text, force=force)
     reports.show(made, "nothing written (--dry-run)" if dry_run else str(output))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from fnatool import checking, files, isolate, pixels, seeds, upgrading
+from fnatool.atomic import temporary
 from fnatool.names import Joints, class_names, joints_of
 from fnatool.pixels import Asked, Pixels
 from fnatool.remapping import STAGES_KEY, VERIFY_SECONDS, analyse_model, metadata
@@ -192,8 +192,8 @@ def _moved(headed: Headed) -> list[str]:
 
 def require_sound(headed: Headed, inputs: Mapping[str, Shape] | None) -> None:
     """The file that will be written passes `fnatool check`. Raises RefusedModel with the first finding otherwise."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
+    with temporary() as folder:
+        path = folder / "model.onnx"
         headed.write(path)
         report = checking.check_file(path, checking.Demands(inputs=dict(inputs or {})))
     found = errors(report.findings)

@@ -71,14 +71,14 @@ class Remapped:
         """Parameters and multiply-adds of the result, at its image size; where that is free, at the size the seed was analysed with."""
         return planned_cost(self.plan, self.analysis)
 
-    def write(self, path: Path | str, *, force: bool = False) -> None:
-        """The result as a file, atomically; the seed itself, byte for byte, where nothing changes."""
+    def write(self, path: Path | str, *, force: bool = False, beside: Mapping[Path, str] | None = None) -> None:
+        """The result as a file, and texts beside it, atomically; the seed itself, byte for byte, where nothing changes."""
         if self.plan.identity:
-            copy(self.seed, Path(path), force=force)
+            copy(self.seed, Path(path), force=force, beside=beside)
             return
         resolved = self.plan.resolved.spec(f"sha256:{self.seed.sha256}").to_json()
         metadata = {STAGES_KEY: json.dumps(self.plan.table), SPEC_KEY: json.dumps(resolved)}
-        files.write(self.model, path, force=force, metadata=metadata, origin=self.plan.origin())
+        files.write(self.model, path, force=force, metadata=metadata, origin=self.plan.origin(), beside=beside)
 
 
 def remap(
@@ -266,10 +266,17 @@ def declared(seed: files.Model, spec: Spec | Path, inputs: Mapping[str, Shape] |
     return plan(analyse_model(seed, _fitting(seed, inputs)), wanted).declared
 
 
-def copy(seed: files.Model, path: Path, *, force: bool) -> None:
-    """The file at path has the bytes of the seed's. Raises UserError as files.write does, and where the weights lie beside the seed."""
-    files.require_writable(path, force=force, forbid=(seed.path, *seed.data))
+def copy(seed: files.Model, path: Path, *, force: bool, beside: Mapping[Path, str] | None = None) -> None:
+    """The file at path has the bytes of the seed's, those in `beside` their texts: all of them or, after any failure, none.
+
+    Raises UserError as files.write does, and where the weights lie beside the seed.
+    """
+    texts = dict(beside or {})
+    for place in (path, *texts):
+        files.require_writable(place, force=force, forbid=(seed.path, *seed.data))
     if seed.data:
         raise UserError(f"nothing changes, and '{seed.path}' keeps its weights in other files; copy it together with them")
-    with replacing(path) as (target,), seed.path.open("rb") as source:
+    with replacing(path, *texts, force=force) as (target, *others), seed.path.open("rb") as source:
+        for other, text in zip(others, texts.values(), strict=True):
+            other.write(text.encode())
         shutil.copyfileobj(source, target)

@@ -84,7 +84,7 @@ def parse(document: object) -> Spec:
         raise UserError(f"'seed' is the string 'sha256:…' that 'fnatool inspect --spec' prints, not {_kind(seed)}")
     if not isinstance(knobs, Mapping):
         raise UserError(f"'knobs' is an object of knob: value, not {_kind(knobs)}")
-    _require_readable(knobs)
+    require_readable(knobs)
     pair = {key: _pair(value) for key, value in knobs.items() if key == IMAGE and isinstance(value, (list, tuple))}
     for key, value in knobs.items():
         if key in pair:
@@ -94,7 +94,7 @@ def parse(document: object) -> Spec:
     return Spec({**knobs, **pair}, seed)
 
 
-def _require_readable(knobs: Mapping[str, object]) -> None:
+def require_readable(knobs: Mapping[str, object]) -> None:
     """Keys and values are as many and as long as people and tools write them. Raises UserError."""
     if len(knobs) > MAX_KNOBS:
         raise UserError(f"the spec has {len(knobs)} knobs, at most {MAX_KNOBS} are supported; no network has as many")

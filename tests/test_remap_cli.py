@@ -510,10 +510,16 @@ def test_a_folder_that_may_not_be_written_is_one_message(folder: Path, capsys: C
 def test_a_disk_that_is_full_before_the_report_leaves_neither_file(folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     before = everything_in(folder)
 
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    kept = os.fsync
+    synced: list[int] = []
 
-    monkeypatch.setattr("fnatool.files.write_text", full)
+    def full(handle: int) -> None:
+        synced.append(handle)
+        if len(synced) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        kept(handle)
+
+    monkeypatch.setattr("fnatool.atomic.os.fsync", full)
     assert remap("--report", "r.json") == 2
     assert "No space left on device" in refused(capsys)
     assert everything_in(folder) == before

@@ -17,7 +17,7 @@ from fnatool.remapping import analyse_model, metadata
 from fnatool.search.config import SearchConfig
 from fnatool.search.derive import Budget, derive, parse_budget
 from fnatool.search.emitting import Ground, emit, ground
-from fnatool.search.folder import LATENCY, SEED, SPACE, Facts, require_same
+from fnatool.search.folder import LATENCY, SEED, SPACE, Facts, require_same, shown
 from fnatool.search.sampling import uniform
 from fnatool.search.supernet import SuperNetwork, build
 from fnatool.tasks import description as descriptions
@@ -87,8 +87,8 @@ def on_ground(of: Ground, config: SearchConfig, folder: Path, splits: tuple[Spli
     made = Prepared(config, of, model, described, *splits, analysis, space, found, tables)
     if made.kind not in tables:
         raise UserError(
-            f"the cost is to be latency, but there is no 'cost.latency': measure one with 'fnatool latency-table {folder / SEED} "
-            f"--space {folder / SPACE} -o latency.json'; 'fnatool search --dry-run' writes these two"
+            f"the cost is to be latency, but there is no 'cost.latency': measure one with 'fnatool latency-table {shown(folder) / SEED} "
+            f"--space {shown(folder) / SPACE} -o latency.json'; 'fnatool search --dry-run' writes these two"
         )
     return made
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from fnatool.atomic import write_text
 from fnatool.finetuning import Tuned
+from fnatool.runfolder import REPORT
 from fnatool.search.derive import score_of
 from fnatool.search.emitting import Emitted
-from fnatool.search.folder import PAGE, REPORT, TARGET
+from fnatool.search.folder import PAGE, TARGET
 from fnatool.search.preparing import Prepared, restricted
 from fnatool.search.showing import cost_text, rows
 from fnatool.search.supernet import SuperNetwork

@@ -69,7 +69,7 @@ def loss(network: SuperNetwork, member: Member, how: Scoring) -> float:
     statistics = _statistics(network, member, how)
     about = how.choosing.description
     losses = []
-    for batch in _batches(network, how, how.choosing, (how.images[1], CHOOSING)):
+    for batch in _batches(network, how, how.choosing, (min(how.images[1], len(how.choosing)), CHOOSING)):
         outputs = network.forward_member(
             inputs_of(network.reading, batch["images"], about.input), member, norms=RUNNING, statistics=statistics
         )
