@@ -461,8 +461,6 @@ def to_json(reports: Sequence[Report]) -> str:
 
 def show(reports: Sequence[Report]) -> None:
     """The reports for people, on the terminal."""
-    from rich.text import Text
-
     from fnatool import terminal
 
     console = terminal.console()
@@ -471,7 +469,7 @@ def show(reports: Sequence[Report]) -> None:
         verdict = ("passed", "bold green") if report.passed else ("failed", "bold red")
         counts = [(kind, sum(finding.severity == kind for finding in report.findings)) for kind in colours]
         summary = ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in counts if count)
-        console.print(Text.assemble(str(report.model), ": ", verdict, f" ({summary})" if summary else ""))
+        console.print(terminal.styled(str(report.model), ": ", verdict, f" ({summary})" if summary else ""))
         for finding in report.findings:
             line = f" {finding.where}: {finding.message}" + (f"; {finding.fix}" if finding.fix else "")
-            console.print(Text.assemble("  ", (finding.severity, colours[finding.severity]), f" [{finding.code}]", line))
+            console.print(terminal.styled("  ", (finding.severity, colours[finding.severity]), f" [{finding.code}]", line))

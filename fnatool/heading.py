@@ -258,15 +258,13 @@ def require_sound(headed: Headed, inputs: Mapping[str, Shape] | None) -> None:
 
 def show(headed: Headed, where: str) -> None:
     """What was attached where, what it costs, and what was verified."""
-    from rich.markup import escape
-
     from fnatool import terminal
 
     console = terminal.console()
     made, before, after = headed.made, headed.before.cost, headed.after.cost
     for tap in made.taps:
         stride = f", stride {'×'.join(dict.fromkeys(f'{float(step):g}' for step in tap.stride))}" if tap.space != (1, 1) else ""
-        console.print(f"  taps {escape(tap.name)}: {tap.channels} channels{stride}")
+        console.print(f"  taps {tap.name}: {tap.channels} channels{stride}")
     for tensor in made.graph.outputs:
         console.print(f"  gives {tensor.name} [{', '.join(str(extent) for extent in tensor.shape)}]")
     if made.detection is not None:
@@ -279,4 +277,4 @@ def show(headed: Headed, where: str) -> None:
         console.print(f"MAdds {before.macs:,} → {after.macs:,}")
     verdict = "what it taps is the seed's, bit for bit, in ONNX Runtime; the result runs and passes 'fnatool check'"
     console.print(verdict if headed.verified else "not verified")
-    console.print(f"→ {escape(where)}")
+    console.print(f"→ {where}")
