@@ -744,11 +744,23 @@ def _require_search(command: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 success, 1 a failed check or a refused model, 2 a mistake in what was asked, 130 Ctrl-C."""
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows a question mark
     gc.set_threshold(200_000, 20, 20)  # a graph is many small objects that live long: collecting them often takes a third of the time
     sys.exit(run(arguments))
+
+
+def _open_streams() -> None:
+    """Standard input, output and error are open: a closed one leads nowhere, and no file or pipe of ours takes its number."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY if mode == "r" else os.O_WRONLY)  # the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

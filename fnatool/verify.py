@@ -16,6 +16,7 @@ import onnx
 import onnx_graphsurgeon as gs
 import onnxruntime as ort
 
+from fnatool import native
 from fnatool.distance import HALF_TOLERANCE, ROUNDING_FACTOR, TOLERANCE, distance, nudged
 from fnatool.runtime import FAILURES, first_line
 from passes.analysis import Analysis
@@ -233,7 +234,8 @@ def moved(seed: gs.Graph, target: gs.Graph, feeds: Mapping[str, np.ndarray], ten
 def outputs(path: Path, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What the model in a file makes of the inputs given. Raises RefusedModel where ONNX Runtime cannot run it."""
     try:
-        session = ort.InferenceSession(path, _options(ort.GraphOptimizationLevel.ORT_ENABLE_ALL), providers=["CPUExecutionProvider"])
+        with native.openable(path) as text:
+            session = ort.InferenceSession(text, _options(ort.GraphOptimizationLevel.ORT_ENABLE_ALL), providers=["CPUExecutionProvider"])
         names = [value.name for value in session.get_outputs()]
         return dict(zip(names, session.run(names, dict(feeds)), strict=True))
     except FAILURES as error:
