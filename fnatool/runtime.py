@@ -66,4 +66,4 @@ TYPES = {
 
 def first_line(error: Exception) -> str:
     """What went wrong, without what follows."""
-    return str(error).strip().splitlines()[0][:300]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
