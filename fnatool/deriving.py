@@ -243,12 +243,10 @@ def as_json(row: Derived) -> dict[str, object]:
 
 def show(found: Sequence[Derived]) -> None:
     """A row an architecture."""
-    from rich.table import Table as Grid
-
     console = terminal.console(wrap=False)
     kinds = list(found[0].emitted.costs)
     figures = [name for name in found[0].score if "/" not in name]
-    grid = Grid(*map(terminal.right, (*kinds, "log p", *figures)), terminal.whole("file"), box=None)
+    grid = terminal.table(*map(terminal.right, (*kinds, "log p", *figures)), terminal.whole("file"))
     for row in found:
         costs = [cost_text(kind, row.emitted.costs[kind]) for kind in kinds]
         grid.add_row(*costs, f"{row.log_probability:.2f}", *(f"{row.score[name]:.4f}" for name in figures), str(row.emitted.path))

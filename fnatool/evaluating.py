@@ -83,11 +83,11 @@ def evaluate_on(
 
 def show(figures: dict[str, float], *, as_json: bool) -> None:
     """The figures in a line, those of single classes below; or as JSON."""
-    console = terminal.console()
     if as_json:
-        console.print(json.dumps(figures, indent=1), markup=False)
+        terminal.document(json.dumps(figures, indent=1))
         return
+    console = terminal.console()
     console.print(sentence(figures))
     for name, value in figures.items():
         if "/" in name:
-            console.print(f"  {name} {value:.4f}", markup=False)
+            console.print(f"  {name} {value:.4f}")

@@ -206,8 +206,6 @@ def require_sound(headed: Headed, inputs: Mapping[str, Shape] | None) -> None:
 
 def show(headed: Headed, where: str) -> None:
     """What was attached where, what it costs, and what was verified."""
-    from rich.markup import escape
-
     from fnatool import terminal
 
     console = terminal.console()
@@ -217,7 +215,7 @@ def show(headed: Headed, where: str) -> None:
             console.print(f"note: {note}", markup=False)
     for tap in made.taps:
         stride = f", stride {'×'.join(dict.fromkeys(f'{float(step):g}' for step in tap.stride))}" if tap.space != (1, 1) else ""
-        console.print(f"  taps {escape(tap.name)}: {tap.channels} channels{stride}")
+        console.print(f"  taps {tap.name}: {tap.channels} channels{stride}")
     left, whole = made.kept
     console.print(f"  keeps {left:,} of the seed's {whole:,} parameters ({left / max(whole, 1):.0%})")
     for tensor in made.graph.outputs:
@@ -233,4 +231,4 @@ def show(headed: Headed, where: str) -> None:
         console.print(f"MAdds {before.macs:,} → {after.macs:,}")
     verdict = "what it taps is the seed's, bit for bit, in ONNX Runtime; the result runs and passes 'fnatool check'"
     console.print(verdict if headed.verified else "not verified")
-    console.print(f"→ {escape(where)}")
+    console.print(f"→ {where}")

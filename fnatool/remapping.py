@@ -55,6 +55,15 @@ class Verified:
     tolerance: float
     exact: bool
     whole: float | None = None
+    doubt: str = ""
+
+    @property
+    def judged(self) -> str:
+        """By what `first` was found to be too far."""
+        if self.doubt:
+            return f"tolerance {self.tolerance:.0e}; rounding may be why, but double precision cannot tell: {self.doubt}"
+        in_double = "" if self.worst == float("inf") else ", and in double precision it drifts too"
+        return f"tolerance {self.tolerance:.0e}{in_double}"
 
 
 @dataclass(frozen=True)
@@ -134,7 +143,7 @@ def verify_remap(model: files.Model, target: files.Model, analysis: Analysis, fo
         tensor, node, drift = verified.first
         raise RefusedModel(
             f"this remap must be exact but is not: '{tensor}' of node '{node}' is the first to drift, by {drift:.1e} of its spread "
-            f"(tolerance {verified.tolerance:.0e}); nothing was written. Please report it with the model"
+            f"({verified.judged}); nothing was written. Please report it with the model"
         )
     return verified
 
@@ -147,7 +156,7 @@ def _verify(model: files.Model, target: files.Model, analysis: Analysis, found: 
         whole = drift_of_whole(model.graph, target.graph, analysis, found) if drops(analysis, found) else None
     first = result.first
     row = None if first is None else (first.tensor, first.node, first.relative)
-    return Verified(result.worst, row, len(result.drifts), result.tolerance, result.exact, whole)
+    return Verified(result.worst, row, len(result.drifts), result.tolerance, result.exact, whole, result.doubt)
 
 
 def drops(analysis: Analysis, found: Plan) -> bool:
