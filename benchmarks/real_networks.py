@@ -1,9 +1,9 @@
 """`python -m benchmarks.real_networks FILE_OR_FOLDER…`: any ONNX files through everything that fnatool does with a network; one row each.
 
 Of every network: its normal form twice, what is found in it, all widths halved and widened, everything exact grown and narrowed back,
-blocks added, another image size, the output stride halved, what torch reads beside ONNX Runtime on all inner tensors, heads. What is written
-passes `fnatool check` where the seed does, and has the cost that the remap said. A step runs in a process of its own, with a limit on time
-and memory. It ends ok, refused (with its reason), wrong, in a traceback or killed, or there is nothing for it to do.
+blocks added, another image size, the output stride halved, what torch reads beside ONNX Runtime on all inner tensors, heads. What is
+written passes `fnatool check` where the seed does, and has the cost that the remap said. A step runs in a process of its own, with a limit
+on time and memory. It ends ok, refused (with its reason), wrong, in a traceback or killed, or there is nothing for it to do.
 The reasons are for people: whether they are true is to be read. Exit code 1 where something is wrong, a traceback or killed.
 """
 
