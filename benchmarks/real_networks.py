@@ -40,7 +40,7 @@ from passes.normalise import normalise
 SECONDS, MEMORY = 300, 12 * GIB  # for a step
 OK, REFUSED, WRONG, TRACEBACK, KILLED, NOTHING = "ok", "refused", "wrong", "traceback", "killed", "nothing to do"
 BAD = (WRONG, TRACEBACK, KILLED)
-UNTRUE = re.compile(r"must be exact but is not|computes infinities or NaN")  # a refusal that says that the passes are wrong
+UNTRUE = re.compile(r"Please report it|computes infinities or NaN")  # a refusal that says that we are wrong
 SIDES = (Fraction(3, 2), Fraction(2), Fraction(1, 2))  # of the seed's image, the first that can be
 TASKS = ("classification", "segmentation")
 SHOWN = 3  # of the reasons that hold the parameters of a network
