@@ -206,7 +206,9 @@ def _require_sound(proto: onnx.ModelProto) -> None:
             where = f"{node.op_type} '{node.name or ', '.join(node.output)}'"
             if attribute.HasField("g") or attribute.graphs:
                 known = "; its condition depends on the data or on a free size" if node.op_type == "If" else ""
-                raise RefusedModel(f"{where} has a subgraph (control flow), which cannot be remapped{known}; export without If, Loop and Scan")
+                raise RefusedModel(
+                    f"{where} has a subgraph (control flow), which cannot be remapped{known}; export without If, Loop and Scan"
+                )
             if attribute.ref_attr_name or attribute.type not in READABLE:
                 raise RefusedModel(f"attribute '{attribute.name}' of {where} is of a kind that is not supported; export without it")
     for value in proto.graph.input:

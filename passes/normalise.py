@@ -1,10 +1,11 @@
 """One normal form, so that every later reading sees weights as initializers and sizes as numbers.
 
 Guaranteed afterwards: no Constant nodes; nothing is computed from initializers alone (quantisation excepted, and what would be larger than
-what it is computed from: a broadcast tensor is no weight); static shape arithmetic is folded; no operand is broadcast before an operator that
-broadcasts by itself, and zeros that are joined to a tensor are padded; a 1-D or uniform tensor of several elements belongs to one node (exporters deduplicate equal tensors); weights of two or
-more axes shared by several nodes stay shared, as one parameter, with their bias; a Split says its sizes, and `auto_pad` is explicit, wherever
-sizes are known. The function is unchanged, and a graph in normal form is its own normal form, node by node and tensor by tensor.
+what it is computed from: a broadcast tensor is no weight); static shape arithmetic is folded; no operand is broadcast before an operator
+that broadcasts by itself, and zeros that are joined to a tensor are padded; a 1-D or uniform tensor of several elements belongs to one node
+(exporters deduplicate equal tensors); weights of two or more axes shared by several nodes stay shared, as one parameter, with their bias; a
+Split says its sizes, and `auto_pad` is explicit, wherever sizes are known. The function is unchanged, and a graph in normal form is its own normal form, node by node and
+tensor by tensor.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def with_sizes_open(graph: gs.Graph) -> gs.Graph:
     """A copy as near to normal form as it comes without the size of any tensor: each number is an initializer, and one node's."""
     refuse_control_flow(graph)
     seen = view(graph)
-    work = _Work(build(named(seen.nodes), seen.constants, graph))
+    work = _Work(build(named(seen.nodes), seen.constants, graph), {})
     for step in OF_NO_SIZES:
         if step(work):
             work.forget()
@@ -220,7 +221,7 @@ def constant_expressions_folded(work: _Work) -> int:
 
 
 def _worth_folding(nodes: Sequence[Node], seen: View, shapes: Shapes) -> list[str]:
-    """The results of these constant expressions that are to be initializers; of one that would be larger than its sources, what it reads."""
+    """The results of these constant expressions that are to be initializers; of one larger than its sources, what it reads."""
     expressions = {name: node for node in nodes for name in node.outputs if name}
     names = {node.name for node in nodes}
     wanted = {name for node in seen.nodes if node.name not in names for name in node.inputs}

@@ -29,6 +29,7 @@ Size = tuple[int, int]
 Axes = Mapping[str, tuple[int, ...]]  # input → its axes in space
 Edits = Mapping[str, Mapping[str, object]]  # node → attributes
 Declared = Mapping[str, Mapping[int, int]]  # input → axis → its size in the file
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -208,7 +209,7 @@ def _edited(seen: View, edits: Edits, numbers: Mapping[str, np.ndarray], declare
     return replace(seen, nodes=tuple(nodes), by_name={node.name: node for node in nodes}, constants=constants, inputs=inputs)
 
 
-def _declare(shape: tuple[T, ...], sizes: Mapping[int, int]) -> tuple[T | int, ...]:
+def _declare(shape: tuple[T, ...], sizes: Mapping[int, S]) -> tuple[T | S, ...]:
     return tuple(sizes.get(axis, size) for axis, size in enumerate(shape))
 
 

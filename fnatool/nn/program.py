@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,8 @@ from fnatool.nn.layers import Norms
 from fnatool.nn.site import WHOLE, Facts, Given, Numbers, Read, Site, Step, torch_type
 from fnatool.nn.sizes import arithmetic
 from fnatool.nn.table import TORCH
-from fnatool.nn.weights import live
 from passes.errors import RefusedModel
-from passes.view import Node, View
+from passes.view import Node, View, live
 
 Slots = list[Any]
 
@@ -134,7 +134,7 @@ def _bind(nodes: Sequence[Node], seen: View, facts: Facts, wanted: frozenset[str
             require_types(site)
             step = TORCH[node.op](site)
         if step.reads and all(_is_known(r, facts) for r in step.reads):
-            _guarded(site, lambda step=step, node=node: _evaluate(node, step, facts))
+            _guarded(site, partial(_evaluate, node, step, facts))
             continue
         if node.outputs[0] not in facts.numbers:
             _try(site, step)
