@@ -4,8 +4,8 @@ Guaranteed afterwards: no Constant nodes; nothing is computed from initializers 
 what it is computed from: a broadcast tensor is no weight); static shape arithmetic is folded; no operand is broadcast before an operator
 that broadcasts by itself, and zeros that are joined to a tensor are padded; a 1-D or uniform tensor of several elements belongs to one node
 (exporters deduplicate equal tensors); weights of two or more axes shared by several nodes stay shared, as one parameter, with their bias; a
-Split says its sizes, and `auto_pad` is explicit, wherever sizes are known. The function is unchanged, and a graph in normal form is its own normal form, node by node and
-tensor by tensor.
+Split says its sizes, and `auto_pad` is explicit, wherever sizes are known. The function is unchanged, and a graph in normal form is
+its own normal form, node by node and tensor by tensor.
 """
 
 from __future__ import annotations

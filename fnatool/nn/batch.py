@@ -6,6 +6,7 @@ Sizes in a file may hold for the batch it was exported with only. Reading lets t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -132,10 +133,8 @@ def _require_separate(reading: Reading, values: Mapping[str, Tensor]) -> None:
         except FAILURES:
             continue  # of numbers that do not fit: a division by zero, say
         if moved > TOLERANCE:
-            try:
+            with suppress(FAILURES):  # it computes in single precision only, and stays in doubt
                 name, moved = _furthest(reading, {k: _double(v) for k, v in {**reading.constants, **values}.items()}, _doubles(inputs))
-            except FAILURES:
-                pass  # it computes in single precision only, and stays in doubt
         if moved > TOLERANCE:
             raise RefusedModel(f"output '{name}' of a sample depends on the others in its batch (by {moved:.1e} of its spread); {FIX}")
         return
