@@ -434,10 +434,14 @@ def test_a_run_goes_on_only_as_what_it_was(world: Path, capsys: Capture) -> None
     assert search("--budget", "madds=1.1M") == 2
     refused(capsys, "'run' is of another run", "'weights.lr' was 0.001, not 0.5", "--restart")
     document = json.loads(Path("run/run.json").read_text())
+    config(world)
+    Path("run/run.json").write_text(json.dumps({**document, "data": ["0" * 32, document["data"][1]]}))
+    assert search("--budget", "madds=1.1M") == 2
+    refused(capsys, "'run' is of another run: its data had other names, sizes or labels than now;", "--restart")
     Path("run/run.json").write_text(json.dumps({**document, "version": 9}))
     for command in (["search", "-o", "run", "--budget", "madds=1.1M"], ["derive", "run", "--argmax"]):
         assert run(command) == 2
-        refused(capsys, "is a run of version 9, this fnatool reads version 2")
+        refused(capsys, "is a run of version 9, this fnatool reads version 3")
     assert Path("run/checkpoint.pt").read_bytes() == (world / "done/checkpoint.pt").read_bytes()
 
 
