@@ -356,6 +356,17 @@ def test_a_front_and_the_published_choice_come_from_the_same_run(world: Path) ->
     assert best["log_probability"] >= scores[-1]
 
 
+def test_members_are_not_scored_on_other_data_than_the_search_saw(world: Path, capsys: Capture) -> None:
+    image = sorted((world / "segmentation").rglob("*.jpg"))[0]
+    whole = image.read_bytes()
+    image.write_bytes(whole + b"x")
+    try:
+        assert run(["derive", str(world / "done"), "-o", "out", "--argmax", "--images", "4"]) == 2
+    finally:
+        image.write_bytes(whole)
+    refused(capsys, "is not what it was when this search began: other names, sizes or labels")
+
+
 def test_what_an_interrupted_search_has_learnt_can_be_derived(world: Path, capsys: Capture) -> None:
     shutil.copytree(world / "done", "half")
     for name in ("remapped.onnx", "target.onnx"):

@@ -136,8 +136,7 @@ def _part(whole: Split, name: str, indices: Sequence[int]) -> Split:
     ]
     samples = sum(fault.samples for fault in faults)
     boxes = _boxes(items) + (whole.entries - _boxes(whole.items) if loose else 0)
-    found, notes = len(items) + samples, whole.notes if loose else ()
-    return replace(whole, name=name, items=items, faults=tuple(faults), found=found, entries=boxes if whole.entries else 0, notes=notes)
+    return replace(whole, name=name, items=items, faults=tuple(faults), found=len(items) + samples, entries=boxes if whole.entries else 0)
 
 
 def _boxes(items: Sequence[Item]) -> int:

@@ -148,9 +148,12 @@ def summary(split: Split) -> str:
 
 
 def said(splits: Sequence[Split]) -> list[str]:
-    """The summaries of the splits in a line, and each note on one of them in another."""
-    notes = [f"{split.name}: {note}" for split in splits for note in split.notes]
-    return ["; ".join(map(summary, splits)), *notes]
+    """The summaries of the splits in a line, and each note on some of them in another."""
+    notes: dict[str, list[str]] = {}
+    for split in splits:
+        for note in split.notes:
+            notes.setdefault(note, []).append(split.name)
+    return ["; ".join(map(summary, splits)), *(f"{', '.join(names)}: {note}" for note, names in notes.items())]
 
 
 def spread(split: Split, count: int) -> Split:
