@@ -21,12 +21,16 @@ SUCCESS, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
 
 class Mistake(click.ClickException):
-    """The user asked for something that cannot be: one message, exit code 2."""
+    """The user asked for something that cannot be: one message, of one line or a list of them, exit code 2."""
 
     exit_code = MISUSED
 
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
     def show(self, file: IO[str] | None = None) -> None:
-        click.echo(f"fnatool: {shown(self.message)}", file=file, err=True)
+        click.echo("\n".join(map(shown, (f"fnatool: {self.lines[0]}", *self.lines[1:]))), file=file, err=True)
 
 
 class Refusal(Mistake):
@@ -39,12 +43,12 @@ class Command(click.Command):
     """A command whose UserError and RefusedModel become messages and exit codes."""
 
     def invoke(self, ctx: click.Context) -> object:
-        from passes.errors import RefusedModel, UserError  # not above: --help would wait for all the passes
+        from passes.errors import Listed, RefusedModel, UserError  # not above: --help would wait for all the passes
 
         try:
             return super().invoke(ctx)
         except UserError as error:
-            raise Mistake(str(error)) from error
+            raise Mistake(*(error.lines if isinstance(error, Listed) else (str(error),))) from error
         except RefusedModel as error:
             raise Refusal(str(error)) from error
         except ModuleNotFoundError as error:

@@ -382,14 +382,16 @@ def test_a_name_that_leads_out_of_the_data_is_refused(name: str, root: Path) -> 
     assert all((root / item).is_file() for item in names(whole(root, "detection")))
 
 
-@pytest.mark.parametrize("name", ["a\0b.jpg", "\ud800.jpg", "", 5, None])
+@pytest.mark.parametrize("name", ["a\0b.jpg", "\ud800.jpg", "", "///", "x" * 300, 5, None])
 def test_a_name_that_no_file_has_is_a_fault(name: object, root: Path) -> None:
     sets.boxes(root)
     found = document(root)
     found["images"][0]["file_name"] = name
     (root / "annotations/instances_train.json").write_text(json.dumps(found))
-    with pytest.raises(BadData, match=r"images\[0\]: it needs an 'id' and a 'file_name'"):
+    message = "its file_name is none that a file can have" if isinstance(name, str) else "it needs an 'id', .* and a 'file_name'"
+    with pytest.raises(BadData, match=rf"images\[0\]: {message}") as raised:
         checked([whole(root, "detection")])
+    assert [finding.message for finding in raised.value.findings[1:]] == ["its image, images[0], cannot be used"]
 
 
 def test_images_of_another_split_are_never_taken(root: Path) -> None:
@@ -485,12 +487,14 @@ def test_boxes_that_are_all_crowds_are_refused_before_training(task: str, root: 
     sets.write_boxes(root, [sets.box(1, 10, 7, [0, 0, 5, 5], iscrowd=1)], task)
     split = read(root / f"annotations/instances_{task}.json", task="detection", split=task)
     what = "learn" if task == "train" else "measure"
-    with pytest.raises(UserError, match=rf"every box is a crowd \(iscrowd\) in 3 images of .* \({task}\), so there is nothing to {what}"):
+    with pytest.raises(
+        UserError, match=rf"every box in the 3 images of .* \({task}\) is a crowd \(iscrowd\), so there is nothing to {what}"
+    ):
         checked([split])
 
 
 ODD: dict[str, tuple[Callable[[dict], object], str | None]] = {
-    "no annotation": (lambda d: d.update(annotations=[]), "no image has a box in 3 images"),
+    "no annotation": (lambda d: d.update(annotations=[]), "none of the 3 images of .* has a box, so there is nothing to learn"),
     "whole numbers as fractions": (lambda d: [a.update(image_id=float(a["image_id"]), category_id=7.0) for a in d["annotations"]], None),
     "huge ids": (lambda d: [e.update({k: e[k] + 10**30}) for n, k in (("images", "id"), ("annotations", "image_id")) for e in d[n]], None),
     "a number as text": (lambda d: d["annotations"][0].update(bbox=["1", 2, 3, 4]), "is not four numbers"),

@@ -389,7 +389,7 @@ FAULTS: list[tuple[str, str, Callable[[Path], object], str]] = [
     ("detection", "same id", lambda r: alter(instances(r), lambda d: d["images"].append(d["images"][0])),
      r"images\[3\] .* its id 10 is that of"),
     ("detection", "no name", lambda r: alter(instances(r), lambda d: d["images"].append({"id": 3})),
-     r"images\[3\]: it needs an 'id' and a"),
+     r"images\[3\]: it needs an 'id', a"),
     ("pose", "too few", lambda r: alter(people(r), lambda d: first(d).update(keypoints=[1, 2, 2])),
      "its keypoints are not 3 × x, y, visibility"),
     ("pose", "outside", lambda r: alter(people(r), lambda d: first(d).update(keypoints=[1, 50, 2] * 3)),

@@ -503,7 +503,22 @@ WRAPPED: dict[str, Save] = {
     "module": lambda state: {f"module.{name}": value for name, value in state.items()},
     "compiled in parallel": lambda state: {"model": {f"module._orig_mod.{name}": value for name, value in state.items()}},
     "without counters": lambda state: {name: value for name, value in state.items() if "num_batches" not in name},
+    "with a loss": lambda state: {"epoch": 1, "model_state_dict": state, "optimizer_state_dict": momentum(), "loss": torch.tensor(0.4)},
+    "with the weights of a loss": lambda state: {"state_dict": {**under("model.", state), "criterion.pos_weight": torch.ones(4)}},
+    "under another name": lambda state: {"state_dict": {**under("classifier.backbone.", state), "metric.count": torch.ones(())}},
+    "with an average": lambda state: {"model": state, "ema": {name: value * 2 for name, value in state.items()}},
+    "an average first": lambda state: {"ema": {name: value * 2 for name, value in state.items()}, "model": state},
+    "a net and its average": lambda state: {"state_dict": {**under("model.", state), **under("averaged.module.", state, 2)}},
+    "deep inside": lambda state: {"run": {"last": {"my_net": state}}, "mean": torch.zeros(3)},
 }
+
+
+def under(prefix: str, state: dict[str, torch.Tensor], factor: int = 1) -> dict[str, torch.Tensor]:
+    return {f"{prefix}{name}": value * factor for name, value in state.items()}
+
+
+def momentum() -> dict[str, object]:
+    return {"state": {0: {"momentum_buffer": torch.zeros(8, 3, 3, 3)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
 
 
 @pytest.mark.parametrize("name", WRAPPED)
@@ -512,6 +527,15 @@ def test_a_checkpoint_is_unwrapped(name: str, folder: Path) -> None:
     module = Small()
     sources.fill(module, Path("a.pt"))
     assert all(torch.equal(value, trained()[key]) for key, value in module.state_dict().items())
+
+
+def test_what_is_left_out_of_a_checkpoint_is_said(folder: Path) -> None:
+    torch.save({"state_dict": {**under("model.", trained()), "criterion.pos_weight": torch.ones(4)}}, "a.pt")
+    assert sources.fill(Small(), Path("a.pt")) == (
+        "took 'state_dict' out of 'a.pt'",
+        "removed the prefix 'model.' from the names in 'a.pt'",
+        "left out 1 other tensor(s) of 'a.pt', as 'criterion.pos_weight'",
+    )
 
 
 def test_safetensors_are_read(folder: Path) -> None:
@@ -557,6 +581,10 @@ UNFIT: dict[str, tuple[Save, str]] = {
         lambda state: {**state, "fc.weight": torch.zeros(7, 8)}, r"1 of another shape: fc\.weight \(7×8, the model has 5×8\)"
     ),
     "another network": (lambda _: nn.Linear(2, 2).state_dict(), r"22 missing: .* …; 2 unexpected: weight, bias"),
+    "twice": (lambda state: {**under("student.", state), **under("teacher.", state, 2)},
+              r"holds the model 2 times, as 'student\.\*' and 'teacher\.\*'; save the one that is meant"),
+    "twice, in two dictionaries": (lambda state: {"g": state, "g_ema": state}, r"2 times, as 'g → \*' and 'g_ema → \*'"),
+    "another network and a loss": (lambda _: {"net": nn.Linear(2, 2).state_dict(), "loss": torch.zeros(())}, "2 unexpected: weight, bias"),
     "no tensors": (lambda _: {"epoch": 3, "loss": 0.5}, "holds no state_dict but dict with the keys epoch, loss"),
     "a list": (lambda _: [1, 2], "holds no state_dict but list"),
     "not finite": (infinite, r"holds infinities or NaN in fc\.bias"),

@@ -359,8 +359,12 @@ def test_broken_data_is_listed_and_may_be_skipped(world: Path, capsys: Capture) 
     broken = sorted(Path("scenes/train").rglob("*.jpg"))[0]
     broken.write_bytes(broken.read_bytes()[:100])
     config(world, "classification", data={"path": "scenes"})
+    ordered = broken.with_name("0\n::error::now.jpg")
+    broken.rename(ordered)
     assert finetune(world, "classification") == 2
-    refused(capsys, broken.name)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line[:40] for line in lines[::2]] == [lines[0][:40], "mend the data, or go on without what is "]  # a list of one
+    assert "0\\n\\x3a:error::now.jpg: it cannot be decoded" in lines[1]
     assert finetune(world, "classification", "--skip-bad") == 0
     assert "23 of 24 samples (1 left out)" in capsys.readouterr().out
 

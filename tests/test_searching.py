@@ -356,6 +356,17 @@ def test_a_front_and_the_published_choice_come_from_the_same_run(world: Path) ->
     assert best["log_probability"] >= scores[-1]
 
 
+def test_members_are_not_scored_on_other_data_than_the_search_saw(world: Path, capsys: Capture) -> None:
+    image = sorted((world / "segmentation").rglob("*.jpg"))[0]
+    whole = image.read_bytes()
+    image.write_bytes(whole + b"x")
+    try:
+        assert run(["derive", str(world / "done"), "-o", "out", "--argmax", "--images", "4"]) == 2
+    finally:
+        image.write_bytes(whole)
+    refused(capsys, "is not what it was when this search began: other names, sizes or labels")
+
+
 def test_what_an_interrupted_search_has_learnt_can_be_derived(world: Path, capsys: Capture) -> None:
     shutil.copytree(world / "done", "half")
     for name in ("remapped.onnx", "target.onnx"):
@@ -434,10 +445,14 @@ def test_a_run_goes_on_only_as_what_it_was(world: Path, capsys: Capture) -> None
     assert search("--budget", "madds=1.1M") == 2
     refused(capsys, "'run' is of another run", "'weights.lr' was 0.001, not 0.5", "--restart")
     document = json.loads(Path("run/run.json").read_text())
+    config(world)
+    Path("run/run.json").write_text(json.dumps({**document, "data": ["0" * 32, document["data"][1]]}))
+    assert search("--budget", "madds=1.1M") == 2
+    refused(capsys, "'run' is of another run: its data had other names, sizes or labels than now;", "--restart")
     Path("run/run.json").write_text(json.dumps({**document, "version": 9}))
     for command in (["search", "-o", "run", "--budget", "madds=1.1M"], ["derive", "run", "--argmax"]):
         assert run(command) == 2
-        refused(capsys, "is a run of version 9, this fnatool reads version 2")
+        refused(capsys, "is a run of version 9, this fnatool reads version 3")
     assert Path("run/checkpoint.pt").read_bytes() == (world / "done/checkpoint.pt").read_bytes()
 
 

@@ -209,9 +209,10 @@ def require_boxes(split: Split) -> None:
     """There is an object to find in the split. Raises UserError."""
     boxed = [item for item in split.items if isinstance(item, Boxed)]
     if not any((~item.crowd).any() for item in boxed):
-        what = "every box is a crowd (iscrowd)" if any(len(item.boxes) for item in boxed) else "no image has a box"
-        images = f"{len(boxed):,} image{'s' if len(boxed) != 1 else ''} of '{split.root}' ({split.name})"
-        raise UserError(f"{what} in {images}, so there is nothing to {'learn' if split.name == 'train' else 'measure'}")
+        images = f"the {len(boxed):,} image{'s' if len(boxed) != 1 else ''} of '{split.root}' ({split.name})"
+        only = any(len(item.boxes) for item in boxed)
+        what = f"every box in {images} is a crowd (iscrowd)" if only else f"none of {images} has a box"
+        raise UserError(f"{what}, so there is nothing to {'learn' if split.name == 'train' else 'measure'}")
 
 
 def _first(split: Split) -> str:

@@ -121,6 +121,7 @@ class _Document:
     name: str
     categories: Mapping[int | str, Json] = field(default_factory=dict)
     images: dict[int | str, _Image] = field(default_factory=dict)
+    refused: dict[int | str, int] = field(default_factory=dict)  # the number among the entries, by id, of those that are no images
     faults: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     overhangs: list[float] = field(default_factory=list)  # of boxes that were cut, in pixels
@@ -226,10 +227,15 @@ def _read_images(reading: _Document, entries: Sequence[Json], root: Path, folder
     for index, entry in enumerate(entries):
         where = f"{reading.name}: images[{index}]"
         name, number = entry.get("file_name"), _number(entry.get("id"))
-        if not naming.is_name(name) or number is None:
-            reading.fault("image-entry", where, "it needs an 'id' and a 'file_name'", samples=1)
+        if number is not None and number not in reading.images:
+            reading.refused[number] = index  # until nothing is wrong with it
+        if not isinstance(name, str) or number is None:
+            reading.fault("image-entry", where, "it needs an 'id', a number or a text, and a 'file_name'", samples=1)
             continue
-        path = place.file(str(name)) or place.expected(str(name))
+        if not naming.is_name(name):
+            reading.fault("image-entry", where, "its file_name is none that a file can have", samples=1)
+            continue
+        path = place.file(name) or place.expected(name)
         if path is None:
             message = "its file_name leads out of the folder of the data; give names that begin in the folder of the images"
             reading.fault("outside", f"{where} ('{name}')", message, samples=1)
@@ -243,6 +249,7 @@ def _read_images(reading: _Document, entries: Sequence[Json], root: Path, folder
             reading.fault("same-file", f"{where} ('{name}')", message, samples=1)
             continue
         files[file] = index
+        del reading.refused[number]
         reading.images[number] = _Image(where, file, _size(entry, path), len(reading.images))
 
 
@@ -284,6 +291,9 @@ def _usable(
     for index, entry in entries:
         number = _number(entry.get("image_id"))
         where = f"{reading.name}: annotations[{index}] (id {entry.get('id')})"
+        if number in reading.refused:
+            reading.fault("no-image", where, f"its image, images[{reading.refused[number]}], cannot be used", entries=1)
+            continue
         if number is None or number not in reading.images:
             reading.fault("unknown-image", where, f"its image_id {entry.get('image_id')!r} is that of no image", entries=1)
             continue

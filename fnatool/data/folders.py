@@ -65,17 +65,27 @@ def special(path: Path) -> str | None:
 
 def subfolders(folder: Path) -> list[str]:
     """The names of the folders in folder, sorted, without those aside. Raises UserError where it cannot be read."""
-    return sorted(path.name for path in listed(folder) if path.is_dir())
+    return [entry.name for entry in _entries(folder) if _is_folder(entry)]
 
 
 def listed(folder: Path) -> list[Path]:
     """What is in a folder, sorted by name, without what is aside; nothing where it is none. Raises UserError where it cannot be read."""
-    if not folder.is_dir():
-        return []
+    return [folder / entry.name for entry in _entries(folder)]
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """The same with what the disk says of each without being asked again."""
     try:
-        return sorted(path for path in folder.iterdir() if not is_aside(path.name))
+        with os.scandir(folder) as found:
+            return sorted((entry for entry in found if not is_aside(entry.name)), key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     except OSError as error:
         raise UserError(f"'{folder}' cannot be read: {error.strerror}") from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()  # noqa: PTH112 — no error for links in a circle
 
 
 def below(tops: Sequence[Path]) -> list[list[Path]]:
@@ -98,10 +108,11 @@ def below(tops: Sequence[Path]) -> list[list[Path]]:
                 if identity is None or identity in seen:
                     continue
                 seen.add(identity)
-                for path in listed(folder):
-                    if not path.is_dir():
+                for entry in _entries(folder):
+                    path = folder / entry.name
+                    if not _is_folder(entry):
                         files[index].append(path)
-                    elif path.is_symlink():
+                    elif entry.is_symlink():
                         links.append((index, path))
                     else:
                         stack.append(path)

@@ -96,6 +96,8 @@ def _opening(path: Path) -> Iterator[Image.Image]:
     except FileNotFoundError:
         raise Unreadable("there is no such file") from None
     except DAMAGED as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise Unreadable(f"it cannot be read ({error.strerror})") from error
         if isinstance(error, UnidentifiedImageError):
             raise Unreadable("it is not an image of a known kind") from error
         raise Unreadable(f"it cannot be decoded ({' '.join(str(error).split()) or type(error).__name__})") from error

@@ -15,6 +15,7 @@ from fnatool.data.sources import split_in, split_of
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "data", "jpegimages")  # in any case
 LOOKED_AT = 64  # names that tell where all are
+LONGEST = 255  # bytes of a name between slashes
 DEEPEST = 12  # folders before a name that are looked past
 SERVED = re.compile(r"/data/(upload|local-files/\?d=)|[a-z][a-z0-9+.-]*://[^/]*", re.I)  # as Label Studio and clouds say where a file is
 
@@ -33,7 +34,7 @@ class Place:
 
     def file(self, name: str) -> Path | None:
         """The file of that name, if there is one."""
-        return next((path for path in self._paths(name) if path.is_file()), None)
+        return next((path for path in self._paths(name) if os.path.isfile(path)), None)  # noqa: PTH113 — no error for a name too long
 
     def expected(self, name: str) -> Path | None:
         """Where the file would be; None where the name leads out of the data."""
@@ -75,13 +76,13 @@ def is_absolute(name: str) -> bool:
 
 def is_name(name: object) -> bool:
     """A text that a file can be called."""
-    if not isinstance(name, str) or not name or "\0" in name:
+    if not isinstance(name, str) or "\0" in name or not PurePosixPath(name).name:
         return False
     try:
-        os.fsencode(name)
+        parts = os.fsencode(name).split(b"/")
     except UnicodeEncodeError:
         return False
-    return True
+    return max(map(len, parts)) <= LONGEST
 
 
 def place(names: Sequence[str], folders: Sequence[Path], within: Sequence[Path]) -> Place:

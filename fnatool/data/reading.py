@@ -13,7 +13,7 @@ from fnatool.data import coco, imagefolder, masks
 from fnatool.data.folders import special
 from fnatool.data.sources import Sources
 from fnatool.data.split import Item, Labelled, Split, bad_data
-from passes.errors import UserError
+from passes.errors import Listed, UserError
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def read(
         raise UserError(f"'{root}' does not exist; give the folder of the data")
     if root.is_file():
         if task not in coco.LOOKED_FOR:
-            raise UserError(f"'{root}' is a file; {task} data is a folder: {_looked_for(task)}")
+            raise Listed(f"'{root}' is a file; {task} data is a folder:", *_looked_for(task))
         return _filled(coco.read_file(root, images, task=task, name=split, classes=classes))
     sources = _sources(root, task)
     if split in sources and (split != "train" or "val" in sources):
@@ -94,11 +94,11 @@ def _sources(root: Path, task: str) -> Sources:
         sources = layout.find(root)
         if sources:
             return sources
-    raise UserError(f"'{root}' is in no layout of {task} data; what was looked for:\n{_looked_for(task)}")
+    raise Listed(f"'{root}' is in no layout of {task} data; what was looked for:", *_looked_for(task))
 
 
-def _looked_for(task: str) -> str:
-    return "\n".join(f"  {name}: {layout.looked_for}" for name, layout in LAYOUTS[task].items())
+def _looked_for(task: str) -> list[str]:
+    return [f"  {name}: {layout.looked_for}" for name, layout in LAYOUTS[task].items()]
 
 
 def _filled(split: Split) -> Split:
@@ -136,8 +136,7 @@ def _part(whole: Split, name: str, indices: Sequence[int]) -> Split:
     ]
     samples = sum(fault.samples for fault in faults)
     boxes = _boxes(items) + (whole.entries - _boxes(whole.items) if loose else 0)
-    found, notes = len(items) + samples, whole.notes if loose else ()
-    return replace(whole, name=name, items=items, faults=tuple(faults), found=found, entries=boxes if whole.entries else 0, notes=notes)
+    return replace(whole, name=name, items=items, faults=tuple(faults), found=len(items) + samples, entries=boxes if whole.entries else 0)
 
 
 def _boxes(items: Sequence[Item]) -> int:

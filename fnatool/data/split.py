@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from passes.check import Finding
-from passes.errors import UserError
+from passes.errors import Listed
 
 IGNORE = 255  # in a mask: this pixel counts for nothing
 SHOWN = 10  # faults in a message
@@ -110,11 +110,11 @@ class Split:
 UNKNOWN = 254  # in `codes`: a value that no mask should have
 
 
-class BadData(UserError):
+class BadData(Listed):
     """Broken data, all of it in `findings`; the message shows the first few and how many there are."""
 
-    def __init__(self, message: str, findings: Sequence[Finding]) -> None:
-        super().__init__(message)
+    def __init__(self, lines: Sequence[str], findings: Sequence[Finding]) -> None:
+        super().__init__(*lines)
         self.findings = tuple(findings)
 
 
@@ -130,7 +130,7 @@ def bad_data(splits: Sequence[Split]) -> BadData:
     lines += [f"  {finding.where}: {finding.message}" for finding in findings[:SHOWN]]
     lines += [f"  and {len(findings) - SHOWN:,} more"] if len(findings) > SHOWN else []
     lines += ["mend the data, or go on without what is broken: --skip-bad, or 'skip_bad = true' in the config's [data]"]
-    return BadData("\n".join(lines), findings)
+    return BadData(lines, findings)
 
 
 def usable(split: Split) -> Split:
@@ -148,9 +148,12 @@ def summary(split: Split) -> str:
 
 
 def said(splits: Sequence[Split]) -> list[str]:
-    """The summaries of the splits in a line, and each note on one of them in another."""
-    notes = [f"{split.name}: {note}" for split in splits for note in split.notes]
-    return ["; ".join(map(summary, splits)), *notes]
+    """The summaries of the splits in a line, and each note on some of them in another."""
+    notes: dict[str, list[str]] = {}
+    for split in splits:
+        for note in split.notes:
+            notes.setdefault(note, []).append(split.name)
+    return ["; ".join(map(summary, splits)), *(f"{', '.join(names)}: {note}" for note, names in notes.items())]
 
 
 def spread(split: Split, count: int) -> Split:
