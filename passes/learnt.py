@@ -182,10 +182,10 @@ class _Rule:
                 return False
             node = self.seen.by_name[self.seen.producer[name]]
             if self.is_layer(node):
-                return max(shape) == self.channels(node)
+                return self.channels(node) in (0, max(shape))
 
     def channels(self, node: Node) -> int:
-        """The channels that a layer makes; 0 where its weight is computed."""
+        """The channels that a layer makes; 0 where they are not known: its weight is computed."""
         slot = next(slot for slot in LAYERS[node.op] if node.input(slot) in self.made_of_constants)
         weight = self.seen.constants.get(node.input(slot))
         if weight is None:

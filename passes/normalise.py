@@ -24,6 +24,7 @@ from passes.errors import RefusedModel
 from passes.learnt import WEIGHTS
 from passes.rules.elementwise import NARY
 from passes.shapes import SMALL, Shape, Shapes, constant_value, infer, node_proto, open_axes
+from passes.transposes import settle
 from passes.view import CORE_DOMAINS, Node, View, build, live, unique, view
 
 FOLD_BYTES = 1 << 30  # that all folded tensors of a graph may take together
@@ -575,6 +576,37 @@ def equal_splits_made_explicit(work: _Work) -> int:
     return count
 
 
+def turned_images_transposed(work: _Work) -> int:
+    """A Reshape that moves an axis of one entry past the others of a map (grey images from channels last) is the Transpose it means."""
+    seen = work.seen
+    named = [node for node in work.graph.nodes if node.op == "Reshape" and node.domain in CORE_DOMAINS]
+    count = 0
+    for node in named:
+        before, after = (work.shapes.shapes.get(tensor.name, ()) for tensor in (node.inputs[0], node.outputs[0]))
+        found = [perm for perm, moved in TURNS if len(before) == 4 and before[moved] == 1 and tuple(before[axis] for axis in perm) == after]
+        if not found or before[1:].count(1) != 1 or node.inputs[0].name in seen.constants or work.shapes.free_space:
+            continue
+        perm = found[0]
+        node.op, node.attrs, node.inputs = "Transpose", {"perm": list(perm)}, [node.inputs[0]]
+        count += 1
+    if count:
+        work.drop_unread()
+    return count
+
+
+TURNS = (((0, 3, 1, 2), 3), ((0, 2, 3, 1), 1))  # channels first, channels last; and which axis moves
+
+
+def transposes_met(work: _Work) -> int:
+    """Transposes move past what they do not concern, and inverse ones that meet are gone (transposes.py)."""
+    found = settle(work.seen, work.shapes)
+    if found is None:
+        return 0
+    work.graph = build(found.nodes, found.constants, work.graph)
+    work.drop_unread()
+    return found.gone
+
+
 STEPS: Sequence[Callable[[_Work], int]] = (
     constants_made_initializers,
     identities_of_weights_bypassed,
@@ -582,6 +614,8 @@ STEPS: Sequence[Callable[[_Work], int]] = (
     joined_zeros_made_pads,
     constant_expressions_folded,
     static_sizes_folded,
+    turned_images_transposed,
+    transposes_met,
     equal_splits_made_explicit,
     small_tensors_unshared,
     auto_pads_made_explicit,
