@@ -23,7 +23,7 @@ from passes.groups import Grouping, groupings, possible
 from passes.identities import Atom, Identities, flow_identities
 from passes.normalise import normalise
 from passes.resolution import Image, Resolution, Strides, read_resolution
-from passes.shapes import Shape, Shapes, infer
+from passes.shapes import Shape, Shapes, infer, require_elements
 from passes.view import Node, View, view
 
 MAX_WIDTH = 1 << 16
@@ -98,6 +98,7 @@ def analyse(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None, table:
     for finding in misfits(normal.graph):
         raise RefusedModel(f"{finding.where}: {finding.message}; 'fnatool check' lists all that is wrong")
     seen = view(normal.graph)
+    require_elements(seen)
     shapes = infer(seen, sizes)
     return read(seen, shapes, read_resolution(graph if normal.sized else None, seen, shapes), table=table, notes=normal.notes)
 
