@@ -73,6 +73,20 @@ def require_elements(view: View) -> None:
             raise RefusedModel(f"input '{name}' has a size of 0 on axis {axis}: it runs on no data; export it with a size, or a free one")
 
 
+def why_unknown(view: View, shapes: Shapes) -> str | None:
+    """Why the sizes of some tensors are not known, naming the first node that makes one; None where all are."""
+    for node in view.nodes:
+        if any(name and name not in shapes.shapes for name in node.outputs) and all(name in shapes.shapes for name in node.inputs if name):
+            what = "no rule is known for its operator" if _is_foreign(node, view) else "they depend on values that it computes"
+            return f"the sizes of what '{node.name}' ({node.op}) makes are unknown ({what}), and with them those after it"
+    return None
+
+
+def _is_foreign(node: Node, view: View) -> bool:
+    domain, _, op = node.op.rpartition("::")
+    return not onnx.defs.has(op, view.domains.get(domain, view.opset), domain)
+
+
 def infer(view: View, sizes: Mapping[str, Shape] | None = None) -> Shapes:
     """Shapes and values of all tensors; `sizes` gives an input's shape where it is free (its free batch counts as free all the same).
 
