@@ -576,6 +576,31 @@ def equal_splits_made_explicit(work: _Work) -> int:
     return count
 
 
+def casts_to_their_own_type_bypassed(work: _Work) -> int:
+    """What is cast to the type that it has is read directly; another CastLike says its type."""
+    seen = work.seen
+    if not any(node.op in ("Cast", "CastLike") for node in seen.nodes):
+        return 0
+    types = work.shapes.types
+    nodes = {node.name: node for node in work.graph.nodes}
+    outputs = set(seen.outputs)
+    count = 0
+    for record in seen.nodes:
+        if record.op not in ("Cast", "CastLike"):
+            continue
+        node, source, made = nodes[record.name], record.inputs[0], record.outputs[0]
+        if source in types and types[source] == types.get(made) and made not in outputs:
+            for reader, slot in seen.readers.get(made, ()):
+                nodes[reader].inputs[slot] = node.inputs[0]
+                count += 1
+        elif record.op == "CastLike" and made in types and seen.opset < 19:  # from then on it says how to saturate, too
+            node.op, node.attrs, node.inputs = "Cast", {"to": types[made]}, [node.inputs[0]]
+            count += 1
+    if count:
+        work.drop_unread()
+    return count
+
+
 def turned_images_transposed(work: _Work) -> int:
     """A Reshape that moves an axis of one entry past the others of a map (grey images from channels last) is the Transpose it means."""
     seen = work.seen
@@ -599,7 +624,7 @@ TURNS = (((0, 3, 1, 2), 3), ((0, 2, 3, 1), 1))  # channels first, channels last;
 
 def transposes_met(work: _Work) -> int:
     """Transposes move past what they do not concern, and inverse ones that meet are gone (transposes.py)."""
-    found = settle(work.seen, work.shapes)
+    found = settle(work.seen, work.shapes) if sum(node.op == "Transpose" for node in work.graph.nodes) > 1 else None
     if found is None:
         return 0
     work.graph = build(found.nodes, found.constants, work.graph)
@@ -614,6 +639,7 @@ STEPS: Sequence[Callable[[_Work], int]] = (
     joined_zeros_made_pads,
     constant_expressions_folded,
     static_sizes_folded,
+    casts_to_their_own_type_bypassed,
     turned_images_transposed,
     transposes_met,
     equal_splits_made_explicit,

@@ -37,8 +37,6 @@ class Settled:
 
 def settle(seen: View, shapes: Shapes) -> Settled | None:
     """The same network with fewer Transposes; None where there are none to take away."""
-    if sum(node.op == "Transpose" for node in seen.nodes) < 2:
-        return None
     first = _Moving(seen, shapes, frozenset())
     first.run()
     worse = first.not_worth_it()
