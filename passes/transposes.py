@@ -6,8 +6,9 @@ sizes. Such an operator reads its operand as it was before the Transpose, with i
 
     op(T(x)) = T(op'(x)),   T⁻¹(T(x)) = x
 
-Every value is computed by the same operations from the same numbers (a sum over space may add them in another order). What is moved together is a group: it is rewritten where fewer
-Transposes are left, else nothing of it changes. One that moves axes of one entry only counts little.
+Every value is computed by the same operations from the same numbers (a sum over space may add them in another order). What is moved
+together is a group: it is rewritten where fewer Transposes are left, else nothing of it changes. One that moves axes of one entry only
+counts little.
 """
 
 from __future__ import annotations
@@ -453,9 +454,8 @@ def measured(node: Node, perm: Perm, walk: _Moving) -> Moved | None:
 
 def flattened(node: Node, perm: Perm, walk: _Moving) -> Moved | None:
     """A Reshape reads elements in their order, which a Transpose of axes of one entry does not change."""
-    source, late = _first(node, perm, walk), walk.late[node.inputs[0]] if node.inputs[0] in walk.late else None
-    shape = walk.shapes.shapes.get(node.inputs[0])
-    if source is None or late is None or shape is None or perm[0] != 0:
+    source, shape = _first(node, perm, walk), walk.shapes.shapes.get(node.inputs[0])
+    if source is None or shape is None or perm[0] != 0:
         return None
     if _weight(tuple(shape[i] for i in np.argsort(perm)), perm) == REAL:
         return None

@@ -86,7 +86,8 @@ def test_what_prepares_the_input_is_not_learnt() -> None:
 
 def test_what_is_computed_with_sizes_is_not_learnt_and_a_table_cut_to_a_size_is() -> None:
     made = net(
-        "s = Shape (a) h = Slice (s, two, four) f = Cast <to = 1> (h) k = Div (wanted, f) m = Concat <axis = 0> (ones, k) q = Resize (a, , m)",
+        "s = Shape (a) h = Slice (s, two, four) f = Cast <to = 1> (h) k = Div (wanted, f)"
+        " m = Concat <axis = 0> (ones, k) q = Resize (a, , m)",
         wanted=np.array([16, 24], np.float32), ones=np.ones(2, np.float32), two=np.array([2]), four=np.array([4]),
     )  # fmt: skip
     assert found(made) == set()
