@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import onnx_graphsurgeon as gs
@@ -23,7 +23,7 @@ from passes.groups import Grouping, groupings, possible
 from passes.identities import Atom, Identities, flow_identities
 from passes.normalise import normalise
 from passes.resolution import Image, Resolution, Strides, read_resolution
-from passes.shapes import Shape, Shapes, infer
+from passes.shapes import Shape, Shapes, infer, require_elements, why_unknown
 from passes.view import Node, View, view
 
 MAX_WIDTH = 1 << 16
@@ -98,6 +98,7 @@ def analyse(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None, table:
     for finding in misfits(normal.graph):
         raise RefusedModel(f"{finding.where}: {finding.message}; 'fnatool check' lists all that is wrong")
     seen = view(normal.graph)
+    require_elements(seen)
     shapes = infer(seen, sizes)
     return read(seen, shapes, read_resolution(graph if normal.sized else None, seen, shapes), table=table, notes=normal.notes)
 
@@ -107,6 +108,9 @@ def read(seen: View, shapes: Shapes, resolution: Resolution, *, table: Table | N
     identities = flow_identities(seen, shapes)
     if not identities.atoms:
         quantised = any(node.op == "DequantizeLinear" for node in seen.nodes)
+        unknown = why_unknown(seen, shapes)
+        if unknown is not None:
+            raise RefusedModel(f"no convolution or matrix product of known size is in this graph: {unknown}")
         what = "whose weights are not quantised" if quantised else "with a weight"
         raise RefusedModel(f"there is no convolution or matrix product {what} in this graph: nothing to adapt")
     stages = find_stages(seen, shapes, identities, table)
@@ -127,6 +131,7 @@ def read(seen: View, shapes: Shapes, resolution: Resolution, *, table: Table | N
         knobs[name] = _kernel_knob(name, kernel, seen)
     for name, grouping in groups.items():
         knobs[name] = _groups_knob(name, grouping, seen, identities)
+    knobs = {name: _that_moves(knob) for name, knob in knobs.items()}
     ordered = dict(sorted(knobs.items(), key=lambda item: _order(item[0])))
     return Analysis(seen, shapes, identities, stages, ordered, atoms, kernels, groups, quiet, found, notes, resolution)
 
@@ -302,6 +307,21 @@ def _kernel_knob(name: str, kernel: Kernel, seen: View) -> Knob:
     shrink = max(min((smallest - least) // 2, room), 0)
     largest = max(MAX_KERNEL - (value + 1) % 2, value)
     return Knob(name, "kernel", value, value - 2 * shrink, largest, 1, "exact")
+
+
+def _that_moves(knob: Knob) -> Knob:
+    """The knob, frozen where no value but its own is possible."""
+    if knob.growth == "frozen" or knob.min < knob.max or knob.kind == "stride":
+        return knob
+    return replace(knob, growth="frozen", why=ONLY.get(knob.kind, f"{knob.value} is the only value that it can have"))
+
+
+ONLY = {
+    "kernel": f"its pads leave no room to take taps from, and a kernel grows to {MAX_KERNEL} at most",
+    "groups": "no other number of groups divides its channels on both sides",
+    "width": "no channel can be taken away, and the order in which channels are cut and joined leaves no place for new ones",
+    "from": "the stage has no other block to take parameters from",
+}
 
 
 def _groups_knob(name: str, grouping: Grouping, seen: View, identities: Identities) -> Knob:

@@ -295,7 +295,8 @@ class _Reader:
         node, spatial = start, int(self._spatial(start))
         while True:
             step = self._next(node)
-            if node.op in ("Conv", "BatchNormalization") and (step is None or not self._keeps_going(node, step)):
+            affine = node.op in ("Conv", "BatchNormalization") or self._scales_channels(node)
+            if affine and (step is None or not self._keeps_going(node, step)):
                 return node.outputs[0] if spatial == 1 else None
             if step is None or step.name in taken:
                 return None
@@ -306,8 +307,17 @@ class _Reader:
                     return None
 
     def _keeps_going(self, affine: Node, step: Node) -> bool:
-        """After an affine: a BatchNormalization of it, an activation, or a gate."""
+        """After an affine: a BatchNormalization of it, one written as scales and offsets, an activation, or a gate."""
+        if self._scales_channels(step) and affine.op != "BatchNormalization":
+            return True
         return (step.op == "BatchNormalization" and affine.op == "Conv") or step.op in ACTIVATIONS or step.op == "Mul"
+
+    def _scales_channels(self, node: Node) -> bool:
+        """Whether the node adds to each channel a constant of its own, or multiplies by one."""
+        if node.op not in ("Add", "Sub", "Mul", "Div") or node.input(0) in self.view.constants:
+            return False
+        constant = self.view.constants.get(node.input(1))
+        return constant is not None and sum(size > 1 for size in constant.shape) == 1
 
     def _next(self, node: Node) -> Node | None:
         """The next node that all data from this one passes: its only reader, or the gate that its readers close."""

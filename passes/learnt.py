@@ -4,7 +4,8 @@ The rule. Learnt is a floating-point constant (of a quantised layer an integer o
 
 1. that a layer reads where its weights, biases and scales belong (`WEIGHTS`); or
 2. of several elements, that the data meets on its way (`MEETS`: added, multiplied, joined, or computed into something that is), if
-   - the data has passed a layer before: what prepares an input (a pixel's mean and scale) is as fixed as the input; and
+   - the data has passed a layer before: what prepares an input (a pixel's mean and scale) is as fixed as the input, and what is computed
+     with sizes is no data; and
    - a layer with weights follows on a way to an output (a position embedding, a LayerScale, a class token), or it has one entry for every
      channel of the layer before (a bias or a scale of the last layer, written as an operator of its own).
 
@@ -116,8 +117,13 @@ class _Rule:
         self.seen = seen
         self.made_of_constants: set[str] = set(seen.constants)
         self.raw = {name for name in seen.inputs if name not in seen.constants}  # no layer has been passed
+        self.sizes: set[str] = set()  # numbers made of how large tensors are
         for node in seen.nodes:
             read = [name for name in node.inputs if name]
+            if self.is_size(node):
+                self.sizes.update(node.outputs)
+                self.made_of_constants.update(node.outputs)
+                continue
             data = self.data(node)
             if read and not data:
                 self.made_of_constants.update(node.outputs)
@@ -131,6 +137,12 @@ class _Rule:
     def data(self, node: Node) -> list[str]:
         """The inputs of a node that follow from the network's own."""
         return [name for name in node.inputs if name and name not in self.made_of_constants]
+
+    def is_size(self, node: Node) -> bool:
+        """Whether the node makes a number of sizes: it reads them, moves them, or computes with them and constants."""
+        if node.op in ("Shape", "Size") or node.input(0) in self.sizes:
+            return node.op not in ("ConstantOfShape", "Expand")
+        return node.op in OPERANDS and not self.sizes.isdisjoint(node.inputs) and not self.data(node)
 
     def is_layer(self, node: Node) -> bool:
         """Whether the node mixes channels by a weight that is none of a few numbers."""
@@ -155,7 +167,7 @@ class _Rule:
         if int(np.prod(shape, dtype=np.int64)) <= 1 or node.op not in MEETS or (slot > 0 and node.op not in OPERANDS):
             return False
         data = self.data(node)
-        if data and self.raw.issuperset(data):
+        if (data and self.raw.issuperset(data)) or node.outputs[0] in self.sizes:
             return False
         if not self.followed[node.name] and not self.has_one_a_channel(node, shape):
             return False
@@ -182,10 +194,10 @@ class _Rule:
                 return False
             node = self.seen.by_name[self.seen.producer[name]]
             if self.is_layer(node):
-                return max(shape) == self.channels(node)
+                return self.channels(node) in (0, max(shape))
 
     def channels(self, node: Node) -> int:
-        """The channels that a layer makes; 0 where its weight is computed."""
+        """The channels that a layer makes; 0 where they are not known: its weight is computed."""
         slot = next(slot for slot in LAYERS[node.op] if node.input(slot) in self.made_of_constants)
         weight = self.seen.constants.get(node.input(slot))
         if weight is None:

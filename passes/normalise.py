@@ -24,6 +24,7 @@ from passes.errors import RefusedModel
 from passes.learnt import WEIGHTS
 from passes.rules.elementwise import NARY
 from passes.shapes import SMALL, Shape, Shapes, constant_value, infer, node_proto, open_axes
+from passes.transposes import settle
 from passes.view import CORE_DOMAINS, Node, View, build, live, unique, view
 
 FOLD_BYTES = 1 << 30  # that all folded tensors of a graph may take together
@@ -575,6 +576,62 @@ def equal_splits_made_explicit(work: _Work) -> int:
     return count
 
 
+def casts_to_their_own_type_bypassed(work: _Work) -> int:
+    """What is cast to the type that it has is read directly; another CastLike says its type."""
+    seen = work.seen
+    if not any(node.op in ("Cast", "CastLike") for node in seen.nodes):
+        return 0
+    types = work.shapes.types
+    nodes = {node.name: node for node in work.graph.nodes}
+    outputs = set(seen.outputs)
+    count = 0
+    for record in seen.nodes:
+        if record.op not in ("Cast", "CastLike"):
+            continue
+        node, source, made = nodes[record.name], record.inputs[0], record.outputs[0]
+        if source in types and types[source] == types.get(made) and made not in outputs:
+            for reader, slot in seen.readers.get(made, ()):
+                nodes[reader].inputs[slot] = node.inputs[0]
+                count += 1
+        elif record.op == "CastLike" and made in types and seen.opset < 19:  # from then on it says how to saturate, too
+            node.op, node.attrs, node.inputs = "Cast", {"to": types[made]}, [node.inputs[0]]
+            count += 1
+    if count:
+        work.drop_unread()
+    return count
+
+
+def turned_images_transposed(work: _Work) -> int:
+    """A Reshape that moves an axis of one entry past the others of a map (grey images from channels last) is the Transpose it means."""
+    seen = work.seen
+    named = [node for node in work.graph.nodes if node.op == "Reshape" and node.domain in CORE_DOMAINS]
+    count = 0
+    for node in named:
+        before, after = (work.shapes.shapes.get(tensor.name, ()) for tensor in (node.inputs[0], node.outputs[0]))
+        found = [perm for perm, moved in TURNS if len(before) == 4 and before[moved] == 1 and tuple(before[axis] for axis in perm) == after]
+        if not found or before[1:].count(1) != 1 or node.inputs[0].name in seen.constants or work.shapes.free_space:
+            continue
+        perm = found[0]
+        node.op, node.attrs, node.inputs = "Transpose", {"perm": list(perm)}, [node.inputs[0]]
+        count += 1
+    if count:
+        work.drop_unread()
+    return count
+
+
+TURNS = (((0, 3, 1, 2), 3), ((0, 2, 3, 1), 1))  # channels first, channels last; and which axis moves
+
+
+def transposes_met(work: _Work) -> int:
+    """Transposes move past what they do not concern, and inverse ones that meet are gone (transposes.py)."""
+    found = settle(work.seen, work.shapes) if sum(node.op == "Transpose" for node in work.graph.nodes) > 1 else None
+    if found is None:
+        return 0
+    work.graph = build(found.nodes, found.constants, work.graph)
+    work.drop_unread()
+    return found.gone
+
+
 STEPS: Sequence[Callable[[_Work], int]] = (
     constants_made_initializers,
     identities_of_weights_bypassed,
@@ -582,6 +639,9 @@ STEPS: Sequence[Callable[[_Work], int]] = (
     joined_zeros_made_pads,
     constant_expressions_folded,
     static_sizes_folded,
+    casts_to_their_own_type_bypassed,
+    turned_images_transposed,
+    transposes_met,
     equal_splits_made_explicit,
     small_tensors_unshared,
     auto_pads_made_explicit,

@@ -24,7 +24,7 @@ from passes.blocks import Table as Stored
 from passes.cost import MACS, UNCOUNTED, Cost, bias_adds, cost, is_known, node_params
 from passes.identities import flow_identities
 from passes.normalise import normalise
-from passes.shapes import Shape, Shapes, infer
+from passes.shapes import Shape, Shapes, infer, require_elements
 from passes.view import Node, View, view
 
 STEM, HEAD = "stem", "head"
@@ -95,6 +95,7 @@ def profile(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None, table:
     """
     normal = normalise(graph, sizes)
     seen = view(normal.graph)
+    require_elements(seen)
     shapes = infer(seen, sizes)
     identities = flow_identities(seen, shapes)
     stages = find_stages(seen, shapes, identities, table)

@@ -18,7 +18,7 @@ import onnx_graphsurgeon as gs
 from passes.errors import RefusedModel, UserError
 from passes.maps import Map, Sampling, Side, Space, Stuck, convolved_axes, follow, plain, sides, size_after
 from passes.normalise import normalise, with_sizes_open
-from passes.shapes import SMALL, Shape, Shapes, infer
+from passes.shapes import SMALL, Shape, Shapes, infer, why_unknown
 from passes.view import View, build, in_order, linked, view
 
 if TYPE_CHECKING:
@@ -111,6 +111,9 @@ def _maps(shapes: Shapes, axes: Axes, sizes: Sequence[int] | None = None) -> dic
 def _read_image(graph: gs.Graph | None, known: tuple[View, Shapes], axes: Axes) -> Image:
     seen, shapes = known
     if len(axes) != 1:
+        unknown = None if axes else why_unknown(seen, shapes)
+        if unknown is not None:
+            return Image("", (), None, why=unknown)
         inputs = f"{len(axes)} inputs ({', '.join(axes)})" if axes else "no input"
         return Image("", (), None, why=f"convolutions slide over {inputs}, and the image is the one they slide over")
     name, slid = next(iter(axes.items()))
@@ -135,7 +138,8 @@ def _read_strides(space: Space, axes: Axes) -> Strides:
     """The largest stride of a map, and what would become of each smaller one on the way to it."""
     found = sorted(space.strides(), reverse=True)
     if not found:
-        return Strides(1, (1,), "frozen", "no convolution slides over an input, so no map is known")
+        unknown = None if axes else why_unknown(space.view, space.shapes)
+        return Strides(1, (1,), "frozen", unknown or "no convolution slides over an input, so no map is known")
     values, reasons, averages = [found[0]], list[tuple[int, str]](), list[str]()
     for limit in found[1:]:
         try:

@@ -65,6 +65,28 @@ class Shapes:
         return f"nobody said what its free sizes are ({taken}): give those that it runs at with --input {guessed[0]}={form}"
 
 
+def require_elements(view: View) -> None:
+    """Raises RefusedModel where an input has no elements: then nothing can be said of what the network computes."""
+    for name, (shape, _) in view.inputs.items():
+        if shape is not None and 0 in shape and name not in view.constants:
+            axis = shape.index(0)
+            raise RefusedModel(f"input '{name}' has a size of 0 on axis {axis}: it runs on no data; export it with a size, or a free one")
+
+
+def why_unknown(view: View, shapes: Shapes) -> str | None:
+    """Why the sizes of some tensors are not known, naming the first node that makes one; None where all are."""
+    for node in view.nodes:
+        if any(name and name not in shapes.shapes for name in node.outputs) and all(name in shapes.shapes for name in node.inputs if name):
+            what = "no rule is known for its operator" if _is_foreign(node, view) else "they depend on values that it computes"
+            return f"the sizes of what '{node.name}' ({node.op}) makes are unknown ({what}), and with them those after it"
+    return None
+
+
+def _is_foreign(node: Node, view: View) -> bool:
+    domain, _, op = node.op.rpartition("::")
+    return not onnx.defs.has(op, view.domains.get(domain, view.opset), domain)
+
+
 def infer(view: View, sizes: Mapping[str, Shape] | None = None) -> Shapes:
     """Shapes and values of all tensors; `sizes` gives an input's shape where it is free (its free batch counts as free all the same).
 
@@ -316,13 +338,9 @@ def _probe(
         shape = (None,) * len(given)
     if given is not None and len(given) != len(shape):
         raise UserError(f"--input gives '{name}' {len(given)} dimensions, the model has {len(shape)}")
-    if 0 in shape:
-        raise RefusedModel(
-            f"input '{name}' has a size of 0 on axis {shape.index(0)}: it runs on no data; export it with a size, or a free one"
-        )
     probe, free, guessed = [], [], []
     for axis, size in enumerate(shape):
-        if isinstance(size, int) and size > 0:
+        if isinstance(size, int) and size >= 0:  # of 0 too: such an input has no elements, and takes no others
             if given is not None and given[axis] != size:
                 raise UserError(f"--input gives '{name}' size {given[axis]} on axis {axis}, but the model fixes it to {size}")
             probe.append(size)

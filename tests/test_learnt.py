@@ -84,6 +84,17 @@ def test_what_prepares_the_input_is_not_learnt() -> None:
     assert found(made) == set()
 
 
+def test_what_is_computed_with_sizes_is_not_learnt_and_a_table_cut_to_a_size_is() -> None:
+    made = net(
+        "s = Shape (a) h = Slice (s, two, four) f = Cast <to = 1> (h) k = Div (wanted, f)"
+        " m = Concat <axis = 0> (ones, k) q = Resize (a, , m)",
+        wanted=np.array([16, 24], np.float32), ones=np.ones(2, np.float32), two=np.array([2]), four=np.array([4]),
+    )  # fmt: skip
+    assert found(made) == set()
+    cut = "s = Shape (a) h = Slice (s, two, four) p = Slice (c, zero, h, two) q = Add (a, p)"
+    assert found(net(cut, c=table(1, 8, 9, 9), two=np.array([2, 3]), four=np.array([4, 5]), zero=np.array([0, 0]))) == {"c"}
+
+
 def test_the_bins_of_a_distribution_are_no_weight_of_the_convolution_that_reads_them() -> None:
     bins = np.arange(8, dtype=np.float32).reshape(1, 8, 1, 1)
     made = net("q = Softmax <axis = 1> (a)", "y = Conv (q, bins)", bins=bins)

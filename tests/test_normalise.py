@@ -305,6 +305,17 @@ def test_static_shape_arithmetic_becomes_numbers() -> None:
     assert seen.values(numbers.inputs[2]).tolist() == [36]
 
 
+def test_a_cast_to_the_type_there_is_already_is_none() -> None:
+    made = graph(
+        """g (float[1,3,8,8] x) => (float[1,4,8,8] y) {
+            a = Conv (x, w) l = CastLike (a, x) c = Cast <to = 1> (l) r = Relu (c) h = CastLike (r, half) f = Cast <to = 1> (h) y = Relu (f)
+        }""",
+        {"w": (4, 3, 1, 1), "half": np.zeros(1, np.float16)},
+    )
+    assert ops(made) == ["Conv", "Relu", "Cast", "Cast", "Relu"]
+    np.testing.assert_array_equal(outputs(normalise(made).graph), outputs(made))
+
+
 def elements(seen: View) -> int:
     return sum(seen.values(name).size for name in seen.constants)
 

@@ -7,7 +7,9 @@ import onnx_graphsurgeon as gs
 import pytest
 from nets import bundled, graph
 
+from passes.analysis import analyse
 from passes.errors import RefusedModel, UserError
+from passes.profile import profile
 from passes.shapes import Shapes, Value, infer
 from passes.view import view
 
@@ -165,8 +167,11 @@ def test_operands_laid_along_an_axis_are_not_taken_for_broadcast_ones() -> None:
 
 
 def test_an_input_of_no_elements_is_refused_and_not_taken_for_free() -> None:
-    with pytest.raises(RefusedModel, match="input 'x' has a size of 0 on axis 2"):
-        shapes(graph(CONV.format("N,6,0,9"), {"w": (4, 3, 1, 1)}))
+    made = graph(CONV.format("N,6,0,9"), {"w": (4, 3, 1, 1)})
+    assert shapes(made).shapes["x"] == (1, 6, 0, 9)
+    for read in (analyse, profile):
+        with pytest.raises(RefusedModel, match="input 'x' has a size of 0 on axis 2"):
+            read(made)
 
 
 def test_early_opsets_keep_axes_and_bounds_in_attributes() -> None:
