@@ -445,7 +445,7 @@ def _silence(block: Block, exits: frozenset[tuple[object, ...]], view: View, ide
             return Silence(why=f"'{activation.name}' ({activation.op}) after the addition changes what passes it twice")
     arms = _summands(merge, block, view)
     through = [arm for arm in arms if arm == block.entry]
-    held = None if through else next((found for arm in arms if (found := _identity(arm, block, view, identities)) is not None), None)
+    held = None if through else next(filter(None, (_identity(arm, block, view, identities) for arm in arms)), None)
     if not through and held is None:
         return Silence(
             why=f"no arm of '{merge.name}' is the block's input itself, or a normalisation or scale of it that could become that"
