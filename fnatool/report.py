@@ -81,15 +81,15 @@ def tensor_rows(made: Remapped) -> list[Json]:
 
 
 def _words(take: Take, shape: Shape) -> Iterator[str]:
-    """copied or duplicated, then regrouped, silenced, cropped, padded, fresh."""
+    """copied or duplicated, then regrouped, silenced (or made the identity), cropped, padded, fresh."""
     groups = take.regroup
     if groups is not None:
         shape = regrouped_shape(shape, groups.seed, groups.ground)
     yield "duplicated" if take.target != take.source else "copied"
     if groups is not None:
         yield "regrouped"
-    if take.silent:
-        yield "silenced"
+    if take.held is not None:
+        yield "silenced" if take.silent else "identity"
     for axis, along in take.axes.items():
         fresh = along.index < 0
         if len(set(along.index[~fresh].tolist())) < shape[axis]:

@@ -14,7 +14,7 @@ from typing import TypeVar
 import onnx_graphsurgeon as gs
 
 from passes.axes import Site
-from passes.blocks import Block, Silence, Stage, Table, find_stages, silences
+from passes.blocks import Block, Silence, Stage, Table, find_stages, silences, unrepeatable
 from passes.check import misfits
 from passes.cost import Cost, cost
 from passes.errors import RefusedModel
@@ -123,7 +123,10 @@ def read(seen: View, shapes: Shapes, resolution: Resolution, *, table: Table | N
     found = cost(seen, shapes)
     for i, stage in enumerate(stages):
         tied = _tied_weight(stage, seen, found)
-        for knob in (_depth_knob(i, stage, quiet, tied), *(() if tied else _from_knobs(i, stage))):
+        for knob in (
+            _depth_knob(i, stage, quiet, (tied, unrepeatable(stage, shapes, identities))),
+            *(() if tied else _from_knobs(i, stage)),
+        ):
             knobs[knob.name] = knob
     for name, atom in atoms.items():
         knobs[name] = _width_knob(name, atom)
@@ -255,13 +258,15 @@ def _tied_weight(stage: Stage, seen: View, found: Cost) -> str | None:
     return None
 
 
-def _depth_knob(i: int, stage: Stage, quiet: Mapping[tuple[int, int], Silence], tied: str | None) -> Knob:
+def _depth_knob(i: int, stage: Stage, quiet: Mapping[tuple[int, int], Silence], reasons: tuple[str | None, str]) -> Knob:
+    """reasons: the weight its blocks share with others, if any; why none can be repeated, where none can."""
+    tied, fixed = reasons
     depth = len(stage.blocks)
     name = f"stage{i}.depth"
     if tied is not None:
         return Knob(name, "depth", depth, depth, depth, 1, "frozen", f"its blocks share '{tied}', which a copy could not keep shared")
     if not stage.repeatable:
-        return Knob(name, "depth", depth, depth, depth, 1, "frozen", "no block of the stage keeps its shape, so none can be repeated")
+        return Knob(name, "depth", depth, depth, depth, 1, "frozen", fixed)
     last = stage.repeatable[-1]
     found = quiet[i, last]
     if found.why is None:

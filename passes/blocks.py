@@ -28,7 +28,8 @@ POINTWISE = ACTIVATIONS | {"Add", "Sub", "Mul", "Div", "Pow", "Erf", "Exp", "Neg
 
 @dataclass(frozen=True)
 class Block:
-    """A region of nodes between two tensors; `kind` is residual, projection or bottleneck; `merge` the addition that closes it, if any.
+    """A region of nodes between two tensors; `kind` is residual where both carry the same channels, so that a copy fits behind it, else
+    projection or bottleneck; `merge` the addition that closes it, if any.
 
     `tapped`: inner tensors that are read outside too, by a head; only a stored table names such blocks.
     """
@@ -74,6 +75,18 @@ def find_stages(view: View, shapes: Shapes, identities: Identities, table: Table
 def stage_table(stages: Sequence[Stage]) -> list[list[dict[str, str]]]:
     """The stages as names, for the model's metadata, so that they survive every remap."""
     return [[{"kind": b.kind, "entry": b.entry, "exit": b.exit, "merge": b.merge} for b in stage.blocks] for stage in stages]
+
+
+def unrepeatable(stage: Stage, shapes: Shapes, identities: Identities) -> str:
+    """Why no block of the stage can be repeated."""
+    block = stage.blocks[-1]
+    sizes = [shapes.shapes.get(name) for name in (block.entry, block.exit)]
+    labels = [identities.labels.get(name) for name in (block.entry, block.exit)]
+    if sizes[0] is None or sizes[0] != sizes[1]:
+        return "no block of the stage keeps its shape, so none can be repeated"
+    if any(label is None for label in labels) or not np.array_equal(labels[0].ids, labels[1].ids):  # type: ignore[union-attr]
+        return "nothing ties the channels that its block makes to those it reads, so a copy would not stay as wide as what it follows"
+    return "its block has no addition, and such a one only opens a stage"
 
 
 def _grouped(blocks: Sequence[Block], reader: _Reader) -> tuple[Stage, ...]:
@@ -181,6 +194,7 @@ class _Reader:
         """One block per additive merge that closes a region with a dense weight and no block inside."""
         blocks: list[Block] = []
         closed: set[str] = set()
+        parts: set[str] = set()  # additions without a weight-free arm: partial sums, perhaps
         for i, node in enumerate(self.view.nodes):
             if node.op not in MERGES or any(name in self.view.constants for name in node.inputs) or len(node.inputs) < 2:
                 continue
@@ -190,10 +204,12 @@ class _Reader:
                 continue
             inside = set(block.nodes)
             inner = [other for other in blocks if inside & set(other.nodes)] if closed & inside else []
-            if any(other.kind != "projection" or other.entry != block.entry for other in inner):
+            if any(other.entry != block.entry or not (other.merge in parts or other.exit in node.inputs) for other in inner):
                 continue  # a block holds no other, except the partial sums of its own arms
             if inner:
                 blocks = [other for other in blocks if not any(other is one for one in inner)]
+            if not self._has_free_arm(node, entry or ""):
+                parts.add(node.name)
             blocks.append(block)
             closed.update(inside)
         return blocks
@@ -228,10 +244,10 @@ class _Reader:
         nodes = self.region(entry, exit_)
         if nodes is None or not any(name in self.dense for name in nodes):
             return None
-        arms = [self._arm(entry, name) for name in merge.inputs]
-        free = [arm for arm in arms if not any(name in self.weighted for name in arm)]
-        residual = len(free) >= 1 and self.same_channels(entry, exit_)
-        return Block("residual" if residual else "projection", entry, exit_, nodes, merge.name)
+        return Block("residual" if self.same_channels(entry, exit_) else "projection", entry, exit_, nodes, merge.name)
+
+    def _has_free_arm(self, merge: Node, entry: str) -> bool:
+        return any(not any(name in self.weighted for name in self._arm(entry, tensor)) for tensor in merge.inputs)
 
     def _arm(self, entry: str, tensor: str) -> set[str]:
         found: set[str] = set()
@@ -362,7 +378,8 @@ class _Reader:
                 tapped = self._seen_outside(nodes, row["exit"])
                 if set(tapped) & set(self.view.outputs):
                     return None
-                blocks.append(Block(row["kind"], row["entry"], row["exit"], nodes, row["merge"], tapped))
+                kind = "residual" if row["kind"] == "projection" and self.same_channels(row["entry"], row["exit"]) else row["kind"]
+                blocks.append(Block(kind, row["entry"], row["exit"], nodes, row["merge"], tapped))
             stages.append(Stage(tuple(blocks)))
         return tuple(stages)
 
@@ -396,12 +413,18 @@ IDEMPOTENT = frozenset({"Relu", "Clip"})
 class Silence:
     """The tensors that, set to zero, make a copied block compute its entry; or `why` that cannot be.
 
-    `scales`: what all of them are multiplied by (not below 0), the whole branch is.
+    `scales`: what all of them are multiplied by (not below 0), the whole branch is. `held`: tensors that have to hold another value for
+    that, in all entries: those of an arm that becomes the identity.
     """
 
     tensors: tuple[str, ...] = ()
     why: str | None = None
     scales: bool = True
+    held: tuple[tuple[str, float], ...] = ()
+
+    def values(self) -> dict[str, float]:
+        """What all of these tensors hold in a copy: tensor → value."""
+        return {**dict.fromkeys(self.tensors, 0.0), **dict(self.held)}
 
 
 def silences(stage: Stage, view: View, identities: Identities) -> dict[int, Silence]:
@@ -430,19 +453,57 @@ def _silence(block: Block, exits: frozenset[tuple[object, ...]], view: View, ide
         activation = view.by_name[view.producer[block.exit]]
         if activation.op not in IDEMPOTENT or exits != {_operator(activation, view)}:
             return Silence(why=f"'{activation.name}' ({activation.op}) after the addition changes what passes it twice")
-    if block.entry not in merge.inputs:
-        return Silence(why=f"the shortcut of '{merge.name}' is not the block's input itself")
+    arms = _summands(merge, block, view)
+    through = [arm for arm in arms if arm == block.entry]
+    held = None if through else next(filter(None, (_identity(arm, block, view, identities) for arm in arms)), None)
+    if not through and held is None:
+        return Silence(
+            why=f"no arm of '{merge.name}' is the block's input itself, or a normalisation or scale of it that could become that"
+        )
+    if len(through) > 1:
+        return Silence(why=f"'{merge.name}' adds the block's input to itself")
     tensors: list[str] = []
-    scales = True
-    for name in merge.inputs:
-        if name == block.entry:
+    scales = held is None
+    for name in arms:
+        if name == block.entry or (held is not None and name == held[0]):
             continue
         found = _last_affine(name, block, view, identities)
         if found.why is not None:
             return found
         tensors += found.tensors
         scales &= found.scales
-    return Silence(tuple(dict.fromkeys(tensors)), scales=scales)
+    return Silence(tuple(dict.fromkeys(tensors)), scales=scales, held=() if held is None else held[1])
+
+
+def _summands(merge: Node, block: Block, view: View) -> list[str]:
+    """What an addition adds up, partial sums within the block taken apart."""
+    found = []
+    for name in merge.inputs:
+        maker = view.by_name.get(view.producer.get(name, ""))
+        partial = maker is not None and maker.name in block.nodes and maker.op in MERGES and len(view.readers[name]) == 1
+        if maker is not None and partial and not any(other in view.constants for other in maker.inputs):
+            found += _summands(maker, block, view)
+        else:
+            found.append(name)
+    return found
+
+
+def _identity(arm: str, block: Block, view: View, identities: Identities) -> tuple[str, tuple[tuple[str, float], ...]] | None:
+    """The arm, and what its tensors hold to make it the block's entry: a normalisation of it as it is before training, or a scale of 1.
+
+    y = γ(x−μ)/√(σ²+ε)+β: γ=1, β=μ=0 and σ²=1−ε give y=x.
+    """
+    node = view.by_name.get(view.producer.get(arm, ""))
+    if node is None or node.name not in block.nodes or block.entry not in node.inputs or len(view.readers[arm]) != 1:
+        return None
+    if node.op == "BatchNormalization" and all(name in view.constants for name in node.inputs[1:5]):
+        values = (1.0, 0.0, 0.0, 1.0 - float(node.attrs.get("epsilon", 1e-5)))
+        return arm, tuple(zip(node.inputs[1:5], values, strict=True))
+    others = [name for name in node.inputs if name != block.entry]
+    per_channel = [name for name in others if name in view.constants and any(key[0] == name for key in identities.sites)]
+    if node.op == "Mul" and len(others) == 1 and per_channel:
+        return arm, ((per_channel[0], 1.0),)
+    return None
 
 
 def _last_affine(tensor: str, block: Block, view: View, identities: Identities, extra: tuple[str, ...] = ()) -> Silence:

@@ -10,7 +10,7 @@ vector alone (resize.py), for every weight axis and every size written in the gr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -57,6 +57,10 @@ class Identities:
     atom_of: np.ndarray  # class → index into atoms
     count: int
     extents: Mapping[str, int]  # tensor → number of elements
+
+
+First = tuple[np.ndarray, Site, int]
+"""An atom's classes, the axis that creates them first, and how many channels of it are one class."""
 
 
 def flow_identities(view: View, shapes: Shapes) -> Identities:
@@ -166,7 +170,7 @@ def _close(flow: Flow) -> Identities:
     drift = _reasons(flow.drifts, closed)
     borders = closed(np.array(flow.borders, np.int64).reshape(-1, 2))
     touched = frozenset(borders[(borders[:, 0] == borders[:, 1]) & (borders[:, 0] != FIXED), 0].tolist())
-    least = _least([(closed(ids), size) for ids, size in flow.least])
+    least = [(closed(ids), size) for ids, size in flow.least]
     atoms, atom_of = _atoms(sites, [closed(ids) for ids in flow.places], (frozen, drift), (touched, least), count)
     return Identities(
         labels={name: Label(label.axis, closed(label.ids)) for name, label in flow.labels.items()},
@@ -192,20 +196,32 @@ def _components(flow: Flow) -> tuple[np.ndarray, int]:
     return classes.astype(np.int64), int(count)
 
 
-def _least(entries: Sequence[tuple[Ids, int]]) -> dict[int, int]:
-    """Class → how many classes of its atom must stay so that a vector it stands in keeps at least so many positions."""
-    least: dict[int, int] = {}
+def _fewest(
+    firsts: Sequence[First], frozen: Set[int], touching: Sequence[Sequence[Site]], read: tuple[np.ndarray, Sequence[tuple[Ids, int]]]
+) -> list[int]:
+    """How many classes of each atom have to stay: an axis of one channel could not be told from a broadcast one, and a vector keeps as many
+    positions as the reading of the graph depends on, whatever the other atoms in it have (read: class → atom; vectors and positions).
+    """
+    fewest, least = [], []
+    for (classes, _, _), sites in zip(firsts, touching, strict=True):
+        counts = [int(np.count_nonzero(site.ids == classes[0])) for site in sites]
+        fewest.append(min(-(-2 // min(counts)), int(classes.size)))
+        fixed = classes.size == 1 or any(int(c) in frozen for c in classes)
+        least.append(int(classes.size) if fixed else fewest[-1])
+    atom_of, entries = read
     for ids, size in entries:
         found, times = np.unique(ids[ids != FIXED], return_counts=True)
-        for c, n in zip(found.tolist(), times.tolist(), strict=True):
-            least[c] = max(least.get(c, 1), min(-(-size // n), found.size))
-    return least
-
-
-def _fewest(classes: np.ndarray, sites: Sequence[Site], least: Mapping[int, int]) -> int:
-    """An axis of one channel could not be told from a broadcast one; nor may a reading that depends on sizes change."""
-    counts = [int(np.count_nonzero(site.ids == classes[0])) for site in sites]
-    return min(max(-(-2 // min(counts)), *(least.get(int(c), 1) for c in classes)), int(classes.size))
+        homes = atom_of[found]
+        here = {k: times[homes == k] for k in np.unique(homes[homes >= 0]).tolist()}
+        absent = {k: int(firsts[k][0].size) - some.size for k, some in here.items()}  # classes that may stay instead
+        stays = {k: max(least[k] - absent[k], 0) * int(some.min()) for k, some in here.items()}
+        beside = int(ids.size) - sum(int(some.sum()) for some in here.values()) + sum(stays.values())
+        for k, some in here.items():
+            missing = size - (beside - stays[k])
+            if missing > 0:
+                needed = min(-(-missing // int(some.min())), some.size) + absent[k]
+                fewest[k] = max(fewest[k], min(needed, int(firsts[k][0].size)))
+    return fewest
 
 
 def _reasons(entries: Sequence[tuple[Ids, str]], closed: object) -> dict[int, str]:
@@ -221,7 +237,7 @@ def _atoms(
     sites: Mapping[tuple[str, int], Site],
     places: Sequence[Ids],
     reasons: tuple[Mapping[int, str], Mapping[int, str]],
-    limits: tuple[frozenset[int], Mapping[int, int]],
+    limits: tuple[frozenset[int], Sequence[tuple[Ids, int]]],
     count: int,
 ) -> tuple[tuple[Atom, ...], np.ndarray]:
     """Group classes by where they appear, how often, and whether they are frozen: each group is one atom."""
@@ -235,7 +251,7 @@ def _atoms(
     mark = rng.integers(1, 1 << 63, dtype=np.uint64)
     signature[np.array(sorted(frozen), np.int64)] += mark
     atom_of = np.full(count, -1, np.int64)
-    firsts: list[tuple[np.ndarray, Site, int]] = []
+    firsts: list[First] = []
     for site in sites.values():
         if site.role == "consumes" or not site.dense:
             continue
@@ -253,11 +269,12 @@ def _atoms(
         for index in np.unique(atom_of[site.ids[site.ids != FIXED]]):
             if index >= 0:
                 touching[index].append(site)
+    fewest = _fewest(firsts, frozen.keys(), touching, (atom_of, least))
     atoms = tuple(
         Atom(
             classes,
             next((int(c) for c in classes[::-1] if int(c) not in touched), -1),
-            _fewest(classes, touching[k], least),
+            fewest[k],
             classes.size * times,
             times,
             site,

@@ -169,25 +169,29 @@ def _loud_copies(analysis: Analysis, layout: Layout) -> list[str]:
     return found
 
 
-def _silenced(analysis: Analysis, layout: Layout) -> dict[Place, frozenset[str]]:
-    """Copied blocks that must not be heard, with the seed tensors to silence."""
+Held = Mapping[str, float]  # tensor → the value of all its entries
+
+
+def _silenced(analysis: Analysis, layout: Layout) -> dict[Place, Held]:
+    """Copied blocks that must compute their entry, with the seed tensors that hold a value for that."""
     places = dict.fromkeys(p.place for p in layout.nodes if p.place is not None and p.place.copy)
     quiet = {place: analysis.silences[place.stage, place.source] for place in places}
-    return {place: frozenset(silence.tensors) for place, silence in quiet.items() if silence.why is None}
+    return {place: silence.values() for place, silence in quiet.items() if silence.why is None}
 
 
 # --- where groups change: by way of the skeleton ---------------------------------------------------------------------------------------
 
 
-def _on_skeleton(silenced: Mapping[Place, frozenset[str]], bones: Skeleton) -> dict[Place, frozenset[str]]:
+def _on_skeleton(silenced: Mapping[Place, Held], bones: Skeleton) -> dict[Place, Held]:
     """The same blocks and tensors under the skeleton's names; there no block is a copy any more."""
-    found: dict[Place, set[str]] = {}
+    found: dict[Place, dict[str, float]] = {}
     for placed in bones.layout.nodes:
         place = placed.place
         if place is not None and place in silenced:
-            quiet = {name for name in placed.node.inputs if bones.sources.get(name) in silenced[place]}
-            found.setdefault(Place(place.stage, place.block, place.block, False), set()).update(quiet)
-    return {place: frozenset(names) for place, names in found.items()}
+            held = silenced[place]
+            quiet = {name: held[source] for name in placed.node.inputs if (source := bones.sources.get(name, "")) in held}
+            found.setdefault(Place(place.stage, place.block, place.block, False), {}).update(quiet)
+    return {**found}
 
 
 def _of_seed(bones: Skeleton, nodes: Sequence[Placed], takes: Sequence[Take]) -> tuple[tuple[Placed, ...], tuple[Take, ...]]:
@@ -231,7 +235,7 @@ class _Planner:
     """Combines depth, width and kernel into takes, node attributes and numbers."""
 
     def __init__(
-        self, analysis: Analysis, resolved: Resolved, layout: Layout, found: Changes, fills: tuple[str, Mapping[Place, frozenset[str]]]
+        self, analysis: Analysis, resolved: Resolved, layout: Layout, found: Changes, fills: tuple[str, Mapping[Place, Held]]
     ) -> None:
         self.analysis = analysis
         self.layout = layout
@@ -370,7 +374,13 @@ class _Planner:
                 axes[axis] = Along(index, np.maximum(index, 0), "kernel", np.zeros(index.size, bool))
         silenced = self.silenced.get(place) if place is not None else None
         return Take(
-            target, source, dict(sorted(axes.items())), fill, silenced is not None and source in silenced, silenced is not None, weight
+            target,
+            source,
+            dict(sorted(axes.items())),
+            fill,
+            None if silenced is None else silenced.get(source),
+            silenced is not None,
+            weight,
         )
 
     def _along(self, site: Site, change: Change) -> Along:

@@ -40,7 +40,8 @@ class Along:
 class Take:
     """A target tensor: its source, the axes that change, whether it is a weight, and the initial value of fresh entries if it is not.
 
-    `silent`: its old entries are zero, so that the copied block it belongs to is not heard; `inside_silent`: it is in such a block.
+    `held`: all its old entries have this value, so that the copied block it belongs to computes its entry (0: that part of it is silent);
+    `inside_silent`: it is in such a block.
     `regroup`: a convolution's weight gets other groups; the axes are those it has in between (see groups.py).
     """
 
@@ -48,15 +49,20 @@ class Take:
     source: str
     axes: Mapping[int, Along]
     fill: float = 0.0
-    silent: bool = False
+    held: float | None = None
     inside_silent: bool = False
     weight: bool = True
     regroup: Regroup | None = None
 
     @property
+    def silent(self) -> bool:
+        """Whether its old entries are zero."""
+        return self.held == 0
+
+    @property
     def unchanged(self) -> bool:
         """Whether the target is the source, array and all."""
-        return not self.axes and not self.silent and self.regroup is None
+        return not self.axes and self.held is None and self.regroup is None
 
     def shape(self, source: Shape) -> Shape:
         """The target's shape, from the source's."""
@@ -80,7 +86,7 @@ def _resized(take: Take, old: np.ndarray, strategy: str, rng: np.random.Generato
     for axis, along in take.axes.items():
         new = _pick(new, along.parent, axis)
     fresh = {axis: along.index < 0 for axis, along in take.axes.items()}
-    if not take.silent and not any(mask.any() for mask in fresh.values()):
+    if take.held is None and not any(mask.any() for mask in fresh.values()):
         return np.ascontiguousarray(new)
     if new is old or new.base is not None:
         new = new.copy()
@@ -121,8 +127,8 @@ def _preserve(new: np.ndarray, take: Take, fresh: Mapping[int, np.ndarray], rng:
         for axis in columns:
             reads_fresh[_at(new, axis, fresh[axis])] = True
         new[reads_fresh & old_rows] = 0
-    if take.silent:
-        new[old_rows] = 0
+    if take.held is not None:
+        new[old_rows] = take.held
 
 
 def _by_rule(new: np.ndarray, take: Take, rng: np.random.Generator) -> None:

@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 import pytest
 from nets import Net, graph, values
 
-from passes import Spec, apply, plan
+from passes import Spec, apply, own_spec, plan
 from passes.analysis import Analysis, analyse
 from passes.errors import RefusedModel
 from passes.identities import Identities, flow_identities
@@ -346,3 +346,30 @@ def test_a_weight_that_does_not_fit_is_refused_by_name(case: str) -> None:
     body, weights = MISFITS[case]
     with pytest.raises(RefusedModel, match=r"'(c|y)'"):
         analyse(graph(f"g (float[1,3,8,8] x) => (float[A] y) {{ {body} }}", weights, 21))
+
+
+def test_every_width_the_seed_had_can_be_had_again_after_growth() -> None:
+    """Pairs of channels tied by a shuffle: the axis of pairs stays the longer one by what the others of its channels keep."""
+    made = graph(
+        """net (float[1,3,4,4] x) => (float[1,5,4,4] y, float[1,5,4,4] z)
+        <int64[5] pairs = {1,4,2,4,4}, int64[4] again = {1,8,4,4}, int64[2] parts = {4,4}> {
+            a = Conv (x, u)
+            b = Reshape (a, pairs)
+            c = Transpose <perm = [0,2,1,3,4]> (b)
+            d = Reshape (c, again)
+            e, f = Split <axis = 1> (a, parts)
+            i = Conv (e, v)
+            y = Conv (i, r)
+            j = Conv (d, t)
+            z = Conv (j, s)
+        }""",
+        {"u": (8, 3, 1, 1), "v": (4, 4, 1, 1), "t": (4, 8, 1, 1), "r": (5, 4, 1, 1), "s": (5, 4, 1, 1)},
+    )
+    analysis = analyse(made)
+    moving = {name: knob.value for name, knob in analysis.knobs.items() if knob.kind == "width" and knob.growth == "exact"}
+    found = plan(analysis, Spec({name: 3 * value for name, value in moving.items()}), strategy="preserve")
+    again = analyse(apply(made, found), table=found.table)
+    assert moving
+    assert all(again.knobs[name].min <= value for name, value in moving.items())
+    back = apply(apply(made, found), plan(again, Spec(own_spec(analysis).knobs)))
+    assert np.array_equal(view(back).values("u"), view(made).values("u"))

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from nets import Net, bundled
 
-from passes import Spec, apply, plan
+from passes import Spec, UserError, apply, own_spec, plan
 from passes.analysis import Analysis, analyse
 from passes.blocks import stage_table
+from passes.view import view
 
 
 def depths(analysis: Analysis) -> list[int]:
@@ -120,7 +121,7 @@ STAGES = [
     ("squeeze-excite inside", staged(inverted, (2, 3, 1), gate=True), [2, 3, 1]),
     ("layer scale", repeated(scaled, 2), [2]),
     ("pre-activation", repeated(preactivated), [3]),
-    ("parallel branches, summed", repeated(reparameterised), [1, 1, 1]),
+    ("parallel branches, summed", repeated(reparameterised), [3]),
     ("concatenation", repeated(dense, width=8), []),
 ]
 
@@ -304,6 +305,117 @@ def test_a_silent_copy_computes_its_entry() -> None:
     result = verify(made, apply(made, found), analysis, found)
     assert result.exact
     assert result.worst <= result.tolerance
+
+
+def rescaled(net: Net, x: str, name: str, width: int) -> str:
+    """A branch, and the input with a scale for each channel (PoolFormer V2)."""
+    y = net.conv_bn(net.conv_bn_relu(x, f"{name}a", width, 3), f"{name}b", width, 3)
+    scale = net.constant(f"{name}.scale", net.rng.uniform(0.5, 2, (width, 1, 1)))
+    return net.op("Add", name, net.op("Mul", f"{name}s", x, scale), y)
+
+
+def nested(net: Net, x: str, name: str, width: int) -> str:
+    """The shortcut in the inner one of two additions."""
+    partial = net.op("Add", f"{name}p", net.conv_bn(x, f"{name}a", width, 3), x)
+    return net.relu(net.op("Add", name, partial, net.conv_bn(x, f"{name}b", width, 1)))
+
+
+def depthwise(net: Net, x: str, name: str, width: int) -> str:
+    """Depthwise 3×3, 1×1 and the identity, each normalised; then the same of pointwise ones (MobileOne)."""
+    for part, kernel, group in (("d", 3, 0), ("p", 1, 1)):
+        one = net.conv_bn(x, f"{name}{part}a", width, kernel, group=group)
+        two = net.conv_bn(x, f"{name}{part}b", width, 1, group=group)
+        both = net.op("Add", f"{name}{part}s", net.bn(x, f"{name}{part}i"), one)
+        x = net.relu(net.op("Add", f"{name}{part}", both, two))
+    return x
+
+
+WITHOUT_A_FREE_ARM = (reparameterised, rescaled, nested, depthwise)
+
+
+@pytest.mark.parametrize("block", WITHOUT_A_FREE_ARM)
+@pytest.mark.parametrize(
+    "knobs",
+    [{"stage0.depth": "+2"}, {"stage0.depth": "+1", "stage0.width": 12}, {"stage0.depth": "+1", "**.kernel*": "+2", "input.size": 16}],
+)
+def test_a_copy_without_a_weight_free_shortcut_computes_its_entry(block: Callable[..., str], knobs: dict[str, int | str]) -> None:
+    from fnatool.verify import verify
+
+    made = repeated(block, 2).graph()
+    analysis = analyse(made)
+    assert analysis.knobs["stage0.depth"].growth == "exact"
+    found = plan(analysis, Spec(knobs), strategy="preserve")
+    found = found.compared or found
+    target = apply(made, found)
+    result = verify(made, target, analysis, found)
+    assert result.exact
+    assert result.first is None
+    assert depths(analyse(target)) == depths(analyse(target, table=found.table))
+    again = analyse(target, table=found.table)
+    back = apply(target, plan(again, Spec(own_spec(analysis).knobs)))
+    assert all(np.array_equal(view(made).values(name), view(back).values(name)) for name in view(back).constants)
+
+
+def test_an_identity_that_is_not_one_is_found() -> None:
+    from fnatool.verify import verify
+
+    made = repeated(reparameterised, 2).graph()
+    analysis = analyse(made)
+    found = plan(analysis, Spec({"stage0.depth": 3}), strategy="preserve")
+    takes = tuple(replace(take, held=0.9 if take.held == 1 else take.held) for take in found.takes)
+    result = verify(made, apply(made, replace(found, takes=takes)), analysis, found)
+    assert result.first is not None
+
+
+@pytest.mark.parametrize("block", WITHOUT_A_FREE_ARM)
+def test_a_block_without_a_weight_free_shortcut_can_be_dropped(block: Callable[..., str]) -> None:
+    made = repeated(block).graph()
+    analysis = analyse(made)
+    depth = analysis.knobs["stage0.depth"].value
+    found = plan(analysis, Spec({"stage0.depth": depth - 1}))
+    assert depths(analyse(apply(made, found), table=found.table))[0] == depth - 1
+
+
+def test_a_normalised_shortcut_becomes_the_identity() -> None:
+    (silence,) = repeated(reparameterised, 1).analysis().silences.values()
+    assert silence.tensors == ("k0a.n.gamma", "k0a.n.beta", "k0b.n.gamma", "k0b.n.beta")
+    assert dict(silence.held) == {"k0i.gamma": 1.0, "k0i.beta": 0.0, "k0i.mean": 0.0, "k0i.var": 1 - 1e-5}
+    assert not silence.scales
+
+
+def test_a_block_whose_arms_all_have_convolutions_is_copied_by_fna_alone() -> None:
+    net, y = stem()
+    three = net.conv_bn(y, "a", 8, 3)
+    net.classifier(net.relu(net.op("Add", "s", three, net.conv_bn(y, "b", 8, 3, group=0))))
+    made = net.graph()
+    knob = analyse(made).knobs["stage0.depth"]
+    why = "no arm of 's' is the block's input itself, or a normalisation or scale of it that could become that"
+    assert (knob.growth, knob.why) == ("approximate", why)
+    with pytest.raises(UserError, match="no arm of 's' is"):
+        plan(analyse(made), Spec({"stage0.depth": 2}), strategy="preserve")
+    found = plan(analyse(made), Spec({"stage0.depth": 2}))
+    assert depths(analyse(apply(made, found), table=found.table)) == [2]
+
+
+def test_a_block_that_doubles_its_input_says_so() -> None:
+    net, y = stem()
+    twice = net.op("Add", "p", net.conv_bn(y, "a", 8, 3), y)
+    net.classifier(net.op("Add", "s", twice, y))
+    assert silences(net) == [((), "'s' adds the block's input to itself")]
+
+
+def test_a_block_of_other_channels_of_the_same_number_says_that_nothing_ties_them() -> None:
+    net, y = stem()
+    net.classifier(net.op("Add", "s", net.conv_bn(y, "a", 8, 3), net.conv_bn(y, "b", 8)))
+    why = net.analysis().knobs["stage0.depth"].why
+    assert why == "nothing ties the channels that its block makes to those it reads, so a copy would not stay as wide as what it follows"
+
+
+def test_a_stored_projection_that_keeps_its_channels_is_one_to_copy() -> None:
+    made = repeated(reparameterised, 1).graph()
+    found = analyse(made)
+    table = [[{**row, "kind": "projection"} for row in rows] for rows in stage_table(found.stages)]
+    assert analyse(made, table=table).knobs["stage0.depth"] == found.knobs["stage0.depth"]
 
 
 # --- the stage table --------------------------------------------------------------------------------------------------------------------
