@@ -48,9 +48,9 @@ def trial(graph: gs.Graph) -> Trial:
     analysis = analyse(graph)
     elapsed = time.thread_time() - start
     problems: list[str] = []
-    half, halved = _remapped(graph, analysis, _factors(analysis, "x0.5"), "fna")
+    half, halved = _remapped(graph, analysis, factors(analysis, "x0.5"), "fna")
     problems += [f"halved: {what}" for what in _not_sound(halved, half, analysis)]
-    wide, widened = _remapped(graph, analysis, _factors(analysis, "x1.25"), "fna")
+    wide, widened = _remapped(graph, analysis, factors(analysis, "x1.25"), "fna")
     problems += [f"widened: {what}" for what in _not_sound(widened, wide, analysis)]
     worst_narrowing = _narrowing(graph, analysis, problems)
     worst_growth = _growth(graph, analysis, problems)
@@ -81,7 +81,7 @@ def exact_growth(analysis: Analysis) -> Spec:
     return Spec({name: GROWTH[knob.kind] for name, knob in analysis.knobs.items() if knob.growth == "exact" and knob.kind in GROWTH})
 
 
-def _factors(analysis: Analysis, factor: str, *, exact: bool = False) -> Spec:
+def factors(analysis: Analysis, factor: str, *, exact: bool = False) -> Spec:
     wanted = ("exact",) if exact else ("exact", "approximate")
     return Spec({name: factor for name, knob in analysis.knobs.items() if knob.kind == "width" and knob.growth in wanted})
 
@@ -105,7 +105,7 @@ def _not_sound(target: gs.Graph, found: Plan, analysis: Analysis) -> list[str]:
 
 def _narrowing(graph: gs.Graph, analysis: Analysis, problems: list[str]) -> float:
     """Halving the exact widths equals the seed with the dropped channels' consumed columns zeroed, on all kept inner channels."""
-    found, target = _remapped(graph, analysis, _factors(analysis, "x0.5", exact=True), "fna")
+    found, target = _remapped(graph, analysis, factors(analysis, "x0.5", exact=True), "fna")
     result = verify(graph, target, analysis, found)
     if result.first is not None:
         problems.append(f"narrowing differs from the masked seed at '{result.first.tensor}' by {result.first.relative:.1e}")
@@ -123,11 +123,11 @@ def _growth(graph: gs.Graph, analysis: Analysis, problems: list[str]) -> float:
     problems += [f"grown: {what}" for what in _not_sound(grown, found, analysis)]
     again = analyse(grown, table=found.table)
     back = apply(grown, plan(again, Spec(own_spec(analysis).knobs)))
-    problems += [f"'{name}' is not the seed's after growing and narrowing back" for name in _different(normalise(graph).graph, back)[:3]]
+    problems += [f"'{name}' is not the seed's after growing and narrowing back" for name in different(normalise(graph).graph, back)[:3]]
     return result.worst
 
 
-def _different(seed: gs.Graph, other: gs.Graph) -> Sequence[str]:
+def different(seed: gs.Graph, other: gs.Graph) -> Sequence[str]:
     before, after = _constants(seed), _constants(other)
     return [name for name in {**before, **after} if name not in before or name not in after or not _same(before[name], after[name])]
 

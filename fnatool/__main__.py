@@ -1,5 +1,5 @@
 """`python -m fnatool`."""
 
-from fnatool.cli import main
+from fnatool.entry import main
 
 main()

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import fnatool
 from fnatool.checking import CODES, Report
+from fnatool.escaping import printable
 from passes.check import Finding
 
 Json = dict[str, object]
@@ -45,7 +46,12 @@ def _command(model: Path, finding: Finding) -> str:
 
 
 def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    """Lines keep their ends, in the runner's own code; other control characters would reach a terminal and are shown escaped."""
+    parts = re.split(r"([\r\n])", text.replace("%", "%25"))
+    return "".join(ENDS.get(part) or printable(part).replace("##", "#\\x23") for part in parts)
+
+
+ENDS = {"\r": "%0D", "\n": "%0A"}
 
 
 def _property(text: str) -> str:

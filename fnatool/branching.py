@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
-from fnatool import isolate, native
+from fnatool import isolate
 from fnatool.tensors import Array
 from passes.branches import Constants, decide, has_branches
 from passes.check import check_proto, errors

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
+from fnatool.data import folders
 from fnatool.pixels import Pixels, Values, values_of
 from passes.analysis import Analysis
 from passes.batchnorm import Moments
@@ -21,7 +22,6 @@ from passes.shapes import Shape
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 BUDGET = 1 << 28  # bytes of inner values that are fetched at a time
 LARGEST_BATCH = 32
 
@@ -74,9 +74,9 @@ def image_files(folder: Path, count: int, seed: int) -> list[Path]:
         raise UserError("reading images needs pillow, which is not installed; pip install pillow")
     if not folder.is_dir():
         raise UserError(f"'{folder}' is not a folder; --data takes a folder of images, or the word random")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = [path for path in folders.below([folder])[0] if folders.is_image(path.name) and path.is_file()]
     if not found:
-        raise UserError(f"there is no image in '{folder}' (looked for {', '.join(sorted(SUFFIXES))}, also in the folders in it)")
+        raise UserError(f"there is no image in '{folder}' (looked for {folders.kinds()}, also in the folders in it)")
     drawn = np.random.default_rng(seed).permutation(len(found))[:count]
     return [found[index] for index in sorted(drawn)]
 
@@ -93,11 +93,12 @@ def image_rows(input_: Input, paths: Sequence[Path], how: Preparation) -> Iterat
 def _opened(path: Path, mode: str, size: tuple[int, int]) -> Image:
     from PIL import Image, ImageOps
 
+    from fnatool.data import images
+
     try:
-        with Image.open(path) as image:
-            return ImageOps.fit(ImageOps.exif_transpose(image).convert(mode), size, Image.Resampling.BILINEAR)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"'{path}' cannot be read as an image ({str(error).splitlines()[0][:200]}); remove or mend it") from error
+        return ImageOps.fit(images.rgb(path).convert(mode), size, Image.Resampling.BILINEAR)
+    except images.Unreadable as error:
+        raise UserError(f"'{path}' cannot be read as an image: {error}; remove or mend it") from error
 
 
 # --- statistics -------------------------------------------------------------------------------------------------------------------------

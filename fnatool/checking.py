@@ -157,11 +157,16 @@ def _static(raw: files.Raw, shapes: Shapes) -> Sequence[Finding]:
 
 def _checker(path: Path, seconds: float) -> Iterator[Finding]:
     try:
-        isolate.run(onnx.checker.check_model, str(path), seconds=seconds)
+        isolate.run(_check_whole, path, seconds=seconds)
     except isolate.Died as death:
         yield Finding("error", "checker-died", "onnx.checker", str(death), _remedy(death) or "do not use this file: it breaks the checker")
     except native.FAILURES as error:
         yield Finding("error", "checker", "onnx.checker", _brief(error))
+
+
+def _check_whole(path: Path) -> None:
+    with native.openable(path) as text:
+        onnx.checker.check_model(text)
 
 
 def _infer(proto: onnx.ModelProto, seconds: float) -> tuple[Shapes, list[Finding]]:
@@ -221,7 +226,7 @@ def _run(path: Path, given: onnx.ModelProto, proto: onnx.ModelProto, demands: De
     sizes = ", ".join(f"{feed.name}={_text(feed.shape)}" for feed in feeds)
     outputs = {value.name: _declared(value) for value in proto.graph.output}
     try:
-        found = isolate.run(_session_run, str(path), feeds, seconds=demands.seconds)
+        found = isolate.run(_session_run, path, feeds, seconds=demands.seconds)
     except native.FAILURES as error:
         yield _failed_run(_brief(error), sizes, guessed, _remedy(error))
         return
@@ -303,7 +308,7 @@ class Ran:
     not_finite: tuple[str, ...]
 
 
-def _session_run(path: str, feeds: Sequence[Feed]) -> Ran:
+def _session_run(path: Path, feeds: Sequence[Feed]) -> Ran:
     import onnxruntime as ort
 
     from fnatool.runtime import FAILURES
@@ -311,10 +316,11 @@ def _session_run(path: str, feeds: Sequence[Feed]) -> Ran:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # the graph as it is, and soonest
-    try:
-        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except FAILURES as error:
-        return Ran(_brief(error), False, {}, ())
+    with native.openable(path) as text:
+        try:
+            session = ort.InferenceSession(text, options, providers=["CPUExecutionProvider"])
+        except FAILURES as error:
+            return Ran(_brief(error).replace(text, str(path)), False, {}, ())
     rng = np.random.default_rng(0)
     try:
         outputs = session.run(None, {feed.name: _random(feed, rng) for feed in feeds})
@@ -461,8 +467,6 @@ def to_json(reports: Sequence[Report]) -> str:
 
 def show(reports: Sequence[Report]) -> None:
     """The reports for people, on the terminal."""
-    from rich.text import Text
-
     from fnatool import terminal
 
     console = terminal.console()
@@ -471,7 +475,7 @@ def show(reports: Sequence[Report]) -> None:
         verdict = ("passed", "bold green") if report.passed else ("failed", "bold red")
         counts = [(kind, sum(finding.severity == kind for finding in report.findings)) for kind in colours]
         summary = ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in counts if count)
-        console.print(Text.assemble(str(report.model), ": ", verdict, f" ({summary})" if summary else ""))
+        console.print(terminal.styled(str(report.model), ": ", verdict, f" ({summary})" if summary else ""))
         for finding in report.findings:
             line = f" {finding.where}: {finding.message}" + (f"; {finding.fix}" if finding.fix else "")
-            console.print(Text.assemble("  ", (finding.severity, colours[finding.severity]), f" [{finding.code}]", line))
+            console.print(terminal.styled("  ", (finding.severity, colours[finding.severity]), f" [{finding.code}]", line))

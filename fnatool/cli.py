@@ -14,6 +14,7 @@ from typing import IO
 import click
 
 import fnatool
+from fnatool.escaping import document, shown
 
 EXTRA = {"torch", "torchvision", "pycocotools", "PIL"}  # what `pip install fnatool` leaves out
 SUCCESS, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
@@ -25,7 +26,7 @@ class Mistake(click.ClickException):
     exit_code = MISUSED
 
     def show(self, file: IO[str] | None = None) -> None:
-        click.echo(f"fnatool: {self.message}", file=file, err=True)
+        click.echo(f"fnatool: {shown(self.message)}", file=file, err=True)
 
 
 class Refusal(Mistake):
@@ -196,13 +197,13 @@ def inspect(model: Path, form: str | None, group: str | None, inputs: tuple[tupl
     if group is not None:
         rows = inspecting.group_rows(analysis, group)
         if form == "json":
-            click.echo(json.dumps(rows, indent=2))
+            click.echo(document(json.dumps(rows, indent=2)))
         else:
             inspecting.show_group(rows, group)
     elif form == "json":
-        click.echo(json.dumps(inspecting.as_json(analysis), indent=2))
+        click.echo(document(json.dumps(inspecting.as_json(analysis), indent=2)))
     elif form == "spec":
-        click.echo(inspecting.spec_text(analysis, read.sha256))
+        click.echo(document(inspecting.spec_text(analysis, read.sha256)))
     else:
         inspecting.show(analysis, str(model), read.notes)
 
@@ -230,7 +231,7 @@ def profile(model: Path, nodes: bool, as_json: bool, convention: str, inputs: tu
 
     found = profiling.profile_model(files.read(model), dict(inputs) or None, convention=convention)
     if as_json:
-        click.echo(json.dumps(profiling.as_json(found, str(model), convention), indent=2))
+        click.echo(document(json.dumps(profiling.as_json(found, str(model), convention), indent=2)))
     else:
         profiling.show(found, str(model), convention, nodes=nodes)
 
@@ -279,12 +280,14 @@ def remap(
     """
     import json
 
-    from fnatool import files, remapping, specs
+    from fnatool import atomic, files, remapping, specs
     from fnatool import report as reports
 
     if output is None and not dry_run:
         raise click.UsageError("say where the result goes with -o OUT, or try it with --dry-run")
     read = files.read(model)
+    if not dry_run:
+        atomic.recovered(*(path for path in (output, report) if path is not None))
     inputs_of_user = (read.path, *read.data, spec)
     for target in (output, report):
         if target is not None and not (dry_run and target is output):
@@ -294,15 +297,12 @@ def remap(
     options = remapping.Options(strategy, select, seed, allow_drift, not (no_verify or dry_run), dict(inputs) or None)
     with specs.fitting(spec):
         made = remapping.remap_model(read, remapping.read_spec(spec), options)
-    if report is not None:
-        files.write_text(report, json.dumps(reports.as_json(made), indent=1), force=force)
+    texts = {} if report is None else {report: json.dumps(reports.as_json(made), indent=1)}
     if output is not None and not dry_run:
-        try:
-            made.write(output, force=force)
-        except BaseException:  # both files or neither
-            if report is not None:
-                report.unlink(missing_ok=True)
-            raise
+        made.write(output, force=force, beside=texts)  # all of them or none
+    else:
+        for path, text in texts.items():
+            files.write_text(path, text, force=force)
     reports.show(made, "nothing written (--dry-run)" if dry_run else str(output))
 
 
@@ -398,7 +398,7 @@ def diff(a: Path, b: Path, everything: bool, as_json: bool, inputs: tuple[tuple[
 
     found = comparing.compare_files(a, b, dict(inputs))
     if as_json:
-        click.echo(json.dumps(comparing.as_json(found), indent=2))
+        click.echo(document(json.dumps(comparing.as_json(found), indent=2)))
     else:
         comparing.show(found, everything=everything)
     return SUCCESS if found.equal else FAILED
@@ -439,9 +439,9 @@ def check(
     demands = checking.Demands(against, spec, max_macs, max_params, dict(inputs), timeout)
     reports, mistakes = checking.check_files(models, demands)
     if form == "json":
-        click.echo(checking.to_json(reports))
+        click.echo(document(checking.to_json(reports)))
     elif form == "sarif":
-        click.echo(annotating.to_sarif(reports, complete=not mistakes))
+        click.echo(document(annotating.to_sarif(reports, complete=not mistakes)))
     elif form == "github":
         click.echo(annotating.to_github(reports), nl=any(report.findings for report in reports))
     else:
@@ -478,7 +478,7 @@ def fashion_scenes(folder: Path, task: str, size: int, train: int, val: int, see
 
     with terminal.progress(f"scenes for {task}", train + val) as advance:
         writing.write_scenes(folder, writing.Wanted(task, size, train, val, seed), force=force, done=lambda: advance(1))
-    click.echo(f"{train:,} scenes to train on and {val:,} to validate, {size}×{size} → {folder}")
+    click.echo(f"{train:,} scenes to train on and {val:,} to validate, {size}×{size} → {shown(str(folder))}")
 
 
 @cli.command()
@@ -607,7 +607,7 @@ def config(path: Path, task: str, folder: Path | None, searches: bool, force: bo
     from fnatool.training import config as training
 
     (searching if searches else training).write_template(path, task, data=folder, force=force)
-    click.echo(f"a config for {'a search, ' if searches else ''}{task} → {path}")
+    click.echo(f"a config for {'a search, ' if searches else ''}{task} → {shown(str(path))}")
 
 
 @cli.command()
@@ -754,11 +754,23 @@ def _require_search(command: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 success, 1 a failed check or a refused model, 2 a mistake in what was asked, 130 Ctrl-C."""
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows a question mark
     gc.set_threshold(200_000, 20, 20)  # a graph is many small objects that live long: collecting them often takes a third of the time
     sys.exit(run(arguments))
+
+
+def _open_streams() -> None:
+    """Standard input, output and error are open: a closed one leads nowhere, and no file or pipe of ours takes its number."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY if mode == "r" else os.O_WRONLY)  # the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -767,7 +779,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         result = cli.main(args=arguments, prog_name="fnatool", standalone_mode=False)
         sys.stdout.flush()  # a full disk shows here rather than in a traceback at exit
     except click.ClickException as error:
-        error.show()
+        text = io.StringIO()
+        error.show(text)
+        click.echo("\n".join(shown(line.expandtabs(4)) for line in text.getvalue().rstrip("\n").split("\n")), err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):  # click turns the first into the second
         click.echo("fnatool: interrupted", err=True)
@@ -784,7 +798,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(message: object, code: int) -> int:
-    click.echo(f"fnatool: {message}", err=True)
+    click.echo(f"fnatool: {shown(str(message))}", err=True)
     return code
 
 

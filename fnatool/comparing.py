@@ -405,20 +405,18 @@ def _finite(value: float | None) -> float | None:
 
 def show(found: Comparison, *, everything: bool) -> None:
     """What differs, in short; of each kind the first lines, or all."""
-    from rich.text import Text
-
     console = terminal.console()
     verdict = ("equal", "bold green") if found.equal else ("different", "bold yellow")
-    console.print(Text.assemble(str(found.a.path), " → ", str(found.b.path), ": ", verdict))
+    console.print(terminal.styled(str(found.a.path), " → ", str(found.b.path), ": ", verdict))
     for side in (found.a, found.b):
         if side.refused is not None:
-            console.print(Text(f"'{side.path}' has no knobs to compare: {side.refused}", style="dim"))
+            console.print(f"'{side.path}' has no knobs to compare: {side.refused}", style="dim")
     for title, lines in _sections(found):
-        console.print(Text(title, style="bold"))
+        console.print(title, style="bold")
         for line in lines if everything else lines[:SHOWN]:
-            console.print(Text(f"  {line}"))
+            console.print(f"  {line}")
         if len(lines) > SHOWN and not everything:
-            console.print(Text(f"  … and {len(lines) - SHOWN} more (--all)", style="dim"))
+            console.print(f"  … and {len(lines) - SHOWN} more (--all)", style="dim")
     console.print(f"equal: {found.nodes.equal} nodes, {found.tensors.equal} tensors")
 
 

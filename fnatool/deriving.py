@@ -11,14 +11,14 @@ from pathlib import Path
 import torch
 
 from fnatool import files, terminal
-from fnatool.atomic import require_writable, write_text
+from fnatool.atomic import require_writable, workplace, write_text
 from fnatool.data.split import Split
 from fnatool.remapping import metadata
+from fnatool.runfolder import CHECKPOINT, require_regular
 from fnatool.search import folder as folders
 from fnatool.search.config import SearchConfig, parse_search
 from fnatool.search.derive import Budget, argmax, derive, pareto, parse_budget, score_of
 from fnatool.search.emitting import Emitted, emit_member, emit_within, ground
-from fnatool.search.loop import CHECKPOINT
 from fnatool.search.preparing import Prepared, data, network_of, on_ground
 from fnatool.search.sampling import Member
 from fnatool.search.scoring import score
@@ -26,13 +26,14 @@ from fnatool.search.showing import cost_text
 from fnatool.search.supernet import SuperNetwork
 from fnatool.searching import choosing, scoring_of
 from fnatool.tasks import description as descriptions
-from fnatool.tasks.description import Pose
+from fnatool.tasks.description import Description, Pose
 from fnatool.training import checkpoint
 from fnatool.training.processes import World
 from passes.errors import RefusedModel, UserError
-from passes.space import Table, extremes, parse_space
+from passes.space import Space, Table, extremes, parse_space
 
 LIST = "derived.json"
+MOST_STEPS = 10**18  # no search has as many
 
 
 @dataclass(frozen=True)
@@ -106,33 +107,63 @@ def _require_one_question(wanted: Wanted) -> None:
 
 def read_run(folder: Path, *, with_data: bool) -> Learnt:
     """What a search has learnt so far. Without data its members cannot be scored. Raises UserError."""
+    if folder.is_dir():
+        require_regular(folder, folders.SEARCH)
     facts = folders.read(folder)
     path = folder / CHECKPOINT
     if not path.exists():
         raise UserError(f"the search in '{folder}' has not written a checkpoint yet; 'fnatool search' goes on with it")
-    config = parse_search(facts.config)
+    config, space = _asked(facts, folder / folders.RUN)
+    about = descriptions.of(metadata(files.read(folder / folders.SEED).envelope))
+    config = _within(config, folder, about)
     state = checkpoint.read(path, key=facts.key, device=torch.device("cpu"))
     seed = files.read(_seed(facts))
-    splits = data(config, World(0, 1, torch.device("cpu"))) if with_data else _named(folder, config)
-    space = parse_space({"version": 1, "knobs": facts.knobs or {}})
-    made = on_ground(ground(seed, config, splits[0]), config, folder, splits, space)
+    splits = data(config, World(0, 1, torch.device("cpu"))) if with_data else _named(about, config)
+    if with_data and facts.data != (splits[0].digest, splits[1].digest):
+        raise UserError(
+            f"the data in '{splits[0].root}' is not what it was when this search began: other names, sizes or labels; put it back"
+        )
+    of = replace(ground(seed, config, splits[0]), names=about)
+    made = on_ground(of, config, folder, splits, space)
     network, tables = network_of(made)
-    network.load_state_dict(state["network"])
-    return Learnt(made, network, tables, facts, state["step"], (folder / folders.REMAPPED).exists())
+    held = checkpoint.Held(path, MOST_STEPS)
+    network.load_state_dict(held.tensors(held.part(state, "network"), network.state_dict()))
+    return Learnt(made, network, tables, facts, held.step(state), (folder / folders.REMAPPED).exists())
+
+
+def _asked(facts: folders.Facts, path: Path) -> tuple[SearchConfig, Space]:
+    """The config and the space of the run. Raises UserError where its file says none."""
+    try:
+        return parse_search(facts.config), parse_space({"version": 1, "knobs": facts.knobs or {}})
+    except UserError as error:
+        raise UserError(f"'{path}' is damaged: {error}; --restart begins anew") from error
+
+
+def _within(config: SearchConfig, folder: Path, about: Description) -> SearchConfig:
+    """The config with what the folder itself holds in the place of other files that it names: names of classes and joints, latencies.
+
+    A run may come from elsewhere.
+    """
+    if about.task != config.task:
+        raise UserError(f"'{folder / folders.SEED}' is for {about.task}, the search for {config.task}; --restart begins anew")
+    joints = str(len(about.joints)) if isinstance(about, Pose) else None
+    head = config.head.model_copy(update={"classes": None if joints else str(len(about.classes)), "joints": joints})
+    latency = folder / folders.LATENCY
+    cost = config.cost.model_copy(update={"latency": str(latency) if latency.exists() else None})
+    return config.model_copy(update={"head": head, "cost": cost})
 
 
 def _seed(facts: folders.Facts) -> Path:
     path = Path(facts.model)
-    if not path.exists():
+    if not path.is_file():
         raise UserError(f"the seed of this run, '{path}', is no longer there; put it back")
     if files.load(path).sha256 != facts.sha256:
         raise UserError(f"'{path}' is not what it was when this run began (sha256:{facts.sha256[:12]}…); put the seed back")
     return path
 
 
-def _named(folder: Path, config: SearchConfig) -> tuple[Split, Split]:
+def _named(about: Description, config: SearchConfig) -> tuple[Split, Split]:
     """No data, but its names, from the seed with its head."""
-    about = descriptions.of(metadata(files.read(folder / folders.SEED).envelope))
     joints = about.joints if isinstance(about, Pose) else ()
     split = Split(config.task, "train", Path(config.data.path), "", about.classes, (), joints=joints)
     return split, split
@@ -156,8 +187,8 @@ def _written(learnt: Learnt, what: Member | list[Budget], where: tuple[Path, Seq
     out, taken = where
     made, choices = learnt.made, learnt.network.choices
     scores = learnt.network.architecture.log_probabilities()
-    draft = out / f".{folders.TARGET}"
-    try:
+    with workplace(out) as place:
+        draft = place / folders.TARGET
         if isinstance(what, list):
             found = emit_within(made.ground, choices, _best(learnt, wanted), made.train, draft, budgets=what)
         else:
@@ -167,11 +198,8 @@ def _written(learnt: Learnt, what: Member | list[Budget], where: tuple[Path, Seq
         if "latency" in learnt.tables:
             found = replace(found, costs={**found.costs, "latency": learnt.tables["latency"].of(found.member)})
         path = _free(out / f"{kind}-{cost_text(kind, found.costs[kind]).replace(' ', '')}.onnx", taken)
-        files.write(files.read(draft), path, force=wanted.force)
-    finally:
-        for left in (draft, files.data_path(draft)):
-            left.unlink(missing_ok=True)
-    write_text(path.with_suffix(".json"), json.dumps(found.spec.to_json(), indent=1) + "\n", force=wanted.force)
+        spec = json.dumps(found.spec.to_json(), indent=1) + "\n"
+        files.write(files.read(draft), path, force=wanted.force, beside={path.with_suffix(".json"): spec})
     found = replace(found, path=path)
     return Derived(found, score_of(scores, found.member), _score(learnt, found.member, wanted))
 
@@ -215,12 +243,10 @@ def as_json(row: Derived) -> dict[str, object]:
 
 def show(found: Sequence[Derived]) -> None:
     """A row an architecture."""
-    from rich.table import Table as Grid
-
     console = terminal.console(wrap=False)
     kinds = list(found[0].emitted.costs)
     figures = [name for name in found[0].score if "/" not in name]
-    grid = Grid(*map(terminal.right, (*kinds, "log p", *figures)), terminal.whole("file"), box=None)
+    grid = terminal.table(*map(terminal.right, (*kinds, "log p", *figures)), terminal.whole("file"))
     for row in found:
         costs = [cost_text(kind, row.emitted.costs[kind]) for kind in kinds]
         grid.add_row(*costs, f"{row.log_probability:.2f}", *(f"{row.score[name]:.4f}" for name in figures), str(row.emitted.path))

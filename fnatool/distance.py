@@ -8,6 +8,7 @@ import numpy as np
 
 TOLERANCE = 1e-4  # of the spread of the values
 HALF_TOLERANCE = 2e-3  # for networks that hold 16-bit weights
+DOUBLE_TOLERANCE = 1e-7  # for what is computed in float64: far above rounding, far below what float32 lets pass
 NUDGE = 1e-6  # relative: about eight units in the last place of a float32
 ROUNDING_FACTOR = 10.0  # a planted error moves values by orders of magnitude more
 

@@ -16,32 +16,42 @@ LARGEST = 1 << 24  # bytes
 PATIENCE = 10.0  # seconds for what writes into a pipe
 
 
-def read(path: Path) -> object:
-    """The document in the file at path, in which no key stands twice. Raises UserError, and OSError where it may not be read."""
+def read(path: Path, *, pipes: bool = True) -> object:
+    """The document in the file at path, in which no key stands twice. Raises UserError, and OSError where it may not be read.
+
+    Unless pipes, only a regular file is opened.
+    """
     try:
-        text = _bytes(path).decode()
-    except UnicodeDecodeError as error:
-        raise UserError(f"'{path}' cannot be read: {error.reason} at byte {error.start}; it must be UTF-8 text") from error
-    try:
-        return json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refused)
+        return json.loads(text(path, "a JSON file", pipes=pipes), object_pairs_hook=_without_repeats, parse_constant=_refused)
     except (ValueError, RecursionError) as error:
         raise UserError(f"'{path}' is not JSON: {error}") from error
 
 
-def read_json(path: Path, what: str) -> object:
+def read_json(path: Path, what: str, *, pipes: bool = True) -> object:
     """The same, where every failure is a sentence about the user's `what`. Raises UserError."""
     try:
-        return read(path)
+        return read(path, pipes=pipes)
     except FileNotFoundError as error:
         raise UserError(f"there is no {what} '{path}'") from error
     except OSError as error:
         raise UserError(f"'{path}' cannot be read as a {what}: {error.strerror}") from error
 
 
-def _bytes(path: Path) -> bytes:
+def text(path: Path, what: str, *, pipes: bool = True) -> str:
+    """What is written in the file at path, in UTF-8. what: such as 'a JSON file'. Raises UserError, and OSError where it may not be read.
+
+    Unless pipes, only a regular file is opened.
+    """
+    try:
+        return _bytes(path, what, pipes=pipes).decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"'{path}' cannot be read: {error.reason} at byte {error.start}; it must be UTF-8 text") from error
+
+
+def _bytes(path: Path, what: str, *, pipes: bool) -> bytes:
     kind = path.stat().st_mode
-    if not stat.S_ISREG(kind) and not stat.S_ISFIFO(kind):
-        raise UserError(f"'{path}' is not a file that can be read; give the path of a JSON file")
+    if not stat.S_ISREG(kind) and not (pipes and stat.S_ISFIFO(kind)):
+        raise UserError(f"'{path}' is not a file that can be read; give the path of {what}")
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # opening a pipe that nobody writes to would wait
         data = _from_pipe(file, path) if stat.S_ISFIFO(kind) else file.read(LARGEST + 1)
     if len(data) > LARGEST:

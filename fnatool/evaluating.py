@@ -12,7 +12,7 @@ import torch
 from fnatool import files, isolate, pixels, remapping, runtime, terminal
 from fnatool.data import checking, reading
 from fnatool.data.samples import Evaluation, require_fit
-from fnatool.data.split import summary
+from fnatool.data.split import said
 from fnatool.fitting import adopted, is_placeholder, sizes
 from fnatool.tasks import description as descriptions
 from fnatool.tasks.description import Description
@@ -72,7 +72,8 @@ def evaluate_on(
         (found,) = checking.checked([found], skip_bad=skip_bad, progress=lambda done, total: advance(1))
     described = adopted(described, found)
     require_fit(found, described)
-    terminal.console().print(summary(found))
+    for line in said([found]):
+        terminal.console().print(line, markup=False)
     if (how := pixels.recorded(read, described.input)).guessed:
         pixels.say(how)
     samples = Evaluation(found, described, size)
@@ -82,11 +83,11 @@ def evaluate_on(
 
 def show(figures: dict[str, float], *, as_json: bool) -> None:
     """The figures in a line, those of single classes below; or as JSON."""
-    console = terminal.console()
     if as_json:
-        console.print(json.dumps(figures, indent=1), markup=False)
+        terminal.document(json.dumps(figures, indent=1))
         return
+    console = terminal.console()
     console.print(sentence(figures))
     for name, value in figures.items():
         if "/" in name:
-            console.print(f"  {name} {value:.4f}", markup=False)
+            console.print(f"  {name} {value:.4f}")

@@ -11,7 +11,6 @@ import io
 import json
 import logging
 import os
-import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fnatool import files, isolate, wire
+from fnatool.atomic import temporary
 from fnatool.distance import HALF_TOLERANCE, ROUNDING_FACTOR, TOLERANCE, distance, nudged
 from fnatool.pixels import SOURCE_KEY
 from fnatool.readable import Origin, Sizes, tidy
@@ -391,8 +391,8 @@ HIGHEST = max(high for _, _, high in EXPORTERS.values())
 
 def _checked(proto: onnx.ModelProto, task: _Task, exporter: str) -> Exported:
     """The tidy model. Raises RefusedModel where a BatchNorm is gone, or ONNX Runtime computes something else than the module."""
-    with tempfile.TemporaryDirectory() as folder:
-        raw, mended = Path(folder) / "raw.onnx", Path(folder) / "mended.onnx"
+    with temporary() as folder:
+        raw, mended = folder / "raw.onnx", folder / "mended.onnx"
         _save(proto, raw)
         model = tidy(files.read(raw), _origin(task.module), _shapes(task))
         seen = view(model.graph)

@@ -206,7 +206,9 @@ def _require_sound(proto: onnx.ModelProto) -> None:
             where = f"{node.op_type} '{node.name or ', '.join(node.output)}'"
             if attribute.HasField("g") or attribute.graphs:
                 known = "; its condition depends on the data or on a free size" if node.op_type == "If" else ""
-                raise RefusedModel(f"{where} has a subgraph (control flow), which cannot be remapped{known}; export without If, Loop and Scan")
+                raise RefusedModel(
+                    f"{where} has a subgraph (control flow), which cannot be remapped{known}; export without If, Loop and Scan"
+                )
             if attribute.ref_attr_name or attribute.type not in READABLE:
                 raise RefusedModel(f"attribute '{attribute.name}' of {where} is of a kind that is not supported; export without it")
     for value in proto.graph.input:
@@ -330,25 +332,27 @@ def write(
     forbid: Iterable[Path] = (),
     metadata: Mapping[str, str] | None = None,
     origin: Mapping[str, str] | None = None,
+    beside: Mapping[Path, str] | None = None,
 ) -> None:
     """The file at path holds model, with metadata added to the model's own; origin (new name → old name) lends new nodes documentation.
 
     The file that model was read from is never overwritten, nor any in forbid; another existing one only with force. External data
-    goes into one file beside it. The file is complete or, after any failure, not there. Raises UserError and OSError.
+    goes into one file beside it. The files in `beside` hold their texts. All are complete or, after any failure, as they were before.
+    Raises UserError and OSError.
     """
     path = Path(path)
     weights = _weights(model)
     separate = model.external or sum(weight.size for weight in weights) > wire.LIMIT - CHUNK
     blob = data_path(path)
-    for target in (path, blob) if separate else (path,):
+    texts = dict(beside or {})
+    targets = (path, *([blob] if separate else ()), *texts)
+    for target in targets:
         require_writable(target, force=force, forbid=(*forbid, model.path, *model.data))
     proto = _proto(model, metadata or {}, origin or {})
-    if not separate:
-        with replacing(path) as (file,):
-            wire.write(file, proto, weights)
-        return
-    with replacing(path, blob) as (file, data):
-        wire.write(file, proto, _write_data(data, blob.name, weights))
+    with replacing(*targets, force=force) as (file, *others):
+        for other, text in zip(others[len(others) - len(texts) :], texts.values(), strict=True):
+            other.write(text.encode())
+        wire.write(file, proto, _write_data(others[0], blob.name, weights) if separate else weights)
 
 
 def _weights(model: Model) -> list[wire.Weight]:

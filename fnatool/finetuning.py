@@ -5,32 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 
 import fnatool.nn
 from fnatool import files, pixels, remapping, seeds, terminal
-from fnatool.atomic import write_text
+from fnatool.atomic import recovered, workplace, write_text
 from fnatool.data import augment, checking, reading
 from fnatool.data.samples import Evaluation, Training, require_fit
-from fnatool.data.split import Split, summary
+from fnatool.data.split import Split, said
+from fnatool.documents import read_json
 from fnatool.evaluating import evaluate_file
 from fnatool.fitting import adopted, is_placeholder, sizes
+from fnatool.runfolder import CONFIG, REPORT, TUNING, emptied, opened
 from fnatool.tasks import description as descriptions
 from fnatool.tasks.description import Description, Pose
+from fnatool.tasks.table import TASKS
 from fnatool.training import diagnosis, watching
 from fnatool.training.config import Config, read_config
-from fnatool.training.loop import CHECKPOINT, Job, Learnt, finetune
+from fnatool.training.loop import Job, Learnt, finetune
 from fnatool.training.processes import World, joined
-from passes.errors import UserError
+from passes.errors import RefusedModel, UserError
 
-REPORT, CONFIG = "report.json", "config.json"
 SAME = 5e-3  # how far the figures of torch and of ONNX Runtime may be apart: rounding turns a few decisions
 
 
@@ -61,34 +62,48 @@ def finetune_file(
     never lost.
     """
     read = files.read(seeds.bundled(str(model)) or model if not Path(model).exists() else model)
-    files.require_writable(out, force=force, forbid=(read.path, *read.data))
     how = config if isinstance(config, Config) else read_config(config)
     if skip_bad:
         how = how.model_copy(update={"data": how.data.model_copy(update={"skip_bad": True})})
     folder = run or out.with_suffix(".run")
+    recovered(out, files.data_path(out))
+    done = None if force or restart else finished(read, how, out, folder)
+    if done is None:
+        files.require_writable(out, force=force, forbid=(read.path, *read.data))
     if how.run.threads is not None:
         torch.set_num_threads(how.run.threads)
-    with joined(how.run.device) as world:
-        if world.first:
-            _open(folder, restart=restart)
-        return tune(read, how, Places(out, folder, force), world)
+    with joined(how.run.device) as world, opened(folder, TUNING) if world.first else nullcontext():
+        if done is not None:
+            if world.first:
+                terminal.console().print(f"'{out}' is what this run came to: nothing is left to do; --restart trains anew")
+            return done if world.first else None
+        return tune(read, how, Places(out, folder, force, restart), world)
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where the result goes, where the run is kept, and whether an older result may be overwritten."""
+    """Where the result goes, where the run is kept, whether an older result may be overwritten, and whether an older run is to go."""
 
     out: Path
     folder: Path
     force: bool = False
+    restart: bool = False
 
 
 def tune(read: files.Model, how: Config, places: Places, world: World) -> Tuned | None:
-    """The same for processes that have joined, and a folder that is there."""
+    """The same for processes that have joined, and a folder that is there and this run's own."""
     world.wait()
-    job = prepared(read, how, places.folder, world)
+    job = replace(prepared(read, how, places.folder, world), anew=places.restart)
+
+    def ready() -> None:
+        if world.first:
+            if places.restart:
+                emptied(places.folder, TUNING)
+            write_text(places.folder / CONFIG, how.model_dump_json(indent=1) + "\n", force=True)
+        world.wait()
+
     with watching.shown(job.metric) if world.first else nullcontext(watching.silent()) as watch:
-        learnt = _guarded(lambda: finetune(job, world, watch), job)
+        learnt = _guarded(lambda: finetune(job, world, watch, ready), job)
     tuned = _written(learnt, job, places.out, force=places.force) if world.first else None
     world.wait()
     return tuned
@@ -104,13 +119,13 @@ def prepared(model: files.Model, config: Config, folder: Path, world: World) -> 
     described = adopted(described, train)
     require_fit(train, described)
     changes = augment.AUGMENT[config.task] if config.data.augment else augment.PLAIN
-    facts = [model.sha256, config.model_dump(mode="json"), len(train.items), len(val.items), world.size]
+    facts = [model.sha256, config.model_dump(mode="json"), train.digest, val.digest, world.size]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     if world.first:
-        write_text(folder / CONFIG, config.model_dump_json(indent=1) + "\n", force=True)
         console = terminal.console()
         console.print(f"{model.path.name}: {described.task}, {_counted(described)}; input {size[0]}×{size[1]}")
-        console.print(f"{summary(train)}; {summary(val)}")
+        for line in said((train, val)):
+            console.print(line, markup=False)
         pixels.say(pixels.recorded(model, described.input))
     return Job(
         config,
@@ -141,19 +156,39 @@ def _counted(described: Description) -> str:
     return f"{len(described.classes)} class{'es' if len(described.classes) > 1 else ''}{joints}"
 
 
-# --- the folder of a run ----------------------------------------------------------------------------------------------------------------
+# --- the end of a run -------------------------------------------------------------------------------------------------------------------
 
 
-def _open(folder: Path, *, restart: bool) -> None:
-    """The folder is there, and empty of an earlier run if it is to begin anew. Raises UserError where it holds anything else."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"'{folder}', where the run is to be kept, is not a folder; give another one with --work-dir")
-    own = {CHECKPOINT, CONFIG, REPORT, "best.pt", "metrics.jsonl", "events"}
-    if folder.is_dir() and (others := {path.name for path in folder.iterdir() if not path.name.startswith(".")} - own):
-        raise UserError(f"'{folder}' holds '{min(others)}', which is of no run; give another folder with --work-dir")
-    if restart and folder.is_dir():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+def finished(model: files.Model, config: Config, out: Path, folder: Path) -> Tuned | None:
+    """What the run in the folder came to, if that is what is at out; None where anything is left to do."""
+    path = folder / REPORT
+    if not (out.is_file() and path.is_file()):
+        return None
+    try:
+        found = read_json(path, "report", pipes=False)
+    except UserError:
+        return None
+    if not isinstance(found, dict) or found.get("of") != _asked(model, config) or found.get("sha256") != _sha256(out):
+        return None
+    figures, held, step = found.get("figures"), found.get("in_runtime"), found.get("step")
+    metric = TASKS[config.task].metric
+    if not (_are_figures(figures, metric) and _are_figures(held, metric) and isinstance(step, int)):
+        return None
+    return Tuned(figures, held, metric, step)
+
+
+def _are_figures(found: object, metric: str) -> TypeGuard[Mapping[str, float]]:
+    return isinstance(found, dict) and metric in found and all(isinstance(value, int | float) for value in found.values())
+
+
+def _asked(model: files.Model, config: Config) -> str:
+    """The same for runs that were asked for the same."""
+    return hashlib.sha256(json.dumps([model.sha256, config.model_dump(mode="json")]).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _guarded(train: Callable[[], Learnt], job: Job) -> Learnt:
@@ -174,16 +209,17 @@ def _written(learnt: Learnt, job: Job, out: Path, *, force: bool) -> Tuned:
     """The file, held to what training reported: in ONNX Runtime it is as good. Raises RefusedModel otherwise, and writes nothing then."""
     network = learnt.network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     notes = {descriptions.KEY: descriptions.to_json(job.description)}
-    draft = job.folder / f".{out.name}.{os.getpid()}"
-    try:
-        fnatool.nn.save(network, draft, force=True, metadata=notes)
-        held = evaluate_file(draft, job.val, batch=job.config.run.batch, workers=job.config.data.workers)
-    finally:
-        for path in (draft, files.data_path(draft)):
-            path.unlink(missing_ok=True)
-    fnatool.nn.save(network, out, force=force, metadata=notes)
-    result = {"step": learnt.step, "figures": dict(learnt.figures), "in_runtime": held, "model": str(out)}
+    with workplace(job.folder) as place:
+        draft = place / out.name
+        fnatool.nn.save(network, draft, metadata=notes)
+        try:
+            held = evaluate_file(draft, job.val, batch=job.config.run.batch, workers=job.config.data.workers)
+        except RefusedModel as error:
+            raise RefusedModel(str(error).replace(str(draft), str(out))) from error
+        made = {"model": str(out), "sha256": _sha256(draft), "of": _asked(job.model, job.config)}
+    result = {"step": learnt.step, "figures": dict(learnt.figures), "in_runtime": held, **made}
     write_text(job.folder / REPORT, json.dumps(result, indent=1) + "\n", force=True)
+    fnatool.nn.save(network, out, force=force, metadata=notes)  # the last of all: where it is, nothing is left to do
     return Tuned(learnt.figures, held, job.metric, learnt.step)
 
 

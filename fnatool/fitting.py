@@ -26,6 +26,15 @@ def adopted(described: Description, split: Split) -> Description:
     return described
 
 
+def named_like(described: Description, other: Description) -> Description:
+    """The description with the names of classes and joints of another one, which has as many."""
+    described = described.model_copy(update={"classes": other.classes})
+    if isinstance(described, Pose) and isinstance(other, Pose):
+        names = {"joints": other.joints, "sigmas": other.sigmas, "flip_pairs": other.flip_pairs}
+        described = described.model_copy(update=names)
+    return described
+
+
 def is_placeholder(names: Sequence[str]) -> bool:
     """Nobody named them: class0, class1 …, or the one 'object' of a pose."""
     return any(tuple(names) == tuple(f"{word}{k}" for k in range(len(names))) for word in PLACEHOLDERS) or tuple(names) == ("object",)

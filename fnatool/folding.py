@@ -176,7 +176,7 @@ def _verified(model: files.Model, target: files.Model, analysis: Analysis) -> Ve
         tensor, node, drift = verified.first
         raise RefusedModel(
             f"the result must compute what the model does, but '{tensor}' of node '{node}' is the first to drift, by {drift:.1e} of its "
-            f"spread (tolerance {verified.tolerance:.0e}); nothing was written. Please report it with the model"
+            f"spread ({verified.judged}); nothing was written. Please report it with the model"
         )
     return verified
 
@@ -189,7 +189,7 @@ def _compare(before: gs.Graph, after: gs.Graph, analysis: Analysis) -> Verified:
         result = compare(before, after, noise(analysis, 0))
     first = result.first
     row = None if first is None else (first.tensor, first.node, first.relative)
-    return Verified(result.worst, row, len(result.drifts), result.tolerance, exact=True)
+    return Verified(result.worst, row, len(result.drifts), result.tolerance, exact=True, doubt=result.doubt)
 
 
 # --- statistics -------------------------------------------------------------------------------------------------------------------------

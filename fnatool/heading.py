@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from fnatool import checking, files, isolate, pixels, seeds, upgrading
+from fnatool.atomic import temporary
 from fnatool.names import Joints, class_names, joints_of
 from fnatool.pixels import Asked, Pixels
 from fnatool.remapping import STAGES_KEY, VERIFY_SECONDS, analyse_model, metadata
@@ -192,8 +192,8 @@ def _moved(headed: Headed) -> list[str]:
 
 def require_sound(headed: Headed, inputs: Mapping[str, Shape] | None) -> None:
     """The file that will be written passes `fnatool check`. Raises RefusedModel with the first finding otherwise."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
+    with temporary() as folder:
+        path = folder / "model.onnx"
         headed.write(path)
         report = checking.check_file(path, checking.Demands(inputs=dict(inputs or {})))
     found = errors(report.findings)
@@ -206,8 +206,6 @@ def require_sound(headed: Headed, inputs: Mapping[str, Shape] | None) -> None:
 
 def show(headed: Headed, where: str) -> None:
     """What was attached where, what it costs, and what was verified."""
-    from rich.markup import escape
-
     from fnatool import terminal
 
     console = terminal.console()
@@ -217,7 +215,7 @@ def show(headed: Headed, where: str) -> None:
             console.print(f"note: {note}", markup=False)
     for tap in made.taps:
         stride = f", stride {'×'.join(dict.fromkeys(f'{float(step):g}' for step in tap.stride))}" if tap.space != (1, 1) else ""
-        console.print(f"  taps {escape(tap.name)}: {tap.channels} channels{stride}")
+        console.print(f"  taps {tap.name}: {tap.channels} channels{stride}")
     left, whole = made.kept
     console.print(f"  keeps {left:,} of the seed's {whole:,} parameters ({left / max(whole, 1):.0%})")
     for tensor in made.graph.outputs:
@@ -233,4 +231,4 @@ def show(headed: Headed, where: str) -> None:
         console.print(f"MAdds {before.macs:,} → {after.macs:,}")
     verdict = "what it taps is the seed's, bit for bit, in ONNX Runtime; the result runs and passes 'fnatool check'"
     console.print(verdict if headed.verified else "not verified")
-    console.print(f"→ {escape(where)}")
+    console.print(f"→ {where}")

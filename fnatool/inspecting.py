@@ -124,14 +124,12 @@ def spec_text(analysis: Analysis, sha256: str) -> str:
 
 def show_group(rows: Sequence[Json], knob: str) -> None:
     """The weights that move with a knob, on the terminal."""
-    from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(terminal.whole("initializer"), terminal.right("axis"), "role", "positions", box=None, pad_edge=False)
+    table = terminal.table(terminal.whole("initializer"), terminal.right("axis"), "role", "positions")
     for row in rows:
-        table.add_row(escape(str(row["initializer"])), str(row["axis"]), str(row["role"]), ranges(row["indices"]))  # type: ignore[arg-type]
+        table.add_row(str(row["initializer"]), str(row["axis"]), str(row["role"]), ranges(row["indices"]))  # type: ignore[arg-type]
     console = terminal.console(wrap=False)
-    console.print(f"[bold]{escape(knob)}[/bold] moves {len(rows)} weight axes together")
+    console.print(terminal.styled((knob, "bold"), f" moves {len(rows)} weight axes together"))
     console.print(table)
 
 
@@ -148,20 +146,15 @@ def ranges(positions: Sequence[int]) -> str:
 
 def show(analysis: Analysis, title: str, notes: Sequence[str] = ()) -> None:
     """The tables, on the terminal."""
-    from rich.markup import escape
-    from rich.table import Table
 
     console = terminal.console(wrap=False)
-    console.print(f"[bold]{escape(title)}[/bold]  {_count(analysis.cost.params)} parameters, {_macs(analysis.cost.macs)}")
+    console.print(terminal.styled((title, "bold"), f"  {_count(analysis.cost.params)} parameters, {_macs(analysis.cost.macs)}"))
     for note in (*notes, *analysis.notes):
-        console.print(f"  {escape(note)}", style="dim")
+        console.print(f"  {note}", style="dim")
     if analysis.stages:
-        table = Table(
+        table = terminal.table(
             "stage",
             *(terminal.right(name) for name in ("depth", "width", "space", "parameters", "MAdds")),
-            title_justify="left",
-            box=None,
-            pad_edge=False,
         )
         for row in stage_rows(analysis):
             space = "" if row["space"] is None else "×".join(map(str, row["space"]))  # type: ignore[call-overload]
@@ -174,13 +167,11 @@ def show(analysis: Analysis, title: str, notes: Sequence[str] = ()) -> None:
         console.print(table)
     else:
         console.print("no stages: no addition closes a block that could be repeated; every width and kernel has a knob of its own")
-    table = Table(
+    table = terminal.table(
         terminal.whole("knob"),
         *(terminal.right(name) for name in ("value", "min", "max", "multiple")),
         "growth",
         "why",
-        box=None,
-        pad_edge=False,
     )
     table.add_row(*_image_cells(analysis.image))
     for knob in analysis.knobs.values():
@@ -192,7 +183,6 @@ def show(analysis: Analysis, title: str, notes: Sequence[str] = ()) -> None:
 
 
 def _cells(knob: Knob) -> Sequence[str]:
-    from rich.markup import escape
 
     frozen = knob.growth == "frozen"
     numbers = (
@@ -201,17 +191,16 @@ def _cells(knob: Knob) -> Sequence[str]:
         "" if frozen else str(knob.max),
         str(knob.multiple) if knob.multiple > 1 else "",
     )
-    return (escape(knob.name), *numbers, knob.growth, escape(knob.why or ""))
+    return (knob.name, *numbers, knob.growth, knob.why or "")
 
 
 def _image_cells(image: Image) -> Sequence[str]:
-    from rich.markup import escape
 
     row = image_row(image)
     value = "free" if image.free else "" if image.size is None else size_text(image.size)
     low, high = ("", "") if image.why is not None else ("1", str(MAX_SIDE))
     why = "any size runs already; one given becomes the only one" if image.free else image.why or ""
-    return (IMAGE, value, low, high, "", str(row["growth"]), escape(why))
+    return (IMAGE, value, low, high, "", str(row["growth"]), why)
 
 
 def _verdict(analysis: Analysis) -> str:

@@ -17,6 +17,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TypeVar
 
+from fnatool.parent import die_with
+
 T = TypeVar("T")
 
 GIB = 2**30
@@ -34,7 +36,7 @@ def run(function: Callable[..., T], *arguments: object, seconds: float = 120, me
     """What function(*arguments) returns in a child process that may take `seconds` and `memory` bytes of address space beyond ours.
 
     An exception of function is raised here too. Raises Died where the child was killed: by a signal, by its time or by its memory.
-    The child never outlives the call; what it prints is discarded. The result travels pickled.
+    The child never outlives the call, nor this process; what it prints is discarded. The result travels pickled.
     """
     reader, writer = os.pipe()
     child = 0
@@ -42,10 +44,11 @@ def run(function: Callable[..., T], *arguments: object, seconds: float = 120, me
         with _interrupts_held(), warnings.catch_warnings():
             # Python 3.12 warns of forking with threads: the child starts its own, and never returns to this program
             warnings.simplefilter("ignore", DeprecationWarning)
+            parent = os.getpid()
             child = os.fork()
             if child == 0:
                 os.close(reader)
-                _answer(writer, lambda: function(*arguments), seconds, memory)
+                _answer(writer, lambda: function(*arguments), (parent, seconds, memory))
             os.close(writer)
         answer = _read(reader, time.monotonic() + seconds)
     finally:  # also on Ctrl-C: nothing is left running, no zombie stays
@@ -92,10 +95,10 @@ def _read(reader: int, deadline: float) -> bytes | None:
         chunks.append(chunk)
 
 
-def _answer(writer: int, function: Callable[[], object], seconds: float, memory: int) -> NoReturn:
-    """The life of the child: its answer, (value, None) or (None, error), is in the pipe."""
+def _answer(writer: int, function: Callable[[], object], limits: tuple[int, float, int]) -> NoReturn:
+    """The life of the child: its answer, (value, None) or (None, error), is in the pipe. limits: its parent, its time, its memory."""
     try:
-        _limit(seconds, memory)
+        _limit(*limits)
         try:
             answer = pickle.dumps((function(), None))
         except MemoryError:
@@ -110,12 +113,14 @@ def _answer(writer: int, function: Callable[[], object], seconds: float, memory:
 
 
 OUT_OF_MEMORY, FAILED = 100, 101
+LONGEST = 1e7  # seconds that a timer can be set to everywhere
 
 
-def _limit(seconds: float, memory: int) -> None:
+def _limit(parent: int, seconds: float, memory: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, seconds + 1)  # for the case that the parent is killed and cannot do it
+    die_with(parent)
+    signal.setitimer(signal.ITIMER_REAL, min(seconds + 1, LONGEST))  # for the case that the parent is stopped and cannot do it
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fnatool import documents
 from fnatool.tasks import joints
 from passes.errors import UserError
 
@@ -91,11 +92,11 @@ def _number(text: str, what: str) -> int | None:
 
 def _read(text: str, what: str, forms: str) -> str:
     try:
-        return Path(text).read_text(encoding="utf-8")
+        return documents.text(Path(text), forms)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise UserError(f"{what}: '{text}' is neither a number nor a file; give {forms}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"'{text}' cannot be read: {error}") from error
+    except OSError as error:
+        raise UserError(f"'{text}' cannot be read: {error.strerror}") from error
 
 
 def _named(names: tuple[str, ...], what: str) -> tuple[str, ...]:

@@ -65,19 +65,18 @@ def _numbers(part: Part, found: Profile) -> Json:
 
 def show(found: Profile, title: str, convention: str, *, nodes: bool) -> None:
     """The tables, on the terminal: the parts and, where asked for, every node."""
-    from rich.markup import escape
 
     console = terminal.console(wrap=False)
     whole = found.whole
     if found.sized:
         sizes = ", ".join(f"{name} {_shape(shape)}" for name, shape in found.inputs.items())
-        cost = f"{terminal.count(whole.params)} parameters, {terminal.count(whole.macs)} MAdds for {escape(sizes)}"
-        console.print(f"[bold]{escape(title)}[/bold]  {cost}")
+        cost = f"{terminal.count(whole.params)} parameters, {terminal.count(whole.macs)} MAdds for {sizes}"
+        console.print(terminal.styled((title, "bold"), f"  {cost}"))
     else:
         free = "MAdds and activations unknown: the image size is free, give one with --input"
-        console.print(f"[bold]{escape(title)}[/bold]  {terminal.count(whole.params)} parameters, {free}")
+        console.print(terminal.styled((title, "bold"), f"  {terminal.count(whole.params)} parameters, {free}"))
     for note in found.notes:
-        console.print(f"  {escape(note)}", style="dim")
+        console.print(f"  {note}", style="dim")
     _show_parts(found, console)
     if nodes:
         console.print()
@@ -88,10 +87,9 @@ def show(found: Profile, title: str, convention: str, *, nodes: bool) -> None:
 
 
 def _show_parts(found: Profile, console: Console) -> None:
-    from rich.table import Table
 
     columns = ("parameters", "MAdds", "share", "activations", "at once")
-    table = Table("part", terminal.right("nodes"), *map(terminal.right, columns), box=None, pad_edge=False)
+    table = terminal.table("part", terminal.right("nodes"), *map(terminal.right, columns))
     for part in (*found.parts, found.whole):
         count = sum(row.part == part.name for row in found.rows) if part is not found.whole else len(found.rows)
         table.add_row(part.name or "all", str(count), terminal.count(part.params), *_measures(part, found))
@@ -106,17 +104,15 @@ def _measures(part: Part, found: Profile) -> tuple[str, ...]:
 
 
 def _show_nodes(found: Profile, console: Console) -> None:
-    from rich.markup import escape
-    from rich.table import Table
 
     columns = ("output", "parameters", "MAdds", "activations")
-    table = Table(terminal.whole("node"), terminal.whole("op"), "part", *map(terminal.right, columns), box=None, pad_edge=False)
+    table = terminal.table(terminal.whole("node"), terminal.whole("op"), "part", *map(terminal.right, columns))
     for row in found.rows:
         if found.sized:
             sizes = ("?" if row.shape is None else _shape(row.shape), terminal.count(row.macs), terminal.size(row.activations))
         else:
             sizes = ("?", "?", "?")
-        table.add_row(escape(row.name), escape(row.op), row.part, sizes[0], terminal.count(row.params), *sizes[1:])
+        table.add_row(row.name, row.op, row.part, sizes[0], terminal.count(row.params), *sizes[1:])
     console.print(table)
 
 

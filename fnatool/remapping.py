@@ -16,10 +16,12 @@ from passes.analysis import STRIDE, Analysis, analyse
 from passes.blocks import Table
 from passes.cost import Cost
 from passes.errors import RefusedModel, UserError
+from passes.groups import keeps_function, regrouped_shape
 from passes.plan import Plan, apply, plan, planned_cost
 from passes.rules import RULES
 from passes.shapes import Shape, guessing
-from passes.spec import IMAGE, Spec, differences, parse, resolve
+from passes.spec import IMAGE, Spec, differences, own_spec, parse, resolve
+from passes.take import Take
 
 STAGES_KEY = "fnatool.stages"
 SPEC_KEY = "fnatool.spec"
@@ -42,13 +44,26 @@ class Options:
 
 @dataclass(frozen=True)
 class Verified:
-    """What the comparison of inner values found: worst relative drift, the first tensor beyond the tolerance, how many were compared."""
+    """What the comparison of inner values found: worst relative drift, the first tensor beyond the tolerance, how many were compared.
+
+    `whole`: how far the outputs are from the seed's, where the target lacks some of its channels or weights (None: it lacks none).
+    """
 
     worst: float
     first: tuple[str, str, float] | None
     compared: int
     tolerance: float
     exact: bool
+    whole: float | None = None
+    doubt: str = ""
+
+    @property
+    def judged(self) -> str:
+        """By what `first` was found to be too far."""
+        if self.doubt:
+            return f"tolerance {self.tolerance:.0e}; rounding may be why, but double precision cannot tell: {self.doubt}"
+        in_double = "" if self.worst == float("inf") else ", and in double precision it drifts too"
+        return f"tolerance {self.tolerance:.0e}{in_double}"
 
 
 @dataclass(frozen=True)
@@ -65,14 +80,14 @@ class Remapped:
         """Parameters and multiply-adds of the result, at its image size; where that is free, at the size the seed was analysed with."""
         return planned_cost(self.plan, self.analysis)
 
-    def write(self, path: Path | str, *, force: bool = False) -> None:
-        """The result as a file, atomically; the seed itself, byte for byte, where nothing changes."""
+    def write(self, path: Path | str, *, force: bool = False, beside: Mapping[Path, str] | None = None) -> None:
+        """The result as a file, and texts beside it, atomically; the seed itself, byte for byte, where nothing changes."""
         if self.plan.identity:
-            copy(self.seed, Path(path), force=force)
+            copy(self.seed, Path(path), force=force, beside=beside)
             return
         resolved = self.plan.resolved.spec(f"sha256:{self.seed.sha256}").to_json()
         metadata = {STAGES_KEY: json.dumps(self.plan.table), SPEC_KEY: json.dumps(resolved)}
-        files.write(self.model, path, force=force, metadata=metadata, origin=self.plan.origin())
+        files.write(self.model, path, force=force, metadata=metadata, origin=self.plan.origin(), beside=beside)
 
 
 def remap(
@@ -128,19 +143,33 @@ def verify_remap(model: files.Model, target: files.Model, analysis: Analysis, fo
         tensor, node, drift = verified.first
         raise RefusedModel(
             f"this remap must be exact but is not: '{tensor}' of node '{node}' is the first to drift, by {drift:.1e} of its spread "
-            f"(tolerance {verified.tolerance:.0e}); nothing was written. Please report it with the model"
+            f"({verified.judged}); nothing was written. Please report it with the model"
         )
     return verified
 
 
 def _verify(model: files.Model, target: files.Model, analysis: Analysis, found: Plan) -> Verified:
-    from fnatool.verify import verify
+    from fnatool.verify import drift_of_whole, verify
 
     with guessing(analysis.shapes):
         result = verify(model.graph, target.graph, analysis, found)
+        whole = drift_of_whole(model.graph, target.graph, analysis, found) if drops(analysis, found) else None
     first = result.first
     row = None if first is None else (first.tensor, first.node, first.relative)
-    return Verified(result.worst, row, len(result.drifts), result.tolerance, result.exact)
+    return Verified(result.worst, row, len(result.drifts), result.tolerance, result.exact, whole, result.doubt)
+
+
+def drops(analysis: Analysis, found: Plan) -> bool:
+    """Whether the target lacks channels or weights between groups that the seed has."""
+    return any(_crops(take, analysis.shapes.shapes[take.source]) for take in found.takes)
+
+
+def _crops(take: Take, shape: Shape) -> bool:
+    groups = take.regroup
+    if groups is not None and not keeps_function(groups.seed, groups.target):
+        return True
+    shape = shape if groups is None else regrouped_shape(shape, groups.seed, groups.ground)
+    return any(len(set(along.index[along.index >= 0].tolist())) < shape[axis] for axis, along in take.axes.items())
 
 
 def analyse_model(model: files.Model, inputs: Mapping[str, Shape] | None = None) -> Analysis:
@@ -207,13 +236,21 @@ def realises(
 ) -> list[str]:
     """Where the model is not what the Spec says, one sentence each; none: it realises it.
 
-    With the seed the Spec is resolved first, so that relative values and every unnamed knob are checked too.
+    With the seed the Spec is resolved first, so that relative values and every unnamed knob are checked too; where groups change, which may
+    split knobs or tie them together, against the knobs that the target has then.
     """
     wanted = read_spec(spec) if isinstance(spec, Path) else spec
-    if seed is not None:
-        require_seed(wanted, seed)
-        wanted = resolve(analyse_model(seed, _fitting(seed, inputs)), wanted).spec()
-    return differences(analyse_model(model, _fitting(model, inputs)), wanted)
+    sizes = _fitting(model, inputs)
+    if seed is None:
+        return differences(analyse_model(model, sizes), wanted)
+    require_seed(wanted, seed)
+    analysis = analyse_model(seed, _fitting(seed, inputs))
+    resolved = resolve(analysis, wanted)
+    if resolved.skeleton is None:
+        return differences(analyse_model(model, sizes), resolved.spec())
+    found = plan(analysis, wanted)
+    target = analyse(apply(seed.graph, found), table=found.table, sizes=sizes)
+    return differences(analyse_model(model, sizes), own_spec(target))
 
 
 def _fitting(model: files.Model, inputs: Mapping[str, Shape] | None) -> dict[str, Shape]:
@@ -238,10 +275,17 @@ def declared(seed: files.Model, spec: Spec | Path, inputs: Mapping[str, Shape] |
     return plan(analyse_model(seed, _fitting(seed, inputs)), wanted).declared
 
 
-def copy(seed: files.Model, path: Path, *, force: bool) -> None:
-    """The file at path has the bytes of the seed's. Raises UserError as files.write does, and where the weights lie beside the seed."""
-    files.require_writable(path, force=force, forbid=(seed.path, *seed.data))
+def copy(seed: files.Model, path: Path, *, force: bool, beside: Mapping[Path, str] | None = None) -> None:
+    """The file at path has the bytes of the seed's, those in `beside` their texts: all of them or, after any failure, none.
+
+    Raises UserError as files.write does, and where the weights lie beside the seed.
+    """
+    texts = dict(beside or {})
+    for place in (path, *texts):
+        files.require_writable(place, force=force, forbid=(seed.path, *seed.data))
     if seed.data:
         raise UserError(f"nothing changes, and '{seed.path}' keeps its weights in other files; copy it together with them")
-    with replacing(path) as (target,), seed.path.open("rb") as source:
+    with replacing(path, *texts, force=force) as (target, *others), seed.path.open("rb") as source:
+        for other, text in zip(others, texts.values(), strict=True):
+            other.write(text.encode())
         shutil.copyfileobj(source, target)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from fnatool import terminal
 from fnatool.folding import Normalised
-from fnatool.remapping import Remapped
-from passes.groups import keeps_function, regrouped_shape
+from fnatool.remapping import Remapped, Verified
+from passes.groups import regrouped_shape
 from passes.resolution import Size, size_text
 from passes.shapes import Shape
 from passes.spec import IMAGE
@@ -30,9 +30,15 @@ def as_json(made: Remapped) -> Json:
         "changes": [{"knob": name, "from": old, "to": new} for name, old, new in changes(made)],
         "drifts": [*made.plan.drifts, *_averages(made)],
         "notes": [*made.analysis.notes, *made.plan.notes],
-        "verified": None if verified is None else {"worst": verified.worst, "compared": verified.compared, "tolerance": verified.tolerance},
+        "verified": None if verified is None else _verified(verified),
         "tensors": tensor_rows(made),
     }
+
+
+def _verified(verified: Verified) -> Json:
+    """What was compared; `whole` only where the target lacks something of the seed's."""
+    whole: Json = {} if verified.whole is None else {"whole": verified.whole}
+    return {"worst": verified.worst, "compared": verified.compared, "tolerance": verified.tolerance, **whole}
 
 
 def changes(made: Remapped) -> list[tuple[str, int | Size | None, int | Size]]:
@@ -94,17 +100,15 @@ def _words(take: Take, shape: Shape) -> Iterator[str]:
 
 def show(made: Remapped, where: str) -> None:
     """What changed, what it cost, and what verification found."""
-    from rich.markup import escape
-
     console = terminal.console()
     for note in made.plan.notes:
-        console.print(f"note: {escape(note)}")
+        console.print(f"note: {note}")
     changed = changes(made)
     if made.plan.identity:
-        console.print(f"nothing changes: the result is the seed, byte for byte ({escape(where)})")
+        console.print(f"nothing changes: the result is the seed, byte for byte ({where})")
         return
     for name, old, new in changed[:SHOWN]:
-        console.print(f"  {escape(name)}: {_value(old)} → {_value(new)}")
+        console.print(f"  {name}: {_value(old)} → {_value(new)}")
     if len(changed) > SHOWN:
         console.print(f"  … and {len(changed) - SHOWN} more")
     before, after = made.analysis.cost, made.cost()
@@ -112,14 +116,7 @@ def show(made: Remapped, where: str) -> None:
     if before.macs is not None and after.macs is not None:
         console.print(f"MAdds {before.macs:,} → {after.macs:,}")
     console.print(_verdict(made))
-    console.print(f"→ {escape(where)}")
-
-
-def _drops(made: Remapped) -> bool:
-    """Whether the target lacks channels or weights between groups that the seed has."""
-    shapes = made.analysis.shapes.shapes
-    lost = (take.regroup is not None and not keeps_function(take.regroup.seed, take.regroup.target) for take in made.plan.takes)
-    return any(lost) or any("cropped" in _words(take, shapes[take.source]) for take in made.plan.takes)
+    console.print(f"→ {where}")
 
 
 def _value(value: int | Size | None) -> str:
@@ -135,49 +132,48 @@ def _verdict(made: Remapped) -> str:
         return "not verified"
     compared = f"{verified.compared} inner tensors compared with the seed in ONNX Runtime"
     if not drifts:
-        what = "exact on what stays" if _drops(made) else "exact"
-        return f"{what}: {compared}, worst drift {verified.worst:.1e} of the spread"
+        what = "exact" if verified.whole is None else "exact on what stays"
+        exact = f"{what}: {compared}, worst drift {verified.worst:.1e} of the spread"
+        return (
+            exact
+            if verified.whole is None
+            else f"{exact}; without what is dropped the outputs move by up to {verified.whole:.1e} of theirs"
+        )
     more = f" and {len(drifts) - 1} more" if len(drifts) > 1 else ""
     return f"the function changes ({drifts[0]}{more}): {compared}, drift up to {verified.worst:.1e} of the spread"
 
 
 def show_export(made: Exported, notes: Sequence[str], where: str) -> None:
     """How the export was made, what it keeps, and how far it is from the module."""
-    from rich.markup import escape
-
     console = terminal.console()
     for note in (*notes, *made.notes):
-        console.print(f"note: {escape(note)}")
+        console.print(f"note: {note}")
     drifts = ", ".join(f"{drift:.1e} at batch {batch}" for batch, drift in made.drifts)
     console.print(f"parameters {made.params:,}, BatchNorms {made.norms} (exporter: {made.exporter})")
     inside = f"; inside, of what {made.compared} parts make, up to {made.inner:.1e}" if made.compared else ""
     console.print(f"computes what the module does in ONNX Runtime: drift of the outputs {drifts}, of their spread{inside}")
-    console.print(f"→ {escape(where)}")
+    console.print(f"→ {where}")
 
 
 def show_folding(made: Normalised, words: tuple[str, str], where: str) -> None:
     """How many BatchNorms went or came (words: folded into, or put behind), what is left and why, and what verification found."""
-    from rich.markup import escape
-
     console = terminal.console()
     for note in made.notes:
-        console.print(f"note: {escape(note)}")
+        console.print(f"note: {note}")
     reasons: dict[str, list[str]] = {}
     for left in made.left:
         reasons.setdefault(left.why, []).append(left.node)
     for why, nodes in reasons.items():
         more = f", {nodes[1]} and {len(nodes) - 2} more" if len(nodes) > 2 else f" and {nodes[1]}" if len(nodes) > 1 else ""
-        console.print(f"  left: {escape(nodes[0] + more)}: {escape(why)}")
+        console.print(f"  left: {nodes[0] + more}: {why}")
     if not made.changed:
-        console.print(f"nothing changes: the result is the model, byte for byte ({escape(where)})")
+        console.print(f"nothing changes: the result is the model, byte for byte ({where})")
         return
     norm, conv = made.changed[0]
-    console.print(
-        f"{len(made.changed)} BatchNorms {words[0]}: {escape(norm)} {words[1]} {escape(conv)}" + (" …" if len(made.changed) > 1 else "")
-    )
+    console.print(f"{len(made.changed)} BatchNorms {words[0]}: {norm} {words[1]} {conv}" + (" …" if len(made.changed) > 1 else ""))
     verified = made.verified
     if verified is None:
         console.print("not verified")
     else:
         console.print(f"exact: {verified.compared} inner tensors compared in ONNX Runtime, worst drift {verified.worst:.1e} of the spread")
-    console.print(f"→ {escape(where)}")
+    console.print(f"→ {where}")

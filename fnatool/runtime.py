@@ -9,6 +9,7 @@ import onnx
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as states
 
+from fnatool import native
 from passes.errors import RefusedModel, UserError
 
 FAILURES: tuple[type[Exception], ...] = (
@@ -39,7 +40,8 @@ class Session:
 
     def __init__(self, path: Path | str, provider: str = "cpu") -> None:
         """Raises RefusedModel where it cannot be loaded, UserError where the provider is not there: nothing falls back to another."""
-        self.session = opened(str(path), provider, ort.SessionOptions(), f"'{path}'")
+        with native.openable(path) as text:
+            self.session = opened(text, provider, ort.SessionOptions(), f"'{path}'")
         self.input = self.session.get_inputs()[0]
         self.outputs = [value.name for value in self.session.get_outputs()]
         extent = self.input.shape[0] if self.input.shape else None
@@ -73,4 +75,4 @@ TYPES = {
 
 def first_line(error: Exception) -> str:
     """What went wrong, without what follows."""
-    return str(error).strip().splitlines()[0][:300]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -16,11 +16,13 @@ from fnatool import files, seeds, terminal
 from fnatool.atomic import write_text
 from fnatool.data import augment
 from fnatool.data.fashion import writing
+from fnatool.data.order import TrainOrder
 from fnatool.data.samples import Evaluation, Training
 from fnatool.documents import read_json
 from fnatool.finetuning import Places, Tuned, tune
 from fnatool.fitting import sizes
 from fnatool.pixels import say
+from fnatool.runfolder import NEW, emptied, opened
 from fnatool.search import folder as folders
 from fnatool.search import reporting, watching
 from fnatool.search.config import NAME, QUICK, SearchConfig, quick, read_search
@@ -34,11 +36,13 @@ from fnatool.search.scoring import Scoring, loss, score
 from fnatool.search.showing import cost_text, show_space
 from fnatool.search.supernet import SuperNetwork
 from fnatool.training import diagnosis
-from fnatool.training.learner import is_frozen
+from fnatool.training.checkpoint import damaged
+from fnatool.training.learner import is_frozen, require_teacher
 from fnatool.training.processes import World, joined
+from fnatool.training.stepping import share
 from fnatool.training.watching import sentence
 from passes.errors import UserError
-from passes.space import Table
+from passes.space import Choices, Table
 
 SCENES = writing.Wanted(QUICK["task"], 64, 960, 128, 0)  # the data of the embedded default
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -78,12 +82,11 @@ def search_file(config: Path | SearchConfig | None, folder: Path, asked: Asked) 
     seed = files.read(seeds.bundled(how.model) or how.model if not Path(how.model).exists() else how.model)
     if how.run.threads is not None:
         torch.set_num_threads(how.run.threads)
-    with joined(how.run.device) as world, _guarded(folder, how):
-        if world.first:
-            latency = how.cost.latency
-            folders.opened(folder, [seed.path, *([] if latency is None else [Path(latency)])])
-            if embedded:
-                _say_embedded(how, folder)
+    latency = how.cost.latency
+    folders.require_outside(folder, [seed.path, *seed.data, *([] if latency is None else [Path(latency)])])
+    with joined(how.run.device) as world, _guarded(folder, how), opened(folder, folders.SEARCH) if world.first else nullcontext():
+        if world.first and embedded:
+            _say_embedded(how, folder)
         world.wait()
         made = _prepared(seed, how, folder, world) if asked.restart else prepared(seed, how, folder, world)
         return _phases(made, folder, world, dry_run=asked.dry_run)
@@ -91,15 +94,16 @@ def search_file(config: Path | SearchConfig | None, folder: Path, asked: Asked) 
 
 def _prepared(seed: files.Model, how: SearchConfig, folder: Path, world: World) -> Prepared:
     """The search prepared anew in the place of an earlier one, which is lost no sooner than all has been checked."""
-    place = folders.draft(folder)
+    place = folder / NEW
     if world.first:
-        folders.cleared(place)
+        place.mkdir()
     world.wait()
     try:
         made = prepared(seed, how, place, world)
         network_of(made)  # raises
+        require_enough(made, world)
         if world.first:
-            folders.replaced(folder, place)
+            emptied(folder, folders.SEARCH, lambda: folders.arranged(folder))
         world.wait()
         return made
     finally:
@@ -107,11 +111,24 @@ def _prepared(seed: files.Model, how: SearchConfig, folder: Path, world: World) 
             shutil.rmtree(place, ignore_errors=True)
 
 
+def require_enough(made: Prepared, world: World) -> None:
+    """There are samples enough for a step of every phase, and a teacher where one is asked for. Raises UserError."""
+    config, tuning = made.config, made.config.finetune
+    weights, alphas = parts_of(made)
+    wanted = [(len(weights), config.run.batch), (len(alphas), config.run.batch)]
+    if tuning.enabled:
+        wanted.append((len(made.train.items), tuning.run.batch))
+        require_teacher(tuning.distil)
+    for count, batch in wanted:
+        TrainOrder(count, share(batch, world), 1, 0, 0, world.rank, world.size)
+
+
 def _phases(made: Prepared, folder: Path, world: World, *, dry_run: bool) -> Found | None:
     """Warm up, search, derive, remap, fine-tune, report; or none of them."""
     own = facts(made.ground, made.config, (made.train, made.val), world.size, made.space)
     network, tables = network_of(made)
     made = replace(made, choices=network.choices, tables=tables)
+    require_enough(made, world)
     if world.first:
         say(made.ground.pixels)
         show_space(made)
@@ -164,14 +181,27 @@ def _remembered(job: Job, best: Callable[[Sequence[Budget]], Member]) -> Callabl
     def remembered(budgets: Sequence[Budget]) -> Member:
         asked = [job.key, *(budget.limit for budget in budgets)]
         if path.exists():
-            known = read_json(path, "choice")
-            if isinstance(known, dict) and known.get("of") == asked and isinstance(known.get("member"), list):
-                return tuple(known["member"])
+            known = read_json(path, "choice", pipes=False)
+            if not isinstance(known, dict) or not isinstance(known.get("of"), list):
+                raise damaged(path, "it says no choice")
+            if known["of"] == asked:
+                return _member(known.get("member"), job.network.choices, path)
         found = best(budgets)
         write_text(path, json.dumps({"of": asked, "member": found}) + "\n", force=True)
         return found
 
     return remembered
+
+
+def _member(found: object, choices: Choices, path: Path) -> Member:
+    """The member that was chosen. Raises UserError where the file says none of the space."""
+    if not isinstance(found, list) or not all(isinstance(k, int) and not isinstance(k, bool) for k in found):
+        raise damaged(path, "it says no member")
+    try:
+        choices.require_member(found)
+    except UserError as error:
+        raise damaged(path, str(error)) from error
+    return tuple(found)
 
 
 def choosing(network: SuperNetwork, how: SearchConfig, scoring: Scoring) -> Callable[[Sequence[Budget]], Member]:

@@ -22,8 +22,10 @@ from passes.errors import UserError
 SEED = 0  # of random weights, so that the same command gives the same file
 CHANNELS, SIDE = 3, 224  # where the model does not say what its input is
 
-WRAPPINGS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
-PREFIXES = ("module.", "_orig_mod.", "model.")  # of DataParallel, torch.compile and trainers
+WRAPPINGS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")  # where a state_dict is looked for first
+DEPTH = 3  # of dictionaries in dictionaries
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")  # of DataParallel, torch.compile and trainers
+PROBED = 8  # names of the module that tell the prefixes
 UNIMPORTANT = "num_batches_tracked"  # counts training steps; no value depends on it in eval mode
 
 # What code that we do not know may raise; MemoryError and Ctrl-C are not among it.
@@ -252,13 +254,11 @@ def fill(module: torch.nn.Module, path: Path) -> tuple[str, ...]:
 
     Raises UserError where the file is none, holds code, or does not fit the module: which names are missing, left over or of other shapes.
     """
-    state, notes = _unwrapped(_read(path), path)
     wanted = module.state_dict()
-    state, stripped = _unprefixed(state, wanted)
-    notes += [f"removed the prefix '{prefix}' from the names in '{path.name}'" for prefix in stripped]
+    state, notes = _state_for(wanted, _read(path), path)
     _require_fit(state, wanted, path)
     module.load_state_dict({name: state.get(name, value) for name, value in wanted.items()})
-    return tuple(notes)
+    return notes
 
 
 def _read(path: Path) -> object:
@@ -298,34 +298,64 @@ def _read_safetensors(path: Path) -> object:
 State = dict[str, torch.Tensor]
 
 
-def _unwrapped(found: object, path: Path) -> tuple[State, list[str]]:
-    """The state_dict itself: {"state_dict": …} and its like are opened."""
-    notes: list[str] = []
-    while isinstance(found, Mapping) and not _is_state(found):
-        key = next((key for key in WRAPPINGS if isinstance(found.get(key), Mapping)), None)
-        if key is None:
-            break
-        notes.append(f"took '{key}' out of '{path.name}'")
-        found = found[key]
-    if not isinstance(found, Mapping) or not _is_state(found):
+def _state_for(wanted: Mapping[str, torch.Tensor], found: object, path: Path) -> tuple[State, tuple[str, ...]]:
+    """Of the dictionaries in a checkpoint the one that fits best, without a prefix of its names; and what was done, as notes.
+
+    A checkpoint may hold more: a step, a loss, an optimiser's memory, the weights of a loss. Raises UserError where there is no state_dict,
+    or where two fit alike and nothing says which is meant.
+    """
+    candidates = list(_states(found, ()))
+    if not candidates:
         keys = f" with the keys {', '.join(str(key) for key in list(found)[:5])}" if isinstance(found, Mapping) else ""
         raise UserError(f"'{path}' holds no state_dict but {type(found).__name__}{keys}; save torch.save(model.state_dict(), …)")
-    return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}, notes
+    rows = [(place, state, prefix) for place, state in candidates for prefix in _prefixes(state, wanted)]
+    fits = [_fit(state, prefix, wanted) for _, state, prefix in rows]
+    best = max(range(len(rows)), key=lambda k: (fits[k], 0 if fits[k] else len(rows[k][1])))  # the first of equals
+    place, state, prefix = rows[best]
+    same = [_said(place, prefix) for (place, _, prefix), fit in zip(rows, fits, strict=True) if fit and fit == fits[best]]
+    if len(same) > 1 and not (_is_known(prefix) and all(key in WRAPPINGS for key in place)):
+        raise UserError(f"'{path}' holds the model {len(same)} times, as {' and '.join(same[:3])}; save the one that is meant")
+    inside = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    others = [name for name in state if not name.startswith(prefix)]
+    notes = [f"took '{key}' out of '{path.name}'" for key in place]
+    notes += [f"removed the prefix '{prefix}' from the names in '{path.name}'"] if prefix else []
+    notes += [f"left out {len(others)} other tensor(s) of '{path.name}', as '{others[0]}'"] if others else []
+    return inside, tuple(notes)
 
 
-def _is_state(found: Mapping[object, object]) -> bool:
-    return any(isinstance(value, torch.Tensor) for value in found.values()) and all(isinstance(key, str) for key in found)
+def _said(place: Sequence[str], prefix: str) -> str:
+    return "'" + " → ".join([*place, f"{prefix}*"]) + "'"
 
 
-def _unprefixed(state: State, wanted: Mapping[str, torch.Tensor]) -> tuple[State, list[str]]:
-    """The names without what wrappers put before all of them, as long as that is not the module's own."""
-    stripped: list[str] = []
-    while True:
-        prefix = next((prefix for prefix in PREFIXES if state and all(name.startswith(prefix) for name in state)), None)
-        if prefix is None or (any(name.startswith(prefix) for name in wanted) and not stripped and any(name in wanted for name in state)):
-            return state, stripped
-        stripped.append(prefix)
-        state = {name.removeprefix(prefix): value for name, value in state.items()}
+def _states(found: object, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], State]]:
+    """Every dictionary with tensors by name in the checkpoint, and the keys on the way there, the likeliest first."""
+    if not isinstance(found, Mapping) or len(place) > DEPTH:
+        return
+    state = {key: value for key, value in found.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
+    if state:
+        yield place, state
+    inner = [key for key in WRAPPINGS if key in found] + [key for key in found if isinstance(key, str) and key not in WRAPPINGS]
+    for key in inner:
+        yield from _states(found[key], (*place, key))
+
+
+def _prefixes(state: State, wanted: Mapping[str, torch.Tensor]) -> list[str]:
+    """What may stand before the module's own names in the state: nothing, then what wrappers are known to write, then anything else."""
+    firsts = [name for name in wanted if not name.endswith(UNIMPORTANT)][:PROBED]
+    found = {name.removesuffix(first) for name in state for first in firsts if name.endswith(f".{first}")}
+    return ["", *sorted(found, key=lambda prefix: (not _is_known(prefix), len(prefix), prefix))]
+
+
+def _is_known(prefix: str) -> bool:
+    """It is made of what wrappers write."""
+    while known := next((known for known in PREFIXES if prefix.startswith(known)), None):
+        prefix = prefix.removeprefix(known)
+    return not prefix
+
+
+def _fit(state: State, prefix: str, wanted: Mapping[str, torch.Tensor]) -> int:
+    """How many of the wanted tensors, of their shape, are there under the prefix."""
+    return sum(prefix + name in state and state[prefix + name].shape == value.shape for name, value in wanted.items())
 
 
 def _require_fit(state: State, wanted: Mapping[str, torch.Tensor], path: Path) -> None:

@@ -1,4 +1,7 @@
-"""The one console that tables and messages go to, and how tables write columns and numbers."""
+"""The one console that tables and messages go to, and how tables write columns and numbers.
+
+Nothing else writes to a terminal: what comes here is shown escaped (see fnatool.escaping), one line a call, and never read as markup.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +9,55 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.text import Text
+
+from fnatool import escaping
+from fnatool.escaping import shown
 
 if TYPE_CHECKING:
-    from rich.table import Column
+    from rich.progress import Progress
+    from rich.table import Column, Table
 
 LEAST_WIDTH = 120  # columns: a narrower terminal wraps lines itself, and no name is cut
 PIPED_WIDTH = 240  # columns, where no terminal says otherwise: a row is a line, to be searched
 
 
 class _Console(Console):
+    """Every text that it is given, also in the cells of a table, comes out as `shown` makes it."""
+
     def on_broken_pipe(self) -> NoReturn:
         """A reader that leaves early is for the command line to handle, not a failure."""
         raise BrokenPipeError
 
+    def render_str(self, text: str, **options: Any) -> Text:  # every str that is printed or measured comes by here
+        return super().render_str(shown(text), **{**options, "markup": False, "emoji": False})
+
 
 def console(*, wrap: bool = True) -> Console:
-    """Standard output; names are shown as they are, neither as markup of numbers nor as emoji."""
+    """Standard output: text is neither markup nor emoji, and numbers in it have no colour."""
     width = max(shutil.get_terminal_size().columns, LEAST_WIDTH) if sys.stdout.isatty() else PIPED_WIDTH
-    return _Console(highlight=False, emoji=False, soft_wrap=wrap, width=width)
+    return _Console(highlight=False, emoji=False, markup=False, soft_wrap=wrap, width=width)
+
+
+def document(text: str) -> None:
+    """A JSON document for programs on standard output, exact."""
+    sys.stdout.write(f"{escaping.document(text)}\n")
+
+
+def styled(*parts: str | tuple[str, str]) -> Text:
+    """A line for the console of texts, some with a style: ("failed", "bold red")."""
+    pairs = ((part, "") if isinstance(part, str) else part for part in parts)
+    return Text.assemble(*((shown(text), style) for text, style in pairs))
+
+
+def table(*columns: Column | str) -> Table:
+    """A table for the console, without lines; its cells are texts."""
+    from rich.table import Table
+
+    return Table(*columns, box=None, pad_edge=False)
 
 
 def whole(header: str) -> Column:
@@ -66,6 +96,16 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     if not sys.stderr.isatty():
         yield lambda count: None
         return
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total)
+    from rich.progress import Progress
+
+    with Progress(console=_Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(shown(what), total=total)
         yield lambda count: bar.advance(task, count)
+
+
+def learning(words: str) -> Progress:
+    """A bar on standard error for what takes steps, on a terminal only; words, of a task's fields, stand before it."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(words, markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=_Console(stderr=True), transient=True, disable=not sys.stderr.isatty())

@@ -16,7 +16,9 @@ import onnx
 import onnx_graphsurgeon as gs
 import onnxruntime as ort
 
-from fnatool.distance import HALF_TOLERANCE, ROUNDING_FACTOR, TOLERANCE, distance, nudged
+from fnatool import isolate, native
+from fnatool.distance import DOUBLE_TOLERANCE, HALF_TOLERANCE, ROUNDING_FACTOR, TOLERANCE, distance, nudged
+from fnatool.double import NotRepeated, repeated
 from fnatool.runtime import FAILURES, first_line
 from passes.analysis import Analysis
 from passes.errors import RefusedModel
@@ -28,6 +30,7 @@ from passes.resize import resized
 from passes.take import Take
 from passes.view import view
 
+DOUBLE_SECONDS = 60
 COMPARED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
@@ -35,22 +38,25 @@ COMPARED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 class Drift:
     """How far one tensor moved: max |target − seed| on the seed's channels, relative to the spread (max − min) of the seed's values.
 
-    `rounding` is how far it may move by rounding alone, where the tolerance was not enough and this was measured.
+    `rounding` is how far it may move by rounding alone, where the tolerance was not enough and this was measured. `limit` is what decides
+    instead of both where that was in doubt still: then `relative` is how far it moved in double precision.
     """
 
     tensor: str
     node: str
     relative: float
     rounding: float = 0.0
+    limit: float | None = None
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What was compared, in the order of the graph, and how much may move."""
+    """What was compared, in the order of the graph, and how much may move. `doubt`: why double precision could not be asked."""
 
     drifts: tuple[Drift, ...]
     tolerance: float
     exact: bool
+    doubt: str = ""
 
     @property
     def worst(self) -> float:
@@ -60,7 +66,14 @@ class Verification:
     @property
     def first(self) -> Drift | None:
         """The first tensor that moved further than rounding does, in the order of the graph."""
-        return next((drift for drift in self.drifts if not drift.relative <= max(self.tolerance, drift.rounding)), None)
+        return next((drift for drift in self.drifts if self._moved(drift)), None)
+
+    def _moved(self, drift: Drift) -> bool:
+        return not drift.relative <= (max(self.tolerance, drift.rounding) if drift.limit is None else drift.limit)
+
+    def in_doubt(self) -> tuple[str, ...]:
+        """The tensors that moved further than rounding seems to, but stay finite where the seed's do."""
+        return tuple(drift.tensor for drift in self.drifts if self._moved(drift) and np.isfinite(drift.relative))
 
 
 def verify(seed: gs.Graph, target: gs.Graph, analysis: Analysis, plan: Plan, *, rng_seed: int = 0) -> Verification:
@@ -79,7 +92,16 @@ def verify(seed: gs.Graph, target: gs.Graph, analysis: Analysis, plan: Plan, *, 
     result = Verification(tuple(drifts), HALF_TOLERANCE if half else TOLERANCE, not plan.drifts)
     if result.exact and result.first is not None and not half:
         result = replace(result, drifts=_with_rounding(result.drifts, pairs, before, run_inner(masked, nudged(feeds), names, "the seed")))
-    return result
+    return _settled(result, pairs, (masked, target, feeds), DOUBLE_TOLERANCE) if result.exact else result
+
+
+def drift_of_whole(seed: gs.Graph, target: gs.Graph, analysis: Analysis, plan: Plan, *, rng_seed: int = 0) -> float:
+    """How far the outputs are from those of the whole seed, with all that the target drops; of inner values where no output is shared."""
+    pairs = shared_tensors(analysis, plan)
+    pairs = [pair for pair in pairs if pair.tensor in analysis.view.outputs] or pairs
+    feeds, names = noise(analysis, rng_seed), [pair.tensor for pair in pairs]
+    before, after = run_inner(normalise(seed).graph, feeds, names, "the seed"), run_inner(target, feeds, names, "the target")
+    return max((pair.drift(before[pair.tensor], after[pair.tensor]) for pair in pairs), default=0.0)
 
 
 def _with_rounding(
@@ -88,6 +110,31 @@ def _with_rounding(
     """A deep network may amplify rounding beyond the tolerance; how far shows in the seed itself when its input moves by that much."""
     floors = [ROUNDING_FACTOR * replace(pair, new=pair.old, sampling=None).drift(before[pair.tensor], after[pair.tensor]) for pair in pairs]
     return tuple(replace(drift, rounding=floor) for drift, floor in zip(drifts, floors, strict=True))
+
+
+def _settled(
+    result: Verification, pairs: Sequence[Shared], run: tuple[gs.Graph, gs.Graph, Mapping[str, np.ndarray]], limit: float
+) -> Verification:
+    """What is in doubt is decided in double precision: a value of its own scale, as one that a sigmoid has saturated, rounds far.
+
+    run: both networks and their inputs.
+    """
+    doubtful = result.in_doubt()
+    if not doubtful or result.worst == float("inf"):
+        return result
+    try:
+        moved = isolate.run(_drifts_in_double, [pair for pair in pairs if pair.tensor in doubtful], *run, seconds=DOUBLE_SECONDS)
+    except (NotRepeated, isolate.Died) as error:
+        return replace(result, doubt=str(error))
+    decided = (replace(drift, relative=moved[drift.tensor], limit=limit) if drift.tensor in moved else drift for drift in result.drifts)
+    return replace(result, drifts=tuple(decided))
+
+
+def _drifts_in_double(pairs: Sequence[Shared], before: gs.Graph, after: gs.Graph, feeds: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """In a child: it may take long."""
+    names = [pair.tensor for pair in pairs]
+    one, other = repeated(before, feeds, names), repeated(after, feeds, names)
+    return {pair.tensor: pair.drift(one[pair.tensor], other[pair.tensor]) for pair in pairs}
 
 
 def compare(before: gs.Graph, after: gs.Graph, feeds: Mapping[str, np.ndarray]) -> Verification:
@@ -109,9 +156,9 @@ def compare(before: gs.Graph, after: gs.Graph, feeds: Mapping[str, np.ndarray]) 
     half = any(values.dtype == np.float16 for values in one.values())
     drifts = tuple(Drift(pair.tensor, pair.node, pair.drift(one[pair.tensor], other[pair.tensor])) for pair in pairs)
     result = Verification(drifts, HALF_TOLERANCE if half else TOLERANCE, exact=True)
-    if result.first is None or half:
-        return result
-    return replace(result, drifts=_with_rounding(drifts, pairs, one, run_inner(before, nudged(feeds), names, "the model")))
+    if result.first is not None and not half:
+        result = replace(result, drifts=_with_rounding(drifts, pairs, one, run_inner(before, nudged(feeds), names, "the model")))
+    return _settled(result, pairs, (before, after, feeds), result.tolerance)  # changed weights are rounded themselves
 
 
 @dataclass(frozen=True)
@@ -233,7 +280,8 @@ def moved(seed: gs.Graph, target: gs.Graph, feeds: Mapping[str, np.ndarray], ten
 def outputs(path: Path, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What the model in a file makes of the inputs given. Raises RefusedModel where ONNX Runtime cannot run it."""
     try:
-        session = ort.InferenceSession(path, _options(ort.GraphOptimizationLevel.ORT_ENABLE_ALL), providers=["CPUExecutionProvider"])
+        with native.openable(path) as text:
+            session = ort.InferenceSession(text, _options(ort.GraphOptimizationLevel.ORT_ENABLE_ALL), providers=["CPUExecutionProvider"])
         names = [value.name for value in session.get_outputs()]
         return dict(zip(names, session.run(names, dict(feeds)), strict=True))
     except FAILURES as error:

@@ -13,7 +13,7 @@ from passes.shapes import Shape, Shapes
 from passes.view import Node, View
 
 Ids = np.ndarray
-FIXED = -1  # the identity of a channel that no weight creates (an image's colours, padding)
+FIXED = -1  # the identity of a channel whose number the graph does not say (an image's colours)
 
 
 @dataclass(frozen=True)
@@ -133,10 +133,14 @@ class Flow:
             self._site(node, slot, axis, Site(tensor, axis, known.ids, "creates", 0.0, node.name, True, 1))
             return known.ids
         size = self.view.constants[tensor].shape[axis]
-        ids = np.tile(np.arange(self.count, self.count + size // groups), groups)
-        self.count += size // groups
+        ids = np.tile(self.fresh(size // groups), groups)
         self._site(node, slot, axis, Site(tensor, axis, ids, "creates", 0.0, node.name, True, self._extent(node), repeat, True))
         return ids
+
+    def fresh(self, size: int) -> Ids:
+        """Identities of channels that no weight makes; what they are united with says how many there are."""
+        self.count += size
+        return np.arange(self.count - size, self.count)
 
     def consumes(self, node: Node, slot: int, axis: int, ids: Ids) -> None:
         """The weight axis multiplies the channels `ids` and sums them up."""

@@ -78,7 +78,8 @@ OPERANDS = frozenset({"Add", "Sub", "Mul", "Div", "Sum", "Concat", "Where"})
 APART = frozenset(
     {"Add", "Sub", "Mul", "Div", "Sum", "Pow", "Sqrt", "Neg", "Abs", "Identity", "Cast", "Transpose", "BatchNormalization",
      "InstanceNormalization", "LayerNormalization", "RMSNormalization", "Relu", "Clip", "Sigmoid", "Tanh", "Erf", "Gelu", "Softplus",
-     "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Elu", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize", "Pad"}
+     "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Elu", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize",
+     "Pad"}
 )  # fmt: skip
 """Operators that leave the channels of their first input apart and in their order."""
 
@@ -90,7 +91,10 @@ def learnt_uses(seen: View) -> frozenset[Use]:
     """The inputs of nodes that read a constant which is learnt there; see the rule above."""
     rule = _Rule(seen)
     return frozenset(
-        (node.name, slot) for node in seen.nodes for slot, name in enumerate(node.inputs) if name in seen.constants and rule.holds(node, slot)
+        (node.name, slot)
+        for node in seen.nodes
+        for slot, name in enumerate(node.inputs)
+        if name in seen.constants and rule.holds(node, slot)
     )
 
 

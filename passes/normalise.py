@@ -1,10 +1,11 @@
 """One normal form, so that every later reading sees weights as initializers and sizes as numbers.
 
 Guaranteed afterwards: no Constant nodes; nothing is computed from initializers alone (quantisation excepted, and what would be larger than
-what it is computed from: a broadcast tensor is no weight); static shape arithmetic is folded; no operand is broadcast before an operator that
-broadcasts by itself, and zeros that are joined to a tensor are padded; a 1-D or uniform tensor of several elements belongs to one node (exporters deduplicate equal tensors); weights of two or
-more axes shared by several nodes stay shared, as one parameter, with their bias; a Split says its sizes, and `auto_pad` is explicit, wherever
-sizes are known. The function is unchanged, and a graph in normal form is its own normal form, node by node and tensor by tensor.
+what it is computed from: a broadcast tensor is no weight); static shape arithmetic is folded; no operand is broadcast before an operator
+that broadcasts by itself, and zeros that are joined to a tensor are padded; a 1-D or uniform tensor of several elements belongs to one node
+(exporters deduplicate equal tensors); weights of two or more axes shared by several nodes stay shared, as one parameter, with their bias; a
+Split says its sizes, and `auto_pad` is explicit, wherever sizes are known. The function is unchanged, and a graph in normal form is
+its own normal form, node by node and tensor by tensor.
 """
 
 from __future__ import annotations
@@ -70,6 +71,17 @@ def _done(step: Callable[[_Work], int], work: _Work) -> int:
     if count:
         work.forget()
     return count
+
+
+def with_sizes_open(graph: gs.Graph) -> gs.Graph:
+    """A copy as near to normal form as it comes without the size of any tensor: each number is an initializer, and one node's."""
+    refuse_control_flow(graph)
+    seen = view(graph)
+    work = _Work(build(named(seen.nodes), seen.constants, graph), {})
+    for step in OF_NO_SIZES:
+        if step(work):
+            work.forget()
+    return work.graph
 
 
 def named(nodes: Sequence[Node]) -> list[Node]:
@@ -209,7 +221,7 @@ def constant_expressions_folded(work: _Work) -> int:
 
 
 def _worth_folding(nodes: Sequence[Node], seen: View, shapes: Shapes) -> list[str]:
-    """The results of these constant expressions that are to be initializers; of one that would be larger than its sources, what it reads."""
+    """The results of these constant expressions that are to be initializers; of one larger than its sources, what it reads."""
     expressions = {name: node for node in nodes for name in node.outputs if name}
     names = {node.name for node in nodes}
     wanted = {name for node in seen.nodes if node.name not in names for name in node.inputs}
@@ -577,3 +589,5 @@ STEPS: Sequence[Callable[[_Work], int]] = (
 """The pipeline, in order. Each step changes the work in place and returns how many places it changed."""
 
 OF_SIZES = (static_sizes_folded, auto_pads_made_explicit)
+
+OF_NO_SIZES = (constants_made_initializers, identities_of_weights_bypassed, small_tensors_unshared)

@@ -17,7 +17,7 @@ import onnx_graphsurgeon as gs
 
 from passes.errors import RefusedModel, UserError
 from passes.maps import Map, Sampling, Side, Space, Stuck, convolved_axes, follow, plain, sides, size_after
-from passes.normalise import normalise
+from passes.normalise import normalise, with_sizes_open
 from passes.shapes import SMALL, Shape, Shapes, infer
 from passes.view import View, build, in_order, linked, view
 
@@ -29,6 +29,7 @@ Size = tuple[int, int]
 Axes = Mapping[str, tuple[int, ...]]  # input → its axes in space
 Edits = Mapping[str, Mapping[str, object]]  # node → attributes
 Declared = Mapping[str, Mapping[int, int]]  # input → axis → its size in the file
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -208,7 +209,7 @@ def _edited(seen: View, edits: Edits, numbers: Mapping[str, np.ndarray], declare
     return replace(seen, nodes=tuple(nodes), by_name={node.name: node for node in nodes}, constants=constants, inputs=inputs)
 
 
-def _declare(shape: tuple[T, ...], sizes: Mapping[int, int]) -> tuple[T | int, ...]:
+def _declare(shape: tuple[T, ...], sizes: Mapping[int, S]) -> tuple[T | S, ...]:
     return tuple(sizes.get(axis, size) for axis, size in enumerate(shape))
 
 
@@ -305,15 +306,45 @@ def _at_size(target: _Target, wanted: tuple[Image, Size], seed: View, origin: Ma
 
 def _read_at(graph: gs.Graph, image: Image, size: Size) -> View:
     """The normal form of the graph as it was given, with an image of this size. Raises Stuck where it has none."""
+    try:
+        return view(normalise(_sized_graph(graph, image, size)).graph)
+    except RefusedModel:  # sizes that are written stand beside those that are computed
+        pass
+    try:
+        return view(normalise(_sized_graph(_written_at(graph, image, size), image, size)).graph)
+    except RefusedModel as why:
+        raise Stuck(f"at another size {why}") from why
+
+
+def _written_at(graph: gs.Graph, image: Image, size: Size) -> gs.Graph:
+    """The graph with the sizes that are written in it as they are for an image of this size; what it computes, it computes still."""
+    loose = with_sizes_open(_sized_graph(graph, image, (None, None)))
+    seen = view(loose)
+    declared = seen.inputs[image.input][0] or ()
+    batch = tuple(extent if isinstance(extent, int) else 1 for extent in declared)
+    shapes = infer(seen, {image.input: _declare(batch, dict(zip(image.axes, image.size or size, strict=True)))})
+    space = follow(seen, shapes, _maps(shapes, {image.input: image.axes}, size))
+    factors = _computed_factors(seen, shapes)
+    edited = _edited(seen, space.edits, {**space.numbers, **factors})
+    return build([node for node in edited.nodes if factors.keys().isdisjoint(node.outputs)], edited.constants, loose)
+
+
+def _computed_factors(seen: View, shapes: Shapes) -> dict[str, np.ndarray]:
+    """Factors of resampling that are computed from sizes, at the size there is: a written size over that of its map stays what it is."""
+    slots = {"Upsample": 1, "Resize": 1 if seen.opset < 11 else 2}
+    names = [node.input(slots[node.op]) for node in seen.nodes if node.op in slots]
+    known = {name: shapes.values[name] for name in names if name in shapes.values}
+    return {name: value.array for name, value in known.items() if value.free.any() and value.array.dtype.kind == "f"}
+
+
+def _sized_graph(graph: gs.Graph, image: Image, size: tuple[int | None, int | None]) -> gs.Graph:
+    """A copy of the graph whose image is said to have this size; None leaves a side free."""
     seen = view(graph)
     copy = build(seen.nodes, seen.constants, graph)
     for tensor in copy.inputs:
         if tensor.name == image.input:
             tensor.shape = list(_declare(tuple(tensor.shape), dict(zip(image.axes, size, strict=True))))
-    try:
-        return view(normalise(copy).graph)
-    except RefusedModel as why:  # sizes that are written stand beside those that are computed
-        raise Stuck(f"at another size {why}") from why
+    return copy
 
 
 def _folded(target: _Target, read: tuple[View, View], origin: Mapping[str, str]) -> tuple[Edits, dict[str, np.ndarray]]:

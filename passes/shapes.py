@@ -20,7 +20,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto, helper, shape_inference
 
 from passes.errors import RefusedModel, UserError
-from passes.view import Node, View
+from passes.view import Node, View, element_type
 
 SMALL = 4096  # elements; larger constants are weights, not shape arithmetic
 PROBE_IMAGE = 224  # pixels; what a free spatial dimension is taken to be when nobody says otherwise
@@ -239,6 +239,11 @@ class Walk:
             return
         if node.op in SHAPE_OF_INPUT:
             self.types[node.outputs[0]] = self.types[node.inputs[0]]
+            if node.inputs[0] in self.shapes:
+                self.shapes[node.outputs[0]] = self.shapes[node.inputs[0]]
+            return
+        if node.op == "Cast" and isinstance(node.attrs.get("to"), str):  # before opset 6, for which there is no rule
+            self.types[node.outputs[0]] = element_type(node.attrs["to"])
             if node.inputs[0] in self.shapes:
                 self.shapes[node.outputs[0]] = self.shapes[node.inputs[0]]
             return
@@ -481,11 +486,7 @@ def _expand(node: Node, arrays: Any, _: int) -> np.ndarray:
 
 
 def _cast(node: Node, arrays: Any, _: int) -> np.ndarray:
-    to = node.attrs["to"]
-    if isinstance(to, str):  # as the first versions of the standard say it
-        to = int(TensorProto.DataType.Value(to.upper()))
-    dtype = helper.tensor_dtype_to_np_dtype(to) if isinstance(to, int) else np.dtype(to)
-    return np.asarray(arrays[0]).astype(dtype)
+    return np.asarray(arrays[0]).astype(helper.tensor_dtype_to_np_dtype(element_type(node.attrs["to"])))
 
 
 MOVES: Mapping[str, Evaluate] = {

@@ -60,7 +60,8 @@ def skeleton(analysis: Analysis, sources: Mapping[int, Sequence[int]], groups: M
     known = analysis.resolution.makes_map
     makes_map = {placed.node.name: known[placed.source] for placed in layout.nodes if placed.source in known}
     resolution = replace(analysis.resolution, makes_map=makes_map)
-    return Skeleton(read(made, infer(made, sizes), resolution, table=layout.table), layout, regroups, tensors)
+    shapes = replace(infer(made, sizes), free_axes=analysis.shapes.free_axes)  # what is free stays free
+    return Skeleton(read(made, shapes, resolution, table=layout.table), layout, regroups, tensors)
 
 
 def _target_name(knob: str, place: Place | None) -> str:

@@ -17,7 +17,7 @@ from passes.analysis import Analysis, Knob, block_of
 from passes.cost import Cost
 from passes.errors import UserError
 from passes.plan import Plan, plan, planned_cost
-from passes.spec import VERSION, Spec, Value, resolve
+from passes.spec import VERSION, Spec, Value, require_readable, resolve
 
 KINDS = ("madds", "params")
 CHOSEN = ("kernel", "hidden", "se", "groups")
@@ -140,10 +140,14 @@ def parse_space(document: object) -> Space:
     if unknown:
         raise UserError(f"a space has the keys 'version' and 'knobs', not {', '.join(map(repr, unknown))}")
     knobs: dict[str, tuple[Value, ...]] = {}
+    require_readable({str(key): values for key, values in document["knobs"].items()})
     for key, values in document["knobs"].items():
         row = tuple(values) if isinstance(values, list) else (values,)
+        if len(row) > MOST_CANDIDATES:
+            raise UserError(f"'{str(key)[:80]}' has {len(row)} values, the most is {MOST_CANDIDATES}; give it fewer")
         if not row or any(isinstance(value, bool) or not isinstance(value, (int, str)) for value in row):
             raise UserError(f'\'{key}\' must be a list of integers or strings such as "x1.25", "+1", "-2"')
+        require_readable({str(key): value for value in row if isinstance(value, str)})
         knobs[str(key)] = row
     return Space(knobs)
 
@@ -168,9 +172,10 @@ def choices(analysis: Analysis, space: Space) -> Choices:
         repeatable = analysis.stages[i].repeatable
         for j, source in enumerate(sources):
             rows = {block_tail: found for knob, found in values.items() if (block_tail := _tail(knob, i, j)) is not None}
+            count = math.prod(map(len, rows.values()))
+            if count > MOST_CANDIDATES:
+                raise UserError(f"stage{i}.block{j} has {count:,} candidates, the most is {MOST_CANDIDATES}; give it fewer values")
             candidates = tuple(dict(zip(rows, row, strict=True)) for row in itertools.product(*rows.values()))
-            if len(candidates) > MOST_CANDIDATES:
-                raise UserError(f"stage{i}.block{j} has {len(candidates)} candidates, the most is {MOST_CANDIDATES}; give it fewer values")
             skippable = depths[i][0] < depths[i][1] and j > last_read[i] and source in repeatable
             blocks.append(Block(i, j, source, candidates, skippable))
     if not any(len(block.candidates) > 1 or block.skippable for block in blocks):

@@ -84,7 +84,7 @@ def parse(document: object) -> Spec:
         raise UserError(f"'seed' is the string 'sha256:…' that 'fnatool inspect --spec' prints, not {_kind(seed)}")
     if not isinstance(knobs, Mapping):
         raise UserError(f"'knobs' is an object of knob: value, not {_kind(knobs)}")
-    _require_readable(knobs)
+    require_readable(knobs)
     pair = {key: _pair(value) for key, value in knobs.items() if key == IMAGE and isinstance(value, (list, tuple))}
     for key, value in knobs.items():
         if key in pair:
@@ -94,7 +94,7 @@ def parse(document: object) -> Spec:
     return Spec({**knobs, **pair}, seed)
 
 
-def _require_readable(knobs: Mapping[str, object]) -> None:
+def require_readable(knobs: Mapping[str, object]) -> None:
     """Keys and values are as many and as long as people and tools write them. Raises UserError."""
     if len(knobs) > MAX_KNOBS:
         raise UserError(f"the spec has {len(knobs)} knobs, at most {MAX_KNOBS} are supported; no network has as many")
@@ -394,6 +394,8 @@ def _admit(knob: Knob, value: int, key: str) -> None:
 def differences(analysis: Analysis, spec: Spec) -> list[str]:
     """Where the network is not what the Spec says, one sentence each. `from` speaks of the seed and is not looked at."""
     found = []
+    regrouped = any(re.fullmatch(r".*\.groups\d*", key) for key in spec.knobs)
+    hint = "; groups may have split it or tied it to others, which --against SEED looks at" if regrouped else ""
     for key, value in spec.knobs.items():
         if key == IMAGE:
             found += _other_size(value, analysis.image)
@@ -404,7 +406,7 @@ def differences(analysis: Analysis, spec: Spec) -> list[str]:
         if key.endswith(".from"):
             continue
         if not names and matching is None:
-            found.append(f"'{key}' should be {value}, but the model has no such knob")
+            found.append(f"'{key}' should be {value}, but the model has no such knob{hint}")
         elif not isinstance(value, int):
             found.append(f"'{key}' is relative to the seed's value ({value}), which the model does not tell; name the seed with --against")
         else:

@@ -66,9 +66,11 @@ class View:
 
 
 def element_type(dtype: Any) -> int:
-    """ONNX's number for a numpy dtype, or for what gs keeps where numpy has none."""
+    """ONNX's number for a numpy dtype, for what gs keeps where numpy has none, or for ONNX's own name (a Cast before opset 6)."""
     if isinstance(dtype, int):
         return dtype
+    if isinstance(dtype, str) and dtype in onnx.TensorProto.DataType.keys():  # noqa: SIM118
+        return int(onnx.TensorProto.DataType.Value(dtype))
     return int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
 

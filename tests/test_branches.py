@@ -104,7 +104,9 @@ def test_the_constants_of_a_branch_come_with_it(tmp_path: Path) -> None:
     assert session.run(None, {"x": np.ones((1, 2), np.float32)})[0].tolist() == [[11, 11]]
 
 
-@pytest.mark.parametrize("condition", ["s = Shape (x) n = Gather (s, first) c = Equal (n, one)", "m = ReduceMax <keepdims = 0> (x) c = Cast <to = 9> (m)"])
+@pytest.mark.parametrize(
+    "condition", ["s = Shape (x) n = Gather (s, first) c = Equal (n, one)", "m = ReduceMax <keepdims = 0> (x) c = Cast <to = 9> (m)"]
+)
 def test_a_condition_known_only_when_it_runs_is_refused_with_the_reason(condition: str, tmp_path: Path) -> None:
     text = f"""g (float[N,2] x) => (float[N,2] y) {{
         {condition}

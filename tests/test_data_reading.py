@@ -232,7 +232,9 @@ def test_coco_is_found_where_people_put_it(annotations: str, folder: str, root: 
 
 def test_two_files_for_a_split_are_a_question(root: Path) -> None:
     sets.boxes(root)
-    (root / "annotations/other_train.json").write_text("{}")
+    (root / "annotations/other_train.json").write_text("{}")  # is none
+    assert read(root, task="detection")
+    (root / "annotations/other_train.json").write_text(instances(root).read_text())
     with pytest.raises(UserError, match=r"several annotation files for train: instances_train.json, other_train.json; give the path"):
         read(root, task="detection")
 
@@ -378,8 +380,8 @@ FAULTS: list[tuple[str, str, Callable[[Path], object], str]] = [
      r"annotations\[0\] \(id 1, 'train/0.jpg'\): its category_id 1 is that of no category"),
     ("detection", "no area", lambda r: alter(instances(r), lambda d: first(d).update(bbox=[3, 3, 0, 5])),
      r"its bbox \[3, 3, 0, 5\] has no area"),
-    ("detection", "outside", lambda r: alter(instances(r), lambda d: first(d).update(bbox=[25, 3, 9, 5])),
-     r"its bbox \[25, 3, 9, 5\] reaches 4 pixels out of the image, which is 30×20"),
+    ("detection", "outside", lambda r: alter(instances(r), lambda d: first(d).update(bbox=[30, 3, 9, 5])),
+     r"its bbox \[30, 3, 9, 5\] is outside the image, which is 30×20"),
     ("detection", "three numbers", lambda r: alter(instances(r), lambda d: first(d).update(bbox=[25, 3, 9])), "is not four numbers"),
     ("detection", "not finite", lambda r: alter(instances(r), lambda d: first(d).update(bbox=[25, float("nan"), 9, 1])),
      "is not four numbers"),
@@ -451,7 +453,10 @@ def test_all_faults_are_reported_at_once_and_counted(root: Path) -> None:
         checked(splits)
     lines = str(raised.value).splitlines()
     assert lines[0] == f"'{root}' has 16 faults in its data (16 of 135 samples cannot be used):"
-    assert lines[-2:] == ["  and 6 more", "mend the data, or go on without what is broken by --skip-bad"]
+    assert lines[-2:] == [
+        "  and 6 more",
+        "mend the data, or go on without what is broken: --skip-bad, or 'skip_bad = true' in the config's [data]",
+    ]
     assert len(lines) == 13
     assert [finding.where for finding in raised.value.findings][-1] == "val/owl/7.png"
     train, val = checked(splits, skip_bad=True)
@@ -523,10 +528,10 @@ UNUSABLE = [
     ("empty", lambda p: p.write_text(""), "instances_train.json', line 1, column 1: this is not JSON, or not all of it"),
     ("half", lambda p: p.write_text(p.read_text()[:200]), "this is not JSON, or not all of it"),
     ("list", lambda p: p.write_text("[]"), "it is a list, not an object"),
-    ("no images", lambda p: alter(p, lambda d: d.update(images=[])), "'images' is empty"),
+    ("no images", lambda p: alter(p, lambda d: d.update(images=[])), "the list of 'images' is empty"),
     ("no categories", lambda p: alter(p, lambda d: d.pop("categories")), "'categories' is missing"),
     ("numbers", lambda p: alter(p, lambda d: d.update(annotations=[1])), r"annotations\[0\] is not an object"),
-    ("same category", lambda p: alter(p, lambda d: d["categories"].append(d["categories"][0])), r"categories\[3\] has the id or the name"),
+    ("same category", lambda p: alter(p, lambda d: d["categories"].append(d["categories"][0])), r"categories\[3\] has the id of another"),
     ("bytes", lambda p: p.write_bytes(b"\xff\xfe\x00{"), "is not JSON"),
 ]  # fmt: skip
 

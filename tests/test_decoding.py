@@ -16,7 +16,8 @@ from fnatool.tasks import coco, pose
 from fnatool.tasks.anchors import anchors
 from fnatool.tasks.boxes import encode
 from fnatool.tasks.decode import Classified, Detected, Jointed, Segmented, Suppression, decode
-from fnatool.tasks.description import Classification, Detection, Pose, Segmentation
+from fnatool.tasks.description import Classification, Description, Detection, Pose, Segmentation
+from fnatool.tasks.finite import NotFinite
 from fnatool.tasks.table import TASKS, evaluate
 from passes.errors import RefusedModel
 from tests.levels import retinanet_levels, ssd_levels
@@ -214,7 +215,53 @@ def test_top1_and_top5_count_ranks() -> None:
     assert set(evaluate(predictions[:1], [0], describe)) == {"top1", "top5"}
 
 
+def test_who_cannot_tell_classes_apart_has_not_found_the_true_one() -> None:
+    describe = Classification(classes=tuple("abcdefg"))
+    rows = np.array([[0] * 7, [1, 1, 0, 0, 0, 0, 0], [900, 5, 4, 3, 2, 1, 0]], np.float32)
+    predictions = decode({"logits": rows}, describe, [PLACED] * 3, size=SIZE)
+    assert evaluate(predictions[:1] * 7, list(range(7)), describe) == {"top1": 0, "top5": 0}
+    assert evaluate(predictions[1:2], [0], describe) == {"top1": 0, "top5": 1}
+    assert evaluate(predictions[2:] * 2, [4, 6], describe)["top5"] == 0.5  # their probabilities are all 0
+
+
+# --- what is no number ---
+
+OUTPUTS: list[tuple[Description, dict[str, tuple[int, ...]]]] = [
+    (Classification(classes=CLASSES), {"logits": (2, 3)}),
+    (Segmentation(classes=CLASSES), {"mask_logits": (2, 3, 8, 12)}),
+    (FOCAL, {"cls_logits": (2, len(anchors(FOCAL.levels, SIZE)), 3), "boxes": (2, len(anchors(FOCAL.levels, SIZE)), 4)}),
+    (Pose(classes=("x",), joints=("nose", "left"), sigmas=(0.05,) * 2), {"heatmaps": (2, 2, 8, 12)}),
+]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(("description", "shapes"), OUTPUTS, ids=[row[0].task for row in OUTPUTS])
+def test_outputs_that_are_no_numbers_are_refused_by_name(
+    description: Description, shapes: dict[str, tuple[int, ...]], value: float
+) -> None:
+    sound = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    assert len(decode(sound, description, [PLACED] * 2, size=SIZE)) == 2
+    for name in shapes:
+        broken = {other: array.copy() for other, array in sound.items()}
+        broken[name].flat[-1] = value
+        for outputs in (broken, {other: torch.from_numpy(array) for other, array in broken.items()}):
+            with pytest.raises(NotFinite, match=f"output '{name}' is not finite: 1 of its .* values"):
+                decode(outputs, description, [PLACED] * 2, size=SIZE)
+
+
 # --- segmentation ---
+
+
+def test_a_pixel_of_two_classes_equally_is_of_none() -> None:
+    describe = Segmentation(classes=CLASSES)
+    true = np.zeros((32, 40), np.uint8)
+    true[:, 20:] = 1
+    (nothing,) = decode({"mask_logits": np.zeros((1, 3, 64, 96), np.float32)}, describe, [PLACED], size=SIZE)
+    assert evaluate([nothing], [true], describe) == {"mIoU": 0, "pixels": 0, "IoU/a": 0, "IoU/b": 0}
+    half = np.zeros((1, 3, 64, 96), np.float32)
+    half[0, 0, :, :40] = 1
+    (left,) = decode({"mask_logits": half}, describe, [PLACED], size=SIZE)
+    assert evaluate([left], [true], describe) == {"mIoU": 0.5, "pixels": 0.5, "IoU/a": 1, "IoU/b": 0}
 
 
 def test_mask_logits_are_read_in_the_image_and_not_in_the_padding() -> None:

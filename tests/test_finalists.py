@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import math
+import types
 from collections import Counter
+from pathlib import Path
+from typing import cast
 
 import pytest
+import sets
+import torch
 from test_derive import preferences
 from test_space import small
 
+from fnatool.data.augment import PLAIN
+from fnatool.data.checking import checked
+from fnatool.data.reading import read
+from fnatool.data.samples import Evaluation, Training
 from fnatool.search.derive import Budget, derive
 from fnatool.search.finalists import finalists, least
+from fnatool.search.scoring import Scoring, loss, score
+from fnatool.search.supernet import SuperNetwork
+from fnatool.tasks.description import Classification
+from fnatool.tasks.finite import NotFinite
 from passes import UserError
 from passes.space import Block, Choices, cost_tables, extremes
 
@@ -58,3 +71,40 @@ def test_the_member_of_the_least_loss_is_found_and_one_alone_is_not_looked_at() 
     assert least(list(losses), losses.__getitem__) == (1,)
     assert least([(0,), (1,)], {(0,): math.nan, (1,): 9.0}.__getitem__) == (1,)
     assert least([(0,)], lambda member: pytest.fail("looked at")) == (0,)
+
+
+def test_a_member_that_computes_no_numbers_never_wins() -> None:
+    def loss(member: tuple[int, ...]) -> float:
+        if member != (2,):
+            raise NotFinite("output 'logits' is not finite")
+        return 7.0
+
+    assert least([(0,), (1,), (2,)], loss) == (2,)
+    with pytest.raises(NotFinite, match=r"none of the 2 architectures looked at .* computes finite values: output 'logits' is not finite"):
+        least([(0,), (1,)], loss)
+    with pytest.raises(NotFinite, match="their losses are nan, inf"):
+        least([(0,), (1,)], {(0,): math.nan, (1,): math.inf}.__getitem__)
+
+
+class Broken(torch.nn.Module):
+    """In place of a super network: whatever the member, its output is NaN."""
+
+    reading = types.SimpleNamespace(inputs=("x",), facts=types.SimpleNamespace(types={"x": 1}))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward_member(self, inputs: torch.Tensor, member: object, **_: object) -> dict[str, torch.Tensor]:
+        return {"logits": torch.full((len(inputs), 3), math.nan)}
+
+
+def test_no_figure_and_no_loss_is_made_of_a_broken_super_network(tmp_path: Path) -> None:
+    (split,) = checked([read(sets.image_folder(tmp_path), task="classification")], cache=tmp_path / "cache")
+    describe = Classification(classes=split.classes)
+    training = Training(split, describe, (8, 8), PLAIN, 0)
+    how = Scoring(training, training, Evaluation(split, describe, (8, 8)), (4, 4), 2, 0, 0, frozen=True)
+    network = cast(SuperNetwork, Broken())
+    for ask in (loss, score):
+        with pytest.raises(NotFinite, match="output 'logits' is not finite"):
+            ask(network, (0,), how)

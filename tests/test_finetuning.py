@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from onnx import numpy_helper
 from seeds_of_heads import mobile
 from tiny import save
 
-from fnatool import files
+from fnatool import files, runfolder
 from fnatool.cli import run
 from fnatool.data.fashion import writing
 from fnatool.heading import HeadOptions, attach_head
@@ -234,12 +235,83 @@ def test_a_run_goes_on_only_as_what_it_was(world: Path, capsys: Capture) -> None
     assert finetune(world, "classification", "--restart") == 0
 
 
+def test_a_run_does_not_go_on_with_other_data(world: Path, capsys: Capture) -> None:
+    writing.write_scenes(Path("scenes"), writing.Wanted("classification", SIZE, 24, 8, 0))
+    config(world, "classification", data={"path": "scenes"}, run={"steps": 2})
+    assert finetune(world, "classification") == 0
+    first, second, *_ = sorted(Path("scenes/train").iterdir())
+    first.rename("scenes/aside")
+    second.rename(first)
+    Path("scenes/aside").rename(second)
+    Path("out.onnx").unlink()
+    assert finetune(world, "classification") == 2
+    refused(capsys, "out.run/checkpoint.pt", "another model, config or data", "--restart")
+    assert not Path("out.onnx").exists()
+
+
+def test_no_figure_is_made_of_a_network_with_broken_weights(world: Path, capsys: Capture) -> None:
+    model = onnx.load(world / "classification.onnx")
+    for tensor in model.graph.initializer:
+        if tensor.name.startswith("head.") and tensor.data_type == onnx.TensorProto.FLOAT:
+            tensor.CopyFrom(numpy_helper.from_array(np.full_like(numpy_helper.to_array(tensor), np.nan), tensor.name))
+    onnx.save(model, "broken.onnx")
+    assert run(["evaluate", "broken.onnx", "--data", str(world / "classification"), "--split", "train", "--workers", "0"]) == 1
+    told = capsys.readouterr()
+    assert "output 'logits' is not finite" in told.err
+    assert "top1" not in told.out + told.err
+
+
 def test_a_damaged_checkpoint_is_said_so(world: Path, capsys: Capture) -> None:
-    config(world, "classification")
-    Path("out.run").mkdir()
-    Path("out.run/checkpoint.pt").write_bytes(b"broken")
+    config(world, "classification", run={"steps": 2})
+    assert finetune(world, "classification") == 0
+    Path("out.onnx").unlink()
+    path = Path("out.run/checkpoint.pt")
+    document = torch.load(path, weights_only=True)
+    name = next(iter(document["state"]["network"]))
+    document["state"]["network"][name].view(-1)[0] = math.nan
+    torch.save(document, path)
+    before = {path: path.read_bytes() for path in Path("out.run").rglob("*") if path.is_file()}
+    assert finetune(world, "classification") == 2
+    refused(capsys, f"'out.run/checkpoint.pt' is damaged; --restart begins anew ('{name}' is not finite)")
+    path.write_bytes(b"broken")
     assert finetune(world, "classification") == 2
     refused(capsys, "is not a checkpoint of fnatool, or is damaged")
+    assert all(path.read_bytes() == data for path, data in before.items() if path.suffix != ".pt" and path.name != runfolder.MARK)
+
+
+def test_the_end_of_a_run_is_made_up_for_and_said_once(world: Path, capsys: Capture) -> None:
+    config(world, "classification", run={"steps": 2})
+    assert finetune(world, "classification") == 0
+    whole = {name: Path(name).read_bytes() for name in ("out.onnx", "out.run/report.json", "out.run/metrics.jsonl")}
+    capsys.readouterr()
+    assert finetune(world, "classification") == 0  # it is what the run came to
+    assert "nothing is left to do" in capsys.readouterr().out
+    Path("out.onnx").unlink()
+    Path("out.run/report.json").unlink()
+    assert finetune(world, "classification") == 0
+    assert {name: Path(name).read_bytes() for name in whole} == whole
+    Path("out.onnx").write_bytes(b"mine")
+    assert finetune(world, "classification") == 2
+    assert "'out.onnx' exists" in capsys.readouterr().err
+    assert Path("out.onnx").read_bytes() == b"mine"
+
+
+def test_an_earlier_run_is_lost_no_sooner_than_all_has_been_checked(world: Path, capsys: Capture) -> None:
+    config(world, "classification", run={"steps": 2})
+    assert finetune(world, "classification") == 0
+    Path("out.run/notes.txt").write_text("mine")
+    Path("out.run/.hidden").write_text("mine")
+    before = {path: path.read_bytes() for path in Path("out.run").rglob("*") if path.is_file() and path.name != runfolder.MARK}
+    for sections in ({"run": {"batch": 500}}, {"distil": {"weight": 1.0}}, {"data": {"path": "nowhere"}}):
+        config(world, "classification", **sections)
+        assert finetune(world, "classification", "--restart", "--force") == 2
+        assert "Traceback" not in capsys.readouterr().err
+        assert {path: path.read_bytes() for path in before} == before
+    config(world, "classification", run={"steps": 1})
+    assert finetune(world, "classification", "--restart", "--force") == 0
+    assert [row["step"] for row in rows("train")] == [1]
+    assert Path("out.run/notes.txt").read_text() == Path("out.run/.hidden").read_text() == "mine"
+    assert len(list(Path("out.run/events").iterdir())) == 1
 
 
 def test_a_folder_of_something_else_is_left_alone(world: Path, capsys: Capture) -> None:

@@ -296,3 +296,22 @@ def test_a_width_that_the_new_groups_tie_to_another_is_named() -> None:
     with pytest.raises(UserError, match=r"'node:two.width' is no knob any more with these groups"):
         remapped(seed, {"node:last.groups": 2, "node:two.width": 6})
     require_exact(seed, {"node:last.groups": 2, "node:one.width": 6})
+
+
+def test_a_free_batch_stays_free_where_groups_change() -> None:
+    made = graph(
+        """net (float[N,3,4,4] x) => (y, z) {
+            a = Conv (x, u)
+            f = Flatten <axis = 2> (a)
+            y = Relu (f)
+            c = Conv (a, v)
+            z = Conv (c, t)
+        }""",
+        {"u": (8, 3, 1, 1), "v": (4, 8, 1, 1), "t": (4, 4, 1, 1)},
+    )
+    found = plan(analyse(made), Spec({"node:z.groups": 2}))
+    assert (
+        found.resolved.knobs["node:a.width"].why
+        == analyse(made).knobs["node:a.width"].why
+        == "'f' (Flatten) merges its channels with the batch"
+    )

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,3 +98,37 @@ def test_ctrl_c_right_after_the_fork_leaves_no_child(monkeypatch: pytest.MonkeyP
         isolate.run(time.sleep, 60)
     with pytest.raises(ProcessLookupError):
         os.kill(children[0], 0)
+
+
+def test_the_child_does_not_outlive_a_parent_that_is_killed() -> None:
+    reader, writer = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        isolate.run(tell_and_wait, writer)
+        os._exit(0)
+    child = int(os.read(reader, 20))
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    deadline = time.monotonic() + 5
+    while alive(child) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not alive(child)
+
+
+def tell_and_wait(writer: int) -> None:
+    os.write(writer, str(os.getpid()).encode())
+    time.sleep(60)
+
+
+def alive(process: int) -> bool:
+    """It is there, and no zombie that nobody has waited for."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_where_the_kernel_does_not_tell_a_thread_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fnatool.parent._libc", None)
+    monkeypatch.setattr("fnatool.parent.SECONDS", 0.05)
+    test_the_child_does_not_outlive_a_parent_that_is_killed()

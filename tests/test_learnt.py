@@ -69,7 +69,10 @@ def test_a_matrix_of_a_few_numbers_is_no_layer_that_learns_from_what_is_before_i
 
 
 def test_the_bias_of_the_last_layer_is_learnt_though_no_layer_follows() -> None:
-    assert found(net("b = Conv (a, v)", "q = Mul (b, scale) y = Add (q, bias)", scale=table(1, 4, 1, 1), bias=table(4, 1, 1))) == {"scale", "bias"}
+    assert found(net("b = Conv (a, v)", "q = Mul (b, scale) y = Add (q, bias)", scale=table(1, 4, 1, 1), bias=table(4, 1, 1))) == {
+        "scale",
+        "bias",
+    }
     assert found(net("b = Conv (a, v)", "y = Add (b, c)", c=table(1, 1, 1, 8))) == set()
 
 
@@ -91,7 +94,9 @@ def test_the_bins_of_a_distribution_are_no_weight_of_the_convolution_that_reads_
 
 
 def test_the_same_constant_may_be_learnt_by_one_reader_and_not_by_another() -> None:
-    made = net("q = Mul (a, c)", "b = Conv (q, v) t = Reshape (b, s) m = Mul (t, c) y = Reshape (m, s)", c=table(8, 1, 1), s=np.array([1, 8, 4, 8]))
+    made = net(
+        "q = Mul (a, c)", "b = Conv (q, v) t = Reshape (b, s) m = Mul (t, c) y = Reshape (m, s)", c=table(8, 1, 1), s=np.array([1, 8, 4, 8])
+    )
     assert learnt_uses(view(made)) >= {("q", 1)}
     assert ("m", 1) not in learnt_uses(view(made))
 

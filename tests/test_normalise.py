@@ -350,7 +350,9 @@ def test_zeros_that_are_joined_to_a_tensor_are_padded() -> None:
 
 
 def test_other_numbers_that_are_joined_stay() -> None:
-    made = graph("g (float[1,2,8,8] x) => (float[1,3,8,8] y) { y = Concat <axis = 1> (x, c) }", {"c": np.full((1, 1, 8, 8), -0.0, np.float32)})
+    made = graph(
+        "g (float[1,2,8,8] x) => (float[1,3,8,8] y) { y = Concat <axis = 1> (x, c) }", {"c": np.full((1, 1, 8, 8), -0.0, np.float32)}
+    )
     assert ops(made) == ["Concat"]
 
 

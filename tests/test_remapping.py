@@ -525,6 +525,42 @@ def test_a_result_realises_the_spec_it_was_made_for_and_no_other(tmp_path: Path)
     assert unnamed == ["'stage0.width' should be 6, the model has 8"]
 
 
+def joined() -> onnx.ModelProto:
+    """Two convolutions of 10 channels, joined before a third one."""
+    net = Net()
+    net.op("Concat", "j", net.conv_bn_relu("x", "a", 10), net.conv_bn_relu("x", "b", 10), axis=1)
+    net.channels["j"] = 20
+    net.classifier(net.conv_bn_relu("j", "c", 9, 3))
+    return net.model()
+
+
+def test_a_result_whose_groups_have_split_a_knob_realises_its_spec(tmp_path: Path) -> None:
+    seed, spec = save(joined(), tmp_path / "seed.onnx"), {"node:a.width": 12, "node:b.width": 12, "node:c.groups": 3}
+    fnatool.remap(seed, document(spec), tmp_path / "out.onnx")
+    out = files.read(tmp_path / "out.onnx")
+    assert analyse_model(out).knobs["node:a.width"].value == 8  # the other 4 are tied to others
+    assert realises(out, Spec(spec), files.read(seed)) == []
+    assert realises(out, Spec({**spec, "node:a.width": 9, "node:b.width": 15}), files.read(seed)) != []
+    hint = "; groups may have split it or tied it to others, which --against SEED looks at"
+    assert realises(out, Spec({"node:a.width3": 1, "node:c.groups": 3})) == [
+        f"'node:a.width3' should be 1, but the model has no such knob{hint}"
+    ]
+
+
+@pytest.mark.parametrize(("spec", "lossy"), [({"node:c.groups": 5}, True), ({"node:a.width": 5}, True), ({"node:a.width": 12}, False)])
+def test_what_is_dropped_is_said_beside_what_stays_exact(spec: dict[str, int], lossy: bool, tmp_path: Path) -> None:
+    net = Net()
+    net.classifier(net.conv_bn_relu(net.conv_bn_relu("x", "a", 10), "c", 10, 3))
+    options = Options(strategy="preserve", allow_drift=True)
+    made = fnatool.remap(save(net.model(), tmp_path / "seed.onnx"), document(spec), options=options)
+    assert made.verified is not None
+    assert made.verified.exact
+    assert made.verified.first is None
+    assert (made.verified.whole or 0) > 0.01 if lossy else made.verified.whole is None
+    told = report.as_json(made)["verified"]
+    assert ("whole" in told) == lossy  # type: ignore[operator]
+
+
 # --- paths ---
 
 

@@ -5,7 +5,8 @@ A line is (operator, attributes, rule[, facts]); the operator may carry an opset
 * `n h w` are sizes without channels, numbers too; `a`, `b`, … are channels with identities (sizes in LETTERS);
 * `(n,a,h,w)` is an activation, `W(…)` an initializer, `[…]` and `f[…]` constants of integers and floats, `_` nothing;
 * on an initializer's axis `+o` creates channels, `-a` consumes them, `a` has one entry per channel that starts at 0, `a:1` at 1;
-* `a+b` joins, `a[1:]` picks, `a*2` tiles, `a@2` repeats each, `x(2)` are two channels that are fixed;
+* `a+b` joins, `a[1:]` picks, `a*2` tiles, `a@2` repeats each, `x(2)` are two channels that are fixed,
+  a vector that nothing else makes has the channels of a constant, or those that a number adds;
 * channels in a list of numbers or an attribute (`"=a"`) say: this number counts them; `-a` counts from the end, `a+5` goes 5 beyond;
 * `p[…]` is a list of positions that follows the channels it picks.
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -201,7 +202,8 @@ LINES: list[Line] = [
     ("Concat", {"axis": 1}, "(n,a,h,w), (n,b,h,w) -> (n,a+b,h,w)"),
     ("Concat", {"axis": -1}, "(n,h,b), (n,h,a), (n,h,b) -> (n,h,b+a+b)"),
     ("Concat", {"axis": 1}, "(n,a,h,w), (n,2,h,w) -> (n,a+x(2),h,w)"),
-    ("Concat", {"axis": 1}, "W(2,1,4), (n,a,h) -> (n,x(1)+a,h)"),
+    ("Concat", {"axis": 1}, "W(2,p,4), (n,a,h) -> (n,p+a,h)"),
+    ("Concat", {"axis": 1}, "(n,a,h), W(2,p,4), W(2,c,4) -> (n,a+p+c,h)"),
     ("Concat", {"axis": 2}, "(n,a,h), (n,c,w) -> (n,a,10)", "a=c"),
     ("Concat", {"axis": 2}, "(n,a,h), W(2,a,1) -> (n,a,5)"),
     ("Concat", {"axis": 2}, "(n,a,h), (n,4,w) -> (n,a,10)", "frozen a: joins it with 'in_1', whose channels are fixed"),
@@ -231,10 +233,14 @@ LINES: list[Line] = [
     ("Expand", {}, "(a,1), [2,a,4] -> (n,a,h)"),
     ("Tile", {}, "(n,a,h), [1,3,2] -> (n,a*3,8)"),
     ("Pad", {}, "(n,a,h), [0,0,1,0,0,2] -> (n,a,7)"),
-    ("Pad", {}, "(n,a,h), [0,1,0,0,2,0] -> (n,x(1)+a+x(2),h)"),
-    ("Pad", {}, "(n,a,h), [1,2], W(), [1] -> (n,x(1)+a+x(2),h)"),
+    ("Pad", {}, "(n,a,h), [0,p,0,0,c,0] -> (n,p+a+c,h)"),
+    ("Pad", {}, "(n,a,h), [p,c], W(), [1] -> (n,p+a+c,h)"),
+    ("Pad", {}, "(n,h,a), [0,0,0,0,0,p] -> (n,h,a+p)"),
+    ("Pad", {"mode": "edge"}, "(n,a,h), [0,0,0,0,2,0] -> _", "frozen a: repeats some of its channels"),
+    ("Pad", {"mode": "reflect"}, "(n,a,h), [0,0,1,0,0,2] -> (n,a,7)"),
     ("Pad", {}, "(n,a,h), [0,0,0,0,-1,0] -> _", "frozen a: cuts its channels"),
-    ("Pad-10", {"pads": [0, 2, 0, 0, 0, 0]}, "(n,a,h) -> (n,x(2)+a,h)"),
+    ("Pad-10", {"pads": [0, "=p", 0, 0, "=c", 0]}, "(n,a,h) -> (n,p+a+c,h)"),
+    ("Pad-10", {"pads": [0, 0, 0, 0, "=p", 0], "value": 1.0}, "(n,a,h) -> (n,a+p,h)"),
     ("Resize", {}, "(n,a,h,w), _, f[1,1,2,2] -> (n,a,8,12)"),
     ("Resize", {}, "(n,a,h,w), _, _, [2,a,8,12] -> (n,a,8,12)"),
     ("Resize", {"axes": [2, 3]}, "(n,a,h,w), _, _, [8,12] -> (n,a,8,12)"),
@@ -272,7 +278,9 @@ WRONG: list[Line] = [
     ("Softmax", {"axis": 1}, "(n,a,h,w) -> (n,a,h,w)"),
     ("Softmax", {"axis": 2}, "(n,a,h,w) -> (n,a,h,w)", "drift a: normalises over its channels"),
     ("ArgMax", {"axis": 1}, "(n,a,h) -> _", "frozen a: no such reason"),
-    ("Pad", {}, "(n,a,h), [0,1,0,0,2,0] -> (n,x(2)+a+x(1),h)"),
+    ("Pad", {}, "(n,a,h), [0,p,0,0,c,0] -> (n,c+a+p,h)"),
+    ("Pad", {}, "(n,a,h), [0,1,0,0,2,0] -> (n,x(1)+a+x(2),h)"),
+    ("Concat", {"axis": 1}, "(n,a,h), W(2,1,4) -> (n,a+x(1),h)"),
     ("Slice", {}, "(n,b,h), [2], [b], [1] -> (n,b[2:],h)"),
     ("Transpose", {"perm": [0, 2, 3, 1]}, "(n,a,h,w) -> (n,a,w,h)"),
 ]
@@ -470,7 +478,8 @@ class Case:
     def groups(self) -> dict[str, set[str]]:
         """Every identity with those it is one with."""
         vectors = [vector for _, vector in self.labels.values()]
-        vectors += [axis.meaning for axis in self.sites.values() if axis.mark == "+" and isinstance(axis.meaning, Vec)]
+        vectors += [axis.meaning for axis in self.sites.values() if isinstance(axis.meaning, Vec)]
+        vectors += self.sizes.values()
         together = {name: {name} for vector in vectors for name in tuple(vector)}
         for fact in pieces(self.facts, ";"):
             if fact.startswith(("frozen ", "drift ")):
@@ -520,6 +529,19 @@ class Reading:
                 assert (tensor, axis) in self.found.sites, f"{tensor} axis {axis} creates nothing"
                 assert isinstance(meaning.meaning, Vec)
                 self.bind(meaning.meaning, self.found.sites[tensor, axis].ids)
+        for vector, ids in self.made_by_no_weight():
+            self.bind(vector, ids)
+
+    def made_by_no_weight(self) -> Iterator[tuple[Vec, np.ndarray]]:
+        """Channels that only a number counts (padded ones) or a constant holds, and their identities."""
+        written = {size.place: size.ids for size in self.found.sizes}
+        yield from ((vector, written[place]) for place, vector in self.case.sizes.items() if place in written and self.is_new(vector))
+        for place, axis in self.case.sites.items():
+            if isinstance(axis.meaning, Vec) and place in self.found.sites and self.is_new(axis.meaning):
+                yield axis.meaning, self.found.sites[place].ids
+
+    def is_new(self, vector: Vec) -> bool:
+        return self.classes.keys().isdisjoint(tuple(vector))
 
     def bind(self, vector: Vec, ids: np.ndarray) -> None:
         assert len(vector) == len(ids)

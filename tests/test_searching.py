@@ -21,7 +21,7 @@ import torch
 from seeds_of_heads import mobile, plain
 from tiny import save
 
-from fnatool import files, profiling, remapping
+from fnatool import files, profiling, remapping, runfolder
 from fnatool.cli import run
 from fnatool.data.fashion import writing
 from fnatool.data.split import Labelled, Split
@@ -29,6 +29,7 @@ from fnatool.latency import making
 from fnatool.latency import table as latencies
 from fnatool.latency.fitting import Fit
 from fnatool.remapping import metadata
+from fnatool.search import folder as folders
 from fnatool.search.config import parse_search, read_search, template
 from fnatool.search.loop import Plan
 from fnatool.search.preparing import halves
@@ -107,6 +108,11 @@ def report(folder: str | Path) -> dict[str, object]:
     return found
 
 
+def everything(folder: Path) -> dict[Path, bytes]:
+    """All files in a folder, but for the mark, which says who opened it last."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != runfolder.MARK}
+
+
 def madds(path: Path) -> int:
     return profiling.profile_model(files.read(path)).whole.macs
 
@@ -116,7 +122,18 @@ def madds(path: Path) -> int:
 
 def test_a_search_ends_with_a_network_of_its_spec_within_the_budget(world: Path, capsys: Capture) -> None:
     done = world / "done"
-    expected = {"run.json", "space.json", "costs.json", "seed.onnx", "checkpoint.pt", "metrics.jsonl", "events", "spec.json", "chosen.json"}
+    expected = {
+        runfolder.MARK,
+        "run.json",
+        "space.json",
+        "costs.json",
+        "seed.onnx",
+        "checkpoint.pt",
+        "metrics.jsonl",
+        "events",
+        "spec.json",
+        "chosen.json",
+    }
     assert expected | {"remapped.onnx", "target.onnx", "finetune", "report.json", "report.md"} == {path.name for path in done.iterdir()}
     found = report(done)
     assert found["architecture"]["costs"]["madds"] == madds(done / "target.onnx") <= 1_100_000
@@ -427,7 +444,7 @@ def test_a_run_goes_on_only_as_what_it_was(world: Path, capsys: Capture) -> None
 def test_an_earlier_run_is_lost_no_sooner_than_the_new_one_can_begin(world: Path, capsys: Capture) -> None:
     shutil.copytree(world / "done", "run")
     config(world)
-    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    before = everything(Path("run"))
     for arguments, part in (
         (["--restart", "--budget", "madds=1k"], "the smallest member of this space has"),
         (["--restart", "--budget", "nonsense"], "is no budget"),
@@ -441,7 +458,7 @@ def test_an_earlier_run_is_lost_no_sooner_than_the_new_one_can_begin(world: Path
     for seed in ("run/target.onnx", "run/derived/other.onnx"):
         assert run(["search", seed, "-o", "run", "--restart"]) == 2
         refused(capsys, f"'{seed}' lies where the run is kept and would be overwritten")
-    assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
+    assert everything(Path("run")) == before
     assert sorted(path.name for path in Path().iterdir()) == ["cache", "run", "search.toml"]
     os.chdir("run")  # the folder of the run may be the working one
     assert run(["search", "--config", "../search.toml", "-o", ".", "--restart", "--budget", "madds=1M"]) == 0
@@ -485,6 +502,85 @@ def test_a_folder_of_something_else_is_left_alone(world: Path, capsys: Capture) 
 def test_derive_refuses_what_it_cannot_answer(arguments: list[str], part: str, world: Path, capsys: Capture) -> None:
     assert run(["derive", *(str(world / "done") if word == "DONE" else word for word in arguments), "-o", "out"]) == 2
     refused(capsys, part)
+
+
+DAMAGES: Mapping[str, tuple[str, bytes | Callable[[dict[str, object]], object], str]] = {
+    "no JSON": ("run.json", b"{", "is not JSON"),
+    "not UTF-8": ("run.json", b"\xff{}", "it must be UTF-8 text"),
+    "deep": ("run.json", b"[" * 100_000, "is not JSON"),
+    "a list": ("run.json", b"[]", "is no run that says its version"),
+    "an infinity": ("run.json", b'{"version": 2, "processes": Infinity}', "is not JSON: Infinity is no number"),
+    "an infinity in digits": ("run.json", lambda run: {**run, "processes": 1e400}, "is not JSON"),
+    "no processes": ("run.json", lambda run: {**run, "processes": 0}, "run.json' is damaged"),
+    "samples of words": ("run.json", lambda run: {**run, "samples": ["a", "b"]}, "run.json' is damaged"),
+    "three samples": ("run.json", lambda run: {**run, "samples": [1, 2, 3]}, "run.json' is damaged"),
+    "a number for a model": ("run.json", lambda run: {**run, "model": 1}, "run.json' is damaged"),
+    "no config": ("run.json", lambda run: {**run, "config": None}, "run.json' is damaged"),
+    "a config of another": ("run.json", lambda run: {**run, "config": {"task": "cooking"}}, "run.json' is damaged: 'task' is 'cooking'"),
+    "other knobs": ("run.json", lambda run: {**run, "knobs": {"stage9.depth": [1, 2]}}, "of a run with another model, config or data"),
+    "knobs of another kind": ("run.json", lambda run: {**run, "knobs": {"stage0.depth": [1.5]}}, "run.json' is damaged: 'stage0.depth'"),
+    "a model that is a device": ("run.json", lambda run: {**run, "model": "/dev/zero"}, "is no longer there"),
+    "no checkpoint": ("checkpoint.pt", b"", "is not a checkpoint of fnatool, or is damaged"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_run_that_is_damaged_is_said_so_in_a_sentence(name: str, world: Path, capsys: Capture) -> None:
+    shutil.copytree(world / "done", "run", ignore=shutil.ignore_patterns("events", "finetune"))
+    file, change, part = DAMAGES[name]
+    path = Path("run", file)
+    path.write_bytes(change if isinstance(change, bytes) else json.dumps(change(json.loads(path.read_text()))).encode())
+    assert run(["derive", "run", "--budget", "madds=1M", "--images", "0"]) == 2
+    refused(capsys, part)
+
+
+def test_a_choice_and_rows_from_elsewhere_are_refused(world: Path, capsys: Capture) -> None:
+    shutil.copytree(world / "done", "run")
+    config(world)
+    rows_before = Path("run/metrics.jsonl").read_bytes()
+    Path("run/metrics.jsonl").write_bytes(b"{}\n" + rows_before)
+    assert search("--budget", "madds=1.1M") == 2
+    refused(capsys, "'run/metrics.jsonl' is damaged in line 1; --restart begins anew")
+    Path("run/metrics.jsonl").write_bytes(rows_before)
+    choice = json.loads(Path("run/chosen.json").read_text())
+    Path("run/chosen.json").write_text(json.dumps({**choice, "member": [99] * len(choice["member"])}))
+    assert search("--budget", "madds=1.1M") == 2
+    refused(capsys, "'run/chosen.json' is damaged; --restart begins anew", "has no candidate 99")
+
+
+def test_paths_in_a_run_are_not_followed_out_of_it(world: Path, capsys: Capture) -> None:
+    shutil.copytree(world / "done", "run")
+    document = json.loads(Path("run/run.json").read_text())
+    document["config"]["head"]["classes"] = document["config"]["cost"]["latency"] = "/dev/zero"
+    Path("run/run.json").write_text(json.dumps(document))
+    state = torch.load("run/checkpoint.pt", weights_only=True)
+    torch.save({**state, "key": folders.read(Path("run")).key}, "run/checkpoint.pt")
+    (row,) = derived(Path("run"), "--budget", "madds=1M", "--images", "0")
+    described = [description.of(metadata(files.read(path).envelope)) for path in (Path("out", str(row["model"])), "run/target.onnx")]
+    assert described[0].classes == described[1].classes
+    Path("run/seed.onnx").unlink()
+    os.mkfifo("run/seed.onnx")
+    assert run(["derive", "run", "--argmax"]) == 2
+    refused(capsys, "'run/seed.onnx' is not a regular file")
+
+
+def test_a_run_in_use_and_files_of_others_are_left_alone(world: Path, capsys: Capture) -> None:
+    config(world)
+    for name in ("target.onnx", "spec.json", "report.md"):
+        Path("mine").mkdir(exist_ok=True)
+        Path("mine", name).write_text("years of work")
+    for more in ((), ("--restart",), ("--dry-run",)):
+        assert search(*more, folder="mine") == 2
+        refused(capsys, "'mine' holds 'report.md'")
+    assert {path.read_text() for path in Path("mine").iterdir()} == {"years of work"}
+    with runfolder.opened(Path("run"), folders.SEARCH):
+        assert search() == 2
+        refused(capsys, f"'run' is in use by process {os.getpid()}")
+
+
+def test_more_images_than_there_are_are_all_of_them(world: Path) -> None:
+    (row,) = derived(world / "done", "--budget", "madds=1M", "--images", str(10**9))
+    assert row == derived(world / "done", "--budget", "madds=1M", "--images", "8")[0]
 
 
 def test_a_full_disk_stops_the_run_and_loses_nothing(world: Path, capsys: Capture) -> None:

@@ -19,7 +19,7 @@ from fnatool.data.split import UNKNOWN, Boxed, Fault, Item, Labelled, Masked, Po
 from passes.check import Finding
 from passes.errors import UserError
 
-VERSION = 1  # of what is looked at: another one looks again
+VERSION = 2  # of what is looked at: another one looks again
 CHUNK = 32  # images a thread takes at once
 
 Flags = npt.NDArray[np.bool_]  # [256]: which values a mask holds
@@ -33,13 +33,14 @@ class _Look:
     findings: tuple[Finding, ...]
     values: Flags
     key: int  # of the state of the files
+    content: int = 0  # a number for the values of the mask
 
 
 def checked(
     splits: Sequence[Split], *, skip_bad: bool = False, workers: int | None = None, cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Split, ...]:  # fmt: skip
-    """The splits, every file of which has been decoded, without faults; or with skip_bad without what is broken.
+    """The splits, every file of which has been decoded, without faults; or with skip_bad without what is broken. Each has its `digest`.
 
     All faults are found before the first is reported: raises BadData with every one of them. The splits still know what they lack
     (`left_out`, `entries_left_out`, `faults`). Raises UserError too where nothing useful is left. workers: threads, by default one a
@@ -49,13 +50,16 @@ def checked(
     total, done = sum(map(len, groups)), 0
     looked: list[Split] = []
     values: list[Flags] = []
+    contents: list[dict[str, int]] = []
     for split, group in zip(splits, groups, strict=True):
         memory = _Memory.of(split, cache or _cache_folder())
         found = NO_VALUES.copy()
         faults = list(split.faults)
+        contents.append({})
         for name, look in _looks(split, group, memory, workers or os.cpu_count() or 1):
             faults += [Fault(finding, tuple(group[name])) for finding in look.findings]
             found |= look.values
+            contents[-1][name] = look.content
             if not look.findings:
                 memory.remember(look)
             done += 1
@@ -69,7 +73,37 @@ def checked(
     left = tuple(usable(split) for split in looked)
     for split, found in zip(left, values, strict=True):
         _require_use(split, found)
-    return left
+    return tuple(replace(split, digest=digest(split, content)) for split, content in zip(left, contents, strict=True))
+
+
+def digest(split: Split, contents: Mapping[str, int]) -> str:
+    """The same for data that teaches and measures the same: names and sizes of its files in their order, classes, labels and boxes.
+
+    contents: by image, a number for the values of its mask.
+    """
+    told = blake2b(repr((split.task, split.classes, split.joints, split.codes)).encode(), digest_size=16)
+    for item in split.items:
+        files = [item.image, item.mask] if isinstance(item, Masked) else [item.image]
+        facts: list[object] = [*files, *(_bytes(split.path(file)) for file in files), contents.get(item.image, 0)]
+        if isinstance(item, Labelled):
+            facts.append(item.label)
+        told.update(repr(facts).encode())  # repr writes what is no text in plain letters
+        for array in _arrays(item):
+            told.update(array.tobytes())
+    return told.hexdigest()
+
+
+def _arrays(item: Item) -> tuple[npt.NDArray[np.generic], ...]:
+    if isinstance(item, Boxed):
+        return item.boxes, item.labels, item.crowd, item.areas
+    return (item.box, item.points, item.seen, np.array([item.area])) if isinstance(item, Posed) else ()
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def _by_image(split: Split) -> dict[str, list[int]]:
@@ -98,25 +132,25 @@ def _looks(split: Split, groups: Mapping[str, list[int]], memory: _Memory, worke
 
 def _look(split: Split, item: Item, memory: _Memory) -> _Look:
     key = _key(split, item)
-    known = memory.values(key)
+    known = memory.recalled(key)
     if known is not None:
-        return _Look((), known, key)
+        return known
     try:
         found = images.rgb(split.path(item.image))
     except images.Unreadable as error:
         return _Look((Finding("error", "image", _where(item), str(error)),), NO_VALUES, key)
     size = (found.height, found.width)
     if isinstance(item, Masked):
-        findings, values = _look_at_mask(split, item, size)
-        return _Look(tuple(findings), values, key)
+        findings, values, content = _look_at_mask(split, item, size)
+        return _Look(tuple(findings), values, key, content)
     return _Look(tuple(_look_at_size(item, size)), NO_VALUES, key)
 
 
-def _look_at_mask(split: Split, item: Masked, size: Size) -> tuple[list[Finding], Flags]:
+def _look_at_mask(split: Split, item: Masked, size: Size) -> tuple[list[Finding], Flags, int]:
     try:
         mask = images.mask(split.path(item.mask))
     except images.Unreadable as error:
-        return [Finding("error", "mask", item.mask, str(error))], NO_VALUES
+        return [Finding("error", "mask", item.mask, str(error))], NO_VALUES, 0
     values = np.bincount(mask.ravel(), minlength=256) > 0
     findings = []
     if mask.shape != size:
@@ -127,7 +161,8 @@ def _look_at_mask(split: Split, item: Masked, size: Size) -> tuple[list[Finding]
         some = ", ".join(map(str, unknown[:5])) + (" …" if unknown.size > 5 else "")
         message = f"it holds the value{'s' if unknown.size > 1 else ''} {some}, but {_known(split)}"
         findings.append(Finding("error", "mask-value", item.mask, message))
-    return findings, values
+    content = int.from_bytes(blake2b(mask.tobytes(), digest_size=8).digest(), "big")
+    return findings, values, content
 
 
 def _known(split: Split) -> str:
@@ -159,14 +194,24 @@ def _require_use(split: Split, values: Flags) -> None:
     if not split.items:
         first = f"; the first of {len(split.faults)} faults: {_first(split)}" if split.faults else ""
         raise UserError(f"nothing is left of the {split.found:,} samples in {where}{first}")
-    if split.task == "detection" and not any(isinstance(item, Boxed) and len(item.boxes) for item in split.items):
-        raise UserError(f"no image in {where} has a box")
-    if split.task == "segmentation" and split.name == "train":
+    if isinstance(split.items[0], Boxed):
+        require_boxes(split)
+    if split.task == "segmentation":
         classes = {split.codes[value] for value in np.flatnonzero(values)} & set(range(len(split.classes)))
-        if len(classes) < 2:
+        if len(classes) < (2 if split.name == "train" else 1):
             only = f"only '{split.classes[classes.pop()]}'" if classes else "no class"
+            lost = "so there is nothing to tell apart" if split.name == "train" else "so there is nothing to measure"
             hint = "; 255 means a pixel to ignore: if it stands for a class, save that class as its number" if values[255] else ""
-            raise UserError(f"the masks in {where} hold {only}, so there is nothing to tell apart{hint}")
+            raise UserError(f"the masks in {where} hold {only}, {lost}{hint}")
+
+
+def require_boxes(split: Split) -> None:
+    """There is an object to find in the split. Raises UserError."""
+    boxed = [item for item in split.items if isinstance(item, Boxed)]
+    if not any((~item.crowd).any() for item in boxed):
+        what = "every box is a crowd (iscrowd)" if any(len(item.boxes) for item in boxed) else "no image has a box"
+        images = f"{len(boxed):,} image{'s' if len(boxed) != 1 else ''} of '{split.root}' ({split.name})"
+        raise UserError(f"{what} in {images}, so there is nothing to {'learn' if split.name == 'train' else 'measure'}")
 
 
 def _first(split: Split) -> str:
@@ -181,37 +226,36 @@ class _Memory:
     """The images of a split that were found whole, by the state of their files, and the values of their masks."""
 
     path: Path
-    before: dict[int, Flags]
-    now: dict[int, Flags]
+    before: dict[int, _Look]
+    now: dict[int, _Look]
 
     @classmethod
     def of(cls, split: Split, folder: Path) -> _Memory:
-        name = blake2b(f"{split.root.resolve()}\n{split.task}\n{split.name}".encode(), digest_size=16).hexdigest()
+        name = blake2b(os.fsencode(f"{split.root.resolve()}\n{split.task}\n{split.name}"), digest_size=16).hexdigest()
         path = folder / f"{name}.npy"
         return cls(path, _load(path), {})
 
-    def values(self, key: int) -> Flags | None:
+    def recalled(self, key: int) -> _Look | None:
         return self.before.get(key)
 
     def remember(self, look: _Look) -> None:
-        self.now[look.key] = look.values
+        self.now[look.key] = look
 
     def save(self) -> None:
         """Forget nothing of this run; where the cache cannot be written, the next check looks again, that is all."""
         rows = np.zeros(len(self.now), ROW)
-        rows["key"] = list(self.now)
-        for index, values in enumerate(self.now.values()):
-            rows["values"][index] = np.packbits(values)
+        for index, look in enumerate(self.now.values()):
+            rows[index] = (look.key, np.packbits(look.values), look.content)
         with suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self.path) as (file,):
                 np.lib.format.write_array(file, rows, allow_pickle=False)
 
 
-ROW = np.dtype([("key", np.uint64), ("values", np.uint8, (32,))])
+ROW = np.dtype([("key", np.uint64), ("values", np.uint8, (32,)), ("content", np.uint64)])
 
 
-def _load(path: Path) -> dict[int, Flags]:
+def _load(path: Path) -> dict[int, _Look]:
     try:
         with path.open("rb") as file:
             rows = np.lib.format.read_array(file, allow_pickle=False)
@@ -220,7 +264,8 @@ def _load(path: Path) -> dict[int, Flags]:
     if rows.dtype != ROW:
         return {}
     values = np.unpackbits(rows["values"], axis=1).astype(bool) if rows["values"].any() else [NO_VALUES] * len(rows)
-    return dict(zip(rows["key"].tolist(), values, strict=True))
+    looks = zip(rows["key"].tolist(), values, rows["content"].tolist(), strict=True)
+    return {key: _Look((), flags, key, content) for key, flags, content in looks}
 
 
 def _cache_folder() -> Path:

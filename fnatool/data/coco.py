@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,20 +11,25 @@ from pathlib import Path
 
 import numpy as np
 
-from fnatool.data import images
-from fnatool.data.sources import ALIASES, Sources, subfolders_by_split
+from fnatool.data import images, naming
+from fnatool.data.folders import is_aside, special
+from fnatool.data.sources import Sources, folders_by_split, named, split_in
 from fnatool.data.split import Boxed, Fault, Item, Posed, Size, Split
 from passes.check import Finding
 from passes.errors import UserError
 
 LAYOUT = "COCO"
 LOOKED_FOR = {
-    "detection": "DIR/annotations/instances_train.json (or _train2017.json) and images in DIR/train, or DIR/train/_annotations.coco.json",
+    "detection": "DIR/annotations/instances_train.json (or _train2017.json) and images in DIR/train, DIR/train/_annotations.coco.json, "
+    "or one json of COCO's format beside its images",
     "pose": "DIR/annotations/person_keypoints_train.json (or any *keypoints_train*.json) and images in DIR/train",
 }
 OTHER_KINDS = ("keypoints", "captions", "panoptic", "stuff", "image_info")  # of files in the annotations of COCO; detection wants none
+ROBOFLOW = "_annotations.coco.json"  # in the folder of a split
+FOREIGN = "foreign-class"  # the code of a fault: the category is known, but no class of the model
+MOST_NAMED = 5  # files in a message
 LARGEST = 1e9  # a number beyond it is no position, size or area
-OVERHANG = 1.0  # pixels: what rounding explains; boxes are cut to the image
+OVERHANG = 1.0  # pixels: what rounding explains, and no note is made of
 
 Json = Mapping[str, object]
 
@@ -33,51 +38,67 @@ Json = Mapping[str, object]
 
 
 def find(root: Path, *, task: str) -> Sources:
-    """The splits that the annotation files below root are named after, or "all" where there is a single one without a split's name."""
-    beside = {name: folder / "_annotations.coco.json" for name, folder in subfolders_by_split(root).items()}
-    beside = {name: file for name, file in beside.items() if file.is_file()}
+    """The splits that the annotation files below root are named after, or "all" where there is a single one without a split's name.
+
+    Where the files are not beside each other, each is in the folder of its split.
+    """
+    beside = {name: folder / ROBOFLOW for name, folder in folders_by_split(root, lambda folder: (folder / ROBOFLOW).is_file()).items()}
     if beside:
-        return {name: partial(_read, file, file.parent, (task, name, root)) for name, file in beside.items()}
-    files = [file for folder in (root / "annotations", root) for file in sorted(folder.glob("*.json")) if _suits(file.stem, task)]
-    named: dict[str, list[Path]] = {}
-    for file in files:
-        named.setdefault(_split_of(file.stem), []).append(file)
-    for name, several in named.items():
-        if len(several) > 1 and name != "all":
-            raise UserError(f"'{root}' has several annotation files for {name}: {_names(several)}; give the path of the one to read")
-    if len(named.get("all", [])) > 1 and len(named) == 1:
-        raise UserError(f"'{root}' has several annotation files: {_names(files)}; give the path of the one to read")
-    if len(named) > 1:
-        named.pop("all", None)
-    return {name: partial(_read, found[0], _image_folder(root, found[0].stem, name), (task, name, root)) for name, found in named.items()}
+        return {name: partial(_read, file, [file.parent], (task, name, root)) for name, file in beside.items()}
+    top = _files_by_split(root, task)
+    if top.keys() <= {"all"}:
+        inner = {name: _files_by_split(folder, task) for name, folder in folders_by_split(root).items()}
+        splits = {name: file for name, found in inner.items() if (file := found.get(name) or found.get("all")) is not None}
+        top = splits if splits and not any(_is_coco(file, task) for file in top.values()) else top
+    return {name: partial(_read, file, naming.image_folders(file, root, name), (task, name, root)) for name, file in top.items()}
+
+
+def _files_by_split(folder: Path, task: str) -> dict[str, Path]:
+    """The annotation files of a folder, or of its folder "annotations", by the split in their names or "all". Raises UserError."""
+    places = [place for place in (named(folder, ("annotations",)), named(folder, ("labels",)), folder) if place is not None]
+    files = [file for place in places for file in sorted(place.glob("*.json")) if file.is_file() and not is_aside(file.name)]
+    suiting = [file for file in files if _suits(file.stem, task)]
+    found: dict[str, list[Path]] = {}
+    for file in suiting or [file for file in files if _is_coco(file, task)]:
+        found.setdefault(split_in(file.stem) or "all", []).append(file)
+    if len(found) > 1:
+        found.pop("all", None)
+    for name, several in found.items():
+        if len(several) > 1:
+            found[name] = [file for file in several if _is_coco(file, task)] or several
+            if len(found[name]) > 1:
+                of = "" if name == "all" else f" for {name}"
+                raise UserError(f"'{folder}' has several annotation files{of}: {_names(found[name])}; give the path of the one to read")
+    return {name: several[0] for name, several in found.items()}
+
+
+def _is_coco(file: Path, task: str) -> bool:
+    """The file holds what COCO's does, and for pose keypoints; decided by its content."""
+    try:
+        document = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    if not isinstance(document, dict) or not {"images", "annotations", "categories"} <= document.keys():
+        return False
+    categories = document["categories"] if isinstance(document["categories"], list) else []
+    return task != "pose" or any(isinstance(category, dict) and "keypoints" in category for category in categories)
 
 
 def read_file(file: Path, folder: Path | None, *, task: str, name: str, classes: Sequence[str] | None) -> Split:
     """The split that one annotation file describes, with its images in folder (None: looked for around the file)."""
-    around = file.parent.parent if file.parent.name == "annotations" else file.parent
-    return _read(file, folder or _image_folder(around, file.stem, _split_of(file.stem)), (task, name, around), classes)
+    around = file.parent.parent if file.parent.name.lower() == "annotations" else file.parent
+    folders = [folder] if folder is not None else naming.image_folders(file, around, split_in(file.stem) or "all")
+    return _read(file, folders, (task, name, around), classes)
 
 
 def _names(files: Sequence[Path]) -> str:
-    return ", ".join(file.name for file in files)
+    return ", ".join(file.name for file in files[:MOST_NAMED]) + (f" and {len(files) - MOST_NAMED} more" if len(files) > MOST_NAMED else "")
 
 
 def _suits(stem: str, task: str) -> bool:
     if task == "pose":
         return "keypoints" in stem
     return not any(kind in stem for kind in OTHER_KINDS)
-
-
-def _split_of(stem: str) -> str:
-    words = re.split(r"[^a-z]+", stem.lower())
-    return next((name for name, aliases in ALIASES.items() if set(aliases) & set(words)), "all")
-
-
-def _image_folder(root: Path, stem: str, name: str) -> Path:
-    """Where the images of an annotation file are: train2017 beside annotations, or what people make of it."""
-    wanted = [stem.rpartition("_")[2], *ALIASES[name]] if name in ALIASES else []
-    folders = [root / "images" / word for word in wanted] + [root / word for word in wanted] + [root / "images"]
-    return next((folder for folder in folders if folder.is_dir()), root)
 
 
 # --- reading one ---
@@ -90,6 +111,7 @@ class _Image:
     where: str
     file: str  # relative to the root
     size: Size | None  # None: the file cannot be read, which the check of the images reports
+    index: int  # among the images
 
 
 @dataclass
@@ -97,20 +119,24 @@ class _Document:
     """An annotation file while it is being read."""
 
     name: str
-    images: dict[object, _Image] = field(default_factory=dict)
+    categories: Mapping[int | str, Json] = field(default_factory=dict)
+    images: dict[int | str, _Image] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    overhangs: list[float] = field(default_factory=list)  # of boxes that were cut, in pixels
 
-    def fault(self, code: str, where: str, message: str, *, samples: int = 0, entries: int = 0) -> None:
-        self.faults.append(Fault(Finding("error", code, where, message), (), samples, entries))
+    def fault(self, code: str, where: str, message: str, *, items: tuple[int, ...] = (), samples: int = 0, entries: int = 0) -> None:
+        self.faults.append(Fault(Finding("error", code, where, message), items, samples, entries))
 
 
-def _read(file: Path, folder: Path, what: tuple[str, str, Path], classes: Sequence[str] | None) -> Split:
+def _read(file: Path, folders: Sequence[Path], what: tuple[str, str, Path], classes: Sequence[str] | None) -> Split:
     task, name, root = what
     document = _load(file)
     reading = _Document(file.name)
-    categories = _categories(document["categories"], file.name)
-    _read_images(reading, document["images"], (root, folder))
     annotations = document["annotations"]
+    used = {_number(entry.get("category_id")) for entry in annotations}
+    categories = reading.categories = _categories(reading, document["categories"], used)
+    _read_images(reading, document["images"], root, folders)
     if task == "pose":
         return _poses(reading, categories, annotations, (name, root))
     return _objects(reading, categories, annotations, (name, root, classes))
@@ -118,14 +144,17 @@ def _read(file: Path, folder: Path, what: tuple[str, str, Path], classes: Sequen
 
 def _load(file: Path) -> dict[str, list[Json]]:
     """The lists `images`, `annotations` and `categories` of the file. Raises UserError."""
+    kind = special(file)
+    if kind is not None:
+        raise UserError(f"'{file}' is {kind}, not an annotation file")
     try:
         document = json.loads(file.read_bytes())
     except FileNotFoundError:
         raise UserError(f"'{file}' does not exist; give the path of an annotation file") from None
     except json.JSONDecodeError as error:
         raise UserError(f"'{file}', line {error.lineno}, column {error.colno}: this is not JSON, or not all of it ({error.msg})") from error
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"'{file}' is not JSON ({error})") from error
+    except (ValueError, RecursionError) as error:  # not UTF-8, a number of thousands of digits, thousands of brackets
+        raise UserError(f"'{file}' is not JSON that can be read ({error})") from error
     if not isinstance(document, dict):
         raise UserError(
             f"'{file}' is not in COCO's format: it is a {type(document).__name__}, not an object with images, annotations, categories"
@@ -133,8 +162,10 @@ def _load(file: Path) -> dict[str, list[Json]]:
     lists: dict[str, list[Json]] = {}
     for key in ("images", "annotations", "categories"):
         entries = document.get(key)
-        if not isinstance(entries, list) or not entries:
-            state = "is missing" if key not in document else "is empty" if entries == [] else "is not a list"
+        if key in ("images", "categories") and entries == []:
+            raise UserError(f"'{file}': the list of '{key}' is empty")
+        if not isinstance(entries, list):
+            state = "is missing" if key not in document else "is not a list"
             raise UserError(f"'{file}' is not in COCO's format: '{key}' {state}")
         for index, entry in enumerate(entries):
             if not isinstance(entry, dict):
@@ -143,17 +174,43 @@ def _load(file: Path) -> dict[str, list[Json]]:
     return lists
 
 
-def _categories(entries: Sequence[Json], file: str) -> dict[int, Json]:
-    """The categories by id, in the order of the ids, which may have gaps. Raises UserError."""
-    found: dict[int, Json] = {}
+def _categories(reading: _Document, entries: Sequence[Json], used: set[int | str | None]) -> dict[int | str, Json]:
+    """The categories by id, in the order of the ids, which may have gaps. Raises UserError.
+
+    One that no annotation has and that others name as their supercategory is the root of a tree, and no class.
+    """
+    found: dict[int | str, Json] = {}
     for index, entry in enumerate(entries):
-        number, name = entry.get("id"), entry.get("name")
-        if not isinstance(number, int) or isinstance(number, bool) or not isinstance(name, str) or not name:
-            raise UserError(f"{file}: categories[{index}] needs a number as 'id' and a 'name'")
-        if number in found or name in {other["name"] for other in found.values()}:
-            raise UserError(f"{file}: categories[{index}] has the id or the name of another one ({number}, '{name}')")
+        number, name = _number(entry.get("id")), entry.get("name")
+        if number is None or not isinstance(name, str) or not name:
+            raise UserError(f"{reading.name}: categories[{index}] needs a number as 'id' and a 'name'")
+        if number in found:
+            raise UserError(f"{reading.name}: categories[{index}] has the id of another one ({number}, '{name}')")
         found[number] = entry
-    return dict(sorted(found.items()))
+    above = {number: _names_it(found, number) for number in found}
+    roots = [number for number in found if number not in used and above[number] and len(found) > 1]
+    for number in roots:
+        entry = found.pop(number)
+        reading.notes.append(f"the category '{entry['name']}' is no class: no annotation has it, and others name it as their supercategory")
+    names = Counter(str(entry["name"]) for entry in found.values())
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise UserError(f"{reading.name}: {names[twice[0]]} categories have the name '{twice[0]}'; give each class a name of its own")
+    return dict(sorted(found.items(), key=lambda row: (isinstance(row[0], str), row[0])))
+
+
+def _names_it(categories: Mapping[int | str, Json], number: int | str) -> bool:
+    """Another category says that this one is above it."""
+    name = categories[number]["name"]
+    return any(other != number and entry.get("supercategory") == name for other, entry in categories.items())
+
+
+def _number(value: object) -> int | str | None:
+    """An id: a whole number, however it is written, or a text; None where it is neither."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    return value if isinstance(value, int | str) else None
 
 
 def _is_number(value: object) -> bool:
@@ -161,27 +218,47 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
-def _read_images(reading: _Document, entries: Sequence[Json], where: tuple[Path, Path]) -> None:
-    root, folder = where
+def _read_images(reading: _Document, entries: Sequence[Json], root: Path, folders: Sequence[Path]) -> None:
+    names = [str(entry["file_name"]) for entry in entries if naming.is_name(entry.get("file_name"))]
+    within = [root] if any(folder.is_relative_to(root) for folder in folders) else [root, *folders]
+    place = naming.place(names, folders, within)
+    files: dict[str, int] = {}
     for index, entry in enumerate(entries):
-        place = f"{reading.name}: images[{index}]"
-        name, number = entry.get("file_name"), entry.get("id")
-        if not isinstance(name, str) or not name or not isinstance(number, int | str):
-            reading.fault("image-entry", place, "it needs an 'id' and a 'file_name'", samples=1)
+        where = f"{reading.name}: images[{index}]"
+        name, number = entry.get("file_name"), _number(entry.get("id"))
+        if not naming.is_name(name) or number is None:
+            reading.fault("image-entry", where, "it needs an 'id' and a 'file_name'", samples=1)
+            continue
+        path = place.file(str(name)) or place.expected(str(name))
+        if path is None:
+            message = "its file_name leads out of the folder of the data; give names that begin in the folder of the images"
+            reading.fault("outside", f"{where} ('{name}')", message, samples=1)
             continue
         if number in reading.images:
-            reading.fault("same-id", f"{place} ('{name}')", f"its id {number} is that of another image", samples=1)
+            reading.fault("same-id", f"{where} ('{name}')", f"its id {number} is that of another image", samples=1)
             continue
-        path = folder / name
         file = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-        size = (entry.get("height"), entry.get("width"))
-        if not all(isinstance(extent, int) and not isinstance(extent, bool) and 0 < extent < LARGEST for extent in size):
-            try:
-                size = images.size(path)
-            except images.Unreadable:
-                reading.images[number] = _Image(place, file, None)
-                continue
-        reading.images[number] = _Image(place, file, size)  # type: ignore[arg-type]
+        if file in files:
+            message = f"its file is that of images[{files[file]}] too; join the two entries"
+            reading.fault("same-file", f"{where} ('{name}')", message, samples=1)
+            continue
+        files[file] = index
+        reading.images[number] = _Image(where, file, _size(entry, path), len(reading.images))
+
+
+def _size(entry: Json, path: Path) -> Size | None:
+    """The size that the entry says, or else the file; None where neither does."""
+    height, width = (entry.get(name) for name in ("height", "width"))
+    if _is_extent(height) and _is_extent(width):
+        return int(height), int(width)  # type: ignore[call-overload]
+    try:
+        return images.size(path)
+    except images.Unreadable:
+        return None
+
+
+def _is_extent(value: object) -> bool:
+    return _is_number(value) and value == int(value) and value > 0  # type: ignore[call-overload,operator]
 
 
 @dataclass(frozen=True)
@@ -198,26 +275,29 @@ class _Object:
 
 def _usable(
     reading: _Document, entries: Iterable[tuple[int, Json]], category_of: Callable[[Json], int | str]
-) -> Iterator[tuple[object, _Object]]:
+) -> Iterator[tuple[int | str, _Object]]:
     """(image id, object) for each annotation without fault; category_of gives the index of its class, or what is wrong with it.
 
-    Every annotation that is left out is the one entry of a fault.
+    Every annotation that is left out is the one entry of a fault. An image with an object that cannot be used would teach that there is
+    none, so the fault is the image's too; but one of a category that is no class is none.
     """
     for index, entry in entries:
-        number = entry.get("image_id")
+        number = _number(entry.get("image_id"))
         where = f"{reading.name}: annotations[{index}] (id {entry.get('id')})"
-        if not isinstance(number, int | str) or number not in reading.images:
-            reading.fault("unknown-image", where, f"its image_id {number!r} is that of no image", entries=1)
+        if number is None or number not in reading.images:
+            reading.fault("unknown-image", where, f"its image_id {entry.get('image_id')!r} is that of no image", entries=1)
             continue
         image = reading.images[number]
         where = f"{where[:-1]}, '{image.file}')"
         if image.size is None:
             reading.fault("unreadable", where, "its image cannot be read", entries=1)
             continue
-        category, box = category_of(entry), _box(entry.get("bbox"), image.size)
-        problems = {code: problem for code, problem in (("unknown-class", category), ("box", box)) if isinstance(problem, str)}
+        category, box = category_of(entry), _box(entry.get("bbox"), image.size, reading.overhangs)
+        foreign = FOREIGN if _number(entry.get("category_id")) in reading.categories else "unknown-class"
+        problems = {code: problem for code, problem in ((foreign, category), ("box", box)) if isinstance(problem, str)}
         for count, (code, problem) in enumerate(problems.items()):
-            reading.fault(code, where, problem, entries=int(count == 0))
+            items = () if code == FOREIGN else (image.index,)
+            reading.fault(code, where, problem, items=items, entries=int(count == 0))
         if isinstance(category, str) or isinstance(box, str):
             continue
         area = entry.get("area")
@@ -225,18 +305,28 @@ def _usable(
         yield number, _Object(category, box, own, bool(entry.get("iscrowd")), entry, where)
 
 
-def _box(value: object, size: Size) -> tuple[float, float, float, float] | str:
-    """Left, top, right, bottom within the image, or what is wrong with the box."""
+def _box(value: object, size: Size, overhangs: list[float]) -> tuple[float, float, float, float] | str:
+    """Left, top, right, bottom within the image, or what is wrong with the box; how far it reached out of it joins overhangs."""
     if not isinstance(value, list) or len(value) != 4 or not all(map(_is_number, value)):
         return f"its bbox {_short(value)} is not four numbers x, y, width, height"
     left, top, width, height = map(float, value)
     if width <= 0 or height <= 0:
         return f"its bbox {_short(value)} has no area"
+    cut = (max(left, 0.0), max(top, 0.0), min(left + width, float(size[1])), min(top + height, float(size[0])))
+    first, second, third, fourth = map(float, np.array(cut, np.float32))  # as they are kept: no side may vanish
+    if third <= first or fourth <= second:
+        return f"its bbox {_short(value)} is outside the image, which is {size[1]}×{size[0]}"
     over = max(-left, -top, left + width - size[1], top + height - size[0])
     if over > OVERHANG:
-        return f"its bbox {_short(value)} reaches {over:g} pixels out of the image, which is {size[1]}×{size[0]}"
-    box = (max(left, 0.0), max(top, 0.0), min(left + width, float(size[1])), min(top + height, float(size[0])))
-    return box if box[0] < box[2] and box[1] < box[3] else f"its bbox {_short(value)} is outside the image, which is {size[1]}×{size[0]}"
+        overhangs.append(over)
+    return first, second, third, fourth
+
+
+def _cut(reading: _Document) -> tuple[str, ...]:
+    """All notes, with one on boxes that were cut to their images."""
+    over = reading.overhangs
+    boxes = [f"{len(over):,} box(es) reach out of their images, by up to {max(over):.4g} pixels, and are cut to them"] if over else []
+    return (*reading.notes, *boxes)
 
 
 def _short(value: object) -> str:
@@ -248,7 +338,7 @@ def _short(value: object) -> str:
 
 
 def _objects(
-    reading: _Document, categories: Mapping[int, Json], entries: Sequence[Json], what: tuple[str, Path, Sequence[str] | None]
+    reading: _Document, categories: Mapping[int | str, Json], entries: Sequence[Json], what: tuple[str, Path, Sequence[str] | None]
 ) -> Split:
     name, root, wanted = what
     own = tuple(str(category["name"]) for category in categories.values())
@@ -256,19 +346,20 @@ def _objects(
     index_of = {number: classes.index(str(c["name"])) for number, c in categories.items() if c["name"] in classes}
 
     def category_of(entry: Json) -> int | str:
-        number = entry.get("category_id")
-        if not isinstance(number, int) or number not in categories:
-            return f"its category_id {number!r} is that of no category"
+        number = _number(entry.get("category_id"))
+        if number is None or number not in categories:
+            return f"its category_id {entry.get('category_id')!r} is that of no category"
         if number not in index_of:
             return f"its category '{categories[number]['name']}' is none of the {len(classes)} classes"
         return index_of[number]
 
-    by_image: dict[object, list[_Object]] = {number: [] for number in reading.images}
+    by_image: dict[int | str, list[_Object]] = {number: [] for number in reading.images}
     for number, found in _usable(reading, enumerate(entries), category_of):
         by_image[number].append(found)
     items = tuple(_boxed(image, by_image[number]) for number, image in reading.images.items())
     found_samples = len(items) + sum(fault.samples for fault in reading.faults)
-    return Split("detection", name, root, LAYOUT, classes, items, tuple(reading.faults), found_samples, len(entries))
+    faults, notes = tuple(reading.faults), _cut(reading)
+    return Split("detection", name, root, LAYOUT, classes, items, faults, found_samples, len(entries), notes=notes)
 
 
 def _boxed(image: _Image, objects: Sequence[_Object]) -> Boxed:
@@ -286,23 +377,26 @@ def _boxed(image: _Image, objects: Sequence[_Object]) -> Boxed:
 # --- keypoints ---
 
 
-def _poses(reading: _Document, categories: Mapping[int, Json], entries: Sequence[Json], what: tuple[str, Path]) -> Split:
+def _poses(reading: _Document, categories: Mapping[int | str, Json], entries: Sequence[Json], what: tuple[str, Path]) -> Split:
     name, root = what
     joints = _joints(reading.name, categories)
     posed = {number for number, category in categories.items() if "keypoints" in category}
 
     def category_of(entry: Json) -> int | str:
-        number = entry.get("category_id")
-        return 0 if number in posed else f"its category_id {number!r} is that of no category with keypoints"
+        number = _number(entry.get("category_id"))
+        return 0 if number in posed else f"its category_id {entry.get('category_id')!r} is that of no category with keypoints"
 
     items: list[Item] = []
+    outside = 0
     people = [(index, entry) for index, entry in enumerate(entries) if not entry.get("iscrowd") and entry.get("num_keypoints") != 0]
     for number, found in _usable(reading, people, category_of):
         image = reading.images[number]
         points = _points(found.entry.get("keypoints"), len(joints), image.size or (0, 0))
         if isinstance(points, str):
             reading.fault("keypoints", found.where, points, entries=1)
-        elif points[:, 2].any():
+            continue
+        outside += sum(flag > 0 for flag in found.entry["keypoints"][2::3]) - int((points[:, 2] > 0).sum())  # type: ignore[index]
+        if points[:, 2].any():
             box = np.array(found.box, np.float32)
             seen = points[:, 2].astype(np.uint8)
             items.append(Posed(image.file, image.size or (0, 0), box, points[:, :2] + np.float32(0.5), seen, found.area, image.where))
@@ -310,11 +404,15 @@ def _poses(reading: _Document, categories: Mapping[int, Json], entries: Sequence
     unusable = sum(fault.samples for fault in faults)
     classes = tuple(str(categories[number]["name"]) for number in posed)
     without = len(entries) - len(items) - unusable
-    notes = (f"{without:,} annotations are crowds or have no keypoint",) if without else ()
-    return Split("pose", name, root, LAYOUT, classes, tuple(items), faults, len(items) + unusable, joints=joints, notes=notes)
+    notes = [f"{without:,} annotations are crowds or have no keypoint"] if without else []
+    notes += [f"{outside:,} keypoint(s) are outside their images and count as not labelled"] if outside else []
+    if not items and not faults:
+        raise UserError(f"{reading.name}: no annotation has a keypoint ({len(entries):,} annotations of {len(reading.images):,} images)")
+    found_samples = len(items) + unusable
+    return Split("pose", name, root, LAYOUT, classes, tuple(items), faults, found_samples, joints=joints, notes=(*_cut(reading), *notes))
 
 
-def _joints(file: str, categories: Mapping[int, Json]) -> tuple[str, ...]:
+def _joints(file: str, categories: Mapping[int | str, Json]) -> tuple[str, ...]:
     """The names of the keypoints, the same in every category that has any. Raises UserError."""
     found = {number: category["keypoints"] for number, category in categories.items() if "keypoints" in category}
     if not found:
@@ -329,7 +427,7 @@ def _joints(file: str, categories: Mapping[int, Json]) -> tuple[str, ...]:
 
 
 def _points(value: object, joints: int, size: Size) -> np.ndarray[tuple[int, int], np.dtype[np.float32]] | str:
-    """[J, 3] x, y, visibility, or what is wrong with the keypoints."""
+    """[J, 3] x, y, visibility, or what is wrong with the keypoints. One that lies outside the image is not labelled."""
     if not isinstance(value, list) or len(value) != 3 * joints:
         return f"its keypoints are not {joints} × x, y, visibility"
     if not all(map(_is_number, value)):
@@ -337,9 +435,12 @@ def _points(value: object, joints: int, size: Size) -> np.ndarray[tuple[int, int
     points = np.array(value, np.float32).reshape(joints, 3)
     if not np.isin(points[:, 2], (0, 1, 2)).all():
         return "a visibility of its keypoints is not 0, 1 or 2"
-    labelled = points[points[:, 2] > 0, :2]
-    outside = ((labelled < -OVERHANG) | (labelled > np.array([size[1], size[0]]) - 1 + OVERHANG)).any(1)
-    if outside.any():
-        x, y = labelled[outside][0]
-        return f"its keypoint at {x:g}, {y:g} is outside the image, which is {size[1]}×{size[0]}"
+    edge = np.array([size[1], size[0]], np.float32) - 0.5  # COCO counts from the middle of the first pixel
+    inside = ((points[:, :2] >= -0.5 - OVERHANG) & (points[:, :2] <= edge + OVERHANG)).all(1)
+    seen = points[:, 2] > 0
+    if seen.any() and not (seen & inside).any():
+        x, y = points[seen][0, :2]
+        return f"its keypoint at {x:g}, {y:g} is outside the image, which is {size[1]}×{size[0]}, and so is every other"
+    points[seen, :2] = np.clip(points[seen, :2], -0.5, edge)
+    points[~inside] = 0
     return points

@@ -6,13 +6,18 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+from fnatool.data import folders
+
+# What is read, whatever a file is called: no format for which Pillow runs another program
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "TGA", "AVIF")
+LOSSY = ("JPEG", "MPO")  # change the values of a mask
 
 # What Pillow's readers raise about files that are not what they say
 DAMAGED: tuple[type[Exception], ...] = (
@@ -25,29 +30,45 @@ class Unreadable(Exception):
     """Why a file is no picture, or no mask, that can be used."""
 
 
-def is_image(name: str) -> bool:
-    """The file name ends like that of an image, and the file is not hidden."""
-    return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
-
-
 def rgb(path: Path) -> Image.Image:
     """The picture in path, as its viewers show it (turned by its EXIF tag), in mode RGB. Raises Unreadable.
 
-    Grey is repeated, transparency dropped, CMYK converted; of 16 bits the upper 8 are kept.
+    Grey is repeated, transparency dropped, CMYK converted; of 16 bits the upper 8 are kept, of several frames the first.
     """
     with _reading(path) as image:
         return ImageOps.exif_transpose(_as_rgb(image))
 
 
 def mask(path: Path) -> npt.NDArray[np.uint8]:
-    """The class numbers in path, [height, width]: a grey, palette or black-and-white file. Raises Unreadable."""
+    """The class numbers in path, [height, width]: a grey, palette or black-and-white file, or one whose colours are all grey.
+
+    Raises Unreadable.
+    """
     with _reading(path) as image:
-        if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
-            raise Unreadable(f"it is a picture of mode {image.mode}; a mask holds one class number per pixel, in a grey or palette PNG")
-        values = np.asarray(image)
+        if image.format in LOSSY:
+            raise Unreadable("it is a JPEG, which changes the class numbers near every edge; save it as PNG, from what it was made of")
+        values = _grey(image)
         if values.size and not 0 <= int(values.min()) <= int(values.max()) <= 255:
             raise Unreadable(f"it holds the value {int(values.max())}; class numbers go up to 253")
         return values.astype(np.uint8)
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of FORMATS that this Pillow reads."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _grey(image: Image.Image) -> npt.NDArray[np.generic]:
+    """One number per pixel. Raises Unreadable for a picture in colours."""
+    if image.mode in ("1", "L", "P") or image.mode.startswith("I"):
+        return np.asarray(image)
+    if image.mode in ("RGB", "RGBA", "LA"):
+        colours = np.asarray(image)[..., : 1 if image.mode == "LA" else 3]
+        if np.ptp(colours, axis=2).max(initial=0) == 0:
+            return colours[..., 0]
+    raise Unreadable(f"it is a picture of mode {image.mode}; a mask holds one class number per pixel, in a grey or palette PNG")
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -66,8 +87,11 @@ def _reading(path: Path) -> Iterator[Image.Image]:
 
 @contextmanager
 def _opening(path: Path) -> Iterator[Image.Image]:
+    kind = folders.special(path)
+    if kind is not None:
+        raise Unreadable(f"it is {kind}, not a file")
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_formats()) as image:
             yield image
     except FileNotFoundError:
         raise Unreadable("there is no such file") from None

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from fnatool.data.images import is_image
-from fnatool.data.sources import Sources, class_names, lines_of, subfolders, subfolders_by_split
+from fnatool.data.folders import below, is_image, left_out, listed
+from fnatool.data.sources import Sources, class_names, folders_by_split, lines_of, named, split_of
 from fnatool.data.split import IGNORE, UNKNOWN, Fault, Masked, Split
 from passes.check import Finding
 from passes.errors import UserError
 
-MASK_FOLDERS = ("masks", "labels", "annotations")
+IMAGE_FOLDERS = ("images", "image", "imgs", "img")  # in any case
+MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation")
 MOST_CLASSES = 253  # 254 and 255 have other meanings
 
 # Pascal VOC's own classes, in the order of its palette
@@ -29,12 +31,25 @@ CITYSCAPES = {
 CITYSCAPES_IDS = 34
 
 Pair = tuple[str, str]
+Files = Mapping[str, str]  # by their stem
 
 
-def _split(name: str, root: Path, layout: str, classes: Sequence[str], pairs: list[Pair], faults: list[Fault], codes: bytes) -> Split:
+@dataclass(frozen=True)
+class _Part:
+    """Where a split is, and in which layout."""
+
+    name: str
+    root: Path
+    layout: str
+
+
+def _split(
+    of: _Part, pairs: Sequence[Pair], faults: Sequence[Fault], *, codes: bytes, classes: Sequence[str], others: Sequence[Path]
+) -> Split:
     items = tuple(Masked(image, mask) for image, mask in pairs)
     found = len(items) + sum(fault.samples for fault in faults)
-    return Split("segmentation", name, root, layout, tuple(classes), items, tuple(faults), found, codes=codes)
+    notes = left_out(of.root, others)
+    return Split("segmentation", of.name, of.root, of.layout, tuple(classes), items, tuple(faults), found, codes=codes, notes=notes)
 
 
 def codes_of(classes: int) -> bytes:
@@ -66,39 +81,57 @@ FOLDERS_LOOKED_FOR = "DIR/train/images and DIR/train/masks, DIR/images/train and
 
 def find_folders(root: Path) -> Sources:
     """The parts of a data set whose masks have the stems of their images; nothing where there are no such folders."""
-    pairs = {name: pair for name, folder in subfolders_by_split(root).items() if (pair := _pair_of_folders(folder)) is not None}
+    pairs = {name: pair for name, folder in folders_by_split(root, _has_pair).items() if (pair := _pair_of_folders(folder)) is not None}
     top = _pair_of_folders(root)
     if not pairs and top is not None:
-        images, masks = (subfolders_by_split(folder) for folder in top)
+        images, masks = (folders_by_split(folder) for folder in top)
         pairs = {name: (images[name], masks[name]) for name in images if name in masks} or {"all": top}
-    return {name: partial(_read_folders, root, name, pair) for name, pair in pairs.items()}
+    return {name: partial(_read_folders, _Part(name, root, FOLDERS), pair) for name, pair in pairs.items()}
+
+
+def _has_pair(folder: Path) -> bool:
+    return _pair_of_folders(folder) is not None
 
 
 def _pair_of_folders(folder: Path) -> tuple[Path, Path] | None:
-    names = subfolders(folder)
-    masks = [name for name in MASK_FOLDERS if name in names]
-    return (folder / "images", folder / masks[0]) if "images" in names and masks else None
+    images, masks = named(folder, IMAGE_FOLDERS), named(folder, MASK_FOLDERS)
+    return None if images is None or masks is None else (images, masks)
 
 
-def _read_folders(root: Path, name: str, folders: tuple[Path, Path], wanted: Sequence[str] | None) -> Split:
-    classes = _classes(root, wanted)
+def _read_folders(of: _Part, folders: tuple[Path, Path], wanted: Sequence[str] | None) -> Split:
+    classes = _classes(of.root, wanted)
     faults: list[Fault] = []
-    images, masks = (_by_stem(root, folder, faults) for folder in folders)
+    walked = below(folders)
+    others = [path for files in walked for path in files if not is_image(path.name)]
+    images, masks = (_by_stem(of.root, *row, faults) for row in zip(folders, walked, strict=True))
+    if images and masks and not images.keys() & masks.keys():
+        raise UserError(_no_pair(folders, images, masks))
     for stem in images.keys() - masks.keys():
-        message = f"it has no mask: there is no '{stem}' in {folders[1].relative_to(root).as_posix()}/"
+        message = f"it has no mask: there is no '{stem}' in {folders[1].relative_to(of.root).as_posix()}/"
         faults.append(Fault(Finding("error", "missing-mask", images[stem], message), samples=1))
     for stem in masks.keys() - images.keys():
-        message = f"there is no image '{stem}' in {folders[0].relative_to(root).as_posix()}/ for this mask"
+        message = f"there is no image '{stem}' in {folders[0].relative_to(of.root).as_posix()}/ for this mask"
         faults.append(Fault(Finding("error", "missing-image", masks[stem], message), samples=1))
     pairs = [(images[stem], masks[stem]) for stem in sorted(images.keys() & masks.keys())]
     faults.sort(key=lambda fault: fault.finding.where)
-    return _split(name, root, FOLDERS, classes, pairs, faults, codes_of(len(classes)))
+    return _split(of, pairs, faults, codes=codes_of(len(classes)), classes=classes, others=others)
 
 
-def _by_stem(root: Path, folder: Path, faults: list[Fault]) -> dict[str, str]:
-    """The images in folder and below, by what precedes the suffix of their path; those whose stem is taken become faults."""
+def _no_pair(folders: tuple[Path, Path], images: Files, masks: Files) -> str:
+    """What to say where not one mask is called like an image."""
+    image, mask = images[min(images)], masks[min(masks)]
+    return (
+        f"no mask in '{folders[1]}' has the name of its image in '{folders[0]}': there are {len(images):,} images, as '{image}', and "
+        f"{len(masks):,} masks, as '{mask}'; give both the same name, but for the suffix"
+    )
+
+
+def _by_stem(root: Path, folder: Path, files: Sequence[Path], faults: list[Fault]) -> dict[str, str]:
+    """The images among the files of a folder, by what precedes the suffix of their path; those whose stem is taken become faults."""
     found: dict[str, str] = {}
-    for path in sorted(path for path in folder.rglob("*") if is_image(path.name)):
+    for path in files:
+        if not is_image(path.name):
+            continue
         stem = path.relative_to(folder).with_suffix("").as_posix()
         file = path.relative_to(root).as_posix()
         if stem in found:
@@ -117,29 +150,26 @@ PASCAL_LOOKED_FOR = "DIR/JPEGImages, DIR/SegmentationClass and DIR/ImageSets/Seg
 
 def find_pascal(root: Path) -> Sources:
     """The lists of a data set in Pascal VOC's layout, or "all" of its masks where it has no lists."""
-    names = subfolders(root)
-    masks = [name for name in ("SegmentationClass", "SegmentationClassPNG") if any(_images(root / name))]
-    if "JPEGImages" not in names or not masks:
+    photos, masks = (root / "JPEGImages", [root / name for name in ("SegmentationClass", "SegmentationClassPNG")])
+    masks = [folder for folder in masks if any(is_image(path.name) for path in listed(folder))]
+    if not photos.is_dir() or not masks:
         return {}
-    lists = root / "ImageSets" / "Segmentation"
-    listed = {name: lists / f"{name}.txt" for name in ("train", "val", "test") if (lists / f"{name}.txt").is_file()}
-    sources: Mapping[str, Path | None] = listed or {"all": None}
-    return {name: partial(_read_pascal, root, name, (masks[0], lines)) for name, lines in sources.items()}
+    lists = [path for path in listed(root / "ImageSets" / "Segmentation") if path.suffix == ".txt" and path.is_file()]
+    listing = {split: path for path in lists if (split := split_of(path.stem)) is not None}
+    sources: Mapping[str, Path | None] = listing or {"all": None}
+    return {name: partial(_read_pascal, _Part(name, root, PASCAL), (photos, masks[0]), lines) for name, lines in sources.items()}
 
 
-def _images(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if is_image(path.name)] if folder.is_dir() else []
-
-
-def _read_pascal(root: Path, name: str, where: tuple[str, Path | None], wanted: Sequence[str] | None) -> Split:
-    classes = _classes(root, wanted, VOC)
-    images = {path.stem: f"JPEGImages/{path.name}" for path in _images(root / "JPEGImages")}
-    masks = {path.stem: f"{where[0]}/{path.name}" for path in _images(root / where[0])}
-    pairs: list[Pair] = []
+def _read_pascal(of: _Part, folders: tuple[Path, Path], lines: Path | None, wanted: Sequence[str] | None) -> Split:
+    classes = _classes(of.root, wanted, VOC)
     faults: list[Fault] = []
+    walked = below(folders)
+    others = [path for files in walked for path in files if not is_image(path.name)]
+    images, masks = (_by_stem(of.root, *row, faults) for row in zip(folders, walked, strict=True))
+    pairs: list[Pair] = []
     seen: set[str] = set()
-    for place, stem in _stems(root, where[1], masks):
-        missing = [f"{kind}/{stem}" for kind, files in (("JPEGImages", images), (where[0], masks)) if stem not in files]
+    for place, stem in _stems(of.root, lines, masks):
+        missing = [f"{folder.name}/{stem}" for folder, files in zip(folders, (images, masks), strict=True) if stem not in files]
         if missing:
             code = "missing-image" if stem not in images else "missing-mask"
             faults.append(Fault(Finding("error", code, place, f"there is no {' and no '.join(missing)}"), samples=1))
@@ -148,16 +178,16 @@ def _read_pascal(root: Path, name: str, where: tuple[str, Path | None], wanted: 
         else:
             pairs.append((images[stem], masks[stem]))
         seen.add(stem)
-    return _split(name, root, PASCAL, classes, pairs, faults, codes_of(len(classes)))
+    return _split(of, pairs, faults, codes=codes_of(len(classes)), classes=classes, others=others)
 
 
-def _stems(root: Path, lines: Path | None, masks: dict[str, str]) -> list[tuple[str, str]]:
-    """(where it is said, stem) for every sample."""
+def _stems(root: Path, lines: Path | None, masks: Files) -> list[tuple[str, str]]:
+    """(where it is said, stem) for every sample; a list may say more after the stem."""
     if lines is None:
         return [(masks[stem], stem) for stem in sorted(masks)]
     file = lines.relative_to(root).as_posix()
-    text = lines_of(lines)
-    return [(f"{file}:{number}", line.split()[0]) for number, line in enumerate(text, 1) if line.strip()]
+    said = [(f"{file}:{number}", line.strip()) for number, line in enumerate(lines_of(lines), 1) if line.strip()]
+    return [(place, line if line in masks else line.split()[0]) for place, line in said]
 
 
 # --- Cityscapes ---
@@ -171,29 +201,37 @@ def find_streets(root: Path) -> Sources:
     """The splits of a data set in the layout of Cityscapes."""
     if not (root / "gtFine").is_dir():
         return {}
-    found = {name: folder for name, folder in subfolders_by_split(root / "leftImg8bit").items() if (root / "gtFine" / folder.name).is_dir()}
-    return {name: partial(_read_streets, root, name, folder) for name, folder in found.items()}
+    photos, truths = folders_by_split(root / "leftImg8bit"), folders_by_split(root / "gtFine")
+    return {
+        name: partial(_read_streets, _Part(name, root, STREETS), (folder, truths[name]))
+        for name, folder in photos.items()
+        if name in truths
+    }
 
 
-def _read_streets(root: Path, name: str, folder: Path, wanted: Sequence[str] | None) -> Split:
+def _read_streets(of: _Part, folders: tuple[Path, Path], wanted: Sequence[str] | None) -> Split:
     classes = tuple(CITYSCAPES)
     if wanted is not None and tuple(wanted) != classes:
         raise UserError(f"Cityscapes has the classes {_some(classes)}, not those asked for ({_some(wanted)})")
     pairs: list[Pair] = []
     faults: list[Fault] = []
     kinds = ("labelIds", "labelTrainIds")
-    truth = root / "gtFine" / folder.name
-    kind = next((kind for kind in kinds if next(truth.rglob(f"*_gtFine_{kind}.png"), None) is not None), kinds[0])
-    for photo in sorted(folder.rglob(f"*{PHOTO}")):
-        mask = truth / photo.parent.name / f"{photo.name.removesuffix(PHOTO)}_gtFine_{kind}.png"
-        image = photo.relative_to(root).as_posix()
-        if mask.is_file():
-            pairs.append((image, mask.relative_to(root).as_posix()))
+    photos, masks = below(folders)
+    kind = next((kind for kind in kinds if any(path.name.endswith(f"_gtFine_{kind}.png") for path in masks)), kinds[0])
+    known = set(masks)
+    for photo in photos:
+        if not photo.name.endswith(PHOTO):
+            continue
+        mask = folders[1] / photo.parent.name / f"{photo.name.removesuffix(PHOTO)}_gtFine_{kind}.png"
+        image = photo.relative_to(of.root).as_posix()
+        if mask in known:
+            pairs.append((image, mask.relative_to(of.root).as_posix()))
         else:
-            message = f"it has no mask: there is no {mask.relative_to(root).as_posix()}"
+            message = f"it has no mask: there is no {mask.relative_to(of.root).as_posix()}"
             faults.append(Fault(Finding("error", "missing-mask", image, message), samples=1))
+    others = [photo for photo in photos if not photo.name.endswith(PHOTO)]
     codes = _street_codes() if kind == "labelIds" else codes_of(len(classes))
-    return _split(name, root, STREETS, classes, pairs, faults, codes)
+    return _split(of, pairs, faults, codes=codes, classes=classes, others=others)
 
 
 def _street_codes() -> bytes:

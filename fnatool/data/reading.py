@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from fnatool.data import coco, imagefolder, masks
+from fnatool.data.folders import special
 from fnatool.data.sources import Sources
-from fnatool.data.split import Item, Labelled, Split
+from fnatool.data.split import Item, Labelled, Split, bad_data
 from passes.errors import UserError
 
 
@@ -54,6 +55,9 @@ def read(
     Where the data has no val split, or is not split at all, val is the part of it that holdout keeps back, and train the rest.
     """
     root = Path(root)
+    kind = special(root)
+    if kind is not None and not root.is_dir():
+        raise UserError(f"'{root}' is {kind}; give the folder of the data")
     if not root.exists():
         raise UserError(f"'{root}' does not exist; give the folder of the data")
     if root.is_file():
@@ -66,7 +70,12 @@ def read(
     whole = "train" if "train" in sources else "all"
     if whole not in sources or split == "test":
         raise UserError(f"'{root}' has no {split} data, only {', '.join(sources)}")
-    return _filled(_held_out(sources[whole](classes), split, holdout or Holdout()))
+    entire = _filled(sources[whole](classes))
+    part = _held_out(entire, split, holdout or Holdout())
+    if not part.items:
+        count = len({item.image for item in entire.items})
+        raise UserError(f"'{root}' has no {split} data of its own, and of its {count} image(s) none is kept back for it; add a val split")
+    return part
 
 
 def read_both(
@@ -93,8 +102,11 @@ def _looked_for(task: str) -> str:
 
 
 def _filled(split: Split) -> Split:
-    if not split.items and not split.faults:
-        raise UserError(f"'{split.root}' has no image for {split.name}")
+    if not split.items:
+        if split.faults:
+            raise bad_data([split])
+        notes = "".join(f"; {note}" for note in split.notes)
+        raise UserError(f"'{split.root}' has no image for {split.name}{notes}")
     return split
 
 
@@ -124,7 +136,8 @@ def _part(whole: Split, name: str, indices: Sequence[int]) -> Split:
     ]
     samples = sum(fault.samples for fault in faults)
     boxes = _boxes(items) + (whole.entries - _boxes(whole.items) if loose else 0)
-    return replace(whole, name=name, items=items, faults=tuple(faults), found=len(items) + samples, entries=boxes if whole.entries else 0)
+    found, notes = len(items) + samples, whole.notes if loose else ()
+    return replace(whole, name=name, items=items, faults=tuple(faults), found=found, entries=boxes if whole.entries else 0, notes=notes)
 
 
 def _boxes(items: Sequence[Item]) -> int:

@@ -6,9 +6,12 @@ was drawn before. Images stay uint8 up to the device: a quarter of the bytes on 
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import TypeVar
@@ -21,11 +24,13 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
+from fnatool.atomic import temporary
 from fnatool.data import augment, images
 from fnatool.data.augment import Augment, Sample
 from fnatool.data.order import EvaluationOrder, Key, TrainOrder
 from fnatool.data.placement import Placement, Size
 from fnatool.data.split import Boxed, Item, Labelled, Masked, Posed, Split
+from fnatool.parent import die_with
 from fnatool.tasks.description import Classification, Description, Pose
 from fnatool.tasks.pixels import fill
 from passes.errors import UserError
@@ -256,17 +261,25 @@ def evaluation_batches(samples: Evaluation, order: EvaluationOrder, *, workers: 
     return _batches(samples, order, evaluation_batch, workers, pin)
 
 
+def _tied(parent: int, place: Path, worker: int) -> None:
+    """A worker ends with the process that it loads for, and its sockets lie in a place that is cleared away."""
+    tempfile.tempdir = str(place)
+    die_with(parent)
+
+
 def _batches(samples: Dataset[T], order: Order, collate: Callable[[list[T]], U], workers: int, pin: bool) -> Iterator[U]:
     own = torch.Generator()  # otherwise the loader draws its workers' seeds from the global one
-    loader: DataLoader[U] = DataLoader(
-        samples,  # type: ignore[arg-type]
-        batch_sampler=order,
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=pin,
-        generator=own,
-    )
-    try:
-        yield from loader
-    except UserError as error:  # from a worker it comes with its traceback as text
-        raise UserError(str(error).rpartition("UserError: ")[2].strip()) from error
+    with temporary() if workers else nullcontext(Path()) as place:
+        loader: DataLoader[U] = DataLoader(
+            samples,  # type: ignore[arg-type]
+            batch_sampler=order,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=pin,
+            generator=own,
+            worker_init_fn=partial(_tied, os.getpid(), place),
+        )
+        try:
+            yield from loader
+        except UserError as error:  # from a worker it comes with its traceback as text
+            raise UserError(str(error).rpartition("UserError: ")[2].strip()) from error

@@ -1,10 +1,12 @@
-"""Finding the parts of a data set in a folder."""
+"""Finding the parts of a data set in a folder: the one place that knows what people call them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from fnatool.data.folders import subfolders
 from fnatool.data.split import Split
 from passes.errors import UserError
 
@@ -12,24 +14,38 @@ from passes.errors import UserError
 # its argument is the classes it must keep to, None for the data's own.
 Sources = Mapping[str, Callable[[Sequence[str] | None], Split]]
 
-ALIASES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
+SPLITS = {"train": "train|training|trn", "val": "val|valid|validation", "test": "test|testing|tst"}
+WORDS = {name: re.compile(rf"({words})[-_. ]?(sets?|data|split)?[-_. ]?((19|20)\d\d)?", re.I) for name, words in SPLITS.items()}
 
 
-def subfolders(folder: Path) -> list[str]:
-    """The names of the folders in folder, sorted, without hidden ones."""
-    if not folder.is_dir():
-        return []
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
+def split_of(name: str) -> str | None:
+    """The split that a folder or a list of this name is: 'Train', 'training_set', 'val2017', 'Validation' …; None where it is none."""
+    return next((split for split, words in WORDS.items() if words.fullmatch(name)), None)
 
 
-def subfolders_by_split(folder: Path) -> dict[str, Path]:
-    """The folders in folder that are named like splits."""
-    names = subfolders(folder)
-    return {split: folder / alias for split, aliases in ALIASES.items() for alias in aliases if alias in names}
+def split_in(name: str) -> str | None:
+    """The one split that a word of a file's name says, as in 'instances_train2017'; None where none or several do."""
+    found = {split_of(word) for word in re.split(r"[^a-z0-9]+", name.lower())} | {split_of(name)}
+    return found.pop() if len(found := found - {None}) == 1 else None
+
+
+def folders_by_split(folder: Path, holds: Callable[[Path], bool] = Path.is_dir) -> dict[str, Path]:
+    """The folders in folder that are named like splits and hold what is looked for. Raises UserError where two are the same split."""
+    found: dict[str, Path] = {}
+    for name in subfolders(folder):
+        split = split_of(name)
+        if split is None or not holds(folder / name):
+            continue
+        if split in found:
+            raise UserError(f"'{folder}' has two folders for {split}: {found[split].name} and {name}; rename the one that is not meant")
+        found[split] = folder / name
+    return {split: found[split] for split in SPLITS if split in found}
+
+
+def named(folder: Path, names: Sequence[str]) -> Path | None:
+    """The first of the names that a folder in folder has, in any case."""
+    there = {name.lower(): name for name in reversed(subfolders(folder))}
+    return next((folder / there[name] for name in names if name in there), None)
 
 
 def class_names(root: Path) -> tuple[str, ...] | None:

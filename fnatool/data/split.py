@@ -89,7 +89,8 @@ class Split:
     entries: int = 0  # boxes, whether they can be used or not
     codes: bytes = b""  # segmentation: class (or IGNORE) for each of the 256 values of a mask, see UNKNOWN
     joints: tuple[str, ...] = ()  # pose: their names
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what is not as usual and no fault, a line each
+    digest: str = ""  # of names, sizes and labels, once it has been checked
 
     def path(self, file: str) -> Path:
         """Where a file that an item names lies."""
@@ -128,7 +129,7 @@ def bad_data(splits: Sequence[Split]) -> BadData:
     lines = [f"'{splits[0].root}' has {len(findings):,} fault{plural} in its data ({', '.join(lost) or 'no sample'} cannot be used):"]
     lines += [f"  {finding.where}: {finding.message}" for finding in findings[:SHOWN]]
     lines += [f"  and {len(findings) - SHOWN:,} more"] if len(findings) > SHOWN else []
-    lines += ["mend the data, or go on without what is broken by --skip-bad"]
+    lines += ["mend the data, or go on without what is broken: --skip-bad, or 'skip_bad = true' in the config's [data]"]
     return BadData("\n".join(lines), findings)
 
 
@@ -144,6 +145,18 @@ def summary(split: Split) -> str:
     if split.entries:
         text += f", {_counted(split.entries - split.entries_left_out, split.entries, 'boxes')}"
     return text
+
+
+def said(splits: Sequence[Split]) -> list[str]:
+    """The summaries of the splits in a line, and each note on one of them in another."""
+    notes = [f"{split.name}: {note}" for split in splits for note in split.notes]
+    return ["; ".join(map(summary, splits)), *notes]
+
+
+def spread(split: Split, count: int) -> Split:
+    """So many of the items, all where there are no more: from all over the split, whose first may be of one class."""
+    wanted = min(count, len(split.items))
+    return replace(split, items=tuple(split.items[k * len(split.items) // wanted] for k in range(wanted)))
 
 
 def _counted(used: int, found: int, what: str) -> str:

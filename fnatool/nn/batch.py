@@ -6,6 +6,7 @@ Sizes in a file may hold for the batch it was exported with only. Reading lets t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -24,23 +25,43 @@ def require_batch(reading: Reading, values: Mapping[str, Tensor], *, static: boo
 
     The first is tried without computing. Raises RefusedModel, naming the node that stands in the way.
     """
-    probe = reading.facts.batch
     empty = {name: torch.empty_like(value, device="meta") for name, value in {**reading.constants, **values}.items()}
-    for times in (2, 3):
-        inputs = [torch.empty(_shape(reading, name, times), dtype=_type(reading, name), device="meta") for name in reading.inputs]
-        try:
-            results = reading(empty, inputs)
-        except FAILURES as error:
-            where = " ".join(getattr(error, "__notes__", ()))
-            raise RefusedModel(f"{times * probe} samples do not go through: {_first_line(error)}, {where}; {FIX}") from error
-        for name, result in zip(reading.outputs, results, strict=True):
-            if static:
-                _require_scaled(reading, name, tuple(result.shape), times)
+    for times in (1, 2, 3):
+        shapes = _shapes(reading, empty, times)
+        if times == 1:
+            _require_inferred(reading, shapes)
+        elif static:
+            for name, shape in shapes.items():
+                _require_scaled(reading, empty, name, shape, times)
     if static:
         _require_separate(reading, values)
 
 
 FIX = "export the model with a free batch axis"
+
+Empty = Mapping[str, Tensor]
+
+
+def _shapes(reading: Reading, empty: Empty, times: int, taps: tuple[str, ...] = ()) -> dict[str, tuple[int, ...]]:
+    """The shapes of the outputs and taps for a multiple of the probe's batch, without computing. Raises RefusedModel."""
+    inputs = [torch.empty(_shape(reading, name, times), dtype=_type(reading, name), device="meta") for name in reading.inputs]
+    try:
+        results = reading(empty, inputs, taps=taps)
+    except FAILURES as error:
+        where = " ".join(getattr(error, "__notes__", ()))
+        if times == 1:
+            raise RefusedModel(f"torch cannot compute it for its own sizes: {_first_line(error)}, {where}") from error
+        samples = times * reading.facts.batch
+        raise RefusedModel(f"{samples} samples do not go through: {_first_line(error)}, {where}; {FIX}") from error
+    return {name: tuple(result.shape) for name, result in zip((*reading.outputs, *taps), results, strict=True)}
+
+
+def _require_inferred(reading: Reading, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """The outputs have the shapes that ONNX's rules give them."""
+    for name, shape in shapes.items():
+        stated = reading.shapes.shapes.get(name, shape)
+        if shape != stated:
+            raise RefusedModel(f"output '{name}' has shape {shape} in torch, but {stated} by ONNX's rules; please report it")
 
 
 def _shape(reading: Reading, name: str, times: int) -> tuple[int, ...]:
@@ -52,46 +73,114 @@ def _type(reading: Reading, name: str) -> torch.dtype:
     return torch_type(reading.facts.types[name]) or torch.float32
 
 
-def _require_scaled(reading: Reading, name: str, shape: tuple[int, ...], times: int) -> None:
+def _require_scaled(reading: Reading, empty: Empty, name: str, shape: tuple[int, ...], times: int) -> None:
     """An output with the batch in front has all samples there; what has no batch stays as it is."""
     probed = reading.shapes.shapes.get(name)
     if probed is None:
         return
     expected = (probed[0] * times, *probed[1:]) if probed and probed[0] == reading.facts.batch else probed
     if shape != expected:
-        built_in = f"a batch of {reading.facts.batch} is built into the graph"
-        raise RefusedModel(f"output '{name}' has shape {shape} for {times} samples, not {expected}: {built_in}; {FIX}")
+        samples = times * reading.facts.batch
+        why = _lost(reading, empty, times)
+        raise RefusedModel(f"output '{name}' has shape {shape} for {samples} samples, not {expected}: {why}")
+
+
+def _lost(reading: Reading, empty: Empty, times: int) -> str:
+    """Which node ends the batch, and how: the first that reads a tensor with all samples in front and makes none such."""
+    seen, data = reading.shapes, reading.facts.data
+    inner = [
+        name for node in reading.view.nodes for name in node.outputs
+        if name in data and name in seen.types and name not in reading.facts.known and name not in reading.facts.numbers
+    ]  # fmt: skip
+    taps = tuple(name for name in inner if name not in reading.outputs)
+    once, more = _shapes(reading, empty, 1, taps), _shapes(reading, empty, times, taps)
+    for name in reading.inputs:
+        once[name], more[name] = _shape(reading, name, 1), _shape(reading, name, times)
+    for node in reading.view.nodes:
+        read = [name for name in node.inputs if name in once and _front(once[name], more[name], times)]
+        made = [name for name in node.outputs if name in once]
+        if not read or not made or any(_front(once[name], more[name], times) for name in made):
+            continue
+        where = [k for k, (a, b) in enumerate(zip(once[made[0]], more[made[0]], strict=False)) if a != b]
+        if where:
+            return f"node '{node.name}' ({node.op}) moves the batch to axis {where[0]}; {FIX}, in front of every output"
+        if node.op.startswith(("Reduce", "Arg")):
+            return f"node '{node.name}' ({node.op}) reduces over the samples, so none can be computed by itself"
+        if node.op in SIZED:
+            return f"node '{node.name}' ({node.op}) holds sizes for a batch of {reading.facts.batch}; {FIX}"
+        return f"node '{node.name}' ({node.op}) takes {reading.facts.batch} of the samples, whatever the batch; {FIX}"
+    return f"its first axis is not the batch; {FIX}"
+
+
+SIZED = ("Reshape", "Expand", "Resize", "ConstantOfShape", "Tile")
+
+
+def _front(once: tuple[int, ...], more: tuple[int, ...], times: int) -> bool:
+    """Whether the first axis grows with the batch."""
+    return bool(once and more) and more[0] == once[0] * times
 
 
 def _require_separate(reading: Reading, values: Mapping[str, Tensor]) -> None:
-    """Each of two samples (of the batch of the file) gives what it gives alone."""
-    rng = np.random.default_rng(0)
-    probe = reading.facts.batch
-    inputs = [_noise(rng, _shape(reading, name, 2), _type(reading, name)) for name in reading.inputs]
+    """Each of two samples (of the batch of the file) gives what it gives alone; where rounding may be the cause, in double precision."""
+    single = [name for name in reading.inputs if name not in reading.facts.batched]
+    if any(not _type(reading, name).is_floating_point for name in single):
+        return  # an input that holds sizes or positions, say: no value is known to fit it
+    for low in (0, 1):
+        rng = np.random.default_rng(0)
+        inputs = [_noise(rng, _shape(reading, name, 2), _type(reading, name), low) for name in reading.inputs]
+        try:
+            name, moved = _furthest(reading, values, inputs)
+        except FAILURES:
+            continue  # of numbers that do not fit: a division by zero, say
+        if moved > TOLERANCE:
+            with suppress(FAILURES):  # it computes in single precision only, and stays in doubt
+                name, moved = _furthest(reading, {k: _double(v) for k, v in {**reading.constants, **values}.items()}, _doubles(inputs))
+        if moved > TOLERANCE:
+            raise RefusedModel(f"output '{name}' of a sample depends on the others in its batch (by {moved:.1e} of its spread); {FIX}")
+        return
+
+
+def _furthest(reading: Reading, values: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> tuple[str, float]:
+    """The output whose first samples differ most from what they are alone, and by how much."""
+    probe, batched = reading.facts.batch, reading.facts.batched
     with torch.no_grad():
         together = reading(values, inputs)
-        alone = reading(values, [x[:probe] if name in reading.facts.batched else x for name, x in zip(reading.inputs, inputs, strict=True)])
-    for name, both, one in zip(reading.outputs, together, alone, strict=True):
-        if both.shape == one.shape or not one.is_floating_point():
-            continue
-        moved = _apart(both[:probe], one)
-        if not moved <= TOLERANCE:
-            raise RefusedModel(f"output '{name}' of a sample depends on the others in its batch (by {moved:.1e} of its spread); {FIX}")
+        alone = reading(values, [x[:probe] if name in batched else x for name, x in zip(reading.inputs, inputs, strict=True)])
+    found = [
+        (name, _apart(both, one))
+        for name, both, one in zip(reading.outputs, together, alone, strict=True)
+        if both.shape != one.shape and one.is_floating_point()
+    ]
+    return max(found, key=lambda item: item[1], default=("", 0.0))
 
 
-def _apart(a: Tensor, b: Tensor) -> float:
-    """max |a − b| of the spread of b where both are finite; infinite where only one is."""
-    finite = b.isfinite()
-    if not torch.equal(finite, a.isfinite()):
+def _apart(both: Tensor, one: Tensor) -> float:
+    """max |difference| of one from the beginning of both, of the spread of both; infinite where only one is finite."""
+    start, finite = both[: one.shape[0]], one.isfinite()
+    if not torch.equal(finite, start.isfinite()):
         return float("inf")
-    a, b = a[finite], b[finite]
-    return float((a - b).abs().max() / (b.max() - b.min()).clamp(min=1e-12)) if b.numel() else 0.0
+    moved = (start[finite] - one[finite]).abs()
+    if not moved.numel() or not moved.any():
+        return 0.0
+    known = both[both.isfinite()]
+    return float(moved.max() / torch.maximum(known.max() - known.min(), SMALLEST * known.abs().max()))
 
 
-def _noise(rng: np.random.Generator, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+SMALLEST = 1e-6  # spread of values, relative to themselves: what is alike to that is one value
+
+
+def _double(value: Tensor) -> Tensor:
+    return value.double() if value.is_floating_point() else value
+
+
+def _doubles(values: Sequence[Tensor]) -> list[Tensor]:
+    return [_double(value) for value in values]
+
+
+def _noise(rng: np.random.Generator, shape: Sequence[int], dtype: torch.dtype, low: int) -> Tensor:
     if dtype.is_floating_point:
         return torch.from_numpy(rng.standard_normal(shape)).to(dtype)
-    return torch.from_numpy(rng.integers(0, 2, shape)).to(dtype)
+    return torch.from_numpy(rng.integers(low, 2, shape)).to(dtype)
 
 
 def _first_line(error: Exception) -> str:

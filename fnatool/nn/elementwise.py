@@ -135,8 +135,13 @@ def prelu(site: Site) -> Step:
 
 
 def dropout(site: Site) -> Step:
-    """x in evaluation; in training each element is zero with probability ratio, the others scaled up. The mask says which are kept."""
+    """x in evaluation; in training each element is zero with probability ratio, the others scaled up. The mask says which are kept.
+
+    Raises RefusedModel where the graph itself drops (`training_mode`): its values are random, whatever the module's mode.
+    """
     ratio = site.real("ratio", 0.5) if site.opset < 12 else site.number(1, 0.5)
+    if ratio and site.opset >= 12 and site.has(2) and (site.known(2) is None or bool(site.require(2).any())):
+        raise site.refuse(f"it drops values at random (training_mode); {IN_EVALUATION}")
     with_mask = 1 in site.read_outputs
 
     def run(x: Tensor, training: bool) -> Tensor | tuple[Tensor, Tensor]:
@@ -166,6 +171,7 @@ def _cast(site: Site, to: int) -> Step:
     return on(site, lambda x: x.to(dtype), 0)
 
 
+IN_EVALUATION = "export the network in evaluation mode"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 

@@ -81,6 +81,7 @@ def _cuts(view: Window, space: Sequence[int], extra: Sequence[int], asked: Seque
     before, after = [], []
     for size, stride, extent, more, want in zip(space, view.strides, view.extent, extra, asked[-len(space) :], strict=True):
         total = (size - 1) * stride + extent + more - want
+        total = max(total, 0) if view.is_same else total  # SAME only ever cuts
         small = total // 2
         front = max(small if view.auto == "SAME_UPPER" else total - small, 0)  # more than there is: zeros behind
         before.append(front)
@@ -323,10 +324,17 @@ def cumulated(site: Site) -> Step:
 
 
 def top_k(site: Site) -> Step:
-    """The k largest or smallest along an axis, sorted, and their positions."""
+    """The k largest or smallest along an axis, sorted, and their positions; of equal values the first."""
     axis, largest = site.axis(-1), bool(site.node.int("largest", 1))
-    ordered = bool(site.node.int("sorted", 1))
-    return Step(lambda x, k: tuple(x.topk(int(k[0]), axis, largest, ordered)), (site.node.inputs[0], site.numbers(1)))
+
+    def run(x: Tensor, k: Sequence[int]) -> tuple[Tensor, Tensor]:
+        values, positions = x.sort(stable=True, dim=axis, descending=largest)  # torch.topk takes any of equal values
+        return values.narrow(axis, 0, int(k[0])), positions.narrow(axis, 0, int(k[0]))
+
+    if site.opset < 10:
+        count = [site.node.int("k", 1)]
+        return on(site, lambda x: run(x, count), 0)
+    return Step(run, (site.node.inputs[0], site.numbers(1)))
 
 
 LAYERS: Mapping[str, Row] = {

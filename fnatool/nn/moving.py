@@ -341,8 +341,10 @@ def depth_to_space(site: Site) -> Step:
 
 
 def space_to_depth(site: Site) -> Step:
-    """Blocks of space become channels, the block's position the slow part."""
-    block = site.node.int("blocksize", 1)
+    """Blocks of space become channels; DCR: the block's position is the slow part of the channel, CRD: the quick one."""
+    block, mode = site.node.int("blocksize", 1), site.text("mode", "DCR")
+    if mode == "CRD":
+        return on(site, lambda x: F.pixel_unshuffle(x, block), 0)
 
     def run(x: Tensor) -> Tensor:
         n, c, h, w = x.shape
@@ -396,8 +398,11 @@ def one_hot(site: Site) -> Step:
     rank = site.rank(0) + 1
 
     def run(where: Tensor, depth: Sequence[int], values: Tensor) -> Tensor:
-        hot = F.one_hot(where.long() % int(depth[0]), int(depth[0])).movedim(-1, axis % rank)
-        return torch.where(hot.bool(), values[1], values[0])
+        count, place = int(depth[0]), axis % rank
+        positions = torch.arange(count, device=where.device).reshape([-1 if k == place else 1 for k in range(rank)])
+        index = where.long().unsqueeze(place)
+        hot = torch.where(index < 0, index + count, index) == positions  # what is out of range is nowhere
+        return torch.where(hot, values[1], values[0])
 
     return Step(run, (site.node.inputs[0], site.numbers(1), site.node.inputs[2]))
 

@@ -6,8 +6,10 @@ nobody else needs is overwritten where torch can.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,12 +19,11 @@ from torch import Tensor
 
 from fnatool.nn.fusing import fused
 from fnatool.nn.layers import Norms
-from fnatool.nn.site import Facts, Given, Numbers, Read, Site, Step, torch_type
+from fnatool.nn.site import WHOLE, Facts, Given, Numbers, Read, Site, Step, torch_type
 from fnatool.nn.sizes import arithmetic
 from fnatool.nn.table import TORCH
-from fnatool.nn.weights import live
 from passes.errors import RefusedModel
-from passes.view import Node, View
+from passes.view import Node, View, live
 
 Slots = list[Any]
 
@@ -130,12 +131,70 @@ def _bind(nodes: Sequence[Node], seen: View, facts: Facts, wanted: frozenset[str
         if step is not None:
             facts.numbers.add(node.outputs[0])
         else:
+            require_types(site)
             step = TORCH[node.op](site)
         if step.reads and all(_is_known(r, facts) for r in step.reads):
-            _evaluate(node, step, facts)
+            _guarded(site, partial(_evaluate, node, step, facts))
             continue
+        if node.outputs[0] not in facts.numbers:
+            _try(site, step)
         bound.append((node, step))
     return bound
+
+
+def require_types(site: Site) -> None:
+    """torch computes with the element types that the node reads and makes. Raises RefusedModel where it does not."""
+    types = site.facts.types
+    made = [types.get(name) for name in site.node.outputs if name]
+    read = [] if site.node.op in ("Cast", "CastLike") else [types.get(name) for name in site.node.inputs if name]
+    for kind in (*read, *made):
+        if kind is not None and torch_type(kind) is None:
+            raise site.refuse(f"torch computes with no element type {onnx.TensorProto.DataType.Name(kind)}")
+    source = types.get(site.node.input(0))
+    if site.node.op == "Cast" and source is not None and torch_type(source) is None and source not in CASTABLE:
+        raise site.refuse(f"torch casts from no element type {onnx.TensorProto.DataType.Name(source)}")
+
+
+CASTABLE = frozenset({onnx.TensorProto.UINT16, onnx.TensorProto.UINT32, onnx.TensorProto.UINT64})
+"""Types that torch has, but computes with nowhere: they are read through a Cast."""
+
+MOST_TRIED = 1 << 22  # elements
+
+
+def _try(site: Site, step: Step) -> None:
+    """A node between whole numbers has run once, on ones of the probe's sizes. Raises RefusedModel where torch has no such operator."""
+    kinds = {torch_type(site.facts.types.get(name, 0)) for name in site.node.inputs if name}
+    if kinds.isdisjoint({*WHOLE, torch.bool}):
+        return
+    values: list[Any] = []
+    for read in step.reads:
+        name = read if isinstance(read, str) else "" if isinstance(read, Given) else read.name
+        known, shape = site.facts.known.get(name), site.facts.shapes.get(name)
+        dtype = torch_type(site.facts.types.get(name, 0))
+        if isinstance(read, str) and known is not None:
+            values.append(to_tensor(known))
+        elif isinstance(read, str) and shape is not None and dtype is not None and math.prod(shape) <= MOST_TRIED:
+            values.append(torch.ones(shape, dtype=dtype))
+        elif known is not None and not isinstance(read, (str, Given)):
+            numbers = known.reshape(-1).tolist()
+            values.append(numbers if isinstance(read, Numbers) else numbers[0])
+        elif read is Given.LIKE or read is Given.BATCH:
+            values.append(torch.empty(0) if read is Given.LIKE else site.facts.batch)
+        else:
+            return
+    _guarded(site, lambda: step.run(*values), lacking=True)
+
+
+def _guarded(site: Site, run: Callable[[], Any], *, lacking: bool = False) -> None:
+    """What torch cannot do at load is a RefusedModel; with lacking only what it never can: values of ones may be out of its range."""
+    try:
+        with torch.no_grad():
+            run()
+    except FAILURES as error:
+        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if lacking and not isinstance(error, (NotImplementedError, TypeError)):
+            return
+        raise site.refuse(f"torch does not compute it for its inputs ({text})") from error
 
 
 def _is_known(read: Read, facts: Facts) -> bool:

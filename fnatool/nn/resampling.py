@@ -49,6 +49,8 @@ class Axis:
 def resize(site: Site) -> Step:
     """Resize from opset 10 on; Upsample before."""
     rank = site.rank(0)
+    if site.is_whole(0) and site.text("mode", "nearest") != "nearest":
+        raise site.refuse("whole numbers between others are rounded differently everywhere; only 'nearest' resamples them")
     axes = tuple(axis % rank for axis in site.node.ints("axes", range(rank)))
     scales, sizes = (1, None) if site.opset < 11 else (2, 3)
     cropped = site.text("coordinate_transformation_mode", "") == "tf_crop_and_resize"
@@ -56,7 +58,7 @@ def resize(site: Site) -> Step:
         axes,
         site.text("mode", "nearest"),
         "asymmetric" if site.opset < 11 else site.text("coordinate_transformation_mode", "half_pixel"),
-        "floor" if site.opset < 11 else site.text("nearest_mode", "round_prefer_floor"),
+        "legacy" if site.opset < 11 else site.text("nearest_mode", "round_prefer_floor"),
         site.real("cubic_coeff_a", -0.75),
         bool(site.node.int("exclude_outside", 0)),
         site.real("extrapolation_value", 0.0),
@@ -68,7 +70,7 @@ def resize(site: Site) -> Step:
     if sizes is not None and site.has(sizes):
         reads = (site.node.inputs[0], site.numbers(sizes))
         return Step(lambda x, wanted: resampled(x, how, to_sizes(x, how, wanted)), reads)
-    written = site.node.ints("scales", ()) if site.opset < 9 else ()
+    written = site.reals("scales", ()) if site.opset < 9 else ()
     if written:
         return on(site, lambda x: resampled(x, how, by_scales(x, how, written)), 0)
     reads = (site.node.inputs[0], site.numbers(scales))
@@ -123,7 +125,7 @@ def _torch_mode(x: Tensor, how: Resampling, axes: Sequence[Axis]) -> dict[str, A
     """The options with which torch's interpolate computes the same, None where there are none."""
     fits = all(a.axis >= 2 and a.out == a.size * a.scale for a in axes)
     smoothed = how.antialias and any(a.out < a.size for a in axes)
-    if x.dim() not in (3, 4, 5) or not fits or how.region or how.exclude_outside != smoothed:
+    if x.dim() not in (3, 4, 5) or not x.is_floating_point() or not fits or how.region or how.exclude_outside != smoothed:
         return None
     if how.mode == "nearest":
         whole = all(a.out % a.size == 0 for a in axes)
@@ -139,7 +141,7 @@ def _torch_mode(x: Tensor, how: Resampling, axes: Sequence[Axis]) -> dict[str, A
     return {"mode": mode, "align_corners": aligned, "antialias": smoothed}
 
 
-NEAREST = {("asymmetric", "floor"), ("half_pixel", "round_prefer_floor"), ("half_pixel", "round_prefer_ceil")}
+NEAREST = {("asymmetric", "floor"), ("asymmetric", "legacy"), ("half_pixel", "round_prefer_floor"), ("half_pixel", "round_prefer_ceil")}
 """What, for whole factors, repeats every element as often as the factor says. (The middle of an element is never between two.)"""
 
 
@@ -147,7 +149,8 @@ def _along(x: Tensor, how: Resampling, a: Axis) -> Tensor:
     """x resampled along one axis, as the standard defines it."""
     at = _coordinates(how.coordinates, a, x.device)
     near = how.mode == "nearest"
-    y = x.index_select(a.axis, ROUND[how.nearest](at).clamp(0, a.size - 1).long()) if near else _weighted(x, a, at, how)
+    rounding = how.nearest if how.nearest != "legacy" else "ceil" if a.scale < 1 else "floor"  # as runtimes read Resize-10
+    y = x.index_select(a.axis, ROUND[rounding](at).clamp(0, a.size - 1).long()) if near else _weighted(x, a, at, how)
     if how.coordinates != "tf_crop_and_resize":
         return y
     outside = ((at < 0) | (at > a.size - 1)).reshape([-1 if axis == a.axis else 1 for axis in range(x.dim())])

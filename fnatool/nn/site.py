@@ -6,7 +6,7 @@ values only, in the order of its `reads`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -111,6 +111,10 @@ class Site:
     def real(self, name: str, default: float) -> float:
         """The number attribute, or the default."""
         return float(self.node.attrs.get(name, default))
+
+    def reals(self, name: str, default: Sequence[float]) -> tuple[float, ...]:
+        """The list of numbers attribute, or the default."""
+        return tuple(float(v) for v in self.node.attrs.get(name, default))
 
     def text(self, name: str, default: str) -> str:
         """The text attribute, or the default."""

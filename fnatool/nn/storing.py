@@ -11,8 +11,9 @@ from torch import Tensor
 
 from fnatool.nn.program import to_array
 from fnatool.nn.site import TYPES
-from fnatool.nn.weights import Weight, constant_value
+from fnatool.nn.weights import Weight
 from passes.errors import UserError
+from passes.shapes import constant_value
 from passes.view import Node, unique, view
 
 

@@ -17,7 +17,6 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from passes.errors import RefusedModel
 from passes.learnt import learnt_uses
 from passes.shapes import constant_value
 from passes.view import Node, View, build, element_type, in_order, linked, live, unique, view

@@ -117,11 +117,15 @@ def max_pool(site: Site) -> Step:
     def run(x: Tensor) -> Tensor:
         before, after = view.pads(x.shape[2:])
         beyond = view.overhang(x.shape[2:], before, after)
-        x = padded(x, before, [a + b for a, b in zip(after, beyond, strict=True)], -math.inf)
+        x = padded(x, before, [a + b for a, b in zip(after, beyond, strict=True)], _lowest(x.dtype))
         pooled: Tensor = pool(x, view.kernel, view.strides, 0, view.dilations)
         return pooled
 
     return on(site, run, 0)
+
+
+def _lowest(dtype: torch.dtype) -> float:
+    return -math.inf if dtype.is_floating_point else torch.iinfo(dtype).min
 
 
 def _in_whole(positions: Tensor, shape: Sequence[int], *, columns_first: bool) -> Tensor:

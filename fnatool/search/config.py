@@ -20,14 +20,17 @@ from fnatool.training.config import (
     TASKS,
     Averages,
     Config,
-    Count,
     Data,
     Distil,
     Fraction,
     Optimiser,
     Positive,
     Rate,
+    Samples,
+    Seed,
     TaskName,
+    Threads,
+    Words,
     data_beside,
     distil_beside,
     of_task,
@@ -47,9 +50,9 @@ class Head(Section):
     style: str | None = Field(default=None, description="the kind of head, as in 'fnatool head'; default: the task's")
     classes: str | None = Field(default=None, description="how many, or a file with a name a line; default: those of the data")
     joints: str | None = Field(default=None, description="of a pose: how many, coco, or a JSON file; default: those of the data")
-    taps: tuple[str, ...] = Field(default=(), description="what the head reads, from fine to coarse; default: by the style")
-    width: Positive | None = Field(default=None, description="channels inside the head; default: the style's")
-    levels: Positive | None = Field(default=None, description="maps a detector looks at; default: the style's")
+    taps: Words = Field(default=(), description="what the head reads, from fine to coarse; default: by the style")
+    width: Samples | None = Field(default=None, description="channels inside the head; default: the style's")
+    levels: Annotated[int, Field(ge=1, le=32)] | None = Field(default=None, description="maps a detector looks at; default: the style's")
     mean: Colours | None = Field(
         default=None, description="of the pixels 0 … 255, one number or one a channel; default: as the seed is known to want them"
     )
@@ -77,7 +80,7 @@ class Search(Section):
         default=0.5, description="against collapse to skip: a block stays with this probability at least, falling to 0 …"
     )
     annealed: Annotated[float, Field(gt=0, le=1)] = Field(default=0.75, description="… at this share of the steps on α")
-    finalists: Positive = Field(
+    finalists: Annotated[int, Field(ge=1, le=256)] = Field(
         default=8, description="architectures within the budget, drawn by α, of which the one of the least loss is found; 1: the likeliest"
     )
     freeze_batchnorm: Literal["auto", "yes", "no"] = Field(
@@ -101,9 +104,11 @@ class Alpha(Section):
 class Cost(Section):
     kind: Literal["madds", "params", "latency"] = Field(default="madds", description="what the search pays for, unless a budget says it")
     weight: Rate = Field(default=0.02, description="λ of λ · log_τ(γ · expected cost)")
-    base: Annotated[float, Field(gt=1)] = Field(default=10.0, description="τ")
-    scale: Annotated[float, Field(gt=0)] = Field(default=1.0, description="γ, for costs in millions (latencies in milliseconds)")
-    budget: tuple[str, ...] = Field(
+    base: Annotated[float, Field(gt=1, le=1e9)] = Field(default=10.0, description="τ")
+    scale: Annotated[float, Field(ge=1e-12, le=1e12)] = Field(
+        default=1.0, description="γ, for costs in millions (latencies in milliseconds)"
+    )
+    budget: Words = Field(
         default=(),
         description="such as madds=200M, params=1.5M; the result keeps all of them, and what is below the first one costs nothing",
     )
@@ -111,17 +116,19 @@ class Cost(Section):
 
 
 class Run(Section):
-    seed: Count = Field(default=0, description="of every random draw: the same seed, the same architecture")
-    batch: Positive = Field(default=16, description="samples a step, over all processes together")
+    seed: Seed = Field(default=0, description="of every random draw: the same seed, the same architecture")
+    batch: Samples = Field(default=16, description="samples a step, over all processes together")
     checkpoint: Positive = Field(default=50, description="weight steps between checkpoints")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: cuda where there is one")
     amp: bool = Field(default=True, description="mixed precision (bfloat16 or float16); on cuda only")
-    threads: Positive | None = Field(default=None, description="of the CPU, per process; default: torch's choice")
+    threads: Threads | None = Field(default=None, description="of the CPU, per process; default: torch's choice")
 
 
 class Score(Section):
-    images: Positive = Field(default=256, description="of the validation data, for the super network's score of a member")
-    calibration: Positive = Field(default=256, description="training images that a member's BatchNorm statistics are taken of")
+    images: Positive = Field(
+        default=256, description="of the validation data, for the super network's score of a member; more than there are: all of them"
+    )
+    calibration: Samples = Field(default=256, description="training images that a member's BatchNorm statistics are taken of")
 
 
 class Finetune(Section):

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fnatool import files, profiling
+from fnatool.atomic import workplace
 from fnatool.data.split import Split
-from fnatool.fitting import adopted
+from fnatool.fitting import adopted, named_like
 from fnatool.heading import HeadOptions, attach_to_model, own_taps
 from fnatool.pixels import Asked, Pixels, pixels_of, seen_as
 from fnatool.remapping import Options, analyse_model, remap_model
 from fnatool.search.config import SearchConfig
 from fnatool.search.derive import Budget
 from fnatool.search.sampling import Member
+from fnatool.tasks.description import Description
 from passes.analysis import STRIDE, Analysis, analyse
 from passes.errors import RefusedModel, UserError
 from passes.heads.image import image_of
@@ -30,7 +31,8 @@ TIMES = 8
 class Ground:
     """A seed file, the knobs set before anything is searched, the head it gets, and how it is remapped.
 
-    `inputs` is the shape of an input that the file leaves open, `pixels` what an image becomes.
+    `inputs` is the shape of an input that the file leaves open, `pixels` what an image becomes; `names` is what has the names of classes
+    and joints, if not the data.
     """
 
     seed: files.Model
@@ -40,6 +42,7 @@ class Ground:
     rng_seed: int
     inputs: Mapping[str, Shape] | None
     pixels: Pixels
+    names: Description | None = None
 
 
 def ground(seed: files.Model, config: SearchConfig, split: Split) -> Ground:
@@ -110,14 +113,12 @@ def emit(of: Ground, spec: Spec, split: Split, path: Path, *, verify: bool = Tru
     """
     whole = Spec({**of.before, **spec.knobs})
     options = Options(of.strategy, seed=of.rng_seed, verify=verify, inputs=of.inputs)
-    bare = path.with_name(f".{path.stem}.{os.getpid()}.onnx")
-    try:
-        remap_model(of.seed, whole, options).write(bare, force=True)
+    with workplace(path.parent) as place:
+        bare = place / path.name
+        remap_model(of.seed, whole, options).write(bare)
         made = attach_to_model(files.read(bare), replace(of.head, verify=verify))
-        replace(made, description=adopted(made.description, split)).write(path, force=True)
-    finally:
-        for left in (bare, files.data_path(bare)):
-            left.unlink(missing_ok=True)
+        about = adopted(made.description, split) if of.names is None else named_like(made.description, of.names)
+        replace(made, description=about).write(path, force=True)
     return files.read(path)
 
 

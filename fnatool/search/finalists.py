@@ -12,6 +12,7 @@ import numpy as np
 
 from fnatool.search.derive import Budget, Scores, derive
 from fnatool.search.sampling import Member
+from fnatool.tasks.finite import NotFinite
 from passes.space import Choices
 
 DRAWS = 8  # for each finalist, before there are taken to be no others
@@ -36,9 +37,19 @@ def finalists(choices: Choices, scores: Scores, budgets: Sequence[Budget], count
 def least(members: Sequence[Member], loss: Callable[[Member], float]) -> Member:
     """The member of the least loss, the first of them where several have it; one alone is not looked at.
 
-    A loss that is no number is the largest of all.
+    One whose loss is no number, or that computes what is none, is left out. Raises NotFinite where all are.
     """
     if len(members) == 1:
         return members[0]
-    losses = [loss(member) for member in members]
-    return members[min(range(len(members)), key=lambda k: losses[k] if math.isfinite(losses[k]) else math.inf)]
+    losses: dict[Member, float] = {}
+    broken: list[NotFinite] = []
+    for member in members:
+        try:
+            losses[member] = loss(member)
+        except NotFinite as error:
+            broken.append(error)
+    sound = {member: value for member, value in losses.items() if math.isfinite(value)}
+    if not sound:
+        why = str(broken[0]) if broken else f"their losses are {', '.join(str(value) for value in losses.values())}"
+        raise NotFinite(f"none of the {len(members)} architectures looked at in the super network computes finite values: {why}")
+    return min(sound, key=lambda member: sound[member])

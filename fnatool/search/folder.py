@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
+from fnatool import documents
 from fnatool.atomic import write_text
+from fnatool.runfolder import CHECKPOINT, EVENTS, METRICS, NEW, OF_EVENTS, REPORT, Layout
+from fnatool.runfolder import TUNING as OF_TUNING
 from passes.errors import UserError
 
-VERSION = 2  # 1 knew no lead of the seed's own choices
+VERSION = 3  # 1 knew no lead of the seed's own choices, 2 nothing of the data but its counts
 RUN, SPACE, COSTS, SEED = "run.json", "space.json", "costs.json", "seed.onnx"
 SPEC, REMAPPED, TARGET, CHOSEN = "spec.json", "remapped.onnx", "target.onnx", "chosen.json"
-REPORT, PAGE = "report.json", "report.md"
+PAGE = "report.md"
 TUNING, DERIVED, SCENES, LATENCY = "finetune", "derived", "scenes", "latency.json"
-JOURNAL = ("checkpoint.pt", "metrics.jsonl", "events")
-OWN = frozenset({RUN, SPACE, COSTS, SEED, SPEC, REMAPPED, TARGET, CHOSEN, REPORT, PAGE, TUNING, DERIVED, SCENES, LATENCY, *JOURNAL})
+OF_DERIVED = r"derived\.json|(madds|params|latency)-.+\.(onnx|onnx\.data|json)"
+FILES = {RUN, SPACE, COSTS, SEED, SPEC, REMAPPED, TARGET, CHOSEN, REPORT, PAGE, LATENCY, CHECKPOINT, METRICS}
+SEARCH = Layout(
+    "search",
+    "search",
+    "-o",
+    frozenset({*FILES, *(f"{name}.data" for name in (SEED, REMAPPED, TARGET))}),
+    {EVENTS: OF_EVENTS, TUNING: OF_TUNING, DERIVED: OF_DERIVED},
+    frozenset({SCENES}),
+)
 FREE = ("data.workers", "run.checkpoint", "run.threads", "finetune.run.checkpoint", "finetune.run.threads")
 """Keys of the config that do not change what comes out."""
 
@@ -28,7 +38,7 @@ FREE = ("data.workers", "run.checkpoint", "run.threads", "finetune.run.checkpoin
 class Facts:
     """What a run is of: the seed file and its digest, the processes that share the work, the samples to learn from and to validate with,
 
-    the config, and the knobs of the space (None: not known yet).
+    the config, the knobs of the space (None: not known yet), and what the samples of both splits are (`Split.digest`).
     """
 
     model: str
@@ -37,11 +47,12 @@ class Facts:
     samples: tuple[int, int]
     config: Mapping[str, Any]
     knobs: Mapping[str, Any] | None
+    data: tuple[str, str]
 
     @property
     def key(self) -> str:
         """The same for runs that come to the same result."""
-        told = [self.sha256, self.processes, *self.samples, sorted(_telling(self).items())]
+        told = [self.sha256, self.processes, *self.samples, *self.data, sorted(_telling(self).items())]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
@@ -49,69 +60,59 @@ class Facts:
         return {"version": VERSION, **vars(self)}
 
 
-def opened(folder: Path, needed: Iterable[Path]) -> None:
-    """The folder is there. Raises UserError where it holds anything else than a run, or a file that is needed and would be lost."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"'{folder}', where the run is to be kept, is not a folder; give another one with -o")
-    if folder.is_dir() and (others := {path.name for path in folder.iterdir() if not path.name.startswith(".")} - OWN):
-        raise UserError(f"'{folder}' holds '{min(others)}', which is of no search; give another folder with -o")
+def require_outside(folder: Path, needed: Iterable[Path]) -> None:
+    """Raises UserError where a file that is needed lies in the folder and would be lost."""
     for path in needed:
         if folder.resolve() in path.resolve().parents:
             raise UserError(f"'{path}' lies where the run is kept and would be overwritten; give another folder with -o")
-    folder.mkdir(parents=True, exist_ok=True)
 
 
-def draft(folder: Path) -> Path:
-    """Where a run that begins anew is prepared, so that the earlier one stays until nothing can be refused any more."""
-    whole = folder.resolve()  # '.' has no name
-    return whole.with_name(f".{whole.name}.new")
-
-
-def cleared(place: Path) -> None:
-    """The folder is there, and empty."""
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
-
-
-def replaced(folder: Path, by: Path) -> None:
-    """The folder holds what was prepared elsewhere, and of the earlier run no more than its scenes."""
-    for name in OWN - {SCENES}:
-        path = folder / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    for path in by.iterdir():
+def arranged(folder: Path) -> None:
+    """The folder holds what was prepared aside."""
+    for path in (folder / NEW).iterdir():
         path.rename(folder / path.name)
-    by.rmdir()
+
+
+def shown(folder: Path) -> Path:
+    """The folder as the user knows it, also while it is prepared aside."""
+    return folder.parent if folder.name == NEW else folder
 
 
 def read(folder: Path) -> Facts:
     """What the run in a folder is of. Raises UserError where there is none, or one of another version."""
     path = folder / RUN
+    if not path.exists():
+        raise UserError(f"'{folder}' holds no search; 'fnatool search -o {folder}' begins one")
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"'{folder}' holds no search; 'fnatool search -o {folder}' begins one") from None
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise UserError(f"'{path}' cannot be read: {error}; --restart begins anew") from error
+        document = documents.read(path, pipes=False)
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be read: {error.strerror}") from error
+    except UserError as error:
+        raise UserError(f"{error}; --restart begins anew") from error
     version = document.get("version") if isinstance(document, dict) else None
-    if version != VERSION:
-        raise UserError(
-            f"'{folder}' is a run of version {version!r}, this fnatool reads version {VERSION}; --restart begins anew, "
-            "-o names another folder"
-        )
-    try:
-        train, val = document["samples"]
-        return Facts(
-            str(document["model"]),
-            str(document["sha256"]),
-            int(document["processes"]),
-            (int(train), int(val)),
-            *(dict(document[key]) for key in ("config", "knobs")),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"'{path}' is damaged; --restart begins anew") from error
+    if version != VERSION or isinstance(version, bool):
+        said = f"a run of version {version}" if isinstance(version, int) else "no run that says its version"
+        raise UserError(f"'{folder}' is {said}, this fnatool reads version {VERSION}; --restart begins anew, -o names another folder")
+    assert isinstance(document, dict)
+    return _facts(document, path)
+
+
+def _facts(document: Mapping[str, Any], path: Path) -> Facts:
+    model, sha256, processes = (document.get(key) for key in ("model", "sha256", "processes"))
+    samples, config, knobs, data = (document.get(key) for key in ("samples", "config", "knobs", "data"))
+    if not (isinstance(model, str) and model and isinstance(sha256, str) and isinstance(config, dict) and isinstance(knobs, dict)):
+        raise UserError(f"'{path}' is damaged; --restart begins anew")
+    if not isinstance(samples, list) or len(samples) != 2 or not all(map(_is_count, samples)):
+        raise UserError(f"'{path}' is damaged; --restart begins anew")
+    if not isinstance(data, list) or len(data) != 2 or not all(isinstance(digest, str) for digest in data):
+        raise UserError(f"'{path}' is damaged; --restart begins anew")
+    if not _is_count(processes) or processes < 1 or "\0" in model:
+        raise UserError(f"'{path}' is damaged; --restart begins anew")
+    return Facts(model, sha256, processes, (samples[0], samples[1]), config, knobs, (data[0], data[1]))
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31
 
 
 def require_same(folder: Path, facts: Facts) -> None:
@@ -129,7 +130,7 @@ def claimed(folder: Path, facts: Facts, latency: str | None) -> None:
     """The folder is of this run, says so from now on, and keeps its latency table. Raises UserError where it is of another."""
     require_same(folder, facts)
     if latency is not None and not (folder / LATENCY).exists():
-        write_text(folder / LATENCY, Path(latency).read_text(encoding="utf-8"))
+        write_text(folder / LATENCY, documents.text(Path(latency), "a latency table"))
     write_text(folder / RUN, json.dumps(facts.to_json(), indent=1) + "\n", force=True)
 
 
@@ -140,6 +141,8 @@ def _differences(old: Facts, new: Facts) -> Iterator[str]:
         yield f"it had {old.processes} process(es), not {new.processes}"
     if tuple(old.samples) != tuple(new.samples):
         yield f"its data had {old.samples[0]} and {old.samples[1]} samples, not {new.samples[0]} and {new.samples[1]}"
+    elif tuple(old.data) != tuple(new.data):
+        yield "its data had other names, sizes or labels than now"
     before, after = _telling(replace(old, knobs=None) if new.knobs is None else old), _telling(new)
     for key in sorted({*before, *after}):
         if before.get(key) != after.get(key):

@@ -17,6 +17,7 @@ import torch
 
 from fnatool.data.order import TrainOrder
 from fnatool.data.samples import Batch, Training
+from fnatool.runfolder import CHECKPOINT
 from fnatool.search.alpha import cost_loss, floor_at
 from fnatool.search.config import SearchConfig
 from fnatool.search.derive import Budget
@@ -36,7 +37,6 @@ from fnatool.training.stepping import Descent, dealt, reseed, share
 from passes.errors import UserError
 from passes.space import Table
 
-CHECKPOINT = "checkpoint.pt"
 WEIGHTS, ALPHAS = 0, 1  # streams of chance
 MILLION = 1e6
 
@@ -105,8 +105,9 @@ def search(job: Job, world: World, watch: Watch) -> SuperNetwork:
     total = job.steps(world)
     plan = Plan(total, round(how.alpha_from * total), how.alpha_every)
     searcher = Searcher(job.network, job.config, world, alpha_steps=plan.alphas_before(total))
-    if (job.folder / CHECKPOINT).exists():
-        searcher.restore(checkpoint.read(job.folder / CHECKPOINT, key=job.key, device=world.device))
+    path = job.folder / CHECKPOINT
+    if path.exists():
+        searcher.restore(checkpoint.read(path, key=job.key, device=world.device), checkpoint.Held(path, total))
     journal = Journal(job.folder, searcher.step) if world.first else None
     watch.started(searcher.step, total)
     batches = _batches(job, world, (searcher.step, total), stream=WEIGHTS)
@@ -218,7 +219,7 @@ def _require_sound(descent: Descent, loss: torch.Tensor, norm: torch.Tensor, sea
 
 def _write(searcher: Searcher, job: Job) -> None:
     """The checkpoint, if all in it is finite: otherwise the last good one stays."""
-    broken = diagnosis.broken_value(searcher.network)
+    broken = diagnosis.broken_state(searcher.state())
     if broken is not None:
         raise _wrong(searcher.step, broken)
     if searcher.world.first:

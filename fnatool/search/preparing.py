@@ -10,14 +10,14 @@ import numpy as np
 
 from fnatool import files, spaces, terminal
 from fnatool.data import checking, reading
-from fnatool.data.split import Split
+from fnatool.data.split import Split, said, spread
 from fnatool.latency import table as latencies
 from fnatool.latency.making import about
 from fnatool.remapping import analyse_model, metadata
 from fnatool.search.config import SearchConfig
 from fnatool.search.derive import Budget, derive, parse_budget
 from fnatool.search.emitting import Ground, emit, ground
-from fnatool.search.folder import LATENCY, SEED, SPACE, Facts, require_same
+from fnatool.search.folder import LATENCY, SEED, SPACE, Facts, require_same, shown
 from fnatool.search.sampling import uniform
 from fnatool.search.supernet import SuperNetwork, build
 from fnatool.tasks import description as descriptions
@@ -87,8 +87,8 @@ def on_ground(of: Ground, config: SearchConfig, folder: Path, splits: tuple[Spli
     made = Prepared(config, of, model, described, *splits, analysis, space, found, tables)
     if made.kind not in tables:
         raise UserError(
-            f"the cost is to be latency, but there is no 'cost.latency': measure one with 'fnatool latency-table {folder / SEED} "
-            f"--space {folder / SPACE} -o latency.json'; 'fnatool search --dry-run' writes these two"
+            f"the cost is to be latency, but there is no 'cost.latency': measure one with 'fnatool latency-table {shown(folder) / SEED} "
+            f"--space {shown(folder) / SPACE} -o latency.json'; 'fnatool search --dry-run' writes these two"
         )
     return made
 
@@ -133,8 +133,12 @@ def data(config: SearchConfig, world: World) -> tuple[Split, Split]:
     splits = reading.read_both(config.data.path, task=config.task, classes=None, holdout=reading.Holdout(seed=config.run.seed))
     with terminal.progress("looking at the data", sum(len(split.items) for split in splits)) as advance:
         train, val = checking.checked(splits, skip_bad=config.data.skip_bad, progress=lambda done, total: advance(1))
+    if config.task == "detection":
+        checking.require_boxes(spread(val, config.score.images))
     if world.first:
         world.wait()
+        for line in said((train, val)):
+            terminal.console().print(line, markup=False)
     return train, val
 
 
@@ -149,7 +153,8 @@ def facts(of: Ground, config: SearchConfig, splits: tuple[Split, Split], process
     """What tells this run from others; without a space, of which nothing is said then."""
     samples = (len(splits[0].items), len(splits[1].items))
     knobs = None if space is None else {key: list(values) for key, values in space.knobs.items()}
-    return Facts(str(of.seed.path.resolve()), of.seed.sha256, processes, samples, config.model_dump(mode="json"), knobs)
+    digests = (splits[0].digest, splits[1].digest)
+    return Facts(str(of.seed.path.resolve()), of.seed.sha256, processes, samples, config.model_dump(mode="json"), knobs, digests)
 
 
 def halves(split: Split, share: float, seed: int) -> tuple[Split, Split]:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from fnatool.atomic import write_text
+from fnatool.escaping import code, markdown
 from fnatool.finetuning import Tuned
+from fnatool.runfolder import REPORT
 from fnatool.search.derive import score_of
 from fnatool.search.emitting import Emitted
-from fnatool.search.folder import PAGE, REPORT, TARGET
+from fnatool.search.folder import PAGE, TARGET
 from fnatool.search.preparing import Prepared, restricted
 from fnatool.search.showing import cost_text, rows
 from fnatool.search.supernet import SuperNetwork
@@ -72,10 +74,18 @@ def page(report: Mapping[str, Any]) -> str:
     kinds, space = list(found["costs"]), report["space"]
     costs = {"seed": seed["costs"], "found": found["costs"]}
     costs |= {f"{name} member": {kind: space["costs"][kind][name] for kind in kinds} for name in ("smallest", "largest")}
-    lines = [f"# {report['task']}: searched from {seed['model']}", "", f"| | {' | '.join(kinds)} |", "|---" * (len(kinds) + 1) + "|"]
+    lines = [
+        f"# {report['task']}: searched from {markdown(seed['model'])}",
+        "",
+        f"| | {' | '.join(kinds)} |",
+        "|---" * (len(kinds) + 1) + "|",
+    ]
     for name, row in costs.items():
         lines.append(f"| {name} | " + " | ".join("–" if row.get(kind) is None else cost_text(kind, row[kind]) for kind in kinds) + " |")
-    lines += ["", f"Budget: {', '.join(report['budgets']) or 'none'}. Costs are those of the whole network with its head, batch 1."]
+    lines += [
+        "",
+        f"Budget: {markdown(', '.join(report['budgets'])) or 'none'}. Costs are those of the whole network with its head, batch 1.",
+    ]
     lines += [
         f"Space: 10^{space['log10_members']} architectures; entropy of the choices in the end {report['entropy']:.2f} (1 is undecided)."
     ]
@@ -83,6 +93,6 @@ def page(report: Mapping[str, Any]) -> str:
     if report["finetuned"] is not None:
         lines += [f"Fine-tuned for {report['finetuned']['step']:,} steps, in ONNX Runtime: {sentence(report['finetuned']['in_runtime'])}."]
     lines += ["", "| block | seed | found |", "|---|---|---|"]
-    lines += [f"| {block} | {seed['blocks'][block]} | {chosen} |" for block, chosen in found["blocks"].items()]
-    lines += ["", *(f"* `{knob}` was not searched: {why}" for knob, why in report["not_searched"].items())]
+    lines += [f"| {block} | {markdown(seed['blocks'][block])} | {markdown(chosen)} |" for block, chosen in found["blocks"].items()]
+    lines += ["", *(f"* {code(knob)} was not searched: {markdown(why)}" for knob, why in report["not_searched"].items())]
     return "\n".join(lines).rstrip() + "\n"

@@ -12,9 +12,11 @@ import torch
 
 from fnatool.data.order import TrainOrder
 from fnatool.data.samples import Batch, Evaluation, Training
+from fnatool.data.split import spread
 from fnatool.nn.layers import Norms
 from fnatool.search.sampling import Member
 from fnatool.search.supernet import SuperNetwork
+from fnatool.tasks.finite import require_finite
 from fnatool.tasks.parts import alone
 from fnatool.tasks.table import TASKS
 from fnatool.training.evaluation import evaluate
@@ -53,22 +55,25 @@ def score(network: SuperNetwork, member: Member, how: Scoring) -> dict[str, floa
         inputs = inputs_of(network.reading, images.to(_device(network)), about.input)
         return network.forward_member(inputs, member, norms=RUNNING, statistics=statistics)
 
-    split = how.validation.split
-    few = replace(how.validation, split=replace(split, items=split.items[: how.images[1]]))
+    few = replace(how.validation, split=spread(how.validation.split, how.images[1]))
     return evaluate(predict, few, batch=how.batch, workers=how.workers)
 
 
 @torch.no_grad()
 def loss(network: SuperNetwork, member: Member, how: Scoring) -> float:
-    """The task's loss of the member on the data to choose by, a mean over batches; nothing of the network changes."""
+    """The task's loss of the member on the data to choose by, a mean over batches; nothing of the network changes.
+
+    Raises NotFinite where the member computes what is no number.
+    """
     network.eval()
     statistics = _statistics(network, member, how)
     about = how.choosing.description
     losses = []
-    for batch in _batches(network, how, how.choosing, (how.images[1], CHOOSING)):
+    for batch in _batches(network, how, how.choosing, (min(how.images[1], len(how.choosing)), CHOOSING)):
         outputs = network.forward_member(
             inputs_of(network.reading, batch["images"], about.input), member, norms=RUNNING, statistics=statistics
         )
+        require_finite(outputs, tuple(outputs))
         losses.append(alone(TASKS[about.task].loss(outputs, batch, about)).item())
     return sum(losses) / len(losses)
 

@@ -12,6 +12,7 @@ from torch.nn import Parameter
 from fnatool.nn.layers import Norms
 from fnatool.search.config import SearchConfig
 from fnatool.search.supernet import SuperNetwork, Tensors
+from fnatool.training.checkpoint import Held, damaged
 from fnatool.training.learner import amp_type, is_frozen
 from fnatool.training.optimising import optimiser_for
 from fnatool.training.processes import World
@@ -57,13 +58,21 @@ class Searcher:
             "scalers": [self.weights.scaler.state_dict(), self.alphas.scaler.state_dict()],
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Everything is as it was when state was taken."""
-        self.step = state["step"]
-        self.network.load_state_dict(state["network"])
-        for descent, name, scaler in zip((self.weights, self.alphas), ("weights", "alphas"), state["scalers"], strict=True):
-            descent.optimiser.load_state_dict(state[name])
-            descent.scaler.load_state_dict(scaler)
+    def restore(self, state: Mapping[str, Any], held: Held) -> None:
+        """Everything is as it was when state was taken, all of which has been checked before. Raises UserError."""
+        step = held.step(state)
+        network = held.tensors(held.part(state, "network"), self.network.state_dict())
+        scalers = held.part(state, "scalers")
+        if not isinstance(scalers, list) or len(scalers) != 2:
+            raise damaged(held.path, "its scales of gradients are not two")
+        descents = (self.weights, self.alphas)
+        memories = [held.memory(held.part(state, name), one.optimiser) for name, one in zip(("weights", "alphas"), descents, strict=True)]
+        scales = [held.scaling(found, one.scaler.state_dict()) for found, one in zip(scalers, descents, strict=True)]
+        self.step = step
+        self.network.load_state_dict(network)
+        for descent, memory, scale in zip(descents, memories, scales, strict=True):
+            descent.optimiser.load_state_dict(memory)
+            descent.scaler.load_state_dict(scale)
 
 
 def named_weights(network: SuperNetwork) -> Iterator[tuple[str, Parameter]]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
-from rich.table import Table as Grid
-
 from fnatool import terminal
 from fnatool.search.preparing import Prepared
 from passes.space import SKIP, Block, Choices, extremes, log10_size
@@ -15,7 +13,7 @@ from passes.space import SKIP, Block, Choices, extremes, log10_size
 def show_space(made: Prepared) -> None:
     """The space as a table, and the costs of its smallest and largest member, with the head."""
     console = terminal.console(wrap=False)
-    grid = Grid(terminal.whole("blocks"), terminal.right("candidates"), terminal.whole("of"), terminal.whole("depth"), box=None)
+    grid = terminal.table(terminal.whole("blocks"), terminal.right("candidates"), terminal.whole("of"), terminal.whole("depth"))
     found = made.choices
     for i, group in itertools.groupby(found.blocks, key=lambda block: block.stage):
         blocks = list(group)

@@ -7,9 +7,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from fnatool import terminal
 from fnatool.search.derive import Budget
 from fnatool.search.loop import Figures, Watch
@@ -26,8 +23,7 @@ def silent() -> Watch:
 def shown(kind: str, budget: Budget | None) -> Iterator[Watch]:
     """A bar on standard error with what a sentence says and the time left; seldom a line on standard output."""
     console = terminal.console()
-    columns = (TextColumn("{task.description}  {task.fields[words]}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+    with terminal.learning("{task.description}  {task.fields[words]}") as bar:
         task = bar.add_task("warm up", words="", total=None)
         began = spoken = time.monotonic()
         first = total = 0

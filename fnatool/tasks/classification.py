@@ -20,8 +20,8 @@ def loss(outputs: Outputs, batch: Batch, description: Classification, *, smoothi
 
 
 def compare(prediction: Classified, truth: int, description: Classification) -> int:
-    """How many classes seem more probable than the true one."""
-    return int((prediction.probabilities > prediction.probabilities[truth]).sum())
+    """How many other classes seem at least as probable as the true one: who cannot tell has not found it."""
+    return int((prediction.logits >= prediction.logits[truth]).sum()) - 1
 
 
 def score(evidence: Sequence[int], description: Classification) -> dict[str, float]:

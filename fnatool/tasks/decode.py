@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,24 +20,27 @@ from fnatool.tasks import anchors as anchor_sets
 from fnatool.tasks.boxes import anchors_on, require_anchors
 from fnatool.tasks.boxes import decode as decode_boxes
 from fnatool.tasks.description import OUTPUTS, Classification, Description, Detection, Pose, Segmentation
+from fnatool.tasks.finite import Array, require_finite
 from passes.errors import RefusedModel
 
 Floats = npt.NDArray[np.float32]
-Array = npt.NDArray[Any] | torch.Tensor
+
+UNDECIDED = 254  # in place of a class: no class has this number
 
 
 @dataclass(frozen=True)
 class Classified:
-    """The most probable class, its probability, and those of all, [K]."""
+    """The most probable class, its probability, and those of all, [K]; and the logits, which differ where probabilities round to 0."""
 
     label: int
     score: float
     probabilities: Floats
+    logits: Floats
 
 
 @dataclass(frozen=True)
 class Segmented:
-    """The class of every pixel of the image, [h, w]."""
+    """The class of every pixel of the image, [h, w]; UNDECIDED where several are the most probable."""
 
     classes: npt.NDArray[np.uint8]
 
@@ -80,13 +82,14 @@ def decode(
 ) -> list[Prediction]:
     """One prediction for each of the N images of a batch of that size (height, width), which lie in it as placements say.
 
-    Raises RefusedModel where outputs are not those of the description.
+    Raises RefusedModel where outputs are not those of the description, or not finite.
     """
     wanted = OUTPUTS[description.task]
     if missing := [name for name in wanted if name not in outputs]:
         raise RefusedModel(f"the model has no output '{missing[0]}', which {description.task} needs; it has {', '.join(outputs) or 'none'}")
     tensors = [_tensor(outputs[name]) for name in wanted]
     _require_shapes(dict(zip(wanted, tensors, strict=True)), description, len(placements))
+    require_finite(dict(zip(wanted, tensors, strict=True)), wanted)
     rows = zip(placements, *tensors, strict=True)
     one: Callable[..., Prediction]
     if isinstance(description, Classification):
@@ -125,7 +128,7 @@ def _require_shapes(tensors: Mapping[str, torch.Tensor], description: Descriptio
 def _classified(_: Placement, logits: torch.Tensor) -> Classified:
     probabilities = logits.softmax(0)
     label = int(probabilities.argmax())
-    return Classified(label, float(probabilities[label]), probabilities.cpu().numpy())
+    return Classified(label, float(probabilities[label]), probabilities.cpu().numpy(), logits.cpu().numpy())
 
 
 def _segmented(placement: Placement, logits: torch.Tensor, *, size: Size) -> Segmented:
@@ -135,7 +138,9 @@ def _segmented(placement: Placement, logits: torch.Tensor, *, size: Size) -> Seg
     height, width = (round(extent * scale) for extent, scale in zip(placement.image, placement.scale, strict=True))
     shown = on_input[..., top : top + height, left : left + width]
     whole = shown if (height, width) == placement.image else F.interpolate(shown, placement.image, mode="bilinear", align_corners=False)
-    return Segmented(whole[0].argmax(0).to(torch.uint8).cpu().numpy())
+    best, classes = whole[0].max(0)
+    decided = (whole[0] == best).sum(0) == 1
+    return Segmented(torch.where(decided, classes, UNDECIDED).to(torch.uint8).cpu().numpy())
 
 
 def _detected(

@@ -19,7 +19,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often which (true class · K + predicted class) occurs in an image; the pairs that do."""
+    """How often which (true class · (K + 1) + predicted class) occurs in an image, K standing for none; the pairs that do."""
 
     pairs: Ints
     counts: Ints
@@ -34,9 +34,9 @@ def loss(outputs: Outputs, batch: Batch, description: Segmentation) -> Parts:
 
 
 def compare(prediction: Segmented, truth: npt.NDArray[np.uint8], description: Segmentation) -> Confusion:
-    """The confusion of one image, over its pixels that are not IGNORE."""
-    counted = truth != IGNORE
-    joint = truth[counted].astype(np.int64) * len(description.classes) + prediction.classes[counted]
+    """The confusion of one image, over its pixels that are not IGNORE. A pixel of several classes equally is of none."""
+    counted, classes = truth != IGNORE, len(description.classes)
+    joint = truth[counted].astype(np.int64) * (classes + 1) + np.minimum(prediction.classes[counted], classes)
     pairs, counts = np.unique(joint, return_counts=True)
     return Confusion(pairs, counts.astype(np.int64))
 
@@ -44,12 +44,12 @@ def compare(prediction: Segmented, truth: npt.NDArray[np.uint8], description: Se
 def score(evidence: Sequence[Confusion], description: Segmentation) -> dict[str, float]:
     """mIoU over the classes that occur, in truth or prediction; the share of right pixels; IoU/CLASS for each class that occurs."""
     classes = len(description.classes)
-    flat = np.zeros(classes * classes, np.int64)
+    flat = np.zeros(classes * (classes + 1), np.int64)
     for confusion in evidence:
         flat[confusion.pairs] += confusion.counts
-    matrix = flat.reshape(classes, classes)  # [true, predicted]
+    matrix = flat.reshape(classes, classes + 1)  # [true, predicted]
     right = matrix.diagonal()
-    union = matrix.sum(0) + matrix.sum(1) - right
+    union = matrix[:, :-1].sum(0) + matrix.sum(1) - right
     occur = union > 0
     each = {f"IoU/{description.classes[index]}": float(right[index] / union[index]) for index in np.flatnonzero(occur)}
     return {"mIoU": float(np.mean(list(each.values()))) if each else 0.0, "pixels": float(right.sum() / max(matrix.sum(), 1)), **each}

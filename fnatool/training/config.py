@@ -13,30 +13,36 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 
 from fnatool.atomic import write_text
-from fnatool.training.sections import Defaults, Section, lines, parsed, read_file
+from fnatool.training.sections import MOST_WORDS, Defaults, Section, lines, parsed, read_file
 from passes.errors import UserError
 
 TaskName = Literal["classification", "segmentation", "detection", "pose"]
 TASKS: tuple[str, ...] = get_args(TaskName)
 
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1, le=10**9)]
+Count = Annotated[int, Field(ge=0, le=10**9)]
+Side = Annotated[int, Field(ge=1, le=1 << 14)]  # of an image, in pixels
+Samples = Annotated[int, Field(ge=1, le=1 << 16)]  # at once
+Workers = Annotated[int, Field(ge=0, le=256)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Words = Annotated[tuple[str, ...], Field(max_length=MOST_WORDS)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(ge=0, le=100)]
 
 
 class Data(Section):
     path: str = Field(default="scenes", description="the folder of the data set; its layout is recognised")
-    size: tuple[Positive, Positive] | None = Field(default=None, description="height and width of training samples; default: the model's")
+    size: tuple[Side, Side] | None = Field(default=None, description="height and width of training samples; default: the model's")
     skip_bad: bool = Field(default=False, description="leave out samples that cannot be used, and say how many, instead of stopping")
-    workers: Count = Field(default=2, description="processes that load samples; the result does not depend on it")
+    workers: Workers = Field(default=2, description="processes that load samples; the result does not depend on it")
     augment: bool = Field(default=True, description="random crops, flips, scales and colours, as the task's module says")
 
 
 class Optimiser(Section):
     name: Literal["sgd", "adamw"] = Field(default="sgd", description="sgd (momentum) or adamw")
     lr: Rate = Field(default=0.01, description="the highest learning rate, for the whole batch (all processes)")
-    fresh: tuple[str, ...] = Field(default=("head.*",), description="parameters (patterns on their names) that learn at another rate …")
+    fresh: Words = Field(default=("head.*",), description="parameters (patterns on their names) that learn at another rate …")
     fresh_lr: Rate = Field(default=1.0, description="… which is so many times lr; those of a new head are called head.*")
     momentum: Fraction = Field(default=0.9, description="of sgd; adamw's betas are 0.9 and 0.999")
     weight_decay: Rate = Field(default=5e-4, description="on weights; biases and normalisation have none")
@@ -48,10 +54,10 @@ class Optimiser(Section):
 
 
 class Run(Section):
-    seed: Count = Field(default=0, description="of every random draw: the same seed, the same result")
+    seed: Seed = Field(default=0, description="of every random draw: the same seed, the same result")
     epochs: Positive = Field(default=10, description="passes over the training data")
     steps: Positive | None = Field(default=None, description="optimiser steps, instead of epochs")
-    batch: Positive = Field(default=32, description="samples a step, over all processes together")
+    batch: Samples = Field(default=32, description="samples a step, over all processes together")
     evaluate: Positive = Field(default=1, description="epochs between evaluations on the validation data")
     checkpoint: Positive = Field(default=50, description="steps between checkpoints")
     keep: Literal["last", "best"] = Field(
@@ -60,7 +66,7 @@ class Run(Section):
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: cuda where there is one")
     amp: bool = Field(default=True, description="mixed precision (bfloat16 or float16); on cuda only")
     channels_last: bool = Field(default=True, description="the memory order that is fastest on cuda; on cuda only")
-    threads: Positive | None = Field(default=None, description="of the CPU, per process; default: torch's choice")
+    threads: Threads | None = Field(default=None, description="of the CPU, per process; default: torch's choice")
 
 
 class Averages(Section):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -37,6 +37,17 @@ def broken_value(network: torch.nn.Module) -> str | None:
         if _is_broken(value):
             return f"the parameter '{name}' is not finite"
     return None
+
+
+def broken_state(state: object, where: str = "") -> str | None:
+    """The first tensor in the state of a checkpoint that is not finite, in words."""
+    if _is_broken(state):
+        part, _, name = where.partition(".")
+        owner = {"network": "the parameter", "average": "the average of the parameter"}.get(part)
+        return f"{owner} '{name}' is not finite" if owner else f"the memory of the optimiser is not finite ({where})"
+    rows = state.items() if isinstance(state, Mapping) else enumerate(state) if isinstance(state, list) else ()
+    found = (broken_state(value, f"{where}.{name}" if where else str(name)) for name, value in rows)
+    return next((words for words in found if words is not None), None)
 
 
 def broken_gradient(parameters: Iterable[tuple[str, Tensor]]) -> str:

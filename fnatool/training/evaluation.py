@@ -9,7 +9,8 @@ import torch
 
 from fnatool.data.order import EvaluationOrder
 from fnatool.data.samples import Evaluation, evaluation_batches
-from fnatool.tasks.decode import Array, decode
+from fnatool.tasks.decode import decode
+from fnatool.tasks.finite import Array
 from fnatool.tasks.table import TASKS
 from fnatool.training.processes import World
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,13 +13,15 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 import fnatool.nn
+from fnatool import seeds
 from fnatool.files import Model
 from fnatool.nn.network import Network
 from fnatool.nn.reading import Reading
 from fnatool.nn.site import torch_type
 from fnatool.tasks.description import Input
 from fnatool.tasks.pixels import to_input
-from fnatool.training.config import Config
+from fnatool.training.checkpoint import Held
+from fnatool.training.config import Config, Distil
 from fnatool.training.optimising import optimiser_for
 from fnatool.training.processes import World
 from fnatool.training.stepping import Descent
@@ -42,7 +45,7 @@ class Learner:
         if is_frozen(config.averages.freeze_batchnorm, config.task, config.run.batch // world.size):
             self.network.norms_in_training = "running"
         self.module: torch.nn.Module = DistributedDataParallel(self.network) if world.size > 1 else self.network
-        self.teacher = None if config.distil.weight == 0 else _placed(_teacher(config), world.device, order)
+        self.teacher = None if config.distil.weight == 0 else _placed(_teacher(config.distil), world.device, order)
         self.average = Average(self.network, config.averages.ema) if config.averages.ema else None
         self.optimiser = optimiser_for(self.network.named_parameters(), config.optimiser)
         self.amp = amp_type(cuda and config.run.amp)
@@ -69,14 +72,21 @@ class Learner:
             "average": None if self.average is None else self.average.network.state_dict(),
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Everything is as it was when state was taken."""
-        self.step, self.best = state["step"], state["best"]
-        self.network.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.scaler.load_state_dict(state["scaler"])
+    def restore(self, state: Mapping[str, Any], held: Held) -> None:
+        """Everything is as it was when state was taken, all of which has been checked before. Raises UserError."""
+        step, best = held.step(state), held.figure(state, "best")
+        network = held.tensors(held.part(state, "network"), self.network.state_dict())
+        optimiser = held.memory(held.part(state, "optimiser"), self.optimiser)
+        scaler = held.scaling(held.part(state, "scaler"), self.scaler.state_dict())
+        average = None
         if self.average is not None:
-            self.average.network.load_state_dict(state["average"])
+            average = held.tensors(held.part(state, "average"), self.average.network.state_dict())
+        self.step, self.best = step, best
+        self.network.load_state_dict(network)
+        self.optimiser.load_state_dict(optimiser)
+        self.scaler.load_state_dict(scaler)
+        if self.average is not None and average is not None:
+            self.average.network.load_state_dict(average)
 
 
 class Average:
@@ -122,10 +132,17 @@ def _placed(network: Network, device: torch.device, order: torch.memory_format) 
     return placed
 
 
-def _teacher(config: Config) -> Network:
-    if config.distil.teacher is None:
+def require_teacher(how: Distil) -> None:
+    """There is a teacher, where one is asked for. Raises UserError."""
+    if how.weight != 0 and how.teacher is None:
         raise UserError("'distil.weight' is not 0, but there is no 'distil.teacher': give an ONNX file with the same outputs")
-    return fnatool.nn.load(config.distil.teacher).requires_grad_(False)
+    if how.weight != 0 and how.teacher is not None and not Path(how.teacher).is_file() and seeds.bundled(how.teacher) is None:
+        raise UserError(f"'{how.teacher}', the 'distil.teacher', does not exist; give the path of an ONNX file")
+
+
+def _teacher(how: Distil) -> Network:
+    require_teacher(how)
+    return fnatool.nn.load(str(how.teacher)).requires_grad_(False)
 
 
 def amp_type(wanted: bool) -> torch.dtype | None:

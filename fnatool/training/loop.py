@@ -13,13 +13,15 @@ from fnatool.data.samples import Batch, Evaluation, Training
 from fnatool.files import Model
 from fnatool.fitting import open_sizes
 from fnatool.nn.network import Network
+from fnatool.runfolder import BEST, CHECKPOINT
 from fnatool.tasks.description import Description
+from fnatool.tasks.finite import NotFinite
 from fnatool.tasks.parts import means
 from fnatool.tasks.table import TASKS
 from fnatool.training import checkpoint, diagnosis, distil
 from fnatool.training.config import Config
 from fnatool.training.evaluation import evaluate
-from fnatool.training.journal import Journal
+from fnatool.training.journal import RESULT, Journal
 from fnatool.training.learner import Learner, inputs_of, outputs_of
 from fnatool.training.optimising import set_rate
 from fnatool.training.processes import World
@@ -27,13 +29,15 @@ from fnatool.training.schedule import factor
 from fnatool.training.stepping import dealt, reseed, share
 from passes.errors import UserError
 
-CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
 Figures = Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Job:
-    """A network, what it is for, what it learns from, and where the run is kept. `key` tells this run from any other."""
+    """A network, what it is for, what it learns from, and where the run is kept. `key` tells this run from any other.
+
+    anew: what the folder holds of an earlier run is not looked at.
+    """
 
     config: Config
     model: Model
@@ -42,6 +46,7 @@ class Job:
     val: Evaluation
     folder: Path
     key: str
+    anew: bool = False
 
     @property
     def metric(self) -> str:
@@ -67,18 +72,21 @@ class Learnt:
     step: int
 
 
-def finetune(job: Job, world: World, watch: Watch) -> Learnt:
+def finetune(job: Job, world: World, watch: Watch, ready: Callable[[], None] = lambda: None) -> Learnt:
     """The network after training as the config says, from its last checkpoint if there is one.
 
-    Raises UserError where the loss is not finite and where memory is out; the last checkpoint stays.
+    ready is called once, when nothing of what was asked can be refused any more, before anything is written. Raises UserError where the
+    loss is not finite and where memory is out; the last checkpoint stays.
     """
     config, run = job.config, job.config.run
     learner = Learner(job.model, config, world, sizes=open_sizes(job.model, job.description, job.train.size))
     order = TrainOrder(len(job.train), share(run.batch, world), 1, run.seed, 0, world.rank, world.size)
     total = run.steps or run.epochs * order.steps_per_epoch
     between = run.evaluate * order.steps_per_epoch
-    if (job.folder / CHECKPOINT).exists():
-        learner.restore(checkpoint.read(job.folder / CHECKPOINT, key=job.key, device=world.device))
+    if (job.folder / CHECKPOINT).exists() and not job.anew:
+        path = job.folder / CHECKPOINT
+        learner.restore(checkpoint.read(path, key=job.key, device=world.device), checkpoint.Held(path, total))
+    ready()
     journal = Journal(job.folder, learner.step) if world.first else None
     watch.started(learner.step, total)
     if learner.step == 0 and config.averages.refresh_before:
@@ -103,7 +111,7 @@ def finetune(job: Job, world: World, watch: Watch) -> Learnt:
             _write(learner, job)
     learnt = _finish(learner, job)
     if journal is not None:
-        journal.write(learnt.step, "result", learnt.figures)
+        journal.write(learnt.step, RESULT, learnt.figures)
         journal.close()
     return learnt
 
@@ -160,7 +168,7 @@ def refresh(learner: Learner, job: Job, steps: int, network: Network | None = No
 
 
 def evaluated(learner: Learner, job: Job, network: Network | None = None) -> dict[str, float]:
-    """The figures of the network that will be written, on the validation split."""
+    """The figures of the network that will be written, on the validation split. Raises UserError where it computes no numbers."""
     network = (network or learner.evaluated).eval()
     learner.world.share(network.buffers())  # while training each process has statistics of its own
 
@@ -169,7 +177,10 @@ def evaluated(learner: Learner, job: Job, network: Network | None = None) -> dic
         return outputs_of(network, images.to(learner.world.device), job.description.input)
 
     batch = share(job.config.run.batch, learner.world)
-    return evaluate(predict, job.val, batch=batch, workers=job.config.data.workers, world=learner.world)
+    try:
+        return evaluate(predict, job.val, batch=batch, workers=job.config.data.workers, world=learner.world)
+    except NotFinite as error:
+        raise _wrong(learner.step, diagnosis.broken_value(network) or str(error), job) from error
 
 
 def _keep_best(learner: Learner, job: Job, figures: Figures) -> None:
@@ -181,7 +192,7 @@ def _keep_best(learner: Learner, job: Job, figures: Figures) -> None:
 
 def _write(learner: Learner, job: Job) -> None:
     """The checkpoint, if all in it is finite: otherwise the last good one stays."""
-    broken = diagnosis.broken_value(learner.network)
+    broken = diagnosis.broken_state(learner.state())
     if broken is not None:
         raise _wrong(learner.step, broken, job)
     if learner.world.first:
@@ -194,9 +205,10 @@ def _finish(learner: Learner, job: Job) -> Learnt:
     network, step = learner.evaluated, learner.step
     learner.world.wait()
     if job.config.run.keep == "best":
-        best = checkpoint.read(job.folder / BEST, key=job.key, device=learner.world.device)
-        network.load_state_dict(best["network"])
-        step = best["step"]
+        held = checkpoint.Held(job.folder / BEST, learner.step)
+        best = checkpoint.read(held.path, key=job.key, device=learner.world.device)
+        network.load_state_dict(held.tensors(held.part(best, "network"), network.state_dict()))
+        step = held.step(best)
     if job.config.averages.refresh_after:
         refresh(learner, job, job.config.averages.refresh_after, network)
     return Learnt(network, evaluated(learner, job, network), step)

@@ -6,6 +6,7 @@ Nothing here needs torch.
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,14 +15,19 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
+from fnatool.documents import text
 from passes.errors import UserError
 from passes.spec import closest
 
+MOST_WORDS = 1000  # of a list
+SHOWN = 8  # faults that a message names
+LENGTH = 80  # characters of a value that a message quotes
+
 
 class Section(BaseModel):
-    """A table of the file: no unknown keys, no guessing of types, no change afterwards."""
+    """A table of the file: no unknown keys, no guessing of types, no number that is none, no change afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 S = TypeVar("S", bound=Section)
@@ -31,13 +37,18 @@ Defaults = Mapping[str, Any]  # key or section → value, or Defaults
 def document_of(path: Path, missing: str) -> dict[str, Any]:
     """What the TOML file at path says. Raises UserError for a file that is not there (saying how to make one) or is not TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(text(path, "a TOML file"))
     except FileNotFoundError:
         raise UserError(f"there is no config '{path}'; {missing}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"'{path}' cannot be read as a config: {error}") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UserError(f"'{path}' is not TOML: {error}") from error
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be read as a config: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # of a number of too many digits it is not the error of TOML
+        raise UserError(f"'{path}' is not TOML that can be read: {clipped(str(error).partition(';')[0])}") from error
+
+
+def clipped(words: str) -> str:
+    """No more of the words than a message has room for."""
+    return words if len(words) <= LENGTH else f"{words[:LENGTH]}…"
 
 
 def read_file(path: Path, missing: str, parse: Callable[[dict[str, Any]], S], beside: Callable[[S, Path], S]) -> S:
@@ -50,13 +61,22 @@ def read_file(path: Path, missing: str, parse: Callable[[dict[str, Any]], S], be
 
 
 def parsed(kind: type[S], document: Mapping[str, Any], defaults: Defaults) -> S:
-    """The sections of a document; what it leaves unsaid is in defaults. Raises UserError with every unknown key and impossible value."""
+    """The sections of a document; what it leaves unsaid is in defaults. Raises UserError with the unknown keys and impossible values."""
     try:
-        return kind.model_validate_json(json.dumps(merged(defaults, document)))  # strict, but for lists: JSON has no tuples
-    except (TypeError, ValueError) as error:
+        written = json.dumps(merged(defaults, document))
+        if re.search(r"(?<!\\)(\\\\)*\\u0000", written):
+            raise UserError("a word of this config holds a character that ends it, \\u0000")
+        return kind.model_validate_json(written)  # strict, but for lists: JSON has no tuples
+    except RecursionError as error:
+        raise UserError("tables lie within each other too deeply; a config has two or three levels") from error
+    except TypeError as error:
+        raise UserError(f"a config holds tables, numbers, words and lists, no dates: {error}") from error
+    except ValueError as error:
         if not isinstance(error, ValidationError):
-            raise UserError(f"a config holds tables, numbers, words and lists, no dates: {error}") from error
-        raise UserError("; ".join(_sentence(problem, kind) for problem in error.errors())) from error
+            raise UserError("a number of this config has thousands of digits") from error
+        found = error.errors()
+        more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        raise UserError("; ".join(_sentence(problem, kind) for problem in found[:SHOWN]) + more) from error
 
 
 def merged(defaults: Defaults, document: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,10 +90,12 @@ def merged(defaults: Defaults, document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sentence(problem: Any, kind: type[Section]) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
+    key = clipped(".".join(str(part) for part in problem["loc"]))
     if problem["type"] == "extra_forbidden":
         return f"'{key}' is no key of a config{closest(key, list(keys_of(kind)))}".replace("'fnatool inspect'", "'fnatool config'")
-    return f"'{key}' is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+    if not problem["loc"]:  # JSON that is none, of numbers without end or tables without an end
+        return f"this cannot be a config: {clipped(problem['msg'])}"
+    return f"'{key}' is {clipped(repr(problem['input']))}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 
 def keys_of(kind: type[Section], prefix: str = "") -> Iterator[str]:

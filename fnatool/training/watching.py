@@ -7,9 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from fnatool import terminal
 from fnatool.training.loop import Figures, Watch
 
@@ -25,8 +22,7 @@ def silent() -> Watch:
 def shown(metric: str) -> Iterator[Watch]:
     """A bar with loss, metric and time left on standard error, and a line on standard output for each evaluation."""
     console = terminal.console()
-    columns = (TextColumn("loss {task.fields[loss]}  {task.fields[metric]}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+    with terminal.learning("loss {task.fields[loss]}  {task.fields[metric]}") as bar:
         task = bar.add_task("steps", loss="–", metric="", total=None)
         spoken = time.monotonic()
         steps = 0

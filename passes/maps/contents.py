@@ -119,5 +119,13 @@ def finer(content: Content) -> bool:
 
 
 def one_side(content: Content) -> Side | None:
-    """The extent that is all the axis counts."""
-    return content[0] if len(content) == 1 and isinstance(content[0], Side) else None
+    """The extent that is all the axis counts; positions and the parts that each is cut into are the positions of a finer map."""
+    if not content or not isinstance(content[0], Side):
+        return None
+    side, parts = content[0], [factor for factor in content[1:] if isinstance(factor, int)]
+    if len(content) == 1:
+        return side
+    if len(parts) < len(content) - 1 or side.rate != 1:
+        return None
+    by = math.prod(parts)
+    return Side(side.axis, None if side.stride is None else side.stride / by, side.old * by, side.new * by)

@@ -76,12 +76,18 @@ def _found(space: Space, node: Node, *, spatial: bool) -> list[Axes]:
         raise Unfollowed(f"operator {node.op} ('{node.name}') has no rule for space")
     if any(name and name not in space.shapes.shapes for name in (*node.inputs, node.outputs[0])):
         raise Unfollowed(f"the sizes around '{node.name}' ({node.op}) are unknown")
-    if any(0 in space.shapes.shapes[name] for name in (*node.inputs, node.outputs[0]) if name):
+    if any(_is_nothing(space, name) for name in (*node.inputs, node.outputs[0]) if name):
         raise Unfollowed(f"there is nothing in the tensors around '{node.name}' ({node.op})")
     if rule is None or not (spatial or node.op in SPREADING):
         return [plain(space.shapes.shapes.get(name, ())) for name in node.outputs]
     found = rule(node, space)
     return found if isinstance(found, list) else [found]
+
+
+def _is_nothing(space: Space, name: str) -> bool:
+    """Whether a tensor has no elements, and is no option left out, as a list of no numbers is."""
+    shape = space.shapes.shapes[name]
+    return 0 in shape and (len(shape) > 1 or name in space.maps or name not in space.view.constants)
 
 
 def _lose(space: Space, node: Node, reason: str) -> None:

@@ -95,14 +95,15 @@ def _spread(node: Node, space: Space, which: tuple[int, int], how: tuple[int, in
 
 
 def _write_sizes(node: Node, space: Space, result: Sequence[Content]) -> None:
-    """The sizes in input 3 of a Resize say what its axes are."""
+    """The sizes in input 3 of a Resize say what its axes are; one that is computed from a free size follows by itself."""
     value = space.shapes.values.get(node.input(3))
     listed = [axis % len(result) for axis in node.ints("axes", range(len(result)))]
     for axis, content in enumerate(result):
         if changed(content):
-            if value is None or value.source[listed.index(axis)] is None:
+            place = listed.index(axis)
+            if value is None or (value.source[place] is None and not value.free.ravel()[place]):
                 raise Stuck(f"'{node.name}' ({node.op}) resizes to a size that is computed")
-            space.number(node, 3, listed.index(axis), size_after(content))
+            space.number(node, 3, place, size_after(content))
 
 
 def depth_to_space(node: Node, space: Space) -> Axes:

@@ -44,9 +44,14 @@ def met(node: Node, a: Content, b: Content, name: str) -> Content:
     if not sides(a) or not sides(b):
         written = f"'{name}'" if not sides(b) else "a tensor"
         raise Stuck(f"'{node.name}' ({node.op}) joins the map with {written}, which has {size_before(a)} positions whatever the image")
-    if list(map(_samples, a)) != list(map(_samples, b)):
+    if list(map(_samples, a)) != list(map(_samples, b)) and not _equal_sizes(a, b):
         raise Stuck(f"'{node.name}' ({node.op}) joins maps {_of(a)} and {_of(b)}")
     return a if all(side.stride is not None for side in sides(a)) else b
+
+
+def _equal_sizes(a: Content, b: Content) -> bool:
+    """Whether both have as many samples after the change, and none between those they had."""
+    return size_after(a) == size_after(b) and all(side.rate == 1 for side in (*sides(a), *sides(b)))
 
 
 def _samples(factor: Factor) -> tuple[int, int, int]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from passes.axes import FIXED, Flow, Label
+from passes.axes import FIXED, Flow, Ids, Label
 from passes.rules.shared import Labels, Rule, axes_of, shape_of
 from passes.shapes import Shape
 from passes.view import Node
@@ -80,10 +80,7 @@ def concat(node: Node, flow: Flow) -> Labels:
     if not found:
         return None
     if all(label.axis == axis for label in found):
-        pieces = [
-            np.full(shape_of(flow, name)[axis], FIXED) if label is None else label.ids
-            for name, label in zip(node.inputs, labels, strict=True)
-        ]
+        pieces = [_joined(node, flow, slot, axis) if label is None else label.ids for slot, label in enumerate(labels)]
         flow.borders_at(pieces)
         return Label(axis, np.concatenate(pieces))
     first = found[0]
@@ -100,6 +97,36 @@ def concat(node: Node, flow: Flow) -> Labels:
         elif other is not first:
             flow.unite(first.ids, other.ids, f"'{node.name}' (Concat) joins it with fixed channels")
     return first
+
+
+def _joined(node: Node, flow: Flow, slot: int, axis: int) -> Ids:
+    """Channels that no weight makes, joined to others: a constant's or filled ones follow what they are added to; others are fixed."""
+    name = node.inputs[slot]
+    size = shape_of(flow, name)[axis]
+    if flow.constant(name):
+        known = flow.sites.get((name, axis))
+        ids = flow.fresh(size) if known is None else known.ids
+        flow.carries(node, slot, axis, ids)
+        return ids
+    written = _filled_shape(flow, name)
+    if written is None:
+        return np.full(size, FIXED)
+    ids = flow.fresh(size)
+    flow.places.append(ids)
+    flow.size(written, axis, ids)
+    flow.lay(node, name, Label(axis, ids))
+    return ids
+
+
+def _filled_shape(flow: Flow, name: str) -> str | None:
+    """The numbers that say the shape of a tensor of one value that one node reads; None where it is no such tensor."""
+    maker = flow.view.by_name.get(flow.view.producer.get(name, ""))
+    if maker is None or name in flow.view.outputs or len(flow.view.readers[name]) != 1:
+        return None
+    if maker.op == "ConstantOfShape":
+        return maker.inputs[0]
+    one = maker.op == "Expand" and flow.constant(maker.inputs[0]) and not any(size > 1 for size in shape_of(flow, maker.inputs[0]))
+    return maker.inputs[1] if one and len(shape_of(flow, maker.inputs[1])) == 1 else None
 
 
 def split(node: Node, flow: Flow) -> Labels:
@@ -232,7 +259,7 @@ def tile(node: Node, flow: Flow) -> Labels:
 
 
 def pad(node: Node, flow: Flow) -> Labels:
-    """Padded channels are fixed ones."""
+    """Padded channels, all of one value, are channels of their own: as many as the amount says, which follows what they are added to."""
     x = flow.label(node.inputs[0])
     if x is None:
         return None
@@ -251,15 +278,31 @@ def pad(node: Node, flow: Flow) -> Labels:
     listed = [axis % rank for axis in axes]
     if x.axis not in listed:
         return x
-    padded = pads[listed.index(x.axis)] or pads[listed.index(x.axis) + len(listed)]
-    if padded and node.attrs.get("mode", "constant") != "constant":
+    ends = (listed.index(x.axis), listed.index(x.axis) + len(listed))
+    before, after = (pads[end] for end in ends)
+    if (before or after) and node.attrs.get("mode", "constant") != "constant":
         flow.freeze(x.ids, f"'{node.name}' (Pad) repeats some of its channels")
         return None
-    before, after = pads[listed.index(x.axis)], pads[listed.index(x.axis) + len(listed)]
     if before < 0 or after < 0:
         flow.freeze(x.ids, f"'{node.name}' (Pad) cuts its channels")
         return None
-    return Label(x.axis, np.concatenate([np.full(before, FIXED), x.ids, np.full(after, FIXED)]))
+    return Label(x.axis, _padded(node, flow, x.ids, ((ends[0], before), (ends[1], after))))
+
+
+def _padded(node: Node, flow: Flow, ids: Ids, ends: tuple[tuple[int, int], tuple[int, int]]) -> Ids:
+    """The vector between fresh ones; each end is the position of its amount in the pads, and the amount."""
+    added = [flow.fresh(amount) for _, amount in ends]
+    for (index, amount), made in zip(ends, added, strict=True):
+        if not amount:
+            continue
+        flow.places.append(made)
+        if node.input(1):
+            flow.size(node.input(1), index, made)
+        else:
+            flow.size_attribute(node, "pads" if "pads" in node.attrs else "paddings", index, made)
+    parts = [added[0], ids, added[1]]
+    flow.borders_at(parts)
+    return np.concatenate(parts)
 
 
 MOVING: Mapping[str, Rule] = {
