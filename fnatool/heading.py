@@ -217,7 +217,7 @@ def show(headed: Headed, where: str) -> None:
         stride = f", stride {'×'.join(dict.fromkeys(f'{float(step):g}' for step in tap.stride))}" if tap.space != (1, 1) else ""
         console.print(f"  taps {tap.name}: {tap.channels} channels{stride}")
     left, whole = made.kept
-    console.print(f"  keeps {left:,} of the seed's {whole:,} parameters ({left / max(whole, 1):.0%})")
+    console.print(f"  keeps {left:,} of the seed's {whole:,} parameters ({left / max(whole, 1):.1%})")
     for tensor in made.graph.outputs:
         console.print(f"  gives {tensor.name} [{', '.join(str(extent) for extent in tensor.shape)}]", markup=False)
     if made.detection is not None:

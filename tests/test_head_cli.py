@@ -9,10 +9,11 @@ import numpy as np
 import onnx
 import onnx.numpy_helper
 import pytest
+from nets import Net
 from seeds_of_heads import mobile
 from tiny import save
 
-from fnatool import files, heading, names, seeds
+from fnatool import files, heading, names, seeds, upgrading
 from fnatool.cli import run
 from fnatool.heading import HeadOptions, attach_head, attach_to_model
 from fnatool.remapping import SPEC_KEY, STAGES_KEY, metadata, stored_stages
@@ -66,16 +67,18 @@ def test_a_detector_says_what_it_taps_gives_reads_and_costs(folder: Path, capsys
         "  taps stage1.exit: 8 channels, stride 8",
         "  taps stage2.exit: 10 channels, stride 16",
         "  taps stage3.exit: 12 channels, stride 32",
+        captured.out.splitlines()[3],
         "  gives cls_logits [N, 756, 3]",
         "  gives boxes [N, 756, 4]",
         "  levels at stride (anchors): 8 (9), 16 (9), 32 (9)",
         f"  reads (pixel − (123.675, 116.28, 103.53)) / (58.395, 57.12, 57.375), {UNKNOWN}",
         WARNING,
-        *captured.out.splitlines()[8:10],
+        *captured.out.splitlines()[9:11],
         "what it taps is the seed's, bit for bit, in ONNX Runtime; the result runs and passes 'fnatool check'",
         "→ out.onnx",
     ]
-    assert captured.out.splitlines()[8].startswith("parameters ")
+    assert captured.out.splitlines()[9].startswith("parameters ")
+    assert captured.out.splitlines()[3].startswith("  keeps ")
     onnx.checker.check_model("out.onnx", full_check=True)
     assert run(["check", "out.onnx"]) == 0
 
@@ -200,6 +203,55 @@ def test_from_python_in_the_same_words(tmp_path: Path) -> None:
     assert (tmp_path / "out.onnx").exists()
     with pytest.raises(UserError, match="exists"):
         attach_head(seed, HeadOptions("segmentation", classes="4", width=8), tmp_path / "out.onnx")
+
+
+# --- old opsets -------------------------------------------------------------------------------------------------------------------------
+
+
+def old(opset: int = 9, mode: str = "linear") -> onnx.ModelProto:
+    """Maps that are made coarser, and finer by an operator that is gone since opset 10."""
+    net = Net(size=32, opset=opset)
+    fine = net.conv_bn_relu("x", "fine", 4, 3, stride=2)
+    coarse = net.conv_bn_relu(fine, "coarse", 4, 3, stride=2)
+    net.op("Upsample", "up", coarse, net.constant("scales", [1, 1, 2, 2]), mode=mode)
+    net.op("Add", "sum", "up", fine)
+    net.classifier(net.conv_bn_relu("sum", "last", 8, 3))
+    return net.model()
+
+
+@pytest.mark.parametrize("mode", ["linear", "nearest"])
+def test_a_model_of_an_old_opset_is_converted(mode: str, folder: Path, capsys: Capture) -> None:
+    save(old(mode=mode), folder / "old.onnx")
+    assert head("--task", "segmentation", *CLASSES, "--width", "8", "--taps", "last.n.r", seed="old.onnx") == 0
+    out = capsys.readouterr().out
+    assert "note: converted from opset 9 to 11, by ONNX's own converter\n" in out
+    assert "what it taps is the seed's, bit for bit" in out
+    assert [entry.version for entry in onnx.load("out.onnx").opset_import if not entry.domain] == [11]
+    resize = next(node for node in onnx.load("out.onnx").graph.node if node.op_type == "Resize")
+    said = {attribute.name: attribute.s for attribute in resize.attribute}
+    assert said == {"mode": mode.encode(), "coordinate_transformation_mode": b"asymmetric", "nearest_mode": b"floor"}
+
+
+def test_a_conversion_that_changes_values_is_refused(folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the converter leaves it, half a pixel off."""
+    save(old(), folder / "old.onnx")
+    monkeypatch.setattr(upgrading, "_place_as_before", lambda made: None)
+    assert head("--task", "segmentation", *CLASSES, "--taps", "last.n.r", seed="old.onnx") == 1
+    assert "ONNX's own converter changes what the model computes: 'last' drifts; export it again in a newer opset" in refused(capsys)
+
+
+def test_what_the_converter_cannot_do_is_said(folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(old(), folder / "old.onnx")
+    monkeypatch.setattr(upgrading, "_convert", lambda old, new, opset: "no adapter for this")
+    assert head("--task", "segmentation", *CLASSES, seed="old.onnx") == 1
+    said = refused(capsys)
+    assert "this model has opset 9, a head needs 11 or newer, and ONNX's own converter cannot do it: no adapter for this; export it" in said
+
+
+def test_names_that_look_like_markup_are_shown(folder: Path, capsys: Capture) -> None:
+    save(mobile().model(batch="[/red]"), folder / "odd.onnx")
+    assert head("--task", "segmentation", *CLASSES, "--width", "8", seed="odd.onnx") == 0
+    assert "  gives mask_logits [[/red], 3, 2, 2]\n" in capsys.readouterr().out
 
 
 # --- verification -----------------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from seeds_of_heads import mobile, plain
 
 from passes.analysis import Analysis, analyse
 from passes.errors import UserError
+from passes.heads import Attached, Head, attach, default_taps
 from passes.heads.taps import Chart, before_last_stride, chart, last_exit, last_map, pyramid, trunk
 
 
@@ -230,3 +231,133 @@ def test_a_network_without_maps_has_nothing_to_tap() -> None:
     net.op("MatMul", "y", "flat", "w")
     with pytest.raises(UserError, match="no map"):
         last_exit(charted(net))
+
+
+# --- networks of several outputs, and with decoders -------------------------------------------------------------------------------------
+
+
+def up(net: Net, x: str, out: str) -> str:
+    """Twice as fine."""
+    return net.op("Resize", out, x, "", net.constant(f"{out}.scales", [1, 1, 2, 2]), mode="nearest")
+
+
+def backbone(net: Net, widths: tuple[int, ...] = (4, 6, 8, 12, 16)) -> list[str]:
+    """A convolution of stride 2 and one of stride 1 for each width: the last map of each stride."""
+    found, y = [], "x"
+    for k, width in enumerate(widths):
+        y = net.conv_bn_relu(net.conv_bn_relu(y, f"c{k}a", width, 3, stride=2), f"c{k}b", width, 3)
+        found.append(y)
+    return found
+
+
+def detector(widths: tuple[int, ...] = (4, 6, 8, 12, 16), tower: int = 4) -> tuple[Net, list[str]]:
+    """A backbone, an FPN with laterals, and two predictions at each of strides 8, 16 and 32: the net and its outputs, finest first."""
+    net = Net(size=64)
+    maps = backbone(net, widths)[2:]
+    top, outputs = "", []
+    for k, c in reversed(list(enumerate(maps))):
+        lateral = net.conv(c, f"lateral{k}", tower)
+        top = net.op("Add", f"merged{k}", lateral, up(net, top, f"up{k}")) if top else lateral
+        features = net.conv_bn_relu(top, f"tower{k}", tower, 3)
+        outputs = [net.conv(features, f"cls{k}", 3), net.conv(features, f"box{k}", 4), *outputs]
+    return net, outputs
+
+
+def attached(net: Net, outputs: list[str], style: str, *taps: str) -> Attached:
+    made = net.graph(*outputs)
+    return attach(made, analyse(made), Head(style, 3, taps, levels=4 if style == "retinanet" else None), rng=np.random.default_rng(0))
+
+
+def test_a_detector_is_tapped_where_its_backbone_ends_whatever_output_is_first() -> None:
+    net, outputs = detector()
+    for order in (outputs, outputs[::-1]):
+        found = chart(net.analysis(*order))
+        assert names(found, pyramid(found)) == ["c2b.n.r", "c3b.n.r", "c4b.n.r"]
+        assert names(found, last_exit(found)) == ["c4b.n.r"]
+        assert names(found, before_last_stride(found)) == ["c3b.n.r", "c4b.n.r"]
+    made = attached(net, outputs, "retinanet")
+    kept = sum(array.size for name, array in net.weights.items() if name.startswith("c") and name[1].isdigit() and name[-1] in "wa")
+    assert made.kept[0] == kept
+    assert made.kept[0] / made.kept[1] > 0.7
+
+
+def test_the_second_half_of_a_u_net_is_not_tapped() -> None:
+    net = Net(size=32)
+    maps = backbone(net, (4, 6, 8))
+    y = maps[-1]
+    for k, skip in reversed(list(enumerate(maps[:-1]))):
+        y = net.conv_bn_relu(
+            net.op("Add", f"a{k}", net.conv(up(net, y, f"u{k}"), f"m{k}", net.channels[skip]), skip), f"d{k}", net.channels[skip]
+        )
+    net.conv(y, "mask", 2)
+    found = chart(net.analysis("mask"))
+    assert names(found, pyramid(found)) == ["c2b.n.r"]
+    assert names(found, last_map(found)) == ["c2b.n.r"]
+
+
+def test_of_branches_the_one_with_the_most_parameters_is_tapped() -> None:
+    net = Net(size=32)
+    y = backbone(net, (4, 4))[-1]
+    for name, width in (("small", 4), ("large", 24)):
+        net.conv_bn_relu(net.conv_bn_relu(y, f"{name}a", width, 3, stride=2), f"{name}b", width, 3)
+        net.op("GlobalAveragePool", f"{name}.p", f"{name}b.n.r")
+    found = chart(net.analysis("small.p", "large.p"))
+    assert names(found, last_exit(found)) == ["largeb.n.r"]
+
+
+def test_a_map_that_is_pooled_and_comes_back_is_no_level() -> None:
+    net = Net(size=32)
+    y = backbone(net, (8, 16, 32))[-1]
+    pooled = net.op("AveragePool", "pool2", y, kernel_shape=[2, 2], strides=[2, 2])
+    y = net.op("Concat", "cat", y, up(net, net.conv_bn_relu(pooled, "p", 2), "back"), axis=1)
+    net.channels["cat"] = 34
+    net.classifier(net.conv_bn_relu(y, "last", 32, 3))
+    found = chart(net.analysis())
+    assert names(found, last_map(found)) == ["last.n.r"]
+
+
+def test_where_the_encoder_keeps_too_little_what_every_path_passes_is_tapped() -> None:
+    """A network that goes down, comes up, and learns most there."""
+    net = Net(size=32)
+    down = net.conv_bn_relu(net.conv_bn_relu("x", "a", 4, 3, stride=2), "b", 4, 3, stride=2)
+    y = net.op("Add", "s", up(net, down, "u"), "a.n.r")
+    y = net.conv_bn_relu(net.conv_bn_relu(y, "c", 32, 3), "d", 32, 3)
+    net.classifier(y)
+    assert [tap.name for tap in attached(net, ["y"], "deeplabv3").taps] == ["d.n.r"]
+
+
+def crowned() -> tuple[Net, list[str]]:
+    """A detector that learns most at its finest level."""
+    net, outputs = detector()
+    y = net.conv_bn_relu(net.conv_bn_relu("merged0", "wide", 64, 3), "wider", 64, 3)
+    return net, [*outputs, net.conv(y, "mask", 2)]
+
+
+def test_less_than_half_is_refused_with_what_keeps_more() -> None:
+    net, outputs = crowned()
+    with pytest.raises(UserError) as refused:
+        attached(net, outputs, "deeplabv3")
+    said = str(refused.value)
+    assert "'c4b.n.r', which this head would tap, comes from " in said
+    assert "% of the seed's parameters only; say with --taps (in a config 'head.taps') what it is to read, such as 'wider.n.r' (" in said
+    assert [tap.name for tap in attached(net, outputs, "deeplabv3", "c4b.n.r").taps] == ["c4b.n.r"]
+
+
+def test_layers_that_read_no_map_are_not_missed() -> None:
+    """As in VGG: most is in dense layers, which no tap keeps."""
+    net = Net(size=16)
+    y = backbone(net, (4, 6))[-1]
+    net.op("Flatten", "flat", y)
+    net.weights["w"] = np.ones((96, 400), np.float32)
+    net.op("Gemm", "hidden", "flat", "w")
+    net.weights["v"] = np.ones((400, 5), np.float32)
+    net.op("Gemm", "y", net.op("Relu", "act", "hidden"), "v")
+    made = attached(net, ["y"], "deeplabv3")
+    assert [tap.name for tap in made.taps] == ["c1b.n.r"]
+    assert made.kept[0] / made.kept[1] < 0.05
+
+
+def test_a_search_knows_by_name_what_its_members_tap() -> None:
+    net, outputs = detector()
+    assert default_taps(net.analysis(*outputs), Head("retinanet", 3)) == ("c2b.n.r", "c3b.n.r", "c4b.n.r")
+    assert default_taps(mobile().analysis(), Head("linear", 3)) == ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -218,7 +218,8 @@ def _style(head: Head) -> Style:
 def _taps(head: Head, style: Style, found: Chart, known: Ancestry) -> tuple[Tap, ...]:
     """Those named, or those of the style: on the way through the encoder, or where that keeps too little, on all that every path passes.
 
-    Raises UserError where both keep less than half of what maps come from, naming maps that could be tapped.
+    In both with the exits of stages before other maps, or without. Raises UserError where all of these keep less than half of what maps
+    come from, naming maps that could be tapped.
     """
     if head.taps:
         return tuple(found.tap(name) for name in head.taps)
@@ -228,7 +229,8 @@ def _taps(head: Head, style: Style, found: Chart, known: Ancestry) -> tuple[Tap,
             return (features,)
     least = LEAST_KEPT * known.params(tensor for tensor in known.sets if _is_finished(tensor, found))
     first = _on_the_way(style, found)
-    for taps in (first, _on_the_way(style, wide(found))):
+    for other in (found, replace(found, staged=False), wide(found), replace(wide(found), staged=False)):
+        taps = _on_the_way(style, other)
         if taps and known.params(tap.tensor for tap in taps) >= least:
             return taps
     if not first:

@@ -53,6 +53,7 @@ class Chart:
     way: tuple[str, ...]
     names: Mapping[str, str]
     behind: frozenset[str] = frozenset()
+    staged: bool = True  # exits of stages come before other maps
 
     def tap(self, name: str) -> Tap:
         """The tap of that name. Raises UserError where there is none, or it is no map of numbers with its channels on axis 1 or 3."""
@@ -107,7 +108,7 @@ class Chart:
 
     def exits(self) -> list[str]:
         """The exits of the stages that lie on the way, in order."""
-        last = [stage.blocks[-1].exit for stage in self.analysis.stages]
+        last = [stage.blocks[-1].exit for stage in self.analysis.stages] if self.staged else []
         return [tensor for tensor in self.maps() if tensor in last]
 
 
