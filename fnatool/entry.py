@@ -36,7 +36,7 @@ def main() -> None:
 def _stop(number: int, frame: FrameType | None) -> None:
     """A KeyboardInterrupt; but where that would surprise (native code that is being imported, the interpreter's end, a child), the end."""
     if os.getpid() != _process:
-        os._exit(INTERRUPTED)
+        os._exit(0)  # any other code is a fault to who waits for it, and hides the interrupt
     if not _running:
         _end()
     while frame is not None:
@@ -47,7 +47,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _end() -> None:
-    os.write(2, SAID)
+    with suppress(OSError):
+        os.write(2, SAID)
     _leave()
 
 
