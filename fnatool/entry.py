@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from contextlib import suppress
 from types import FrameType
 
 INTERRUPTED = 130
+AGAIN = 0.05  # seconds
 SAID = b"fnatool: interrupted\n"
 
 _process = os.getpid()
@@ -42,6 +44,9 @@ def _stop(number: int, frame: FrameType | None) -> None:
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             _end()
+        if frame.f_code.co_name == "__del__":  # out of which no error comes
+            threading.Timer(AGAIN, os.kill, (_process, number)).start()
+            return
         frame = frame.f_back
     raise KeyboardInterrupt
 
