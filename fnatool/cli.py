@@ -325,8 +325,8 @@ def remap(
     "--taps", type=Names(), default=(), metavar="NAME,...",
     help="What the head reads: stageI.exit, stageI.blockJ.hidden, a node; from fine to coarse. Default: by the style.",
 )  # fmt: skip
-@click.option("--width", type=int, metavar="N", help="Channels inside the head (256; not for ssdlite and linear).")
-@click.option("--levels", type=int, metavar="N", help="Maps a detector looks at (retinanet 5, ssdlite 6).")
+@click.option("--width", type=click.IntRange(max=1 << 16), metavar="N", help="Channels inside the head (256; not for ssdlite and linear).")
+@click.option("--levels", type=click.IntRange(max=32), metavar="N", help="Maps a detector looks at (retinanet 5, ssdlite 6).")
 @click.option(
     "--keep-rows", type=Numbers(int), default=(), metavar="3,5,7", help="Rows of the seed's own classifier that become the first classes."
 )
@@ -418,7 +418,7 @@ def diff(a: Path, b: Path, everything: bool, as_json: bool, inputs: tuple[tuple[
     "--input", "inputs", type=INPUT_SHAPE, multiple=True, metavar="NAME=1x3x224x224", help="The shape of a dynamic input. Repeatable."
 )
 @click.option(
-    "--timeout", type=click.FloatRange(min=1), default=120.0, show_default=True, metavar="SECONDS", help="For each step of the check."
+    "--timeout", type=click.FloatRange(1, 1e6), default=120.0, show_default=True, metavar="SECONDS", help="For each step of the check."
 )
 @click.option(
     "--format", "form", type=click.Choice(["text", "json", "github", "sarif"]), default="text", show_default=True,
@@ -467,8 +467,8 @@ def data() -> None:
     help="What is labelled, and so the format: ImageFolder, Pascal VOC masks, COCO boxes, COCO keypoints.",
 )  # fmt: skip
 @click.option("--size", type=click.IntRange(32, 1024), default=96, show_default=True, help="Pixels a side.")
-@click.option("--train", type=click.IntRange(min=1), default=2000, show_default=True, metavar="N", help="Scenes to train on.")
-@click.option("--val", type=click.IntRange(min=1), default=500, show_default=True, metavar="N", help="Scenes of other garments.")
+@click.option("--train", type=click.IntRange(1, 10**6), default=2000, show_default=True, metavar="N", help="Scenes to train on.")
+@click.option("--val", type=click.IntRange(1, 10**6), default=500, show_default=True, metavar="N", help="Scenes of other garments.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="The same seed gives the same bytes.")
 @click.option("--force", is_flag=True, help="Replace an older folder of scenes (never any other).")
 def fashion_scenes(folder: Path, task: str, size: int, train: int, val: int, seed: int, force: bool) -> None:
@@ -491,7 +491,7 @@ def fashion_scenes(folder: Path, task: str, size: int, train: int, val: int, see
 @click.option("--weights", metavar="TAG", help="Trained weights by their tag, or DEFAULT; downloaded by torchvision or timm.")
 @click.option("--checkpoint", type=FILE, metavar="FILE", help="A state_dict (.pt, .pth, .safetensors); no code in it is run.")
 @click.option("--input", "shape", type=SHAPE, metavar="1x3x224x224", help="The shape of the input [default: what the model says].")
-@click.option("--classes", type=click.IntRange(min=1), metavar="N", help="Outputs of the classifier.")
+@click.option("--classes", type=click.IntRange(1, 1 << 16), metavar="N", help="Outputs of the classifier.")
 @click.option("--opset", type=int, default=18, show_default=True, metavar="N")
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 def export(
@@ -559,7 +559,7 @@ def fold(model: Path, output: Path, inputs: tuple[tuple[str, tuple[int, ...]], .
 )
 @click.option("-o", "--output", type=FILE, required=True, metavar="OUT", help="The ONNX file to write.")
 @click.option("--only", multiple=True, metavar="PATTERN", help="Only behind the convolutions of these names; * is any text. Repeatable.")
-@click.option("--images", type=click.IntRange(min=1), default=256, show_default=True, metavar="N", help="How many images to look at.")
+@click.option("--images", type=click.IntRange(1, 10**9), default=256, show_default=True, metavar="N", help="How many images to look at.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="For the choice of images, or the noise.")
 @click.option("--mean", type=NUMBERS, metavar="R,G,B", help="An input is (pixel − mean) / scale, pixels from 0 to 255 …")
 @click.option("--scale", type=NUMBERS, metavar="R,G,B", help="… [default: as for 'fnatool head']")
@@ -640,8 +640,8 @@ def finetune(model: Path, how: Path, output: Path, folder: Path | None, restart:
 @click.argument("model", type=MODEL)
 @click.option("--data", "folder", type=FILE, required=True, metavar="DIR", help="The data set.")
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="val", show_default=True)
-@click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, metavar="N")
-@click.option("--workers", type=click.IntRange(min=0), default=2, show_default=True, metavar="N", help="Processes that load samples.")
+@click.option("--batch", type=click.IntRange(1, 1 << 16), default=32, show_default=True, metavar="N")
+@click.option("--workers", type=click.IntRange(0, 256), default=2, show_default=True, metavar="N", help="Processes that load samples.")
 @click.option("--provider", type=click.Choice(["cpu", "cuda", "tensorrt"]), default="cpu", show_default=True, help="Of ONNX Runtime.")
 @click.option("--skip-bad", is_flag=True, help="Leave out samples that cannot be used, and say how many.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
@@ -690,7 +690,7 @@ def search(model: Path | None, how: Path | None, folder: Path, budgets: tuple[st
 @click.option("--budget", "budgets", multiple=True, metavar="madds=200M", help="What a network may cost with its head. Repeatable.")
 @click.option("--pareto", type=click.IntRange(2, 1000), metavar="N", help="N architectures, from the cheapest to the best.")
 @click.option("--argmax", is_flag=True, help="The best choice of every block by itself, as published.")
-@click.option("--images", type=click.IntRange(min=0), metavar="N", help="Of the validation data, for the score; 0: no score.")
+@click.option("--images", type=click.IntRange(0, 10**9), metavar="N", help="Of the validation data, for the score; 0: no score.")
 @click.option("-o", "--output", "out", type=FILE, metavar="DIR", help="Where they go [default: RUN/derived].")
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 def derive(
@@ -716,7 +716,7 @@ def derive(
 )  # fmt: skip
 @click.option("-o", "--output", type=FILE, required=True, metavar="OUT", help="The JSON file to write.")
 @click.option("--provider", type=click.Choice(["cpu", "cuda", "tensorrt"]), default="cpu", show_default=True, help="Of ONNX Runtime.")
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Of ONNX Runtime.")
+@click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True, metavar="N", help="Of ONNX Runtime.")
 @click.option(
     "--rounds", type=click.IntRange(1, 1000), default=8, show_default=True, metavar="N",
     help="How often everything is timed; the busier the machine, the more.",

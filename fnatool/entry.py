@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from contextlib import suppress
 from types import FrameType
 
 INTERRUPTED = 130
+AGAIN = 0.05  # seconds
 SAID = b"fnatool: interrupted\n"
 
 _process = os.getpid()
@@ -36,18 +38,22 @@ def main() -> None:
 def _stop(number: int, frame: FrameType | None) -> None:
     """A KeyboardInterrupt; but where that would surprise (native code that is being imported, the interpreter's end, a child), the end."""
     if os.getpid() != _process:
-        os._exit(INTERRUPTED)
+        os._exit(0)  # any other code is a fault to who waits for it, and hides the interrupt
     if not _running:
         _end()
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             _end()
+        if frame.f_code.co_name == "__del__":  # out of which no error comes
+            threading.Timer(AGAIN, os.kill, (_process, number)).start()
+            return
         frame = frame.f_back
     raise KeyboardInterrupt
 
 
 def _end() -> None:
-    os.write(2, SAID)
+    with suppress(OSError):
+        os.write(2, SAID)
     _leave()
 
 

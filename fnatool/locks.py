@@ -9,8 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-UNKNOWN = {errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP}
-"""What a file system says that has no locks: there nobody is kept out, and nobody is taken to be gone."""
+UNKNOWN = {errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF}
+"""What a file system says that has no locks, or none of what is open for reading, as NFS: there nobody is kept out, and nobody is taken
+
+to be gone.
+"""
 
 _held: set[int] = set()  # what a child has to close: while any copy of the open file is open, the lock stays
 

@@ -9,8 +9,9 @@ import resource
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import onnx
@@ -18,7 +19,7 @@ import pytest
 from test_remapping import GROWN, Knobs, document, everything_in, normalised, plant, residual, save_external, weights
 from tiny import model, save
 
-from fnatool import files, seeds
+from fnatool import files, seeds, wire
 from fnatool.cli import run
 from fnatool.remapping import SPEC_KEY, metadata
 
@@ -522,6 +523,39 @@ def test_a_disk_that_is_full_before_the_report_leaves_neither_file(folder: Path,
     monkeypatch.setattr("fnatool.atomic.os.fsync", full)
     assert remap("--report", "r.json") == 2
     assert "No space left on device" in refused(capsys)
+    assert everything_in(folder) == before
+
+
+def test_a_remap_that_fails_keeps_the_older_report(folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("r.json").write_text("older")
+    Path("out.onnx").write_text("older")
+    before = everything_in(folder)
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("fnatool.atomic.os.fsync", full)
+    assert remap("--report", "r.json", "--force") == 2
+    assert "No space left on device" in refused(capsys)
+    assert everything_in(folder) == before
+
+
+@pytest.mark.parametrize("name", ["out.onnx", "r.json"])
+def test_what_another_has_written_meanwhile_is_not_replaced(
+    name: str, folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = wire.write
+
+    def slowly(file: BinaryIO, proto: onnx.ModelProto, weights: Iterable[wire.Weight]) -> None:
+        (folder / name).write_text("another's")
+        write(file, proto, weights)
+
+    before = everything_in(folder)
+    monkeypatch.setattr(wire, "write", slowly)
+    assert remap("--no-verify", "--report", "r.json") == 2
+    assert f"'{name}' has appeared meanwhile; choose another output or pass --force" in refused(capsys)
+    assert (folder / name).read_text() == "another's"
+    (folder / name).unlink()
     assert everything_in(folder) == before
 
 

@@ -7,6 +7,7 @@ was drawn before. Images stay uint8 up to the device: a quarter of the bytes on 
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -262,7 +263,8 @@ def evaluation_batches(samples: Evaluation, order: EvaluationOrder, *, workers: 
 
 
 def _tied(parent: int, place: Path, worker: int) -> None:
-    """A worker ends with the process that it loads for, and its sockets lie in a place that is cleared away."""
+    """A worker ends with the process that it loads for and not by Ctrl-C before it; its sockets lie in a place that is cleared away."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     tempfile.tempdir = str(place)
     die_with(parent)
 
@@ -283,3 +285,9 @@ def _batches(samples: Dataset[T], order: Order, collate: Callable[[list[T]], U],
             yield from loader
         except UserError as error:  # from a worker it comes with its traceback as text
             raise UserError(str(error).rpartition("UserError: ")[2].strip()) from error
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            raise UserError(
+                "a process that loads samples has ended before its time, perhaps for want of memory; lower 'workers'"
+            ) from error

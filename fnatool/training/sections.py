@@ -22,6 +22,7 @@ from passes.spec import closest
 MOST_WORDS = 1000  # of a list
 SHOWN = 8  # faults that a message names
 LENGTH = 80  # characters of a value that a message quotes
+DIGITS = "a number of this config has thousands of digits"
 
 
 class Section(BaseModel):
@@ -42,8 +43,10 @@ def document_of(path: Path, missing: str) -> dict[str, Any]:
         raise UserError(f"there is no config '{path}'; {missing}") from None
     except OSError as error:
         raise UserError(f"'{path}' cannot be read as a config: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # of a number of too many digits it is not the error of TOML
-        raise UserError(f"'{path}' is not TOML that can be read: {clipped(str(error).partition(';')[0])}") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UserError(f"'{path}' is not TOML: {clipped(str(error))}") from error
+    except ValueError as error:
+        raise UserError(f"'{path}': {DIGITS}") from error
 
 
 def clipped(words: str) -> str:
@@ -73,7 +76,7 @@ def parsed(kind: type[S], document: Mapping[str, Any], defaults: Defaults) -> S:
         raise UserError(f"a config holds tables, numbers, words and lists, no dates: {error}") from error
     except ValueError as error:
         if not isinstance(error, ValidationError):
-            raise UserError("a number of this config has thousands of digits") from error
+            raise UserError(DIGITS) from error
         found = error.errors()
         more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         raise UserError("; ".join(_sentence(problem, kind) for problem in found[:SHOWN]) + more) from error
