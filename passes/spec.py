@@ -5,7 +5,6 @@ Order of resolution: depth, then `from`, then everything else on the blocks the 
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import NoReturn
 
 from passes.analysis import FROM_WHY, STRIDE, Analysis, Knob
 from passes.errors import UserError
+from passes.nearest import nearest
 from passes.resolution import Image, Size, size_text
 from passes.skeleton import Skeleton, skeleton
 
@@ -150,6 +150,7 @@ class _Resolver:
         self.spec = spec
         self.matched: set[str] = set()
         self.skipped: dict[str, list[str]] = {}
+        self.sources: dict[int, tuple[int, ...]] = {}
         self.patterns = {key: _pattern(key) for key in spec.knobs if "*" in key}
 
     def run(self) -> Resolved:
@@ -159,7 +160,7 @@ class _Resolver:
         for name, knob in seed_knobs.items():
             if knob.kind == "depth":
                 knobs[name], values[name] = knob, self.value(knob)
-        sources: dict[int, tuple[int, ...]] = {}
+        sources = self.sources
         for i, stage in enumerate(self.analysis.stages):
             sources[i] = self._sources(i, len(stage.blocks), values[f"stage{i}.depth"], (knobs, values))
         shaped = self._target_knobs(sources)
@@ -257,8 +258,12 @@ class _Resolver:
             j, i = int(block[2]), int(block[1])
             blocks = sum(bool(re.fullmatch(rf"stage{i}\.block\d+\.from", name)) for name in names) + 1
             if depth.kind == "depth" and j >= blocks:
+                frozen = f"its depth is frozen: {depth.why}" if depth.growth == "frozen" else f"set 'stage{i}.depth' to {j + 1} or more"
+                raise UserError(f"'{key}': stage{i} has {blocks} block(s) in the target, counted from 0; {frozen}")
+            if depth.kind == "depth" and (source := self.sources[i][j]) != j and key in self.analysis.knobs:
                 raise UserError(
-                    f"'{key}': stage{i} has {blocks} block(s) in the target, counted from 0; set 'stage{i}.depth' to {j + 1} or more"
+                    f"'{key}' is no knob of the target, whose block comes from the seed's block {source}, which has no such knob; "
+                    f"'stage{i}.block{j}.from' says which it comes from"
                 )
         if key in self.analysis.knobs:
             raise UserError(f"'{key}' is no knob any more with these groups: they tie its channels to others{closest(key, names)}")
@@ -267,9 +272,8 @@ class _Resolver:
 
 def closest(key: str, names: Sequence[str]) -> str:
     """The end of a message about an unknown knob: what may have been meant, and where all are listed."""
-    near = [name for name in names if name.partition(".")[0] == key.partition(".")[0]]
-    close = difflib.get_close_matches(key, near, 1, 0.5) or difflib.get_close_matches(key, names, 1, 0.6)
-    hint = f"; did you mean '{close[0]}'?" if close else ";"
+    close = nearest(key, names)
+    hint = f"; did you mean '{close}'?" if close else ";"
     return f"{hint} 'fnatool inspect' lists all {len(names)}"
 
 
@@ -332,8 +336,18 @@ def _sized(value: Value, seed: Size) -> Size:
 def _relative(value: str, key: str) -> tuple[str, float]:
     found = re.fullmatch(r"([x+-])(\d+(?:\.\d+)?)", value.strip(), re.ASCII)
     if found is None or (found[1] != "x" and "." in found[2]) or float(found[2]) > 1e6:
-        raise UserError(f'\'{key}\': {value!r} is neither an integer nor relative to the seed\'s value, as "x1.25", "+1" or "-2" are')
+        relative = 'relative to the seed\'s value, as "x1.25", "+1" or "-2" are'
+        raise UserError(f"'{key}': {value!r} is neither an integer nor {relative}{_plainer(value, key)}")
     return found[1], float(found[2])
+
+
+def _plainer(value: str, key: str) -> str:
+    """How a number in a string, or a size such as "224x224", is written."""
+    number = re.fullmatch(r"\s*(\d{1,9})\s*", value, re.ASCII)
+    size = re.fullmatch(r"[\s[(]*(\d{1,9})\s*[x×X*,; ]\s*(\d{1,9})[\s\])]*", value, re.ASCII)
+    if number is not None:
+        return f"; write {int(number[1])}, without quotation marks"
+    return f"; a size is written [{int(size[1])}, {int(size[2])}], height and width" if size is not None and key == IMAGE else ""
 
 
 def _evaluate(knob: Knob, value: Value, key: str) -> int:
