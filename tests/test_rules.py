@@ -60,6 +60,7 @@ LINES: list[Line] = [
     ("Clip-6", {"min": 0.0, "max": 6.0}, "(n,h,a) -> (n,h,a)"),
     ("Dropout", {}, "(n,a,h,w), W() -> (n,a,h,w)"),
     ("CastLike", {}, "(n,a,h,w), W(1) -> (n,a,h,w)"),
+    ("CastLike", {}, "(n,a,h,w), (n,c,h,w) -> (n,a,h,w)"),
     *((op, ATTRIBUTES.get(op, {}), "(n,a,h,w), (n,c,h,w) -> (n,a,h,w)", "a=c") for op in BINARY.split()),
     ("Where", {}, "(n,a,h,w), (n,c,h,w), W() -> (n,a,h,w)", "a=c"),
     ("Sum", {}, "(n,a,h,w), (n,c,1,1), (n,a,h,1) -> (n,a,h,w)", "a=c"),

@@ -13,7 +13,7 @@ from passes.rules.resampling import RESAMPLING
 from passes.rules.shared import Rule
 from passes.rules.windows import WINDOWS
 
-# these and the n-ary ones: their rules look at every input; others give a meaning to the first alone
-ALL_INPUTS = frozenset({"MatMul", "Concat"})
+# these and the n-ary ones: their rules look at every input, or take no more than a type from it; others give a meaning to the first alone
+ALL_INPUTS = frozenset({"MatMul", "Concat", "CastLike"})
 
 RULES: Mapping[str, Rule] = {**ELEMENTWISE, **WINDOWS, **PRODUCTS, **NORMALISATION, **REDUCING, **MOVING, **RESAMPLING}
