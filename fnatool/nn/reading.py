@@ -12,6 +12,7 @@ import onnx_graphsurgeon as gs
 from torch import Tensor
 
 from fnatool.nn.layers import Norms
+from fnatool.nn.memory import require_memory
 from fnatool.nn.program import Program, compiled, run, to_tensor
 from fnatool.nn.site import Facts
 from fnatool.nn.weights import Weight, prepare
@@ -28,7 +29,7 @@ class Reading:
     """
 
     def __init__(self, graph: gs.Graph, sizes: Mapping[str, Shape] | None = None) -> None:
-        """Raises RefusedModel for an operator that torch has no row for, naming it and the node."""
+        """Raises RefusedModel for an operator that torch has no row for, naming it and the node, and for sizes that memory has no room for."""
         prepared = prepare(graph)
         given = view(prepared.graph)
         seen = _with_free_batch(given)
@@ -39,6 +40,7 @@ class Reading:
         self.inputs = tuple(name for name in seen.inputs if name not in seen.constants)
         self.outputs = seen.outputs
         self.facts = facts_of(seen, self.shapes, self.weights)
+        require_memory(seen, self.shapes, self.facts.data)
         self.static_batch = any(isinstance((given.inputs[name][0] or (None,))[0], int) for name in self.facts.batched)
         self.constants: dict[str, Tensor] = {}
         self._programs: dict[tuple[str, ...], Program] = {}
