@@ -1,9 +1,10 @@
 """`python -m benchmarks.conformance`: the ONNX project's own backend suite, read by torch.
 
 Every case is a model with inputs and the outputs that the standard wants: 'node' (one operator, or a few), 'simple', 'pytorch-converted'
-and 'pytorch-operator'. Each is loaded by `fnatool.nn` and run in a child process. It passes where shapes, types and values are those
-expected (to the case's own tolerance; half precision is held in single), is refused where a message says why it is not read, is wrong where the values differ, and is a
-traceback where anything else is raised, or the process dies. Exit code 1 if one is wrong or a traceback.
+and 'pytorch-operator'. Each is loaded by `fnatool.nn` and run in a child process: as it is, and where that is refused with all inputs but
+the first as initializers, as networks have their weights, axes and sizes. It passes where shapes, types and values are those expected (to
+the case's own tolerance; half precision is held in single), is refused where a message says why it is not read, is wrong where the values
+differ, and is a traceback where anything else is raised, or the process dies. Exit code 1 if one is wrong or a traceback.
 """
 
 from __future__ import annotations
@@ -144,7 +145,9 @@ def _differences(made: Sequence[np.ndarray], expected: Values, case: TestCase) -
         rtol = max(case.rtol, 1e-2) if is_half else case.rtol
         if got.shape != wanted.shape or got.dtype != wanted.dtype:
             yield f"output {k} is {got.dtype} {got.shape}, not {wanted.dtype} {wanted.shape}"
-        elif wanted.dtype.kind not in "OSU" and not np.allclose(_wide(got), _wide(wanted), rtol, rtol * 1e-2 if is_half else case.atol, equal_nan=True):
+        elif wanted.dtype.kind not in "OSU" and not np.allclose(
+            _wide(got), _wide(wanted), rtol, rtol * 1e-2 if is_half else case.atol, equal_nan=True
+        ):
             yield f"output {k} is off by {np.nanmax(np.abs(_wide(got) - _wide(wanted))):.2g}"
 
 

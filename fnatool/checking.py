@@ -266,7 +266,7 @@ Names = frozenset[str]
 
 
 def _batched(proto: onnx.ModelProto, feeds: Sequence[Feed]) -> tuple[Names, Names]:
-    """The inputs whose first axis is a free batch (that of images, and of all inputs that name it alike), and the outputs that may have it."""
+    """The inputs whose first axis is a free batch (of images, and what names it alike), and the outputs that may have it."""
     inputs = {value.name: _declared(value) for value in free_inputs(proto)}
     images = [shape[0] for shape in inputs.values() if shape is not None and len(shape) > 2 and not isinstance(shape[0], int)]
     if not images:

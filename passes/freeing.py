@@ -156,7 +156,8 @@ def _concat(work: _Work, node: Node) -> list[Node]:
     if rank < 2 or not moving or not fixed or node.int("axis", 0) % rank == 0:
         return [node]
     batch = work.batch(moving[0])
-    made, instead = batch, {}
+    made = batch
+    instead: dict[str, str] = {}
     for name in fixed:
         joined = work.node("Concat", [batch[-1].outputs[0], work.constant(f"{name}_sizes", work.shape(name)[1:])], axis=0)
         wide = work.node("Expand", [name, joined.outputs[0]])

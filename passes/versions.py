@@ -16,14 +16,14 @@ POOLS = frozenset({"MaxPool", "AveragePool", "LpPool"})
 
 
 def require_broadcast(node: Node, shapes: Sequence[Shape | None]) -> None:
-    """The operands broadcast as they do from version 7 on: from their last axes. Raises RefusedModel for a node of version 6 that differs."""
+    """The operands broadcast as from version 7 on: from their last axes. Raises RefusedModel for a node of an older one that differs."""
     if len(shapes) < 2 or shapes[0] is None or shapes[1] is None or all(size == 1 for size in shapes[1]):
         return
     rank, other = len(shapes[0]), len(shapes[1])
     start = 1 if node.op == "PRelu" and other == 1 else node.int("axis", rank - other)
     if (node.op == "PRelu" or node.op in ALIGNED) and start % max(rank, 1) + other != rank:
         raise RefusedModel(
-            f"node '{node.name}' ({node.op}) lays its second operand along axis {start}, as versions of ONNX before 7 did; convert the model "
+            f"node '{node.name}' ({node.op}) lays its second operand along axis {start}, as ONNX did before version 7; convert the model "
             "with onnx.version_converter.convert_version(model, 11)"
         )
 

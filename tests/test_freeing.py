@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import onnx
 import onnx.parser
@@ -19,7 +17,8 @@ BUILT_IN = {
     "two Reshapes": '(float["N",4,6,6] y) <int64[5] s = {1,2,2,6,6}, int64[4] t = {1,4,6,6}>'
     "{ a = Reshape(x, s)  b = Transpose<perm=[0,2,1,3,4]>(a)  y = Reshape(b, t) }",
     "a Resize": '(float["N",4,9,9] y) <int64[4] s = {1,4,9,9}> { y = Resize<mode="linear">(x, "", "", s) }',
-    "a constant joined": '(float["N",5,6,6] y) <float[1,1,1,1] one = {1}, int64[4] s = {1,1,6,6}> { k = Expand(one, s)  y = Concat<axis=1>(x, k) }',
+    "a constant joined": '(float["N",5,6,6] y) <float[1,1,1,1] one = {1}, int64[4] s = {1,1,6,6}>'
+    "{ k = Expand(one, s)  y = Concat<axis=1>(x, k) }",
     "sizes computed in part": '(float["N",4,36] y) <int64[1] one = {1}, int64[1] two = {4}, int64[1] rest = {-1}>'
     "{ s = Concat<axis=0>(one, two, rest)  y = Reshape(x, s) }",
 }
@@ -58,6 +57,6 @@ def test_a_leading_one_that_is_not_the_batch_is_left_alone() -> None:
 
 
 def test_a_static_batch_stays_static() -> None:
-    text = HEAD.replace('"N"', "1") + '(float[1,4] y) <int64[2] s = {1,-1}> { p = GlobalAveragePool(x)  y = Reshape(p, s) }'
+    text = HEAD.replace('"N"', "1") + "(float[1,4] y) <int64[2] s = {1,-1}> { p = GlobalAveragePool(x)  y = Reshape(p, s) }"
     given = gs.import_onnx(onnx.parser.parse_model(text))
     assert freed(given) is given

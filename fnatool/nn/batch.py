@@ -137,7 +137,7 @@ def _require_separate(reading: Reading, values: Mapping[str, Tensor]) -> None:
             continue  # of numbers that do not fit: a division by zero, say
         if moved > TOLERANCE:
             with suppress(*FAILURES):  # it computes in single precision only, and stays in doubt
-                name, moved = _furthest(reading, {k: _double(v) for k, v in {**reading.constants, **values}.items()}, _doubles(inputs))
+                name, moved = _furthest(reading, {k: _double(v) for k, v in {**reading.constants, **values}.items()}, [_double(value) for value in inputs])
         if moved > TOLERANCE:
             raise RefusedModel(f"output '{name}' of a sample depends on the others in its batch (by {moved:.1e} of its spread); {FIX}")
         return
@@ -174,10 +174,6 @@ SMALLEST = 1e-6  # spread of values, relative to themselves: what is alike to th
 
 def _double(value: Tensor) -> Tensor:
     return value.double() if value.is_floating_point() else value
-
-
-def _doubles(values: Sequence[Tensor]) -> list[Tensor]:
-    return [_double(value) for value in values]
 
 
 def _noise(rng: np.random.Generator, shape: Sequence[int], dtype: torch.dtype, low: int) -> Tensor:

@@ -29,8 +29,8 @@ def require_memory(seen: View, shapes: Shapes, data: Container[str]) -> None:
     largest = max(held, key=lambda name: held[name])
     shape = "×".join(map(str, shapes.shapes[largest]))
     raise RefusedModel(
-        f"it would take {most / GIB:,.1f} GiB to run two samples at its sizes (tensor '{largest}' of node '{seen.producer[largest]}' has the "
-        f"shape {shape}); export it for smaller sizes"
+        f"it would take {most / GIB:,.1f} GiB to run two samples at its sizes (tensor '{largest}' of node '{seen.producer[largest]}' has "
+        f"the shape {shape}); export it for smaller sizes"
     )
 
 

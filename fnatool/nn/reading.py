@@ -29,7 +29,7 @@ class Reading:
     """
 
     def __init__(self, graph: gs.Graph, sizes: Mapping[str, Shape] | None = None) -> None:
-        """Raises RefusedModel for an operator that torch has no row for, naming it and the node, and for sizes that memory has no room for."""
+        """Raises RefusedModel for an operator that torch has no row for, naming it and the node, and for sizes beyond our memory."""
         prepared = prepare(graph)
         given = view(prepared.graph)
         seen = _with_free_batch(given)

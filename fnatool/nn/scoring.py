@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +42,7 @@ def dequantize(site: Site) -> Step:
     return on(site, run, 0, 1, 2)
 
 
-def _spread(site: Site) -> Any:
+def _spread(site: Site) -> Callable[[Tensor, Tensor], Tensor]:
     """A scale or zero point in the shape that broadcasts with x: one for all, one per entry of an axis, or one per block of it."""
     rank, block = site.rank(0), site.node.int("block_size", 0)
     axis = site.node.int("axis", 1)
@@ -77,7 +76,10 @@ def attention(site: Site) -> Step:
         given = dict(zip(present, others, strict=True))
         flat = q.dim() == 3
         if flat:
-            q, k, v = (x.unflatten(2, (count, -1)).transpose(1, 2) for x, count in ((q, heads[0]), (k, heads[1]), (v, heads[1])))
+            q, k, v = (
+                x.reshape(*x.shape[:2], count, x.shape[2] // count).transpose(1, 2)
+                for x, count in ((q, heads[0]), (k, heads[1]), (v, heads[1]))
+            )
         past = given[4].shape[2] if 4 in given else 0
         k = torch.cat([given[4], k], 2) if 4 in given else k
         v = torch.cat([given[5], v], 2) if 5 in given else v
