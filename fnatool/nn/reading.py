@@ -16,7 +16,7 @@ from fnatool.nn.memory import require_memory
 from fnatool.nn.program import Program, compiled, run, to_tensor
 from fnatool.nn.site import Facts
 from fnatool.nn.weights import Weight, prepare
-from passes.errors import UserError
+from passes.errors import RefusedModel, UserError
 from passes.shapes import PROBE_IMAGE, Shape, Shapes, infer
 from passes.view import View, view
 
@@ -32,6 +32,7 @@ class Reading:
         """Raises RefusedModel for an operator that torch has no row for, naming it and the node, and for sizes beyond our memory."""
         prepared = prepare(graph)
         given = view(prepared.graph)
+        _require_elements(given)
         seen = _with_free_batch(given)
         self.sources = prepared.weights
         self.weights = tuple(weight for weight in prepared.weights if weight.role != "fixed")
@@ -84,6 +85,15 @@ class Reading:
 
 
 # --- facts ------------------------------------------------------------------------------------------------------------------------------
+
+
+def _require_elements(seen: View) -> None:
+    """Every input holds something. Raises RefusedModel for a size of 0."""
+    for name, (shape, _) in seen.inputs.items():
+        if shape is not None and 0 in shape:
+            raise RefusedModel(
+                f"input '{name}' has a size of 0 on axis {shape.index(0)}: it runs on no data; export it with a size, or a free one"
+            )
 
 
 def _with_free_batch(seen: View) -> View:
