@@ -137,7 +137,9 @@ def _require_separate(reading: Reading, values: Mapping[str, Tensor]) -> None:
             continue  # of numbers that do not fit: a division by zero, say
         if moved > TOLERANCE:
             with suppress(*FAILURES):  # it computes in single precision only, and stays in doubt
-                name, moved = _furthest(reading, {k: _double(v) for k, v in {**reading.constants, **values}.items()}, [_double(value) for value in inputs])
+                name, moved = _furthest(
+                    reading, {k: _double(v) for k, v in {**reading.constants, **values}.items()}, [_double(value) for value in inputs]
+                )
         if moved > TOLERANCE:
             raise RefusedModel(f"output '{name}' of a sample depends on the others in its batch (by {moved:.1e} of its spread); {FIX}")
         return
