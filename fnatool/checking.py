@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,11 @@ from passes import check
 from passes.check import Finding, check_proto, errors
 from passes.errors import RefusedModel, UserError
 
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
 Shape = tuple[int, ...]
+Array = npt.NDArray[np.generic]
 Shapes = dict[str, Shape]
 
 GUESSED_EXTENT = 224  # of a dynamic spatial axis; of any other dynamic axis 1
@@ -32,6 +37,7 @@ STANDARD = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}  # the operator domain
 
 CODES: Mapping[str, str] = {
     **check.CODES,
+    "batch": "the batch is declared free, but samples are not computed each by itself",
     "checker": "the ONNX checker rejects the model",
     "checker-died": "the ONNX checker crashes on the model",
     "interface": "inputs or outputs are not those of the seed",
@@ -225,8 +231,9 @@ def _run(path: Path, given: onnx.ModelProto, proto: onnx.ModelProto, demands: De
     feeds, guessed = _feeds(given)
     sizes = ", ".join(f"{feed.name}={_text(feed.shape)}" for feed in feeds)
     outputs = {value.name: _declared(value) for value in proto.graph.output}
+    batched, followers = _batched(given, feeds)
     try:
-        found = isolate.run(_session_run, path, feeds, seconds=demands.seconds)
+        found = isolate.run(_session_run, path, feeds, (batched, followers), seconds=demands.seconds)
     except native.FAILURES as error:
         yield _failed_run(_brief(error), sizes, guessed, _remedy(error))
         return
@@ -245,15 +252,36 @@ def _run(path: Path, given: onnx.ModelProto, proto: onnx.ModelProto, demands: De
         if not fits:
             message = f"it is declared as {_text(stated)} but runs as {_text(shape)} ({sizes})"
             yield Finding("error", "output-shape", f"output '{name}'", message, "declare the shape it has")
+    if found.batch:
+        yield Finding("error", "batch", "ONNX Runtime", f"its batch is declared free, but {found.batch} ({sizes})", FREE)
     for name in found.not_finite:
         message = f"it is not finite on random input ({sizes})"
         yield Finding("warning", "output-not-finite", f"output '{name}'", message, "see whether it is on real input")
 
 
+FREE = "export it with a batch that is free all the way; 'fnatool head' and 'fnatool finetune' free sizes that were written for one sample"
+
+
+Names = frozenset[str]
+
+
+def _batched(proto: onnx.ModelProto, feeds: Sequence[Feed]) -> tuple[Names, Names]:
+    """The inputs whose first axis is a free batch (of images, and what names it alike), and the outputs that may have it."""
+    inputs = {value.name: _declared(value) for value in free_inputs(proto)}
+    images = [shape[0] for shape in inputs.values() if shape is not None and len(shape) > 2 and not isinstance(shape[0], int)]
+    if not images:
+        return frozenset(), frozenset()
+    batch = images[0]
+    batched = (feed.name for feed in feeds if (shape := inputs[feed.name]) and shape[0] == batch)
+    outputs = {value.name: _declared(value) for value in proto.graph.output}
+    followers = (name for name, shape in outputs.items() if not shape or not isinstance(shape[0], str) or shape[0] == batch or not batch)
+    return frozenset(batched), frozenset(followers)
+
+
 def _failed_run(problem: str, sizes: str, guessed: bool, remedy: str = "") -> Finding:
     fix = remedy or next((fix for text, fix in REMEDIES.items() if text in problem), "")
     if guessed:
-        message = f"it does not run on guessed sizes ({sizes}): {problem}"
+        message = f"it does not run on guessed sizes and numbers ({sizes}): {problem}"
         return Finding("note", "run", "ONNX Runtime", message, fix or "say the sizes with --input NAME=1x3x224x224")
     return Finding("error", "run", "ONNX Runtime", f"it does not run{f' ({sizes})' if sizes else ''}: {problem}", fix)
 
@@ -278,12 +306,18 @@ def _feeds(proto: onnx.ModelProto) -> tuple[list[Feed], bool]:
     guessed = False
     for value in free_inputs(proto):
         stated = _declared(value)
-        guessed |= stated is None or any(not isinstance(size, int) for size in stated)
+        guessed |= stated is None or any(not isinstance(size, int) for size in stated) or _may_hold_sizes(value)
         axes: tuple[int | str | None, ...] = stated if stated is not None else (None,) * 4
         guess = (1, channels.get(value.name, 3), *(GUESSED_EXTENT for _ in axes[2:])) if len(axes) > 2 else (1,) * len(axes)
         shape = tuple(size if isinstance(size, int) else other for size, other in zip(axes, guess, strict=True))
         feeds.append(Feed(value.name, onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type), shape))
     return feeds, guessed
+
+
+def _may_hold_sizes(value: onnx.ValueInfoProto) -> bool:
+    """Whether an input is a list of integers: of sizes or axes, for which any value is a guess."""
+    kind = value.type.tensor_type
+    return len(kind.shape.dim) <= 1 and kind.elem_type in (onnx.TensorProto.INT64, onnx.TensorProto.INT32)
 
 
 def _first_channels(proto: onnx.ModelProto) -> dict[str, int]:
@@ -300,15 +334,16 @@ def _first_channels(proto: onnx.ModelProto) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Ran:
-    """What became of a run: a problem, or the shapes of the outputs and those that are not finite."""
+    """What became of a run: a problem, or the shapes of the outputs, those not finite, and what is wrong with two samples at once."""
 
     problem: str
     loaded: bool
     shapes: Shapes
     not_finite: tuple[str, ...]
+    batch: str = ""
 
 
-def _session_run(path: Path, feeds: Sequence[Feed]) -> Ran:
+def _session_run(path: Path, feeds: Sequence[Feed], free: tuple[Names, Names]) -> Ran:
     import onnxruntime as ort
 
     from fnatool.runtime import FAILURES
@@ -323,12 +358,52 @@ def _session_run(path: Path, feeds: Sequence[Feed]) -> Ran:
             return Ran(_brief(error).replace(text, str(path)), False, {}, ())
     rng = np.random.default_rng(0)
     try:
-        outputs = session.run(None, {feed.name: _random(feed, rng) for feed in feeds})
+        values = {feed.name: _random(feed, rng) for feed in feeds}
+        outputs = session.run(None, values)
     except FAILURES as error:
         return Ran(_brief(error), True, {}, ())
     results = {value.name: array for value, array in zip(session.get_outputs(), outputs, strict=True) if isinstance(array, np.ndarray)}
     bad = tuple(name for name, array in results.items() if array.dtype.kind == "f" and not np.isfinite(array).all())
-    return Ran("", True, {name: array.shape for name, array in results.items()}, bad)
+    batched, followers = free
+    alone = {name: array for name, array in results.items() if name in followers}
+    batch = _two_samples(session, values, alone, batched) if batched and not bad else ""
+    return Ran("", True, {name: array.shape for name, array in results.items()}, bad, batch)
+
+
+def _two_samples(
+    session: ort.InferenceSession, first: Mapping[str, Array], alone: Mapping[str, Array], batched: Names
+) -> str:  # fmt: skip
+    """What is wrong with the first sample in a batch of two; '' where each output holds, in front, what the sample gives alone."""
+    from fnatool.runtime import FAILURES
+
+    rng = np.random.default_rng(1)
+    seconds = {name: rng.permuted(value) if value.dtype.kind == "f" else value for name, value in first.items() if name in batched}
+    both = {name: np.concatenate([value, seconds[name]]) if name in batched else value for name, value in first.items()}
+    try:
+        together = dict(zip([value.name for value in session.get_outputs()], session.run(None, both), strict=True))
+    except FAILURES as error:
+        return f"two samples at once do not go through: {_brief(error)}"
+    counts = {first[name].shape[0] for name in batched}
+    for name, value in alone.items():
+        samples = value.shape[0] if value.ndim else 0
+        if samples not in counts or value.dtype.kind != "f":
+            continue
+        if together[name].shape != (2 * samples, *value.shape[1:]):
+            return f"output '{name}' of two samples has the shape {_text(together[name].shape)}, that of one {_text(value.shape)}"
+        moved = _apart(together[name], value)
+        if moved > APART:
+            return f"output '{name}' of a sample depends on the other in its batch (by {moved:.1e} of its spread)"
+    return ""
+
+
+def _apart(both: Array, one: Array) -> float:
+    """max |difference| of one from the beginning of both, of the spread of both, and at least of a thousandth of their size."""
+    wide = both.astype(np.float64)
+    moved = float(np.abs(wide[: one.shape[0]] - one.astype(np.float64)).max(initial=0.0))
+    return moved / max(float(np.ptp(wide)), 1e-3 * float(np.abs(wide).max())) if moved else 0.0
+
+
+APART = 1e-2  # of the spread of a sample's values: far beyond rounding, far below what another sample's values would do
 
 
 def _random(feed: Feed, rng: np.random.Generator) -> npt.NDArray[np.generic]:

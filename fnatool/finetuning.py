@@ -31,6 +31,7 @@ from fnatool.training.config import Config, read_config
 from fnatool.training.loop import Job, Learnt, finetune
 from fnatool.training.processes import World, joined
 from passes.errors import RefusedModel, UserError
+from passes.freeing import freed
 
 SAME = 5e-3  # how far the figures of torch and of ONNX Runtime may be apart: rounding turns a few decisions
 
@@ -62,6 +63,7 @@ def finetune_file(
     never lost.
     """
     read = files.read(seeds.bundled(str(model)) or model if not Path(model).exists() else model)
+    read = replace(read, graph=freed(read.graph))
     how = config if isinstance(config, Config) else read_config(config)
     if skip_bad:
         how = how.model_copy(update={"data": how.data.model_copy(update={"skip_bad": True})})

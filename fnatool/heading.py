@@ -22,6 +22,7 @@ from fnatool.tasks.description import Description
 from passes.analysis import Analysis, analyse
 from passes.check import errors
 from passes.errors import RefusedModel, UserError
+from passes.freeing import freed
 from passes.heads import STYLES, Attached, Detection, Head, Image, attach, default_taps, image_of
 from passes.heads.writer import OLDEST_OPSET
 from passes.shapes import Shape, guessing
@@ -89,9 +90,13 @@ def attach_head(seed: Path | str, options: HeadOptions, out: Path | str | None =
 
 
 def attach_to_model(model: files.Model, options: HeadOptions) -> Headed:
-    """The same on a model already read. Unless told otherwise, what is returned has been compared with the seed and checked."""
+    """The same on a model already read; sizes that its free batch is written into follow the batch (see `passes.freeing`).
+
+    Unless told otherwise, what is returned has been compared with the seed and checked.
+    """
     classes, joints, head = wanted(options)
     given, model = model, upgrading.at_least(model, OLDEST_OPSET, "a head")
+    model = replace(model, graph=freed(model.graph))
     before = analyse_model(model, options.inputs)
     image = image_of(before)
     asked = Asked(options.mean, options.scale, options.channels)

@@ -27,6 +27,7 @@ from passes.maps import Sampling
 from passes.normalise import normalise
 from passes.plan import Plan
 from passes.resize import resized
+from passes.shapes import Shape
 from passes.take import Take
 from passes.view import view
 
@@ -213,7 +214,7 @@ def shared_tensors(analysis: Analysis, plan: Plan) -> list[Shared]:
 
 
 def noise(analysis: Analysis, rng_seed: int) -> dict[str, np.ndarray]:
-    """Standard normal inputs of the analysed sizes, batch 1 where it is free; bytes are pixels, other integers 0 or 1."""
+    """Standard normal inputs of the analysed sizes, batch 1 where it is free; bytes are pixels, sizes fit, other integers are 0 or 1."""
     rng = np.random.default_rng(rng_seed)
     feeds = {}
     for name, (_, dtype) in analysis.view.inputs.items():
@@ -223,8 +224,23 @@ def noise(analysis: Analysis, rng_seed: int) -> dict[str, np.ndarray]:
         kind = onnx.helper.tensor_dtype_to_np_dtype(dtype)
         bytes_ = np.dtype(kind) == np.uint8
         values = rng.standard_normal(shape) if np.dtype(kind).kind == "f" else rng.integers(0, 256 if bytes_ else 2, shape)
-        feeds[name] = values.astype(kind)
+        fitting = None if np.dtype(kind).kind == "f" else sizes_for(analysis, name)
+        feeds[name] = (values if fitting is None else np.array(fitting)).astype(kind)
     return feeds
+
+
+SIZES = {"Resize": 3, "Expand": 1, "Reshape": 1}
+"""op → the input that holds the sizes of its result."""
+
+
+def sizes_for(analysis: Analysis, name: str) -> Shape | None:
+    """Sizes that fit where an input holds those of a node's result: the ones its data has already. None for any other input."""
+    for reader, slot in analysis.view.readers.get(name, ()):
+        node = analysis.view.by_name[reader]
+        shape = analysis.shapes.shapes.get(node.inputs[0])
+        if SIZES.get(node.op) == slot and shape is not None and (len(shape),) == analysis.shapes.shapes[name]:
+            return shape
+    return None
 
 
 def mask_dropped(graph: gs.Graph, analysis: Analysis, plan: Plan) -> gs.Graph:

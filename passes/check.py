@@ -55,6 +55,7 @@ CODES: Mapping[str, str] = {
     "opset": "a version of an operator set is none, or none that there is",
     "shape": "the shapes of operands do not fit together",
     "slope": "the slope of a PRelu does not fit its input",
+    "training-mode": "a node on the data computes as in training",
     "unsorted": "nodes are not in topological order",
     "unused-initializer": "nothing reads an initializer",
     "unused-input": "nothing reads an input",
@@ -89,7 +90,46 @@ def check_proto(model: onnx.ModelProto) -> tuple[Finding, ...]:
         *_order(graph),
         *_control_flow(graph),
         *_unused(graph),
+        *_training(model),
     )
+
+
+def _training(model: onnx.ModelProto) -> Iterator[Finding]:
+    """Nodes on the data that compute as in training: they drop values at random, or normalise a sample by the others of its batch."""
+    graph = model.graph
+    version = max((entry.version for entry in model.opset_import if entry.domain in STANDARD), default=0)
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    constants |= {
+        node.output[0]: attribute.t for node in graph.node if node.op_type == "Constant" and node.output
+        for attribute in node.attribute if attribute.name == "value"
+    }  # fmt: skip
+    following = {value.name for value in graph.input} - set(constants)
+    for node in graph.node:
+        if following.isdisjoint(node.input):
+            continue
+        following.update(name for name in node.output if name)
+        flags = {attribute.name: attribute.i for attribute in node.attribute}
+        legacy = 0 < version < 7 and not flags.get("is_test", 0)
+        where = f"{node.op_type} '{node.name or ', '.join(node.output)}'"
+        fix = "export the network in evaluation mode (model.eval())"
+        if node.op_type == "BatchNormalization" and node.domain in STANDARD and (flags.get("training_mode") or legacy):
+            yield Finding("error", "training-mode", where, "it normalises by the batch it sees, so a sample depends on the others", fix)
+        if node.op_type == "Dropout" and node.domain in STANDARD and (legacy or _drops(node, constants)):
+            yield Finding("error", "training-mode", where, "it drops values at random in every run", fix)
+
+
+def _drops(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> bool:
+    """Whether a Dropout of version 12 on is active, by constants."""
+    switch = constants.get(node.input[2]) if len(node.input) > 2 else None
+    ratio = constants.get(node.input[1]) if len(node.input) > 1 else None
+    if switch is None or not _has_content(switch):
+        return False
+    return ratio is None or _has_content(ratio)
+
+
+def _has_content(tensor: onnx.TensorProto) -> bool:
+    """Whether a small tensor, whose data may be kept elsewhere, holds anything but zeros."""
+    return any(tensor.raw_data) or any(any(field) for field in (tensor.float_data, tensor.int32_data, tensor.double_data))
 
 
 def _opset(model: onnx.ModelProto) -> Iterator[Finding]:
@@ -97,7 +137,7 @@ def _opset(model: onnx.ModelProto) -> Iterator[Finding]:
         if not 0 < entry.version < 2**31:
             message = f"its version {entry.version} is impossible"
             yield Finding("error", "opset", f"operator set '{entry.domain}'", message, "export the network again")
-    if not any(entry.domain in STANDARD for entry in model.opset_import):
+    if not any(entry.domain in STANDARD for entry in model.opset_import) and any(node.domain in STANDARD for node in model.graph.node):
         message = "no version of the standard operator set is imported, so the operators have no meaning"
         yield Finding("error", "no-opset", "model", message, "set opset_import, as onnx.helper.make_model does")
 

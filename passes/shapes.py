@@ -20,6 +20,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto, helper, shape_inference
 
 from passes.errors import RefusedModel, UserError
+from passes.versions import POOLS, pooled, require_broadcast
 from passes.view import Node, View, element_type
 
 SMALL = 4096  # elements; larger constants are weights, not shape arithmetic
@@ -271,6 +272,8 @@ class Walk:
             return
         if not onnx.defs.has(op, version, domain):
             return
+        if version < 7:
+            require_broadcast(node, [self.shapes.get(name) for name in node.inputs])
         wanted = self.shapes.get(node.input(RANKED[node.op])) if node.op in RANKED else None
         if wanted is not None and math.prod(wanted) > MOST_AXES:
             raise RefusedModel(
@@ -293,6 +296,8 @@ class Walk:
             self.types[name] = tensor.elem_type
             if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
                 self.shapes[name] = tuple(d.dim_value for d in tensor.shape.dim)
+                if node.op in POOLS and node.inputs[0] in self.shapes:
+                    self.shapes[name] = pooled(node, self.shapes[node.inputs[0]], self.shapes[name])
 
     def _proto(self, name: str) -> onnx.TensorProto:
         if name not in self.protos:
@@ -504,7 +509,9 @@ def _expand(node: Node, arrays: Any, _: int) -> np.ndarray:
 
 
 def _cast(node: Node, arrays: Any, _: int) -> np.ndarray:
-    return np.asarray(arrays[0]).astype(helper.tensor_dtype_to_np_dtype(element_type(node.attrs["to"])))
+    to = node.attrs["to"]
+    dtype = helper.tensor_dtype_to_np_dtype(to) if isinstance(to, int) else np.dtype(to)
+    return np.asarray(arrays[0]).astype(dtype)
 
 
 MOVES: Mapping[str, Evaluate] = {

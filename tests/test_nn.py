@@ -409,7 +409,7 @@ def test_sizes_written_for_a_batch_of_one_follow_the_batch(tmp_path: Path) -> No
 
 UNBATCHED = {
     # the shape of the output says so
-    "built into": """net (float[1,3,8,8] x) => (float[1,9] y) {
+    "moves the batch": """net (float[1,3,8,8] x) => (float[1,9] y) {
         s = Constant <value_ints = [3, 64]> () f = Reshape (x, s) t = Transpose (f) g = MatMul (f, t)
         r = Constant <value_ints = [1, 9]> () y = Reshape (g, r) }""",
     # only values do

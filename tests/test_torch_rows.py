@@ -272,6 +272,8 @@ LINES: list[Line] = [
     ("CumSum", {"reverse": 1}, "(2,3,4), n1"),
     ("CumSum", {"reverse": 1, "exclusive": 1}, "(2,3,4), n1"),
     ("TopK", {}, "(2,3,6), [2] -> 2"),
+    ("TopK", {}, "i(2,3,16), [9] -> 2"),  # of equal ones the first
+    ("TopK", {"largest": 0}, "i(2,3,16), [9] -> 2"),
     ("TopK", {"axis": 1, "largest": 0}, "(2,5,3), [2] -> 2"),
     # moving
     ("Reshape", {}, "(2,3,4), [2,12]"),
@@ -364,12 +366,14 @@ LINES: list[Line] = [
         for mode in ("linear", "cubic")
         for coordinates in COORDINATES
         for scales in ("2,3", "0.6,1.5", "1.3,0.5")
+        if (coordinates, scales) != ("align_corners", "1.3,0.5")  # sizes that are not whole: refused
     ),
     *(
         ("Resize", resize("nearest", coordinates, nearest_mode=rounding), f"(2,3,5,4), _, f[1,1,{scales}]")
         for coordinates in COORDINATES
         for rounding in ROUNDINGS
         for scales in ("2,3", "0.7,1.5")
+        if (coordinates, scales) != ("align_corners", "0.7,1.5")
     ),
     *(
         ("Resize", resize(mode, coordinates), "(2,3,5,4), _, _, [2,3,7,6]")
@@ -406,11 +410,44 @@ LINES: list[Line] = [
         for padding in ("zeros", "border", "reflection")
         for aligned in (0, 1)
     ),
+    # where versions and types differ
+    ("Upsample-7", {"mode": "nearest", "scales": [1.0, 1.0, 1.5, 2.5]}, "(2,3,6,4)"),
+    ("Upsample-7", {"mode": "linear", "scales": [1.0, 1.0, 1.5, 1.25]}, "(2,3,6,4)"),
+    ("Resize-10", {"mode": "nearest"}, "(2,3,5,10), f[1,1,2,0.6]"),
+    ("ConvTranspose", {"auto_pad": "SAME_UPPER", "strides": [2, 2], "kernel_shape": [1, 1]}, "(2,3,4,4), W(3,2,1,1)"),
+    ("MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [0, 0, 1, 1]}, "u(2,3,8,6)"),
+    ("MaxPool", {"kernel_shape": [2, 2], "strides": [2, 2], "pads": [1, 1, 1, 1], "ceil_mode": 1}, "(2,3,5,5)"),
+    ("Resize", resize("nearest", "asymmetric", nearest_mode="floor"), "u(2,3,5,4), _, f[1,1,2,3]"),
+    ("OneHot", {}, "p[7,1,-1,-9], n4, f[0.1,2]"),
+    ("SpaceToDepth-28@ref", {"blocksize": 2, "mode": "CRD"}, "(2,3,4,6)"),
+    # quantised networks, detectors, transformers
+    ("QuantizeLinear", {}, "(2,3,4), f0.1"),
+    ("QuantizeLinear", {"axis": 1}, "(2,3,4), P(3)"),
+    ("DequantizeLinear", {}, "u(2,3,4), f0.1"),
+    ("DequantizeLinear", {"axis": 1}, "u(2,3,4), P(3)"),
+    ("DequantizeLinear@ref", {"axis": 2, "block_size": 2}, "u(2,3,4), P(2,3,2)"),
+    ("Attention-23@ref", {}, "(2,4,3,8), (2,4,5,8), (2,4,5,6)"),
+    ("Attention-23@ref", {"is_causal": 1, "softcap": 2.0, "scale": 0.2}, "(2,4,5,8), (2,4,5,8), (2,4,5,6), (5,5)"),
+    ("Attention-23@ref", {"q_num_heads": 4, "kv_num_heads": 2}, "(2,3,32), (2,5,16), (2,5,12), b(3,5)"),
+    ("Attention-24@ref", {"is_causal": 1, "qk_matmul_output_mode": 3}, "(2,4,3,8), (2,4,3,8), (2,4,3,6), _, (2,4,2,8), (2,4,2,6) -> 4"),
+    ("ScatterND", {}, "(4,3,2), [[0],[-1]], (2,3,2)"),
+    ("ScatterND", {}, "(4,3,2), [[0,1],[2,-1]], (2,2)"),
+    *(("ScatterND", {"reduction": r}, "(4,3,2), [[0,1],[0,1],[2,2]], (3,2)") for r in ("add", "mul", "max", "min")),
+    ("RoiAlign", {"output_height": 2, "output_width": 3, "sampling_ratio": 2}, "(2,3,8,9), f[[0,0,5,6],[1,2,7,7]], [1,0]"),
+    ("RoiAlign-10", {"output_height": 2, "output_width": 2, "spatial_scale": 0.5}, "(2,3,8,9), f[[0,0,9,9],[1,2,14,7]], [1,0]"),
+    *(("AffineGrid@ref", {"align_corners": aligned}, "(2,2,3), [2,3,4,5]") for aligned in (0, 1)),
+    ("Col2Im", {}, "(2,12,20), [5,6], [2,2]"),
+    ("Col2Im", {"pads": [0, 1, 1, 0], "strides": [2, 1], "dilations": [1, 2]}, "(2,12,15), [5,6], [2,2]"),
+    ("CenterCropPad@ref", {}, "(5,4,7), [3,9,7]"),
+    ("CenterCropPad@ref", {"axes": [-1, 1]}, "(2,4,7), [4,7]"),
+    ("NonMaxSuppression", {}, "(2,30,4), (2,3,30), n5, f0.3, f-1"),
+    ("NonMaxSuppression", {"center_point_box": 1}, "(2,30,4), (2,3,30), n20, f0.1"),
+    ("NonMaxSuppression", {}, "(2,30,4), (2,3,30)"),
 ]
 
 SAFE = {"Acosh": (1.1, 3.0), "Log": (0.5, 3.0), "Sqrt": (0.5, 3.0), "ReduceLogSum": (0.5, 3.0), "Acos": (-0.9, 0.9), "Atanh": (-0.9, 0.9)}
 SAFE |= {"Asin": (-0.9, 0.9), "Pow": (0.5, 2.0), "Mod": (0.5, 2.0), "GridSample": (-1.2, 1.2)}
-KINDS = {"i": np.int64, "k": np.int64, "u": np.uint8, "p": np.int64, "n": np.int64, "f": np.float32}
+KINDS = {"b": np.bool_, "i": np.int64, "k": np.int64, "u": np.uint8, "p": np.int64, "n": np.int64, "f": np.float32}
 
 
 @dataclass
@@ -592,9 +629,13 @@ def test_torch_runs_every_operator_whose_axes_are_known() -> None:
 
 REFUSED: list[tuple[Line, str]] = [
     (("Cast", {"to": TensorProto.FLOAT8E4M3FN}, "(2,3)"), "no element type FLOAT8E4M3FN"),
-    (("Reshape", {}, "(2,3), i(1)"), "its input 'in_1' is computed from data"),
+    (("Reshape", {}, "(2,3), i(1)"), "its input 'in_1' follows from the values of the graph's inputs"),
     (("ReduceSum", {}, "(2,3), i(1)"), "its input 'in_1' is computed; only a constant"),
     (("MaxPool", {"kernel_shape": [3, 3], "pads": [0, 0, 1, 1]}, "(2,3,7,6) -> 2"), "positions of a pooling with uneven"),
+    (("ReduceMean", {}, "i(2,3)"), "does not compute it for its inputs"),
+    (("Resize", {"mode": "linear"}, "u(2,3,8,6), _, f[1,1,2,2]"), "only 'nearest' resamples"),
+    (("Dropout", {}, "(2,3), f0.5, b1"), "it drops values at random"),
+    (("RoiAlign", {"mode": "max"}, "(2,3,8,9), f[[0,0,5,6]], [1]"), "not the largest"),
 ]
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from fnatool.nn.program import FAILURES
 from fnatool.nn.reading import Reading
 from fnatool.nn.site import torch_type
+from fnatool.nn.weights import live
 from passes.errors import RefusedModel
 
 TOLERANCE = 1e-2  # of the spread: far beyond rounding, far below what another sample's values would do
@@ -81,22 +82,22 @@ def _require_scaled(reading: Reading, empty: Empty, name: str, shape: tuple[int,
     expected = (probed[0] * times, *probed[1:]) if probed and probed[0] == reading.facts.batch else probed
     if shape != expected:
         samples = times * reading.facts.batch
-        why = _lost(reading, empty, times)
+        why = _lost(reading, empty, name, times)
         raise RefusedModel(f"output '{name}' has shape {shape} for {samples} samples, not {expected}: {why}")
 
 
-def _lost(reading: Reading, empty: Empty, times: int) -> str:
-    """Which node ends the batch, and how: the first that reads a tensor with all samples in front and makes none such."""
+def _lost(reading: Reading, empty: Empty, name: str, times: int) -> str:
+    """Which node ends the batch on the way to an output: the first that reads a tensor with all samples in front and makes none such."""
     seen, data = reading.shapes, reading.facts.data
     inner = [
-        name for node in reading.view.nodes for name in node.outputs
-        if name in data and name in seen.types and name not in reading.facts.known and name not in reading.facts.numbers
+        made for node in reading.view.nodes for made in node.outputs
+        if made in data and made in seen.types and made not in reading.facts.known and made not in reading.facts.numbers
     ]  # fmt: skip
-    taps = tuple(name for name in inner if name not in reading.outputs)
+    taps = tuple(made for made in inner if made not in reading.outputs)
     once, more = _shapes(reading, empty, 1, taps), _shapes(reading, empty, times, taps)
-    for name in reading.inputs:
-        once[name], more[name] = _shape(reading, name, 1), _shape(reading, name, times)
-    for node in reading.view.nodes:
+    for given in reading.inputs:
+        once[given], more[given] = _shape(reading, given, 1), _shape(reading, given, times)
+    for node in live(reading.view.nodes, [name]):
         read = [name for name in node.inputs if name in once and _front(once[name], more[name], times)]
         made = [name for name in node.outputs if name in once]
         if not read or not made or any(_front(once[name], more[name], times) for name in made):
@@ -109,6 +110,8 @@ def _lost(reading: Reading, empty: Empty, times: int) -> str:
         if node.op in SIZED:
             return f"node '{node.name}' ({node.op}) holds sizes for a batch of {reading.facts.batch}; {FIX}"
         return f"node '{node.name}' ({node.op}) takes {reading.facts.batch} of the samples, whatever the batch; {FIX}"
+    if len(reading.facts.batched) > 1:
+        return f"the inputs {', '.join(map(repr, reading.facts.batched))} are taken to have the samples in front, and it has not; {FIX}"
     return f"its first axis is not the batch; {FIX}"
 
 
@@ -134,7 +137,9 @@ def _require_separate(reading: Reading, values: Mapping[str, Tensor]) -> None:
             continue  # of numbers that do not fit: a division by zero, say
         if moved > TOLERANCE:
             with suppress(*FAILURES):  # it computes in single precision only, and stays in doubt
-                name, moved = _furthest(reading, {k: _double(v) for k, v in {**reading.constants, **values}.items()}, _doubles(inputs))
+                name, moved = _furthest(
+                    reading, {k: _double(v) for k, v in {**reading.constants, **values}.items()}, [_double(value) for value in inputs]
+                )
         if moved > TOLERANCE:
             raise RefusedModel(f"output '{name}' of a sample depends on the others in its batch (by {moved:.1e} of its spread); {FIX}")
         return
@@ -171,10 +176,6 @@ SMALLEST = 1e-6  # spread of values, relative to themselves: what is alike to th
 
 def _double(value: Tensor) -> Tensor:
     return value.double() if value.is_floating_point() else value
-
-
-def _doubles(values: Sequence[Tensor]) -> list[Tensor]:
-    return [_double(value) for value in values]
 
 
 def _noise(rng: np.random.Generator, shape: Sequence[int], dtype: torch.dtype, low: int) -> Tensor:

@@ -125,6 +125,7 @@ def transpose(site: Site) -> Step:
 
 def expand(site: Site) -> Step:
     """Broadcast to a shape; an axis that already has its size keeps the size it has in the run."""
+    sizes = site.numbers(1)
     source, target = site.shape(0), site.facts.shapes.get(site.node.outputs[0])
     if source is None or target is None:
         raise site.refuse("its sizes are unknown")
@@ -138,7 +139,7 @@ def expand(site: Site) -> Step:
                 wanted[axis] = -1
         return x.expand(wanted)
 
-    return Step(run, (site.node.inputs[0], site.numbers(1)))
+    return Step(run, (site.node.inputs[0], sizes))
 
 
 def tile(site: Site) -> Step:

@@ -151,7 +151,7 @@ def require_types(site: Site) -> None:
         if kind is not None and torch_type(kind) is None:
             raise site.refuse(f"torch computes with no element type {onnx.TensorProto.DataType.Name(kind)}")
     source = types.get(site.node.input(0))
-    if site.node.op == "Cast" and source is not None and torch_type(source) is None and source not in CASTABLE:
+    if site.node.op in ("Cast", "CastLike") and source is not None and torch_type(source) is None and source not in CASTABLE:
         raise site.refuse(f"torch casts from no element type {onnx.TensorProto.DataType.Name(source)}")
 
 
@@ -296,10 +296,10 @@ def _only(numbers: Sequence[Any]) -> Any:
 
 def to_tensor(array: np.ndarray) -> Tensor:
     """The array as a tensor, which shares its memory where it can."""
-    if array.dtype.name == "bfloat16":
-        return torch.from_numpy(np.ascontiguousarray(array).view(np.int16)).view(torch.bfloat16)
     if not array.flags.writeable or not array.flags.c_contiguous:
         array = array.copy()
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
 
 

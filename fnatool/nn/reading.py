@@ -11,10 +11,11 @@ import onnx_graphsurgeon as gs
 from torch import Tensor
 
 from fnatool.nn.layers import Norms
+from fnatool.nn.memory import require_memory
 from fnatool.nn.program import Program, compiled, run, to_tensor
 from fnatool.nn.site import Facts
 from fnatool.nn.weights import Weight, prepare
-from passes.errors import UserError
+from passes.errors import RefusedModel, UserError
 from passes.nearest import nearest
 from passes.shapes import PROBE_IMAGE, Shape, Shapes, infer
 from passes.view import View, view
@@ -28,9 +29,10 @@ class Reading:
     """
 
     def __init__(self, graph: gs.Graph, sizes: Mapping[str, Shape] | None = None) -> None:
-        """Raises RefusedModel for an operator that torch has no row for, naming it and the node."""
+        """Raises RefusedModel for an operator that torch has no row for, naming it and the node, and for sizes beyond our memory."""
         prepared = prepare(graph)
         given = view(prepared.graph)
+        _require_elements(given)
         seen = _with_free_batch(given)
         self.sources = prepared.weights
         self.weights = tuple(weight for weight in prepared.weights if weight.role != "fixed")
@@ -39,6 +41,7 @@ class Reading:
         self.inputs = tuple(name for name in seen.inputs if name not in seen.constants)
         self.outputs = seen.outputs
         self.facts = facts_of(seen, self.shapes, self.weights)
+        require_memory(seen, self.shapes, self.facts.data)
         self.static_batch = any(isinstance((given.inputs[name][0] or (None,))[0], int) for name in self.facts.batched)
         self.constants: dict[str, Tensor] = {}
         self._programs: dict[tuple[str, ...], Program] = {}
@@ -82,6 +85,15 @@ class Reading:
 
 
 # --- facts ------------------------------------------------------------------------------------------------------------------------------
+
+
+def _require_elements(seen: View) -> None:
+    """Every input holds something. Raises RefusedModel for a size of 0."""
+    for name, (shape, _) in seen.inputs.items():
+        if shape is not None and 0 in shape:
+            raise RefusedModel(
+                f"input '{name}' has a size of 0 on axis {shape.index(0)}: it runs on no data; export it with a size, or a free one"
+            )
 
 
 def _with_free_batch(seen: View) -> View:

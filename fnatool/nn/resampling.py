@@ -70,11 +70,21 @@ def resize(site: Site) -> Step:
     if sizes is not None and site.has(sizes):
         reads = (site.node.inputs[0], site.numbers(sizes))
         return Step(lambda x, wanted: resampled(x, how, to_sizes(x, how, wanted)), reads)
+
+    def run(x: Tensor, wanted: Sequence[float]) -> Tensor:
+        found = by_scales(x, how, wanted)
+        if how.coordinates == "align_corners" and any(abs(a.size * a.scale - a.out) > WHOLE_SIZE * a.out for a in found):
+            raise site.refuse("a factor that makes no whole size aligns its corners in different ways; give the sizes, not the factors")
+        return resampled(x, how, found)
+
     written = site.reals("scales", ()) if site.opset < 9 else ()
     if written:
-        return on(site, lambda x: resampled(x, how, by_scales(x, how, written)), 0)
+        return on(site, lambda x: run(x, written), 0)
     reads = (site.node.inputs[0], site.numbers(scales))
-    return Step(lambda x, wanted: resampled(x, how, by_scales(x, how, wanted)), reads)
+    return Step(run, reads)
+
+
+WHOLE_SIZE = 1e-3  # relative: nearer to a whole size than this, a factor stands for it
 
 
 def by_scales(x: Tensor, how: Resampling, scales: Sequence[float]) -> list[Axis]:

@@ -144,7 +144,7 @@ class Site:
         """The input at slot as a list of numbers, at load or in the run. Raises RefusedModel where it is computed from data."""
         name = self.node.input(slot)
         if name not in self.facts.known and name not in self.facts.numbers:
-            raise self.refuse(f"its input '{name}' is computed from data; only sizes can be read there")
+            raise self.refuse(f"its input '{name}' follows from the values of the graph's inputs; only sizes can be read there")
         return Numbers(name)
 
     def operands(self) -> tuple[Read, ...]:

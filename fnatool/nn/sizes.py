@@ -104,7 +104,9 @@ def _reduce(site: Site) -> Step | None:
     if axes is None and site.has(1):
         return None
     (numbering,) = _numbering(site)[:1]
-    over = tuple(range(numbering.ndim)) if axes is None else tuple(int(axis) for axis in np.ravel(axes))
+    if (axes is None or not np.size(axes)) and site.node.int("noop_with_empty_axes", 0):
+        return Step(list, (Numbers(site.node.inputs[0]),))
+    over = tuple(range(numbering.ndim)) if axes is None or not np.size(axes) else tuple(int(axis) for axis in np.ravel(axes))
     kept = [axis for axis in range(numbering.ndim) if axis not in {axis % numbering.ndim for axis in over}]
     rows = np.transpose(numbering, [*kept, *(axis for axis in range(numbering.ndim) if axis not in kept)])
     picks = rows.reshape(math.prod(numbering.shape[axis] for axis in kept), -1).tolist()
