@@ -23,11 +23,12 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, TensorProto
 from onnx_graphsurgeon.importers.onnx_importer import OnnxImporter
 
-from fnatool import branching, functions, tensors, wire
+from fnatool import branching, functions, seeds, tensors, wire
 from fnatool.atomic import replacing, require_writable, write_text
 from fnatool.tensors import Array
 from passes.check import check_proto, errors, order
 from passes.errors import RefusedModel, UserError
+from passes.nearest import nearest
 
 __all__ = ["Model", "Raw", "import_graph", "load", "read", "require_writable", "write", "write_text"]
 
@@ -156,7 +157,9 @@ def _open(path: Path) -> BinaryIO:
     try:
         kind = path.stat().st_mode
     except FileNotFoundError:
-        raise UserError(f"'{path}' does not exist; give the path of an ONNX file") from None
+        meant = nearest(path.name.removesuffix(".onnx"), seeds.NAMES)
+        hint = f"; did you mean '{meant}', the bundled seed?" if meant else "; give the path of an ONNX file"
+        raise UserError(f"'{path}' does not exist{hint}") from None
     except NotADirectoryError:
         raise UserError(f"'{path}' does not exist: a part of it is not a folder") from None
     if stat.S_ISDIR(kind):

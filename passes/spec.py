@@ -5,7 +5,6 @@ Order of resolution: depth, then `from`, then everything else on the blocks the 
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import NoReturn
 
 from passes.analysis import FROM_WHY, STRIDE, Analysis, Knob
 from passes.errors import UserError
+from passes.nearest import nearest
 from passes.resolution import Image, Size, size_text
 from passes.skeleton import Skeleton, skeleton
 
@@ -267,9 +267,8 @@ class _Resolver:
 
 def closest(key: str, names: Sequence[str]) -> str:
     """The end of a message about an unknown knob: what may have been meant, and where all are listed."""
-    near = [name for name in names if name.partition(".")[0] == key.partition(".")[0]]
-    close = difflib.get_close_matches(key, near, 1, 0.5) or difflib.get_close_matches(key, names, 1, 0.6)
-    hint = f"; did you mean '{close[0]}'?" if close else ";"
+    close = nearest(key, names)
+    hint = f"; did you mean '{close}'?" if close else ";"
     return f"{hint} 'fnatool inspect' lists all {len(names)}"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -16,6 +15,7 @@ from fnatool.nn.program import Program, compiled, run, to_tensor
 from fnatool.nn.site import Facts
 from fnatool.nn.weights import Weight, prepare
 from passes.errors import UserError
+from passes.nearest import nearest
 from passes.shapes import PROBE_IMAGE, Shape, Shapes, infer
 from passes.view import View, view
 
@@ -61,8 +61,8 @@ class Reading:
         if taps not in self._programs:
             unknown = [name for name in taps if name not in self.shapes.types or name in self.facts.known or name in self.view.constants]
             if unknown:
-                close = difflib.get_close_matches(unknown[0], list(self.view.producer), 1)
-                hint = f"; did you mean '{close[0]}'?" if close else ""
+                close = nearest(unknown[0], list(self.view.producer))
+                hint = f"; did you mean '{close}'?" if close else ""
                 raise UserError(f"'{unknown[0]}' is not a tensor that this graph computes in a run{hint}")
             self._programs[taps] = compiled(self.view, self.facts, (*self.outputs, *taps), self.constants)
         return self._programs[taps]

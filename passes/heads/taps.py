@@ -6,7 +6,6 @@ node or tensor. The defaults follow from running strides and the encoder (where 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from passes.errors import UserError
 from passes.heads.encoder import ancestors, encoder
 from passes.heads.grids import Grid, Stride, grids_of
 from passes.heads.trunk import trunk
+from passes.nearest import nearest
 from passes.view import View
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -79,8 +79,8 @@ class Chart:
             return seen.by_name[name].outputs[0]
         if name in seen.producer or name in seen.inputs:
             return name
-        near = difflib.get_close_matches(name, [*self.names, *seen.by_name], 1, 0.6)
-        hint = f"did you mean '{near[0]}'? " if near else ""
+        near = nearest(name, [*self.names, *seen.by_name])
+        hint = f"did you mean '{near}'? " if near else ""
         raise UserError(f"'{name}' is no tap of this model; {hint}A tap is {FORMS}; {self._suggestion()}")
 
     def _suggestion(self) -> str:
