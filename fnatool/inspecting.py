@@ -174,12 +174,32 @@ def show(analysis: Analysis, title: str, notes: Sequence[str] = ()) -> None:
         "why",
     )
     table.add_row(*_image_cells(analysis.image))
+    groups = [knob for knob in analysis.knobs.values() if _is_told_together(knob)]
     for knob in analysis.knobs.values():
-        table.add_row(*_cells(knob))
+        if knob not in groups:
+            table.add_row(*_cells(knob))
+    for why in dict.fromkeys(knob.why for knob in groups):
+        table.add_row(*_together([knob for knob in groups if knob.why == why]))
     console.print()
     console.print(table)
     console.print()
     console.print(_verdict(analysis))
+
+
+def _is_told_together(knob: Knob) -> bool:
+    """Nearly every convolution could be cut into groups, for one reason and with one effect: that is said once."""
+    return knob.kind == "groups" and knob.growth != "frozen"
+
+
+def _together(knobs: Sequence[Knob]) -> Sequence[str]:
+    """One row for several groups knobs."""
+    values = sorted({knob.value for knob in knobs})
+    value = str(values[0]) if len(values) == 1 else f"{values[0]}…{values[-1]}"
+    names = knobs[0].name if len(knobs) == 1 else f"{len(knobs)} × .groups"
+    most = sorted({knob.max for knob in knobs})
+    high = str(most[0]) if len(most) == 1 else f"{most[0]}…{most[-1]}"
+    each = "" if len(knobs) == 1 else "; --spec and --json list each"
+    return (names, value, str(min(knob.min for knob in knobs)), high, "", knobs[0].growth, f"{knobs[0].why or ''}{each}")
 
 
 def _cells(knob: Knob) -> Sequence[str]:

@@ -331,8 +331,18 @@ def _sized(value: Value, seed: Size) -> Size:
 def _relative(value: str, key: str) -> tuple[str, float]:
     found = re.fullmatch(r"([x+-])(\d+(?:\.\d+)?)", value.strip(), re.ASCII)
     if found is None or (found[1] != "x" and "." in found[2]) or float(found[2]) > 1e6:
-        raise UserError(f'\'{key}\': {value!r} is neither an integer nor relative to the seed\'s value, as "x1.25", "+1" or "-2" are')
+        relative = 'relative to the seed\'s value, as "x1.25", "+1" or "-2" are'
+        raise UserError(f"'{key}': {value!r} is neither an integer nor {relative}{_plainer(value, key)}")
     return found[1], float(found[2])
+
+
+def _plainer(value: str, key: str) -> str:
+    """How a number in a string, or a size such as "224x224", is written."""
+    number = re.fullmatch(r"\s*(\d{1,9})\s*", value, re.ASCII)
+    size = re.fullmatch(r"[\s[(]*(\d{1,9})\s*[x×X*,; ]\s*(\d{1,9})[\s\])]*", value, re.ASCII)
+    if number is not None:
+        return f"; write {int(number[1])}, without quotation marks"
+    return f"; a size is written [{int(size[1])}, {int(size[2])}], height and width" if size is not None and key == IMAGE else ""
 
 
 def _evaluate(knob: Knob, value: Value, key: str) -> int:

@@ -209,6 +209,9 @@ def test_latency_is_a_cost_like_any_other(world: Path) -> None:
     assert search("--budget", "latency=8ms") == 0
     found = report("run")["architecture"]["costs"]
     assert found["latency"] == 10 * madds(Path("run/target.onnx")) <= 8_000_000
+    seed = json.loads(Path("run/report.json").read_text())["seed"]["costs"]
+    assert seed["latency"] == 10 * seed["madds"]
+    assert "| seed | – |" not in Path("run/report.md").read_text()
     Path("latency.json").unlink()  # the run has its own
     (row,) = derived(Path("run"), "--budget", "latency=7ms", "--budget", "params=1M", "--images", "0")
     assert row["costs"]["latency"] <= 7_000_000
@@ -393,6 +396,7 @@ def refused(capsys: Capture, *parts: str) -> None:
         (["--budget", "madds=much"], {}, ["'much' is no number"]),
         (["--budget", "latency=3ms"], {}, ["there is no 'cost.latency'", "fnatool latency-table run/seed.onnx"]),
         ([], {"space": {"choices": "nowhere.json"}}, ["there is no space", "fna-detection", "auto"]),
+        ([], {"space": {"choices": "search.toml"}, "data": {"path": "nowhere"}}, ["is not JSON"]),  # before the data, which takes long
         ([], {"space": {"choices": "fna-detection"}}, ["is for stages of width 16, 24", "use 'auto'"]),
         ([], {"data": {"path": "nowhere"}}, ["nowhere", "does not exist"]),
         ([], {"search": {"stepps": 3}}, ["'search.stepps' is no key", "search.steps"]),

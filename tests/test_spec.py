@@ -382,3 +382,17 @@ def test_knobs_are_in_the_order_of_the_network() -> None:
     assert names[0] == "output_stride"
     assert all(name.startswith("node:") for name in names[1 + len(stages) :])
     assert np.all(np.diff(stages) >= 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [("224x224", "[224, 224]"), ("224 × 160", "[224, 160]"), ("[96,128]", "[96, 128]"), ("(96, 128)", "[96, 128]"), ("224", "write 224,")],
+)
+def test_a_size_in_a_string_is_told_as_it_is_written(value: str, told: str) -> None:
+    with pytest.raises(UserError, match=re.escape(told)):
+        resolve(seed(), Spec({"input.size": value}))
+
+
+def test_a_number_in_a_string_is_told_without_quotation_marks() -> None:
+    with pytest.raises(UserError, match="write 8, without quotation marks"):
+        resolve(seed(), Spec({"stage0.width": "8"}))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fnatool import files, seeds
+from fnatool.calling import called
 from fnatool.files import Model
 from fnatool.nn.batch import require_batch
 from fnatool.nn.keys import Key, keys
@@ -126,4 +127,5 @@ def save(module: torch.nn.Module, path: str | Path, *, force: bool = False, meta
     network = networks[0]
     model, sources = network.origin.model, network.origin.reading.sources
     graph = stored(model.graph, sources, network.named_values())
-    files.write(dataclasses.replace(model, graph=graph), path, force=force, metadata=metadata)
+    with called():
+        files.write(dataclasses.replace(model, graph=graph), path, force=force, metadata=metadata)

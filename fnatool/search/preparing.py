@@ -12,7 +12,7 @@ from fnatool import files, spaces, terminal
 from fnatool.data import checking, reading
 from fnatool.data.split import Split, said, spread
 from fnatool.latency import table as latencies
-from fnatool.latency.making import about
+from fnatool.latency.making import about, own_member
 from fnatool.remapping import analyse_model, metadata
 from fnatool.search.config import SearchConfig
 from fnatool.search.derive import Budget, derive, parse_budget
@@ -25,7 +25,7 @@ from fnatool.tasks.description import Description
 from fnatool.training.processes import World
 from passes.analysis import Analysis
 from passes.errors import UserError
-from passes.space import Choices, Space, Table, choices, cost_tables, own_choices
+from passes.space import KINDS, Choices, Space, Table, choices, cost_tables, own_choices
 from passes.spec import Spec
 
 UNITS: Mapping[str, float] = {"madds": 1.0, "params": 1.0, "latency": 1e9}  # a table's units in one of the user's: nanoseconds
@@ -57,13 +57,17 @@ class Prepared:
         return [_budget(text, self.tables) for text in texts]
 
     def own_cost(self, kind: str) -> int | None:
-        """What the seed costs, with its head; None where that has not been measured."""
+        """What the seed costs, with its head; None where that has not been measured, and is not a member's."""
         own = self.analysis.cost
-        return {"madds": own.macs, "params": own.params}.get(kind)
+        if kind in KINDS:
+            return {"madds": own.macs, "params": own.params}[kind]
+        member = own_member(self.analysis, self.choices)
+        return None if member is None or kind not in self.tables else self.tables[kind].of(member)
 
 
 def prepared(seed: files.Model, config: SearchConfig, folder: Path, world: World) -> Prepared:
     """The search with all of its parts checked; the first process writes the seed with its head. Raises UserError and RefusedModel."""
+    spaces.require_readable(config.space.choices)  # before the data, which takes longer
     train, val = data(config, world)
     of = ground(seed, config, train)
     if world.first:
