@@ -198,7 +198,8 @@ def require_sound(headed: Headed, inputs: Mapping[str, Shape] | None) -> None:
         report = checking.check_file(path, checking.Demands(inputs=dict(inputs or {})))
     found = errors(report.findings)
     if found:
-        raise RefusedModel(f"the result would be broken: {found[0].where}: {found[0].message}; nothing was written. Please report it")
+        message = found[0].message.replace(str(path), "the result")
+        raise RefusedModel(f"the result would be broken: {found[0].where}: {message}; nothing was written. Please report it")
 
 
 # --- words ------------------------------------------------------------------------------------------------------------------------------

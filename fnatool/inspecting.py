@@ -100,7 +100,7 @@ def group_rows(analysis: Analysis, knob: str) -> list[Json]:
     if knob == IMAGE:
         raise UserError(f"'{knob}' changes no weight; --group shows the weights of width and kernel knobs")
     if found is None:
-        raise UserError(f"'{knob}' is not a knob of this model{closest(knob, list(analysis.knobs))}")
+        raise UserError(f"'{knob}' is not a knob of this model{closest(knob, [IMAGE, *analysis.knobs])}")
     if knob in analysis.kernels:
         kernel = analysis.kernels[knob]
         return [
@@ -111,9 +111,12 @@ def group_rows(analysis: Analysis, knob: str) -> list[Json]:
     if knob in analysis.groups:
         raise UserError(f"'{knob}' cuts '{analysis.groups[knob].weight}' into blocks; --group shows the weights of width and kernel knobs")
     if knob not in analysis.atoms:
-        what = "changes no weight" if found.kind == "stride" else "repeats whole blocks"
+        what = WHOLE.get(found.kind, "moves no weight axis alone")
         raise UserError(f"'{knob}' {what}; --group shows the weights of width and kernel knobs")
     return group_of(analysis, knob)
+
+
+WHOLE = {"stride": "changes no weight", "depth": "repeats whole blocks", "from": "chooses a whole block"}
 
 
 def spec_text(analysis: Analysis, sha256: str) -> str:

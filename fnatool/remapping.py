@@ -138,7 +138,7 @@ def verify_remap(model: files.Model, target: files.Model, analysis: Analysis, fo
     except isolate.Died as error:
         raise RefusedModel(f"verification in ONNX Runtime died: {error}; --no-verify writes the result without it") from error
     if verified.worst == float("inf"):
-        raise RefusedModel("the result computes infinities or NaN where the seed does not; nothing was written")
+        raise RefusedModel("the result computes infinities or NaN where the seed does not; nothing was written (--no-verify writes it)")
     if verified.exact and verified.first is not None:
         tensor, node, drift = verified.first
         raise RefusedModel(

@@ -150,6 +150,7 @@ class _Resolver:
         self.spec = spec
         self.matched: set[str] = set()
         self.skipped: dict[str, list[str]] = {}
+        self.sources: dict[int, tuple[int, ...]] = {}
         self.patterns = {key: _pattern(key) for key in spec.knobs if "*" in key}
 
     def run(self) -> Resolved:
@@ -159,7 +160,7 @@ class _Resolver:
         for name, knob in seed_knobs.items():
             if knob.kind == "depth":
                 knobs[name], values[name] = knob, self.value(knob)
-        sources: dict[int, tuple[int, ...]] = {}
+        sources = self.sources
         for i, stage in enumerate(self.analysis.stages):
             sources[i] = self._sources(i, len(stage.blocks), values[f"stage{i}.depth"], (knobs, values))
         shaped = self._target_knobs(sources)
@@ -257,8 +258,12 @@ class _Resolver:
             j, i = int(block[2]), int(block[1])
             blocks = sum(bool(re.fullmatch(rf"stage{i}\.block\d+\.from", name)) for name in names) + 1
             if depth.kind == "depth" and j >= blocks:
+                frozen = f"its depth is frozen: {depth.why}" if depth.growth == "frozen" else f"set 'stage{i}.depth' to {j + 1} or more"
+                raise UserError(f"'{key}': stage{i} has {blocks} block(s) in the target, counted from 0; {frozen}")
+            if depth.kind == "depth" and (source := self.sources[i][j]) != j and key in self.analysis.knobs:
                 raise UserError(
-                    f"'{key}': stage{i} has {blocks} block(s) in the target, counted from 0; set 'stage{i}.depth' to {j + 1} or more"
+                    f"'{key}' is no knob of the target, whose block comes from the seed's block {source}, which has no such knob; "
+                    f"'stage{i}.block{j}.from' says which it comes from"
                 )
         if key in self.analysis.knobs:
             raise UserError(f"'{key}' is no knob any more with these groups: they tie its channels to others{closest(key, names)}")

@@ -661,3 +661,10 @@ def test_a_file_that_is_not_there_is_a_user_error() -> None:
     with pytest.raises(UserError, match="does not exist"):
         nn.load("nowhere.onnx")
     assert isinstance(nn.load(files.read(seeds.DEFAULT)), nn.Network)
+
+
+def test_what_is_in_the_way_is_told_in_the_words_of_python(tmp_path: Path) -> None:
+    module = loaded(residual(), tmp_path)
+    (tmp_path / "out.onnx").write_bytes(b"mine")
+    with pytest.raises(UserError, match="pass force=True to overwrite it"):
+        nn.save(module, tmp_path / "out.onnx")

@@ -396,3 +396,34 @@ def test_a_size_in_a_string_is_told_as_it_is_written(value: str, told: str) -> N
 def test_a_number_in_a_string_is_told_without_quotation_marks() -> None:
     with pytest.raises(UserError, match="write 8, without quotation marks"):
         resolve(seed(), Spec({"stage0.width": "8"}))
+
+
+def unlike() -> Analysis:
+    """Three residual blocks, of which only the last has a second kernel."""
+    net = Net()
+    y = net.conv_bn_relu("x", "stem", 6, 3)
+    for k in range(3):
+        inner = net.relu(net.conv_bn(y, f"e{k}", 8, 3))
+        inner = net.relu(net.conv_bn(inner, f"m{k}", 8, 3)) if k == 2 else inner
+        y = net.op("Add", f"s{k}", net.conv_bn(inner, f"l{k}", 6, 1), y)
+    net.classifier(y)
+    return net.analysis()
+
+
+def test_a_knob_that_the_block_taken_does_not_have_is_said_to_be_the_blocks() -> None:
+    assert "stage0.block2.kernel2" in unlike().knobs
+    message = refused({"stage0.block2.from": 1, "stage0.block2.kernel2": 5}, unlike())
+    assert "comes from the seed's block 1, which has no such knob" in message
+    assert "'stage0.block2.from'" in message
+
+
+def test_a_block_that_is_not_there_is_not_advised_where_the_depth_is_frozen() -> None:
+    net = Net()
+    y = net.conv_bn_relu("x", "stem", 6, 3)
+    y = net.op("Add", "s0", net.conv_bn(y, "a", 8), net.conv_bn(y, "b", 8))
+    net.classifier(y)
+    found = net.analysis()
+    assert found.knobs["stage0.depth"].growth == "frozen"
+    message = refused({"stage0.block3.kernel": 3}, found)
+    assert "its depth is frozen: " in message
+    assert "set 'stage0.depth'" not in message

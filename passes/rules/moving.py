@@ -160,7 +160,8 @@ def slice_(node: Node, flow: Flow) -> Labels:
         return x
     ids = x.ids[start:end:step]
     if step != 1 or ids.size == 0:
-        flow.freeze(x.ids, f"'{node.name}' (Slice) takes every {step}th of its channels")
+        taken = "none of its channels" if ids.size == 0 else f"its channels in steps of {step}"
+        flow.freeze(x.ids, f"'{node.name}' (Slice) takes {taken}")
         return Label(x.axis, ids) if ids.size else None
     flow.places.append(ids)
     first, last = slice(start, end).indices(x.ids.size)[:2]
@@ -209,7 +210,15 @@ def gather(node: Node, flow: Flow) -> Labels:
     value = flow.shapes.values.get(node.inputs[1])
     long = [k for k, size in enumerate(picked) if size > 1]
     if len(long) != 1 or value is None or not flow.constant(node.inputs[1]):
-        flow.freeze(x.ids, f"'{node.name}' (Gather) picks single channels of it")
+        computed = value is None or not flow.constant(node.inputs[1])
+        how = (
+            "channels of it by numbers that are computed"
+            if computed
+            else "single channels of it"
+            if not long
+            else "its channels into a grid"
+        )
+        flow.freeze(x.ids, f"'{node.name}' (Gather) picks {how}")
         return None
     picks = value.array.ravel().astype(np.int64) % x.ids.size
     flow.picks_at(node, x.ids, picks)
