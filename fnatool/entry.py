@@ -52,13 +52,13 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _end() -> None:
-    with suppress(OSError):
+    with suppress(OSError):  # standard error may be closed
         os.write(2, SAID)
     _leave()
 
 
 def _leave() -> None:
-    with suppress(OSError, ValueError, RuntimeError):  # RuntimeError: it was interrupted while it wrote
+    with suppress(OSError, ValueError, RuntimeError, AttributeError):  # RuntimeError: it was interrupted while it wrote
         sys.stdout.flush()
     os._exit(INTERRUPTED)
 
