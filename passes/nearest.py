@@ -24,7 +24,13 @@ def nearest(wanted: str, names: Sequence[str]) -> str | None:
     family = [name for name in few if name.partition(".")[0] == wanted.partition(".")[0]]
     close = difflib.get_close_matches(wanted, family, 9, 0.5) or difflib.get_close_matches(wanted, few, 9, 0.6)
     alike_most = {name for name in close if _ratio(name, wanted) == _ratio(close[0], wanted)}
-    return next((name for name in few if name in alike_most), None)
+    return min((name for name in few if name in alike_most), key=lambda name: _apart(name, wanted), default=None)
+
+
+def _apart(name: str, wanted: str) -> int:
+    """How far the numbers in both are apart: for a stage that there is not, the last is meant rather than the first."""
+    pairs = zip(re.findall(r"\d{1,9}", name), re.findall(r"\d{1,9}", wanted), strict=False)
+    return sum(abs(int(one) - int(other)) for one, other in pairs)
 
 
 def _ratio(name: str, wanted: str) -> float:

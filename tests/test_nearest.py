@@ -27,6 +27,7 @@ KNOBS = ["input.size", "output_stride", "stage2.block0.kernel", "stage2.block1.k
         ("stage2.kernal", KNOBS, "stage2.block0.kernel"),
         ("stage2.block1.kernels", KNOBS, "stage2.block1.kernel"),
         ("stage9.width", KNOBS, "stage3.width"),
+        ("stage9.exit", ["stage0.exit", "stage1.exit", "stage3.exit"], "stage3.exit"),
         ("output-stride", KNOBS, "output_stride"),
         ("resnet50", ["mobilenetv2_bn"], None),
         ("", KNOBS, None),
