@@ -7,10 +7,9 @@ from collections.abc import Container
 from pathlib import Path
 
 from fnatool.nn.site import torch_type
-from fnatool.nn.weights import live
 from passes.errors import RefusedModel
 from passes.shapes import Shapes
-from passes.view import View
+from passes.view import View, live
 
 GIB = 2**30
 LEAST = 4 * GIB  # may always be taken
