@@ -423,7 +423,7 @@ def _gates(raw: files.Raw, demands: Demands) -> Iterator[Finding]:
     if demands.spec is None and demands.max_macs is None and demands.max_params is None:
         return
     try:
-        model = files.read(raw.path)
+        model = files.read(raw.path, demands.inputs)
     except RefusedModel as error:
         yield Finding("error", "refused", "model", f"what the options demand cannot be measured: {error}")
         return
@@ -439,7 +439,7 @@ def _expected(seed: Path, demands: Demands) -> onnx.ModelProto:
 
     proto, spec = files.load(seed).proto, demands.spec
     try:
-        sizes = {} if spec is None else declared(files.read(seed), spec, demands.inputs)
+        sizes = {} if spec is None else declared(files.read(seed, demands.inputs), spec, demands.inputs)
     except RefusedModel:  # the spec cannot be compared with then, and that finding says so
         return proto
     inputs = {value.name for value in proto.graph.input}
@@ -455,7 +455,9 @@ def _as_specified(model: files.Model, spec: Path, demands: Demands) -> Iterator[
     from fnatool.remapping import realises
 
     try:
-        differences = realises(model, spec, None if demands.against is None else files.read(demands.against), demands.inputs)
+        differences = realises(
+            model, spec, None if demands.against is None else files.read(demands.against, demands.inputs), demands.inputs
+        )
     except RefusedModel as error:
         yield Finding("error", "refused", "model", f"it cannot be compared with the spec: {error}")
         return

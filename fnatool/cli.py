@@ -196,7 +196,7 @@ def inspect(model: Path, form: str | None, group: str | None, inputs: tuple[tupl
 
     if group is not None and form == "spec":
         raise click.UsageError("--group shows weights and --spec knobs; ask for one of them")
-    read = files.read(model)
+    read = files.read(model, dict(inputs))
     analysis = remapping.analyse_model(read, dict(inputs) or None)
     if group is not None:
         rows = inspecting.group_rows(analysis, group)
@@ -233,7 +233,7 @@ def profile(model: Path, nodes: bool, as_json: bool, convention: str, inputs: tu
 
     from fnatool import files, profiling
 
-    found = profiling.profile_model(files.read(model), dict(inputs) or None, convention=convention)
+    found = profiling.profile_model(files.read(model, dict(inputs)), dict(inputs) or None, convention=convention)
     if as_json:
         click.echo(document(json.dumps(profiling.as_json(found, str(model), convention), indent=2)))
     else:
@@ -289,7 +289,7 @@ def remap(
 
     if output is None and not dry_run:
         raise click.UsageError("say where the result goes with -o OUT, or try it with --dry-run")
-    read = files.read(model)
+    read = files.read(model, dict(inputs))
     if not dry_run:
         atomic.recovered(*(path for path in (output, report) if path is not None))
     inputs_of_user = (read.path, *read.data, spec)
@@ -370,7 +370,7 @@ def head(
     """
     from fnatool import files, heading
 
-    read = files.read(model)
+    read = files.read(model, dict(inputs))
     named = [Path(text) for text in (classes, joints) if text is not None]
     files.require_writable(output, force=force, forbid=(read.path, *read.data, *named))
     shapes = dict(inputs) or None
@@ -418,7 +418,12 @@ def diff(a: Path, b: Path, everything: bool, as_json: bool, inputs: tuple[tuple[
     "--input", "inputs", type=INPUT_SHAPE, multiple=True, metavar="NAME=1x3x224x224", help="The shape of a dynamic input. Repeatable."
 )
 @click.option(
-    "--timeout", type=click.FloatRange(1, 1e6), default=120.0, show_default=True, metavar="SECONDS", help="For each step of the check."
+    "--timeout",
+    type=click.FloatRange(1, 1e6),
+    default=120.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Of processor time, for each step of the check.",
 )
 @click.option(
     "--format", "form", type=click.Choice(["text", "json", "github", "sarif"]), default="text", show_default=True,
@@ -545,7 +550,7 @@ def fold(model: Path, output: Path, inputs: tuple[tuple[str, tuple[int, ...]], .
     from fnatool import files, folding
     from fnatool import report as reports
 
-    read = files.read(model)
+    read = files.read(model, dict(inputs))
     files.require_writable(output, force=force, forbid=(read.path, *read.data))
     made = folding.fold_model(read, verify=not no_verify, inputs=dict(inputs) or None)
     made.write(output, force=force)
@@ -590,7 +595,7 @@ def unfold(
     from fnatool import files, folding
     from fnatool import report as reports
 
-    read = files.read(model)
+    read = files.read(model, dict(inputs))
     files.require_writable(output, force=force, forbid=(read.path, *read.data))
     made = folding.unfold_model(
         read, folding.Data(data, images, seed, mean, scale, channels), only=only, verify=not no_verify, inputs=dict(inputs) or None

@@ -179,7 +179,8 @@ def _side(raw: files.Raw, inputs: Mapping[str, Shape]) -> Side:
                 tensors[node.output[0]] = onnx.numpy_helper.to_array(attribute.t)
     own = {value.name for value in free_inputs(raw.proto)}
     try:
-        facts = _facts(analyse_model(files.read(raw.path), {name: shape for name, shape in inputs.items() if name in own} or None))
+        sizes = {name: shape for name, shape in inputs.items() if name in own}
+        facts = _facts(analyse_model(files.read(raw.path, sizes), sizes or None))
     except RefusedModel as error:
         return Side(raw.path, raw.sha256, raw.proto, tensors, None, str(error).removeprefix(f"'{raw.path}': "))
     return Side(raw.path, raw.sha256, raw.proto, tensors, facts, None)

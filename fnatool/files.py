@@ -75,8 +75,8 @@ class Model:
 # --- reading ---
 
 
-def read(path: Path | str) -> Model:
-    """The model in the file at path, ready for the passes.
+def read(path: Path | str, sizes: Mapping[str, tuple[int, ...]] | None = None) -> Model:
+    """The model in the file at path, ready for the passes; sizes: of free inputs, where they decide which branch of an If is taken.
 
     Raises UserError where there is no such file, RefusedModel where it is broken or has what the passes do not handle.
     """
@@ -86,7 +86,7 @@ def read(path: Path | str) -> Model:
         proto = functions.inlined(raw.proto)
         arrays = dict(zip(names, raw.arrays, strict=True))
         notes = [f"inlined {len(raw.proto.functions)} local functions"] if raw.proto.functions else []
-        proto, decided = branching.without_decided_branches(proto, arrays)
+        proto, decided = branching.without_decided_branches(proto, arrays, sizes)
         notes += decided
         _require_sound(proto)
         found = order(proto.graph)
@@ -208,7 +208,7 @@ def _require_sound(proto: onnx.ModelProto) -> None:
         for attribute in node.attribute:
             where = f"{node.op_type} '{node.name or ', '.join(node.output)}'"
             if attribute.HasField("g") or attribute.graphs:
-                known = "; its condition depends on the data or on a free size" if node.op_type == "If" else ""
+                known = "; its condition depends on the data, or on a free size that --input can give" if node.op_type == "If" else ""
                 raise RefusedModel(
                     f"{where} has a subgraph (control flow), which cannot be remapped{known}; export without If, Loop and Scan"
                 )

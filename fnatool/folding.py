@@ -73,7 +73,7 @@ def fold(model: Path | str, out: Path | str | None = None, *, verify: bool = Tru
 
     Raises UserError for a wrong path, RefusedModel for a model that cannot be read or a result that fails verification.
     """
-    read = _read(model, out)
+    read = _read(model, out, inputs)
     made = fold_model(read, verify=verify, inputs=inputs)
     if out is not None:
         made.write(out)
@@ -93,15 +93,15 @@ def unfold(
 
     Raises UserError for a wrong path or data that does not fit, RefusedModel as fold does.
     """
-    read = _read(model, out)
+    read = _read(model, out, inputs)
     made = unfold_model(read, data, only=only, verify=verify, inputs=inputs)
     if out is not None:
         made.write(out)
     return made
 
 
-def _read(model: Path | str, out: Path | str | None) -> files.Model:
-    read = files.read(seeds.bundled(str(model)) or model if not Path(model).exists() else model)
+def _read(model: Path | str, out: Path | str | None, inputs: Mapping[str, Shape] | None) -> files.Model:
+    read = files.read(seeds.bundled(str(model)) or model if not Path(model).exists() else model, inputs)
     if out is not None:
         files.require_writable(Path(out), forbid=(read.path, *read.data))
     return read

@@ -80,7 +80,7 @@ def attach_head(seed: Path | str, options: HeadOptions, out: Path | str | None =
 
     Raises UserError for a head that cannot be, RefusedModel for a model that cannot take one or a result that is not sound.
     """
-    model = files.read(seeds.bundled(str(seed)) or seed if not Path(seed).exists() else seed)
+    model = files.read(seeds.bundled(str(seed)) or seed if not Path(seed).exists() else seed, options.inputs)
     if out is not None:
         files.require_writable(Path(out), force=False, forbid=(model.path, *model.data))
     made = attach_to_model(model, options)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import faulthandler
+import math
 import os
 import pickle
-import resource
 import select
 import signal
 import threading
@@ -19,9 +19,16 @@ from typing import NoReturn, TypeVar
 
 from fnatool.parent import die_with
 
+try:
+    import resource
+except ImportError:  # not every system has limits on processes
+    resource = None  # type: ignore[assignment]
+
 T = TypeVar("T")
 
 GIB = 2**30
+PATIENCE = 10  # by the clock a child may take so many times what it may take of the processor: another may have it meanwhile
+POLL = 0.2  # seconds between looks at what a child has taken
 
 
 class Died(Exception):
@@ -29,13 +36,15 @@ class Died(Exception):
 
 
 class TimedOut(Died):
-    """It took longer than it may."""
+    """It took longer than it may: of the processor, or by the clock."""
 
 
 def run(function: Callable[..., T], *arguments: object, seconds: float = 120, memory: int = 8 * GIB) -> T:
     """What function(*arguments) returns in a child process that may take `seconds` and `memory` bytes of address space beyond ours.
 
-    An exception of function is raised here too. Raises Died where the child was killed: by a signal, by its time or by its memory.
+    The seconds are those that the processor spends on its main thread, so that an answer does not depend on what else the machine does;
+    by the clock it may take PATIENCE times as many, for a child that waits for what never comes. An exception of function is raised here
+    too. Raises Died where the child was killed: by a signal, by its time or by its memory.
     The child never outlives the call, nor this process; what it prints is discarded. The result travels pickled.
     """
     reader, writer = os.pipe()
@@ -50,14 +59,14 @@ def run(function: Callable[..., T], *arguments: object, seconds: float = 120, me
                 os.close(reader)
                 _answer(writer, lambda: function(*arguments), (parent, seconds, memory))
             os.close(writer)
-        answer = _read(reader, time.monotonic() + seconds)
+        answer = _read(reader, child, seconds)
     finally:  # also on Ctrl-C: nothing is left running, no zombie stays
         os.close(reader)
         if child:
             os.kill(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
-    if answer is None:
-        raise _timed_out(seconds)
+    if isinstance(answer, TimedOut):
+        raise answer
     if not answer:
         raise _death(status, seconds)
     value, error = pickle.loads(answer)
@@ -82,17 +91,31 @@ def _interrupts_held() -> Iterator[None]:
             before(*held[0])
 
 
-def _read(reader: int, deadline: float) -> bytes | None:
-    """Everything that comes through the pipe; None: the time is over before its end."""
+def _read(reader: int, child: int, seconds: float) -> bytes | TimedOut:
+    """Everything that comes through the pipe, or which of its limits was over before the end."""
     chunks: list[bytes] = []
+    end = time.monotonic() + PATIENCE * seconds
     while True:
-        left = deadline - time.monotonic()
-        if left <= 0 or not select.select([reader], [], [], left)[0]:
-            return None
+        left = end - time.monotonic()
+        if left <= 0:
+            return _by_the_clock(seconds)
+        if not select.select([reader], [], [], min(left, POLL))[0]:
+            if _processor_seconds(child) > seconds:
+                return _of_the_processor(seconds)
+            continue
         chunk = os.read(reader, 1 << 20)
         if not chunk:
             return b"".join(chunks)
         chunks.append(chunk)
+
+
+def _processor_seconds(process: int) -> float:
+    """What the main thread of a process has taken of the processor so far; 0 where the system does not tell."""
+    try:
+        fields = Path(f"/proc/{process}/task/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _answer(writer: int, function: Callable[[], object], limits: tuple[int, float, int]) -> NoReturn:
@@ -120,18 +143,26 @@ def _limit(parent: int, seconds: float, memory: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     die_with(parent)
-    signal.setitimer(signal.ITIMER_REAL, min(seconds + 1, LONGEST))  # for the case that the parent is stopped and cannot do it
+    signal.setitimer(signal.ITIMER_REAL, min(PATIENCE * seconds + 1, LONGEST))  # for the case that the parent is stopped and cannot do it
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)
     faulthandler.disable()  # a crash is reported by the parent, in one line
+    if resource is None:
+        return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    processor = math.ceil(min(seconds, LONGEST) * (os.cpu_count() or 1))  # of all its threads
+    _lower(resource.RLIMIT_CPU, processor)
     pages = Path("/proc/self/statm")
     if pages.exists():  # Linux; elsewhere the limit on address space is not kept anyway
         size = int(pages.read_text().split()[0]) * resource.getpagesize() + memory
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        limit = size if hard == resource.RLIM_INFINITY else min(size, hard)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+        _lower(resource.RLIMIT_AS, size)
+
+
+def _lower(kind: int, limit: int) -> None:
+    """The limit of that kind is this one, or the lowest that there was."""
+    _, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
 def _pickled(error: BaseException) -> bytes:
@@ -144,15 +175,21 @@ def _pickled(error: BaseException) -> bytes:
     return answer
 
 
-def _timed_out(seconds: float) -> TimedOut:
-    return TimedOut(f"it took more than {seconds:g} seconds")
+def _of_the_processor(seconds: float) -> TimedOut:
+    return TimedOut(f"it took more than {seconds:g} seconds of processor time")
+
+
+def _by_the_clock(seconds: float) -> TimedOut:
+    return TimedOut(f"it took more than {PATIENCE * seconds:g} seconds by the clock ({seconds:g} of processor time are allowed)")
 
 
 def _death(status: int, seconds: float) -> Died:
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         if number == signal.SIGALRM:
-            return _timed_out(seconds)
+            return _by_the_clock(seconds)
+        if number == signal.SIGXCPU:
+            return _of_the_processor(seconds)
         return Died(f"it was killed by signal {signal.Signals(number).name}" + (" (out of memory?)" if number == signal.SIGKILL else ""))
     if os.WEXITSTATUS(status) == OUT_OF_MEMORY:
         return Died("it needed more memory than allowed")

@@ -99,7 +99,7 @@ def remap(
     UserError for a wrong spec or path, RefusedModel for a model that cannot be remapped safely or whose result fails verification.
     """
     options = options or Options()
-    model = files.read(seeds.bundled(str(seed)) or seed if not Path(seed).exists() else seed)
+    model = files.read(seeds.bundled(str(seed)) or seed if not Path(seed).exists() else seed, options.inputs)
     if out is not None:
         files.require_writable(Path(out), force=False, forbid=(model.path, *model.data))
     if isinstance(spec, (Spec, Mapping)):

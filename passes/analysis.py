@@ -287,10 +287,8 @@ def _width_knob(name: str, atom: Atom) -> Knob:
     value, multiple = atom.value, atom.multiple
     if atom.frozen is not None:
         return Knob(name, "width", value, value, value, multiple, "frozen", atom.frozen)
-    if atom.classes.size < 2:
-        return Knob(
-            name, "width", value, value, value, multiple, "frozen", "its channels are one identity: the graph ties all of them together"
-        )
+    if atom.one is not None:
+        return Knob(name, "width", value, value, value, multiple, "frozen", atom.one)
     growth = "exact" if atom.drift is None else "approximate"
     most = value if atom.parent < 0 else max(MAX_WIDTH // multiple * multiple, value)
     return Knob(name, "width", value, atom.fewest * multiple, most, multiple, growth, atom.drift)

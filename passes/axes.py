@@ -97,10 +97,11 @@ class Flow:
     least: list[tuple[Ids, int]] = field(default_factory=list)
     noted: dict[tuple[str, int], set[tuple[str, int]]] = field(default_factory=dict)
     counted: dict[str, dict[int, Ids]] = field(default_factory=dict)
-    unions: list[tuple[Ids, Ids]] = field(default_factory=list)
+    unions: list[tuple[Ids, Ids, str]] = field(default_factory=list)
     frozen: list[tuple[Ids, str]] = field(default_factory=list)
     drifts: list[tuple[Ids, str]] = field(default_factory=list)
     count: int = 0
+    at: str = ""  # the node whose rule is being read
 
     def shape(self, name: str) -> Shape | None:
         """The tensor's shape under the probe sizes, None where it is unknown."""
@@ -182,7 +183,7 @@ class Flow:
             raise RefusedModel(f"{a.size} channels meet {b.size} where they should be the same: {why}") from error
         a, b = a.ravel(), b.ravel()
         both = (a != FIXED) & (b != FIXED)
-        self.unions.append((a[both], b[both]))
+        self.unions.append((a[both], b[both], self.at))
         lone = np.concatenate([a[(b == FIXED) & (a != FIXED)], b[(a == FIXED) & (b != FIXED)]])
         if lone.size:
             self.freeze(lone, why)

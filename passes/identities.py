@@ -14,13 +14,12 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from passes.axes import FIXED, Flow, Ids, Label, Picks, Site, Size, SplitSizes
 from passes.learnt import learnt
 from passes.rules import ALL_INPUTS, NARY, RULES
 from passes.shapes import ARITHMETIC, MOVES, Shapes
+from passes.ties import components, why_one
 from passes.view import Node, View
 
 
@@ -42,6 +41,7 @@ class Atom:
     sites: tuple[Site, ...]
     frozen: str | None
     drift: str | None
+    one: str | None = None  # of a single class: why it is no more
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ def flow_identities(view: View, shapes: Shapes) -> Identities:
             _freeze_inputs(flow, node, f"the sizes around '{node.name}' ({node.op}) are unknown")
             continue
         _follow_counts(flow, node)
+        flow.at = f"'{node.name}' ({node.op})"
         found = rule(node, flow)
         labels = found if isinstance(found, tuple) else (found,)
         if node.op not in ALL_INPUTS and node.op not in NARY:
@@ -84,6 +85,7 @@ def flow_identities(view: View, shapes: Shapes) -> Identities:
         for name, label in zip(node.outputs, labels, strict=False):
             if label is not None and name and label.ids.size > 1:
                 flow.lay(node, name, label)
+    flow.at = ""
     for name in view.outputs:
         label = flow.labels.get(name)
         if label is not None:
@@ -157,7 +159,7 @@ def _freeze_label(flow: Flow, name: str, why: str) -> None:
 
 
 def _close(flow: Flow) -> Identities:
-    classes, count = _components(flow)
+    classes, count = components(flow.unions, flow.count)
 
     def closed(ids: Ids) -> Ids:
         return np.asarray(np.where(ids == FIXED, FIXED, classes[ids])) if flow.count else ids
@@ -172,6 +174,9 @@ def _close(flow: Flow) -> Identities:
     touched = frozenset(borders[(borders[:, 0] == borders[:, 1]) & (borders[:, 0] != FIXED), 0].tolist())
     least = [(closed(ids), size) for ids, size in flow.least]
     atoms, atom_of = _atoms(sites, [closed(ids) for ids in flow.places], (frozen, drift), (touched, least), count)
+    atoms = tuple(
+        replace(atom, one=why_one(flow, atom.first, int(atom.classes[0]), atom.value)) if atom.classes.size == 1 else atom for atom in atoms
+    )
     return Identities(
         labels={name: Label(label.axis, closed(label.ids)) for name, label in flow.labels.items()},
         sites=sites,
@@ -183,17 +188,6 @@ def _close(flow: Flow) -> Identities:
         count=count,
         extents={name: int(np.prod(shape, dtype=object)) for name, shape in flow.shapes.shapes.items()},
     )
-
-
-def _components(flow: Flow) -> tuple[np.ndarray, int]:
-    """Union-find: identity → class, and the number of classes."""
-    if not flow.count:
-        return np.zeros(0, np.int64), 0
-    a = np.concatenate([pair[0] for pair in flow.unions] or [np.zeros(0, np.int64)])
-    b = np.concatenate([pair[1] for pair in flow.unions] or [np.zeros(0, np.int64)])
-    graph = coo_array((np.ones(a.size, np.int8), (a, b)), shape=(flow.count, flow.count))
-    count, classes = connected_components(graph, directed=False)
-    return classes.astype(np.int64), int(count)
 
 
 def _fewest(

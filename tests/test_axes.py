@@ -186,6 +186,72 @@ def test_a_channel_shuffle_ties_the_two_halves_together() -> None:
     assert (first.value, first.multiple, first.classes.size) == (8, 2, 4)
 
 
+def one(made: gs.Graph) -> list[tuple[str, str | None]]:
+    return [(atom.first.node, atom.one) for atom in identities(made).atoms]
+
+
+def test_one_channel_is_said_to_be_one_and_not_tied() -> None:
+    net = Net()
+    net.conv("x", "c1", 1)
+    net.conv("c1", "c2", 8)
+    net.classifier("c2")
+    first, second, _ = one(net.graph())
+    assert first == ("c1", "'c1' makes one channel: a size of 1 may be one channel or stand for any number, so it stays")
+    assert second == ("c2", None)
+
+
+def test_a_convolution_with_one_channel_per_group_names_its_groups() -> None:
+    net = Net()
+    net.conv("x", "c1", 8)
+    net.conv("c1", "c2", 4, 3, group=4)
+    net.classifier("c2")
+    assert ("c2", "'c2' makes one channel in each of its 4 groups, and groups stay equal") in one(net.graph())
+
+
+def test_a_channel_that_goes_a_way_of_its_own_names_the_convolution_that_makes_it() -> None:
+    made = graph(
+        """g (float[1,3,4,4] x) => (float[1,4,4,4] y) <int64[2] sizes = {7, 1}> {
+            c = Conv (x, w)
+            a, b = Split <axis = 1> (c, sizes)
+            d = Conv (a, u)
+            e = Conv (b, v)
+            y = Add (d, e)
+        }""",
+        {"w": (8, 3, 1, 1), "u": (4, 7, 1, 1), "v": (4, 1, 1, 1)},
+    )
+    reasons = [reason for node, reason in one(made) if node == "c"]
+    assert reasons == [None, "of the 8 channels of 'c' no other goes the same way through the graph, and one alone keeps its number"]
+
+
+def test_channels_that_are_tied_name_the_node_that_ties_them() -> None:
+    made = graph(
+        """g (float[1,3,4,4] x) => (float[1,5,4,4] y) <int64[4] swap = {1,2,3,0}> {
+            c = Conv (x, w)
+            p = Gather <axis = 1> (c, swap)
+            z = Add (c, p)
+            y = Conv (z, u)
+        }""",
+        {"w": (4, 3, 1, 1), "u": (5, 4, 1, 1)},
+    )
+    assert one(made)[0] == ("c", "its 4 channels are tied together, by 'z' (Add)")
+
+
+def test_channels_that_are_tied_by_several_nodes_name_the_last() -> None:
+    made = graph(
+        """g (float[1,3,4,4] x) => (float[1,5,4,4] y) <int64[5] split = {1,2,2,4,4}, int64[4] back = {1,4,4,4}, int64[4] swap = {1,0,3,2}> {
+            c = Conv (x, w)
+            r = Reshape (c, split)
+            q = Relu (r)
+            s = Reshape (q, back)
+            p = Gather <axis = 1> (s, swap)
+            z = Add (s, p)
+            y = Conv (z, u)
+        }""",
+        {"w": (4, 3, 1, 1), "u": (5, 4, 1, 1)},
+    )
+    assert one(made)[0] == ("c", "its 4 channels are tied together, the last of them by 'z' (Add)")
+
+
 def test_a_grouped_convolution_asks_for_a_multiple_of_its_groups_on_both_sides() -> None:
     net = Net()
     net.conv("x", "c1", 8)

@@ -113,8 +113,35 @@ def test_a_condition_known_only_when_it_runs_is_refused_with_the_reason(conditio
         y = If (c) <then_branch = i () => (t) {{ t = Relu (x) }}, else_branch = i () => (u) {{ u = Neg (x) }}>
     }}"""
     path = save(model(text, {"first": np.array(0), "one": np.array(1)}), tmp_path / "m.onnx")
-    with pytest.raises(RefusedModel, match="its condition depends on the data or on a free size"):
+    with pytest.raises(RefusedModel, match="its condition depends on the data, or on a free size that --input can give"):
         files.read(path)
+
+
+TALL = """g (float[N,2,H,W] x) => (float[N,2,K,W] y) {
+    s = Shape (x) n = Gather (s, last) c = Equal (n, one)
+    y = If (c) <then_branch = i () => (t) { t = Relu (x) }, else_branch = i () => (u) { u = Neg (x) }>
+}"""
+
+
+@pytest.mark.parametrize(("size", "op"), [(1, "Relu"), (5, "Neg")])
+def test_sizes_given_decide_a_branch_and_are_the_models_own_then(size: int, op: str, tmp_path: Path) -> None:
+    path = save(model(TALL, {"last": np.array(2), "one": np.array(1)}), tmp_path / "m.onnx")
+    read = files.read(path, {"x": (1, 2, size, 7)})
+    assert ops(read) == [op]
+    assert read.graph.inputs[0].shape == ["N", 2, size, "W"]
+    assert read.notes[0] == f"took 1 branches that the sizes given decide; they are the model's own now: {size} on axis 2 of 'x'"
+
+
+def test_sizes_that_decide_nothing_change_nothing(tmp_path: Path) -> None:
+    text = TALL.replace("s = Shape (x) n = Gather (s, last)", "n = ReduceMax <keepdims = 0> (x)")
+    path = save(model(text, {"last": np.array(2), "one": np.array(1, np.float32)}), tmp_path / "m.onnx")
+    with pytest.raises(RefusedModel, match="depends on the data"):
+        files.read(path, {"x": (1, 2, 5, 7)})
+    free = """g (float[N,2,H] x) => (float[N,2,H] y) {
+        yes = Constant <value = bool {1}> ()
+        y = If (yes) <then_branch = i () => (t) { t = Relu (x) }, else_branch = i () => (u) { u = Neg (x) }>
+    }"""
+    assert files.read(save(model(free), tmp_path / "free.onnx"), {"x": (1, 2, 5)}).graph.inputs[0].shape == ["N", 2, "H"]
 
 
 def test_a_sequence_joined_as_soon_as_it_is_made_is_a_concat(tmp_path: Path) -> None:

@@ -333,6 +333,21 @@ def crowned() -> tuple[Net, list[str]]:
     return net, [*outputs, net.conv(y, "mask", 2)]
 
 
+def test_a_classifier_of_a_sequence_along_axis_0_is_no_classifier_of_images() -> None:
+    made = graph(
+        """g (float[1,3,4,4] x) => (float[16,1,5] y) <int64[3] row = {1,8,16}> {
+            c = Conv (x, w)
+            r = Reshape (c, row)
+            t = Transpose <perm = [2,0,1]> (r)
+            y = MatMul (t, fc)
+        }""",
+        {"w": (8, 3, 1, 1), "fc": (8, 5)},
+    )
+    found = attach(made, analyse(made), Head("linear", 7), rng=np.random.default_rng(0))
+    assert [tap.name for tap in found.taps] == ["c"]
+    assert found.graph.outputs[0].shape == [1, 7]
+
+
 def test_less_than_half_is_refused_with_what_keeps_more() -> None:
     net, outputs = crowned()
     with pytest.raises(UserError) as refused:

@@ -54,11 +54,44 @@ def test_a_crash_is_reported_with_its_signal() -> None:
         isolate.run(crash)
 
 
-def test_a_hang_ends_with_its_time() -> None:
+def compute() -> None:
+    while True:
+        pass
+
+
+def test_an_endless_computation_ends_with_its_processor_time() -> None:
     start = time.monotonic()
-    with pytest.raises(isolate.Died, match=r"more than 0\.3 seconds"):
-        isolate.run(time.sleep, 30, seconds=0.3)
+    with pytest.raises(isolate.TimedOut, match=r"more than 0\.3 seconds of processor time"):
+        isolate.run(compute, seconds=0.3)
+    assert time.monotonic() - start < 0.3 * isolate.PATIENCE
+
+
+def test_a_child_that_waits_for_nothing_ends_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolate, "PATIENCE", 3)
+    start = time.monotonic()
+    with pytest.raises(isolate.TimedOut, match=r"more than 0\.6 seconds by the clock"):
+        isolate.run(time.sleep, 30, seconds=0.2)
     assert time.monotonic() - start < 5
+
+
+def test_a_child_that_others_keep_from_the_processor_has_its_time() -> None:
+    assert isolate.run(time.sleep, 0.7, seconds=0.2) is None
+
+
+def test_what_its_threads_take_together_is_limited_by_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the parent cannot see what a child takes."""
+    monkeypatch.setattr(isolate, "_processor_seconds", lambda process: 0.0)
+    monkeypatch.setattr(isolate, "PATIENCE", 60)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    with pytest.raises(isolate.TimedOut, match=r"more than 0\.9 seconds of processor time"):
+        isolate.run(compute, seconds=0.9)
+
+
+def test_without_limits_of_the_system_a_child_answers_and_a_hang_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolate, "resource", None)
+    assert isolate.run(divmod, 17, 5) == (3, 2)
+    with pytest.raises(isolate.TimedOut):
+        isolate.run(compute, seconds=0.2)
 
 
 def test_too_much_memory_is_reported() -> None:

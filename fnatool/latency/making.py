@@ -65,7 +65,7 @@ def make_table(seed: Path, space: str, output: Path, options: Options, *, force:
 
     Raises UserError for a wrong space, path or provider, RefusedModel for a network of which parts do not run alone.
     """
-    model = files.read(seed)
+    model = files.read(seed, options.inputs)
     files.require_writable(output, force=force, forbid=(model.path, *model.data))
     store = Store(store_path(output), options.place.key)
     require_provider(options.place)

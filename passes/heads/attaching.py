@@ -276,12 +276,12 @@ def _features(found: Chart) -> Tap | None:
     name = found.name_of(rows.features)
     if found.is_map(rows.features):
         return found.tap(name)
-    shapes = found.analysis.shapes
-    extents = shapes.shapes.get(rows.features, ())[1:]
+    shapes, image = found.analysis.shapes, image_of(found.analysis)
+    batch, *extents = shapes.shapes.get(rows.features, (0,))
     dtype = FLOATS.get(shapes.types.get(rows.features, 0))
-    if dtype is None or not extents or math.prod(extents) != max(extents):
-        return None
-    height, width = image_of(found.analysis).size
+    if dtype is None or not extents or math.prod(extents) != max(extents) or batch != shapes.shapes[image.name][0]:
+        return None  # positions of a sequence on axis 0 are no images
+    height, width = image.size
     return Tap(name, rows.features, max(extents), (1, 1), (Fraction(height), Fraction(width)), dtype)
 
 
