@@ -313,15 +313,14 @@ def _kernel_knob(name: str, kernel: Kernel, seen: View) -> Knob:
 
 
 def _that_moves(knob: Knob) -> Knob:
-    """The knob, frozen where no value but its own is possible."""
-    if knob.growth == "frozen" or knob.min < knob.max or knob.kind == "stride":
+    """The knob, frozen where no value but its own is possible; groups are not: other widths may have other divisors."""
+    if knob.growth == "frozen" or knob.min < knob.max or knob.kind in ("stride", "groups"):
         return knob
     return replace(knob, growth="frozen", why=ONLY.get(knob.kind, f"{knob.value} is the only value that it can have"))
 
 
 ONLY = {
     "kernel": f"its pads leave no room to take taps from, and a kernel grows to {MAX_KERNEL} at most",
-    "groups": "no other number of groups divides its channels on both sides",
     "width": "no channel can be taken away, and the order in which channels are cut and joined leaves no place for new ones",
     "from": "the stage has no other block to take parameters from",
 }

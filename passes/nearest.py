@@ -12,7 +12,7 @@ MOST_NAMES = 5000
 
 def nearest(wanted: str, names: Sequence[str]) -> str | None:
     """The likeliest of the names, if any is: written alike but for case and signs; of the same last part (`lr`, `optimiser.lr`), or an
-    abbreviation of it (`learning_rate`); going on where the other ends (`mobilenetv2`, `mobilenetv2_bn`); else of like letters.
+    abbreviation of it (`learning_rate`); going on where what is wanted ends (`mobilenetv2`, `mobilenetv2_bn`); else of like letters.
     """
     if not wanted or len(wanted) > MOST_CHARACTERS:
         return None
@@ -65,8 +65,7 @@ def _short(part: str) -> str:
 
 
 def _beginning(wanted: str, name: str) -> bool:
-    shorter, longer = sorted((wanted, name), key=len)
-    return len(shorter) > 2 and len(longer) <= 2 * len(shorter) and longer.startswith(shorter)
+    return len(wanted) > 2 and len(name) <= 2 * len(wanted) and name.startswith(wanted)
 
 
 def _plain(name: str) -> str:
