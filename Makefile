@@ -1,6 +1,7 @@
 # make demo    install, remap the bundled seed and say what happened, then search an architecture within a budget and fine-tune it
 # make test    install what the tests need, then run them
 # make lint    ruff and mypy
+# make docs    the documentation, into build/docs; warnings are errors
 # make sweep   the whole list of models, as a table
 # make bench   our commands beside onnxsim, onnxslim and Torch-Pruning on the same networks
 # make fuzz    damaged model files and wild specs through inspect, remap and check
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 OUT := build/demo
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint sweep bench fuzz clean
+.PHONY: demo test lint docs sweep bench fuzz clean
 
 demo: $(VENV)/.search
 	@mkdir -p $(OUT)
@@ -36,6 +37,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 sweep: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.sweep

@@ -1,0 +1,112 @@
+"""The pages of the reference, made from the code each time the documentation is built, so that none of them can be stale."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import fields, is_dataclass
+
+import click
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+import fnatool
+import fnatool.nn
+import passes
+from fnatool.checking import CODES
+from fnatool.cli import cli
+from fnatool.nn import TORCH
+from fnatool.search.config import template as search_template
+from fnatool.training.config import TASKS, template
+from passes.cost import MACS, UNCOUNTED
+from passes.maps import SPACE
+from passes.rules import RULES
+
+
+def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
+    """A Markdown table."""
+    heads = list(heads)
+    yield "| " + " | ".join(heads) + " |"
+    yield "|" + "---|" * len(heads)
+    for row in rows:
+        yield "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |"
+
+
+def commands() -> Iterator[str]:
+    """Every command as its --help says it."""
+    yield "# Commands\n\nWhat `fnatool COMMAND --help` prints. Exit codes: 0 done; 1 a failed check, or a model that is refused;"
+    yield "2 a mistake in what was asked; 130 interrupted.\n"
+    for name, command in sorted(cli.commands.items()):
+        yield from _command(command, f"fnatool {name}", "##")
+
+
+def _command(command: click.Command, path: str, level: str) -> Iterator[str]:
+    context = click.Context(command, info_name=path, terminal_width=100, max_content_width=100)
+    yield f"{level} {path}\n\n``` text\n{command.get_help(context)}\n```\n"
+    if isinstance(command, click.Group):
+        for name, inner in sorted(command.commands.items()):
+            yield from _command(inner, f"{path} {name}", level + "#")
+
+
+def configs() -> Iterator[str]:
+    """Every key of the two configs, as the commands write them."""
+    yield "# Config files\n\n`fnatool config FILE --task TASK` writes every key at the task's default with what it means; unknown keys and"
+    yield "impossible values are reported all at once, before anything starts. Relative paths are seen from the file.\n"
+    yield f"## Fine-tuning\n\n``` toml\n{template(TASKS[0])}```\n"
+    yield "Where a task's defaults are others:\n"
+    for task in TASKS[1:]:
+        general = template(TASKS[0]).splitlines()
+        own = [line for line in template(task).splitlines() if line not in general and not line.startswith(("#", "task"))]
+        yield f"### {task}\n\n" + ("\n".join(["``` toml", *own, "```"]) if own else "The same.") + "\n"
+    yield f"## Search\n\n``` toml\n{search_template(TASKS[0])}```\n"
+
+
+def checks() -> Iterator[str]:
+    """What `check` can find."""
+    yield "# Check codes\n\nWhat `fnatool check` can find, by the code in its JSON, SARIF and annotations.\n"
+    yield from table(("code", "what is wrong"), ((f"`{code}`", text) for code, text in sorted(CODES.items())))
+
+
+def operators() -> Iterator[str]:
+    """Which readings know an operator."""
+    yield "# Operators\n\nWhich reading of a graph knows an operator. An operator without *channels* freezes the widths that it touches,"
+    yield "without *maps* the image size; without *torch* the graph is not loaded for training. Each is refused by name, never guessed.\n"
+    readings: tuple[Mapping[str, object] | frozenset[str], ...] = (RULES, SPACE, TORCH)
+    names = sorted({name for reading in readings for name in reading})
+    rows = ([f"`{name}`", *("yes" if name in reading else "" for reading in readings), _counted(name)] for name in names)
+    yield from table(("operator", "channels", "maps", "torch", "multiply-adds"), rows)
+
+
+def _counted(name: str) -> str:
+    return "counted" if name in MACS else "unknown" if name in UNCOUNTED else ""
+
+
+def api() -> Iterator[str]:
+    """The public functions and classes with their docstrings."""
+    yield "# Python API\n\nThe commands' work, from Python, with the same words. Errors: `passes.UserError` for a mistake in what was"
+    yield "asked, `passes.RefusedModel` for a model that cannot be handled without the risk of breaking it.\n"
+    for module in (fnatool, fnatool.nn, passes):
+        yield f"## {module.__name__}\n\n{inspect.getdoc(module)}\n"
+        for name in module.__all__:
+            yield from _object(f"{module.__name__}.{name}", getattr(module, name))
+
+
+def _object(name: str, found: object) -> Iterator[str]:
+    yield f"### {name}\n"
+    if callable(found) and not (isinstance(found, type) and issubclass(found, Exception)):
+        with suppress(ValueError):  # some have no signature
+            yield f"``` python\n{name.rpartition('.')[2]}{inspect.signature(found)}\n```\n"
+    yield f"{inspect.getdoc(found) or ''}\n" if not isinstance(found, Mapping) else "A table; see [Operators](operators.md).\n"
+    if isinstance(found, type) and is_dataclass(found):
+        yield "Fields: " + ", ".join(f"`{field.name}`" for field in fields(found)) + ".\n"
+
+
+PAGES = {"commands": commands, "configs": configs, "checks": checks, "operators": operators, "api": api}
+
+
+def on_files(files: Files, *, config: MkDocsConfig) -> Files:
+    """The hook of mkdocs: the generated pages beside the written ones."""
+    for name, page in PAGES.items():
+        files.append(File.generated(config, f"reference/{name}.md", content="\n".join(page()) + "\n"))
+    return files
