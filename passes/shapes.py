@@ -509,9 +509,7 @@ def _expand(node: Node, arrays: Any, _: int) -> np.ndarray:
 
 
 def _cast(node: Node, arrays: Any, _: int) -> np.ndarray:
-    to = node.attrs["to"]
-    dtype = helper.tensor_dtype_to_np_dtype(to) if isinstance(to, int) else np.dtype(to)
-    return np.asarray(arrays[0]).astype(dtype)
+    return np.asarray(arrays[0]).astype(helper.tensor_dtype_to_np_dtype(element_type(node.attrs["to"])))
 
 
 MOVES: Mapping[str, Evaluate] = {

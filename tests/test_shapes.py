@@ -160,10 +160,11 @@ def test_a_type_by_name_is_one_as_in_the_first_versions_of_the_standard() -> Non
     assert known('v = Cast <to = "INT32"> (s)', opset=5).array.dtype == np.int32
 
 
-def test_operands_laid_along_an_axis_are_not_taken_for_broadcast_ones() -> None:
+def test_operands_laid_along_an_axis_are_refused_and_not_taken_for_broadcast_ones() -> None:
     line = "v = Mul <broadcast = 1, axis = 0> (a, b)"
     made = graph(f"g (float[2] x) => (float[2] y) {{ {line} y = Relu (x) }}", {"a": np.ones((2, 2), np.float32), "b": (2,)}, 6)
-    assert "v" not in shapes(made).values
+    with pytest.raises(RefusedModel, match=r"node 'v' .* lays its second operand along axis 0"):
+        shapes(made)
 
 
 def test_an_input_of_no_elements_is_refused_and_not_taken_for_free() -> None:
