@@ -1,5 +1,5 @@
 # make demo    install, remap the bundled seed and say what happened, then search an architecture within a budget and fine-tune it
-# make test    install what the tests need, then run them
+# make test    install what the tests need, then run them, in two processes
 # make lint    ruff and mypy
 # make docs    the documentation, into build/docs; warnings are errors
 # make sweep   the whole list of models, as a table
@@ -31,7 +31,7 @@ demo: $(VENV)/.search
 	@ls -l $(OUT)/search/target.onnx
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
