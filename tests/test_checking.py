@@ -207,7 +207,7 @@ def test_help_and_version_answer_at_once() -> None:
         process = subprocess.run(command("--help"), capture_output=True, text=True, check=True)
         seconds.append(time.perf_counter() - start)
         assert "check" in process.stdout
-    assert min(seconds) < 0.4
+    assert min(seconds) < 0.8
     heavy = "import sys, fnatool.cli; print({'onnx', 'numpy', 'rich', 'torch', 'onnxruntime', 'onnx_graphsurgeon'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True).stdout == "set()\n"
     assert "0.1.0" in subprocess.run(command("--version"), capture_output=True, text=True, check=True).stdout

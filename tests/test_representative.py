@@ -13,6 +13,7 @@ from benchmarks.trials import Trial, trial
 from fnatool import files
 
 BASELINE = json.loads((Path(__file__).parents[1] / "benchmarks" / "results" / "torch_pruning.json").read_text())["models"]
+ANALYSE_S = 4.0  # of one thread, on a machine whose cores are shared; `make sweep` holds the narrow bar
 STAGES = {
     "timm:resnet18": (2, 2, 2, 2),
     "timm:mobilenetv2_100": (1, 2, 3, 4, 3, 3, 1),
@@ -33,4 +34,4 @@ def test_a_network_halves_widens_and_grows_exactly_and_comes_back(export: zoo.Ex
     reference = BASELINE.get(export.name, {}).get("left")
     assert found.left <= (LIGHT_LEFT if reference is None and export.name.startswith("light:") else 1.0)
     assert found.left <= (1.0 if reference is None else reference + MARGIN)
-    assert found.analyse_s <= 1.5
+    assert found.analyse_s <= ANALYSE_S
