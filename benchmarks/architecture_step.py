@@ -27,13 +27,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import fnatool.nn
-from fnatool import files, seeds
-from fnatool.remapping import analyse_model
+from fnatool import seeds
+from fnatool.files import model as files
+from fnatool.files.atomic import write_text
+from fnatool.model.analysed import analyse_model
 from fnatool.search.sampling import sample, uniform
-from fnatool.search.supernet import SuperNetwork, build
+from fnatool.supernet.network import SuperNetwork, build
 from passes import apply, plan
-from passes.presets import preset
-from passes.space import Choices, choices
+from passes.space.presets import preset
+from passes.space.space import Choices, choices
 
 RESULTS = Path(__file__).parent / "results"
 SPACE = "fna-detection"
@@ -195,7 +197,7 @@ def _write(options: argparse.Namespace, found: dict[str, dict[str, float]]) -> N
     document = json.loads(options.output.read_text()) if options.output.exists() else {}
     key = f"{options.device}{', α only' if options.alpha_only else ''}"
     document[key] = {"device": device, "torch": metadata.version("torch"), **settings, **found}
-    files.write_text(options.output, json.dumps(document, indent=1) + "\n", force=True)
+    write_text(options.output, json.dumps(document, indent=1) + "\n", force=True)
 
 
 if __name__ == "__main__":

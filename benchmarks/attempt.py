@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from fnatool import cli
+from fnatool.cli.app import FAILED, MISUSED, SUCCESS
+from fnatool.cli.main import run
 
 CRASHED = 70  # the exit code that stands for a traceback here; fnatool itself has 0, 1, 2 and 130
 KEPT = 1 << 22  # bytes of a stream that are kept
@@ -46,13 +47,13 @@ class Attempt:
         if self.code == CRASHED or "Traceback (most recent call last)" in self.err:
             where = re.findall(r"(?:passes|fnatool)/(\w+\.py)\", line (\d+)", self.err)[-1:]
             return f"traceback: {self.err.strip().splitlines()[-1][:200]} {':'.join(*where) if where else ''}".strip()
-        if self.code not in (cli.SUCCESS, cli.FAILED, cli.MISUSED):
+        if self.code not in (SUCCESS, FAILED, MISUSED):
             return f"exit code {self.code}"
         if noise := [line for line in self.err.splitlines() if re.search(r"\b\w*Warning: ", line)]:
             return f"warning: {noise[0][:200]}"
-        if self.code == cli.MISUSED and not self.err.strip():
+        if self.code == MISUSED and not self.err.strip():
             return "exit code 2 without a message"
-        if self.code == cli.FAILED and not self.err.strip() and not self.out.strip():
+        if self.code == FAILED and not self.err.strip() and not self.out.strip():
             return "exit code 1 without a message"
         return ""
 
@@ -103,7 +104,7 @@ def _run(command: Sequence[str], streams: tuple[BinaryIO, BinaryIO], memory: int
         warnings.resetwarnings()
         gc.set_threshold(200_000, 20, 20)
         try:
-            code = cli.run(list(command))
+            code = run(list(command))
         except BaseException:  # noqa: BLE001 - whatever it is, it is the finding
             traceback.print_exc()
             code = CRASHED

@@ -30,7 +30,7 @@ from pathlib import Path
 
 from benchmarks import zoo
 from benchmarks.attempt import ended
-from fnatool.atomic import write_text
+from fnatool.files.atomic import write_text
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("onnx", "onnxruntime-gpu", "onnxsim", "onnxslim", "torch-pruning", "torch", "torchvision", "timm", "numpy")
@@ -141,7 +141,7 @@ def judge(model: Path, output: Path) -> dict[str, object]:
     import numpy as np
     import onnxruntime as ort
 
-    from fnatool.distance import HALF_TOLERANCE, TOLERANCE, distance
+    from fnatool.runtime.distance import HALF_TOLERANCE, TOLERANCE, distance
 
     kinds = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
     sessions = [ort.InferenceSession(str(path), providers=["CPUExecutionProvider"]) for path in (model, output)]

@@ -28,8 +28,8 @@ from onnx.backend.test.case.test_case import TestCase
 from onnx.backend.test.loader import load_model_tests
 
 import fnatool.nn
-from fnatool import isolate
 from fnatool.nn.program import to_array, to_tensor
+from fnatool.runtime import isolate
 from passes.errors import RefusedModel, UserError
 
 RESULTS = Path(__file__).parent / "results"

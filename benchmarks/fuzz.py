@@ -25,7 +25,8 @@ from pathlib import Path
 import fnatool
 from benchmarks import bases, hostile, mutations, wild_specs
 from benchmarks.attempt import GIB, Attempt, attempt
-from fnatool import cli, files
+from fnatool.cli.app import SUCCESS
+from fnatool.files.atomic import write_text
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("onnx", "onnxruntime-gpu", "onnx-graphsurgeon", "numpy", "scipy", "protobuf", "click", "rich")
@@ -66,7 +67,7 @@ def file_case(seed: int, number: int, folder: Path) -> Case:
     spec.write_text(json.dumps({"version": 1, "knobs": wanted}))
     attempts.append(run("remap", model, "--spec", spec, "-o", out, "--strategy", rng.choice(("fna", "preserve"))))
     attempts.append(run("check", model))
-    if out.exists() and attempts[-1].code == cli.SUCCESS:  # of a seed that fails the check the result may fail it, too
+    if out.exists() and attempts[-1].code == SUCCESS:  # of a seed that fails the check the result may fail it, too
         attempts.append(run("check", out, "--against", model, "--spec", spec))
     return _judged(Case("files", number, f"{name}: {', '.join(damage)}", tuple(attempts)))
 
@@ -93,7 +94,7 @@ def _surroundings(folder: Path) -> None:
 
 def _knobs(looked: Attempt) -> list[wild_specs.Knob]:
     """What `inspect --json` lists and has a value (the size of an image may be free); nothing where it refused, or drew tables."""
-    rows = json.loads(looked.out)["knobs"] if looked.code == cli.SUCCESS and "--json" in looked.command else []
+    rows = json.loads(looked.out)["knobs"] if looked.code == SUCCESS and "--json" in looked.command else []
     return [row for row in rows if row["value"] is not None]
 
 
@@ -112,9 +113,9 @@ def spec_case(seed: int, number: int, folder: Path) -> Case:
     spec.write_text(asked.text, encoding="utf-8", errors="surrogatepass")
     attempts = [looked, run("remap", model, "--spec", spec, "-o", out, *asked.options)]
     problems = []
-    if attempts[-1].code == cli.SUCCESS:
+    if attempts[-1].code == SUCCESS:
         attempts.append(run("check", out, "--against", model, "--spec", spec))
-    elif asked.sound and looked.code == cli.SUCCESS and "preserve" not in asked.options:
+    elif asked.sound and looked.code == SUCCESS and "preserve" not in asked.options:
         problems.append(f"a sound spec is refused: {attempts[-1].err.strip()[:300]}")
     about = f"{name}: {' '.join(asked.options)} {asked.text[:300]}"
     return _judged(Case("specs", number, about, tuple(attempts), problems=tuple(problems)))
@@ -140,9 +141,9 @@ def _judged(case: Case) -> Case:
     """The case with its outcome and all its problems, without the bulk of what was printed."""
     problems = [f"{one.command[0]}: {one.bad}" for one in case.attempts if one.bad]
     last = case.attempts[-1]
-    if "--against" in last.command and last.code != cli.SUCCESS:
+    if "--against" in last.command and last.code != SUCCESS:
         problems.append(f"the result of remap fails the check: {(last.out + last.err).strip()[:400]}")
-    made = any(one.command[0] == "remap" and one.code == cli.SUCCESS for one in case.attempts)
+    made = any(one.command[0] == "remap" and one.code == SUCCESS for one in case.attempts)
     attempts = tuple(replace(one, out=one.out[:SHOWN], err=one.err[-SHOWN:]) for one in case.attempts)
     return replace(case, attempts=attempts, outcome="remapped" if made else "refused", problems=(*case.problems, *problems))
 
@@ -181,9 +182,9 @@ def warm_up() -> None:
     import onnxruntime  # noqa: F401
     import rich.table  # noqa: F401
 
-    import fnatool.inspecting
-    import fnatool.report
-    import fnatool.verify  # noqa: F401
+    import fnatool.model.inspect
+    import fnatool.model.remap_report
+    import fnatool.runtime.verify  # noqa: F401
 
     for name in bases.WRITTEN:
         bases.base(name)
@@ -246,7 +247,7 @@ def again(path: Path, jobs: int, root: Path) -> bool:
     names = [(kind, int(number)) for kind, _, number in (name.rpartition(":") for name in document["problems"])]
     cases = run_all(names, seed=document["seed"], jobs=jobs, root=root)
     document["problems_again"] = {f"{case.kind}:{case.number}": case.problems for case in cases}
-    files.write_text(path, json.dumps(document, indent=1) + "\n", force=True)
+    write_text(path, json.dumps(document, indent=1) + "\n", force=True)
     return not any(case.problems for case in cases)
 
 
@@ -275,7 +276,7 @@ def main() -> None:
     start = time.monotonic()
     cases = run_all(tasks, seed=options.seed, jobs=options.jobs, root=root)
     found = summary(cases, seed=options.seed, seconds=time.monotonic() - start)
-    files.write_text(options.output, json.dumps(found, indent=1) + "\n", force=True)
+    write_text(options.output, json.dumps(found, indent=1) + "\n", force=True)
     bad = sum(bool(case.problems) for case in cases)
     for name in COMMANDS:
         print(name, found["seconds"][name], found["exit_codes"][name])  # type: ignore[index]

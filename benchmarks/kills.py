@@ -27,9 +27,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from fnatool import cli, finetuning, searching  # so that no child has to import them
-from fnatool.heading import HeadOptions, attach_head
-from fnatool.runfolder import MARK
+from fnatool.cli import main as cli
+from fnatool.files.runfolder import MARK
+from fnatool.model.head import HeadOptions, attach_head
+from fnatool.search import run as searching  # so that no child has to import them
+from fnatool.training import finetune as finetuning
 
 RESULTS = Path(__file__).parent / "results" / "kills.json"
 PATIENCE = 5.0  # seconds that what a killed process started may live

@@ -18,14 +18,16 @@ import numpy as np
 import onnxruntime
 from scipy.stats import spearmanr
 
-from fnatool import files, seeds
-from fnatool.latency import making
+from fnatool import seeds
+from fnatool.files import model as files
+from fnatool.files.atomic import write_text
+from fnatool.latency import measure as making
 from fnatool.latency.fitting import fit, random_member
 from fnatool.latency.pieces import cut_up, whole
 from fnatool.latency.store import Store
 from fnatool.latency.timing import Place, nanoseconds
-from passes.cutting import Bare
-from passes.space import cost_tables
+from passes.graph.cutting import Bare
+from passes.space.costs import cost_tables
 
 RESULTS = Path(__file__).parent / "results"
 ERROR_BAR, RANK_BAR = 0.10, 0.95
@@ -72,7 +74,7 @@ def main() -> None:
     for kind in ("latency table", "multiply-adds"):
         row = document[kind]
         print(f"{kind:14} mean error {row['mean_error']:.1%}, largest {row['largest_error']:.1%}, Spearman {row['spearman']:.3f}")
-    files.write_text(asked.output, json.dumps(document, indent=1) + "\n", force=True)
+    write_text(asked.output, json.dumps(document, indent=1) + "\n", force=True)
     row = document["latency table"]
     raise SystemExit(1 if row["mean_error"] > ERROR_BAR or row["spearman"] < RANK_BAR else 0)
 

@@ -31,11 +31,12 @@ from onnx.reference import ReferenceEvaluator
 
 import fnatool.nn
 from benchmarks import zoo
-from fnatool import files
-from fnatool.distance import HALF_TOLERANCE, NUDGE, ROUNDING_FACTOR, TOLERANCE, distance, nudged
-from fnatool.remapping import analyse_model
-from fnatool.runtime import FAILURES
-from fnatool.verify import COMPARED, noise
+from fnatool.files import model as files
+from fnatool.files.atomic import write_text
+from fnatool.model.analysed import analyse_model
+from fnatool.runtime.distance import HALF_TOLERANCE, NUDGE, ROUNDING_FACTOR, TOLERANCE, distance, nudged
+from fnatool.runtime.session import FAILURES
+from fnatool.runtime.verify import COMPARED, noise
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("onnx", "onnxruntime-gpu", "torch", "torchvision", "timm")
@@ -254,7 +255,7 @@ def main() -> None:
 def _write(path: Path, rows: Mapping[str, Mapping[str, object]]) -> None:
     versions = {name: metadata.version(name) for name in PACKAGES}
     document = {"python": platform.python_version(), "machine": platform.machine(), "versions": versions, "models": rows}
-    files.write_text(path, json.dumps(document, indent=1) + "\n", force=True)
+    write_text(path, json.dumps(document, indent=1) + "\n", force=True)
 
 
 if __name__ == "__main__":

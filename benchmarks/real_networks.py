@@ -29,13 +29,17 @@ import torch
 
 from benchmarks import fuzz, reading, trials
 from benchmarks.attempt import GIB, Attempt, attempt
-from fnatool import cli, files, isolate
-from fnatool.profiling import profile_model
-from fnatool.remapping import Options, Remapped, analyse_model, remap_model
-from fnatool.verify import noise, outputs
+from fnatool.cli.app import SUCCESS
+from fnatool.files import model as files
+from fnatool.files.atomic import write_text
+from fnatool.model.analysed import analyse_model
+from fnatool.model.profile import profile_model
+from fnatool.model.remap import Options, Remapped, remap_model
+from fnatool.runtime import isolate
+from fnatool.runtime.verify import noise, outputs
 from passes import Spec, own_spec
 from passes.errors import RefusedModel, UserError
-from passes.normalise import normalise
+from passes.graph.normalise import normalise
 
 SECONDS, MEMORY = 300, 12 * GIB  # for a step
 OK, REFUSED, WRONG, TRACEBACK, KILLED, NOTHING = "ok", "refused", "wrong", "traceback", "killed", "nothing to do"
@@ -331,7 +335,7 @@ def _judged(run: Attempt) -> Outcome:
     reason = (run.err.strip() or run.out.strip())[:2000]
     if run.bad:
         return Outcome(KILLED if run.code is None else TRACEBACK, f"{run.bad}; {reason}", run.seconds)
-    if run.code != cli.SUCCESS:
+    if run.code != SUCCESS:
         return Outcome(WRONG if UNTRUE.search(reason) else REFUSED, reason, run.seconds)
     return Outcome(OK, "", run.seconds, {"err": run.err.strip()[:2000]})
 
@@ -503,7 +507,7 @@ def main() -> None:
 
 def warm_up() -> None:
     """Everything that the steps import is imported, once and before any fork: torch takes its time to get ready for shapes alone."""
-    import fnatool.heading  # noqa: F401
+    import fnatool.model.head  # noqa: F401
 
     fuzz.warm_up()
     torch.nn.functional.conv2d(torch.empty(1, 1, 1, 1, device="meta"), torch.empty(1, 1, 1, 1, device="meta"))
@@ -526,7 +530,7 @@ def _before(path: Path) -> dict[str, dict[str, Outcome]]:
 def _write(path: Path, rows: Rows) -> None:
     networks = {name: {step: asdict(outcome) for step, outcome in row.items()} for name, row in rows.items()}
     document = {"bars": bars(rows), "reasons": reasons(rows), "knobs": knob_reasons(rows), "networks": networks}
-    files.write_text(path, json.dumps(document, indent=1, default=str, ensure_ascii=False) + "\n", force=True)
+    write_text(path, json.dumps(document, indent=1, default=str, ensure_ascii=False) + "\n", force=True)
 
 
 if __name__ == "__main__":

@@ -26,14 +26,19 @@ from pathlib import Path
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from fnatool import files, folding, remapping, seeds
+from fnatool import seeds
 from fnatool.data.fashion import writing
-from fnatool.finetuning import finetune_file
-from fnatool.heading import HeadOptions, attach_to_model
+from fnatool.files import model as files
+from fnatool.files.atomic import write_text
+from fnatool.model import fold as folding
+from fnatool.model import remap as remapping
+from fnatool.model.analysed import read_spec
+from fnatool.model.head import HeadOptions, attach_to_model
 from fnatool.training import journal
 from fnatool.training.config import parse_config
-from passes.spec import Spec
-from passes.view import view
+from fnatool.training.finetune import finetune_file
+from passes.graph.view import view
+from passes.target.spec import Spec
 
 RESULTS = Path(__file__).parent / "results"
 RATES = {"sgd": (0.003, 0.01, 0.03), "adamw": (0.0003, 0.001, 0.003)}
@@ -98,7 +103,7 @@ class Run:
 
 def remapped(row: Row, seed: int, strategy: str) -> files.Model:
     """The target with the seed's parameters."""
-    spec = remapping.read_spec(Path(remapping.specs.find(SPECS[row.task])))
+    spec = read_spec(Path(remapping.specs.find(SPECS[row.task])))
     spec = replace(spec, knobs={**spec.knobs, "input.size": (row.size, row.size)})
     made = remapping.remap_model(files.read(seeds.DEFAULT), spec, remapping.Options(strategy=strategy, seed=seed))
     return made.model
@@ -122,7 +127,7 @@ def randomised(model: files.Model, seed: int) -> files.Model:
 
 def same_architecture(row: Row, seed: int) -> files.Model:
     """The seed itself, at the image size and with the output stride of the target."""
-    spec = remapping.read_spec(Path(remapping.specs.find(SPECS[row.task])))
+    spec = read_spec(Path(remapping.specs.find(SPECS[row.task])))
     knobs = {key: value for key, value in spec.knobs.items() if key == "output_stride"}
     own = replace(spec, knobs={**knobs, "input.size": (row.size, row.size)})
     return remapping.remap_model(files.read(seeds.DEFAULT), own, remapping.Options(seed=seed)).model
@@ -203,7 +208,7 @@ def perform(run: Run, folder: Path) -> dict[str, object]:
         assert tuned is not None
         curve = [(row["step"], row[tuned.metric]) for row in journal.rows(home / "run/metrics.jsonl") if row["kind"] == "val"]
         result = {**asdict(run), "figure": tuned.in_runtime[tuned.metric], "curve": curve}
-        files.write_text(done, json.dumps(result) + "\n", force=True)
+        write_text(done, json.dumps(result) + "\n", force=True)
     found: dict[str, object] = json.loads(done.read_text(encoding="utf-8"))
     return found
 
@@ -318,7 +323,7 @@ def main() -> None:
     found = [study(row, options.folder, options.jobs) for row in rows]
     versions = {name: metadata.version(name) for name in ("torch", "onnxruntime-gpu", "numpy")}
     machine = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version(), "versions": versions}
-    files.write_text(options.output, json.dumps({**machine, "tables": found}, indent=1) + "\n", force=True)
+    write_text(options.output, json.dumps({**machine, "tables": found}, indent=1) + "\n", force=True)
     for one in found:
         print(table(one))
 

@@ -23,19 +23,21 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from fnatool import files
 from fnatool.data.fashion import writing
-from fnatool.deriving import Learnt, read_run
-from fnatool.finetuning import Places, tune
+from fnatool.files import model as files
+from fnatool.files.atomic import write_text
+from fnatool.files.runfolder import REPORT
 from fnatool.search.config import QUICK, parse_search
-from fnatool.search.derive import derive, score_of
-from fnatool.search.emitting import Member, emit_member
-from fnatool.search.folder import REPORT
-from fnatool.search.scoring import loss, score
-from fnatool.searching import SCENES, Asked, scoring_of, search_file
+from fnatool.search.derive import Learnt, read_run
+from fnatool.search.emitting import emit_member
+from fnatool.search.run import SCENES, Asked, search_file
+from fnatool.search.sampling import Member
+from fnatool.search.scoring import loss, score, scoring_of
+from fnatool.search.solver import derive, score_of
+from fnatool.training.finetune import Places, tune
 from fnatool.training.processes import World
 from fnatool.training.sections import merged
-from passes.space import SKIP, own_choices
+from passes.space.space import SKIP, own_choices
 
 RESULTS = Path(__file__).parent / "results"
 (BUDGET,) = QUICK["cost"]["budget"]
@@ -118,7 +120,7 @@ def measured(learnt: Learnt, name: str, member: Member, folder: Path, seeds: Seq
             places = Places(target, own, force=True)
             tuned = tune(files.read(emitted.path), config, places, World(0, 1, torch.device("cpu")))
             assert tuned is not None
-            files.write_text(done, json.dumps(dict(tuned.in_runtime)), force=True)
+            write_text(done, json.dumps(dict(tuned.in_runtime)), force=True)
         figures.append(json.loads(done.read_text())[METRIC])
     scores = learnt.network.architecture.log_probabilities()
     how = scoring_of(made, 1)
@@ -190,7 +192,7 @@ def main() -> None:
     versions = {name: metadata.version(name) for name in ("torch", "onnxruntime-gpu", "numpy")}
     machine = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version(), "versions": versions}
     found = {"budget": BUDGET, "metric": METRIC, "spearman": ranks(rows), "rows": [vars(row) for row in rows]}
-    files.write_text(options.output, json.dumps({**machine, **found}, indent=1) + "\n", force=True)
+    write_text(options.output, json.dumps({**machine, **found}, indent=1) + "\n", force=True)
     print(table(rows))
     known = ", ".join(f"{name} {value:.2f}" for name, value in ranks(rows).items())
     print(f"rank correlation with the figure, of those drawn by chance: {known}")

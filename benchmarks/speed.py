@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks import zoo
-from fnatool import files
+from fnatool.files.atomic import write_text
 
 RESULTS = Path(__file__).parent / "results"
 BARS = {"narrow": (2.0, 1.5), "widen": (3.0, 3.0)}  # time and peak memory, as multiples of load + save
@@ -34,8 +34,8 @@ def load_and_save(model: Path, output: Path) -> None:
 
 def remap(model: Path, output: Path, factor: str) -> None:
     """Every width by a factor."""
-    from fnatool.remapping import Options
-    from fnatool.remapping import remap as run
+    from fnatool.model.remap import Options
+    from fnatool.model.remap import remap as run
 
     run(model, {"version": 1, "knobs": {"**.width*": factor, "**.hidden*": factor}}, output, options=Options(verify=False))
 
@@ -85,7 +85,7 @@ def main() -> None:
             f"{row['peak_ratio']:.2f}× peak (bar {bars[1]})"
         )
     document = {"model": model.stem, "bytes": model.stat().st_size, "cores": os.cpu_count(), "python": platform.python_version(), **medians}
-    files.write_text(RESULTS / "speed.json", json.dumps(document, indent=1) + "\n", force=True)
+    write_text(RESULTS / "speed.json", json.dumps(document, indent=1) + "\n", force=True)
     raise SystemExit(1 if over else 0)
 
 

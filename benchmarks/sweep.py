@@ -17,7 +17,9 @@ from pathlib import Path
 
 from benchmarks import zoo
 from benchmarks.trials import Trial, trial
-from fnatool import files, isolate
+from fnatool.files import model as files
+from fnatool.files.atomic import write_text
+from fnatool.runtime import isolate
 from passes.errors import RefusedModel
 
 RESULTS = Path(__file__).parent / "results"
@@ -89,7 +91,7 @@ def _line(name: str, row: dict[str, object]) -> str:
 def _write(path: Path, rows: dict[str, dict[str, object]]) -> None:
     versions = {name: metadata.version(name) for name in PACKAGES}
     document = {"python": platform.python_version(), "machine": platform.machine(), "versions": versions, "models": rows}
-    files.write_text(path, json.dumps(document, indent=1) + "\n", force=True)
+    write_text(path, json.dumps(document, indent=1) + "\n", force=True)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 
 import fnatool.nn
 from benchmarks import zoo
-from fnatool import files
+from fnatool.files.atomic import write_text
 
 RESULTS = Path(__file__).parent / "results"
 BAR = 1.05
@@ -146,7 +146,7 @@ def _write(options: argparse.Namespace, rows: dict[str, dict[str, float]]) -> No
     versions = {name: metadata.version(name) for name in ("torch", "timm")}
     document = json.loads(options.output.read_text()) if options.output.exists() else {}
     document[options.device] = {**settings, **versions, "models": rows}
-    files.write_text(options.output, json.dumps(document, indent=1) + "\n", force=True)
+    write_text(options.output, json.dumps(document, indent=1) + "\n", force=True)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from fnatool.verify import noise, run_inner, verify
+from fnatool.runtime.verify import noise, run_inner, verify
 from passes import Analysis, Spec, analyse, apply, own_spec, plan
-from passes.check import check, errors
-from passes.normalise import normalise
-from passes.plan import Plan
-from passes.shapes import infer
-from passes.view import view
+from passes.check.finding import errors
+from passes.check.graph import check
+from passes.graph.normalise import normalise
+from passes.graph.shapes import infer
+from passes.graph.view import view
+from passes.target.plan import Plan
 
 GROWTH = {"width": "x1.25", "depth": "+1", "kernel": "+2"}
 

@@ -14,14 +14,14 @@ from mkdocs.structure.files import File, Files
 import fnatool
 import fnatool.nn
 import passes
-from fnatool.checking import CODES
-from fnatool.cli import cli
+from fnatool.cli.main import cli
+from fnatool.model.check import CODES
 from fnatool.nn import TORCH
 from fnatool.search.config import template as search_template
 from fnatool.training.config import TASKS, template
-from passes.cost import MACS, UNCOUNTED
+from passes.channels.rules import RULES
+from passes.graph.macs import MACS, UNCOUNTED
 from passes.maps import SPACE
-from passes.rules import RULES
 
 
 def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:

@@ -1,5 +1,5 @@
 """`python -m fnatool`."""
 
-from fnatool.entry import main
+from fnatool.cli.entry import main
 
 main()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Column, Table
 
+
 LEAST_WIDTH = 120  # columns: a narrower terminal wraps lines itself, and no name is cut
 PIPED_WIDTH = 240  # columns, where no terminal says otherwise: a row is a line, to be searched
 

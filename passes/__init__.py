@@ -1,10 +1,14 @@
 """Pure passes over ONNX graphs: analyse a convolutional network, plan another shape, apply the plan."""
 
-from passes.analysis import Analysis, Knob, analyse, group_of
 from passes.errors import RefusedModel, UserError
-from passes.plan import Plan, apply, plan
-from passes.spec import Spec, own_spec, parse, resolve
-from passes.take import Take
+from passes.network.analysis import Analysis, analyse, group_of
+from passes.network.knobs import Knob
+from passes.target.apply import apply
+from passes.target.plan import Plan
+from passes.target.planner import plan
+from passes.target.resolve import own_spec, resolve
+from passes.target.spec import Spec, parse
+from passes.target.take import Take
 
 __all__ = [
     "Analysis",

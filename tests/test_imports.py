@@ -5,12 +5,10 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from sources import ROOT, SOURCES, imported
 
-ROOT = Path(__file__).parent.parent
-SOURCES = {path.relative_to(ROOT).as_posix(): path for name in ("passes", "fnatool") for path in sorted((ROOT / name).rglob("*.py"))}
 PASSES = [name for name in SOURCES if name.startswith("passes/")]
 
 TORCH = (
@@ -18,36 +16,25 @@ TORCH = (
     "fnatool/search/",
     "fnatool/tasks/",
     "fnatool/training/",
-    "fnatool/data/augment.py",
-    "fnatool/data/samples.py",
-    "fnatool/deriving.py",
-    "fnatool/evaluating.py",
-    "fnatool/exporting.py",
-    "fnatool/finetuning.py",
-    "fnatool/searching.py",
-    "fnatool/sources.py",
+    "fnatool/training/augment.py",
+    "fnatool/training/samples.py",
+    "fnatool/search/derive.py",
+    "fnatool/training/evaluate.py",
+    "fnatool/export/torch.py",
+    "fnatool/training/finetune.py",
+    "fnatool/search/run.py",
+    "fnatool/export/sources.py",
 )
 WITHOUT_TORCH = (
     "fnatool.data.checking",
     "fnatool.data.fashion.writing",
-    "fnatool.data.order",
+    "fnatool.training.order",
     "fnatool.tasks.anchors",
     "fnatool.tasks.joints",
     "fnatool.search.config",
     "fnatool.training.config",
 )
-RUNTIME = ("fnatool/runtime.py", "fnatool/verify.py", "fnatool/checking.py", "fnatool/latency", "fnatool/deploy")
-
-
-def imported(tree: ast.AST) -> set[str]:
-    """Full names of what a module imports, anywhere in it."""
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return names
+RUNTIME = ("fnatool/runtime/session.py", "fnatool/runtime/verify.py", "fnatool/model/check.py", "fnatool/latency", "fnatool/deploy")
 
 
 def roots(name: str) -> set[str]:
@@ -60,8 +47,8 @@ def called(name: str) -> set[str]:
 
 
 def test_there_are_modules_to_look_at() -> None:
-    assert "passes/check.py" in SOURCES
-    assert "fnatool/cli.py" in SOURCES
+    assert "passes/check/graph.py" in SOURCES
+    assert "fnatool/cli/networks.py" in SOURCES
 
 
 @pytest.mark.parametrize("name", PASSES)
@@ -73,8 +60,8 @@ def test_passes_are_pure(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(SOURCES))
 def test_layers_are_kept(name: str) -> None:
     full = imported(ast.parse(SOURCES[name].read_text()))
-    if name != "fnatool/entry.py":
-        assert not any(other.startswith("fnatool.cli") for other in full)
+    if name != "fnatool/cli/entry.py":
+        assert not any(other.startswith("fnatool.cli.networks") for other in full)
     if not name.startswith(TORCH):
         assert not roots(name) & {"torch", "torchvision"}
     if not name.startswith(RUNTIME):
@@ -88,7 +75,7 @@ def test_reading_data_and_describing_a_task_do_not_load_torch(name: str) -> None
 
 
 def test_a_command_line_without_torch_starts() -> None:
-    code = "import sys; sys.modules['torch'] = None; import fnatool.cli, fnatool.remapping, fnatool.checking, passes"
+    code = "import sys; sys.modules['torch'] = None; import fnatool.cli.main, fnatool.model.remap, fnatool.model.check, passes"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

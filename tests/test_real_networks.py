@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 
 from benchmarks import real_networks
 from benchmarks.real_networks import KILLED, NOTHING, OK, REFUSED, TRACEBACK, WRONG, Case, Outcome
+from fnatool.model.remap import Remapped
 from fnatool.nn.site import on
 from fnatool.nn.table import TORCH
-from fnatool.remapping import Remapped
-from tests import tiny
 
 # a stem, a bottleneck with a shortcut, and a classifier
 RESIDUAL = """

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fnatool.atomic import replacing
 from fnatool.data import images
 from fnatool.data.split import UNKNOWN, Boxed, Fault, Item, Labelled, Masked, Posed, Size, Split, bad_data, usable
-from passes.check import Finding
+from fnatool.files.atomic import replacing
+from passes.check.finding import Finding
 from passes.errors import UserError
 
 VERSION = 2  # of what is looked at: another one looks again

@@ -15,7 +15,7 @@ from fnatool.data import images, naming
 from fnatool.data.folders import is_aside, special
 from fnatool.data.sources import Sources, folders_by_split, named, split_in
 from fnatool.data.split import Boxed, Fault, Item, Posed, Size, Split
-from passes.check import Finding
+from passes.check.finding import Finding
 from passes.errors import UserError
 
 LAYOUT = "COCO"

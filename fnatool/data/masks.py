@@ -10,7 +10,7 @@ from pathlib import Path
 from fnatool.data.folders import below, is_image, left_out, listed
 from fnatool.data.sources import Sources, class_names, folders_by_split, lines_of, named, split_of
 from fnatool.data.split import IGNORE, UNKNOWN, Fault, Masked, Split
-from passes.check import Finding
+from passes.check.finding import Finding
 from passes.errors import UserError
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")  # in any case

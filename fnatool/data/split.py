@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from passes.check import Finding
+from passes.check.finding import Finding
 from passes.errors import Listed
 
 IGNORE = 255  # in a mask: this pixel counts for nothing

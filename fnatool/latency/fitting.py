@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from passes.errors import UserError
-from passes.space import SKIP, Choices, Table
+from passes.space.costs import Table
+from passes.space.space import SKIP, Choices
 
 DRAWS = 40  # random members for each that is taken
 LEANING = 3.0  # how far a draw may lean towards cheap or dear candidates: weights from e^−3 to e^3

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from passes.analysis import Analysis
-from passes.cutting import Bare, bare, components, cut
 from passes.errors import UserError
-from passes.plan import Plan, apply, plan
-from passes.shapes import Shape, infer
-from passes.space import Choices
-from passes.view import view
+from passes.graph.cutting import Bare, bare, components, cut
+from passes.graph.shapes import Shape, infer
+from passes.graph.view import view
+from passes.network.analysis import Analysis
+from passes.space.space import Choices
+from passes.target.apply import apply
+from passes.target.plan import Plan
+from passes.target.planner import plan
 
 Position = tuple[int, int] | None
 

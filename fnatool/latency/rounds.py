@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from fnatool.latency.store import Store
-from passes.cutting import Bare
+from passes.graph.cutting import Bare
 
 
 def missing(signatures: Sequence[str], store: Store, rounds: int) -> int:

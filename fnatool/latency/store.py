@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from fnatool.atomic import write_text
-from fnatool.documents import read_json
+from fnatool.files.atomic import write_text
+from fnatool.files.documents import read_json
 from passes.errors import UserError
 
 VERSION = 1

@@ -8,12 +8,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fnatool.atomic import write_text
-from fnatool.documents import read_json
+from fnatool.files import model as files
+from fnatool.files.atomic import write_text
+from fnatool.files.documents import read_json
 from fnatool.latency.fitting import Fit
 from passes.errors import UserError
-from passes.shapes import Shape
-from passes.space import Choices, Table
+from passes.graph.shapes import Shape
+from passes.network.analysis import Analysis
+from passes.space.costs import Table
+from passes.space.space import Choices
+
+
+def about(model: files.Model, analysis: Analysis, found: Choices) -> About:
+    """What a table of these Choices on this seed says it is of."""
+    inputs = {name: analysis.shapes.shapes[name] for name in analysis.view.inputs if name not in analysis.view.constants}
+    return About(model.sha256, space_signature(found), inputs)
+
 
 VERSION, KIND = 1, "latency"
 MOST = 1 << 53  # nanoseconds, a hundred days; sums of them stay exact in the solver's floating point

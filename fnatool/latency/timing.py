@@ -13,10 +13,10 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from fnatool import isolate
-from fnatool.runtime import FAILURES, PROVIDERS, first_line, opened
-from passes.cutting import Bare
+from fnatool.runtime import isolate
+from fnatool.runtime.session import FAILURES, PROVIDERS, first_line, opened
 from passes.errors import RefusedModel
+from passes.graph.cutting import Bare
 
 SECONDS = 600  # that one network may take to load and to be timed: an engine of TensorRT is built first
 WARM_RUNS, WARM_SECONDS = 3, 0.02

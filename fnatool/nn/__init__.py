@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fnatool.nn.missing import MissingTorch  # first: it says so where torch is not installed
+from fnatool.nn.missing import MissingTorch
 from fnatool.nn.network import Network, load, save
 from fnatool.nn.reading import Reading
 from fnatool.nn.table import TORCH

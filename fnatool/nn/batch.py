@@ -16,7 +16,7 @@ from fnatool.nn.program import FAILURES
 from fnatool.nn.reading import Reading
 from fnatool.nn.site import torch_type
 from passes.errors import RefusedModel
-from passes.view import live
+from passes.graph.view import live
 
 TOLERANCE = 1e-2  # of the spread: far beyond rounding, far below what another sample's values would do
 

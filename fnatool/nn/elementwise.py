@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fnatool.nn.site import Given, Read, Row, Site, Step, first, on, torch_type
-from passes.view import element_type
+from passes.graph.view import element_type
 
 Operand = Tensor | float
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from fnatool.nn.site import Facts
-from passes.view import Node
+from passes.graph.view import Node
 
 
 def fused(nodes: Sequence[Node], wanted: Collection[str], facts: Facts) -> list[Node]:

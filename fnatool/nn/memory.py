@@ -8,8 +8,8 @@ from pathlib import Path
 
 from fnatool.nn.site import torch_type
 from passes.errors import RefusedModel
-from passes.shapes import Shapes
-from passes.view import View, live
+from passes.graph.shapes import Shapes
+from passes.graph.view import View, live
 
 GIB = 2**30
 LEAST = 4 * GIB  # may always be taken

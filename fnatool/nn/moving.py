@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fnatool.nn.site import Given, Row, Site, Step, on, torch_type
-from passes.rules import UNBOUNDED, regrouped
-from passes.view import element_type
+from passes.channels.rules import UNBOUNDED, regrouped
+from passes.graph.view import element_type
 
 # --- shape ------------------------------------------------------------------------------------------------------------------------------
 

@@ -11,9 +11,10 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from fnatool import files, seeds
-from fnatool.calling import called
-from fnatool.files import Model
+from fnatool import seeds
+from fnatool.files import model as files
+from fnatool.files.calling import called
+from fnatool.files.model import Model
 from fnatool.nn.batch import require_batch
 from fnatool.nn.keys import Key, keys
 from fnatool.nn.layers import Norms
@@ -21,7 +22,7 @@ from fnatool.nn.program import run
 from fnatool.nn.reading import Reading
 from fnatool.nn.storing import stored
 from passes.errors import UserError
-from passes.shapes import Shape
+from passes.graph.shapes import Shape
 
 
 @dataclass(frozen=True)

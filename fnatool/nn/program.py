@@ -23,7 +23,7 @@ from fnatool.nn.site import WHOLE, Facts, Given, Numbers, Read, Site, Step, torc
 from fnatool.nn.sizes import arithmetic
 from fnatool.nn.table import TORCH
 from passes.errors import RefusedModel
-from passes.view import Node, View, live
+from passes.graph.view import Node, View, live
 
 Slots = list[Any]
 

@@ -16,9 +16,9 @@ from fnatool.nn.program import Program, compiled, run, to_tensor
 from fnatool.nn.site import Facts
 from fnatool.nn.weights import Weight, prepare
 from passes.errors import RefusedModel, UserError
+from passes.graph.shapes import PROBE_IMAGE, Shape, Shapes, infer
+from passes.graph.view import View, view
 from passes.nearest import nearest
-from passes.shapes import PROBE_IMAGE, Shape, Shapes, infer
-from passes.view import View, view
 
 
 class Reading:

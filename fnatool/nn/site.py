@@ -16,8 +16,8 @@ import onnx
 import torch
 
 from passes.errors import RefusedModel
-from passes.shapes import Shape
-from passes.view import Node
+from passes.graph.shapes import Shape
+from passes.graph.view import Node
 
 Array = np.ndarray
 

@@ -15,8 +15,8 @@ import numpy as np
 import onnx
 
 from fnatool.nn.site import Facts, Numbers, Site, Step
-from passes.shapes import MOVES
-from passes.view import Node, element_type
+from passes.graph.shapes import MOVES
+from passes.graph.view import Node, element_type
 
 Flat = Sequence[Any]
 

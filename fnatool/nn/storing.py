@@ -13,8 +13,8 @@ from fnatool.nn.program import to_array
 from fnatool.nn.site import TYPES
 from fnatool.nn.weights import Weight
 from passes.errors import UserError
-from passes.shapes import constant_value
-from passes.view import Node, unique, view
+from passes.graph.shapes import constant_value
+from passes.graph.view import Node, unique, view
 
 
 def stored(graph: gs.Graph, sources: Sequence[Weight], values: Mapping[str, Tensor]) -> gs.Graph:

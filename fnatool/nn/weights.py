@@ -17,9 +17,9 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from passes.learnt import learnt_uses
-from passes.shapes import constant_value
-from passes.view import Node, View, build, element_type, in_order, linked, live, unique, view
+from passes.graph.learnt import learnt_uses
+from passes.graph.shapes import constant_value
+from passes.graph.view import Node, View, build, element_type, in_order, linked, live, unique, view
 
 Use = tuple[str, int]  # node and slot
 Role = Literal["trained", "statistic", "fixed"]

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from fnatool import seeds
-from fnatool.atomic import write_text
+from fnatool.files.atomic import write_text
 from fnatool.training.config import OF_TASK as OF_FINETUNING
 from fnatool.training.config import (
     TASKS,

@@ -1,190 +1,255 @@
-"""From learnt preferences to architectures within a budget: an exact multiple-choice problem, solved by integer programming (HiGHS).
-
-    maximise Σ_b score(b, c_b)   subject to   base + Σ_b cost(b, c_b) ≤ budget,   one choice c_b per block, at least so many blocks a stage
-
-The score of a choice is log softmax(α)_c, so that the sum is the log-probability of the member.
-"""
+"""Architectures from a search that has learnt, for any budget, without training again: the work of `fnatool derive`."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import coo_array
+import torch
 
-from passes.errors import UserError
-from passes.space import SKIP, Choices, Table, extremes
+from fnatool import terminal
+from fnatool.data.split import Split
+from fnatool.files import model as files
+from fnatool.files.atomic import require_writable, workplace, write_text
+from fnatool.files.runfolder import CHECKPOINT, require_regular
+from fnatool.model.analysed import metadata
+from fnatool.search import folder as folders
+from fnatool.search.config import SearchConfig, parse_search
+from fnatool.search.emitting import Emitted, emit_member, emit_within, ground
+from fnatool.search.finalists import choosing
+from fnatool.search.preparing import Prepared, data, network_of, on_ground
+from fnatool.search.sampling import Member
+from fnatool.search.scoring import score, scoring_of
+from fnatool.search.showing import cost_text
+from fnatool.search.solver import Budget, argmax, derive, pareto, parse_budget, score_of
+from fnatool.supernet.network import SuperNetwork
+from fnatool.tasks import description as descriptions
+from fnatool.tasks.description import Description, Pose
+from fnatool.training import checkpoint
+from fnatool.training.processes import World
+from passes.errors import RefusedModel, UserError
+from passes.space.costs import Table, extremes
+from passes.space.space import Space, parse_space
 
-Member = tuple[int, ...]
-Scores = Sequence[Sequence[float]]  # per block one per candidate, and one more for skipping where that is possible
-TIMES = 32  # the solver's tolerance lets a budget be exceeded by a millionth: then it gets a smaller one, so many times at most
+LIST = "derived.json"
+MOST_STEPS = 10**18  # no search has as many
 
 
 @dataclass(frozen=True)
-class Budget:
-    """A limit on one kind of cost (a unit of its own: multiply-adds, parameters, nanoseconds), and what every choice costs."""
+class Wanted:
+    """Which architectures: the best one within budgets, `pareto` of them up to a budget, or every block's best; and where they go.
 
-    kind: str
-    limit: int
-    table: Table
+    images: of the validation data for the super network's score; 0: no score, and no data is needed.
+    """
+
+    budgets: tuple[str, ...] = ()
+    pareto: int | None = None
+    argmax: bool = False
+    images: int | None = None
+    out: Path | None = None
+    force: bool = False
 
 
 @dataclass(frozen=True)
 class Derived:
-    """A member, its score (log-probability), and its cost of the kind that was limited."""
+    """An architecture as a file, its log-probability, and its figures in the super network (none: not asked for)."""
 
-    member: Member
-    score: float
-    cost: int
-
-
-def score_of(scores: Sequence[Sequence[float]], member: Sequence[int]) -> float:
-    """Σ of the chosen scores; a skippable block's last score is that of skipping it."""
-    return float(sum(row[k] for row, k in zip(scores, member, strict=True)))
+    emitted: Emitted
+    log_probability: float
+    score: Mapping[str, float]
 
 
-def argmax(choices: Choices, scores: Sequence[Sequence[float]]) -> Member:
-    """The best choice of every block by itself, as published; a stage that would keep too few blocks keeps those nearest to staying."""
-    member = [_own(int(np.argmax(row)), len(block.candidates)) for block, row in zip(choices.blocks, scores, strict=True)]
-    for i, least in choices.least.items():
-        inside = [k for k, block in enumerate(choices.blocks) if block.stage == i]
-        missing = least - sum(member[k] != SKIP for k in inside)
-        skipped = sorted((k for k in inside if member[k] == SKIP), key=lambda k: scores[k][-1] - max(scores[k][:-1]))
-        for k in skipped[: max(missing, 0)]:
-            member[k] = int(np.argmax(scores[k][:-1]))
-    return tuple(member)
+@dataclass(frozen=True)
+class Learnt:
+    """A run as it stands: its search before the first step, its super network with what it has learnt, and its tables."""
+
+    made: Prepared
+    network: SuperNetwork
+    tables: Mapping[str, Table]
+    facts: folders.Facts
+    step: int
+    finished: bool
 
 
-def _own(choice: int, candidates: int) -> int:
-    return SKIP if choice == candidates else choice
+def derive_run(folder: Path, wanted: Wanted) -> list[Derived]:
+    """The architectures wanted, each as NAME.onnx and NAME.json in a folder (RUN/derived unless said), in order of cost.
 
-
-def derive(choices: Choices, scores: Sequence[Sequence[float]], budgets: Sequence[Budget]) -> Member:
-    """The member of the highest score that costs at most every budget.
-
-    scores: per block one per candidate, and one more for skipping where that is possible. Raises UserError where no member is so cheap.
+    Raises UserError for budgets that no member keeps, for a folder that holds no run or one of another version, where the seed has
+    changed, and where nothing has been learnt yet.
     """
-    for budget in budgets:
-        low, _ = extremes(budget.table, choices)
-        if budget.limit < low:
-            raise UserError(f"the smallest member of this space has {low:,} {budget.kind}, the budget allows {budget.limit:,}")
-    excluded: list[Member] = []  # those that only the solver's tolerance lets in
-    for _ in range(TIMES):
-        member = _solve(choices, scores, budgets, excluded)
-        if all(budget.table.of(member) <= budget.limit for budget in budgets):
-            return member
-        excluded.append(member)
-    return _below(choices, scores, budgets)
+    _require_one_question(wanted)
+    learnt = read_run(folder, with_data=wanted.images != 0)
+    if not learnt.finished:
+        terminal.console().print(f"the search is not finished: this is what it prefers after step {learnt.step:,}")
+    out = wanted.out or folder / folders.DERIVED
+    out.mkdir(parents=True, exist_ok=True)
+    require_writable(out / LIST, force=wanted.force)
+    members = _members(learnt, wanted)
+    found: list[Derived] = []
+    with terminal.progress("architectures", len(members)) as advance:
+        for member in members:
+            found.append(_written(learnt, member, (out, [row.emitted.path for row in found]), wanted))
+            advance(1)
+    rows = [{"model": row.emitted.path.name, **as_json(row)} for row in found]
+    write_text(out / LIST, json.dumps({"run": str(folder), "step": learnt.step, "architectures": rows}, indent=1) + "\n", force=True)
+    return found
 
 
-def _below(choices: Choices, scores: Scores, budgets: Sequence[Budget]) -> Member:
-    """A member within the budgets where many are above them by less than the tolerance: of smaller budgets, by twice as much each time."""
-    least = [extremes(budget.table, choices)[0] for budget in budgets]
-    step = 1
-    while True:
-        tighter = [replace(budget, limit=max(budget.limit - step, low)) for budget, low in zip(budgets, least, strict=True)]
-        member = _solve(choices, scores, tighter, [])
-        if all(budget.table.of(member) <= budget.limit for budget in budgets):
-            return member
-        if all(budget.limit == low for budget, low in zip(tighter, least, strict=True)):
-            raise UserError("no member of this space keeps all these budgets at once; allow one of them more")
-        step *= 2
+def _require_one_question(wanted: Wanted) -> None:
+    if wanted.argmax and (wanted.budgets or wanted.pareto):
+        raise UserError("--argmax knows no budget: every block's best choice by itself; leave out --budget and --pareto")
+    if wanted.pareto and len(wanted.budgets) > 1:
+        raise UserError("--pareto goes along one kind of cost: give one --budget, its largest, or none")
+    if not (wanted.argmax or wanted.budgets or wanted.pareto):
+        raise UserError("say which architectures: --budget madds=200M, --pareto 8, or --argmax")
 
 
-def _solve(choices: Choices, scores: Scores, budgets: Sequence[Budget], excluded: Sequence[Member]) -> Member:
-    """One integer program, without the members excluded. x[b, c] = 1 chooses candidate c of block b; with none a block is skipped.
-
-    A block that stays costs its least at least: that is no part of the program, so that its unit is as small as it can be.
-    """
-    columns = [(b, c) for b, block in enumerate(choices.blocks) for c in range(len(block.candidates))]
-    gain = np.array([scores[b][c] - (scores[b][-1] if choices.blocks[b].skippable else 0.0) for b, c in columns])
-    rows: list[tuple[np.ndarray, float, float]] = []
-    owner = np.array([b for b, _ in columns])
-    for b, block in enumerate(choices.blocks):
-        rows.append(((owner == b).astype(float), 0.0 if block.skippable else 1.0, 1.0))
-    stages = np.array([block.stage for block in choices.blocks])[owner]
-    for i, least in choices.least.items():
-        rows.append(((stages == i).astype(float), float(least), np.inf))
-    for budget in budgets:
-        fixed = [0 if block.skippable else min(row) for block, row in zip(choices.blocks, budget.table.blocks, strict=True)]
-        room = budget.limit - budget.table.base - sum(fixed)
-        unit = float(max(room, 1))
-        costs = np.array([budget.table.blocks[b][c] - fixed[b] for b, c in columns], float) / unit
-        rows.append((costs, -np.inf, room / unit))
-    for other in excluded:  # at least one of its choices is another: Σ (1 − x) over its candidates + Σ x over the blocks it skips ≥ 1
-        signs = np.array([1.0 if other[b] == SKIP else -1.0 if other[b] == c else 0.0 for b, c in columns])
-        rows.append((signs, 1.0 - sum(k != SKIP for k in other), np.inf))
-    matrix = coo_array(np.array([row for row, _, _ in rows]))
-    bounds = LinearConstraint(matrix, [low for _, low, _ in rows], [high for _, _, high in rows])
-    found = milp(-gain, integrality=np.ones(gain.size, np.int64), bounds=Bounds(0, 1), constraints=bounds, options={"mip_rel_gap": 0.0})
-    if found.x is None:
-        raise UserError("no member of this space keeps all these budgets at once; allow one of them more")
-    member = [SKIP] * len(choices.blocks)
-    for (b, c), chosen in zip(columns, found.x > 0.5, strict=True):
-        if chosen:
-            member[b] = c
-    return tuple(member)
+def read_run(folder: Path, *, with_data: bool) -> Learnt:
+    """What a search has learnt so far. Without data its members cannot be scored. Raises UserError."""
+    if folder.is_dir():
+        require_regular(folder, folders.SEARCH)
+    facts = folders.read(folder)
+    path = folder / CHECKPOINT
+    if not path.exists():
+        raise UserError(f"the search in '{folder}' has not written a checkpoint yet; 'fnatool search' goes on with it")
+    config, space = _asked(facts, folder / folders.RUN)
+    about = descriptions.of(metadata(files.read(folder / folders.SEED).envelope))
+    config = _within(config, folder, about)
+    state = checkpoint.read(path, key=facts.key, device=torch.device("cpu"))
+    seed = files.read(_seed(facts))
+    splits = data(config, World(0, 1, torch.device("cpu"))) if with_data else _named(about, config)
+    if with_data and facts.data != (splits[0].digest, splits[1].digest):
+        raise UserError(
+            f"the data in '{splits[0].root}' is not what it was when this search began: other names, sizes or labels; put it back"
+        )
+    of = replace(ground(seed, config, splits[0]), names=about)
+    made = on_ground(of, config, folder, splits, space)
+    network, tables = network_of(made)
+    held = checkpoint.Held(path, MOST_STEPS)
+    network.load_state_dict(held.tensors(held.part(state, "network"), network.state_dict()))
+    return Learnt(made, network, tables, facts, held.step(state), (folder / folders.REMAPPED).exists())
 
 
-def pareto(choices: Choices, scores: Sequence[Sequence[float]], budget: Budget, count: int) -> list[Derived]:
-    """Up to `count` distinct members, the cheaper the worse, from the cheapest to the best that the budget allows; in order of cost.
-
-    Budgets spread evenly over the range of costs, then halving the widest gaps.
-    """
-    low, _ = extremes(budget.table, choices)
-    found: dict[Member, Derived] = {}
-
-    def at(limit: int) -> Derived:
-        member = derive(choices, scores, [Budget(budget.kind, limit, budget.table)])
-        one = Derived(member, score_of(scores, member), budget.table.of(member))
-        found[member] = one
-        return one
-
-    best = at(budget.limit)
-    for limit in np.linspace(low, best.cost, count).astype(np.int64)[:-1].tolist():
-        at(max(limit, low))
-    tried: set[tuple[int, int]] = set()
-    while len(found) < count:
-        costs = sorted({one.cost for one in found.values()})
-        gaps = [(b - a, a, b) for a, b in itertools.pairwise(costs) if b - a > 1 and (a, b) not in tried]
-        if not gaps:
-            break
-        _, a, b = max(gaps)
-        tried.add((a, b))
-        at((a + b) // 2)
-        at(b - 1)
-    rows = sorted(found.values(), key=lambda one: (one.cost, -one.score))
-    front: list[Derived] = []
-    for one in rows:
-        if not front or one.score > front[-1].score:
-            front.append(one)
-    return front[-count:]
-
-
-def parse_budget(text: str) -> tuple[str, float]:
-    """'madds=200M', 'params=1.5M', 'latency=3ms' → kind and number (latency in seconds). Raises UserError for anything else."""
-    kind, _, number = text.partition("=")
-    factors = UNITS.get(kind.strip())
-    if factors is None:
-        raise UserError(f"'{text}' is no budget; give one as madds=200M, params=1.5M or latency=3ms")
-    body = number.strip().replace("_", "")
-    for unit, factor in factors.items():
-        value = _number(body.removesuffix(unit)) if body.endswith(unit) else None
-        if value is not None and value > 0:
-            return kind.strip(), value * factor
-    raise UserError(f"'{text}': {number.strip()!r} is no number with a unit of {', '.join(unit or 'none' for unit in factors)}")
-
-
-def _number(text: str) -> float | None:
+def _asked(facts: folders.Facts, path: Path) -> tuple[SearchConfig, Space]:
+    """The config and the space of the run. Raises UserError where its file says none."""
     try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if np.isfinite(value) else None
+        return parse_search(facts.config), parse_space({"version": 1, "knobs": facts.knobs or {}})
+    except UserError as error:
+        raise UserError(f"'{path}' is damaged: {error}; --restart begins anew") from error
 
 
-COUNTS: Mapping[str, float] = {"G": 1e9, "B": 1e9, "M": 1e6, "k": 1e3, "K": 1e3, "": 1.0}
-UNITS: Mapping[str, Mapping[str, float]] = {"madds": COUNTS, "params": COUNTS, "latency": {"ms": 1e-3, "us": 1e-6, "µs": 1e-6, "s": 1.0}}
+def _within(config: SearchConfig, folder: Path, about: Description) -> SearchConfig:
+    """The config with what the folder itself holds in the place of other files that it names: names of classes and joints, latencies.
+
+    A run may come from elsewhere.
+    """
+    if about.task != config.task:
+        raise UserError(f"'{folder / folders.SEED}' is for {about.task}, the search for {config.task}; --restart begins anew")
+    joints = str(len(about.joints)) if isinstance(about, Pose) else None
+    head = config.head.model_copy(update={"classes": None if joints else str(len(about.classes)), "joints": joints})
+    latency = folder / folders.LATENCY
+    cost = config.cost.model_copy(update={"latency": str(latency) if latency.exists() else None})
+    return config.model_copy(update={"head": head, "cost": cost})
+
+
+def _seed(facts: folders.Facts) -> Path:
+    path = Path(facts.model)
+    if not path.is_file():
+        raise UserError(f"the seed of this run, '{path}', is no longer there; put it back")
+    if files.load(path).sha256 != facts.sha256:
+        raise UserError(f"'{path}' is not what it was when this run began (sha256:{facts.sha256[:12]}…); put the seed back")
+    return path
+
+
+def _named(about: Description, config: SearchConfig) -> tuple[Split, Split]:
+    """No data, but its names, from the seed with its head."""
+    joints = about.joints if isinstance(about, Pose) else ()
+    split = Split(config.task, "train", Path(config.data.path), "", about.classes, (), joints=joints)
+    return split, split
+
+
+def _members(learnt: Learnt, wanted: Wanted) -> list[Member | list[Budget]]:
+    """The members in order of cost; or for budgets of one architecture these, since a file has to keep them."""
+    scores, choices = learnt.network.architecture.log_probabilities(), learnt.network.choices
+    if wanted.argmax:
+        return [argmax(choices, scores)]
+    budgets = [replace(budget, table=learnt.tables[budget.kind]) for budget in learnt.made.budgets(wanted.budgets)]
+    if wanted.pareto is None:
+        return [budgets]
+    kind = learnt.made.kind
+    axis = budgets[0] if budgets else Budget(kind, extremes(learnt.tables[kind], choices)[1], learnt.tables[kind])
+    return [row.member for row in pareto(choices, scores, axis, wanted.pareto)]
+
+
+def _written(learnt: Learnt, what: Member | list[Budget], where: tuple[Path, Sequence[Path]], wanted: Wanted) -> Derived:
+    """One architecture: its files, and its score. where: the folder, and the files that others have."""
+    out, taken = where
+    made, choices = learnt.made, learnt.network.choices
+    scores = learnt.network.architecture.log_probabilities()
+    with workplace(out) as place:
+        draft = place / folders.TARGET
+        if isinstance(what, list):
+            found = emit_within(made.ground, choices, _best(learnt, wanted), made.train, draft, budgets=what)
+        else:
+            found = emit_member(made.ground, choices, what, made.train, draft)
+            _require_kept(learnt, found, wanted)
+        kind = learnt.made.kind if not wanted.budgets else parse_budget(wanted.budgets[0])[0]
+        if "latency" in learnt.tables:
+            found = replace(found, costs={**found.costs, "latency": learnt.tables["latency"].of(found.member)})
+        path = _free(out / f"{kind}-{cost_text(kind, found.costs[kind]).replace(' ', '')}.onnx", taken)
+        spec = json.dumps(found.spec.to_json(), indent=1) + "\n"
+        files.write(files.read(draft), path, force=wanted.force, beside={path.with_suffix(".json"): spec})
+    found = replace(found, path=path)
+    return Derived(found, score_of(scores, found.member), _score(learnt, found.member, wanted))
+
+
+def _free(path: Path, taken: Sequence[Path]) -> Path:
+    """The path, with a number where another architecture has it: costs in words are rounded."""
+    paths = (path.with_stem(f"{path.stem}-{k}") if k > 1 else path for k in itertools.count(1))
+    return next(one for one in paths if one not in taken)
+
+
+def _best(learnt: Learnt, wanted: Wanted) -> Callable[[Sequence[Budget]], Member]:
+    """What finds the best member within budgets: the search's way, or without data the likeliest one."""
+    choices, scores = learnt.network.choices, learnt.network.architecture.log_probabilities()
+    if wanted.images == 0:
+        return lambda budgets: derive(choices, scores, budgets)
+    return choosing(learnt.network, learnt.made.config, scoring_of(learnt.made, learnt.facts.processes))
+
+
+def _require_kept(learnt: Learnt, found: Emitted, wanted: Wanted) -> None:
+    for budget in learnt.made.budgets(wanted.budgets):
+        if found.costs.get(budget.kind, 0) > budget.limit:
+            raise RefusedModel(
+                f"a network has {found.costs[budget.kind]:,} {budget.kind} and should have {budget.limit:,}; please report it"
+            )
+
+
+def _score(learnt: Learnt, member: Member, wanted: Wanted) -> Mapping[str, float]:
+    if wanted.images == 0:
+        return {}
+    made = learnt.made
+    if wanted.images is not None:
+        few = made.config.score.model_copy(update={"images": wanted.images})
+        made = replace(made, config=made.config.model_copy(update={"score": few}))
+    return score(learnt.network, member, scoring_of(made, learnt.facts.processes))
+
+
+def as_json(row: Derived) -> dict[str, object]:
+    """Costs, log-probability and score of an architecture."""
+    return {"costs": dict(row.emitted.costs), "log_probability": row.log_probability, "supernet_score": dict(row.score)}
+
+
+def show(found: Sequence[Derived]) -> None:
+    """A row an architecture."""
+    console = terminal.console(wrap=False)
+    kinds = list(found[0].emitted.costs)
+    figures = [name for name in found[0].score if "/" not in name]
+    grid = terminal.table(*map(terminal.right, (*kinds, "log p", *figures)), terminal.whole("file"))
+    for row in found:
+        costs = [cost_text(kind, row.emitted.costs[kind]) for kind in kinds]
+        grid.add_row(*costs, f"{row.log_probability:.2f}", *(f"{row.score[name]:.4f}" for name in figures), str(row.emitted.path))
+    console.print(grid)

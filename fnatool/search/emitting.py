@@ -6,23 +6,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fnatool import files, profiling
-from fnatool.atomic import workplace
+from fnatool.data.pixels import Pixels
 from fnatool.data.split import Split
-from fnatool.fitting import adopted, named_like
-from fnatool.heading import HeadOptions, attach_to_model, own_taps
-from fnatool.pixels import Asked, Pixels, pixels_of, seen_as
-from fnatool.remapping import Options, analyse_model, remap_model
+from fnatool.files import model as files
+from fnatool.files.atomic import workplace
+from fnatool.model import profile as profiling
+from fnatool.model.analysed import analyse_model
+from fnatool.model.head import HeadOptions, attach_to_model, own_taps
+from fnatool.model.pixels import Asked, pixels_of, seen_as
+from fnatool.model.remap import Options, remap_model
 from fnatool.search.config import SearchConfig
-from fnatool.search.derive import Budget
 from fnatool.search.sampling import Member
+from fnatool.search.solver import Budget
 from fnatool.tasks.description import Description
-from passes.analysis import STRIDE, Analysis, analyse
+from fnatool.training.model_and_data import adopted, named_like
 from passes.errors import RefusedModel, UserError
+from passes.graph.shapes import Shape
 from passes.heads.image import image_of
-from passes.shapes import Shape
-from passes.space import Choices
-from passes.spec import IMAGE, Spec, Value
+from passes.network.analysis import Analysis, analyse
+from passes.network.knobs import STRIDE
+from passes.space.space import Choices
+from passes.target.spec import IMAGE, Spec, Value
 
 TIMES = 8
 

@@ -10,10 +10,35 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from fnatool.search.derive import Budget, Scores, derive
+from fnatool import terminal
+from fnatool.search.config import SearchConfig
 from fnatool.search.sampling import Member
+from fnatool.search.scoring import Scoring, loss
+from fnatool.search.solver import Budget, Scores, derive
+from fnatool.supernet.network import SuperNetwork
 from fnatool.tasks.finite import NotFinite
-from passes.space import Choices
+from passes.space.space import Choices
+
+
+def choosing(network: SuperNetwork, how: SearchConfig, scoring: Scoring) -> Callable[[Sequence[Budget]], Member]:
+    """What finds the best member within budgets: the finalist of the least loss."""
+
+    def best(budgets: Sequence[Budget]) -> Member:
+        scores = network.architecture.log_probabilities()
+        members = finalists(network.choices, scores, budgets, how.search.finalists, how.run.seed)
+        if len(members) == 1:
+            return members[0]
+        with terminal.progress(f"the best of {len(members)} architectures", len(members)) as advance:
+
+            def looked_at(member: Member) -> float:
+                found = loss(network, member, scoring)
+                advance(1)
+                return found
+
+            return least(members, looked_at)
+
+    return best
+
 
 DRAWS = 8  # for each finalist, before there are taken to be no others
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from fnatool import documents
-from fnatool.atomic import write_text
-from fnatool.runfolder import CHECKPOINT, EVENTS, METRICS, NEW, OF_EVENTS, REPORT, Layout
-from fnatool.runfolder import TUNING as OF_TUNING
+from fnatool.files import documents
+from fnatool.files.atomic import write_text
+from fnatool.files.runfolder import CHECKPOINT, EVENTS, METRICS, NEW, OF_EVENTS, REPORT, Layout
+from fnatool.files.runfolder import TUNING as OF_TUNING
 from passes.errors import UserError
 
 VERSION = 3  # 1 knew no lead of the seed's own choices, 2 nothing of the data but its counts

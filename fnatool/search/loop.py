@@ -15,15 +15,13 @@ from pathlib import Path
 
 import torch
 
-from fnatool.data.order import TrainOrder
-from fnatool.data.samples import Batch, Training
-from fnatool.runfolder import CHECKPOINT
-from fnatool.search.alpha import cost_loss, floor_at
+from fnatool.files.runfolder import CHECKPOINT
 from fnatool.search.config import SearchConfig
-from fnatool.search.derive import Budget
 from fnatool.search.sampling import Member, sample
 from fnatool.search.searcher import Searcher
-from fnatool.search.supernet import SuperNetwork
+from fnatool.search.solver import Budget
+from fnatool.supernet.alpha import cost_loss, floor_at
+from fnatool.supernet.network import SuperNetwork
 from fnatool.tasks.description import Description
 from fnatool.tasks.parts import means
 from fnatool.tasks.table import TASKS
@@ -31,11 +29,13 @@ from fnatool.training import checkpoint, diagnosis
 from fnatool.training.journal import Journal
 from fnatool.training.learner import inputs_of
 from fnatool.training.optimising import set_rate
+from fnatool.training.order import TrainOrder
 from fnatool.training.processes import World
+from fnatool.training.samples import Batch, Training
 from fnatool.training.schedule import factor
 from fnatool.training.stepping import Descent, dealt, reseed, share
 from passes.errors import UserError
-from passes.space import Table
+from passes.space.costs import Table
 
 WEIGHTS, ALPHAS = 0, 1  # streams of chance
 MILLION = 1e6

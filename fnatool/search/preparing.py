@@ -8,25 +8,29 @@ from pathlib import Path
 
 import numpy as np
 
-from fnatool import files, spaces, terminal
+from fnatool import terminal
 from fnatool.data import checking, reading
 from fnatool.data.split import Split, said, spread
+from fnatool.files import model as files
 from fnatool.latency import table as latencies
-from fnatool.latency.making import about, own_member
-from fnatool.remapping import analyse_model, metadata
+from fnatool.latency.measure import own_member
+from fnatool.latency.table import about
+from fnatool.model import spaces
+from fnatool.model.analysed import analyse_model, metadata
 from fnatool.search.config import SearchConfig
-from fnatool.search.derive import Budget, derive, parse_budget
 from fnatool.search.emitting import Ground, emit, ground
 from fnatool.search.folder import LATENCY, SEED, SPACE, Facts, require_same, shown
 from fnatool.search.sampling import uniform
-from fnatool.search.supernet import SuperNetwork, build
+from fnatool.search.solver import Budget, derive, parse_budget
+from fnatool.supernet.network import SuperNetwork, build
 from fnatool.tasks import description as descriptions
 from fnatool.tasks.description import Description
 from fnatool.training.processes import World
-from passes.analysis import Analysis
 from passes.errors import UserError
-from passes.space import KINDS, Choices, Space, Table, choices, cost_tables, own_choices
-from passes.spec import Spec
+from passes.network.analysis import Analysis
+from passes.space.costs import KINDS, Table, cost_tables
+from passes.space.space import Choices, Space, choices, own_choices
+from passes.target.spec import Spec
 
 UNITS: Mapping[str, float] = {"madds": 1.0, "params": 1.0, "latency": 1e9}  # a table's units in one of the user's: nanoseconds
 

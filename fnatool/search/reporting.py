@@ -7,18 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fnatool.atomic import write_text
 from fnatool.escaping import code, markdown
-from fnatool.finetuning import Tuned
-from fnatool.runfolder import REPORT
-from fnatool.search.derive import score_of
+from fnatool.files.atomic import write_text
+from fnatool.files.runfolder import REPORT
 from fnatool.search.emitting import Emitted
 from fnatool.search.folder import PAGE, TARGET
 from fnatool.search.preparing import Prepared, restricted
 from fnatool.search.showing import cost_text, rows
-from fnatool.search.supernet import SuperNetwork
+from fnatool.search.solver import score_of
+from fnatool.supernet.network import SuperNetwork
+from fnatool.training.finetune import Tuned
 from fnatool.training.watching import sentence
-from passes.space import extremes, log10_size, own_choices
+from passes.space.costs import extremes
+from passes.space.space import log10_size, own_choices
 
 VERSION = 1
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from passes.space import SKIP, Choices
+from passes.space.space import SKIP, Choices
 
 Member = tuple[int, ...]
 

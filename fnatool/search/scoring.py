@@ -10,18 +10,51 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from fnatool.data.order import TrainOrder
-from fnatool.data.samples import Batch, Evaluation, Training
 from fnatool.data.split import spread
 from fnatool.nn.layers import Norms
+from fnatool.search.preparing import Prepared, halves
 from fnatool.search.sampling import Member
-from fnatool.search.supernet import SuperNetwork
+from fnatool.supernet.network import SuperNetwork
 from fnatool.tasks.finite import require_finite
 from fnatool.tasks.parts import alone
 from fnatool.tasks.table import TASKS
-from fnatool.training.evaluation import evaluate
-from fnatool.training.learner import inputs_of
+from fnatool.training import augment
+from fnatool.training.figures import evaluate
+from fnatool.training.learner import inputs_of, is_frozen
+from fnatool.training.model_and_data import sizes
+from fnatool.training.order import TrainOrder
+from fnatool.training.samples import Batch, Evaluation, Training
 from fnatool.training.stepping import dealt
+
+
+def parts_of(made: Prepared) -> tuple[Training, Training]:
+    """What weights learn from, and what α does: two parts of the training data, both augmented."""
+    config = made.config
+    size, full = sizes(made.model, made.description, config.data.size)
+    changes = augment.AUGMENT[config.task] if config.data.augment else augment.PLAIN
+    weights, alphas = (
+        Training(part, made.description, size, changes, config.run.seed, full)
+        for part in halves(made.train, config.search.alpha_data, config.run.seed)
+    )
+    return weights, alphas
+
+
+def scoring_of(made: Prepared, processes: int) -> Scoring:
+    """How members of this run, which so many processes share, are scored."""
+    config = made.config
+    _, full = sizes(made.model, made.description, config.data.size)
+    weights, alphas = parts_of(made)
+    return Scoring(
+        weights,
+        replace(alphas, augment=augment.PLAIN),
+        Evaluation(made.val, made.description, full),
+        (config.score.calibration, config.score.images),
+        config.run.batch,
+        config.data.workers,
+        config.run.seed,
+        is_frozen(config.search.freeze_batchnorm, config.task, config.run.batch // processes),
+    )
+
 
 STREAM, CHOOSING = 2, 3  # of chance
 RUNNING: Norms = "running"

@@ -11,7 +11,7 @@ from torch.nn import Parameter
 
 from fnatool.nn.layers import Norms
 from fnatool.search.config import SearchConfig
-from fnatool.search.supernet import SuperNetwork, Tensors
+from fnatool.supernet.network import SuperNetwork, Tensors
 from fnatool.training.checkpoint import Held, damaged
 from fnatool.training.learner import amp_type, is_frozen
 from fnatool.training.optimising import optimiser_for

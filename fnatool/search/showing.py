@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from fnatool import terminal
 from fnatool.search.preparing import Prepared
-from passes.space import SKIP, Block, Choices, extremes, log10_size
+from passes.space.costs import extremes
+from passes.space.space import SKIP, Block, Choices, log10_size
 
 
 def show_space(made: Prepared) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from fnatool import terminal
-from fnatool.search.derive import Budget
 from fnatool.search.loop import Figures, Watch
 from fnatool.search.showing import cost_text
+from fnatool.search.solver import Budget
 from fnatool.training.watching import SILENCE
 
 

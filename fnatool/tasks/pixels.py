@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fnatool.pixels import GREY
+from fnatool.data.pixels import GREY
 from fnatool.tasks.description import Input
 
 

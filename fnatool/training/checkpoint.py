@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 
-from fnatool.atomic import replacing
+from fnatool.files.atomic import replacing
 from passes.errors import UserError
 
 VERSION = 1

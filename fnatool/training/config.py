@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
-from fnatool.atomic import write_text
+from fnatool.files.atomic import write_text
 from fnatool.training.sections import MOST_WORDS, Defaults, Section, lines, parsed, read_file
 from passes.errors import UserError
 

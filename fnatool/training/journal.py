@@ -9,8 +9,8 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from fnatool.atomic import write_text
-from fnatool.runfolder import EVENTS, METRICS
+from fnatool.files.atomic import write_text
+from fnatool.files.runfolder import EVENTS, METRICS
 from passes.errors import UserError
 
 RESULT = "result"  # the kind of the last row

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import fnatool.nn
 from fnatool import seeds
-from fnatool.files import Model
+from fnatool.files.model import Model
 from fnatool.nn.network import Network
 from fnatool.nn.reading import Reading
 from fnatool.nn.site import torch_type
@@ -26,7 +26,7 @@ from fnatool.training.optimising import optimiser_for
 from fnatool.training.processes import World
 from fnatool.training.stepping import Descent
 from passes.errors import UserError
-from passes.shapes import Shape
+from passes.graph.shapes import Shape
 
 SMALL_BATCH = 8  # samples a process: a detector's BatchNorm with fewer keeps its statistics
 

@@ -8,23 +8,23 @@ from pathlib import Path
 
 import torch
 
-from fnatool.data.order import TrainOrder
-from fnatool.data.samples import Batch, Evaluation, Training
-from fnatool.files import Model
-from fnatool.fitting import open_sizes
+from fnatool.files.model import Model
+from fnatool.files.runfolder import BEST, CHECKPOINT
 from fnatool.nn.network import Network
-from fnatool.runfolder import BEST, CHECKPOINT
 from fnatool.tasks.description import Description
 from fnatool.tasks.finite import NotFinite
 from fnatool.tasks.parts import means
 from fnatool.tasks.table import TASKS
 from fnatool.training import checkpoint, diagnosis, distil
 from fnatool.training.config import Config
-from fnatool.training.evaluation import evaluate
+from fnatool.training.figures import evaluate
 from fnatool.training.journal import RESULT, Journal
 from fnatool.training.learner import Learner, inputs_of, outputs_of
+from fnatool.training.model_and_data import open_sizes
 from fnatool.training.optimising import set_rate
+from fnatool.training.order import TrainOrder
 from fnatool.training.processes import World
+from fnatool.training.samples import Batch, Evaluation, Training
 from fnatool.training.schedule import factor
 from fnatool.training.stepping import dealt, reseed, share
 from passes.errors import UserError

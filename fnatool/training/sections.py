@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from fnatool.documents import text
+from fnatool.files.documents import text
 from passes.errors import UserError
-from passes.spec import closest
+from passes.target.resolve import closest
 
 MOST_WORDS = 1000  # of a list
 SHOWN = 8  # faults that a message names

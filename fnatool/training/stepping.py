@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fnatool.data.order import TrainOrder
-from fnatool.data.samples import Batch, Training, training_batches
+from fnatool.training.order import TrainOrder
 from fnatool.training.processes import World
+from fnatool.training.samples import Batch, Training, training_batches
 from passes.errors import UserError
 
 

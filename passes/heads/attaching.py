@@ -10,9 +10,10 @@ from fractions import Fraction
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from passes.analysis import Analysis
-from passes.blocks import Stage, stage_table
 from passes.errors import UserError
+from passes.graph.normalise import named, normalise, refuse_control_flow
+from passes.graph.shapes import infer
+from passes.graph.view import Node, build, view
 from passes.heads.classifier import classifier, own_classifier
 from passes.heads.deeplabv3 import deeplabv3
 from passes.heads.detection import Detection, Scene
@@ -24,9 +25,8 @@ from passes.heads.simplebaseline import simplebaseline
 from passes.heads.ssdlite import ssdlite
 from passes.heads.taps import FLOATS, Chart, Tap, before_last_stride, chart, last_exit, last_map, pyramid, wide
 from passes.heads.writer import Map, Writer, initializers
-from passes.normalise import named, normalise, refuse_control_flow
-from passes.shapes import infer
-from passes.view import Node, build, view
+from passes.network.analysis import Analysis
+from passes.network.blocks import Stage, stage_table
 
 MAX_COUNT = 1 << 16  # classes, joints, widths
 MAX_LEVELS = 16

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from passes.analysis import Analysis
 from passes.errors import UserError
+from passes.graph.view import Node
 from passes.heads.writer import Writer
-from passes.view import Node
+from passes.network.analysis import Analysis
 
 PREDICTOR_STD = 0.01
 BEHIND = frozenset(

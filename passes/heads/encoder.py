@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from fractions import Fraction
 
-from passes.analysis import Analysis
+from passes.graph.view import Node, View
 from passes.heads.grids import Grid, Stride
 from passes.heads.trunk import trunk
-from passes.view import Node, View
+from passes.network.analysis import Analysis
 
 DETOUR = 0.05  # of the parameters
 NOTHING = Fraction(0)

@@ -5,9 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from passes.analysis import Analysis
-from passes.maps import Axes, one_side, sides
-from passes.resolution import followed
+from passes.maps import Axes, Space, follow, one_side, sides
+from passes.network.analysis import Analysis
+from passes.network.resolution import _maps
+
+
+def followed(analysis: Analysis) -> Space:
+    """All maps of the network as it is: what becomes of the image's height and width."""
+    image = analysis.image
+    return follow(analysis.view, analysis.shapes, _maps(analysis.shapes, {image.input: image.axes} if image.axes else {}))
+
 
 Stride = tuple[Fraction, Fraction]
 

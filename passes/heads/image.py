@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from passes.analysis import Analysis
 from passes.errors import UserError
+from passes.network.analysis import Analysis
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from onnx import TensorProto
 
-from passes.analysis import Analysis, blocks_named
 from passes.errors import UserError
+from passes.graph.view import View
 from passes.heads.encoder import ancestors, encoder
 from passes.heads.grids import Grid, Stride, grids_of
 from passes.heads.trunk import trunk
 from passes.nearest import nearest
-from passes.view import View
+from passes.network.analysis import Analysis, blocks_named
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 FLOATS: Mapping[int, str] = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.DOUBLE: "float64"}

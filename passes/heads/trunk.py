@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from passes.view import Node, View
+from passes.graph.view import Node, View
 
 
 def trunk(seen: View, targets: Sequence[str] | None = None) -> tuple[str, ...]:

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import onnx_graphsurgeon as gs
 
 from passes.errors import UserError
+from passes.graph.view import Node, unique
 from passes.heads.taps import Tap
-from passes.view import Node, unique
 
 EPSILON = 1e-5
 MAX_WEIGHT = 1 << 28  # numbers

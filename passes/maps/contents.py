@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from passes.shapes import Shape
+from passes.graph.shapes import Shape
 
 
 @dataclass(frozen=True, slots=True)

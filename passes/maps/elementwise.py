@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from passes.channels.rules import NARY, UNARY
+from passes.graph.view import Node
 from passes.maps.contents import Axes
+from passes.maps.positions import Rule, Space
 from passes.maps.shared import broadcast
-from passes.maps.space import Rule, Space
-from passes.rules import NARY, UNARY
-from passes.view import Node
 
 
 def same(node: Node, space: Space) -> list[Axes]:

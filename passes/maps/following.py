@@ -7,13 +7,13 @@ from fractions import Fraction
 
 import numpy as np
 
+from passes.channels.rules import NARY
+from passes.graph.shapes import Shapes
+from passes.graph.view import Node, View
 from passes.maps.contents import Axes, Map, Side, changed, has_space, plain, sides
-from passes.maps.space import NotGlobal, Space, Stuck, Unfollowed
+from passes.maps.positions import NotGlobal, Space, Stuck, Unfollowed
 from passes.maps.table import SPACE, SPREADING
 from passes.maps.windows import SLIDING
-from passes.rules import NARY
-from passes.shapes import Shapes
-from passes.view import Node, View
 
 
 def follow(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from passes.channels.rules import NARY, UNBOUNDED
+from passes.graph.shapes import Shape
+from passes.graph.view import Node
 from passes.maps.contents import (
     Axes,
     Content,
@@ -19,11 +22,8 @@ from passes.maps.contents import (
     size_after,
     size_before,
 )
+from passes.maps.positions import Rule, Space, Stuck, Unfollowed
 from passes.maps.shared import axes_of, met
-from passes.maps.space import Rule, Space, Stuck, Unfollowed
-from passes.rules import NARY, UNBOUNDED
-from passes.shapes import Shape
-from passes.view import Node
 
 
 def transpose(node: Node, space: Space) -> Axes:

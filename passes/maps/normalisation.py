@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from passes.graph.view import Node
 from passes.maps.contents import Axes
+from passes.maps.positions import Rule, Space
 from passes.maps.shared import broadcast
-from passes.maps.space import Rule, Space
-from passes.view import Node
 
 
 def per_channel(node: Node, space: Space) -> Axes:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from passes.graph.view import Node
 from passes.maps.contents import Axes, Content, changed, finer, sides
+from passes.maps.positions import Rule, Space, Stuck, Unfollowed
 from passes.maps.shared import met
-from passes.maps.space import Rule, Space, Stuck, Unfollowed
-from passes.view import Node
 
 
 def gemm(node: Node, space: Space) -> Axes:

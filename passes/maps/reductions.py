@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from passes.channels.rules import REDUCTIONS
+from passes.graph.view import Node
 from passes.maps.contents import Axes, finer
+from passes.maps.positions import Rule, Space, Stuck
 from passes.maps.shared import axes_of, require_map
-from passes.maps.space import Rule, Space, Stuck
-from passes.rules import REDUCTIONS
-from passes.view import Node
 
 MEANS = frozenset({"ReduceMean", "ReduceMax", "ReduceMin"})
 

@@ -8,10 +8,10 @@ from fractions import Fraction
 
 import numpy as np
 
+from passes.graph.view import Node
 from passes.maps.contents import Axes, Content, Side, changed, count, one_side, sides, size_after, size_before
+from passes.maps.positions import Rule, Space, Stuck, Unfollowed
 from passes.maps.shared import only_seeds_samples, require_map
-from passes.maps.space import Rule, Space, Stuck, Unfollowed
-from passes.view import Node
 
 
 def resize(node: Node, space: Space) -> Axes:

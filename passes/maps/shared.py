@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from passes.graph.view import Node
 from passes.maps.contents import Axes, Content, Factor, Pooled, Side, after, before, changed, sides, size_after, size_before
-from passes.maps.space import NotGlobal, Space, Stuck, Unfollowed
-from passes.view import Node
+from passes.maps.positions import NotGlobal, Space, Stuck, Unfollowed
 
 
 def broadcast(node: Node, space: Space, names: Sequence[str]) -> Axes:

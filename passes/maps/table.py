@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from passes.maps.elementwise import ELEMENTWISE
 from passes.maps.moving import MOVING
 from passes.maps.normalisation import NORMALISATION
+from passes.maps.positions import Rule
 from passes.maps.products import PRODUCTS
 from passes.maps.reductions import REDUCING
 from passes.maps.resampling import RESAMPLING
-from passes.maps.space import Rule
 from passes.maps.windows import WINDOWS
 
 SPREADING = frozenset({"Resize", "Upsample", "Expand"})  # they may make a map of one position

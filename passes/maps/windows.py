@@ -16,11 +16,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from passes.graph.shapes import Shape
+from passes.graph.view import Node
 from passes.maps.contents import Axes, Content, Pooled, Side, changed, count, finer, has_space, one_side, sides, size_after, size_before
+from passes.maps.positions import Rule, Space, Stuck, Unfollowed
 from passes.maps.shared import only_seeds_samples, require_map
-from passes.maps.space import Rule, Space, Stuck, Unfollowed
-from passes.shapes import Shape
-from passes.view import Node
 
 
 @dataclass(frozen=True)

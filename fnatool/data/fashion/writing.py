@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fnatool.atomic import replacing_folder
 from fnatool.data.fashion import CLASSES, garments
 from fnatool.data.fashion.scenes import OUTSIDE, POINTS, STYLES, Placed, Scene, compose
+from fnatool.files.atomic import replacing_folder
 from passes.errors import UserError
 
 MARK = "fashion-scenes.json"  # in every folder written here, with how it was asked for

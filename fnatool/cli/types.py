@@ -1,0 +1,108 @@
+"""Types of options and arguments that several commands take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+class ModelPath(click.ParamType[Path]):
+    """The path of an ONNX file, or the name of a bundled seed where no file has that name."""
+
+    name = "model"
+
+    def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        from fnatool import seeds
+
+        path = Path(value)
+        return path if path.exists() else seeds.bundled(str(value)) or path
+
+
+class SpecPath(click.ParamType[Path]):
+    """The path of a spec's JSON file, or the name of a bundled spec where no file has that name."""
+
+    name = "spec"
+
+    def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        from fnatool import specs
+
+        return specs.find(value)
+
+
+class InputShape(click.ParamType[tuple[str, tuple[int, ...]]]):
+    """NAME=1x3x224x224."""
+
+    name = "name=shape"
+
+    def convert(
+        self, value: str | tuple[str, tuple[int, ...]], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[int, ...]]:
+        if isinstance(value, tuple):
+            return value
+        name, _, text = value.rpartition("=")
+        sizes = _sizes(text)
+        if not name or sizes is None:
+            self.fail(f"'{value}' is not of the form NAME=1x3x224x224 (all sizes positive)", param, ctx)
+        return name, sizes
+
+
+class Shape(click.ParamType[tuple[int, ...]]):
+    """1x3x224x224."""
+
+    name = "shape"
+
+    def convert(self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        sizes = _sizes(value)
+        if sizes is None or len(sizes) < 2:
+            self.fail(f"'{value}' is not of the form 1x3x224x224 (all sizes positive)", param, ctx)
+        return sizes
+
+
+def _sizes(text: str) -> tuple[int, ...] | None:
+    """The sizes in 1x3x224x224; None where it is not of that form."""
+    sizes = text.split("x")
+    good = all(size.isascii() and size.isdigit() and 0 < int(size) < 2**31 for size in sizes)
+    return tuple(int(size) for size in sizes) if good else None
+
+
+class Numbers(click.ParamType[tuple[float, ...]]):
+    """Numbers with commas between them, as in 123.7,116.3,103.5."""
+
+    name = "numbers"
+
+    def __init__(self, kind: type[int] | type[float]) -> None:
+        self.kind = kind
+
+    def convert(self, value: str | tuple[float, ...], param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(self.kind(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"'{value}' is not a list of {'whole ' if self.kind is int else ''}numbers with commas between them", param, ctx)
+        if not all(abs(number) < 1e12 for number in numbers):
+            self.fail(f"'{value}' holds a number that is not finite or far too large", param, ctx)
+        return numbers
+
+
+class Names(click.ParamType[tuple[str, ...]]):
+    """Names with commas between them."""
+
+    name = "names"
+
+    def convert(self, value: str | tuple[str, ...], param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        return tuple(part.strip() for part in value.split(","))
+
+
+MODEL = ModelPath()
+SPEC = SpecPath()
+INPUT_SHAPE = InputShape()
+SHAPE = Shape()
+NUMBERS = Numbers(float)
+FILE = click.Path(path_type=Path)
+TASK = click.Choice(["classification", "segmentation", "detection", "pose"])

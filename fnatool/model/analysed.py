@@ -1,0 +1,132 @@
+"""A model read from a file and analysed, with what its metadata says of its stages and its Spec."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx
+
+from fnatool import specs
+from fnatool.files import documents
+from fnatool.files import model as files
+from fnatool.runtime import isolate
+from passes.channels.rules import RULES
+from passes.errors import RefusedModel, UserError
+from passes.graph.shapes import Shape
+from passes.network.analysis import Analysis, analyse
+from passes.network.blocks import Table
+from passes.network.knobs import STRIDE
+from passes.target.apply import apply
+from passes.target.planner import plan
+from passes.target.resolve import differences, own_spec, resolve
+from passes.target.spec import IMAGE, Spec, parse
+
+STAGES_KEY = "fnatool.stages"
+SPEC_KEY = "fnatool.spec"
+REHEARSAL_SECONDS = 30
+USUAL = RULES.keys() | {"Constant"}  # operators whose shape inference `make fuzz` knows well
+
+
+def analyse_model(model: files.Model, inputs: Mapping[str, Shape] | None = None) -> Analysis:
+    """The analysis of a model read from a file, with the stages its metadata stores. Raises RefusedModel and UserError as analyse does."""
+    table = stored_stages(model.envelope)
+    if any(node.op not in USUAL for node in model.graph.nodes):  # then native code runs that few have ever run: in a child first
+        try:
+            isolate.run(_rehearse, model, inputs, table, seconds=REHEARSAL_SECONDS, memory=4 * isolate.GIB)
+        except isolate.Died as error:
+            raise RefusedModel(f"shape inference died on this model: {error}; 'fnatool check' lists what is wrong with it") from error
+    return analyse(model.graph, sizes=inputs, table=table)
+
+
+def _rehearse(model: files.Model, inputs: Mapping[str, Shape] | None, table: Table | None) -> None:
+    analyse(model.graph, sizes=inputs, table=table)
+
+
+def stored_stages(envelope: onnx.ModelProto) -> list[list[dict[str, str]]] | None:
+    """The stage table in the model's metadata; None where there is none or it is not one (then stages are found anew)."""
+    text = metadata(envelope).get(STAGES_KEY)
+    if text is None:
+        return None
+    try:
+        table = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    keys = {"kind", "entry", "exit", "merge"}
+    rows = [row for stage in table for row in stage] if isinstance(table, list) and all(isinstance(s, list) and s for s in table) else None
+    if not rows or any(not isinstance(row, dict) or set(row) != keys or not all(isinstance(v, str) for v in row.values()) for row in rows):
+        return None
+    return table  # type: ignore[no-any-return]
+
+
+def metadata(envelope: onnx.ModelProto) -> dict[str, str]:
+    """The model's metadata as a dictionary."""
+    return {entry.key: entry.value for entry in envelope.metadata_props}
+
+
+def read_spec(path: Path) -> Spec:
+    """The Spec in a JSON file. Raises UserError where there is none."""
+    try:
+        document = documents.read(path)
+    except FileNotFoundError as error:
+        bundled = f"bundled are {', '.join(specs.NAMES)}"
+        own = f"'fnatool inspect MODEL --spec > {path.name}' writes one to edit"
+        raise UserError(f"there is no spec '{path}'; {own}; {bundled}") from error
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be read as a spec: {error.strerror}") from error
+    try:
+        return parse(document)
+    except UserError as error:
+        raise UserError(f"'{path}': {error}") from error
+
+
+def require_seed(spec: Spec, model: files.Model) -> None:
+    """A spec that names its seed is for that seed."""
+    if spec.seed is not None and spec.seed != f"sha256:{model.sha256}":
+        other = f"{spec.seed[:19]}…, '{model.path}' is sha256:{model.sha256[:12]}…"
+        raise UserError(f"this spec was made for another seed ({other}); remove its 'seed' to use it all the same")
+
+
+def realises(
+    model: files.Model, spec: Spec | Path, seed: files.Model | None = None, inputs: Mapping[str, Shape] | None = None
+) -> list[str]:
+    """Where the model is not what the Spec says, one sentence each; none: it realises it.
+
+    With the seed the Spec is resolved first, so that relative values and every unnamed knob are checked too; where groups change, which may
+    split knobs or tie them together, against the knobs that the target has then.
+    """
+    wanted = read_spec(spec) if isinstance(spec, Path) else spec
+    sizes = _fitting(model, inputs)
+    if seed is None:
+        return differences(analyse_model(model, sizes), wanted)
+    require_seed(wanted, seed)
+    analysis = analyse_model(seed, _fitting(seed, inputs))
+    resolved = resolve(analysis, wanted)
+    if resolved.skeleton is None:
+        return differences(analyse_model(model, sizes), resolved.spec())
+    found = plan(analysis, wanted)
+    target = analyse(apply(seed.graph, found), table=found.table, sizes=sizes)
+    return differences(analyse_model(model, sizes), own_spec(target))
+
+
+def _fitting(model: files.Model, inputs: Mapping[str, Shape] | None) -> dict[str, Shape]:
+    """Those of the shapes that the model's inputs can have: another model may fix another size."""
+    found = {}
+    for tensor in model.graph.inputs:
+        shape = (inputs or {}).get(tensor.name)
+        if shape is None:
+            continue
+        stated = tuple(tensor.shape or shape)
+        if len(stated) == len(shape) and all(own == size or not isinstance(own, int) for own, size in zip(stated, shape, strict=True)):
+            found[tensor.name] = shape
+    return found
+
+
+def declared(seed: files.Model, spec: Spec | Path, inputs: Mapping[str, Shape] | None = None) -> Mapping[str, Mapping[int, int]]:
+    """Where inputs and outputs of the Spec's target say another size than the seed's: name → axis → size."""
+    wanted = read_spec(spec) if isinstance(spec, Path) else spec
+    if not {IMAGE, STRIDE} & set(wanted.knobs):
+        return {}
+    require_seed(wanted, seed)
+    return plan(analyse_model(seed, _fitting(seed, inputs)), wanted).declared

@@ -1,0 +1,139 @@
+"""What a remap did: as JSON, tensor by tensor, and in a few lines on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fnatool import terminal
+from fnatool.model.remap import Remapped
+from fnatool.model.verified import Verified
+from passes.channels.groups import regrouped_shape
+from passes.graph.shapes import Shape
+from passes.network.knobs import Size, size_text
+from passes.target.spec import IMAGE
+from passes.target.take import Take
+
+Json = dict[str, object]
+
+
+def as_json(made: Remapped) -> Json:
+    """Seed, strategy, resolved spec, drifts, verification, and a row per target tensor."""
+    verified = made.verified
+    return {
+        "seed": f"sha256:{made.seed.sha256}",
+        "strategy": made.plan.strategy,
+        "spec": dict(made.plan.resolved.spec().knobs),
+        "changes": [{"knob": name, "from": old, "to": new} for name, old, new in changes(made)],
+        "drifts": [*made.plan.drifts, *_averages(made)],
+        "notes": [*made.analysis.notes, *made.plan.notes],
+        "verified": None if verified is None else _verified(verified),
+        "tensors": tensor_rows(made),
+    }
+
+
+def _verified(verified: Verified) -> Json:
+    """What was compared; `whole` only where the target lacks something of the seed's."""
+    whole: Json = {} if verified.whole is None else {"whole": verified.whole}
+    return {"worst": verified.worst, "compared": verified.compared, "tolerance": verified.tolerance, **whole}
+
+
+def changes(made: Remapped) -> list[tuple[str, int | Size | None, int | Size]]:
+    """(knob, seed's value, target's value); a block that the seed lacks compares with the block it comes from. A free size is None."""
+    resolved, image = made.plan.resolved, made.analysis.image
+    size = None if image.free else image.size
+    found: list[tuple[str, int | Size | None, int | Size]] = []
+    if resolved.image is not None and resolved.image != size:
+        found.append((IMAGE, size, resolved.image))
+    for name, value in resolved.values.items():
+        if value != resolved.knobs[name].value:
+            found.append((name, resolved.knobs[name].value, value))
+    return found
+
+
+def _averages(made: Remapped) -> list[str]:
+    """Why tensors of the target are not compared: what comes after a node that averages over a finer map."""
+    nodes = [f"'{name}'" for name in made.plan.averages]
+    averages = "average over finer maps" if len(nodes) > 1 else "averages over a finer map"
+    return [f"output_stride shrinks: {', '.join(nodes)} {averages}"] if nodes else []
+
+
+def tensor_rows(made: Remapped) -> list[Json]:
+    """One row per target tensor: its source, the index vector of each changed axis (−1 fresh), and a word for each change.
+
+    A weight whose groups change is resized while it has `resized_at` groups: its index vectors speak of that shape.
+    """
+    rows: list[Json] = []
+    for take in made.plan.takes:
+        shape = made.analysis.shapes.shapes[take.source]
+        axes = {str(axis): along.index.tolist() for axis, along in take.axes.items()}
+        row: Json = {"target": take.target, "source": take.source, "from": list(shape), "to": list(take.shape(shape)), "indices": axes}
+        groups = take.regroup
+        if groups is not None:
+            row["groups"] = {"from": groups.seed, "resized_at": groups.ground, "to": groups.target}
+        rows.append({**row, "what": list(dict.fromkeys(_words(take, shape)))})
+    for name, array in made.plan.numbers.items():
+        rows.append({"target": name, "source": None, "from": None, "to": list(array.shape), "indices": {}, "what": ["size"]})
+    return rows
+
+
+def _words(take: Take, shape: Shape) -> Iterator[str]:
+    """copied or duplicated, then regrouped, silenced (or made the identity), cropped, padded, fresh."""
+    groups = take.regroup
+    if groups is not None:
+        shape = regrouped_shape(shape, groups.seed, groups.ground)
+    yield "duplicated" if take.target != take.source else "copied"
+    if groups is not None:
+        yield "regrouped"
+    if take.held is not None:
+        yield "silenced" if take.silent else "identity"
+    for axis, along in take.axes.items():
+        fresh = along.index < 0
+        if len(set(along.index[~fresh].tolist())) < shape[axis]:
+            yield "cropped"
+        if fresh.any():
+            yield "padded" if along.role == "kernel" else "fresh"
+
+
+def show(made: Remapped, where: str) -> None:
+    """What changed, what it cost, and what verification found."""
+    console = terminal.console()
+    for note in made.plan.notes:
+        console.print(f"note: {note}")
+    changed = changes(made)
+    if made.plan.identity:
+        console.print(f"nothing changes: the result is the seed, byte for byte ({where})")
+        return
+    for name, old, new in changed[:SHOWN]:
+        console.print(f"  {name}: {_value(old)} → {_value(new)}")
+    if len(changed) > SHOWN:
+        console.print(f"  … and {len(changed) - SHOWN} more")
+    before, after = made.analysis.cost, made.cost()
+    console.print(f"parameters {before.params:,} → {after.params:,}")
+    if before.macs is not None and after.macs is not None:
+        console.print(f"MAdds {before.macs:,} → {after.macs:,}")
+    console.print(_verdict(made))
+    console.print(f"→ {where}")
+
+
+def _value(value: int | Size | None) -> str:
+    return "free" if value is None else str(value) if isinstance(value, int) else size_text(value)
+
+
+SHOWN = 12  # knobs listed on the terminal; all are in the report
+
+
+def _verdict(made: Remapped) -> str:
+    verified, drifts = made.verified, (*made.plan.drifts, *_averages(made))
+    if verified is None:
+        return "not verified"
+    compared = f"{verified.compared} inner tensors compared with the seed in ONNX Runtime"
+    if not drifts:
+        what = "exact" if verified.whole is None else "exact on what stays"
+        exact = f"{what}: {compared}, worst drift {verified.worst:.1e} of the spread"
+        return (
+            exact
+            if verified.whole is None
+            else f"{exact}; without what is dropped the outputs move by up to {verified.whole:.1e} of theirs"
+        )
+    more = f" and {len(drifts) - 1} more" if len(drifts) > 1 else ""
+    return f"the function changes ({drifts[0]}{more}): {compared}, drift up to {verified.worst:.1e} of the spread"

@@ -1,0 +1,78 @@
+"""ONNX Runtime: a session on the provider asked for and no other, and what it raises (a class of its own per kind of failure)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as states
+
+from fnatool.runtime import native
+from passes.errors import RefusedModel, UserError
+
+FAILURES: tuple[type[Exception], ...] = (
+    *(kind for kind in vars(states).values() if isinstance(kind, type) and issubclass(kind, Exception)),
+    *(RuntimeError, ValueError, TypeError),  # from its Python side
+)
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+QUIET = 4
+
+
+def opened(model: str | bytes, provider: str, options: ort.SessionOptions, what: str) -> ort.InferenceSession:
+    """A session of a model (a path or bytes) on this provider. Raises RefusedModel where ONNX Runtime cannot load it, calling it `what`,
+    and UserError where the provider is not there: nothing falls back to another.
+    """
+    options.log_severity_level = QUIET
+    try:
+        session = ort.InferenceSession(model, options, providers=[PROVIDERS[provider]])
+    except FAILURES as error:
+        raise RefusedModel(f"ONNX Runtime cannot load {what}: {first_line(error)}") from error
+    got = session.get_providers()[0]
+    if got != PROVIDERS[provider]:
+        raise UserError(f"ONNX Runtime has no {provider} here, it fell back to {got}; use another provider or mend the installation")
+    return session
+
+
+class Session:
+    """The model in a file with one input, to be run. `batch` is how many samples it takes at once, None for any number."""
+
+    def __init__(self, path: Path | str, provider: str = "cpu") -> None:
+        """Raises RefusedModel where it cannot be loaded, UserError where the provider is not there: nothing falls back to another."""
+        with native.openable(path) as text:
+            self.session = opened(text, provider, ort.SessionOptions(), f"'{path}'")
+        self.input = self.session.get_inputs()[0]
+        self.outputs = [value.name for value in self.session.get_outputs()]
+        extent = self.input.shape[0] if self.input.shape else None
+        self.batch = extent if isinstance(extent, int) and extent > 0 else None
+        if self.input.type not in TYPES:
+            raise RefusedModel(f"the input '{self.input.name}' of '{path}' is a {self.input.type}, not one of whole numbers or floats")
+        self.dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(TYPES[self.input.type]))
+
+    def run(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        """The outputs by name. Raises RefusedModel where the model does not run."""
+        try:
+            return dict(zip(self.outputs, self.session.run(self.outputs, {self.input.name: values}), strict=True))
+        except FAILURES as error:
+            raise RefusedModel(f"ONNX Runtime cannot run the model: {first_line(error)}") from error
+
+
+TYPES = {
+    "tensor(float)": onnx.TensorProto.FLOAT,
+    "tensor(float16)": onnx.TensorProto.FLOAT16,
+    "tensor(double)": onnx.TensorProto.DOUBLE,
+    "tensor(uint8)": onnx.TensorProto.UINT8,
+    "tensor(uint16)": onnx.TensorProto.UINT16,
+    "tensor(uint32)": onnx.TensorProto.UINT32,
+    "tensor(uint64)": onnx.TensorProto.UINT64,
+    "tensor(int8)": onnx.TensorProto.INT8,
+    "tensor(int16)": onnx.TensorProto.INT16,
+    "tensor(int32)": onnx.TensorProto.INT32,
+    "tensor(int64)": onnx.TensorProto.INT64,
+}
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, without what follows."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

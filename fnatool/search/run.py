@@ -1,0 +1,297 @@
+"""Searching an architecture for a task, from a seed file to a network that has learnt: the phases of `fnatool search`, in order."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from fnatool import seeds, terminal
+from fnatool.data.fashion import writing
+from fnatool.files import model as files
+from fnatool.files.atomic import write_text
+from fnatool.files.documents import read_json
+from fnatool.files.runfolder import NEW, emptied, opened
+from fnatool.model.pixels import say
+from fnatool.search import folder as folders
+from fnatool.search import reporting, watching
+from fnatool.search.config import NAME, QUICK, SearchConfig, quick, read_search
+from fnatool.search.emitting import Emitted, emit_within
+from fnatool.search.finalists import choosing
+from fnatool.search.loop import Job, search
+from fnatool.search.preparing import Prepared, facts, network_of, prepared
+from fnatool.search.sampling import Member
+from fnatool.search.scoring import parts_of, score, scoring_of
+from fnatool.search.showing import cost_text, show_space
+from fnatool.search.solver import Budget, parse_budget
+from fnatool.supernet.network import SuperNetwork
+from fnatool.training import diagnosis
+from fnatool.training.checkpoint import damaged
+from fnatool.training.finetune import Places, Tuned, tune
+from fnatool.training.learner import require_teacher
+from fnatool.training.order import TrainOrder
+from fnatool.training.processes import World, joined
+from fnatool.training.stepping import share
+from fnatool.training.watching import sentence
+from passes.errors import UserError
+from passes.space.costs import Table
+from passes.space.space import Choices
+
+SCENES = writing.Wanted(QUICK["task"], 64, 960, 128, 0)  # the data of the embedded default
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user says beside the config: another seed, other budgets, to begin anew, to stop before anything is trained."""
+
+    model: Path | str | None = None
+    budgets: tuple[str, ...] = ()
+    restart: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class Found:
+    """What came of it: the network as a file, what the super network says of it, and what fine-tuning came to (None: not done)."""
+
+    emitted: Emitted
+    score: Mapping[str, float]
+    tuned: Tuned | None
+    folder: Path
+
+
+def search_file(config: Path | SearchConfig | None, folder: Path, asked: Asked) -> Found | None:
+    """The folder holds the architecture found for the config's task: its Spec, the network, and a report; a run there goes on.
+
+    Without a config it is the one in the working folder, or else the embedded default. Under torchrun all processes work together; the
+    first one writes, and the others get None; so does a dry run. Raises UserError and RefusedModel, before anything is trained, for what
+    does not fit; later where a loss is not finite, or where memory or disk is full. The last checkpoint is never lost.
+    """
+    how, embedded = _config(config, folder)
+    if asked.restart and asked.dry_run:
+        raise UserError("--dry-run trains nothing and --restart removes an earlier run; give one of them, or another folder with -o")
+    how = _as_asked(how, asked)
+    seed = files.read(seeds.bundled(how.model) or how.model if not Path(how.model).exists() else how.model)
+    if how.run.threads is not None:
+        torch.set_num_threads(how.run.threads)
+    latency = how.cost.latency
+    folders.require_outside(folder, [seed.path, *seed.data, *([] if latency is None else [Path(latency)])])
+    with joined(how.run.device) as world, _guarded(folder, how), opened(folder, folders.SEARCH) if world.first else nullcontext():
+        if world.first and embedded:
+            _say_embedded(how, folder)
+        world.wait()
+        made = _prepared(seed, how, folder, world) if asked.restart else prepared(seed, how, folder, world)
+        return _phases(made, folder, world, dry_run=asked.dry_run)
+
+
+def _prepared(seed: files.Model, how: SearchConfig, folder: Path, world: World) -> Prepared:
+    """The search prepared anew in the place of an earlier one, which is lost no sooner than all has been checked."""
+    place = folder / NEW
+    if world.first:
+        place.mkdir()
+    world.wait()
+    try:
+        made = prepared(seed, how, place, world)
+        network_of(made)  # raises
+        require_enough(made, world)
+        if world.first:
+            emptied(folder, folders.SEARCH, lambda: folders.arranged(folder))
+        world.wait()
+        return made
+    finally:
+        if world.first:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def require_enough(made: Prepared, world: World) -> None:
+    """There are samples enough for a step of every phase, and a teacher where one is asked for. Raises UserError."""
+    config, tuning = made.config, made.config.finetune
+    weights, alphas = parts_of(made)
+    wanted = [(len(weights), config.run.batch), (len(alphas), config.run.batch)]
+    if tuning.enabled:
+        wanted.append((len(made.train.items), tuning.run.batch))
+        require_teacher(tuning.distil)
+    for count, batch in wanted:
+        TrainOrder(count, share(batch, world), 1, 0, 0, world.rank, world.size)
+
+
+def _phases(made: Prepared, folder: Path, world: World, *, dry_run: bool) -> Found | None:
+    """Warm up, search, derive, remap, fine-tune, report; or none of them."""
+    own = facts(made.ground, made.config, (made.train, made.val), world.size, made.space)
+    network, tables = network_of(made)
+    made = replace(made, choices=network.choices, tables=tables)
+    require_enough(made, world)
+    if world.first:
+        say(made.ground.pixels)
+        show_space(made)
+        if not dry_run:
+            folders.claimed(folder, own, made.config.cost.latency)
+        write_text(folder / folders.SPACE, json.dumps(made.space.to_json(), indent=1) + "\n", force=True)
+        write_text(folder / folders.COSTS, json.dumps(_costs(made), indent=1) + "\n", force=True)
+    world.wait()
+    if dry_run:
+        return None
+    job = job_of(made, network, tables, (folder, own.key))
+    if world.first:
+        terminal.console().print(f"the {made.config.search.relaxation} super network learns, in {folder}")
+    with watching.shown(made.kind, job.budget) if world.first else nullcontext(watching.silent()) as watch:
+        search(job, world, watch)
+    found, figures = _derived(made, network, (job, tables), world)
+    network.to("cpu")
+    tuned = _tuned(made, folder, world)
+    if found is None:
+        return None
+    reporting.write(made, network, found, score=figures, tuned=tuned, folder=folder)
+    return Found(found, figures, tuned, folder)
+
+
+def _derived(
+    made: Prepared, network: SuperNetwork, learnt: tuple[Job, Mapping[str, Table]], world: World
+) -> tuple[Emitted | None, Mapping[str, float]]:
+    """The best member within the budgets as a file, remapped from the seed, and its score; the first process alone does it."""
+    job, tables = learnt
+    found, figures = None, {}
+    if world.first:
+        budgets = [replace(budget, table=tables[budget.kind]) for budget in made.budgets(made.config.cost.budget)]
+        path, scoring = job.folder / folders.REMAPPED, scoring_of(made, world.size)
+        best = _remembered(job, choosing(network, made.config, scoring))
+        found = emit_within(made.ground, network.choices, best, made.train, path, budgets=budgets)
+        write_text(job.folder / folders.SPEC, json.dumps(found.spec.to_json(), indent=1) + "\n", force=True)
+        if "latency" in tables:
+            found = replace(found, costs={**found.costs, "latency": tables["latency"].of(found.member)})
+        figures = score(network, found.member, scoring)
+        costs = ", ".join(f"{kind} {cost_text(kind, value)}" for kind, value in found.costs.items())
+        terminal.console().print(f"found: {costs}; in the super network {sentence(figures)}")
+    world.wait()
+    return found, figures
+
+
+def _remembered(job: Job, best: Callable[[Sequence[Budget]], Member]) -> Callable[[Sequence[Budget]], Member]:
+    """The same choice again where it has been made: losses that are nearly the same may be ordered otherwise on another machine."""
+    path = job.folder / folders.CHOSEN
+
+    def remembered(budgets: Sequence[Budget]) -> Member:
+        asked = [job.key, *(budget.limit for budget in budgets)]
+        if path.exists():
+            known = read_json(path, "choice", pipes=False)
+            if not isinstance(known, dict) or not isinstance(known.get("of"), list):
+                raise damaged(path, "it says no choice")
+            if known["of"] == asked:
+                return _member(known.get("member"), job.network.choices, path)
+        found = best(budgets)
+        write_text(path, json.dumps({"of": asked, "member": found}) + "\n", force=True)
+        return found
+
+    return remembered
+
+
+def _member(found: object, choices: Choices, path: Path) -> Member:
+    """The member that was chosen. Raises UserError where the file says none of the space."""
+    if not isinstance(found, list) or not all(isinstance(k, int) and not isinstance(k, bool) for k in found):
+        raise damaged(path, "it says no member")
+    try:
+        choices.require_member(found)
+    except UserError as error:
+        raise damaged(path, str(error)) from error
+    return tuple(found)
+
+
+def _tuned(made: Prepared, folder: Path, world: World) -> Tuned | None:
+    """The target: what was found after the last phase, or without one as it is."""
+    remapped, target = folder / folders.REMAPPED, folder / folders.TARGET
+    if not made.config.finetune.enabled:
+        if world.first:
+            model = files.read(remapped)
+            files.write(model, target, force=True)
+        return None
+    own = folder / folders.TUNING
+    if world.first:
+        terminal.console().print("fine-tuning what was found, from the seed's weights")
+        own.mkdir(exist_ok=True)
+    world.wait()
+    return tune(files.read(remapped), made.config.tuning(), Places(target, own, force=True), world)
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------------------------
+
+
+def job_of(made: Prepared, network: SuperNetwork, tables: Mapping[str, Table], run: tuple[Path, str]) -> Job:
+    """The run's training, its data dealt to weights and α. run: the folder and the key."""
+    config = made.config
+    weights, alphas = parts_of(made)
+    budgets = [replace(budget, table=tables[budget.kind]) for budget in made.budgets(config.cost.budget[:1])]
+    return Job(config, network, made.description, weights, alphas, tables[made.kind], budgets[0] if budgets else None, *run)
+
+
+def _costs(made: Prepared) -> dict[str, object]:
+    """The tables as they are written down: what is shared, and what every candidate of every block costs."""
+    names = [block.name for block in made.choices.blocks]
+    rows = {kind: {"base": table.base, "blocks": dict(zip(names, table.blocks, strict=True))} for kind, table in made.tables.items()}
+    return {"candidates": {block.name: [dict(row) for row in block.candidates] for block in made.choices.blocks}, **rows}
+
+
+# --- before and after -------------------------------------------------------------------------------------------------------------------
+
+
+def _config(given: Path | SearchConfig | None, folder: Path) -> tuple[SearchConfig, bool]:
+    """The config, and whether it is the embedded one."""
+    if isinstance(given, SearchConfig):
+        return given, False
+    if given is None and not Path(NAME).exists():
+        return quick(folder.absolute()), True
+    return read_search((given or Path(NAME)).absolute()), False
+
+
+def _as_asked(how: SearchConfig, asked: Asked) -> SearchConfig:
+    model = how.model if asked.model is None else str(asked.model)
+    budget = asked.budgets or how.cost.budget
+    for text in budget:
+        parse_budget(text)  # raises before a folder is made
+    return how.model_copy(update={"model": model, "cost": how.cost.model_copy(update={"budget": budget})})
+
+
+def _say_embedded(how: SearchConfig, folder: Path) -> None:
+    """The user knows what runs; the scenes it learns from are in the folder."""
+    console = terminal.console()
+    console.print(f"no config is given and there is no {NAME} here: the embedded default runs, a small {how.task} of fashion-scenes")
+    scenes = folder / folders.SCENES
+    if not scenes.exists():
+        with terminal.progress("scenes", SCENES.train + SCENES.val) as advance:
+            writing.write_scenes(scenes, SCENES, done=lambda: advance(1))
+
+
+@contextmanager
+def _guarded(folder: Path, how: SearchConfig) -> Iterator[None]:
+    """Within it, a full disk or memory is a message with what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise UserError(
+            f"there is no room left for '{error.filename or folder}' ({error.strerror}); nothing that was written before is lost: "
+            "make room, and the same command goes on from the last checkpoint"
+        ) from error
+    except (RuntimeError, MemoryError) as error:
+        if not diagnosis.is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"there is not enough memory for {how.run.batch} images a step; lower 'run.batch' or 'data.size', or search fewer choices, "
+            f"and begin anew with --restart ('{folder}' keeps the last checkpoint)"
+        ) from error
+
+
+def show(found: Found) -> None:
+    """What the search came to, and where it lies."""
+    console = terminal.console()
+    if found.tuned is not None:
+        console.print(f"fine-tuned, in ONNX Runtime: {sentence(found.tuned.in_runtime)}")
+    console.print(f"→ {found.folder / folders.TARGET}, {folders.SPEC}, {folders.PAGE}")
+    console.print(f"other budgets from the same search: fnatool derive {found.folder} --budget madds=…")

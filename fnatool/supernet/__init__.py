@@ -1,0 +1,1 @@
+"""The super network: a seed whose every member of a space is a slice."""

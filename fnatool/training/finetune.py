@@ -1,0 +1,238 @@
+"""Fine-tuning a model file: config, data and model are checked, the network learns, the graph is written with what it learnt."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeGuard
+
+import torch
+
+import fnatool.nn
+from fnatool import seeds, terminal
+from fnatool.data import checking, reading
+from fnatool.data.split import Split, said
+from fnatool.files import model as files
+from fnatool.files.atomic import recovered, require_writable, workplace, write_text
+from fnatool.files.documents import read_json
+from fnatool.files.runfolder import CONFIG, REPORT, TUNING, emptied, opened
+from fnatool.model import pixels
+from fnatool.model.analysed import metadata
+from fnatool.tasks import description as descriptions
+from fnatool.tasks.description import Description, Pose
+from fnatool.tasks.table import TASKS
+from fnatool.training import augment, diagnosis, watching
+from fnatool.training.config import Config, read_config
+from fnatool.training.evaluate import evaluate_file
+from fnatool.training.loop import Job, Learnt, finetune
+from fnatool.training.model_and_data import adopted, is_placeholder, sizes
+from fnatool.training.processes import World, joined
+from fnatool.training.samples import Evaluation, Training, require_fit
+from passes.errors import RefusedModel, UserError
+from passes.graph.freeing import freed
+
+SAME = 5e-3  # how far the figures of torch and of ONNX Runtime may be apart: rounding turns a few decisions
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What came of it: the figures that training reported, and those of the written file in ONNX Runtime."""
+
+    figures: Mapping[str, float]
+    in_runtime: Mapping[str, float]
+    metric: str
+    step: int
+
+
+def finetune_file(
+    model: Path | str,
+    config: Path | Config,
+    out: Path,
+    *,
+    run: Path | None = None,
+    restart: bool = False,
+    skip_bad: bool = False,
+    force: bool = False,
+) -> Tuned | None:
+    """The model at `out`, with what it learnt; the run is kept in the folder `run` (beside out, unless said), and goes on from there.
+
+    Under torchrun all processes work together; the first one writes, and the others get None. Raises UserError, before anything is
+    trained, for a config, a model or data that do not fit; later where the loss is not finite or memory is out. The last checkpoint is
+    never lost.
+    """
+    read = files.read(seeds.bundled(str(model)) or model if not Path(model).exists() else model)
+    read = replace(read, graph=freed(read.graph))
+    how = config if isinstance(config, Config) else read_config(config)
+    if skip_bad:
+        how = how.model_copy(update={"data": how.data.model_copy(update={"skip_bad": True})})
+    folder = run or out.with_suffix(".run")
+    recovered(out, files.data_path(out))
+    done = None if force or restart else finished(read, how, out, folder)
+    if done is None:
+        require_writable(out, force=force, forbid=(read.path, *read.data))
+    if how.run.threads is not None:
+        torch.set_num_threads(how.run.threads)
+    with joined(how.run.device) as world, opened(folder, TUNING) if world.first else nullcontext():
+        if done is not None:
+            if world.first:
+                terminal.console().print(f"'{out}' is what this run came to: nothing is left to do; --restart trains anew")
+            return done if world.first else None
+        return tune(read, how, Places(out, folder, force, restart), world)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the result goes, where the run is kept, whether an older result may be overwritten, and whether an older run is to go."""
+
+    out: Path
+    folder: Path
+    force: bool = False
+    restart: bool = False
+
+
+def tune(read: files.Model, how: Config, places: Places, world: World) -> Tuned | None:
+    """The same for processes that have joined, and a folder that is there and this run's own."""
+    world.wait()
+    job = replace(prepared(read, how, places.folder, world), anew=places.restart)
+
+    def ready() -> None:
+        if world.first:
+            if places.restart:
+                emptied(places.folder, TUNING)
+            write_text(places.folder / CONFIG, how.model_dump_json(indent=1) + "\n", force=True)
+        world.wait()
+
+    with watching.shown(job.metric) if world.first else nullcontext(watching.silent()) as watch:
+        learnt = _guarded(lambda: finetune(job, world, watch, ready), job)
+    tuned = _written(learnt, job, places.out, force=places.force) if world.first else None
+    world.wait()
+    return tuned
+
+
+def prepared(model: files.Model, config: Config, folder: Path, world: World) -> Job:
+    """The run with all of its parts checked; the first process speaks. Raises UserError where they do not fit."""
+    described = descriptions.of(metadata(model.envelope))
+    if described.task != config.task:
+        raise UserError(f"the config is for {config.task}, the model for {described.task}")
+    size, full = sizes(model, described, config.data.size)
+    train, val = _data(config, described, world)
+    described = adopted(described, train)
+    require_fit(train, described)
+    changes = augment.AUGMENT[config.task] if config.data.augment else augment.PLAIN
+    facts = [model.sha256, config.model_dump(mode="json"), train.digest, val.digest, world.size]
+    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    if world.first:
+        console = terminal.console()
+        console.print(f"{model.path.name}: {described.task}, {_counted(described)}; input {size[0]}×{size[1]}")
+        for line in said((train, val)):
+            console.print(line, markup=False)
+        pixels.say(pixels.recorded(model, described.input))
+    return Job(
+        config,
+        model,
+        described,
+        Training(train, described, size, changes, config.run.seed, full),
+        Evaluation(val, described, full),
+        folder,
+        key,
+    )
+
+
+def _data(config: Config, described: Description, world: World) -> tuple[Split, Split]:
+    """Both splits, checked; the first process looks at every file, the others at what it remembered."""
+    if not world.first:
+        world.wait()
+    classes = None if is_placeholder(described.classes) else described.classes
+    splits = reading.read_both(config.data.path, task=config.task, classes=classes, holdout=reading.Holdout(seed=config.run.seed))
+    with terminal.progress("looking at the data", sum(len(split.items) for split in splits)) as advance:
+        train, val = checking.checked(splits, skip_bad=config.data.skip_bad, progress=lambda done, total: advance(1))
+    if world.first:
+        world.wait()
+    return train, val
+
+
+def _counted(described: Description) -> str:
+    joints = f", {len(described.joints)} joints" if isinstance(described, Pose) else ""
+    return f"{len(described.classes)} class{'es' if len(described.classes) > 1 else ''}{joints}"
+
+
+# --- the end of a run -------------------------------------------------------------------------------------------------------------------
+
+
+def finished(model: files.Model, config: Config, out: Path, folder: Path) -> Tuned | None:
+    """What the run in the folder came to, if that is what is at out; None where anything is left to do."""
+    path = folder / REPORT
+    if not (out.is_file() and path.is_file()):
+        return None
+    try:
+        found = read_json(path, "report", pipes=False)
+    except UserError:
+        return None
+    if not isinstance(found, dict) or found.get("of") != _asked(model, config) or found.get("sha256") != _sha256(out):
+        return None
+    figures, held, step = found.get("figures"), found.get("in_runtime"), found.get("step")
+    metric = TASKS[config.task].metric
+    if not (_are_figures(figures, metric) and _are_figures(held, metric) and isinstance(step, int)):
+        return None
+    return Tuned(figures, held, metric, step)
+
+
+def _are_figures(found: object, metric: str) -> TypeGuard[Mapping[str, float]]:
+    return isinstance(found, dict) and metric in found and all(isinstance(value, int | float) for value in found.values())
+
+
+def _asked(model: files.Model, config: Config) -> str:
+    """The same for runs that were asked for the same."""
+    return hashlib.sha256(json.dumps([model.sha256, config.model_dump(mode="json")]).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _guarded(train: Callable[[], Learnt], job: Job) -> Learnt:
+    """Raises UserError where memory is out, with what to lower."""
+    try:
+        return train()
+    except (RuntimeError, MemoryError) as error:
+        if not diagnosis.is_out_of_memory(error):
+            raise
+        height, width = job.train.size
+        raise UserError(
+            f"there is not enough memory for {job.config.run.batch} images of {height}×{width} a step; lower 'run.batch' or 'data.size'"
+            f" and begin anew with --restart ('{job.folder}' keeps the last checkpoint)"
+        ) from error
+
+
+def _written(learnt: Learnt, job: Job, out: Path, *, force: bool) -> Tuned:
+    """The file, held to what training reported: in ONNX Runtime it is as good. Raises RefusedModel otherwise, and writes nothing then."""
+    network = learnt.network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    notes = {descriptions.KEY: descriptions.to_json(job.description)}
+    with workplace(job.folder) as place:
+        draft = place / out.name
+        fnatool.nn.save(network, draft, metadata=notes)
+        try:
+            held = evaluate_file(draft, job.val, batch=job.config.run.batch, workers=job.config.data.workers)
+        except RefusedModel as error:
+            raise RefusedModel(str(error).replace(str(draft), str(out))) from error
+        made = {"model": str(out), "sha256": _sha256(draft), "of": _asked(job.model, job.config)}
+    result = {"step": learnt.step, "figures": dict(learnt.figures), "in_runtime": held, **made}
+    write_text(job.folder / REPORT, json.dumps(result, indent=1) + "\n", force=True)
+    fnatool.nn.save(network, out, force=force, metadata=notes)  # the last of all: where it is, nothing is left to do
+    return Tuned(learnt.figures, held, job.metric, learnt.step)
+
+
+def show(tuned: Tuned, out: Path) -> None:
+    """What the written file reaches."""
+    console = terminal.console()
+    console.print(f"after step {tuned.step:,}: {watching.sentence(tuned.figures)}")
+    console.print(f"the written file in ONNX Runtime: {watching.sentence(tuned.in_runtime)}")
+    if math.fabs(tuned.figures[tuned.metric] - tuned.in_runtime[tuned.metric]) > SAME:
+        console.print(f"these are further apart than {SAME}: mixed precision, or a fault; please report it if you train without 'run.amp'")
+    console.print(f"→ {out}")

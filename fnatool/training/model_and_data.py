@@ -1,0 +1,81 @@
+"""What a model's description and a data set have to do with each other: names and sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fnatool.data.placement import Size
+from fnatool.data.split import Split
+from fnatool.files import model as files
+from fnatool.model import pixels
+from fnatool.tasks import joints
+from fnatool.tasks.description import Description, Pose
+from passes.errors import UserError
+from passes.graph.shapes import Shape
+from passes.graph.view import view
+
+PLACEHOLDERS = ("class", "joint")  # names like class0, class1 … are those of nobody
+
+
+def adopted(described: Description, split: Split) -> Description:
+    """The description with the data's own names, where the model has only placeholders for as many."""
+    if is_placeholder(described.classes) and len(described.classes) == len(split.classes):
+        described = described.model_copy(update={"classes": split.classes})
+    if isinstance(described, Pose) and is_placeholder(described.joints) and len(described.joints) == len(split.joints):
+        names = {"joints": split.joints, "sigmas": joints.sigmas(split.joints), "flip_pairs": joints.pairs(split.joints)}
+        described = described.model_copy(update=names)
+    return described
+
+
+def named_like(described: Description, other: Description) -> Description:
+    """The description with the names of classes and joints of another one, which has as many."""
+    described = described.model_copy(update={"classes": other.classes})
+    if isinstance(described, Pose) and isinstance(other, Pose):
+        names = {"joints": other.joints, "sigmas": other.sigmas, "flip_pairs": other.flip_pairs}
+        described = described.model_copy(update=names)
+    return described
+
+
+def is_placeholder(names: Sequence[str]) -> bool:
+    """Nobody named them: class0, class1 …, or the one 'object' of a pose."""
+    return any(tuple(names) == tuple(f"{word}{k}" for k in range(len(names))) for word in PLACEHOLDERS) or tuple(names) == ("object",)
+
+
+def sizes(model: files.Model, described: Description, asked: Size | None) -> tuple[Size, Size]:
+    """Of training samples, which may be asked for, and of evaluation. Raises UserError where the graph wants another or nobody says."""
+    fixed = _fixed(model, described)
+    if asked is not None and any(side not in (None, wanted) for side, wanted in zip(fixed, asked, strict=True)):
+        raise UserError(
+            f"images of {asked[0]}×{asked[1]} are asked for ('data.size'), but the model's input is fixed at {list(fixed)}; "
+            "change that first, with 'fnatool remap' and the knob input.size"
+        )
+    if described.input.size is None and asked is None and None in fixed:
+        raise UserError("the model takes images of any size; say which one with 'data.size'")
+    usual = described.input.size or asked or (0, 0)
+    full = (fixed[0] or usual[0], fixed[1] or usual[1])
+    return asked or full, full
+
+
+def open_sizes(model: files.Model, described: Description, size: Size) -> dict[str, Shape]:
+    """The shape of the model's input at this size, where the graph leaves that open."""
+    if None not in _fixed(model, described):
+        return {}
+    channels = len(described.input.mean)
+    shape = (1, channels, *size) if described.input.layout == "NCHW" else (1, *size, channels)
+    return {tensor.name: shape for tensor in model.graph.inputs}
+
+
+def _fixed(model: files.Model, described: Description) -> tuple[int | None, int | None]:
+    """Height and width of the model's one input, where the graph fixes them.
+
+    Raises UserError for a model that looks at no image, or whose input cannot carry what its description makes of pixels.
+    """
+    seen = view(model.graph)
+    names = [name for name in seen.inputs if name not in seen.constants]
+    shape = seen.inputs[names[0]][0] if len(names) == 1 else None
+    if shape is None or len(shape) != 4:
+        raise UserError(f"a task is for models with one input of images; this one has {', '.join(names) or 'none'}")
+    taken = pixels.seen_as(seen, names[0], len(described.input.mean))
+    pixels.require_carried(taken, described.input.mean, described.input.scale)
+    rows, columns = (shape[axis] for axis in ((2, 3) if described.input.layout == "NCHW" else (1, 2)))
+    return (rows if isinstance(rows, int) else None), (columns if isinstance(columns, int) else None)

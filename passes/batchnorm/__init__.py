@@ -1,0 +1,1 @@
+"""BatchNorm folded into convolutions, and put in again."""

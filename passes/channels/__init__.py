@@ -1,0 +1,1 @@
+"""Channel identity: which axes must change together."""

@@ -1,0 +1,1 @@
+"""What is wrong with a model, all of it, by looking only."""

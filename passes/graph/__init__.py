@@ -1,0 +1,1 @@
+"""The graph as data: its view, shapes, normal form, order and multiply-adds."""

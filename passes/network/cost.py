@@ -1,0 +1,50 @@
+"""What a network costs: multiply-adds and parameters.
+
+A multiply-add (MAdd, MAC) is one multiplication and one addition of a convolution or matrix product; biases, normalisation and activations
+count nothing, nor does what is computed from weights alone: that is done once. Parameters are what is learnt (learnt.py): weights, biases,
+scales, position embeddings; running statistics of a BatchNormalization are not, nor are anchors, grids and masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from passes.graph.learnt import learnt
+from passes.graph.macs import macs_of
+from passes.graph.shapes import Shapes
+from passes.graph.view import View
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Multiply-adds for one input of the probe sizes (None where a free image size makes them unknown) and parameters."""
+
+    macs: int | None
+    params: int
+    node_macs: Mapping[str, int]
+    tensor_params: Mapping[str, int]
+
+
+def cost(view: View, shapes: Shapes) -> Cost:
+    """The cost of the graph, by node and by parameter tensor; a tensor that several nodes read counts once."""
+    node_macs = macs_of(view.nodes, shapes.shapes)
+    tensor_params = {name: int(np.prod(view.constants[name].shape, dtype=np.int64)) for name in learnt(view)}
+    macs = None if shapes.free_space else sum(node_macs.values())
+    return Cost(macs, sum(tensor_params.values()), node_macs, tensor_params)
+
+
+def node_params(view: View, found: Cost) -> dict[str, int]:
+    """Node → parameters; one that several nodes read belongs to the first of them."""
+    params: dict[str, int] = {}
+    for name, size in found.tensor_params.items():
+        first = view.readers[name][0][0]
+        params[first] = params.get(first, 0) + size
+    return params
+
+
+"""op → multiply-adds; what is not listed counts nothing."""
+"""Operators of ONNX that multiply matrices and have no row above; those of other domains are unknown as well."""
+"""convolution → input slot of its bias."""

@@ -1,0 +1,129 @@
+"""How a block's branch can be made to add nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from passes.channels.identities import Identities
+from passes.graph.view import Node, View
+from passes.network.blocks import Block, Stage, _has_dense_weight, _identity, _summands
+
+# --- silencing a branch -----------------------------------------------------------------------------------------------------------------
+
+PASS_ZERO = frozenset(
+    {"LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Gelu", "HardSwish", "Swish", "Mish", "Tanh", "Softsign", "Identity", "Dropout", "Cast",
+     "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "AveragePool", "GlobalAveragePool", "MaxPool", "Resize", "Slice", "Erf"}
+)  # fmt: skip
+
+HOMOGENEOUS = PASS_ZERO - {"Elu", "Selu", "Celu", "Gelu", "HardSwish", "Swish", "Mish", "Tanh", "Softsign", "Erf"}
+
+IDEMPOTENT = frozenset({"Relu", "Clip"})
+
+
+@dataclass(frozen=True)
+class Silence:
+    """The tensors that, set to zero, make a copied block compute its entry; or `why` that cannot be.
+
+    `scales`: what all of them are multiplied by (not below 0), the whole branch is. `held`: tensors that have to hold another value for
+    that, in all entries: those of an arm that becomes the identity.
+    """
+
+    tensors: tuple[str, ...] = ()
+    why: str | None = None
+    scales: bool = True
+    held: tuple[tuple[str, float], ...] = ()
+
+    def values(self) -> dict[str, float]:
+        """What all of these tensors hold in a copy: tensor → value."""
+        return {**dict.fromkeys(self.tensors, 0.0), **dict(self.held)}
+
+
+def silences(stage: Stage, view: View, identities: Identities) -> dict[int, Silence]:
+    """For each repeatable block of a stage, by its number, how a copy of it is silenced."""
+    exits = frozenset(_operator(view.by_name[view.producer[block.exit]], view) for block in stage.blocks)  # what a copy's entry comes from
+    return {j: _silence(stage.blocks[j], exits, view, identities) for j in stage.repeatable}
+
+
+def _operator(node: Node, view: View) -> tuple[object, ...]:
+    """What an activation computes: its type, attributes and bounds; of other nodes the type is enough."""
+    if node.op not in IDEMPOTENT:
+        return (node.op,)
+    bounds = [view.values(name).tolist() for name in node.inputs[1:] if name in view.constants]
+    return (node.op, repr(sorted(node.attrs.items())), repr(bounds))
+
+
+def _silence(block: Block, exits: frozenset[tuple[object, ...]], view: View, identities: Identities) -> Silence:
+    """The last affine of the block's branch: with it at zero, exit = activation(entry) = entry where the activation is idempotent.
+
+    y = γ(x−μ)/√(σ²+ε)+β: γ=β=0 gives 0 whatever x is, and ∂y/∂γ stays non-zero, so the copy learns from the first step.
+    """
+    merge = view.by_name.get(block.merge)
+    if merge is None:
+        return Silence(why="it has no addition whose branch could be silenced")
+    if block.exit != merge.outputs[0]:
+        activation = view.by_name[view.producer[block.exit]]
+        if activation.op not in IDEMPOTENT or exits != {_operator(activation, view)}:
+            return Silence(why=f"'{activation.name}' ({activation.op}) after the addition changes what passes it twice")
+    arms = _summands(merge, block, view)
+    through = [arm for arm in arms if arm == block.entry]
+    held = None if through else next(filter(None, (_identity(arm, block, view, identities) for arm in arms)), None)
+    if not through and held is None:
+        return Silence(
+            why=f"no arm of '{merge.name}' is the block's input itself, or a normalisation or scale of it that could become that"
+        )
+    if len(through) > 1:
+        return Silence(why=f"'{merge.name}' adds the block's input to itself")
+    tensors: list[str] = []
+    scales = held is None
+    for name in arms:
+        if name == block.entry or (held is not None and name == held[0]):
+            continue
+        found = _last_affine(name, block, view, identities)
+        if found.why is not None:
+            return found
+        tensors += found.tensors
+        scales &= found.scales
+    return Silence(tuple(dict.fromkeys(tensors)), scales=scales, held=() if held is None else held[1])
+
+
+def _last_affine(tensor: str, block: Block, view: View, identities: Identities, extra: tuple[str, ...] = ()) -> Silence:
+    producer = view.producer.get(tensor)
+    if producer is None or producer not in block.nodes:
+        return Silence(why=f"the branch passes on '{tensor}' from before the block, which no weight of its own could silence")
+    node = view.by_name[producer]
+    if node.op == "BatchNormalization":
+        return Silence((*extra, node.inputs[1], node.inputs[2]))
+    if _has_dense_weight(node, view) and node.op != "MatMul":
+        return Silence((*extra, node.inputs[1], *(name for name in node.inputs[2:3] if name)))
+    if node.op == "MatMul" and node.inputs[1] in view.constants:
+        return Silence((*extra, node.inputs[1]))
+    constants = [name for name in node.inputs if name in view.constants]
+    others = [name for name in node.inputs if name and name not in view.constants]
+    per_channel = [name for name in constants if any(key[0] == name for key in identities.sites)]
+    if node.op == "Mul" and per_channel:
+        return Silence((*extra, *per_channel))
+    if node.op == "Mul" and others:
+        widest = max(others, key=lambda name: view_size(name, identities))
+        return _passed(_last_affine(widest, block, view, identities, extra), scales=len(others) == 1)
+    if node.op == "Add" and per_channel and others:
+        return _last_affine(others[0], block, view, identities, (*extra, *per_channel))
+    if node.op == "Div" and others and others[0] == node.inputs[0]:
+        return _passed(_last_affine(others[0], block, view, identities, extra), scales=len(others) == 1)
+    if node.op in PASS_ZERO:
+        return _passed(_last_affine(node.inputs[0], block, view, identities, extra), scales=node.op in HOMOGENEOUS)
+    if node.op == "Concat":
+        parts = [_last_affine(name, block, view, identities) for name in node.inputs]
+        failed = next((part for part in parts if part.why is not None), None)
+        tensors = (*extra, *(name for part in parts for name in part.tensors))
+        return failed or Silence(tensors, scales=all(part.scales for part in parts))
+    return Silence(why=f"the branch ends in '{node.name}' ({node.op}), behind which a silent copy could not learn")
+
+
+def _passed(silence: Silence, *, scales: bool) -> Silence:
+    """The silence of an affine behind which there is another operator, homogeneous or not."""
+    return replace(silence, scales=silence.scales and scales)
+
+
+def view_size(name: str, identities: Identities) -> int:
+    """How many elements a tensor has: a gate of extent one must not be taken for the branch itself."""
+    return identities.extents.get(name, 0)

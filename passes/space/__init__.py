@@ -1,0 +1,1 @@
+"""Spaces: lists of values for knobs, their members, costs and presets."""

@@ -1,0 +1,110 @@
+"""Spaces to begin with: the paper's two for the MobileNetV2 seed, and one made from any network's analysis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+
+from passes.errors import UserError
+from passes.network.analysis import Analysis
+from passes.network.knobs import Knob, block_of
+from passes.space.space import Space, choices
+from passes.target.spec import Value
+
+MOST_BLOCKS: Mapping[str, tuple[int, ...]] = {"fna-detection": (4, 4, 4, 4, 4, 1), "fna-segmentation": (4, 4, 6, 6, 4, 1)}
+"""Preset → the most blocks of the stages of width 24, 32, 64, 96, 160 and 320 (FNA++, search space)."""
+
+PRESETS = (*MOST_BLOCKS, "auto")
+PUBLISHED_STAGES = (16, 24, 32, 64, 96, 160, 320)  # widths of the seed's stages
+KERNELS = (3, 5, 7)
+GROUPS = (1, 2)
+
+
+def preset(name: str, analysis: Analysis) -> Space:
+    """The Space of that name on a network. Raises UserError for an unknown name, and where the network does not fit it."""
+    if name == "auto":
+        return auto(analysis)
+    if name not in MOST_BLOCKS:
+        raise UserError(f"there is no space '{name}'; there are {', '.join(PRESETS)}, or give a JSON file")
+    widths = tuple(analysis.knobs[key].value for i in range(len(analysis.stages)) if (key := f"stage{i}.width") in analysis.knobs)
+    if widths != PUBLISHED_STAGES:
+        found = ", ".join(map(str, widths)) or "none"
+        raise UserError(f"space '{name}' is for stages of width {', '.join(map(str, PUBLISHED_STAGES))}; this seed has {found}; use 'auto'")
+    knobs: dict[str, tuple[Value, ...]] = {}
+    for i, most in enumerate(MOST_BLOCKS[name], 1):
+        knobs[f"stage{i}.depth"] = tuple(range(1, most + 1))
+        knobs[f"stage{i}.*.kernel"] = KERNELS
+        knobs[f"stage{i}.*.hidden"] = ("x0.5", "x1")  # expansion 3 and 6
+        knobs |= {f"stage{i}.block{j}.hidden": ("x1",) for j in _read_inside(i, analysis)}
+    return Space(knobs)
+
+
+def _read_inside(stage: int, analysis: Analysis) -> list[int]:
+    """The blocks of a stage that feed a head from within: they keep their width (FNA: the layer before an SSDLite head keeps e6)."""
+    return [j for j, block in enumerate(analysis.stages[stage].blocks) if block.tapped]
+
+
+def auto(analysis: Analysis) -> Space:
+    """Kernels, expansion and depth of every block, and groups where its spatial convolution is a plain one.
+
+    Depthwise kernels of 3, 5 and 7, plain ones of the seed's size and one larger; half of each hidden width; plain convolutions in 1 and 2
+    groups; one block fewer to one more a stage; no other width where a head reads inside. What the seed has is always among them. Where
+    groups do not go with the widths, or a block would have too many candidates, there are no other groups, and then no other kernels.
+    Raises UserError where there is none of this.
+    """
+    left = {"kernel", "groups", "width", "depth"}
+    for gone in ("groups", "kernel"):
+        space = _automatic(analysis, left)
+        try:
+            choices(analysis, space)
+        except UserError:
+            left -= {gone}
+        else:
+            return space
+    return _automatic(analysis, left)
+
+
+def _automatic(analysis: Analysis, kinds: Set[str]) -> Space:
+    """Every knob of these kinds with its values."""
+    knobs: dict[str, tuple[Value, ...]] = {}
+    for knob in analysis.knobs.values():
+        values = _values(knob, analysis) if knob.kind in kinds else (knob.value,)
+        if len(values) > 1:
+            knobs |= dict.fromkeys(_with_copy(knob, analysis), values)
+    if not knobs:
+        raise UserError("this network has no blocks with anything to choose: there is nothing to search")
+    return Space(knobs)
+
+
+def _with_copy(knob: Knob, analysis: Analysis) -> tuple[str, ...]:
+    """The knob's name, and where its block is the last of a stage that may get one more, that of the copy."""
+    found = block_of(knob.name)
+    if found is None:
+        return (knob.name,)
+    stage, block, tail = found
+    last = len(analysis.stages[stage].blocks) - 1
+    grows = analysis.knobs[f"stage{stage}.depth"].growth != "frozen"
+    return (knob.name, f"stage{stage}.block{last + 1}.{tail}") if block == last and grows else (knob.name,)
+
+
+def _values(knob: Knob, analysis: Analysis) -> tuple[Value, ...]:
+    """What a knob may be in the automatic space; its own value alone where it has no part in it."""
+    own, found = knob.value, block_of(knob.name)
+    if knob.growth == "frozen" or (found is None and knob.kind != "depth"):
+        return (own,)
+    if knob.kind == "depth":
+        return tuple(range(max(own - 1, 1), own + 2))
+    if knob.kind == "kernel":
+        wanted = (own, own + 2) if _plain(analysis.kernels[knob.name].weight, analysis) else KERNELS
+        return tuple(sorted({k for k in wanted if knob.min <= k <= knob.max and (k - own) % 2 == 0} | {own}))
+    if knob.kind == "width" and ".hidden" in knob.name and found is not None and found[1] not in _read_inside(found[0], analysis):
+        half = own // 2 // knob.multiple * knob.multiple
+        return (half, own) if half >= knob.min else (own,)
+    if knob.kind == "groups" and _plain(analysis.groups[knob.name].weight, analysis):
+        return tuple(sorted({g for g in GROUPS if g <= knob.max} | {own}))
+    return (own,)
+
+
+def _plain(weight: str, analysis: Analysis) -> bool:
+    """Whether it is the weight of a convolution with a window of several positions over several channels."""
+    shape = analysis.shapes.shapes[weight]
+    return shape[1] > 1 and max(shape[2:], default=1) > 1

@@ -1,0 +1,284 @@
+"""Space: which networks a search may choose from. The same flat map as a Spec, knobs to lists of values; and what it means, block by block.
+
+Only what is local to a block is chosen (kernels, hidden and squeeze widths, groups, and whether the block is there at all), so that the
+cost of a member is the sum of its blocks' costs. All else has one value.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from passes.errors import UserError
+from passes.network.analysis import Analysis
+from passes.network.knobs import Knob, block_of
+from passes.target.resolve import resolve
+from passes.target.spec import VERSION, Spec, Value, require_readable
+
+CHOSEN = ("kernel", "hidden", "se", "groups")
+SKIP = -1
+MOST_CANDIDATES = 256  # of one block
+
+
+@dataclass(frozen=True)
+class Space:
+    """What the user writes: knob or pattern → the values to choose from."""
+
+    knobs: Mapping[str, tuple[Value, ...]]
+
+    def to_json(self) -> dict[str, object]:
+        """The Space as it is written in a file."""
+        return {"version": VERSION, "knobs": {key: list(values) for key, values in self.knobs.items()}}
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block of the largest member: the seed's block behind it, its candidates, and whether it may be skipped.
+
+    A candidate maps the block's knobs, without the block's name, to values.
+    """
+
+    stage: int
+    block: int
+    source: int
+    candidates: tuple[Mapping[str, int], ...]
+    skippable: bool
+
+    @property
+    def name(self) -> str:
+        """stageI.blockJ"""
+        return f"stage{self.stage}.block{self.block}"
+
+
+@dataclass(frozen=True)
+class Choices:
+    """A Space on one network: all blocks of the largest member in order, the fewest blocks a stage keeps, and every other knob's value."""
+
+    blocks: tuple[Block, ...]
+    least: Mapping[int, int]
+    fixed: Mapping[str, Value]
+
+    @property
+    def size(self) -> int:
+        """How many members there are, counting which blocks a stage keeps."""
+        total = 1
+        for i, blocks in itertools.groupby(self.blocks, key=lambda block: block.stage):
+            by_kept = {0: 1}  # blocks kept so far → ways
+            for block in blocks:
+                ways: dict[int, int] = {}
+                for kept, count in by_kept.items():
+                    ways[kept + 1] = ways.get(kept + 1, 0) + count * len(block.candidates)
+                    if block.skippable:
+                        ways[kept] = ways.get(kept, 0) + count
+                by_kept = ways
+            total *= sum(count for kept, count in by_kept.items() if kept >= self.least[i])
+        return total
+
+    def with_originals(self) -> Choices:
+        """The same, but a block of which the largest member has copies is always there.
+
+        By `preserve` a copy is silent beside its original, and would have to speak where that is skipped: no slice of one weight is both.
+        """
+        count = Counter((block.stage, block.source) for block in self.blocks)
+        copied = [count[block.stage, block.source] > 1 and block.block == block.source for block in self.blocks]
+        return replace(
+            self,
+            blocks=tuple(replace(block, skippable=block.skippable and not kept) for block, kept in zip(self.blocks, copied, strict=True)),
+        )
+
+    def largest(self) -> tuple[int, ...]:
+        """The member with every block, each at its largest candidate."""
+        return tuple(max(range(len(b.candidates)), key=lambda k: _rank(b.candidates[k])) for b in self.blocks)
+
+    def spec(self, member: Sequence[int]) -> Spec:
+        """The Spec of a member: per block the number of its candidate, or SKIP. Raises UserError where it is no member."""
+        self.require_member(member)
+        knobs: dict[str, Value] = dict(self.fixed)
+        for i, group in itertools.groupby(zip(self.blocks, member, strict=True), key=lambda pair: pair[0].stage):
+            kept = [(block, k) for block, k in group if k != SKIP]
+            knobs[f"stage{i}.depth"] = len(kept)
+            for j, (block, k) in enumerate(kept):
+                if j and block.source != min(j, self._last(i)):
+                    knobs[f"stage{i}.block{j}.from"] = block.source
+                for tail, value in block.candidates[k].items():
+                    knobs[f"stage{i}.block{j}.{tail}"] = value
+        return Spec(knobs)
+
+    def _last(self, stage: int) -> int:
+        return max(block.source for block in self.blocks if block.stage == stage)
+
+    def require_member(self, member: Sequence[int]) -> None:
+        """Raises UserError where the numbers do not choose one of each block's candidates, or too few blocks."""
+        if len(member) != len(self.blocks):
+            raise UserError(f"a member chooses for each of the {len(self.blocks)} blocks, not {len(member)}")
+        kept = dict.fromkeys(self.least, 0)
+        for block, k in zip(self.blocks, member, strict=True):
+            if not (0 <= k < len(block.candidates) or (k == SKIP and block.skippable)):
+                raise UserError(f"{block.name} has no candidate {k}")
+            kept[block.stage] += k != SKIP
+        for i, count in kept.items():
+            if count < self.least[i]:
+                raise UserError(f"stage{i} keeps at least {self.least[i]} blocks, not {count}")
+
+
+def _rank(candidate: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(-value if tail.startswith("groups") else value for tail, value in candidate.items())
+
+
+def parse_space(document: object) -> Space:
+    """A Space from its JSON document; raises UserError for anything that is not one."""
+    if not isinstance(document, Mapping) or not isinstance(document.get("knobs"), Mapping):
+        raise UserError("a space is a JSON object with 'version' and 'knobs': knob → list of values")
+    if document.get("version") != VERSION or isinstance(document.get("version"), bool):
+        raise UserError(f"this space has version {document.get('version')!r}; this fnatool reads version {VERSION}")
+    unknown = sorted(set(map(str, document)) - {"version", "knobs"})
+    if unknown:
+        raise UserError(f"a space has the keys 'version' and 'knobs', not {', '.join(map(repr, unknown))}")
+    knobs: dict[str, tuple[Value, ...]] = {}
+    require_readable({str(key): values for key, values in document["knobs"].items()})
+    for key, values in document["knobs"].items():
+        row = tuple(values) if isinstance(values, list) else (values,)
+        if len(row) > MOST_CANDIDATES:
+            raise UserError(f"'{str(key)[:80]}' has {len(row)} values, the most is {MOST_CANDIDATES}; give it fewer")
+        if not row or any(isinstance(value, bool) or not isinstance(value, (int, str)) for value in row):
+            raise UserError(f'\'{key}\' must be a list of integers or strings such as "x1.25", "+1", "-2"')
+        require_readable({str(key): value for value in row if isinstance(value, str)})
+        knobs[str(key)] = row
+    return Space(knobs)
+
+
+def choices(analysis: Analysis, space: Space) -> Choices:
+    """What a Space means on a network.
+
+    Raises UserError for unknown knobs and impossible values, for several values of a knob that is not a block's own, and where there is
+    nothing to choose.
+    """
+    _require_local(analysis, space)
+    columns = {key: len(values) for key, values in space.knobs.items()}
+    if not any(count > 1 for count in columns.values()):
+        raise UserError("every knob of this space has one value: there is nothing to search; give some of them several")
+    depths = _depths(analysis, space)
+    deepest: dict[str, Value] = {f"stage{i}.depth": depth for i, (_, depth) in depths.items()}
+    values = _values(analysis, space, deepest)
+    own = resolve(analysis, Spec(deepest))
+    last_read = _last_read(analysis)
+    blocks = []
+    for i, sources in own.sources.items():
+        repeatable = analysis.stages[i].repeatable
+        for j, source in enumerate(sources):
+            rows = {block_tail: found for knob, found in values.items() if (block_tail := _tail(knob, i, j)) is not None}
+            count = math.prod(map(len, rows.values()))
+            if count > MOST_CANDIDATES:
+                raise UserError(f"stage{i}.block{j} has {count:,} candidates, the most is {MOST_CANDIDATES}; give it fewer values")
+            candidates = tuple(dict(zip(rows, row, strict=True)) for row in itertools.product(*rows.values()))
+            skippable = depths[i][0] < depths[i][1] and j > last_read[i] and source in repeatable
+            blocks.append(Block(i, j, source, candidates, skippable))
+    if not any(len(block.candidates) > 1 or block.skippable for block in blocks):
+        raise UserError("this space leaves the network's blocks, if it has any, without a choice: there is nothing to search")
+    alone = {key: row[0] for key, row in space.knobs.items() if len(row) == 1 and not _is_depth(key)}
+    fixed = {key: value for key, value in alone.items() if not _chosen(key)}
+    outside = resolve(analysis, Spec({**deepest, **alone})).values
+    fixed |= {name: outside[name] for name, knob in analysis.knobs.items() if name.startswith("node:") and outside[name] != knob.value}
+    return Choices(tuple(blocks), {i: least for i, (least, _) in depths.items()}, fixed)
+
+
+def _last_read(analysis: Analysis) -> list[int]:
+    """Per stage the last block that has to be where it is: the first one, or one that a head reads inside, or at its exit."""
+    seen = analysis.view
+    inside = {name for stage in analysis.stages for block in stage.blocks for name in block.nodes}
+    found = []
+    for stage in analysis.stages:
+        read = [bool(block.tapped) or any(name not in inside for name, _ in seen.readers.get(block.exit, ())) for block in stage.blocks]
+        read[-1] = bool(stage.blocks[-1].tapped)  # whose exit is the stage's, wherever that is
+        found.append(max((j for j, is_read in enumerate(read) if is_read), default=0))
+    return found
+
+
+def _tail(knob: str, stage: int, block: int) -> str | None:
+    found = block_of(knob)
+    return found[2] if found is not None and found[:2] == (stage, block) else None
+
+
+def _is_depth(key: str) -> bool:
+    return key.rpartition(".")[2] == "depth"
+
+
+def _chosen(key: str) -> bool:
+    """Whether a key speaks of knobs that a block may choose."""
+    return re.fullmatch(rf".*\.({'|'.join(CHOSEN)})\d*\*?", key) is not None
+
+
+def _require_local(analysis: Analysis, space: Space) -> None:
+    for key, row in space.knobs.items():
+        if key.endswith(".from"):
+            raise UserError(f"'{key}': which blocks of a stage stay is for the search to say; give the stage several depths instead")
+        if len(row) > 1 and not _is_depth(key) and not _chosen(key):
+            raise UserError(
+                f"'{key}' has {len(row)} values, but a search chooses only depth and the blocks' own {', '.join(CHOSEN)}; give it one"
+            )
+        if len(row) > 1 and key in analysis.knobs and block_of(key) is None and not _is_depth(key):
+            raise UserError(f"'{key}' is not a block's own; give it one value")
+
+
+def _depths(analysis: Analysis, space: Space) -> dict[int, tuple[int, int]]:
+    """Stage → the fewest and the most blocks it may have."""
+    rows = {key: row for key, row in space.knobs.items() if _is_depth(key)}
+    longest = max((len(row) for row in rows.values()), default=1)
+    found: dict[int, list[int]] = {i: [] for i in range(len(analysis.stages))}
+    for column in range(longest):
+        resolved = resolve(analysis, Spec({key: row[min(column, len(row) - 1)] for key, row in rows.items()}))
+        for i in found:
+            found[i].append(resolved.values[f"stage{i}.depth"])
+    for i, depths in found.items():
+        if set(range(min(depths), max(depths) + 1)) != set(depths):
+            raise UserError(f"the depths of stage{i} are {sorted(set(depths))}; list all from the least to the most")
+    return {i: (min(depths), max(depths)) for i, depths in found.items()}
+
+
+def _values(analysis: Analysis, space: Space, deepest: Mapping[str, Value]) -> dict[str, tuple[int, ...]]:
+    """Knob of a block of the deepest member → its values, in the order given."""
+    keys = {key: row for key, row in space.knobs.items() if not _is_depth(key)}
+    longest = max((len(row) for row in keys.values()), default=1)
+    found: dict[str, list[int]] = {}
+    chosen: dict[str, Knob] = {}
+    for column in range(longest):
+        spec = Spec({**deepest, **{key: row[min(column, len(row) - 1)] for key, row in keys.items()}})
+        resolved = resolve(analysis, spec)
+        for name, value in resolved.values.items():
+            if block_of(name) is not None and resolved.knobs[name].kind != "from":
+                found.setdefault(name, []).append(value)
+                chosen[name] = resolved.knobs[name]
+    return {name: tuple(dict.fromkeys(row)) for name, row in found.items() if len(set(row)) > 1 or row[0] != chosen[name].value}
+
+
+def own_choices(analysis: Analysis, found: Choices) -> tuple[int | None, ...]:
+    """Per block what the seed has there: the number of its candidate, SKIP for a block it has not; None where that is not to be chosen."""
+    return tuple(_own(analysis, block) for block in found.blocks)
+
+
+def _own(analysis: Analysis, block: Block) -> int | None:
+    if block.skippable and block.block >= len(analysis.stages[block.stage].blocks):
+        return SKIP
+    tails = [tail for tail in block.candidates[0] if len({row[tail] for row in block.candidates}) > 1]  # others cannot be told apart
+    seeds = {tail: analysis.knobs[f"stage{block.stage}.block{block.source}.{tail}"].value for tail in tails}
+    return next((k for k, row in enumerate(block.candidates) if all(row[tail] == seeds[tail] for tail in tails)), None)
+
+
+def members(found: Choices) -> Iterable[tuple[int, ...]]:
+    """All members, for spaces small enough to look at each."""
+    rows = [[*range(len(block.candidates)), *([SKIP] if block.skippable else [])] for block in found.blocks]
+    for member in itertools.product(*rows):
+        kept = dict.fromkeys(found.least, 0)
+        for block, k in zip(found.blocks, member, strict=True):
+            kept[block.stage] += k != SKIP
+        if all(kept[i] >= least for i, least in found.least.items()):
+            yield member
+
+
+def log10_size(found: Choices) -> float:
+    """The number of members as a power of ten."""
+    return math.log10(found.size)

@@ -1,0 +1,1 @@
+"""From a Spec to another graph: what it asks for, the plan, and the plan carried out."""

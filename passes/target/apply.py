@@ -1,0 +1,67 @@
+"""A plan carried out: the target's graph, tensor by tensor."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from passes.errors import RefusedModel
+from passes.graph.normalise import normalise
+from passes.graph.shapes import infer
+from passes.graph.view import build, in_order, view
+from passes.target.plan import Plan
+from passes.target.take import Take, _bytes, _require_room, taken
+
+# --- carrying it out --------------------------------------------------------------------------------------------------------------------
+
+
+def apply(graph: gs.Graph, plan: Plan) -> gs.Graph:
+    """The target network, in a new graph; arrays that do not change are shared with the seed's, none is written in place.
+
+    Raises RefusedModel where a size that the graph computes by itself does not follow the plan.
+    """
+    known = plan.ground.shapes.shapes
+    normal = normalise(graph, {tensor.name: known[tensor.name] for tensor in graph.inputs if tensor.name in known}).graph
+    seed = view(normal)
+    _require_room(sum(_bytes(take, seed.constants[take.source].shape) for take in plan.takes))
+    constants = {take.target: _carry_out(take, plan, seed.constants[take.source]) for take in plan.takes}
+    constants |= {name: gs.Constant(name, array) for name, array in plan.numbers.items()}
+    result = build(in_order([placed.node for placed in plan.nodes]), constants, normal)
+    _declare(result, plan)
+    _check_shapes(result, plan)
+    return result
+
+
+def _declare(graph: gs.Graph, plan: Plan) -> None:
+    """Inputs and outputs say the sizes they have; what an output leaves open stays open."""
+    for tensor in graph.inputs:
+        sizes = plan.declared.get(tensor.name, {})
+        if sizes:
+            shape = [None] * len(plan.sizes[tensor.name]) if tensor.shape is None else tensor.shape
+            tensor.shape = [sizes.get(axis, size) for axis, size in enumerate(shape)]
+    for tensor in graph.outputs:
+        sizes = plan.declared.get(tensor.name, {})
+        if sizes and tensor.shape is not None:
+            tensor.shape = [sizes.get(axis, size) if isinstance(size, int) else size for axis, size in enumerate(tensor.shape)]
+
+
+def _check_shapes(graph: gs.Graph, plan: Plan) -> None:
+    sizes = {t.name: plan.sizes[t.name] for t in graph.inputs if t.name in plan.sizes}
+    found = infer(view(graph), sizes or None).shapes
+    for name, shape in plan.sizes.items():
+        actual = found.get(name)
+        if actual is not None and actual != shape:
+            shapes = f"shape {list(actual)} instead of {list(shape)}"
+            raise RefusedModel(f"tensor '{name}' would have {shapes}: a size the graph computes does not follow its channels")
+
+
+def _carry_out(take: Take, plan: Plan, source: gs.Constant) -> gs.Constant:
+    if take.unchanged and take.target == take.source:
+        return source
+    old = np.asarray(source.values)
+    if take.unchanged:
+        return gs.Constant(take.target, old)
+    rng = np.random.default_rng([plan.rng_seed, zlib.crc32(take.target.encode())])
+    return gs.Constant(take.target, taken(take, old, plan.strategy, rng))

@@ -1,0 +1,306 @@
+"""A Spec against a network: every knob's value, or what is wrong with the key."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NoReturn
+
+from passes.errors import UserError
+from passes.nearest import nearest
+from passes.network.analysis import Analysis
+from passes.network.knobs import FROM_WHY, STRIDE, Knob, Size, size_text
+from passes.network.resolution import Image
+from passes.target.skeleton import Skeleton, skeleton
+from passes.target.spec import IMAGE, MAX_SIDE, RELATIVE, Spec, Value, _pattern, _relative, _some
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Every knob of the target with its value; which seed block each target block comes from; what patterns had to skip.
+
+    `image` is the size of the image, None where it stays free or where there is no image. `skeleton` is there where groups change: widths
+    and kernels are then its knobs.
+    """
+
+    values: Mapping[str, int]
+    knobs: Mapping[str, Knob]
+    sources: Mapping[int, tuple[int, ...]]
+    notes: tuple[str, ...] = ()
+    image: Size | None = None
+    skeleton: Skeleton | None = None
+
+    def spec(self, seed: str | None = None) -> Spec:
+        """The resolved Spec; `from` is written only where it is not the default min(J, last)."""
+        size: dict[str, Value] = {} if self.image is None else {IMAGE: self.image}
+        return Spec(size | {name: value for name, value in self.values.items() if not self._default_from(name, value)}, seed)
+
+    def _default_from(self, name: str, value: int) -> bool:
+        found = re.fullmatch(r"stage\d+\.block(\d+)\.from", name)
+        return found is not None and value == min(int(found.group(1)), self.knobs[name].max)
+
+
+def own_spec(analysis: Analysis, seed: str | None = None) -> Spec:
+    """The network's own Spec: every knob at its value."""
+    return resolve(analysis, Spec({})).spec(seed)
+
+
+def resolve(analysis: Analysis, spec: Spec) -> Resolved:
+    """One value for every knob of the target network. Raises UserError naming key, reason and the nearest valid keys."""
+    return _Resolver(analysis, spec).run()
+
+
+class _Resolver:
+    """The state of one resolution: which keys have matched, and what was noted."""
+
+    def __init__(self, analysis: Analysis, spec: Spec) -> None:
+        self.analysis = analysis
+        self.spec = spec
+        self.matched: set[str] = set()
+        self.skipped: dict[str, list[str]] = {}
+        self.sources: dict[int, tuple[int, ...]] = {}
+        self.patterns = {key: _pattern(key) for key in spec.knobs if "*" in key}
+
+    def run(self) -> Resolved:
+        seed_knobs = self.analysis.knobs
+        values: dict[str, int] = {}
+        knobs: dict[str, Knob] = {}
+        for name, knob in seed_knobs.items():
+            if knob.kind == "depth":
+                knobs[name], values[name] = knob, self.value(knob)
+        sources = self.sources
+        for i, stage in enumerate(self.analysis.stages):
+            sources[i] = self._sources(i, len(stage.blocks), values[f"stage{i}.depth"], (knobs, values))
+        shaped = self._target_knobs(sources)
+        groups = {knob.name: self.value(knob) for knob in shaped if knob.kind == "groups"}
+        changed = any(knob.kind == "groups" and groups[knob.name] != knob.value for knob in shaped)
+        bones = skeleton(self.analysis, sources, groups) if changed else None
+        if bones is not None:
+            own = [knob for knob in shaped if knob.kind == "groups"]
+            shaped = [*own, *(knob for knob in bones.analysis.knobs.values() if knob.kind not in ("depth", "from", "groups"))]
+        for knob in shaped:
+            knobs[knob.name], values[knob.name] = knob, groups[knob.name] if knob.name in groups else self.value(knob)
+        image = self._image()
+        for key in self.spec.knobs:
+            if key not in self.matched:
+                self._unknown(key, knobs)
+        notes = [f"pattern '{key}' skipped {len(names)} frozen knob(s): {_some(names)}" for key, names in self.skipped.items()]
+        order = [name for name in seed_knobs if name in values] + [name for name in values if name not in seed_knobs]
+        ordered = sorted(order, key=_stage_order)
+        return Resolved({name: values[name] for name in ordered}, knobs, sources, tuple(notes), image, bones)
+
+    def _image(self) -> Size | None:
+        """The image's size: what is asked for, else its own unless that is free."""
+        image, wanted = self.analysis.image, self.spec.knobs.get(IMAGE)
+        if wanted is None:
+            return None if image.free else image.size
+        self.matched.add(IMAGE)
+        if image.size is None:
+            raise UserError(f"'{IMAGE}' is frozen: {image.why}")
+        size = _sized(wanted, image.size)
+        if image.why is not None and size != image.size:
+            raise UserError(f"'{IMAGE}' is frozen at {size_text(image.size)}: {image.why}")
+        return size
+
+    def _sources(self, i: int, seed_depth: int, depth: int, found: tuple[dict[str, Knob], dict[str, int]]) -> tuple[int, ...]:
+        knobs, values = found
+        last = seed_depth - 1
+        lowest = 0 if 0 in self.analysis.stages[i].repeatable else 1
+        sources = [0]
+        for j in range(1, depth):
+            name = f"stage{i}.block{j}.from"
+            depth_knob = knobs[f"stage{i}.depth"]
+            if depth_knob.growth == "frozen":
+                knobs[name] = Knob(name, "from", j, j, j, 1, "frozen", depth_knob.why)
+            else:
+                knobs[name] = Knob(name, "from", min(j, last), lowest, last, 1, "approximate", FROM_WHY)
+            values[name] = self.value(knobs[name])
+            sources.append(values[name])
+        return tuple(sources)
+
+    def _target_knobs(self, sources: Mapping[int, tuple[int, ...]]) -> list[Knob]:
+        """The knobs of the target's blocks, each with the value of the block it comes from, then those outside blocks."""
+        of_block: dict[tuple[int, int], list[tuple[str, Knob]]] = {}
+        rest = []
+        for name, knob in self.analysis.knobs.items():
+            found = re.fullmatch(r"stage(\d+)\.block(\d+)\.(.+)", name)
+            if knob.kind in ("depth", "from"):
+                continue
+            if found is None:
+                rest.append(knob)
+            else:
+                of_block.setdefault((int(found[1]), int(found[2])), []).append((found[3], knob))
+        target = []
+        for i, blocks in sources.items():
+            for j, source in enumerate(blocks):
+                target += [replace(knob, name=f"stage{i}.block{j}.{tail}") for tail, knob in of_block.get((i, source), [])]
+        return target + rest
+
+    def value(self, knob: Knob) -> int:
+        """The value asked for a knob, else its own."""
+        exact = knob.name in self.spec.knobs
+        patterns = {} if knob.kind == "stride" else self.patterns
+        keys = [knob.name] if exact else [key for key, regex in patterns.items() if regex.fullmatch(knob.name)]
+        self.matched.update(keys)
+        if not keys:
+            return knob.value
+        if knob.growth == "frozen":
+            wanted = {key: self.spec.knobs[key] for key in keys}
+            if exact and _absolute(wanted[knob.name], knob) != knob.value:
+                raise UserError(f"'{knob.name}' is frozen at {knob.value}: {knob.why}")
+            for key in [] if exact else keys:
+                self.skipped.setdefault(key, []).append(knob.name)
+            return knob.value
+        asked = {key: _evaluate(knob, self.spec.knobs[key], key) for key in keys}
+        if len(set(asked.values())) > 1:
+            first, second = list(asked)[:2]
+            raise UserError(f"'{first}' and '{second}' disagree on '{knob.name}': {asked[first]} and {asked[second]}; name the knob itself")
+        return asked[keys[0]]
+
+    def _unknown(self, key: str, target: Mapping[str, Knob]) -> NoReturn:
+        names = [IMAGE, *target]
+        if key in self.patterns:
+            raise UserError(f"pattern '{key}' matches no knob of this model; 'fnatool inspect' lists all {len(names)}")
+        block = re.fullmatch(r"stage(\d+)\.block(\d+)\..+", key)
+        if block is not None and (depth := target.get(f"stage{block[1]}.depth")) is not None:
+            j, i = int(block[2]), int(block[1])
+            blocks = sum(bool(re.fullmatch(rf"stage{i}\.block\d+\.from", name)) for name in names) + 1
+            if depth.kind == "depth" and j >= blocks:
+                frozen = f"its depth is frozen: {depth.why}" if depth.growth == "frozen" else f"set 'stage{i}.depth' to {j + 1} or more"
+                raise UserError(f"'{key}': stage{i} has {blocks} block(s) in the target, counted from 0; {frozen}")
+            if depth.kind == "depth" and (source := self.sources[i][j]) != j and key in self.analysis.knobs:
+                raise UserError(
+                    f"'{key}' is no knob of the target, whose block comes from the seed's block {source}, which has no such knob; "
+                    f"'stage{i}.block{j}.from' says which it comes from"
+                )
+        if key in self.analysis.knobs:
+            raise UserError(f"'{key}' is no knob any more with these groups: they tie its channels to others{closest(key, names)}")
+        raise UserError(f"'{key}' is not a knob of this model{closest(key, names)}")
+
+
+def closest(key: str, names: Sequence[str]) -> str:
+    """The end of a message about an unknown knob: what may have been meant, and where all are listed."""
+    close = nearest(key, names)
+    hint = f"; did you mean '{close}'?" if close else ";"
+    return f"{hint} 'fnatool inspect' lists all {len(names)}"
+
+
+def _stage_order(name: str) -> tuple[int, int, int]:
+    """The stride; stages, in them depth and width before blocks, blocks by number; nodes; otherwise as given (sorting is stable)."""
+    found = re.fullmatch(r"stage(\d+)(?:\.block(\d+))?\..+", name)
+    if found is None:
+        return (-1 if name == STRIDE else 1, 0, 0)
+    return (0, int(found[1]), -1 if found[2] is None else int(found[2]))
+
+
+def _absolute(value: Value, knob: Knob) -> int | None:
+    """The value as a number, None where it is relative and changes something."""
+    if isinstance(value, int):
+        return value
+    return knob.value if value in ("x1", "x1.0", "+0", "-0") else None
+
+
+def _sized(value: Value, seed: Size) -> Size:
+    """The size of an image, from a pair, an integer for both sides, or relative to the seed's. Raises UserError beyond 1 … MAX_SIDE."""
+    if isinstance(value, str):
+        by, number = _relative(value, IMAGE)
+        height, width = (round(RELATIVE[by](side, number)) for side in seed)
+    else:
+        height, width = (value, value) if isinstance(value, int) else value
+    if not all(1 <= side <= MAX_SIDE for side in (height, width)):
+        raise UserError(f"'{IMAGE}': {size_text((height, width))} is out of range; a side has from 1 to {MAX_SIDE} pixels")
+    return height, width
+
+
+def _evaluate(knob: Knob, value: Value, key: str) -> int:
+    """The value a knob takes, in range and a multiple of what the graph demands."""
+    if isinstance(value, int):
+        _admit(knob, value, key)
+        return value
+    if not isinstance(value, str):
+        raise UserError(f"'{key}' must be an integer, not a list")
+    by, number = _relative(value, key)
+    exact = RELATIVE[by](knob.value, number)
+    rounded = _rounded(knob, exact) if by == "x" else round(exact)
+    if knob.kind != "width" or by != "x":
+        _admit(knob, rounded, key)
+    elif rounded > knob.max:
+        raise UserError(f"'{key}': {value!r} asks '{knob.name}' for {rounded}, but the most is {knob.max}")
+    return min(max(rounded, knob.min), knob.max)
+
+
+def _rounded(knob: Knob, exact: float) -> int:
+    """A factor as an integer: widths to the alignment the seed has (up to 8) where that moves it by 10 % at most; never across the seed's.
+
+    (The 10 % are the field's rule for rounding channels, as in torchvision's `_make_divisible`.)
+    """
+    if knob.kind == "kernel":
+        steps = (exact - knob.value) / 2
+        return knob.value + 2 * (math.ceil(steps - 0.5) if steps > 0 else math.floor(steps + 0.5))
+    if knob.kind != "width":
+        return round(exact)
+    units = [math.lcm(knob.multiple, unit) for unit in (8, 4, 2, 1) if knob.value % math.lcm(knob.multiple, unit) == 0]
+    for unit in units:
+        rounded = round(exact / unit) * unit
+        if abs(rounded - exact) <= 0.1 * exact or unit == units[-1]:
+            break
+    return max(rounded, knob.value) if exact >= knob.value else min(rounded, knob.value)
+
+
+def _admit(knob: Knob, value: int, key: str) -> None:
+    if knob.kind == "groups" and value >= 1:
+        return  # what is possible depends on the target's channels: plan.py looks at them
+    if knob.kind == "stride" and value > knob.value:
+        raise UserError(f"'{key}': {value} is more than the {knob.value} of this network; dilations are not turned back into strides")
+    if knob.values and value not in knob.values:
+        why = f" ({knob.why})" if knob.why else ""
+        raise UserError(f"'{key}': {value} is not possible for '{knob.name}', which can be {', '.join(map(str, knob.values))}{why}")
+    if not knob.min <= value <= knob.max:
+        raise UserError(f"'{key}': {value} is out of range for '{knob.name}', which goes from {knob.min} to {knob.max}")
+    if knob.kind == "kernel" and (value - knob.value) % 2:
+        raise UserError(
+            f"'{key}': {value} is not possible for '{knob.name}': a kernel of {knob.value} stays {'odd' if knob.value % 2 else 'even'}"
+        )
+    if knob.kind == "width" and value % knob.multiple:
+        below = value // knob.multiple * knob.multiple
+        near = f"{max(below, knob.min)} and {below + knob.multiple}"
+        raise UserError(f"'{key}': '{knob.name}' must be a multiple of {knob.multiple}; the nearest are {near}")
+
+
+def differences(analysis: Analysis, spec: Spec) -> list[str]:
+    """Where the network is not what the Spec says, one sentence each. `from` speaks of the seed and is not looked at."""
+    found = []
+    regrouped = any(re.fullmatch(r".*\.groups\d*", key) for key in spec.knobs)
+    hint = "; groups may have split it or tied it to others, which --against SEED looks at" if regrouped else ""
+    for key, value in spec.knobs.items():
+        if key == IMAGE:
+            found += _other_size(value, analysis.image)
+            continue
+        matching = _pattern(key) if "*" in key else None
+        others = () if matching is None else (n for n in analysis.knobs if n != STRIDE and n not in spec.knobs and matching.fullmatch(n))
+        names = [*(n for n in (key,) if n in analysis.knobs), *others]
+        if key.endswith(".from"):
+            continue
+        if not names and matching is None:
+            found.append(f"'{key}' should be {value}, but the model has no such knob{hint}")
+        elif not isinstance(value, int):
+            found.append(f"'{key}' is relative to the seed's value ({value}), which the model does not tell; name the seed with --against")
+        else:
+            for name in names:
+                knob = analysis.knobs[name]
+                if knob.value != value and not ("*" in key and knob.growth == "frozen"):
+                    found.append(f"'{name}' should be {value}, the model has {knob.value}")
+    return found
+
+
+def _other_size(value: Value, image: Image) -> list[str]:
+    """What is wrong with the image's size, if it should be the value."""
+    if isinstance(value, str):
+        return [f"'{IMAGE}' is relative to the seed's value ({value}), which the model does not tell; name the seed with --against"]
+    wanted = (value, value) if isinstance(value, int) else value
+    if image.size == wanted and not image.free:
+        return []
+    has = "leaves it free" if image.free else "has none" if image.size is None else f"has {size_text(image.size)}"
+    return [f"'{IMAGE}' should be {size_text(wanted)}, the model {has}"]

@@ -1,0 +1,110 @@
+"""The end of a plan: other strides and another image size, after all other knobs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from passes.errors import UserError
+from passes.graph.shapes import infer
+from passes.graph.view import in_order, linked
+from passes.maps import Sampling, Space, Stuck, follow
+from passes.network.knobs import Size, size_text
+from passes.network.resolution import _at_size, _images, _maps, _Target
+
+if TYPE_CHECKING:
+    from passes.network.analysis import Analysis
+    from passes.target.plan import Plan
+
+
+# --- planning ---------------------------------------------------------------------------------------------------------------------------
+
+
+def finish(plan: Plan, analysis: Analysis) -> Plan:
+    """The plan with its image size and output stride.
+
+    Where the image changes, `compared` is the plan without that. Raises UserError for what is not possible, naming the node.
+    """
+    size, limit = plan.resolved.image, plan.resolved.values["output_stride"]
+    image, own = analysis.image, analysis.strides.value
+    if size == image.size and not image.free:
+        size = None
+    if limit == own and size is None:
+        return plan
+    start = _start(plan, analysis)
+    dilated = plan if limit == own else _planned(plan, start, *_strided(start, limit))
+    if size is None:
+        return dilated
+    target, space = _sized(start, plan, analysis, size), None
+    if limit != own:
+        target, space = _strided(target, limit)
+    return replace(_planned(plan, start, target, space), compared=dilated)
+
+
+def _start(plan: Plan, analysis: Analysis) -> _Target:
+    """The target at the seed's image size, without the values of its weights."""
+    constants = {name: gs.Constant(name, array) for name, array in plan.numbers.items()}
+    for take in plan.takes:
+        source = analysis.view.constants[take.source]
+        if not take.unchanged:
+            shape = take.shape(tuple(source.shape))
+            source = gs.Constant(take.target, np.broadcast_to(np.zeros((), np.asarray(source.values).dtype), shape))
+        constants[take.target] = source
+    nodes = in_order([placed.node for placed in plan.nodes])
+    seen = linked(nodes, constants, analysis.view)
+    inputs = {name: plan.sizes[name] for name in seen.inputs if name in plan.sizes}
+    return _Target(seen, infer(seen, inputs), inputs)
+
+
+def _planned(plan: Plan, start: _Target, target: _Target, space: Space | None) -> Plan:
+    """The plan that makes the target; `space` says which of its tensors are finer, and how."""
+    ends = [name for name in (*start.inputs, *start.view.outputs) if name in start.shapes.shapes]
+    return replace(
+        plan,
+        nodes=tuple(replace(placed, node=target.view.by_name[placed.node.name]) for placed in plan.nodes),
+        takes=tuple(take for take in plan.takes if take.target not in target.numbers),
+        numbers={**plan.numbers, **target.numbers},
+        sizes={name: target.shapes.shapes.get(name, shape) for name, shape in plan.sizes.items()},
+        declared={name: sizes for name in ends if (sizes := _resized(start, target, name))},
+        samples={} if space is None else _samples(space),
+        averages=() if space is None else tuple(dict.fromkeys(space.averages)),
+        notes=tuple(dict.fromkeys((*plan.notes, *target.notes))),
+    )
+
+
+def _resized(start: _Target, target: _Target, name: str) -> dict[int, int]:
+    """axis → size, of an input or output: where it is another than before, or was free."""
+    old, new = start.shapes.shapes[name], target.shapes.shapes.get(name, ())
+    sizes = {axis: size for axis, size in enumerate(new) if size != old[axis]}
+    before, after = (t.view.inputs[name][0] if name in t.view.inputs else None for t in (start, target))
+    if before is not None and after is not None:
+        sizes |= {axis: new[axis] for axis in range(len(new)) if before[axis] != after[axis]}
+    return sizes
+
+
+def _samples(space: Space) -> dict[str, Sampling | None]:
+    found = {name: None if made.averaged else space.sampling(name) for name, made in space.maps.items()}
+    return {name: sampling for name, sampling in found.items() if sampling is not None or space.maps[name].averaged}
+
+
+def _strided(target: _Target, limit: int) -> tuple[_Target, Space]:
+    """The target with dilations in place of the strides beyond the limit."""
+    try:
+        space = follow(target.view, target.shapes, _maps(target.shapes, _images(target.view, target.shapes)), limit=limit)
+        return target.edited(space, {}), space
+    except Stuck as why:
+        raise UserError(f"'output_stride': {limit} is not possible: {why}") from why
+
+
+def _sized(target: _Target, plan: Plan, analysis: Analysis, size: Size) -> _Target:
+    """The target for images of another size."""
+    total = analysis.strides.value
+    try:
+        return _at_size(target, (analysis.image, size), analysis.view, plan.origin())
+    except Stuck as why:
+        odd = [str(side) for side in size if side % total]
+        hint = f"; {' and '.join(odd)} {'is' if len(odd) == 1 else 'are'} no multiple of {total}, the total stride: try one" if odd else ""
+        raise UserError(f"'input.size': {size_text(size)} is not possible: {why}{hint}") from why

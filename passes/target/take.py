@@ -1,0 +1,163 @@
+"""Where a target tensor's values come from, and what its fresh entries hold.
+
+A Take holds one index vector per changed axis, −1 where an entry is fresh. Copies, widths and kernels are all Takes; a strategy is only a
+fill policy:
+
+* fna — the paper's rules: fresh weights are 1e-5 · kaiming_uniform, fresh 1-D entries their initial value, copied blocks are copies.
+* preserve — growth keeps the function and can learn: every path from old to old through something new has exactly one zero factor. Fresh
+  producers copy the strongest channels (plus a little noise), their outgoing columns are zero; a copied block's last affine is zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from passes.channels.groups import Regroup, regrouped, regrouped_shape
+from passes.errors import UserError
+from passes.graph.shapes import Shape
+
+MAX_TARGET_BYTES = 1 << 36
+
+
+def _bytes(take: Take, source: Sequence[int]) -> int:
+    return math.prod(map(int, take.shape(tuple(source)))) * 4
+
+
+def _require_room(total: int) -> None:
+    """Refuse before memory is taken; total is in bytes, or as many as are known to be needed."""
+    if total > MAX_TARGET_BYTES:
+        raise UserError(f"the target would hold {total / 2**30:.0f} GiB of weights, or more; the most is {MAX_TARGET_BYTES >> 30} GiB")
+
+
+STRATEGIES = ("fna", "preserve")
+FNA_NOISE = 1e-5  # times kaiming_uniform (FNA, issue 18)
+COPY_NOISE = 1e-2  # of the weight's standard deviation: enough to tell a copied channel from its parent
+
+
+@dataclass(frozen=True)
+class Along:
+    """One axis of a Take: the source position of each new entry (−1 fresh), the position a fresh one may copy, and how it is filled.
+
+    `role` is creates, consumes or kernel; `by_rule` marks fresh entries that follow the fna rule even under preserve.
+    """
+
+    index: np.ndarray
+    parent: np.ndarray
+    role: str
+    by_rule: np.ndarray
+
+
+@dataclass(frozen=True)
+class Take:
+    """A target tensor: its source, the axes that change, whether it is a weight, and the initial value of fresh entries if it is not.
+
+    `held`: all its old entries have this value, so that the copied block it belongs to computes its entry (0: that part of it is silent);
+    `inside_silent`: it is in such a block.
+    `regroup`: a convolution's weight gets other groups; the axes are those it has in between (see groups.py).
+    """
+
+    target: str
+    source: str
+    axes: Mapping[int, Along]
+    fill: float = 0.0
+    held: float | None = None
+    inside_silent: bool = False
+    weight: bool = True
+    regroup: Regroup | None = None
+
+    @property
+    def silent(self) -> bool:
+        """Whether its old entries are zero."""
+        return self.held == 0
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the target is the source, array and all."""
+        return not self.axes and self.held is None and self.regroup is None
+
+    def shape(self, source: Shape) -> Shape:
+        """The target's shape, from the source's."""
+        groups = self.regroup
+        shape = source if groups is None else regrouped_shape(source, groups.seed, groups.ground)
+        shape = tuple(int(self.axes[axis].index.size) if axis in self.axes else size for axis, size in enumerate(shape))
+        return shape if groups is None else regrouped_shape(shape, groups.ground, groups.target)
+
+
+def taken(take: Take, old: np.ndarray, strategy: str, rng: np.random.Generator) -> np.ndarray:
+    """The values of a Take: old entries where they go, fresh ones by the strategy. The source array is not written."""
+    groups = take.regroup
+    if groups is None:
+        return _resized(take, old, strategy, rng)
+    new = _resized(take, regrouped(old, groups.seed, groups.ground), strategy, rng)
+    return regrouped(new, groups.ground, groups.target)
+
+
+def _resized(take: Take, old: np.ndarray, strategy: str, rng: np.random.Generator) -> np.ndarray:
+    new = old
+    for axis, along in take.axes.items():
+        new = _pick(new, along.parent, axis)
+    fresh = {axis: along.index < 0 for axis, along in take.axes.items()}
+    if take.held is None and not any(mask.any() for mask in fresh.values()):
+        return np.ascontiguousarray(new)
+    if new is old or new.base is not None:
+        new = new.copy()
+    if strategy == "preserve":
+        _preserve(new, take, fresh, rng)
+    for axis, along in take.axes.items():
+        if along.role == "kernel":
+            new[_at(new, axis, fresh[axis])] = 0
+    _by_rule(new, take, rng)
+    return new
+
+
+def _pick(array: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray:
+    if np.array_equal(index, np.arange(index.size)):
+        return array[(slice(None),) * axis + (slice(0, index.size),)]
+    return np.take(array, index, axis)
+
+
+def _at(array: np.ndarray, axis: int, mask: np.ndarray) -> tuple[slice | np.ndarray, ...]:
+    return (slice(None),) * axis + (np.flatnonzero(mask),)
+
+
+def _preserve(new: np.ndarray, take: Take, fresh: Mapping[int, np.ndarray], rng: np.random.Generator) -> None:
+    """Exactly one zero factor on every path from old to old through something new.
+
+    W[old row, fresh column] = 0; W[fresh row, ·] = W[parent, ·] + noise; in a silenced block nothing is zero but its last affine.
+    """
+    rows = [axis for axis, along in take.axes.items() if along.role == "creates" and fresh[axis].any()]
+    columns = [axis for axis, along in take.axes.items() if along.role == "consumes" and fresh[axis].any()]
+    old_rows = np.ones(new.shape, bool)
+    for axis in rows:
+        old_rows[_at(new, axis, fresh[axis])] = False
+    if rows and take.weight and new.ndim >= 2:
+        noise = rng.standard_normal(new.shape, np.float32) * np.float32(COPY_NOISE * float(np.std(new, dtype=np.float64)))
+        new[~old_rows] += noise[~old_rows].astype(new.dtype)
+    if columns and not take.inside_silent:
+        reads_fresh = np.zeros(new.shape, bool)
+        for axis in columns:
+            reads_fresh[_at(new, axis, fresh[axis])] = True
+        new[reads_fresh & old_rows] = 0
+    if take.held is not None:
+        new[old_rows] = take.held
+
+
+def _by_rule(new: np.ndarray, take: Take, rng: np.random.Generator) -> None:
+    """Fresh entries by the paper's rule: weights 1e-5 · kaiming_uniform (bound √(6 / fan_in)), per-channel values their initial one."""
+    axes = {axis: along for axis, along in take.axes.items() if along.by_rule.any()}
+    if not axes:
+        return
+    mask = np.zeros(new.shape, bool)
+    for axis, along in axes.items():
+        mask[_at(new, axis, along.by_rule)] = True
+    count = int(mask.sum())
+    if not take.weight or new.ndim < 2:
+        new[mask] = take.fill
+        return
+    making = next((axis for axis, along in take.axes.items() if along.role == "creates"), 0)
+    fan_in = max(new.size // new.shape[making], 1)
+    new[mask] = (rng.uniform(-1.0, 1.0, count) * FNA_NOISE * np.sqrt(6.0 / fan_in)).astype(new.dtype)

@@ -1,0 +1,651 @@
+"""`fnatool export`: torch modules as seeds, from libraries, files and Python; what is kept, how it is named, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+import fnatool
+from benchmarks import zoo
+from fnatool.cli.main import run
+from fnatool.export import sources
+from fnatool.export import torch as exporting
+from fnatool.files import model as files
+from fnatool.model.analysed import analyse_model, metadata
+from fnatool.runtime.verify import outputs
+from passes.errors import RefusedModel, UserError
+from passes.graph.view import View, view
+
+Capture = pytest.CaptureFixture[str]
+
+SMALL = torch.zeros(1, 3, 16, 16)
+
+
+class Block(nn.Module):
+    """conv, BatchNorm and an addition, with what exporters have trouble with: a split, a fresh constant, a buffer, a scale of its own."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(channels)
+        self.act = nn.ReLU()
+        self.gamma = nn.Parameter(torch.full((1, channels, 1, 1), 0.5))
+        self.register_buffer("two", torch.full((1, channels, 1, 1), 2.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        one, other = self.bn(self.conv(x)).chunk(2, dim=1)
+        return self.act(x + torch.cat((other, one), dim=1) * self.gamma * self.two)
+
+
+class Small(nn.Module):
+    """A stem, a container of two blocks, and a classifier."""
+
+    def __init__(self, classes: int = 5) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.SiLU())
+        self.blocks = nn.ModuleList([Block(8), Block(8)])
+        self.fc = nn.Linear(8, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.fc(x.mean((2, 3)))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Only the exporter of that name runs."""
+
+    def choose(name: str) -> None:
+        monkeypatch.setattr(exporting, "EXPORTERS", {name: exporting.EXPORTERS[name]})
+
+    return choose
+
+
+def lively(module: nn.Module, seed: int = 0) -> nn.Module:
+    """The module with parameters and statistics that are not their initial ones."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for part in module.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.weight.uniform_(0.5, 1.5)
+                part.bias.normal_(0, 0.1)
+                part.get_buffer("running_mean").normal_(0, 0.1)
+                part.get_buffer("running_var").uniform_(0.5, 1.5)
+    return module
+
+
+def seen(path: str = "out.onnx") -> View:
+    return view(files.read(path).graph)
+
+
+def error(capsys: Capture) -> str:
+    """The one message, in which nothing looks like an accident."""
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    assert captured.err.startswith("fnatool: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+# --- what is exported ---
+
+
+@pytest.mark.parametrize("exporter", exporting.EXPORTERS)
+def test_batchnorm_stays_the_batch_is_free_and_names_are_the_modules(exporter: str, folder: Path, alone: Callable[[str], None]) -> None:
+    alone(exporter)
+    module = lively(Small())
+    made = fnatool.export(module, "out.onnx", example=SMALL)
+    assert (made.exporter, made.norms) == (exporter, 3)
+    assert made.params == sum(p.numel() for p in module.parameters())
+    assert [batch for batch, _ in made.drifts] == [1, 3]
+    assert all(drift <= 1e-5 for _, drift in made.drifts)
+    assert made.compared == 7
+    assert made.inner <= 1e-5
+    found = seen()
+    assert found.inputs["input"][0] == ("N", 3, 16, 16)
+    assert found.outputs == ("logits",)
+    assert {name for name, _ in module.named_parameters()} <= set(found.constants)
+    assert {"blocks.0.bn.running_var", "blocks.1.two"} <= set(found.constants)
+    named = {node.name: node.op for node in found.nodes}
+    assert {name: named[name] for name in ("stem.0", "stem.1", "blocks.0.conv", "blocks.1.bn", "blocks.0.act", "fc")} == {
+        "stem.0": "Conv", "stem.1": "BatchNormalization", "blocks.0.conv": "Conv", "blocks.1.bn": "BatchNormalization",
+        "blocks.0.act": "Relu", "fc": "Gemm",
+    }  # fmt: skip
+    assert named["blocks.0.gamma"] == named["blocks.1.gamma"] == "Mul"
+    assert found.by_name["blocks.0.conv"].outputs == ("blocks.0.conv/out",)
+    assert not any(node.op in ("Constant", "Identity") for node in found.nodes)
+
+
+def test_values_are_the_modules_bit_for_bit(folder: Path) -> None:
+    module = lively(Small())
+    fnatool.export(module, "out.onnx", example=SMALL)
+    found = seen()
+    state = {k: v.numpy() for k, v in module.state_dict().items() if k in found.constants}
+    assert len(state) == 22
+    assert all(np.array_equal(found.values(name), values) for name, values in state.items())
+
+
+def test_parameters_of_equal_values_stay_several(folder: Path) -> None:
+    fnatool.export(Small(), "out.onnx", example=SMALL)  # every γ is 1, every β and mean 0
+    found = seen()
+    assert all(len(found.readers[name]) == 1 for name in found.constants if ".bn." in name)
+    assert sum(name.endswith(("bn.weight", "bn.running_var")) for name in found.constants) == 4
+
+
+def test_parameters_that_are_one_stay_one(folder: Path) -> None:
+    module = Small()
+    module.blocks[1].get_submodule("conv").weight = module.blocks[0].get_submodule("conv").weight  # type: ignore[assignment]
+    made = fnatool.export(module, "out.onnx", example=SMALL)
+    assert [len(seen().readers[name]) for name in seen().constants if name.endswith(".conv.weight")] == [2]
+    assert made.notes == ()
+
+
+def test_the_module_is_left_as_it_was(folder: Path) -> None:
+    module = lively(Small()).train()
+    module.stem.eval()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    fnatool.export(module, "out.onnx", example=SMALL)
+    assert module.training
+    assert not module.stem.training
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_the_same_module_gives_the_same_bytes(folder: Path) -> None:
+    for name in ("a", "b"):
+        fnatool.export(lively(Small()), f"{name}.onnx", example=SMALL)
+    assert Path("a.onnx").read_bytes() == Path("b.onnx").read_bytes()
+
+
+def test_nothing_of_the_machine_gets_into_the_file(folder: Path, alone: Callable[[str], None]) -> None:
+    alone("torch.onnx, torch.export")
+    fnatool.export(lively(Small()), "out.onnx", example=SMALL)
+    data = Path("out.onnx").read_bytes()
+    assert os.fsencode(Path(torch.__file__).parent) not in data
+    assert b"stack_trace" not in data
+    assert b"forward" not in data
+
+
+def test_the_metadata_say_where_it_comes_from(folder: Path) -> None:
+    fnatool.export(lively(Small()), "out.onnx", example=SMALL, source={"source": "mine", "weights": "best"})
+    found = json.loads(metadata(files.read("out.onnx").envelope)["fnatool.source"])
+    assert found == {"source": "mine", "weights": "best", "torch": torch.__version__, "exporter": "torch.onnx, traced"}
+
+
+@pytest.mark.parametrize("opset", [11, 17, 20, 21])
+def test_the_opset_is_the_one_asked_for(opset: int, folder: Path) -> None:
+    fnatool.export(lively(Small()), "out.onnx", example=SMALL, opset=opset)
+    assert seen().opset == opset
+
+
+@pytest.mark.parametrize("opset", [8, 99])
+def test_an_opset_that_torch_does_not_write_is_a_mistake(opset: int, folder: Path) -> None:
+    with pytest.raises(UserError, match=f"opset {opset} is not one that torch writes; choose 9 to"):
+        fnatool.export(Small(), "out.onnx", example=SMALL, opset=opset)
+
+
+class Dict(nn.Module):
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"out": x * 2, "aux": x.mean((2, 3))}
+
+
+class Two(nn.Module):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> list[torch.Tensor]:
+        return [x + y, x - y]
+
+
+class Named(NamedTuple):
+    boxes: torch.Tensor
+    none: None
+
+
+class Tuple(nn.Module):
+    def forward(self, x: torch.Tensor) -> Named:
+        return Named(x + 1, None)
+
+
+@pytest.mark.parametrize(
+    ("module", "count", "inputs", "names"),
+    [
+        (Dict(), 1, ["input"], ["out", "aux"]),
+        (Two(), 2, ["input_0", "input_1"], ["output_0", "output_1"]),
+        (nn.Sequential(nn.Conv2d(3, 3, 1)), 1, ["input"], ["logits"]),
+    ],
+    ids=["a dictionary", "two of each", "one tensor"],
+)
+def test_inputs_and_outputs_are_named(module: nn.Module, count: int, inputs: list[str], names: list[str], folder: Path) -> None:
+    fnatool.export(module, "out.onnx", example=(SMALL,) * count)
+    found = onnx.load("out.onnx").graph
+    assert [value.name for value in found.input] == inputs
+    assert [value.name for value in found.output] == names
+    assert all(value.type.tensor_type.shape.dim[0].dim_param == "N" for value in (*found.input, *found.output))
+
+
+class Stretches(nn.Module):
+    """From 2×2 to 7×7, which only one of the exporters writes; the other prints pages about it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.adaptive_avg_pool2d(nn.functional.avg_pool2d(x, 8), 7)
+
+
+def test_where_one_exporter_fails_the_other_is_asked_and_nothing_else_is_printed(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    made = fnatool.export(Stretches(), "out.onnx", example=SMALL)
+    assert made.exporter == "torch.onnx, torch.export"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_where_none_may_the_first_useful_line_of_each_says_why(folder: Path) -> None:
+    with pytest.raises(RefusedModel, match=r"in opset 17 \(torch\.onnx, traced: SymbolicValueError: .*output size that are not factor"):
+        fnatool.export(Stretches(), "out.onnx", example=SMALL, opset=17)
+
+
+class Folds(nn.Module):
+    """Pads with zeros what is below zero, and takes the maximum: ONNX Runtime would fuse the pads into pads of −∞."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pad = nn.ConstantPad2d(1, 0.0)
+        self.pool = nn.MaxPool2d(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.pool(self.pad(x - 10))
+
+
+def test_a_zero_that_is_padded_stays_a_zero_in_onnx_runtime(folder: Path) -> None:
+    made = fnatool.export(Folds(), "out.onnx", example=SMALL)
+    assert max(drift for _, drift in made.drifts) == 0
+    assert outputs(Path("out.onnx"), {"input": np.zeros((1, 3, 16, 16), np.float32)})["logits"].max() == 0
+
+
+# --- what is refused ---
+
+
+class Turns(nn.Module):
+    """Goes another way for another input."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if float(x.flatten()[0]) > 0 else x / 2
+
+
+class Sums(nn.Module):
+    """A loop over data, which no exporter follows."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        while float(x.abs().sum()) > 1:
+            x = x / 2
+        return x
+
+
+@pytest.mark.parametrize("module", [Turns(), Sums()], ids=["a choice", "a loop"])
+def test_a_graph_that_computes_something_else_is_refused_saying_how_far(module: nn.Module, folder: Path) -> None:
+    with pytest.raises(RefusedModel, match=r"output 'logits' is \d\.\de[-+]\d\d of its spread off at batch"):
+        fnatool.export(module, "out.onnx", example=SMALL)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_planted_error_is_refused(folder: Path, alone: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    convert, low, high = exporting.EXPORTERS["torch.onnx, traced"]
+
+    def wrong(task: exporting._Task) -> onnx.ModelProto:
+        proto = convert(task)
+        norm = next(node for node in proto.graph.node if node.op_type == "BatchNormalization")
+        next(attribute for attribute in norm.attribute if attribute.name == "epsilon").f = 1e-2
+        return proto
+
+    monkeypatch.setattr(exporting, "EXPORTERS", {"wrong": (wrong, low, high)})
+    with pytest.raises(RefusedModel, match="wrong: output 'logits' is"):
+        fnatool.export(lively(Small()), "out.onnx", example=SMALL)
+
+
+def test_an_error_that_no_output_shows_is_refused_and_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    convert, low, high = exporting.EXPORTERS["torch.onnx, traced"]
+
+    def wrong(task: exporting._Task) -> onnx.ModelProto:
+        proto = convert(task)
+        bias = next(tensor for tensor in proto.graph.initializer if tensor.name == "stem.0.bias")
+        bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + np.float32(0.01), bias.name))
+        return proto
+
+    monkeypatch.setattr(exporting, "EXPORTERS", {"wrong": (wrong, low, high)})
+    module = lively(Small())
+    with torch.no_grad():
+        module.get_submodule("fc").get_parameter("weight").zero_()  # as some networks begin
+    with pytest.raises(RefusedModel, match=r"wrong: the output of 'stem\.0' is \d\.\de-\d\d of its spread off at batch 1"):
+        fnatool.export(module, "out.onnx", example=SMALL)
+
+
+def test_an_export_that_folds_batchnorm_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def folded(task: exporting._Task) -> onnx.ModelProto:
+        program = torch.onnx.export(task.module, task.example, dynamo=True, opset_version=18, input_names=["input"], output_names=["logits"], verbose=False)  # fmt: skip # noqa: E501
+        assert program is not None
+        proto: onnx.ModelProto = program.model_proto
+        return proto
+
+    monkeypatch.setattr(exporting, "EXPORTERS", {"folded": (folded, 18, 18)})
+    with pytest.raises(RefusedModel, match="only 0 of 3 BatchNorms are left"):
+        fnatool.export(lively(Small()), "out.onnx", example=SMALL)
+
+
+@pytest.mark.parametrize(
+    ("module", "example", "message"),
+    [
+        (Small(), torch.zeros(1, 4, 16, 16), "the module does not take an input of 2×4×16×16: RuntimeError: .*--input gives another shape"),
+        (Small(), torch.zeros(1, 3, 0, 16), "no axis of size 0"),
+        (Tuple(), torch.zeros(1, 3), None),
+        (nn.Flatten(), torch.zeros(1, 3, 2), None),
+    ],
+    ids=["channels", "empty", "a named tuple", "no weights"],
+)
+def test_what_the_module_does_not_take_is_a_mistake(module: nn.Module, example: torch.Tensor, message: str | None, folder: Path) -> None:
+    if message is None:
+        fnatool.export(module, "out.onnx", example=example)
+        return
+    with pytest.raises(UserError, match=message):
+        fnatool.export(module, "out.onnx", example=example)
+
+
+class Noisy(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.rand_like(x)
+
+
+def test_a_module_must_be_a_function(folder: Path) -> None:
+    with pytest.raises(UserError, match="computes something else each time it runs"):
+        fnatool.export(Noisy(), "out.onnx", example=SMALL)
+
+
+class Text(nn.Module):
+    def forward(self, x: torch.Tensor) -> str:
+        return "cat"
+
+
+def test_a_module_must_return_tensors(folder: Path) -> None:
+    with pytest.raises(UserError, match="the module returns str"):
+        fnatool.export(Text(), "out.onnx", example=SMALL)
+
+
+def test_weights_that_are_not_numbers_are_refused(folder: Path) -> None:
+    module = Small()
+    with torch.no_grad():
+        module.fc.bias[0] = float("nan")
+    with pytest.raises(UserError, match="infinities or NaN for standard normal noise"):
+        fnatool.export(module, "out.onnx", example=SMALL)
+
+
+# --- sources on the command line ---
+
+MODULE = """
+    import torch
+    from helper import WIDTH
+
+    def small():
+        torch.manual_seed(1)
+        return torch.nn.Sequential(torch.nn.Conv2d(3, WIDTH, 3, bias=False), torch.nn.BatchNorm2d(WIDTH), torch.nn.ReLU(),
+                                   torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(WIDTH, 5))
+
+    def broken():
+        return torch.nn.Conv2d(3, "wide", 3)
+
+    def number():
+        return 7
+"""
+
+
+@pytest.fixture
+def source(folder: Path) -> Iterator[Path]:
+    (folder / "helper.py").write_text("WIDTH = 8\n")
+    (folder / "mine.py").write_text(textwrap.dedent(MODULE))
+    import sys
+
+    before = list(sys.path)
+    yield folder
+    sys.path[:] = before
+    for name in ("mine", "helper"):
+        sys.modules.pop(name, None)
+
+
+def test_a_function_in_a_file_is_a_source(source: Path, capsys: Capture) -> None:
+    assert run(["export", "mine.py:small", "-o", "out.onnx", "--input", "1x3x16x16"]) == 0
+    captured = capsys.readouterr()
+    assert "parameters 277, BatchNorms 1 (exporter: torch.onnx, traced)" in captured.out
+    assert "computes what the module does in ONNX Runtime: drift of the outputs " in captured.out
+    assert captured.out.splitlines()[-1] == "→ out.onnx"
+    assert [node.name for node in seen().nodes] == ["0", "1", "2", "3", "4", "5"]
+    assert json.loads(metadata(files.read("out.onnx").envelope)["fnatool.source"])["source"] == "mine.py:small"
+    assert run(["check", "out.onnx"]) == 0
+
+
+SOURCES: dict[str, tuple[list[str], str]] = {
+    "no kind": (["resnet18"], "'resnet18' is no source; give torchvision:NAME, timm:NAME or path/to/file.py:function"),
+    "unknown to torchvision": (["torchvision:resnet19"], "torchvision has no model 'resnet19'; did you mean resnet1"),
+    "unknown to timm": (["timm:mobilenetv2_10"], "timm has no model 'mobilenetv2_10'; did you mean mobilenetv2_1"),
+    "unknown weights": (
+        ["torchvision:resnet18", "--weights", "BEST"], "torchvision:resnet18 has no weights 'BEST'; there are: DEFAULT, IMAGENET1K_V1"
+    ),
+    "unknown weights of timm": (["timm:mobilenetv2_100", "--weights", "best"], "has no weights 'best'; there are: DEFAULT, "),
+    "weights for other classes": (
+        ["torchvision:resnet18", "--weights", "DEFAULT", "--classes", "5"], "the weights IMAGENET1K_V1 are for 1000 classes, not 5"
+    ),
+    "weights twice": (["torchvision:resnet18", "--weights", "DEFAULT", "--checkpoint", "a.pt"], "give --weights or --checkpoint, not both"),
+    "no file": (["nowhere.py:f"], "there is no file 'nowhere.py'"),
+    "no function": (["mine.py:smal"], "'mine.py' has no function 'smal'; did you mean small?"),
+    "a function that fails": (["mine.py:broken"], "'mine.py', line 11: broken() failed: TypeError: "),
+    "no module": (["mine.py:number"], "number() in 'mine.py' returns int, not a torch.nn.Module"),
+    "weights for a function": (["mine.py:small", "--weights", "DEFAULT"], "--weights is for torchvision: and timm:"),
+    "classes for a function": (["mine.py:small", "--classes", "3"], "--classes is for torchvision: and timm:"),
+    "an input of the wrong form": (["mine.py:small", "--input", "3,224"], "'3,224' is not of the form 1x3x224x224"),
+    "an input that does not fit": (["mine.py:small", "--input", "1x4x8x8"], "the module does not take an input of 2×4×8×8"),
+    "no checkpoint": (["mine.py:small", "--checkpoint", "nowhere.pt"], "there is no checkpoint 'nowhere.pt'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_source_that_cannot_be_is_a_mistake_in_one_line(name: str, source: Path, capsys: Capture) -> None:
+    arguments, message = SOURCES[name]
+    before = set(source.iterdir())
+    assert run(["export", *arguments, "-o", "out.onnx"]) == 2
+    assert message in capsys.readouterr().err
+    assert {path for path in source.iterdir() if path.name != "__pycache__"} == before
+
+
+@pytest.mark.parametrize(("text", "line"), [("def f(:\n", 1), ("x = 1\nraise SystemExit(3)\n", 2), ("import nothing_of_the_kind\n", 1)])
+def test_a_file_that_does_not_run_is_named_with_its_line(text: str, line: int, source: Path, capsys: Capture) -> None:
+    (source / "wrong.py").write_text(text)
+    assert run(["export", "wrong.py:f", "-o", "out.onnx"]) == 2
+    assert f"'wrong.py', line {line}: running it failed: " in error(capsys)
+
+
+def test_weights_that_cannot_be_downloaded_are_said_so(folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("TORCH_HOME", str(folder / "cache"))
+    assert run(["export", "torchvision:squeezenet1_1", "--weights", "DEFAULT", "-o", "out.onnx"]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith("fnatool: the weights IMAGENET1K_V1 of torchvision:squeezenet1_1 could not be loaded: ")
+    assert message.endswith("give them with --checkpoint FILE")
+
+
+def test_nothing_is_overwritten_unless_forced(source: Path, capsys: Capture) -> None:
+    Path("out.onnx").write_text("mine")
+    assert run(["export", "mine.py:small", "-o", "out.onnx", "--input", "1x3x16x16"]) == 2
+    assert "exists; choose another output" in error(capsys)
+    assert run(["export", "mine.py:small", "-o", "out.onnx", "--input", "1x3x16x16", "--force"]) == 0
+
+
+# --- checkpoints ---
+
+Save = Callable[[dict[str, torch.Tensor]], object]
+
+
+def trained() -> dict[str, torch.Tensor]:
+    torch.manual_seed(5)
+    return lively(Small(), seed=5).state_dict()
+
+
+WRAPPED: dict[str, Save] = {
+    "as it is": lambda state: state,
+    "state_dict": lambda state: {"epoch": 3, "state_dict": state, "optimizer": {"lr": 0.1}},
+    "model in state_dict": lambda state: {"state_dict": {"model": state}},
+    "module": lambda state: {f"module.{name}": value for name, value in state.items()},
+    "compiled in parallel": lambda state: {"model": {f"module._orig_mod.{name}": value for name, value in state.items()}},
+    "without counters": lambda state: {name: value for name, value in state.items() if "num_batches" not in name},
+    "with a loss": lambda state: {"epoch": 1, "model_state_dict": state, "optimizer_state_dict": momentum(), "loss": torch.tensor(0.4)},
+    "with the weights of a loss": lambda state: {"state_dict": {**under("model.", state), "criterion.pos_weight": torch.ones(4)}},
+    "under another name": lambda state: {"state_dict": {**under("classifier.backbone.", state), "metric.count": torch.ones(())}},
+    "with an average": lambda state: {"model": state, "ema": {name: value * 2 for name, value in state.items()}},
+    "an average first": lambda state: {"ema": {name: value * 2 for name, value in state.items()}, "model": state},
+    "a net and its average": lambda state: {"state_dict": {**under("model.", state), **under("averaged.module.", state, 2)}},
+    "deep inside": lambda state: {"run": {"last": {"my_net": state}}, "mean": torch.zeros(3)},
+}
+
+
+def under(prefix: str, state: dict[str, torch.Tensor], factor: int = 1) -> dict[str, torch.Tensor]:
+    return {f"{prefix}{name}": value * factor for name, value in state.items()}
+
+
+def momentum() -> dict[str, object]:
+    return {"state": {0: {"momentum_buffer": torch.zeros(8, 3, 3, 3)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_checkpoint_is_unwrapped(name: str, folder: Path) -> None:
+    torch.save(WRAPPED[name](trained()), "a.pt")
+    module = Small()
+    sources.fill(module, Path("a.pt"))
+    assert all(torch.equal(value, trained()[key]) for key, value in module.state_dict().items())
+
+
+def test_what_is_left_out_of_a_checkpoint_is_said(folder: Path) -> None:
+    torch.save({"state_dict": {**under("model.", trained()), "criterion.pos_weight": torch.ones(4)}}, "a.pt")
+    assert sources.fill(Small(), Path("a.pt")) == (
+        "took 'state_dict' out of 'a.pt'",
+        "removed the prefix 'model.' from the names in 'a.pt'",
+        "left out 1 other tensor(s) of 'a.pt', as 'criterion.pos_weight'",
+    )
+
+
+def test_safetensors_are_read(folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file(trained(), "a.safetensors")
+    module = Small()
+    sources.fill(module, Path("a.safetensors"))
+    assert torch.equal(module.fc.weight, trained()["fc.weight"])
+
+
+def test_a_checkpoint_goes_into_the_export(source: Path, capsys: Capture) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))  # fmt: skip # noqa: E501
+    torch.save({"state_dict": lively(module).state_dict()}, "a.pt")
+    assert run(["export", "mine.py:small", "--checkpoint", "a.pt", "--input", "1x3x16x16", "-o", "out.onnx"]) == 0
+    assert "note: took 'state_dict' out of 'a.pt'" in capsys.readouterr().out
+    assert np.array_equal(seen().values("1.weight"), module[1].weight.detach().numpy())
+    assert json.loads(metadata(files.read("out.onnx").envelope)["fnatool.source"])["weights"] == "checkpoint a.pt"
+
+
+class Evil:
+    """A pickle of it writes a file when it is read without care."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (Path("harm"),))
+
+
+def without(key: str) -> Save:
+    return lambda state: {name: value for name, value in state.items() if name != key}
+
+
+def infinite(state: dict[str, torch.Tensor]) -> object:
+    state["fc.bias"][2] = float("inf")
+    return state
+
+
+UNFIT: dict[str, tuple[Save, str]] = {
+    "code": (lambda state: {**state, "more": Evil()}, "holds more than tensors .* and reading that would run code from it"),
+    "a whole module": (lambda _: Small(), "holds more than tensors .*test_export.Small"),
+    "missing": (without("fc.bias"), "does not fit the model; 1 missing: fc.bias"),
+    "left over": (lambda state: {**state, "head.weight": torch.zeros(1)}, "does not fit the model; 1 unexpected: head.weight"),
+    "another shape": (
+        lambda state: {**state, "fc.weight": torch.zeros(7, 8)}, r"1 of another shape: fc\.weight \(7×8, the model has 5×8\)"
+    ),
+    "another network": (lambda _: nn.Linear(2, 2).state_dict(), r"22 missing: .* …; 2 unexpected: weight, bias"),
+    "twice": (lambda state: {**under("student.", state), **under("teacher.", state, 2)},
+              r"holds the model 2 times, as 'student\.\*' and 'teacher\.\*'; save the one that is meant"),
+    "twice, in two dictionaries": (lambda state: {"g": state, "g_ema": state}, r"2 times, as 'g → \*' and 'g_ema → \*'"),
+    "another network and a loss": (lambda _: {"net": nn.Linear(2, 2).state_dict(), "loss": torch.zeros(())}, "2 unexpected: weight, bias"),
+    "no tensors": (lambda _: {"epoch": 3, "loss": 0.5}, "holds no state_dict but dict with the keys epoch, loss"),
+    "a list": (lambda _: [1, 2], "holds no state_dict but list"),
+    "not finite": (infinite, r"holds infinities or NaN in fc\.bias"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_a_checkpoint_that_does_not_fit_is_a_mistake(name: str, folder: Path) -> None:
+    make, message = UNFIT[name]
+    torch.save(make(trained()), "a.pt")
+    with pytest.raises(UserError, match=message):
+        sources.fill(Small(), Path("a.pt"))
+    assert not Path("harm").exists()
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
+@pytest.mark.parametrize("data", [b"", b"no checkpoint at all", b"PK\x03\x04 half an archive"])
+def test_a_file_that_is_no_checkpoint_is_a_mistake(name: str, data: bytes, folder: Path) -> None:
+    Path(name).write_bytes(data)
+    with pytest.raises(UserError, match=f"'{name}' .*"):
+        sources.fill(Small(), Path(name))
+
+
+# --- real networks ---
+
+NETWORKS = (
+    "timm:resnet18",
+    "torchvision:mobilenet_v3_small",
+    "torchvision:shufflenet_v2_x1_0",
+    "timm:ghostnet_100",
+    "timm:nf_resnet26",
+)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_keeps_every_batchnorm_and_computes_the_same(name: str, folder: Path) -> None:
+    module = zoo.network(name)
+    side = zoo.NETWORKS[name]
+    made = fnatool.export(module, "out.onnx", example=torch.zeros(1, 3, side, side))
+    kept = sum(isinstance(part, nn.BatchNorm2d) for part in module.modules())
+    assert made.norms >= kept
+    assert all(drift <= 2e-5 for _, drift in made.drifts)
+    assert made.inner <= 2e-5
+    assert made.compared > 20 or name == "timm:nf_resnet26"
+    analysis = analyse_model(files.read("out.onnx"))
+    modules = {path for path, _ in module.named_modules()}
+    convs = [node.name for node in analysis.view.nodes if node.op == "Conv"]
+    assert set(convs) <= modules
+    assert len(convs) == sum(isinstance(part, nn.Conv2d) for part in module.modules())
+
+
+@pytest.mark.parametrize(("name", "size"), [("torchvision:inception_v3", 299), ("timm:inception_v3", 299), ("torchvision:resnet18", 224)])
+def test_the_size_of_the_input_is_the_models_own(name: str, size: int) -> None:
+    found = sources.load(name)
+    assert found.size == (3, size, size)
+    assert found.weights == "random"
+    assert len(found.mean) == len(found.scale) == 3
+
+
+def test_the_number_of_classes_is_the_one_asked_for() -> None:
+    assert sources.load("torchvision:resnet18", classes=7).module.get_submodule("fc").out_features == 7
+    assert sources.load("timm:resnet18", classes=7).module.get_submodule("fc").out_features == 7

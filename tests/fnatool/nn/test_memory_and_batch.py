@@ -1,0 +1,81 @@
+"""What `load` and `check` find out about memory and the batch before anything is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+import torch
+
+import fnatool.nn
+from fnatool.model.check import Demands, check_file
+from passes.check.message import check_proto
+from passes.errors import RefusedModel
+
+HEAD = '<ir_version: 8, opset_import: ["" : 17]> g '
+
+
+def written(text: str, folder: Path, opset: int = 17) -> Path:
+    path = folder / "m.onnx"
+    path.write_bytes(onnx.parser.parse_model(HEAD.replace("17", str(opset)) + text).SerializeToString())
+    return path
+
+
+def codes(path: Path) -> list[str]:
+    return [finding.code for finding in check_file(path, Demands()).findings if finding.severity == "error"]
+
+
+HUGE = {
+    "of the data": '(float[1,3,8,8] x) => (float[1,3,40000,40000] y) <int64[4] s = {1,3,40000,40000}> { y = Resize(x, "", "", s) }',
+    "of constants": "(float[1,3,8,8] x) => (float[1,3,8,8] y) <int64[2] s = {90000,90000}, float[1,1] one = {1}>"
+    "{ e = Expand(one, s)  r = ReduceMax<keepdims=0>(e)  y = Add(x, r) }",
+}
+
+
+@pytest.mark.parametrize("text", HUGE.values(), ids=HUGE)
+def test_a_graph_that_needs_more_memory_than_there_may_be_is_refused_before_it_runs(text: str, tmp_path: Path) -> None:
+    with pytest.raises(RefusedModel, match=r"it would take [\d.,]+ GiB .* has the shape"):
+        fnatool.nn.load(written(text, tmp_path))
+
+
+def test_one_scalar_output_is_not_taken_to_depend_on_the_batch(tmp_path: Path) -> None:
+    text = "(float[1,64,9,9] x) => (float[1,1] y) <float[64,1] w = {%s}>"
+    text += "{ p = GlobalAveragePool(x)  f = Flatten(p)  m = MatMul(f, w)  s = Sigmoid(m)  y = Mul(s, s) }"
+    path = written(text % ",".join(f"{0.3 + 0.01 * k:.2f}" for k in range(64)), tmp_path)
+    module = fnatool.nn.load(path)
+    assert module(torch.zeros(3, 64, 9, 9)).shape == (3, 1)
+
+
+def test_check_proves_a_free_batch_with_two_samples(tmp_path: Path) -> None:
+    free = '(float["N",4,6,6] x) => (float["N",4] y) <int64[2] s = {%s}> { p = GlobalAveragePool(x)  y = Reshape(p, s) }'
+    assert codes(written(free % "1,4", tmp_path)) == ["batch"]
+    assert codes(written(free % "1,-1", tmp_path)) == ["batch"]
+    assert codes(written(free % "0,-1", tmp_path)) == []
+    mixing = '(float["N",4,6,6] x) => (float["N",4,6,6] y) { m = ReduceMean<axes=[0]>(x)  y = Sub(x, m) }'
+    assert codes(written(mixing, tmp_path)) == ["batch"]
+
+
+TRAINING = {
+    "BatchNormalization": '(float["N",2,4,4] x) => (float["N",2,4,4] y) <float[2] a = {1,1}, float[2] b = {0,0}>'
+    "{ y, m, v = BatchNormalization<training_mode=1>(x, a, b, b, a) }",
+    "Dropout": '(float["N",4] x) => (float["N",4] y) <float r = {0.5}, bool t = {1}> { y = Dropout(x, r, t) }',
+}
+
+
+@pytest.mark.parametrize("op", TRAINING)
+def test_a_network_in_training_mode_is_found_and_refused(op: str, tmp_path: Path) -> None:
+    path = written(TRAINING[op], tmp_path)
+    assert [(finding.code, finding.where.split()[0]) for finding in check_proto(onnx.load(path))] == [("training-mode", op)]
+    with pytest.raises(RefusedModel, match="export the network in evaluation mode"):
+        fnatool.nn.load(path)
+
+
+def test_an_operand_laid_along_an_axis_by_an_old_version_is_refused(tmp_path: Path) -> None:
+    text = "(float[1,4,4,4] x) => (float[1,4,4,4] y) <float[4] b = {1,2,3,4}> { y = Add<broadcast=1, axis=%d>(x, b) }"
+    with pytest.raises(RefusedModel, match="lays its second operand along axis 1"):
+        fnatool.nn.load(written(text % 1, tmp_path, opset=6))
+    module = fnatool.nn.load(written(text % 3, tmp_path, opset=6))
+    np.testing.assert_array_equal(module(torch.zeros(1, 4, 4, 4)).detach().numpy()[0, 0, 0], [1, 2, 3, 4])

@@ -1,0 +1,271 @@
+"""The parts of training by themselves: config, schedule, optimiser, checkpoints, journal, distillation, diagnosis."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from levels import retinanet_levels
+from seeds_of_heads import mobile
+from tiny import save
+from torch import nn
+
+import fnatool.nn
+from fnatool.cli.main import run
+from fnatool.data.split import Labelled, Split
+from fnatool.tasks.description import Classification, Detection, Pose, Segmentation
+from fnatool.training import checkpoint, diagnosis, distil, journal
+from fnatool.training.config import TASKS, Optimiser, parse_config, read_config, template
+from fnatool.training.learner import Average
+from fnatool.training.model_and_data import adopted, is_placeholder
+from fnatool.training.optimising import optimiser_for, set_rate
+from fnatool.training.schedule import factor
+from passes.errors import UserError
+
+# --- config ---
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_template_is_the_config_of_all_defaults(task: str, tmp_path: Path) -> None:
+    path = tmp_path / "task.toml"
+    path.write_text(template(task, "scenes"), encoding="utf-8")
+    read = read_config(path)
+    assert read.task == task
+    assert read.data.path == str(tmp_path / "scenes")
+    assert read.model_copy(update={"data": parse_config({"task": task}).data}) == parse_config({"task": task})
+
+
+def test_a_task_has_defaults_of_its_own_and_the_user_has_the_last_word() -> None:
+    assert parse_config({"task": "pose"}).optimiser.name == "adamw"
+    assert parse_config({"task": "pose", "optimiser": {"name": "sgd"}}).optimiser.name == "sgd"
+    assert parse_config({"task": "segmentation"}).run.batch == 16
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[optimiser]\nlearning_rate = 1", "'optimiser.learning_rate' is no key of a config"),
+        ("[optimizer]\nlr = 1", "'optimizer' is no key of a config"),
+        ("[optimiser]\nwarm_up = 1", "did you mean 'optimiser.warmup'?"),
+        ("task = 'dance'", "'task' is 'dance'"),
+        ("[run]\nepochs = 0", "'run.epochs' is 0"),
+        ("[run]\nepochs = '3'", "'run.epochs' is '3'"),
+        ("[optimiser]\nlr = -1.0\nclip = nan", "'optimiser.clip'"),
+        ("[data]\nsize = [96]", "'data.size"),
+        ("[data]\npath = 1979-05-27", "no dates"),
+        ("[run", "is not TOML"),
+    ],
+)
+def test_a_wrong_config_says_which_key_and_why(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "task.toml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"task\.toml") as raised:
+        read_config(path)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_all_mistakes_are_named_at_once() -> None:
+    with pytest.raises(UserError, match=r"run\.epochs.*run\.lr|run\.lr.*run\.epochs"):
+        parse_config({"run": {"epochs": -1, "lr": 3}})
+
+
+def test_a_config_that_is_not_there_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'fnatool config none\.toml --task classification' writes one"):
+        read_config(tmp_path / "none.toml")
+
+
+def test_the_command_writes_a_config_and_never_over_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    command = ["config", "configs/a.toml", "--task", "detection", "--data", "data/mine"]
+    assert run(command) == 0
+    assert Path(read_config(Path("configs/a.toml")).data.path).resolve() == (tmp_path / "data/mine").resolve()
+    assert run(command) == 2
+    assert run([*command, "--force"]) == 0
+
+
+# --- schedule and optimiser ---
+
+
+def test_the_rate_warms_up_and_goes_down() -> None:
+    how = Optimiser(schedule="cosine", warmup=4, final_lr=0.1)
+    rates = [factor(step, 24, how) for step in range(24)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[14] == pytest.approx(0.1 + 0.9 * 0.5)
+    assert rates[3:] == sorted(rates[3:], reverse=True)
+    poly = Optimiser(schedule="poly", warmup=0, power=0.9)
+    assert factor(50, 100, poly) == pytest.approx(0.5**0.9)
+    constant = Optimiser(schedule="constant", warmup=0)
+    assert {factor(step, 10, constant) for step in range(10)} == {1.0}
+
+
+def test_fresh_parameters_have_their_own_rate_and_biases_do_not_decay() -> None:
+    parameters = [
+        ("head.w", nn.Parameter(torch.ones(2, 2))),
+        ("stem.w", nn.Parameter(torch.ones(2, 2))),
+        ("stem.b", nn.Parameter(torch.ones(2))),
+    ]
+    optimiser = optimiser_for(parameters, Optimiser(lr=0.1, fresh_lr=10.0, weight_decay=0.5, momentum=0.0))
+    set_rate(optimiser, 0.01)
+    for _, parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimiser.step()
+    moved = [float((1 - parameter).detach().mean()) for _, parameter in parameters]
+    assert moved == pytest.approx([0.1 * 1.5, 0.01 * 1.5, 0.01])
+
+
+def test_an_average_follows_and_forgets(tmp_path: Path) -> None:
+    network = fnatool.nn.load(save(mobile().model(batch="N"), tmp_path / "m.onnx"))
+    average = Average(network, 0.5)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(1.0)
+    before = {name: value.clone() for name, value in average.network.state_dict().items()}
+    average.update(network, 1000)
+    for name, value in average.network.named_parameters():
+        assert torch.allclose(value, before[name] + 0.5, atol=1e-5)
+
+
+# --- checkpoints ---
+
+
+class Opener:
+    def __reduce__(self) -> object:
+        return (Path.touch, (Path("owned"),))
+
+
+def test_a_checkpoint_comes_back_and_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "c.pt"
+    checkpoint.write({"weights": {"w": torch.arange(3.0)}, "step": 7}, path, key="k")
+    state = checkpoint.read(path, key="k", device=torch.device("cpu"))
+    assert state["step"] == 7
+    assert state["weights"]["w"].tolist() == [0, 1, 2]
+    with pytest.raises(UserError, match="another model, config or data"):
+        checkpoint.read(path, key="other", device=torch.device("cpu"))
+    for content in (b"", b"nonsense", path.read_bytes()[:200], pickle.dumps(Opener())):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"is not a checkpoint|version"):
+            checkpoint.read(path, key="k", device=torch.device("cpu"))
+    assert not Path("owned").exists()
+
+
+def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "c.pt"
+    monkeypatch.setattr(checkpoint, "VERSION", 2)
+    checkpoint.write({}, path, key="k")
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="version 2, this fnatool reads version 1"):
+        checkpoint.read(path, key="k", device=torch.device("cpu"))
+
+
+def test_a_journal_goes_on_where_the_checkpoint_is(tmp_path: Path) -> None:
+    first = journal.Journal(tmp_path, 0)
+    for step in range(1, 6):
+        first.write(step, "train", {"loss": float(step)})
+    first.close()
+    with first.path.open("a") as file:
+        file.write('{"step": 6, "ki')  # as a kill leaves it
+    second = journal.Journal(tmp_path, 3)
+    second.write(4, "train", {"loss": 40.0})
+    second.close()
+    assert [(row["step"], row["loss"]) for row in journal.rows(first.path)] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0)]
+    assert list((tmp_path / "events").iterdir())
+
+
+# --- distillation ---
+
+LOGITS = Classification(classes=("a", "b", "c"))
+MASKS = Segmentation(classes=("a", "b"))
+BOXES = Detection(classes=("a", "b"), levels=retinanet_levels((8,)))
+JOINTS = Pose(classes=("x",), joints=("a", "b"), sigmas=(0.1, 0.1))
+OUTPUTS = [
+    (LOGITS, {"logits": (4, 3)}),
+    (MASKS, {"mask_logits": (2, 2, 5, 6)}),
+    (BOXES, {"cls_logits": (2, 9, 2), "boxes": (2, 9, 4)}),
+    (BOXES.model_copy(update={"scores": "softmax"}), {"cls_logits": (2, 9, 3), "boxes": (2, 9, 4)}),
+    (JOINTS, {"heatmaps": (2, 2, 4, 4)}),
+]
+
+
+@pytest.mark.parametrize(("description", "shapes"), OUTPUTS)
+def test_a_student_is_drawn_to_its_teacher(description: object, shapes: dict[str, tuple[int, ...]]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    teacher = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    assert float(distil.distance(teacher, teacher, description, 2.0)) == pytest.approx(0, abs=1e-6)  # type: ignore[arg-type]
+    student = {name: torch.randn(shape, generator=generator).requires_grad_() for name, shape in shapes.items()}
+    far = distil.distance(student, teacher, description, 2.0)  # type: ignore[arg-type]
+    far.backward()
+    for value in student.values():
+        assert value.grad is not None
+        value.data -= 0.1 * value.grad * value.numel()
+    assert distil.distance(student, teacher, description, 2.0).item() < far.item()  # type: ignore[arg-type]
+
+
+def test_the_distance_of_logits_is_the_divergence() -> None:
+    own, other = torch.tensor([[0.0, 1.0, 2.0]]), torch.tensor([[1.0, 0.0, 0.0]])
+    p, q = (value.div(3).softmax(1) for value in (other, own))
+    expected = 9 * float((p * (p / q).log()).sum())
+    assert float(distil.distance({"logits": own}, {"logits": other}, LOGITS, 3.0)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_teacher_of_something_else_is_refused() -> None:
+    own = {"logits": torch.zeros(2, 3)}
+    with pytest.raises(UserError, match="the teacher has no output 'logits'; it has y"):
+        distil.distance(own, {"y": torch.zeros(2, 3)}, LOGITS, 1.0)
+    with pytest.raises(UserError, match="the teacher's 'logits' is 2×4, the model's 2×3"):
+        distil.distance(own, {"logits": torch.zeros(2, 4)}, LOGITS, 1.0)
+    maps = {"mask_logits": torch.zeros(1, 2, 4, 4)}
+    assert float(distil.distance(maps, {"mask_logits": torch.zeros(1, 2, 8, 8)}, MASKS, 1.0)) == 0
+
+
+# --- diagnosis ---
+
+
+def test_what_is_not_finite_is_named(tmp_path: Path) -> None:
+    network = fnatool.nn.load(save(mobile().model(batch="N"), tmp_path / "m.onnx"))
+    x = torch.rand(1, 3, 64, 64)
+    assert "the loss is not finite, all values are" in diagnosis.not_finite(network, x)
+    infinite = x.clone()
+    infinite[0, 0, 0, 0] = math.inf
+    first = network.origin.reading.view.nodes[0]
+    assert diagnosis.not_finite(network, infinite) == f"the value '{first.outputs[0]}' of node '{first.name}' is not finite"
+    name, parameter = next(iter(network.named_parameters()))
+    parameter.grad = torch.full_like(parameter, math.nan)
+    assert diagnosis.not_finite(network, x) == f"the gradient of '{name}' is not finite, all values are"
+    parameter.data.view(-1)[0] = math.nan
+    assert diagnosis.not_finite(network, x) == f"the parameter '{name}' is not finite"
+
+
+def test_running_out_of_memory_is_told_from_other_errors() -> None:
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**58)
+    assert diagnosis.is_out_of_memory(raised.value)
+    with pytest.raises(RuntimeError) as raised:
+        torch.ones(2, 3) @ torch.ones(2, 3)
+    assert not diagnosis.is_out_of_memory(raised.value)
+
+
+# --- names ---
+
+
+def test_placeholders_give_way_to_the_names_of_the_data(tmp_path: Path) -> None:
+    split = Split("classification", "train", tmp_path, "ImageFolder", ("cat", "dog"), (Labelled("a", 0),))
+    assert adopted(Classification(classes=("class0", "class1")), split).classes == ("cat", "dog")
+    assert adopted(Classification(classes=("owl", "dog")), split).classes == ("owl", "dog")
+    assert adopted(Classification(classes=("class0",)), split).classes == ("class0",)
+    assert is_placeholder(("object",))
+    posed = Split("pose", "train", tmp_path, "COCO", ("bird",), (), joints=("left_wing", "right_wing"))
+    found = adopted(Pose(classes=("object",), joints=("joint0", "joint1"), sigmas=(0.05, 0.05)), posed)
+    assert isinstance(found, Pose)
+    assert (found.classes, found.joints, found.flip_pairs) == (("bird",), ("left_wing", "right_wing"), ((0, 1),))
+
+
+def test_a_config_is_json_of_itself() -> None:
+    config = parse_config({"task": "pose"})
+    assert parse_config(json.loads(config.model_dump_json())) == config

@@ -1,0 +1,211 @@
+"""Spaces: what each block may choose, what a member is as a Spec, and that the blocks' costs add up to the member's."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import onnx_graphsurgeon as gs
+import pytest
+import seeds_of_heads
+import supers
+from nets import Net, bundled
+from spaces import net, small
+
+from passes import Analysis, Spec, UserError, analyse, apply, plan
+from passes.network.cost import cost
+from passes.space.costs import cost_tables, extremes
+from passes.space.presets import preset
+from passes.space.space import SKIP, Space, choices, members, own_choices, parse_space
+from passes.target.plan import planned_cost
+from passes.target.resolve import resolve
+
+
+@functools.cache
+def seed() -> tuple[gs.Graph, Analysis]:
+    made = bundled()
+    return made, analyse(made)
+
+
+def test_a_block_chooses_among_all_combinations_of_its_own_knobs() -> None:
+    _, found = small()
+    assert [block.name for block in found.blocks] == [f"stage0.block{j}" for j in range(4)]
+    assert [block.source for block in found.blocks] == [0, 1, 2, 2]
+    assert [block.skippable for block in found.blocks] == [False, True, True, True]
+    assert len(found.blocks[0].candidates) == 8
+    assert {"kernel": 5, "groups": 2, "hidden": 4} in found.blocks[3].candidates
+    assert found.size == sum(1 for _ in members(found)) == 8 * 9**3
+
+
+def test_a_member_is_the_spec_of_the_blocks_it_keeps() -> None:
+    analysis, found = small()
+    first = dict(found.blocks[0].candidates[0])
+    spec = found.spec((0, SKIP, 3, SKIP))
+    assert spec.knobs["stage0.depth"] == 2
+    assert spec.knobs["stage0.block1.from"] == 2
+    assert {tail: spec.knobs[f"stage0.block0.{tail}"] for tail in first} == first
+    assert len(plan(analysis, spec).table[0]) == 2
+
+
+def test_the_seeds_own_member_costs_what_the_seed_does() -> None:
+    for analysis, space in ((seed()[1], preset("auto", seed()[1])), (seed()[1], preset("fna-segmentation", seed()[1]))):
+        found = choices(analysis, space)
+        own = own_choices(analysis, found)
+        member = [k for k in own if k is not None]
+        assert len(member) == len(found.blocks)
+        assert {kind: table.of(member) for kind, table in cost_tables(analysis, found).items()} == {
+            "madds": analysis.cost.macs,
+            "params": analysis.cost.params,
+        }
+        assert resolve(analysis, found.spec(member)).values == resolve(analysis, Spec({})).values
+
+
+def test_what_the_seed_has_need_not_be_among_the_choices() -> None:
+    analysis, _ = small()
+    space = {"stage0.depth": (2, 3, 4), "stage0.*.kernel": (3, 5), "stage0.block1.hidden": (4, 6), "stage0.block2.hidden": (4,)}
+    found = choices(analysis, Space(space))
+    own = own_choices(analysis, found)
+    assert own[1] is None
+    assert own[3] == SKIP
+    assert [found.blocks[k].candidates[own[k] or 0]["kernel"] for k in (0, 2)] == [3, 3]
+
+
+def test_the_largest_member_has_every_block_and_the_fewest_groups() -> None:
+    _, found = small()
+    assert [dict(found.blocks[j].candidates[k]) for j, k in enumerate(found.largest())] == [{"kernel": 5, "groups": 1, "hidden": 8}] * 4
+
+
+def test_the_costs_of_the_blocks_add_up_to_that_of_the_member_as_it_is_built() -> None:
+    made = net()
+    analysis, found = small()
+    tables = cost_tables(analysis, found)
+    rng = np.random.default_rng(0)
+    every = list(members(found))
+    for k in rng.choice(len(every), 12, replace=False):
+        target = analyse(apply(made, plan(analysis, found.spec(every[k]))))
+        real = cost(target.view, target.shapes)
+        assert (tables["madds"].of(every[k]), tables["params"].of(every[k])) == (real.macs, real.params)
+
+
+def test_a_head_that_reads_inside_a_block_costs_what_the_block_chooses() -> None:
+    _, analysis, found = supers.seed("headed")
+    assert any(block.tapped for stage in analysis.stages for block in stage.blocks)
+    tables = cost_tables(analysis, found)
+    every = list(members(found))
+    for number in np.random.default_rng(0).choice(len(every), 20, replace=False):
+        member = every[number]
+        real = planned_cost(plan(analysis, found.spec(member)), analysis)
+        assert (tables["madds"].of(member), tables["params"].of(member)) == (real.macs, real.params)
+    assert all(cost >= 0 for table in tables.values() for row in table.blocks for cost in row)
+
+
+def test_the_extremes_are_those_of_all_members() -> None:
+    analysis, found = small()
+    for table in cost_tables(analysis, found).values():
+        costs = [table.of(member) for member in members(found)]
+        assert extremes(table, found) == (min(costs), max(costs))
+
+
+def test_the_published_detection_space_is_what_the_bundled_seed_gives() -> None:
+    _, analysis = seed()
+    knobs = {f"stage{i}.{key}": row for i in range(1, 6) for key, row in {"depth": [1, 2, 3, 4], "*.kernel": [3, 5, 7]}.items()}
+    knobs |= {f"stage{i}.*.hidden": ["x0.5", "x1"] for i in range(1, 7)} | {"stage6.*.kernel": [3, 5, 7]}
+    found = choices(analysis, parse_space({"version": 1, "knobs": knobs}))
+    assert [len(block.candidates) for block in found.blocks] == [1] + [6] * 21
+    assert sum(block.skippable for block in found.blocks) == 15
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ([], "a space is a JSON object"),
+        ({"version": 2, "knobs": {}}, "this fnatool reads version 1"),
+        ({"version": 1, "knobs": {}, "seed": "x"}, "not 'seed'"),
+        ({"version": 1, "knobs": {"stage0.depth": []}}, "must be a list of integers"),
+        ({"version": 1, "knobs": {"stage0.depth": [1.5]}}, "must be a list of integers"),
+    ],
+)
+def test_what_is_no_space_says_so(document: object, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse_space(document)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"stage0.width": (6, 8)}, "'stage0.width' has 2 values, but a search chooses only depth"),
+        ({"stage0.block1.from": (2,), "stage0.depth": (1, 2)}, "'stage0.block1.from': which blocks"),
+        ({"node:stem.kernel": (3, 5)}, "'node:stem.kernel' is not a block's own"),
+        ({"stage0.kernal": (3, 5)}, "'stage0.kernal' has 2 values"),
+        ({"stage0.*.kernel7": (3, 5)}, "matches no knob"),
+        ({"stage0.*.kernel": (3, 4)}, "4 is not possible"),
+        ({"stage0.depth": (1, 3)}, "list all from the least to the most"),
+        ({"stage0.width": (6,)}, "there is nothing to search"),
+    ],
+)
+def test_a_space_that_cannot_be_searched_says_why(knobs: dict[str, tuple[int, ...]], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        choices(analyse(net()), Space(knobs))
+    assert message in str(error.value)
+
+
+def test_a_knob_outside_blocks_with_one_value_is_part_of_every_member() -> None:
+    analysis, _ = small()
+    found = choices(analysis, Space({"node:stem.kernel": (5,), "stage0.*.kernel": (3, 5)}))
+    assert found.spec(found.largest()).knobs["node:stem.kernel"] == 5
+    assert resolve(analysis, found.spec(found.largest())).values["node:stem.kernel"] == 5
+
+
+def test_blocks_before_one_that_a_head_reads_stay_where_they_are() -> None:
+    body = seeds_of_heads.mobile()
+    last = max(i for i, stage in enumerate(analyse(body.graph()).stages) if len(stage.blocks) == 2)
+    style = seeds_of_heads.small("ssdlite", 3, f"stage{last}.block1.hidden", f"stage{last + 1}.exit")
+    head = seeds_of_heads.again(seeds_of_heads.made(body.graph(), style))
+    found = choices(head, Space({f"stage{last}.depth": (1, 2, 3)}))
+    assert [block.skippable for block in found.blocks if block.stage == last] == [False, False, True]
+
+
+def test_a_member_that_is_none_says_why() -> None:
+    _, found = small()
+    for member, message in (((0, 0), "4 blocks, not 2"), ((SKIP, 0, 0, 0), "no candidate -1"), ((0, 99, 0, 0), "no candidate 99")):
+        with pytest.raises(UserError, match=message):
+            found.require_member(member)
+
+
+def test_fixed_knobs_are_part_of_every_member() -> None:
+    analysis = analyse(net())
+    found = choices(analysis, Space({"stage0.*.kernel": (3, 5), "stage0.width": ("x2",)}))
+    assert plan(analysis, found.spec(found.largest())).resolved.values["stage0.width"] == 12
+    assert Spec(found.fixed).knobs == {"stage0.width": "x2"}
+
+
+def test_the_automatic_space_holds_the_seed_and_a_further_block_chooses_like_the_last() -> None:
+    analysis = analyse(net())
+    found = choices(analysis, preset("auto", analysis))
+    own = {"kernel": 3, "hidden": 8, "groups": 1}
+    assert all(own in [dict(candidate) for candidate in block.candidates] for block in found.blocks)
+    assert [len(block.candidates) for block in found.blocks] == [8, 8, 8, 8]
+    assert found.least == {0: 2}
+    tables = cost_tables(analysis, found)
+    low, high = extremes(tables["madds"], found)
+    assert low < (analysis.cost.macs or 0) < high
+
+
+def test_the_published_presets_are_the_papers_and_refuse_other_seeds() -> None:
+    _, analysis = seed()
+    for name, most in (("fna-detection", [4, 4, 4, 4, 4, 1]), ("fna-segmentation", [4, 4, 6, 6, 4, 1])):
+        found = choices(analysis, preset(name, analysis))
+        assert [sum(block.stage == i for block in found.blocks) for i in range(1, 7)] == most
+        assert {len(block.candidates) for block in found.blocks if block.stage} == {6}
+    with pytest.raises(UserError, match="use 'auto'"):
+        preset("fna-detection", analyse(net()))
+    with pytest.raises(UserError, match="there is no space 'fna'"):
+        preset("fna", analysis)
+
+
+def test_a_network_without_blocks_has_nothing_to_search() -> None:
+    made = Net()
+    made.classifier(made.conv_bn_relu("x", "stem", 6, 3))
+    with pytest.raises(UserError, match="nothing to search"):
+        preset("auto", analyse(made.graph()))
