@@ -25,7 +25,7 @@ from fnatool.latency import measure as making
 from fnatool.latency.fitting import fit, random_member
 from fnatool.latency.pieces import cut_up, whole
 from fnatool.latency.store import Store
-from fnatool.latency.timing import Place, nanoseconds
+from fnatool.latency.timing import TimingDevice, nanoseconds
 from passes.graph.cutting import Bare
 from passes.space.costs import cost_tables
 
@@ -83,11 +83,11 @@ def measured(asked: argparse.Namespace, store_path: Path) -> dict[str, dict[str,
     """The document of results."""
     loads: list[float] = []
 
-    def timed(network: Bare, place: Place) -> int:
+    def timed(network: Bare, place: TimingDevice) -> int:
         loads.append(os.getloadavg()[0])
         return nanoseconds(network, place)
 
-    options = making.Options(Place(asked.provider, asked.threads), asked.rounds, timed=timed)
+    options = making.LatencyOptions(TimingDevice(asked.provider, asked.threads), asked.rounds, timed=timed)
     of = making.subject(files.read(seeds.bundled(asked.model) or asked.model), asked.space)
     madds = cost_tables(of.analysis, of.found)["madds"]
     fitted_on = making.members_of_fit(of, options)

@@ -34,7 +34,7 @@ from fnatool.files import model as files
 from fnatool.files.atomic import write_text
 from fnatool.model.analysed import analyse_model
 from fnatool.model.profile import profile_model
-from fnatool.model.remap import Options, Remapped, remap_model
+from fnatool.model.remap import RemapOptions, Remapped, remap_model
 from fnatool.runtime import isolate
 from fnatool.runtime.verify import noise, outputs
 from passes import Spec, own_spec
@@ -153,7 +153,7 @@ def _factor(case: Case, step: str, factor: str) -> Figures:
     spec = trials.factors(analyse_model(model), factor)
     if not spec.knobs:
         raise Nothing("every width is frozen")
-    return _written(case, step, remap_model(model, spec, Options()))
+    return _written(case, step, remap_model(model, spec, RemapOptions()))
 
 
 def grown(case: Case) -> Figures:
@@ -163,9 +163,9 @@ def grown(case: Case) -> Figures:
     spec = trials.exact_growth(analysis)
     if not spec.knobs:
         raise Nothing("no knob grows exactly")
-    made = remap_model(model, spec, Options(strategy="preserve"))
+    made = remap_model(model, spec, RemapOptions(strategy="preserve"))
     figures = _written(case, "grown", made)
-    back = remap_model(files.read(case.out("grown")), Spec(own_spec(analysis).knobs), Options(verify=False))
+    back = remap_model(files.read(case.out("grown")), Spec(own_spec(analysis).knobs), RemapOptions(verify=False))
     if changed := trials.different(normalise(model.graph).graph, normalise(back.model.graph).graph):
         raise Wrong(*(f"'{name}' is not the seed's after growing and narrowing back" for name in changed[:3]))
     return {**figures, "exact": len(spec.knobs)}
@@ -178,7 +178,7 @@ def deepened(case: Case) -> Figures:
     spec = Spec({knob.name: "+1" for knob in depths if knob.growth != "frozen"})
     if not spec.knobs:
         raise Nothing("no stage" if not depths else f"no stage can be deeper: {depths[0].why}")
-    return {**_written(case, "deepened", remap_model(model, spec, Options())), "stages": len(spec.knobs), "of": len(depths)}
+    return {**_written(case, "deepened", remap_model(model, spec, RemapOptions())), "stages": len(spec.knobs), "of": len(depths)}
 
 
 def resized(case: Case) -> Figures:
@@ -193,7 +193,7 @@ def resized(case: Case) -> Figures:
     for factor in SIDES:
         size = tuple(max(1, round(side * factor)) for side in image.size)
         try:
-            made = remap_model(model, Spec({"input.size": (size[0], size[1])}), Options())
+            made = remap_model(model, Spec({"input.size": (size[0], size[1])}), RemapOptions())
         except (UserError, RefusedModel) as error:
             refused.append(f"{size[0]}×{size[1]}: {error}")
             continue
@@ -209,7 +209,7 @@ def strided(case: Case) -> Figures:
         raise Nothing(strides.why or "the output stride is 1")
     strategy = "preserve" if strides.growth == "exact" else "fna"
     smaller = max(value for value in strides.values if value < strides.value)
-    return _written(case, "strided", remap_model(model, Spec({"output_stride": smaller}), Options(strategy)))
+    return _written(case, "strided", remap_model(model, Spec({"output_stride": smaller}), RemapOptions(strategy)))
 
 
 def _written(case: Case, step: str, made: Remapped) -> Figures:

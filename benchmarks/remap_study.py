@@ -105,7 +105,7 @@ def remapped(row: Row, seed: int, strategy: str) -> files.Model:
     """The target with the seed's parameters."""
     spec = read_spec(Path(remapping.specs.find(SPECS[row.task])))
     spec = replace(spec, knobs={**spec.knobs, "input.size": (row.size, row.size)})
-    made = remapping.remap_model(files.read(seeds.DEFAULT), spec, remapping.Options(strategy=strategy, seed=seed))
+    made = remapping.remap_model(files.read(seeds.DEFAULT), spec, remapping.RemapOptions(strategy=strategy, seed=seed))
     return made.model
 
 
@@ -130,19 +130,19 @@ def same_architecture(row: Row, seed: int) -> files.Model:
     spec = read_spec(Path(remapping.specs.find(SPECS[row.task])))
     knobs = {key: value for key, value in spec.knobs.items() if key == "output_stride"}
     own = replace(spec, knobs={**knobs, "input.size": (row.size, row.size)})
-    return remapping.remap_model(files.read(seeds.DEFAULT), own, remapping.Options(seed=seed)).model
+    return remapping.remap_model(files.read(seeds.DEFAULT), own, remapping.RemapOptions(seed=seed)).model
 
 
 def folded(row: Row) -> files.Model:
     """The seed as exporters leave it: BatchNorm folded into the convolutions."""
     sized = Spec({"input.size": (row.size, row.size)})
-    return folding.fold_model(remapping.remap_model(files.read(seeds.DEFAULT), sized, remapping.Options()).model, verify=False).model
+    return folding.fold_model(remapping.remap_model(files.read(seeds.DEFAULT), sized, remapping.RemapOptions()).model, verify=False).model
 
 
 def unfolded(row: Row, seed: int, data: Path) -> files.Model:
     """The same with BatchNorm put in again, its statistics those of the training scenes."""
     mean, scale = seeds.PIXELS[seeds.NAMES[0]]
-    return folding.unfold_model(folded(row), folding.Data(str(data / "train"), 256, seed, mean, scale)).model
+    return folding.unfold_model(folded(row), folding.StatisticsOptions(str(data / "train"), 256, seed, mean, scale)).model
 
 
 Arm = Callable[[Row, int, Path], files.Model]  # of a row, a seed and the data
@@ -217,7 +217,7 @@ def scenes(row: Row, folder: Path, *, choosing: bool) -> Path:
     """The data: all training scenes and others to validate; or to choose by, the training scenes alone, one in KEPT_BACK kept back."""
     whole = folder / f"scenes-{row.task}-{row.labels}-{row.size}"
     if not whole.exists():
-        writing.write_scenes(whole, writing.Wanted(row.task, row.size, row.labels, 200, 0))
+        writing.write_scenes(whole, writing.SceneOptions(row.task, row.size, row.labels, 200, 0))
     if not choosing:
         return whole
     part = whole.with_name(whole.name + "-choosing")

@@ -28,13 +28,13 @@ from fnatool.files import model as files
 from fnatool.files.atomic import write_text
 from fnatool.files.runfolder import REPORT
 from fnatool.search.config import QUICK, parse_search
-from fnatool.search.derive import Learnt, read_run
+from fnatool.search.derive import SearchState, read_run
 from fnatool.search.emitting import emit_member
-from fnatool.search.run import SCENES, Asked, search_file
+from fnatool.search.run import SCENES, SearchOptions, search_file
 from fnatool.search.sampling import Member
 from fnatool.search.scoring import loss, score, scoring_of
 from fnatool.search.solver import derive, score_of
-from fnatool.training.finetune import Places, tune
+from fnatool.training.finetune import RunPlaces, tune
 from fnatool.training.processes import World
 from fnatool.training.sections import merged
 from passes.space.space import SKIP, own_choices
@@ -68,11 +68,11 @@ def searched(folder: Path, seed: int, more: Mapping[str, object]) -> Path:
             writing.write_scenes(scenes, replace(SCENES, val=400))
         own = {"data": {"path": str(scenes)}, "run": {"seed": seed, "threads": torch.get_num_threads()}, "finetune": {"enabled": False}}
         config = parse_search(merged(merged(QUICK, own), more))
-        search_file(config, run, Asked())
+        search_file(config, run, SearchOptions())
     return run
 
 
-def random_members(learnt: Learnt, count: int, seed: int) -> list[Member]:
+def random_members(learnt: SearchState, count: int, seed: int) -> list[Member]:
     """Distinct members within the budget that cost nearly as much: the best by scores that are chance alone."""
     (budget,) = learnt.made.budgets([BUDGET])
     budget = replace(budget, table=learnt.tables[budget.kind])
@@ -86,7 +86,7 @@ def random_members(learnt: Learnt, count: int, seed: int) -> list[Member]:
     return list(found)
 
 
-def near_members(learnt: Learnt, count: int, seed: int) -> list[Member]:
+def near_members(learnt: SearchState, count: int, seed: int) -> list[Member]:
     """Distinct members within the budget that change as few of the seed's blocks as they can: which ones, says chance."""
     (budget,) = learnt.made.budgets([BUDGET])
     budget = replace(budget, table=learnt.tables[budget.kind])
@@ -102,7 +102,7 @@ def near_members(learnt: Learnt, count: int, seed: int) -> list[Member]:
     return list(found)
 
 
-def measured(learnt: Learnt, name: str, member: Member, folder: Path, seeds: Sequence[int]) -> Row:
+def measured(learnt: SearchState, name: str, member: Member, folder: Path, seeds: Sequence[int]) -> Row:
     """A member after its fine-tuning, performed unless it has been before."""
     home = folder / name
     home.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ def measured(learnt: Learnt, name: str, member: Member, folder: Path, seeds: Seq
             target = home / f"seed{seed}.onnx"
             own = home / f"seed{seed}"
             own.mkdir(exist_ok=True)
-            places = Places(target, own, force=True)
+            places = RunPlaces(target, own, force=True)
             tuned = tune(files.read(emitted.path), config, places, World(0, 1, torch.device("cpu")))
             assert tuned is not None
             write_text(done, json.dumps(dict(tuned.in_runtime)), force=True)

@@ -34,10 +34,10 @@ def load_and_save(model: Path, output: Path) -> None:
 
 def remap(model: Path, output: Path, factor: str) -> None:
     """Every width by a factor."""
-    from fnatool.model.remap import Options
+    from fnatool.model.remap import RemapOptions
     from fnatool.model.remap import remap as run
 
-    run(model, {"version": 1, "knobs": {"**.width*": factor, "**.hidden*": factor}}, output, options=Options(verify=False))
+    run(model, {"version": 1, "knobs": {"**.width*": factor, "**.hidden*": factor}}, output, options=RemapOptions(verify=False))
 
 
 KINDS: Mapping[str, Callable[[Path, Path], None]] = {

@@ -38,7 +38,7 @@ def fashion_scenes(folder: Path, task: str, size: int, train: int, val: int, see
     from fnatool.data.fashion import writing
 
     with terminal.progress(f"scenes for {task}", train + val) as advance:
-        writing.write_scenes(folder, writing.Wanted(task, size, train, val, seed), force=force, done=lambda: advance(1))
+        writing.write_scenes(folder, writing.SceneOptions(task, size, train, val, seed), force=force, done=lambda: advance(1))
     click.echo(f"{train:,} scenes to train on and {val:,} to validate, {size}×{size} → {shown(str(folder))}")
 
 
@@ -123,7 +123,7 @@ def search(model: Path | None, how: Path | None, folder: Path, budgets: tuple[st
     _require_search("search")
     from fnatool.search import run as searching
 
-    found = searching.search_file(how, folder, searching.Asked(model, budgets, restart, dry_run))
+    found = searching.search_file(how, folder, searching.SearchOptions(model, budgets, restart, dry_run))
     if found is not None:
         searching.show(found)
 
@@ -148,7 +148,7 @@ def derive(
     _require_search("derive")
     from fnatool.search import derive as deriving
 
-    deriving.show(deriving.derive_run(folder, deriving.Wanted(budgets, pareto, argmax, images, out, force)))
+    deriving.show(deriving.derive_run(folder, deriving.DeriveOptions(budgets, pareto, argmax, images, out, force)))
 
 
 @cli.command("latency-table")
@@ -188,7 +188,7 @@ def latency_table(
     from fnatool.latency import measure as making
     from fnatool.latency import timing
 
-    options = making.Options(timing.Place(provider, threads), rounds, rng, dict(inputs) or None)
+    options = making.LatencyOptions(timing.TimingDevice(provider, threads), rounds, rng, dict(inputs) or None)
     made, of = making.make_table(model, space, output, options, force=force)
     making.show(made, of, output)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from fnatool.cli.app import FAILED, SUCCESS, Mistake, cli
-from fnatool.cli.types import FILE, INPUT_SHAPE, MODEL, NUMBERS, SHAPE, SPEC, TASK, Names, Numbers
+from fnatool.cli.types import FILE, INPUT_SHAPE, MODEL, NUMBERS, SHAPE, SPEC, TASK, Names, NumbersType
 from fnatool.escaping import document
 
 
@@ -138,7 +138,7 @@ def remap(
             require_writable(target, force=force, forbid=inputs_of_user)
     if output is not None and report is not None and report.resolve() in (output.resolve(), files.data_path(output).resolve()):
         raise click.UsageError(f"'{report}' cannot be both part of the result and its report")
-    options = remapping.Options(strategy, select, seed, allow_drift, not (no_verify or dry_run), dict(inputs) or None)
+    options = remapping.RemapOptions(strategy, select, seed, allow_drift, not (no_verify or dry_run), dict(inputs) or None)
     with specs.fitting(spec):
         made = remapping.remap_model(read, read_spec(spec), options)
     texts = {} if report is None else {report: json.dumps(reports.as_json(made), indent=1)}
@@ -168,10 +168,14 @@ def remap(
 @click.option("--width", type=click.IntRange(max=1 << 16), metavar="N", help="Channels inside the head (256; not for ssdlite and linear).")
 @click.option("--levels", type=click.IntRange(max=32), metavar="N", help="Maps a detector looks at (retinanet 5, ssdlite 6).")
 @click.option(
-    "--keep-rows", type=Numbers(int), default=(), metavar="3,5,7", help="Rows of the seed's own classifier that become the first classes."
+    "--keep-rows",
+    type=NumbersType(int),
+    default=(),
+    metavar="3,5,7",
+    help="Rows of the seed's own classifier that become the first classes.",
 )
-@click.option("--mean", type=Numbers(float), metavar="R,G,B", help="Of the pixels 0…255: an input value is (pixel − mean) / scale.")
-@click.option("--scale", type=Numbers(float), metavar="R,G,B", help="What they are divided by. One number stands for all colours.")
+@click.option("--mean", type=NumbersType(float), metavar="R,G,B", help="Of the pixels 0…255: an input value is (pixel − mean) / scale.")
+@click.option("--scale", type=NumbersType(float), metavar="R,G,B", help="What they are divided by. One number stands for all colours.")
 @click.option(
     "--channels", type=click.Choice(["RGB", "BGR"]),
     help="The order of colours that the network takes, and of --mean and --scale [default: as its metadata says, else RGB].",
@@ -416,7 +420,11 @@ def unfold(
     read = files.read(model, dict(inputs))
     require_writable(output, force=force, forbid=(read.path, *read.data))
     made = folding.unfold_model(
-        read, folding.Data(data, images, seed, mean, scale, channels), only=only, verify=not no_verify, inputs=dict(inputs) or None
+        read,
+        folding.StatisticsOptions(data, images, seed, mean, scale, channels),
+        only=only,
+        verify=not no_verify,
+        inputs=dict(inputs) or None,
     )
     made.write(output, force=force)
     show_folding(made, ("put in", "behind"), str(output))

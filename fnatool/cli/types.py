@@ -68,7 +68,7 @@ def _sizes(text: str) -> tuple[int, ...] | None:
     return tuple(int(size) for size in sizes) if good else None
 
 
-class Numbers(click.ParamType[tuple[float, ...]]):
+class NumbersType(click.ParamType[tuple[float, ...]]):
     """Numbers with commas between them, as in 123.7,116.3,103.5."""
 
     name = "numbers"
@@ -103,6 +103,6 @@ MODEL = ModelPath()
 SPEC = SpecPath()
 INPUT_SHAPE = InputShape()
 SHAPE = Shape()
-NUMBERS = Numbers(float)
+NUMBERS = NumbersType(float)
 FILE = click.Path(path_type=Path)
 TASK = click.Choice(["classification", "segmentation", "detection", "pose"])

@@ -21,7 +21,7 @@ SERVED = re.compile(r"/data/(upload|local-files/\?d=)|[a-z][a-z0-9+.-]*://[^/]*"
 
 
 @dataclass(frozen=True)
-class Place:
+class ImagePlace:
     """A folder of images, and how many folders of the names in the json it stands for. Nothing outside `within` is looked at."""
 
     folder: Path
@@ -85,16 +85,16 @@ def is_name(name: object) -> bool:
     return max(map(len, parts)) <= LONGEST
 
 
-def place(names: Sequence[str], folders: Sequence[Path], within: Sequence[Path]) -> Place:
+def place(names: Sequence[str], folders: Sequence[Path], within: Sequence[Path]) -> ImagePlace:
     """Where most of the names are found, the first of equals: of the folders the likeliest first, with none, one, two … folders of the
 
     names left off. The same for all names, so that none is looked for in the folder of another split.
     """
     some = names[:: max(len(names) // LOOKED_AT, 1)]
-    best, most = Place(folders[0], 0, tuple(within)), 0
+    best, most = ImagePlace(folders[0], 0, tuple(within)), 0
     for skipped in range(_deepest(some) + 1):
         for folder in folders:
-            tried = Place(folder, skipped, tuple(within))
+            tried = ImagePlace(folder, skipped, tuple(within))
             hits = sum(tried.has(name) for name in some)
             if hits > most:
                 best, most = tried, hits

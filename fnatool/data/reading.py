@@ -17,22 +17,22 @@ from passes.errors import Listed, UserError
 
 
 @dataclass(frozen=True)
-class Layout:
+class DataLayout:
     """What is looked for, in words, and what finds it."""
 
     looked_for: str
     find: Callable[[Path], Sources]
 
 
-LAYOUTS: Mapping[str, Mapping[str, Layout]] = {
-    "classification": {imagefolder.LAYOUT: Layout(imagefolder.LOOKED_FOR, imagefolder.find)},
+LAYOUTS: Mapping[str, Mapping[str, DataLayout]] = {
+    "classification": {imagefolder.LAYOUT: DataLayout(imagefolder.LOOKED_FOR, imagefolder.find)},
     "segmentation": {
-        masks.PASCAL: Layout(masks.PASCAL_LOOKED_FOR, masks.find_pascal),
-        masks.STREETS: Layout(masks.STREETS_LOOKED_FOR, masks.find_streets),
-        masks.FOLDERS: Layout(masks.FOLDERS_LOOKED_FOR, masks.find_folders),
+        masks.PASCAL: DataLayout(masks.PASCAL_LOOKED_FOR, masks.find_pascal),
+        masks.STREETS: DataLayout(masks.STREETS_LOOKED_FOR, masks.find_streets),
+        masks.FOLDERS: DataLayout(masks.FOLDERS_LOOKED_FOR, masks.find_folders),
     },
-    "detection": {coco.LAYOUT: Layout(coco.LOOKED_FOR["detection"], partial(coco.find, task="detection"))},
-    "pose": {coco.LAYOUT: Layout(coco.LOOKED_FOR["pose"], partial(coco.find, task="pose"))},
+    "detection": {coco.LAYOUT: DataLayout(coco.LOOKED_FOR["detection"], partial(coco.find, task="detection"))},
+    "pose": {coco.LAYOUT: DataLayout(coco.LOOKED_FOR["pose"], partial(coco.find, task="pose"))},
 }
 
 

@@ -18,7 +18,7 @@ Sizes = Sequence[int | str]
 
 
 @dataclass(frozen=True)
-class Origin:
+class ModuleOrigin:
     """What is known of the module: the name of its class, the paths of its parts, its parameters and buffers, and torch's version."""
 
     name: str
@@ -27,7 +27,7 @@ class Origin:
     version: str
 
 
-def tidy(model: files.Model, origin: Origin, shapes: Mapping[str, Sizes]) -> files.Model:
+def tidy(model: files.Model, origin: ModuleOrigin, shapes: Mapping[str, Sizes]) -> files.Model:
     """The same network in readable form; shapes are those of its inputs and outputs, by name, with a word for what is free."""
     graph = _simplified(model.graph, origin.parameters)
     _rename(graph, _paths(graph, model.envelope, origin.modules), origin.parameters, frozenset(shapes))

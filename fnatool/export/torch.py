@@ -25,7 +25,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fnatool import terminal
-from fnatool.export.readable import Origin, Sizes, tidy
+from fnatool.export.readable import ModuleOrigin, Sizes, tidy
 from fnatool.export.sources import CHANNELS, RAISED, SIDE, first_line
 from fnatool.files import model as files
 from fnatool.files import wire
@@ -479,11 +479,11 @@ def _inner_distances(graph: gs.Graph, tensors: Mapping[str, str], reference: _Re
     return {name: distance(reference.inner[name], found[tensor]) for name, tensor in tensors.items()}
 
 
-def _origin(module: torch.nn.Module) -> Origin:
+def _origin(module: torch.nn.Module) -> ModuleOrigin:
     paths = frozenset(name for name, _ in module.named_modules())
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     buffers = {name for name, _ in module.named_buffers(remove_duplicate=False)}
-    return Origin(type(module).__name__, paths, frozenset(parameters | buffers), torch.__version__)
+    return ModuleOrigin(type(module).__name__, paths, frozenset(parameters | buffers), torch.__version__)
 
 
 def _shapes(task: _Task) -> dict[str, Sizes]:

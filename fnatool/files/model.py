@@ -361,7 +361,7 @@ def write(
         wire.write(file, proto, _write_data(others[0], blob.name, weights) if separate else weights)
 
 
-def _weights(model: Model) -> list[wire.Weight]:
+def _weights(model: Model) -> list[wire.WireInitializer]:
     """The initializers: those of the file in its order, then the new ones in order of use."""
     constants = _constants(model.graph)
     stubs = {stub.name: stub for stub in model.envelope.graph.initializer}
@@ -370,16 +370,16 @@ def _weights(model: Model) -> list[wire.Weight]:
     return [tensors.to_weight(name, constants[name].values, stubs.get(name)) for name in names]
 
 
-def _write_data(file: BinaryIO, location: str, weights: Iterable[wire.Weight]) -> list[wire.Weight]:
+def _write_data(file: BinaryIO, location: str, weights: Iterable[wire.WireInitializer]) -> list[wire.WireInitializer]:
     """The large weights are in file; returned are all of them as the model then holds them."""
-    result: list[wire.Weight] = []
+    result: list[wire.WireInitializer] = []
     for weight in weights:
         data = weight.data() if tensors.is_large(weight) else None
         if data is None:
             result.append(weight)
             continue
         file.write(bytes(-file.tell() % ALIGNMENT))
-        result.append(wire.Weight(tensors.outside(weight, location, file.tell()), lambda: None, 0))
+        result.append(wire.WireInitializer(tensors.outside(weight, location, file.tell()), lambda: None, 0))
         file.write(data.data)
     return result
 

@@ -25,7 +25,7 @@ NEW, OLD, GONE = ".fnatool-new", ".fnatool-old", ".fnatool-gone"  # what is prep
 
 
 @dataclass(frozen=True)
-class Layout:
+class RunLayout:
     """What a run of a kind writes into its folder: files, folders of files (patterns of their names), and drafts that have a name.
 
     option: what names another folder. kept: folders that a run which begins anew finds as they were.
@@ -35,7 +35,7 @@ class Layout:
     what: str
     option: str
     files: frozenset[str]
-    folders: Mapping[str, Layout | str] = field(default_factory=dict)
+    folders: Mapping[str, RunLayout | str] = field(default_factory=dict)
     kept: frozenset[str] = frozenset()
 
     @property
@@ -47,11 +47,11 @@ class Layout:
 CHECKPOINT, BEST, METRICS, EVENTS = "checkpoint.pt", "best.pt", "metrics.jsonl", "events"
 CONFIG, REPORT = "config.json", "report.json"
 OF_EVENTS = r"events\.out\.tfevents\..+"  # TensorBoard's files
-TUNING = Layout("finetune", "run", "--work-dir", frozenset({CHECKPOINT, BEST, METRICS, CONFIG, REPORT}), {EVENTS: OF_EVENTS})
+TUNING = RunLayout("finetune", "run", "--work-dir", frozenset({CHECKPOINT, BEST, METRICS, CONFIG, REPORT}), {EVENTS: OF_EVENTS})
 
 
 @contextmanager
-def opened(folder: Path, layout: Layout) -> Iterator[None]:
+def opened(folder: Path, layout: RunLayout) -> Iterator[None]:
     """The folder is there, is a run of this kind or new, and nobody else's until the end; drafts that a killed process left are gone.
 
     Raises UserError where it holds anything else, where another process works in it, and where what it holds cannot be one of a run.
@@ -72,7 +72,7 @@ def opened(folder: Path, layout: Layout) -> Iterator[None]:
         yield
 
 
-def _require_ours(folder: Path, layout: Layout) -> None:
+def _require_ours(folder: Path, layout: RunLayout) -> None:
     """Raises UserError where the folder is none, or holds what no run of this kind has written."""
     if folder.is_symlink() and not folder.exists():
         raise UserError(f"'{folder}', where the run is to be kept, is a link to nowhere; give another folder with {layout.option}")
@@ -111,7 +111,7 @@ def kind_of(folder: Path) -> str | None:
     return line["kind"]
 
 
-def require_regular(folder: Path, layout: Layout) -> None:
+def require_regular(folder: Path, layout: RunLayout) -> None:
     """Whatever in the folder has the name of a run's file is a file, and of a run's folder a folder. Raises UserError.
 
     A link may lead to either: events on another disk, say.
@@ -127,14 +127,14 @@ def require_regular(folder: Path, layout: Layout) -> None:
         if os.path.lexists(path) and not path.is_dir():
             raise UserError(f"'{path}' is no folder, or a link to nowhere, so '{folder}' is damaged; remove it, or give another folder")
         inner = layout.folders.get(name)
-        if path.is_dir() and isinstance(inner, Layout):
+        if path.is_dir() and isinstance(inner, RunLayout):
             require_regular(path, inner)
 
 
 # --- drafts -----------------------------------------------------------------------------------------------------------------------------
 
 
-def _recover(folder: Path, layout: Layout) -> None:
+def _recover(folder: Path, layout: RunLayout) -> None:
     """What killed processes left that no file's next draft would clear away: nobody else works here."""
     undone = (folder / OLD).is_dir()  # emptying it had not come to its end
     for place, names in _places(folder, layout):
@@ -154,18 +154,18 @@ def _recover(folder: Path, layout: Layout) -> None:
                         path.unlink()
 
 
-def _places(folder: Path, layout: Layout) -> Iterator[tuple[Path, frozenset[str]]]:
+def _places(folder: Path, layout: RunLayout) -> Iterator[tuple[Path, frozenset[str]]]:
     """The folders of a run, the inner ones first, and the names of what has drafts there."""
     for name, inner in layout.folders.items():
         if (folder / name).is_dir():
-            yield from _places(folder / name, inner) if isinstance(inner, Layout) else [(folder / name, frozenset())]
+            yield from _places(folder / name, inner) if isinstance(inner, RunLayout) else [(folder / name, frozenset())]
     yield folder, layout.names | {WORKPLACE}
 
 
 # --- beginning anew ---------------------------------------------------------------------------------------------------------------------
 
 
-def written(folder: Path, layout: Layout) -> Iterator[Path]:
+def written(folder: Path, layout: RunLayout) -> Iterator[Path]:
     """The files in the folder that have the names of those a run writes."""
     for name in sorted(layout.files):
         if os.path.lexists(folder / name):
@@ -174,13 +174,13 @@ def written(folder: Path, layout: Layout) -> Iterator[Path]:
         place = folder / name
         if not place.is_dir():
             continue
-        if isinstance(inner, Layout):
+        if isinstance(inner, RunLayout):
             yield from written(place, inner)
         else:
             yield from sorted(path for path in place.iterdir() if re.fullmatch(inner, path.name) and not path.is_dir())
 
 
-def emptied(folder: Path, layout: Layout, arrange: Callable[[], None] = lambda: None) -> None:
+def emptied(folder: Path, layout: RunLayout, arrange: Callable[[], None] = lambda: None) -> None:
     """Nothing is left of an earlier run, and nothing else is touched; arrange puts what is new in its place.
 
     Every file is set aside first: where one cannot be, or arrange fails, or the process is killed, all are back. Raises OSError then.

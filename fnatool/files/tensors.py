@@ -14,7 +14,7 @@ import onnx.helper
 import onnx.numpy_helper
 from onnx import TensorProto
 
-from fnatool.files.wire import INLINE, Bytes, Weight, copy_field
+from fnatool.files.wire import INLINE, Bytes, WireInitializer, copy_field
 from passes.errors import RefusedModel
 
 Array = npt.NDArray[np.generic]
@@ -135,7 +135,7 @@ def _shape(tensor: TensorProto) -> str:
     return "x".join(str(dim) for dim in tensor.dims) or "scalar"
 
 
-def to_weight(name: str, values: Array, stub: TensorProto | None) -> Weight:
+def to_weight(name: str, values: Array, stub: TensorProto | None) -> WireInitializer:
     """The initializer `name` with values, ready to be written, with the documentation of stub."""
     header = TensorProto(name=name, dims=values.shape)
     if stub is not None:
@@ -146,12 +146,12 @@ def to_weight(name: str, values: Array, stub: TensorProto | None) -> Weight:
         header.MergeFrom(onnx.numpy_helper.from_array(values.astype(object).reshape(-1)))
         del header.dims[:]
         header.dims.extend(values.shape)
-        return Weight(header, lambda: None, 0)
+        return WireInitializer(header, lambda: None, 0)
     header.data_type = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
     if values.dtype in PACKED_DTYPES:
         packed = np.frombuffer(onnx.numpy_helper.from_array(values).raw_data, np.uint8)
-        return Weight(header, lambda: packed, packed.size)
-    return Weight(header, lambda: _bytes(values), values.nbytes)
+        return WireInitializer(header, lambda: packed, packed.size)
+    return WireInitializer(header, lambda: _bytes(values), values.nbytes)
 
 
 def _bytes(values: Array) -> Bytes | None:
@@ -161,7 +161,7 @@ def _bytes(values: Array) -> Bytes | None:
     return np.ascontiguousarray(little).reshape(-1).view(np.uint8)
 
 
-def outside(weight: Weight, location: str, offset: int) -> TensorProto:
+def outside(weight: WireInitializer, location: str, offset: int) -> TensorProto:
     """The header of weight, saying that its data lies at offset of the file location."""
     header = TensorProto()
     header.CopyFrom(weight.header)
@@ -171,6 +171,6 @@ def outside(weight: Weight, location: str, offset: int) -> TensorProto:
     return header
 
 
-def is_large(weight: Weight) -> bool:
+def is_large(weight: WireInitializer) -> bool:
     """Large enough to go to an external data file; smaller ones stay inside, where shape inference reads them."""
     return weight.size >= INLINE

@@ -132,7 +132,7 @@ def _encode(value: int) -> bytes:
 
 
 @dataclass(frozen=True)
-class Weight:
+class WireInitializer:
     """An initializer to be written: the message without raw data, and the raw data."""
 
     header: onnx.TensorProto
@@ -140,7 +140,7 @@ class Weight:
     size: int  # bytes of raw data
 
 
-def write(file: BinaryIO, model: onnx.ModelProto, weights: Sequence[Weight]) -> None:
+def write(file: BinaryIO, model: onnx.ModelProto, weights: Sequence[WireInitializer]) -> None:
     """The bytes of model, which has no initializers itself, with the weights as its graph's, in protobuf's canonical order."""
     before, after = _halves(model.graph, INITIALIZER)
     headers = [_halves(weight.header, RAW_DATA) for weight in weights]

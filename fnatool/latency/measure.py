@@ -17,7 +17,7 @@ from fnatool.latency.fitting import Member, applied, fit, spread
 from fnatool.latency.pieces import Pieces, columns, cut_up, whole
 from fnatool.latency.store import Store
 from fnatool.latency.table import About, LatencyTable, Timed, about, write
-from fnatool.latency.timing import Place, call, nanoseconds, require_provider
+from fnatool.latency.timing import TimingDevice, call, nanoseconds, require_provider
 from fnatool.model import spaces
 from fnatool.model.analysed import analyse_model
 from passes.errors import UserError
@@ -33,14 +33,14 @@ MEMBERS = 12  # timed whole, to fit on
 
 
 @dataclass(frozen=True)
-class Options:
+class LatencyOptions:
     """Where and how often to time; `inputs` gives shapes for free dimensions, `seed` draws the members and the order of the rounds."""
 
-    place: Place
+    place: TimingDevice
     rounds: int = 8
     seed: int = 0
     inputs: Mapping[str, Shape] | None = None
-    timed: Callable[[Bare, Place], int] = nanoseconds
+    timed: Callable[[Bare, TimingDevice], int] = nanoseconds
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def subject(model: files.Model, space: str, inputs: Mapping[str, Shape] | None =
     return Subject(model.graph, analysis, found, about(model, analysis, found))
 
 
-def make_table(seed: Path, space: str, output: Path, options: Options, *, force: bool = False) -> tuple[LatencyTable, Subject]:
+def make_table(seed: Path, space: str, output: Path, options: LatencyOptions, *, force: bool = False) -> tuple[LatencyTable, Subject]:
     """The table of a seed's space, written to output; every timing is kept beside it, and a further run makes those that are missing.
 
     Raises UserError for a wrong space, path or provider, RefusedModel for a network of which parts do not run alone.
@@ -80,7 +80,7 @@ def store_path(output: Path) -> Path:
     return output.with_name(f"{output.stem}.timings.json")
 
 
-def measured(of: Subject, store: Store, options: Options) -> LatencyTable:
+def measured(of: Subject, store: Store, options: LatencyOptions) -> LatencyTable:
     """The table of a subject; timings are taken from the store and added to it."""
     load = os.getloadavg()[0]
     members = members_of_fit(of, options)
@@ -108,7 +108,7 @@ def measured(of: Subject, store: Store, options: Options) -> LatencyTable:
     )
 
 
-def members_of_fit(of: Subject, options: Options) -> tuple[Member, ...]:
+def members_of_fit(of: Subject, options: LatencyOptions) -> tuple[Member, ...]:
     """The members that are timed whole: from few to many multiply-adds."""
     return spread(of.found, cost_tables(of.analysis, of.found)["madds"], MEMBERS, options.seed)
 
@@ -121,7 +121,7 @@ def _wholes(of: Subject, members: Sequence[Member], done: Callable[[int], None])
     return networks
 
 
-def time_all(networks: Mapping[str, Bare], store: Store, options: Options) -> dict[str, float]:
+def time_all(networks: Mapping[str, Bare], store: Store, options: LatencyOptions) -> dict[str, float]:
     """Nanoseconds by signature, of these networks and of an empty one."""
     empty = call()
     wanted = {empty.signature: empty, **networks}

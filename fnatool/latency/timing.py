@@ -26,7 +26,7 @@ SEED = 0
 
 
 @dataclass(frozen=True)
-class Place:
+class TimingDevice:
     """Where a network is timed: the provider, and the threads of ONNX Runtime on the processor."""
 
     provider: str
@@ -60,7 +60,7 @@ def _values(path: Path, key: str) -> list[str]:
     return list(dict.fromkeys(value.strip() for name, _, value in pairs if name.strip() == key))
 
 
-def nanoseconds(network: Bare, place: Place) -> int:
+def nanoseconds(network: Bare, place: TimingDevice) -> int:
     """The time of one run, as the median of bursts, of each the fastest run, in a process of its own.
 
     Raises UserError where the provider is not there, RefusedModel where the network does not run or its process dies.
@@ -72,7 +72,7 @@ def nanoseconds(network: Bare, place: Place) -> int:
         raise RefusedModel(f"ONNX Runtime died on a part of the network: {error}; try another --provider") from error
 
 
-def _bursts(network: Bare, place: Place) -> int:
+def _bursts(network: Bare, place: TimingDevice) -> int:
     session = opened(filled(network), place.provider, _options(place.threads), "a part of the network")
     run = _bound(session, "cpu" if place.provider == "cpu" else "cuda")
     clock = time.thread_time_ns if place.clock == "processor" else time.perf_counter_ns
@@ -145,7 +145,7 @@ def call() -> Bare:
     return Bare(model.SerializeToString(deterministic=True), ())
 
 
-def require_provider(place: Place) -> None:
+def require_provider(place: TimingDevice) -> None:
     """Raises UserError where ONNX Runtime does not have the provider or falls back to another."""
     assert place.provider in PROVIDERS
     nanoseconds(call(), place)

@@ -28,7 +28,7 @@ LARGEST_BATCH = 32
 
 
 @dataclass(frozen=True)
-class Input:
+class NetworkInput:
     """The input of a network: its name, type and shape for one image; `batch` where that is fixed, else None."""
 
     name: str
@@ -45,7 +45,7 @@ class Preparation:
     channels_last: bool
 
 
-def input_of(analysis: Analysis) -> Input:
+def input_of(analysis: Analysis) -> NetworkInput:
     """The network's one input. Raises UserError where there are several."""
     seen = analysis.view
     names = [name for name in seen.inputs if name not in seen.constants]
@@ -55,13 +55,13 @@ def input_of(analysis: Analysis) -> Input:
     stated, dtype = seen.inputs[name]
     batch = stated[0] if stated else None
     shape = analysis.shapes.shapes[name]
-    return Input(name, np.dtype(onnx.helper.tensor_dtype_to_np_dtype(dtype)), shape[1:], batch if isinstance(batch, int) else None)
+    return NetworkInput(name, np.dtype(onnx.helper.tensor_dtype_to_np_dtype(dtype)), shape[1:], batch if isinstance(batch, int) else None)
 
 
 # --- inputs -----------------------------------------------------------------------------------------------------------------------------
 
 
-def noise_rows(input_: Input, count: int, seed: int) -> Iterator[Values]:
+def noise_rows(input_: NetworkInput, count: int, seed: int) -> Iterator[Values]:
     """Standard normal inputs, one at a time; of integer types 0 to 255."""
     for index in range(count):
         rng = np.random.default_rng([seed, index])
@@ -82,7 +82,7 @@ def image_files(folder: Path, count: int, seed: int) -> list[Path]:
     return [found[index] for index in sorted(drawn)]
 
 
-def image_rows(input_: Input, paths: Sequence[Path], how: Preparation) -> Iterator[Values]:
+def image_rows(input_: NetworkInput, paths: Sequence[Path], how: Preparation) -> Iterator[Values]:
     """The images, each scaled until it covers the input and cropped in the middle. Raises UserError naming one that cannot be read."""
     height, width = input_.shape[:2] if how.channels_last else input_.shape[1:]
     mode = "L" if how.pixels.channels == "GREY" else "RGB"
@@ -106,7 +106,7 @@ def _opened(path: Path, mode: str, size: tuple[int, int]) -> Image:
 
 
 def measure(
-    graph: gs.Graph, tensors: Mapping[str, str], input_: Input, rows: Iterator[Values], sizes: Mapping[str, int]
+    graph: gs.Graph, tensors: Mapping[str, str], input_: NetworkInput, rows: Iterator[Values], sizes: Mapping[str, int]
 ) -> dict[str, Moments]:
     """Mean and variance per channel of each tensor (name → tensor; `sizes` its bytes for one image) over all rows, in one pass.
 

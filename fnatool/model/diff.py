@@ -34,7 +34,7 @@ SHOWN = 6  # lines of a section on the terminal; --all shows the others
 
 
 @dataclass(frozen=True)
-class Facts:
+class NetworkFacts:
     """What an analysis says of a network, without its arrays."""
 
     params: int
@@ -45,14 +45,14 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Side:
+class DiffSide:
     """One of the two models: the file, and what the analysis found or why there is none."""
 
     path: Path
     sha256: str
     proto: onnx.ModelProto
     tensors: Mapping[str, Array]
-    facts: Facts | None
+    facts: NetworkFacts | None
     refused: str | None
 
 
@@ -115,8 +115,8 @@ class Compared(Generic[Change]):
 class Comparison:
     """Everything in which two models differ."""
 
-    a: Side
-    b: Side
+    a: DiffSide
+    b: DiffSide
     model: tuple[Difference, ...]
     knobs: tuple[Difference, ...]
     stages: tuple[Difference, ...]
@@ -146,7 +146,7 @@ def compare_files(a: Path, b: Path, inputs: Mapping[str, Shape] | None = None) -
     return compare(first, second)
 
 
-def compare(a: Side, b: Side) -> Comparison:
+def compare(a: DiffSide, b: DiffSide) -> Comparison:
     """The differences of two models, each list in the order of A, then of B; changed tensors by how much they changed."""
     return Comparison(
         a,
@@ -172,7 +172,7 @@ def _load(path: Path) -> files.Raw:
         raise UserError(f"{error}; there is nothing to compare") from error
 
 
-def _side(raw: files.Raw, inputs: Mapping[str, Shape]) -> Side:
+def _side(raw: files.Raw, inputs: Mapping[str, Shape]) -> DiffSide:
     names = (tensor.name for tensor in raw.proto.graph.initializer)
     tensors = dict(zip(names, raw.arrays, strict=True))
     for node in raw.proto.graph.node:
@@ -184,14 +184,14 @@ def _side(raw: files.Raw, inputs: Mapping[str, Shape]) -> Side:
         sizes = {name: shape for name, shape in inputs.items() if name in own}
         facts = _facts(analyse_model(files.read(raw.path, sizes), sizes or None))
     except RefusedModel as error:
-        return Side(raw.path, raw.sha256, raw.proto, tensors, None, str(error).removeprefix(f"'{raw.path}': "))
-    return Side(raw.path, raw.sha256, raw.proto, tensors, facts, None)
+        return DiffSide(raw.path, raw.sha256, raw.proto, tensors, None, str(error).removeprefix(f"'{raw.path}': "))
+    return DiffSide(raw.path, raw.sha256, raw.proto, tensors, facts, None)
 
 
-def _facts(analysis: Analysis) -> Facts:
+def _facts(analysis: Analysis) -> NetworkFacts:
     image = inspecting.image_row(analysis.image)
     size = "free" if analysis.image.free else image["value"]
-    return Facts(
+    return NetworkFacts(
         analysis.cost.params,
         analysis.cost.macs,
         {str(image["name"]): size, **{knob.name: knob.value for knob in analysis.knobs.values()}},
@@ -215,7 +215,7 @@ def _beside(proto: onnx.ModelProto) -> dict[str, object]:
 # --- knobs, stages, ends ---
 
 
-def _both(a: Side, b: Side, rows: Callable[[Facts], Mapping[str, object]]) -> tuple[Difference, ...]:
+def _both(a: DiffSide, b: DiffSide, rows: Callable[[NetworkFacts], Mapping[str, object]]) -> tuple[Difference, ...]:
     """The differences of two analyses; none where one is missing, which `refused` says."""
     return () if a.facts is None or b.facts is None else _differences(rows(a.facts), rows(b.facts))
 
@@ -384,7 +384,7 @@ def as_json(found: Comparison) -> Json:
     }
 
 
-def _side_json(side: Side) -> Json:
+def _side_json(side: DiffSide) -> Json:
     facts = side.facts
     return {
         "model": str(side.path),

@@ -16,8 +16,8 @@ from fnatool.files import model as files
 from fnatool.files.atomic import require_writable
 from fnatool.model import calibration, pixels
 from fnatool.model.analysed import STAGES_KEY, analyse_model
-from fnatool.model.calibration import Input, Preparation
-from fnatool.model.pixels import Asked
+from fnatool.model.calibration import NetworkInput, Preparation
+from fnatool.model.pixels import PixelOptions
 from fnatool.model.remap import copy
 from fnatool.model.verified import Verified, _verified
 from fnatool.runtime import isolate
@@ -32,7 +32,7 @@ from passes.network.blocks import stage_table
 from passes.target.resolve import own_spec
 
 
-def show_folding(made: Normalised, words: tuple[str, str], where: str) -> None:
+def show_folding(made: BatchNormResult, words: tuple[str, str], where: str) -> None:
     """How many BatchNorms went or came (words: folded into, or put behind), what is left and why, and what verification found."""
     console = terminal.console()
     for note in made.notes:
@@ -64,7 +64,7 @@ NOISE_NOTE = (
 
 
 @dataclass(frozen=True)
-class Normalised:
+class BatchNormResult:
     """A model whose BatchNorms were folded or put back: (BatchNorm, convolution) for each, what is left and why, and what was verified.
 
     `verified` is None where it was not asked for or nothing changed.
@@ -87,7 +87,7 @@ class Normalised:
 
 
 @dataclass(frozen=True)
-class Data:
+class StatisticsOptions:
     """What statistics are collected on: a folder of images or the word random, how many, and how a pixel becomes an input value.
 
     mean and scale are per channel, (pixel − mean) / scale with pixels from 0 to 255, channels RGB or BGR; None: as the model is known to
@@ -102,7 +102,9 @@ class Data:
     channels: str | None = None
 
 
-def fold(model: Path | str, out: Path | str | None = None, *, verify: bool = True, inputs: Mapping[str, Shape] | None = None) -> Normalised:
+def fold(
+    model: Path | str, out: Path | str | None = None, *, verify: bool = True, inputs: Mapping[str, Shape] | None = None
+) -> BatchNormResult:
     """The model with every BatchNorm that can be in the convolution beside it; written to `out` if given (never over an existing file).
 
     Raises UserError for a wrong path, RefusedModel for a model that cannot be read or a result that fails verification.
@@ -118,11 +120,11 @@ def unfold(
     model: Path | str,
     out: Path | str | None = None,
     *,
-    data: Data,
+    data: StatisticsOptions,
     only: Sequence[str] = (),
     verify: bool = True,
     inputs: Mapping[str, Shape] | None = None,
-) -> Normalised:
+) -> BatchNormResult:
     """The model with a BatchNorm behind its convolutions, with statistics of data; written to `out` if given (never over an existing file).
 
     Raises UserError for a wrong path or data that does not fit, RefusedModel as fold does.
@@ -141,7 +143,7 @@ def _read(model: Path | str, out: Path | str | None, inputs: Mapping[str, Shape]
     return read
 
 
-def fold_model(model: files.Model, *, verify: bool = True, inputs: Mapping[str, Shape] | None = None) -> Normalised:
+def fold_model(model: files.Model, *, verify: bool = True, inputs: Mapping[str, Shape] | None = None) -> BatchNormResult:
     """The same on a model already read."""
     analysis = analyse_model(model, inputs)
     found = batchnorm.fold(model.graph, sizes=inputs)
@@ -150,12 +152,12 @@ def fold_model(model: files.Model, *, verify: bool = True, inputs: Mapping[str, 
 
 def unfold_model(
     model: files.Model,
-    data: Data,
+    data: StatisticsOptions,
     *,
     only: Sequence[str] = (),
     verify: bool = True,
     inputs: Mapping[str, Shape] | None = None,
-) -> Normalised:
+) -> BatchNormResult:
     """The same on a model already read."""
     analysis = analyse_model(model, inputs)
     sites = places(model.graph, only=only, sizes=inputs)
@@ -179,16 +181,16 @@ def _finished(
     *,
     verify: bool,
     notes: tuple[str, ...] = (),
-) -> Normalised:
+) -> BatchNormResult:
     """The result with its stages, verified if asked for."""
     if not changed:
-        return Normalised(model, model, (), left, notes, stage_table(analysis.stages), None)
+        return BatchNormResult(model, model, (), left, notes, stage_table(analysis.stages), None)
     target = replace(model, graph=graph, notes=())
     sizes = {name: analysis.shapes.shapes[name] for name in analysis.view.inputs if name in analysis.shapes.shapes}
     after = analyse(graph, sizes=sizes, table=stage_table(analysis.stages))
     notes += _moved_knobs(analysis, after)
     verified = _verified(model, target, analysis) if verify else None
-    return Normalised(target, model, changed, left, notes, stage_table(after.stages), verified)
+    return BatchNormResult(target, model, changed, left, notes, stage_table(after.stages), verified)
 
 
 def _moved_knobs(before: Analysis, after: Analysis) -> tuple[str, ...]:
@@ -216,7 +218,7 @@ def _statistics(model: files.Model, analysis: Analysis, tensors: Mapping[str, st
 BYTES = 4  # of a value in float32
 
 
-def _rows(input_: Input, data: Data, how: Preparation | None) -> Iterator[Values]:
+def _rows(input_: NetworkInput, data: StatisticsOptions, how: Preparation | None) -> Iterator[Values]:
     """The inputs to collect statistics on, one at a time: noise where nothing says how images become inputs. Raises UserError."""
     if data.images < 1:
         raise UserError(f"{data.images} images are none to take statistics of; ask for at least 1")
@@ -225,7 +227,7 @@ def _rows(input_: Input, data: Data, how: Preparation | None) -> Iterator[Values
     return calibration.image_rows(input_, calibration.image_files(Path(data.source), data.images, data.seed), how)
 
 
-def _preparation(model: files.Model, analysis: Analysis, data: Data) -> Preparation:
+def _preparation(model: files.Model, analysis: Analysis, data: StatisticsOptions) -> Preparation:
     """How the network wants its images. Raises UserError where it takes none, or what is asked does not fit."""
     input_ = calibration.input_of(analysis)
     shape = input_.shape
@@ -239,4 +241,4 @@ def _preparation(model: files.Model, analysis: Analysis, data: Data) -> Preparat
         raise UserError(f"the input '{input_.name}' of {what} is no grey or RGB image; --data random takes noise instead")
     mean, scale = (None if given is None else tuple(float(value) for value in given) for given in (data.mean, data.scale))
     image = pixels.Seen(input_.name, channels, input_.dtype)
-    return Preparation(pixels.pixels_of(model, analysis.view, image, Asked(mean, scale, data.channels)), channels_last)
+    return Preparation(pixels.pixels_of(model, analysis.view, image, PixelOptions(mean, scale, data.channels)), channels_last)

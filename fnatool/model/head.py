@@ -20,7 +20,7 @@ from fnatool.model import check as checking
 from fnatool.model import pixels, upgrading
 from fnatool.model.analysed import STAGES_KEY, analyse_model, metadata
 from fnatool.model.names import Joints, class_names, joints_of
-from fnatool.model.pixels import Asked
+from fnatool.model.pixels import PixelOptions
 from fnatool.model.verified import VERIFY_SECONDS
 from fnatool.runtime import isolate
 from fnatool.tasks import description
@@ -29,7 +29,7 @@ from passes.check.finding import errors
 from passes.errors import RefusedModel, UserError
 from passes.graph.freeing import freed
 from passes.graph.shapes import Shape, guessing
-from passes.heads import STYLES, Attached, Detection, Head, Image, attach, default_taps, image_of
+from passes.heads import STYLES, Attached, BoxCoding, HeadImage, HeadSpec, attach, default_taps, image_of
 from passes.heads.writer import OLDEST_OPSET
 from passes.network.analysis import Analysis, analyse
 
@@ -105,7 +105,7 @@ def attach_to_model(model: files.Model, options: HeadOptions) -> Headed:
     model = replace(model, graph=freed(model.graph))
     before = analyse_model(model, options.inputs)
     image = image_of(before)
-    asked = Asked(options.mean, options.scale, options.channels)
+    asked = PixelOptions(options.mean, options.scale, options.channels)
     how = pixels.pixels_of(model, before.view, pixels.seen_as(before.view, image.name, image.channels), asked)
     seen = _input(image, how)
     made = attach(model.graph, before, head, rng=np.random.default_rng(options.seed))
@@ -120,7 +120,7 @@ def attach_to_model(model: files.Model, options: HeadOptions) -> Headed:
     return headed
 
 
-def wanted(options: HeadOptions) -> tuple[tuple[str, ...], Joints | None, Head]:
+def wanted(options: HeadOptions) -> tuple[tuple[str, ...], Joints | None, HeadSpec]:
     """Class names, joints, and the head that they ask for. Raises UserError where the options contradict each other or the task."""
     if options.task not in DEFAULT_STYLE:
         raise UserError(f"'{options.task}' is no task; there are {', '.join(DEFAULT_STYLE)}")
@@ -128,7 +128,7 @@ def wanted(options: HeadOptions) -> tuple[tuple[str, ...], Joints | None, Head]:
     fitting = [name for name, known in STYLES.items() if known.task == options.task]
     if style not in fitting:
         raise UserError(f"'{style}' is no style of {options.task}; there is {' and '.join(map(repr, fitting))}")
-    build = partial(Head, style, taps=options.taps, width=options.width, levels=options.levels, keep=options.keep_rows)
+    build = partial(HeadSpec, style, taps=options.taps, width=options.width, levels=options.levels, keep=options.keep_rows)
     if options.task == "pose":
         if options.joints is None:
             raise UserError("say which joints a pose has with --joints: a number, 'coco', or a JSON file")
@@ -151,7 +151,7 @@ def own_taps(analysis: Analysis, options: HeadOptions) -> tuple[str, ...]:
 
 
 def described(
-    classes: tuple[str, ...], seen: description.Input, *, task: str, detection: Detection | None = None, joints: Joints | None = None
+    classes: tuple[str, ...], seen: description.Input, *, task: str, detection: BoxCoding | None = None, joints: Joints | None = None
 ) -> Description:
     """What stands in the metadata of a model with such a head. A detector or a pose says how it is read."""
     if detection is not None:
@@ -169,7 +169,7 @@ def _level(stride: tuple[int, int], anchors: Sequence[tuple[float, float]]) -> d
     return description.Level(stride=stride, sizes=sizes, ratios=tuple(round(height / width, 6) for width, height in anchors))
 
 
-def _input(image: Image, how: Pixels) -> description.Input:
+def _input(image: HeadImage, how: Pixels) -> description.Input:
     """Raises UserError for an image larger than a task's can be."""
     if max(image.size) > description.LARGEST:
         height, width = image.size

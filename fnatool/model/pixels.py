@@ -41,7 +41,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Asked:
+class PixelOptions:
     """What the user says: per channel, or one number for all; `channels` is the order of the colours. None: as the model is known to be."""
 
     mean: tuple[float, ...] | None = None
@@ -57,7 +57,7 @@ def seen_as(seen: View, name: str, channels: int) -> Seen:
     return Seen(name, channels, np.dtype(onnx.helper.tensor_dtype_to_np_dtype(seen.inputs[name][1])))
 
 
-def pixels_of(model: files.Model, graph: View, image: Seen, asked: Asked) -> Pixels:
+def pixels_of(model: files.Model, graph: View, image: Seen, asked: PixelOptions) -> Pixels:
     """The answer for a model, whose graph in normal form is also given. Raises UserError where nothing is known of grey pixels, and for
 
     what is asked that does not fit the image: another number of values, a scale of 0, values that whole numbers cannot carry.
@@ -84,7 +84,7 @@ def pixels_of(model: files.Model, graph: View, image: Seen, asked: Asked) -> Pix
     return found
 
 
-def _order(image: Seen, asked: Asked, known: Pixels | None) -> str:
+def _order(image: Seen, asked: PixelOptions, known: Pixels | None) -> str:
     if image.channels == 1:
         if asked.channels not in (None, "GREY"):
             raise UserError(f"the input '{image.name}' has one channel: its pixels are grey, not {asked.channels}")

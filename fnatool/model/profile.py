@@ -9,7 +9,7 @@ from fnatool import terminal
 from fnatool.files import model as files
 from fnatool.model.analysed import stored_stages
 from passes.graph.shapes import Shape
-from passes.network.profile import CONVENTIONS, Part, Profile, profile
+from passes.network.profile import CONVENTIONS, Profile, ProfilePart, profile
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,7 +56,7 @@ def as_json(found: Profile, model: str, convention: str) -> Json:
     }
 
 
-def _numbers(part: Part, found: Profile) -> Json:
+def _numbers(part: ProfilePart, found: Profile) -> Json:
     return {
         "params": part.params,
         "macs": part.macs if found.sized else None,
@@ -98,7 +98,7 @@ def _show_parts(found: Profile, console: Console) -> None:
     console.print(table)
 
 
-def _measures(part: Part, found: Profile) -> tuple[str, ...]:
+def _measures(part: ProfilePart, found: Profile) -> tuple[str, ...]:
     if not found.sized:
         return ("?",) * 4
     share = f"{part.macs / found.whole.macs:.1%}" if found.whole.macs else ""

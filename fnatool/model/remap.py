@@ -24,7 +24,7 @@ from passes.target.spec import Spec, parse
 
 
 @dataclass(frozen=True)
-class Options:
+class RemapOptions:
     """How to remap: see `passes.plan`; `inputs` gives shapes for free dimensions, `verify` runs the check of inner values."""
 
     strategy: str = "fna"
@@ -60,14 +60,14 @@ class Remapped:
 
 
 def remap(
-    seed: Path | str, spec: Spec | Mapping[str, object] | Path | str, out: Path | str | None = None, *, options: Options | None = None
+    seed: Path | str, spec: Spec | Mapping[str, object] | Path | str, out: Path | str | None = None, *, options: RemapOptions | None = None
 ) -> Remapped:
     """The seed in the shape the spec asks for, with what it knows; written to `out` if given (never over an existing file).
 
     seed: a path, or the name of the bundled seed; spec: a Spec, its JSON document, the path of one, or the name of a bundled one. Raises
     UserError for a wrong spec or path, RefusedModel for a model that cannot be remapped safely or whose result fails verification.
     """
-    options = options or Options()
+    options = options or RemapOptions()
     model = files.read(seeds.bundled(str(seed)) or seed if not Path(seed).exists() else seed, options.inputs)
     if out is not None:
         require_writable(Path(out), force=False, forbid=(model.path, *model.data))
@@ -82,7 +82,7 @@ def remap(
     return made
 
 
-def remap_model(model: files.Model, spec: Spec, options: Options) -> Remapped:
+def remap_model(model: files.Model, spec: Spec, options: RemapOptions) -> Remapped:
     """The same on a model already read."""
     require_seed(spec, model)
     analysis = analyse_model(model, options.inputs)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fnatool.nn.site import Given, Read, Row, Site, Step, first, on, torch_type
+from fnatool.nn.site import Given, NodeSite, Read, Row, Step, first, on, torch_type
 from passes.graph.view import element_type
 
 Operand = Tensor | float
@@ -21,12 +21,12 @@ Operand = Tensor | float
 # --- activations ------------------------------------------------------------------------------------------------------------------------
 
 
-def relu(site: Site) -> Step:
+def relu(site: NodeSite) -> Step:
     """max(x, 0), in place where nobody else needs x."""
     return on(site, torch.relu_ if 0 in site.own else torch.relu, 0)
 
 
-def clip(site: Site) -> Step:
+def clip(site: NodeSite) -> Step:
     """min(max(x, low), high); bounds are attributes before opset 11, inputs from then on."""
     if site.opset < 11:
         low, high = site.real("min", -math.inf), site.real("max", math.inf)
@@ -43,7 +43,7 @@ def clip(site: Site) -> Step:
     return on(site, lambda x: x.clamp(low, high), 0)
 
 
-def _clip_by_tensors(site: Site) -> Step:
+def _clip_by_tensors(site: NodeSite) -> Step:
     low, high = site.has(1), site.has(2)
 
     def run(x: Tensor, *bounds: Tensor) -> Tensor:
@@ -53,19 +53,19 @@ def _clip_by_tensors(site: Site) -> Step:
     return on(site, run, 0, 1, 2)
 
 
-def leaky_relu(site: Site) -> Step:
+def leaky_relu(site: NodeSite) -> Step:
     """x where it is positive, else alpha · x."""
     alpha, inplace = site.real("alpha", 0.01), 0 in site.own
     return on(site, lambda x: F.leaky_relu(x, alpha, inplace), 0)
 
 
-def elu(site: Site) -> Step:
+def elu(site: NodeSite) -> Step:
     """alpha · (exp(x) − 1) where x is negative."""
     alpha, inplace = site.real("alpha", 1.0), 0 in site.own
     return on(site, lambda x: F.elu(x, alpha, inplace), 0)
 
 
-def celu(site: Site) -> Step:
+def celu(site: NodeSite) -> Step:
     """max(0, x) + min(0, alpha · (exp(x / alpha) − 1))."""
     alpha = site.real("alpha", 1.0)
     return on(site, lambda x: F.celu(x, alpha), 0)
@@ -74,7 +74,7 @@ def celu(site: Site) -> Step:
 SELU = (1.67326319217681884765625, 1.05070102214813232421875)  # ONNX's defaults, which are torch's constants
 
 
-def selu(site: Site) -> Step:
+def selu(site: NodeSite) -> Step:
     """gamma · (x where positive, else alpha · (exp(x) − 1))."""
     alpha, gamma = site.real("alpha", SELU[0]), site.real("gamma", SELU[1])
     if math.isclose(alpha, SELU[0], rel_tol=1e-6) and math.isclose(gamma, SELU[1], rel_tol=1e-6):
@@ -82,7 +82,7 @@ def selu(site: Site) -> Step:
     return on(site, lambda x: gamma * F.elu(x, alpha), 0)
 
 
-def hard_sigmoid(site: Site) -> Step:
+def hard_sigmoid(site: NodeSite) -> Step:
     """min(max(alpha · x + beta, 0), 1)."""
     alpha, beta = site.real("alpha", 0.2), site.real("beta", 0.5)
     if _is_sixth(alpha) and beta == 0.5:
@@ -94,36 +94,36 @@ def _is_sixth(alpha: float) -> bool:
     return math.isclose(alpha, 1 / 6, rel_tol=1e-4)  # exporters round it
 
 
-def hard_swish(site: Site) -> Step:
+def hard_swish(site: NodeSite) -> Step:
     """x · min(max(x / 6 + 1/2, 0), 1)."""
     return on(site, F.hardswish, 0)
 
 
-def swish(site: Site) -> Step:
+def swish(site: NodeSite) -> Step:
     """x · sigmoid(alpha · x)."""
     alpha = site.real("alpha", 1.0)
     return on(site, F.silu if alpha == 1 else lambda x: x * torch.sigmoid(alpha * x), 0)
 
 
-def gelu(site: Site) -> Step:
+def gelu(site: NodeSite) -> Step:
     """x · Φ(x), or its tanh approximation."""
     approximate = site.text("approximate", "none")
     return on(site, lambda x: F.gelu(x, approximate=approximate), 0)
 
 
-def thresholded_relu(site: Site) -> Step:
+def thresholded_relu(site: NodeSite) -> Step:
     """x where it is above alpha, else 0."""
     alpha = site.real("alpha", 1.0)
     return on(site, lambda x: F.threshold(x, alpha, 0.0), 0)
 
 
-def shrink(site: Site) -> Step:
+def shrink(site: NodeSite) -> Step:
     """x + bias below −lambd, x − bias above lambd, else 0."""
     lambd, bias = site.real("lambd", 0.5), site.real("bias", 0.0)
     return on(site, lambda x: torch.where(x < -lambd, x + bias, torch.where(x > lambd, x - bias, torch.zeros_like(x))), 0)
 
 
-def prelu(site: Site) -> Step:
+def prelu(site: NodeSite) -> Step:
     """x where it is positive, else slope · x; a slope per channel is torch's own."""
     x, slope = site.shape(0), site.shape(1)
     if x is not None and slope is not None and len(x) > 1:
@@ -134,7 +134,7 @@ def prelu(site: Site) -> Step:
     return on(site, lambda x, slope: torch.where(x > 0, x, slope * x), 0, 1)
 
 
-def dropout(site: Site) -> Step:
+def dropout(site: NodeSite) -> Step:
     """x in evaluation; in training each element is zero with probability ratio, the others scaled up. The mask says which are kept.
 
     Raises RefusedModel where the graph itself drops (`training_mode`): its values are random, whatever the module's mode.
@@ -156,13 +156,13 @@ def dropout(site: Site) -> Step:
 # --- types ------------------------------------------------------------------------------------------------------------------------------
 
 
-def cast(site: Site) -> Step:
+def cast(site: NodeSite) -> Step:
     """The values in another type. The weights' own type follows the weights: a module in half precision stays in it."""
     to = site.node.attrs["to"]
     return _cast(site, to if isinstance(to, int) else element_type(to))
 
 
-def _cast(site: Site, to: int) -> Step:
+def _cast(site: NodeSite, to: int) -> Step:
     if to == site.facts.main_type and torch_type(to) in FLOATS:
         return Step(lambda x, like: x.to(like.dtype), (site.node.inputs[0], Given.LIKE))
     dtype = torch_type(to)
@@ -175,7 +175,7 @@ IN_EVALUATION = "export the network in evaluation mode"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def cast_like(site: Site) -> Step:
+def cast_like(site: NodeSite) -> Step:
     """The values in the type of the second input."""
     to = site.facts.types.get(site.node.inputs[1])
     if to is None:
@@ -183,7 +183,7 @@ def cast_like(site: Site) -> Step:
     return _cast(site, to)
 
 
-def is_inf(site: Site) -> Step:
+def is_inf(site: NodeSite) -> Step:
     """Where x is infinite, of the signs asked for."""
     negative, positive = site.node.int("detect_negative", 1), site.node.int("detect_positive", 1)
     if negative and positive:
@@ -201,7 +201,7 @@ def binary(run: Callable[[Any, Any], Any]) -> Row:
     return lambda site: Step(run, site.operands())
 
 
-def add(site: Site) -> Step:
+def add(site: NodeSite) -> Step:
     """a + b, written into the operand that nobody else needs."""
     reads = site.operands()
     target = next((slot for slot in sorted(site.own) if isinstance(reads[slot], str)), None)
@@ -216,19 +216,19 @@ def _add_into(target: Tensor, other: Operand) -> Tensor:
     return target.add_(other)
 
 
-def divide(site: Site) -> Step:
+def divide(site: NodeSite) -> Step:
     """a / b; between integers the quotient is cut towards zero."""
     if site.is_whole(0):
         return Step(lambda a, b: torch.div(torch.as_tensor(a), b, rounding_mode="trunc"), site.operands())
     return Step(operator.truediv, site.operands())
 
 
-def modulo(site: Site) -> Step:
+def modulo(site: NodeSite) -> Step:
     """The remainder with the sign of b, or of a with fmod."""
     return Step(torch.fmod if site.node.int("fmod", 0) else torch.remainder, tuple(site.node.inputs))
 
 
-def power(site: Site) -> Step:
+def power(site: NodeSite) -> Step:
     """a ** b in the type of a."""
     exponent = site.known(1)
     if exponent is not None and exponent.size == 1:
@@ -238,7 +238,7 @@ def power(site: Site) -> Step:
     return Step(lambda a, b: (a**b).to(a.dtype), tuple(site.node.inputs))
 
 
-def where(site: Site) -> Step:
+def where(site: NodeSite) -> Step:
     """a where the condition holds, else b."""
     condition, *operands = site.operands()
     if isinstance(condition, str) and any(isinstance(read, str) for read in operands):
@@ -249,7 +249,7 @@ def where(site: Site) -> Step:
 def many(run: Callable[[Any, Any], Any], *, mean: bool = False) -> Row:
     """The row of an operator on any number of operands that broadcast, taken two by two."""
 
-    def row(site: Site) -> Step:
+    def row(site: NodeSite) -> Step:
         count = len(site.node.inputs)
 
         def fold(*operands: Any) -> Any:
@@ -264,7 +264,7 @@ def many(run: Callable[[Any, Any], Any], *, mean: bool = False) -> Row:
 def bounded(tensors: Callable[[Tensor, Tensor], Tensor], number: str) -> Row:
     """Max and Min: a constant bound is a clamp."""
 
-    def row(site: Site) -> Step:
+    def row(site: NodeSite) -> Step:
         reads = site.operands()
         singles = [k for k, read in enumerate(reads) if not isinstance(read, str)]
         if len(reads) == 2 and len(singles) == 1:
@@ -277,13 +277,13 @@ def bounded(tensors: Callable[[Tensor, Tensor], Tensor], number: str) -> Row:
     return row
 
 
-def shift(site: Site) -> Step:
+def shift(site: NodeSite) -> Step:
     """The bits of a moved left or right by b."""
     return Step(operator.lshift if site.text("direction", "LEFT") == "LEFT" else operator.rshift, tuple(site.node.inputs))
 
 
 def _tensors(run: Callable[..., Any]) -> Row:
-    def row(site: Site) -> Step:
+    def row(site: NodeSite) -> Step:
         reads: tuple[Read, ...] = tuple(site.node.inputs)
         return Step(run, reads)
 

@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from fnatool.nn.site import Facts
+from fnatool.nn.site import LoadFacts
 from passes.graph.view import Node
 
 
-def fused(nodes: Sequence[Node], wanted: Collection[str], facts: Facts) -> list[Node]:
+def fused(nodes: Sequence[Node], wanted: Collection[str], facts: LoadFacts) -> list[Node]:
     """The nodes with x · σ(x) as Swish, x · hardsigmoid(x) as HardSwish, and all of a flattened x picked in order as a Reshape.
 
     Only where nobody else reads what is between. The new constants are added to the known ones.
@@ -47,7 +47,7 @@ def _gated(node: Node, x: int, gate: Node) -> Node | None:
     return None
 
 
-def _picked(node: Node, positions: int, flat: Node, facts: Facts) -> Node | None:
+def _picked(node: Node, positions: int, flat: Node, facts: LoadFacts) -> Node | None:
     """Positions 0, 1, 2, … of a tensor that was flattened altogether: torch's exporter writes some views so."""
     places, target = facts.known.get(node.input(positions)), facts.known.get(flat.input(1))
     shape = facts.shapes.get(flat.input(0))

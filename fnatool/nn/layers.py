@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fnatool.nn.site import Given, Read, Row, Site, Step, on
+from fnatool.nn.site import Given, NodeSite, Read, Row, Step, on
 from fnatool.nn.windows import Window, padded, window
 
 Norms = Literal["running", "batch", "update"] | float
@@ -23,7 +23,7 @@ KEEPING = ("running", "batch")  # of these the running statistics stay as they a
 # --- weights ----------------------------------------------------------------------------------------------------------------------------
 
 
-def convolution(site: Site) -> Step:
+def convolution(site: NodeSite) -> Step:
     """y = x ∗ w + b with w [C_out, C_in / g, …]; the number of groups is that of the weight."""
     weight = site.shape(1)
     if weight is None:
@@ -42,7 +42,7 @@ def convolution(site: Site) -> Step:
     return on(site, run, 0, 1, 2)
 
 
-def transposed_convolution(site: Site) -> Step:
+def transposed_convolution(site: NodeSite) -> Step:
     """The gradient of a convolution as an operator: w [C_in, C_out / g, …]; depthwise stays depthwise at any width."""
     weight = site.shape(1)
     if weight is None:
@@ -89,7 +89,7 @@ def _cuts(view: Window, space: Sequence[int], extra: Sequence[int], asked: Seque
     return before, after
 
 
-def gemm(site: Site) -> Step:
+def gemm(site: NodeSite) -> Step:
     """y = α · A · B + β · C, A and B transposed where it says so."""
     alpha, beta = site.real("alpha", 1.0), site.real("beta", 1.0)
     across, down = bool(site.node.int("transA", 0)), bool(site.node.int("transB", 0))
@@ -106,7 +106,7 @@ def gemm(site: Site) -> Step:
     return on(site, run, 0, 1, 2)
 
 
-def einsum(site: Site) -> Step:
+def einsum(site: NodeSite) -> Step:
     """Products summed over the letters that the equation leaves out."""
     equation = site.text("equation", "")
     return on(site, lambda *operands: torch.einsum(equation, *operands), *range(len(site.node.inputs)))
@@ -115,7 +115,7 @@ def einsum(site: Site) -> Step:
 # --- normalisation ----------------------------------------------------------------------------------------------------------------------
 
 
-def batch_normalization(site: Site) -> Step:
+def batch_normalization(site: NodeSite) -> Step:
     """y = γ (x − μ) / √(σ² + ε) + β. ONNX's momentum is the share that running statistics keep, torch's the share that is new."""
     epsilon = site.real("epsilon", 1e-5)
     momentum = round(1 - site.real("momentum", 0.9), 6)  # 0.1, where a float32 of 0.9 leaves 0.10000002
@@ -167,14 +167,14 @@ def _with_statistics(momentum: float, epsilon: float, outputs: int) -> Callable[
     return run
 
 
-def instance_normalization(site: Site) -> Step:
+def instance_normalization(site: NodeSite) -> Step:
     """Each map of each sample by its own mean and variance."""
     epsilon = site.real("epsilon", 1e-5)
     quick = torch.backends.cudnn.enabled
     return on(site, lambda x, scale, bias: torch.instance_norm(x, scale, bias, None, None, True, 0.0, epsilon, quick), 0, 1, 2)
 
 
-def group_normalization(site: Site) -> Step:
+def group_normalization(site: NodeSite) -> Step:
     """Each group of channels by its own mean and variance; scale and bias have an entry per group before opset 21, per channel after."""
     groups, epsilon = site.node.int("num_groups", 1), site.real("epsilon", 1e-5)
     per_group = site.opset < 21
@@ -187,7 +187,7 @@ def group_normalization(site: Site) -> Step:
     return on(site, run, 0, 1, 2)
 
 
-def layer_normalization(site: Site) -> Step:
+def layer_normalization(site: NodeSite) -> Step:
     """The axes from `axis` on by their mean and variance; the further outputs are the mean and 1 / standard deviation."""
     axis, rank, epsilon = site.axis(-1), site.rank(0), site.real("epsilon", 1e-5)
     whole = all(not site.has(slot) or site.shape(slot) == (site.shape(0) or ())[axis:] for slot in (1, 2))
@@ -209,14 +209,14 @@ def layer_normalization(site: Site) -> Step:
     return on(site, run, 0, 1, 2)
 
 
-def rms_normalization(site: Site) -> Step:
+def rms_normalization(site: NodeSite) -> Step:
     """The axes from `axis` on by the root of their mean square."""
     axis, rank, epsilon = site.axis(-1), site.rank(0), site.real("epsilon", 1e-5)
     axes = list(range(axis, rank))
     return on(site, lambda x, scale: x * (x.square().mean(axes, keepdim=True) + epsilon).rsqrt() * scale, 0, 1)
 
 
-def mean_variance_normalization(site: Site) -> Step:
+def mean_variance_normalization(site: NodeSite) -> Step:
     """(x − μ) / (σ + 1e-9) over `axes`, as ONNX's own definition."""
     axes = list(site.node.ints("axes", (0, 2, 3)))
 
@@ -227,7 +227,7 @@ def mean_variance_normalization(site: Site) -> Step:
     return on(site, run, 0)
 
 
-def local_response(site: Site) -> Step:
+def local_response(site: NodeSite) -> Step:
     """x / (bias + alpha / size · Σ x²)^beta over `size` neighbouring channels, the odd one behind."""
     size, alpha, beta, bias = site.node.int("size", 1), site.real("alpha", 1e-4), site.real("beta", 0.75), site.real("bias", 1.0)
 
@@ -240,7 +240,7 @@ def local_response(site: Site) -> Step:
     return on(site, run, 0)
 
 
-def lp_normalization(site: Site) -> Step:
+def lp_normalization(site: NodeSite) -> Step:
     """x divided by its p-norm along an axis; nothing stays nothing."""
     axis, p = site.axis(-1), site.node.int("p", 2)
 
@@ -254,7 +254,7 @@ def lp_normalization(site: Site) -> Step:
 def along_axis(normalise: Callable[[Tensor, int], Tensor]) -> Row:
     """Softmax and its like: along one axis from opset 13 on, over all axes from `axis` on before."""
 
-    def row(site: Site) -> Step:
+    def row(site: NodeSite) -> Step:
         rank = site.rank(0)
         axis = site.axis(-1 if site.opset >= 13 else 1)
         if site.opset >= 13 or axis == rank - 1:
@@ -274,7 +274,7 @@ def _hardmax(x: Tensor, axis: int) -> Tensor:
 def reduction(run: Callable[[Tensor, list[int], bool], Tensor]) -> Row:
     """The row of an operator that reduces over `axes` (attribute or input; none: all, or nothing where noop_with_empty_axes says so)."""
 
-    def row(site: Site) -> Step:
+    def row(site: NodeSite) -> Step:
         axes = site.integers(1, "axes")
         keep = bool(site.node.int("keepdims", 1))
         if not axes and site.node.int("noop_with_empty_axes", 0):
@@ -300,7 +300,7 @@ def _sum(x: Tensor, axes: list[int], keep: bool) -> Tensor:
 def selection(run: Callable[..., Tensor]) -> Row:
     """ArgMax and ArgMin: the first position, or the last."""
 
-    def row(site: Site) -> Step:
+    def row(site: NodeSite) -> Step:
         axis, keep = site.axis(0), bool(site.node.int("keepdims", 1))
         if not site.node.int("select_last_index", 0):
             return on(site, lambda x: run(x, axis, keepdim=keep), 0)
@@ -309,7 +309,7 @@ def selection(run: Callable[..., Tensor]) -> Row:
     return row
 
 
-def cumulated(site: Site) -> Step:
+def cumulated(site: NodeSite) -> Step:
     """Sums of all elements up to each along an axis; with `exclusive` without it, with `reverse` from the end."""
     axis = int(site.require(1).reshape(-1)[0])
     exclusive, reverse = site.node.int("exclusive", 0), site.node.int("reverse", 0)
@@ -323,7 +323,7 @@ def cumulated(site: Site) -> Step:
     return on(site, run, 0)
 
 
-def top_k(site: Site) -> Step:
+def top_k(site: NodeSite) -> Step:
     """The k largest or smallest along an axis, sorted, and their positions; of equal values the first."""
     axis, largest = site.axis(-1), bool(site.node.int("largest", 1))
 

@@ -14,14 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fnatool.nn.site import Given, Row, Site, Step, on, torch_type
+from fnatool.nn.site import Given, NodeSite, Row, Step, on, torch_type
 from passes.channels.rules import UNBOUNDED, regrouped
 from passes.graph.view import element_type
 
 # --- shape ------------------------------------------------------------------------------------------------------------------------------
 
 
-def reshape(site: Site) -> Step:
+def reshape(site: NodeSite) -> Step:
     """Row-major regrouping. Each group of axes that the probe shows to belong together keeps what it holds in this run."""
     follow = _Follow(site)
     name = site.node.inputs[0]
@@ -34,7 +34,7 @@ def reshape(site: Site) -> Step:
 class _Follow:
     """A Reshape whose written sizes follow the tensor."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: NodeSite) -> None:
         target, source = site.facts.shapes.get(site.node.outputs[0]), site.shape(0)
         self.name = site.node.name
         self.zero_is_zero = bool(site.node.int("allowzero", 0))
@@ -76,7 +76,7 @@ class _Follow:
         return found
 
 
-def flatten(site: Site) -> Step:
+def flatten(site: NodeSite) -> Step:
     """Two axes: those before `axis`, those from it on."""
     axis, rank = site.axis(1) if site.node.int("axis", 1) != site.rank(0) else site.rank(0), site.rank(0)
     if axis == 1 and rank > 1:
@@ -92,7 +92,7 @@ def _count(shape: Sequence[int]) -> int:
     return count
 
 
-def squeeze(site: Site) -> Step:
+def squeeze(site: NodeSite) -> Step:
     """The axes named go; where none are, those of size one in the graph."""
     axes = site.integers(1, "axes")
     if axes is None:
@@ -103,7 +103,7 @@ def squeeze(site: Site) -> Step:
     return on(site, lambda x: x.squeeze(axes), 0)
 
 
-def unsqueeze(site: Site) -> Step:
+def unsqueeze(site: NodeSite) -> Step:
     """New axes of size one, at positions of the result."""
     axes = site.integers(1, "axes") or ()
     rank = site.rank(0) + len(axes)
@@ -117,13 +117,13 @@ def unsqueeze(site: Site) -> Step:
     return on(site, run, 0)
 
 
-def transpose(site: Site) -> Step:
+def transpose(site: NodeSite) -> Step:
     """Axes in another order."""
     order = site.node.ints("perm", range(site.rank(0))[::-1])
     return on(site, lambda x: x.permute(order), 0)
 
 
-def expand(site: Site) -> Step:
+def expand(site: NodeSite) -> Step:
     """Broadcast to a shape; an axis that already has its size keeps the size it has in the run."""
     sizes = site.numbers(1)
     source, target = site.shape(0), site.facts.shapes.get(site.node.outputs[0])
@@ -142,7 +142,7 @@ def expand(site: Site) -> Step:
     return Step(run, (site.node.inputs[0], sizes))
 
 
-def tile(site: Site) -> Step:
+def tile(site: NodeSite) -> Step:
     """The whole again, so often along each axis."""
     return Step(lambda x, times: x.tile(tuple(times)), (site.node.inputs[0], site.numbers(1)))
 
@@ -150,7 +150,7 @@ def tile(site: Site) -> Step:
 # --- cut and join -----------------------------------------------------------------------------------------------------------------------
 
 
-def concat(site: Site) -> Step:
+def concat(site: NodeSite) -> Step:
     """One behind the other along an axis; what does not depend on the input, with a batch of one, is repeated for every sample."""
     axis = site.axis(1)
     rank = site.rank(0)
@@ -166,7 +166,7 @@ def concat(site: Site) -> Step:
     return on(site, run, *range(len(fixed)))
 
 
-def split(site: Site) -> Step:
+def split(site: NodeSite) -> Step:
     """Pieces along an axis, of the sizes given or equal ones; at another width in the same proportions."""
     axis, count = site.axis(0), len(site.node.outputs)
     if not site.has(1) and "split" not in site.node.attrs:
@@ -190,7 +190,7 @@ def _equal(size: int, count: int) -> list[int]:
     return [min(part, size - k * part) for k in range(count)]
 
 
-def slice_(site: Site) -> Step:
+def slice_(site: NodeSite) -> Step:
     """A range along each axis named."""
     rank = site.rank(0)
     if site.opset < 10:
@@ -207,7 +207,7 @@ def slice_(site: Site) -> Step:
 class _Cut:
     """A Slice whose bounds within the channels hold only at the width they were written for."""
 
-    def __init__(self, site: Site, axes: list[int], steps: list[int]) -> None:
+    def __init__(self, site: NodeSite, axes: list[int], steps: list[int]) -> None:
         self.site, self.axes, self.steps = site, axes, steps
         shape = site.shape(0) or ()
         self.width = shape[1] if len(shape) == 4 and 1 in axes else None
@@ -230,7 +230,7 @@ def _backwards(x: Tensor, axis: int, bounds: tuple[int, int, int]) -> Tensor:
     return x.index_select(axis, torch.tensor(list(positions), device=x.device, dtype=torch.int64))
 
 
-def gather(site: Site) -> Step:
+def gather(site: NodeSite) -> Step:
     """The entries at given positions along an axis."""
     axis = site.axis(0)
     positions = site.known(1)
@@ -248,13 +248,13 @@ def gather(site: Site) -> Step:
     return on(site, run, 0, 1)
 
 
-def gather_elements(site: Site) -> Step:
+def gather_elements(site: NodeSite) -> Step:
     """Each element from the position, along an axis, that stands in its place."""
     axis = site.axis(0)
     return on(site, lambda x, where: x.gather(axis, where.long() % x.shape[axis]), 0, 1)
 
 
-def scatter_elements(site: Site) -> Step:
+def scatter_elements(site: NodeSite) -> Step:
     """x with elements replaced, or reduced with others, at the positions that stand in their places."""
     axis, reduce = site.axis(0), site.text("reduction", "none")
     if reduce == "none":
@@ -263,7 +263,7 @@ def scatter_elements(site: Site) -> Step:
     return on(site, lambda x, where, new: x.scatter_reduce(axis, where.long() % x.shape[axis], new, kind), 0, 1, 2)
 
 
-def gather_nd(site: Site) -> Step:
+def gather_nd(site: NodeSite) -> Step:
     """Slices at positions along several leading axes."""
     lead = site.node.int("batch_dims", 0)
     depth = (site.shape(1) or (0,))[-1]
@@ -281,7 +281,7 @@ def gather_nd(site: Site) -> Step:
 # --- pad --------------------------------------------------------------------------------------------------------------------------------
 
 
-def pad(site: Site) -> Step:
+def pad(site: NodeSite) -> Step:
     """More space on any axis, filled with a constant or from the tensor; negative pads cut."""
     mode, rank = site.text("mode", "constant"), site.rank(0)
     axes = [axis % rank for axis in (site.integers(3, "") or range(rank))]
@@ -327,7 +327,7 @@ def _places(size: int, before: int, after: int, mode: str) -> list[int]:
 # --- space and depth --------------------------------------------------------------------------------------------------------------------
 
 
-def depth_to_space(site: Site) -> Step:
+def depth_to_space(site: NodeSite) -> Step:
     """Blocks of channels become blocks of space; DCR: the block's position is the slow part of the channel, CRD: the quick one."""
     block, mode = site.node.int("blocksize", 1), site.text("mode", "DCR")
     if mode == "CRD":
@@ -341,7 +341,7 @@ def depth_to_space(site: Site) -> Step:
     return on(site, run, 0)
 
 
-def space_to_depth(site: Site) -> Step:
+def space_to_depth(site: NodeSite) -> Step:
     """Blocks of space become channels; DCR: the block's position is the slow part of the channel, CRD: the quick one."""
     block, mode = site.node.int("blocksize", 1), site.text("mode", "DCR")
     if mode == "CRD":
@@ -358,18 +358,18 @@ def space_to_depth(site: Site) -> Step:
 # --- made from sizes --------------------------------------------------------------------------------------------------------------------
 
 
-def shape(site: Site) -> Step:
+def shape(site: NodeSite) -> Step:
     """The sizes of the first input, as numbers of the run."""
     start, end = site.node.int("start", 0), site.node.attrs.get("end")
     return on(site, lambda x: list(x.shape)[start:end], 0)
 
 
-def size(site: Site) -> Step:
+def size(site: NodeSite) -> Step:
     """The number of elements of the first input, as a number of the run."""
     return on(site, lambda x: [x.numel()], 0)
 
 
-def filled(site: Site) -> Step:
+def filled(site: NodeSite) -> Step:
     """A tensor of one value in a shape computed in the run."""
     value = site.node.attrs.get("value")
     fill = np.zeros(1, np.float32) if value is None else np.asarray(value.values)
@@ -383,7 +383,7 @@ def filled(site: Site) -> Step:
     return Step(run, (site.numbers(0), Given.LIKE))
 
 
-def range_(site: Site) -> Step:
+def range_(site: NodeSite) -> Step:
     """start, start + delta, … below limit."""
     dtype = torch_type(site.facts.types[site.node.inputs[0]])
 
@@ -393,7 +393,7 @@ def range_(site: Site) -> Step:
     return Step(run, (site.numbers(0), site.numbers(1), site.numbers(2), Given.LIKE))
 
 
-def one_hot(site: Site) -> Step:
+def one_hot(site: NodeSite) -> Step:
     """on_value at the position along a new axis, off_value elsewhere."""
     axis = site.node.int("axis", -1)
     rank = site.rank(0) + 1
@@ -408,7 +408,7 @@ def one_hot(site: Site) -> Step:
     return Step(run, (site.node.inputs[0], site.numbers(1), site.node.inputs[2]))
 
 
-def eye_like(site: Site) -> Step:
+def eye_like(site: NodeSite) -> Step:
     """Ones on a diagonal, in the shape of the input."""
     k, to = site.node.int("k", 0), site.node.attrs.get("dtype")
     dtype = None if to is None else torch_type(to if isinstance(to, int) else element_type(to))
@@ -420,7 +420,7 @@ def eye_like(site: Site) -> Step:
     return on(site, run, 0)
 
 
-def triangle(site: Site) -> Step:
+def triangle(site: NodeSite) -> Step:
     """The elements above or below a diagonal, zeros elsewhere."""
     k = int(site.number(1, 0))
     cut: Callable[[Tensor, int], Tensor] = torch.triu if site.node.int("upper", 1) else torch.tril

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fnatool.nn.fusing import fused
 from fnatool.nn.layers import Norms
-from fnatool.nn.site import WHOLE, Facts, Given, Numbers, Read, Site, Step, torch_type
+from fnatool.nn.site import WHOLE, Given, LoadFacts, NodeSite, Numbers, Read, Step, torch_type
 from fnatool.nn.sizes import arithmetic
 from fnatool.nn.table import TORCH
 from passes.errors import RefusedModel
@@ -93,7 +93,7 @@ FRESH = frozenset(
 """Operators whose result is memory of its own that their gradient does not read: it may be overwritten."""
 
 
-def compiled(seen: View, facts: Facts, wanted: Sequence[str], constants: dict[str, Tensor]) -> Program:
+def compiled(seen: View, facts: LoadFacts, wanted: Sequence[str], constants: dict[str, Tensor]) -> Program:
     """The program for the wanted tensors. What its steps read of known tensors is added to constants.
 
     Raises RefusedModel for an operator without a row, and for what a row cannot do.
@@ -106,7 +106,7 @@ def compiled(seen: View, facts: Facts, wanted: Sequence[str], constants: dict[st
     return layout.program(wanted)
 
 
-def _bind(nodes: Sequence[Node], seen: View, facts: Facts, wanted: frozenset[str]) -> list[tuple[Node, Step]]:
+def _bind(nodes: Sequence[Node], seen: View, facts: LoadFacts, wanted: frozenset[str]) -> list[tuple[Node, Step]]:
     """Each node with its step; what follows from constants alone is computed and becomes known."""
     missing = [node for node in nodes if node.op not in TORCH]
     if missing:
@@ -126,7 +126,7 @@ def _bind(nodes: Sequence[Node], seen: View, facts: Facts, wanted: frozenset[str
         fresh = {name for name in node.inputs if readers[name] == 1 and name in producer and producer[name].op in FRESH}
         own = frozenset(slot for slot, name in enumerate(node.inputs) if name in fresh and name not in facts.known)
         domain = node.op.rpartition("::")[0]
-        site = Site(node, seen.domains.get(domain, seen.opset), facts, own, read)
+        site = NodeSite(node, seen.domains.get(domain, seen.opset), facts, own, read)
         step = arithmetic(site)
         if step is not None:
             facts.numbers.add(node.outputs[0])
@@ -142,7 +142,7 @@ def _bind(nodes: Sequence[Node], seen: View, facts: Facts, wanted: frozenset[str
     return bound
 
 
-def require_types(site: Site) -> None:
+def require_types(site: NodeSite) -> None:
     """torch computes with the element types that the node reads and makes. Raises RefusedModel where it does not."""
     types = site.facts.types
     made = [types.get(name) for name in site.node.outputs if name]
@@ -161,7 +161,7 @@ CASTABLE = frozenset({onnx.TensorProto.UINT16, onnx.TensorProto.UINT32, onnx.Ten
 MOST_TRIED = 1 << 22  # elements
 
 
-def _try(site: Site, step: Step) -> None:
+def _try(site: NodeSite, step: Step) -> None:
     """A node between whole numbers has run once, on ones of the probe's sizes. Raises RefusedModel where torch has no such operator."""
     kinds = {torch_type(site.facts.types.get(name, 0)) for name in site.node.inputs if name}
     if kinds.isdisjoint({*WHOLE, torch.bool}):
@@ -185,7 +185,7 @@ def _try(site: Site, step: Step) -> None:
     _guarded(site, lambda: step.run(*values), lacking=True)
 
 
-def _guarded(site: Site, run: Callable[[], Any], *, lacking: bool = False) -> None:
+def _guarded(site: NodeSite, run: Callable[[], Any], *, lacking: bool = False) -> None:
     """What torch cannot do at load is a RefusedModel; with lacking only what it never can: values of ones may be out of its range."""
     try:
         with torch.no_grad():
@@ -197,11 +197,11 @@ def _guarded(site: Site, run: Callable[[], Any], *, lacking: bool = False) -> No
         raise site.refuse(f"torch does not compute it for its inputs ({text})") from error
 
 
-def _is_known(read: Read, facts: Facts) -> bool:
+def _is_known(read: Read, facts: LoadFacts) -> bool:
     return read is Given.LIKE if isinstance(read, Given) else (read if isinstance(read, str) else read.name) in facts.known
 
 
-def _evaluate(node: Node, step: Step, facts: Facts) -> None:
+def _evaluate(node: Node, step: Step, facts: LoadFacts) -> None:
     """The outputs of a step that reads constants only are known."""
     values: list[Any] = []
     for read in step.reads:
@@ -221,7 +221,7 @@ def _evaluate(node: Node, step: Step, facts: Facts) -> None:
 class _Layout:
     """The code of a program, and a slot for everything it touches."""
 
-    def __init__(self, seen: View, facts: Facts, constants: dict[str, Tensor]) -> None:
+    def __init__(self, seen: View, facts: LoadFacts, constants: dict[str, Tensor]) -> None:
         self.facts, self.constants = facts, constants
         self.template: Slots = []
         self.places: dict[Read, int] = {}

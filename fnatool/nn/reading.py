@@ -13,7 +13,7 @@ from torch import Tensor
 from fnatool.nn.layers import Norms
 from fnatool.nn.memory import require_memory
 from fnatool.nn.program import Program, compiled, run, to_tensor
-from fnatool.nn.site import Facts
+from fnatool.nn.site import LoadFacts
 from fnatool.nn.weights import Weight, prepare
 from passes.errors import RefusedModel, UserError
 from passes.graph.shapes import PROBE_IMAGE, Shape, Shapes, infer
@@ -124,7 +124,7 @@ def _from(seen: View, names: Iterable[str], *, sizes: bool = False) -> set[str]:
     return found
 
 
-def facts_of(seen: View, shapes: Shapes, weights: Sequence[Weight]) -> Facts:
+def facts_of(seen: View, shapes: Shapes, weights: Sequence[Weight]) -> LoadFacts:
     """What is known of a prepared graph, or of a part of one, when it is loaded."""
     names = tuple(weight.name for weight in weights)
     known = {name: np.asarray(seen.values(name)) for name in seen.constants if name not in names}
@@ -134,7 +134,7 @@ def facts_of(seen: View, shapes: Shapes, weights: Sequence[Weight]) -> Facts:
     for weight in weights:
         sizes[weight.held] = sizes.get(weight.held, 0) + seen.values(weight.name).size
     batched = tuple(name for name, (shape, _) in seen.inputs.items() if shape and len(shape) > 1 and not isinstance(shape[0], int))
-    return Facts(
+    return LoadFacts(
         shapes=shapes.shapes,
         types=shapes.types,
         known=known,

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fnatool.nn.site import Read, Row, Site, Step, on
+from fnatool.nn.site import NodeSite, Read, Row, Step, on
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Axis:
     end: float = 1.0
 
 
-def resize(site: Site) -> Step:
+def resize(site: NodeSite) -> Step:
     """Resize from opset 10 on; Upsample before."""
     rank = site.rank(0)
     if site.is_whole(0) and site.text("mode", "nearest") != "nearest":
@@ -222,7 +222,7 @@ def _cubic(d: Tensor, a: float) -> Tensor:
     return torch.where(d <= 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
 
 
-def grid_sample(site: Site) -> Step:
+def grid_sample(site: NodeSite) -> Step:
     """The values at the places that a grid names."""
     mode = {"linear": "bilinear", "cubic": "bicubic"}.get(site.text("mode", "linear"), site.text("mode", "linear"))
     padding, aligned = site.text("padding_mode", "zeros"), bool(site.node.int("align_corners", 0))

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fnatool.nn.site import Read, Row, Site, Step, on, torch_type
+from fnatool.nn.site import NodeSite, Read, Row, Step, on, torch_type
 
 # --- quantisation -----------------------------------------------------------------------------------------------------------------------
 
 
-def quantize(site: Site) -> Step:
+def quantize(site: NodeSite) -> Step:
     """Whole numbers for real ones: x / scale rounded to even, plus the zero point, within the range of the type."""
     kind = site.facts.types.get(site.node.outputs[0], 0)
     dtype = torch_type(kind)
@@ -31,7 +31,7 @@ def quantize(site: Site) -> Step:
     return on(site, run, 0, 1, 2)
 
 
-def dequantize(site: Site) -> Step:
+def dequantize(site: NodeSite) -> Step:
     """(x − zero point) · scale."""
     spread = _spread(site)
 
@@ -42,7 +42,7 @@ def dequantize(site: Site) -> Step:
     return on(site, run, 0, 1, 2)
 
 
-def _spread(site: Site) -> Callable[[Tensor, Tensor], Tensor]:
+def _spread(site: NodeSite) -> Callable[[Tensor, Tensor], Tensor]:
     """A scale or zero point in the shape that broadcasts with x: one for all, one per entry of an axis, or one per block of it."""
     rank, block = site.rank(0), site.node.int("block_size", 0)
     axis = site.node.int("axis", 1)
@@ -60,7 +60,7 @@ def _spread(site: Site) -> Callable[[Tensor, Tensor], Tensor]:
 # --- attention --------------------------------------------------------------------------------------------------------------------------
 
 
-def attention(site: Site) -> Step:
+def attention(site: NodeSite) -> Step:
     """softmax(Q Kᵀ · scale + mask) V by heads, as ONNX's own definition; outputs are also the keys and values with those of the past."""
     node = site.node
     if site.has(6) or node.int("left_window_size", -1) >= 0 or node.int("right_window_size", -1) >= 0:
@@ -122,7 +122,7 @@ def _bias(scores: Tensor, mask: Tensor | None, past: int | None) -> Tensor | Non
 # --- places -----------------------------------------------------------------------------------------------------------------------------
 
 
-def scatter_nd(site: Site) -> Step:
+def scatter_nd(site: NodeSite) -> Step:
     """x with slices replaced, or reduced with others, at positions along its leading axes."""
     depth = (site.shape(1) or (0,))[-1]
     reduce = {"none": "", "add": "sum", "mul": "prod", "max": "amax", "min": "amin"}[site.text("reduction", "none")]
@@ -142,7 +142,7 @@ def scatter_nd(site: Site) -> Step:
     return on(site, run, 0, 1, 2)
 
 
-def roi_align(site: Site) -> Step:
+def roi_align(site: NodeSite) -> Step:
     """The mean of samples in each cell of a grid over each region."""
     if site.text("mode", "avg") != "avg":
         raise site.refuse("only the mean of its samples is supported, not the largest")
@@ -159,13 +159,13 @@ def roi_align(site: Site) -> Step:
     return on(site, run, 0, 1, 2)
 
 
-def affine_grid(site: Site) -> Step:
+def affine_grid(site: NodeSite) -> Step:
     """The places that an affine map sends a regular grid to."""
     aligned = bool(site.node.int("align_corners", 0))
     return Step(lambda theta, size: F.affine_grid(theta, [int(n) for n in size], aligned), (site.node.inputs[0], site.numbers(1)))
 
 
-def col2im(site: Site) -> Step:
+def col2im(site: NodeSite) -> Step:
     """Columns of patches summed back into an image of two axes."""
     reads: tuple[Read, ...] = (site.node.inputs[0], site.numbers(1), site.numbers(2))
     if (site.shape(2) or (2,)) != (2,):
@@ -181,7 +181,7 @@ def col2im(site: Site) -> Step:
     return Step(run, reads)
 
 
-def center_crop_pad(site: Site) -> Step:
+def center_crop_pad(site: NodeSite) -> Step:
     """The middle of each axis, or zeros around it, so that it has the size asked for; the odd one is behind."""
     rank = site.rank(0)
     axes = [axis % rank for axis in site.node.ints("axes", range(rank))]
@@ -202,7 +202,7 @@ def center_crop_pad(site: Site) -> Step:
 # --- boxes ------------------------------------------------------------------------------------------------------------------------------
 
 
-def non_max_suppression(site: Site) -> Step:
+def non_max_suppression(site: NodeSite) -> Step:
     """The boxes kept, [kept, 3]: sample, class, box; by falling score, those that overlap a better one of their class left out."""
     most = int(site.number(2, 0))
     overlap, least = site.number(3, 0.0), site.number(4, -math.inf)

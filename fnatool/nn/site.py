@@ -57,7 +57,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Facts:
+class LoadFacts:
     """What is known of a graph when it is loaded."""
 
     shapes: Mapping[str, Shape]  # at the sizes it was probed with
@@ -72,12 +72,12 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Site:
+class NodeSite:
     """A node, what is known of it, and which of its inputs may be overwritten."""
 
     node: Node
     opset: int
-    facts: Facts
+    facts: LoadFacts
     own: frozenset[int] = frozenset()
     read_outputs: frozenset[int] = frozenset({0})
 
@@ -167,7 +167,7 @@ class Site:
         return RefusedModel(f"node '{self.node.name}' ({self.node.op}) cannot be read by torch: {why}")
 
 
-Row = Callable[[Site], Step]
+Row = Callable[[NodeSite], Step]
 
 TYPES: Mapping[int, torch.dtype] = {
     onnx.TensorProto.FLOAT: torch.float32,
@@ -189,7 +189,7 @@ def torch_type(element_type: int) -> torch.dtype | None:
     return TYPES.get(element_type)
 
 
-def on(site: Site, run: Callable[..., Any], *slots: int) -> Step:
+def on(site: NodeSite, run: Callable[..., Any], *slots: int) -> Step:
     """A step that reads these inputs as tensors; absent ones are left out."""
     return Step(run, tuple(site.node.inputs[slot] for slot in slots if site.has(slot)))
 

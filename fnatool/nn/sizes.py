@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import onnx
 
-from fnatool.nn.site import Facts, Numbers, Site, Step
+from fnatool.nn.site import LoadFacts, NodeSite, Numbers, Step
 from passes.graph.shapes import MOVES
 from passes.graph.view import Node, element_type
 
 Flat = Sequence[Any]
 
 
-def arithmetic(site: Site) -> Step | None:
+def arithmetic(site: NodeSite) -> Step | None:
     """The node as a step on lists of numbers, None where it is not shape arithmetic."""
     node, facts = site.node, site.facts
     if node.op == "Shape":
@@ -39,7 +39,7 @@ def arithmetic(site: Site) -> Step | None:
     return None if function is None else _each(site, _whole_division if node.op == "Div" and site.is_whole(0) else function)
 
 
-def _is_numbers(node: Node, facts: Facts) -> bool:
+def _is_numbers(node: Node, facts: LoadFacts) -> bool:
     named = [name for name in node.inputs if name]
     few = all(name in facts.numbers or (name in facts.known and facts.known[name].size <= MOST) for name in named)
     return few and any(name in facts.numbers for name in named) and node.op not in MADE
@@ -49,7 +49,7 @@ MADE = frozenset({"ConstantOfShape", "Range", "Expand", "Tile"})  # as long as t
 MOST = 64  # constants of more elements make tensors of the result
 
 
-def _numbering(site: Site) -> list[np.ndarray]:
+def _numbering(site: NodeSite) -> list[np.ndarray]:
     """An array per input that numbers the elements of all inputs, one after the other."""
     start, found = 0, []
     for name in site.node.inputs:
@@ -64,7 +64,7 @@ def _joined(lists: Sequence[Flat]) -> list[Any]:
     return [number for numbers in lists for number in numbers]
 
 
-def _move(site: Site) -> Step | None:
+def _move(site: NodeSite) -> Step | None:
     """Positions of the inputs' elements in the output. The other inputs (indices, axes) must be known at load."""
     node = site.node
     data = len(node.inputs) if node.op == "Concat" else 1
@@ -87,7 +87,7 @@ def _to_whole(number: Any) -> Any:
     return math.trunc(number) if isinstance(number, float) else number
 
 
-def _each(site: Site, function: Callable[..., Any]) -> Step:
+def _each(site: NodeSite, function: Callable[..., Any]) -> Step:
     """Element by element, broadcast."""
     numberings = np.broadcast_arrays(*_numbering(site))
     picks = np.stack([numbering.ravel() for numbering in numberings], axis=1).tolist()
@@ -99,7 +99,7 @@ def _each(site: Site, function: Callable[..., Any]) -> Step:
     return Step(run, tuple(Numbers(name) for name in site.node.inputs))
 
 
-def _reduce(site: Site) -> Step | None:
+def _reduce(site: NodeSite) -> Step | None:
     axes = site.known(1) if site.has(1) else site.node.attrs.get("axes")
     if axes is None and site.has(1):
         return None

@@ -42,7 +42,7 @@ class Weight:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedGraph:
     """A graph as torch reads it: every constant by name, and those that training changes with one meaning each.
 
     `weights` are parameters and statistics, and the fixed readings of a constant that is also one of those.
@@ -52,7 +52,7 @@ class Prepared:
     weights: tuple[Weight, ...]
 
 
-def prepare(graph: gs.Graph) -> Prepared:
+def prepare(graph: gs.Graph) -> PreparedGraph:
     """The graph without Constant nodes, in single precision where it was in half, its weights read directly and each one's own.
 
     Node and tensor names stay; arrays are shared where their type stays. Raises RefusedModel for a Constant without a dense value.
@@ -62,7 +62,7 @@ def prepare(graph: gs.Graph) -> Prepared:
     work.hold_in_single()
     work.bypass()
     weights = work.own_weights()
-    return Prepared(work.build(), weights)
+    return PreparedGraph(work.build(), weights)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fnatool.nn.site import Row, Site, Step, first, on
+from fnatool.nn.site import NodeSite, Row, Step, first, on
 
 Sizes = tuple[int, ...]
 
@@ -69,7 +69,7 @@ class Window:
         return beyond
 
 
-def window(site: Site, kernel: Sequence[int]) -> Window:
+def window(site: NodeSite, kernel: Sequence[int]) -> Window:
     """The window of a convolution or pooling node with this kernel."""
     axes = len(kernel)
     auto = site.text("auto_pad", "NOTSET")
@@ -93,7 +93,7 @@ def padded(x: Tensor, before: Sequence[int], after: Sequence[int], value: float)
     return F.pad(x, pairs, value=value)
 
 
-def max_pool(site: Site) -> Step:
+def max_pool(site: NodeSite) -> Step:
     """The largest value in each window; the second output is its position in the whole input, flattened."""
     view = window(site, site.node.ints("kernel_shape", ()))
     axes = len(view.kernel)
@@ -137,7 +137,7 @@ def _in_whole(positions: Tensor, shape: Sequence[int], *, columns_first: bool) -
     return positions + maps * math.prod(space)
 
 
-def max_unpool(site: Site) -> Step:
+def max_unpool(site: NodeSite) -> Step:
     """The values back at the positions they had in a tensor of the size given or implied, zeros elsewhere."""
     view = window(site, site.node.ints("kernel_shape", ()))
     implied = [k - b - a for k, b, a in zip(view.kernel, view.before, view.after, strict=True)]
@@ -154,7 +154,7 @@ def max_unpool(site: Site) -> Step:
     return on(site, run, 0, 1)
 
 
-def average_pool(site: Site) -> Step:
+def average_pool(site: NodeSite) -> Step:
     """The mean of each window: of what it covers of the input, or also of the padding."""
     view = window(site, site.node.ints("kernel_shape", ()))
     axes = len(view.kernel)
@@ -184,7 +184,7 @@ def _sum(x: Tensor, view: Window) -> Tensor:
     return sums.reshape(x.shape[0], x.shape[1], *sums.shape[2:])
 
 
-def lp_pool(site: Site) -> Step:
+def lp_pool(site: NodeSite) -> Step:
     """(Σ |x|^p)^(1/p) of each window."""
     view = window(site, site.node.ints("kernel_shape", ()))
     p = site.real("p", 2)
@@ -202,7 +202,7 @@ def _space(x: Tensor) -> list[int]:
     return list(range(2, x.dim()))
 
 
-def global_lp_pool(site: Site) -> Step:
+def global_lp_pool(site: NodeSite) -> Step:
     """(Σ |x|^p)^(1/p) over all of space."""
     p = site.real("p", 2)
     return on(site, lambda x: torch.linalg.vector_norm(x, p, _space(x), keepdim=True), 0)

@@ -20,7 +20,7 @@ from fnatool.training.config import (
     TASKS,
     Averages,
     Config,
-    Data,
+    DataSection,
     Distil,
     Fraction,
     Optimiser,
@@ -37,7 +37,7 @@ from fnatool.training.config import (
     require_task,
     seen_from,
 )
-from fnatool.training.config import Run as Training
+from fnatool.training.config import RunSection as Training
 from fnatool.training.sections import Defaults, Section, lines, merged, parsed, read_file
 
 NAME = "search.toml"  # read from the working folder, where there is one and no other is named
@@ -46,7 +46,7 @@ NAME = "search.toml"  # read from the working folder, where there is one and no 
 Colours = Annotated[tuple[Annotated[float, Field(ge=-1e12, le=1e12)], ...], Field(min_length=1, max_length=3)]
 
 
-class Head(Section):
+class HeadSection(Section):
     style: str | None = Field(default=None, description="the kind of head, as in 'fnatool head'; default: the task's")
     classes: str | None = Field(default=None, description="how many, or a file with a name a line; default: those of the data")
     joints: str | None = Field(default=None, description="of a pose: how many, coco, or a JSON file; default: those of the data")
@@ -60,7 +60,7 @@ class Head(Section):
     channels: Literal["RGB", "BGR"] | None = Field(default=None, description="the order of the colours, and of mean and scale")
 
 
-class Space(Section):
+class SpaceSection(Section):
     choices: str = Field(default="auto", description="auto | fna-detection | fna-segmentation | a JSON file: knob → list of values")
     output_stride: Positive | None = Field(default=None, description="of the seed, before anything is searched: 16 or 8 instead of 32")
 
@@ -101,7 +101,7 @@ class Alpha(Section):
     clip: Rate = Field(default=0.0, description="the largest norm of α's gradient; 0 leaves it")
 
 
-class Cost(Section):
+class CostSection(Section):
     kind: Literal["madds", "params", "latency"] = Field(default="madds", description="what the search pays for, unless a budget says it")
     weight: Rate = Field(default=0.02, description="λ of λ · log_τ(γ · expected cost)")
     base: Annotated[float, Field(gt=1, le=1e9)] = Field(default=10.0, description="τ")
@@ -115,7 +115,7 @@ class Cost(Section):
     latency: str | None = Field(default=None, description="a table of RUN/seed.onnx and RUN/space.json by 'fnatool latency-table'")
 
 
-class Run(Section):
+class SearchRunSection(Section):
     seed: Seed = Field(default=0, description="of every random draw: the same seed, the same architecture")
     batch: Samples = Field(default=16, description="samples a step, over all processes together")
     checkpoint: Positive = Field(default=50, description="weight steps between checkpoints")
@@ -142,14 +142,14 @@ class Finetune(Section):
 class SearchConfig(Section):
     task: TaskName = Field(default="classification", description=" | ".join(TASKS))
     model: str = Field(default=seeds.NAMES[0], description="the seed: an ONNX file, or the bundled one's name")
-    data: Data = Data()
-    head: Head = Field(default=Head(), description="put on the seed for the search, and on the result")
-    space: Space = Space()
+    data: DataSection = DataSection()
+    head: HeadSection = Field(default=HeadSection(), description="put on the seed for the search, and on the result")
+    space: SpaceSection = SpaceSection()
     search: Search = Search()
     weights: Optimiser = Field(default=Optimiser(), description="how the super network's weights learn")
     alpha: Alpha = Field(default=Alpha(), description="how the preferences for candidates learn")
-    cost: Cost = Cost()
-    run: Run = Run()
+    cost: CostSection = CostSection()
+    run: SearchRunSection = SearchRunSection()
     score: Score = Score()
     finetune: Finetune = Field(default=Finetune(), description="the last phase")
 

@@ -20,7 +20,7 @@ from fnatool.search import folder as folders
 from fnatool.search.config import SearchConfig, parse_search
 from fnatool.search.emitting import Emitted, emit_member, emit_within, ground
 from fnatool.search.finalists import choosing
-from fnatool.search.preparing import Prepared, data, network_of, on_ground
+from fnatool.search.preparing import PreparedSearch, data, network_of, on_ground
 from fnatool.search.sampling import Member
 from fnatool.search.scoring import score, scoring_of
 from fnatool.search.showing import cost_text
@@ -39,7 +39,7 @@ MOST_STEPS = 10**18  # no search has as many
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DeriveOptions:
     """Which architectures: the best one within budgets, `pareto` of them up to a budget, or every block's best; and where they go.
 
     images: of the validation data for the super network's score; 0: no score, and no data is needed.
@@ -54,7 +54,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Derived:
+class DerivedModel:
     """An architecture as a file, its log-probability, and its figures in the super network (none: not asked for)."""
 
     emitted: Emitted
@@ -63,18 +63,18 @@ class Derived:
 
 
 @dataclass(frozen=True)
-class Learnt:
+class SearchState:
     """A run as it stands: its search before the first step, its super network with what it has learnt, and its tables."""
 
-    made: Prepared
+    made: PreparedSearch
     network: SuperNetwork
     tables: Mapping[str, Table]
-    facts: folders.Facts
+    facts: folders.RunFacts
     step: int
     finished: bool
 
 
-def derive_run(folder: Path, wanted: Wanted) -> list[Derived]:
+def derive_run(folder: Path, wanted: DeriveOptions) -> list[DerivedModel]:
     """The architectures wanted, each as NAME.onnx and NAME.json in a folder (RUN/derived unless said), in order of cost.
 
     Raises UserError for budgets that no member keeps, for a folder that holds no run or one of another version, where the seed has
@@ -88,7 +88,7 @@ def derive_run(folder: Path, wanted: Wanted) -> list[Derived]:
     out.mkdir(parents=True, exist_ok=True)
     require_writable(out / LIST, force=wanted.force)
     members = _members(learnt, wanted)
-    found: list[Derived] = []
+    found: list[DerivedModel] = []
     with terminal.progress("architectures", len(members)) as advance:
         for member in members:
             found.append(_written(learnt, member, (out, [row.emitted.path for row in found]), wanted))
@@ -98,7 +98,7 @@ def derive_run(folder: Path, wanted: Wanted) -> list[Derived]:
     return found
 
 
-def _require_one_question(wanted: Wanted) -> None:
+def _require_one_question(wanted: DeriveOptions) -> None:
     if wanted.argmax and (wanted.budgets or wanted.pareto):
         raise UserError("--argmax knows no budget: every block's best choice by itself; leave out --budget and --pareto")
     if wanted.pareto and len(wanted.budgets) > 1:
@@ -107,7 +107,7 @@ def _require_one_question(wanted: Wanted) -> None:
         raise UserError("say which architectures: --budget madds=200M, --pareto 8, or --argmax")
 
 
-def read_run(folder: Path, *, with_data: bool) -> Learnt:
+def read_run(folder: Path, *, with_data: bool) -> SearchState:
     """What a search has learnt so far. Without data its members cannot be scored. Raises UserError."""
     if folder.is_dir():
         require_regular(folder, folders.SEARCH)
@@ -130,10 +130,10 @@ def read_run(folder: Path, *, with_data: bool) -> Learnt:
     network, tables = network_of(made)
     held = checkpoint.Held(path, MOST_STEPS)
     network.load_state_dict(held.tensors(held.part(state, "network"), network.state_dict()))
-    return Learnt(made, network, tables, facts, held.step(state), (folder / folders.REMAPPED).exists())
+    return SearchState(made, network, tables, facts, held.step(state), (folder / folders.REMAPPED).exists())
 
 
-def _asked(facts: folders.Facts, path: Path) -> tuple[SearchConfig, Space]:
+def _asked(facts: folders.RunFacts, path: Path) -> tuple[SearchConfig, Space]:
     """The config and the space of the run. Raises UserError where its file says none."""
     try:
         return parse_search(facts.config), parse_space({"version": 1, "knobs": facts.knobs or {}})
@@ -155,7 +155,7 @@ def _within(config: SearchConfig, folder: Path, about: Description) -> SearchCon
     return config.model_copy(update={"head": head, "cost": cost})
 
 
-def _seed(facts: folders.Facts) -> Path:
+def _seed(facts: folders.RunFacts) -> Path:
     path = Path(facts.model)
     if not path.is_file():
         raise UserError(f"the seed of this run, '{path}', is no longer there; put it back")
@@ -171,7 +171,7 @@ def _named(about: Description, config: SearchConfig) -> tuple[Split, Split]:
     return split, split
 
 
-def _members(learnt: Learnt, wanted: Wanted) -> list[Member | list[Budget]]:
+def _members(learnt: SearchState, wanted: DeriveOptions) -> list[Member | list[Budget]]:
     """The members in order of cost; or for budgets of one architecture these, since a file has to keep them."""
     scores, choices = learnt.network.architecture.log_probabilities(), learnt.network.choices
     if wanted.argmax:
@@ -184,7 +184,7 @@ def _members(learnt: Learnt, wanted: Wanted) -> list[Member | list[Budget]]:
     return [row.member for row in pareto(choices, scores, axis, wanted.pareto)]
 
 
-def _written(learnt: Learnt, what: Member | list[Budget], where: tuple[Path, Sequence[Path]], wanted: Wanted) -> Derived:
+def _written(learnt: SearchState, what: Member | list[Budget], where: tuple[Path, Sequence[Path]], wanted: DeriveOptions) -> DerivedModel:
     """One architecture: its files, and its score. where: the folder, and the files that others have."""
     out, taken = where
     made, choices = learnt.made, learnt.network.choices
@@ -203,7 +203,7 @@ def _written(learnt: Learnt, what: Member | list[Budget], where: tuple[Path, Seq
         spec = json.dumps(found.spec.to_json(), indent=1) + "\n"
         files.write(files.read(draft), path, force=wanted.force, beside={path.with_suffix(".json"): spec})
     found = replace(found, path=path)
-    return Derived(found, score_of(scores, found.member), _score(learnt, found.member, wanted))
+    return DerivedModel(found, score_of(scores, found.member), _score(learnt, found.member, wanted))
 
 
 def _free(path: Path, taken: Sequence[Path]) -> Path:
@@ -212,7 +212,7 @@ def _free(path: Path, taken: Sequence[Path]) -> Path:
     return next(one for one in paths if one not in taken)
 
 
-def _best(learnt: Learnt, wanted: Wanted) -> Callable[[Sequence[Budget]], Member]:
+def _best(learnt: SearchState, wanted: DeriveOptions) -> Callable[[Sequence[Budget]], Member]:
     """What finds the best member within budgets: the search's way, or without data the likeliest one."""
     choices, scores = learnt.network.choices, learnt.network.architecture.log_probabilities()
     if wanted.images == 0:
@@ -220,7 +220,7 @@ def _best(learnt: Learnt, wanted: Wanted) -> Callable[[Sequence[Budget]], Member
     return choosing(learnt.network, learnt.made.config, scoring_of(learnt.made, learnt.facts.processes))
 
 
-def _require_kept(learnt: Learnt, found: Emitted, wanted: Wanted) -> None:
+def _require_kept(learnt: SearchState, found: Emitted, wanted: DeriveOptions) -> None:
     for budget in learnt.made.budgets(wanted.budgets):
         if found.costs.get(budget.kind, 0) > budget.limit:
             raise RefusedModel(
@@ -228,7 +228,7 @@ def _require_kept(learnt: Learnt, found: Emitted, wanted: Wanted) -> None:
             )
 
 
-def _score(learnt: Learnt, member: Member, wanted: Wanted) -> Mapping[str, float]:
+def _score(learnt: SearchState, member: Member, wanted: DeriveOptions) -> Mapping[str, float]:
     if wanted.images == 0:
         return {}
     made = learnt.made
@@ -238,12 +238,12 @@ def _score(learnt: Learnt, member: Member, wanted: Wanted) -> Mapping[str, float
     return score(learnt.network, member, scoring_of(made, learnt.facts.processes))
 
 
-def as_json(row: Derived) -> dict[str, object]:
+def as_json(row: DerivedModel) -> dict[str, object]:
     """Costs, log-probability and score of an architecture."""
     return {"costs": dict(row.emitted.costs), "log_probability": row.log_probability, "supernet_score": dict(row.score)}
 
 
-def show(found: Sequence[Derived]) -> None:
+def show(found: Sequence[DerivedModel]) -> None:
     """A row an architecture."""
     console = terminal.console(wrap=False)
     kinds = list(found[0].emitted.costs)

@@ -13,8 +13,8 @@ from fnatool.files.atomic import workplace
 from fnatool.model import profile as profiling
 from fnatool.model.analysed import analyse_model
 from fnatool.model.head import HeadOptions, attach_to_model, own_taps
-from fnatool.model.pixels import Asked, pixels_of, seen_as
-from fnatool.model.remap import Options, remap_model
+from fnatool.model.pixels import PixelOptions, pixels_of, seen_as
+from fnatool.model.remap import RemapOptions, remap_model
 from fnatool.search.config import SearchConfig
 from fnatool.search.sampling import Member
 from fnatool.search.solver import Budget
@@ -82,7 +82,7 @@ def ground(seed: files.Model, config: SearchConfig, split: Split) -> Ground:
     if not head.taps:  # members tap what the seed taps, whatever share of them that is
         options = replace(options, taps=own_taps(_before(seed, analysis, before, inputs), options))
     image = seen_as(analysis.view, found.name, found.channels)
-    how = pixels_of(seed, analysis.view, image, Asked(head.mean, head.scale, head.channels))
+    how = pixels_of(seed, analysis.view, image, PixelOptions(head.mean, head.scale, head.channels))
     return Ground(seed, before, options, config.search.strategy, config.run.seed, inputs, how)
 
 
@@ -90,7 +90,7 @@ def _before(seed: files.Model, analysis: Analysis, before: Mapping[str, Value], 
     """The analysis of the seed with these knobs set."""
     if not before:
         return analysis
-    made = remap_model(seed, Spec(before), Options(verify=False, inputs=inputs))
+    made = remap_model(seed, Spec(before), RemapOptions(verify=False, inputs=inputs))
     return analyse(made.model.graph, sizes=inputs, table=made.plan.table)
 
 
@@ -116,7 +116,7 @@ def emit(of: Ground, spec: Spec, split: Split, path: Path, *, verify: bool = Tru
     Raises UserError and RefusedModel as remap and head do.
     """
     whole = Spec({**of.before, **spec.knobs})
-    options = Options(of.strategy, seed=of.rng_seed, verify=verify, inputs=of.inputs)
+    options = RemapOptions(of.strategy, seed=of.rng_seed, verify=verify, inputs=of.inputs)
     with workplace(path.parent) as place:
         bare = place / path.name
         remap_model(of.seed, whole, options).write(bare)

@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 
 from fnatool.files import documents
 from fnatool.files.atomic import write_text
-from fnatool.files.runfolder import CHECKPOINT, EVENTS, METRICS, NEW, OF_EVENTS, REPORT, Layout
+from fnatool.files.runfolder import CHECKPOINT, EVENTS, METRICS, NEW, OF_EVENTS, REPORT, RunLayout
 from fnatool.files.runfolder import TUNING as OF_TUNING
 from passes.errors import UserError
 
@@ -22,7 +22,7 @@ PAGE = "report.md"
 TUNING, DERIVED, SCENES, LATENCY = "finetune", "derived", "scenes", "latency.json"
 OF_DERIVED = r"derived\.json|(madds|params|latency)-.+\.(onnx|onnx\.data|json)"
 FILES = {RUN, SPACE, COSTS, SEED, SPEC, REMAPPED, TARGET, CHOSEN, REPORT, PAGE, LATENCY, CHECKPOINT, METRICS}
-SEARCH = Layout(
+SEARCH = RunLayout(
     "search",
     "search",
     "-o",
@@ -35,7 +35,7 @@ FREE = ("data.workers", "run.checkpoint", "run.threads", "finetune.run.checkpoin
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunFacts:
     """What a run is of: the seed file and its digest, the processes that share the work, the samples to learn from and to validate with,
 
     the config, the knobs of the space (None: not known yet), and what the samples of both splits are (`Split.digest`).
@@ -78,7 +78,7 @@ def shown(folder: Path) -> Path:
     return folder.parent if folder.name == NEW else folder
 
 
-def read(folder: Path) -> Facts:
+def read(folder: Path) -> RunFacts:
     """What the run in a folder is of. Raises UserError where there is none, or one of another version."""
     path = folder / RUN
     if not path.exists():
@@ -97,7 +97,7 @@ def read(folder: Path) -> Facts:
     return _facts(document, path)
 
 
-def _facts(document: Mapping[str, Any], path: Path) -> Facts:
+def _facts(document: Mapping[str, Any], path: Path) -> RunFacts:
     model, sha256, processes = (document.get(key) for key in ("model", "sha256", "processes"))
     samples, config, knobs, data = (document.get(key) for key in ("samples", "config", "knobs", "data"))
     if not (isinstance(model, str) and model and isinstance(sha256, str) and isinstance(config, dict) and isinstance(knobs, dict)):
@@ -108,14 +108,14 @@ def _facts(document: Mapping[str, Any], path: Path) -> Facts:
         raise UserError(f"'{path}' is damaged; --restart begins anew")
     if not _is_count(processes) or processes < 1 or "\0" in model:
         raise UserError(f"'{path}' is damaged; --restart begins anew")
-    return Facts(model, sha256, processes, (samples[0], samples[1]), config, knobs, (data[0], data[1]))
+    return RunFacts(model, sha256, processes, (samples[0], samples[1]), config, knobs, (data[0], data[1]))
 
 
 def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31
 
 
-def require_same(folder: Path, facts: Facts) -> None:
+def require_same(folder: Path, facts: RunFacts) -> None:
     """The run in the folder, if there is one, is this one. Raises UserError where it is another, with what is different."""
     if (folder / RUN).exists():
         differences = list(_differences(read(folder), facts))
@@ -126,7 +126,7 @@ def require_same(folder: Path, facts: Facts) -> None:
             )
 
 
-def claimed(folder: Path, facts: Facts, latency: str | None) -> None:
+def claimed(folder: Path, facts: RunFacts, latency: str | None) -> None:
     """The folder is of this run, says so from now on, and keeps its latency table. Raises UserError where it is of another."""
     require_same(folder, facts)
     if latency is not None and not (folder / LATENCY).exists():
@@ -134,7 +134,7 @@ def claimed(folder: Path, facts: Facts, latency: str | None) -> None:
     write_text(folder / RUN, json.dumps(facts.to_json(), indent=1) + "\n", force=True)
 
 
-def _differences(old: Facts, new: Facts) -> Iterator[str]:
+def _differences(old: RunFacts, new: RunFacts) -> Iterator[str]:
     if old.sha256 != new.sha256:
         yield f"its seed was '{old.model}' (sha256:{old.sha256[:12]}…), not this '{new.model}' (sha256:{new.sha256[:12]}…)"
     if old.processes != new.processes:
@@ -149,7 +149,7 @@ def _differences(old: Facts, new: Facts) -> Iterator[str]:
             yield f"'{key}' was {json.dumps(before.get(key))}, not {json.dumps(after.get(key))}"
 
 
-def _telling(facts: Facts) -> dict[str, Any]:
+def _telling(facts: RunFacts) -> dict[str, Any]:
     """Every key of the config and every knob of the space that changes what comes out."""
     whole = json.loads(json.dumps({**facts.config, "knobs": facts.knobs or {}}))
     return {key: value for key, value in _flat(whole) if not any(key == free or key.startswith(f"{free}.") for free in FREE)}

@@ -44,7 +44,7 @@ Figures = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Job:
+class SearchJob:
     """A super network, what it is for, the two parts of the training data, what a member costs, and where the run is kept.
 
     `key` tells this run from any other; `budget` is the first one given, None where the search pays for every bit of `table`.
@@ -68,7 +68,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Watch:
+class SearchWatch:
     """Who is told how a search goes: after resuming (steps done, in all), and after every step (phase, steps done, its rows by kind)."""
 
     started: Callable[[int, int], None]
@@ -76,7 +76,7 @@ class Watch:
 
 
 @dataclass(frozen=True)
-class Plan:
+class AlphaSchedule:
     """Which of `total` weight steps are followed by a step on α: every `every`-th from `start` on. Steps count from 0."""
 
     total: int
@@ -96,14 +96,14 @@ class Plan:
         return "warm up" if step < self.start else "search"
 
 
-def search(job: Job, world: World, watch: Watch) -> SuperNetwork:
+def search(job: SearchJob, world: World, watch: SearchWatch) -> SuperNetwork:
     """The super network after the search that the config says, from its last checkpoint if there is one.
 
     Raises UserError where a loss is not finite; the last checkpoint stays.
     """
     how, run = job.config.search, job.config.run
     total = job.steps(world)
-    plan = Plan(total, round(how.alpha_from * total), how.alpha_every)
+    plan = AlphaSchedule(total, round(how.alpha_from * total), how.alpha_every)
     searcher = Searcher(job.network, job.config, world, alpha_steps=plan.alphas_before(total))
     path = job.folder / CHECKPOINT
     if path.exists():
@@ -129,7 +129,7 @@ def search(job: Job, world: World, watch: Watch) -> SuperNetwork:
     return searcher.network
 
 
-def _weight_step(searcher: Searcher, job: Job, batch: Batch, plan: Plan) -> dict[str, float]:
+def _weight_step(searcher: Searcher, job: SearchJob, batch: Batch, plan: AlphaSchedule) -> dict[str, float]:
     """The weights of one member move: its loss, the parts of it, the learning rate and the norm of the gradient."""
     config, step = job.config, searcher.step
     rate = config.weights.lr * factor(step, plan.total, config.weights)
@@ -143,7 +143,7 @@ def _weight_step(searcher: Searcher, job: Job, batch: Batch, plan: Plan) -> dict
     return {**_shared(values, searcher.world), "lr": rate, "gradient": norm.item()}
 
 
-def _alpha_step(searcher: Searcher, job: Job, batch: Batch, plan: Plan) -> dict[str, float]:
+def _alpha_step(searcher: Searcher, job: SearchJob, batch: Batch, plan: AlphaSchedule) -> dict[str, float]:
     """α moves: the loss of all candidates on the other data, the expected cost, what it is charged, the entropy, and the floor."""
     config, architecture = job.config, searcher.network.architecture
     number = plan.alphas_before(searcher.step)
@@ -165,7 +165,7 @@ def _alpha_step(searcher: Searcher, job: Job, batch: Batch, plan: Plan) -> dict[
     }
 
 
-def _task_loss(searcher: Searcher, job: Job, batch: Batch, what: tuple[int, Member | None]) -> dict[str, torch.Tensor]:
+def _task_loss(searcher: Searcher, job: SearchJob, batch: Batch, what: tuple[int, Member | None]) -> dict[str, torch.Tensor]:
     """The parts of the task's loss of a member, or without one of all candidates at once. what: the number of the step, and the member."""
     number, member = what
     reseed(job.config.run.seed, searcher.world.rank, number, WEIGHTS if member is not None else ALPHAS)  # for dropout
@@ -176,7 +176,7 @@ def _task_loss(searcher: Searcher, job: Job, batch: Batch, what: tuple[int, Memb
         return means(TASKS[job.description.task].loss(outputs, batch, job.description))
 
 
-def _charged(cost: torch.Tensor, job: Job) -> torch.Tensor:
+def _charged(cost: torch.Tensor, job: SearchJob) -> torch.Tensor:
     """λ · log_τ(γ · cost), cost in millions; with a budget what is above it: λ · log_τ(cost / budget), and nothing below."""
     how = job.config.cost
     if job.budget is not None:
@@ -194,7 +194,7 @@ def drawn(network: SuperNetwork, seed: int, step: int) -> Member:
 # --- around the steps -------------------------------------------------------------------------------------------------------------------
 
 
-def _batches(job: Job, world: World, steps: tuple[int, int], *, stream: int) -> Iterator[Batch]:
+def _batches(job: SearchJob, world: World, steps: tuple[int, int], *, stream: int) -> Iterator[Batch]:
     """The batches of the steps from the first to the last of a stream, on the device."""
     config = job.config
     samples = job.weights if stream == WEIGHTS else job.alphas
@@ -217,7 +217,7 @@ def _require_sound(descent: Descent, loss: torch.Tensor, norm: torch.Tensor, sea
         raise _wrong(searcher.step + 1, broken)
 
 
-def _write(searcher: Searcher, job: Job) -> None:
+def _write(searcher: Searcher, job: SearchJob) -> None:
     """The checkpoint, if all in it is finite: otherwise the last good one stays."""
     broken = diagnosis.broken_state(searcher.state())
     if broken is not None:

@@ -19,7 +19,7 @@ from fnatool.model import spaces
 from fnatool.model.analysed import analyse_model, metadata
 from fnatool.search.config import SearchConfig
 from fnatool.search.emitting import Ground, emit, ground
-from fnatool.search.folder import LATENCY, SEED, SPACE, Facts, require_same, shown
+from fnatool.search.folder import LATENCY, SEED, SPACE, RunFacts, require_same, shown
 from fnatool.search.sampling import uniform
 from fnatool.search.solver import Budget, derive, parse_budget
 from fnatool.supernet.network import SuperNetwork, build
@@ -36,7 +36,7 @@ UNITS: Mapping[str, float] = {"madds": 1.0, "params": 1.0, "latency": 1e9}  # a 
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedSearch:
     """A search before its first step: the seed with its head, what it is for, the data, the space on it, and what every choice costs."""
 
     config: SearchConfig
@@ -69,7 +69,7 @@ class Prepared:
         return None if member is None or kind not in self.tables else self.tables[kind].of(member)
 
 
-def prepared(seed: files.Model, config: SearchConfig, folder: Path, world: World) -> Prepared:
+def prepared(seed: files.Model, config: SearchConfig, folder: Path, world: World) -> PreparedSearch:
     """The search with all of its parts checked; the first process writes the seed with its head. Raises UserError and RefusedModel."""
     spaces.require_readable(config.space.choices)  # before the data, which takes longer
     train, val = data(config, world)
@@ -81,7 +81,7 @@ def prepared(seed: files.Model, config: SearchConfig, folder: Path, world: World
     return on_ground(of, config, folder, (train, val))
 
 
-def on_ground(of: Ground, config: SearchConfig, folder: Path, splits: tuple[Split, Split], knobs: Space | None = None) -> Prepared:
+def on_ground(of: Ground, config: SearchConfig, folder: Path, splits: tuple[Split, Split], knobs: Space | None = None) -> PreparedSearch:
     """The same where the seed with its head is in the folder. knobs: the space, where it need not be read."""
     model = files.read(folder / SEED)
     analysis = analyse_model(model, of.inputs)
@@ -92,7 +92,7 @@ def on_ground(of: Ground, config: SearchConfig, folder: Path, splits: tuple[Spli
         own = folder / LATENCY  # that of a run that has begun
         tables["latency"] = latencies.read(own if own.exists() else Path(config.cost.latency), about(model, analysis, found), found).table
     described = descriptions.of(metadata(model.envelope))
-    made = Prepared(config, of, model, described, *splits, analysis, space, found, tables)
+    made = PreparedSearch(config, of, model, described, *splits, analysis, space, found, tables)
     if made.kind not in tables:
         raise UserError(
             f"the cost is to be latency, but there is no 'cost.latency': measure one with 'fnatool latency-table {shown(folder) / SEED} "
@@ -101,7 +101,7 @@ def on_ground(of: Ground, config: SearchConfig, folder: Path, splits: tuple[Spli
     return made
 
 
-def network_of(made: Prepared) -> tuple[SuperNetwork, dict[str, Table]]:
+def network_of(made: PreparedSearch) -> tuple[SuperNetwork, dict[str, Table]]:
     """The super network, and the tables with the rows that its relaxation leaves.
 
     Raises UserError where nothing is left to choose, or where no member keeps the budgets.
@@ -157,12 +157,12 @@ def _budget(text: str, tables: Mapping[str, Table]) -> Budget:
     return Budget(kind, int(number * UNITS[kind]), tables[kind])
 
 
-def facts(of: Ground, config: SearchConfig, splits: tuple[Split, Split], processes: int, space: Space | None = None) -> Facts:
+def facts(of: Ground, config: SearchConfig, splits: tuple[Split, Split], processes: int, space: Space | None = None) -> RunFacts:
     """What tells this run from others; without a space, of which nothing is said then."""
     samples = (len(splits[0].items), len(splits[1].items))
     knobs = None if space is None else {key: list(values) for key, values in space.knobs.items()}
     digests = (splits[0].digest, splits[1].digest)
-    return Facts(str(of.seed.path.resolve()), of.seed.sha256, processes, samples, config.model_dump(mode="json"), knobs, digests)
+    return RunFacts(str(of.seed.path.resolve()), of.seed.sha256, processes, samples, config.model_dump(mode="json"), knobs, digests)
 
 
 def halves(split: Split, share: float, seed: int) -> tuple[Split, Split]:

@@ -12,7 +12,7 @@ from fnatool.files.atomic import write_text
 from fnatool.files.runfolder import REPORT
 from fnatool.search.emitting import Emitted
 from fnatool.search.folder import PAGE, TARGET
-from fnatool.search.preparing import Prepared, restricted
+from fnatool.search.preparing import PreparedSearch, restricted
 from fnatool.search.showing import cost_text, rows
 from fnatool.search.solver import score_of
 from fnatool.supernet.network import SuperNetwork
@@ -24,14 +24,18 @@ from passes.space.space import log10_size, own_choices
 VERSION = 1
 
 
-def write(made: Prepared, network: SuperNetwork, found: Emitted, *, score: Mapping[str, float], tuned: Tuned | None, folder: Path) -> None:
+def write(
+    made: PreparedSearch, network: SuperNetwork, found: Emitted, *, score: Mapping[str, float], tuned: Tuned | None, folder: Path
+) -> None:
     """report.json and report.md are in the folder."""
     document = as_json(made, network, found, score=score, tuned=tuned)
     write_text(folder / REPORT, json.dumps(document, indent=1) + "\n", force=True)
     write_text(folder / PAGE, page(document), force=True)
 
 
-def as_json(made: Prepared, network: SuperNetwork, found: Emitted, *, score: Mapping[str, float], tuned: Tuned | None) -> dict[str, Any]:
+def as_json(
+    made: PreparedSearch, network: SuperNetwork, found: Emitted, *, score: Mapping[str, float], tuned: Tuned | None
+) -> dict[str, Any]:
     """Seed, space, the architecture with its costs and its score, what the search preferred, and what fine-tuning came to."""
     scores = network.architecture.log_probabilities()
     own = own_choices(made.analysis, network.choices)

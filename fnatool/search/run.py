@@ -24,8 +24,8 @@ from fnatool.search import reporting, watching
 from fnatool.search.config import NAME, QUICK, SearchConfig, quick, read_search
 from fnatool.search.emitting import Emitted, emit_within
 from fnatool.search.finalists import choosing
-from fnatool.search.loop import Job, search
-from fnatool.search.preparing import Prepared, facts, network_of, prepared
+from fnatool.search.loop import SearchJob, search
+from fnatool.search.preparing import PreparedSearch, facts, network_of, prepared
 from fnatool.search.sampling import Member
 from fnatool.search.scoring import parts_of, score, scoring_of
 from fnatool.search.showing import cost_text, show_space
@@ -33,7 +33,7 @@ from fnatool.search.solver import Budget, parse_budget
 from fnatool.supernet.network import SuperNetwork
 from fnatool.training import diagnosis
 from fnatool.training.checkpoint import damaged
-from fnatool.training.finetune import Places, Tuned, tune
+from fnatool.training.finetune import RunPlaces, Tuned, tune
 from fnatool.training.learner import require_teacher
 from fnatool.training.order import TrainOrder
 from fnatool.training.processes import World, joined
@@ -43,12 +43,12 @@ from passes.errors import UserError
 from passes.space.costs import Table
 from passes.space.space import Choices
 
-SCENES = writing.Wanted(QUICK["task"], 64, 960, 128, 0)  # the data of the embedded default
+SCENES = writing.SceneOptions(QUICK["task"], 64, 960, 128, 0)  # the data of the embedded default
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
-class Asked:
+class SearchOptions:
     """What the user says beside the config: another seed, other budgets, to begin anew, to stop before anything is trained."""
 
     model: Path | str | None = None
@@ -67,7 +67,7 @@ class Found:
     folder: Path
 
 
-def search_file(config: Path | SearchConfig | None, folder: Path, asked: Asked) -> Found | None:
+def search_file(config: Path | SearchConfig | None, folder: Path, asked: SearchOptions) -> Found | None:
     """The folder holds the architecture found for the config's task: its Spec, the network, and a report; a run there goes on.
 
     Without a config it is the one in the working folder, or else the embedded default. Under torchrun all processes work together; the
@@ -91,7 +91,7 @@ def search_file(config: Path | SearchConfig | None, folder: Path, asked: Asked) 
         return _phases(made, folder, world, dry_run=asked.dry_run)
 
 
-def _prepared(seed: files.Model, how: SearchConfig, folder: Path, world: World) -> Prepared:
+def _prepared(seed: files.Model, how: SearchConfig, folder: Path, world: World) -> PreparedSearch:
     """The search prepared anew in the place of an earlier one, which is lost no sooner than all has been checked."""
     place = folder / NEW
     if world.first:
@@ -110,7 +110,7 @@ def _prepared(seed: files.Model, how: SearchConfig, folder: Path, world: World) 
             shutil.rmtree(place, ignore_errors=True)
 
 
-def require_enough(made: Prepared, world: World) -> None:
+def require_enough(made: PreparedSearch, world: World) -> None:
     """There are samples enough for a step of every phase, and a teacher where one is asked for. Raises UserError."""
     config, tuning = made.config, made.config.finetune
     weights, alphas = parts_of(made)
@@ -122,7 +122,7 @@ def require_enough(made: Prepared, world: World) -> None:
         TrainOrder(count, share(batch, world), 1, 0, 0, world.rank, world.size)
 
 
-def _phases(made: Prepared, folder: Path, world: World, *, dry_run: bool) -> Found | None:
+def _phases(made: PreparedSearch, folder: Path, world: World, *, dry_run: bool) -> Found | None:
     """Warm up, search, derive, remap, fine-tune, report; or none of them."""
     own = facts(made.ground, made.config, (made.train, made.val), world.size, made.space)
     network, tables = network_of(made)
@@ -153,7 +153,7 @@ def _phases(made: Prepared, folder: Path, world: World, *, dry_run: bool) -> Fou
 
 
 def _derived(
-    made: Prepared, network: SuperNetwork, learnt: tuple[Job, Mapping[str, Table]], world: World
+    made: PreparedSearch, network: SuperNetwork, learnt: tuple[SearchJob, Mapping[str, Table]], world: World
 ) -> tuple[Emitted | None, Mapping[str, float]]:
     """The best member within the budgets as a file, remapped from the seed, and its score; the first process alone does it."""
     job, tables = learnt
@@ -173,7 +173,7 @@ def _derived(
     return found, figures
 
 
-def _remembered(job: Job, best: Callable[[Sequence[Budget]], Member]) -> Callable[[Sequence[Budget]], Member]:
+def _remembered(job: SearchJob, best: Callable[[Sequence[Budget]], Member]) -> Callable[[Sequence[Budget]], Member]:
     """The same choice again where it has been made: losses that are nearly the same may be ordered otherwise on another machine."""
     path = job.folder / folders.CHOSEN
 
@@ -203,7 +203,7 @@ def _member(found: object, choices: Choices, path: Path) -> Member:
     return tuple(found)
 
 
-def _tuned(made: Prepared, folder: Path, world: World) -> Tuned | None:
+def _tuned(made: PreparedSearch, folder: Path, world: World) -> Tuned | None:
     """The target: what was found after the last phase, or without one as it is."""
     remapped, target = folder / folders.REMAPPED, folder / folders.TARGET
     if not made.config.finetune.enabled:
@@ -216,21 +216,21 @@ def _tuned(made: Prepared, folder: Path, world: World) -> Tuned | None:
         terminal.console().print("fine-tuning what was found, from the seed's weights")
         own.mkdir(exist_ok=True)
     world.wait()
-    return tune(files.read(remapped), made.config.tuning(), Places(target, own, force=True), world)
+    return tune(files.read(remapped), made.config.tuning(), RunPlaces(target, own, force=True), world)
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------------------------
 
 
-def job_of(made: Prepared, network: SuperNetwork, tables: Mapping[str, Table], run: tuple[Path, str]) -> Job:
+def job_of(made: PreparedSearch, network: SuperNetwork, tables: Mapping[str, Table], run: tuple[Path, str]) -> SearchJob:
     """The run's training, its data dealt to weights and α. run: the folder and the key."""
     config = made.config
     weights, alphas = parts_of(made)
     budgets = [replace(budget, table=tables[budget.kind]) for budget in made.budgets(config.cost.budget[:1])]
-    return Job(config, network, made.description, weights, alphas, tables[made.kind], budgets[0] if budgets else None, *run)
+    return SearchJob(config, network, made.description, weights, alphas, tables[made.kind], budgets[0] if budgets else None, *run)
 
 
-def _costs(made: Prepared) -> dict[str, object]:
+def _costs(made: PreparedSearch) -> dict[str, object]:
     """The tables as they are written down: what is shared, and what every candidate of every block costs."""
     names = [block.name for block in made.choices.blocks]
     rows = {kind: {"base": table.base, "blocks": dict(zip(names, table.blocks, strict=True))} for kind, table in made.tables.items()}
@@ -249,7 +249,7 @@ def _config(given: Path | SearchConfig | None, folder: Path) -> tuple[SearchConf
     return read_search((given or Path(NAME)).absolute()), False
 
 
-def _as_asked(how: SearchConfig, asked: Asked) -> SearchConfig:
+def _as_asked(how: SearchConfig, asked: SearchOptions) -> SearchConfig:
     model = how.model if asked.model is None else str(asked.model)
     budget = asked.budgets or how.cost.budget
     for text in budget:

@@ -12,7 +12,7 @@ import torch
 
 from fnatool.data.split import spread
 from fnatool.nn.layers import Norms
-from fnatool.search.preparing import Prepared, halves
+from fnatool.search.preparing import PreparedSearch, halves
 from fnatool.search.sampling import Member
 from fnatool.supernet.network import SuperNetwork
 from fnatool.tasks.finite import require_finite
@@ -27,7 +27,7 @@ from fnatool.training.samples import Batch, Evaluation, Training
 from fnatool.training.stepping import dealt
 
 
-def parts_of(made: Prepared) -> tuple[Training, Training]:
+def parts_of(made: PreparedSearch) -> tuple[Training, Training]:
     """What weights learn from, and what α does: two parts of the training data, both augmented."""
     config = made.config
     size, full = sizes(made.model, made.description, config.data.size)
@@ -39,7 +39,7 @@ def parts_of(made: Prepared) -> tuple[Training, Training]:
     return weights, alphas
 
 
-def scoring_of(made: Prepared, processes: int) -> Scoring:
+def scoring_of(made: PreparedSearch, processes: int) -> Scoring:
     """How members of this run, which so many processes share, are scored."""
     config = made.config
     _, full = sizes(made.model, made.description, config.data.size)

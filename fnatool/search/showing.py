@@ -6,12 +6,12 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from fnatool import terminal
-from fnatool.search.preparing import Prepared
+from fnatool.search.preparing import PreparedSearch
 from passes.space.costs import extremes
-from passes.space.space import SKIP, Block, Choices, log10_size
+from passes.space.space import SKIP, Choices, SpaceBlock, log10_size
 
 
-def show_space(made: Prepared) -> None:
+def show_space(made: PreparedSearch) -> None:
     """The space as a table, and the costs of its smallest and largest member, with the head."""
     console = terminal.console(wrap=False)
     grid = terminal.table(terminal.whole("blocks"), terminal.right("candidates"), terminal.whole("of"), terminal.whole("depth"))
@@ -38,13 +38,13 @@ def cost_text(kind: str, value: float) -> str:
     return f"{value / 1e6:.3f} ms" if kind == "latency" else terminal.count(round(value))
 
 
-def words(block: Block) -> str:
+def words(block: SpaceBlock) -> str:
     """'kernel 3|5|7, hidden 48|96'"""
     tails = {tail: dict.fromkeys(row[tail] for row in block.candidates) for tail in block.candidates[0]}
     return ", ".join(f"{tail} {'|'.join(map(str, values))}" for tail, values in tails.items()) or "as in the seed"
 
 
-def _runs(blocks: Sequence[Block]) -> Iterator[tuple[str, Block]]:
+def _runs(blocks: Sequence[SpaceBlock]) -> Iterator[tuple[str, SpaceBlock]]:
     """Blocks in a row with the same candidates: their names, and the first of them."""
     for _, group in itertools.groupby(blocks, key=words):
         first, *others = group
@@ -56,7 +56,7 @@ def rows(choices: Choices, member: Sequence[int | None]) -> dict[str, str]:
     return {block.name: _chosen(block, k) for block, k in zip(choices.blocks, member, strict=True)}
 
 
-def _chosen(block: Block, k: int | None) -> str:
+def _chosen(block: SpaceBlock, k: int | None) -> str:
     if k is None:
         return "–"
     return "skipped" if k == SKIP else ", ".join(f"{tail} {value}" for tail, value in block.candidates[k].items()) or "as in the seed"

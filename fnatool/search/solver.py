@@ -34,7 +34,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Derived:
+class Solution:
     """A member, its score (log-probability), and its cost of the kind that was limited."""
 
     member: Member
@@ -130,17 +130,17 @@ def _solve(choices: Choices, scores: Scores, budgets: Sequence[Budget], excluded
     return tuple(member)
 
 
-def pareto(choices: Choices, scores: Sequence[Sequence[float]], budget: Budget, count: int) -> list[Derived]:
+def pareto(choices: Choices, scores: Sequence[Sequence[float]], budget: Budget, count: int) -> list[Solution]:
     """Up to `count` distinct members, the cheaper the worse, from the cheapest to the best that the budget allows; in order of cost.
 
     Budgets spread evenly over the range of costs, then halving the widest gaps.
     """
     low, _ = extremes(budget.table, choices)
-    found: dict[Member, Derived] = {}
+    found: dict[Member, Solution] = {}
 
-    def at(limit: int) -> Derived:
+    def at(limit: int) -> Solution:
         member = derive(choices, scores, [Budget(budget.kind, limit, budget.table)])
-        one = Derived(member, score_of(scores, member), budget.table.of(member))
+        one = Solution(member, score_of(scores, member), budget.table.of(member))
         found[member] = one
         return one
 
@@ -158,7 +158,7 @@ def pareto(choices: Choices, scores: Sequence[Sequence[float]], budget: Budget, 
         at((a + b) // 2)
         at(b - 1)
     rows = sorted(found.values(), key=lambda one: (one.cost, -one.score))
-    front: list[Derived] = []
+    front: list[Solution] = []
     for one in rows:
         if not front or one.score > front[-1].score:
             front.append(one)

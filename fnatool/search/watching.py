@@ -8,19 +8,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from fnatool import terminal
-from fnatool.search.loop import Figures, Watch
+from fnatool.search.loop import Figures, SearchWatch
 from fnatool.search.showing import cost_text
 from fnatool.search.solver import Budget
 from fnatool.training.watching import SILENCE
 
 
-def silent() -> Watch:
+def silent() -> SearchWatch:
     """Nothing is shown: for all processes but the first."""
-    return Watch(lambda start, total: None, lambda phase, step, values: None)
+    return SearchWatch(lambda start, total: None, lambda phase, step, values: None)
 
 
 @contextmanager
-def shown(kind: str, budget: Budget | None) -> Iterator[Watch]:
+def shown(kind: str, budget: Budget | None) -> Iterator[SearchWatch]:
     """A bar on standard error with what a sentence says and the time left; seldom a line on standard output."""
     console = terminal.console()
     with terminal.learning("{task.description}  {task.fields[words]}") as bar:
@@ -49,7 +49,7 @@ def shown(kind: str, budget: Budget | None) -> Iterator[Watch]:
                 console.print(f"{phase}, step {step:,} of {total:,}: {words}{wait}")
                 spoken, last = now, phase
 
-        yield Watch(started, stepped)
+        yield SearchWatch(started, stepped)
 
 
 def sentence(rows: Mapping[str, Figures], kind: str, budget: Budget | None) -> str:

@@ -31,7 +31,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(ge=0, le=100)]
 
 
-class Data(Section):
+class DataSection(Section):
     path: str = Field(default="scenes", description="the folder of the data set; its layout is recognised")
     size: tuple[Side, Side] | None = Field(default=None, description="height and width of training samples; default: the model's")
     skip_bad: bool = Field(default=False, description="leave out samples that cannot be used, and say how many, instead of stopping")
@@ -53,7 +53,7 @@ class Optimiser(Section):
     clip: Rate = Field(default=10.0, description="the largest norm of all gradients together; 0 leaves them")
 
 
-class Run(Section):
+class RunSection(Section):
     seed: Seed = Field(default=0, description="of every random draw: the same seed, the same result")
     epochs: Positive = Field(default=10, description="passes over the training data")
     steps: Positive | None = Field(default=None, description="optimiser steps, instead of epochs")
@@ -86,9 +86,9 @@ class Distil(Section):
 
 class Config(Section):
     task: TaskName = Field(default="classification", description=" | ".join(TASKS))
-    data: Data = Data()
+    data: DataSection = DataSection()
     optimiser: Optimiser = Optimiser()
-    run: Run = Run()
+    run: RunSection = RunSection()
     averages: Averages = Averages()
     distil: Distil = Distil()
 
@@ -118,7 +118,7 @@ def beside(config: Config, folder: Path) -> Config:
     return config.model_copy(update={"data": data_beside(config.data, folder), "distil": distil_beside(config.distil, folder)})
 
 
-def data_beside(data: Data, folder: Path) -> Data:
+def data_beside(data: DataSection, folder: Path) -> DataSection:
     """The same data, seen from a folder."""
     return data.model_copy(update={"path": str(folder / data.path)})
 

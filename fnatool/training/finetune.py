@@ -29,7 +29,7 @@ from fnatool.tasks.table import TASKS
 from fnatool.training import augment, diagnosis, watching
 from fnatool.training.config import Config, read_config
 from fnatool.training.evaluate import evaluate_file
-from fnatool.training.loop import Job, Learnt, finetune
+from fnatool.training.loop import Trained, TrainingJob, finetune
 from fnatool.training.model_and_data import adopted, is_placeholder, sizes
 from fnatool.training.processes import World, joined
 from fnatool.training.samples import Evaluation, Training, require_fit
@@ -82,11 +82,11 @@ def finetune_file(
             if world.first:
                 terminal.console().print(f"'{out}' is what this run came to: nothing is left to do; --restart trains anew")
             return done if world.first else None
-        return tune(read, how, Places(out, folder, force, restart), world)
+        return tune(read, how, RunPlaces(out, folder, force, restart), world)
 
 
 @dataclass(frozen=True)
-class Places:
+class RunPlaces:
     """Where the result goes, where the run is kept, whether an older result may be overwritten, and whether an older run is to go."""
 
     out: Path
@@ -95,7 +95,7 @@ class Places:
     restart: bool = False
 
 
-def tune(read: files.Model, how: Config, places: Places, world: World) -> Tuned | None:
+def tune(read: files.Model, how: Config, places: RunPlaces, world: World) -> Tuned | None:
     """The same for processes that have joined, and a folder that is there and this run's own."""
     world.wait()
     job = replace(prepared(read, how, places.folder, world), anew=places.restart)
@@ -114,7 +114,7 @@ def tune(read: files.Model, how: Config, places: Places, world: World) -> Tuned 
     return tuned
 
 
-def prepared(model: files.Model, config: Config, folder: Path, world: World) -> Job:
+def prepared(model: files.Model, config: Config, folder: Path, world: World) -> TrainingJob:
     """The run with all of its parts checked; the first process speaks. Raises UserError where they do not fit."""
     described = descriptions.of(metadata(model.envelope))
     if described.task != config.task:
@@ -132,7 +132,7 @@ def prepared(model: files.Model, config: Config, folder: Path, world: World) -> 
         for line in said((train, val)):
             console.print(line, markup=False)
         pixels.say(pixels.recorded(model, described.input))
-    return Job(
+    return TrainingJob(
         config,
         model,
         described,
@@ -196,7 +196,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _guarded(train: Callable[[], Learnt], job: Job) -> Learnt:
+def _guarded(train: Callable[[], Trained], job: TrainingJob) -> Trained:
     """Raises UserError where memory is out, with what to lower."""
     try:
         return train()
@@ -210,7 +210,7 @@ def _guarded(train: Callable[[], Learnt], job: Job) -> Learnt:
         ) from error
 
 
-def _written(learnt: Learnt, job: Job, out: Path, *, force: bool) -> Tuned:
+def _written(learnt: Trained, job: TrainingJob, out: Path, *, force: bool) -> Tuned:
     """The file, held to what training reported: in ONNX Runtime it is as good. Raises RefusedModel otherwise, and writes nothing then."""
     network = learnt.network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     notes = {descriptions.KEY: descriptions.to_json(job.description)}

@@ -33,7 +33,7 @@ Figures = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """A network, what it is for, what it learns from, and where the run is kept. `key` tells this run from any other.
 
     anew: what the folder holds of an earlier run is not looked at.
@@ -55,7 +55,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Watch:
+class TrainingWatch:
     """Who is told how a run goes: after resuming, after every step (values, steps done, steps in all), and after every evaluation."""
 
     started: Callable[[int, int], None]
@@ -64,7 +64,7 @@ class Watch:
 
 
 @dataclass(frozen=True)
-class Learnt:
+class Trained:
     """The network at the end, and how good it is on the validation split; the same in all processes."""
 
     network: Network
@@ -72,7 +72,7 @@ class Learnt:
     step: int
 
 
-def finetune(job: Job, world: World, watch: Watch, ready: Callable[[], None] = lambda: None) -> Learnt:
+def finetune(job: TrainingJob, world: World, watch: TrainingWatch, ready: Callable[[], None] = lambda: None) -> Trained:
     """The network after training as the config says, from its last checkpoint if there is one.
 
     ready is called once, when nothing of what was asked can be refused any more, before anything is written. Raises UserError where the
@@ -116,7 +116,7 @@ def finetune(job: Job, world: World, watch: Watch, ready: Callable[[], None] = l
     return learnt
 
 
-def _step(learner: Learner, job: Job, batch: Batch, rate: float) -> dict[str, float]:
+def _step(learner: Learner, job: TrainingJob, batch: Batch, rate: float) -> dict[str, float]:
     """One optimiser step on a batch: its loss, the parts of it, the learning rate and the norm of the gradient."""
     config, description = job.config, job.description
     reseed(config.run.seed, learner.world.rank, learner.step)  # for dropout
@@ -140,7 +140,7 @@ def _step(learner: Learner, job: Job, batch: Batch, rate: float) -> dict[str, fl
     return {"loss": sum(values.values()), **values, "lr": rate, "gradient": norm.item()}
 
 
-def _batches(job: Job, learner: Learner, total: int, *, start: int | None = None, seed: int = 0) -> Iterator[Batch]:
+def _batches(job: TrainingJob, learner: Learner, total: int, *, start: int | None = None, seed: int = 0) -> Iterator[Batch]:
     """The batches of the steps from `start` (where the learner is) to total, on the device."""
     config, world = job.config, learner.world
     begin = learner.step if start is None else start
@@ -153,7 +153,7 @@ def _batches(job: Job, learner: Learner, total: int, *, start: int | None = None
 
 
 @torch.no_grad()
-def refresh(learner: Learner, job: Job, steps: int, network: Network | None = None) -> None:
+def refresh(learner: Learner, job: TrainingJob, steps: int, network: Network | None = None) -> None:
     """BatchNorm's running statistics of the network follow the training data for so many steps; nothing else changes."""
     network = network or learner.network
     norms, network.norms_in_training = network.norms_in_training, "update"
@@ -167,7 +167,7 @@ def refresh(learner: Learner, job: Job, steps: int, network: Network | None = No
             value.copy_(learner.world.total(value) / learner.world.size)
 
 
-def evaluated(learner: Learner, job: Job, network: Network | None = None) -> dict[str, float]:
+def evaluated(learner: Learner, job: TrainingJob, network: Network | None = None) -> dict[str, float]:
     """The figures of the network that will be written, on the validation split. Raises UserError where it computes no numbers."""
     network = (network or learner.evaluated).eval()
     learner.world.share(network.buffers())  # while training each process has statistics of its own
@@ -183,14 +183,14 @@ def evaluated(learner: Learner, job: Job, network: Network | None = None) -> dic
         raise _wrong(learner.step, diagnosis.broken_value(network) or str(error), job) from error
 
 
-def _keep_best(learner: Learner, job: Job, figures: Figures) -> None:
+def _keep_best(learner: Learner, job: TrainingJob, figures: Figures) -> None:
     if job.config.run.keep == "best" and (learner.best is None or figures[job.metric] > learner.best):
         learner.best = figures[job.metric]
         if learner.world.first:
             checkpoint.write({"network": learner.evaluated.state_dict(), "step": learner.step}, job.folder / BEST, key=job.key)
 
 
-def _write(learner: Learner, job: Job) -> None:
+def _write(learner: Learner, job: TrainingJob) -> None:
     """The checkpoint, if all in it is finite: otherwise the last good one stays."""
     broken = diagnosis.broken_state(learner.state())
     if broken is not None:
@@ -200,7 +200,7 @@ def _write(learner: Learner, job: Job) -> None:
     learner.world.wait()
 
 
-def _finish(learner: Learner, job: Job) -> Learnt:
+def _finish(learner: Learner, job: TrainingJob) -> Trained:
     """The network to write: the best or the last one, its statistics refreshed if wanted."""
     network, step = learner.evaluated, learner.step
     learner.world.wait()
@@ -211,10 +211,10 @@ def _finish(learner: Learner, job: Job) -> Learnt:
         step = held.step(best)
     if job.config.averages.refresh_after:
         refresh(learner, job, job.config.averages.refresh_after, network)
-    return Learnt(network, evaluated(learner, job, network), step)
+    return Trained(network, evaluated(learner, job, network), step)
 
 
-def _wrong(step: int, what: str, job: Job) -> UserError:
+def _wrong(step: int, what: str, job: TrainingJob) -> UserError:
     path = job.folder / CHECKPOINT
     kept = f"'{path}' still holds the last good step" if path.exists() else "no checkpoint had been written yet"
     return UserError(

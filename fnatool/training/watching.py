@@ -8,18 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fnatool import terminal
-from fnatool.training.loop import Figures, Watch
+from fnatool.training.loop import Figures, TrainingWatch
 
 SILENCE = 30.0  # seconds between lines where there is no terminal
 
 
-def silent() -> Watch:
+def silent() -> TrainingWatch:
     """Nothing is shown: for all processes but the first."""
-    return Watch(lambda start, total: None, lambda step, values: None, lambda step, figures: None)
+    return TrainingWatch(lambda start, total: None, lambda step, values: None, lambda step, figures: None)
 
 
 @contextmanager
-def shown(metric: str) -> Iterator[Watch]:
+def shown(metric: str) -> Iterator[TrainingWatch]:
     """A bar with loss, metric and time left on standard error, and a line on standard output for each evaluation."""
     console = terminal.console()
     with terminal.learning("loss {task.fields[loss]}  {task.fields[metric]}") as bar:
@@ -47,7 +47,7 @@ def shown(metric: str) -> Iterator[Watch]:
             console.print(f"step {step:,} of {steps:,}: {sentence(figures)}")
             spoken = time.monotonic()
 
-        yield Watch(started, stepped, evaluated)
+        yield TrainingWatch(started, stepped, evaluated)
 
 
 def sentence(figures: Figures) -> str:

@@ -34,7 +34,7 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class Places:
+class UnfoldPlaces:
     """Convolutions that can have a BatchNormalization behind them, each with the tensor to measure; and the others, with the reason."""
 
     tensors: Mapping[str, str]
@@ -53,7 +53,7 @@ LAYOUT = frozenset(
 )  # fmt: skip
 
 
-def places(graph: gs.Graph, *, only: Sequence[str] = (), sizes: Mapping[str, Shape] | None = None) -> Places:
+def places(graph: gs.Graph, *, only: Sequence[str] = (), sizes: Mapping[str, Shape] | None = None) -> UnfoldPlaces:
     """The convolutions behind which a BatchNormalization makes sense, in order; `only` patterns (* is any text) choose among them.
 
     Left alone: one whose output is normalised anyway; the last ones (no convolution or matrix product comes after them: classifiers, box
@@ -77,7 +77,7 @@ def places(graph: gs.Graph, *, only: Sequence[str] = (), sizes: Mapping[str, Sha
             tensors[name] = seen.by_name[name].outputs[0]
         else:
             left.append(Left(name, why))
-    return Places(tensors, tuple(left))
+    return UnfoldPlaces(tensors, tuple(left))
 
 
 class _Placing:

@@ -21,7 +21,7 @@ from passes.graph.order import Order, topological
 
 
 @dataclass(frozen=True)
-class Facts:
+class GraphFacts:
     """What is known of tensors: the full shapes given (−1: unknown), the number of channels (axis 1) that the weights imply."""
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -42,7 +42,7 @@ class Facts:
 
 def check(graph: gs.Graph, shapes: Mapping[str, tuple[int, ...]] | None = None) -> tuple[Finding, ...]:
     """All findings of the static rules on graph; shapes adds what is known of its variables (−1 for an unknown axis)."""
-    facts = Facts(shapes or {}, graph.opset)
+    facts = GraphFacts(shapes or {}, graph.opset)
     found = _topological(graph)
     return (
         *_by_rules(graph, facts, found),
@@ -56,7 +56,9 @@ def check(graph: gs.Graph, shapes: Mapping[str, tuple[int, ...]] | None = None) 
 
 def misfits(graph: gs.Graph) -> tuple[Finding, ...]:
     """Where the shapes of weights and attributes contradict each other: what no analysis can make sense of."""
-    return tuple(f for f in _by_rules(graph, Facts({}, graph.opset), _topological(graph)) if f.severity == "error" and f.code != "variance")
+    return tuple(
+        f for f in _by_rules(graph, GraphFacts({}, graph.opset), _topological(graph)) if f.severity == "error" and f.code != "variance"
+    )
 
 
 def _topological(graph: gs.Graph) -> Order:
@@ -64,7 +66,7 @@ def _topological(graph: gs.Graph) -> Order:
     return topological(reads, [[tensor.name for tensor in node.outputs] for node in graph.nodes])
 
 
-def _by_rules(graph: gs.Graph, facts: Facts, found: Order) -> Iterator[Finding]:
+def _by_rules(graph: gs.Graph, facts: GraphFacts, found: Order) -> Iterator[Finding]:
     for index in found.nodes:
         node = graph.nodes[index]
         rule = RULES.get(node.op) if node.domain in (None, *STANDARD) else None
@@ -97,7 +99,7 @@ def _optional(node: gs.Node, index: int) -> gs.Tensor | None:
     return node.inputs[index] if index < len(node.inputs) and node.inputs[index].name else None
 
 
-def convolution(node: gs.Node, facts: Facts) -> Iterator[Finding]:
+def convolution(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
     """W [C_out, C_in/group, *kernel], B [C_out]; group divides both."""
     shape = facts.shape(node.inputs[1])
     if shape is None:
@@ -117,7 +119,7 @@ def convolution(node: gs.Node, facts: Facts) -> Iterator[Finding]:
     yield from _window(node, shape[2:])
 
 
-def transposed_convolution(node: gs.Node, facts: Facts) -> Iterator[Finding]:
+def transposed_convolution(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
     """W [C_in, C_out/group, *kernel], B [C_out]; group divides both."""
     shape = facts.shape(node.inputs[1])
     if shape is None:
@@ -145,7 +147,7 @@ def _groups(node: gs.Node, group: int, axes: tuple[tuple[str, int | None], ...])
             yield _error("group", node, f"its group {group} does not divide {name} = {size}", "choose a divisor, or resize the weight")
 
 
-def _bias(node: gs.Node, facts: Facts, bias: gs.Tensor | None, length: int) -> Iterator[Finding]:
+def _bias(node: gs.Node, facts: GraphFacts, bias: gs.Tensor | None, length: int) -> Iterator[Finding]:
     shape = facts.shape(bias) if bias is not None else None
     if bias is not None and shape is not None and shape != (length,):
         message = f"its bias '{bias.name}' is {_text(shape)}, the weight makes {length} channels"
@@ -164,7 +166,7 @@ def _window(node: gs.Node, kernel: tuple[int, ...]) -> Iterator[Finding]:
             yield _error("attribute-length", node, message, f"give it {length} entries")
 
 
-def gemm(node: gs.Node, facts: Facts) -> Iterator[Finding]:
+def gemm(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
     """A [M, K] · B [K, N] + C, where C broadcasts to [M, N]."""
     shape = facts.shape(node.inputs[1])
     if shape is None:
@@ -184,7 +186,7 @@ def gemm(node: gs.Node, facts: Facts) -> Iterator[Finding]:
         yield _error("bias-length", node, message, f"give the bias {columns} values")
 
 
-def matmul(node: gs.Node, facts: Facts) -> Iterator[Finding]:
+def matmul(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
     """The last axis of A is the last but one of B."""
     left, right = facts.shape(node.inputs[0]), facts.shape(node.inputs[1])
     if not left or not right:
@@ -195,7 +197,7 @@ def matmul(node: gs.Node, facts: Facts) -> Iterator[Finding]:
         yield _error("input-channels", node, message, "transpose or resize one of them")
 
 
-def prelu(node: gs.Node, facts: Facts) -> Iterator[Finding]:
+def prelu(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
     """The slope broadcasts to X from the last axis (from opset 7; before, its length is 1 or C)."""
     slope, shape = facts.shape(node.inputs[1]), facts.shape(node.inputs[0])
     if slope is None:
@@ -217,7 +219,7 @@ def prelu(node: gs.Node, facts: Facts) -> Iterator[Finding]:
         yield _error("slope", node, message, f"shape it {channels}x1x1")
 
 
-def batch_normalization(node: gs.Node, facts: Facts) -> Iterator[Finding]:
+def batch_normalization(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
     """scale, bias, mean and variance are [C]; variance is not negative."""
     yield from _vectors(node, facts, node.inputs[1:5])
     variance = node.inputs[4]
@@ -225,12 +227,12 @@ def batch_normalization(node: gs.Node, facts: Facts) -> Iterator[Finding]:
         yield _error("variance", node, f"its variance '{variance.name}' has negative values", "variances are squares: export them again")
 
 
-def instance_normalization(node: gs.Node, facts: Facts) -> Iterator[Finding]:
+def instance_normalization(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
     """scale and bias are [C]."""
     yield from _vectors(node, facts, node.inputs[1:3])
 
 
-def group_normalization(node: gs.Node, facts: Facts) -> Iterator[Finding]:
+def group_normalization(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
     """num_groups divides C; scale and bias are [C], before opset 21 [num_groups]."""
     channels, groups = facts.width(node.inputs[0]), _int(node, "num_groups", 1)
     yield from _groups(node, groups, (("C", channels),))
@@ -238,7 +240,7 @@ def group_normalization(node: gs.Node, facts: Facts) -> Iterator[Finding]:
         yield from _vectors(node, facts, node.inputs[1:3])
 
 
-def _vectors(node: gs.Node, facts: Facts, vectors: Iterable[gs.Tensor]) -> Iterator[Finding]:
+def _vectors(node: gs.Node, facts: GraphFacts, vectors: Iterable[gs.Tensor]) -> Iterator[Finding]:
     known = [(tensor.name, shape) for tensor in vectors if (shape := facts.shape(tensor)) is not None]
     channels = facts.width(node.inputs[0])
     if channels is None and known:  # nothing said so far: they must agree among themselves
@@ -248,7 +250,7 @@ def _vectors(node: gs.Node, facts: Facts, vectors: Iterable[gs.Tensor]) -> Itera
             yield _error("vector-length", node, f"its '{name}' is {_text(shape)} for {channels} channels", f"give it {channels} values")
 
 
-def layer_normalization(node: gs.Node, facts: Facts) -> Iterator[Finding]:
+def layer_normalization(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
     """scale and bias broadcast to the axes from `axis` on."""
     shape = facts.shape(node.inputs[0])
     if shape is None:
@@ -265,7 +267,7 @@ def layer_normalization(node: gs.Node, facts: Facts) -> Iterator[Finding]:
             yield _error("vector-length", node, message, f"give it the shape {_text(normalised)}, or set axis")
 
 
-def concat(node: gs.Node, facts: Facts) -> Iterator[Finding]:
+def concat(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
     """All axes but the concatenated one are equal."""
     shapes = [shape for tensor in node.inputs if (shape := facts.shape(tensor))]
     if len({len(shape) for shape in shapes}) != 1:
@@ -278,7 +280,7 @@ def concat(node: gs.Node, facts: Facts) -> Iterator[Finding]:
             yield _error("shape", node, message, f"make axis {other} equal in all of them, or join another axis")
 
 
-def broadcast(node: gs.Node, facts: Facts) -> Iterator[Finding]:
+def broadcast(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
     """Two operands have equal axes, counted from the last, where neither is 1; their channels by the weights are equal."""
     if facts.opset < 7:  # explicit `axis` and `broadcast` attributes
         return
@@ -296,7 +298,7 @@ def broadcast(node: gs.Node, facts: Facts) -> Iterator[Finding]:
         yield _error("shape", node, message, "resize the layers that compute them to the same number of channels")
 
 
-Rule = Callable[[gs.Node, Facts], Iterator[Finding]]
+Rule = Callable[[gs.Node, GraphFacts], Iterator[Finding]]
 
 RULES: Mapping[str, Rule] = {
     "Conv": convolution,
@@ -345,13 +347,13 @@ KEEP = frozenset(
 MERGE = frozenset(("Add", "Sub", "Mul", "Div"))
 
 
-def _note_channels(node: gs.Node, facts: Facts) -> None:
+def _note_channels(node: gs.Node, facts: GraphFacts) -> None:
     channels = _channels(node, facts)
     if channels is not None and node.outputs:
         facts.channels[node.outputs[0].name] = channels
 
 
-def _channels(node: gs.Node, facts: Facts) -> int | None:
+def _channels(node: gs.Node, facts: GraphFacts) -> int | None:
     """The channels of node's output where weights imply them; elsewhere None, and the given shapes speak."""
     if node.op in ("Conv", "ConvTranspose") and len(node.inputs) > 1:
         shape = facts.shape(node.inputs[1])
@@ -445,7 +447,7 @@ def _is_real(values: npt.NDArray[np.generic]) -> bool:
     return values.dtype.kind in "fc" or values.dtype.name.startswith(("bfloat16", "float8"))  # the latter are ml_dtypes'
 
 
-def _zero_sized(graph: gs.Graph, facts: Facts) -> Iterator[Finding]:
+def _zero_sized(graph: gs.Graph, facts: GraphFacts) -> Iterator[Finding]:
     for name, (constant, ops) in _constants(graph).items():
         if 0 in constant.shape and ops & LEARNED:
             message = f"its shape {_text(tuple(constant.shape))} has no elements"

@@ -24,7 +24,7 @@ SIZED_BY_VALUES = frozenset({"Resize", "Upsample"})  # whose floating-point inpu
 
 
 @dataclass(frozen=True)
-class Weight:
+class BareWeight:
     """An initializer of a Bare network: its name, shape, and numpy type by name."""
 
     name: str
@@ -37,7 +37,7 @@ class Bare:
     """A network without the values of its weights: the ONNX model as bytes, in which they are missing, and what is missing."""
 
     model: bytes
-    weights: tuple[Weight, ...]
+    weights: tuple[BareWeight, ...]
 
     @property
     def signature(self) -> str:
@@ -109,7 +109,7 @@ def bare(graph: gs.Graph, sizes: Mapping[str, Shape] | None = None) -> Bare:
     weights = _weights(copy)
     _rename(copy)
     copy.name, copy.doc_string, copy.producer_name, copy.producer_version = "bare", "", "", ""
-    missing = tuple(Weight(w.name, tuple(int(n) for n in w.shape), str(np.dtype(w.dtype))) for w in weights)
+    missing = tuple(BareWeight(w.name, tuple(int(n) for n in w.shape), str(np.dtype(w.dtype))) for w in weights)
     proto = gs.export_onnx(copy, do_type_check=False)
     names = {weight.name for weight in missing}
     kept = [tensor for tensor in proto.graph.initializer if tensor.name not in names]

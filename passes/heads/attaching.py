@@ -16,15 +16,15 @@ from passes.graph.shapes import infer
 from passes.graph.view import Node, build, view
 from passes.heads.classifier import classifier, own_classifier
 from passes.heads.deeplabv3 import deeplabv3
-from passes.heads.detection import Detection, Scene
+from passes.heads.detection import BoxCoding, HeadGeometry
 from passes.heads.encoder import Ancestry, ancestry, is_projection
 from passes.heads.grids import Stride
-from passes.heads.image import Image, image_of
+from passes.heads.image import HeadImage, image_of
 from passes.heads.retinanet import retinanet
 from passes.heads.simplebaseline import simplebaseline
 from passes.heads.ssdlite import ssdlite
 from passes.heads.taps import FLOATS, Chart, Tap, before_last_stride, chart, last_exit, last_map, pyramid, wide
-from passes.heads.writer import Map, Writer, initializers
+from passes.heads.writer import FeatureMap, Writer, initializers
 from passes.network.analysis import Analysis
 from passes.network.blocks import Stage, stage_table
 
@@ -35,7 +35,7 @@ CANDIDATES = 5  # that a refusal names
 
 
 @dataclass(frozen=True)
-class Head:
+class HeadSpec:
     """The head asked for: `count` classes or joints, the taps by name (none: the style's own), and what its style lets one choose."""
 
     style: str
@@ -55,9 +55,9 @@ class Attached:
 
     graph: gs.Graph
     taps: tuple[Tap, ...]
-    image: Image
+    image: HeadImage
     table: list[list[dict[str, str]]]
-    detection: Detection | None
+    detection: BoxCoding | None
     kept: tuple[int, int]
 
 
@@ -65,13 +65,13 @@ class Attached:
 class Work:
     """What a style builds from."""
 
-    head: Head
+    head: HeadSpec
     chart: Chart
-    image: Image
+    image: HeadImage
     taps: tuple[Tap, ...]
     writer: Writer
 
-    def maps(self) -> list[Map]:
+    def maps(self) -> list[FeatureMap]:
         """The taps with their channels on axis 1, written where they are not."""
         return [self.writer.tapped(tap) for tap in self.taps]
 
@@ -79,7 +79,7 @@ class Work:
         """The options that the user chose; the head's own defaults stand for the others."""
         return {name: value for name in names if (value := getattr(self.head, name)) is not None}
 
-    def scene(self) -> Scene:
+    def scene(self) -> HeadGeometry:
         """Levels need whole strides that rise. Raises UserError where the taps have none."""
         strides = []
         for tap in self.taps:
@@ -91,16 +91,16 @@ class Work:
             if not (before[0] < after[0] and before[1] < after[1]):
                 both = f"{after[0]}×{after[1]}, the one before it {before[0]}×{before[1]}"
                 raise UserError(f"tap '{tap.name}' has stride {both}; name the taps from fine to coarse")
-        return Scene(self.image.size, not self.image.free, tuple(strides))
+        return HeadGeometry(self.image.size, not self.image.free, tuple(strides))
 
 
 @dataclass(frozen=True)
-class Style:
+class HeadStyle:
     """A kind of head: its task, what it taps when nobody says, how it is built, its outputs' axes, and the options it has."""
 
     task: str
     taps: Callable[[Chart], Sequence[str]]
-    build: Callable[[Work], Detection | None]
+    build: Callable[[Work], BoxCoding | None]
     outputs: Mapping[str, tuple[str, ...]]
     options: tuple[str, ...] = ()
     most_taps: int = 1
@@ -125,11 +125,11 @@ def _deeplabv3(work: Work) -> None:
     deeplabv3(x, work.writer, stride=float(min(work.taps[0].stride)), classes=work.head.count, **work.options("width"))
 
 
-def _retinanet(work: Work) -> Detection:
+def _retinanet(work: Work) -> BoxCoding:
     return retinanet(work.maps(), work.writer, work.scene(), classes=work.head.count, **work.options("width", "levels"))
 
 
-def _ssdlite(work: Work) -> Detection:
+def _ssdlite(work: Work) -> BoxCoding:
     if work.image.free and work.chart.analysis.shapes.free_space:
         raise UserError(
             f"SSDLite's anchors are made for one image size, and this model's is free; say it with --input {work.image.name}=1x3x320x320"
@@ -143,17 +143,17 @@ def _simplebaseline(work: Work) -> None:
 
 
 BOXES = {"cls_logits": ("anchors",), "boxes": ("anchors",)}
-STYLES: Mapping[str, Style] = {
-    "linear": Style("classification", last_map, _linear, {"logits": ()}, ("keep",)),
-    "deeplabv3": Style("segmentation", last_exit, _deeplabv3, {"mask_logits": ("", "mask_height", "mask_width")}, ("width",)),
-    "retinanet": Style("detection", pyramid, _retinanet, BOXES, ("width", "levels"), 8),
-    "ssdlite": Style("detection", before_last_stride, _ssdlite, BOXES, ("levels",), 8),
-    "simplebaseline": Style("pose", last_exit, _simplebaseline, {"heatmaps": ("", "heat_height", "heat_width")}, ("width",)),
+STYLES: Mapping[str, HeadStyle] = {
+    "linear": HeadStyle("classification", last_map, _linear, {"logits": ()}, ("keep",)),
+    "deeplabv3": HeadStyle("segmentation", last_exit, _deeplabv3, {"mask_logits": ("", "mask_height", "mask_width")}, ("width",)),
+    "retinanet": HeadStyle("detection", pyramid, _retinanet, BOXES, ("width", "levels"), 8),
+    "ssdlite": HeadStyle("detection", before_last_stride, _ssdlite, BOXES, ("levels",), 8),
+    "simplebaseline": HeadStyle("pose", last_exit, _simplebaseline, {"heatmaps": ("", "heat_height", "heat_width")}, ("width",)),
 }
 """style → how it is tapped, built and shown. `outputs`: the axes behind the batch that follow a free image size, by name."""
 
 
-def attach(graph: gs.Graph, analysis: Analysis, head: Head, *, rng: np.random.Generator) -> Attached:
+def attach(graph: gs.Graph, analysis: Analysis, head: HeadSpec, *, rng: np.random.Generator) -> Attached:
     """The network up to the taps, with the head on them; arrays are shared with the graph given, which is not changed.
 
     analysis: of this graph; its sizes are those that levels and anchors are made for. rng: for the initial weights. Raises UserError for a
@@ -181,7 +181,7 @@ def attach(graph: gs.Graph, analysis: Analysis, head: Head, *, rng: np.random.Ge
     return Attached(made, taps, image, _table(analysis, kept), detection, share)
 
 
-def default_taps(analysis: Analysis, head: Head) -> tuple[str, ...]:
+def default_taps(analysis: Analysis, head: HeadSpec) -> tuple[str, ...]:
     """The names of what the head taps when nobody says; none where it taps what the seed's own classifier reads. Raises UserError."""
     rows = own_classifier(analysis)
     found = chart(analysis, None if rows is None else rows.features)
@@ -197,7 +197,7 @@ def _table(analysis: Analysis, kept: Sequence[Node]) -> list[list[dict[str, str]
     return stage_table([stage for stage in stages if stage.blocks])
 
 
-def _style(head: Head) -> Style:
+def _style(head: HeadSpec) -> HeadStyle:
     """The style, with options that it has and that can be."""
     style = STYLES.get(head.style)
     if style is None:
@@ -215,7 +215,7 @@ def _style(head: Head) -> Style:
     return style
 
 
-def _taps(head: Head, style: Style, found: Chart, known: Ancestry) -> tuple[Tap, ...]:
+def _taps(head: HeadSpec, style: HeadStyle, found: Chart, known: Ancestry) -> tuple[Tap, ...]:
     """Those named, or those of the style: on the way through the encoder, or where that keeps too little, on all that every path passes.
 
     In both with the exits of stages before other maps, or without. Raises UserError where all of these keep less than half of what maps
@@ -245,7 +245,7 @@ def _is_finished(tensor: str, found: Chart) -> bool:
     return spread and tensor not in found.behind and not is_projection(tensor, found.analysis.view)
 
 
-def _on_the_way(style: Style, found: Chart) -> tuple[Tap, ...]:
+def _on_the_way(style: HeadStyle, found: Chart) -> tuple[Tap, ...]:
     """The style's own taps; none where no map is on the way."""
     if not any(found.is_map(tensor) for tensor in found.way):
         return ()
@@ -296,7 +296,7 @@ def _ancestors(nodes: Sequence[Node], tensors: Iterable[str]) -> list[Node]:
     return kept[::-1]
 
 
-def _names(kept: Sequence[Node], inputs: Iterable[str], style: Style) -> frozenset[str]:
+def _names(kept: Sequence[Node], inputs: Iterable[str], style: HeadStyle) -> frozenset[str]:
     """All names of what stays. Raises UserError where one is needed for an output."""
     tensors = {*inputs, *(name for node in kept for name in (*node.inputs, *node.outputs))}
     for name in style.outputs:
@@ -305,7 +305,7 @@ def _names(kept: Sequence[Node], inputs: Iterable[str], style: Style) -> frozens
     return frozenset(tensors | {node.name for node in kept} | set(style.outputs))
 
 
-def _with_outputs(graph: gs.Graph, style: Style, analysis: Analysis, image: Image, dtype: str) -> gs.Graph:
+def _with_outputs(graph: gs.Graph, style: HeadStyle, analysis: Analysis, image: HeadImage, dtype: str) -> gs.Graph:
     """The graph with the head's outputs, typed; axes that follow a free image size have names. Raises RefusedModel for a misfit."""
     sizes = {image.name: analysis.shapes.shapes[image.name]}
     tensors = graph.tensors()

@@ -7,14 +7,14 @@ ReLU and no bias, the depthwise ones too. There is no Dropout, and no upsampling
 
 from __future__ import annotations
 
-from passes.heads.writer import Map, Writer
+from passes.heads.writer import FeatureMap, Writer
 
 WIDTH = 256
 RATES = (6, 12, 18)  # at output stride 16
 PREDICTOR_STD = 0.01
 
 
-def deeplabv3(x: Map, writer: Writer, *, stride: float, classes: int, width: int = WIDTH) -> None:
+def deeplabv3(x: FeatureMap, writer: Writer, *, stride: float, classes: int, width: int = WIDTH) -> None:
     """`mask_logits` [N, classes, h, w] of the map x, which lies at this output stride."""
     branches = [_normalised(writer.conv(x, "aspp0.conv", width), "aspp0", writer)]
     for k, rate in enumerate(RATES, 1):
@@ -22,14 +22,14 @@ def deeplabv3(x: Map, writer: Writer, *, stride: float, classes: int, width: int
             writer.depthwise(x, f"aspp{k}.depthwise", dilation=max(round(rate * 16 / stride), 1)), f"aspp{k}.depthwise", writer
         )
         branches.append(_normalised(writer.conv(depth, f"aspp{k}.conv", width), f"aspp{k}", writer))
-    pooled = Map(writer.node("GlobalAveragePool", "image.pool", [x.tensor]), x.channels, (1, 1))
+    pooled = FeatureMap(writer.node("GlobalAveragePool", "image.pool", [x.tensor]), x.channels, (1, 1))
     image = _normalised(writer.conv(pooled, "image.conv", width), "image", writer)
     branches.append(writer.resized(image, x, "image.spread"))
-    joined = Map(writer.node("Concat", "join", [branch.tensor for branch in branches], axis=1), len(branches) * width, x.space)
+    joined = FeatureMap(writer.node("Concat", "join", [branch.tensor for branch in branches], axis=1), len(branches) * width, x.space)
     y = _normalised(writer.conv(joined, "project.conv", width), "project", writer)
     weights = writer.weights("classifier", (classes, width, 1, 1), std=PREDICTOR_STD, bias=0.0)
     writer.convolve(y, weights, "classifier", output="mask_logits")
 
 
-def _normalised(x: Map, name: str, writer: Writer) -> Map:
+def _normalised(x: FeatureMap, name: str, writer: Writer) -> FeatureMap:
     return writer.relu(writer.bn(x, f"{name}.bn"), f"{name}.relu")

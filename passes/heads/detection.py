@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from passes.errors import UserError
-from passes.heads.writer import Map, Writer
+from passes.heads.writer import FeatureMap, Writer
 
 
 @dataclass(frozen=True)
-class Level:
+class HeadLevel:
     """A map of `space` (h, w) locations, `stride` (down, across) image pixels apart, and its anchors' (width, height) in pixels.
 
     Location (i, j) is the square around pixel ((j + ½) · across, (i + ½) · down); the map covers the image: h = ⌈image height / down⌉.
@@ -26,16 +26,16 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Detection:
+class BoxCoding:
     """How a detector's outputs are read: `coder` multiplies (Δx, Δy, Δw, Δh) when boxes are encoded; softmax has the background first."""
 
     style: str
-    levels: tuple[Level, ...]
+    levels: tuple[HeadLevel, ...]
     coder: tuple[float, float, float, float]
     activation: str
 
 
-def per_anchor(x: Map, entries: int, name: str, writer: Writer) -> str:
+def per_anchor(x: FeatureMap, entries: int, name: str, writer: Writer) -> str:
     """[N, anchors · entries, h, w] → [N, h · w · anchors, entries]: locations row by row, anchors last."""
     anchors = x.channels // entries
     split = writer.node("Reshape", f"{name}.split", [x.tensor, writer.sizes(f"{name}.split.shape", [0, anchors, entries, -1])])
@@ -49,7 +49,7 @@ def joined(levels: Sequence[str], output: str, writer: Writer) -> None:
 
 
 @dataclass(frozen=True)
-class Scene:
+class HeadGeometry:
     """What levels are made for: the image's (height, width) in pixels, whether it is fixed, and the taps' rising strides (down, across)."""
 
     image: tuple[int, int]
@@ -62,7 +62,7 @@ def level_name(stride: tuple[int, int]) -> str:
     return f"p{round(math.log2(min(stride)))}"
 
 
-def require_room(x: Map, level: int, levels: int, image: tuple[int, int]) -> None:
+def require_room(x: FeatureMap, level: int, levels: int, image: tuple[int, int]) -> None:
     """Another level makes sense behind x. Raises UserError where x has a single location already."""
     if max(x.space) == 1:
         raise UserError(
@@ -77,7 +77,7 @@ def require_levels(levels: int, taps: int) -> None:
         raise UserError(f"{levels} levels are fewer than the {taps} maps tapped; ask for more levels or name fewer taps")
 
 
-def stride_of(x: Map, running: tuple[int, int] | None, scene: Scene) -> tuple[int, int]:
+def stride_of(x: FeatureMap, running: tuple[int, int] | None, scene: HeadGeometry) -> tuple[int, int]:
     """The stride at which x has ⌈image / stride⌉ locations, as whoever makes the anchors will reckon.
 
     That is the running stride, if there is one. A network that loses its border has fewer locations: they are spread over the image, whose

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from passes.maps import Axes, Space, follow, one_side, sides
+from passes.maps import Axes, MapSpace, follow, one_side, sides
 from passes.network.analysis import Analysis
 from passes.network.resolution import _maps
 
 
-def followed(analysis: Analysis) -> Space:
+def followed(analysis: Analysis) -> MapSpace:
     """All maps of the network as it is: what becomes of the image's height and width."""
     image = analysis.image
     return follow(analysis.view, analysis.shapes, _maps(analysis.shapes, {image.input: image.axes} if image.axes else {}))

@@ -9,7 +9,7 @@ from passes.network.analysis import Analysis
 
 
 @dataclass(frozen=True)
-class Image:
+class HeadImage:
     """The network's one input: `size` is (height, width) as analysed, `free` says that the network takes other sizes too."""
 
     name: str
@@ -20,7 +20,7 @@ class Image:
     batch: int | str | None
 
 
-def image_of(analysis: Analysis) -> Image:
+def image_of(analysis: Analysis) -> HeadImage:
     """The image that the network looks at. Raises UserError where it has no such input, or several inputs."""
     seen = analysis.view
     names = [name for name in seen.inputs if name not in seen.constants]
@@ -33,4 +33,4 @@ def image_of(analysis: Analysis) -> Image:
         raise UserError(f"a head is for networks that look at an image [N, channels, h, w] or [N, h, w, channels]; {what}")
     layout, channels = ("NCHW", shape[1]) if seen_image.axes == (2, 3) else ("NHWC", shape[3])
     stated = seen.inputs[names[0]][0]
-    return Image(names[0], layout, channels, seen_image.size, seen_image.free, None if stated is None else stated[0])
+    return HeadImage(names[0], layout, channels, seen_image.size, seen_image.free, None if stated is None else stated[0])

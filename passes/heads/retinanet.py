@@ -11,8 +11,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from passes.heads.detection import Detection, Level, Scene, joined, level_name, per_anchor, require_levels, require_room, stride_of
-from passes.heads.writer import Map, Weights, Writer, linear_std, relu_std
+from passes.heads.detection import (
+    BoxCoding,
+    HeadGeometry,
+    HeadLevel,
+    joined,
+    level_name,
+    per_anchor,
+    require_levels,
+    require_room,
+    stride_of,
+)
+from passes.heads.writer import FeatureMap, Weights, Writer, linear_std, relu_std
 
 WIDTH = 256
 LEVELS = 5
@@ -26,7 +36,9 @@ PREDICTOR_STD = 0.01
 CODER = (1.0, 1.0, 1.0, 1.0)
 
 
-def retinanet(taps: Sequence[Map], writer: Writer, scene: Scene, *, classes: int, width: int = WIDTH, levels: int = LEVELS) -> Detection:
+def retinanet(
+    taps: Sequence[FeatureMap], writer: Writer, scene: HeadGeometry, *, classes: int, width: int = WIDTH, levels: int = LEVELS
+) -> BoxCoding:
     """`cls_logits` [N, A, classes] and `boxes` [N, A, 4] of maps of rising stride. Raises UserError where the image has no room."""
     require_levels(levels, len(taps))
     strides = [*scene.strides, *(_halved(scene.strides[-1], k) for k in range(1, levels - len(taps) + 1))]
@@ -41,8 +53,8 @@ def retinanet(taps: Sequence[Map], writer: Writer, scene: Scene, *, classes: int
     boxes = _tower(pyramid, names, ("box", ANCHORS * 4, 0.0), writer)
     joined([per_anchor(x, classes, f"cls.{name}", writer) for x, name in zip(scores, names, strict=True)], "cls_logits", writer)
     joined([per_anchor(x, 4, f"box.{name}", writer) for x, name in zip(boxes, names, strict=True)], "boxes", writer)
-    found = [Level(x.space, stride, anchors(stride)) for x, stride in zip(pyramid, strides, strict=True)]
-    return Detection("retinanet", tuple(found), CODER, "sigmoid")
+    found = [HeadLevel(x.space, stride, anchors(stride)) for x, stride in zip(pyramid, strides, strict=True)]
+    return BoxCoding("retinanet", tuple(found), CODER, "sigmoid")
 
 
 def anchors(stride: tuple[int, int]) -> tuple[tuple[float, float], ...]:
@@ -57,25 +69,25 @@ def _halved(stride: tuple[int, int], times: int) -> tuple[int, int]:
     return stride[0] << times, stride[1] << times
 
 
-def _top_down(taps: Sequence[Map], names: Sequence[str], writer: Writer, width: int) -> list[Map]:
+def _top_down(taps: Sequence[FeatureMap], names: Sequence[str], writer: Writer, width: int) -> list[FeatureMap]:
     """The levels of the taps: laterals, each with the one above added, then a 3×3."""
-    merged: list[Map] = []
+    merged: list[FeatureMap] = []
     for x, name in reversed(list(zip(taps, names[: len(taps)], strict=True))):
         lateral = _plain(x, f"fpn.{name}.lateral", writer, width, kernel=1)
         if merged:
             above = writer.resized(merged[0], lateral, f"fpn.{name}.above")
-            lateral = Map(writer.node("Add", f"fpn.{name}.sum", [lateral.tensor, above.tensor]), width, lateral.space)
+            lateral = FeatureMap(writer.node("Add", f"fpn.{name}.sum", [lateral.tensor, above.tensor]), width, lateral.space)
         merged.insert(0, lateral)
     return [_plain(x, f"fpn.{name}", writer, width) for x, name in zip(merged, names, strict=False)]
 
 
-def _plain(x: Map, name: str, writer: Writer, width: int, *, kernel: int = 3, stride: int = 1) -> Map:
+def _plain(x: FeatureMap, name: str, writer: Writer, width: int, *, kernel: int = 3, stride: int = 1) -> FeatureMap:
     """A convolution with a bias that nothing follows."""
     shape = (width, x.channels, kernel, kernel)
     return writer.convolve(x, writer.weights(name, shape, std=linear_std(shape), bias=0.0), name, stride=stride)
 
 
-def _tower(pyramid: Sequence[Map], names: Sequence[str], predictor: tuple[str, int, float], writer: Writer) -> list[Map]:
+def _tower(pyramid: Sequence[FeatureMap], names: Sequence[str], predictor: tuple[str, int, float], writer: Writer) -> list[FeatureMap]:
     """Every level through the same convolutions; `predictor` is the tower's name, its outputs per location, and the bias of the last."""
     tower, outputs, prior = predictor
     width = pyramid[0].channels
@@ -85,7 +97,7 @@ def _tower(pyramid: Sequence[Map], names: Sequence[str], predictor: tuple[str, i
     return [_through(x, shared, last, f"{tower}.{name}", writer) for x, name in zip(pyramid, names, strict=True)]
 
 
-def _through(x: Map, shared: Sequence[Weights], last: Weights, name: str, writer: Writer) -> Map:
+def _through(x: FeatureMap, shared: Sequence[Weights], last: Weights, name: str, writer: Writer) -> FeatureMap:
     for k, weights in enumerate(shared):
         x = writer.relu(writer.convolve(x, weights, f"{name}.conv{k}"), f"{name}.relu{k}")
     return writer.convolve(x, last, f"{name}.predictor")

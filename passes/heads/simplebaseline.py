@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from passes.heads.writer import Map, Writer
+from passes.heads.writer import FeatureMap, Writer
 
 WIDTH = 256
 LAYERS = 3
@@ -16,7 +16,7 @@ KERNEL, STRIDE = 4, 2
 PREDICTOR_STD = 0.001
 
 
-def simplebaseline(x: Map, writer: Writer, *, joints: int, width: int = WIDTH) -> None:
+def simplebaseline(x: FeatureMap, writer: Writer, *, joints: int, width: int = WIDTH) -> None:
     """`heatmaps` [N, joints, 8h, 8w] of the map x."""
     for k in range(LAYERS):
         x = _doubled(x, f"deconv{k}", writer, width)
@@ -24,11 +24,11 @@ def simplebaseline(x: Map, writer: Writer, *, joints: int, width: int = WIDTH) -
     writer.convolve(x, weights, "predictor", output="heatmaps")
 
 
-def _doubled(x: Map, name: str, writer: Writer, width: int) -> Map:
+def _doubled(x: FeatureMap, name: str, writer: Writer, width: int) -> FeatureMap:
     """Every output position sums C_in · (kernel / stride)² products: that is the fan-in of its He initialisation."""
     fan_in = x.channels * (KERNEL // STRIDE) ** 2
     weight = writer.weights(name, (x.channels, width, KERNEL, KERNEL), std=math.sqrt(2 / fan_in)).weight
     pad = (KERNEL - STRIDE) // 2
     made = writer.node("ConvTranspose", name, [x.tensor, weight], kernel_shape=[KERNEL] * 2, strides=[STRIDE] * 2, pads=[pad] * 4)
-    y = Map(made, width, (STRIDE * x.space[0], STRIDE * x.space[1]))
+    y = FeatureMap(made, width, (STRIDE * x.space[0], STRIDE * x.space[1]))
     return writer.relu(writer.bn(y, f"{name}.bn"), f"{name}.relu")

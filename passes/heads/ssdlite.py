@@ -15,8 +15,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from passes.heads.detection import Detection, Level, Scene, joined, per_anchor, require_levels, require_room, stride_of
-from passes.heads.writer import Map, Writer, linear_std
+from passes.heads.detection import BoxCoding, HeadGeometry, HeadLevel, joined, per_anchor, require_levels, require_room, stride_of
+from passes.heads.writer import FeatureMap, Writer, linear_std
 
 LEVELS = 6
 EXTRA = ((256, 512), (128, 256), (128, 256), (64, 128))  # (inner, outer) widths of the extra levels
@@ -25,7 +25,7 @@ FIRST, LOWEST, HIGHEST = 10, 20, 95  # percent of the shorter side
 CODER = (10.0, 10.0, 5.0, 5.0)
 
 
-def ssdlite(taps: Sequence[Map], writer: Writer, scene: Scene, *, classes: int, levels: int = LEVELS) -> Detection:
+def ssdlite(taps: Sequence[FeatureMap], writer: Writer, scene: HeadGeometry, *, classes: int, levels: int = LEVELS) -> BoxCoding:
     """`cls_logits` [N, A, 1 + classes] and `boxes` [N, A, 4] of maps of rising stride. Raises UserError where the image has no room."""
     require_levels(levels, len(taps))
     maps = list(taps)
@@ -34,13 +34,13 @@ def ssdlite(taps: Sequence[Map], writer: Writer, scene: Scene, *, classes: int, 
         maps.append(_extra(maps[-1], EXTRA[min(k, len(EXTRA) - 1)], f"extra{k}", writer))
     found, scores, boxes = [], [], []
     for k, (x, own) in enumerate(zip(maps, anchors(levels, min(scene.image)), strict=True)):
-        found.append(Level(x.space, stride_of(x, None, scene), own))
+        found.append(HeadLevel(x.space, stride_of(x, None, scene), own))
         entries = 1 + classes
         scores.append(per_anchor(_predictor(x, len(own) * entries, f"cls{k}", writer), entries, f"cls{k}", writer))
         boxes.append(per_anchor(_predictor(x, len(own) * 4, f"box{k}", writer), 4, f"box{k}", writer))
     joined(scores, "cls_logits", writer)
     joined(boxes, "boxes", writer)
-    return Detection("ssdlite", tuple(found), CODER, "softmax")
+    return BoxCoding("ssdlite", tuple(found), CODER, "softmax")
 
 
 def anchors(levels: int, side: int) -> list[tuple[tuple[float, float], ...]]:
@@ -58,19 +58,19 @@ def anchors(levels: int, side: int) -> list[tuple[tuple[float, float], ...]]:
     return found
 
 
-def _extra(x: Map, widths: tuple[int, int], name: str, writer: Writer) -> Map:
+def _extra(x: FeatureMap, widths: tuple[int, int], name: str, writer: Writer) -> FeatureMap:
     inner, outer = widths
     y = _normalised(writer.conv(x, f"{name}.reduce", inner), f"{name}.reduce", writer)
     y = _normalised(writer.depthwise(y, f"{name}.depthwise", stride=2), f"{name}.depthwise", writer)
     return _normalised(writer.conv(y, f"{name}.expand", outer), f"{name}.expand", writer)
 
 
-def _predictor(x: Map, outputs: int, name: str, writer: Writer) -> Map:
+def _predictor(x: FeatureMap, outputs: int, name: str, writer: Writer) -> FeatureMap:
     y = _normalised(writer.depthwise(x, f"{name}.depthwise"), f"{name}.depthwise", writer)
     shape = (outputs, x.channels, 1, 1)
     y = writer.convolve(y, writer.weights(f"{name}.predictor", shape, std=linear_std(shape)), f"{name}.predictor")
     return writer.bn(y, f"{name}.predictor.bn", epsilon=EPSILON)
 
 
-def _normalised(x: Map, name: str, writer: Writer) -> Map:
+def _normalised(x: FeatureMap, name: str, writer: Writer) -> FeatureMap:
     return writer.relu6(writer.bn(x, f"{name}.bn", epsilon=EPSILON), f"{name}.relu6")

@@ -23,7 +23,7 @@ OLDEST_OPSET = 11  # Clip and Resize with their bounds and sizes as inputs
 
 
 @dataclass(frozen=True)
-class Map:
+class FeatureMap:
     """A tensor [N, channels, h, w]; `space` is (h, w) at the analysed image size."""
 
     tensor: str
@@ -82,10 +82,10 @@ class Writer:
         self.nodes.append(Node(name, op, tuple(inputs), (output or name,), attributes))
         return output or name
 
-    def tapped(self, tap: Tap) -> Map:
+    def tapped(self, tap: Tap) -> FeatureMap:
         """The tap as a map with its channels on axis 1."""
         tensor = tap.tensor if tap.axis == 1 else self.node("Transpose", "tap", [tap.tensor], perm=[0, 3, 1, 2])
-        return Map(tensor, tap.channels, tap.space)
+        return FeatureMap(tensor, tap.channels, tap.space)
 
     # --- convolutions ---
 
@@ -97,7 +97,7 @@ class Writer:
         weight = self.constant(f"{name}.weight", std * self.rng.standard_normal(shape))
         return Weights(weight, "" if bias is None else self.constant(f"{name}.bias", np.full(shape[0], bias)), shape)
 
-    def convolve(self, x: Map, weights: Weights, name: str, *, stride: int = 1, dilation: int = 1, output: str = "") -> Map:
+    def convolve(self, x: FeatureMap, weights: Weights, name: str, *, stride: int = 1, dilation: int = 1, output: str = "") -> FeatureMap:
         """A convolution with these weights, padded so that the extents are divided by the stride, rounding up."""
         out, inner, kernel, _ = weights.shape
         attributes = {
@@ -109,39 +109,39 @@ class Writer:
         }
         inputs = [x.tensor, weights.weight, *([weights.bias] if weights.bias else [])]
         space = (-(-x.space[0] // stride), -(-x.space[1] // stride))
-        return Map(self.node("Conv", name, inputs, output=output, **attributes), out, space)
+        return FeatureMap(self.node("Conv", name, inputs, output=output, **attributes), out, space)
 
-    def conv(self, x: Map, name: str, width: int, kernel: int = 1, *, stride: int = 1, bias: bool = False) -> Map:
+    def conv(self, x: FeatureMap, name: str, width: int, kernel: int = 1, *, stride: int = 1, bias: bool = False) -> FeatureMap:
         """A convolution that an activation follows, without one: He-initialised, std = √(2 / fan-in)."""
         shape = (width, x.channels, kernel, kernel)
         weights = self.weights(name, shape, std=relu_std(shape), bias=0.0 if bias else None)
         return self.convolve(x, weights, name, stride=stride)
 
-    def depthwise(self, x: Map, name: str, *, stride: int = 1, dilation: int = 1) -> Map:
+    def depthwise(self, x: FeatureMap, name: str, *, stride: int = 1, dilation: int = 1) -> FeatureMap:
         """A 3×3 convolution, each channel by itself, that an activation follows."""
         shape = (x.channels, 1, 3, 3)
         return self.convolve(x, self.weights(name, shape, std=relu_std(shape)), name, stride=stride, dilation=dilation)
 
     # --- what follows them ---
 
-    def bn(self, x: Map, name: str, *, epsilon: float = EPSILON) -> Map:
+    def bn(self, x: FeatureMap, name: str, *, epsilon: float = EPSILON) -> FeatureMap:
         """A BatchNormalization that has seen nothing yet: γ = 1, β = 0, μ = 0, σ² = 1."""
         values = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
         names = [self.constant(f"{name}.{part}", np.full(x.channels, value)) for part, value in values.items()]
-        return Map(self.node("BatchNormalization", name, [x.tensor, *names], epsilon=epsilon), x.channels, x.space)
+        return FeatureMap(self.node("BatchNormalization", name, [x.tensor, *names], epsilon=epsilon), x.channels, x.space)
 
-    def relu(self, x: Map, name: str) -> Map:
+    def relu(self, x: FeatureMap, name: str) -> FeatureMap:
         """max(x, 0)."""
-        return Map(self.node("Relu", name, [x.tensor]), x.channels, x.space)
+        return FeatureMap(self.node("Relu", name, [x.tensor]), x.channels, x.space)
 
-    def relu6(self, x: Map, name: str) -> Map:
+    def relu6(self, x: FeatureMap, name: str) -> FeatureMap:
         """min(max(x, 0), 6)."""
         bounds = [self.constant(f"{name}.{bound}", value) for bound, value in (("min", 0.0), ("max", 6.0))]
-        return Map(self.node("Clip", name, [x.tensor, *bounds]), x.channels, x.space)
+        return FeatureMap(self.node("Clip", name, [x.tensor, *bounds]), x.channels, x.space)
 
     # --- extents ---
 
-    def resized(self, x: Map, like: Map, name: str) -> Map:
+    def resized(self, x: FeatureMap, like: FeatureMap, name: str) -> FeatureMap:
         """x [N, c, …] at the extents of another map, by the nearest value.
 
         By a factor where that is whole and the image fixed; else, and where x is one position, which no factor could spread over another
@@ -158,9 +158,9 @@ class Writer:
             target = self._part_of_shape(like, f"{name}.like", 2, 4)
             sizes = self.node("Concat", f"{name}.sizes", [own, target], axis=0)
             made = self.node("Resize", name, [x.tensor, nothing, nothing, sizes], **modes)
-        return Map(made, x.channels, like.space)
+        return FeatureMap(made, x.channels, like.space)
 
-    def _part_of_shape(self, x: Map, name: str, start: int, end: int) -> str:
+    def _part_of_shape(self, x: FeatureMap, name: str, start: int, end: int) -> str:
         shape = self.node("Shape", f"{name}_shape", [x.tensor])
         bounds = [self.sizes(f"{name}_{word}", [value]) for word, value in (("start", start), ("end", end), ("axis", 0))]
         return self.node("Slice", name, [shape, *bounds])

@@ -7,16 +7,16 @@ with the reason.
 
 from passes.maps.contents import Axes, Map, Sampling, Side, one_side, plain, sides, size_after
 from passes.maps.following import convolved_axes, follow
-from passes.maps.positions import Space, Stuck
+from passes.maps.positions import MapSpace, Stuck
 from passes.maps.table import SPACE
 
 __all__ = [
     "SPACE",
     "Axes",
     "Map",
+    "MapSpace",
     "Sampling",
     "Side",
-    "Space",
     "Stuck",
     "convolved_axes",
     "follow",

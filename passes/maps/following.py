@@ -11,18 +11,18 @@ from passes.channels.rules import NARY
 from passes.graph.shapes import Shapes
 from passes.graph.view import Node, View
 from passes.maps.contents import Axes, Map, Side, changed, has_space, plain, sides
-from passes.maps.positions import NotGlobal, Space, Stuck, Unfollowed
+from passes.maps.positions import MapSpace, NotGlobal, Stuck, Unfollowed
 from passes.maps.table import SPACE, SPREADING
 from passes.maps.windows import SLIDING
 
 
 def follow(
     view: View, shapes: Shapes, maps: Mapping[str, Map], *, limit: int | None = None, settled: Mapping[str, np.ndarray] | None = None
-) -> Space:
+) -> MapSpace:
     """All maps that come from the inputs given as maps. Raises Stuck where the change that they or the limit ask for is not possible."""
     local: frozenset[str] = frozenset()
     while True:
-        space = Space(view, shapes, limit, dict(maps), settled=settled or {}, local=local)
+        space = MapSpace(view, shapes, limit, dict(maps), settled=settled or {}, local=local)
         try:
             for node in view.nodes:
                 visit(space, node)
@@ -34,7 +34,7 @@ def follow(
 def convolved_axes(view: View, shapes: Shapes, name: str) -> tuple[int, ...] | None:
     """The axes of an input over which the first convolution that it reaches slides, in that order; None where it reaches none."""
     sides = tuple((Side((name, axis), Fraction(1), size, size),) for axis, size in enumerate(shapes.shapes[name]))
-    space = Space(view, shapes, maps={name: Map(sides)}, local=frozenset(view.by_name))
+    space = MapSpace(view, shapes, maps={name: Map(sides)}, local=frozenset(view.by_name))
     for node in view.nodes:
         known = space.maps.get(node.input(0)) if node.op == "Conv" else None
         if known is not None and any(has_space(content) for content in known.axes[2:]):
@@ -44,7 +44,7 @@ def convolved_axes(view: View, shapes: Shapes, name: str) -> tuple[int, ...] | N
     return None
 
 
-def visit(space: Space, node: Node) -> None:
+def visit(space: MapSpace, node: Node) -> None:
     """The outputs of a node are followed, or lost with the reason. Raises Stuck where something that changed cannot be followed."""
     known = [space.maps[name] for name in node.inputs if name in space.maps]
     reason = next((space.lost[name] for name in node.inputs if name in space.lost), None)
@@ -70,7 +70,7 @@ def visit(space: Space, node: Node) -> None:
                 space.averages.append(space.averaged)
 
 
-def _found(space: Space, node: Node, *, spatial: bool) -> list[Axes]:
+def _found(space: MapSpace, node: Node, *, spatial: bool) -> list[Axes]:
     rule = SPACE.get(node.op)
     if rule is None and spatial:
         raise Unfollowed(f"operator {node.op} ('{node.name}') has no rule for space")
@@ -84,13 +84,13 @@ def _found(space: Space, node: Node, *, spatial: bool) -> list[Axes]:
     return found if isinstance(found, list) else [found]
 
 
-def _is_nothing(space: Space, name: str) -> bool:
+def _is_nothing(space: MapSpace, name: str) -> bool:
     """Whether a tensor has no elements, and is no option left out, as a list of no numbers is."""
     shape = space.shapes.shapes[name]
     return 0 in shape and (len(shape) > 1 or name in space.maps or name not in space.view.constants)
 
 
-def _lose(space: Space, node: Node, reason: str) -> None:
+def _lose(space: MapSpace, node: Node, reason: str) -> None:
     reached = [space.maps[name] for name in node.inputs if name in space.maps]
     if any(changed(content) for known in reached for content in known.axes) or any(known.averaged for known in reached):
         raise Stuck(reason)

@@ -22,17 +22,17 @@ from passes.maps.contents import (
     size_after,
     size_before,
 )
-from passes.maps.positions import Rule, Space, Stuck, Unfollowed
+from passes.maps.positions import MapSpace, Rule, Stuck, Unfollowed
 from passes.maps.shared import axes_of, met
 
 
-def transpose(node: Node, space: Space) -> Axes:
+def transpose(node: Node, space: MapSpace) -> Axes:
     """Axes in another order."""
     x = space.axes(node.inputs[0])
     return tuple(x[axis] for axis in node.ints("perm", range(len(x))[::-1]))
 
 
-def reshape(node: Node, space: Space) -> Axes:
+def reshape(node: Node, space: MapSpace) -> Axes:
     """Row-major regrouping: factors stay whole, numbers may be cut; sizes written for the output follow."""
     target = space.shape(node.outputs[0])
     result = _regrouped(node, [factor for content in space.axes(node.inputs[0]) for factor in content], target)
@@ -75,7 +75,7 @@ def _regrouped(node: Node, factors: Sequence[Factor], target: Shape) -> Axes:
     return tuple(tuple(taken) for taken in result)
 
 
-def squeeze(node: Node, space: Space) -> Axes:
+def squeeze(node: Node, space: MapSpace) -> Axes:
     """Axes of one position go."""
     x = space.axes(node.inputs[0])
     axes = axes_of(node, space, 1)
@@ -86,7 +86,7 @@ def squeeze(node: Node, space: Space) -> Axes:
     return tuple(content for axis, content in enumerate(x) if axis not in gone)
 
 
-def unsqueeze(node: Node, space: Space) -> Axes:
+def unsqueeze(node: Node, space: MapSpace) -> Axes:
     """New axes of one position."""
     x = list(space.axes(node.inputs[0]))
     axes = axes_of(node, space, 1)
@@ -96,7 +96,7 @@ def unsqueeze(node: Node, space: Space) -> Axes:
     return tuple(x)
 
 
-def concat(node: Node, space: Space) -> Axes:
+def concat(node: Node, space: MapSpace) -> Axes:
     """Along another axis the maps have the same samples; along space they are laid end to end."""
     rank = len(space.shape(node.outputs[0]))
     axis = node.int("axis", 1) % rank
@@ -118,7 +118,7 @@ def _end_to_end(node: Node, along: Sequence[Content]) -> Content:
     return (old,) if first is None else (Side(first.axis, None, old, new),)
 
 
-def split(node: Node, space: Space) -> list[Axes]:
+def split(node: Node, space: MapSpace) -> list[Axes]:
     """Maps are cut along another axis; what is cut off one is a map with the same strides."""
     x = space.axes(node.inputs[0])
     axis = node.int("axis", 0) % len(x)
@@ -132,7 +132,7 @@ def split(node: Node, space: Space) -> list[Axes]:
     return [(*x[:axis], part, *x[axis + 1 :]) for part in parts]
 
 
-def slice_(node: Node, space: Space) -> Axes:
+def slice_(node: Node, space: MapSpace) -> Axes:
     """A range of positions, or every so many of them."""
     x, out = list(space.axes(node.inputs[0])), space.shape(node.outputs[0])
     by_input = bool(node.input(1))
@@ -155,7 +155,7 @@ def slice_(node: Node, space: Space) -> Axes:
     return tuple(x)
 
 
-def _sliced(node: Node, space: Space, side: Side, how: tuple[int, slice, Mapping[int, int]]) -> Side:
+def _sliced(node: Node, space: MapSpace, side: Side, how: tuple[int, slice, Mapping[int, int]]) -> Side:
     """The side in a range; `how` is the range's position in the lists, the range, and its bounds that are settled (1: start, 2: end)."""
     position, bounds, known = how
     start, end, step = bounds.start, bounds.stop, bounds.step
@@ -188,7 +188,7 @@ def _length(bounds: slice, size: int) -> int:
     return len(range(*slice(bounds.start, end, bounds.step).indices(size)))
 
 
-def gather(node: Node, space: Space) -> Axes:
+def gather(node: Node, space: MapSpace) -> Axes:
     """Picks along one axis."""
     x, picked = space.axes(node.inputs[0]), space.axes(node.inputs[1])
     axis = node.int("axis", 0) % len(x)
@@ -197,7 +197,7 @@ def gather(node: Node, space: Space) -> Axes:
     return (*x[:axis], *picked, *x[axis + 1 :])
 
 
-def expand(node: Node, space: Space) -> Axes:
+def expand(node: Node, space: MapSpace) -> Axes:
     """Broadcast to a shape; sizes of maps written there follow, or are left to the operators that broadcast anyway."""
     x, out = space.axes(node.inputs[0]), space.shape(node.outputs[0])
     x = (*((),) * (len(out) - len(x)), *x)
@@ -222,7 +222,7 @@ def expand(node: Node, space: Space) -> Axes:
     return tuple(result)
 
 
-def _shape_of(node: Node, space: Space, rank: int) -> Axes | None:
+def _shape_of(node: Node, space: MapSpace, rank: int) -> Axes | None:
     """The axes of the tensor whose shape the node is given, where it is given one as a whole."""
     maker = space.view.by_name.get(space.view.producer.get(node.inputs[1], ""))
     known = (
@@ -231,7 +231,7 @@ def _shape_of(node: Node, space: Space, rank: int) -> Axes | None:
     return known.axes if known is not None and len(known.axes) == rank else None
 
 
-def _broadcasts(node: Node, space: Space, axis: int) -> bool:
+def _broadcasts(node: Node, space: MapSpace, axis: int) -> bool:
     """Whether a written size can be 1 instead: all that read the result combine it with a map, which has the size itself."""
     value = space.shapes.values.get(node.inputs[1])
     readers = space.view.readers.get(node.outputs[0], ())
@@ -240,13 +240,13 @@ def _broadcasts(node: Node, space: Space, axis: int) -> bool:
     return bool(readers) and all(_meets_map(space.view.by_name[name], space, node.outputs[0], axis) for name, _ in readers)
 
 
-def _meets_map(reader: Node, space: Space, name: str, axis: int) -> bool:
+def _meets_map(reader: Node, space: MapSpace, name: str, axis: int) -> bool:
     others = [space.maps[other].axes for other in reader.inputs if other != name and other in space.maps]
     rank = len(space.shape(name))
     return reader.op in NARY and any(len(axes) == rank and sides(axes[axis]) for axes in others)
 
 
-def tile(node: Node, space: Space) -> Axes:
+def tile(node: Node, space: MapSpace) -> Axes:
     """The whole tensor again, as often as it says."""
     x, out = space.axes(node.inputs[0]), space.shape(node.outputs[0])
     again = [axis for axis, content in enumerate(x) if size_before(content) != out[axis]]
@@ -255,7 +255,7 @@ def tile(node: Node, space: Space) -> Axes:
     return tuple(count(out[axis]) if axis in again else content for axis, content in enumerate(x))
 
 
-def pad(node: Node, space: Space) -> Axes:
+def pad(node: Node, space: MapSpace) -> Axes:
     """A border around the map; zeros as pads of a convolution are."""
     x = list(space.axes(node.inputs[0]))
     amounts = space.ints(node, 1) if node.input(1) else list(node.ints("pads", node.ints("paddings", ())))
@@ -283,7 +283,7 @@ def pad(node: Node, space: Space) -> Axes:
     return tuple(x)
 
 
-def _repad(node: Node, space: Space, amounts: Sequence[int], new: Sequence[int]) -> None:
+def _repad(node: Node, space: MapSpace, amounts: Sequence[int], new: Sequence[int]) -> None:
     if node.attrs.get("mode", "constant") != "constant":
         raise Stuck(f"'{node.name}' (Pad) repeats the border of a map, which has samples in between")
     if not node.input(1):

@@ -6,30 +6,30 @@ from collections.abc import Mapping
 
 from passes.graph.view import Node
 from passes.maps.contents import Axes
-from passes.maps.positions import Rule, Space
+from passes.maps.positions import MapSpace, Rule
 from passes.maps.shared import broadcast
 
 
-def per_channel(node: Node, space: Space) -> Axes:
+def per_channel(node: Node, space: MapSpace) -> Axes:
     """Statistics of the training data, or over channels alone."""
     return space.axes(node.inputs[0])
 
 
-def over_space(node: Node, space: Space) -> Axes:
+def over_space(node: Node, space: MapSpace) -> Axes:
     """Statistics of the map itself (axes 2 and on)."""
     x = space.axes(node.inputs[0])
     space.average(node, x[1:])
     return x
 
 
-def layer_normalization(node: Node, space: Space) -> Axes:
+def layer_normalization(node: Node, space: MapSpace) -> Axes:
     """Over the axes from `axis` on, with a scale and an offset for each of their positions."""
     x = space.axes(node.inputs[0])
     space.average(node, x[node.int("axis", -1) % len(x) :])
     return broadcast(node, space, [node.inputs[0], *(name for name in node.inputs[1:3] if name)])
 
 
-def along_axis(node: Node, space: Space) -> Axes:
+def along_axis(node: Node, space: MapSpace) -> Axes:
     """Softmax and its like; before opset 13 over all axes from `axis` on."""
     x = space.axes(node.inputs[0])
     flat = space.view.opset < 13 and node.op != "LpNormalization"
@@ -38,7 +38,7 @@ def along_axis(node: Node, space: Space) -> Axes:
     return x
 
 
-def mean_variance(node: Node, space: Space) -> Axes:
+def mean_variance(node: Node, space: MapSpace) -> Axes:
     """MeanVarianceNormalization over `axes`."""
     x = space.axes(node.inputs[0])
     axes = node.ints("axes", (0, 2, 3))

@@ -26,7 +26,7 @@ class Unfollowed(Stuck):
 
 
 @dataclass
-class Space:
+class MapSpace:
     """The maps of a network, and what has to be edited for the change.
 
     `limit` caps the running stride (None: strides stay). `edits`: node → attributes; `numbers`: constant → its new value; `settled`:
@@ -130,4 +130,4 @@ class Space:
         return Sampling(tuple(map(after, factors)), steps, tuple(math.prod(map(before, content)) for content in axes))
 
 
-Rule = Callable[[Node, Space], Axes | list[Axes]]
+Rule = Callable[[Node, MapSpace], Axes | list[Axes]]

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from passes.graph.view import Node
 from passes.maps.contents import Axes, Content, changed, finer, sides
-from passes.maps.positions import Rule, Space, Stuck, Unfollowed
+from passes.maps.positions import MapSpace, Rule, Stuck, Unfollowed
 from passes.maps.shared import met
 
 
-def gemm(node: Node, space: Space) -> Axes:
+def gemm(node: Node, space: MapSpace) -> Axes:
     """Y = A·B + C: what is summed has a weight for each position."""
     a, b = (space.axes(name) for name in node.inputs[:2])
     rows, inner = a[::-1] if node.int("transA", 0) else a
@@ -19,7 +19,7 @@ def gemm(node: Node, space: Space) -> Axes:
     return rows, columns
 
 
-def matmul(node: Node, space: Space) -> Axes:
+def matmul(node: Node, space: MapSpace) -> Axes:
     """The last axis of A meets the last but one of B; axes before them broadcast."""
     a, b = (space.axes(name) for name in node.inputs[:2])
     if len(a) < 2 or len(b) < 2:

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from passes.channels.rules import REDUCTIONS
 from passes.graph.view import Node
 from passes.maps.contents import Axes, finer
-from passes.maps.positions import Rule, Space, Stuck
+from passes.maps.positions import MapSpace, Rule, Stuck
 from passes.maps.shared import axes_of, require_map
 
 MEANS = frozenset({"ReduceMean", "ReduceMax", "ReduceMin"})
 
 
-def reduction(node: Node, space: Space) -> Axes:
+def reduction(node: Node, space: MapSpace) -> Axes:
     """Over `axes` (attribute or input; none: all)."""
     x = space.axes(node.inputs[0])
     axes = axes_of(node, space, 1)
@@ -21,12 +21,12 @@ def reduction(node: Node, space: Space) -> Axes:
     return _reduced(node, space, reduced, keep=bool(node.int("keepdims", 1)))
 
 
-def selection(node: Node, space: Space) -> Axes:
+def selection(node: Node, space: MapSpace) -> Axes:
     """ArgMax and ArgMin."""
     return _reduced(node, space, {node.int("axis", 0) % len(space.axes(node.inputs[0]))}, keep=bool(node.int("keepdims", 1)))
 
 
-def _reduced(node: Node, space: Space, reduced: set[int], *, keep: bool) -> Axes:
+def _reduced(node: Node, space: MapSpace, reduced: set[int], *, keep: bool) -> Axes:
     x = space.axes(node.inputs[0])
     if node.op not in MEANS and any(finer(x[axis]) for axis in reduced):
         raise Stuck(f"'{node.name}' ({node.op}) sums over a map or counts in it, which would have more samples")

@@ -10,11 +10,11 @@ import numpy as np
 
 from passes.graph.view import Node
 from passes.maps.contents import Axes, Content, Side, changed, count, one_side, sides, size_after, size_before
-from passes.maps.positions import Rule, Space, Stuck, Unfollowed
+from passes.maps.positions import MapSpace, Rule, Stuck, Unfollowed
 from passes.maps.shared import only_seeds_samples, require_map
 
 
-def resize(node: Node, space: Space) -> Axes:
+def resize(node: Node, space: MapSpace) -> Axes:
     """The map gets other samples, by a factor or to a size; a size that is written follows where it is a whole multiple of its map."""
     x, out = space.axes(node.inputs[0]), space.shape(node.outputs[0])
     if node.attrs.get("keep_aspect_ratio_policy", "stretch") != "stretch":
@@ -43,7 +43,7 @@ def resize(node: Node, space: Space) -> Axes:
     return tuple(result)
 
 
-def _scales(node: Node, space: Space, rank: int) -> list[float] | None:
+def _scales(node: Node, space: MapSpace, rank: int) -> list[float] | None:
     """The factor of every axis, None where sizes are given instead."""
     if node.op == "Upsample" and "scales" in node.attrs:
         return [float(v) for v in node.attrs["scales"]]
@@ -57,13 +57,13 @@ def _scales(node: Node, space: Space, rank: int) -> list[float] | None:
     return [float(given.get(axis, 1.0)) for axis in range(rank)]
 
 
-def _settled_sizes(node: Node, space: Space, rank: int) -> dict[int, int]:
+def _settled_sizes(node: Node, space: MapSpace, rank: int) -> dict[int, int]:
     """axis → the size that input 3 of a Resize gives it, where the number already is what it must be."""
     listed = [axis % rank for axis in node.ints("axes", range(rank))]
     return {listed[index]: size for index, size in space.settled_ints(node, 3).items()}
 
 
-def _resampled(node: Node, space: Space, side: Side, how: tuple[int, int | None]) -> Side:
+def _resampled(node: Node, space: MapSpace, side: Side, how: tuple[int, int | None]) -> Side:
     """The side resampled to as many as is known; or in proportion to itself, where that is in proportion to the image too."""
     there, known = how
     even = there % side.old == 0 or side.old % there == 0
@@ -77,11 +77,11 @@ def _resampled(node: Node, space: Space, side: Side, how: tuple[int, int | None]
     return Side(side.axis, stride, there, int(new))
 
 
-def _image(space: Space, axis: tuple[str, int]) -> Side:
+def _image(space: MapSpace, axis: tuple[str, int]) -> Side:
     return sides(space.maps[axis[0]].axes[axis[1]])[0]
 
 
-def _spread(node: Node, space: Space, which: tuple[int, int], how: tuple[int, int | None]) -> Content:
+def _spread(node: Node, space: MapSpace, which: tuple[int, int], how: tuple[int, int | None]) -> Content:
     """One position spread over a map: as many samples as is known, or in proportion to the image."""
     (position, axes), (there, known) = which, how
     images = [side for name in space.view.inputs if name in space.maps for content in space.maps[name].axes for side in sides(content)]
@@ -94,7 +94,7 @@ def _spread(node: Node, space: Space, which: tuple[int, int], how: tuple[int, in
     return (Side(image.axis, Fraction(image.old, there) if image.old % there == 0 else None, there, int(new)),)
 
 
-def _write_sizes(node: Node, space: Space, result: Sequence[Content]) -> None:
+def _write_sizes(node: Node, space: MapSpace, result: Sequence[Content]) -> None:
     """The sizes in input 3 of a Resize say what its axes are; one that is computed from a free size follows by itself."""
     value = space.shapes.values.get(node.input(3))
     listed = [axis % len(result) for axis in node.ints("axes", range(len(result)))]
@@ -106,17 +106,17 @@ def _write_sizes(node: Node, space: Space, result: Sequence[Content]) -> None:
             space.number(node, 3, place, size_after(content))
 
 
-def depth_to_space(node: Node, space: Space) -> Axes:
+def depth_to_space(node: Node, space: MapSpace) -> Axes:
     """Channels become positions: the map is finer by the block size."""
     return _blocks(node, space, Fraction(node.int("blocksize", 1)))
 
 
-def space_to_depth(node: Node, space: Space) -> Axes:
+def space_to_depth(node: Node, space: MapSpace) -> Axes:
     """Positions become channels: the map is coarser by the block size."""
     return _blocks(node, space, Fraction(1, node.int("blocksize", 1)))
 
 
-def _blocks(node: Node, space: Space, factor: Fraction) -> Axes:
+def _blocks(node: Node, space: MapSpace, factor: Fraction) -> Axes:
     x, out = space.axes(node.inputs[0]), space.shape(node.outputs[0])
     result = list[Content]()
     for axis in (2, 3):

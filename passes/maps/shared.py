@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from passes.graph.view import Node
 from passes.maps.contents import Axes, Content, Factor, Pooled, Side, after, before, changed, sides, size_after, size_before
-from passes.maps.positions import NotGlobal, Space, Stuck, Unfollowed
+from passes.maps.positions import MapSpace, NotGlobal, Stuck, Unfollowed
 
 
-def broadcast(node: Node, space: Space, names: Sequence[str]) -> Axes:
+def broadcast(node: Node, space: MapSpace, names: Sequence[str]) -> Axes:
     """What the axes of these tensors count where they meet, aligned from the right."""
     found = [(name, space.axes(name)) for name in names]
     rank = max(len(axes) for _, axes in found)
@@ -76,7 +76,7 @@ def only_seeds_samples(node: Node, side: Side) -> None:
         raise Stuck(f"'{node.name}' ({node.op}) resamples a map, which has no dilation")
 
 
-def axes_of(node: Node, space: Space, slot: int) -> tuple[int, ...]:
+def axes_of(node: Node, space: MapSpace, slot: int) -> tuple[int, ...]:
     """The axes from input `slot` or the attribute, () where neither is given. Raises Unfollowed where they are computed."""
     if node.input(slot):
         found = space.ints(node, slot)

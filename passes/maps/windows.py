@@ -19,12 +19,12 @@ from dataclasses import dataclass, replace
 from passes.graph.shapes import Shape
 from passes.graph.view import Node
 from passes.maps.contents import Axes, Content, Pooled, Side, changed, count, finer, has_space, one_side, sides, size_after, size_before
-from passes.maps.positions import Rule, Space, Stuck, Unfollowed
+from passes.maps.positions import MapSpace, Rule, Stuck, Unfollowed
 from passes.maps.shared import only_seeds_samples, require_map
 
 
 @dataclass(frozen=True)
-class Window:
+class AxisWindow:
     """A window along one axis: taps, stride, dilation, and the padding before and behind (`same`: chosen at run time)."""
 
     taps: int
@@ -62,7 +62,7 @@ DILATED_FROM = {"MaxPool": 10, "AveragePool": 19, "LpPool": 18}
 """pooling → the version of the standard from which it has dilations."""
 
 
-def windows(node: Node, space: Space) -> list[Window]:
+def windows(node: Node, space: MapSpace) -> list[AxisWindow]:
     """The windows of a convolution or pooling, axis by axis."""
     extents = node.ints("kernel_shape", space.shape(node.inputs[1])[2:] if node.op in ("Conv", "ConvTranspose") else ())
     count = len(extents)
@@ -72,11 +72,12 @@ def windows(node: Node, space: Space) -> list[Window]:
     strides, dilations = node.ints("strides", (1,) * count), node.ints("dilations", (1,) * count)
     up = bool(node.int("ceil_mode", 0))
     return [
-        Window(extents[a], strides[a], dilations[a], pads[a], pads[a + count], mode not in ("NOTSET", "VALID"), up) for a in range(count)
+        AxisWindow(extents[a], strides[a], dilations[a], pads[a], pads[a + count], mode not in ("NOTSET", "VALID"), up)
+        for a in range(count)
     ]
 
 
-def slides(node: Node, space: Space) -> list[Axes]:
+def slides(node: Node, space: MapSpace) -> list[Axes]:
     """A convolution or pooling over axes 2 and on: strides beyond the limit become dilations; a window over the whole map stays one."""
     x, out = space.axes(node.inputs[0]), space.shape(node.outputs[0])
     old = windows(node, space)
@@ -105,14 +106,14 @@ def slides(node: Node, space: Space) -> list[Axes]:
     return [(x[0], channels, *result)] * len(node.outputs)
 
 
-def _covers(x: Axes, over: Sequence[Window], out: Shape) -> bool:
+def _covers(x: Axes, over: Sequence[AxisWindow], out: Shape) -> bool:
     """Whether one window without pads is all there is."""
     pairs = zip(over, x, strict=True)
     whole = all(w.taps == size_before(c) and w.before == w.behind == 0 and w.dilation == 1 and not w.same for w, c in pairs)
     return whole and any(map(sides, x)) and all(size == 1 for size in out) and max(w.taps for w in over) > 1
 
 
-def _pooled_whole(node: Node, space: Space, x: Axes) -> Axes:
+def _pooled_whole(node: Node, space: MapSpace, x: Axes) -> Axes:
     if node.op == "LpPool" and any(map(finer, x)):
         raise Stuck(f"'{node.name}' ({node.op}) sums over a map, which would have more samples")
     space.average(node, x)
@@ -123,7 +124,7 @@ def _pooled_whole(node: Node, space: Space, x: Axes) -> Axes:
     return ((Pooled(node.name),),) * len(x)
 
 
-def _slid(node: Node, space: Space, found: tuple[Side, int], window: Window) -> tuple[Side, Window]:
+def _slid(node: Node, space: MapSpace, found: tuple[Side, int], window: AxisWindow) -> tuple[Side, AxisWindow]:
     """The side after the window, and the window that makes it; `found` is the side before it and how many samples there were behind."""
     side, there = found
     dilates = space.strides_on(side, window.stride, node)
@@ -141,7 +142,7 @@ def _slid(node: Node, space: Space, found: tuple[Side, int], window: Window) -> 
     return Side(side.axis, stride, there, finer_window.positions(side.new), side.rate * window.stride), finer_window
 
 
-def _dilated(node: Node, space: Space, found: tuple[Side, int], window: Window) -> Window:
+def _dilated(node: Node, space: MapSpace, found: tuple[Side, int], window: AxisWindow) -> AxisWindow:
     """The window at stride 1 whose every rate·stride-th result is what there was (see the equations above)."""
     side, there = found
     d, s = side.rate, window.stride
@@ -152,7 +153,7 @@ def _dilated(node: Node, space: Space, found: tuple[Side, int], window: Window) 
             )
         return replace(window, dilation=d * window.dilation)
     dilation = d * window.dilation if window.taps > 1 else window.dilation
-    new = Window(window.taps, 1, dilation, d * window.before, d * window.behind, False, False)
+    new = AxisWindow(window.taps, 1, dilation, d * window.before, d * window.behind, False, False)
     if s > 1 and window.up and node.int("count_include_pad", 0):
         raise Stuck(f"'{node.name}' ({node.op}) rounds up and counts its padding, which cannot be written as pads")
     fixed, natural, needed = space.is_fixed(side), new.positions(side.new), d * s * (there - 1) + 1
@@ -171,7 +172,7 @@ def _dilated(node: Node, space: Space, found: tuple[Side, int], window: Window) 
     return replace(new, behind=new.behind + room)
 
 
-def _room(node: Node, space: Space, window: Window, rooms: Sequence[int]) -> int:
+def _room(node: Node, space: MapSpace, window: AxisWindow, rooms: Sequence[int]) -> int:
     """The first room behind for which ONNX Runtime can run the pool: it wants fewer pads than taps."""
     pads = [max(window.before, window.behind + room) for room in rooms]
     reasons = [f"'{node.name}' ({node.op}) would need {pad} pads on a window of {window.taps}" for pad in pads]
@@ -183,7 +184,7 @@ def _room(node: Node, space: Space, window: Window, rooms: Sequence[int]) -> int
     return rooms[fitting]
 
 
-def _rewrite(node: Node, space: Space, old: Sequence[Window], new: Sequence[Window]) -> None:
+def _rewrite(node: Node, space: MapSpace, old: Sequence[AxisWindow], new: Sequence[AxisWindow]) -> None:
     if node.op == "MaxPool" and any(name in space.view.readers or name in space.view.outputs for name in node.outputs[1:] if name):
         raise Stuck(f"the positions that '{node.name}' (MaxPool) gives would be others")
     if any(window.stride != was.stride for window, was in zip(new, old, strict=True)):
@@ -198,7 +199,7 @@ def _rewrite(node: Node, space: Space, old: Sequence[Window], new: Sequence[Wind
         space.edit(node, ceil_mode=0)
 
 
-def transposed(node: Node, space: Space) -> Axes:
+def transposed(node: Node, space: MapSpace) -> Axes:
     """A transposed convolution makes the map larger by its stride."""
     x, out = space.axes(node.inputs[0]), space.shape(node.outputs[0])
     over = windows(node, space)
@@ -224,7 +225,7 @@ def transposed(node: Node, space: Space) -> Axes:
     return (x[0], count(out[1]), *result)
 
 
-def whole_map(node: Node, space: Space) -> Axes:
+def whole_map(node: Node, space: MapSpace) -> Axes:
     """All of space, channel by channel."""
     x = space.axes(node.inputs[0])
     if node.op == "GlobalLpPool" and any(map(finer, x[2:])):

@@ -56,7 +56,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Part:
+class ProfilePart:
     """The costs of some nodes: parameters, multiply-adds, the bytes they make, and the most bytes alive while one of them runs."""
 
     name: str
@@ -73,17 +73,17 @@ class Profile:
     inputs are the sizes it holds for; sized is False where an image size is free and nobody gave one: then only parameters are known.
     """
 
-    whole: Part
-    stem: Part
-    stages: tuple[Part, ...]
-    head: Part
+    whole: ProfilePart
+    stem: ProfilePart
+    stages: tuple[ProfilePart, ...]
+    head: ProfilePart
     rows: tuple[Row, ...]
     inputs: Mapping[str, Shape]
     sized: bool
     notes: tuple[str, ...]
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[ProfilePart, ...]:
         """Stem, stages and head: every node is in one of them."""
         return (self.stem, *self.stages, self.head)
 
@@ -153,8 +153,8 @@ def _rows(seen: View, shapes: Shapes, found: Cost, how: tuple[Mapping[str, str],
     return rows
 
 
-def _sum(name: str, rows: Sequence[Row]) -> Part:
-    return Part(
+def _sum(name: str, rows: Sequence[Row]) -> ProfilePart:
+    return ProfilePart(
         name,
         sum(row.params for row in rows),
         sum(row.macs for row in rows),

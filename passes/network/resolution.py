@@ -19,7 +19,7 @@ from passes.errors import RefusedModel
 from passes.graph.normalise import normalise, with_sizes_open
 from passes.graph.shapes import SMALL, Shape, Shapes, infer, why_unknown
 from passes.graph.view import View, build, view
-from passes.maps import Map, Side, Space, Stuck, convolved_axes, follow, plain, sides, size_after
+from passes.maps import Map, MapSpace, Side, Stuck, convolved_axes, follow, plain, sides, size_after
 from passes.network.knobs import Size, size_text
 
 Axes = Mapping[str, tuple[int, ...]]  # input → its axes in space
@@ -124,7 +124,7 @@ def _read_image(graph: gs.Graph | None, known: tuple[View, Shapes], axes: Axes) 
     return image
 
 
-def _read_strides(space: Space, axes: Axes) -> Strides:
+def _read_strides(space: MapSpace, axes: Axes) -> Strides:
     """The largest stride of a map, and what would become of each smaller one on the way to it."""
     found = sorted(space.strides(), reverse=True)
     if not found:
@@ -153,7 +153,7 @@ class _Target:
     numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def edited(self, space: Space, declared: Declared) -> _Target:
+    def edited(self, space: MapSpace, declared: Declared) -> _Target:
         """The same after what the space says, at these input sizes. Raises Stuck where its tensors would not fit together."""
         numbers = {**space.settled, **space.numbers}
         seen = _edited(self.view, space.edits, numbers, declared)
@@ -188,7 +188,7 @@ def _at_size(target: _Target, wanted: tuple[Image, Size], seed: View, origin: Ma
     image, size = wanted
     declared = {image.input: dict(zip(image.axes, size, strict=True))}
     if image.free:
-        made = target.edited(Space(target.view, target.shapes), declared)
+        made = target.edited(MapSpace(target.view, target.shapes), declared)
     else:
         pads, settled = ({}, {}) if image.graph is None else _folded(target, (seed, _read_at(image.graph, image, size)), origin)
         start = replace(target, view=_edited(target.view, pads, {}))

@@ -36,7 +36,7 @@ class Space:
 
 
 @dataclass(frozen=True)
-class Block:
+class SpaceBlock:
     """One block of the largest member: the seed's block behind it, its candidates, and whether it may be skipped.
 
     A candidate maps the block's knobs, without the block's name, to values.
@@ -58,7 +58,7 @@ class Block:
 class Choices:
     """A Space on one network: all blocks of the largest member in order, the fewest blocks a stage keeps, and every other knob's value."""
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[SpaceBlock, ...]
     least: Mapping[int, int]
     fixed: Mapping[str, Value]
 
@@ -176,7 +176,7 @@ def choices(analysis: Analysis, space: Space) -> Choices:
                 raise UserError(f"stage{i}.block{j} has {count:,} candidates, the most is {MOST_CANDIDATES}; give it fewer values")
             candidates = tuple(dict(zip(rows, row, strict=True)) for row in itertools.product(*rows.values()))
             skippable = depths[i][0] < depths[i][1] and j > last_read[i] and source in repeatable
-            blocks.append(Block(i, j, source, candidates, skippable))
+            blocks.append(SpaceBlock(i, j, source, candidates, skippable))
     if not any(len(block.candidates) > 1 or block.skippable for block in blocks):
         raise UserError("this space leaves the network's blocks, if it has any, without a choice: there is nothing to search")
     alone = {key: row[0] for key, row in space.knobs.items() if len(row) == 1 and not _is_depth(key)}
@@ -260,7 +260,7 @@ def own_choices(analysis: Analysis, found: Choices) -> tuple[int | None, ...]:
     return tuple(_own(analysis, block) for block in found.blocks)
 
 
-def _own(analysis: Analysis, block: Block) -> int | None:
+def _own(analysis: Analysis, block: SpaceBlock) -> int | None:
     if block.skippable and block.block >= len(analysis.stages[block.stage].blocks):
         return SKIP
     tails = [tail for tail in block.candidates[0] if len({row[tail] for row in block.candidates}) > 1]  # others cannot be told apart

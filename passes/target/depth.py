@@ -16,7 +16,7 @@ from passes.network.blocks import Block, stage_table
 
 
 @dataclass(frozen=True)
-class Place:
+class BlockPlace:
     """A block of the target: where it stands, the seed block it comes from, and whether that one is used already (a copy)."""
 
     stage: int
@@ -26,24 +26,24 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedNode:
     """A node of the target: its seed node, its block if any, and the new names of the constants it reads (copies have their own)."""
 
     node: Node
     source: str
-    place: Place | None
+    place: BlockPlace | None
 
 
 @dataclass(frozen=True)
-class Layout:
+class NodeLayout:
     """The target's nodes; the target's stage table; why depth changes the function."""
 
-    nodes: tuple[Placed, ...]
+    nodes: tuple[PlacedNode, ...]
     table: list[list[dict[str, str]]]
     drifts: tuple[str, ...]
 
 
-def lay_out(analysis: Analysis, sources: Mapping[int, Sequence[int]]) -> Layout:
+def lay_out(analysis: Analysis, sources: Mapping[int, Sequence[int]]) -> NodeLayout:
     """The nodes of the target network before any tensor is resized: of each stage these seed blocks, in this order.
 
     (FNA++: layer i takes the parameters of seed layer min(i, l).)
@@ -56,7 +56,7 @@ def lay_out(analysis: Analysis, sources: Mapping[int, Sequence[int]]) -> Layout:
 
 @dataclass
 class _Instance:
-    place: Place
+    place: BlockPlace
     block: Block
     names: Mapping[str, str]  # node → node, for copies
     tensors: Mapping[str, str]  # tensor → tensor, for copies
@@ -80,7 +80,7 @@ class _Layout:
         used: set[int] = set()
         instances: list[_Instance] = []
         for j, source in enumerate(sources):
-            place = Place(i, j, source, source in used)
+            place = BlockPlace(i, j, source, source in used)
             used.add(source)
             entry = instances[-1].exit if instances else blocks[0].entry
             instances.append(self._instance(place, blocks[source], entry))
@@ -104,7 +104,7 @@ class _Layout:
         elif firsts != sorted(firsts):
             self.drifts.append(f"stage{i} takes its blocks in another order")
 
-    def _instance(self, place: Place, block: Block, entry: str) -> _Instance:
+    def _instance(self, place: BlockPlace, block: Block, entry: str) -> _Instance:
         if not place.copy:
             return _Instance(place, block, {}, {}, entry, block.exit)
         names = {name: _copy_name(name, self.node_names) for name in block.nodes}
@@ -126,12 +126,12 @@ class _Layout:
         integer = not isinstance(dtype, int) and np.dtype(dtype).kind in "iu"
         return size <= 1 and not integer and tensor not in self.analysis.cost.tensor_params
 
-    def finish(self) -> Layout:
+    def finish(self) -> NodeLayout:
         """All nodes of the target, and the stage table under the target's names."""
-        placed: list[Placed] = []
+        placed: list[PlacedNode] = []
         copies = self._copies()
 
-        def emit(one: Placed) -> None:
+        def emit(one: PlacedNode) -> None:
             placed.append(one)
             for copy in copies.get(one.node.name, ()):
                 emit(copy)
@@ -143,17 +143,17 @@ class _Layout:
             if node.name in originals:
                 emit(self._of_instance(node, originals[node.name]))
             elif node.name not in in_blocks:
-                emit(Placed(replace(node, inputs=self._read(node.inputs)), node.name, None))
+                emit(PlacedNode(replace(node, inputs=self._read(node.inputs)), node.name, None))
         table = self._table()
         swaps = self._output_names()
         if swaps:
             placed = [replace(p, node=_renamed(p.node, swaps)) for p in placed]
             table = [[{key: swaps.get(value, value) for key, value in row.items()} for row in rows] for rows in table]
-        return Layout(tuple(placed), table, tuple(self.drifts))
+        return NodeLayout(tuple(placed), table, tuple(self.drifts))
 
-    def _copies(self) -> dict[str, list[Placed]]:
+    def _copies(self) -> dict[str, list[PlacedNode]]:
         """Target node → the copied nodes that follow it: a copy stands behind the block before it, in the order of the seed's block."""
-        found: dict[str, list[Placed]] = {}
+        found: dict[str, list[PlacedNode]] = {}
         for stage in self.stages:
             for before, instance in pairwise(stage):
                 if instance.place.copy:
@@ -164,12 +164,12 @@ class _Layout:
     def _read(self, inputs: Sequence[str]) -> tuple[str, ...]:
         return tuple(self.exits.get(name, name) for name in inputs)
 
-    def _of_instance(self, node: Node, instance: _Instance) -> Placed:
+    def _of_instance(self, node: Node, instance: _Instance) -> PlacedNode:
         entry = self.exits.get(instance.entry, instance.entry) if instance.place.block == 0 else instance.entry
         inputs = tuple(entry if name == instance.block.entry else instance.tensors.get(name, name) for name in node.inputs)
         outputs = tuple(instance.tensors.get(name, name) for name in node.outputs)
         new = Node(instance.names.get(node.name, node.name), node.op, inputs, outputs, node.attrs)
-        return Placed(new, node.name, instance.place)
+        return PlacedNode(new, node.name, instance.place)
 
     def _table(self) -> list[list[dict[str, str]]]:
         seed = stage_table(self.analysis.stages)

@@ -10,7 +10,7 @@ import numpy as np
 
 from passes.graph.view import Node
 from passes.network.analysis import Analysis, Kernel
-from passes.target.depth import Place
+from passes.target.depth import BlockPlace
 from passes.target.resolve import Resolved
 
 
@@ -22,10 +22,10 @@ class Taps:
     grown: int
 
 
-def kernels_at(analysis: Analysis, resolved: Resolved, places: Sequence[Place]) -> dict[tuple[str, Place | None], Taps]:
+def kernels_at(analysis: Analysis, resolved: Resolved, places: Sequence[BlockPlace]) -> dict[tuple[str, BlockPlace | None], Taps]:
     """(weight in the seed, place) → its taps, for the weights whose kernel changes."""
-    found: dict[tuple[str, Place | None], Taps] = {}
-    by_source: dict[tuple[int, int], list[Place]] = {}
+    found: dict[tuple[str, BlockPlace | None], Taps] = {}
+    by_source: dict[tuple[int, int], list[BlockPlace]] = {}
     for place in places:
         by_source.setdefault((place.stage, place.source), []).append(place)
     for name, kernel in analysis.kernels.items():
@@ -38,7 +38,7 @@ def kernels_at(analysis: Analysis, resolved: Resolved, places: Sequence[Place]) 
     return found
 
 
-def _add(found: dict[tuple[str, Place | None], Taps], kernel: Kernel, place: Place | None, value: int) -> None:
+def _add(found: dict[tuple[str, BlockPlace | None], Taps], kernel: Kernel, place: BlockPlace | None, value: int) -> None:
     grown = (value - max(kernel.extents)) // 2
     if grown:
         axes = {a + 2: taps(extent, extent + 2 * grown) for a, extent in enumerate(kernel.extents) if extent > 1}

@@ -11,7 +11,7 @@ from passes.graph.macs import macs_of
 from passes.maps import Sampling
 from passes.network.analysis import Analysis
 from passes.network.cost import Cost
-from passes.target.depth import Placed
+from passes.target.depth import PlacedNode
 from passes.target.resolve import Resolved
 from passes.target.take import Take
 from passes.target.width import Changes
@@ -33,7 +33,7 @@ class Plan:
     rng_seed: int
     resolved: Resolved
     ground: Analysis
-    nodes: tuple[Placed, ...]
+    nodes: tuple[PlacedNode, ...]
     takes: tuple[Take, ...]
     numbers: Mapping[str, np.ndarray]
     changes: Changes

@@ -15,7 +15,7 @@ from passes.channels.groups import CONVOLUTIONS, Regroup, keeps_function, possib
 from passes.channels.resize import Change, modelled, resized
 from passes.errors import UserError
 from passes.network.analysis import Analysis
-from passes.target.depth import Layout, Place, Placed, lay_out
+from passes.target.depth import BlockPlace, NodeLayout, PlacedNode, lay_out
 from passes.target.kernel import Taps, attributes, kernels_at
 from passes.target.plan import Plan
 from passes.target.resolve import Resolved, resolve
@@ -109,7 +109,7 @@ def _growth_drifts(resolved: Resolved, strategy: str) -> tuple[list[str], list[s
     return refused, drifts
 
 
-def _loud_copies(analysis: Analysis, layout: Layout) -> list[str]:
+def _loud_copies(analysis: Analysis, layout: NodeLayout) -> list[str]:
     """Copied blocks that preserve cannot silence."""
     found = []
     for place in dict.fromkeys(p.place for p in layout.nodes if p.place is not None and p.place.copy):
@@ -123,7 +123,7 @@ def _loud_copies(analysis: Analysis, layout: Layout) -> list[str]:
 Held = Mapping[str, float]  # tensor → the value of all its entries
 
 
-def _silenced(analysis: Analysis, layout: Layout) -> dict[Place, Held]:
+def _silenced(analysis: Analysis, layout: NodeLayout) -> dict[BlockPlace, Held]:
     """Copied blocks that must compute their entry, with the seed tensors that hold a value for that."""
     places = dict.fromkeys(p.place for p in layout.nodes if p.place is not None and p.place.copy)
     quiet = {place: analysis.silences[place.stage, place.source] for place in places}
@@ -133,19 +133,19 @@ def _silenced(analysis: Analysis, layout: Layout) -> dict[Place, Held]:
 # --- where groups change: by way of the skeleton ---------------------------------------------------------------------------------------
 
 
-def _on_skeleton(silenced: Mapping[Place, Held], bones: Skeleton) -> dict[Place, Held]:
+def _on_skeleton(silenced: Mapping[BlockPlace, Held], bones: Skeleton) -> dict[BlockPlace, Held]:
     """The same blocks and tensors under the skeleton's names; there no block is a copy any more."""
-    found: dict[Place, dict[str, float]] = {}
+    found: dict[BlockPlace, dict[str, float]] = {}
     for placed in bones.layout.nodes:
         place = placed.place
         if place is not None and place in silenced:
             held = silenced[place]
             quiet = {name: held[source] for name in placed.node.inputs if (source := bones.sources.get(name, "")) in held}
-            found.setdefault(Place(place.stage, place.block, place.block, False), {}).update(quiet)
+            found.setdefault(BlockPlace(place.stage, place.block, place.block, False), {}).update(quiet)
     return {**found}
 
 
-def _of_seed(bones: Skeleton, nodes: Sequence[Placed], takes: Sequence[Take]) -> tuple[tuple[Placed, ...], tuple[Take, ...]]:
+def _of_seed(bones: Skeleton, nodes: Sequence[PlacedNode], takes: Sequence[Take]) -> tuple[tuple[PlacedNode, ...], tuple[Take, ...]]:
     """Nodes and takes made on the skeleton, with the seed's nodes and tensors as sources and the target's groups.
 
     Raises UserError where a number of groups does not divide the target's channels.
@@ -164,7 +164,7 @@ def _of_seed(bones: Skeleton, nodes: Sequence[Placed], takes: Sequence[Take]) ->
         if regroup is not None:
             _require_divisor(regroup, shapes[node.inputs[1]], node.op)
             node = replace(node, attrs={**node.attrs, "group": regroup.target})
-        made.append(Placed(node, origin.source, origin.place))
+        made.append(PlacedNode(node, origin.source, origin.place))
     return tuple(made), tuple(done)
 
 
@@ -186,7 +186,7 @@ class _Planner:
     """Combines depth, width and kernel into takes, node attributes and numbers."""
 
     def __init__(
-        self, analysis: Analysis, resolved: Resolved, layout: Layout, found: Changes, fills: tuple[str, Mapping[Place, Held]]
+        self, analysis: Analysis, resolved: Resolved, layout: NodeLayout, found: Changes, fills: tuple[str, Mapping[BlockPlace, Held]]
     ) -> None:
         self.analysis = analysis
         self.layout = layout
@@ -196,7 +196,7 @@ class _Planner:
         self.numbers: dict[str, np.ndarray] = {}
         places = list(dict.fromkeys(p.place for p in layout.nodes if p.place is not None))
         self.kernels = kernels_at(analysis, resolved, places)
-        self.placed_of: dict[str, list[Placed]] = {}
+        self.placed_of: dict[str, list[PlacedNode]] = {}
         for placed in layout.nodes:
             self.placed_of.setdefault(placed.source, []).append(placed)
         self.sites: dict[str, list[Site]] = {}
@@ -209,7 +209,7 @@ class _Planner:
 
     # --- nodes ---
 
-    def nodes(self) -> tuple[Placed, ...]:
+    def nodes(self) -> tuple[PlacedNode, ...]:
         """The target's nodes with every attribute and number that counts channels or taps refreshed."""
         edits: dict[str, dict[str, object]] = {}
         for size in self.analysis.identities.sizes:
@@ -263,13 +263,13 @@ class _Planner:
                 array.reshape(-1)[index] = value
                 self.numbers[target] = array
 
-    def _count(self, size: Size, place: Place | None) -> int:
+    def _count(self, size: Size, place: BlockPlace | None) -> int:
         count = len(resized(size.ids, self.changes.at(place))) + size.beyond
         if size.from_end:
             return -count if count else UNBOUNDED  # −0 would count from the start
         return count
 
-    def _refresh_split(self, placed: Placed, parts: Sequence[np.ndarray], edits: dict[str, dict[str, object]]) -> None:
+    def _refresh_split(self, placed: PlacedNode, parts: Sequence[np.ndarray], edits: dict[str, dict[str, object]]) -> None:
         change = self.changes.at(placed.place)
         if all(_untouched(part, change) for part in parts):
             return
@@ -280,7 +280,7 @@ class _Planner:
         else:
             edits.setdefault(node.name, {})["split"] = sizes
 
-    def _refresh_kernel(self, weight: str, place: Place | None, kernel: Taps, edits: dict[str, dict[str, object]]) -> None:
+    def _refresh_kernel(self, weight: str, place: BlockPlace | None, kernel: Taps, edits: dict[str, dict[str, object]]) -> None:
         extents = self.analysis.shapes.shapes[weight][2:]
         for reader, _ in self.analysis.view.readers[weight]:
             for placed in self.placed_of.get(reader, []):
@@ -310,7 +310,7 @@ class _Planner:
                 found.setdefault(name, Take(name, name, {}))
         return tuple(found.values())
 
-    def _take(self, target: str, source: str, place: Place | None) -> Take:
+    def _take(self, target: str, source: str, place: BlockPlace | None) -> Take:
         change = self.changes.at(place)
         axes: dict[int, Along] = {}
         fill, weight = 0.0, False

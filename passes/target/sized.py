@@ -11,7 +11,7 @@ import onnx_graphsurgeon as gs
 from passes.errors import UserError
 from passes.graph.shapes import infer
 from passes.graph.view import in_order, linked
-from passes.maps import Sampling, Space, Stuck, follow
+from passes.maps import MapSpace, Sampling, Stuck, follow
 from passes.network.knobs import Size, size_text
 from passes.network.resolution import _at_size, _images, _maps, _Target
 
@@ -59,7 +59,7 @@ def _start(plan: Plan, analysis: Analysis) -> _Target:
     return _Target(seen, infer(seen, inputs), inputs)
 
 
-def _planned(plan: Plan, start: _Target, target: _Target, space: Space | None) -> Plan:
+def _planned(plan: Plan, start: _Target, target: _Target, space: MapSpace | None) -> Plan:
     """The plan that makes the target; `space` says which of its tensors are finer, and how."""
     ends = [name for name in (*start.inputs, *start.view.outputs) if name in start.shapes.shapes]
     return replace(
@@ -85,12 +85,12 @@ def _resized(start: _Target, target: _Target, name: str) -> dict[int, int]:
     return sizes
 
 
-def _samples(space: Space) -> dict[str, Sampling | None]:
+def _samples(space: MapSpace) -> dict[str, Sampling | None]:
     found = {name: None if made.averaged else space.sampling(name) for name, made in space.maps.items()}
     return {name: sampling for name, sampling in found.items() if sampling is not None or space.maps[name].averaged}
 
 
-def _strided(target: _Target, limit: int) -> tuple[_Target, Space]:
+def _strided(target: _Target, limit: int) -> tuple[_Target, MapSpace]:
     """The target with dilations in place of the strides beyond the limit."""
     try:
         space = follow(target.view, target.shapes, _maps(target.shapes, _images(target.view, target.shapes)), limit=limit)

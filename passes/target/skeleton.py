@@ -18,7 +18,7 @@ from passes.graph.shapes import infer
 from passes.graph.view import View, in_order, linked
 from passes.network.analysis import Analysis, read
 from passes.network.knobs import block_of
-from passes.target.depth import Layout, Place, Placed, lay_out
+from passes.target.depth import BlockPlace, NodeLayout, PlacedNode, lay_out
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Skeleton:
     """Its analysis; the seed's layout it was made from; its weights whose groups change, and the seed's tensor behind each of its own."""
 
     analysis: Analysis
-    layout: Layout
+    layout: NodeLayout
     regroups: Mapping[str, Regroup]
     sources: Mapping[str, str]
 
@@ -34,7 +34,7 @@ class Skeleton:
 def skeleton(analysis: Analysis, sources: Mapping[int, Sequence[int]], groups: Mapping[str, int]) -> Skeleton:
     """The network with these blocks (stage → seed blocks) and groups (knob of the target → number)."""
     layout = lay_out(analysis, sources)
-    placed_of: dict[str, list[Placed]] = {}
+    placed_of: dict[str, list[PlacedNode]] = {}
     for placed in layout.nodes:
         placed_of.setdefault(placed.source, []).append(placed)
     regroups: dict[str, Regroup] = {}
@@ -65,7 +65,7 @@ def skeleton(analysis: Analysis, sources: Mapping[int, Sequence[int]], groups: M
     return Skeleton(read(made, shapes, resolution, table=layout.table), layout, regroups, tensors)
 
 
-def _target_name(knob: str, place: Place | None) -> str:
+def _target_name(knob: str, place: BlockPlace | None) -> str:
     """The target's name of a seed's knob, for the block that takes its parameters."""
     found = block_of(knob)
     return knob if found is None or place is None else f"stage{place.stage}.block{place.block}.{found[2]}"
@@ -75,12 +75,12 @@ def _fitting(grouping: Grouping, value: int) -> int:
     return value if value in possible(grouping.rows, grouping.columns, grouping.inputs) else 1
 
 
-def _with_groups(placed: Placed, numbers: Mapping[str, int]) -> Placed:
+def _with_groups(placed: PlacedNode, numbers: Mapping[str, int]) -> PlacedNode:
     groups = numbers.get(placed.node.name)
     return placed if groups is None else replace(placed, node=replace(placed.node, attrs={**placed.node.attrs, "group": groups}))
 
 
-def _view(seed: View, nodes: Sequence[Placed], tensors: Mapping[str, str], regroups: Mapping[str, Regroup]) -> View:
+def _view(seed: View, nodes: Sequence[PlacedNode], tensors: Mapping[str, str], regroups: Mapping[str, Regroup]) -> View:
     constants = {}
     for target, source in tensors.items():
         change = regroups.get(target)

@@ -12,7 +12,7 @@ from passes.channels.axes import Site
 from passes.channels.identities import Atom
 from passes.channels.resize import Change
 from passes.network.analysis import Analysis
-from passes.target.depth import Layout, Place
+from passes.target.depth import BlockPlace, NodeLayout
 from passes.target.resolve import Resolved
 
 
@@ -23,7 +23,7 @@ class Changes:
     base: Change
     copies: Mapping[tuple[int, int], Change]
 
-    def at(self, place: Place | None) -> Change:
+    def at(self, place: BlockPlace | None) -> Change:
         """The change that holds in a block of the target."""
         return self.base if place is None or not place.copy else self.copies[place.stage, place.block]
 
@@ -36,7 +36,7 @@ class Choice:
     copy: str | None
 
 
-def changes(analysis: Analysis, resolved: Resolved, layout: Layout, choice: Choice) -> Changes:
+def changes(analysis: Analysis, resolved: Resolved, layout: NodeLayout, choice: Choice) -> Changes:
     """Every atom at its resolved width."""
     local: dict[tuple[int, int], list[tuple[str, Atom]]] = {}
     base = Change.none(analysis.identities.count)

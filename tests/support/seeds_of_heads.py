@@ -6,7 +6,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from nets import Net
 
-from passes.heads import Attached, Head, attach
+from passes.heads import Attached, HeadSpec, attach
 from passes.network.analysis import Analysis, analyse
 
 STYLES = ("linear", "deeplabv3", "retinanet", "ssdlite", "simplebaseline")
@@ -45,15 +45,15 @@ def plain(size: int = 64, strides: tuple[int, ...] = (2, 2, 2, 2, 2)) -> Net:
     return net
 
 
-def made(seed: gs.Graph, head: Head, *, rng_seed: int = 0, sizes: dict[str, tuple[int, ...]] | None = None) -> Attached:
+def made(seed: gs.Graph, head: HeadSpec, *, rng_seed: int = 0, sizes: dict[str, tuple[int, ...]] | None = None) -> Attached:
     """The head on the seed."""
     return attach(seed, analyse(seed, sizes=sizes), head, rng=np.random.default_rng(rng_seed))
 
 
-def small(style: str, count: int = 3, *taps: str) -> Head:
+def small(style: str, count: int = 3, *taps: str) -> HeadSpec:
     """A head of few channels and levels."""
     width = 8 if style in ("deeplabv3", "retinanet", "simplebaseline") else None
-    return Head(style, count, taps, width, {"retinanet": 4, "ssdlite": 3}.get(style))
+    return HeadSpec(style, count, taps, width, {"retinanet": 4, "ssdlite": 3}.get(style))
 
 
 def again(found: Attached, sizes: dict[str, tuple[int, ...]] | None = None) -> Analysis:

@@ -30,7 +30,7 @@ IN_SIGHT, HIDDEN, OUTSIDE = 2, 1, 0  # of a point, as in COCO
 
 
 @dataclass(frozen=True)
-class Style:
+class SceneStyle:
     """What scenes of a task are like: how many garments, and how large, as shares of the image's side."""
 
     garments: tuple[int, int]
@@ -38,15 +38,15 @@ class Style:
 
 
 STYLES = {
-    "classification": Style((1, 1), (0.55, 0.95)),
-    "segmentation": Style((1, 4), (0.35, 0.75)),
-    "detection": Style((1, 4), (0.35, 0.75)),
-    "pose": Style((1, 2), (0.45, 0.85)),
+    "classification": SceneStyle((1, 1), (0.55, 0.95)),
+    "segmentation": SceneStyle((1, 4), (0.35, 0.75)),
+    "detection": SceneStyle((1, 4), (0.35, 0.75)),
+    "pose": SceneStyle((1, 2), (0.45, 0.85)),
 }
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedGarment:
     """A garment in a scene."""
 
     label: int  # index of its class
@@ -62,7 +62,7 @@ class Scene:
 
     image: Bytes
     classes: Bytes
-    garments: tuple[Placed, ...]
+    garments: tuple[PlacedGarment, ...]
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class _Layer:
         return np.asarray(self.warped[..., 1] > 127, bool)
 
 
-def compose(rng: np.random.Generator, pool: Bytes, labels: Sequence[int], *, style: Style, size: int) -> Scene:
+def compose(rng: np.random.Generator, pool: Bytes, labels: Sequence[int], *, style: SceneStyle, size: int) -> Scene:
     """A scene with a garment of pool [classes, n, 28, 28] for each of labels, in this order from back to front.
 
     A garment that finds no place where all stay visible by LEAST_VISIBLE is left out; the first never is.
@@ -189,11 +189,11 @@ def _all_visible(layers: Sequence[_Layer], front: Ids) -> bool:
     return all(count >= LEAST_VISIBLE * layer.whole for count, layer in zip(shown, layers, strict=True))
 
 
-def _placed(layer: _Layer, front: Ids, number: int) -> Placed:
+def _placed(layer: _Layer, front: Ids, number: int) -> PlacedGarment:
     shown = front == number
     rows, columns = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
     box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-    return Placed(layer.label, box, int(shown.sum()), layer.points, tuple(_seen(point, front, number) for point in layer.points))
+    return PlacedGarment(layer.label, box, int(shown.sum()), layer.points, tuple(_seen(point, front, number) for point in layer.points))
 
 
 def _seen(point: Points, front: Ids, number: int) -> int:

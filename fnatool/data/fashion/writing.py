@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from fnatool.data.fashion import CLASSES, garments
-from fnatool.data.fashion.scenes import OUTSIDE, POINTS, STYLES, Placed, Scene, compose
+from fnatool.data.fashion.scenes import OUTSIDE, POINTS, STYLES, PlacedGarment, Scene, compose
 from fnatool.files.atomic import replacing_folder
 from passes.errors import UserError
 
@@ -28,7 +28,7 @@ Numbered = Iterator[tuple[int, Scene]]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SceneOptions:
     """Which scenes: for what task, how large (pixels a side), how many, from what seed."""
 
     task: str
@@ -38,7 +38,7 @@ class Wanted:
     seed: int = 0
 
 
-def write_scenes(folder: Path, wanted: Wanted, *, force: bool = False, done: Callable[[], None] | None = None) -> None:
+def write_scenes(folder: Path, wanted: SceneOptions, *, force: bool = False, done: Callable[[], None] | None = None) -> None:
     """folder holds the scenes wanted, all of them or, after any failure, what it held before; the same wanted gives the same bytes.
 
     Training scenes show the data set's training garments, the others its test garments. `done` is called after every scene.
@@ -68,7 +68,7 @@ def require_replaceable(folder: Path, *, force: bool) -> None:
         raise UserError(f"'{folder}' exists; choose another folder or pass --force to replace it")
 
 
-def scenes(wanted: Wanted, split: str) -> Numbered:
+def scenes(wanted: SceneOptions, split: str) -> Numbered:
     """The scenes of a split, numbered from 0; each is a function of the seed and its number alone."""
     pool = garments(split)
     style = STYLES[wanted.task]
@@ -139,7 +139,7 @@ def _write_points(folder: Path, split: str, numbered: Numbered) -> None:
     _write_coco(folder, split, numbered, name="garment_keypoints", categories=categories, entry=_points)
 
 
-def _points(garment: Placed) -> dict[str, object]:
+def _points(garment: PlacedGarment) -> dict[str, object]:
     flat: list[float] = []
     for (x, y), seen in zip(garment.points, garment.seen, strict=True):
         # COCO counts from the middle of the first pixel
@@ -148,7 +148,7 @@ def _points(garment: Placed) -> dict[str, object]:
 
 
 def _write_coco(
-    folder: Path, split: str, numbered: Numbered, *, name: str, categories: object, entry: Callable[[Placed], dict[str, object]]
+    folder: Path, split: str, numbered: Numbered, *, name: str, categories: object, entry: Callable[[PlacedGarment], dict[str, object]]
 ) -> None:
     for part in (folder / split, folder / "annotations"):
         part.mkdir(parents=True, exist_ok=True)

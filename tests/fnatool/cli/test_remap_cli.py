@@ -537,7 +537,7 @@ def test_what_another_has_written_meanwhile_is_not_replaced(
 ) -> None:
     write = wire.write
 
-    def slowly(file: BinaryIO, proto: onnx.ModelProto, weights: Iterable[wire.Weight]) -> None:
+    def slowly(file: BinaryIO, proto: onnx.ModelProto, weights: Iterable[wire.WireInitializer]) -> None:
         (folder / name).write_text("another's")
         write(file, proto, weights)
 

@@ -18,7 +18,7 @@ from PIL import Image
 from fnatool.cli.main import run
 from fnatool.data.fashion import CLASSES, FILE, SIDE, garments, silhouette
 from fnatool.data.fashion.scenes import HIDDEN, IN_SIGHT, LEAST_VISIBLE, OUTSIDE, POINTS, STYLES, Scene, compose
-from fnatool.data.fashion.writing import MARK, Wanted, scenes
+from fnatool.data.fashion.writing import MARK, SceneOptions, scenes
 
 Capture = pytest.CaptureFixture[str]
 TASKS = tuple(STYLES)
@@ -38,7 +38,7 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def some(task: str, count: int = 40, size: int = 96) -> list[Scene]:
-    return [scene for _, scene in scenes(Wanted(task, size, count), "train")]
+    return [scene for _, scene in scenes(SceneOptions(task, size, count), "train")]
 
 
 # --- the garments ---

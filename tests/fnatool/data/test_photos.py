@@ -14,7 +14,7 @@ from benchmarks.trials import exact_growth
 from fnatool import seeds
 from fnatool.files.model import read
 from fnatool.model.analysed import analyse_model
-from fnatool.model.remap import Options
+from fnatool.model.remap import RemapOptions
 
 PHOTOS = ("chelsea.png", "coffee.png", "astronaut.png", "camera.png")
 
@@ -39,7 +39,7 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled seed, a quarter wider, a block deeper in every stage, with kernels of 5."""
     path = tmp_path_factory.mktemp("grown") / "grown.onnx"
     spec = exact_growth(analyse_model(read(seeds.DEFAULT)))
-    made = fnatool.remap(seeds.DEFAULT, spec, path, options=Options(strategy="preserve"))
+    made = fnatool.remap(seeds.DEFAULT, spec, path, options=RemapOptions(strategy="preserve"))
     assert made.cost().params > 1.5 * made.analysis.cost.params
     return path
 

@@ -31,7 +31,7 @@ def contents(folder: Path) -> Mapping[str, str]:
     return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file() and path.name != MARK}
 
 
-def refused(folder: Path, *parts: str, layout: runfolder.Layout = TUNING) -> None:
+def refused(folder: Path, *parts: str, layout: runfolder.RunLayout = TUNING) -> None:
     before = contents(folder)
     with pytest.raises(UserError) as caught, opened(folder, layout):
         pass
@@ -58,7 +58,9 @@ def die() -> None:
 
 @pytest.mark.parametrize("name", ["config.json", "events", "target.onnx", "spec.json", "report.md", "thesis.tex"])
 @pytest.mark.parametrize("layout", [TUNING, SEARCH])
-def test_a_folder_without_our_mark_is_left_alone_whatever_its_files_are_called(name: str, layout: runfolder.Layout, tmp_path: Path) -> None:
+def test_a_folder_without_our_mark_is_left_alone_whatever_its_files_are_called(
+    name: str, layout: runfolder.RunLayout, tmp_path: Path
+) -> None:
     (tmp_path / name).write_text("mine")
     refused(tmp_path, f"holds '{name}'", "give another folder", layout=layout)
 

@@ -26,7 +26,7 @@ from fnatool.latency.fitting import Fit, applied, fit, random_member, spread
 from fnatool.latency.pieces import cut_up, whole
 from fnatool.latency.rounds import estimate
 from fnatool.latency.store import Store
-from fnatool.latency.timing import Place, call, filled, nanoseconds
+from fnatool.latency.timing import TimingDevice, call, filled, nanoseconds
 from fnatool.search.solver import Budget, derive
 from passes import UserError, analyse
 from passes.graph.cutting import Bare
@@ -34,12 +34,12 @@ from passes.network.profile import profile
 from passes.space.costs import Table, cost_tables, extremes
 from passes.space.space import Space, choices, members
 
-CPU = Place("cpu", 1)
+CPU = TimingDevice("cpu", 1)
 CALL = 1000
 KNOBS = {"stage0.depth": (1, 2, 3, 4), "stage0.*.kernel": (3, 5), "stage0.*.hidden": (4, "x1")}
 
 
-def multiply_adds(network: Bare, place: Place) -> int:
+def multiply_adds(network: Bare, place: TimingDevice) -> int:
     """A machine without noise: so many nanoseconds for a call, and one for each multiply-add."""
     return _multiply_adds(network)
 
@@ -49,10 +49,10 @@ def _multiply_adds(network: Bare) -> int:
     return CALL + profile(gs.import_onnx(onnx.load_from_string(filled(network)))).whole.macs
 
 
-def counted(calls: list[str], until: int = 1 << 30) -> Callable[[Bare, Place], int]:
+def counted(calls: list[str], until: int = 1 << 30) -> Callable[[Bare, TimingDevice], int]:
     """The same machine, which writes down what it times, and on which Ctrl-C is pressed after so many timings."""
 
-    def timed(network: Bare, place: Place) -> int:
+    def timed(network: Bare, place: TimingDevice) -> int:
         if len(calls) == until:
             raise KeyboardInterrupt
         calls.append(network.signature)
@@ -61,8 +61,8 @@ def counted(calls: list[str], until: int = 1 << 30) -> Callable[[Bare, Place], i
     return timed
 
 
-def options(**changes: object) -> making.Options:
-    return replace(making.Options(CPU, rounds=2, timed=multiply_adds), **changes)  # type: ignore[arg-type]
+def options(**changes: object) -> making.LatencyOptions:
+    return replace(making.LatencyOptions(CPU, rounds=2, timed=multiply_adds), **changes)  # type: ignore[arg-type]
 
 
 @functools.cache
@@ -126,7 +126,7 @@ def test_members_and_their_parts_run_and_take_some_time(threads: int) -> None:
     made, analysis, found = space_net()
     pieces = cut_up(made, analysis, found)
     for network in (whole(made, analysis, found, found.largest()), pieces.networks[pieces.blocks[0][0]], call()):
-        assert 0 < nanoseconds(network, Place("cpu", threads)) < 10**10
+        assert 0 < nanoseconds(network, TimingDevice("cpu", threads)) < 10**10
 
 
 def test_the_seed_is_found_among_the_members() -> None:

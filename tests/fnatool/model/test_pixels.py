@@ -21,9 +21,9 @@ from fnatool.files import model as files
 from fnatool.files.interface import SOURCE_KEY
 from fnatool.model import pixels
 from fnatool.model.analysed import metadata
-from fnatool.model.fold import Data, unfold
+from fnatool.model.fold import StatisticsOptions, unfold
 from fnatool.model.head import HeadOptions, attach_to_model
-from fnatool.model.pixels import GUESS_KEY, WARNING, Asked, Seen, pixels_of
+from fnatool.model.pixels import GUESS_KEY, WARNING, PixelOptions, Seen, pixels_of
 from fnatool.nn import load
 from fnatool.search.config import parse_search
 from fnatool.search.emitting import ground
@@ -37,7 +37,7 @@ from passes.graph.view import view
 from passes.heads.scaling import own_scaling
 
 Capture = pytest.CaptureFixture[str]
-NOTHING = Asked()
+NOTHING = PixelOptions()
 TASK = {"input": {"mean": [1.0, 2.0, 3.0], "scale": [4.0, 5.0, 6.0], "channels": "BGR"}}
 SOURCE = {"mean": [7.0, 8.0, 9.0], "scale": [10.0, 11.0, 12.0]}
 
@@ -70,7 +70,7 @@ def read(proto: onnx.ModelProto, folder: Path, **notes: object) -> files.Model:
     return files.read(save(proto, folder / "model.onnx"))
 
 
-def answer(model: files.Model, asked: Asked = NOTHING) -> Pixels:
+def answer(model: files.Model, asked: PixelOptions = NOTHING) -> Pixels:
     seen = view(model.graph)
     channels = 1 if "grey" in model.path.name else 3
     return pixels_of(model, seen, pixels.seen_as(seen, "x", channels), asked)
@@ -81,7 +81,7 @@ def answer(model: files.Model, asked: Asked = NOTHING) -> Pixels:
 
 def test_what_is_asked_comes_before_what_is_recorded(tmp_path: Path) -> None:
     model = read(network(), tmp_path, task=TASK, source=SOURCE)
-    assert answer(model, Asked((0.0,), (255.0,), "RGB")) == Pixels((0.0,) * 3, (255.0,) * 3, "RGB", "as asked")
+    assert answer(model, PixelOptions((0.0,), (255.0,), "RGB")) == Pixels((0.0,) * 3, (255.0,) * 3, "RGB", "as asked")
 
 
 def test_the_record_of_a_task_comes_before_that_of_an_export(tmp_path: Path) -> None:
@@ -108,14 +108,14 @@ def test_imagenets_is_a_guess(tmp_path: Path) -> None:
     found = answer(read(network(), tmp_path))
     assert found.guessed
     assert found.mean == pixels.IMAGENET_MEAN
-    assert answer(read(network(), tmp_path), Asked(mean=(1.0,))).guessed
-    assert not answer(read(network(), tmp_path), Asked((1.0,), (1.0,))).guessed
+    assert answer(read(network(), tmp_path), PixelOptions(mean=(1.0,))).guessed
+    assert not answer(read(network(), tmp_path), PixelOptions((1.0,), (1.0,))).guessed
 
 
 def test_colours_in_the_other_order_have_their_own_mean(tmp_path: Path) -> None:
-    found = answer(read(network(), tmp_path, source=SOURCE), Asked(channels="BGR"))
+    found = answer(read(network(), tmp_path, source=SOURCE), PixelOptions(channels="BGR"))
     assert (found.mean, found.scale, found.channels) == ((9.0, 8.0, 7.0), (12.0, 11.0, 10.0), "BGR")
-    assert answer(read(network(), tmp_path, task=TASK), Asked(mean=(5.0, 6.0, 7.0))).channels == "BGR"
+    assert answer(read(network(), tmp_path, task=TASK), PixelOptions(mean=(5.0, 6.0, 7.0))).channels == "BGR"
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,9 @@ def test_grey_is_pillows() -> None:
 
 def test_statistics_are_of_colours_in_the_networks_order(photos: Path) -> None:
     save(network(), photos / "seed.onnx")
-    rgb, bgr = (unfold("seed.onnx", data=Data("data", mean=(0,), scale=(1,), channels=order), verify=False) for order in ("RGB", "BGR"))
+    rgb, bgr = (
+        unfold("seed.onnx", data=StatisticsOptions("data", mean=(0,), scale=(1,), channels=order), verify=False) for order in ("RGB", "BGR")
+    )
     means = [next(t for n in made.model.graph.nodes for t in n.inputs if t.name == "stem.bn.beta").values for made in (rgb, bgr)]
     assert not np.allclose(*means)
 

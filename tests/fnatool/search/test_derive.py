@@ -12,7 +12,7 @@ from spaces import small
 from fnatool.search.solver import Budget, argmax, derive, pareto, parse_budget, score_of
 from passes import UserError
 from passes.space.costs import Table, cost_tables, extremes
-from passes.space.space import SKIP, Block, Choices, members
+from passes.space.space import SKIP, Choices, SpaceBlock, members
 
 
 def table(found: Choices, seed: int, scale: float) -> Table:
@@ -74,7 +74,7 @@ def test_a_budget_just_below_a_member_is_kept_and_well_used(scale: float) -> Non
 
 
 def test_a_long_front_of_a_large_network_has_no_gaps_that_cannot_be_solved() -> None:
-    blocks = tuple(Block(0, j, j, tuple({"kernel": k} for k in (3, 5, 7)), j > 0) for j in range(14))
+    blocks = tuple(SpaceBlock(0, j, j, tuple({"kernel": k} for k in (3, 5, 7)), j > 0) for j in range(14))
     found = Choices(blocks, {0: 4}, {})
     for seed in range(3):
         costs = table(found, seed, 3e9)

@@ -26,7 +26,7 @@ from fnatool.training.augment import PLAIN
 from fnatool.training.samples import Evaluation, Training
 from passes import UserError
 from passes.space.costs import cost_tables, extremes
-from passes.space.space import Block, Choices
+from passes.space.space import Choices, SpaceBlock
 
 
 def test_finalists_are_distinct_keep_the_budget_and_begin_with_the_likeliest() -> None:
@@ -47,7 +47,7 @@ def test_finalists_are_distinct_keep_the_budget_and_begin_with_the_likeliest() -
 
 def test_without_a_budget_they_are_drawn_as_likely_as_they_are() -> None:
     rows = ({"kernel": 3}, {"kernel": 5})
-    found = Choices(tuple(Block(0, j, j, rows, False) for j in range(2)), {0: 2}, {})
+    found = Choices(tuple(SpaceBlock(0, j, j, rows, False) for j in range(2)), {0: 2}, {})
     shares = [[0.9, 0.1], [0.7, 0.3]]
     scores = [[math.log(share) for share in row] for row in shares]
     drawn = Counter(finalists(found, scores, [], 2, seed)[1] for seed in range(400))  # the first that is not the likeliest

@@ -33,7 +33,7 @@ from fnatool.model import profile as profiling
 from fnatool.model.analysed import metadata, realises
 from fnatool.search import folder as folders
 from fnatool.search.config import parse_search, read_search, template
-from fnatool.search.loop import Plan
+from fnatool.search.loop import AlphaSchedule
 from fnatool.search.preparing import halves
 from fnatool.search.searcher import Searcher
 from fnatool.supernet.network import build
@@ -58,7 +58,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save(mobile(SIZE).model(batch="N"), root / "seed.onnx")
     (root / "space.json").write_text(json.dumps({"version": 1, "knobs": SPACE}))
     for task in ("segmentation", "detection"):
-        writing.write_scenes(root / task, writing.Wanted(task, SIZE, 24, 8, 0))
+        writing.write_scenes(root / task, writing.SceneOptions(task, SIZE, 24, 8, 0))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
@@ -310,7 +310,7 @@ def worker(launcher: int, *, rank: int) -> int:
 
 
 def test_when_to_step_on_alpha_is_known_at_every_step() -> None:
-    plan = Plan(20, 7, 3)
+    plan = AlphaSchedule(20, 7, 3)
     steps = [step for step in range(20) if plan.has_alpha(step)]
     assert steps == [7, 10, 13, 16, 19]
     assert [plan.alphas_before(step) for step in range(21)] == [sum(s < step for s in steps) for step in range(21)]

@@ -14,13 +14,13 @@ from fnatool.search.sampling import sample, uniform
 from fnatool.supernet.alpha import Architecture, cost_loss, floor_at
 from fnatool.supernet.network import build
 from passes.space.costs import Table, cost_tables
-from passes.space.space import SKIP, Block, Choices, Space, choices, members
+from passes.space.space import SKIP, Choices, Space, SpaceBlock, choices, members
 
 
 def space(least: int = 1, blocks: int = 3) -> Choices:
     """A stage of blocks with two candidates each, of which the first stays."""
     rows = ({"kernel": 3}, {"kernel": 5})
-    return Choices(tuple(Block(0, j, j, rows, j > 0) for j in range(blocks)), {0: least}, {})
+    return Choices(tuple(SpaceBlock(0, j, j, rows, j > 0) for j in range(blocks)), {0: least}, {})
 
 
 def decide(architecture: Architecture, member: tuple[int, ...]) -> None:
@@ -65,7 +65,7 @@ def test_making_one_takes_nothing_from_the_global_generator() -> None:
 
 
 def test_a_block_without_a_choice_has_no_alpha() -> None:
-    only = Choices((Block(0, 0, 0, ({},), False), *space(blocks=2).blocks[1:]), {0: 1}, {})
+    only = Choices((SpaceBlock(0, 0, 0, ({},), False), *space(blocks=2).blocks[1:]), {0: 1}, {})
     architecture = Architecture(only)
     assert len(list(architecture.parameters())) == 1
     assert architecture.probabilities()[0].tolist() == [1.0]

@@ -46,7 +46,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("world")
     seed = save(mobile(SIZE).model(batch="N"), root / "seed.onnx")
     for task, head in HEADS.items():
-        writing.write_scenes(root / task, writing.Wanted(task, SIZE, 24, 8, 0))
+        writing.write_scenes(root / task, writing.SceneOptions(task, SIZE, 24, 8, 0))
         attach_head(seed, head, root / f"{task}.onnx")
     return root
 
@@ -237,7 +237,7 @@ def test_a_run_goes_on_only_as_what_it_was(world: Path, capsys: Capture) -> None
 
 
 def test_a_run_does_not_go_on_with_other_data(world: Path, capsys: Capture) -> None:
-    writing.write_scenes(Path("scenes"), writing.Wanted("classification", SIZE, 24, 8, 0))
+    writing.write_scenes(Path("scenes"), writing.SceneOptions("classification", SIZE, 24, 8, 0))
     config(world, "classification", data={"path": "scenes"}, run={"steps": 2})
     assert finetune(world, "classification") == 0
     first, second, *_ = sorted(Path("scenes/train").iterdir())
@@ -356,7 +356,7 @@ def test_data_of_other_classes_is_refused(world: Path, capsys: Capture) -> None:
 
 
 def test_broken_data_is_listed_and_may_be_skipped(world: Path, capsys: Capture) -> None:
-    writing.write_scenes(Path("scenes"), writing.Wanted("classification", SIZE, 24, 8, 0))
+    writing.write_scenes(Path("scenes"), writing.SceneOptions("classification", SIZE, 24, 8, 0))
     broken = sorted(Path("scenes/train").rglob("*.jpg"))[0]
     broken.write_bytes(broken.read_bytes()[:100])
     config(world, "classification", data={"path": "scenes"})

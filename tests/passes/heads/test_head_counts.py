@@ -14,14 +14,14 @@ from nets import bundled
 from fnatool import specs
 from passes import apply, parse, plan
 from passes.graph.macs import bias_adds
-from passes.heads import Head, attach
+from passes.heads import HeadSpec, attach
 from passes.network.analysis import analyse
 
 TOLERANCE = 1e-3
-DEEPLAB, RETINANET, SSDLITE = Head("deeplabv3", 19), Head("retinanet", 80), Head("ssdlite", 80)
+DEEPLAB, RETINANET, SSDLITE = HeadSpec("deeplabv3", 19), HeadSpec("retinanet", 80), HeadSpec("ssdlite", 80)
 
 
-def counted(spec: str, head: Head, *, found_by_fna: bool) -> tuple[int, int]:
+def counted(spec: str, head: HeadSpec, *, found_by_fna: bool) -> tuple[int, int]:
     """Parameters and multiply-adds with bias adds of the bundled seed, or of the network of the spec, at the spec's image size."""
     seed = bundled()
     analysis = analyse(seed)
@@ -47,7 +47,7 @@ def counted(spec: str, head: Head, *, found_by_fna: bool) -> tuple[int, int]:
     ],
 )
 def test_the_published_networks_have_their_counts(
-    spec: str, head: Head, found_by_fna: bool, params: float, macs: float, exactly: tuple[int, int]
+    spec: str, head: HeadSpec, found_by_fna: bool, params: float, macs: float, exactly: tuple[int, int]
 ) -> None:
     found = counted(spec, head, found_by_fna=found_by_fna)
     assert found == exactly
@@ -61,6 +61,6 @@ def test_the_pose_head_has_the_counts_of_its_paper() -> None:
     head = 16 * channels * 256 + 2 * 16 * 256 * 256 + 3 * 512 + 256 * joints + joints
     assert 23.508e6 + head == pytest.approx(34.0e6, rel=TOLERANCE)
     seed = bundled()
-    whole = analyse(attach(seed, analyse(seed), Head("simplebaseline", joints), rng=np.random.default_rng(0)).graph)
+    whole = analyse(attach(seed, analyse(seed), HeadSpec("simplebaseline", joints), rng=np.random.default_rng(0)).graph)
     own = sum(size for name, size in whole.cost.tensor_params.items() if name.startswith(("head.deconv", "head.predictor")))
     assert own == head - 16 * (channels - 320) * 256

@@ -11,7 +11,7 @@ from seeds_of_heads import STYLES, again, made, mobile, small
 from fnatool.runtime.verify import verify
 from passes import Plan, Spec, apply, plan
 from passes.errors import UserError
-from passes.heads import Attached, Head
+from passes.heads import Attached, HeadSpec
 from passes.network.analysis import Analysis, analyse
 from passes.network.blocks import stage_table
 
@@ -110,7 +110,7 @@ def test_one_knob_resizes_a_tower_on_all_levels() -> None:
 
 def tapped() -> tuple[Attached, Analysis]:
     """A head on the hidden channels of a residual block, the second of its stage, and on the last map."""
-    found = made(mobile().graph(), Head("ssdlite", 3, ("stage2.block1.hidden", "last.n.r"), levels=3))
+    found = made(mobile().graph(), HeadSpec("ssdlite", 3, ("stage2.block1.hidden", "last.n.r"), levels=3))
     return found, again(found)
 
 
@@ -152,11 +152,11 @@ def test_a_table_is_not_believed_where_the_graph_shows_the_inside_of_a_block() -
 @pytest.mark.parametrize(
     ("head", "output", "shape"),
     [
-        (Head("retinanet", 3, width=8), "cls_logits", (1, 9 * (32 * 24 + 16 * 12 + 8 * 6 + 4 * 3 + 2 * 2), 3)),
-        (Head("deeplabv3", 3, width=8), "mask_logits", (1, 3, 8, 6)),
+        (HeadSpec("retinanet", 3, width=8), "cls_logits", (1, 9 * (32 * 24 + 16 * 12 + 8 * 6 + 4 * 3 + 2 * 2), 3)),
+        (HeadSpec("deeplabv3", 3, width=8), "mask_logits", (1, 3, 8, 6)),
     ],
 )
-def test_with_its_head_a_network_takes_another_image_size(head: Head, output: str, shape: tuple[int, ...]) -> None:
+def test_with_its_head_a_network_takes_another_image_size(head: HeadSpec, output: str, shape: tuple[int, ...]) -> None:
     found = made(bundled(), head)
     target = apply(found.graph, plan(again(found), Spec({"input.size": [256, 192]})))
     assert analyse(target).shapes.shapes[output] == shape

@@ -10,7 +10,7 @@ from nets import Net, bundled, graph
 from seeds_of_heads import mobile, plain
 
 from passes.errors import UserError
-from passes.heads import Attached, Head, attach, default_taps
+from passes.heads import Attached, HeadSpec, attach, default_taps
 from passes.heads.taps import Chart, before_last_stride, chart, last_exit, last_map, pyramid
 from passes.heads.trunk import trunk
 from passes.network.analysis import Analysis, analyse
@@ -266,7 +266,7 @@ def detector(widths: tuple[int, ...] = (4, 6, 8, 12, 16), tower: int = 4) -> tup
 
 def attached(net: Net, outputs: list[str], style: str, *taps: str) -> Attached:
     made = net.graph(*outputs)
-    return attach(made, analyse(made), Head(style, 3, taps, levels=4 if style == "retinanet" else None), rng=np.random.default_rng(0))
+    return attach(made, analyse(made), HeadSpec(style, 3, taps, levels=4 if style == "retinanet" else None), rng=np.random.default_rng(0))
 
 
 def test_a_detector_is_tapped_where_its_backbone_ends_whatever_output_is_first() -> None:
@@ -344,7 +344,7 @@ def test_a_classifier_of_a_sequence_along_axis_0_is_no_classifier_of_images() ->
         }""",
         {"w": (8, 3, 1, 1), "fc": (8, 5)},
     )
-    found = attach(made, analyse(made), Head("linear", 7), rng=np.random.default_rng(0))
+    found = attach(made, analyse(made), HeadSpec("linear", 7), rng=np.random.default_rng(0))
     assert [tap.name for tap in found.taps] == ["c"]
     assert found.graph.outputs[0].shape == [1, 7]
 
@@ -375,5 +375,5 @@ def test_layers_that_read_no_map_are_not_missed() -> None:
 
 def test_a_search_knows_by_name_what_its_members_tap() -> None:
     net, outputs = detector()
-    assert default_taps(net.analysis(*outputs), Head("retinanet", 3)) == ("c2b.n.r", "c3b.n.r", "c4b.n.r")
-    assert default_taps(mobile().analysis(), Head("linear", 3)) == ()
+    assert default_taps(net.analysis(*outputs), HeadSpec("retinanet", 3)) == ("c2b.n.r", "c3b.n.r", "c4b.n.r")
+    assert default_taps(mobile().analysis(), HeadSpec("linear", 3)) == ()

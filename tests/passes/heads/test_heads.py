@@ -13,9 +13,9 @@ from seeds_of_heads import OUTPUTS, STYLES, again, made, mobile, plain, small
 
 from fnatool.runtime.verify import noise, run_inner
 from passes.errors import UserError
-from passes.heads import Attached, Head, retinanet, ssdlite
-from passes.heads.detection import Scene, stride_of
-from passes.heads.writer import Map
+from passes.heads import Attached, HeadSpec, retinanet, ssdlite
+from passes.heads.detection import HeadGeometry, stride_of
+from passes.heads.writer import FeatureMap
 from passes.network.analysis import analyse
 
 
@@ -202,7 +202,7 @@ def test_batch_normalisations_have_seen_nothing() -> None:
 
 
 def test_convolutions_keep_the_variance() -> None:
-    found = made(mobile().graph(), Head("retinanet", 3, width=64, levels=4)).graph.tensors()
+    found = made(mobile().graph(), HeadSpec("retinanet", 3, width=64, levels=4)).graph.tensors()
     assert found["head.cls.conv1.weight"].values.std() == pytest.approx(math.sqrt(2 / (9 * 64)), rel=0.02)
     assert found["head.fpn.p3.weight"].values.std() == pytest.approx(math.sqrt(1 / (9 * 64)), rel=0.02)
     assert found["head.cls.predictor.weight"].values.std() == pytest.approx(0.01, rel=0.02)
@@ -285,12 +285,12 @@ def test_the_anchors_of_ssd_are_the_released_ones() -> None:
     ],
 )
 def test_levels_cover_the_image(space: tuple[int, int], running: tuple[int, int] | None, fixed: bool, expected: tuple[int, int]) -> None:
-    assert stride_of(Map("", 1, space), running, Scene((64, 64), fixed, ())) == expected
+    assert stride_of(FeatureMap("", 1, space), running, HeadGeometry((64, 64), fixed, ())) == expected
 
 
 def test_a_map_that_misses_the_border_of_a_free_image_is_refused() -> None:
     with pytest.raises(UserError, match=r"a map of 7×7 at stride 8×8 does not cover an image of 64×64"):
-        stride_of(Map("", 1, (7, 7)), (8, 8), Scene((64, 64), False, ()))
+        stride_of(FeatureMap("", 1, (7, 7)), (8, 8), HeadGeometry((64, 64), False, ()))
 
 
 def test_ssd_needs_to_know_the_image_size() -> None:
@@ -304,8 +304,8 @@ def test_ssd_needs_to_know_the_image_size() -> None:
 @pytest.mark.parametrize(("style", "levels", "fitting"), [("retinanet", 5, 4), ("ssdlite", 6, 3)])
 def test_an_image_too_small_for_the_levels_is_refused_with_how_many_fit(style: str, levels: int, fitting: int) -> None:
     with pytest.raises(UserError, match=rf"an image of 64×64 is too small for {levels} levels.*--levels {fitting}\)"):
-        made(mobile().graph(), Head(style, 3))
-    assert len(made(mobile().graph(), Head(style, 3, levels=fitting)).detection.levels) == fitting
+        made(mobile().graph(), HeadSpec(style, 3))
+    assert len(made(mobile().graph(), HeadSpec(style, 3, levels=fitting)).detection.levels) == fitting
 
 
 # --- DeepLabv3 and pose -----------------------------------------------------------------------------------------------------------------
@@ -358,28 +358,28 @@ def seed_with(classifier: str) -> gs.Graph:
 @pytest.mark.parametrize("classifier", ["gemm", "matmul", "scaled", "conv"])
 def test_rows_that_are_kept_give_the_seeds_scores(classifier: str) -> None:
     seed = seed_with(classifier)
-    found = made(seed, Head("linear", 4, keep=(3, 0)))
+    found = made(seed, HeadSpec("linear", 4, keep=(3, 0)))
     before, after = run(seed, "s")[0], run(found.graph, "logits")[0]
     np.testing.assert_allclose(after[:, :2], before[:, [3, 0]], rtol=0, atol=1e-5)
 
 
 def test_rows_that_are_not_the_seeds_are_noticed() -> None:
     seed = seed_with("gemm")
-    found = made(seed, Head("linear", 4, keep=(3, 0)))
+    found = made(seed, HeadSpec("linear", 4, keep=(3, 0)))
     found.graph.tensors()["head.classifier.weight"].values = np.roll(found.graph.tensors()["head.classifier.weight"].values, 1, 1)
     before, after = run(seed, "s")[0], run(found.graph, "logits")[0]
     assert np.abs(after[:, :2] - before[:, [3, 0]]).max() > 1e-3
 
 
 def test_fresh_rows_are_small_and_have_no_bias() -> None:
-    found = made(seed_with("gemm"), Head("linear", 500, keep=(3, 0))).graph.tensors()
+    found = made(seed_with("gemm"), HeadSpec("linear", 500, keep=(3, 0))).graph.tensors()
     assert found["head.classifier.weight"].values[2:].std() == pytest.approx(0.01, rel=0.05)
     assert found["head.classifier.bias"].values[2:].any() == np.False_
 
 
 def test_a_tap_that_is_a_map_is_pooled() -> None:
     seed = mobile().graph()
-    found = made(seed, Head("linear", 4, ("stage1.exit",)))
+    found = made(seed, HeadSpec("linear", 4, ("stage1.exit",)))
     features, scores = run(found.graph, "s1b0p.n", "logits")
     weights = found.graph.tensors()["head.classifier.weight"].values
     np.testing.assert_allclose(scores, features.mean((2, 3)) @ weights.T, rtol=0, atol=1e-6)
@@ -388,13 +388,17 @@ def test_a_tap_that_is_a_map_is_pooled() -> None:
 @pytest.mark.parametrize(
     ("seed", "head", "message"),
     [
-        ("gemm", Head("linear", 4, keep=(5,)), "the seed has no class 5: its 5 classes are counted from 0"),
-        ("gemm", Head("linear", 2, keep=(0, 1, 2)), "3 rows to keep are more than the 2 classes asked for"),
-        ("gemm", Head("linear", 2, ("body",), keep=(0,)), "rows can be kept where the head taps what the seed's classifier reads: 'flat'"),
-        ("bent", Head("linear", 2, keep=(0,)), "pass 'c.r' (Relu) before they are pooled"),
+        ("gemm", HeadSpec("linear", 4, keep=(5,)), "the seed has no class 5: its 5 classes are counted from 0"),
+        ("gemm", HeadSpec("linear", 2, keep=(0, 1, 2)), "3 rows to keep are more than the 2 classes asked for"),
+        (
+            "gemm",
+            HeadSpec("linear", 2, ("body",), keep=(0,)),
+            "rows can be kept where the head taps what the seed's classifier reads: 'flat'",
+        ),
+        ("bent", HeadSpec("linear", 2, keep=(0,)), "pass 'c.r' (Relu) before they are pooled"),
     ],
 )
-def test_rows_that_cannot_be_kept_are_refused(seed: str, head: Head, message: str) -> None:
+def test_rows_that_cannot_be_kept_are_refused(seed: str, head: HeadSpec, message: str) -> None:
     with pytest.raises(UserError) as refused:
         made(seed_with(seed), head)
     assert message in str(refused.value)
@@ -402,9 +406,9 @@ def test_rows_that_cannot_be_kept_are_refused(seed: str, head: Head, message: st
 
 def test_a_seed_without_a_classifier_has_no_rows() -> None:
     seed = plain().graph("p4")
-    assert made(seed, Head("linear", 2)).taps[0].tensor == "p4"
+    assert made(seed, HeadSpec("linear", 2)).taps[0].tensor == "p4"
     with pytest.raises(UserError, match="this seed has no classifier whose rows could be kept"):
-        made(seed, Head("linear", 2, keep=(0,)))
+        made(seed, HeadSpec("linear", 2, keep=(0,)))
 
 
 # --- what cannot be ---------------------------------------------------------------------------------------------------------------------
@@ -413,22 +417,22 @@ def test_a_seed_without_a_classifier_has_no_rows() -> None:
 @pytest.mark.parametrize(
     ("head", "message"),
     [
-        (Head("yolo", 3), "'yolo' is no style of head; there are linear, deeplabv3, retinanet, ssdlite, simplebaseline"),
-        (Head("deeplabv3", 0), "classes: 0 is out of range, which goes from 1 to 65536"),
-        (Head("simplebaseline", 0), "joints: 0 is out of range"),
-        (Head("deeplabv3", 3, width=0), "width: 0 is out of range"),
-        (Head("retinanet", 3, levels=0), "levels: 0 is out of range, which goes from 1 to 16"),
-        (Head("ssdlite", 3, width=8), "a ssdlite head has no choice of width; leave it out"),
-        (Head("deeplabv3", 3, levels=2), "a deeplabv3 head has no choice of levels; leave it out"),
-        (Head("deeplabv3", 3, keep=(0,)), "a deeplabv3 head has no choice of rows to keep; leave it out"),
-        (Head("deeplabv3", 3, ("stage1.exit", "stage2.exit")), "a deeplabv3 head taps 1 map(s), not 2"),
-        (Head("retinanet", 3, ("stage2.exit", "stage1.exit"), levels=4), "tap 'stage1.exit' has stride 8×8, the one before it 16×16"),
-        (Head("retinanet", 3, levels=2), "2 levels are fewer than the 3 maps tapped"),
-        (Head("retinanet", 3, ("y",)), "tap 'y' is no map"),
-        (Head("retinanet", 60_000, levels=4), "'cls.predictor' of this head would be a weight of 540000×256×3×3 numbers"),
+        (HeadSpec("yolo", 3), "'yolo' is no style of head; there are linear, deeplabv3, retinanet, ssdlite, simplebaseline"),
+        (HeadSpec("deeplabv3", 0), "classes: 0 is out of range, which goes from 1 to 65536"),
+        (HeadSpec("simplebaseline", 0), "joints: 0 is out of range"),
+        (HeadSpec("deeplabv3", 3, width=0), "width: 0 is out of range"),
+        (HeadSpec("retinanet", 3, levels=0), "levels: 0 is out of range, which goes from 1 to 16"),
+        (HeadSpec("ssdlite", 3, width=8), "a ssdlite head has no choice of width; leave it out"),
+        (HeadSpec("deeplabv3", 3, levels=2), "a deeplabv3 head has no choice of levels; leave it out"),
+        (HeadSpec("deeplabv3", 3, keep=(0,)), "a deeplabv3 head has no choice of rows to keep; leave it out"),
+        (HeadSpec("deeplabv3", 3, ("stage1.exit", "stage2.exit")), "a deeplabv3 head taps 1 map(s), not 2"),
+        (HeadSpec("retinanet", 3, ("stage2.exit", "stage1.exit"), levels=4), "tap 'stage1.exit' has stride 8×8, the one before it 16×16"),
+        (HeadSpec("retinanet", 3, levels=2), "2 levels are fewer than the 3 maps tapped"),
+        (HeadSpec("retinanet", 3, ("y",)), "tap 'y' is no map"),
+        (HeadSpec("retinanet", 60_000, levels=4), "'cls.predictor' of this head would be a weight of 540000×256×3×3 numbers"),
     ],
 )
-def test_a_head_that_cannot_be_is_refused_with_the_reason(head: Head, message: str) -> None:
+def test_a_head_that_cannot_be_is_refused_with_the_reason(head: HeadSpec, message: str) -> None:
     with pytest.raises(UserError) as refused:
         made(mobile().graph(), head)
     assert message in str(refused.value)
