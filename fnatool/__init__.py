@@ -4,9 +4,9 @@ from __future__ import annotations
 
 __version__ = "0.1.0"
 
-HOMES = {"Options": "remapping", "remap": "remapping", "Data": "folding", "fold": "folding", "unfold": "folding", "export": "exporting"}
+HOMES = {"RemapOptions": "model.remap", "remap": "model.remap", "StatisticsOptions": "model.fold", "fold": "model.fold", "unfold": "model.fold"}
 
-__all__ = ["Data", "Options", "export", "fold", "remap", "unfold"]
+__all__ = ["RemapOptions", "StatisticsOptions", "fold", "remap", "unfold"]
 
 
 def __getattr__(name: str) -> object:

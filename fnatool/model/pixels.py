@@ -25,7 +25,7 @@ from passes.errors import UserError
 from passes.graph.view import View
 from passes.heads.scaling import SHARES, own_scaling
 
-GUESS_KEY = "fnatool.model.pixels"  # in the metadata of a model whose task has a mean and a scale that nobody said
+GUESS_KEY = "fnatool.pixels"  # in the metadata of a model whose task has a mean and a scale that nobody said
 GUESS, KNOWN = "guess", "known"
 IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of pixels 0…255, red, green, blue
 IMAGENET_SCALE = (58.395, 57.12, 57.375)

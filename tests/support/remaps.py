@@ -62,11 +62,11 @@ def everything_in(folder: Path) -> dict[str, bytes]:
 
 def plant(monkeypatch: pytest.MonkeyPatch, tensor: str) -> None:
     """From now on the rows of one target weight arrive in another order."""
-    module = importlib.import_module("passes.target.planner")
+    module = importlib.import_module("passes.target.apply")
     right = module.taken
 
     def wrong(take: Take, *rest: object) -> np.ndarray:
         values: np.ndarray = right(take, *rest)
         return np.ascontiguousarray(np.roll(values, 1, 0)) if take.target == tensor else values
 
-    monkeypatch.setattr(sys.modules["passes.target.planner"], "taken", wrong)
+    monkeypatch.setattr(sys.modules["passes.target.apply"], "taken", wrong)

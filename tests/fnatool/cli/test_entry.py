@@ -37,19 +37,19 @@ def test_an_interrupt_while_torch_is_imported_is_one_message() -> None:
 
 
 def test_who_wants_it_ignored_gets_it_ignored() -> None:
-    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); import fnatool.entry; signal.raise_signal(signal.SIGINT); print(1)"
+    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); import fnatool.cli.entry; signal.raise_signal(signal.SIGINT); print(1)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1\n"
 
 
 def test_an_interrupt_in_a_place_that_no_error_leaves_comes_after_it() -> None:
     code = """
-import fnatool.entry, signal, time
+import fnatool.cli.entry, signal, time
 
 class Gone:
     def __del__(self):
         signal.raise_signal(signal.SIGINT)
 
-fnatool.entry._running = True
+fnatool.cli.entry._running = True
 try:
     Gone()
     time.sleep(60)

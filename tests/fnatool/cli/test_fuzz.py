@@ -56,7 +56,7 @@ def test_a_planted_traceback_is_noticed(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr("fnatool.files.model.load", broken)
     case = fuzz.file_case(SEED, 0, tmp_path)
-    assert [problem.split(" files.py")[0] for problem in case.problems[:2]] == [
+    assert [problem.split(" model.py")[0] for problem in case.problems[:2]] == [
         f"{command}: traceback: ZeroDivisionError: planted" for command in ("inspect", "remap")
     ]
 
@@ -75,5 +75,5 @@ def test_a_command_without_end_is_noticed() -> None:
 
 
 def test_a_planted_crash_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fnatool.cli.main.run", lambda _: os.kill(os.getpid(), signal.SIGSEGV))
+    monkeypatch.setattr("benchmarks.attempt.run", lambda _: os.kill(os.getpid(), signal.SIGSEGV))
     assert attempt(["inspect", "mobilenetv2_bn"]).bad == "crash: SIGSEGV"

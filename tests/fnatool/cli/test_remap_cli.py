@@ -452,7 +452,7 @@ def process(script: str, *arguments: str, limit: int | None = None) -> subproces
         if limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    lines = f"import os, signal, time\n{textwrap.dedent(script)}\nfrom fnatool.cli import main\nmain()"
+    lines = f"import os, signal, time\n{textwrap.dedent(script)}\nfrom fnatool.cli.main import main\nmain()"
     return subprocess.run(
         [sys.executable, "-c", lines, *arguments],
         capture_output=True, text=True, check=False, timeout=60, preexec_fn=prepare, start_new_session=True,
@@ -573,23 +573,23 @@ def test_a_terminal_that_knows_only_ascii_is_no_error(folder: Path) -> None:
 
 INTERRUPTIONS = {
     "while reading": """
-        import fnatool.files as module
+        import fnatool.files.model as module
         module.load = lambda path: os.kill(os.getpid(), signal.SIGINT) or time.sleep(60)
     """,
     "while planning": """
-        import fnatool.remapping as module
+        import fnatool.model.remap as module
         module.apply = lambda *_: os.kill(os.getpid(), signal.SIGINT) or time.sleep(60)
     """,
     "while the child verifies": """
-        import fnatool.verify as module
+        import fnatool.runtime.verify as module
         module.verify = lambda *_: os.kill(os.getppid(), signal.SIGINT) or time.sleep(60)
     """,
     "while the child verifies, at the terminal": """
-        import fnatool.verify as module
+        import fnatool.runtime.verify as module
         module.verify = lambda *_: os.killpg(0, signal.SIGINT) or time.sleep(60)
     """,
     "while writing": """
-        import fnatool.wire as module
+        import fnatool.files.wire as module
         right = module.write
         module.write = lambda *given: right(*given) or os.kill(os.getpid(), signal.SIGINT) or time.sleep(60)
     """,

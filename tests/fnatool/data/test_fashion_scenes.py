@@ -239,7 +239,7 @@ def test_a_folder_whose_writing_is_interrupted_never_appears(end: signal.Signals
 
 
 def test_a_missing_package_is_named_with_what_brings_it(tmp_path: Path) -> None:
-    script = "import sys; sys.modules['PIL'] = None; from fnatool.cli import main; main()"
+    script = "import sys; sys.modules['PIL'] = None; from fnatool.cli.main import main; main()"
     line = [sys.executable, "-c", script, "data", "fashion-scenes", "a", "--task", "pose"]
     done = subprocess.run(
         line, cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": ":".join(sys.path)}
