@@ -45,7 +45,7 @@ class Attempt:
         if self.code is None:
             return self.death
         if self.code == CRASHED or "Traceback (most recent call last)" in self.err:
-            where = re.findall(r"(?:passes|fnatool)/(?:\w+/)*(\w+\.py)\", line (\d+)", self.err)[-1:]
+            where = re.findall(r"(?<!tests/)(?:passes|fnatool)/(?:\w+/)*(\w+\.py)\", line (\d+)", self.err)[-1:]
             return f"traceback: {self.err.strip().splitlines()[-1][:200]} {':'.join(*where) if where else ''}".strip()
         if self.code not in (SUCCESS, FAILED, MISUSED):
             return f"exit code {self.code}"
