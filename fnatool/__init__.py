@@ -4,7 +4,13 @@ from __future__ import annotations
 
 __version__ = "0.1.0"
 
-HOMES = {"RemapOptions": "model.remap", "remap": "model.remap", "StatisticsOptions": "model.fold", "fold": "model.fold", "unfold": "model.fold"}
+HOMES = {
+    "RemapOptions": "model.remap",
+    "remap": "model.remap",
+    "StatisticsOptions": "model.fold",
+    "fold": "model.fold",
+    "unfold": "model.fold",
+}
 
 __all__ = ["RemapOptions", "StatisticsOptions", "fold", "remap", "unfold"]
 

@@ -223,10 +223,18 @@ def workplace(folder: Path) -> Iterator[Path]:
 @contextmanager
 def temporary() -> Iterator[Path]:
     """The same in the system's place for temporary files."""
-    place = Path(tempfile.gettempdir())
+    place = _temporary_folder()
     _clear(place, re.compile(f"{TEMPORARY}{TOKEN}"))
     with _new_folder(place / f"{TEMPORARY}{secrets.token_hex(4)}", mode=0o700) as made:
         yield made
+
+
+def _temporary_folder() -> Path:
+    """The system's place for temporary files. Python would try folders by writing a file, which a kill in that moment leaves there."""
+    if tempfile.tempdir is None:
+        folders = (*filter(None, map(os.environ.get, ("TMPDIR", "TEMP", "TMP"))), "/tmp", "/var/tmp")
+        tempfile.tempdir = next((str(Path(folder).resolve()) for folder in folders if os.access(folder, os.W_OK | os.X_OK)), None)
+    return Path(tempfile.gettempdir())
 
 
 def _clear(folder: Path, pattern: re.Pattern[str]) -> None:

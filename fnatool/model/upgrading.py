@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import onnx.version_converter
 import onnx_graphsurgeon as gs
 
 from fnatool.files import model as files
+from fnatool.files.atomic import temporary
 from fnatool.model.verified import VERIFY_SECONDS
 from fnatool.runtime import isolate
 from passes.errors import RefusedModel
@@ -32,8 +32,8 @@ def at_least(model: files.Model, opset: int, what: str) -> files.Model:
     if own >= opset:
         return model
     reason = f"this model has opset {own}, {what} needs {opset} or newer, and ONNX's own converter"
-    with tempfile.TemporaryDirectory() as folder:
-        old, new = Path(folder) / "old.onnx", Path(folder) / "new.onnx"
+    with temporary() as folder:
+        old, new = folder / "old.onnx", folder / "new.onnx"
         files.write(replace(model, data=()), old)
         try:
             said = isolate.run(_convert, old, new, opset, seconds=SECONDS, memory=8 * isolate.GIB)

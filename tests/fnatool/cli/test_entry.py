@@ -37,7 +37,8 @@ def test_an_interrupt_while_torch_is_imported_is_one_message() -> None:
 
 
 def test_who_wants_it_ignored_gets_it_ignored() -> None:
-    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); import fnatool.cli.entry; signal.raise_signal(signal.SIGINT); print(1)"
+    ignored = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+    code = f"{ignored}; import fnatool.cli.entry; signal.raise_signal(signal.SIGINT); print(1)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1\n"
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -177,3 +179,17 @@ def test_a_lock_is_not_kept_by_a_child(tmp_path: Path) -> None:
         assert gone
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+
+
+def test_finding_the_place_for_temporary_files_writes_nothing_into_it(tmp_path: Path) -> None:
+    line = (
+        "import sys\n"
+        "opened = []\n"
+        "sys.addaudithook(lambda event, values: opened.append(str(values[0])) if event == 'open' else None)\n"
+        "from fnatool.files import atomic\n"
+        "with atomic.temporary() as place:\n"
+        "    assert place.parent.samefile(sys.argv[1])\n"
+        "    others = [name for name in opened if name.startswith(sys.argv[1]) and name != str(place)]\n"
+        "assert not others, others\n"
+    )
+    subprocess.run([sys.executable, "-c", line, str(tmp_path)], check=True, env={**os.environ, "TMPDIR": str(tmp_path)})
