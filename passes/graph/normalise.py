@@ -74,15 +74,29 @@ def _done(step: Callable[[_Work], int], work: _Work) -> int:
     return count
 
 
-def with_sizes_open(graph: gs.Graph) -> gs.Graph:
-    """A copy as near to normal form as it comes without the size of any tensor: each number is an initializer, and one node's."""
+def with_sizes_open(graph: gs.Graph, sizes: Mapping[str, Shape] | None = None) -> gs.Graph:
+    """A copy as near to normal form as it comes without the size of any tensor: each number is an initializer, and one node's.
+
+    With `sizes` (of inputs) what is broadcast to written sizes is left to who reads it, and written zeros that are joined are pads, where
+    that is the same at these sizes.
+    """
     refuse_control_flow(graph)
     seen = view(graph)
-    work = _Work(build(named(seen.nodes), seen.constants, graph), {})
-    for step in OF_NO_SIZES:
+    work = _Work(build(named(seen.nodes), seen.constants, graph), sizes or {})
+    for step in (*OF_NO_SIZES, *((joined_zeros_made_pads, written_operands_left_to_broadcast) if sizes else ())):
         if step(work):
             work.forget()
     return work.graph
+
+
+def written_operands_left_to_broadcast(work: _Work) -> int:
+    """The same as with sizes that are known, of what is broadcast to sizes that are written: at others it would stay as it is, and fail."""
+    written = [node for node in _broadcasts(work.seen) if _is_written(node, work.seen)]
+    return _leave_to_broadcast(work, infer(work.seen, work.sizes), written) if written else 0
+
+
+def _is_written(node: Node, seen: View) -> bool:
+    return all(name in seen.constants for name in (node.inputs if node.op == "ConstantOfShape" else node.inputs[1:]))
 
 
 def named(nodes: Sequence[Node]) -> list[Node]:
@@ -348,13 +362,20 @@ def _is_number(array: np.ndarray) -> bool:
 
 def operands_left_to_broadcast(work: _Work) -> int:
     """An operator that broadcasts by itself reads an operand as it was before Expand or Tile, or a constant of a shape as one number."""
-    seen = work.seen
-    wide = [node for node in seen.nodes if node.op in BROADCASTS and node.outputs[0] not in seen.outputs]
-    if not wide:
-        return 0
-    shapes = work.shapes
-    if shapes.free_space:
+    wide = _broadcasts(work.seen)
+    if not wide or work.shapes.free_space:
         return 0  # an operand of the probe's size may be broadcast at another
+    return _leave_to_broadcast(work, work.shapes, wide)
+
+
+def _broadcasts(seen: View) -> list[Node]:
+    """The nodes that do nothing but broadcast, where no output of the graph is theirs."""
+    return [node for node in seen.nodes if node.op in BROADCASTS and node.outputs[0] not in seen.outputs]
+
+
+def _leave_to_broadcast(work: _Work, shapes: Shapes, wide: Sequence[Node]) -> int:
+    """Who reads the result of these nodes reads what they broadcast, where that makes no difference; the number of these places."""
+    seen = work.seen
     nodes = {node.name: node for node in work.graph.nodes}
     taken = set(seen.constants) | set(seen.producer) | set(seen.inputs)
     read = dict(shapes.shapes)  # (a reader's slot, as a name) → the shape it reads now

@@ -217,11 +217,13 @@ def _read_at(graph: gs.Graph, image: Image, size: Size) -> View:
 
 def _written_at(graph: gs.Graph, image: Image, size: Size) -> gs.Graph:
     """The graph with the sizes that are written in it as they are for an image of this size; what it computes, it computes still."""
-    loose = with_sizes_open(_sized_graph(graph, image, (None, None)))
-    seen = view(loose)
-    declared = seen.inputs[image.input][0] or ()
+    free = _sized_graph(graph, image, (None, None))
+    declared = next(tuple(tensor.shape or ()) for tensor in free.inputs if tensor.name == image.input)
     batch = tuple(extent if isinstance(extent, int) else 1 for extent in declared)
-    shapes = infer(seen, {image.input: _declare(batch, dict(zip(image.axes, image.size or size, strict=True)))})
+    sizes = {image.input: _declare(batch, dict(zip(image.axes, image.size or size, strict=True)))}
+    loose = with_sizes_open(free, sizes)
+    seen = view(loose)
+    shapes = infer(seen, sizes)
     space = follow(seen, shapes, _maps(shapes, {image.input: image.axes}, size))
     factors = _computed_factors(seen, shapes)
     edited = _edited(seen, space.edits, {**space.numbers, **factors})
@@ -246,6 +248,14 @@ def _sized_graph(graph: gs.Graph, image: Image, size: tuple[int | None, int | No
     return copy
 
 
+def _other_nodes(old: View, new: View) -> str:
+    for more, fewer, when in ((new, old, "at that size"), (old, new, "at this size")):
+        node = next((node for node in more.nodes if node.name not in fewer.by_name), None)
+        if node is not None:
+            return f"'{node.name}' ({node.op}) does something {when} only, so the graph is another one"
+    return "the graph computes other things from that size, beyond numbers"
+
+
 def _folded(target: _Target, read: tuple[View, View], origin: Mapping[str, str]) -> tuple[Edits, dict[str, np.ndarray]]:
     """Pads and numbers that the graph computes from the size of its image: node → attributes, constant → value.
 
@@ -253,7 +263,7 @@ def _folded(target: _Target, read: tuple[View, View], origin: Mapping[str, str])
     """
     old, new = read
     if [node.name for node in old.nodes] != [node.name for node in new.nodes] or old.constants.keys() != new.constants.keys():
-        raise Stuck("the graph computes other things from that size, beyond numbers")
+        raise Stuck(_other_nodes(old, new))
     pads: dict[str, dict[str, object]] = {}
     settled: dict[str, np.ndarray] = {}
     for node in target.view.nodes:

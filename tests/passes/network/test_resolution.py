@@ -664,7 +664,31 @@ def shuffled_up(h: int, w: int) -> gs.Graph:
     )
 
 
-OF_SIZES = (beside_a_map, by_computed_factor, left_out, shuffled_up)
+def spread(h: int, w: int) -> gs.Graph:
+    """Slopes and zeros spread over the map by sizes that are written, as converters from other frameworks leave them."""
+    return graph(
+        f"""g (float[1,3,{h},{w}] x) => (float[1,8,{h // 2},{w // 2}] y)
+        <int64[4] wide = {{1,8,{h // 2},{w // 2}}}, int64[4] more = {{1,2,{h // 2},{w // 2}}}, float[1,1,1,1] zero = {{0}}> {{
+            a = Conv <auto_pad = "SAME_UPPER", strides = [2,2]> (x, w)
+            slopes = Expand (slope, wide)
+            b = PRelu (a, slopes)
+            zeros = Expand (zero, more)
+            c = Concat <axis = 1> (b, zeros)
+            d = Conv (c, v)
+            others = Expand (other, wide)
+            y = PRelu (d, others)
+        }}""",
+        {
+            **W3,
+            "slope": np.linspace(0.1, 0.5, 8, dtype=np.float32).reshape(1, 8, 1, 1),
+            "other": np.full((1, 8, 1, 1), 0.3, np.float32),
+            "v": (8, 10, 1, 1),
+        },
+        opset=11,
+    )
+
+
+OF_SIZES = (beside_a_map, by_computed_factor, left_out, shuffled_up, spread)
 SIZED = (gated, shuffled, unet, image_pooling, whole_map, attention, focus, channels_last, computed, levels, *OF_SIZES)
 
 
