@@ -464,7 +464,7 @@ def test_text_is_written_whole_and_not_over_another_file(tmp_path: Path) -> None
 
 PROBE = """
 import resource, sys
-from fnatool import files
+from fnatool.files import model as files
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 files.write(files.read(sys.argv[1]), sys.argv[2])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
