@@ -19,9 +19,9 @@ from fnatool.model.check import CODES
 from fnatool.nn import TORCH
 from fnatool.search.config import template as search_template
 from fnatool.training.config import TASKS, template
-from passes.channels.rules import RULES
+from passes.channels.rules.table import RULES
 from passes.graph.macs import MACS, UNCOUNTED
-from passes.maps import SPACE
+from passes.maps.table import SPACE
 
 
 def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:

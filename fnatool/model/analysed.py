@@ -12,7 +12,7 @@ from fnatool import specs
 from fnatool.files import documents
 from fnatool.files import model as files
 from fnatool.runtime import isolate
-from passes.channels.rules import RULES
+from passes.channels.rules.table import RULES
 from passes.errors import RefusedModel, UserError
 from passes.graph.shapes import Shape
 from passes.network.analysis import Analysis, analyse

@@ -10,9 +10,11 @@ from fnmatch import fnmatchcase
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from passes.batchnorm.fold import CONVOLUTIONS, EPSILON, MIXED, PARTS, Array, Left, Reals, _channels, _dtype, _exact, _stored
+from passes.batchnorm.fold import EPSILON, MIXED, PARTS, Array, Left, Reals, _channels, _dtype, _exact, _stored
 from passes.errors import RefusedModel, UserError
+from passes.graph.learnt import dense_weights
 from passes.graph.normalise import normalise
+from passes.graph.operators import CONSTANTS, CONVOLUTIONS, having, of
 from passes.graph.shapes import Shape, Shapes, infer
 from passes.graph.view import Node, View, build, unique, view
 
@@ -43,14 +45,10 @@ class UnfoldPlaces:
 
 # --- unfolding --------------------------------------------------------------------------------------------------------------------------
 
-NORMALISATIONS = frozenset(
-    {"BatchNormalization", "InstanceNormalization", "GroupNormalization", "LayerNormalization", "RMSNormalization", "LpNormalization",
-     "MeanVarianceNormalization"}
+PASSING = having(
+    lambda row: row.adds or row.keeps_values or (row.form == "pooling" and CONSTANTS in row.has)
 )  # fmt: skip
-LAYOUT = frozenset(
-    {"Add", "Sum", "Concat", "Identity", "Dropout", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Split", "Slice", "Gather",
-     "Pad", "MaxPool", "AveragePool", "DepthToSpace", "SpaceToDepth"}
-)  # fmt: skip
+"""What a normalisation behind makes up for as if it stood before: sums, elements in another order, the mean or largest of neighbours."""
 
 
 def places(graph: gs.Graph, *, only: Sequence[str] = (), sizes: Mapping[str, Shape] | None = None) -> UnfoldPlaces:
@@ -117,9 +115,9 @@ class _Placing:
             return False
         for name, slot in uses:
             node = self.seen.by_name[name]
-            if node.op in NORMALISATIONS and slot == 0:
+            if of(node.op).form == "normalisation" and slot == 0:
                 continue
-            if node.op not in LAYOUT or not all(self.normalised[output] for output in node.outputs if output):
+            if node.op not in PASSING or not all(self.normalised[output] for output in node.outputs if output):
                 return False
         return True
 
@@ -127,8 +125,7 @@ class _Placing:
         """Tensors behind which some convolution or matrix product with a weight comes."""
         found: set[str] = set()
         for node in reversed(self.seen.nodes):
-            has_weight = node.op in (*CONVOLUTIONS, "Gemm", "MatMul") and any(name in self.seen.constants for name in node.inputs[:2])
-            if has_weight or any(name in found for name in node.outputs):
+            if dense_weights(node, self.seen) or any(name in found for name in node.outputs):
                 found.update(name for name in node.inputs if name)
         return found
 
@@ -138,7 +135,7 @@ class _Placing:
             source = next((name for name in node.inputs if name in self.seen.producer), None)
             if source is None:
                 return False
-            if self._extent(source) != 1 and node.op not in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"):
+            if self._extent(source) != 1 and of(node.op).form != "layout":
                 return node.op not in CONVOLUTIONS
             node = self.seen.by_name[self.seen.producer[source]]
         return False

@@ -16,9 +16,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from passes.channels.axes import FIXED, Flow, Ids, Label, Picks, Site, Size, SplitSizes
-from passes.channels.rules import ALL_INPUTS, NARY, RULES
+from passes.channels.rules.table import RULES
 from passes.channels.ties import components, why_one
 from passes.graph.learnt import learnt
+from passes.graph.operators import of
 from passes.graph.shapes import ARITHMETIC, MOVES, Shapes
 from passes.graph.view import Node, View
 
@@ -79,7 +80,7 @@ def flow_identities(view: View, shapes: Shapes) -> Identities:
         flow.at = f"'{node.name}' ({node.op})"
         found = rule(node, flow)
         labels = found if isinstance(found, tuple) else (found,)
-        if node.op not in ALL_INPUTS and node.op not in NARY:
+        if not of(node.op).every_input:  # the rule gives a meaning to the first alone
             for name in node.inputs[1:]:
                 _freeze_label(flow, name, f"'{node.name}' ({node.op}) uses it as a weight or a size")
         for name, label in zip(node.outputs, labels, strict=False):

@@ -17,6 +17,7 @@ import onnx_graphsurgeon as gs
 
 from passes.check.finding import Finding
 from passes.check.message import STANDARD
+from passes.graph.operators import CONVOLUTIONS, having, of
 from passes.graph.order import Order, topological
 
 
@@ -311,40 +312,13 @@ RULES: Mapping[str, Rule] = {
     "GroupNormalization": group_normalization,
     "LayerNormalization": layer_normalization,
     "Concat": concat,
-    "Add": broadcast,
-    "Sub": broadcast,
-    "Mul": broadcast,
-    "Div": broadcast,
+    **dict.fromkeys(having(lambda row: row.affine), broadcast),
 }
 LEAST_INPUTS = {"BatchNormalization": 5, "InstanceNormalization": 3, "GroupNormalization": 3, "Concat": 1}
-LEARNED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "PRelu", "Mul"} | {op for op in RULES if op.endswith("Normalization")}
+LEARNED = having(lambda row: bool(row.weights)) | {"Mul"}  # what is added may mask, and be infinite
 
 
 # --- the channels that weights imply ---
-
-KEEP = frozenset(
-    (
-        *(
-            "Relu",
-            "LeakyRelu",
-            "PRelu",
-            "Elu",
-            "Selu",
-            "Celu",
-            "Clip",
-            "Sigmoid",
-            "HardSigmoid",
-            "HardSwish",
-            "Tanh",
-            "Softplus",
-            "Softsign",
-        ),
-        *("Mish", "Gelu", "Swish", "Erf", "Abs", "Neg", "Sqrt", "Exp", "Log", "Identity", "Dropout", "Cast", "BatchNormalization", "LRN"),
-        *("InstanceNormalization", "GroupNormalization", "LayerNormalization"),
-        *("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool"),
-    )
-)
-MERGE = frozenset(("Add", "Sub", "Mul", "Div"))
 
 
 def _note_channels(node: gs.Node, facts: GraphFacts) -> None:
@@ -355,15 +329,16 @@ def _note_channels(node: gs.Node, facts: GraphFacts) -> None:
 
 def _channels(node: gs.Node, facts: GraphFacts) -> int | None:
     """The channels of node's output where weights imply them; elsewhere None, and the given shapes speak."""
-    if node.op in ("Conv", "ConvTranspose") and len(node.inputs) > 1:
+    if node.op in CONVOLUTIONS and len(node.inputs) > 1:
         shape = facts.shape(node.inputs[1])
         if shape is None or len(shape) < 3:
             return None
         return shape[0] if node.op == "Conv" else shape[1] * _int(node, "group", 1)
     known = [facts.channels.get(tensor.name) for tensor in node.inputs]
-    if node.op in KEEP and known:
+    row = of(node.op)
+    if row.keeps_channels and known:
         return known[0]
-    if node.op in MERGE and known and None not in known:
+    if row.affine and known and None not in known:
         return max(size for size in known if size is not None)
     if node.op == "Concat" and _int(node, "axis", 1) == 1 and known and None not in known:
         return sum(size for size in known if size is not None)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
+from passes.graph.operators import of
 from passes.graph.shapes import Shape
 from passes.graph.view import Node
 
@@ -29,7 +30,8 @@ def bias_adds(node: Node, shapes: Sizes) -> int:
     With them a count is that of FNA's released code (JaminFong/FNA, fna_det/tools/multadds_count.py), which leaves out the bias of a
     fully connected layer.
     """
-    slot = BIASES.get(node.op)
+    row = of(node.op)
+    slot = None if row.form == "product" else row.bias
     return 0 if slot is None or not node.input(slot) or not is_known(node, shapes) else _size(shapes, node.outputs[0])
 
 
@@ -114,5 +116,3 @@ MACS: Mapping[str, Callable[[Node, Sizes], int]] = {
 }
 
 UNCOUNTED = frozenset({"RNN", "LSTM", "GRU"})
-
-BIASES: Mapping[str, int] = {"Conv": 2, "ConvTranspose": 2, "DeformConv": 3, "QLinearConv": 8}

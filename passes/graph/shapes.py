@@ -20,7 +20,8 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto, helper, shape_inference
 
 from passes.errors import RefusedModel, UserError
-from passes.graph.versions import POOLS, pooled, require_broadcast
+from passes.graph.operators import ALIGNED, POOLS, SIZES, of
+from passes.graph.versions import pooled, require_broadcast
 from passes.graph.view import Node, View, element_type
 
 SMALL = 4096  # elements; larger constants are weights, not shape arithmetic
@@ -203,7 +204,7 @@ class Walk:
         )
 
     def _evaluate(self, node: Node) -> None:
-        if node.op in ("Shape", "Size"):
+        if node.op in SIZES:
             self._read_shape(node)
             return
         if node.op in UNTOUCHED or not node.inputs:
@@ -260,7 +261,8 @@ class Walk:
         version = self.view.domains.get(domain, self.view.opset)
         if any(name and name not in self.types for name in node.inputs):
             return
-        if node.op in SHAPE_OF_INPUT:
+        known = onnx.defs.has(op, version, domain)
+        if node.op in SHAPE_OF_INPUT or (not known and of(node.op).form == "unary"):
             self.types[node.outputs[0]] = self.types[node.inputs[0]]
             if node.inputs[0] in self.shapes:
                 self.shapes[node.outputs[0]] = self.shapes[node.inputs[0]]
@@ -270,7 +272,7 @@ class Walk:
             if node.inputs[0] in self.shapes:
                 self.shapes[node.outputs[0]] = self.shapes[node.inputs[0]]
             return
-        if not onnx.defs.has(op, version, domain):
+        if not known:
             return
         if version < 7:
             require_broadcast(node, [self.shapes.get(name) for name in node.inputs])
@@ -561,9 +563,6 @@ ARITHMETIC: Mapping[str, Evaluate] = {
     "Expand": _expand,
     "Transpose": lambda n, a, _: np.transpose(a[0], n.ints("perm", range(a[0].ndim)[::-1])),
 }
-
-ALIGNED = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Less", "Greater"})
-"""Operators whose second operand could, before version 7, be laid along an axis of the first; they are not evaluated then."""
 
 ANY_AXIS = frozenset(range(16))
 NATIVE: tuple[type[Exception], ...] = (

@@ -12,6 +12,7 @@ import onnx_graphsurgeon as gs
 
 from passes.errors import UserError
 from passes.graph.normalise import named, normalise, refuse_control_flow
+from passes.graph.operators import SIZES
 from passes.graph.shapes import infer
 from passes.graph.view import Node, build, view
 from passes.heads.classifier import classifier, own_classifier
@@ -172,7 +173,7 @@ def attach(graph: gs.Graph, analysis: Analysis, head: HeadSpec, *, rng: np.rando
     dtypes = list(dict.fromkeys(tap.dtype for tap in taps))
     if len(dtypes) > 1:
         raise UserError(f"the taps hold {' and '.join(dtypes)} numbers; a head has one kind")
-    computed = image.free or any(node.op in ("Shape", "Size") for node in kept)  # a network that computes its sizes goes on doing so
+    computed = image.free or any(node.op in SIZES for node in kept)  # a network that computes its sizes goes on doing so
     writer = Writer(seen.opset, dtypes[0], rng=rng, computed=computed, taken=taken)
     detection = style.build(Work(head, found, image, taps, writer))
     made = build([*kept, *writer.nodes], {**seen.constants, **initializers(writer.constants)}, graph)

@@ -14,6 +14,7 @@ import numpy as np
 from onnx import TensorProto
 
 from passes.errors import UserError
+from passes.graph.operators import WEIGHTED
 from passes.graph.view import View
 from passes.heads.encoder import ancestors, encoder
 from passes.heads.grids import Grid, Stride, grids_of
@@ -21,7 +22,6 @@ from passes.heads.trunk import trunk
 from passes.nearest import nearest
 from passes.network.analysis import Analysis, blocks_named
 
-WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 FLOATS: Mapping[int, str] = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.DOUBLE: "float64"}
 COARSE = 8  # pixels: the finest map a detector looks at, in RetinaNet (P3) as in SSD
 FPN_TAPS = 3  # C3, C4, C5

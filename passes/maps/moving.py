@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from passes.channels.rules import NARY, UNBOUNDED
+from passes.graph.operators import NARY
+from passes.graph.regrouping import UNBOUNDED
 from passes.graph.shapes import Shape
 from passes.graph.view import Node
 from passes.maps.contents import (

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from passes.graph.operators import CONSTANTS, CONVOLUTIONS, SLIDING, of, of_form
 from passes.graph.shapes import Shape
 from passes.graph.view import Node
 from passes.maps.contents import Axes, Content, Pooled, Side, changed, count, finer, has_space, one_side, sides, size_after, size_before
@@ -64,7 +65,7 @@ DILATED_FROM = {"MaxPool": 10, "AveragePool": 19, "LpPool": 18}
 
 def windows(node: Node, space: MapSpace) -> list[AxisWindow]:
     """The windows of a convolution or pooling, axis by axis."""
-    extents = node.ints("kernel_shape", space.shape(node.inputs[1])[2:] if node.op in ("Conv", "ConvTranspose") else ())
+    extents = node.ints("kernel_shape", space.shape(node.inputs[1])[2:] if node.op in CONVOLUTIONS else ())
     count = len(extents)
     pads = node.ints("pads", (0,) * (2 * count))
     mode = node.attrs.get("auto_pad", "NOTSET")
@@ -114,7 +115,7 @@ def _covers(x: Axes, over: Sequence[AxisWindow], out: Shape) -> bool:
 
 
 def _pooled_whole(node: Node, space: MapSpace, x: Axes) -> Axes:
-    if node.op == "LpPool" and any(map(finer, x)):
+    if CONSTANTS not in of(node.op).has and any(map(finer, x)):
         raise Stuck(f"'{node.name}' ({node.op}) sums over a map, which would have more samples")
     space.average(node, x)
     if any(map(changed, x)):
@@ -228,7 +229,7 @@ def transposed(node: Node, space: MapSpace) -> Axes:
 def whole_map(node: Node, space: MapSpace) -> Axes:
     """All of space, channel by channel."""
     x = space.axes(node.inputs[0])
-    if node.op == "GlobalLpPool" and any(map(finer, x[2:])):
+    if CONSTANTS not in of(node.op).has and any(map(finer, x[2:])):
         raise Stuck(f"'{node.name}' ({node.op}) sums over a map, which would have more samples")
     for content in x[2:]:
         require_map(content)
@@ -236,12 +237,8 @@ def whole_map(node: Node, space: MapSpace) -> Axes:
     return (*x[:2], *((),) * (len(x) - 2))
 
 
-SLIDING = frozenset({"Conv", "MaxPool", "AveragePool", "LpPool"})
-
 WINDOWS: Mapping[str, Rule] = {
     **dict.fromkeys(SLIDING, slides),
     "ConvTranspose": transposed,
-    "GlobalAveragePool": whole_map,
-    "GlobalMaxPool": whole_map,
-    "GlobalLpPool": whole_map,
+    **dict.fromkeys(of_form("global pooling"), whole_map),
 }

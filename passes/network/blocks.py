@@ -12,18 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from passes.channels.identities import Identities
+from passes.graph.learnt import dense_weights
+from passes.graph.operators import ACTIVATIONS, having, of
 from passes.graph.shapes import Shapes
 from passes.graph.view import Node, View
 
-MERGES = frozenset({"Add", "Sum"})
-ACTIVATIONS = frozenset(
-    {"Relu", "Clip", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Gelu", "HardSwish", "Swish", "Mish", "HardSigmoid", "Sigmoid", "Tanh",
-     "Softplus", "Softsign", "ThresholdedRelu"}
-)  # fmt: skip
-
-
-POINTWISE = ACTIVATIONS | {"Add", "Sub", "Mul", "Div", "Pow", "Erf", "Exp", "Neg", "Log", "Sqrt", "Min", "Max", "Cast"}
-"""What an activation is made of where the exporter writes it out."""
+MERGES = having(lambda row: row.adds)
+ELEMENTWISE = having(lambda row: row.elementwise)  # what an activation is made of where the exporter writes it out
 
 
 @dataclass(frozen=True)
@@ -117,7 +112,7 @@ class _Reader:
         self.identities = identities
         self.index = {node.name: i for i, node in enumerate(view.nodes)}
         self.weighted = {site.node for site in identities.sites.values()}
-        self.dense = {node.name for node in view.nodes if _has_dense_weight(node, view)}
+        self.dense = {node.name for node in view.nodes if dense_weights(node, view)}
         self.idom = self._immediate_dominators()
 
     def _immediate_dominators(self) -> list[int]:
@@ -272,7 +267,7 @@ class _Reader:
         gate = self._next(merge)
         if gate is not None and gate.op == "Mul" and len(readers) > 1:
             inside = self.region(output, gate.outputs[0]) or ()
-            if all(self.view.by_name[name].op in POINTWISE and name not in self.weighted for name in inside):
+            if all(self.view.by_name[name].op in ELEMENTWISE and name not in self.weighted for name in inside):
                 return gate.outputs[0]
         return output
 
@@ -330,7 +325,7 @@ class _Reader:
 
     def _scales_channels(self, node: Node) -> bool:
         """Whether the node adds to each channel a constant of its own, or multiplies by one."""
-        if node.op not in ("Add", "Sub", "Mul", "Div") or node.input(0) in self.view.constants:
+        if not of(node.op).affine or node.input(0) in self.view.constants:
             return False
         constant = self.view.constants.get(node.input(1))
         return constant is not None and sum(size > 1 for size in constant.shape) == 1
@@ -389,14 +384,6 @@ class _Reader:
         follows = not before or (row["kind"] == "residual" and before[-1].exit == row["entry"])
         keeps = row["kind"] != "residual" or self.same_channels(row["entry"], row["exit"])
         return merged and follows and keeps and row["kind"] in ("residual", "projection", "bottleneck")
-
-
-def _has_dense_weight(node: Node, view: View) -> bool:
-    return node.op in ("Conv", "ConvTranspose", "Gemm", "MatMul") and any(name in view.constants for name in node.inputs[:2])
-
-
-"""Operators with f(0) = 0 through which a gradient passes at 0 (so not Relu)."""
-"""Those among them with f(s·x) = s·f(x) for s ≥ 0."""
 
 
 def _summands(merge: Node, block: Block, view: View) -> list[str]:

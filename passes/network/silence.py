@@ -5,19 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from passes.channels.identities import Identities
+from passes.graph.learnt import dense_weights
+from passes.graph.operators import HOMOGENEOUS, IDEMPOTENT, SLOPE, ZERO, of
 from passes.graph.view import Node, View
-from passes.network.blocks import Block, Stage, _has_dense_weight, _identity, _summands
-
-# --- silencing a branch -----------------------------------------------------------------------------------------------------------------
-
-PASS_ZERO = frozenset(
-    {"LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Gelu", "HardSwish", "Swish", "Mish", "Tanh", "Softsign", "Identity", "Dropout", "Cast",
-     "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "AveragePool", "GlobalAveragePool", "MaxPool", "Resize", "Slice", "Erf"}
-)  # fmt: skip
-
-HOMOGENEOUS = PASS_ZERO - {"Elu", "Selu", "Celu", "Gelu", "HardSwish", "Swish", "Mish", "Tanh", "Softsign", "Erf"}
-
-IDEMPOTENT = frozenset({"Relu", "Clip"})
+from passes.network.blocks import Block, Stage, _identity, _summands
 
 
 @dataclass(frozen=True)
@@ -46,7 +37,7 @@ def silences(stage: Stage, view: View, identities: Identities) -> dict[int, Sile
 
 def _operator(node: Node, view: View) -> tuple[object, ...]:
     """What an activation computes: its type, attributes and bounds; of other nodes the type is enough."""
-    if node.op not in IDEMPOTENT:
+    if IDEMPOTENT not in of(node.op).has:
         return (node.op,)
     bounds = [view.values(name).tolist() for name in node.inputs[1:] if name in view.constants]
     return (node.op, repr(sorted(node.attrs.items())), repr(bounds))
@@ -62,7 +53,7 @@ def _silence(block: Block, exits: frozenset[tuple[object, ...]], view: View, ide
         return Silence(why="it has no addition whose branch could be silenced")
     if block.exit != merge.outputs[0]:
         activation = view.by_name[view.producer[block.exit]]
-        if activation.op not in IDEMPOTENT or exits != {_operator(activation, view)}:
+        if IDEMPOTENT not in of(activation.op).has or exits != {_operator(activation, view)}:
             return Silence(why=f"'{activation.name}' ({activation.op}) after the addition changes what passes it twice")
     arms = _summands(merge, block, view)
     through = [arm for arm in arms if arm == block.entry]
@@ -93,10 +84,11 @@ def _last_affine(tensor: str, block: Block, view: View, identities: Identities, 
     node = view.by_name[producer]
     if node.op == "BatchNormalization":
         return Silence((*extra, node.inputs[1], node.inputs[2]))
-    if _has_dense_weight(node, view) and node.op != "MatMul":
-        return Silence((*extra, node.inputs[1], *(name for name in node.inputs[2:3] if name)))
-    if node.op == "MatMul" and node.inputs[1] in view.constants:
-        return Silence((*extra, node.inputs[1]))
+    row = of(node.op)
+    weights = dense_weights(node, view)
+    if weights:
+        bias = "" if row.bias is None else node.input(row.bias)
+        return Silence((*extra, weights[-1], *((bias,) if bias else ())))
     constants = [name for name in node.inputs if name in view.constants]
     others = [name for name in node.inputs if name and name not in view.constants]
     per_channel = [name for name in constants if any(key[0] == name for key in identities.sites)]
@@ -109,8 +101,8 @@ def _last_affine(tensor: str, block: Block, view: View, identities: Identities, 
         return _last_affine(others[0], block, view, identities, (*extra, *per_channel))
     if node.op == "Div" and others and others[0] == node.inputs[0]:
         return _passed(_last_affine(others[0], block, view, identities, extra), scales=len(others) == 1)
-    if node.op in PASS_ZERO:
-        return _passed(_last_affine(node.inputs[0], block, view, identities, extra), scales=node.op in HOMOGENEOUS)
+    if ZERO | SLOPE in row.has:  # without a slope, as Relu, it would let no gradient through
+        return _passed(_last_affine(node.inputs[0], block, view, identities, extra), scales=HOMOGENEOUS in row.has)
     if node.op == "Concat":
         parts = [_last_affine(name, block, view, identities) for name in node.inputs]
         failed = next((part for part in parts if part.why is not None), None)

@@ -11,9 +11,10 @@ from dataclasses import replace
 import numpy as np
 
 from passes.channels.axes import Site, Size
-from passes.channels.groups import CONVOLUTIONS, Regroup, keeps_function, possible
+from passes.channels.groups import Regroup, keeps_function, possible
 from passes.channels.resize import Change, modelled, resized
 from passes.errors import UserError
+from passes.graph.operators import CONVOLUTIONS
 from passes.network.analysis import Analysis
 from passes.target.depth import BlockPlace, NodeLayout, PlacedNode, lay_out
 from passes.target.kernel import Taps, attributes, kernels_at

@@ -8,6 +8,7 @@ import numpy as np
 
 from passes.channels.axes import Flow, Ids, Label
 from passes.channels.rules.shared import Labels, Rule, freeze, in_groups, shape_of
+from passes.graph.operators import of_form
 from passes.graph.shapes import Shape
 from passes.graph.view import Node
 
@@ -106,10 +107,6 @@ def global_pooling(node: Node, flow: Flow) -> Labels:
 WINDOWS: Mapping[str, Rule] = {
     "Conv": convolution,
     "ConvTranspose": transposed_convolution,
-    "MaxPool": pooling,
-    "AveragePool": pooling,
-    "LpPool": pooling,
-    "GlobalAveragePool": global_pooling,
-    "GlobalMaxPool": global_pooling,
-    "GlobalLpPool": global_pooling,
+    **dict.fromkeys(of_form("pooling"), pooling),
+    **dict.fromkeys(of_form("global pooling"), global_pooling),
 }

@@ -23,7 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from fnatool.nn import TORCH, Reading
-from passes.channels.rules import RULES
+from passes.channels.rules.table import RULES
 from passes.errors import RefusedModel
 
 OPSET = 21

@@ -29,7 +29,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from passes.channels.identities import Identities, flow_identities
-from passes.channels.rules import RULES
+from passes.channels.rules.table import RULES
 from passes.graph.shapes import infer
 from passes.graph.view import view
 
@@ -707,9 +707,9 @@ def test_every_operator_of_the_table_has_a_line() -> None:
 
 
 def test_no_operator_has_two_rows() -> None:
-    for package in ("rules", "maps"):
+    for package in ("channels.rules", "maps"):
         kinds = ("elementwise", "windows", "products", "normalisation", "reductions", "moving", "resampling")
         names = {"reductions": "REDUCING"}
         parts = [getattr(importlib.import_module(f"passes.{package}.{kind}"), names.get(kind, kind.upper())) for kind in kinds]
         table = importlib.import_module(f"passes.{package}.table")
-        assert sum(map(len, parts)) == len(table.RULES if package == "rules" else table.SPACE)
+        assert sum(map(len, parts)) == len(table.RULES if package == "channels.rules" else table.SPACE)
