@@ -14,10 +14,11 @@ from fnatool.files import model as files
 from fnatool.runtime import isolate
 from passes.channels.rules.table import RULES
 from passes.errors import RefusedModel, UserError
-from passes.graph.shapes import Shape
-from passes.network.analysis import Analysis, analyse
-from passes.network.blocks import Table
+from passes.graph.tensors import Shape
+from passes.network.analyse import analyse
+from passes.network.analysis import Analysis
 from passes.network.knobs import STRIDE
+from passes.network.stages import Table
 from passes.target.apply import apply
 from passes.target.planner import plan
 from passes.target.resolve import differences, own_spec, resolve

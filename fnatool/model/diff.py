@@ -23,7 +23,7 @@ from fnatool.files.tensors import Array
 from fnatool.model import inspect as inspecting
 from fnatool.model.analysed import analyse_model, metadata
 from passes.errors import RefusedModel, UserError
-from passes.graph.shapes import Shape
+from passes.graph.tensors import Shape
 from passes.network.analysis import Analysis
 
 Json = dict[str, object]

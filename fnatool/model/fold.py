@@ -26,9 +26,11 @@ from passes.batchnorm.fold import Left
 from passes.batchnorm.unfold import Moments, places
 from passes.batchnorm.unfold import unfold as put_in
 from passes.errors import RefusedModel, UserError
-from passes.graph.shapes import Shape, guessing
-from passes.network.analysis import Analysis, analyse
-from passes.network.blocks import stage_table
+from passes.graph.shapes import guessing
+from passes.graph.tensors import Shape
+from passes.network.analyse import analyse
+from passes.network.analysis import Analysis
+from passes.network.stages import stage_table
 from passes.target.resolve import own_spec
 
 

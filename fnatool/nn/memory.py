@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fnatool.nn.site import torch_type
 from passes.errors import RefusedModel
-from passes.graph.shapes import Shapes
+from passes.graph.tensors import Shapes
 from passes.graph.view import View, live
 
 GIB = 2**30

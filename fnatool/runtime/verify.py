@@ -25,9 +25,9 @@ from passes.channels.resize import resized
 from passes.errors import RefusedModel
 from passes.graph.normalise import normalise
 from passes.graph.operators import WEIGHTED
-from passes.graph.shapes import Shape
+from passes.graph.tensors import Shape
 from passes.graph.view import view
-from passes.maps import Sampling
+from passes.maps.contents import Sampling
 from passes.network.analysis import Analysis
 from passes.target.plan import Plan
 from passes.target.take import Take

@@ -21,7 +21,7 @@ import onnx_graphsurgeon as gs
 from passes.errors import RefusedModel
 from passes.graph.normalise import normalise
 from passes.graph.operators import CONVOLUTIONS
-from passes.graph.shapes import Shape
+from passes.graph.tensors import Shape
 from passes.graph.view import Node, View, build, in_order, unique, view
 
 EPSILON = 1e-5  # of a BatchNormalization put in; what frameworks take

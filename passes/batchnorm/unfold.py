@@ -15,7 +15,8 @@ from passes.errors import RefusedModel, UserError
 from passes.graph.learnt import dense_weights
 from passes.graph.normalise import normalise
 from passes.graph.operators import CONSTANTS, CONVOLUTIONS, having, of
-from passes.graph.shapes import Shape, Shapes, infer
+from passes.graph.shapes import infer
+from passes.graph.tensors import Shape, Shapes
 from passes.graph.view import Node, View, build, unique, view
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from passes.errors import RefusedModel
 from passes.graph.operators import of
-from passes.graph.shapes import Shape, Shapes
+from passes.graph.tensors import Shape, Shapes
 from passes.graph.view import Node, View
 
 Ids = np.ndarray

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from passes.graph.operators import CONVOLUTIONS
-from passes.graph.shapes import Shape, Shapes
+from passes.graph.tensors import Shape, Shapes
 from passes.graph.view import Node, View
 
 WHY = "more groups drop the weights that cross between them (fewer, where they divide the seed's, keep the function)"

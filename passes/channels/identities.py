@@ -11,54 +11,19 @@ vector alone (resize.py), for every weight axis and every size written in the gr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from passes.channels.axes import FIXED, Flow, Ids, Label, Picks, Site, Size, SplitSizes
+from passes.channels.atoms import Atom, Identities
+from passes.channels.axes import FIXED, Flow, Ids, Label, Picks, Site, SplitSizes
 from passes.channels.rules.table import RULES
 from passes.channels.ties import components, why_one
 from passes.graph.learnt import learnt
 from passes.graph.operators import of
-from passes.graph.shapes import ARITHMETIC, MOVES, Shapes
+from passes.graph.shapes import ARITHMETIC, MOVES
+from passes.graph.tensors import Shapes
 from passes.graph.view import Node, View
-
-
-@dataclass(frozen=True)
-class Atom:
-    """Channels that always change together, and only together.
-
-    `classes` in the order of the first axis that creates them; `value` counts the channels of that axis, `multiple` those of one class.
-    `fewest` classes have to stay for the graph to be read the same way; `parent` is the class after which fresh ones are born: the last
-    whose runs no cut or join of channels touches, −1 where there is none.
-    """
-
-    classes: np.ndarray
-    parent: int
-    fewest: int
-    value: int
-    multiple: int
-    first: Site
-    sites: tuple[Site, ...]
-    frozen: str | None
-    drift: str | None
-    one: str | None = None  # of a single class: why it is no more
-
-
-@dataclass(frozen=True)
-class Identities:
-    """The closed flow: labels, sites and sizes in classes, and the atoms (in the order of the graph)."""
-
-    labels: Mapping[str, Label]
-    sites: Mapping[tuple[str, int], Site]
-    sizes: tuple[Size, ...]
-    splits: tuple[SplitSizes, ...]
-    picks: tuple[Picks, ...]
-    atoms: tuple[Atom, ...]
-    atom_of: np.ndarray  # class → index into atoms
-    count: int
-    extents: Mapping[str, int]  # tensor → number of elements
-
 
 First = tuple[np.ndarray, Site, int]
 """An atom's classes, the axis that creates them first, and how many channels of it are one class."""

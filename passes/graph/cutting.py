@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 
 from passes.errors import RefusedModel
 from passes.graph.operators import of_form
-from passes.graph.shapes import Shape, Shapes
+from passes.graph.tensors import Shape, Shapes
 from passes.graph.view import Node, View, build
 
 SIZED_BY_VALUES = of_form("resampling")  # whose floating-point inputs are sizes, not weights

@@ -18,7 +18,8 @@ import onnx_graphsurgeon as gs
 from passes.errors import RefusedModel
 from passes.graph.operators import SIZES
 from passes.graph.regrouping import regrouped
-from passes.graph.shapes import Shape, Shapes, infer
+from passes.graph.shapes import infer
+from passes.graph.tensors import Shape, Shapes
 from passes.graph.view import Node, View, build, unique, view
 
 INPUTS_OF_SLICE = 10  # the version since which the bounds of a Slice are inputs

@@ -22,7 +22,8 @@ import onnx_graphsurgeon as gs
 from passes.errors import RefusedModel
 from passes.graph.macs import macs_of
 from passes.graph.operators import NARY, SIZES, SLIDING, having, of
-from passes.graph.shapes import SMALL, Shape, Shapes, constant_value, infer, node_proto, open_axes
+from passes.graph.shapes import SMALL, constant_value, infer, node_proto, open_axes
+from passes.graph.tensors import Shape, Shapes
 from passes.graph.transposes import settle
 from passes.graph.view import CORE_DOMAINS, Node, View, build, live, unique, view
 

@@ -20,7 +20,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from passes.graph.operators import NARY, REDUCTIONS, UNARY
-from passes.graph.shapes import Shapes
+from passes.graph.tensors import Shapes
 from passes.graph.view import Node, View, unique
 
 Perm = tuple[int, ...]

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from passes.errors import RefusedModel
 from passes.graph.operators import ALIGNED
+from passes.graph.tensors import Shape
 from passes.graph.view import Node
-
-Shape = tuple[int, ...]
 
 
 def require_broadcast(node: Node, shapes: Sequence[Shape | None]) -> None:

@@ -19,15 +19,15 @@ from passes.heads.classifier import classifier, own_classifier
 from passes.heads.deeplabv3 import deeplabv3
 from passes.heads.detection import BoxCoding, HeadGeometry
 from passes.heads.encoder import Ancestry, ancestry, is_projection
-from passes.heads.grids import Stride
 from passes.heads.image import HeadImage, image_of
 from passes.heads.retinanet import retinanet
 from passes.heads.simplebaseline import simplebaseline
 from passes.heads.ssdlite import ssdlite
-from passes.heads.taps import FLOATS, Chart, Tap, before_last_stride, chart, last_exit, last_map, pyramid, wide
+from passes.heads.tap import Stride, Tap
+from passes.heads.taps import FLOATS, Chart, before_last_stride, chart, last_exit, last_map, pyramid, wide
 from passes.heads.writer import FeatureMap, Writer, initializers
 from passes.network.analysis import Analysis
-from passes.network.blocks import Stage, stage_table
+from passes.network.stages import Stage, stage_table
 
 MAX_COUNT = 1 << 16  # classes, joints, widths
 MAX_LEVELS = 16

@@ -13,7 +13,7 @@ from fractions import Fraction
 
 from passes.graph.operators import CONVOLUTIONS, SIZES
 from passes.graph.view import Node, View
-from passes.heads.grids import Grid, Stride
+from passes.heads.tap import Grid, Stride
 from passes.heads.trunk import trunk
 from passes.network.analysis import Analysis
 

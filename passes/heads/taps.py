@@ -17,7 +17,8 @@ from passes.errors import UserError
 from passes.graph.operators import WEIGHTED
 from passes.graph.view import View
 from passes.heads.encoder import ancestors, encoder
-from passes.heads.grids import Grid, Stride, grids_of
+from passes.heads.grids import grids_of
+from passes.heads.tap import Grid, Stride, Tap
 from passes.heads.trunk import trunk
 from passes.nearest import nearest
 from passes.network.analysis import Analysis, blocks_named
@@ -26,22 +27,6 @@ FLOATS: Mapping[int, str] = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: 
 COARSE = 8  # pixels: the finest map a detector looks at, in RetinaNet (P3) as in SSD
 FPN_TAPS = 3  # C3, C4, C5
 MOST_TAPS = 4  # where a network goes on to stride 64
-
-
-@dataclass(frozen=True)
-class Tap:
-    """A map of the seed: its name, its tensor, its extent at the analysed size, and image pixels per position.
-
-    `axis` is that of the channels: 1, or 3 in [N, h, w, channels].
-    """
-
-    name: str
-    tensor: str
-    channels: int
-    space: tuple[int, int]
-    stride: Stride
-    dtype: str
-    axis: int = 1
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import onnx_graphsurgeon as gs
 
 from passes.errors import UserError
 from passes.graph.view import Node, unique
-from passes.heads.taps import Tap
+from passes.heads.tap import Tap
 
 EPSILON = 1e-5
 MAX_WEIGHT = 1 << 28  # numbers

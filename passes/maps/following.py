@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 
 from passes.graph.operators import NARY, SIZES, SLIDING
-from passes.graph.shapes import Shapes
+from passes.graph.tensors import Shapes
 from passes.graph.view import Node, View
 from passes.maps.contents import Axes, Map, Side, changed, has_space, plain, sides
 from passes.maps.positions import MapSpace, NotGlobal, Stuck, Unfollowed

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from passes.graph.operators import NARY
 from passes.graph.regrouping import UNBOUNDED
-from passes.graph.shapes import Shape
+from passes.graph.tensors import Shape
 from passes.graph.view import Node
 from passes.maps.contents import (
     Axes,

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from passes.graph.operators import CONSTANTS, CONVOLUTIONS, SLIDING, of, of_form
-from passes.graph.shapes import Shape
+from passes.graph.tensors import Shape
 from passes.graph.view import Node
 from passes.maps.contents import Axes, Content, Pooled, Side, changed, count, finer, has_space, one_side, sides, size_after, size_before
 from passes.maps.positions import MapSpace, Rule, Stuck, Unfollowed

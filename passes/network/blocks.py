@@ -7,49 +7,18 @@ but its exit to the rest. Residual blocks keep their axes; projections (both arm
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from passes.channels.identities import Identities
+from passes.channels.atoms import Identities
 from passes.graph.learnt import dense_weights
 from passes.graph.operators import ACTIVATIONS, having, of
-from passes.graph.shapes import Shapes
+from passes.graph.tensors import Shapes
 from passes.graph.view import Node, View
+from passes.network.stages import Block, Stage, Table
 
 MERGES = having(lambda row: row.adds)
 ELEMENTWISE = having(lambda row: row.elementwise)  # what an activation is made of where the exporter writes it out
-
-
-@dataclass(frozen=True)
-class Block:
-    """A region of nodes between two tensors; `kind` is residual where both carry the same channels, so that a copy fits behind it, else
-    projection or bottleneck; `merge` the addition that closes it, if any.
-
-    `tapped`: inner tensors that are read outside too, by a head; only a stored table names such blocks.
-    """
-
-    kind: str
-    entry: str
-    exit: str
-    nodes: tuple[str, ...]
-    merge: str = ""
-    tapped: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Consecutive blocks whose exits carry the same channels."""
-
-    blocks: tuple[Block, ...]
-
-    @property
-    def repeatable(self) -> tuple[int, ...]:
-        """The blocks whose copies fit behind any other block of the stage."""
-        return tuple(i for i, block in enumerate(self.blocks) if block.kind == "residual")
-
-
-Table = Sequence[Sequence[Mapping[str, str]]]
 
 
 def find_stages(view: View, shapes: Shapes, identities: Identities, table: Table | None = None) -> tuple[Stage, ...]:
@@ -65,11 +34,6 @@ def find_stages(view: View, shapes: Shapes, identities: Identities, table: Table
     position = {node.name: i for i, node in enumerate(view.nodes)}
     blocks.sort(key=lambda block: position[block.nodes[0]])
     return _grouped(blocks, reader)
-
-
-def stage_table(stages: Sequence[Stage]) -> list[list[dict[str, str]]]:
-    """The stages as names, for the model's metadata, so that they survive every remap."""
-    return [[{"kind": b.kind, "entry": b.entry, "exit": b.exit, "merge": b.merge} for b in stage.blocks] for stage in stages]
 
 
 def unrepeatable(stage: Stage, shapes: Shapes, identities: Identities) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from passes.graph.learnt import learnt
 from passes.graph.macs import macs_of
-from passes.graph.shapes import Shapes
+from passes.graph.tensors import Shapes
 from passes.graph.view import View
 
 

@@ -22,11 +22,13 @@ from onnx import TensorProto
 from passes.channels.identities import flow_identities
 from passes.graph.macs import MACS, UNCOUNTED, bias_adds, is_known
 from passes.graph.normalise import normalise
-from passes.graph.shapes import Shape, Shapes, infer, require_elements
+from passes.graph.shapes import infer, require_elements
+from passes.graph.tensors import Shape, Shapes
 from passes.graph.view import Node, View, view
-from passes.network.blocks import Stage, find_stages
-from passes.network.blocks import Table as Stored
+from passes.network.blocks import find_stages
 from passes.network.cost import Cost, cost, node_params
+from passes.network.stages import Stage
+from passes.network.stages import Table as Stored
 
 STEM, HEAD = "stem", "head"
 CONVENTIONS: Mapping[str, str] = {

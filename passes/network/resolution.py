@@ -17,9 +17,13 @@ import onnx_graphsurgeon as gs
 
 from passes.errors import RefusedModel
 from passes.graph.normalise import normalise, with_sizes_open
-from passes.graph.shapes import SMALL, Shape, Shapes, infer, why_unknown
+from passes.graph.shapes import SMALL, infer, why_unknown
+from passes.graph.tensors import Shape, Shapes
 from passes.graph.view import View, build, view
-from passes.maps import Map, MapSpace, Side, Stuck, convolved_axes, follow, plain, sides, size_after
+from passes.maps.contents import Map, Side, plain, sides, size_after
+from passes.maps.following import convolved_axes, follow
+from passes.maps.positions import MapSpace, Stuck
+from passes.network.images import Image, Resolution, Strides
 from passes.network.knobs import Size, size_text
 
 Axes = Mapping[str, tuple[int, ...]]  # input → its axes in space
@@ -27,41 +31,6 @@ Edits = Mapping[str, Mapping[str, object]]  # node → attributes
 Declared = Mapping[str, Mapping[int, int]]  # input → axis → its size in the file
 S = TypeVar("S")
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Image:
-    """The image that a network reads: the input, which of its axes are height and width, and their size.
-
-    `free`: the file leaves the size open, so that any runs already; `why`: why it cannot change (None: it can). `graph` is the network as
-    it was given, where numbers in its normal form are computed from the size (None: none is).
-    """
-
-    input: str
-    axes: tuple[int, ...]
-    size: Size | None
-    free: bool = False
-    why: str | None = None
-    graph: gs.Graph | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True)
-class Strides:
-    """The output stride, the values it can take (its own is the largest), and whether a smaller one keeps the samples there are."""
-
-    value: int
-    values: tuple[int, ...]
-    growth: str
-    why: str | None
-
-
-@dataclass(frozen=True)
-class Resolution:
-    """What is known of a network's maps: the image, the strides, and of which nodes it is known whether they make a map."""
-
-    image: Image
-    strides: Strides
-    makes_map: Mapping[str, bool]
 
 
 # --- analysis ---------------------------------------------------------------------------------------------------------------------------

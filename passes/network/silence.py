@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from passes.channels.identities import Identities
+from passes.channels.atoms import Identities
 from passes.graph.learnt import dense_weights
 from passes.graph.operators import HOMOGENEOUS, IDEMPOTENT, SLOPE, ZERO, of
 from passes.graph.view import Node, View
-from passes.network.blocks import Block, Stage, _identity, _summands
-
-
-@dataclass(frozen=True)
-class Silence:
-    """The tensors that, set to zero, make a copied block compute its entry; or `why` that cannot be.
-
-    `scales`: what all of them are multiplied by (not below 0), the whole branch is. `held`: tensors that have to hold another value for
-    that, in all entries: those of an arm that becomes the identity.
-    """
-
-    tensors: tuple[str, ...] = ()
-    why: str | None = None
-    scales: bool = True
-    held: tuple[tuple[str, float], ...] = ()
-
-    def values(self) -> dict[str, float]:
-        """What all of these tensors hold in a copy: tensor → value."""
-        return {**dict.fromkeys(self.tensors, 0.0), **dict(self.held)}
+from passes.network.blocks import _identity, _summands
+from passes.network.stages import Block, Silence, Stage
 
 
 def silences(stage: Stage, view: View, identities: Identities) -> dict[int, Silence]:

@@ -11,7 +11,7 @@ import numpy as np
 from passes.graph.view import Node
 from passes.network.analysis import Analysis, Kernel
 from passes.target.depth import BlockPlace
-from passes.target.resolve import Resolved
+from passes.target.resolved import Resolved
 
 
 @dataclass(frozen=True)

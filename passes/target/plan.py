@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from passes.graph.macs import macs_of
-from passes.maps import Sampling
+from passes.maps.contents import Sampling
 from passes.network.analysis import Analysis
 from passes.network.cost import Cost
 from passes.target.depth import PlacedNode
-from passes.target.resolve import Resolved
+from passes.target.resolved import Resolved
 from passes.target.take import Take
 from passes.target.width import Changes
 

@@ -19,9 +19,9 @@ from passes.network.analysis import Analysis
 from passes.target.depth import BlockPlace, NodeLayout, PlacedNode, lay_out
 from passes.target.kernel import Taps, attributes, kernels_at
 from passes.target.plan import Plan
-from passes.target.resolve import Resolved, resolve
+from passes.target.resolve import resolve
+from passes.target.resolved import Resolved, Skeleton
 from passes.target.sized import finish
-from passes.target.skeleton import Skeleton
 from passes.target.spec import Spec
 from passes.target.take import STRATEGIES, Along, Take, _bytes, _require_room
 from passes.target.width import SELECTIONS, Changes, Choice, changes

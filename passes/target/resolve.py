@@ -4,42 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import NoReturn
 
 from passes.errors import UserError
-from passes.nearest import nearest
+from passes.nearest import closest
 from passes.network.analysis import Analysis
+from passes.network.images import Image
 from passes.network.knobs import FROM_WHY, STRIDE, Knob, Size, size_text
-from passes.network.resolution import Image
-from passes.target.skeleton import Skeleton, skeleton
+from passes.target.resolved import Resolved
+from passes.target.skeleton import skeleton
 from passes.target.spec import IMAGE, MAX_SIDE, RELATIVE, Spec, Value, _pattern, _relative, _some
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """Every knob of the target with its value; which seed block each target block comes from; what patterns had to skip.
-
-    `image` is the size of the image, None where it stays free or where there is no image. `skeleton` is there where groups change: widths
-    and kernels are then its knobs.
-    """
-
-    values: Mapping[str, int]
-    knobs: Mapping[str, Knob]
-    sources: Mapping[int, tuple[int, ...]]
-    notes: tuple[str, ...] = ()
-    image: Size | None = None
-    skeleton: Skeleton | None = None
-
-    def spec(self, seed: str | None = None) -> Spec:
-        """The resolved Spec; `from` is written only where it is not the default min(J, last)."""
-        size: dict[str, Value] = {} if self.image is None else {IMAGE: self.image}
-        return Spec(size | {name: value for name, value in self.values.items() if not self._default_from(name, value)}, seed)
-
-    def _default_from(self, name: str, value: int) -> bool:
-        found = re.fullmatch(r"stage\d+\.block(\d+)\.from", name)
-        return found is not None and value == min(int(found.group(1)), self.knobs[name].max)
 
 
 def own_spec(analysis: Analysis, seed: str | None = None) -> Spec:
@@ -178,13 +154,6 @@ class _Resolver:
         if key in self.analysis.knobs:
             raise UserError(f"'{key}' is no knob any more with these groups: they tie its channels to others{closest(key, names)}")
         raise UserError(f"'{key}' is not a knob of this model{closest(key, names)}")
-
-
-def closest(key: str, names: Sequence[str]) -> str:
-    """The end of a message about an unknown knob: what may have been meant, and where all are listed."""
-    close = nearest(key, names)
-    hint = f"; did you mean '{close}'?" if close else ";"
-    return f"{hint} 'fnatool inspect' lists all {len(names)}"
 
 
 def _stage_order(name: str) -> tuple[int, int, int]:

@@ -11,7 +11,9 @@ import onnx_graphsurgeon as gs
 from passes.errors import UserError
 from passes.graph.shapes import infer
 from passes.graph.view import in_order, linked
-from passes.maps import MapSpace, Sampling, Stuck, follow
+from passes.maps.contents import Sampling
+from passes.maps.following import follow
+from passes.maps.positions import MapSpace, Stuck
 from passes.network.knobs import Size, size_text
 from passes.network.resolution import _at_size, _images, _maps, _Target
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from passes.channels.groups import Regroup, regrouped, regrouped_shape
 from passes.errors import UserError
-from passes.graph.shapes import Shape
+from passes.graph.tensors import Shape
 
 MAX_TARGET_BYTES = 1 << 36
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from passes.channels.atoms import Atom
 from passes.channels.axes import Site
-from passes.channels.identities import Atom
 from passes.channels.resize import Change
 from passes.network.analysis import Analysis
 from passes.target.depth import BlockPlace, NodeLayout
-from passes.target.resolve import Resolved
+from passes.target.resolved import Resolved
 
 
 @dataclass(frozen=True)

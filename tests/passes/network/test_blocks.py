@@ -11,8 +11,9 @@ from nets import Net, bundled
 
 from passes import Spec, UserError, apply, own_spec, plan
 from passes.graph.view import view
-from passes.network.analysis import Analysis, analyse
-from passes.network.blocks import stage_table
+from passes.network.analyse import analyse
+from passes.network.analysis import Analysis
+from passes.network.stages import stage_table
 
 
 def depths(analysis: Analysis) -> list[int]:
