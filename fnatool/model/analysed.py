@@ -17,12 +17,12 @@ from passes.errors import RefusedModel, UserError
 from passes.graph.tensors import Shape
 from passes.network.analyse import analyse
 from passes.network.analysis import Analysis
-from passes.network.knobs import STRIDE
+from passes.network.knobs import IMAGE, STRIDE
 from passes.network.stages import Table
 from passes.target.apply import apply
 from passes.target.planner import plan
 from passes.target.resolve import differences, own_spec, resolve
-from passes.target.spec import IMAGE, Spec, parse
+from passes.target.spec import Spec, parse
 
 STAGES_KEY = "fnatool.stages"
 SPEC_KEY = "fnatool.spec"

@@ -25,9 +25,9 @@ from passes.graph.tensors import Shape
 from passes.heads.image import image_of
 from passes.network.analyse import analyse
 from passes.network.analysis import Analysis
-from passes.network.knobs import STRIDE
+from passes.network.knobs import IMAGE, STRIDE
 from passes.space.space import Choices
-from passes.target.spec import IMAGE, Spec, Value
+from passes.target.spec import Spec, Value
 
 TIMES = 8
 

@@ -22,7 +22,19 @@ from passes.network.analysis import Analysis, Kernel
 from passes.network.blocks import find_stages, unrepeatable
 from passes.network.cost import Cost, cost
 from passes.network.images import Resolution, Strides
-from passes.network.knobs import FROM_WHY, MAX_DEPTH, MAX_KERNEL, MAX_WIDTH, STRIDE, Knob, _order, unique_number
+from passes.network.knobs import (
+    FROM_WHY,
+    MAX_DEPTH,
+    MAX_KERNEL,
+    MAX_WIDTH,
+    STRIDE,
+    Knob,
+    block_knob,
+    knob_order,
+    node_knob,
+    stage_knob,
+    unique_number,
+)
 from passes.network.resolution import read_resolution
 from passes.network.silence import silences
 from passes.network.stages import Silence, Stage, Table
@@ -75,7 +87,7 @@ def read(seen: View, shapes: Shapes, resolution: Resolution, *, table: Table | N
     for name, grouping in groups.items():
         knobs[name] = _groups_knob(name, grouping, seen, identities)
     knobs = {name: _that_moves(knob) for name, knob in knobs.items()}
-    ordered = dict(sorted(knobs.items(), key=lambda item: _order(item[0])))
+    ordered = dict(sorted(knobs.items(), key=lambda item: knob_order(item[0])))
     return Analysis(seen, shapes, identities, stages, ordered, atoms, kernels, groups, quiet, found, notes, resolution)
 
 
@@ -102,18 +114,18 @@ def _name_atoms(seen: View, identities: Identities, stages: Sequence[Stage], whe
         label = identities.labels.get(stage.blocks[-1].exit)
         for c in [] if label is None else dict.fromkeys(identities.atom_of[label.ids[label.ids >= 0]].tolist()):
             if c >= 0 and c not in names:
-                give(c, f"stage{i}.width")
+                give(c, stage_knob(i, "width"))
     tapped = {(i, j) for i, stage in enumerate(stages) for j, block in enumerate(stage.blocks) if block.tapped}
     for index, atom in enumerate(identities.atoms):
         if index in names:
             continue
         place = _local_to(atom, home, seen, tapped)
         if place is None:
-            give(index, f"node:{atom.first.node}.width")
+            give(index, node_knob(atom.first.node, "width"))
         else:
             makers = [site for site in atom.sites if site.role == "creates" and site.dense]
             kind = "hidden" if any(makes_map.get(site.node, site.extent > 1) for site in makers) else "se"
-            give(index, f"stage{place[0]}.block{place[1]}.{kind}")
+            give(index, block_knob(*place, kind))
     return {names[index]: atom for index, atom in enumerate(identities.atoms)}
 
 
@@ -132,7 +144,7 @@ def _named(found: Sequence[tuple[tuple[str, ...], T]], home: Home, kind: str) ->
     for users, one in found:
         places = {home.get(user) for user in users}
         place = places.pop() if len(places) == 1 else None
-        base = f"node:{users[0]}.{kind}" if place is None else f"stage{place[0]}.block{place[1]}.{kind}"
+        base = node_knob(users[0], kind) if place is None else block_knob(*place, kind)
         names[unique_number(base, names)] = one
     return names
 
@@ -169,7 +181,7 @@ def _depth_knob(i: int, stage: Stage, quiet: Mapping[tuple[int, int], Silence], 
     """reasons: the weight its blocks share with others, if any; why none can be repeated, where none can."""
     tied, fixed = reasons
     depth = len(stage.blocks)
-    name = f"stage{i}.depth"
+    name = stage_knob(i, "depth")
     if tied is not None:
         return Knob(name, "depth", depth, depth, depth, 1, "frozen", f"its blocks share '{tied}', which a copy could not keep shared")
     if not stage.repeatable:
@@ -187,7 +199,7 @@ def _from_knobs(i: int, stage: Stage) -> list[Knob]:
         return []
     lowest = 0 if 0 in stage.repeatable else 1
     last = len(stage.blocks) - 1
-    return [Knob(f"stage{i}.block{j}.from", "from", j, lowest, last, 1, "approximate", FROM_WHY) for j in range(1, last + 1)]
+    return [Knob(block_knob(i, j, "from"), "from", j, lowest, last, 1, "approximate", FROM_WHY) for j in range(1, last + 1)]
 
 
 def _width_knob(name: str, atom: Atom) -> Knob:

@@ -16,7 +16,7 @@ from passes.graph.tensors import Shapes
 from passes.graph.view import View
 from passes.network.cost import Cost
 from passes.network.images import Image, Resolution, Strides
-from passes.network.knobs import Knob
+from passes.network.knobs import Knob, block_name
 from passes.network.stages import Block, Silence, Stage
 
 
@@ -82,4 +82,4 @@ def _positions(site: Site, identities: Identities, index: int) -> list[int]:
 
 def blocks_named(analysis: Analysis) -> list[tuple[str, Block]]:
     """(stageI.blockJ, block) for all blocks."""
-    return [(f"stage{i}.block{j}", block) for i, stage in enumerate(analysis.stages) for j, block in enumerate(stage.blocks)]
+    return [(block_name(i, j), block) for i, stage in enumerate(analysis.stages) for j, block in enumerate(stage.blocks)]

@@ -27,6 +27,7 @@ from passes.graph.tensors import Shape, Shapes
 from passes.graph.view import Node, View, view
 from passes.network.blocks import find_stages
 from passes.network.cost import Cost, cost, node_params
+from passes.network.knobs import stage_name
 from passes.network.stages import Stage
 from passes.network.stages import Table as Stored
 
@@ -131,15 +132,15 @@ def parts_of(seen: View, stages: Sequence[Stage]) -> dict[str, str]:
     for node in seen.nodes:
         i = home.get(node.name)
         if i is not None:
-            parts[node.name] = f"stage{i}"
+            parts[node.name] = stage_name(i)
         else:
             i = needed[node.name]
-            parts[node.name] = STEM if i == 0 < nobody else HEAD if i == nobody else f"stage{i}"
+            parts[node.name] = STEM if i == 0 < nobody else HEAD if i == nobody else stage_name(i)
     return parts
 
 
 def _names(stages: Sequence[Stage]) -> list[str]:
-    return [f"stage{i}" for i in range(len(stages))]
+    return [stage_name(i) for i in range(len(stages))]
 
 
 def _rows(seen: View, shapes: Shapes, found: Cost, how: tuple[Mapping[str, str], str]) -> list[Row]:

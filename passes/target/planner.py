@@ -16,6 +16,7 @@ from passes.channels.resize import Change, modelled, resized
 from passes.errors import UserError
 from passes.graph.operators import CONVOLUTIONS
 from passes.network.analysis import Analysis
+from passes.network.knobs import STRIDE, stage_knob
 from passes.target.depth import BlockPlace, NodeLayout, PlacedNode, lay_out
 from passes.target.kernel import Taps, attributes, kernels_at
 from passes.target.plan import Plan
@@ -76,7 +77,7 @@ def plan(analysis: Analysis, spec: Spec, *, strategy: str = "fna", select: str =
     found = finish(found, analysis)
     if found.averages and strategy == "preserve" and not allow_drift:
         why = f"'{found.averages[0]}' averages over the finer map"
-        raise UserError(f"'output_stride' cannot shrink exactly: {why}; use --strategy fna, or --allow-drift")
+        raise UserError(f"'{STRIDE}' cannot shrink exactly: {why}; use --strategy fna, or --allow-drift")
     return found
 
 
@@ -117,7 +118,7 @@ def _loud_copies(analysis: Analysis, layout: NodeLayout) -> list[str]:
         why = analysis.silences[place.stage, place.source].why
         if why is not None:
             copy = f"block {place.block} copies the seed's block {place.source}"
-            found.append(f"'stage{place.stage}.depth' cannot grow exactly: {copy}, and {why}")
+            found.append(f"'{stage_knob(place.stage, 'depth')}' cannot grow exactly: {copy}, and {why}")
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import NoReturn
@@ -12,10 +11,10 @@ from passes.errors import UserError
 from passes.nearest import closest
 from passes.network.analysis import Analysis
 from passes.network.images import Image
-from passes.network.knobs import FROM_WHY, STRIDE, Knob, Size, size_text
+from passes.network.knobs import FROM_WHY, IMAGE, STRIDE, Knob, Size, block_knob, block_of, kind_of, knob_order, size_text, stage_knob
 from passes.target.resolved import Resolved
 from passes.target.skeleton import skeleton
-from passes.target.spec import IMAGE, MAX_SIDE, RELATIVE, Spec, Value, _pattern, _relative, _some
+from passes.target.spec import MAX_SIDE, RELATIVE, Spec, Value, _pattern, _relative, _some
 
 
 def own_spec(analysis: Analysis, seed: str | None = None) -> Spec:
@@ -86,8 +85,8 @@ class _Resolver:
         lowest = 0 if 0 in self.analysis.stages[i].repeatable else 1
         sources = [0]
         for j in range(1, depth):
-            name = f"stage{i}.block{j}.from"
-            depth_knob = knobs[f"stage{i}.depth"]
+            name = block_knob(i, j, "from")
+            depth_knob = knobs[stage_knob(i, "depth")]
             if depth_knob.growth == "frozen":
                 knobs[name] = Knob(name, "from", j, j, j, 1, "frozen", depth_knob.why)
             else:
@@ -101,17 +100,17 @@ class _Resolver:
         of_block: dict[tuple[int, int], list[tuple[str, Knob]]] = {}
         rest = []
         for name, knob in self.analysis.knobs.items():
-            found = re.fullmatch(r"stage(\d+)\.block(\d+)\.(.+)", name)
+            found = block_of(name)
             if knob.kind in ("depth", "from"):
                 continue
             if found is None:
                 rest.append(knob)
             else:
-                of_block.setdefault((int(found[1]), int(found[2])), []).append((found[3], knob))
+                of_block.setdefault(found[:2], []).append((found[2], knob))
         target = []
         for i, blocks in sources.items():
             for j, source in enumerate(blocks):
-                target += [replace(knob, name=f"stage{i}.block{j}.{tail}") for tail, knob in of_block.get((i, source), [])]
+                target += [replace(knob, name=block_knob(i, j, tail)) for tail, knob in of_block.get((i, source), [])]
         return target + rest
 
     def value(self, knob: Knob) -> int:
@@ -139,10 +138,10 @@ class _Resolver:
         names = [IMAGE, *target]
         if key in self.patterns:
             raise UserError(f"pattern '{key}' matches no knob of this model; 'fnatool inspect' lists all {len(names)}")
-        block = re.fullmatch(r"stage(\d+)\.block(\d+)\..+", key)
-        if block is not None and (depth := target.get(f"stage{block[1]}.depth")) is not None:
-            j, i = int(block[2]), int(block[1])
-            blocks = sum(bool(re.fullmatch(rf"stage{i}\.block\d+\.from", name)) for name in names) + 1
+        place = block_of(key)
+        if place is not None and (depth := target.get(stage_knob(place[0], "depth"))) is not None:
+            i, j, _ = place
+            blocks = sum(found is not None and found[0] == i and found[2] == "from" for found in map(block_of, names)) + 1
             if depth.kind == "depth" and j >= blocks:
                 frozen = f"its depth is frozen: {depth.why}" if depth.growth == "frozen" else f"set 'stage{i}.depth' to {j + 1} or more"
                 raise UserError(f"'{key}': stage{i} has {blocks} block(s) in the target, counted from 0; {frozen}")
@@ -156,12 +155,9 @@ class _Resolver:
         raise UserError(f"'{key}' is not a knob of this model{closest(key, names)}")
 
 
-def _stage_order(name: str) -> tuple[int, int, int]:
+def _stage_order(name: str) -> tuple[int, ...]:
     """The stride; stages, in them depth and width before blocks, blocks by number; nodes; otherwise as given (sorting is stable)."""
-    found = re.fullmatch(r"stage(\d+)(?:\.block(\d+))?\..+", name)
-    if found is None:
-        return (-1 if name == STRIDE else 1, 0, 0)
-    return (0, int(found[1]), -1 if found[2] is None else int(found[2]))
+    return knob_order(name)[:3]
 
 
 def _absolute(value: Value, knob: Knob) -> int | None:
@@ -241,7 +237,7 @@ def _admit(knob: Knob, value: int, key: str) -> None:
 def differences(analysis: Analysis, spec: Spec) -> list[str]:
     """Where the network is not what the Spec says, one sentence each. `from` speaks of the seed and is not looked at."""
     found = []
-    regrouped = any(re.fullmatch(r".*\.groups\d*", key) for key in spec.knobs)
+    regrouped = any(kind_of(key) == "groups" for key in spec.knobs)
     hint = "; groups may have split it or tied it to others, which --against SEED looks at" if regrouped else ""
     for key, value in spec.knobs.items():
         if key == IMAGE:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from passes.channels.groups import Regroup
 from passes.network.analysis import Analysis
-from passes.network.knobs import Knob, Size
+from passes.network.knobs import IMAGE, Knob, Size, block_of
 from passes.target.depth import NodeLayout
-from passes.target.spec import IMAGE, Spec, Value
+from passes.target.spec import Spec, Value
 
 
 @dataclass(frozen=True)
@@ -44,5 +43,5 @@ class Resolved:
         return Spec(size | {name: value for name, value in self.values.items() if not self._default_from(name, value)}, seed)
 
     def _default_from(self, name: str, value: int) -> bool:
-        found = re.fullmatch(r"stage\d+\.block(\d+)\.from", name)
-        return found is not None and value == min(int(found.group(1)), self.knobs[name].max)
+        found = block_of(name)
+        return found is not None and found[2] == "from" and value == min(found[1], self.knobs[name].max)

@@ -14,7 +14,7 @@ from passes.graph.view import in_order, linked
 from passes.maps.contents import Sampling
 from passes.maps.following import follow
 from passes.maps.positions import MapSpace, Stuck
-from passes.network.knobs import Size, size_text
+from passes.network.knobs import STRIDE, Size, size_text
 from passes.network.resolution import _at_size, _images, _maps, _Target
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def finish(plan: Plan, analysis: Analysis) -> Plan:
 
     Where the image changes, `compared` is the plan without that. Raises UserError for what is not possible, naming the node.
     """
-    size, limit = plan.resolved.image, plan.resolved.values["output_stride"]
+    size, limit = plan.resolved.image, plan.resolved.values[STRIDE]
     image, own = analysis.image, analysis.strides.value
     if size == image.size and not image.free:
         size = None
@@ -98,7 +98,7 @@ def _strided(target: _Target, limit: int) -> tuple[_Target, MapSpace]:
         space = follow(target.view, target.shapes, _maps(target.shapes, _images(target.view, target.shapes)), limit=limit)
         return target.edited(space, {}), space
     except Stuck as why:
-        raise UserError(f"'output_stride': {limit} is not possible: {why}") from why
+        raise UserError(f"'{STRIDE}': {limit} is not possible: {why}") from why
 
 
 def _sized(target: _Target, plan: Plan, analysis: Analysis, size: Size) -> _Target:

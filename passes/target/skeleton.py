@@ -18,7 +18,7 @@ from passes.graph.shapes import infer
 from passes.graph.view import View, in_order, linked
 from passes.network.analyse import read
 from passes.network.analysis import Analysis
-from passes.network.knobs import block_of
+from passes.network.knobs import block_knob, block_of
 from passes.target.depth import BlockPlace, PlacedNode, lay_out
 from passes.target.resolved import Skeleton
 
@@ -60,7 +60,7 @@ def skeleton(analysis: Analysis, sources: Mapping[int, Sequence[int]], groups: M
 def _target_name(knob: str, place: BlockPlace | None) -> str:
     """The target's name of a seed's knob, for the block that takes its parameters."""
     found = block_of(knob)
-    return knob if found is None or place is None else f"stage{place.stage}.block{place.block}.{found[2]}"
+    return knob if found is None or place is None else block_knob(place.stage, place.block, found[2])
 
 
 def _fitting(grouping: Grouping, value: int) -> int:

@@ -10,12 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from passes.errors import UserError
-from passes.network.knobs import Size
+from passes.network.knobs import IMAGE, Size
 
 VERSION = 1
 MAX_KEY, MAX_VALUE = 4200, 100  # characters
 MAX_KNOBS, MAX_PATTERNS = 100_000, 1000
-IMAGE = "input.size"
 MAX_SIDE = 32768  # pixels
 Value = int | str | Size
 
