@@ -60,16 +60,19 @@ def function(op: str) -> Function:
     others = OTHERS.get(op, ())
     names = [f"other{k}" for k in range(len(others))]
     outputs = ["y", "more"][: 2 if op == "Split" else 1]
-    node = helper.make_node(op, ["x", *names], outputs, **ATTRIBUTES.get(op, {}))
+    domain, _, kind = op.rpartition("::")
+    by_runtime = bool(domain) or op in BY_RUNTIME
+    node = helper.make_node(kind, ["x", *names], outputs, domain=domain, **ATTRIBUTES.get(op, {}))
     graph = helper.make_graph(
         [node],
         "g",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, None)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None) if op in BY_RUNTIME else helper.make_empty_tensor_value_info("y")],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None) if by_runtime else helper.make_empty_tensor_value_info("y")],
         [numpy_helper.from_array(np.asarray(array), name) for name, array in zip(names, others, strict=True)],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", VERSIONS.get(op, 21))], ir_version=10)
-    run = ort.InferenceSession(model.SerializeToString()) if op in BY_RUNTIME else ReferenceEvaluator(model)
+    opsets = [helper.make_opsetid("", VERSIONS.get(op, 21)), *([helper.make_opsetid(domain, 1)] if domain else [])]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    run = ort.InferenceSession(model.SerializeToString()) if by_runtime else ReferenceEvaluator(model)
 
     def compute(x: Array) -> Array:
         with np.errstate(all="ignore"):
