@@ -105,12 +105,6 @@ def swish(site: NodeSite) -> Step:
     return on(site, F.silu if alpha == 1 else lambda x: x * torch.sigmoid(alpha * x), 0)
 
 
-def quick_gelu(site: NodeSite) -> Step:
-    """x · sigmoid(alpha · x), alpha 1.702 where it is not said."""
-    alpha = site.real("alpha", 1.702)
-    return on(site, lambda x: x * torch.sigmoid(alpha * x), 0)
-
-
 def gelu(site: NodeSite) -> Step:
     """x · Φ(x), or its tanh approximation."""
     approximate = site.text("approximate", "none")
@@ -342,7 +336,6 @@ ELEMENTWISE: Mapping[str, Row] = {
     "Softsign": first(F.softsign),
     "Sqrt": first(torch.sqrt),
     "Swish": swish,
-    "com.microsoft::QuickGelu": quick_gelu,
     "Tan": first(torch.tan),
     "Tanh": first(torch.tanh),
     "ThresholdedRelu": thresholded_relu,

@@ -173,7 +173,6 @@ OPERATORS: Mapping[str, Operator] = {
     "Swish": _activation(ZERO | SLOPE),
     "Tanh": _activation(ZERO | SLOPE, folds=True),
     "ThresholdedRelu": _activation(ZERO | IDEMPOTENT, depends=HOMOGENEOUS),
-    "com.microsoft::QuickGelu": _activation(ZERO | SLOPE),
     # other functions of one number
     "Abs": _unary(ZERO | HOMOGENEOUS | IDEMPOTENT, folds=True),
     "Acos": _unary(NONE),

@@ -48,7 +48,6 @@ LINES: list[Line] = [
     # element by element
     *((op, {}, "(2,3,4)") for op in UNARY.split()),
     ("Celu", {"alpha": 0.3}, "(2,3,4)"),
-    ("com.microsoft::QuickGelu", {}, "(2,3,4)"),
     ("Elu", {"alpha": 0.3}, "(2,3,4)"),
     ("Gelu", {"approximate": "tanh"}, "(2,3,4)"),
     ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}, "(2,3,4)"),

@@ -56,7 +56,6 @@ ATTRIBUTES: Mapping[str, Mapping[str, object]] = {"Cast": {"to": TensorProto.DOU
 LINES: list[Line] = [
     # element by element
     *((op, ATTRIBUTES.get(op, {}), "(n,a,h,w) -> (n,a,h,w)") for op in UNARY.split()),
-    ("com.microsoft::QuickGelu", {}, "(n,a,h,w) -> (n,a,h,w)"),
     ("Clip", {}, "(n,a,h,w), W(), _ -> (n,a,h,w)"),
     ("Clip", {}, "(n,a,h,w), _, W() -> (n,a,h,w)"),
     ("Clip-6", {"min": 0.0, "max": 6.0}, "(n,h,a) -> (n,h,a)"),
