@@ -10,7 +10,7 @@ import numpy as np
 from passes.channels.axes import Label, Picks, Site, Size, SplitSizes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Atom:
     """Channels that always change together, and only together.
 

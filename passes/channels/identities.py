@@ -10,7 +10,7 @@ vector alone (resize.py), for every weight axis and every size written in the gr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 
 import numpy as np
@@ -139,7 +139,7 @@ def _close(flow: Flow) -> Identities:
     borders = closed(np.array(flow.borders, np.int64).reshape(-1, 2))
     touched = frozenset(borders[(borders[:, 0] == borders[:, 1]) & (borders[:, 0] != FIXED), 0].tolist())
     least = [(closed(ids), size) for ids, size in flow.least]
-    atoms, atom_of = _atoms(sites, [closed(ids) for ids in flow.places], (frozen, drift), (touched, least), count)
+    atoms, atom_of = _atoms(sites, [closed(ids) for ids in flow.places], count, frozen=frozen, drift=drift, touched=touched, least=least)
     atoms = tuple(
         replace(atom, one=why_one(flow, atom.first, int(atom.classes[0]), atom.value)) if atom.classes.size == 1 else atom for atom in atoms
     )
@@ -157,10 +157,17 @@ def _close(flow: Flow) -> Identities:
 
 
 def _fewest(
-    firsts: Sequence[First], frozen: Set[int], touching: Sequence[Sequence[Site]], read: tuple[np.ndarray, Sequence[tuple[Ids, int]]]
+    firsts: Sequence[First],
+    frozen: Set[int],
+    touching: Sequence[Sequence[Site]],
+    *,
+    atom_of: np.ndarray,
+    vectors: Sequence[tuple[Ids, int]],
 ) -> list[int]:
     """How many classes of each atom have to stay: an axis of one channel could not be told from a broadcast one, and a vector keeps as many
-    positions as the reading of the graph depends on, whatever the other atoms in it have (read: class → atom; vectors and positions).
+    positions as the reading of the graph depends on, whatever the other atoms in it have.
+
+    atom_of: class → atom; vectors: each with the positions that it has to keep.
     """
     fewest, least = [], []
     for (classes, _, _), sites in zip(firsts, touching, strict=True):
@@ -168,8 +175,7 @@ def _fewest(
         fewest.append(min(-(-2 // min(counts)), int(classes.size)))
         fixed = classes.size == 1 or any(int(c) in frozen for c in classes)
         least.append(int(classes.size) if fixed else fewest[-1])
-    atom_of, entries = read
-    for ids, size in entries:
+    for ids, size in vectors:
         found, times = np.unique(ids[ids != FIXED], return_counts=True)
         homes = atom_of[found]
         here = {k: times[homes == k] for k in np.unique(homes[homes >= 0]).tolist()}
@@ -184,11 +190,11 @@ def _fewest(
     return fewest
 
 
-def _reasons(entries: Sequence[tuple[Ids, str]], closed: object) -> dict[int, str]:
+def _reasons(entries: Sequence[tuple[Ids, str]], closed: Callable[[Ids], Ids]) -> dict[int, str]:
     """Class → the first reason given for it."""
     reasons: dict[int, str] = {}
     for ids, why in entries:
-        for c in np.unique(closed(ids)):  # type: ignore[operator]
+        for c in np.unique(closed(ids)):
             reasons.setdefault(int(c), why)
     return reasons
 
@@ -196,13 +202,14 @@ def _reasons(entries: Sequence[tuple[Ids, str]], closed: object) -> dict[int, st
 def _atoms(
     sites: Mapping[tuple[str, int], Site],
     places: Sequence[Ids],
-    reasons: tuple[Mapping[int, str], Mapping[int, str]],
-    limits: tuple[frozenset[int], Sequence[tuple[Ids, int]]],
     count: int,
+    *,
+    frozen: Mapping[int, str],
+    drift: Mapping[int, str],
+    touched: frozenset[int],
+    least: Sequence[tuple[Ids, int]],
 ) -> tuple[tuple[Atom, ...], np.ndarray]:
     """Group classes by where they appear, how often, and whether they are frozen: each group is one atom."""
-    frozen, drift = reasons
-    touched, least = limits
     rng = np.random.Generator(np.random.PCG64(0))  # fixed: only to hash sets of places
     signature = np.zeros(count, np.uint64)
     for ids in [site.ids for site in sites.values()] + list(places):
@@ -229,18 +236,18 @@ def _atoms(
         for index in np.unique(atom_of[site.ids[site.ids != FIXED]]):
             if index >= 0:
                 touching[index].append(site)
-    fewest = _fewest(firsts, frozen.keys(), touching, (atom_of, least))
+    fewest = _fewest(firsts, frozen.keys(), touching, atom_of=atom_of, vectors=least)
     atoms = tuple(
         Atom(
-            classes,
-            next((int(c) for c in classes[::-1] if int(c) not in touched), -1),
-            fewest[k],
-            classes.size * times,
-            times,
-            site,
-            tuple(touching[k]),
-            next((frozen[int(c)] for c in classes if int(c) in frozen), None),
-            next((drift[int(c)] for c in classes if int(c) in drift), None),
+            classes=classes,
+            parent=next((int(c) for c in classes[::-1] if int(c) not in touched), -1),
+            fewest=fewest[k],
+            value=classes.size * times,
+            multiple=times,
+            first=site,
+            sites=tuple(touching[k]),
+            frozen=next((frozen[int(c)] for c in classes if int(c) in frozen), None),
+            drift=next((drift[int(c)] for c in classes if int(c) in drift), None),
         )
         for k, (classes, site, times) in enumerate(firsts)
     )

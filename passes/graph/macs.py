@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from passes.graph.operators import of
+from passes.graph.operators import of, of_form
 from passes.graph.tensors import Shape
 from passes.graph.view import Node
 
@@ -102,8 +102,8 @@ def _subscripts(node: Node, shapes: Sizes) -> tuple[list[tuple[str, ...]], tuple
 
 
 MACS: Mapping[str, Callable[[Node, Sizes], int]] = {
-    "Conv": _convolution,
-    "ConvTranspose": _transposed_convolution,
+    **dict.fromkeys(of_form("convolution"), _convolution),
+    **dict.fromkeys(of_form("transposed convolution"), _transposed_convolution),
     "DeformConv": _convolution,
     "ConvInteger": _convolution,
     "QLinearConv": _quantised_convolution,

@@ -99,7 +99,7 @@ def slides(node: Node, space: MapSpace) -> list[Axes]:
         elif side is None:
             raise Unfollowed(f"'{node.name}' ({node.op}) slides over several extents at once")
         else:
-            slid, new[axis] = _slid(node, space, (side, there), window)
+            slid, new[axis] = _slid(node, space, side, window, there=there)
             result.append((slid,))
     if new != old:
         _rewrite(node, space, old, new)
@@ -125,9 +125,8 @@ def _pooled_whole(node: Node, space: MapSpace, x: Axes) -> Axes:
     return ((Pooled(node.name),),) * len(x)
 
 
-def _slid(node: Node, space: MapSpace, found: tuple[Side, int], window: AxisWindow) -> tuple[Side, AxisWindow]:
-    """The side after the window, and the window that makes it; `found` is the side before it and how many samples there were behind."""
-    side, there = found
+def _slid(node: Node, space: MapSpace, side: Side, window: AxisWindow, *, there: int) -> tuple[Side, AxisWindow]:
+    """The side after the window, and the window that makes it; there were `there` samples behind it."""
     dilates = space.strides_on(side, window.stride, node)
     stride = None if side.stride is None else side.stride * (1 if dilates else window.stride)
     if not dilates and not side.changed:
@@ -139,13 +138,12 @@ def _slid(node: Node, space: MapSpace, found: tuple[Side, int], window: AxisWind
         if new < 1:
             raise Stuck(f"'{node.name}' ({node.op}) has a window of {window.reach + 1} on a map of {side.new}")
         return Side(side.axis, stride, there, new), window
-    finer_window = _dilated(node, space, found, window)
+    finer_window = _dilated(node, space, side, window, there=there)
     return Side(side.axis, stride, there, finer_window.positions(side.new), side.rate * window.stride), finer_window
 
 
-def _dilated(node: Node, space: MapSpace, found: tuple[Side, int], window: AxisWindow) -> AxisWindow:
+def _dilated(node: Node, space: MapSpace, side: Side, window: AxisWindow, *, there: int) -> AxisWindow:
     """The window at stride 1 whose every rate·stride-th result is what there was (see the equations above)."""
-    side, there = found
     d, s = side.rate, window.stride
     if window.same:
         if s > 1 or window.reach % 2:
@@ -239,6 +237,6 @@ def whole_map(node: Node, space: MapSpace) -> Axes:
 
 WINDOWS: Mapping[str, Rule] = {
     **dict.fromkeys(SLIDING, slides),
-    "ConvTranspose": transposed,
+    **dict.fromkeys(of_form("transposed convolution"), transposed),
     **dict.fromkeys(of_form("global pooling"), whole_map),
 }

@@ -68,7 +68,7 @@ def read(seen: View, shapes: Shapes, resolution: Resolution, *, table: Table | N
     stages = find_stages(seen, shapes, identities, table)
     quiet = {(i, j): found for i, stage in enumerate(stages) for j, found in silences(stage, seen, identities).items()}
     home = {name: (i, j) for i, stage in enumerate(stages) for j, block in enumerate(stage.blocks) for name in block.nodes}
-    atoms = _name_atoms(seen, identities, stages, (home, resolution.makes_map))
+    atoms = _name_atoms(seen, identities, stages, home=home, makes_map=resolution.makes_map)
     kernels = _name_kernels(seen, shapes, home)
     groups = _named([(found.nodes, found) for found in groupings(seen, shapes)], home, "groups")
     knobs: dict[str, Knob] = {STRIDE: _stride_knob(resolution.strides)}
@@ -76,7 +76,7 @@ def read(seen: View, shapes: Shapes, resolution: Resolution, *, table: Table | N
     for i, stage in enumerate(stages):
         tied = _tied_weight(stage, seen, found)
         for knob in (
-            _depth_knob(i, stage, quiet, (tied, unrepeatable(stage, shapes, identities))),
+            _depth_knob(i, stage, quiet, tied=tied, fixed=unrepeatable(stage, shapes, identities)),
             *(() if tied else _from_knobs(i, stage)),
         ):
             knobs[knob.name] = knob
@@ -88,7 +88,20 @@ def read(seen: View, shapes: Shapes, resolution: Resolution, *, table: Table | N
         knobs[name] = _groups_knob(name, grouping, seen, identities)
     knobs = {name: _that_moves(knob) for name, knob in knobs.items()}
     ordered = dict(sorted(knobs.items(), key=lambda item: knob_order(item[0])))
-    return Analysis(seen, shapes, identities, stages, ordered, atoms, kernels, groups, quiet, found, notes, resolution)
+    return Analysis(
+        view=seen,
+        shapes=shapes,
+        identities=identities,
+        stages=stages,
+        knobs=ordered,
+        atoms=atoms,
+        kernels=kernels,
+        groups=groups,
+        silences=quiet,
+        cost=found,
+        notes=notes,
+        resolution=resolution,
+    )
 
 
 Home = Mapping[str, tuple[int, int]]  # node → its stage and block
@@ -97,12 +110,13 @@ Home = Mapping[str, tuple[int, int]]  # node → its stage and block
 T = TypeVar("T")
 
 
-def _name_atoms(seen: View, identities: Identities, stages: Sequence[Stage], where: tuple[Home, Mapping[str, bool]]) -> dict[str, Atom]:
+def _name_atoms(
+    seen: View, identities: Identities, stages: Sequence[Stage], *, home: Home, makes_map: Mapping[str, bool]
+) -> dict[str, Atom]:
     """Stage exits are `width`; atoms wholly inside a block `hidden`, or `se` where they have no extent in space; others their node's.
 
-    where: the blocks of nodes, and which nodes make maps; of nodes it does not name the extent decides.
+    makes_map says of nodes whether they make maps; of nodes it does not name the extent decides.
     """
-    home, makes_map = where
     names: dict[int, str] = {}
     taken: set[str] = set()
 
@@ -177,20 +191,19 @@ def _tied_weight(stage: Stage, seen: View, found: Cost) -> str | None:
     return None
 
 
-def _depth_knob(i: int, stage: Stage, quiet: Mapping[tuple[int, int], Silence], reasons: tuple[str | None, str]) -> Knob:
-    """reasons: the weight its blocks share with others, if any; why none can be repeated, where none can."""
-    tied, fixed = reasons
+def _depth_knob(i: int, stage: Stage, quiet: Mapping[tuple[int, int], Silence], *, tied: str | None, fixed: str) -> Knob:
+    """tied: the weight its blocks share with others, if any; fixed: why none can be repeated, where none can."""
     depth = len(stage.blocks)
     name = stage_knob(i, "depth")
     if tied is not None:
-        return Knob(name, "depth", depth, depth, depth, 1, "frozen", f"its blocks share '{tied}', which a copy could not keep shared")
+        return Knob.frozen(name, "depth", depth, f"its blocks share '{tied}', which a copy could not keep shared")
     if not stage.repeatable:
-        return Knob(name, "depth", depth, depth, depth, 1, "frozen", fixed)
+        return Knob.frozen(name, "depth", depth, fixed)
     last = stage.repeatable[-1]
     found = quiet[i, last]
     if found.why is None:
-        return Knob(name, "depth", depth, 1, MAX_DEPTH, 1, "exact")
-    return Knob(name, "depth", depth, 1, MAX_DEPTH, 1, "approximate", found.why)
+        return Knob(name, "depth", depth, min=1, max=MAX_DEPTH, growth="exact")
+    return Knob(name, "depth", depth, min=1, max=MAX_DEPTH, growth="approximate", why=found.why)
 
 
 def _from_knobs(i: int, stage: Stage) -> list[Knob]:
@@ -199,22 +212,23 @@ def _from_knobs(i: int, stage: Stage) -> list[Knob]:
         return []
     lowest = 0 if 0 in stage.repeatable else 1
     last = len(stage.blocks) - 1
-    return [Knob(block_knob(i, j, "from"), "from", j, lowest, last, 1, "approximate", FROM_WHY) for j in range(1, last + 1)]
+    return [Knob(block_knob(i, j, "from"), "from", j, min=lowest, max=last, growth="approximate", why=FROM_WHY) for j in range(1, last + 1)]
 
 
 def _width_knob(name: str, atom: Atom) -> Knob:
     value, multiple = atom.value, atom.multiple
     if atom.frozen is not None:
-        return Knob(name, "width", value, value, value, multiple, "frozen", atom.frozen)
+        return Knob.frozen(name, "width", value, atom.frozen, multiple=multiple)
     if atom.one is not None:
-        return Knob(name, "width", value, value, value, multiple, "frozen", atom.one)
+        return Knob.frozen(name, "width", value, atom.one, multiple=multiple)
     growth = "exact" if atom.drift is None else "approximate"
     most = value if atom.parent < 0 else max(MAX_WIDTH // multiple * multiple, value)
-    return Knob(name, "width", value, atom.fewest * multiple, most, multiple, growth, atom.drift)
+    return Knob(name, "width", value, min=atom.fewest * multiple, max=most, multiple=multiple, growth=growth, why=atom.drift)
 
 
 def _stride_knob(strides: Strides) -> Knob:
-    return Knob(STRIDE, "stride", strides.value, strides.values[0], strides.value, 1, strides.growth, strides.why, strides.values)
+    least, own = strides.values[0], strides.value
+    return Knob(STRIDE, "stride", own, min=least, max=own, growth=strides.growth, why=strides.why, values=strides.values)
 
 
 def _kernel_knob(name: str, kernel: Kernel, seen: View) -> Knob:
@@ -222,13 +236,13 @@ def _kernel_knob(name: str, kernel: Kernel, seen: View) -> Knob:
     clipped = next((node for node in kernel.nodes if _clips(seen.by_name[node], kernel.extents)), None)
     if clipped is not None:
         why = f"the pads of '{clipped}' depend on the image size, which is free"
-        return Knob(name, "kernel", value, value, value, 1, "frozen", why)
+        return Knob.frozen(name, "kernel", value, why)
     room = min(_room(seen.by_name[node], kernel.extents) for node in kernel.nodes)
     smallest = min(extent for extent in kernel.extents if extent > 1)
     least = 3 if smallest % 2 else 2
     shrink = max(min((smallest - least) // 2, room), 0)
     largest = max(MAX_KERNEL - (value + 1) % 2, value)
-    return Knob(name, "kernel", value, value - 2 * shrink, largest, 1, "exact")
+    return Knob(name, "kernel", value, min=value - 2 * shrink, max=largest, growth="exact")
 
 
 def _that_moves(knob: Knob) -> Knob:
@@ -251,9 +265,9 @@ def _groups_knob(name: str, grouping: Grouping, seen: View, identities: Identiti
     channels = identities.labels.get(node.inputs[0])
     if channels is None or channels.axis != 1:
         why = f"the channels that '{node.name}' reads are no weight's"
-        return Knob(name, "groups", value, value, value, 1, "frozen", why)
+        return Knob.frozen(name, "groups", value, why)
     most = possible(grouping.rows, grouping.columns, grouping.inputs)[-1]
-    return Knob(name, "groups", value, 1, max(most, value), 1, "approximate", GROUPS_WHY)
+    return Knob(name, "groups", value, min=1, max=max(most, value), growth="approximate", why=GROUPS_WHY)
 
 
 def _clips(node: Node, extents: Sequence[int]) -> bool:

@@ -29,9 +29,9 @@ class Kernel:
     extents: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """All facts about a graph in normal form; names and arrays only."""
+    """All facts about a graph in normal form: by name, but for the constants of the view and the graph that an image was read from."""
 
     view: View
     shapes: Shapes

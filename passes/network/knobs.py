@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 MAX_WIDTH = 1 << 16
 MAX_DEPTH = 256
@@ -23,12 +23,18 @@ class Knob:
     name: str
     kind: str
     value: int
+    _: KW_ONLY
     min: int
     max: int
-    multiple: int
+    multiple: int = 1
     growth: str
     why: str | None = None
     values: tuple[int, ...] = ()
+
+    @staticmethod
+    def frozen(name: str, kind: str, value: int, why: str | None, *, multiple: int = 1) -> Knob:
+        """A knob that keeps its value."""
+        return Knob(name, kind, value, min=value, max=value, multiple=multiple, growth="frozen", why=why)
 
 
 def unique_number(base: str, taken: Container[str]) -> str:

@@ -45,7 +45,7 @@ def read_resolution(graph: gs.Graph | None, seen: View, shapes: Shapes) -> Resol
     space = follow(seen, shapes, _maps(shapes, axes))
     known = {node.name: space.maps[node.outputs[0]] for node in seen.nodes if node.outputs[0] in space.maps}
     makes_map = {name: any(sides(content) for content in made.axes) for name, made in known.items()}
-    return Resolution(_read_image(graph, (seen, shapes), axes), _read_strides(space, axes), makes_map)
+    return Resolution(_read_image(graph, seen, shapes, axes), _read_strides(space, axes), makes_map)
 
 
 def _images(seen: View, shapes: Shapes) -> dict[str, tuple[int, ...]]:
@@ -67,8 +67,7 @@ def _maps(shapes: Shapes, axes: Axes, sizes: Sequence[int] | None = None) -> dic
     return maps
 
 
-def _read_image(graph: gs.Graph | None, known: tuple[View, Shapes], axes: Axes) -> Image:
-    seen, shapes = known
+def _read_image(graph: gs.Graph | None, seen: View, shapes: Shapes, axes: Axes) -> Image:
     if len(axes) != 1:
         unknown = None if axes else why_unknown(seen, shapes)
         if unknown is not None:

@@ -17,7 +17,7 @@ from passes.target.take import Take
 from passes.target.width import Changes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Everything needed to build the target from the seed's graph, and what is known beforehand about the result.
 

@@ -56,29 +56,29 @@ def plan(analysis: Analysis, spec: Spec, *, strategy: str = "fna", select: str =
         ground = bones.analysis
         silenced = _on_skeleton(silenced, bones)
         layout = lay_out(ground, {i: range(len(stage.blocks)) for i, stage in enumerate(ground.stages)})
-    work = _Planner(ground, resolved, layout, changes(ground, resolved, layout, choice), (strategy, silenced))
+    work = _Planner(ground, resolved, layout, changes=changes(ground, resolved, layout, choice), strategy=strategy, silenced=silenced)
     nodes, takes = work.nodes(), work.takes()
     if bones is not None:
         nodes, takes = _of_seed(bones, nodes, takes)
-    found = Plan(
-        strategy,
-        seed,
-        resolved,
-        ground,
-        nodes,
-        takes,
-        work.numbers,
-        work.changes,
-        layout.table,
-        tuple(drifts),
-        resolved.notes,
-        work.shapes(),
+    made = Plan(
+        strategy=strategy,
+        rng_seed=seed,
+        resolved=resolved,
+        ground=ground,
+        nodes=nodes,
+        takes=takes,
+        numbers=work.numbers,
+        changes=work.changes,
+        table=layout.table,
+        drifts=tuple(drifts),
+        notes=resolved.notes,
+        sizes=work.shapes(),
     )
-    found = finish(found, analysis)
-    if found.averages and strategy == "preserve" and not allow_drift:
-        why = f"'{found.averages[0]}' averages over the finer map"
+    made = finish(made, analysis)
+    if made.averages and strategy == "preserve" and not allow_drift:
+        why = f"'{made.averages[0]}' averages over the finer map"
         raise UserError(f"'{STRIDE}' cannot shrink exactly: {why}; use --strategy fna, or --allow-drift")
-    return found
+    return made
 
 
 def _require_whole_groups(resolved: Resolved) -> None:
@@ -188,12 +188,19 @@ class _Planner:
     """Combines depth, width and kernel into takes, node attributes and numbers."""
 
     def __init__(
-        self, analysis: Analysis, resolved: Resolved, layout: NodeLayout, found: Changes, fills: tuple[str, Mapping[BlockPlace, Held]]
+        self,
+        analysis: Analysis,
+        resolved: Resolved,
+        layout: NodeLayout,
+        *,
+        changes: Changes,
+        strategy: str,
+        silenced: Mapping[BlockPlace, Held],
     ) -> None:
         self.analysis = analysis
         self.layout = layout
-        self.changes = found
-        self.strategy, self.silenced = fills
+        self.changes = changes
+        self.strategy, self.silenced = strategy, silenced
         self.regroups = resolved.skeleton is not None
         self.numbers: dict[str, np.ndarray] = {}
         places = list(dict.fromkeys(p.place for p in layout.nodes if p.place is not None))

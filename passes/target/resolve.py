@@ -46,8 +46,8 @@ class _Resolver:
             if knob.kind == "depth":
                 knobs[name], values[name] = knob, self.value(knob)
         sources = self.sources
-        for i, stage in enumerate(self.analysis.stages):
-            sources[i] = self._sources(i, len(stage.blocks), values[f"stage{i}.depth"], (knobs, values))
+        for i in range(len(self.analysis.stages)):
+            sources[i] = self._sources(i, values[stage_knob(i, "depth")], knobs, values)
         shaped = self._target_knobs(sources)
         groups = {knob.name: self.value(knob) for knob in shaped if knob.kind == "groups"}
         changed = any(knob.kind == "groups" and groups[knob.name] != knob.value for knob in shaped)
@@ -79,18 +79,18 @@ class _Resolver:
             raise UserError(f"'{IMAGE}' is frozen at {size_text(image.size)}: {image.why}")
         return size
 
-    def _sources(self, i: int, seed_depth: int, depth: int, found: tuple[dict[str, Knob], dict[str, int]]) -> tuple[int, ...]:
-        knobs, values = found
-        last = seed_depth - 1
+    def _sources(self, i: int, depth: int, knobs: dict[str, Knob], values: dict[str, int]) -> tuple[int, ...]:
+        """The seed block of each block of the stage; their knobs and values are added."""
+        last = len(self.analysis.stages[i].blocks) - 1
         lowest = 0 if 0 in self.analysis.stages[i].repeatable else 1
         sources = [0]
         for j in range(1, depth):
             name = block_knob(i, j, "from")
             depth_knob = knobs[stage_knob(i, "depth")]
             if depth_knob.growth == "frozen":
-                knobs[name] = Knob(name, "from", j, j, j, 1, "frozen", depth_knob.why)
+                knobs[name] = Knob.frozen(name, "from", j, depth_knob.why)
             else:
-                knobs[name] = Knob(name, "from", min(j, last), lowest, last, 1, "approximate", FROM_WHY)
+                knobs[name] = Knob(name, "from", min(j, last), min=lowest, max=last, growth="approximate", why=FROM_WHY)
             values[name] = self.value(knobs[name])
             sources.append(values[name])
         return tuple(sources)

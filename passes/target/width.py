@@ -43,7 +43,7 @@ def changes(analysis: Analysis, resolved: Resolved, layout: NodeLayout, choice: 
     for name, atom in analysis.atoms.items():
         found = block_of(name)
         if found is None:
-            _set(base, atom, resolved.values[name], (analysis, choice))
+            _set(base, atom, resolved.values[name], analysis=analysis, choice=choice)
         else:
             local.setdefault(found[:2], []).append((found[2], atom))
     places = dict.fromkeys(p.place for p in layout.nodes if p.place is not None)
@@ -54,14 +54,13 @@ def changes(analysis: Analysis, resolved: Resolved, layout: NodeLayout, choice: 
             change.keep[atom.classes] = True
             change.grow[atom.classes] = 0
             change.models.pop(atom.parent, None)
-            _set(change, atom, resolved.values[block_knob(place.stage, place.block, tail)], (analysis, choice))
+            _set(change, atom, resolved.values[block_knob(place.stage, place.block, tail)], analysis=analysis, choice=choice)
         if place.copy:
             copies[place.stage, place.block] = change
     return Changes(base, copies)
 
 
-def _set(change: Change, atom: Atom, value: int, how: tuple[Analysis, Choice]) -> None:
-    analysis, choice = how
+def _set(change: Change, atom: Atom, value: int, *, analysis: Analysis, choice: Choice) -> None:
     classes = value // atom.multiple
     if classes < atom.classes.size:
         change.keep[atom.classes] = False
