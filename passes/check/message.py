@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import onnx
 import onnx.defs
 
-from passes.check.finding import Finding
+from passes.check.finding import Finding, cycle, dangling, dangling_output
 from passes.graph.order import _defined, _needs, order
 
 
@@ -84,11 +84,10 @@ def _undefined(graph: onnx.GraphProto) -> Iterator[Finding]:
     for index, node in enumerate(graph.node):
         for name in _needs(node):
             if name not in known:
-                message = f"it reads '{name}', which nothing defines"
-                yield Finding("error", "dangling", _site(node, index), message, "add the tensor or remove the use")
+                yield dangling(_site(node, index), name)
     for value in graph.output:
         if value.name not in known:
-            yield Finding("error", "dangling", f"output '{value.name}'", "nothing computes it", "remove it or name an existing tensor")
+            yield dangling_output(value.name)
 
 
 STANDARD = ("", "ai.onnx")
@@ -159,9 +158,7 @@ def _kind(kind: int) -> str:
 def _order(graph: onnx.GraphProto) -> Iterator[Finding]:
     found = order(graph)
     if found.stuck:
-        names = ", ".join(_site(graph.node[index], index) for index in found.stuck[:5])
-        message = f"{len(found.stuck)} nodes wait for each other or for such a cycle"
-        yield Finding("error", "cycle", names, message, "break the cycle; an ONNX graph has none")
+        yield cycle([_site(graph.node[index], index) for index in found.stuck])
     elif not found.is_given:
         index = next(i for i, (given, right) in enumerate(zip(range(len(graph.node)), found.nodes, strict=True)) if given != right)
         message = "it comes before a node whose output it reads; ONNX demands topological order"

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 Shape = tuple[int, ...]
+
+
+def typed(shape: Iterable[int | str | None]) -> str:
+    """A shape as people type it, 1x3x224x224, with ? for a size that is not known; 'scalar' where it has no axes."""
+    return "x".join("?" if size in (-1, None) else str(size) for size in shape) or "scalar"
+
+
+def printed(shape: Iterable[object]) -> str:
+    """A shape as people read it: 1×3×224×224."""
+    return "×".join(map(str, shape))
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,6 @@ class Shapes:
         guessed = [name for name, axes in self.free_axes.items() if any(axis > 0 for axis in axes)]
         if not guessed:
             return ""
-        taken = " and ".join(f"'{name}' was taken as {'x'.join(map(str, self.shapes[name]))}" for name in guessed)
-        form = "x".join("…" if axis in self.free_axes[guessed[0]] else str(size) for axis, size in enumerate(self.shapes[guessed[0]]))
+        taken = " and ".join(f"'{name}' was taken as {typed(self.shapes[name])}" for name in guessed)
+        form = typed("…" if axis in self.free_axes[guessed[0]] else size for axis, size in enumerate(self.shapes[guessed[0]]))
         return f"nobody said what its free sizes are ({taken}): give those that it runs at with --input {guessed[0]}={form}"

@@ -6,6 +6,8 @@ import re
 from collections.abc import Container, Mapping
 from dataclasses import KW_ONLY, dataclass
 
+from passes.graph.tensors import printed
+
 MAX_WIDTH = 1 << 16
 MAX_DEPTH = 256
 MAX_KERNEL = 31
@@ -141,4 +143,4 @@ Size = tuple[int, int]
 
 def size_text(size: Size) -> str:
     """As people write it: height×width."""
-    return "×".join(map(str, size))
+    return printed(size)
