@@ -8,7 +8,7 @@ from passes.channels.atoms import Identities
 from passes.graph.learnt import dense_weights
 from passes.graph.operators import HOMOGENEOUS, IDEMPOTENT, SLOPE, ZERO, of
 from passes.graph.view import Node, View
-from passes.network.blocks import _identity, _summands
+from passes.network.blocks import MERGES
 from passes.network.stages import Block, Silence, Stage
 
 
@@ -102,3 +102,34 @@ def _passed(silence: Silence, *, scales: bool) -> Silence:
 def view_size(name: str, identities: Identities) -> int:
     """How many elements a tensor has: a gate of extent one must not be taken for the branch itself."""
     return identities.extents.get(name, 0)
+
+
+def _summands(merge: Node, block: Block, view: View) -> list[str]:
+    """What an addition adds up, partial sums within the block taken apart."""
+    found = []
+    for name in merge.inputs:
+        maker = view.by_name.get(view.producer.get(name, ""))
+        partial = maker is not None and maker.name in block.nodes and maker.op in MERGES and len(view.readers[name]) == 1
+        if maker is not None and partial and not any(other in view.constants for other in maker.inputs):
+            found += _summands(maker, block, view)
+        else:
+            found.append(name)
+    return found
+
+
+def _identity(arm: str, block: Block, view: View, identities: Identities) -> tuple[str, tuple[tuple[str, float], ...]] | None:
+    """The arm, and what its tensors hold to make it the block's entry: a normalisation of it as it is before training, or a scale of 1.
+
+    y = γ(x−μ)/√(σ²+ε)+β: γ=1, β=μ=0 and σ²=1−ε give y=x.
+    """
+    node = view.by_name.get(view.producer.get(arm, ""))
+    if node is None or node.name not in block.nodes or block.entry not in node.inputs or len(view.readers[arm]) != 1:
+        return None
+    if node.op == "BatchNormalization" and all(name in view.constants for name in node.inputs[1:5]):
+        values = (1.0, 0.0, 0.0, 1.0 - float(node.attrs.get("epsilon", 1e-5)))
+        return arm, tuple(zip(node.inputs[1:5], values, strict=True))
+    others = [name for name in node.inputs if name != block.entry]
+    per_channel = [name for name in others if name in view.constants and any(key[0] == name for key in identities.sites)]
+    if node.op == "Mul" and len(others) == 1 and per_channel:
+        return arm, ((per_channel[0], 1.0),)
+    return None
