@@ -41,7 +41,8 @@ def _size(shapes: Sizes, name: str) -> int:
 
 def _convolution(node: Node, shapes: Sizes) -> int:
     """Every output element sums C_in/g · kernel products: out · weight[1:]."""
-    return _size(shapes, node.outputs[0]) * int(np.prod(shapes[node.inputs[1]][1:], dtype=np.int64))
+    weight = node.inputs[of(node.op).dense[-1]]
+    return _size(shapes, node.outputs[0]) * int(np.prod(shapes[weight][1:], dtype=np.int64))
 
 
 def _transposed_convolution(node: Node, shapes: Sizes) -> int:
@@ -58,11 +59,6 @@ def _gemm(node: Node, shapes: Sizes) -> int:
 def _matmul(node: Node, shapes: Sizes) -> int:
     """[…,M,K]·[…,K,N]: out · K."""
     return _size(shapes, node.outputs[0]) * shapes[node.inputs[0]][-1]
-
-
-def _quantised_convolution(node: Node, shapes: Sizes) -> int:
-    """The same; the weight is input 3, after the scale and zero point of x."""
-    return _size(shapes, node.outputs[0]) * int(np.prod(shapes[node.inputs[3]][1:], dtype=np.int64))
 
 
 def _attention(node: Node, shapes: Sizes) -> int:
@@ -106,7 +102,7 @@ MACS: Mapping[str, Callable[[Node, Sizes], int]] = {
     **dict.fromkeys(of_form("transposed convolution"), _transposed_convolution),
     "DeformConv": _convolution,
     "ConvInteger": _convolution,
-    "QLinearConv": _quantised_convolution,
+    "QLinearConv": _convolution,
     "Gemm": _gemm,
     "MatMul": _matmul,
     "MatMulInteger": _matmul,
@@ -114,5 +110,7 @@ MACS: Mapping[str, Callable[[Node, Sizes], int]] = {
     "Einsum": _einsum,
     "Attention": _attention,
 }
+"""op → multiply-adds; what is not listed counts nothing."""
 
-UNCOUNTED = frozenset({"RNN", "LSTM", "GRU"})
+UNCOUNTED = of_form("recurrent")
+"""Operators of ONNX that multiply matrices and have no row above; those of other domains are unknown as well."""

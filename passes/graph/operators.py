@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Flag, auto
+from functools import cached_property
 from typing import Literal
 
 Form = Literal[
@@ -39,6 +40,7 @@ Form = Literal[
     "measuring",  # numbers of how large a tensor is
     "filling",  # a tensor made of numbers that say its size
     "quantisation",
+    "recurrent",
     "other",  # no rule says how its axes relate
 ]
 
@@ -89,7 +91,7 @@ class Operator:
     counts: bool = False
     folds: bool = False
 
-    @property
+    @cached_property
     def weights(self) -> frozenset[int]:
         """The inputs that are its weights, biases and scales."""
         return frozenset((*self.dense, *self.scales, *(() if self.bias is None else (self.bias,))))
@@ -241,9 +243,7 @@ OPERATORS: Mapping[str, Operator] = {
     "QLinearConv": _other(dense=(3,), bias=8, integers=True),
     "QLinearMatMul": _other(dense=(0, 3), integers=True),
     "Attention": _other(),
-    "GRU": _other(),
-    "LSTM": _other(),
-    "RNN": _other(),
+    **dict.fromkeys(("GRU", "LSTM", "RNN"), Operator(form="recurrent", has=NONE, depends=ALL)),
     # windows over space
     "AveragePool": Operator(form="pooling", has=LINEAR | CONSTANTS),
     "LpPool": Operator(form="pooling", has=ZERO | HOMOGENEOUS),
@@ -327,5 +327,6 @@ CONVOLUTIONS = of_form("convolution", "transposed convolution")
 SLIDING = of_form("convolution", "pooling")
 ALIGNED = having(lambda row: row.aligned)
 ACTIVATIONS = having(lambda row: row.activation)
+MERGES = having(lambda row: row.adds)
 WEIGHTED = having(lambda row: bool(row.dense) and not row.integers)
 """Operators with a dense weight of real numbers, which make channels from others."""

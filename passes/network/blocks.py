@@ -11,14 +11,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from passes.channels.atoms import Identities
-from passes.graph.operators import ACTIVATIONS, having
+from passes.graph.operators import ACTIVATIONS, MERGES, having
 from passes.graph.tensors import Shapes
 from passes.graph.view import Node, View
 from passes.network.bottlenecks import bottlenecks
 from passes.network.regions import Regions, between, next_node, region, regions_of, same_channels, seen_outside
 from passes.network.stages import Block, Stage, Table
 
-MERGES = having(lambda row: row.adds)
 ELEMENTWISE = having(lambda row: row.elementwise)  # what an activation is made of where the exporter writes it out
 
 

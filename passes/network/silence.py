@@ -6,9 +6,8 @@ from dataclasses import replace
 
 from passes.channels.atoms import Identities
 from passes.graph.learnt import dense_weights
-from passes.graph.operators import HOMOGENEOUS, IDEMPOTENT, SLOPE, ZERO, of
+from passes.graph.operators import HOMOGENEOUS, IDEMPOTENT, MERGES, SLOPE, ZERO, of
 from passes.graph.view import Node, View
-from passes.network.blocks import MERGES
 from passes.network.stages import Block, Silence, Stage
 
 
