@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from passes.batchnorm.fold import EPSILON, MIXED, PARTS, Array, Left, Reals, _channels, _dtype, _exact, _stored
+from passes.batchnorm.fold import EPSILON, MIXED, PARTS, Array, Left, Reals, dtype_of, exact_values, output_channels, stored_values
 from passes.errors import RefusedModel, UserError
 from passes.graph.learnt import dense_weights
 from passes.graph.normalise import normalise
@@ -103,7 +103,7 @@ class _Placing:
             return "a normalisation follows"
         if output not in self.weighted:
             return "it is a last one: no convolution or matrix product comes after it"
-        if _channels(node, seen) == 1:
+        if output_channels(node, seen) == 1:
             return "it has a single output channel"
         if self._pooled(node):
             return "it works on pooled values, one a channel"
@@ -184,7 +184,7 @@ def _require_convolutions(statistics: Mapping[str, Moments], seen: View) -> None
             raise UserError(f"there are statistics for '{name}', which is no convolution of this graph")
         if any(tensor and tensor not in seen.constants for tensor in node.inputs[1:3]):
             raise UserError(f"there are statistics for '{name}', whose weight or bias is computed")
-        channels = _channels(node, seen)
+        channels = output_channels(node, seen)
         if moments.mean.shape != (channels,) or moments.variance.shape != (channels,):
             raise RefusedModel(f"the statistics of '{name}' are for {moments.mean.shape} channels, it has {channels}")
         if not (np.isfinite(moments.mean).all() and np.isfinite(moments.variance).all() and (moments.variance >= 0).all()):
@@ -202,12 +202,12 @@ def _parameters(node: Node, moments: Moments, seen: View) -> tuple[Array, ...]:
 
     γ and β are computed from what the stored μ and σ² are, so that their rounding is not the function's.
     """
-    dtype = _dtype(node.inputs[1], seen)
+    dtype = dtype_of(node.inputs[1], seen)
     if dtype == np.float16 and seen.opset >= MIXED:
         dtype = np.dtype(np.float32)
-    bias = _exact(node.inputs[2], seen) if node.input(2) else np.zeros(moments.mean.shape)
-    mean = _stored(moments.mean - bias, dtype, node.name)
-    variance = _stored(moments.variance, dtype, node.name)
-    gamma = _stored(np.sqrt(variance.astype(np.float64) + float(np.float32(EPSILON))), dtype, node.name)
-    beta = _stored(mean.astype(np.float64) + bias, dtype, node.name)
+    bias = exact_values(node.inputs[2], seen) if node.input(2) else np.zeros(moments.mean.shape)
+    mean = stored_values(moments.mean - bias, dtype, node.name)
+    variance = stored_values(moments.variance, dtype, node.name)
+    gamma = stored_values(np.sqrt(variance.astype(np.float64) + float(np.float32(EPSILON))), dtype, node.name)
+    beta = stored_values(mean.astype(np.float64) + bias, dtype, node.name)
     return gamma, beta, mean, variance

@@ -12,7 +12,7 @@ import onnx
 import onnx.defs
 
 from passes.check.finding import Finding, cycle, dangling, dangling_output
-from passes.graph.order import _defined, _needs, order
+from passes.graph.order import defined_names, needed_names, order
 
 
 def check_proto(model: onnx.ModelProto) -> tuple[Finding, ...]:
@@ -80,9 +80,9 @@ def _duplicates(graph: onnx.GraphProto) -> Iterator[Finding]:
 
 
 def _undefined(graph: onnx.GraphProto) -> Iterator[Finding]:
-    known = _defined(graph)
+    known = defined_names(graph)
     for index, node in enumerate(graph.node):
-        for name in _needs(node):
+        for name in needed_names(node):
             if name not in known:
                 yield dangling(_site(node, index), name)
     for value in graph.output:
@@ -173,7 +173,7 @@ def _control_flow(graph: onnx.GraphProto) -> Iterator[Finding]:
 
 
 def _unused(graph: onnx.GraphProto) -> Iterator[Finding]:
-    used = {name for node in graph.node for name in _needs(node)} | {value.name for value in graph.output}
+    used = {name for node in graph.node for name in needed_names(node)} | {value.name for value in graph.output}
     for tensor in graph.initializer:
         if tensor.name not in used:
             message = f"nothing reads it; it only takes space ({math.prod(tensor.dims)} values)"

@@ -24,7 +24,7 @@ from passes.target.resolve import resolve
 from passes.target.resolved import Resolved, Skeleton
 from passes.target.sized import finish
 from passes.target.spec import Spec
-from passes.target.take import STRATEGIES, Along, Take, _bytes, _require_room
+from passes.target.take import STRATEGIES, Along, Take, bytes_made, require_room
 from passes.target.width import SELECTIONS, Changes, Choice, changes
 
 UNBOUNDED = (1 << 63) - 1
@@ -344,8 +344,8 @@ def _takes(work: _Work, numbers: Mapping[str, np.ndarray]) -> tuple[Take, ...]:
             if source in work.analysis.view.constants and target not in found and target not in numbers:
                 found[target] = _take(work, target, source, placed.place)
                 if not work.regrouped:  # else the skeleton's weights are larger than the target's
-                    total += _bytes(found[target], work.analysis.shapes.shapes[source])
-                    _require_room(total)
+                    total += bytes_made(found[target], work.analysis.shapes.shapes[source])
+                    require_room(total)
     for name in work.analysis.view.outputs:
         if name in work.analysis.view.constants:
             found.setdefault(name, Take(name, name, {}))

@@ -14,7 +14,7 @@ from passes.network.images import Image
 from passes.network.knobs import FROM_WHY, IMAGE, STRIDE, Knob, Size, block_knob, block_of, kind_of, knob_order, size_text, stage_knob
 from passes.target.resolved import Resolved
 from passes.target.skeleton import skeleton
-from passes.target.spec import MAX_SIDE, RELATIVE, Spec, Value, _pattern, _relative, _some
+from passes.target.spec import MAX_SIDE, RELATIVE, Spec, Value, pattern_of, relative_value, some_of
 
 
 def own_spec(analysis: Analysis, seed: str | None = None) -> Spec:
@@ -36,7 +36,7 @@ class _Resolver:
         self.matched: set[str] = set()
         self.skipped: dict[str, list[str]] = {}
         self.sources: dict[int, tuple[int, ...]] = {}
-        self.patterns = {key: _pattern(key) for key in spec.knobs if "*" in key}
+        self.patterns = {key: pattern_of(key) for key in spec.knobs if "*" in key}
 
     def run(self) -> Resolved:
         seed_knobs = self.analysis.knobs
@@ -61,7 +61,7 @@ class _Resolver:
         for key in self.spec.knobs:
             if key not in self.matched:
                 self._unknown(key, knobs)
-        notes = [f"pattern '{key}' skipped {len(names)} frozen knob(s): {_some(names)}" for key, names in self.skipped.items()]
+        notes = [f"pattern '{key}' skipped {len(names)} frozen knob(s): {some_of(names)}" for key, names in self.skipped.items()]
         order = [name for name in seed_knobs if name in values] + [name for name in values if name not in seed_knobs]
         ordered = sorted(order, key=_stage_order)
         return Resolved({name: values[name] for name in ordered}, knobs, sources, tuple(notes), image, bones)
@@ -170,7 +170,7 @@ def _absolute(value: Value, knob: Knob) -> int | None:
 def _sized(value: Value, seed: Size) -> Size:
     """The size of an image, from a pair, an integer for both sides, or relative to the seed's. Raises UserError beyond 1 … MAX_SIDE."""
     if isinstance(value, str):
-        by, number = _relative(value, IMAGE)
+        by, number = relative_value(value, IMAGE)
         height, width = (round(RELATIVE[by](side, number)) for side in seed)
     else:
         height, width = (value, value) if isinstance(value, int) else value
@@ -186,7 +186,7 @@ def _evaluate(knob: Knob, value: Value, key: str) -> int:
         return value
     if not isinstance(value, str):
         raise UserError(f"'{key}' must be an integer, not a list")
-    by, number = _relative(value, key)
+    by, number = relative_value(value, key)
     exact = RELATIVE[by](knob.value, number)
     rounded = _rounded(knob, exact) if by == "x" else round(exact)
     if knob.kind != "width" or by != "x":
@@ -243,7 +243,7 @@ def differences(analysis: Analysis, spec: Spec) -> list[str]:
         if key == IMAGE:
             found += _other_size(value, analysis.image)
             continue
-        matching = _pattern(key) if "*" in key else None
+        matching = pattern_of(key) if "*" in key else None
         others = () if matching is None else (n for n in analysis.knobs if n != STRIDE and n not in spec.knobs and matching.fullmatch(n))
         names = [*(n for n in (key,) if n in analysis.knobs), *others]
         if key.endswith(".from"):
