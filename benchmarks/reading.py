@@ -36,7 +36,8 @@ from fnatool.files.atomic import write_text
 from fnatool.model.analysed import analyse_model
 from fnatool.runtime.distance import HALF_TOLERANCE, NUDGE, ROUNDING_FACTOR, TOLERANCE, distance, nudged
 from fnatool.runtime.session import FAILURES
-from fnatool.runtime.verify import COMPARED, noise
+from fnatool.runtime.verify import noise
+from passes.graph.operators import WEIGHTED
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("onnx", "onnxruntime-gpu", "torch", "torchvision", "timm")
@@ -74,7 +75,7 @@ def measure(export: zoo.Export) -> Drift:
     module = fnatool.nn.load(path)
     seconds = time.perf_counter() - start
     reading = module.origin.reading
-    inner = tuple(node.outputs[0] for node in reading.view.nodes if node.op in COMPARED and node.outputs[0] not in reading.outputs)
+    inner = tuple(node.outputs[0] for node in reading.view.nodes if node.op in WEIGHTED and node.outputs[0] not in reading.outputs)
     names = (*inner, *reading.outputs)
     newer = export.opset > zoo.RUNTIME_NEWEST
     run = (_reference if newer else _runtime)(path, names)

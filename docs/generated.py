@@ -10,6 +10,7 @@ from dataclasses import fields, is_dataclass
 import click
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 import fnatool
 import fnatool.nn
@@ -19,9 +20,10 @@ from fnatool.model.check import CODES
 from fnatool.nn import TORCH
 from fnatool.search.config import template as search_template
 from fnatool.training.config import TASKS, template
-from passes.channels.rules import RULES
+from passes.channels.rules.table import RULES
 from passes.graph.macs import MACS, UNCOUNTED
-from passes.maps import SPACE
+from passes.maps.table import SPACE
+from passes.network.knobs import KINDS
 
 
 def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
@@ -82,6 +84,12 @@ def _counted(name: str) -> str:
     return "counted" if name in MACS else "unknown" if name in UNCOUNTED else ""
 
 
+def knobs() -> Iterator[str]:
+    """Every kind of knob."""
+    rows = ([", ".join(f"`{name}`" for name in kind.names).replace(" …`", "` …"), kind.sets] for kind in KINDS.values())
+    yield from table(("knob", "what it sets"), rows)
+
+
 def api() -> Iterator[str]:
     """The public functions and classes with their docstrings."""
     yield "# Python API\n\nThe commands' work, from Python, with the same words. Errors: `passes.UserError` for a mistake in what was"
@@ -102,6 +110,7 @@ def _object(name: str, found: object) -> Iterator[str]:
         yield "Fields: " + ", ".join(f"`{field.name}`" for field in fields(found)) + ".\n"
 
 
+TABLES = {"<!-- the table of knobs -->": knobs}
 PAGES = {"commands": commands, "configs": configs, "checks": checks, "operators": operators, "api": api}
 
 
@@ -110,3 +119,10 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     for name, page in PAGES.items():
         files.append(File.generated(config, f"reference/{name}.md", content="\n".join(page()) + "\n"))
     return files
+
+
+def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """The hook of mkdocs: in written pages, tables made from the code where they are asked for."""
+    for mark, made in TABLES.items():
+        markdown = markdown.replace(mark, "\n".join(made()))
+    return markdown

@@ -1,7 +1,8 @@
 """Pure passes over ONNX graphs: analyse a convolutional network, plan another shape, apply the plan."""
 
 from passes.errors import RefusedModel, UserError
-from passes.network.analysis import Analysis, analyse, group_of
+from passes.network.analyse import analyse
+from passes.network.analysis import Analysis, group_of
 from passes.network.knobs import Knob
 from passes.target.apply import apply
 from passes.target.plan import Plan

@@ -73,3 +73,10 @@ def _plain(name: str) -> str:
 
 
 ALIKE: Sequence[Callable[[str, str], bool]] = (_same, _same_end, _initials, _beginning)
+
+
+def closest(key: str, names: Sequence[str]) -> str:
+    """The end of a message about an unknown knob: what may have been meant, and where all are listed."""
+    close = nearest(key, names)
+    hint = f"; did you mean '{close}'?" if close else ";"
+    return f"{hint} 'fnatool inspect' lists all {len(names)}"

@@ -34,6 +34,7 @@ from fnatool.files.interface import SOURCE_KEY
 from fnatool.runtime import isolate
 from fnatool.runtime.distance import HALF_TOLERANCE, ROUNDING_FACTOR, TOLERANCE, distance, nudged
 from passes.errors import RefusedModel, UserError
+from passes.graph.operators import CONVOLUTIONS
 from passes.graph.view import View, view
 
 
@@ -259,7 +260,7 @@ WATCHED = (
     torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d, torch.nn.ConvTranspose1d, torch.nn.ConvTranspose2d, torch.nn.ConvTranspose3d,
     torch.nn.Linear, torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d,
 )  # fmt: skip
-WATCHED_OPS = ("Conv", "ConvTranspose", "Gemm", "BatchNormalization")
+WATCHED_OPS = CONVOLUTIONS | {"Gemm", "BatchNormalization"}
 
 
 def _watched(module: torch.nn.Module, inputs: Tensors) -> tuple[Values, Values]:

@@ -13,7 +13,8 @@ from passes.check.finding import errors
 from passes.check.message import check_proto
 from passes.errors import RefusedModel, UserError
 from passes.graph.branches import Constants, decide, has_branches
-from passes.graph.shapes import SMALL, Shape
+from passes.graph.shapes import SMALL
+from passes.graph.tensors import Shape
 
 Sizes = Mapping[tuple[str, int], int]  # (input, axis) → size
 

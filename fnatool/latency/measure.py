@@ -22,7 +22,7 @@ from fnatool.model import spaces
 from fnatool.model.analysed import analyse_model
 from passes.errors import UserError
 from passes.graph.cutting import Bare
-from passes.graph.shapes import Shape
+from passes.graph.tensors import Shape
 from passes.network.analysis import Analysis
 from passes.space.costs import Table, cost_tables, extremes
 from passes.space.space import SKIP, Choices, choices

@@ -9,7 +9,8 @@ import onnx_graphsurgeon as gs
 
 from passes.errors import UserError
 from passes.graph.cutting import Bare, bare, components, cut
-from passes.graph.shapes import Shape, infer
+from passes.graph.shapes import infer
+from passes.graph.tensors import Shape
 from passes.graph.view import view
 from passes.network.analysis import Analysis
 from passes.space.space import Choices

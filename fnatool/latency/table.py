@@ -13,7 +13,7 @@ from fnatool.files.atomic import write_text
 from fnatool.files.documents import read_json
 from fnatool.latency.fitting import Fit
 from passes.errors import UserError
-from passes.graph.shapes import Shape
+from passes.graph.tensors import Shape
 from passes.network.analysis import Analysis
 from passes.space.costs import Table
 from passes.space.space import Choices

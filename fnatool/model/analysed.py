@@ -12,16 +12,17 @@ from fnatool import specs
 from fnatool.files import documents
 from fnatool.files import model as files
 from fnatool.runtime import isolate
-from passes.channels.rules import RULES
+from passes.channels.rules.table import RULES
 from passes.errors import RefusedModel, UserError
-from passes.graph.shapes import Shape
-from passes.network.analysis import Analysis, analyse
-from passes.network.blocks import Table
-from passes.network.knobs import STRIDE
+from passes.graph.tensors import Shape
+from passes.network.analyse import analyse
+from passes.network.analysis import Analysis
+from passes.network.knobs import IMAGE, STRIDE
+from passes.network.stages import Table
 from passes.target.apply import apply
 from passes.target.planner import plan
 from passes.target.resolve import differences, own_spec, resolve
-from passes.target.spec import IMAGE, Spec, parse
+from passes.target.spec import Spec, parse
 
 STAGES_KEY = "fnatool.stages"
 SPEC_KEY = "fnatool.spec"

@@ -16,7 +16,7 @@ from fnatool.data import folders
 from fnatool.data.pixels import Pixels, Values, values_of
 from passes.batchnorm.unfold import Moments
 from passes.errors import UserError
-from passes.graph.shapes import Shape
+from passes.graph.tensors import Shape
 from passes.network.analysis import Analysis
 
 if TYPE_CHECKING:

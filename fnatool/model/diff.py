@@ -23,7 +23,7 @@ from fnatool.files.tensors import Array
 from fnatool.model import inspect as inspecting
 from fnatool.model.analysed import analyse_model, metadata
 from passes.errors import RefusedModel, UserError
-from passes.graph.shapes import Shape
+from passes.graph.tensors import Shape, typed
 from passes.network.analysis import Analysis
 
 Json = dict[str, object]
@@ -289,7 +289,7 @@ def _attributes(node: onnx.NodeProto) -> dict[str, AttributeProto]:
 def _value(attribute: AttributeProto) -> object:
     """An attribute's value for people and for JSON; tensors and graphs in a word."""
     if attribute.type == AttributeProto.TENSOR:
-        return f"tensor {TensorProto.DataType.Name(attribute.t.data_type).lower()} {_text(attribute.t.dims)}"
+        return f"tensor {TensorProto.DataType.Name(attribute.t.data_type).lower()} {typed(attribute.t.dims)}"
     if attribute.type not in PLAIN:
         return f"{AttributeProto.AttributeType.Name(attribute.type).lower()}"
     value = onnx.helper.get_attribute_value(attribute)
@@ -348,11 +348,7 @@ def _measure(a: Array, b: Array) -> tuple[float, float]:
 
 
 def _kind(array: Array) -> str:
-    return f"{'text' if array.dtype.kind == 'O' else array.dtype.name} {_text(array.shape)}"
-
-
-def _text(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape)) or "scalar"
+    return f"{'text' if array.dtype.kind == 'O' else array.dtype.name} {typed(array.shape)}"
 
 
 # --- JSON ---

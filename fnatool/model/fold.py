@@ -26,9 +26,11 @@ from passes.batchnorm.fold import Left
 from passes.batchnorm.unfold import Moments, places
 from passes.batchnorm.unfold import unfold as put_in
 from passes.errors import RefusedModel, UserError
-from passes.graph.shapes import Shape, guessing
-from passes.network.analysis import Analysis, analyse
-from passes.network.blocks import stage_table
+from passes.graph.shapes import guessing
+from passes.graph.tensors import Shape, printed
+from passes.network.analyse import analyse
+from passes.network.analysis import Analysis
+from passes.network.stages import stage_table
 from passes.target.resolve import own_spec
 
 
@@ -237,7 +239,7 @@ def _preparation(model: files.Model, analysis: Analysis, data: StatisticsOptions
         channels_last = len(shape) == 3 and shape[0] > 4 >= shape[2]  # no image has more than four colours
     channels = shape[-1 if channels_last else 0] if len(shape) == 3 else 0
     if channels not in (1, 3):
-        what = "×".join(map(str, shape))
+        what = printed(shape)
         raise UserError(f"the input '{input_.name}' of {what} is no grey or RGB image; --data random takes noise instead")
     mean, scale = (None if given is None else tuple(float(value) for value in given) for given in (data.mean, data.scale))
     image = pixels.Seen(input_.name, channels, input_.dtype)

@@ -28,10 +28,12 @@ from fnatool.tasks.description import Description
 from passes.check.finding import errors
 from passes.errors import RefusedModel, UserError
 from passes.graph.freeing import freed
-from passes.graph.shapes import Shape, guessing
+from passes.graph.shapes import guessing
+from passes.graph.tensors import Shape
 from passes.heads import STYLES, Attached, BoxCoding, HeadImage, HeadSpec, attach, default_taps, image_of
 from passes.heads.writer import OLDEST_OPSET
-from passes.network.analysis import Analysis, analyse
+from passes.network.analyse import analyse
+from passes.network.analysis import Analysis
 
 DEFAULT_STYLE = {"classification": "linear", "segmentation": "deeplabv3", "detection": "retinanet", "pose": "simplebaseline"}
 

@@ -9,11 +9,12 @@ from dataclasses import asdict
 
 from fnatool import terminal
 from passes.errors import UserError
+from passes.nearest import closest
 from passes.network.analysis import Analysis, blocks_named, group_of
-from passes.network.knobs import Knob, size_text
-from passes.network.resolution import Image
-from passes.target.resolve import closest, own_spec
-from passes.target.spec import IMAGE, MAX_SIDE
+from passes.network.images import Image
+from passes.network.knobs import IMAGE, Knob, size_text
+from passes.target.resolve import own_spec
+from passes.target.spec import MAX_SIDE
 
 Json = dict[str, object]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fnatool import terminal
 from fnatool.files import model as files
 from fnatool.model.analysed import stored_stages
-from passes.graph.shapes import Shape
+from passes.graph.tensors import Shape, printed
 from passes.network.profile import CONVENTIONS, Profile, ProfilePart, profile
 
 if TYPE_CHECKING:
@@ -119,4 +119,4 @@ def _show_nodes(found: Profile, console: Console) -> None:
 
 
 def _shape(shape: Shape) -> str:
-    return "×".join(map(str, shape)) or "scalar"
+    return printed(shape) or "scalar"

@@ -14,7 +14,7 @@ from fnatool.files.atomic import replacing, require_writable
 from fnatool.model.analysed import SPEC_KEY, STAGES_KEY, analyse_model, read_spec, require_seed
 from fnatool.model.verified import Verified, verify_remap
 from passes.errors import UserError
-from passes.graph.shapes import Shape
+from passes.graph.tensors import Shape
 from passes.network.analysis import Analysis
 from passes.network.cost import Cost
 from passes.target.apply import apply

@@ -8,9 +8,8 @@ from fnatool import terminal
 from fnatool.model.remap import Remapped
 from fnatool.model.verified import Verified
 from passes.channels.groups import regrouped_shape
-from passes.graph.shapes import Shape
-from passes.network.knobs import Size, size_text
-from passes.target.spec import IMAGE
+from passes.graph.tensors import Shape
+from passes.network.knobs import IMAGE, Size, size_text
 from passes.target.take import Take
 
 Json = dict[str, object]

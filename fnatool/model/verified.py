@@ -10,7 +10,8 @@ from fnatool.files import model as files
 from fnatool.runtime import isolate
 from passes.channels.groups import keeps_function, regrouped_shape
 from passes.errors import RefusedModel
-from passes.graph.shapes import Shape, guessing
+from passes.graph.shapes import guessing
+from passes.graph.tensors import Shape
 from passes.network.analysis import Analysis
 from passes.target.apply import apply
 from passes.target.plan import Plan

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fnatool.nn.site import torch_type
 from passes.errors import RefusedModel
-from passes.graph.shapes import Shapes
+from passes.graph.tensors import Shapes, printed
 from passes.graph.view import View, live
 
 GIB = 2**30
@@ -26,7 +26,7 @@ def require_memory(seen: View, shapes: Shapes, data: Container[str]) -> None:
         return
     held = {name: bytes_of(shapes, name) for node in seen.nodes for name in node.outputs}
     largest = max(held, key=lambda name: held[name])
-    shape = "×".join(map(str, shapes.shapes[largest]))
+    shape = printed(shapes.shapes[largest])
     raise RefusedModel(
         f"it would take {most / GIB:,.1f} GiB to run two samples at its sizes (tensor '{largest}' of node '{seen.producer[largest]}' has "
         f"the shape {shape}); export it for smaller sizes"

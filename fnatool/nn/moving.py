@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fnatool.nn.site import Given, NodeSite, Row, Step, on, torch_type
-from passes.channels.rules import UNBOUNDED, regrouped
+from passes.graph.regrouping import UNBOUNDED, regrouped
 from passes.graph.view import element_type
 
 # --- shape ------------------------------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from fnatool.nn.program import run
 from fnatool.nn.reading import Reading
 from fnatool.nn.storing import stored
 from passes.errors import UserError
-from passes.graph.shapes import Shape
+from passes.graph.tensors import Shape
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from fnatool.nn.program import Program, compiled, run, to_tensor
 from fnatool.nn.site import LoadFacts
 from fnatool.nn.weights import Weight, prepare
 from passes.errors import RefusedModel, UserError
-from passes.graph.shapes import PROBE_IMAGE, Shape, Shapes, infer
+from passes.graph.shapes import PROBE_IMAGE, infer
+from passes.graph.tensors import Shape, Shapes
 from passes.graph.view import View, view
 from passes.nearest import nearest
 

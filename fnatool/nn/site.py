@@ -16,7 +16,7 @@ import onnx
 import torch
 
 from passes.errors import RefusedModel
-from passes.graph.shapes import Shape
+from passes.graph.tensors import Shape
 from passes.graph.view import Node
 
 Array = np.ndarray

@@ -24,15 +24,15 @@ from passes.channels.groups import regrouped
 from passes.channels.resize import resized
 from passes.errors import RefusedModel
 from passes.graph.normalise import normalise
-from passes.graph.shapes import Shape
+from passes.graph.operators import WEIGHTED
+from passes.graph.tensors import Shape
 from passes.graph.view import view
-from passes.maps import Sampling
+from passes.maps.contents import Sampling
 from passes.network.analysis import Analysis
 from passes.target.plan import Plan
 from passes.target.take import Take
 
 DOUBLE_SECONDS = 60
-COMPARED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def compare(before: gs.Graph, after: gs.Graph, feeds: Mapping[str, np.ndarray]) 
     Raises RefusedModel where ONNX Runtime cannot run one of them.
     """
     old, new = view(before), view(after)
-    made = COMPARED | {"BatchNormalization"}
+    made = WEIGHTED | {"BatchNormalization"}
     found = {
         tensor: node.name
         for node in old.nodes
@@ -198,7 +198,7 @@ def shared_tensors(analysis: Analysis, plan: Plan) -> list[Shared]:
         if placed.node.name != placed.source:
             continue
         for tensor in seed.by_name[placed.source].outputs:
-            if tensor not in placed.node.outputs or not (placed.node.op in COMPARED or tensor in seed.outputs):
+            if tensor not in placed.node.outputs or not (placed.node.op in WEIGHTED or tensor in seed.outputs):
                 continue
             sampling = plan.samples.get(tensor)
             if sampling is None and tensor in plan.samples:

@@ -21,12 +21,13 @@ from fnatool.search.solver import Budget
 from fnatool.tasks.description import Description
 from fnatool.training.model_and_data import adopted, named_like
 from passes.errors import RefusedModel, UserError
-from passes.graph.shapes import Shape
+from passes.graph.tensors import Shape
 from passes.heads.image import image_of
-from passes.network.analysis import Analysis, analyse
-from passes.network.knobs import STRIDE
+from passes.network.analyse import analyse
+from passes.network.analysis import Analysis
+from passes.network.knobs import IMAGE, STRIDE
 from passes.space.space import Choices
-from passes.target.spec import IMAGE, Spec, Value
+from passes.target.spec import Spec, Value
 
 TIMES = 8
 

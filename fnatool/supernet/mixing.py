@@ -21,7 +21,7 @@ from torch import Tensor
 from fnatool.supernet.segments import Segment
 from fnatool.supernet.variants import Key, Variants
 from passes.channels.groups import possible
-from passes.graph.shapes import Shape
+from passes.graph.tensors import Shape
 from passes.network.analysis import Analysis
 from passes.space.space import Choices
 from passes.target.take import Take, taken

@@ -32,8 +32,9 @@ from fnatool.supernet.mixing import Mixture, mixture, unmixable, without
 from fnatool.supernet.segments import Segment
 from fnatool.supernet.variants import Variant, Variants, tensors
 from passes.errors import UserError
-from passes.graph.shapes import Shape
-from passes.network.analysis import Analysis, analyse
+from passes.graph.tensors import Shape
+from passes.network.analyse import analyse
+from passes.network.analysis import Analysis
 from passes.space.space import SKIP, Choices
 from passes.target.apply import apply
 from passes.target.planner import plan

@@ -10,7 +10,7 @@ from collections.abc import Collection, Container, Sequence
 from dataclasses import dataclass, replace
 
 from passes.graph.view import View
-from passes.network.blocks import Block
+from passes.network.stages import Block
 
 
 @dataclass(frozen=True)

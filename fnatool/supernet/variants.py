@@ -20,7 +20,8 @@ from fnatool.nn.program import Program, compiled
 from fnatool.nn.reading import Reading, facts_of
 from fnatool.supernet.segments import Segment, cut
 from fnatool.supernet.slices import Slice, slicing
-from passes.graph.shapes import Shape, infer
+from passes.graph.shapes import infer
+from passes.graph.tensors import Shape
 from passes.graph.view import Node, linked
 from passes.network.analysis import Analysis
 from passes.space.space import Choices

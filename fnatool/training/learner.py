@@ -26,7 +26,7 @@ from fnatool.training.optimising import optimiser_for
 from fnatool.training.processes import World
 from fnatool.training.stepping import Descent
 from passes.errors import UserError
-from passes.graph.shapes import Shape
+from passes.graph.tensors import Shape
 
 SMALL_BATCH = 8  # samples a process: a detector's BatchNorm with fewer keeps its statistics
 

@@ -11,7 +11,7 @@ from fnatool.model import pixels
 from fnatool.tasks import joints
 from fnatool.tasks.description import Description, Pose
 from passes.errors import UserError
-from passes.graph.shapes import Shape
+from passes.graph.tensors import Shape
 from passes.graph.view import view
 
 PLACEHOLDERS = ("class", "joint")  # names like class0, class1 … are those of nobody

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from fnatool.files.documents import text
 from passes.errors import UserError
-from passes.target.resolve import closest
+from passes.nearest import closest
 
 MOST_WORDS = 1000  # of a list
 SHOWN = 8  # faults that a message names

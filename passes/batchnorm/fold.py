@@ -20,11 +20,11 @@ import onnx_graphsurgeon as gs
 
 from passes.errors import RefusedModel
 from passes.graph.normalise import normalise
-from passes.graph.shapes import Shape
+from passes.graph.operators import CONVOLUTIONS
+from passes.graph.tensors import Shape
 from passes.graph.view import Node, View, build, in_order, unique, view
 
 EPSILON = 1e-5  # of a BatchNormalization put in; what frameworks take
-CONVOLUTIONS = ("Conv", "ConvTranspose")
 MIXED = 15  # the opset since which its parameters may be more precise than its input
 PARTS = ("gamma", "beta", "mean", "var")
 
@@ -101,7 +101,7 @@ class _Folding:
         if name not in self.seen.constants:
             reader, _ = self.readers[name][0]
             name = self.nodes[reader].inputs[1]
-        return _dtype(name, self.seen)
+        return dtype_of(name, self.seen)
 
     def fold(self, name: str) -> None:
         """The BatchNormalization goes into the node behind it or before it, or is left with the reason."""
@@ -133,7 +133,7 @@ class _Folding:
         computed = next((name for name in node.inputs[1:5] if name not in self.seen.constants), None)
         if computed is not None:
             raise _Unfit(f"'{computed}' is computed, not an initializer")
-        gamma, beta, mean, variance = (_exact(name, self.seen) for name in node.inputs[1:5])
+        gamma, beta, mean, variance = (exact_values(name, self.seen) for name in node.inputs[1:5])
         radicand = variance + float(np.float32(node.attrs.get("epsilon", 1e-5)))
         if not bool((radicand > 0).all()):
             raise _Unfit(f"{int((~(radicand > 0)).sum())} of its variances are not above −ε")
@@ -210,7 +210,7 @@ class _Folding:
         return scaled
 
     def _value(self, name: str) -> Reals:
-        return self.values[name] if name in self.values else _exact(name, self.seen)
+        return self.values[name] if name in self.values else exact_values(name, self.seen)
 
     def _shifted(self, conv: Node, affine: _Affine) -> Reals:
         """f·b + s [C]."""
@@ -321,11 +321,13 @@ def _others(users: Sequence[str], but: str) -> str:
     return f"'{others[0]}'" + (f" and {len(others) - 1} more" if len(others) > 1 else "")
 
 
-def _exact(name: str, seen: View) -> Reals:
+def exact_values(name: str, seen: View) -> Reals:
+    """The values of a constant in double precision."""
     return np.asarray(seen.values(name), np.float64)
 
 
-def _dtype(name: str, seen: View) -> DType:
+def dtype_of(name: str, seen: View) -> DType:
+    """The type of a constant."""
     dtype: DType = np.dtype(seen.constants[name].dtype)
     return dtype
 
@@ -339,15 +341,14 @@ def _rounded(values: Reals, dtype: DType) -> Array:
     return rounded
 
 
-"""Operators behind which a normalisation still normalises what went in."""
-
-
-def _channels(node: Node, seen: View) -> int:
+def output_channels(node: Node, seen: View) -> int:
+    """The channels that a convolution makes."""
     shape = seen.constants[node.inputs[1]].shape
     return int(shape[0]) if node.op == "Conv" else int(shape[1]) * node.int("group", 1)
 
 
-def _stored(values: Reals, dtype: DType, name: str) -> Array:
+def stored_values(values: Reals, dtype: DType, name: str) -> Array:
+    """The values in the type that the graph stores them in. Raises RefusedModel where that is too small for them."""
     try:
         return _rounded(values, dtype)
     except _Unfit as error:

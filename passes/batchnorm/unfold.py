@@ -10,10 +10,13 @@ from fnmatch import fnmatchcase
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from passes.batchnorm.fold import CONVOLUTIONS, EPSILON, MIXED, PARTS, Array, Left, Reals, _channels, _dtype, _exact, _stored
+from passes.batchnorm.fold import EPSILON, MIXED, PARTS, Array, Left, Reals, dtype_of, exact_values, output_channels, stored_values
 from passes.errors import RefusedModel, UserError
+from passes.graph.learnt import dense_weights
 from passes.graph.normalise import normalise
-from passes.graph.shapes import Shape, Shapes, infer
+from passes.graph.operators import CONSTANTS, CONVOLUTIONS, having, of
+from passes.graph.shapes import infer
+from passes.graph.tensors import Shape, Shapes
 from passes.graph.view import Node, View, build, unique, view
 
 
@@ -43,14 +46,10 @@ class UnfoldPlaces:
 
 # --- unfolding --------------------------------------------------------------------------------------------------------------------------
 
-NORMALISATIONS = frozenset(
-    {"BatchNormalization", "InstanceNormalization", "GroupNormalization", "LayerNormalization", "RMSNormalization", "LpNormalization",
-     "MeanVarianceNormalization"}
+PASSING = having(
+    lambda row: row.adds or row.keeps_values or (row.form == "pooling" and CONSTANTS in row.has)
 )  # fmt: skip
-LAYOUT = frozenset(
-    {"Add", "Sum", "Concat", "Identity", "Dropout", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Split", "Slice", "Gather",
-     "Pad", "MaxPool", "AveragePool", "DepthToSpace", "SpaceToDepth"}
-)  # fmt: skip
+"""What a normalisation behind makes up for as if it stood before: sums, elements in another order, the mean or largest of neighbours."""
 
 
 def places(graph: gs.Graph, *, only: Sequence[str] = (), sizes: Mapping[str, Shape] | None = None) -> UnfoldPlaces:
@@ -104,7 +103,7 @@ class _Placing:
             return "a normalisation follows"
         if output not in self.weighted:
             return "it is a last one: no convolution or matrix product comes after it"
-        if _channels(node, seen) == 1:
+        if output_channels(node, seen) == 1:
             return "it has a single output channel"
         if self._pooled(node):
             return "it works on pooled values, one a channel"
@@ -117,9 +116,9 @@ class _Placing:
             return False
         for name, slot in uses:
             node = self.seen.by_name[name]
-            if node.op in NORMALISATIONS and slot == 0:
+            if of(node.op).form == "normalisation" and slot == 0:
                 continue
-            if node.op not in LAYOUT or not all(self.normalised[output] for output in node.outputs if output):
+            if node.op not in PASSING or not all(self.normalised[output] for output in node.outputs if output):
                 return False
         return True
 
@@ -127,8 +126,7 @@ class _Placing:
         """Tensors behind which some convolution or matrix product with a weight comes."""
         found: set[str] = set()
         for node in reversed(self.seen.nodes):
-            has_weight = node.op in (*CONVOLUTIONS, "Gemm", "MatMul") and any(name in self.seen.constants for name in node.inputs[:2])
-            if has_weight or any(name in found for name in node.outputs):
+            if dense_weights(node, self.seen) or any(name in found for name in node.outputs):
                 found.update(name for name in node.inputs if name)
         return found
 
@@ -138,7 +136,7 @@ class _Placing:
             source = next((name for name in node.inputs if name in self.seen.producer), None)
             if source is None:
                 return False
-            if self._extent(source) != 1 and node.op not in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"):
+            if self._extent(source) != 1 and of(node.op).form != "layout":
                 return node.op not in CONVOLUTIONS
             node = self.seen.by_name[self.seen.producer[source]]
         return False
@@ -186,7 +184,7 @@ def _require_convolutions(statistics: Mapping[str, Moments], seen: View) -> None
             raise UserError(f"there are statistics for '{name}', which is no convolution of this graph")
         if any(tensor and tensor not in seen.constants for tensor in node.inputs[1:3]):
             raise UserError(f"there are statistics for '{name}', whose weight or bias is computed")
-        channels = _channels(node, seen)
+        channels = output_channels(node, seen)
         if moments.mean.shape != (channels,) or moments.variance.shape != (channels,):
             raise RefusedModel(f"the statistics of '{name}' are for {moments.mean.shape} channels, it has {channels}")
         if not (np.isfinite(moments.mean).all() and np.isfinite(moments.variance).all() and (moments.variance >= 0).all()):
@@ -204,12 +202,12 @@ def _parameters(node: Node, moments: Moments, seen: View) -> tuple[Array, ...]:
 
     γ and β are computed from what the stored μ and σ² are, so that their rounding is not the function's.
     """
-    dtype = _dtype(node.inputs[1], seen)
+    dtype = dtype_of(node.inputs[1], seen)
     if dtype == np.float16 and seen.opset >= MIXED:
         dtype = np.dtype(np.float32)
-    bias = _exact(node.inputs[2], seen) if node.input(2) else np.zeros(moments.mean.shape)
-    mean = _stored(moments.mean - bias, dtype, node.name)
-    variance = _stored(moments.variance, dtype, node.name)
-    gamma = _stored(np.sqrt(variance.astype(np.float64) + float(np.float32(EPSILON))), dtype, node.name)
-    beta = _stored(mean.astype(np.float64) + bias, dtype, node.name)
+    bias = exact_values(node.inputs[2], seen) if node.input(2) else np.zeros(moments.mean.shape)
+    mean = stored_values(moments.mean - bias, dtype, node.name)
+    variance = stored_values(moments.variance, dtype, node.name)
+    gamma = stored_values(np.sqrt(variance.astype(np.float64) + float(np.float32(EPSILON))), dtype, node.name)
+    beta = stored_values(mean.astype(np.float64) + bias, dtype, node.name)
     return gamma, beta, mean, variance

@@ -9,7 +9,8 @@ from itertools import pairwise
 import numpy as np
 
 from passes.errors import RefusedModel
-from passes.graph.shapes import Shape, Shapes
+from passes.graph.operators import of
+from passes.graph.tensors import Shape, Shapes
 from passes.graph.view import Node, View
 
 Ids = np.ndarray
@@ -149,7 +150,7 @@ class Flow:
 
     def carries(self, node: Node, slot: int, axis: int, ids: Ids, fill: float = 0.0) -> None:
         """The axis holds one entry per channel of `ids`; it is a weight's where a convolution multiplies with it."""
-        weight = slot == 1 and node.op in ("Conv", "ConvTranspose")
+        weight = slot in of(node.op).dense
         self._site(
             node, slot, axis, Site(node.inputs[slot], axis, ids, "creates", fill, node.name, False, self._extent(node), weight=weight)
         )

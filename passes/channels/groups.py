@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from passes.graph.shapes import Shape, Shapes
+from passes.graph.operators import CONVOLUTIONS
+from passes.graph.tensors import Shape, Shapes
 from passes.graph.view import Node, View
 
-CONVOLUTIONS = ("Conv", "ConvTranspose")
 WHY = "more groups drop the weights that cross between them (fewer, where they divide the seed's, keep the function)"
 SMALLEST = 2  # input channels a group: with one it would be read as depthwise
 

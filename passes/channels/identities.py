@@ -10,54 +10,20 @@ vector alone (resize.py), for every weight axis and every size written in the gr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import replace
 
 import numpy as np
 
-from passes.channels.axes import FIXED, Flow, Ids, Label, Picks, Site, Size, SplitSizes
-from passes.channels.rules import ALL_INPUTS, NARY, RULES
+from passes.channels.atoms import Atom, Identities
+from passes.channels.axes import FIXED, Flow, Ids, Label, Picks, Site, SplitSizes
+from passes.channels.rules.table import RULES
 from passes.channels.ties import components, why_one
 from passes.graph.learnt import learnt
-from passes.graph.shapes import ARITHMETIC, MOVES, Shapes
+from passes.graph.operators import of
+from passes.graph.shapes import ARITHMETIC, MOVES
+from passes.graph.tensors import Shapes
 from passes.graph.view import Node, View
-
-
-@dataclass(frozen=True)
-class Atom:
-    """Channels that always change together, and only together.
-
-    `classes` in the order of the first axis that creates them; `value` counts the channels of that axis, `multiple` those of one class.
-    `fewest` classes have to stay for the graph to be read the same way; `parent` is the class after which fresh ones are born: the last
-    whose runs no cut or join of channels touches, −1 where there is none.
-    """
-
-    classes: np.ndarray
-    parent: int
-    fewest: int
-    value: int
-    multiple: int
-    first: Site
-    sites: tuple[Site, ...]
-    frozen: str | None
-    drift: str | None
-    one: str | None = None  # of a single class: why it is no more
-
-
-@dataclass(frozen=True)
-class Identities:
-    """The closed flow: labels, sites and sizes in classes, and the atoms (in the order of the graph)."""
-
-    labels: Mapping[str, Label]
-    sites: Mapping[tuple[str, int], Site]
-    sizes: tuple[Size, ...]
-    splits: tuple[SplitSizes, ...]
-    picks: tuple[Picks, ...]
-    atoms: tuple[Atom, ...]
-    atom_of: np.ndarray  # class → index into atoms
-    count: int
-    extents: Mapping[str, int]  # tensor → number of elements
-
 
 First = tuple[np.ndarray, Site, int]
 """An atom's classes, the axis that creates them first, and how many channels of it are one class."""
@@ -79,7 +45,7 @@ def flow_identities(view: View, shapes: Shapes) -> Identities:
         flow.at = f"'{node.name}' ({node.op})"
         found = rule(node, flow)
         labels = found if isinstance(found, tuple) else (found,)
-        if node.op not in ALL_INPUTS and node.op not in NARY:
+        if not of(node.op).every_input:  # the rule gives a meaning to the first alone
             for name in node.inputs[1:]:
                 _freeze_label(flow, name, f"'{node.name}' ({node.op}) uses it as a weight or a size")
         for name, label in zip(node.outputs, labels, strict=False):
@@ -173,7 +139,7 @@ def _close(flow: Flow) -> Identities:
     borders = closed(np.array(flow.borders, np.int64).reshape(-1, 2))
     touched = frozenset(borders[(borders[:, 0] == borders[:, 1]) & (borders[:, 0] != FIXED), 0].tolist())
     least = [(closed(ids), size) for ids, size in flow.least]
-    atoms, atom_of = _atoms(sites, [closed(ids) for ids in flow.places], (frozen, drift), (touched, least), count)
+    atoms, atom_of = _atoms(sites, [closed(ids) for ids in flow.places], count, frozen=frozen, drift=drift, touched=touched, least=least)
     atoms = tuple(
         replace(atom, one=why_one(flow, atom.first, int(atom.classes[0]), atom.value)) if atom.classes.size == 1 else atom for atom in atoms
     )
@@ -191,10 +157,17 @@ def _close(flow: Flow) -> Identities:
 
 
 def _fewest(
-    firsts: Sequence[First], frozen: Set[int], touching: Sequence[Sequence[Site]], read: tuple[np.ndarray, Sequence[tuple[Ids, int]]]
+    firsts: Sequence[First],
+    frozen: Set[int],
+    touching: Sequence[Sequence[Site]],
+    *,
+    atom_of: np.ndarray,
+    vectors: Sequence[tuple[Ids, int]],
 ) -> list[int]:
     """How many classes of each atom have to stay: an axis of one channel could not be told from a broadcast one, and a vector keeps as many
-    positions as the reading of the graph depends on, whatever the other atoms in it have (read: class → atom; vectors and positions).
+    positions as the reading of the graph depends on, whatever the other atoms in it have.
+
+    atom_of: class → atom; vectors: each with the positions that it has to keep.
     """
     fewest, least = [], []
     for (classes, _, _), sites in zip(firsts, touching, strict=True):
@@ -202,8 +175,7 @@ def _fewest(
         fewest.append(min(-(-2 // min(counts)), int(classes.size)))
         fixed = classes.size == 1 or any(int(c) in frozen for c in classes)
         least.append(int(classes.size) if fixed else fewest[-1])
-    atom_of, entries = read
-    for ids, size in entries:
+    for ids, size in vectors:
         found, times = np.unique(ids[ids != FIXED], return_counts=True)
         homes = atom_of[found]
         here = {k: times[homes == k] for k in np.unique(homes[homes >= 0]).tolist()}
@@ -218,11 +190,11 @@ def _fewest(
     return fewest
 
 
-def _reasons(entries: Sequence[tuple[Ids, str]], closed: object) -> dict[int, str]:
+def _reasons(entries: Sequence[tuple[Ids, str]], closed: Callable[[Ids], Ids]) -> dict[int, str]:
     """Class → the first reason given for it."""
     reasons: dict[int, str] = {}
     for ids, why in entries:
-        for c in np.unique(closed(ids)):  # type: ignore[operator]
+        for c in np.unique(closed(ids)):
             reasons.setdefault(int(c), why)
     return reasons
 
@@ -230,13 +202,14 @@ def _reasons(entries: Sequence[tuple[Ids, str]], closed: object) -> dict[int, st
 def _atoms(
     sites: Mapping[tuple[str, int], Site],
     places: Sequence[Ids],
-    reasons: tuple[Mapping[int, str], Mapping[int, str]],
-    limits: tuple[frozenset[int], Sequence[tuple[Ids, int]]],
     count: int,
+    *,
+    frozen: Mapping[int, str],
+    drift: Mapping[int, str],
+    touched: frozenset[int],
+    least: Sequence[tuple[Ids, int]],
 ) -> tuple[tuple[Atom, ...], np.ndarray]:
     """Group classes by where they appear, how often, and whether they are frozen: each group is one atom."""
-    frozen, drift = reasons
-    touched, least = limits
     rng = np.random.Generator(np.random.PCG64(0))  # fixed: only to hash sets of places
     signature = np.zeros(count, np.uint64)
     for ids in [site.ids for site in sites.values()] + list(places):
@@ -263,18 +236,18 @@ def _atoms(
         for index in np.unique(atom_of[site.ids[site.ids != FIXED]]):
             if index >= 0:
                 touching[index].append(site)
-    fewest = _fewest(firsts, frozen.keys(), touching, (atom_of, least))
+    fewest = _fewest(firsts, frozen.keys(), touching, atom_of=atom_of, vectors=least)
     atoms = tuple(
         Atom(
-            classes,
-            next((int(c) for c in classes[::-1] if int(c) not in touched), -1),
-            fewest[k],
-            classes.size * times,
-            times,
-            site,
-            tuple(touching[k]),
-            next((frozen[int(c)] for c in classes if int(c) in frozen), None),
-            next((drift[int(c)] for c in classes if int(c) in drift), None),
+            classes=classes,
+            parent=next((int(c) for c in classes[::-1] if int(c) not in touched), -1),
+            fewest=fewest[k],
+            value=classes.size * times,
+            multiple=times,
+            first=site,
+            sites=tuple(touching[k]),
+            frozen=next((frozen[int(c)] for c in classes if int(c) in frozen), None),
+            drift=next((drift[int(c)] for c in classes if int(c) in drift), None),
         )
         for k, (classes, site, times) in enumerate(firsts)
     )

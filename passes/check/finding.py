@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +23,22 @@ class Finding:
 def errors(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Those that fail the check."""
     return tuple(finding for finding in findings if finding.severity == "error")
+
+
+def cycle(stuck: Sequence[str]) -> Finding:
+    """That these nodes can come in no order."""
+    message = f"{len(stuck)} nodes wait for each other or for such a cycle"
+    return Finding("error", "cycle", ", ".join(stuck[:5]), message, "break the cycle; an ONNX graph has none")
+
+
+def dangling(where: str, tensor: str) -> Finding:
+    """That something reads a tensor that is nowhere made."""
+    return Finding("error", "dangling", where, f"it reads '{tensor}', which nothing defines", "add the tensor or remove the use")
+
+
+def dangling_output(tensor: str) -> Finding:
+    """That an output of the graph is nowhere made."""
+    return Finding("error", "dangling", f"output '{tensor}'", "nothing computes it", "remove it or name an existing tensor")
 
 
 CODES: Mapping[str, str] = {

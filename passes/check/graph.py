@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import onnx_graphsurgeon as gs
 
-from passes.check.finding import Finding
+from passes.check.finding import Finding, cycle, dangling, dangling_output
 from passes.check.message import STANDARD
+from passes.graph.operators import CONVOLUTIONS, having, of
 from passes.graph.order import Order, topological
+from passes.graph.tensors import typed
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def _groups(node: gs.Node, group: int, axes: tuple[tuple[str, int | None], ...])
 def _bias(node: gs.Node, facts: GraphFacts, bias: gs.Tensor | None, length: int) -> Iterator[Finding]:
     shape = facts.shape(bias) if bias is not None else None
     if bias is not None and shape is not None and shape != (length,):
-        message = f"its bias '{bias.name}' is {_text(shape)}, the weight makes {length} channels"
+        message = f"its bias '{bias.name}' is {typed(shape)}, the weight makes {length} channels"
         yield _error("bias-length", node, message, f"give the bias {length} values")
 
 
@@ -182,7 +184,7 @@ def gemm(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
     bias = _optional(node, 2)
     added = facts.shape(bias) if bias is not None else None
     if bias is not None and added and columns >= 0 and added[-1] not in (1, columns, -1):
-        message = f"its bias '{bias.name}' is {_text(added)}, the matrix makes {columns} features"
+        message = f"its bias '{bias.name}' is {typed(added)}, the matrix makes {columns} features"
         yield _error("bias-length", node, message, f"give the bias {columns} values")
 
 
@@ -193,7 +195,7 @@ def matmul(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
         return
     rows = right[-2] if len(right) > 1 else right[0]
     if left[-1] >= 0 and rows >= 0 and left[-1] != rows:
-        message = f"it multiplies {_text(left)} by {_text(right)}: {left[-1]} is not {rows}"
+        message = f"it multiplies {typed(left)} by {typed(right)}: {left[-1]} is not {rows}"
         yield _error("input-channels", node, message, "transpose or resize one of them")
 
 
@@ -212,8 +214,8 @@ def prelu(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
     if shape is not None:
         fits = len(slope) <= len(shape) and all(a in (1, b) or -1 in (a, b) for a, b in zip(slope[::-1], shape[::-1], strict=False))
         if not fits:
-            fix = f"shape it {_text((*shape[1:2], *(1 for _ in shape[2:])))}" if len(shape) > 1 else "give it 1 value"
-            yield _error("slope", node, f"its slope '{name}' of shape {_text(slope)} does not broadcast to {_text(shape)}", fix)
+            fix = f"shape it {typed((*shape[1:2], *(1 for _ in shape[2:])))}" if len(shape) > 1 else "give it 1 value"
+            yield _error("slope", node, f"its slope '{name}' of shape {typed(slope)} does not broadcast to {typed(shape)}", fix)
     elif channels is not None and len(slope) == 3 and slope[0] not in (1, channels):
         message = f"its slope '{name}' has {slope[0]} channels, '{node.inputs[0].name}' has {channels}"
         yield _error("slope", node, message, f"shape it {channels}x1x1")
@@ -247,7 +249,7 @@ def _vectors(node: gs.Node, facts: GraphFacts, vectors: Iterable[gs.Tensor]) -> 
         channels = Counter(math.prod(shape) for _, shape in known).most_common(1)[0][0]
     for name, shape in known:
         if shape != (channels,) and -1 not in shape:
-            yield _error("vector-length", node, f"its '{name}' is {_text(shape)} for {channels} channels", f"give it {channels} values")
+            yield _error("vector-length", node, f"its '{name}' is {typed(shape)} for {channels} channels", f"give it {channels} values")
 
 
 def layer_normalization(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
@@ -263,8 +265,8 @@ def layer_normalization(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
             continue
         fits = all(a in (1, b) or -1 in (a, b) for a, b in zip(given[::-1], normalised[::-1], strict=False))
         if not fits:
-            message = f"its '{tensor.name}' is {_text(given)}, it normalises {_text(normalised)}"
-            yield _error("vector-length", node, message, f"give it the shape {_text(normalised)}, or set axis")
+            message = f"its '{tensor.name}' is {typed(given)}, it normalises {typed(normalised)}"
+            yield _error("vector-length", node, message, f"give it the shape {typed(normalised)}, or set axis")
 
 
 def concat(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
@@ -276,7 +278,7 @@ def concat(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
     for other in range(len(shapes[0])):
         sizes = {shape[other] for shape in shapes if shape[other] >= 0}
         if other != axis and len(sizes) > 1:
-            message = f"it joins axis {axis}, but axis {other} differs: {' and '.join(map(_text, shapes))}"
+            message = f"it joins axis {axis}, but axis {other} differs: {' and '.join(map(typed, shapes))}"
             yield _error("shape", node, message, f"make axis {other} equal in all of them, or join another axis")
 
 
@@ -289,7 +291,7 @@ def broadcast(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
     if one is not None and two is not None:
         fits = all(1 in (a, b) or -1 in (a, b) or a == b for a, b in zip(one[::-1], two[::-1], strict=False))
         if not fits:
-            message = f"'{left.name}' is {_text(one)}, '{right.name}' is {_text(two)}: they do not broadcast"
+            message = f"'{left.name}' is {typed(one)}, '{right.name}' is {typed(two)}: they do not broadcast"
             yield _error("shape", node, message, "make their axes equal, counted from the last, or 1 in one of them")
             return
     a, b = facts.channels.get(left.name), facts.channels.get(right.name)
@@ -311,40 +313,13 @@ RULES: Mapping[str, Rule] = {
     "GroupNormalization": group_normalization,
     "LayerNormalization": layer_normalization,
     "Concat": concat,
-    "Add": broadcast,
-    "Sub": broadcast,
-    "Mul": broadcast,
-    "Div": broadcast,
+    **dict.fromkeys(having(lambda row: row.affine), broadcast),
 }
 LEAST_INPUTS = {"BatchNormalization": 5, "InstanceNormalization": 3, "GroupNormalization": 3, "Concat": 1}
-LEARNED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "PRelu", "Mul"} | {op for op in RULES if op.endswith("Normalization")}
+LEARNED = having(lambda row: bool(row.weights)) | {"Mul"}  # what is added may mask, and be infinite
 
 
 # --- the channels that weights imply ---
-
-KEEP = frozenset(
-    (
-        *(
-            "Relu",
-            "LeakyRelu",
-            "PRelu",
-            "Elu",
-            "Selu",
-            "Celu",
-            "Clip",
-            "Sigmoid",
-            "HardSigmoid",
-            "HardSwish",
-            "Tanh",
-            "Softplus",
-            "Softsign",
-        ),
-        *("Mish", "Gelu", "Swish", "Erf", "Abs", "Neg", "Sqrt", "Exp", "Log", "Identity", "Dropout", "Cast", "BatchNormalization", "LRN"),
-        *("InstanceNormalization", "GroupNormalization", "LayerNormalization"),
-        *("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool"),
-    )
-)
-MERGE = frozenset(("Add", "Sub", "Mul", "Div"))
 
 
 def _note_channels(node: gs.Node, facts: GraphFacts) -> None:
@@ -355,15 +330,16 @@ def _note_channels(node: gs.Node, facts: GraphFacts) -> None:
 
 def _channels(node: gs.Node, facts: GraphFacts) -> int | None:
     """The channels of node's output where weights imply them; elsewhere None, and the given shapes speak."""
-    if node.op in ("Conv", "ConvTranspose") and len(node.inputs) > 1:
+    if node.op in CONVOLUTIONS and len(node.inputs) > 1:
         shape = facts.shape(node.inputs[1])
         if shape is None or len(shape) < 3:
             return None
         return shape[0] if node.op == "Conv" else shape[1] * _int(node, "group", 1)
     known = [facts.channels.get(tensor.name) for tensor in node.inputs]
-    if node.op in KEEP and known:
+    row = of(node.op)
+    if row.keeps_channels and known:
         return known[0]
-    if node.op in MERGE and known and None not in known:
+    if row.affine and known and None not in known:
         return max(size for size in known if size is not None)
     if node.op == "Concat" and _int(node, "axis", 1) == 1 and known and None not in known:
         return sum(size for size in known if size is not None)
@@ -385,11 +361,10 @@ def _graph_names(graph: gs.Graph) -> Iterator[Finding]:
     for node in graph.nodes:
         for tensor in node.inputs:
             if tensor.name and not _is_defined(tensor, made, inputs):
-                yield _error("dangling", node, f"it reads '{tensor.name}', which nothing defines", "add the tensor or remove the use")
+                yield dangling(f"{node.op} '{node.name}'", tensor.name)
     for tensor in graph.outputs:
         if not _is_defined(tensor, made, inputs):
-            message = "nothing computes it"
-            yield Finding("error", "dangling", f"output '{tensor.name}'", message, "remove it or name an existing tensor")
+            yield dangling_output(tensor.name)
 
 
 def _is_defined(tensor: gs.Tensor, made: Mapping[str, int], inputs: set[str]) -> bool:
@@ -398,9 +373,7 @@ def _is_defined(tensor: gs.Tensor, made: Mapping[str, int], inputs: set[str]) ->
 
 def _graph_cycle(graph: gs.Graph, found: Order) -> Iterator[Finding]:
     if found.stuck:
-        names = ", ".join(f"{graph.nodes[i].op} '{graph.nodes[i].name}'" for i in found.stuck[:5])
-        message = f"{len(found.stuck)} nodes wait for each other or for such a cycle"
-        yield Finding("error", "cycle", names, message, "break the cycle; an ONNX graph has none")
+        yield cycle([f"{graph.nodes[i].op} '{graph.nodes[i].name}'" for i in found.stuck])
 
 
 def _dead(graph: gs.Graph, found: Order) -> Iterator[Finding]:
@@ -450,16 +423,12 @@ def _is_real(values: npt.NDArray[np.generic]) -> bool:
 def _zero_sized(graph: gs.Graph, facts: GraphFacts) -> Iterator[Finding]:
     for name, (constant, ops) in _constants(graph).items():
         if 0 in constant.shape and ops & LEARNED:
-            message = f"its shape {_text(tuple(constant.shape))} has no elements"
+            message = f"its shape {typed(tuple(constant.shape))} has no elements"
             yield Finding("error", "zero-sized", f"initializer '{name}'", message, "give every axis at least one entry")
     for kind, tensors in (("input", graph.inputs), ("output", graph.outputs)):
         for tensor in tensors:
             shape = facts.shape(tensor) or tuple(tensor.shape or ())
             if 0 in shape:
                 yield Finding(
-                    "error", "zero-sized", f"{kind} '{tensor.name}'", f"its shape {_text(shape)} has no elements", "the input is too small"
+                    "error", "zero-sized", f"{kind} '{tensor.name}'", f"its shape {typed(shape)} has no elements", "the input is too small"
                 )
-
-
-def _text(shape: Sequence[int | str | None]) -> str:
-    return "x".join("?" if size in (-1, None) else str(size) for size in shape) or "scalar"

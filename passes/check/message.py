@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import onnx
 import onnx.defs
 
-from passes.check.finding import Finding
-from passes.graph.order import _defined, _needs, order
+from passes.check.finding import Finding, cycle, dangling, dangling_output
+from passes.graph.order import defined_names, needed_names, order
 
 
 def check_proto(model: onnx.ModelProto) -> tuple[Finding, ...]:
@@ -80,15 +80,14 @@ def _duplicates(graph: onnx.GraphProto) -> Iterator[Finding]:
 
 
 def _undefined(graph: onnx.GraphProto) -> Iterator[Finding]:
-    known = _defined(graph)
+    known = defined_names(graph)
     for index, node in enumerate(graph.node):
-        for name in _needs(node):
+        for name in needed_names(node):
             if name not in known:
-                message = f"it reads '{name}', which nothing defines"
-                yield Finding("error", "dangling", _site(node, index), message, "add the tensor or remove the use")
+                yield dangling(_site(node, index), name)
     for value in graph.output:
         if value.name not in known:
-            yield Finding("error", "dangling", f"output '{value.name}'", "nothing computes it", "remove it or name an existing tensor")
+            yield dangling_output(value.name)
 
 
 STANDARD = ("", "ai.onnx")
@@ -159,9 +158,7 @@ def _kind(kind: int) -> str:
 def _order(graph: onnx.GraphProto) -> Iterator[Finding]:
     found = order(graph)
     if found.stuck:
-        names = ", ".join(_site(graph.node[index], index) for index in found.stuck[:5])
-        message = f"{len(found.stuck)} nodes wait for each other or for such a cycle"
-        yield Finding("error", "cycle", names, message, "break the cycle; an ONNX graph has none")
+        yield cycle([_site(graph.node[index], index) for index in found.stuck])
     elif not found.is_given:
         index = next(i for i, (given, right) in enumerate(zip(range(len(graph.node)), found.nodes, strict=True)) if given != right)
         message = "it comes before a node whose output it reads; ONNX demands topological order"
@@ -176,7 +173,7 @@ def _control_flow(graph: onnx.GraphProto) -> Iterator[Finding]:
 
 
 def _unused(graph: onnx.GraphProto) -> Iterator[Finding]:
-    used = {name for node in graph.node for name in _needs(node)} | {value.name for value in graph.output}
+    used = {name for node in graph.node for name in needed_names(node)} | {value.name for value in graph.output}
     for tensor in graph.initializer:
         if tensor.name not in used:
             message = f"nothing reads it; it only takes space ({math.prod(tensor.dims)} values)"

@@ -17,10 +17,11 @@ import scipy.sparse
 from scipy.sparse.csgraph import connected_components
 
 from passes.errors import RefusedModel
-from passes.graph.shapes import Shape, Shapes
+from passes.graph.operators import of_form
+from passes.graph.tensors import Shape, Shapes
 from passes.graph.view import Node, View, build
 
-SIZED_BY_VALUES = frozenset({"Resize", "Upsample"})  # whose floating-point inputs are sizes, not weights
+SIZED_BY_VALUES = of_form("resampling")  # whose floating-point inputs are sizes, not weights
 
 
 @dataclass(frozen=True)

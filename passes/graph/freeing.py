@@ -15,9 +15,11 @@ from dataclasses import replace
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from passes.channels.rules import regrouped
 from passes.errors import RefusedModel
-from passes.graph.shapes import Shape, Shapes, infer
+from passes.graph.operators import SIZES
+from passes.graph.regrouping import regrouped
+from passes.graph.shapes import infer
+from passes.graph.tensors import Shape, Shapes
 from passes.graph.view import Node, View, build, unique, view
 
 INPUTS_OF_SLICE = 10  # the version since which the bounds of a Slice are inputs
@@ -64,7 +66,7 @@ class _Work:
         self.seen, self.shapes = seen, shapes
         self.data = set(free)
         for node in seen.nodes:
-            if node.op not in ("Shape", "Size") and not self.data.isdisjoint(node.inputs):
+            if node.op not in SIZES and not self.data.isdisjoint(node.inputs):
                 self.data.update(node.outputs)
         self.constants: dict[str, gs.Constant] = {}
         self.taken = {*seen.constants, *seen.inputs, *seen.producer, *seen.by_name}

@@ -2,7 +2,7 @@
 
 The rule. Learnt is a floating-point constant (of a quantised layer an integer one)
 
-1. that a layer reads where its weights, biases and scales belong (`WEIGHTS`); or
+1. that a layer reads where its weights, biases and scales belong (`Operator.weights`); or
 2. of several elements, that the data meets on its way (`MEETS`: added, multiplied, joined, or computed into something that is), if
    - the data has passed a layer before: what prepares an input (a pixel's mean and scale) is as fixed as the input, and what is computed
      with sizes is no data; and
@@ -19,69 +19,22 @@ with which exporters write another one are not, nor are running statistics, whic
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
 
+from passes.graph.operators import SIZES, WEIGHTED, having, of
 from passes.graph.view import Node, View
 
 Use = tuple[str, int]  # node and input slot
 
-WEIGHTS: Mapping[str, frozenset[int]] = {
-    "Conv": frozenset({1, 2}),
-    "ConvTranspose": frozenset({1, 2}),
-    "DeformConv": frozenset({1, 3}),
-    "ConvInteger": frozenset({1}),
-    "QLinearConv": frozenset({3, 8}),
-    "DequantizeLinear": frozenset({0}),
-    "QuantizeLinear": frozenset({0}),
-    "Gemm": frozenset({0, 1, 2}),
-    "MatMul": frozenset({0, 1}),
-    "MatMulInteger": frozenset({0, 1}),
-    "QLinearMatMul": frozenset({0, 3}),
-    "Einsum": frozenset(range(8)),
-    "BatchNormalization": frozenset({1, 2}),
-    "InstanceNormalization": frozenset({1, 2}),
-    "GroupNormalization": frozenset({1, 2}),
-    "LayerNormalization": frozenset({1, 2}),
-    "RMSNormalization": frozenset({1}),
-    "PRelu": frozenset({1}),
-}
-"""op → the inputs that are its weights, biases and scales."""
-
-INTEGERS = frozenset({"DequantizeLinear", "ConvInteger", "QLinearConv", "MatMulInteger", "QLinearMatMul"})
-"""Operators whose weights are integers."""
-
-LAYERS: Mapping[str, tuple[int, ...]] = {
-    "Conv": (1,),
-    "ConvTranspose": (1,),
-    "DeformConv": (1,),
-    "ConvInteger": (1,),
-    "QLinearConv": (3,),
-    "Gemm": (0, 1),
-    "MatMul": (0, 1),
-    "MatMulInteger": (0, 1),
-    "QLinearMatMul": (0, 3),
-    "Einsum": tuple(range(8)),
-}
-"""op → the inputs of which one has to be a weight for it to be a layer: it mixes channels by what it learnt."""
-
-MEETS = frozenset(
-    {"Add", "Sub", "Mul", "Div", "Sum", "Concat", "Where", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand", "Tile",
-     "Slice", "Split", "Gather", "Pad", "Cast", "Identity", "ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "Sqrt", "Neg", "Abs",
-     "Reciprocal", "Exp", "Softplus", "Sigmoid", "Tanh", "Softmax", "Relu", "Pow", "LpNormalization"}
-)  # fmt: skip
+MEETS = having(lambda row: row.joins or row.form in ("unary", "layout", "moving", "reduction", "softmax")) | {"LpNormalization", "Pow"}
 """Operators that take a tensor of several elements on its way into the network, at their first input or as operand."""
 
-OPERANDS = frozenset({"Add", "Sub", "Mul", "Div", "Sum", "Concat", "Where"})
-
-APART = frozenset(
-    {"Add", "Sub", "Mul", "Div", "Sum", "Pow", "Sqrt", "Neg", "Abs", "Identity", "Cast", "Transpose", "BatchNormalization",
-     "InstanceNormalization", "LayerNormalization", "RMSNormalization", "Relu", "Clip", "Sigmoid", "Tanh", "Erf", "Gelu", "Softplus",
-     "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Elu", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize",
-     "Pad"}
-)  # fmt: skip
+APART = having(
+    lambda row: (row.keeps_channels and row.form != "softmax") or row.affine or row.form == "resampling"
+) | {"Pad", "Pow", "Transpose"}  # fmt: skip
 """Operators that leave the channels of their first input apart and in their order."""
 
 FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16})
@@ -97,6 +50,11 @@ def learnt_uses(seen: View) -> frozenset[Use]:
         for slot, name in enumerate(node.inputs)
         if name in seen.constants and rule.holds(node, slot)
     )
+
+
+def dense_weights(node: Node, seen: View) -> tuple[str, ...]:
+    """The constants with which a node makes channels from others, () for one that is no layer, or one of integers."""
+    return tuple(name for slot in of(node.op).dense if node.op in WEIGHTED and (name := node.input(slot)) in seen.constants)
 
 
 def learnt(seen: View) -> dict[str, tuple[Use, ...]]:
@@ -127,7 +85,7 @@ class _Rule:
             data = self.data(node)
             if read and not data:
                 self.made_of_constants.update(node.outputs)
-            elif data and self.raw.issuperset(data) and node.op not in WEIGHTS:
+            elif data and self.raw.issuperset(data) and not of(node.op).weights:
                 self.raw.update(node.outputs)
         self.followed: dict[str, bool] = {}
         for node in reversed(seen.nodes):
@@ -140,13 +98,13 @@ class _Rule:
 
     def is_size(self, node: Node) -> bool:
         """Whether the node makes a number of sizes: it reads them, moves them, or computes with them and constants."""
-        if node.op in ("Shape", "Size") or node.input(0) in self.sizes:
+        if node.op in SIZES or node.input(0) in self.sizes:
             return node.op not in ("ConstantOfShape", "Expand")
-        return node.op in OPERANDS and not self.sizes.isdisjoint(node.inputs) and not self.data(node)
+        return of(node.op).joins and not self.sizes.isdisjoint(node.inputs) and not self.data(node)
 
     def is_layer(self, node: Node) -> bool:
         """Whether the node mixes channels by a weight that is none of a few numbers."""
-        weights = [node.input(slot) for slot in LAYERS.get(node.op, ()) if node.input(slot) in self.made_of_constants]
+        weights = [node.input(slot) for slot in of(node.op).dense if node.input(slot) in self.made_of_constants]
         return any(name not in self.seen.constants or not self.is_given(name) for name in weights)
 
     def is_given(self, name: str) -> bool:
@@ -156,15 +114,15 @@ class _Rule:
 
     def holds(self, node: Node, slot: int) -> bool:
         """Whether a constant is learnt where this node reads it."""
-        seen, name = self.seen, node.inputs[slot]
-        if node.op in INTEGERS and slot in WEIGHTS[node.op]:
+        seen, name, row = self.seen, node.inputs[slot], of(node.op)
+        if row.integers and slot in row.weights:
             return True
         if seen.dtype(name) not in FLOATS:
             return False
         shape = tuple(seen.constants[name].shape)
-        if slot in WEIGHTS.get(node.op, ()):
+        if slot in row.weights:
             return not self.is_filler(node, slot) and not (_axes(shape) == 1 and is_stepped(seen.values(name)))
-        if int(np.prod(shape, dtype=np.int64)) <= 1 or node.op not in MEETS or (slot > 0 and node.op not in OPERANDS):
+        if int(np.prod(shape, dtype=np.int64)) <= 1 or node.op not in MEETS or (slot > 0 and not row.joins):
             return False
         data = self.data(node)
         if (data and self.raw.issuperset(data)) or node.outputs[0] in self.sizes:
@@ -198,7 +156,7 @@ class _Rule:
 
     def channels(self, node: Node) -> int:
         """The channels that a layer makes; 0 where they are not known: its weight is computed."""
-        slot = next(slot for slot in LAYERS[node.op] if node.input(slot) in self.made_of_constants)
+        slot = next(slot for slot in of(node.op).dense if node.input(slot) in self.made_of_constants)
         weight = self.seen.constants.get(node.input(slot))
         if weight is None:
             return 0

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from passes.graph.shapes import Shape
+from passes.graph.operators import of, of_form
+from passes.graph.tensors import Shape
 from passes.graph.view import Node
 
 Sizes = Mapping[str, Shape]
@@ -29,7 +30,8 @@ def bias_adds(node: Node, shapes: Sizes) -> int:
     With them a count is that of FNA's released code (JaminFong/FNA, fna_det/tools/multadds_count.py), which leaves out the bias of a
     fully connected layer.
     """
-    slot = BIASES.get(node.op)
+    row = of(node.op)
+    slot = None if row.form == "product" else row.bias
     return 0 if slot is None or not node.input(slot) or not is_known(node, shapes) else _size(shapes, node.outputs[0])
 
 
@@ -39,7 +41,8 @@ def _size(shapes: Sizes, name: str) -> int:
 
 def _convolution(node: Node, shapes: Sizes) -> int:
     """Every output element sums C_in/g · kernel products: out · weight[1:]."""
-    return _size(shapes, node.outputs[0]) * int(np.prod(shapes[node.inputs[1]][1:], dtype=np.int64))
+    weight = node.inputs[of(node.op).dense[-1]]
+    return _size(shapes, node.outputs[0]) * int(np.prod(shapes[weight][1:], dtype=np.int64))
 
 
 def _transposed_convolution(node: Node, shapes: Sizes) -> int:
@@ -56,11 +59,6 @@ def _gemm(node: Node, shapes: Sizes) -> int:
 def _matmul(node: Node, shapes: Sizes) -> int:
     """[…,M,K]·[…,K,N]: out · K."""
     return _size(shapes, node.outputs[0]) * shapes[node.inputs[0]][-1]
-
-
-def _quantised_convolution(node: Node, shapes: Sizes) -> int:
-    """The same; the weight is input 3, after the scale and zero point of x."""
-    return _size(shapes, node.outputs[0]) * int(np.prod(shapes[node.inputs[3]][1:], dtype=np.int64))
 
 
 def _attention(node: Node, shapes: Sizes) -> int:
@@ -100,11 +98,11 @@ def _subscripts(node: Node, shapes: Sizes) -> tuple[list[tuple[str, ...]], tuple
 
 
 MACS: Mapping[str, Callable[[Node, Sizes], int]] = {
-    "Conv": _convolution,
-    "ConvTranspose": _transposed_convolution,
+    **dict.fromkeys(of_form("convolution"), _convolution),
+    **dict.fromkeys(of_form("transposed convolution"), _transposed_convolution),
     "DeformConv": _convolution,
     "ConvInteger": _convolution,
-    "QLinearConv": _quantised_convolution,
+    "QLinearConv": _convolution,
     "Gemm": _gemm,
     "MatMul": _matmul,
     "MatMulInteger": _matmul,
@@ -112,7 +110,7 @@ MACS: Mapping[str, Callable[[Node, Sizes], int]] = {
     "Einsum": _einsum,
     "Attention": _attention,
 }
+"""op → multiply-adds; what is not listed counts nothing."""
 
-UNCOUNTED = frozenset({"RNN", "LSTM", "GRU"})
-
-BIASES: Mapping[str, int] = {"Conv": 2, "ConvTranspose": 2, "DeformConv": 3, "QLinearConv": 8}
+UNCOUNTED = of_form("recurrent")
+"""Operators of ONNX that multiply matrices and have no row above; those of other domains are unknown as well."""

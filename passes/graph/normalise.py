@@ -20,24 +20,16 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from passes.errors import RefusedModel
-from passes.graph.broadcasting import NARY
-from passes.graph.learnt import WEIGHTS
 from passes.graph.macs import macs_of
-from passes.graph.shapes import SMALL, Shape, Shapes, constant_value, infer, node_proto, open_axes
+from passes.graph.operators import NARY, SIZES, SLIDING, having, of
+from passes.graph.shapes import SMALL, constant_value, infer, node_proto, open_axes
+from passes.graph.tensors import Shape, Shapes
 from passes.graph.transposes import settle
 from passes.graph.view import CORE_DOMAINS, Node, View, build, live, unique, view
 
 FOLD_BYTES = 1 << 30  # that all folded tensors of a graph may take together
 FOLD_MACS = 1 << 33  # that a folded matrix product may take
-FOLDED = frozenset(
-    {"Abs", "Add", "And", "BatchNormalization", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConstantOfShape", "Cos", "DepthToSpace",
-     "Div", "Equal", "Exp", "Expand", "Flatten", "Floor", "Gather", "Gemm", "Greater", "GreaterOrEqual", "Identity",
-     "InstanceNormalization", "LayerNormalization", "Less", "LessOrEqual", "Log", "LpNormalization", "MatMul", "Max", "Mean",
-     "MeanVarianceNormalization", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pad", "Pow", "Range", "Reciprocal", "ReduceL1", "ReduceL2",
-     "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Relu",
-     "Reshape", "Round", "Shape", "Sigmoid", "Sign", "Sin", "Size", "Slice", "Softmax", "Softplus", "SpaceToDepth", "Split", "Sqrt",
-     "Squeeze", "Sub", "Sum", "Tanh", "Tile", "Transpose", "Unsqueeze", "Where", "Xor"}
-)  # fmt: skip
+FOLDED = having(lambda row: row.folds)
 """Operators that weights are made with, and whose evaluation takes no more time and memory than its result suggests."""
 
 
@@ -256,7 +248,7 @@ NUMBERS = 64  # elements that are a node's numbers (scales, pads, a position) ra
 def _is_worth_keeping(name: str, expressions: Mapping[str, Node], seen: View, shapes: Shapes) -> bool:
     """Whether a computed constant is a layer's weight, or a few numbers, or no larger than the constants that it is made of."""
     shape = shapes.shapes.get(name)
-    if shape is None or any(slot in WEIGHTS.get(seen.by_name[reader].op, ()) for reader, slot in seen.readers.get(name, ())):
+    if shape is None or any(slot in of(seen.by_name[reader].op).weights for reader, slot in seen.readers.get(name, ())):
         return True  # an unknown size is refused by name when it comes to memory
     size = math.prod(shape)
     small = SMALL if _is_whole(shapes.types[name]) else NUMBERS
@@ -342,7 +334,7 @@ def _evaluate(node: Node, seen: View, values: dict[str, np.ndarray]) -> dict[str
 def static_sizes_folded(work: _Work) -> int:
     """Numbers that are computed from static sizes only become initializers."""
     seen = work.seen
-    if not any(node.op in ("Shape", "Size") for node in seen.nodes):
+    if not any(node.op in SIZES for node in seen.nodes):
         return 0
     shapes = work.shapes
     values = {
@@ -423,7 +415,7 @@ def _broadcasts_to_the_same(node: Node, slot: int, shape: tuple[int, ...], read:
     return len(known) == len(operands) and np.broadcast_shapes(*known) == read.get(node.outputs[0])
 
 
-BROADCASTS = frozenset({"Expand", "Tile", "ConstantOfShape"})
+BROADCASTS = having(lambda row: row.repeats)
 
 
 def joined_zeros_made_pads(work: _Work) -> int:
@@ -510,8 +502,9 @@ def _owners(seen: View, uses: Sequence[tuple[str, int]]) -> list[list[tuple[str,
     owners: dict[object, list[tuple[str, int]]] = {}
     for reader, slot in uses:
         node = seen.by_name[reader]
-        weight = node.input(1)
-        layer = node.op in ("Conv", "ConvTranspose", "Gemm") and slot == 2 and weight in seen.constants
+        row = of(node.op)
+        weight = node.input(row.dense[-1]) if row.dense else ""
+        layer = slot == row.bias and weight in seen.constants
         shared = layer and not _is_deduplicated(seen, weight)
         owners.setdefault(weight if shared else (reader, slot), []).append((reader, slot))
     return list(owners.values())
@@ -525,7 +518,7 @@ def _is_size(seen: View, name: str, uses: Sequence[tuple[str, int]]) -> bool:
     )
 
 
-SIZE_READERS = frozenset({"Concat", "Reshape", "Expand", "Slice", "Split", "Resize", "Gather"})
+SIZE_READERS = having(lambda row: row.counts)
 
 
 def auto_pads_made_explicit(work: _Work) -> int:
@@ -536,7 +529,7 @@ def auto_pads_made_explicit(work: _Work) -> int:
     shapes = work.shapes
     count = 0
     for node in named:
-        if node.op not in ("Conv", "MaxPool", "AveragePool", "LpPool"):
+        if node.op not in SLIDING:
             continue
         pads = _explicit_pads(node, shapes)
         if pads is not None:

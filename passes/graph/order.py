@@ -11,7 +11,8 @@ import onnx
 import onnx.defs
 
 
-def _defined(graph: onnx.GraphProto) -> set[str]:
+def defined_names(graph: onnx.GraphProto) -> set[str]:
+    """The tensors that a graph makes, reads from outside, or holds."""
     names = {name for node in graph.node for name in node.output}
     return names.union(
         (value.name for value in graph.input),
@@ -20,13 +21,13 @@ def _defined(graph: onnx.GraphProto) -> set[str]:
     )
 
 
-def _needs(node: onnx.NodeProto) -> list[str]:
+def needed_names(node: onnx.NodeProto) -> list[str]:
     """The tensors that node reads, also from within its subgraphs."""
     names = [name for name in node.input if name]
     for attribute in node.attribute:
         for body in (attribute.g, *attribute.graphs) if attribute.HasField("g") or attribute.graphs else ():
-            inner = _defined(body)
-            names += [name for deep in body.node for name in _needs(deep) if name not in inner]
+            inner = defined_names(body)
+            names += [name for deep in body.node for name in needed_names(deep) if name not in inner]
             names += [value.name for value in body.output if value.name not in inner]
     return names
 
@@ -65,4 +66,4 @@ def topological(reads: Sequence[Iterable[str]], makes: Sequence[Iterable[str]]) 
 
 def order(graph: onnx.GraphProto) -> Order:
     """The topological order of the nodes of graph."""
-    return topological([_needs(node) for node in graph.node], [node.output for node in graph.node])
+    return topological([needed_names(node) for node in graph.node], [node.output for node in graph.node])

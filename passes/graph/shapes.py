@@ -10,7 +10,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,50 +20,13 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto, helper, shape_inference
 
 from passes.errors import RefusedModel, UserError
-from passes.graph.versions import POOLS, pooled, require_broadcast
+from passes.graph.operators import ALIGNED, POOLS, SIZES, of
+from passes.graph.tensors import Shape, Shapes, Value
+from passes.graph.versions import pooled, require_broadcast
 from passes.graph.view import Node, View, element_type
 
 SMALL = 4096  # elements; larger constants are weights, not shape arithmetic
 PROBE_IMAGE = 224  # pixels; what a free spatial dimension is taken to be when nobody says otherwise
-
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Value:
-    """A known small tensor: its array, which elements depend on a free dimension, and where each element is written in the file.
-
-    `source` holds (constant's name, flat index) per element, flattened, None where the element was computed.
-    """
-
-    array: np.ndarray
-    free: np.ndarray
-    source: tuple[tuple[str, int] | None, ...]
-
-
-@dataclass(frozen=True)
-class Shapes:
-    """Shapes under the probe sizes, element types, known values, and which input dimensions are free."""
-
-    shapes: Mapping[str, Shape]
-    types: Mapping[str, int]
-    values: Mapping[str, Value]
-    free_axes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-
-    @property
-    def free_space(self) -> bool:
-        """Whether an input has a free dimension other than its batch that nobody gave a size for."""
-        return any(axis > 0 for axes in self.free_axes.values() for axis in axes)
-
-    @property
-    def guess(self) -> str:
-        """What to do where the network does not run at sizes that nobody said; '' where all are known."""
-        guessed = [name for name, axes in self.free_axes.items() if any(axis > 0 for axis in axes)]
-        if not guessed:
-            return ""
-        taken = " and ".join(f"'{name}' was taken as {'x'.join(map(str, self.shapes[name]))}" for name in guessed)
-        form = "x".join("…" if axis in self.free_axes[guessed[0]] else str(size) for axis, size in enumerate(self.shapes[guessed[0]]))
-        return f"nobody said what its free sizes are ({taken}): give those that it runs at with --input {guessed[0]}={form}"
 
 
 def require_elements(view: View) -> None:
@@ -203,7 +166,7 @@ class Walk:
         )
 
     def _evaluate(self, node: Node) -> None:
-        if node.op in ("Shape", "Size"):
+        if node.op in SIZES:
             self._read_shape(node)
             return
         if node.op in UNTOUCHED or not node.inputs:
@@ -260,7 +223,8 @@ class Walk:
         version = self.view.domains.get(domain, self.view.opset)
         if any(name and name not in self.types for name in node.inputs):
             return
-        if node.op in SHAPE_OF_INPUT:
+        known = onnx.defs.has(op, version, domain)
+        if node.op in SHAPE_OF_INPUT or (not known and of(node.op).form == "unary"):
             self.types[node.outputs[0]] = self.types[node.inputs[0]]
             if node.inputs[0] in self.shapes:
                 self.shapes[node.outputs[0]] = self.shapes[node.inputs[0]]
@@ -270,7 +234,7 @@ class Walk:
             if node.inputs[0] in self.shapes:
                 self.shapes[node.outputs[0]] = self.shapes[node.inputs[0]]
             return
-        if not onnx.defs.has(op, version, domain):
+        if not known:
             return
         if version < 7:
             require_broadcast(node, [self.shapes.get(name) for name in node.inputs])
@@ -561,9 +525,6 @@ ARITHMETIC: Mapping[str, Evaluate] = {
     "Expand": _expand,
     "Transpose": lambda n, a, _: np.transpose(a[0], n.ints("perm", range(a[0].ndim)[::-1])),
 }
-
-ALIGNED = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Less", "Greater"})
-"""Operators whose second operand could, before version 7, be laid along an axis of the first; they are not evaluated then."""
 
 ANY_AXIS = frozenset(range(16))
 NATIVE: tuple[type[Exception], ...] = (

@@ -19,10 +19,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from passes.channels.rules.elementwise import UNARY
-from passes.channels.rules.reductions import REDUCTIONS
-from passes.graph.broadcasting import NARY
-from passes.graph.shapes import Shapes
+from passes.graph.operators import NARY, REDUCTIONS, UNARY
+from passes.graph.tensors import Shapes
 from passes.graph.view import Node, View, unique
 
 Perm = tuple[int, ...]

@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from passes.errors import RefusedModel
+from passes.graph.operators import ALIGNED
+from passes.graph.tensors import Shape
 from passes.graph.view import Node
-
-Shape = tuple[int, ...]
-
-ALIGNED = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Less", "Greater"})
-"""Operators whose second operand could, before version 7, be laid along an axis of the first."""
-
-POOLS = frozenset({"MaxPool", "AveragePool", "LpPool"})
 
 
 def require_broadcast(node: Node, shapes: Sequence[Shape | None]) -> None:

@@ -3,6 +3,7 @@
 from passes.heads.attaching import STYLES, Attached, HeadSpec, attach, default_taps
 from passes.heads.detection import BoxCoding, HeadLevel
 from passes.heads.image import HeadImage, image_of
-from passes.heads.taps import Tap, chart
+from passes.heads.tap import Tap
+from passes.heads.taps import chart
 
 __all__ = ["STYLES", "Attached", "BoxCoding", "HeadImage", "HeadLevel", "HeadSpec", "Tap", "attach", "chart", "default_taps", "image_of"]

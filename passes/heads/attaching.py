@@ -12,21 +12,22 @@ import onnx_graphsurgeon as gs
 
 from passes.errors import UserError
 from passes.graph.normalise import named, normalise, refuse_control_flow
+from passes.graph.operators import SIZES
 from passes.graph.shapes import infer
 from passes.graph.view import Node, build, view
 from passes.heads.classifier import classifier, own_classifier
 from passes.heads.deeplabv3 import deeplabv3
 from passes.heads.detection import BoxCoding, HeadGeometry
 from passes.heads.encoder import Ancestry, ancestry, is_projection
-from passes.heads.grids import Stride
 from passes.heads.image import HeadImage, image_of
 from passes.heads.retinanet import retinanet
 from passes.heads.simplebaseline import simplebaseline
 from passes.heads.ssdlite import ssdlite
-from passes.heads.taps import FLOATS, Chart, Tap, before_last_stride, chart, last_exit, last_map, pyramid, wide
+from passes.heads.tap import Stride, Tap
+from passes.heads.taps import FLOATS, Chart, before_last_stride, chart, last_exit, last_map, pyramid, wide
 from passes.heads.writer import FeatureMap, Writer, initializers
 from passes.network.analysis import Analysis
-from passes.network.blocks import Stage, stage_table
+from passes.network.stages import Stage, stage_table
 
 MAX_COUNT = 1 << 16  # classes, joints, widths
 MAX_LEVELS = 16
@@ -172,7 +173,7 @@ def attach(graph: gs.Graph, analysis: Analysis, head: HeadSpec, *, rng: np.rando
     dtypes = list(dict.fromkeys(tap.dtype for tap in taps))
     if len(dtypes) > 1:
         raise UserError(f"the taps hold {' and '.join(dtypes)} numbers; a head has one kind")
-    computed = image.free or any(node.op in ("Shape", "Size") for node in kept)  # a network that computes its sizes goes on doing so
+    computed = image.free or any(node.op in SIZES for node in kept)  # a network that computes its sizes goes on doing so
     writer = Writer(seen.opset, dtypes[0], rng=rng, computed=computed, taken=taken)
     detection = style.build(Work(head, found, image, taps, writer))
     made = build([*kept, *writer.nodes], {**seen.constants, **initializers(writer.constants)}, graph)

@@ -13,15 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from passes.errors import UserError
+from passes.graph.operators import having, of
 from passes.graph.view import Node
 from passes.heads.writer import Writer
 from passes.network.analysis import Analysis
 
 PREDICTOR_STD = 0.01
-BEHIND = frozenset(
-    {"Softmax", "LogSoftmax", "Sigmoid", "Identity", "Flatten", "Reshape", "Squeeze", "Dropout", "Cast", "GlobalAveragePool", "AveragePool",
-     "ReduceMean", "Resize", "Relu"}
-)  # fmt: skip
+BEHIND = having(lambda row: row.form == "unary" and row.keeps_values) | {
+    *("AveragePool", "GlobalAveragePool", "ReduceMean", "Resize", "Upsample"),  # pooling commutes with the product
+    *("LogSoftmax", "Relu", "Sigmoid", "Softmax"),
+    *("Flatten", "Reshape", "Squeeze"),
+}
 """What may stand between a classifier and the output; pooling commutes with it."""
 
 
@@ -77,7 +79,7 @@ def own_classifier(analysis: Analysis) -> Rows | None:
     bent = ""
     node = seen.by_name.get(seen.producer.get(seen.outputs[0], ""))
     while node is not None:
-        if node.op in ("Gemm", "MatMul", "Conv") and node.input(1) in seen.constants:
+        if of(node.op).form in ("product", "convolution") and node.input(1) in seen.constants:
             found = _rows(node, analysis, bias)
             return None if found is None else replace(found, bent=bent)
         bent = node.name if node.op == "Relu" else bent

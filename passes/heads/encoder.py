@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from fractions import Fraction
 
+from passes.graph.operators import CONVOLUTIONS, SIZES
 from passes.graph.view import Node, View
-from passes.heads.grids import Grid, Stride
+from passes.heads.tap import Grid, Stride
 from passes.heads.trunk import trunk
 from passes.network.analysis import Analysis
 
 DETOUR = 0.05  # of the parameters
 NOTHING = Fraction(0)
-LINEAR = frozenset({"Conv", "ConvTranspose", "BatchNormalization", "Identity"})
+LINEAR = CONVOLUTIONS | {"BatchNormalization", "Identity"}
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def _levels(analysis: Analysis, grids: Mapping[str, Grid], is_tap: Callable[[str
         if name in grids:
             peaks[name] = grids[name].stride
     for node in seen.nodes:
-        if node.op in ("Shape", "Size"):
+        if node.op in SIZES:
             continue
         before = [peaks[name] for name in node.inputs if name in peaks]
         coarsest = _coarsest(before)

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fractions import Fraction
 
-from passes.maps import Axes, MapSpace, follow, one_side, sides
+from passes.heads.tap import Grid
+from passes.maps.contents import Axes, one_side, sides
+from passes.maps.following import follow
+from passes.maps.positions import MapSpace
 from passes.network.analysis import Analysis
-from passes.network.resolution import _maps
+from passes.network.resolution import image_maps
 
 
 def followed(analysis: Analysis) -> MapSpace:
     """All maps of the network as it is: what becomes of the image's height and width."""
     image = analysis.image
-    return follow(analysis.view, analysis.shapes, _maps(analysis.shapes, {image.input: image.axes} if image.axes else {}))
-
-
-Stride = tuple[Fraction, Fraction]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """How a map lies in the image: pixels per position, down and across, and the axis of its channels."""
-
-    stride: Stride
-    axis: int
+    return follow(analysis.view, analysis.shapes, image_maps(analysis.shapes, {image.input: image.axes} if image.axes else {}))
 
 
 def grids_of(analysis: Analysis) -> dict[str, Grid]:

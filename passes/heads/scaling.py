@@ -12,14 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from passes.graph.operators import SIZES, of
 from passes.graph.view import Node, View
 
 PIXELS, SHARES = 255.0, 1.0
-MOVING = frozenset(
-    {"Cast", "CastLike", "Concat", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
-)
-"""Operators that leave values as they are, whatever their order becomes."""
-
 DARK, BRIGHT = 16.0, 240.0  # a mean of pixels lies between
 SMALL = 1 / 16  # what pixels are multiplied with at most, where no mean is taken off
 WHOLE = 0.9  # what shares are multiplied with at least
@@ -79,9 +75,9 @@ def _ends(seen: View, name: str) -> Iterator[Affine]:
         done.add(tensor)
         for reader, slot in seen.readers.get(tensor, ()):
             node = seen.by_name[reader]
-            if node.op in ("Shape", "Size"):
+            if node.op in SIZES:
                 continue
-            step = affine if node.op in MOVING and (slot == 0 or node.op == "Concat") else _step(node, slot, affine, seen)
+            step = affine if of(node.op).keeps_values and (slot == 0 or node.op == "Concat") else _step(node, slot, affine, seen)
             if step is None:
                 yield affine
             else:

@@ -6,7 +6,6 @@ node or tensor. The defaults follow from running strides and the encoder (where 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,34 +13,20 @@ import numpy as np
 from onnx import TensorProto
 
 from passes.errors import UserError
+from passes.graph.operators import WEIGHTED
 from passes.graph.view import View
 from passes.heads.encoder import ancestors, encoder
-from passes.heads.grids import Grid, Stride, grids_of
+from passes.heads.grids import grids_of
+from passes.heads.tap import Grid, Stride, Tap
 from passes.heads.trunk import trunk
 from passes.nearest import nearest
 from passes.network.analysis import Analysis, blocks_named
+from passes.network.knobs import block_of, kind_of, named, stage_knob
 
-WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 FLOATS: Mapping[int, str] = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.DOUBLE: "float64"}
 COARSE = 8  # pixels: the finest map a detector looks at, in RetinaNet (P3) as in SSD
 FPN_TAPS = 3  # C3, C4, C5
 MOST_TAPS = 4  # where a network goes on to stride 64
-
-
-@dataclass(frozen=True)
-class Tap:
-    """A map of the seed: its name, its tensor, its extent at the analysed size, and image pixels per position.
-
-    `axis` is that of the channels: 1, or 3 in [N, h, w, channels].
-    """
-
-    name: str
-    tensor: str
-    channels: int
-    space: tuple[int, int]
-    stride: Stride
-    dtype: str
-    axis: int = 1
 
 
 @dataclass(frozen=True)
@@ -84,9 +69,9 @@ class Chart:
         raise UserError(f"'{name}' is no tap of this model; {hint}A tap is {FORMS}; {self._suggestion()}")
 
     def _suggestion(self) -> str:
-        known = [name for name in self.names if re.fullmatch(r"stage\d+\.exit", name)]
-        named = known or [self.name_of(tensor) for tensor in self.maps()][-3:]
-        return f"this model has {', '.join(map(repr, named))}" if named else "this model has no map to tap"
+        known = [name for name in self.names if (found := named(name)) and found.block is None and found.tail == "exit"]
+        suggested = known or [self.name_of(tensor) for tensor in self.maps()][-3:]
+        return f"this model has {', '.join(map(repr, suggested))}" if suggested else "this model has no map to tap"
 
     def name_of(self, tensor: str) -> str:
         """The name of a tensor's tap: of its stage or block where it is one's exit or hidden map, else of its node where that makes one."""
@@ -124,13 +109,13 @@ def chart(analysis: Analysis, features: str | None = None) -> Chart:
     """The chart of an analysed network, its way through the encoder; features: what its own classifier reads: no map behind it counts."""
     names: dict[str, str] = {}
     for i, stage in enumerate(analysis.stages):
-        names[f"stage{i}.exit"] = stage.blocks[-1].exit
+        names[stage_knob(i, "exit")] = stage.blocks[-1].exit
     for name, block in blocks_named(analysis):
         names[f"{name}.exit"] = block.exit
     for name in analysis.atoms:
-        found = re.fullmatch(r"stage(\d+)\.block(\d+)\.hidden\d*", name)
-        if found is not None:
-            block = analysis.stages[int(found[1])].blocks[int(found[2])]
+        found = block_of(name)
+        if found is not None and kind_of(name) == "hidden":
+            block = analysis.stages[found[0]].blocks[found[1]]
             names[name] = _activated(analysis, name, block.nodes)
     seen, grids = analysis.view, grids_of(analysis)
     behind = _behind(features, seen)

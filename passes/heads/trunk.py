@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from passes.graph.operators import SIZES
 from passes.graph.view import Node, View
 
 
@@ -30,7 +31,7 @@ def trunk(seen: View, targets: Sequence[str] | None = None) -> tuple[str, ...]:
 
 def _data(node: Node) -> tuple[str, ...]:
     """What flows through a node; a shape is read, it does not flow."""
-    return () if node.op in ("Shape", "Size") else tuple(name for name in node.inputs if name)
+    return () if node.op in SIZES else tuple(name for name in node.inputs if name)
 
 
 def _on_the_way(seen: View, targets: Sequence[str]) -> list[Node]:

@@ -14,8 +14,9 @@ import numpy.typing as npt
 import onnx_graphsurgeon as gs
 
 from passes.errors import UserError
+from passes.graph.tensors import printed
 from passes.graph.view import Node, unique
-from passes.heads.taps import Tap
+from passes.heads.tap import Tap
 
 EPSILON = 1e-5
 MAX_WEIGHT = 1 << 28  # numbers
@@ -92,7 +93,7 @@ class Writer:
     def weights(self, name: str, shape: tuple[int, int, int, int], *, std: float, bias: float | None = None) -> Weights:
         """Initial values: weight ~ N(0, std²), the bias constant, none where it is None. Raises UserError for one too large."""
         if math.prod(shape) > MAX_WEIGHT:
-            sizes = "×".join(map(str, shape))
+            sizes = printed(shape)
             raise UserError(f"'{name}' of this head would be a weight of {sizes} numbers; ask for fewer classes or a smaller width")
         weight = self.constant(f"{name}.weight", std * self.rng.standard_normal(shape))
         return Weights(weight, "" if bias is None else self.constant(f"{name}.bias", np.full(shape[0], bias)), shape)

@@ -4,24 +4,3 @@ One walk in the order of the graph gives every tensor, axis by axis, its extents
 two samples, how many samples there are, before and after. Numbers and attributes that count samples follow; what cannot follow is `Stuck`,
 with the reason.
 """
-
-from passes.maps.contents import Axes, Map, Sampling, Side, one_side, plain, sides, size_after
-from passes.maps.following import convolved_axes, follow
-from passes.maps.positions import MapSpace, Stuck
-from passes.maps.table import SPACE
-
-__all__ = [
-    "SPACE",
-    "Axes",
-    "Map",
-    "MapSpace",
-    "Sampling",
-    "Side",
-    "Stuck",
-    "convolved_axes",
-    "follow",
-    "one_side",
-    "plain",
-    "sides",
-    "size_after",
-]

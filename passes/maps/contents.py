@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-
-from passes.graph.shapes import Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +58,16 @@ class Map:
 class Sampling:
     """The samples of a finer tensor that the coarser one had: split into `sizes`, every `steps`-th of each, joined to `shape`."""
 
-    sizes: Shape
-    steps: Shape
-    shape: Shape
+    sizes: Sequence[int]
+    steps: Sequence[int]
+    shape: Sequence[int]
 
     def of(self, array: np.ndarray) -> np.ndarray:
         """The sampled tensor."""
         return array.reshape(self.sizes)[tuple(slice(None, None, step) for step in self.steps)].reshape(self.shape)
 
 
-def plain(shape: Shape) -> Axes:
+def plain(shape: Sequence[int]) -> Axes:
     """Axes that count nothing in space."""
     return tuple(map(count, shape))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from passes.channels.rules import NARY, UNARY
+from passes.graph.operators import NARY, UNARY
 from passes.graph.view import Node
 from passes.maps.contents import Axes
 from passes.maps.positions import MapSpace, Rule

@@ -7,13 +7,12 @@ from fractions import Fraction
 
 import numpy as np
 
-from passes.channels.rules import NARY
-from passes.graph.shapes import Shapes
+from passes.graph.operators import NARY, SIZES, SLIDING
+from passes.graph.tensors import Shapes
 from passes.graph.view import Node, View
 from passes.maps.contents import Axes, Map, Side, changed, has_space, plain, sides
 from passes.maps.positions import MapSpace, NotGlobal, Stuck, Unfollowed
 from passes.maps.table import SPACE, SPREADING
-from passes.maps.windows import SLIDING
 
 
 def follow(
@@ -51,7 +50,7 @@ def visit(space: MapSpace, node: Node) -> None:
     if reason is not None:
         _lose(space, node, reason)
         return
-    if not known or node.op in ("Shape", "Size"):
+    if not known or node.op in SIZES:
         return
     space.averaged = next((known_map.averaged for known_map in known if known_map.averaged), "")
     spatial = any(has_space(content) for known_map in known for content in known_map.axes)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from passes.channels.rules import NARY, UNBOUNDED
-from passes.graph.shapes import Shape
+from passes.graph.operators import NARY
+from passes.graph.regrouping import UNBOUNDED
+from passes.graph.tensors import Shape
 from passes.graph.view import Node
 from passes.maps.contents import (
     Axes,
@@ -149,15 +150,14 @@ def slice_(node: Node, space: MapSpace) -> Axes:
             x[axis] = count(out[axis])
         elif (side := one_side(content)) is not None:
             known = {slot: space.settled_ints(node, slot)[k] for slot in (1, 2) if by_input and k in space.settled_ints(node, slot)}
-            x[axis] = (_sliced(node, space, side, (k, slice(starts[k], ends[k], steps[k]), known)),)
+            x[axis] = (_sliced(node, space, side, slice(starts[k], ends[k], steps[k]), position=k, known=known),)
         else:
             raise Unfollowed(f"'{node.name}' (Slice) takes a range of several extents at once")
     return tuple(x)
 
 
-def _sliced(node: Node, space: MapSpace, side: Side, how: tuple[int, slice, Mapping[int, int]]) -> Side:
-    """The side in a range; `how` is the range's position in the lists, the range, and its bounds that are settled (1: start, 2: end)."""
-    position, bounds, known = how
+def _sliced(node: Node, space: MapSpace, side: Side, bounds: slice, *, position: int, known: Mapping[int, int]) -> Side:
+    """The side in a range, which stands at this position in the lists; `known`: its bounds that are settled (1: start, 2: end)."""
     start, end, step = bounds.start, bounds.stop, bounds.step
     if side.rate != 1 or space.strides_on(side, abs(step), node):
         raise Stuck(f"'{node.name}' (Slice) takes positions of a map, which no dilation could do")

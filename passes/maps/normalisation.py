@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from passes.graph.operators import of_form
 from passes.graph.view import Node
 from passes.maps.contents import Axes
 from passes.maps.positions import MapSpace, Rule
@@ -47,8 +48,7 @@ def mean_variance(node: Node, space: MapSpace) -> Axes:
 
 
 NORMALISATION: Mapping[str, Rule] = {
-    "QuantizeLinear": per_channel,
-    "DequantizeLinear": per_channel,
+    **dict.fromkeys(of_form("quantisation"), per_channel),
     "BatchNormalization": per_channel,
     "LRN": per_channel,
     "InstanceNormalization": over_space,
@@ -57,7 +57,5 @@ NORMALISATION: Mapping[str, Rule] = {
     "RMSNormalization": layer_normalization,
     "LpNormalization": along_axis,
     "MeanVarianceNormalization": mean_variance,
-    "Softmax": along_axis,
-    "LogSoftmax": along_axis,
-    "Hardmax": along_axis,
+    **dict.fromkeys(of_form("softmax"), along_axis),
 }

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from passes.graph.shapes import Shape, Shapes
+from passes.graph.tensors import Shape, Shapes
 from passes.graph.view import Node, View
 from passes.maps.contents import Axes, Content, Map, Sampling, Side, after, before, finer, plain
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from passes.channels.rules import REDUCTIONS
+from passes.graph.operators import CONSTANTS, REDUCTIONS, of, of_form
 from passes.graph.view import Node
 from passes.maps.contents import Axes, finer
 from passes.maps.positions import MapSpace, Rule, Stuck
 from passes.maps.shared import axes_of, require_map
-
-MEANS = frozenset({"ReduceMean", "ReduceMax", "ReduceMin"})
 
 
 def reduction(node: Node, space: MapSpace) -> Axes:
@@ -28,7 +26,7 @@ def selection(node: Node, space: MapSpace) -> Axes:
 
 def _reduced(node: Node, space: MapSpace, reduced: set[int], *, keep: bool) -> Axes:
     x = space.axes(node.inputs[0])
-    if node.op not in MEANS and any(finer(x[axis]) for axis in reduced):
+    if CONSTANTS not in of(node.op).has and any(finer(x[axis]) for axis in reduced):
         raise Stuck(f"'{node.name}' ({node.op}) sums over a map or counts in it, which would have more samples")
     for axis in reduced:
         require_map(x[axis])
@@ -36,4 +34,4 @@ def _reduced(node: Node, space: MapSpace, reduced: set[int], *, keep: bool) -> A
     return tuple(() if axis in reduced else content for axis, content in enumerate(x) if keep or axis not in reduced)
 
 
-REDUCING: Mapping[str, Rule] = {**dict.fromkeys(REDUCTIONS, reduction), "ArgMax": selection, "ArgMin": selection}
+REDUCING: Mapping[str, Rule] = {**dict.fromkeys(REDUCTIONS, reduction), **dict.fromkeys(of_form("selection"), selection)}

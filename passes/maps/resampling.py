@@ -25,7 +25,7 @@ def resize(node: Node, space: MapSpace) -> Axes:
     for axis, content in enumerate(x):
         require_map(content if size_before(content) != out[axis] else ())
         if axis in spread:
-            result.append(_spread(node, space, (spread.index(axis), len(spread)), (out[axis], settled.get(axis))))
+            result.append(_spread(node, space, spread.index(axis), axes=len(spread), there=out[axis], known=settled.get(axis)))
         elif not sides(content):
             result.append(count(out[axis]))
         elif size_before(content) == out[axis] and not changed(content):
@@ -35,7 +35,7 @@ def resize(node: Node, space: MapSpace) -> Axes:
         else:
             only_seeds_samples(node, side)
             new = settled.get(axis) if factors is None else math.floor(side.new * factors[axis])
-            result.append((_resampled(node, space, side, (out[axis], new)),))
+            result.append((_resampled(node, space, side, there=out[axis], known=new),))
     if factors is None:
         _write_sizes(node, space, result)
     elif any(changed(result[axis]) for axis in spread):
@@ -63,9 +63,8 @@ def _settled_sizes(node: Node, space: MapSpace, rank: int) -> dict[int, int]:
     return {listed[index]: size for index, size in space.settled_ints(node, 3).items()}
 
 
-def _resampled(node: Node, space: MapSpace, side: Side, how: tuple[int, int | None]) -> Side:
+def _resampled(node: Node, space: MapSpace, side: Side, *, there: int, known: int | None) -> Side:
     """The side resampled to as many as is known; or in proportion to itself, where that is in proportion to the image too."""
-    there, known = how
     even = there % side.old == 0 or side.old % there == 0
     stride = side.stride * side.old / there if side.stride is not None and even else None
     if not side.changed or known is not None:
@@ -81,9 +80,8 @@ def _image(space: MapSpace, axis: tuple[str, int]) -> Side:
     return sides(space.maps[axis[0]].axes[axis[1]])[0]
 
 
-def _spread(node: Node, space: MapSpace, which: tuple[int, int], how: tuple[int, int | None]) -> Content:
+def _spread(node: Node, space: MapSpace, position: int, *, axes: int, there: int, known: int | None) -> Content:
     """One position spread over a map: as many samples as is known, or in proportion to the image."""
-    (position, axes), (there, known) = which, how
     images = [side for name in space.view.inputs if name in space.maps for content in space.maps[name].axes for side in sides(content)]
     if len(images) != axes or len({side.axis[0] for side in images}) != 1:
         return count(there)

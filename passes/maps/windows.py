@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from passes.graph.shapes import Shape
+from passes.graph.operators import CONSTANTS, CONVOLUTIONS, SLIDING, of, of_form
+from passes.graph.tensors import Shape
 from passes.graph.view import Node
 from passes.maps.contents import Axes, Content, Pooled, Side, changed, count, finer, has_space, one_side, sides, size_after, size_before
 from passes.maps.positions import MapSpace, Rule, Stuck, Unfollowed
@@ -64,7 +65,7 @@ DILATED_FROM = {"MaxPool": 10, "AveragePool": 19, "LpPool": 18}
 
 def windows(node: Node, space: MapSpace) -> list[AxisWindow]:
     """The windows of a convolution or pooling, axis by axis."""
-    extents = node.ints("kernel_shape", space.shape(node.inputs[1])[2:] if node.op in ("Conv", "ConvTranspose") else ())
+    extents = node.ints("kernel_shape", space.shape(node.inputs[1])[2:] if node.op in CONVOLUTIONS else ())
     count = len(extents)
     pads = node.ints("pads", (0,) * (2 * count))
     mode = node.attrs.get("auto_pad", "NOTSET")
@@ -98,7 +99,7 @@ def slides(node: Node, space: MapSpace) -> list[Axes]:
         elif side is None:
             raise Unfollowed(f"'{node.name}' ({node.op}) slides over several extents at once")
         else:
-            slid, new[axis] = _slid(node, space, (side, there), window)
+            slid, new[axis] = _slid(node, space, side, window, there=there)
             result.append((slid,))
     if new != old:
         _rewrite(node, space, old, new)
@@ -114,7 +115,7 @@ def _covers(x: Axes, over: Sequence[AxisWindow], out: Shape) -> bool:
 
 
 def _pooled_whole(node: Node, space: MapSpace, x: Axes) -> Axes:
-    if node.op == "LpPool" and any(map(finer, x)):
+    if CONSTANTS not in of(node.op).has and any(map(finer, x)):
         raise Stuck(f"'{node.name}' ({node.op}) sums over a map, which would have more samples")
     space.average(node, x)
     if any(map(changed, x)):
@@ -124,9 +125,8 @@ def _pooled_whole(node: Node, space: MapSpace, x: Axes) -> Axes:
     return ((Pooled(node.name),),) * len(x)
 
 
-def _slid(node: Node, space: MapSpace, found: tuple[Side, int], window: AxisWindow) -> tuple[Side, AxisWindow]:
-    """The side after the window, and the window that makes it; `found` is the side before it and how many samples there were behind."""
-    side, there = found
+def _slid(node: Node, space: MapSpace, side: Side, window: AxisWindow, *, there: int) -> tuple[Side, AxisWindow]:
+    """The side after the window, and the window that makes it; there were `there` samples behind it."""
     dilates = space.strides_on(side, window.stride, node)
     stride = None if side.stride is None else side.stride * (1 if dilates else window.stride)
     if not dilates and not side.changed:
@@ -138,13 +138,12 @@ def _slid(node: Node, space: MapSpace, found: tuple[Side, int], window: AxisWind
         if new < 1:
             raise Stuck(f"'{node.name}' ({node.op}) has a window of {window.reach + 1} on a map of {side.new}")
         return Side(side.axis, stride, there, new), window
-    finer_window = _dilated(node, space, found, window)
+    finer_window = _dilated(node, space, side, window, there=there)
     return Side(side.axis, stride, there, finer_window.positions(side.new), side.rate * window.stride), finer_window
 
 
-def _dilated(node: Node, space: MapSpace, found: tuple[Side, int], window: AxisWindow) -> AxisWindow:
+def _dilated(node: Node, space: MapSpace, side: Side, window: AxisWindow, *, there: int) -> AxisWindow:
     """The window at stride 1 whose every rate·stride-th result is what there was (see the equations above)."""
-    side, there = found
     d, s = side.rate, window.stride
     if window.same:
         if s > 1 or window.reach % 2:
@@ -228,7 +227,7 @@ def transposed(node: Node, space: MapSpace) -> Axes:
 def whole_map(node: Node, space: MapSpace) -> Axes:
     """All of space, channel by channel."""
     x = space.axes(node.inputs[0])
-    if node.op == "GlobalLpPool" and any(map(finer, x[2:])):
+    if CONSTANTS not in of(node.op).has and any(map(finer, x[2:])):
         raise Stuck(f"'{node.name}' ({node.op}) sums over a map, which would have more samples")
     for content in x[2:]:
         require_map(content)
@@ -236,12 +235,8 @@ def whole_map(node: Node, space: MapSpace) -> Axes:
     return (*x[:2], *((),) * (len(x) - 2))
 
 
-SLIDING = frozenset({"Conv", "MaxPool", "AveragePool", "LpPool"})
-
 WINDOWS: Mapping[str, Rule] = {
     **dict.fromkeys(SLIDING, slides),
-    "ConvTranspose": transposed,
-    "GlobalAveragePool": whole_map,
-    "GlobalMaxPool": whole_map,
-    "GlobalLpPool": whole_map,
+    **dict.fromkeys(of_form("transposed convolution"), transposed),
+    **dict.fromkeys(of_form("global pooling"), whole_map),
 }

@@ -14,7 +14,7 @@ import numpy as np
 
 from passes.graph.learnt import learnt
 from passes.graph.macs import macs_of
-from passes.graph.shapes import Shapes
+from passes.graph.tensors import Shapes
 from passes.graph.view import View
 
 
@@ -43,8 +43,3 @@ def node_params(view: View, found: Cost) -> dict[str, int]:
         first = view.readers[name][0][0]
         params[first] = params.get(first, 0) + size
     return params
-
-
-"""op → multiply-adds; what is not listed counts nothing."""
-"""Operators of ONNX that multiply matrices and have no row above; those of other domains are unknown as well."""
-"""convolution → input slot of its bias."""

@@ -22,11 +22,14 @@ from onnx import TensorProto
 from passes.channels.identities import flow_identities
 from passes.graph.macs import MACS, UNCOUNTED, bias_adds, is_known
 from passes.graph.normalise import normalise
-from passes.graph.shapes import Shape, Shapes, infer, require_elements
+from passes.graph.shapes import infer, require_elements
+from passes.graph.tensors import Shape, Shapes
 from passes.graph.view import Node, View, view
-from passes.network.blocks import Stage, find_stages
-from passes.network.blocks import Table as Stored
+from passes.network.blocks import find_stages
 from passes.network.cost import Cost, cost, node_params
+from passes.network.knobs import stage_name
+from passes.network.stages import Stage
+from passes.network.stages import Table as Stored
 
 STEM, HEAD = "stem", "head"
 CONVENTIONS: Mapping[str, str] = {
@@ -129,15 +132,15 @@ def parts_of(seen: View, stages: Sequence[Stage]) -> dict[str, str]:
     for node in seen.nodes:
         i = home.get(node.name)
         if i is not None:
-            parts[node.name] = f"stage{i}"
+            parts[node.name] = stage_name(i)
         else:
             i = needed[node.name]
-            parts[node.name] = STEM if i == 0 < nobody else HEAD if i == nobody else f"stage{i}"
+            parts[node.name] = STEM if i == 0 < nobody else HEAD if i == nobody else stage_name(i)
     return parts
 
 
 def _names(stages: Sequence[Stage]) -> list[str]:
-    return [f"stage{i}" for i in range(len(stages))]
+    return [stage_name(i) for i in range(len(stages))]
 
 
 def _rows(seen: View, shapes: Shapes, found: Cost, how: tuple[Mapping[str, str], str]) -> list[Row]:

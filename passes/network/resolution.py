@@ -17,9 +17,13 @@ import onnx_graphsurgeon as gs
 
 from passes.errors import RefusedModel
 from passes.graph.normalise import normalise, with_sizes_open
-from passes.graph.shapes import SMALL, Shape, Shapes, infer, why_unknown
+from passes.graph.shapes import SMALL, infer, why_unknown
+from passes.graph.tensors import Shape, Shapes
 from passes.graph.view import View, build, view
-from passes.maps import Map, MapSpace, Side, Stuck, convolved_axes, follow, plain, sides, size_after
+from passes.maps.contents import Map, Side, plain, sides, size_after
+from passes.maps.following import convolved_axes, follow
+from passes.maps.positions import MapSpace, Stuck
+from passes.network.images import Image, Resolution, Strides
 from passes.network.knobs import Size, size_text
 
 Axes = Mapping[str, tuple[int, ...]]  # input → its axes in space
@@ -27,41 +31,6 @@ Edits = Mapping[str, Mapping[str, object]]  # node → attributes
 Declared = Mapping[str, Mapping[int, int]]  # input → axis → its size in the file
 S = TypeVar("S")
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Image:
-    """The image that a network reads: the input, which of its axes are height and width, and their size.
-
-    `free`: the file leaves the size open, so that any runs already; `why`: why it cannot change (None: it can). `graph` is the network as
-    it was given, where numbers in its normal form are computed from the size (None: none is).
-    """
-
-    input: str
-    axes: tuple[int, ...]
-    size: Size | None
-    free: bool = False
-    why: str | None = None
-    graph: gs.Graph | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True)
-class Strides:
-    """The output stride, the values it can take (its own is the largest), and whether a smaller one keeps the samples there are."""
-
-    value: int
-    values: tuple[int, ...]
-    growth: str
-    why: str | None
-
-
-@dataclass(frozen=True)
-class Resolution:
-    """What is known of a network's maps: the image, the strides, and of which nodes it is known whether they make a map."""
-
-    image: Image
-    strides: Strides
-    makes_map: Mapping[str, bool]
 
 
 # --- analysis ---------------------------------------------------------------------------------------------------------------------------
@@ -72,21 +41,21 @@ def read_resolution(graph: gs.Graph | None, seen: View, shapes: Shapes) -> Resol
 
     graph: the network as it was given, where numbers in its normal form are made of sizes.
     """
-    axes = _images(seen, shapes)
-    space = follow(seen, shapes, _maps(shapes, axes))
+    axes = image_axes(seen, shapes)
+    space = follow(seen, shapes, image_maps(shapes, axes))
     known = {node.name: space.maps[node.outputs[0]] for node in seen.nodes if node.outputs[0] in space.maps}
     makes_map = {name: any(sides(content) for content in made.axes) for name, made in known.items()}
-    return Resolution(_read_image(graph, (seen, shapes), axes), _read_strides(space, axes), makes_map)
+    return Resolution(_read_image(graph, seen, shapes, axes), _read_strides(space, axes), makes_map)
 
 
-def _images(seen: View, shapes: Shapes) -> dict[str, tuple[int, ...]]:
+def image_axes(seen: View, shapes: Shapes) -> dict[str, tuple[int, ...]]:
     """Every input over which a convolution slides, with the axes it slides over."""
     names = [name for name in seen.inputs if name not in seen.constants and len(shapes.shapes.get(name, ())) >= 3]
     found = {name: convolved_axes(seen, shapes, name) for name in names}
     return {name: axes for name, axes in found.items() if axes is not None}
 
 
-def _maps(shapes: Shapes, axes: Axes, sizes: Sequence[int] | None = None) -> dict[str, Map]:
+def image_maps(shapes: Shapes, axes: Axes, sizes: Sequence[int] | None = None) -> dict[str, Map]:
     """The images as maps, of the sizes given."""
     maps = {}
     for name, slid in axes.items():
@@ -98,8 +67,7 @@ def _maps(shapes: Shapes, axes: Axes, sizes: Sequence[int] | None = None) -> dic
     return maps
 
 
-def _read_image(graph: gs.Graph | None, known: tuple[View, Shapes], axes: Axes) -> Image:
-    seen, shapes = known
+def _read_image(graph: gs.Graph | None, seen: View, shapes: Shapes, axes: Axes) -> Image:
     if len(axes) != 1:
         unknown = None if axes else why_unknown(seen, shapes)
         if unknown is not None:
@@ -116,9 +84,9 @@ def _read_image(graph: gs.Graph | None, known: tuple[View, Shapes], axes: Axes) 
     if declared is None or any(not isinstance(declared[axis], int) for axis in slid):
         return Image(name, slid, size, free=True)
     image = Image(name, slid, size, graph=graph)
-    start = _Target(seen, shapes, {name: shapes.shapes[name] for name in seen.inputs if name in shapes.shapes})
+    start = SizedView(seen, shapes, {name: shapes.shapes[name] for name in seen.inputs if name in shapes.shapes})
     try:
-        _at_size(start, (image, (2 * size[0], 2 * size[1])), seen, {node.name: node.name for node in seen.nodes})
+        at_size(start, (image, (2 * size[0], 2 * size[1])), seen, {node.name: node.name for node in seen.nodes})
     except Stuck as why:
         return replace(image, why=str(why))
     return image
@@ -133,7 +101,7 @@ def _read_strides(space: MapSpace, axes: Axes) -> Strides:
     values, reasons, averages = [found[0]], list[tuple[int, str]](), list[str]()
     for limit in found[1:]:
         try:
-            averages += follow(space.view, space.shapes, _maps(space.shapes, axes), limit=limit).averages
+            averages += follow(space.view, space.shapes, image_maps(space.shapes, axes), limit=limit).averages
             values.append(limit)
         except Stuck as stuck:
             reasons.append((limit, str(stuck)))
@@ -144,7 +112,7 @@ def _read_strides(space: MapSpace, axes: Axes) -> Strides:
 
 
 @dataclass(frozen=True)
-class _Target:
+class SizedView:
     """The target as far as it is known: its nodes and constants, the sizes of its inputs and tensors, the numbers that changed."""
 
     view: View
@@ -153,7 +121,7 @@ class _Target:
     numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def edited(self, space: MapSpace, declared: Declared) -> _Target:
+    def edited(self, space: MapSpace, declared: Declared) -> SizedView:
         """The same after what the space says, at these input sizes. Raises Stuck where its tensors would not fit together."""
         numbers = {**space.settled, **space.numbers}
         seen = _edited(self.view, space.edits, numbers, declared)
@@ -166,7 +134,7 @@ class _Target:
             predicted, actual = tuple(map(size_after, made.axes)), shapes.shapes.get(name)
             if actual is not None and actual != predicted and name not in inputs:
                 raise Stuck(f"'{name}' would have shape {list(actual)} instead of {list(predicted)}: a size that the graph computes stays")
-        return _Target(seen, shapes, inputs, {**self.numbers, **numbers}, (*self.notes, *space.notes))
+        return SizedView(seen, shapes, inputs, {**self.numbers, **numbers}, (*self.notes, *space.notes))
 
 
 def _edited(seen: View, edits: Edits, numbers: Mapping[str, np.ndarray], declared: Declared | None = None) -> View:
@@ -183,7 +151,7 @@ def _declare(shape: tuple[T, ...], sizes: Mapping[int, S]) -> tuple[T | S, ...]:
     return tuple(sizes.get(axis, size) for axis, size in enumerate(shape))
 
 
-def _at_size(target: _Target, wanted: tuple[Image, Size], seed: View, origin: Mapping[str, str]) -> _Target:
+def at_size(target: SizedView, wanted: tuple[Image, Size], seed: View, origin: Mapping[str, str]) -> SizedView:
     """The target for images of another size; `origin` says for each of its nodes which of the seed's it comes from. Raises Stuck."""
     image, size = wanted
     declared = {image.input: dict(zip(image.axes, size, strict=True))}
@@ -192,7 +160,7 @@ def _at_size(target: _Target, wanted: tuple[Image, Size], seed: View, origin: Ma
     else:
         pads, settled = ({}, {}) if image.graph is None else _folded(target, (seed, _read_at(image.graph, image, size)), origin)
         start = replace(target, view=_edited(target.view, pads, {}))
-        space = follow(start.view, start.shapes, _maps(target.shapes, {image.input: image.axes}, size), settled=settled)
+        space = follow(start.view, start.shapes, image_maps(target.shapes, {image.input: image.axes}, size), settled=settled)
         factors = [name for name, array in settled.items() if array.dtype.kind == "f"]
         space.notes += [f"'{name}', which the graph computes from the image's size, is what it is at {size_text(size)}" for name in factors]
         made = start.edited(space, declared)
@@ -224,7 +192,7 @@ def _written_at(graph: gs.Graph, image: Image, size: Size) -> gs.Graph:
     loose = with_sizes_open(free, sizes)
     seen = view(loose)
     shapes = infer(seen, sizes)
-    space = follow(seen, shapes, _maps(shapes, {image.input: image.axes}, size))
+    space = follow(seen, shapes, image_maps(shapes, {image.input: image.axes}, size))
     factors = _computed_factors(seen, shapes)
     edited = _edited(seen, space.edits, {**space.numbers, **factors})
     return build([node for node in edited.nodes if factors.keys().isdisjoint(node.outputs)], edited.constants, loose)
@@ -256,7 +224,7 @@ def _other_nodes(old: View, new: View) -> str:
     return "the graph computes other things from that size, beyond numbers"
 
 
-def _folded(target: _Target, read: tuple[View, View], origin: Mapping[str, str]) -> tuple[Edits, dict[str, np.ndarray]]:
+def _folded(target: SizedView, read: tuple[View, View], origin: Mapping[str, str]) -> tuple[Edits, dict[str, np.ndarray]]:
     """Pads and numbers that the graph computes from the size of its image: node → attributes, constant → value.
 
     read: the seed at its size and at the new one.

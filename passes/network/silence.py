@@ -2,40 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from passes.channels.identities import Identities
+from passes.channels.atoms import Identities
+from passes.graph.learnt import dense_weights
+from passes.graph.operators import HOMOGENEOUS, IDEMPOTENT, MERGES, SLOPE, ZERO, of
 from passes.graph.view import Node, View
-from passes.network.blocks import Block, Stage, _has_dense_weight, _identity, _summands
-
-# --- silencing a branch -----------------------------------------------------------------------------------------------------------------
-
-PASS_ZERO = frozenset(
-    {"LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Gelu", "HardSwish", "Swish", "Mish", "Tanh", "Softsign", "Identity", "Dropout", "Cast",
-     "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "AveragePool", "GlobalAveragePool", "MaxPool", "Resize", "Slice", "Erf"}
-)  # fmt: skip
-
-HOMOGENEOUS = PASS_ZERO - {"Elu", "Selu", "Celu", "Gelu", "HardSwish", "Swish", "Mish", "Tanh", "Softsign", "Erf"}
-
-IDEMPOTENT = frozenset({"Relu", "Clip"})
-
-
-@dataclass(frozen=True)
-class Silence:
-    """The tensors that, set to zero, make a copied block compute its entry; or `why` that cannot be.
-
-    `scales`: what all of them are multiplied by (not below 0), the whole branch is. `held`: tensors that have to hold another value for
-    that, in all entries: those of an arm that becomes the identity.
-    """
-
-    tensors: tuple[str, ...] = ()
-    why: str | None = None
-    scales: bool = True
-    held: tuple[tuple[str, float], ...] = ()
-
-    def values(self) -> dict[str, float]:
-        """What all of these tensors hold in a copy: tensor → value."""
-        return {**dict.fromkeys(self.tensors, 0.0), **dict(self.held)}
+from passes.network.stages import Block, Silence, Stage
 
 
 def silences(stage: Stage, view: View, identities: Identities) -> dict[int, Silence]:
@@ -46,7 +19,7 @@ def silences(stage: Stage, view: View, identities: Identities) -> dict[int, Sile
 
 def _operator(node: Node, view: View) -> tuple[object, ...]:
     """What an activation computes: its type, attributes and bounds; of other nodes the type is enough."""
-    if node.op not in IDEMPOTENT:
+    if IDEMPOTENT not in of(node.op).has:
         return (node.op,)
     bounds = [view.values(name).tolist() for name in node.inputs[1:] if name in view.constants]
     return (node.op, repr(sorted(node.attrs.items())), repr(bounds))
@@ -62,7 +35,7 @@ def _silence(block: Block, exits: frozenset[tuple[object, ...]], view: View, ide
         return Silence(why="it has no addition whose branch could be silenced")
     if block.exit != merge.outputs[0]:
         activation = view.by_name[view.producer[block.exit]]
-        if activation.op not in IDEMPOTENT or exits != {_operator(activation, view)}:
+        if IDEMPOTENT not in of(activation.op).has or exits != {_operator(activation, view)}:
             return Silence(why=f"'{activation.name}' ({activation.op}) after the addition changes what passes it twice")
     arms = _summands(merge, block, view)
     through = [arm for arm in arms if arm == block.entry]
@@ -93,10 +66,11 @@ def _last_affine(tensor: str, block: Block, view: View, identities: Identities, 
     node = view.by_name[producer]
     if node.op == "BatchNormalization":
         return Silence((*extra, node.inputs[1], node.inputs[2]))
-    if _has_dense_weight(node, view) and node.op != "MatMul":
-        return Silence((*extra, node.inputs[1], *(name for name in node.inputs[2:3] if name)))
-    if node.op == "MatMul" and node.inputs[1] in view.constants:
-        return Silence((*extra, node.inputs[1]))
+    row = of(node.op)
+    weights = dense_weights(node, view)
+    if weights:
+        bias = "" if row.bias is None else node.input(row.bias)
+        return Silence((*extra, weights[-1], *((bias,) if bias else ())))
     constants = [name for name in node.inputs if name in view.constants]
     others = [name for name in node.inputs if name and name not in view.constants]
     per_channel = [name for name in constants if any(key[0] == name for key in identities.sites)]
@@ -109,8 +83,8 @@ def _last_affine(tensor: str, block: Block, view: View, identities: Identities, 
         return _last_affine(others[0], block, view, identities, (*extra, *per_channel))
     if node.op == "Div" and others and others[0] == node.inputs[0]:
         return _passed(_last_affine(others[0], block, view, identities, extra), scales=len(others) == 1)
-    if node.op in PASS_ZERO:
-        return _passed(_last_affine(node.inputs[0], block, view, identities, extra), scales=node.op in HOMOGENEOUS)
+    if ZERO | SLOPE in row.has:  # without a slope, as Relu, it would let no gradient through
+        return _passed(_last_affine(node.inputs[0], block, view, identities, extra), scales=HOMOGENEOUS in row.has)
     if node.op == "Concat":
         parts = [_last_affine(name, block, view, identities) for name in node.inputs]
         failed = next((part for part in parts if part.why is not None), None)
@@ -127,3 +101,34 @@ def _passed(silence: Silence, *, scales: bool) -> Silence:
 def view_size(name: str, identities: Identities) -> int:
     """How many elements a tensor has: a gate of extent one must not be taken for the branch itself."""
     return identities.extents.get(name, 0)
+
+
+def _summands(merge: Node, block: Block, view: View) -> list[str]:
+    """What an addition adds up, partial sums within the block taken apart."""
+    found = []
+    for name in merge.inputs:
+        maker = view.by_name.get(view.producer.get(name, ""))
+        partial = maker is not None and maker.name in block.nodes and maker.op in MERGES and len(view.readers[name]) == 1
+        if maker is not None and partial and not any(other in view.constants for other in maker.inputs):
+            found += _summands(maker, block, view)
+        else:
+            found.append(name)
+    return found
+
+
+def _identity(arm: str, block: Block, view: View, identities: Identities) -> tuple[str, tuple[tuple[str, float], ...]] | None:
+    """The arm, and what its tensors hold to make it the block's entry: a normalisation of it as it is before training, or a scale of 1.
+
+    y = γ(x−μ)/√(σ²+ε)+β: γ=1, β=μ=0 and σ²=1−ε give y=x.
+    """
+    node = view.by_name.get(view.producer.get(arm, ""))
+    if node is None or node.name not in block.nodes or block.entry not in node.inputs or len(view.readers[arm]) != 1:
+        return None
+    if node.op == "BatchNormalization" and all(name in view.constants for name in node.inputs[1:5]):
+        values = (1.0, 0.0, 0.0, 1.0 - float(node.attrs.get("epsilon", 1e-5)))
+        return arm, tuple(zip(node.inputs[1:5], values, strict=True))
+    others = [name for name in node.inputs if name != block.entry]
+    per_channel = [name for name in others if name in view.constants and any(key[0] == name for key in identities.sites)]
+    if node.op == "Mul" and len(others) == 1 and per_channel:
+        return arm, ((per_channel[0], 1.0),)
+    return None

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Set
 
 from passes.errors import UserError
 from passes.network.analysis import Analysis
-from passes.network.knobs import Knob, block_of
+from passes.network.knobs import Knob, block_knob, block_of, kind_of, stage_knob
 from passes.space.space import Space, choices
 from passes.target.spec import Value
 
@@ -25,16 +25,16 @@ def preset(name: str, analysis: Analysis) -> Space:
         return auto(analysis)
     if name not in MOST_BLOCKS:
         raise UserError(f"there is no space '{name}'; there are {', '.join(PRESETS)}, or give a JSON file")
-    widths = tuple(analysis.knobs[key].value for i in range(len(analysis.stages)) if (key := f"stage{i}.width") in analysis.knobs)
+    widths = tuple(analysis.knobs[key].value for i in range(len(analysis.stages)) if (key := stage_knob(i, "width")) in analysis.knobs)
     if widths != PUBLISHED_STAGES:
         found = ", ".join(map(str, widths)) or "none"
         raise UserError(f"space '{name}' is for stages of width {', '.join(map(str, PUBLISHED_STAGES))}; this seed has {found}; use 'auto'")
     knobs: dict[str, tuple[Value, ...]] = {}
     for i, most in enumerate(MOST_BLOCKS[name], 1):
-        knobs[f"stage{i}.depth"] = tuple(range(1, most + 1))
-        knobs[f"stage{i}.*.kernel"] = KERNELS
-        knobs[f"stage{i}.*.hidden"] = ("x0.5", "x1")  # expansion 3 and 6
-        knobs |= {f"stage{i}.block{j}.hidden": ("x1",) for j in _read_inside(i, analysis)}
+        knobs[stage_knob(i, "depth")] = tuple(range(1, most + 1))
+        knobs[stage_knob(i, "*.kernel")] = KERNELS
+        knobs[stage_knob(i, "*.hidden")] = ("x0.5", "x1")  # expansion 3 and 6
+        knobs |= {block_knob(i, j, "hidden"): ("x1",) for j in _read_inside(i, analysis)}
     return Space(knobs)
 
 
@@ -82,8 +82,8 @@ def _with_copy(knob: Knob, analysis: Analysis) -> tuple[str, ...]:
         return (knob.name,)
     stage, block, tail = found
     last = len(analysis.stages[stage].blocks) - 1
-    grows = analysis.knobs[f"stage{stage}.depth"].growth != "frozen"
-    return (knob.name, f"stage{stage}.block{last + 1}.{tail}") if block == last and grows else (knob.name,)
+    grows = analysis.knobs[stage_knob(stage, "depth")].growth != "frozen"
+    return (knob.name, block_knob(stage, last + 1, tail)) if block == last and grows else (knob.name,)
 
 
 def _values(knob: Knob, analysis: Analysis) -> tuple[Value, ...]:
@@ -96,7 +96,7 @@ def _values(knob: Knob, analysis: Analysis) -> tuple[Value, ...]:
     if knob.kind == "kernel":
         wanted = (own, own + 2) if _plain(analysis.kernels[knob.name].weight, analysis) else KERNELS
         return tuple(sorted({k for k in wanted if knob.min <= k <= knob.max and (k - own) % 2 == 0} | {own}))
-    if knob.kind == "width" and ".hidden" in knob.name and found is not None and found[1] not in _read_inside(found[0], analysis):
+    if knob.kind == "width" and kind_of(knob.name) == "hidden" and found is not None and found[1] not in _read_inside(found[0], analysis):
         half = own // 2 // knob.multiple * knob.multiple
         return (half, own) if half >= knob.min else (own,)
     if knob.kind == "groups" and _plain(analysis.groups[knob.name].weight, analysis):

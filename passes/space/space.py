@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from passes.errors import UserError
 from passes.network.analysis import Analysis
-from passes.network.knobs import Knob, block_of
+from passes.network.knobs import Knob, block_knob, block_name, block_of, kind_of, stage_knob
 from passes.target.resolve import resolve
 from passes.target.spec import VERSION, Spec, Value, require_readable
 
@@ -51,7 +50,7 @@ class SpaceBlock:
     @property
     def name(self) -> str:
         """stageI.blockJ"""
-        return f"stage{self.stage}.block{self.block}"
+        return block_name(self.stage, self.block)
 
 
 @dataclass(frozen=True)
@@ -100,12 +99,12 @@ class Choices:
         knobs: dict[str, Value] = dict(self.fixed)
         for i, group in itertools.groupby(zip(self.blocks, member, strict=True), key=lambda pair: pair[0].stage):
             kept = [(block, k) for block, k in group if k != SKIP]
-            knobs[f"stage{i}.depth"] = len(kept)
+            knobs[stage_knob(i, "depth")] = len(kept)
             for j, (block, k) in enumerate(kept):
                 if j and block.source != min(j, self._last(i)):
-                    knobs[f"stage{i}.block{j}.from"] = block.source
+                    knobs[block_knob(i, j, "from")] = block.source
                 for tail, value in block.candidates[k].items():
-                    knobs[f"stage{i}.block{j}.{tail}"] = value
+                    knobs[block_knob(i, j, tail)] = value
         return Spec(knobs)
 
     def _last(self, stage: int) -> int:
@@ -162,7 +161,7 @@ def choices(analysis: Analysis, space: Space) -> Choices:
     if not any(count > 1 for count in columns.values()):
         raise UserError("every knob of this space has one value: there is nothing to search; give some of them several")
     depths = _depths(analysis, space)
-    deepest: dict[str, Value] = {f"stage{i}.depth": depth for i, (_, depth) in depths.items()}
+    deepest: dict[str, Value] = {stage_knob(i, "depth"): depth for i, (_, depth) in depths.items()}
     values = _values(analysis, space, deepest)
     own = resolve(analysis, Spec(deepest))
     last_read = _last_read(analysis)
@@ -209,7 +208,7 @@ def _is_depth(key: str) -> bool:
 
 def _chosen(key: str) -> bool:
     """Whether a key speaks of knobs that a block may choose."""
-    return re.fullmatch(rf".*\.({'|'.join(CHOSEN)})\d*\*?", key) is not None
+    return "." in key and kind_of(key) in CHOSEN
 
 
 def _require_local(analysis: Analysis, space: Space) -> None:
@@ -232,7 +231,7 @@ def _depths(analysis: Analysis, space: Space) -> dict[int, tuple[int, int]]:
     for column in range(longest):
         resolved = resolve(analysis, Spec({key: row[min(column, len(row) - 1)] for key, row in rows.items()}))
         for i in found:
-            found[i].append(resolved.values[f"stage{i}.depth"])
+            found[i].append(resolved.values[stage_knob(i, "depth")])
     for i, depths in found.items():
         if set(range(min(depths), max(depths) + 1)) != set(depths):
             raise UserError(f"the depths of stage{i} are {sorted(set(depths))}; list all from the least to the most")
@@ -264,7 +263,7 @@ def _own(analysis: Analysis, block: SpaceBlock) -> int | None:
     if block.skippable and block.block >= len(analysis.stages[block.stage].blocks):
         return SKIP
     tails = [tail for tail in block.candidates[0] if len({row[tail] for row in block.candidates}) > 1]  # others cannot be told apart
-    seeds = {tail: analysis.knobs[f"stage{block.stage}.block{block.source}.{tail}"].value for tail in tails}
+    seeds = {tail: analysis.knobs[block_knob(block.stage, block.source, tail)].value for tail in tails}
     return next((k for k, row in enumerate(block.candidates) if all(row[tail] == seeds[tail] for tail in tails)), None)
 
 

@@ -12,7 +12,7 @@ from passes.graph.normalise import normalise
 from passes.graph.shapes import infer
 from passes.graph.view import build, in_order, view
 from passes.target.plan import Plan
-from passes.target.take import Take, _bytes, _require_room, taken
+from passes.target.take import Take, bytes_made, require_room, taken
 
 # --- carrying it out --------------------------------------------------------------------------------------------------------------------
 
@@ -25,7 +25,7 @@ def apply(graph: gs.Graph, plan: Plan) -> gs.Graph:
     known = plan.ground.shapes.shapes
     normal = normalise(graph, {tensor.name: known[tensor.name] for tensor in graph.inputs if tensor.name in known}).graph
     seed = view(normal)
-    _require_room(sum(_bytes(take, seed.constants[take.source].shape) for take in plan.takes))
+    require_room(sum(bytes_made(take, seed.constants[take.source].shape) for take in plan.takes))
     constants = {take.target: _carry_out(take, plan, seed.constants[take.source]) for take in plan.takes}
     constants |= {name: gs.Constant(name, array) for name, array in plan.numbers.items()}
     result = build(in_order([placed.node for placed in plan.nodes]), constants, normal)

@@ -12,7 +12,7 @@ import numpy as np
 from passes.errors import UserError
 from passes.graph.view import Node, unique
 from passes.network.analysis import Analysis
-from passes.network.blocks import Block, stage_table
+from passes.network.stages import Block, stage_table
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,8 +9,9 @@ import numpy as np
 
 from passes.graph.view import Node
 from passes.network.analysis import Analysis, Kernel
+from passes.network.knobs import block_knob, block_of
 from passes.target.depth import BlockPlace
-from passes.target.resolve import Resolved
+from passes.target.resolved import Resolved
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ def kernels_at(analysis: Analysis, resolved: Resolved, places: Sequence[BlockPla
     for place in places:
         by_source.setdefault((place.stage, place.source), []).append(place)
     for name, kernel in analysis.kernels.items():
-        block = re.fullmatch(r"stage(\d+)\.block(\d+)\.(.+)", name)
+        block = block_of(name)
         if block is None:
             _add(found, kernel, None, resolved.values[name])
             continue
-        for place in by_source.get((int(block[1]), int(block[2])), []):
-            _add(found, kernel, place, resolved.values[f"stage{place.stage}.block{place.block}.{block[3]}"])
+        for place in by_source.get(block[:2], []):
+            _add(found, kernel, place, resolved.values[block_knob(place.stage, place.block, block[2])])
     return found
 
 

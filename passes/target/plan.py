@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from passes.graph.macs import macs_of
-from passes.maps import Sampling
+from passes.maps.contents import Sampling
 from passes.network.analysis import Analysis
 from passes.network.cost import Cost
 from passes.target.depth import PlacedNode
-from passes.target.resolve import Resolved
+from passes.target.resolved import Resolved
 from passes.target.take import Take
 from passes.target.width import Changes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Everything needed to build the target from the seed's graph, and what is known beforehand about the result.
 

@@ -6,23 +6,25 @@ Depth, width and kernels each say their part; what a Take then holds, and how a 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 
 import numpy as np
 
 from passes.channels.axes import Site, Size
-from passes.channels.groups import CONVOLUTIONS, Regroup, keeps_function, possible
+from passes.channels.groups import Regroup, keeps_function, possible
 from passes.channels.resize import Change, modelled, resized
 from passes.errors import UserError
+from passes.graph.operators import CONVOLUTIONS
 from passes.network.analysis import Analysis
+from passes.network.knobs import STRIDE, stage_knob
 from passes.target.depth import BlockPlace, NodeLayout, PlacedNode, lay_out
 from passes.target.kernel import Taps, attributes, kernels_at
 from passes.target.plan import Plan
-from passes.target.resolve import Resolved, resolve
+from passes.target.resolve import resolve
+from passes.target.resolved import Resolved, Skeleton
 from passes.target.sized import finish
-from passes.target.skeleton import Skeleton
 from passes.target.spec import Spec
-from passes.target.take import STRATEGIES, Along, Take, _bytes, _require_room
+from passes.target.take import STRATEGIES, Along, Take, bytes_made, require_room
 from passes.target.width import SELECTIONS, Changes, Choice, changes
 
 UNBOUNDED = (1 << 63) - 1
@@ -54,29 +56,30 @@ def plan(analysis: Analysis, spec: Spec, *, strategy: str = "fna", select: str =
         ground = bones.analysis
         silenced = _on_skeleton(silenced, bones)
         layout = lay_out(ground, {i: range(len(stage.blocks)) for i, stage in enumerate(ground.stages)})
-    work = _Planner(ground, resolved, layout, changes(ground, resolved, layout, choice), (strategy, silenced))
-    nodes, takes = work.nodes(), work.takes()
+    work = _work(ground, resolved, layout, choice, strategy=strategy, silenced=silenced)
+    nodes, numbers = _nodes(work)
+    takes = _takes(work, numbers)
     if bones is not None:
         nodes, takes = _of_seed(bones, nodes, takes)
-    found = Plan(
-        strategy,
-        seed,
-        resolved,
-        ground,
-        nodes,
-        takes,
-        work.numbers,
-        work.changes,
-        layout.table,
-        tuple(drifts),
-        resolved.notes,
-        work.shapes(),
+    made = Plan(
+        strategy=strategy,
+        rng_seed=seed,
+        resolved=resolved,
+        ground=ground,
+        nodes=nodes,
+        takes=takes,
+        numbers=numbers,
+        changes=work.changes,
+        table=layout.table,
+        drifts=tuple(drifts),
+        notes=resolved.notes,
+        sizes=_shapes(work),
     )
-    found = finish(found, analysis)
-    if found.averages and strategy == "preserve" and not allow_drift:
-        why = f"'{found.averages[0]}' averages over the finer map"
-        raise UserError(f"'output_stride' cannot shrink exactly: {why}; use --strategy fna, or --allow-drift")
-    return found
+    made = finish(made, analysis)
+    if made.averages and strategy == "preserve" and not allow_drift:
+        why = f"'{made.averages[0]}' averages over the finer map"
+        raise UserError(f"'{STRIDE}' cannot shrink exactly: {why}; use --strategy fna, or --allow-drift")
+    return made
 
 
 def _require_whole_groups(resolved: Resolved) -> None:
@@ -116,7 +119,7 @@ def _loud_copies(analysis: Analysis, layout: NodeLayout) -> list[str]:
         why = analysis.silences[place.stage, place.source].why
         if why is not None:
             copy = f"block {place.block} copies the seed's block {place.source}"
-            found.append(f"'stage{place.stage}.depth' cannot grow exactly: {copy}, and {why}")
+            found.append(f"'{stage_knob(place.stage, 'depth')}' cannot grow exactly: {copy}, and {why}")
     return found
 
 
@@ -182,181 +185,220 @@ def _require_divisor(regroup: Regroup, weight: tuple[int, ...], op: str) -> None
         )
 
 
-class _Planner:
-    """Combines depth, width and kernel into takes, node attributes and numbers."""
+# --- nodes, tensors and shapes of the target ---
 
-    def __init__(
-        self, analysis: Analysis, resolved: Resolved, layout: NodeLayout, found: Changes, fills: tuple[str, Mapping[BlockPlace, Held]]
-    ) -> None:
-        self.analysis = analysis
-        self.layout = layout
-        self.changes = found
-        self.strategy, self.silenced = fills
-        self.regroups = resolved.skeleton is not None
-        self.numbers: dict[str, np.ndarray] = {}
-        places = list(dict.fromkeys(p.place for p in layout.nodes if p.place is not None))
-        self.kernels = kernels_at(analysis, resolved, places)
-        self.placed_of: dict[str, list[PlacedNode]] = {}
-        for placed in layout.nodes:
-            self.placed_of.setdefault(placed.source, []).append(placed)
-        self.sites: dict[str, list[Site]] = {}
-        for site in analysis.identities.sites.values():
-            self.sites.setdefault(site.tensor, []).append(site)
-        self.drifting = np.zeros(analysis.identities.count, bool)
-        for atom in analysis.identities.atoms:
-            if atom.drift is not None:
-                self.drifting[atom.classes] = True
 
-    # --- nodes ---
+@dataclass(frozen=True)
+class _Work:
+    """What a plan is made of: the analysed network, its nodes in the target, and what becomes of its channels and kernels there.
 
-    def nodes(self) -> tuple[PlacedNode, ...]:
-        """The target's nodes with every attribute and number that counts channels or taps refreshed."""
-        edits: dict[str, dict[str, object]] = {}
-        for size in self.analysis.identities.sizes:
-            self._refresh(size, edits)
-        for split in self.analysis.identities.splits:
-            for placed in self.placed_of.get(split.node, []):
-                self._refresh_split(placed, split.parts, edits)
-        for pick in self.analysis.identities.picks:
-            for placed in self.placed_of.get(pick.node, []):
-                change = self.changes.at(placed.place)
-                if not _untouched(pick.ids, change):
-                    self.numbers[placed.node.inputs[1]] = _repicked(pick.ids, pick.picks, change).reshape(
-                        self._number_shape(self.analysis.view.by_name[pick.node].inputs[1], -1)
-                    )
-        for (weight, place), kernel in self.kernels.items():
-            self._refresh_kernel(weight, place, kernel, edits)
-        done = []
-        for placed in self.layout.nodes:
-            node = placed.node
-            attrs = {**node.attrs, **edits[node.name]} if node.name in edits else node.attrs
-            done.append(replace(placed, node=replace(node, attrs=attrs)))
-        return tuple(done)
+    `silenced`: copied blocks that must compute their entry, with what their tensors hold; `regrouped`: whether groups change; `placed`: the
+    nodes of the target by seed node; `sites` by tensor; `drifting`: the classes that do not grow exactly.
+    """
 
-    def _number_shape(self, name: str, count: int) -> tuple[int, ...]:
-        shape = self.analysis.shapes.shapes[name]
-        return tuple(count if size > 1 else 1 for size in shape)
+    analysis: Analysis
+    layout: NodeLayout
+    changes: Changes
+    kernels: Mapping[tuple[str, BlockPlace | None], Taps]
+    _: KW_ONLY
+    strategy: str
+    silenced: Mapping[BlockPlace, Held]
+    regrouped: bool
+    placed: Mapping[str, Sequence[PlacedNode]]
+    sites: Mapping[str, Sequence[Site]]
+    drifting: np.ndarray
 
-    def _refresh(self, size: Size, edits: dict[str, dict[str, object]]) -> None:
-        if len(size.place) == 3:
-            for placed in self.placed_of.get(size.place[0], []):
-                value = self._count(size, placed.place)
-                attribute, index = str(size.place[1]), int(size.place[-1])
-                if index < 0:
-                    edits.setdefault(placed.node.name, {})[attribute] = value
-                else:
-                    row = edits.setdefault(placed.node.name, {})
-                    numbers = list(row.get(attribute, placed.node.ints(attribute, ())))  # type: ignore[call-overload]
-                    numbers[index] = value
-                    row[attribute] = numbers
-            return
-        constant, index = str(size.place[0]), int(size.place[1])
-        for reader, slot in self.analysis.view.readers.get(constant, ()):
-            for placed in self.placed_of.get(reader, []):
-                value = self._count(size, placed.place)
-                target = placed.node.inputs[slot]
-                array = self.numbers.get(target)
-                old = self.analysis.view.values(constant)
-                if array is None and int(old.ravel()[index]) == value:
-                    continue
-                array = old.copy() if array is None else array
-                array.reshape(-1)[index] = value
-                self.numbers[target] = array
 
-    def _count(self, size: Size, place: BlockPlace | None) -> int:
-        count = len(resized(size.ids, self.changes.at(place))) + size.beyond
-        if size.from_end:
-            return -count if count else UNBOUNDED  # −0 would count from the start
-        return count
+@dataclass
+class _Edits:
+    """Node → the attributes that are others in the target; constant → its numbers there."""
 
-    def _refresh_split(self, placed: PlacedNode, parts: Sequence[np.ndarray], edits: dict[str, dict[str, object]]) -> None:
-        change = self.changes.at(placed.place)
-        if all(_untouched(part, change) for part in parts):
-            return
-        sizes = [len(resized(part, change)) for part in parts]
+    attributes: dict[str, dict[str, object]] = field(default_factory=dict)
+    numbers: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def _work(
+    analysis: Analysis, resolved: Resolved, layout: NodeLayout, choice: Choice, *, strategy: str, silenced: Mapping[BlockPlace, Held]
+) -> _Work:
+    """What the plan on this ground is made of."""
+    places = list(dict.fromkeys(p.place for p in layout.nodes if p.place is not None))
+    placed_of: dict[str, list[PlacedNode]] = {}
+    for placed in layout.nodes:
+        placed_of.setdefault(placed.source, []).append(placed)
+    sites: dict[str, list[Site]] = {}
+    for site in analysis.identities.sites.values():
+        sites.setdefault(site.tensor, []).append(site)
+    drifting = np.zeros(analysis.identities.count, bool)
+    for atom in analysis.identities.atoms:
+        if atom.drift is not None:
+            drifting[atom.classes] = True
+    return _Work(
+        analysis,
+        layout,
+        changes(analysis, resolved, layout, choice),
+        kernels_at(analysis, resolved, places),
+        strategy=strategy,
+        silenced=silenced,
+        regrouped=resolved.skeleton is not None,
+        placed=placed_of,
+        sites=sites,
+        drifting=drifting,
+    )
+
+
+def _nodes(work: _Work) -> tuple[tuple[PlacedNode, ...], dict[str, np.ndarray]]:
+    """The target's nodes with every attribute that counts channels or taps refreshed, and the constants whose numbers do."""
+    edits = _Edits()
+    for size in work.analysis.identities.sizes:
+        _refresh(work, size, edits)
+    for split in work.analysis.identities.splits:
+        for placed in work.placed.get(split.node, []):
+            _refresh_split(work, placed, split.parts, edits)
+    for pick in work.analysis.identities.picks:
+        for placed in work.placed.get(pick.node, []):
+            change = work.changes.at(placed.place)
+            if not _untouched(pick.ids, change):
+                edits.numbers[placed.node.inputs[1]] = _repicked(pick.ids, pick.picks, change).reshape(
+                    _number_shape(work, work.analysis.view.by_name[pick.node].inputs[1], -1)
+                )
+    for (weight, place), kernel in work.kernels.items():
+        _refresh_kernel(work, weight, place, kernel, edits)
+    done = []
+    for placed in work.layout.nodes:
         node = placed.node
-        if node.input(1):
-            self.numbers[node.inputs[1]] = np.array(sizes, np.int64)
-        else:
-            edits.setdefault(node.name, {})["split"] = sizes
+        attrs = {**node.attrs, **edits.attributes[node.name]} if node.name in edits.attributes else node.attrs
+        done.append(replace(placed, node=replace(node, attrs=attrs)))
+    return tuple(done), edits.numbers
 
-    def _refresh_kernel(self, weight: str, place: BlockPlace | None, kernel: Taps, edits: dict[str, dict[str, object]]) -> None:
-        extents = self.analysis.shapes.shapes[weight][2:]
-        for reader, _ in self.analysis.view.readers[weight]:
-            for placed in self.placed_of.get(reader, []):
-                if place is None or placed.place == place:
-                    edits.setdefault(placed.node.name, {}).update(attributes(placed.node, kernel, extents))
 
-    # --- tensors ---
+def _number_shape(work: _Work, name: str, count: int) -> tuple[int, ...]:
+    shape = work.analysis.shapes.shapes[name]
+    return tuple(count if size > 1 else 1 for size in shape)
 
-    def takes(self) -> tuple[Take, ...]:
-        """One Take per constant that the target's nodes read; numbers that were refreshed are not taken.
 
-        Raises UserError where they would hold too much, before the positions of all of them take as much.
-        """
-        found: dict[str, Take] = {}
-        total = 0
-        for placed in self.layout.nodes:
-            source_node = self.analysis.view.by_name[placed.source]
-            for slot, target in enumerate(placed.node.inputs):
-                source = source_node.inputs[slot]
-                if source in self.analysis.view.constants and target not in found and target not in self.numbers:
-                    found[target] = self._take(target, source, placed.place)
-                    if not self.regroups:  # else the skeleton's weights are larger than the target's
-                        total += _bytes(found[target], self.analysis.shapes.shapes[source])
-                        _require_room(total)
-        for name in self.analysis.view.outputs:
-            if name in self.analysis.view.constants:
-                found.setdefault(name, Take(name, name, {}))
-        return tuple(found.values())
+def _refresh(work: _Work, size: Size, edits: _Edits) -> None:
+    if len(size.place) == 3:
+        for placed in work.placed.get(size.place[0], []):
+            value = _count(work, size, placed.place)
+            attribute, index = str(size.place[1]), int(size.place[-1])
+            if index < 0:
+                edits.attributes.setdefault(placed.node.name, {})[attribute] = value
+            else:
+                row = edits.attributes.setdefault(placed.node.name, {})
+                numbers = list(row.get(attribute, placed.node.ints(attribute, ())))  # type: ignore[call-overload]
+                numbers[index] = value
+                row[attribute] = numbers
+        return
+    constant, index = str(size.place[0]), int(size.place[1])
+    for reader, slot in work.analysis.view.readers.get(constant, ()):
+        for placed in work.placed.get(reader, []):
+            value = _count(work, size, placed.place)
+            target = placed.node.inputs[slot]
+            array = edits.numbers.get(target)
+            old = work.analysis.view.values(constant)
+            if array is None and int(old.ravel()[index]) == value:
+                continue
+            array = old.copy() if array is None else array
+            array.reshape(-1)[index] = value
+            edits.numbers[target] = array
 
-    def _take(self, target: str, source: str, place: BlockPlace | None) -> Take:
-        change = self.changes.at(place)
-        axes: dict[int, Along] = {}
-        fill, weight = 0.0, False
-        for site in self.sites.get(source, []):
-            fill = max(fill, site.fill)
-            weight |= site.weight
-            if not _untouched(site.ids, change):
-                axes[site.axis] = self._along(site, change)
-        kernel = self.kernels.get((source, place)) or self.kernels.get((source, None))
-        if kernel is not None:
-            for axis, index in kernel.axes.items():
-                axes[axis] = Along(index, np.maximum(index, 0), "kernel", np.zeros(index.size, bool))
-        silenced = self.silenced.get(place) if place is not None else None
-        return Take(
-            target,
-            source,
-            dict(sorted(axes.items())),
-            fill,
-            None if silenced is None else silenced.get(source),
-            silenced is not None,
-            weight,
-        )
 
-    def _along(self, site: Site, change: Change) -> Along:
-        positions = resized(site.ids, change)
-        index = positions.index
-        fresh = index < 0
-        by_rule = fresh & (self.drifting[site.ids[positions.old]] if self.strategy == "preserve" else np.ones(index.size, bool))
-        return Along(index, modelled(site.ids, positions, change.models), site.role, by_rule)
+def _count(work: _Work, size: Size, place: BlockPlace | None) -> int:
+    count = len(resized(size.ids, work.changes.at(place))) + size.beyond
+    if size.from_end:
+        return -count if count else UNBOUNDED  # −0 would count from the start
+    return count
 
-    # --- what the target will be ---
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape every target activation must have, under the probe sizes."""
-        found = {name: self.analysis.shapes.shapes[name] for name in self.analysis.view.inputs if name in self.analysis.shapes.shapes}
-        for placed in self.layout.nodes:
-            change = self.changes.at(placed.place)
-            for source, target in zip(self.analysis.view.by_name[placed.source].outputs, placed.node.outputs, strict=True):
-                shape = self.analysis.shapes.shapes.get(source)
-                label = self.analysis.identities.labels.get(source)
-                if shape is None:
-                    continue
-                if label is not None and not _untouched(label.ids, change):
-                    shape = (*shape[: label.axis], len(resized(label.ids, change)), *shape[label.axis + 1 :])
-                found[target] = shape
-        return found
+def _refresh_split(work: _Work, placed: PlacedNode, parts: Sequence[np.ndarray], edits: _Edits) -> None:
+    change = work.changes.at(placed.place)
+    if all(_untouched(part, change) for part in parts):
+        return
+    sizes = [len(resized(part, change)) for part in parts]
+    node = placed.node
+    if node.input(1):
+        edits.numbers[node.inputs[1]] = np.array(sizes, np.int64)
+    else:
+        edits.attributes.setdefault(node.name, {})["split"] = sizes
+
+
+def _refresh_kernel(work: _Work, weight: str, place: BlockPlace | None, kernel: Taps, edits: _Edits) -> None:
+    extents = work.analysis.shapes.shapes[weight][2:]
+    for reader, _ in work.analysis.view.readers[weight]:
+        for placed in work.placed.get(reader, []):
+            if place is None or placed.place == place:
+                edits.attributes.setdefault(placed.node.name, {}).update(attributes(placed.node, kernel, extents))
+
+
+def _takes(work: _Work, numbers: Mapping[str, np.ndarray]) -> tuple[Take, ...]:
+    """One Take per constant that the target's nodes read; numbers that were refreshed are not taken.
+
+    Raises UserError where they would hold too much, before the positions of all of them take as much.
+    """
+    found: dict[str, Take] = {}
+    total = 0
+    for placed in work.layout.nodes:
+        source_node = work.analysis.view.by_name[placed.source]
+        for slot, target in enumerate(placed.node.inputs):
+            source = source_node.inputs[slot]
+            if source in work.analysis.view.constants and target not in found and target not in numbers:
+                found[target] = _take(work, target, source, placed.place)
+                if not work.regrouped:  # else the skeleton's weights are larger than the target's
+                    total += bytes_made(found[target], work.analysis.shapes.shapes[source])
+                    require_room(total)
+    for name in work.analysis.view.outputs:
+        if name in work.analysis.view.constants:
+            found.setdefault(name, Take(name, name, {}))
+    return tuple(found.values())
+
+
+def _take(work: _Work, target: str, source: str, place: BlockPlace | None) -> Take:
+    change = work.changes.at(place)
+    axes: dict[int, Along] = {}
+    fill, weight = 0.0, False
+    for site in work.sites.get(source, []):
+        fill = max(fill, site.fill)
+        weight |= site.weight
+        if not _untouched(site.ids, change):
+            axes[site.axis] = _along(work, site, change)
+    kernel = work.kernels.get((source, place)) or work.kernels.get((source, None))
+    if kernel is not None:
+        for axis, index in kernel.axes.items():
+            axes[axis] = Along(index, np.maximum(index, 0), "kernel", np.zeros(index.size, bool))
+    silenced = work.silenced.get(place) if place is not None else None
+    return Take(
+        target,
+        source,
+        dict(sorted(axes.items())),
+        fill,
+        None if silenced is None else silenced.get(source),
+        silenced is not None,
+        weight,
+    )
+
+
+def _along(work: _Work, site: Site, change: Change) -> Along:
+    positions = resized(site.ids, change)
+    index = positions.index
+    fresh = index < 0
+    by_rule = fresh & (work.drifting[site.ids[positions.old]] if work.strategy == "preserve" else np.ones(index.size, bool))
+    return Along(index, modelled(site.ids, positions, change.models), site.role, by_rule)
+
+
+def _shapes(work: _Work) -> dict[str, tuple[int, ...]]:
+    """The shape every target activation must have, under the probe sizes."""
+    found = {name: work.analysis.shapes.shapes[name] for name in work.analysis.view.inputs if name in work.analysis.shapes.shapes}
+    for placed in work.layout.nodes:
+        change = work.changes.at(placed.place)
+        for source, target in zip(work.analysis.view.by_name[placed.source].outputs, placed.node.outputs, strict=True):
+            shape = work.analysis.shapes.shapes.get(source)
+            label = work.analysis.identities.labels.get(source)
+            if shape is None:
+                continue
+            if label is not None and not _untouched(label.ids, change):
+                shape = (*shape[: label.axis], len(resized(label.ids, change)), *shape[label.axis + 1 :])
+            found[target] = shape
+    return found
 
 
 def _untouched(ids: np.ndarray, change: Change) -> bool:

@@ -3,43 +3,18 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import NoReturn
 
 from passes.errors import UserError
-from passes.nearest import nearest
+from passes.nearest import closest
 from passes.network.analysis import Analysis
-from passes.network.knobs import FROM_WHY, STRIDE, Knob, Size, size_text
-from passes.network.resolution import Image
-from passes.target.skeleton import Skeleton, skeleton
-from passes.target.spec import IMAGE, MAX_SIDE, RELATIVE, Spec, Value, _pattern, _relative, _some
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """Every knob of the target with its value; which seed block each target block comes from; what patterns had to skip.
-
-    `image` is the size of the image, None where it stays free or where there is no image. `skeleton` is there where groups change: widths
-    and kernels are then its knobs.
-    """
-
-    values: Mapping[str, int]
-    knobs: Mapping[str, Knob]
-    sources: Mapping[int, tuple[int, ...]]
-    notes: tuple[str, ...] = ()
-    image: Size | None = None
-    skeleton: Skeleton | None = None
-
-    def spec(self, seed: str | None = None) -> Spec:
-        """The resolved Spec; `from` is written only where it is not the default min(J, last)."""
-        size: dict[str, Value] = {} if self.image is None else {IMAGE: self.image}
-        return Spec(size | {name: value for name, value in self.values.items() if not self._default_from(name, value)}, seed)
-
-    def _default_from(self, name: str, value: int) -> bool:
-        found = re.fullmatch(r"stage\d+\.block(\d+)\.from", name)
-        return found is not None and value == min(int(found.group(1)), self.knobs[name].max)
+from passes.network.images import Image
+from passes.network.knobs import FROM_WHY, IMAGE, STRIDE, Knob, Size, block_knob, block_of, kind_of, knob_order, size_text, stage_knob
+from passes.target.resolved import Resolved
+from passes.target.skeleton import skeleton
+from passes.target.spec import MAX_SIDE, RELATIVE, Spec, Value, pattern_of, relative_value, some_of
 
 
 def own_spec(analysis: Analysis, seed: str | None = None) -> Spec:
@@ -61,7 +36,7 @@ class _Resolver:
         self.matched: set[str] = set()
         self.skipped: dict[str, list[str]] = {}
         self.sources: dict[int, tuple[int, ...]] = {}
-        self.patterns = {key: _pattern(key) for key in spec.knobs if "*" in key}
+        self.patterns = {key: pattern_of(key) for key in spec.knobs if "*" in key}
 
     def run(self) -> Resolved:
         seed_knobs = self.analysis.knobs
@@ -71,8 +46,8 @@ class _Resolver:
             if knob.kind == "depth":
                 knobs[name], values[name] = knob, self.value(knob)
         sources = self.sources
-        for i, stage in enumerate(self.analysis.stages):
-            sources[i] = self._sources(i, len(stage.blocks), values[f"stage{i}.depth"], (knobs, values))
+        for i in range(len(self.analysis.stages)):
+            sources[i] = self._sources(i, values[stage_knob(i, "depth")], knobs, values)
         shaped = self._target_knobs(sources)
         groups = {knob.name: self.value(knob) for knob in shaped if knob.kind == "groups"}
         changed = any(knob.kind == "groups" and groups[knob.name] != knob.value for knob in shaped)
@@ -86,7 +61,7 @@ class _Resolver:
         for key in self.spec.knobs:
             if key not in self.matched:
                 self._unknown(key, knobs)
-        notes = [f"pattern '{key}' skipped {len(names)} frozen knob(s): {_some(names)}" for key, names in self.skipped.items()]
+        notes = [f"pattern '{key}' skipped {len(names)} frozen knob(s): {some_of(names)}" for key, names in self.skipped.items()]
         order = [name for name in seed_knobs if name in values] + [name for name in values if name not in seed_knobs]
         ordered = sorted(order, key=_stage_order)
         return Resolved({name: values[name] for name in ordered}, knobs, sources, tuple(notes), image, bones)
@@ -104,18 +79,18 @@ class _Resolver:
             raise UserError(f"'{IMAGE}' is frozen at {size_text(image.size)}: {image.why}")
         return size
 
-    def _sources(self, i: int, seed_depth: int, depth: int, found: tuple[dict[str, Knob], dict[str, int]]) -> tuple[int, ...]:
-        knobs, values = found
-        last = seed_depth - 1
+    def _sources(self, i: int, depth: int, knobs: dict[str, Knob], values: dict[str, int]) -> tuple[int, ...]:
+        """The seed block of each block of the stage; their knobs and values are added."""
+        last = len(self.analysis.stages[i].blocks) - 1
         lowest = 0 if 0 in self.analysis.stages[i].repeatable else 1
         sources = [0]
         for j in range(1, depth):
-            name = f"stage{i}.block{j}.from"
-            depth_knob = knobs[f"stage{i}.depth"]
+            name = block_knob(i, j, "from")
+            depth_knob = knobs[stage_knob(i, "depth")]
             if depth_knob.growth == "frozen":
-                knobs[name] = Knob(name, "from", j, j, j, 1, "frozen", depth_knob.why)
+                knobs[name] = Knob.frozen(name, "from", j, depth_knob.why)
             else:
-                knobs[name] = Knob(name, "from", min(j, last), lowest, last, 1, "approximate", FROM_WHY)
+                knobs[name] = Knob(name, "from", min(j, last), min=lowest, max=last, growth="approximate", why=FROM_WHY)
             values[name] = self.value(knobs[name])
             sources.append(values[name])
         return tuple(sources)
@@ -125,17 +100,17 @@ class _Resolver:
         of_block: dict[tuple[int, int], list[tuple[str, Knob]]] = {}
         rest = []
         for name, knob in self.analysis.knobs.items():
-            found = re.fullmatch(r"stage(\d+)\.block(\d+)\.(.+)", name)
+            found = block_of(name)
             if knob.kind in ("depth", "from"):
                 continue
             if found is None:
                 rest.append(knob)
             else:
-                of_block.setdefault((int(found[1]), int(found[2])), []).append((found[3], knob))
+                of_block.setdefault(found[:2], []).append((found[2], knob))
         target = []
         for i, blocks in sources.items():
             for j, source in enumerate(blocks):
-                target += [replace(knob, name=f"stage{i}.block{j}.{tail}") for tail, knob in of_block.get((i, source), [])]
+                target += [replace(knob, name=block_knob(i, j, tail)) for tail, knob in of_block.get((i, source), [])]
         return target + rest
 
     def value(self, knob: Knob) -> int:
@@ -163,10 +138,10 @@ class _Resolver:
         names = [IMAGE, *target]
         if key in self.patterns:
             raise UserError(f"pattern '{key}' matches no knob of this model; 'fnatool inspect' lists all {len(names)}")
-        block = re.fullmatch(r"stage(\d+)\.block(\d+)\..+", key)
-        if block is not None and (depth := target.get(f"stage{block[1]}.depth")) is not None:
-            j, i = int(block[2]), int(block[1])
-            blocks = sum(bool(re.fullmatch(rf"stage{i}\.block\d+\.from", name)) for name in names) + 1
+        place = block_of(key)
+        if place is not None and (depth := target.get(stage_knob(place[0], "depth"))) is not None:
+            i, j, _ = place
+            blocks = sum(found is not None and found[0] == i and found[2] == "from" for found in map(block_of, names)) + 1
             if depth.kind == "depth" and j >= blocks:
                 frozen = f"its depth is frozen: {depth.why}" if depth.growth == "frozen" else f"set 'stage{i}.depth' to {j + 1} or more"
                 raise UserError(f"'{key}': stage{i} has {blocks} block(s) in the target, counted from 0; {frozen}")
@@ -180,19 +155,9 @@ class _Resolver:
         raise UserError(f"'{key}' is not a knob of this model{closest(key, names)}")
 
 
-def closest(key: str, names: Sequence[str]) -> str:
-    """The end of a message about an unknown knob: what may have been meant, and where all are listed."""
-    close = nearest(key, names)
-    hint = f"; did you mean '{close}'?" if close else ";"
-    return f"{hint} 'fnatool inspect' lists all {len(names)}"
-
-
-def _stage_order(name: str) -> tuple[int, int, int]:
+def _stage_order(name: str) -> tuple[int, ...]:
     """The stride; stages, in them depth and width before blocks, blocks by number; nodes; otherwise as given (sorting is stable)."""
-    found = re.fullmatch(r"stage(\d+)(?:\.block(\d+))?\..+", name)
-    if found is None:
-        return (-1 if name == STRIDE else 1, 0, 0)
-    return (0, int(found[1]), -1 if found[2] is None else int(found[2]))
+    return knob_order(name)[:3]
 
 
 def _absolute(value: Value, knob: Knob) -> int | None:
@@ -205,7 +170,7 @@ def _absolute(value: Value, knob: Knob) -> int | None:
 def _sized(value: Value, seed: Size) -> Size:
     """The size of an image, from a pair, an integer for both sides, or relative to the seed's. Raises UserError beyond 1 … MAX_SIDE."""
     if isinstance(value, str):
-        by, number = _relative(value, IMAGE)
+        by, number = relative_value(value, IMAGE)
         height, width = (round(RELATIVE[by](side, number)) for side in seed)
     else:
         height, width = (value, value) if isinstance(value, int) else value
@@ -221,7 +186,7 @@ def _evaluate(knob: Knob, value: Value, key: str) -> int:
         return value
     if not isinstance(value, str):
         raise UserError(f"'{key}' must be an integer, not a list")
-    by, number = _relative(value, key)
+    by, number = relative_value(value, key)
     exact = RELATIVE[by](knob.value, number)
     rounded = _rounded(knob, exact) if by == "x" else round(exact)
     if knob.kind != "width" or by != "x":
@@ -272,13 +237,13 @@ def _admit(knob: Knob, value: int, key: str) -> None:
 def differences(analysis: Analysis, spec: Spec) -> list[str]:
     """Where the network is not what the Spec says, one sentence each. `from` speaks of the seed and is not looked at."""
     found = []
-    regrouped = any(re.fullmatch(r".*\.groups\d*", key) for key in spec.knobs)
+    regrouped = any(kind_of(key) == "groups" for key in spec.knobs)
     hint = "; groups may have split it or tied it to others, which --against SEED looks at" if regrouped else ""
     for key, value in spec.knobs.items():
         if key == IMAGE:
             found += _other_size(value, analysis.image)
             continue
-        matching = _pattern(key) if "*" in key else None
+        matching = pattern_of(key) if "*" in key else None
         others = () if matching is None else (n for n in analysis.knobs if n != STRIDE and n not in spec.knobs and matching.fullmatch(n))
         names = [*(n for n in (key,) if n in analysis.knobs), *others]
         if key.endswith(".from"):

@@ -11,9 +11,11 @@ import onnx_graphsurgeon as gs
 from passes.errors import UserError
 from passes.graph.shapes import infer
 from passes.graph.view import in_order, linked
-from passes.maps import MapSpace, Sampling, Stuck, follow
-from passes.network.knobs import Size, size_text
-from passes.network.resolution import _at_size, _images, _maps, _Target
+from passes.maps.contents import Sampling
+from passes.maps.following import follow
+from passes.maps.positions import MapSpace, Stuck
+from passes.network.knobs import STRIDE, Size, size_text
+from passes.network.resolution import SizedView, at_size, image_axes, image_maps
 
 if TYPE_CHECKING:
     from passes.network.analysis import Analysis
@@ -28,7 +30,7 @@ def finish(plan: Plan, analysis: Analysis) -> Plan:
 
     Where the image changes, `compared` is the plan without that. Raises UserError for what is not possible, naming the node.
     """
-    size, limit = plan.resolved.image, plan.resolved.values["output_stride"]
+    size, limit = plan.resolved.image, plan.resolved.values[STRIDE]
     image, own = analysis.image, analysis.strides.value
     if size == image.size and not image.free:
         size = None
@@ -44,7 +46,7 @@ def finish(plan: Plan, analysis: Analysis) -> Plan:
     return replace(_planned(plan, start, target, space), compared=dilated)
 
 
-def _start(plan: Plan, analysis: Analysis) -> _Target:
+def _start(plan: Plan, analysis: Analysis) -> SizedView:
     """The target at the seed's image size, without the values of its weights."""
     constants = {name: gs.Constant(name, array) for name, array in plan.numbers.items()}
     for take in plan.takes:
@@ -56,10 +58,10 @@ def _start(plan: Plan, analysis: Analysis) -> _Target:
     nodes = in_order([placed.node for placed in plan.nodes])
     seen = linked(nodes, constants, analysis.view)
     inputs = {name: plan.sizes[name] for name in seen.inputs if name in plan.sizes}
-    return _Target(seen, infer(seen, inputs), inputs)
+    return SizedView(seen, infer(seen, inputs), inputs)
 
 
-def _planned(plan: Plan, start: _Target, target: _Target, space: MapSpace | None) -> Plan:
+def _planned(plan: Plan, start: SizedView, target: SizedView, space: MapSpace | None) -> Plan:
     """The plan that makes the target; `space` says which of its tensors are finer, and how."""
     ends = [name for name in (*start.inputs, *start.view.outputs) if name in start.shapes.shapes]
     return replace(
@@ -75,7 +77,7 @@ def _planned(plan: Plan, start: _Target, target: _Target, space: MapSpace | None
     )
 
 
-def _resized(start: _Target, target: _Target, name: str) -> dict[int, int]:
+def _resized(start: SizedView, target: SizedView, name: str) -> dict[int, int]:
     """axis → size, of an input or output: where it is another than before, or was free."""
     old, new = start.shapes.shapes[name], target.shapes.shapes.get(name, ())
     sizes = {axis: size for axis, size in enumerate(new) if size != old[axis]}
@@ -90,20 +92,20 @@ def _samples(space: MapSpace) -> dict[str, Sampling | None]:
     return {name: sampling for name, sampling in found.items() if sampling is not None or space.maps[name].averaged}
 
 
-def _strided(target: _Target, limit: int) -> tuple[_Target, MapSpace]:
+def _strided(target: SizedView, limit: int) -> tuple[SizedView, MapSpace]:
     """The target with dilations in place of the strides beyond the limit."""
     try:
-        space = follow(target.view, target.shapes, _maps(target.shapes, _images(target.view, target.shapes)), limit=limit)
+        space = follow(target.view, target.shapes, image_maps(target.shapes, image_axes(target.view, target.shapes)), limit=limit)
         return target.edited(space, {}), space
     except Stuck as why:
-        raise UserError(f"'output_stride': {limit} is not possible: {why}") from why
+        raise UserError(f"'{STRIDE}': {limit} is not possible: {why}") from why
 
 
-def _sized(target: _Target, plan: Plan, analysis: Analysis, size: Size) -> _Target:
+def _sized(target: SizedView, plan: Plan, analysis: Analysis, size: Size) -> SizedView:
     """The target for images of another size."""
     total = analysis.strides.value
     try:
-        return _at_size(target, (analysis.image, size), analysis.view, plan.origin())
+        return at_size(target, (analysis.image, size), analysis.view, plan.origin())
     except Stuck as why:
         odd = [str(side) for side in size if side % total]
         hint = f"; {' and '.join(odd)} {'is' if len(odd) == 1 else 'are'} no multiple of {total}, the total stride: try one" if odd else ""

@@ -8,7 +8,7 @@ is put off: the convolution is dense in the skeleton, and its blocks are cut out
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -16,19 +16,11 @@ import onnx_graphsurgeon as gs
 from passes.channels.groups import Grouping, Regroup, possible, regrouped
 from passes.graph.shapes import infer
 from passes.graph.view import View, in_order, linked
-from passes.network.analysis import Analysis, read
-from passes.network.knobs import block_of
-from passes.target.depth import BlockPlace, NodeLayout, PlacedNode, lay_out
-
-
-@dataclass(frozen=True)
-class Skeleton:
-    """Its analysis; the seed's layout it was made from; its weights whose groups change, and the seed's tensor behind each of its own."""
-
-    analysis: Analysis
-    layout: NodeLayout
-    regroups: Mapping[str, Regroup]
-    sources: Mapping[str, str]
+from passes.network.analyse import read
+from passes.network.analysis import Analysis
+from passes.network.knobs import block_knob, block_of
+from passes.target.depth import BlockPlace, PlacedNode, lay_out
+from passes.target.resolved import Skeleton
 
 
 def skeleton(analysis: Analysis, sources: Mapping[int, Sequence[int]], groups: Mapping[str, int]) -> Skeleton:
@@ -68,7 +60,7 @@ def skeleton(analysis: Analysis, sources: Mapping[int, Sequence[int]], groups: M
 def _target_name(knob: str, place: BlockPlace | None) -> str:
     """The target's name of a seed's knob, for the block that takes its parameters."""
     found = block_of(knob)
-    return knob if found is None or place is None else f"stage{place.stage}.block{place.block}.{found[2]}"
+    return knob if found is None or place is None else block_knob(place.stage, place.block, found[2])
 
 
 def _fitting(grouping: Grouping, value: int) -> int:

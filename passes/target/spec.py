@@ -10,12 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from passes.errors import UserError
-from passes.network.knobs import Size
+from passes.network.knobs import IMAGE, Size
 
 VERSION = 1
 MAX_KEY, MAX_VALUE = 4200, 100  # characters
 MAX_KNOBS, MAX_PATTERNS = 100_000, 1000
-IMAGE = "input.size"
 MAX_SIDE = 32768  # pixels
 Value = int | str | Size
 
@@ -45,7 +44,7 @@ def parse(document: object) -> Spec:
     unknown = sorted(set(map(str, document)) - {"version", "seed", "knobs"})
     if unknown:
         hint = "; knobs go inside 'knobs'" if any("." in key for key in unknown) else ""
-        named = _some([repr(_short(key)) for key in unknown])
+        named = some_of([repr(_short(key)) for key in unknown])
         raise UserError(f"a spec has the keys 'version', 'seed' and 'knobs', not {named}{hint}")
     if document.get("version") != VERSION or isinstance(document.get("version"), bool):
         raise UserError(f"this spec has version {_short(repr(document.get('version')))}; this fnatool reads version {VERSION}")
@@ -102,12 +101,13 @@ def _kind(value: object) -> str:
     return names.get(type(value), type(value).__name__)
 
 
-def _some(names: Sequence[str], most: int = 3) -> str:
+def some_of(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and how many more there are."""
     shown = ", ".join(names[:most])
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _pattern(key: str) -> re.Pattern[str]:
+def pattern_of(key: str) -> re.Pattern[str]:
     """`*` stands for any text within a segment between dots, `**` for any text at all.
 
     What a star matches first is kept (atomic groups): a later place would leave no more to the rest, so no match takes exponential time.
@@ -131,7 +131,8 @@ RELATIVE: Mapping[str, Callable[[int, float], float]] = {
 }
 
 
-def _relative(value: str, key: str) -> tuple[str, float]:
+def relative_value(value: str, key: str) -> tuple[str, float]:
+    """What a string says of the seed's value: x, + or -, and the number. Raises UserError for anything else."""
     found = re.fullmatch(r"([x+-])(\d+(?:\.\d+)?)", value.strip(), re.ASCII)
     if found is None or (found[1] != "x" and "." in found[2]) or float(found[2]) > 1e6:
         relative = 'relative to the seed\'s value, as "x1.25", "+1" or "-2" are'

@@ -18,16 +18,17 @@ import numpy as np
 
 from passes.channels.groups import Regroup, regrouped, regrouped_shape
 from passes.errors import UserError
-from passes.graph.shapes import Shape
+from passes.graph.tensors import Shape
 
 MAX_TARGET_BYTES = 1 << 36
 
 
-def _bytes(take: Take, source: Sequence[int]) -> int:
+def bytes_made(take: Take, source: Sequence[int]) -> int:
+    """The bytes of what a Take makes, four to a number."""
     return math.prod(map(int, take.shape(tuple(source)))) * 4
 
 
-def _require_room(total: int) -> None:
+def require_room(total: int) -> None:
     """Refuse before memory is taken; total is in bytes, or as many as are known to be needed."""
     if total > MAX_TARGET_BYTES:
         raise UserError(f"the target would hold {total / 2**30:.0f} GiB of weights, or more; the most is {MAX_TARGET_BYTES >> 30} GiB")

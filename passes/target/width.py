@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from passes.channels.atoms import Atom
 from passes.channels.axes import Site
-from passes.channels.identities import Atom
 from passes.channels.resize import Change
 from passes.network.analysis import Analysis
+from passes.network.knobs import block_knob, block_of
 from passes.target.depth import BlockPlace, NodeLayout
-from passes.target.resolve import Resolved
+from passes.target.resolved import Resolved
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ def changes(analysis: Analysis, resolved: Resolved, layout: NodeLayout, choice: 
     local: dict[tuple[int, int], list[tuple[str, Atom]]] = {}
     base = Change.none(analysis.identities.count)
     for name, atom in analysis.atoms.items():
-        found = re.fullmatch(r"stage(\d+)\.block(\d+)\.(.+)", name)
+        found = block_of(name)
         if found is None:
-            _set(base, atom, resolved.values[name], (analysis, choice))
+            _set(base, atom, resolved.values[name], analysis=analysis, choice=choice)
         else:
-            local.setdefault((int(found[1]), int(found[2])), []).append((found[3], atom))
+            local.setdefault(found[:2], []).append((found[2], atom))
     places = dict.fromkeys(p.place for p in layout.nodes if p.place is not None)
     copies: dict[tuple[int, int], Change] = {}
     for place in sorted(places, key=lambda p: p.copy):
@@ -54,14 +54,13 @@ def changes(analysis: Analysis, resolved: Resolved, layout: NodeLayout, choice: 
             change.keep[atom.classes] = True
             change.grow[atom.classes] = 0
             change.models.pop(atom.parent, None)
-            _set(change, atom, resolved.values[f"stage{place.stage}.block{place.block}.{tail}"], (analysis, choice))
+            _set(change, atom, resolved.values[block_knob(place.stage, place.block, tail)], analysis=analysis, choice=choice)
         if place.copy:
             copies[place.stage, place.block] = change
     return Changes(base, copies)
 
 
-def _set(change: Change, atom: Atom, value: int, how: tuple[Analysis, Choice]) -> None:
-    analysis, choice = how
+def _set(change: Change, atom: Atom, value: int, *, analysis: Analysis, choice: Choice) -> None:
     classes = value // atom.multiple
     if classes < atom.classes.size:
         change.keep[atom.classes] = False

@@ -16,7 +16,8 @@ from tiny import model
 
 from fnatool.files import model as files
 from fnatool.runtime.verify import noise, run_inner
-from passes.network.analysis import Analysis, analyse
+from passes.network.analyse import analyse
+from passes.network.analysis import Analysis
 
 SEED = Path(__file__).parent.parent.parent / "fnatool" / "seeds" / "mobilenetv2_bn.onnx"
 

@@ -7,7 +7,8 @@ import onnx_graphsurgeon as gs
 from nets import Net
 
 from passes.heads import Attached, HeadSpec, attach
-from passes.network.analysis import Analysis, analyse
+from passes.network.analyse import analyse
+from passes.network.analysis import Analysis
 
 STYLES = ("linear", "deeplabv3", "retinanet", "ssdlite", "simplebaseline")
 OUTPUTS = {

@@ -6,15 +6,8 @@ from collections.abc import Mapping
 
 from passes.channels.axes import Flow
 from passes.channels.rules.shared import Labels, Rule, shape_of
-from passes.graph.broadcasting import NARY
+from passes.graph.operators import NARY, UNARY
 from passes.graph.view import Node
-
-UNARY = (
-    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "CastLike", "Ceil", "Celu", "Clip", "Cos", "Cosh",
-    "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu", "Log", "Mish",
-    "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt",
-    "Swish", "Tan", "Tanh", "ThresholdedRelu",
-)  # fmt: skip
 
 FILLS = {("Mul", 0): 1.0, ("Mul", 1): 1.0, ("Div", 1): 1.0, ("Pow", 1): 1.0, ("PRelu", 1): 0.25}
 

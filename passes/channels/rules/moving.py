@@ -8,10 +8,8 @@ import numpy as np
 
 from passes.channels.axes import FIXED, Flow, Ids, Label
 from passes.channels.rules.shared import Labels, Rule, axes_of, shape_of
-from passes.graph.shapes import Shape
+from passes.graph.regrouping import UNBOUNDED, regrouped
 from passes.graph.view import Node
-
-UNBOUNDED = 1 << 30  # a slice's end from here on means: to the end, whatever the size
 
 MAX_REGROUPED = 1 << 24
 
@@ -48,27 +46,6 @@ def reshape(node: Node, flow: Flow) -> Labels:
     elif node.op == "Reshape":
         flow.size_attribute(node, "shape", axis, vector)
     return Label(axis, vector)
-
-
-def regrouped(source: Shape, target: Shape) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """The finest groups of consecutive axes with equal products: (2,6,5) → (4,3,5) is [((0,1),(0,1)), ((2,),(2,))]."""
-    groups: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
-    i = j = 0
-    while i < len(source) and j < len(target):
-        i0, j0, a, b = i, j, source[i], target[j]
-        i, j = i + 1, j + 1
-        while a != b:
-            if a < b and i < len(source):
-                a, i = a * source[i], i + 1
-            elif b < a and j < len(target):
-                b, j = b * target[j], j + 1
-            else:
-                return groups
-        groups.append((tuple(range(i0, i)), tuple(range(j0, j))))
-    if groups and (i < len(source) or j < len(target)):
-        before, after = groups[-1]
-        groups[-1] = (before + tuple(range(i, len(source))), after + tuple(range(j, len(target))))
-    return groups
 
 
 def concat(node: Node, flow: Flow) -> Labels:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from passes.channels.axes import Flow, Ids, Label
 from passes.channels.rules.shared import Labels, Rule, freeze, in_groups, shape_of
+from passes.graph.operators import of_form
 from passes.graph.view import Node
 
 
@@ -116,7 +117,5 @@ NORMALISATION: Mapping[str, Rule] = {
     "LRN": local_response,
     "LpNormalization": along_axis,
     "MeanVarianceNormalization": over_axes,
-    "Softmax": along_axis,
-    "LogSoftmax": along_axis,
-    "Hardmax": along_axis,
+    **dict.fromkeys(of_form("softmax"), along_axis),
 }

@@ -6,12 +6,8 @@ from collections.abc import Mapping
 
 from passes.channels.axes import Flow
 from passes.channels.rules.shared import Labels, Rule, axes_of, shape_of
+from passes.graph.operators import REDUCTIONS, of_form
 from passes.graph.view import Node
-
-REDUCTIONS = (
-    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
-    "ReduceSumSquare",
-)  # fmt: skip
 
 
 def reduction(node: Node, flow: Flow) -> Labels:
@@ -45,4 +41,4 @@ def selection(node: Node, flow: Flow) -> Labels:
     return x if node.int("keepdims", 1) else x.moved(x.axis - (axis < x.axis))
 
 
-REDUCING: Mapping[str, Rule] = {**dict.fromkeys(REDUCTIONS, reduction), "ArgMax": selection, "ArgMin": selection}
+REDUCING: Mapping[str, Rule] = {**dict.fromkeys(REDUCTIONS, reduction), **dict.fromkeys(of_form("selection"), selection)}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from passes.channels.axes import Flow, Ids, Label
 from passes.errors import RefusedModel
-from passes.graph.shapes import Shape
+from passes.graph.tensors import Shape
 from passes.graph.view import Node
 
 Labels = Label | None | tuple[Label | None, ...]

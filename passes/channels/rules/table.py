@@ -13,7 +13,4 @@ from passes.channels.rules.resampling import RESAMPLING
 from passes.channels.rules.shared import Rule
 from passes.channels.rules.windows import WINDOWS
 
-# these and the n-ary ones: their rules look at every input, or take no more than a type from it; others give a meaning to the first alone
-ALL_INPUTS = frozenset({"MatMul", "Concat", "CastLike"})
-
 RULES: Mapping[str, Rule] = {**ELEMENTWISE, **WINDOWS, **PRODUCTS, **NORMALISATION, **REDUCING, **MOVING, **RESAMPLING}

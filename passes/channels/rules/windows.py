@@ -8,7 +8,8 @@ import numpy as np
 
 from passes.channels.axes import Flow, Ids, Label
 from passes.channels.rules.shared import Labels, Rule, freeze, in_groups, shape_of
-from passes.graph.shapes import Shape
+from passes.graph.operators import of_form
+from passes.graph.tensors import Shape
 from passes.graph.view import Node
 
 
@@ -39,12 +40,11 @@ def _convolution(node: Node, flow: Flow, out_axis: int, in_axis: int) -> Labels:
         if x is not None:
             flow.consumes(node, 1, in_axis, x.ids)
         return _with_bias(node, flow, ids)
-    return _grouped(node, flow, x, (out_axis, in_axis, groups))
+    return _grouped(node, flow, x, out_axis=out_axis, in_axis=in_axis, groups=groups)
 
 
-def _grouped(node: Node, flow: Flow, x: Label | None, axes: tuple[int, int, int]) -> Labels:
+def _grouped(node: Node, flow: Flow, x: Label | None, *, out_axis: int, in_axis: int, groups: int) -> Labels:
     """Channel j of every group is one identity, on both sides: groups keep equal shapes."""
-    out_axis, in_axis, groups = axes
     if x is not None:
         rows = in_groups(node, x.ids, groups)
         flow.unite(rows[:1], rows, f"'{node.name}' reads it in groups that are partly fixed")
@@ -104,12 +104,8 @@ def global_pooling(node: Node, flow: Flow) -> Labels:
 
 
 WINDOWS: Mapping[str, Rule] = {
-    "Conv": convolution,
-    "ConvTranspose": transposed_convolution,
-    "MaxPool": pooling,
-    "AveragePool": pooling,
-    "LpPool": pooling,
-    "GlobalAveragePool": global_pooling,
-    "GlobalMaxPool": global_pooling,
-    "GlobalLpPool": global_pooling,
+    **dict.fromkeys(of_form("convolution"), convolution),
+    **dict.fromkeys(of_form("transposed convolution"), transposed_convolution),
+    **dict.fromkeys(of_form("pooling"), pooling),
+    **dict.fromkeys(of_form("global pooling"), global_pooling),
 }

@@ -23,7 +23,7 @@ from fnatool.cli.main import run
 from fnatool.files import model as files
 from fnatool.model import inspect as inspecting
 from fnatool.model.analysed import analyse_model, realises
-from passes.network.analysis import analyse
+from passes.network.analyse import analyse
 from passes.network.profile import Profile, profile
 from passes.target.apply import apply
 from passes.target.planner import plan

@@ -23,7 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from fnatool.nn import TORCH, Reading
-from passes.channels.rules import RULES
+from passes.channels.rules.table import RULES
 from passes.errors import RefusedModel
 
 OPSET = 21
@@ -470,7 +470,8 @@ class Case:
         for maker in self.makers:
             maker.name = maker.output[0]
         graph = helper.make_graph([*self.makers, self.node], "case", inputs, outputs, constants)
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)
+        opsets = [helper.make_opsetid("", self.opset), *([helper.make_opsetid(self.node.domain, 1)] if self.node.domain else [])]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
     def expected(self) -> list[np.ndarray]:
         """What the runtime, or the reference, computes."""
@@ -500,7 +501,8 @@ def case(line: Line) -> Case:
     made = Case(op, int(version or OPSET), reference, onnx.NodeProto())
     rng = np.random.default_rng(0)
     names = [_take(made, item, (f"in_{slot}", rng)) for slot, item in enumerate(_pieces(text))]
-    made.node = helper.make_node(op, names, outputs, name="node", **attributes)
+    domain, _, kind = op.rpartition("::")
+    made.node = helper.make_node(kind, names, outputs, name="node", domain=domain, **attributes)
     return made
 
 

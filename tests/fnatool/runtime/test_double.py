@@ -13,7 +13,7 @@ from onnx import TensorProto
 from fnatool.runtime import double, verify
 from fnatool.runtime.double import NotRepeated, repeated
 from fnatool.runtime.verify import Verification
-from passes.network.analysis import analyse
+from passes.network.analyse import analyse
 from passes.target.apply import apply
 from passes.target.planner import plan
 from passes.target.spec import Spec

@@ -16,7 +16,7 @@ from passes.batchnorm.fold import EPSILON, Folded, fold
 from passes.batchnorm.unfold import Moments, places, unfold
 from passes.errors import RefusedModel, UserError
 from passes.graph.view import View, view
-from passes.network.blocks import stage_table
+from passes.network.stages import stage_table
 from passes.target.spec import Spec
 
 EXACT = 2e-6  # of the spread: float32 rounding

@@ -10,13 +10,15 @@ import pytest
 from nets import Net, graph, values
 
 from passes import Spec, apply, own_spec, plan
-from passes.channels.identities import Identities, flow_identities
+from passes.channels.atoms import Identities
+from passes.channels.identities import flow_identities
 from passes.channels.resize import Change, Positions, modelled, resized
 from passes.errors import RefusedModel
 from passes.graph.normalise import normalise
 from passes.graph.shapes import infer
 from passes.graph.view import view
-from passes.network.analysis import Analysis, analyse
+from passes.network.analyse import analyse
+from passes.network.analysis import Analysis
 
 
 def identities(made: gs.Graph) -> Identities:

@@ -13,7 +13,8 @@ from fnatool.runtime.verify import verify
 from passes import Spec, apply, own_spec, plan
 from passes.graph.normalise import normalise
 from passes.graph.view import view
-from passes.network.analysis import Analysis, analyse
+from passes.network.analyse import analyse
+from passes.network.analysis import Analysis
 
 
 def by_pad(net: Net, x: str, out: str, more: int, value: float | None = None) -> str:

@@ -10,7 +10,7 @@ from nets import graph
 from fnatool.nn.weights import prepare
 from passes.graph.learnt import learnt, learnt_uses
 from passes.graph.view import view
-from passes.network.analysis import analyse
+from passes.network.analyse import analyse
 from passes.network.profile import profile
 
 RNG = np.random.default_rng(0)

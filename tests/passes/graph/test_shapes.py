@@ -8,9 +8,10 @@ import pytest
 from nets import bundled, graph
 
 from passes.errors import RefusedModel, UserError
-from passes.graph.shapes import Shapes, Value, infer
+from passes.graph.shapes import infer
+from passes.graph.tensors import Shapes, Value
 from passes.graph.view import view
-from passes.network.analysis import analyse
+from passes.network.analyse import analyse
 from passes.network.profile import profile
 
 

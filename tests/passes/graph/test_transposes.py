@@ -10,7 +10,7 @@ from nets import Net, graph
 from fnatool.runtime.verify import run_inner
 from passes.graph.normalise import normalise
 from passes.graph.view import view
-from passes.network.analysis import analyse
+from passes.network.analyse import analyse
 from passes.target.apply import apply
 from passes.target.planner import plan
 from passes.target.spec import Spec

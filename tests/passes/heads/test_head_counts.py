@@ -15,7 +15,7 @@ from fnatool import specs
 from passes import apply, parse, plan
 from passes.graph.macs import bias_adds
 from passes.heads import HeadSpec, attach
-from passes.network.analysis import analyse
+from passes.network.analyse import analyse
 
 TOLERANCE = 1e-3
 DEEPLAB, RETINANET, SSDLITE = HeadSpec("deeplabv3", 19), HeadSpec("retinanet", 80), HeadSpec("ssdlite", 80)

@@ -12,8 +12,9 @@ from fnatool.runtime.verify import verify
 from passes import Plan, Spec, apply, plan
 from passes.errors import UserError
 from passes.heads import Attached, HeadSpec
-from passes.network.analysis import Analysis, analyse
-from passes.network.blocks import stage_table
+from passes.network.analyse import analyse
+from passes.network.analysis import Analysis
+from passes.network.stages import stage_table
 
 HALVED = Spec({"**.width": "x0.5", "**.hidden": "x0.5"})
 GROWN = Spec({"**.width": "x1.5", "**.hidden": "x1.5", "**.kernel": "+2", "stage0.depth": "+1", "stage2.depth": "+1"})

@@ -13,7 +13,8 @@ from passes.errors import UserError
 from passes.heads import Attached, HeadSpec, attach, default_taps
 from passes.heads.taps import Chart, before_last_stride, chart, last_exit, last_map, pyramid
 from passes.heads.trunk import trunk
-from passes.network.analysis import Analysis, analyse
+from passes.network.analyse import analyse
+from passes.network.analysis import Analysis
 
 
 def charted(net: Net, *outputs: str) -> Chart:

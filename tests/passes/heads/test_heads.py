@@ -16,7 +16,7 @@ from passes.errors import UserError
 from passes.heads import Attached, HeadSpec, retinanet, ssdlite
 from passes.heads.detection import HeadGeometry, stride_of
 from passes.heads.writer import FeatureMap
-from passes.network.analysis import analyse
+from passes.network.analyse import analyse
 
 
 def run(found: gs.Graph, *tensors: str, size: tuple[int, ...] | None = None) -> list[np.ndarray]:

@@ -11,8 +11,9 @@ from nets import Net, bundled
 
 from passes import Spec, UserError, apply, own_spec, plan
 from passes.graph.view import view
-from passes.network.analysis import Analysis, analyse
-from passes.network.blocks import stage_table
+from passes.network.analyse import analyse
+from passes.network.analysis import Analysis
+from passes.network.stages import stage_table
 
 
 def depths(analysis: Analysis) -> list[int]:
@@ -273,6 +274,38 @@ def test_an_activation_after_the_merge_that_acts_twice_is_the_reason() -> None:
 
 def test_a_relu_after_the_merge_passes_what_a_relu_made() -> None:
     assert silences(ended("Relu"))[0][1] is None
+
+
+def test_a_thresholded_relu_after_the_merge_passes_what_one_made() -> None:
+    net = ended("ThresholdedRelu", alpha=0.1)
+    assert silences(net)[0][1] is None
+    assert worst_growth(net) == 0
+
+
+@pytest.mark.parametrize("kind", ["Neg", "Sin", "Atan", "LRN", "Tanh"])
+def test_a_branch_that_ends_in_what_passes_zero_and_a_gradient_is_silent(kind: str) -> None:
+    net, y = stem()
+    branch = net.op(kind, "n", net.conv_bn(y, "a", 8, 3), **({"size": 3} if kind == "LRN" else {}))
+    net.classifier(net.op("Add", "s", y, branch))
+    assert silences(net) == [(("a.n.gamma", "a.n.beta"), None)]
+    assert worst_growth(net) == 0
+
+
+@pytest.mark.parametrize("kind", ["Abs", "Relu", "Exp", "Softplus"])
+def test_a_branch_that_ends_in_what_stops_zero_or_its_gradient_is_not(kind: str) -> None:
+    net, y = stem()
+    net.classifier(net.op("Add", "s", y, net.op(kind, "n", net.conv_bn(y, "a", 8, 3))))
+    assert silences(net) == [((), f"the branch ends in 'n' ({kind}), behind which a silent copy could not learn")]
+
+
+def worst_growth(net: Net) -> float:
+    """How far the outputs move when the stage gets a block more by `preserve`."""
+    made = net.graph()
+    analysis = analyse(made)
+    found = plan(analysis, Spec({"stage0.depth": "+1"}), strategy="preserve")
+    from fnatool.runtime.verify import verify
+
+    return verify(made, apply(made, found), analysis, found).worst
 
 
 def test_a_copy_stands_behind_a_relu_even_where_the_first_block_does_not() -> None:

@@ -7,7 +7,7 @@ import pytest
 from nets import Net, graph
 
 from passes.errors import RefusedModel
-from passes.network.analysis import analyse
+from passes.network.analyse import analyse
 
 
 def test_a_kernel_that_can_neither_grow_nor_shrink_is_frozen_with_the_reason() -> None:

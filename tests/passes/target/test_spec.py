@@ -11,7 +11,8 @@ import pytest
 from nets import Net, bundled
 
 from passes import Analysis, Spec, UserError, analyse, apply, own_spec, parse, plan, resolve
-from passes.target.resolve import closest, differences
+from passes.nearest import closest
+from passes.target.resolve import differences
 
 
 @functools.cache
