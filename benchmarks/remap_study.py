@@ -27,13 +27,13 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from fnatool import seeds
-from fnatool.data.fashion import writing
 from fnatool.files import model as files
 from fnatool.files.atomic import write_text
 from fnatool.model import fold as folding
 from fnatool.model import remap as remapping
 from fnatool.model.analysed import read_spec
 from fnatool.model.head import HeadOptions, attach_to_model
+from fnatool.tasks import scenes as writing
 from fnatool.training import journal
 from fnatool.training.config import parse_config
 from fnatool.training.finetune import finetune_file

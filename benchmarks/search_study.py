@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from fnatool.data.fashion import writing
 from fnatool.files import model as files
 from fnatool.files.atomic import write_text
 from fnatool.files.runfolder import REPORT
@@ -34,6 +33,7 @@ from fnatool.search.run import SCENES, SearchOptions, search_file
 from fnatool.search.sampling import Member
 from fnatool.search.scoring import loss, score, scoring_of
 from fnatool.search.solver import derive, score_of
+from fnatool.tasks import scenes as writing
 from fnatool.training.finetune import RunPlaces, tune
 from fnatool.training.processes import World
 from fnatool.training.sections import merged

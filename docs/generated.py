@@ -19,11 +19,14 @@ from fnatool.cli.main import cli
 from fnatool.model.check import CODES
 from fnatool.nn import TORCH
 from fnatool.search.config import template as search_template
-from fnatool.training.config import TASKS, template
+from fnatool.tasks.table import TASKS
+from fnatool.training.config import template
 from passes.channels.rules.table import RULES
 from passes.graph.macs import MACS, UNCOUNTED
+from passes.heads import STYLES
 from passes.maps.table import SPACE
 from passes.network.knobs import KINDS
+from passes.space.costs import KINDS as COSTS
 
 
 def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
@@ -55,13 +58,32 @@ def configs() -> Iterator[str]:
     """Every key of the two configs, as the commands write them."""
     yield "# Config files\n\n`fnatool config FILE --task TASK` writes every key at the task's default with what it means; unknown keys and"
     yield "impossible values are reported all at once, before anything starts. Relative paths are seen from the file.\n"
-    yield f"## Fine-tuning\n\n``` toml\n{template(TASKS[0])}```\n"
+    first, *others = TASKS
+    yield f"## Fine-tuning\n\n``` toml\n{template(first)}```\n"
     yield "Where a task's defaults are others:\n"
-    for task in TASKS[1:]:
-        general = template(TASKS[0]).splitlines()
+    for task in others:
+        general = template(first).splitlines()
         own = [line for line in template(task).splitlines() if line not in general and not line.startswith(("#", "task"))]
         yield f"### {task}\n\n" + ("\n".join(["``` toml", *own, "```"]) if own else "The same.") + "\n"
-    yield f"## Search\n\n``` toml\n{search_template(TASKS[0])}```\n"
+    yield f"## Search\n\n``` toml\n{search_template(first)}```\n"
+
+
+def tasks() -> Iterator[str]:
+    """The tasks with their data, heads and figures, and the kinds of cost."""
+    yield "# Tasks and costs\n\nThe first figure of a task is the one that tells the best model.\n"
+    for task in TASKS.values():
+        heads = [name for name, style in STYLES.items() if style.outputs.keys() == task.outputs.keys()]
+        yield f"## {task.name}\n"
+        yield f"Heads: {', '.join(f'`{name}`' for name in heads)} (`{task.head}` unless another one is asked for);"
+        yield f"outputs: {', '.join(f'`{name}`' for name in task.outputs)}.\n"
+        yield from table(
+            ("layout of the data", "what is looked for"), ((name, f"`{how.looked_for}`") for name, how in task.layouts.items())
+        )
+        yield ""
+        yield from table(("figure", "what it is"), ((f"`{name}`", text) for name, text in task.metrics.items()))
+        yield ""
+    yield "## Costs\n\nWhat a budget can be of; instead of a number it may be a share of what the seed costs with its head: `madds=60%`.\n"
+    yield from table(("kind", "what it is", "as a budget"), ((f"`{k.name}`", k.text, f"`{k.name}={k.example}`") for k in COSTS))
 
 
 def checks() -> Iterator[str]:
@@ -111,7 +133,7 @@ def _object(name: str, found: object) -> Iterator[str]:
 
 
 TABLES = {"<!-- the table of knobs -->": knobs}
-PAGES = {"commands": commands, "configs": configs, "checks": checks, "operators": operators, "api": api}
+PAGES = {"commands": commands, "configs": configs, "tasks": tasks, "checks": checks, "operators": operators, "api": api}
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:

@@ -14,27 +14,25 @@ PASSES = [name for name in SOURCES if name.startswith("passes/")]
 TORCH = (
     "fnatool/nn/",
     "fnatool/search/",
+    "fnatool/supernet/",
     "fnatool/tasks/",
     "fnatool/training/",
-    "fnatool/training/augment.py",
-    "fnatool/training/samples.py",
-    "fnatool/search/derive.py",
-    "fnatool/training/evaluate.py",
     "fnatool/export/torch.py",
-    "fnatool/training/finetune.py",
-    "fnatool/search/run.py",
     "fnatool/export/sources.py",
 )
 WITHOUT_TORCH = (
     "fnatool.data.checking",
     "fnatool.data.fashion.writing",
+    "fnatool.tasks.scenes",
+    "fnatool.tasks.reading",
+    "fnatool.tasks.table",
     "fnatool.training.order",
     "fnatool.tasks.anchors",
     "fnatool.tasks.joints",
     "fnatool.search.config",
     "fnatool.training.config",
 )
-RUNTIME = ("fnatool/runtime/session.py", "fnatool/runtime/verify.py", "fnatool/model/check.py", "fnatool/latency", "fnatool/deploy")
+RUNTIME = ("fnatool/runtime/session.py", "fnatool/runtime/verify.py", "fnatool/model/check.py", "fnatool/latency")
 
 
 def roots(name: str) -> set[str]:

@@ -35,10 +35,10 @@ def fashion_scenes(folder: Path, task: str, size: int, train: int, val: int, see
     training scenes and those of the others are different ones.
     """
     from fnatool import terminal
-    from fnatool.data.fashion import writing
+    from fnatool.tasks import scenes
 
     with terminal.progress(f"scenes for {task}", train + val) as advance:
-        writing.write_scenes(folder, writing.SceneOptions(task, size, train, val, seed), force=force, done=lambda: advance(1))
+        scenes.write_scenes(folder, scenes.SceneOptions(task, size, train, val, seed), force=force, done=lambda: advance(1))
     click.echo(f"{train:,} scenes to train on and {val:,} to validate, {size}×{size} → {shown(str(folder))}")
 
 

@@ -154,7 +154,7 @@ def remap(
 @click.argument("model", type=MODEL)
 @click.option("--task", type=TASK, required=True, help="What the network is to do.")
 @click.option(
-    "--style", type=click.Choice(["linear", "deeplabv3", "retinanet", "ssdlite", "simplebaseline"]),
+    "--style", metavar="NAME",
     help="The kind of head; for detection retinanet (default) or ssdlite, one for each other task.",
 )  # fmt: skip
 @click.option("--classes", metavar="N|FILE", help="How many classes, or a file with a name on every line.")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from fnatool.tasks import NAMES
+
 
 class ModelPath(click.ParamType[Path]):
     """The path of an ONNX file, or the name of a bundled seed where no file has that name."""
@@ -105,4 +107,4 @@ INPUT_SHAPE = InputShape()
 SHAPE = Shape()
 NUMBERS = NumbersType(float)
 FILE = click.Path(path_type=Path)
-TASK = click.Choice(["classification", "segmentation", "detection", "pose"])
+TASK = click.Choice(NAMES)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fnatool.data import images, naming
+from fnatool.data import naming
 from fnatool.data.folders import is_aside, special
 from fnatool.data.sources import Sources, folders_by_split, named, split_in
 from fnatool.data.split import Boxed, Fault, Item, Posed, Size, Split
@@ -19,11 +19,11 @@ from passes.check.finding import Finding
 from passes.errors import UserError
 
 LAYOUT = "COCO"
-LOOKED_FOR = {
-    "detection": "DIR/annotations/instances_train.json (or _train2017.json) and images in DIR/train, DIR/train/_annotations.coco.json, "
-    "or one json of COCO's format beside its images",
-    "pose": "DIR/annotations/person_keypoints_train.json (or any *keypoints_train*.json) and images in DIR/train",
-}
+BOXES_LOOKED_FOR = (
+    "DIR/annotations/instances_train.json (or _train2017.json) and images in DIR/train, DIR/train/_annotations.coco.json, "
+    "or one json of COCO's format beside its images"
+)
+JOINTS_LOOKED_FOR = "DIR/annotations/person_keypoints_train.json (or any *keypoints_train*.json) and images in DIR/train"
 OTHER_KINDS = ("keypoints", "captions", "panoptic", "stuff", "image_info")  # of files in the annotations of COCO; detection wants none
 ROBOFLOW = "_annotations.coco.json"  # in the folder of a split
 FOREIGN = "foreign-class"  # the code of a fault: the category is known, but no class of the model
@@ -37,43 +37,43 @@ Json = Mapping[str, object]
 # --- finding the files ---
 
 
-def find(root: Path, *, task: str) -> Sources:
+def find(root: Path, *, keypoints: bool = False) -> Sources:
     """The splits that the annotation files below root are named after, or "all" where there is a single one without a split's name.
 
     Where the files are not beside each other, each is in the folder of its split.
     """
     beside = {name: folder / ROBOFLOW for name, folder in folders_by_split(root, lambda folder: (folder / ROBOFLOW).is_file()).items()}
     if beside:
-        return {name: partial(_read, file, [file.parent], (task, name, root)) for name, file in beside.items()}
-    top = _files_by_split(root, task)
+        return {name: partial(_read, file, [file.parent], _Part(name, root, keypoints)) for name, file in beside.items()}
+    top = _files_by_split(root, keypoints=keypoints)
     if top.keys() <= {"all"}:
-        inner = {name: _files_by_split(folder, task) for name, folder in folders_by_split(root).items()}
+        inner = {name: _files_by_split(folder, keypoints=keypoints) for name, folder in folders_by_split(root).items()}
         splits = {name: file for name, found in inner.items() if (file := found.get(name) or found.get("all")) is not None}
-        top = splits if splits and not any(_is_coco(file, task) for file in top.values()) else top
-    return {name: partial(_read, file, naming.image_folders(file, root, name), (task, name, root)) for name, file in top.items()}
+        top = splits if splits and not any(_is_coco(file, keypoints=keypoints) for file in top.values()) else top
+    return {name: partial(_read, file, naming.image_folders(file, root, name), _Part(name, root, keypoints)) for name, file in top.items()}
 
 
-def _files_by_split(folder: Path, task: str) -> dict[str, Path]:
+def _files_by_split(folder: Path, *, keypoints: bool) -> dict[str, Path]:
     """The annotation files of a folder, or of its folder "annotations", by the split in their names or "all". Raises UserError."""
     places = [place for place in (named(folder, ("annotations",)), named(folder, ("labels",)), folder) if place is not None]
     files = [file for place in places for file in sorted(place.glob("*.json")) if file.is_file() and not is_aside(file.name)]
-    suiting = [file for file in files if _suits(file.stem, task)]
+    suiting = [file for file in files if _suits(file.stem, keypoints=keypoints)]
     found: dict[str, list[Path]] = {}
-    for file in suiting or [file for file in files if _is_coco(file, task)]:
+    for file in suiting or [file for file in files if _is_coco(file, keypoints=keypoints)]:
         found.setdefault(split_in(file.stem) or "all", []).append(file)
     if len(found) > 1:
         found.pop("all", None)
     for name, several in found.items():
         if len(several) > 1:
-            found[name] = [file for file in several if _is_coco(file, task)] or several
+            found[name] = [file for file in several if _is_coco(file, keypoints=keypoints)] or several
             if len(found[name]) > 1:
                 of = "" if name == "all" else f" for {name}"
                 raise UserError(f"'{folder}' has several annotation files{of}: {_names(found[name])}; give the path of the one to read")
     return {name: several[0] for name, several in found.items()}
 
 
-def _is_coco(file: Path, task: str) -> bool:
-    """The file holds what COCO's does, and for pose keypoints; decided by its content."""
+def _is_coco(file: Path, *, keypoints: bool) -> bool:
+    """The file holds what COCO's does, and keypoints where they are wanted; decided by its content."""
     try:
         document = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -81,27 +81,38 @@ def _is_coco(file: Path, task: str) -> bool:
     if not isinstance(document, dict) or not {"images", "annotations", "categories"} <= document.keys():
         return False
     categories = document["categories"] if isinstance(document["categories"], list) else []
-    return task != "pose" or any(isinstance(category, dict) and "keypoints" in category for category in categories)
+    return not keypoints or any(isinstance(category, dict) and "keypoints" in category for category in categories)
 
 
-def read_file(file: Path, folder: Path | None, *, task: str, name: str, classes: Sequence[str] | None) -> Split:
+def read_file(
+    file: Path, folder: Path | None, *, name: str, classes: Sequence[str] | None, keypoints: bool = False
+) -> Split:  # fmt: skip
     """The split that one annotation file describes, with its images in folder (None: looked for around the file)."""
     around = file.parent.parent if file.parent.name.lower() == "annotations" else file.parent
     folders = [folder] if folder is not None else naming.image_folders(file, around, split_in(file.stem) or "all")
-    return _read(file, folders, (task, name, around), classes)
+    return _read(file, folders, _Part(name, around, keypoints), classes)
 
 
 def _names(files: Sequence[Path]) -> str:
     return ", ".join(file.name for file in files[:MOST_NAMED]) + (f" and {len(files) - MOST_NAMED} more" if len(files) > MOST_NAMED else "")
 
 
-def _suits(stem: str, task: str) -> bool:
-    if task == "pose":
+def _suits(stem: str, *, keypoints: bool) -> bool:
+    if keypoints:
         return "keypoints" in stem
     return not any(kind in stem for kind in OTHER_KINDS)
 
 
 # --- reading one ---
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Which split is read, of the data at root, and whether for its keypoints."""
+
+    name: str
+    root: Path
+    keypoints: bool
 
 
 @dataclass(frozen=True)
@@ -130,17 +141,16 @@ class _Document:
         self.faults.append(Fault(Finding("error", code, where, message), items, samples, entries))
 
 
-def _read(file: Path, folders: Sequence[Path], what: tuple[str, str, Path], classes: Sequence[str] | None) -> Split:
-    task, name, root = what
+def _read(file: Path, folders: Sequence[Path], part: _Part, classes: Sequence[str] | None) -> Split:
     document = _load(file)
     reading = _Document(file.name)
     annotations = document["annotations"]
     used = {_number(entry.get("category_id")) for entry in annotations}
-    categories = reading.categories = _categories(reading, document["categories"], used)
-    _read_images(reading, document["images"], root, folders)
-    if task == "pose":
-        return _poses(reading, categories, annotations, (name, root))
-    return _objects(reading, categories, annotations, (name, root, classes))
+    reading.categories = _categories(reading, document["categories"], used)
+    _read_images(reading, document["images"], part.root, folders)
+    if part.keypoints:
+        return _poses(reading, annotations, part)
+    return _objects(reading, annotations, part, classes)
 
 
 def _load(file: Path) -> dict[str, list[Json]]:
@@ -255,6 +265,8 @@ def _read_images(reading: _Document, entries: Sequence[Json], root: Path, folder
 
 def _size(entry: Json, path: Path) -> Size | None:
     """The size that the entry says, or else the file; None where neither does."""
+    from fnatool.data import images  # Pillow: where the entries say all sizes, it is not needed
+
     height, width = (entry.get(name) for name in ("height", "width"))
     if _is_extent(height) and _is_extent(width):
         return int(height), int(width)  # type: ignore[call-overload]
@@ -347,10 +359,8 @@ def _short(value: object) -> str:
 # --- boxes ---
 
 
-def _objects(
-    reading: _Document, categories: Mapping[int | str, Json], entries: Sequence[Json], what: tuple[str, Path, Sequence[str] | None]
-) -> Split:
-    name, root, wanted = what
+def _objects(reading: _Document, entries: Sequence[Json], part: _Part, wanted: Sequence[str] | None) -> Split:
+    categories = reading.categories
     own = tuple(str(category["name"]) for category in categories.values())
     classes = tuple(wanted or own)
     index_of = {number: classes.index(str(c["name"])) for number, c in categories.items() if c["name"] in classes}
@@ -369,7 +379,7 @@ def _objects(
     items = tuple(_boxed(image, by_image[number]) for number, image in reading.images.items())
     found_samples = len(items) + sum(fault.samples for fault in reading.faults)
     faults, notes = tuple(reading.faults), _cut(reading)
-    return Split("detection", name, root, LAYOUT, classes, items, faults, found_samples, len(entries), notes=notes)
+    return Split("detection", part.name, part.root, LAYOUT, classes, items, faults, found_samples, len(entries), notes=notes)
 
 
 def _boxed(image: _Image, objects: Sequence[_Object]) -> Boxed:
@@ -387,8 +397,8 @@ def _boxed(image: _Image, objects: Sequence[_Object]) -> Boxed:
 # --- keypoints ---
 
 
-def _poses(reading: _Document, categories: Mapping[int | str, Json], entries: Sequence[Json], what: tuple[str, Path]) -> Split:
-    name, root = what
+def _poses(reading: _Document, entries: Sequence[Json], part: _Part) -> Split:
+    categories = reading.categories
     joints = _joints(reading.name, categories)
     posed = {number for number, category in categories.items() if "keypoints" in category}
 
@@ -419,7 +429,8 @@ def _poses(reading: _Document, categories: Mapping[int | str, Json], entries: Se
     if not items and not faults:
         raise UserError(f"{reading.name}: no annotation has a keypoint ({len(entries):,} annotations of {len(reading.images):,} images)")
     found_samples = len(items) + unusable
-    return Split("pose", name, root, LAYOUT, classes, tuple(items), faults, found_samples, joints=joints, notes=(*_cut(reading), *notes))
+    all_notes = (*_cut(reading), *notes)
+    return Split("pose", part.name, part.root, LAYOUT, classes, tuple(items), faults, found_samples, joints=joints, notes=all_notes)
 
 
 def _joints(file: str, categories: Mapping[int | str, Json]) -> tuple[str, ...]:

@@ -86,9 +86,9 @@ def is_name(name: object) -> bool:
 
 
 def place(names: Sequence[str], folders: Sequence[Path], within: Sequence[Path]) -> ImagePlace:
-    """Where most of the names are found, the first of equals: of the folders the likeliest first, with none, one, two … folders of the
+    """Where most of the names are found, the same place for all, so that none is looked for in the folder of another split.
 
-    names left off. The same for all names, so that none is looked for in the folder of another split.
+    Tried are the folders, the likeliest first, with none, one, two … folders of the names left off; of equals the first is it.
     """
     some = names[:: max(len(names) // LOOKED_AT, 1)]
     best, most = ImagePlace(folders[0], 0, tuple(within)), 0

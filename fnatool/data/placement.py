@@ -25,11 +25,6 @@ class Placement:
         scale, shift = np.array(self.scale[::-1]), np.array(self.shift[::-1])
         return np.asarray((points - shift) / scale, np.float32)
 
-    def points_to_input(self, points: npt.NDArray[np.floating]) -> Floats:
-        """[…, 2] x, y in the image → in the input."""
-        scale, shift = np.array(self.scale[::-1]), np.array(self.shift[::-1])
-        return np.asarray(points * scale + shift, np.float32)
-
     def boxes_to_image(self, boxes: npt.NDArray[np.floating]) -> Floats:
         """[n, 4] left, top, right, bottom in the input → in the image, cut to it."""
         corners = self.points_to_image(boxes.reshape(-1, 2, 2))

@@ -3,43 +3,161 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from passes.check.finding import Finding
-from passes.errors import Listed
+from passes.errors import Listed, UserError
 
 IGNORE = 255  # in a mask: this pixel counts for nothing
+UNKNOWN = 254  # in `Split.codes`: a value that no mask should have
 SHOWN = 10  # faults in a message
 
 Floats = npt.NDArray[np.float32]
 Size = tuple[int, int]  # height, width
 
 
+Flags = npt.NDArray[np.bool_]  # [256]: which values a mask holds
+NO_VALUES = np.zeros(256, bool)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What looking at the files of an item has found; of a mask its values too, and a number for all of them."""
+
+    findings: tuple[Finding, ...] = ()
+    values: Flags = field(default_factory=lambda: NO_VALUES)
+    content: int = 0
+
+
 @dataclass(frozen=True, slots=True)
-class Labelled:
-    """An image and the index of its class."""
+class Item:
+    """An image and what is true of it: a kind of item is a class below this one, here or in the module of a task."""
 
     image: str  # like every path here relative to the split's root, or absolute
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Those that the item is read from."""
+        return (self.image,)
+
+    @property
+    def site(self) -> str:
+        """The image, and the entry that names it."""
+        return self.image
+
+    @property
+    def stated(self) -> Size | None:
+        """The size of the image as the annotations say it, if they do."""
+        return None
+
+    @property
+    def group(self) -> int:
+        """Items of each group are dealt to the splits in the same proportion."""
+        return 0
+
+    @property
+    def entries(self) -> int:
+        """How many annotations are in it, where these are counted beside the images."""
+        return 0
+
+    def facts(self) -> tuple[object, ...]:
+        """What it says beside its files, as numbers and words."""
+        return ()
+
+    def arrays(self) -> tuple[npt.NDArray[np.generic], ...]:
+        """And as arrays."""
+        return ()
+
+    def look(self, split: Split, size: Size) -> Look:
+        """What is wrong with it, its image being whole and of that size."""
+        stated = self.stated
+        if stated is None or stated == size:
+            return Look()
+        message = f"it is {extent(size)}, but the annotations say {extent(stated)}"
+        if stated == size[::-1]:
+            message += "; if they were made before its EXIF tag turned it, save it without that tag"
+        return Look((Finding("error", "image-size", self.site, message),))
+
+    @classmethod
+    def require_use(cls, split: Split, values: Flags | None = None) -> None:
+        """Something can be learnt from the split's items, or measured on them; values: of all its masks. Raises UserError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled(Item):
+    """An image and the index of its class."""
+
     label: int
 
+    @property
+    def group(self) -> int:
+        """The class."""
+        return self.label
+
+    def facts(self) -> tuple[object, ...]:
+        """The class."""
+        return (self.label,)
+
 
 @dataclass(frozen=True, slots=True)
-class Masked:
+class Masked(Item):
     """An image and the file with the class of every pixel."""
 
-    image: str
     mask: str
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Image and mask."""
+        return (self.image, self.mask)
+
+    def look(self, split: Split, size: Size) -> Look:
+        """The mask is one, as large as the image, of classes that there are."""
+        from fnatool.data import images  # Pillow
+
+        try:
+            mask = images.mask(split.path(self.mask))
+        except images.Unreadable as error:
+            return Look((Finding("error", "mask", self.mask, str(error)),))
+        values = np.bincount(mask.ravel(), minlength=256) > 0
+        findings = []
+        if mask.shape != size:
+            message = f"it is {extent(mask.shape)}, its image {self.image} {extent(size)}"
+            findings.append(Finding("error", "mask-size", self.mask, message))
+        unknown = np.flatnonzero(values & (np.frombuffer(split.codes, np.uint8) == UNKNOWN))
+        if unknown.size:
+            some = ", ".join(map(str, unknown[:5])) + (" …" if unknown.size > 5 else "")
+            message = f"it holds the value{'s' if unknown.size > 1 else ''} {some}, but {_known(split)}"
+            findings.append(Finding("error", "mask-value", self.mask, message))
+        return Look(tuple(findings), values, int.from_bytes(blake2b(mask.tobytes(), digest_size=8).digest(), "big"))
+
+    @classmethod
+    def require_use(cls, split: Split, values: Flags | None = None) -> None:
+        """There are classes to tell apart, or one to measure."""
+        if values is None:
+            return
+        where = f"'{split.root}' ({split.name})"
+        classes = {split.codes[value] for value in np.flatnonzero(values)} & set(range(len(split.classes)))
+        if len(classes) < (2 if split.name == "train" else 1):
+            only = f"only '{split.classes[classes.pop()]}'" if classes else "no class"
+            lost = "so there is nothing to tell apart" if split.name == "train" else "so there is nothing to measure"
+            hint = "; 255 means a pixel to ignore: if it stands for a class, save that class as its number" if values[255] else ""
+            raise UserError(f"the masks in {where} hold {only}, {lost}{hint}")
+
+
+def _known(split: Split) -> str:
+    numbers = [value for value, code in enumerate(split.codes) if code < UNKNOWN]
+    return f"the {len(split.classes)} classes are {numbers[0]} … {numbers[-1]} (255: to be ignored)"
 
 
 @dataclass(frozen=True, slots=True)
-class Boxed:
+class Boxed(Item):
     """An image and its n objects."""
 
-    image: str
     size: Size  # as the annotations say
     boxes: Floats  # [n, 4] left, top, right, bottom edges in pixels, within the image
     labels: npt.NDArray[np.int64]  # [n] indices of classes
@@ -47,12 +165,40 @@ class Boxed:
     areas: Floats  # [n] pixels of the object itself
     where: str = ""  # the entry of the image in the annotation file
 
+    @property
+    def site(self) -> str:
+        """The entry and the image."""
+        return _with_entry(self.where, self.image)
+
+    @property
+    def stated(self) -> Size | None:
+        """As the annotations say."""
+        return self.size
+
+    @property
+    def entries(self) -> int:
+        """Boxes."""
+        return len(self.boxes)
+
+    def arrays(self) -> tuple[npt.NDArray[np.generic], ...]:
+        """All of the objects."""
+        return self.boxes, self.labels, self.crowd, self.areas
+
+    @classmethod
+    def require_use(cls, split: Split, values: Flags | None = None) -> None:
+        """There is an object to find."""
+        boxed = [item for item in split.items if isinstance(item, Boxed)]
+        if not any((~item.crowd).any() for item in boxed):
+            images = f"the {len(boxed):,} image{'s' if len(boxed) != 1 else ''} of '{split.root}' ({split.name})"
+            only = any(len(item.boxes) for item in boxed)
+            what = f"every box in {images} is a crowd (iscrowd)" if only else f"none of {images} has a box"
+            raise UserError(f"{what}, so there is nothing to {'learn' if split.name == 'train' else 'measure'}")
+
 
 @dataclass(frozen=True, slots=True)
-class Posed:
+class Posed(Item):
     """An image, the box around one object in it, and the object's J joints."""
 
-    image: str
     size: Size
     box: Floats  # [4] left, top, right, bottom
     points: Floats  # [J, 2] x, y with (0, 0) at the corner of the first pixel: COCO's numbers, which count from its middle, plus 0.5
@@ -60,8 +206,28 @@ class Posed:
     area: float
     where: str = ""
 
+    @property
+    def site(self) -> str:
+        """The entry and the image."""
+        return _with_entry(self.where, self.image)
 
-Item = Labelled | Masked | Boxed | Posed
+    @property
+    def stated(self) -> Size | None:
+        """As the annotations say."""
+        return self.size
+
+    def arrays(self) -> tuple[npt.NDArray[np.generic], ...]:
+        """All of the object."""
+        return self.box, self.points, self.seen, np.array([self.area])
+
+
+def _with_entry(entry: str, image: str) -> str:
+    return f"{entry} ('{image}')" if entry else image
+
+
+def extent(size: Sequence[int]) -> str:
+    """'640×480' of (height, width) = (480, 640)."""
+    return f"{size[1]}×{size[0]}"
 
 
 @dataclass(frozen=True)
@@ -104,10 +270,7 @@ class Split:
     @property
     def entries_left_out(self) -> int:
         """Boxes that were found and are in no item, the ones of unusable images too."""
-        return self.entries - sum(len(item.boxes) for item in self.items if isinstance(item, Boxed))
-
-
-UNKNOWN = 254  # in `codes`: a value that no mask should have
+        return self.entries - sum(item.entries for item in self.items)
 
 
 class BadData(Listed):

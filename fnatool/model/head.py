@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -19,23 +17,23 @@ from fnatool.files.atomic import require_writable, temporary
 from fnatool.model import check as checking
 from fnatool.model import pixels, upgrading
 from fnatool.model.analysed import STAGES_KEY, analyse_model, metadata
-from fnatool.model.names import Joints, class_names, joints_of
+from fnatool.model.names import class_names, joints_of
 from fnatool.model.pixels import PixelOptions
 from fnatool.model.verified import VERIFY_SECONDS
 from fnatool.runtime import isolate
 from fnatool.tasks import description
 from fnatool.tasks.description import Description
+from fnatool.tasks.joints import Joints
+from fnatool.tasks.table import TASKS, require_task
 from passes.check.finding import errors
 from passes.errors import RefusedModel, UserError
 from passes.graph.freeing import freed
 from passes.graph.shapes import guessing
 from passes.graph.tensors import Shape
-from passes.heads import STYLES, Attached, BoxCoding, HeadImage, HeadSpec, attach, default_taps, image_of
+from passes.heads import STYLES, Attached, HeadImage, HeadSpec, attach, default_taps, image_of
 from passes.heads.writer import OLDEST_OPSET
 from passes.network.analyse import analyse
 from passes.network.analysis import Analysis
-
-DEFAULT_STYLE = {"classification": "linear", "segmentation": "deeplabv3", "detection": "retinanet", "pose": "simplebaseline"}
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ def attach_to_model(model: files.Model, options: HeadOptions) -> Headed:
     how = pixels.pixels_of(model, before.view, pixels.seen_as(before.view, image.name, image.channels), asked)
     seen = _input(image, how)
     made = attach(model.graph, before, head, rng=np.random.default_rng(options.seed))
-    about = described(classes, seen, detection=made.detection, joints=joints, task=options.task)
+    about = TASKS[options.task].describe(seen, classes=classes, joints=joints, boxes=made.detection)
     target = replace(model, graph=made.graph, notes=())
     after = analyse(made.graph, sizes=options.inputs, table=made.table)
     headed = Headed(target, made, about, model, before, after, how, options.verify)
@@ -124,14 +122,14 @@ def attach_to_model(model: files.Model, options: HeadOptions) -> Headed:
 
 def wanted(options: HeadOptions) -> tuple[tuple[str, ...], Joints | None, HeadSpec]:
     """Class names, joints, and the head that they ask for. Raises UserError where the options contradict each other or the task."""
-    if options.task not in DEFAULT_STYLE:
-        raise UserError(f"'{options.task}' is no task; there are {', '.join(DEFAULT_STYLE)}")
-    style = options.style or DEFAULT_STYLE[options.task]
-    fitting = [name for name, known in STYLES.items() if known.task == options.task]
+    require_task(options.task)
+    task = TASKS[options.task]
+    style = options.style or task.head
+    fitting = [name for name, known in STYLES.items() if known.outputs.keys() == task.outputs.keys()]
     if style not in fitting:
         raise UserError(f"'{style}' is no style of {options.task}; there is {' and '.join(map(repr, fitting))}")
     build = partial(HeadSpec, style, taps=options.taps, width=options.width, levels=options.levels, keep=options.keep_rows)
-    if options.task == "pose":
+    if task.labels == "joints":
         if options.joints is None:
             raise UserError("say which joints a pose has with --joints: a number, 'coco', or a JSON file")
         joints = joints_of(options.joints)
@@ -150,25 +148,6 @@ def own_taps(analysis: Analysis, options: HeadOptions) -> tuple[str, ...]:
 
 
 # --- what the model is for ---------------------------------------------------------------------------------------------------------------
-
-
-def described(
-    classes: tuple[str, ...], seen: description.Input, *, task: str, detection: BoxCoding | None = None, joints: Joints | None = None
-) -> Description:
-    """What stands in the metadata of a model with such a head. A detector or a pose says how it is read."""
-    if detection is not None:
-        levels = tuple(_level(level.stride, level.anchors) for level in detection.levels)
-        scores: Literal["sigmoid", "softmax"] = "softmax" if detection.activation == "softmax" else "sigmoid"
-        return description.Detection(classes=classes, input=seen, levels=levels, box_weights=detection.coder, scores=scores)
-    if joints is not None:
-        return description.Pose(classes=classes, input=seen, joints=joints.names, sigmas=joints.sigmas, flip_pairs=joints.flip_pairs)
-    return (description.Segmentation if task == "segmentation" else description.Classification)(classes=classes, input=seen)
-
-
-def _level(stride: tuple[int, int], anchors: Sequence[tuple[float, float]]) -> description.Level:
-    """Anchors by their sides, (width, height), as sizes √(width · height) and ratios height / width."""
-    sizes = tuple(round(math.sqrt(width * height), 4) for width, height in anchors)
-    return description.Level(stride=stride, sizes=sizes, ratios=tuple(round(height / width, 6) for width, height in anchors))
 
 
 def _input(image: HeadImage, how: Pixels) -> description.Input:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from fnatool.files import documents
 from fnatool.tasks import joints
+from fnatool.tasks.joints import Joints
 from passes.errors import UserError
 
 MOST = 1 << 16
@@ -18,15 +18,6 @@ COCO = (
     *("left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle"),
 )
 """The joints of a person in COCO, in its order."""
-
-
-@dataclass(frozen=True)
-class Joints:
-    """The joints of a pose: names, COCO's tolerance (sigma) of each, and pairs that a mirror swaps."""
-
-    names: tuple[str, ...]
-    sigmas: tuple[float, ...]
-    flip_pairs: tuple[tuple[int, int], ...]
 
 
 def class_names(text: str) -> tuple[str, ...]:

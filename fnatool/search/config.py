@@ -15,9 +15,9 @@ from pydantic import Field
 
 from fnatool import seeds
 from fnatool.files.atomic import write_text
-from fnatool.training.config import OF_TASK as OF_FINETUNING
+from fnatool.tasks.table import TASKS, require_task
+from fnatool.tasks.task import Defaults, Task
 from fnatool.training.config import (
-    TASKS,
     Averages,
     Config,
     DataSection,
@@ -32,13 +32,14 @@ from fnatool.training.config import (
     Threads,
     Words,
     data_beside,
+    defaults_of,
     distil_beside,
-    of_task,
-    require_task,
     seen_from,
+    small_batches,
 )
 from fnatool.training.config import RunSection as Training
-from fnatool.training.sections import Defaults, Section, lines, merged, parsed, read_file
+from fnatool.training.sections import Section, lines, merged, one_of, parsed, read_file
+from passes.space.costs import KINDS
 
 NAME = "search.toml"  # read from the working folder, where there is one and no other is named
 
@@ -84,7 +85,7 @@ class Search(Section):
         default=8, description="architectures within the budget, drawn by α, of which the one of the least loss is found; 1: the likeliest"
     )
     freeze_batchnorm: Literal["auto", "yes", "no"] = Field(
-        default="auto", description="the seed's statistics instead of the batch's; auto: for detection with fewer than 8 samples a process"
+        default="auto", description=f"the seed's statistics instead of the batch's; auto: for {small_batches()}"
     )
 
 
@@ -102,7 +103,9 @@ class Alpha(Section):
 
 
 class CostSection(Section):
-    kind: Literal["madds", "params", "latency"] = Field(default="madds", description="what the search pays for, unless a budget says it")
+    kind: Annotated[str, one_of([kind.name for kind in KINDS])] = Field(
+        default=KINDS[0].name, description="what the search pays for, unless a budget says it"
+    )
     weight: Rate = Field(default=0.02, description="λ of λ · log_τ(γ · expected cost)")
     base: Annotated[float, Field(gt=1, le=1e9)] = Field(default=10.0, description="τ")
     scale: Annotated[float, Field(ge=1e-12, le=1e12)] = Field(
@@ -160,41 +163,18 @@ class SearchConfig(Section):
         return Config(task=self.task, data=self.data, optimiser=how.optimiser, run=run, averages=how.averages, distil=how.distil)
 
 
-def _published() -> Mapping[str, Defaults]:
-    own: dict[str, dict[str, Any]] = {
-        "classification": {},
-        "segmentation": {
-            "search": {"alpha_from": 0.375},
-            "cost": {"weight": 9e-3, "base": 45.0, "scale": 10.0},
-        },
-        "detection": {
-            "search": {"alpha_from": 0.57},
-            "alpha": {"beta1": 0.5, "weight_decay": 1e-3},
-        },
-        "pose": {},
-    }
-    found: dict[str, Defaults] = {}
-    for task, values in own.items():
-        found[task] = {**values, "weights": OF_FINETUNING[task].get("optimiser", {}), "finetune": OF_FINETUNING[task]}
-    return found
+def _usual(task: Task) -> Defaults:
+    """Where a task's defaults are not the general ones."""
+    return {**task.searching, "weights": task.tuning.get("optimiser", {}), "finetune": task.tuning}
 
 
-OF_TASK = _published()
-"""Where a task's defaults are not the general ones."""
+def _as_published(task: Task) -> Defaults:
+    """The same with the relaxation `paths`: as FNA++ did it."""
+    return merged(_usual(task), merged(PUBLISHED, task.published))
 
-_FNA: Defaults = {"search": {"finalists": 1}, "alpha": {"own": 0.0, "lr": 1e-3}}
 
-AS_PUBLISHED: Mapping[str, Defaults] = {
-    "classification": _FNA,
-    "segmentation": {**_FNA, "weights": {"name": "sgd", "lr": 0.02, "final_lr": 0.05, "weight_decay": 5e-4}},
-    "detection": {
-        "search": {"finalists": 1},
-        "alpha": {"own": 0.0, "lr": 3e-4},
-        "weights": {"name": "sgd", "lr": 0.02, "weight_decay": 1e-4},
-    },
-    "pose": _FNA,
-}
-"""Where the defaults of `paths` are not those of `entangled`: as FNA++ did it."""
+PUBLISHED: Defaults = {"search": {"finalists": 1}, "alpha": {"own": 0.0, "lr": 1e-3}}
+"""Where the defaults of `paths` are those of no task."""
 
 QUICK: Mapping[str, Any] = {
     "task": "classification",
@@ -227,8 +207,7 @@ def parse_search(document: Mapping[str, Any]) -> SearchConfig:
     """A config from its document. Raises UserError with every unknown key and impossible value."""
     search = document.get("search")
     published = isinstance(search, Mapping) and search.get("relaxation") == "paths"
-    defaults = of_task(OF_TASK, document)
-    return parsed(SearchConfig, document, merged(defaults, of_task(AS_PUBLISHED, document)) if published else defaults)
+    return parsed(SearchConfig, document, defaults_of(document, _as_published if published else _usual))
 
 
 def beside(config: SearchConfig, folder: Path) -> SearchConfig:

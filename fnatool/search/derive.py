@@ -24,13 +24,14 @@ from fnatool.search.preparing import PreparedSearch, data, network_of, on_ground
 from fnatool.search.sampling import Member
 from fnatool.search.scoring import score, scoring_of
 from fnatool.search.showing import cost_text
-from fnatool.search.solver import Budget, argmax, derive, pareto, parse_budget, score_of
+from fnatool.search.solver import Budget, argmax, derive, pareto, score_of
 from fnatool.supernet.network import SuperNetwork
-from fnatool.tasks import description as descriptions
-from fnatool.tasks.description import Description, Pose
+from fnatool.tasks.description import Description
+from fnatool.tasks.table import TASKS, description_of
 from fnatool.training import checkpoint
 from fnatool.training.processes import World
 from passes.errors import RefusedModel, UserError
+from passes.space.budgets import parse_budget
 from passes.space.costs import Table, extremes
 from passes.space.space import Space, parse_space
 
@@ -116,7 +117,7 @@ def read_run(folder: Path, *, with_data: bool) -> SearchState:
     if not path.exists():
         raise UserError(f"the search in '{folder}' has not written a checkpoint yet; 'fnatool search' goes on with it")
     config, space = _asked(facts, folder / folders.RUN)
-    about = descriptions.of(metadata(files.read(folder / folders.SEED).envelope))
+    about = description_of(metadata(files.read(folder / folders.SEED).envelope))
     config = _within(config, folder, about)
     state = checkpoint.read(path, key=facts.key, device=torch.device("cpu"))
     seed = files.read(_seed(facts))
@@ -148,8 +149,8 @@ def _within(config: SearchConfig, folder: Path, about: Description) -> SearchCon
     """
     if about.task != config.task:
         raise UserError(f"'{folder / folders.SEED}' is for {about.task}, the search for {config.task}; --restart begins anew")
-    joints = str(len(about.joints)) if isinstance(about, Pose) else None
-    head = config.head.model_copy(update={"classes": None if joints else str(len(about.classes)), "joints": joints})
+    count: dict[str, str | None] = {"classes": None, "joints": None, TASKS[about.task].labels: str(len(about.labels))}
+    head = config.head.model_copy(update=count)
     latency = folder / folders.LATENCY
     cost = config.cost.model_copy(update={"latency": str(latency) if latency.exists() else None})
     return config.model_copy(update={"head": head, "cost": cost})
@@ -166,7 +167,7 @@ def _seed(facts: folders.RunFacts) -> Path:
 
 def _named(about: Description, config: SearchConfig) -> tuple[Split, Split]:
     """No data, but its names, from the seed with its head."""
-    joints = about.joints if isinstance(about, Pose) else ()
+    joints = about.labels if TASKS[about.task].labels == "joints" else ()
     split = Split(config.task, "train", Path(config.data.path), "", about.classes, (), joints=joints)
     return split, split
 
@@ -196,9 +197,8 @@ def _written(learnt: SearchState, what: Member | list[Budget], where: tuple[Path
         else:
             found = emit_member(made.ground, choices, what, made.train, draft)
             _require_kept(learnt, found, wanted)
-        kind = learnt.made.kind if not wanted.budgets else parse_budget(wanted.budgets[0])[0]
-        if "latency" in learnt.tables:
-            found = replace(found, costs={**found.costs, "latency": learnt.tables["latency"].of(found.member)})
+        kind = learnt.made.kind if not wanted.budgets else parse_budget(wanted.budgets[0]).kind
+        found = found.costed(learnt.tables)
         path = _free(out / f"{kind}-{cost_text(kind, found.costs[kind]).replace(' ', '')}.onnx", taken)
         spec = json.dumps(found.spec.to_json(), indent=1) + "\n"
         files.write(files.read(draft), path, force=wanted.force, beside={path.with_suffix(".json"): spec})

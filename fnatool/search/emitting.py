@@ -10,7 +10,6 @@ from fnatool.data.pixels import Pixels
 from fnatool.data.split import Split
 from fnatool.files import model as files
 from fnatool.files.atomic import workplace
-from fnatool.model import profile as profiling
 from fnatool.model.analysed import analyse_model
 from fnatool.model.head import HeadOptions, attach_to_model, own_taps
 from fnatool.model.pixels import PixelOptions, pixels_of, seen_as
@@ -19,13 +18,14 @@ from fnatool.search.config import SearchConfig
 from fnatool.search.sampling import Member
 from fnatool.search.solver import Budget
 from fnatool.tasks.description import Description
-from fnatool.training.model_and_data import adopted, named_like
+from fnatool.tasks.table import TASKS
 from passes.errors import RefusedModel, UserError
 from passes.graph.tensors import Shape
 from passes.heads.image import image_of
 from passes.network.analyse import analyse
 from passes.network.analysis import Analysis
 from passes.network.knobs import IMAGE, STRIDE
+from passes.space.costs import Table, whole_costs
 from passes.space.space import Choices
 from passes.target.spec import Spec, Value
 
@@ -65,7 +65,7 @@ def ground(seed: files.Model, config: SearchConfig, split: Split) -> Ground:
         before[IMAGE] = asked
     if config.space.output_stride is not None:
         before[STRIDE] = config.space.output_stride
-    head, joints = config.head, config.task == "pose"
+    head, joints = config.head, TASKS[config.task].labels == "joints"
     options = HeadOptions(
         config.task,
         style=head.style,
@@ -122,7 +122,8 @@ def emit(of: Ground, spec: Spec, split: Split, path: Path, *, verify: bool = Tru
         bare = place / path.name
         remap_model(of.seed, whole, options).write(bare)
         made = attach_to_model(files.read(bare), replace(of.head, verify=verify))
-        about = adopted(made.description, split) if of.names is None else named_like(made.description, of.names)
+        own = made.description
+        about = own.adopting(split.classes, split.joints) if of.names is None else own.named_like(of.names)
         replace(made, description=about).write(path, force=True)
     return files.read(path)
 
@@ -136,6 +137,11 @@ class Emitted:
     path: Path
     costs: Mapping[str, int]
 
+    def costed(self, tables: Mapping[str, Table]) -> Emitted:
+        """The same with what it costs by the tables of kinds that no file tells."""
+        measured = {kind: table.of(self.member) for kind, table in tables.items() if kind not in self.costs}
+        return replace(self, costs={**self.costs, **measured})
+
 
 def emit_member(of: Ground, choices: Choices, member: Member, split: Split, path: Path) -> Emitted:
     """The file at path is that member, remapped from the seed, with a fresh head."""
@@ -145,9 +151,8 @@ def emit_member(of: Ground, choices: Choices, member: Member, split: Split, path
 
 
 def measured(model: files.Model, inputs: Mapping[str, Shape] | None) -> dict[str, int]:
-    """Multiply-adds and parameters, as `fnatool profile` counts them."""
-    found = profiling.profile_model(model, inputs).whole
-    return {"madds": found.macs, "params": found.params}
+    """What is counted of a network, as `fnatool profile` counts."""
+    return whole_costs(analyse_model(model, inputs))
 
 
 def emit_within(

@@ -14,13 +14,14 @@ from fnatool.files.atomic import write_text
 from fnatool.files.runfolder import CHECKPOINT, EVENTS, METRICS, NEW, OF_EVENTS, REPORT, RunLayout
 from fnatool.files.runfolder import TUNING as OF_TUNING
 from passes.errors import UserError
+from passes.space.costs import KINDS
 
 VERSION = 3  # 1 knew no lead of the seed's own choices, 2 nothing of the data but its counts
 RUN, SPACE, COSTS, SEED = "run.json", "space.json", "costs.json", "seed.onnx"
 SPEC, REMAPPED, TARGET, CHOSEN = "spec.json", "remapped.onnx", "target.onnx", "chosen.json"
 PAGE = "report.md"
 TUNING, DERIVED, SCENES, LATENCY = "finetune", "derived", "scenes", "latency.json"
-OF_DERIVED = r"derived\.json|(madds|params|latency)-.+\.(onnx|onnx\.data|json)"
+OF_DERIVED = rf"derived\.json|({'|'.join(kind.name for kind in KINDS)})-.+\.(onnx|onnx\.data|json)"
 FILES = {RUN, SPACE, COSTS, SEED, SPEC, REMAPPED, TARGET, CHOSEN, REPORT, PAGE, LATENCY, CHECKPOINT, METRICS}
 SEARCH = RunLayout(
     "search",
@@ -36,18 +37,15 @@ FREE = ("data.workers", "run.checkpoint", "run.threads", "finetune.run.checkpoin
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a run is of: the seed file and its digest, the processes that share the work, the samples to learn from and to validate with,
+    """What a run is of, as far as it tells what comes out."""
 
-    the config, the knobs of the space (None: not known yet), and what the samples of both splits are (`Split.digest`).
-    """
-
-    model: str
-    sha256: str
-    processes: int
-    samples: tuple[int, int]
+    model: str  # the seed file …
+    sha256: str  # … and its digest
+    processes: int  # that share the work
+    samples: tuple[int, int]  # to learn from and to validate with
     config: Mapping[str, Any]
-    knobs: Mapping[str, Any] | None
-    data: tuple[str, str]
+    knobs: Mapping[str, Any] | None  # of the space; None: not known yet
+    data: tuple[str, str]  # `Split.digest` of both splits
 
     @property
     def key(self) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fnatool import terminal
-from fnatool.data import checking, reading
+from fnatool.data import checking
 from fnatool.data.split import Split, said, spread
 from fnatool.files import model as files
 from fnatool.latency import table as latencies
@@ -21,18 +21,18 @@ from fnatool.search.config import SearchConfig
 from fnatool.search.emitting import Ground, emit, ground
 from fnatool.search.folder import LATENCY, SEED, SPACE, RunFacts, require_same, shown
 from fnatool.search.sampling import uniform
-from fnatool.search.solver import Budget, derive, parse_budget
+from fnatool.search.solver import Budget, derive
 from fnatool.supernet.network import SuperNetwork, build
-from fnatool.tasks import description as descriptions
+from fnatool.tasks import reading
 from fnatool.tasks.description import Description
+from fnatool.tasks.table import description_of
 from fnatool.training.processes import World
 from passes.errors import UserError
 from passes.network.analysis import Analysis
-from passes.space.costs import KINDS, Table, cost_tables
+from passes.space.budgets import AskedBudget, parse_budget
+from passes.space.costs import BY_NAME, Table, cost_tables
 from passes.space.space import Choices, Space, choices, own_choices
 from passes.target.spec import Spec
-
-UNITS: Mapping[str, float] = {"madds": 1.0, "params": 1.0, "latency": 1e9}  # a table's units in one of the user's: nanoseconds
 
 
 @dataclass(frozen=True)
@@ -54,17 +54,22 @@ class PreparedSearch:
     def kind(self) -> str:
         """The cost that the search pays for: that of the first budget, or as the config says."""
         budgets = self.config.cost.budget
-        return parse_budget(budgets[0])[0] if budgets else self.config.cost.kind
+        return parse_budget(budgets[0]).kind if budgets else self.config.cost.kind
 
     def budgets(self, texts: Sequence[str]) -> list[Budget]:
         """The budgets in the user's words. Raises UserError for one that is none or whose costs are not known."""
-        return [_budget(text, self.tables) for text in texts]
+        return [self._budget(parse_budget(text)) for text in texts]
+
+    def _budget(self, asked: AskedBudget) -> Budget:
+        if asked.kind not in self.tables:
+            raise UserError(f"'{asked.text}': what members cost in {asked.kind} is not known here; give {' or '.join(self.tables)}")
+        return Budget(asked.kind, asked.limit(self.own_cost(asked.kind) if asked.relative else None), self.tables[asked.kind])
 
     def own_cost(self, kind: str) -> int | None:
         """What the seed costs, with its head; None where that has not been measured, and is not a member's."""
-        own = self.analysis.cost
-        if kind in KINDS:
-            return {"madds": own.macs, "params": own.params}[kind]
+        whole = BY_NAME[kind].whole
+        if whole is not None:
+            return whole(self.analysis)
         member = own_member(self.analysis, self.choices)
         return None if member is None or kind not in self.tables else self.tables[kind].of(member)
 
@@ -91,7 +96,7 @@ def on_ground(of: Ground, config: SearchConfig, folder: Path, splits: tuple[Spli
     if config.cost.latency is not None:
         own = folder / LATENCY  # that of a run that has begun
         tables["latency"] = latencies.read(own if own.exists() else Path(config.cost.latency), about(model, analysis, found), found).table
-    described = descriptions.of(metadata(model.envelope))
+    described = description_of(metadata(model.envelope))
     made = PreparedSearch(config, of, model, described, *splits, analysis, space, found, tables)
     if made.kind not in tables:
         raise UserError(
@@ -141,20 +146,13 @@ def data(config: SearchConfig, world: World) -> tuple[Split, Split]:
     splits = reading.read_both(config.data.path, task=config.task, classes=None, holdout=reading.Holdout(seed=config.run.seed))
     with terminal.progress("looking at the data", sum(len(split.items) for split in splits)) as advance:
         train, val = checking.checked(splits, skip_bad=config.data.skip_bad, progress=lambda done, total: advance(1))
-    if config.task == "detection":
-        checking.require_boxes(spread(val, config.score.images))
+    scored = spread(val, config.score.images)
+    type(scored.items[0]).require_use(scored)
     if world.first:
         world.wait()
         for line in said((train, val)):
             terminal.console().print(line, markup=False)
     return train, val
-
-
-def _budget(text: str, tables: Mapping[str, Table]) -> Budget:
-    kind, number = parse_budget(text)
-    if kind not in tables:
-        raise UserError(f"'{text}': what members cost in {kind} is not known here; give {' or '.join(tables)}")
-    return Budget(kind, int(number * UNITS[kind]), tables[kind])
 
 
 def facts(of: Ground, config: SearchConfig, splits: tuple[Split, Split], processes: int, space: Space | None = None) -> RunFacts:

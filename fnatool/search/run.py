@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 
 from fnatool import seeds, terminal
-from fnatool.data.fashion import writing
 from fnatool.files import model as files
 from fnatool.files.atomic import write_text
 from fnatool.files.documents import read_json
@@ -29,8 +28,9 @@ from fnatool.search.preparing import PreparedSearch, facts, network_of, prepared
 from fnatool.search.sampling import Member
 from fnatool.search.scoring import parts_of, score, scoring_of
 from fnatool.search.showing import cost_text, show_space
-from fnatool.search.solver import Budget, parse_budget
+from fnatool.search.solver import Budget
 from fnatool.supernet.network import SuperNetwork
+from fnatool.tasks.scenes import SceneOptions, write_scenes
 from fnatool.training import diagnosis
 from fnatool.training.checkpoint import damaged
 from fnatool.training.finetune import RunPlaces, Tuned, tune
@@ -40,10 +40,11 @@ from fnatool.training.processes import World, joined
 from fnatool.training.stepping import share
 from fnatool.training.watching import sentence
 from passes.errors import UserError
+from passes.space.budgets import parse_budget
 from passes.space.costs import Table
 from passes.space.space import Choices
 
-SCENES = writing.SceneOptions(QUICK["task"], 64, 960, 128, 0)  # the data of the embedded default
+SCENES = SceneOptions(QUICK["task"], 64, 960, 128, 0)  # the data of the embedded default
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -164,8 +165,7 @@ def _derived(
         best = _remembered(job, choosing(network, made.config, scoring))
         found = emit_within(made.ground, network.choices, best, made.train, path, budgets=budgets)
         write_text(job.folder / folders.SPEC, json.dumps(found.spec.to_json(), indent=1) + "\n", force=True)
-        if "latency" in tables:
-            found = replace(found, costs={**found.costs, "latency": tables["latency"].of(found.member)})
+        found = found.costed(tables)
         figures = score(network, found.member, scoring)
         costs = ", ".join(f"{kind} {cost_text(kind, value)}" for kind, value in found.costs.items())
         terminal.console().print(f"found: {costs}; in the super network {sentence(figures)}")
@@ -264,7 +264,7 @@ def _say_embedded(how: SearchConfig, folder: Path) -> None:
     scenes = folder / folders.SCENES
     if not scenes.exists():
         with terminal.progress("scenes", SCENES.train + SCENES.val) as advance:
-            writing.write_scenes(scenes, SCENES, done=lambda: advance(1))
+            write_scenes(scenes, SCENES, done=lambda: advance(1))
 
 
 @contextmanager

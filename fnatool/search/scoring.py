@@ -1,6 +1,7 @@
-"""What the super network says of a member with inherited weights and statistics of its own: its figures on validation data, and its loss
+"""What the super network says of a member that inherits its weights: figures on validation data, and a loss.
 
-on data that architectures are chosen by, so that the figures have not been chosen.
+The loss is taken on other data, by which architectures are chosen, so that the figures have not been chosen. Statistics are the member's
+own.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from fnatool.supernet.network import SuperNetwork
 from fnatool.tasks.finite import require_finite
 from fnatool.tasks.parts import alone
 from fnatool.tasks.table import TASKS
-from fnatool.training import augment
+from fnatool.tasks.task import PLAIN
 from fnatool.training.figures import evaluate
 from fnatool.training.learner import inputs_of, is_frozen
 from fnatool.training.model_and_data import sizes
@@ -31,7 +32,7 @@ def parts_of(made: PreparedSearch) -> tuple[Training, Training]:
     """What weights learn from, and what α does: two parts of the training data, both augmented."""
     config = made.config
     size, full = sizes(made.model, made.description, config.data.size)
-    changes = augment.AUGMENT[config.task] if config.data.augment else augment.PLAIN
+    changes = TASKS[config.task].augment if config.data.augment else PLAIN
     weights, alphas = (
         Training(part, made.description, size, changes, config.run.seed, full)
         for part in halves(made.train, config.search.alpha_data, config.run.seed)
@@ -46,7 +47,7 @@ def scoring_of(made: PreparedSearch, processes: int) -> Scoring:
     weights, alphas = parts_of(made)
     return Scoring(
         weights,
-        replace(alphas, augment=augment.PLAIN),
+        replace(alphas, augment=PLAIN),
         Evaluation(made.val, made.description, full),
         (config.score.calibration, config.score.images),
         config.run.batch,
@@ -102,7 +103,7 @@ def loss(network: SuperNetwork, member: Member, how: Scoring) -> float:
     statistics = _statistics(network, member, how)
     about = how.choosing.description
     losses = []
-    for batch in _batches(network, how, how.choosing, (min(how.images[1], len(how.choosing)), CHOOSING)):
+    for batch in _batches(network, how, how.choosing, count=min(how.images[1], len(how.choosing)), stream=CHOOSING):
         outputs = network.forward_member(
             inputs_of(network.reading, batch["images"], about.input), member, norms=RUNNING, statistics=statistics
         )
@@ -115,16 +116,15 @@ def _statistics(network: SuperNetwork, member: Member, how: Scoring) -> dict[str
     """The member's own; None where those of training are kept."""
     if how.frozen:
         return None
-    batches = _batches(network, how, how.calibration, (how.images[0], STREAM))
+    batches = _batches(network, how, how.calibration, count=how.images[0], stream=STREAM)
     like = how.calibration.description.input
     return network.recalibrate(member, (inputs_of(network.reading, batch["images"], like) for batch in batches))
 
 
-def _batches(network: SuperNetwork, how: Scoring, samples: Training, wanted: tuple[int, int]) -> Iterator[Batch]:
-    """As many batches as make up the number of images wanted, drawn by a stream of chance. wanted: both."""
-    images, stream = wanted
+def _batches(network: SuperNetwork, how: Scoring, samples: Training, *, count: int, stream: int) -> Iterator[Batch]:
+    """As many batches as make up so many images, drawn by a stream of chance."""
     batch = min(how.batch, len(samples))
-    order = TrainOrder(len(samples), batch, max(images // batch, 1), how.seed + stream)
+    order = TrainOrder(len(samples), batch, max(count // batch, 1), how.seed + stream)
     yield from dealt(samples, order, _device(network), workers=how.workers)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from fnatool import terminal
 from fnatool.search.preparing import PreparedSearch
-from passes.space.costs import extremes
+from passes.space.budgets import AskedBudget, parse_budget
+from passes.space.costs import BY_NAME, extremes
 from passes.space.space import SKIP, Choices, SpaceBlock, log10_size
 
 
@@ -28,14 +29,21 @@ def show_space(made: PreparedSearch) -> None:
         low, high = extremes(table, found)
         own = made.own_cost(kind)
         seed = "" if own is None else f", the seed {cost_text(kind, own)}"
-        limits = [text.partition("=")[2] for text in made.config.cost.budget if text.startswith(kind)]
-        limit = f"; the budget is {limits[0]}" if limits else ""
+        limits = [asked for asked in map(parse_budget, made.config.cost.budget) if asked.kind == kind]
+        limit = f"; the budget is {_limit(limits[0], own)}" if limits else ""
         console.print(f"  {kind}: the smallest {cost_text(kind, low)}{seed}, the largest {cost_text(kind, high)}{limit}")
 
 
+def _limit(asked: AskedBudget, own: int | None) -> str:
+    """'40M', '60%, which is 36.722M'."""
+    said = asked.text.partition("=")[2].strip()
+    return f"{said}, which is {cost_text(asked.kind, asked.limit(own))}" if asked.relative else said
+
+
 def cost_text(kind: str, value: float) -> str:
-    """'61.203M', '2.913 ms': latencies are nanoseconds."""
-    return f"{value / 1e6:.3f} ms" if kind == "latency" else terminal.count(round(value))
+    """'61.203M', '2.913 ms'"""
+    how = BY_NAME[kind]
+    return f"{value / how.units[how.shown]:.3f} {how.shown}" if how.shown else terminal.count(round(value))
 
 
 def words(block: SpaceBlock) -> str:

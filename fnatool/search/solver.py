@@ -8,7 +8,7 @@ The score of a choice is log softmax(α)_c, so that the sum is the log-probabili
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -163,29 +163,3 @@ def pareto(choices: Choices, scores: Sequence[Sequence[float]], budget: Budget, 
         if not front or one.score > front[-1].score:
             front.append(one)
     return front[-count:]
-
-
-def parse_budget(text: str) -> tuple[str, float]:
-    """'madds=200M', 'params=1.5M', 'latency=3ms' → kind and number (latency in seconds). Raises UserError for anything else."""
-    kind, _, number = text.partition("=")
-    factors = UNITS.get(kind.strip())
-    if factors is None:
-        raise UserError(f"'{text}' is no budget; give one as madds=200M, params=1.5M or latency=3ms")
-    body = number.strip().replace("_", "")
-    for unit, factor in factors.items():
-        value = _number(body.removesuffix(unit)) if body.endswith(unit) else None
-        if value is not None and value > 0:
-            return kind.strip(), value * factor
-    raise UserError(f"'{text}': {number.strip()!r} is no number with a unit of {', '.join(unit or 'none' for unit in factors)}")
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if np.isfinite(value) else None
-
-
-COUNTS: Mapping[str, float] = {"G": 1e9, "B": 1e9, "M": 1e6, "k": 1e3, "K": 1e3, "": 1.0}
-UNITS: Mapping[str, Mapping[str, float]] = {"madds": COUNTS, "params": COUNTS, "latency": {"ms": 1e-3, "us": 1e-6, "µs": 1e-6, "s": 1.0}}

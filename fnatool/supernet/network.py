@@ -178,11 +178,11 @@ class SuperNetwork(torch.nn.Module):
 
         def step(segment: Segment, found: Outputs) -> Sequence[Tensor]:
             if self._has_paths(segment):
-                return self._weighed(segment, (rows[_number(segment)], train_weights), found, norms)
+                return self._weighed(segment, rows[_number(segment)], found, norms, learn=train_weights)
             keep = None
             if segment.block is not None and self.choices.blocks[segment.block].skippable:
                 keep = rows[segment.block][: counts[segment.block]].sum()
-            return self._mixed(segment, (kept, keep), shared, found, norms)
+            return self._mixed(segment, kept, shared, found, keep=keep, norms=norms)
 
         return self._walk(x, None, step)
 
@@ -259,13 +259,14 @@ class SuperNetwork(torch.nn.Module):
     def _mixed(
         self,
         segment: Segment,
-        how: tuple[Sequence[Tensor], Tensor | None],
+        kept: Sequence[Tensor],
         shared: Mapping[str, Tensor],
         found: Outputs,
+        *,
+        keep: Tensor | None,
         norms: Norms,
     ) -> Sequence[Tensor]:
-        """A segment with mixed weights. how: per block P(candidate | keep), and P(keep) where its block may be skipped."""
-        kept, keep = how
+        """A segment with mixed weights. kept: per block P(candidate | keep); keep: P(keep), where its block may be skipped."""
         place = (segment.number, kept[0].device, kept[0].dtype)
         if place not in self._mixtures:
             self._mixtures[place] = mixture(self.variants, segment).to(kept[0].detach())
@@ -278,12 +279,11 @@ class SuperNetwork(torch.nn.Module):
         entry = found[segment.entry]
         return [entry + keep * (y - entry) if name == segment.exit else y for name, y in zip(segment.outputs, made, strict=True)]
 
-    def _weighed(self, segment: Segment, how: tuple[Tensor, bool], found: Outputs, norms: Norms) -> list[Tensor]:
-        """Σ_c P(c) · candidate_c(x) + P(skip) · x; what a head reads inside is filled with zeros to the largest widths.
+    def _weighed(self, segment: Segment, row: Tensor, found: Outputs, norms: Norms, *, learn: bool) -> list[Tensor]:
+        """Σ_c P(c) · candidate_c(x) + P(skip) · x, row being P; what a head reads inside is filled with zeros to the largest widths.
 
-        how: P, and whether the weights learn.
+        learn: the weights do.
         """
-        row, learn = how
         block = self.choices.blocks[_number(segment)]
         largest = self._largest(segment).shapes
         totals: list[Tensor] = []

@@ -1,1 +1,4 @@
-"""The four tasks: what a model is for (`description`), what it learns from (losses), what its outputs mean (`decode`), how good it is."""
+"""The tasks: each is one record, `TASK` in the module of its name; `table` has them all. This list is cheap: it loads nothing."""
+
+NAMES = ("classification", "segmentation", "detection", "pose")
+"""Of the tasks, and of the modules of this folder that hold them, in the order in which they are told to users."""

@@ -1,16 +1,36 @@
-"""Anchors as `description.Level` says them."""
+"""Anchors: how a detector's description says them, and where they are on an input of some size."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated, Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, model_validator
 
-from fnatool.tasks.description import Level
+from fnatool.tasks.description import Extent, Positive, Strict
 
 Size = tuple[int, int]  # height, width of the input
+
+
+class Level(Strict):
+    """The anchors of one feature map: at every position one for each (size, ratio), in that order.
+
+    `stride` is (down, across), in pixels. The position in row y and column x has its centre at ((x + ½) · across, (y + ½) · down) of the
+    input; an anchor there is size / √ratio wide and size · √ratio high. The map of an input of H rows has ⌈H / down⌉ rows.
+    """
+
+    stride: tuple[Extent, Extent]
+    sizes: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=64)]
+    ratios: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=64)]
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Self:
+        if len(self.sizes) != len(self.ratios):
+            raise ValueError(f"every anchor has a size and a ratio, but there are {len(self.sizes)} sizes and {len(self.ratios)} ratios")
+        return self
 
 
 def counts(levels: Sequence[Level], size: Size) -> tuple[int, ...]:

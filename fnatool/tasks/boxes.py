@@ -8,8 +8,7 @@ from functools import lru_cache
 import torch
 from torchvision.ops import box_area, box_convert, box_iou
 
-from fnatool.tasks.anchors import Size, anchors
-from fnatool.tasks.description import Level
+from fnatool.tasks.anchors import Level, Size, anchors
 from passes.errors import RefusedModel
 
 Weights = tuple[float, float, float, float]
@@ -35,7 +34,7 @@ def require_anchors(found: int, expected: int, size: Size) -> None:
 
 
 def encode(boxes: torch.Tensor, anchors: torch.Tensor, weights: Weights) -> torch.Tensor:
-    """What the head should say for boxes [n, 4] at anchors [n, 4]: see `description.Detection`."""
+    """What the head should say for boxes [n, 4] at anchors [n, 4]: see `detection.Detection`."""
     own, of_anchor = box_convert(boxes, "xyxy", "cxcywh"), box_convert(anchors, "xyxy", "cxcywh")
     shift = (own[:, :2] - of_anchor[:, :2]) / of_anchor[:, 2:]
     growth = torch.log(own[:, 2:] / of_anchor[:, 2:])

@@ -3,20 +3,109 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
-import torch.nn.functional as F
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, FiniteFloat
 
-from fnatool.tasks.decode import Classified
-from fnatool.tasks.description import Classification
-from fnatool.tasks.parts import Batch, Outputs, Part, Parts
+from fnatool.data import imagefolder
+from fnatool.data.placement import Placement, Size
+from fnatool.data.sources import DataLayout
+from fnatool.data.split import Item, Labelled, Split
+from fnatool.tasks import drawing
+from fnatool.tasks.description import Description, Input
+from fnatool.tasks.task import Augment, Output, Sample, SampleOptions, Task
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from fnatool.data.fashion.writing import SceneKind
+    from fnatool.tasks.parts import Batch, Outputs, Parts
+
+
+class Classification(Description):
+    """logits [N, K]; `crop`: the share of the resized image's sides that the model is shown, cut from the middle."""
+
+    task: Literal["classification"] = "classification"
+    crop: Annotated[FiniteFloat, Field(gt=0, le=1)] = 0.875
+
+
+def describe(seen: Input, *, classes: tuple[str, ...], joints: object = None, boxes: object = None) -> Classification:
+    """The description of a model with such a head."""
+    return Classification(classes=classes, input=seen)
+
+
+def logits(description: Classification) -> Output:
+    """A number a class."""
+    return Output((len(description.classes),), softmax=1)
+
+
+# --- samples ---
+
+
+def sample(split: Split, item: Labelled, description: Classification, how: SampleOptions) -> Sample:
+    """`image` uint8 [3, *size] and `label` []."""
+    import torch
+
+    from fnatool.tasks import augment, samples
+
+    return {"image": augment.cut_out(samples.picture(split, item), how.size, how.augment), "label": torch.tensor(item.label)}
+
+
+def batch(samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
+    """`images` uint8 [N, 3, H, W] and `labels` [N]."""
+    from fnatool.tasks.samples import stacked
+
+    return stacked(samples, {"label": "labels"})
+
+
+def show(image: torch.Tensor, description: Classification, size: Size, item: Item | None = None) -> tuple[torch.Tensor, Placement]:
+    """The middle of the image."""
+    from fnatool.tasks import augment
+    from fnatool.tasks.pixels import fill
+
+    return augment.middle(image, size, description.crop, fill(description.input))
+
+
+def truth(split: Split, item: Labelled) -> int:
+    """The index of the class."""
+    return item.label
+
+
+# --- learning, answers and figures ---
 
 
 def loss(outputs: Outputs, batch: Batch, description: Classification, *, smoothing: float = 0.1) -> Parts:
     """Cross entropy of logits [N, K] and labels [N], with a share `smoothing` of each label spread over all classes."""
+    import torch
+    import torch.nn.functional as F
+
+    from fnatool.tasks.parts import Part
+
     logits, labels = outputs["logits"].float(), batch["labels"]
     value = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum")
     return {"cross_entropy": Part(value, torch.tensor(len(labels), device=logits.device))}
+
+
+@dataclass(frozen=True)
+class Classified:
+    """The most probable class, its probability, and those of all, [K]; and the logits, which differ where probabilities round to 0."""
+
+    label: int
+    score: float
+    probabilities: npt.NDArray[np.float32]
+    logits: npt.NDArray[np.float32]
+
+
+def decode(_: Placement, outputs: Sequence[torch.Tensor], description: Classification, size: Size) -> Classified:
+    """The class of one image's logits [K]."""
+    (logits,) = outputs
+    probabilities = logits.softmax(0)
+    label = int(probabilities.argmax())
+    return Classified(label, float(probabilities[label]), probabilities.cpu().numpy(), logits.cpu().numpy())
 
 
 def compare(prediction: Classified, truth: int, description: Classification) -> int:
@@ -28,3 +117,42 @@ def score(evidence: Sequence[int], description: Classification) -> dict[str, flo
     """top1, and top5 where there are more than five classes: shares of the images."""
     best = {"top1": 1} | ({"top5": 5} if len(description.classes) > 5 else {})
     return {name: sum(rank < most for rank in evidence) / len(evidence) for name, most in best.items()}
+
+
+def draw(image: Image.Image, prediction: Classified, description: Classification) -> Image.Image:
+    """The image with its class and the probability of it."""
+    made = image.convert("RGB")
+    drawing.label(made, (0, 0), f"{description.classes[prediction.label]} {prediction.score:.0%}", drawing.colour(prediction.label))
+    return made
+
+
+def scenes() -> SceneKind:
+    """One garment a scene, large; class after class."""
+    from fnatool.data.fashion import scenes, writing
+
+    return writing.SceneKind(0, scenes.SceneStyle((1, 1), (0.55, 0.95)), writing.write_classes, in_turn=True)
+
+
+TASK = Task(
+    name="classification",
+    description=Classification,
+    describe=describe,
+    outputs={"logits": logits},
+    head="linear",
+    layouts={imagefolder.LAYOUT: DataLayout(imagefolder.LOOKED_FOR, imagefolder.find)},
+    sample=sample,
+    batch=batch,
+    show=show,
+    truth=truth,
+    loss=loss,
+    decode=decode,
+    compare=compare,
+    score=score,
+    metrics={
+        "top1": "the share of images whose class is the most probable one",
+        "top5": "the share of images whose class is among the five most probable ones",
+    },
+    draw=draw,
+    augment=Augment(scale=(0.25, 1.0)),
+    scenes=scenes,
+)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from fnatool.data.split import Boxed, Posed
-from fnatool.tasks.decode import Detected, Jointed
 
 Json = dict[str, object]
 
@@ -20,7 +20,27 @@ BOXES = {"mAP": 0, "AP50": 1, "AP75": 2, "AP_small": 3, "AP_medium": 4, "AP_larg
 JOINTS = {"OKS_AP": 0, "OKS_AP50": 1, "OKS_AP75": 2}
 
 
-def box_precision(evidence: Sequence[tuple[Detected, Boxed]], classes: int) -> dict[str, float]:
+class FoundBoxes(Protocol):
+    """What was found in an image: boxes [n, 4], scores [n], indices of classes [n]."""
+
+    @property
+    def boxes(self) -> np.ndarray: ...
+    @property
+    def scores(self) -> np.ndarray: ...
+    @property
+    def labels(self) -> np.ndarray: ...
+
+
+class FoundJoints(Protocol):
+    """What was found of an object: points [J, 2], and how sure that is."""
+
+    @property
+    def points(self) -> np.ndarray: ...
+    @property
+    def score(self) -> float: ...
+
+
+def box_precision(evidence: Sequence[tuple[FoundBoxes, Boxed]], classes: int) -> dict[str, float]:
     """mAP over IoU .50 … .95, AP50, AP75, and those by area that the truth has objects for."""
     truths: list[Json] = []
     found: list[Json] = []
@@ -33,7 +53,7 @@ def box_precision(evidence: Sequence[tuple[Detected, Boxed]], classes: int) -> d
     return _figures("bbox", _document(len(evidence), truths, classes), found, BOXES)
 
 
-def joint_precision(evidence: Sequence[tuple[Jointed, Posed]], sigmas: Sequence[float]) -> dict[str, float]:
+def joint_precision(evidence: Sequence[tuple[FoundJoints, Posed]], sigmas: Sequence[float]) -> dict[str, float]:
     """OKS_AP over OKS .50 … .95, OKS_AP50, OKS_AP75; objects of the same image are matched with each other."""
     numbers: dict[str, int] = {}
     truths: list[Json] = []

@@ -1,28 +1,18 @@
 """What a model is for, as its metadata `fnatool.task` says it: enough to prepare an image for it and to read its outputs.
 
-Without torch, so that whatever writes or reads an ONNX file can use it.
+Without torch, so that whatever writes or reads an ONNX file can use it. What only one task says is in that task's module; `table` parses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, TypeAdapter, ValidationError, model_validator
-
-from passes.errors import UserError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, model_validator
 
 KEY = "fnatool.task"  # in the metadata of a model
 LONGEST = 4_000_000  # characters of a description that is read: a model file is untrusted
-
-# The graph outputs of each task: logits [N, K]; mask_logits [N, K, h, w]; cls_logits [N, A, K] and boxes [N, A, 4] over A anchors;
-# heatmaps [N, J, h, w].
-OUTPUTS: Mapping[str, tuple[str, ...]] = {
-    "classification": ("logits",),
-    "segmentation": ("mask_logits",),
-    "detection": ("cls_logits", "boxes"),
-    "pose": ("heatmaps",),
-}
+PLACEHOLDERS = ("class", "joint")  # names like class0, class1 … are those of nobody
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Names = Annotated[tuple[Name, ...], Field(min_length=1, max_length=100_000)]
@@ -32,13 +22,13 @@ Extent = Annotated[int, Field(gt=0, le=LARGEST)]
 PerChannel = tuple[FiniteFloat, FiniteFloat, FiniteFloat] | tuple[FiniteFloat]
 
 
-class _Facts(BaseModel):
-    """Facts do not change, and are exactly those that are known."""
+class Strict(BaseModel):
+    """What is said does not change, has no unknown keys, and no type is guessed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Input(_Facts):
+class Input(Strict):
     """How an image becomes the model's input: (pixel − mean) / scale per channel, pixels being 0 … 255."""
 
     layout: Literal["NCHW", "NHWC"] = "NCHW"
@@ -57,28 +47,15 @@ class Input(_Facts):
         return self
 
 
-class Level(_Facts):
-    """The anchors of one feature map: at every position one for each (size, ratio), in that order.
+class Description(Strict):
+    """What every task says of a model; each task's own class adds to it, and says by `task` which it is."""
 
-    `stride` is (down, across), in pixels. The position in row y and column x has its centre at ((x + ½) · across, (y + ½) · down) of the
-    input; an anchor there is size / √ratio wide and size · √ratio high. The map of an input of H rows has ⌈H / down⌉ rows.
-    """
+    named_by: ClassVar[tuple[str, ...]] = ("classes",)  # the fields that are names, or follow from them
 
-    stride: tuple[Extent, Extent]
-    sizes: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=64)]
-    ratios: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=64)]
-
-    @model_validator(mode="after")
-    def _pairs(self) -> Self:
-        if len(self.sizes) != len(self.ratios):
-            raise ValueError(f"every anchor has a size and a ratio, but there are {len(self.sizes)} sizes and {len(self.ratios)} ratios")
-        return self
-
-
-class _Described(_Facts):
     version: Literal[1] = 1
     input: Input = Input()
     classes: Names
+    task: str
 
     @model_validator(mode="after")
     def _different(self) -> Self:
@@ -86,87 +63,31 @@ class _Described(_Facts):
             raise ValueError("two classes have the same name")
         return self
 
-
-class Classification(_Described):
-    """logits [N, K]; `crop`: the share of the resized image's sides that the model is shown, cut from the middle."""
-
-    task: Literal["classification"] = "classification"
-    crop: Annotated[FiniteFloat, Field(gt=0, le=1)] = 0.875
-
-
-class Segmentation(_Described):
-    """mask_logits [N, K, h, w], to be resized to the input, bilinearly, with pixels as squares (align_corners false)."""
-
-    task: Literal["segmentation"] = "segmentation"
-
-
-class Detection(_Described):
-    """cls_logits [N, A, K] and boxes [N, A, 4] over the anchors of all levels: level by level, row by row, anchors last.
-
-    scores: "sigmoid" with a column for each class, or "softmax" with one for the background before them.
-    boxes: (wx·Δx/w, wy·Δy/h, ww·ln(w′/w), wh·ln(h′/h)) from an anchor (centre, w, h) to a box (centre + Δ, w′, h′), box_weights being
-    (wx, wy, ww, wh).
-    """
-
-    task: Literal["detection"] = "detection"
-    levels: Annotated[tuple[Level, ...], Field(min_length=1, max_length=32)]
-    box_weights: tuple[Positive, Positive, Positive, Positive] = (1.0, 1.0, 1.0, 1.0)
-    scores: Literal["sigmoid", "softmax"] = "sigmoid"
-
     @property
-    def columns(self) -> int:
-        """The last extent of cls_logits."""
-        return len(self.classes) + (self.scores == "softmax")
+    def labels(self) -> tuple[str, ...]:
+        """The names of what the head has an answer for: classes, unless the task says otherwise."""
+        return self.classes
 
+    def counted(self) -> str:
+        """'10 classes'"""
+        return f"{len(self.classes)} class{'es' if len(self.classes) > 1 else ''}"
 
-class Pose(_Described):
-    """heatmaps [N, J, h, w], a peak of 1 at each joint of the object in the middle of the image.
-
-    sigmas: COCO's tolerances, in shares of the object's extent. flip_pairs: joints that change places in a mirror.
-    padding: how much larger than the object's box the part of the image is that the model is shown.
-    """
-
-    task: Literal["pose"] = "pose"
-    joints: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1000)]
-    sigmas: tuple[Positive, ...]
-    flip_pairs: tuple[tuple[int, int], ...] = ()
-    padding: Annotated[FiniteFloat, Field(ge=1, le=10)] = 1.25
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if len(self.sigmas) != len(self.joints) or len(set(self.joints)) < len(self.joints):
-            raise ValueError(f"{len(self.joints)} joints need as many different names and sigmas ({len(self.sigmas)})")
-        paired = [joint for pair in self.flip_pairs for joint in pair]
-        if len(set(paired)) < len(paired) or not all(0 <= joint < len(self.joints) for joint in paired):
-            raise ValueError(f"flip_pairs are numbers of different joints, 0 … {len(self.joints) - 1}")
+    def adopting(self, classes: Sequence[str], joints: Sequence[str]) -> Self:
+        """The same with these names, where it has only placeholders for as many."""
+        if is_placeholder(self.classes) and len(self.classes) == len(classes):
+            return self.model_copy(update={"classes": tuple(classes)})
         return self
 
+    def named_like(self, other: Description) -> Self:
+        """The same with the names of another description of this task, which has as many."""
+        return self.model_copy(update={name: getattr(other, name) for name in self.named_by})
 
-Description = Annotated[Classification | Segmentation | Detection | Pose, Field(discriminator="task")]
-_ADAPTER: TypeAdapter[Classification | Segmentation | Detection | Pose] = TypeAdapter(Description)
+
+def is_placeholder(names: Sequence[str]) -> bool:
+    """Nobody named them: class0, class1 …, or the one 'object' of a pose."""
+    return any(tuple(names) == tuple(f"{word}{k}" for k in range(len(names))) for word in PLACEHOLDERS) or tuple(names) == ("object",)
 
 
 def to_json(description: Description) -> str:
     """The text for the metadata."""
-    return _ADAPTER.dump_json(description).decode()
-
-
-def parse(text: str) -> Description:
-    """The description in the metadata's text. Raises UserError for anything that is not one."""
-    if len(text) > LONGEST:
-        raise UserError(f"'{KEY}' of this model has {len(text):,} characters; a description has at most {LONGEST:,}")
-    try:
-        return _ADAPTER.validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        said = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"'{KEY}' of this model does not describe a task: {f'{place}: ' if place else ''}{said}{more}") from error
-
-
-def of(metadata: Mapping[str, str]) -> Description:
-    """The description of a model with this metadata. Raises UserError where it has none."""
-    if KEY not in metadata:
-        raise UserError(f"this model does not say what it is for (no '{KEY}' in its metadata); give it a head with 'fnatool head'")
-    return parse(metadata[KEY])
+    return description.model_dump_json()

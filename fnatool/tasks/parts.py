@@ -9,7 +9,7 @@ import torch
 import torch.distributed
 
 Outputs = Mapping[str, torch.Tensor]  # by the names of the graph's outputs
-Batch = Mapping[str, torch.Tensor]  # of data.samples.training_batch, on the device
+Batch = Mapping[str, torch.Tensor]  # of the task's `batch`, on the device
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,123 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch.nn.functional as F
 
-from fnatool.data.split import IGNORE
-from fnatool.tasks.decode import Segmented
-from fnatool.tasks.description import Segmentation
-from fnatool.tasks.parts import Batch, Outputs, Part, Parts
+from fnatool.data import masks
+from fnatool.data.placement import Placement, Size
+from fnatool.data.sources import DataLayout
+from fnatool.data.split import IGNORE, Item, Masked, Split
+from fnatool.tasks import drawing
+from fnatool.tasks.description import Description, Input
+from fnatool.tasks.task import ADAMW, Augment, Output, Sample, SampleOptions, Task
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from fnatool.data.fashion.writing import SceneKind
+    from fnatool.tasks.parts import Batch, Outputs, Parts
 
 Ints = npt.NDArray[np.int64]
+
+UNDECIDED = 254  # in place of a class: no class has this number
+OPACITY = 0.5  # of the classes on a picture
+
+
+class Segmentation(Description):
+    """mask_logits [N, K, h, w], to be resized to the input, bilinearly, with pixels as squares (align_corners false)."""
+
+    task: Literal["segmentation"] = "segmentation"
+
+
+def describe(seen: Input, *, classes: tuple[str, ...], joints: object = None, boxes: object = None) -> Segmentation:
+    """The description of a model with such a head."""
+    return Segmentation(classes=classes, input=seen)
+
+
+def mask_logits(description: Segmentation) -> Output:
+    """A number a class and pixel."""
+    return Output((len(description.classes), None, None), softmax=1)
+
+
+# --- samples ---
+
+
+def sample(split: Split, item: Masked, description: Segmentation, how: SampleOptions) -> Sample:
+    """`image` uint8 [3, *size] and `mask` uint8 [*size]."""
+    import torch
+    from torchvision import tv_tensors
+
+    from fnatool.tasks import augment, samples
+    from fnatool.tasks.pixels import fill
+
+    mask = tv_tensors.Mask(torch.from_numpy(truth(split, item)))
+    whole: Sample = {"image": samples.tensor(split, item), "mask": mask}
+    return augment.scaled(whole, how, fill(description.input))
+
+
+def batch(samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
+    """`images` uint8 [N, 3, H, W] and `masks` uint8 [N, H, W]."""
+    from fnatool.tasks.samples import stacked
+
+    return stacked(samples, {"mask": "masks"})
+
+
+def show(image: torch.Tensor, description: Segmentation, size: Size, item: Item | None = None) -> tuple[torch.Tensor, Placement]:
+    """The whole image."""
+    from fnatool.tasks import augment
+    from fnatool.tasks.pixels import fill
+
+    return augment.fitted(image, size, fill(description.input))
+
+
+def truth(split: Split, item: Masked) -> npt.NDArray[np.uint8]:
+    """The classes of the pixels of the whole image, [h, w]."""
+    from fnatool.data import images
+    from fnatool.tasks.samples import readable
+
+    return np.frombuffer(split.codes, np.uint8)[readable(images.mask, split.path(item.mask))]
+
+
+# --- learning, answers and figures ---
+
+
+def loss(outputs: Outputs, batch: Batch, description: Segmentation) -> Parts:
+    """Cross entropy of mask_logits [N, K, h, w], resized bilinearly to the masks [N, H, W]; pixels of IGNORE count for nothing."""
+    import torch.nn.functional as F
+
+    from fnatool.tasks.parts import Part
+
+    masks = batch["masks"].long()
+    logits = F.interpolate(outputs["mask_logits"].float(), masks.shape[-2:], mode="bilinear", align_corners=False)
+    value = F.cross_entropy(logits, masks, ignore_index=IGNORE, reduction="sum")
+    return {"cross_entropy": Part(value, (masks != IGNORE).sum())}
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """The class of every pixel of the image, [h, w]; UNDECIDED where several are the most probable."""
+
+    classes: npt.NDArray[np.uint8]
+
+
+def decode(placement: Placement, outputs: Sequence[torch.Tensor], description: Segmentation, size: Size) -> Segmented:
+    """Logits [K, h, w] resized to the input, cut to where the image is, resized to the image: then the best class of every pixel."""
+    import torch
+    import torch.nn.functional as F
+
+    (logits,) = outputs
+    on_input = F.interpolate(logits[None], size, mode="bilinear", align_corners=False)
+    top, left = (round(shift) for shift in placement.shift)
+    height, width = (round(extent * scale) for extent, scale in zip(placement.image, placement.scale, strict=True))
+    shown = on_input[..., top : top + height, left : left + width]
+    whole = shown if (height, width) == placement.image else F.interpolate(shown, placement.image, mode="bilinear", align_corners=False)
+    best, classes = whole[0].max(0)
+    decided = (whole[0] == best).sum(0) == 1
+    return Segmented(torch.where(decided, classes, UNDECIDED).to(torch.uint8).cpu().numpy())
 
 
 @dataclass(frozen=True)
@@ -23,14 +129,6 @@ class Confusion:
 
     pairs: Ints
     counts: Ints
-
-
-def loss(outputs: Outputs, batch: Batch, description: Segmentation) -> Parts:
-    """Cross entropy of mask_logits [N, K, h, w], resized bilinearly to the masks [N, H, W]; pixels of IGNORE count for nothing."""
-    masks = batch["masks"].long()
-    logits = F.interpolate(outputs["mask_logits"].float(), masks.shape[-2:], mode="bilinear", align_corners=False)
-    value = F.cross_entropy(logits, masks, ignore_index=IGNORE, reduction="sum")
-    return {"cross_entropy": Part(value, (masks != IGNORE).sum())}
 
 
 def compare(prediction: Segmented, truth: npt.NDArray[np.uint8], description: Segmentation) -> Confusion:
@@ -53,3 +151,58 @@ def score(evidence: Sequence[Confusion], description: Segmentation) -> dict[str,
     occur = union > 0
     each = {f"IoU/{description.classes[index]}": float(right[index] / union[index]) for index in np.flatnonzero(occur)}
     return {"mIoU": float(np.mean(list(each.values()))) if each else 0.0, "pixels": float(right.sum() / max(matrix.sum(), 1)), **each}
+
+
+def draw(image: Image.Image, prediction: Segmented, description: Segmentation) -> Image.Image:
+    """The image under the colours of its classes, and their names; the first class, a background mostly, and UNDECIDED stay clear."""
+    from PIL import Image as images
+
+    there = [int(label) for label in np.unique(prediction.classes) if 0 < label < len(description.classes)]
+    below = image.convert("RGB")
+    palette = np.zeros((256, 3), np.uint8)
+    palette[there] = [drawing.colour(label) for label in there]
+    cover = np.where(np.isin(prediction.classes, there), round(255 * OPACITY), 0).astype(np.uint8)
+    below.paste(images.fromarray(palette[prediction.classes]), mask=images.fromarray(cover))
+    top = 0
+    for label in there:
+        top = drawing.label(below, (0, top), description.classes[label], drawing.colour(label))
+    return below
+
+
+def scenes() -> SceneKind:
+    """Up to four garments a scene; the same scenes as for detection."""
+    from fnatool.data.fashion import scenes, writing
+
+    return writing.SceneKind(1, scenes.SceneStyle((1, 4), (0.35, 0.75)), writing.write_masks)
+
+
+TASK = Task(
+    name="segmentation",
+    description=Segmentation,
+    describe=describe,
+    outputs={"mask_logits": mask_logits},
+    head="deeplabv3",
+    layouts={
+        masks.PASCAL: DataLayout(masks.PASCAL_LOOKED_FOR, masks.find_pascal),
+        masks.STREETS: DataLayout(masks.STREETS_LOOKED_FOR, masks.find_streets),
+        masks.FOLDERS: DataLayout(masks.FOLDERS_LOOKED_FOR, masks.find_folders),
+    },
+    sample=sample,
+    batch=batch,
+    show=show,
+    truth=truth,
+    loss=loss,
+    decode=decode,
+    compare=compare,
+    score=score,
+    metrics={
+        "mIoU": "the mean over the classes that occur of intersection over union",
+        "pixels": "the share of pixels whose class is right",
+    },
+    draw=draw,
+    augment=Augment(scale=(0.5, 2.0)),
+    scenes=scenes,
+    tuning={"optimiser": ADAMW, "run": {"batch": 16}},
+    searching={"search": {"alpha_from": 0.375}, "cost": {"weight": 9e-3, "base": 45.0, "scale": 10.0}},
+    published={"weights": {"name": "sgd", "lr": 0.02, "final_lr": 0.05, "weight_decay": 5e-4}},
+)

@@ -1,40 +1,54 @@
-"""The four tasks as one table: what a training loop and an evaluation need to know of each."""
+"""The tasks as one table, and what needs all of them: reading what a model says it is for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from importlib import import_module
+from operator import or_
+from typing import Annotated, Any
 
-from fnatool.tasks import classification, detection, pose, segmentation
-from fnatool.tasks.decode import Prediction
-from fnatool.tasks.description import Description
-from fnatool.tasks.parts import Parts
+from pydantic import Field, TypeAdapter, ValidationError
 
+from fnatool.tasks import NAMES
+from fnatool.tasks.description import KEY, LONGEST, Description
+from fnatool.tasks.task import Task
+from passes.errors import UserError
 
-@dataclass(frozen=True)
-class Task:
-    """loss(outputs, batch, description): what training lowers. compare(prediction, truth, description): what an image says about the
+TASKS: Mapping[str, Task] = {name: import_module(f"fnatool.tasks.{name}").TASK for name in NAMES}
 
-    model, small enough to be sent around; score(all of that, description): the figures, of which `metric` tells the best model (more is
-    better).
-    """
-
-    loss: Callable[..., Parts]
-    compare: Callable[..., Any]
-    score: Callable[..., dict[str, float]]
-    metric: str
+_UNION: Any = reduce(or_, (task.description for task in TASKS.values()))
+_ADAPTER: TypeAdapter[Description] = TypeAdapter(Annotated[_UNION, Field(discriminator="task")])
 
 
-TASKS: Mapping[str, Task] = {
-    "classification": Task(classification.loss, classification.compare, classification.score, "top1"),
-    "segmentation": Task(segmentation.loss, segmentation.compare, segmentation.score, "mIoU"),
-    "detection": Task(detection.loss, detection.compare, detection.score, "mAP"),
-    "pose": Task(pose.loss, pose.compare, pose.score, "OKS_AP"),
-}
+def parse_description(text: str) -> Description:
+    """The description in the metadata's text. Raises UserError for anything that is not one."""
+    if len(text) > LONGEST:
+        raise UserError(f"'{KEY}' of this model has {len(text):,} characters; a description has at most {LONGEST:,}")
+    try:
+        return _ADAPTER.validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        said = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"'{KEY}' of this model does not describe a task: {f'{place}: ' if place else ''}{said}{more}") from error
 
 
-def evaluate(predictions: Sequence[Prediction], truths: Sequence[object], description: Description) -> dict[str, float]:
-    """The figures for predictions of images of which truths are known (see `data.samples.Evaluation`), in the same order."""
+def description_of(metadata: Mapping[str, str]) -> Description:
+    """The description of a model with this metadata. Raises UserError where it has none."""
+    if KEY not in metadata:
+        raise UserError(f"this model does not say what it is for (no '{KEY}' in its metadata); give it a head with 'fnatool head'")
+    return parse_description(metadata[KEY])
+
+
+def require_task(task: str) -> None:
+    """Raises UserError for an unknown task."""
+    if task not in TASKS:
+        raise UserError(f"'{task}' is no task; there are {', '.join(TASKS)}")
+
+
+def evaluate(predictions: Sequence[object], truths: Sequence[object], description: Description) -> dict[str, float]:
+    """The figures for predictions of images of which truths are known (see `Task.truth`), in the same order."""
     task = TASKS[description.task]
     return task.score([task.compare(p, t, description) for p, t in zip(predictions, truths, strict=True)], description)

@@ -6,19 +6,25 @@ Every field has a default that suits a small data set; `template` writes them al
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from fnatool.files.atomic import write_text
-from fnatool.training.sections import MOST_WORDS, Defaults, Section, lines, parsed, read_file
-from passes.errors import UserError
+from fnatool.tasks.table import TASKS, require_task
+from fnatool.tasks.task import Defaults, Task
+from fnatool.training.sections import MOST_WORDS, Section, lines, one_of, parsed, read_file
 
-TaskName = Literal["classification", "segmentation", "detection", "pose"]
-TASKS: tuple[str, ...] = get_args(TaskName)
 
+def small_batches() -> str:
+    """'detection with fewer than 8 samples a process', of all tasks that have such a bound."""
+    bounds = {task.name: task.small_batch for task in TASKS.values() if task.small_batch}
+    return ", ".join(f"{name} with fewer than {least} samples a process" for name, least in bounds.items())
+
+
+TaskName = Annotated[str, one_of(list(TASKS))]
 Positive = Annotated[int, Field(ge=1, le=10**9)]
 Count = Annotated[int, Field(ge=0, le=10**9)]
 Side = Annotated[int, Field(ge=1, le=1 << 14)]  # of an image, in pixels
@@ -74,7 +80,7 @@ class Averages(Section):
     refresh_before: Count = Field(default=0, description="steps that only refresh BatchNorm's statistics before training (the paper: 2000)")
     refresh_after: Count = Field(default=0, description="the same after training, before the last evaluation")
     freeze_batchnorm: Literal["auto", "yes", "no"] = Field(
-        default="auto", description="keep BatchNorm's statistics; auto: for detection with fewer than 8 samples a process"
+        default="auto", description=f"keep BatchNorm's statistics; auto: for {small_batches()}"
     )
 
 
@@ -91,18 +97,6 @@ class Config(Section):
     run: RunSection = RunSection()
     averages: Averages = Averages()
     distil: Distil = Distil()
-
-
-ADAMW: Mapping[str, Any] = {"name": "adamw", "lr": 1e-3, "weight_decay": 1e-2}
-"""On small data sets a fresh head learns far sooner by it (fashion-scenes segmentation, 300 steps: mIoU 0.16, by SGD 0.09 at most)."""
-
-OF_TASK: Mapping[str, Defaults] = {
-    "classification": {},
-    "segmentation": {"optimiser": ADAMW, "run": {"batch": 16}},
-    "detection": {"optimiser": ADAMW, "run": {"batch": 16}},
-    "pose": {"optimiser": ADAMW},
-}
-"""Where a task's defaults are not the general ones."""
 
 
 def read_config(path: Path) -> Config:
@@ -130,13 +124,14 @@ def distil_beside(distil: Distil, folder: Path) -> Distil:
 
 def parse_config(document: dict[str, Any]) -> Config:
     """A config from its document. Raises UserError with every unknown key and impossible value."""
-    return parsed(Config, document, of_task(OF_TASK, document))
+    return parsed(Config, document, defaults_of(document, lambda task: task.tuning))
 
 
-def of_task(table: Mapping[str, Defaults], document: Mapping[str, Any]) -> Defaults:
-    """The defaults of the document's task."""
-    task = document.get("task", "classification")
-    return table.get(task if isinstance(task, str) else "", {})
+def defaults_of(document: Mapping[str, Any], own: Callable[[Task], Defaults]) -> Defaults:
+    """Those of the document's task; own: which of the task's."""
+    name = document.get("task", "classification")
+    task = TASKS.get(name) if isinstance(name, str) else None
+    return {} if task is None else own(task)
 
 
 def template(task: str, data: str | None = None) -> str:
@@ -144,12 +139,6 @@ def template(task: str, data: str | None = None) -> str:
     require_task(task)
     config = parse_config({"task": task, "data": {} if data is None else {"path": data}})
     return "\n".join([f"# fnatool finetune MODEL --config THIS -o OUT.onnx: {task}", "", *lines(config)]) + "\n"
-
-
-def require_task(task: str) -> None:
-    """Raises UserError for an unknown task."""
-    if task not in TASKS:
-        raise UserError(f"'{task}' is no task; there are {', '.join(TASKS)}")
 
 
 def write_template(path: Path, task: str, *, data: Path | None = None, force: bool = False) -> None:

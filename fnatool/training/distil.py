@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from fnatool.tasks.description import OUTPUTS, Description
+from fnatool.tasks.description import Description
 from fnatool.tasks.parts import Outputs
+from fnatool.tasks.table import TASKS
 from passes.errors import UserError
 
 
@@ -17,10 +18,12 @@ def distance(student: Outputs, teacher: Outputs, description: Description, tempe
     heatmaps: half the squared distance, over T². Maps of another resolution are resized to the student's. Raises UserError where outputs
     do not correspond.
     """
-    return torch.stack([_apart(name, student[name].float(), teacher, description, temperature) for name in OUTPUTS[description.task]]).sum()
+    outputs = TASKS[description.task].outputs.items()
+    parts = [_apart(name, student[name].float(), teacher, temperature, axis=made(description).softmax) for name, made in outputs]
+    return torch.stack(parts).sum()
 
 
-def _apart(name: str, own: torch.Tensor, teacher: Outputs, description: Description, temperature: float) -> torch.Tensor:
+def _apart(name: str, own: torch.Tensor, teacher: Outputs, temperature: float, *, axis: int | None) -> torch.Tensor:
     if name not in teacher:
         raise UserError(f"the teacher has no output '{name}'; it has {', '.join(teacher)}: give one with a head for the same task")
     other = teacher[name].float().detach()
@@ -29,10 +32,8 @@ def _apart(name: str, own: torch.Tensor, teacher: Outputs, description: Descript
     if other.shape != own.shape:
         found, wanted = ("×".join(map(str, value.shape)) for value in (other, own))
         raise UserError(f"the teacher's '{name}' is {found}, the model's {wanted}: they are for other classes or anchors")
-    soft = name in ("logits", "mask_logits") or (name == "cls_logits" and getattr(description, "scores", None) == "softmax")
-    if not soft:
+    if axis is None:
         return 0.5 * F.mse_loss(own, other) / temperature**2
-    axis = 1 if name != "cls_logits" else 2
     logs = (F.log_softmax(value / temperature, axis) for value in (own, other))
     mine, theirs = logs
     each = (theirs.exp() * (theirs - mine)).sum(axis)

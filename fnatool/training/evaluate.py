@@ -10,18 +10,19 @@ import numpy as np
 import torch
 
 from fnatool import terminal
-from fnatool.data import checking, reading
+from fnatool.data import checking
 from fnatool.data.split import said
 from fnatool.files import model as files
 from fnatool.model import pixels
 from fnatool.model.analysed import metadata
 from fnatool.runtime import isolate
 from fnatool.runtime import session as runtime
-from fnatool.tasks import description as descriptions
-from fnatool.tasks.description import Description
+from fnatool.tasks import reading
+from fnatool.tasks.description import Description, is_placeholder
 from fnatool.tasks.pixels import to_array
+from fnatool.tasks.table import description_of
 from fnatool.training.figures import Predict, evaluate
-from fnatool.training.model_and_data import adopted, is_placeholder, sizes
+from fnatool.training.model_and_data import sizes
 from fnatool.training.samples import Evaluation, require_fit
 from fnatool.training.watching import sentence
 from passes.errors import RefusedModel
@@ -69,13 +70,13 @@ def evaluate_on(
 ) -> dict[str, float]:  # fmt: skip
     """The figures of the model at a path on a split of the data at another, of which a line is said. Raises UserError and RefusedModel."""
     read = files.read(model)
-    described = descriptions.of(metadata(read.envelope))
+    described = description_of(metadata(read.envelope))
     size = sizes(read, described, None)[1]
     classes = None if is_placeholder(described.classes) else described.classes
     found = reading.read(data, task=described.task, split=split, classes=classes)
     with terminal.progress("looking at the data", len(found.items)) as advance:
         (found,) = checking.checked([found], skip_bad=skip_bad, progress=lambda done, total: advance(1))
-    described = adopted(described, found)
+    described = described.adopting(found.classes, found.joints)
     require_fit(found, described)
     for line in said([found]):
         terminal.console().print(line, markup=False)

@@ -15,7 +15,7 @@ import torch
 
 import fnatool.nn
 from fnatool import seeds, terminal
-from fnatool.data import checking, reading
+from fnatool.data import checking
 from fnatool.data.split import Split, said
 from fnatool.files import model as files
 from fnatool.files.atomic import recovered, require_writable, workplace, write_text
@@ -24,13 +24,15 @@ from fnatool.files.runfolder import CONFIG, REPORT, TUNING, emptied, opened
 from fnatool.model import pixels
 from fnatool.model.analysed import metadata
 from fnatool.tasks import description as descriptions
-from fnatool.tasks.description import Description, Pose
-from fnatool.tasks.table import TASKS
-from fnatool.training import augment, diagnosis, watching
+from fnatool.tasks import reading
+from fnatool.tasks.description import Description, is_placeholder
+from fnatool.tasks.table import TASKS, description_of
+from fnatool.tasks.task import PLAIN
+from fnatool.training import diagnosis, watching
 from fnatool.training.config import Config, read_config
 from fnatool.training.evaluate import evaluate_file
 from fnatool.training.loop import Trained, TrainingJob, finetune
-from fnatool.training.model_and_data import adopted, is_placeholder, sizes
+from fnatool.training.model_and_data import sizes
 from fnatool.training.processes import World, joined
 from fnatool.training.samples import Evaluation, Training, require_fit
 from passes.errors import RefusedModel, UserError
@@ -116,19 +118,19 @@ def tune(read: files.Model, how: Config, places: RunPlaces, world: World) -> Tun
 
 def prepared(model: files.Model, config: Config, folder: Path, world: World) -> TrainingJob:
     """The run with all of its parts checked; the first process speaks. Raises UserError where they do not fit."""
-    described = descriptions.of(metadata(model.envelope))
+    described = description_of(metadata(model.envelope))
     if described.task != config.task:
         raise UserError(f"the config is for {config.task}, the model for {described.task}")
     size, full = sizes(model, described, config.data.size)
     train, val = _data(config, described, world)
-    described = adopted(described, train)
+    described = described.adopting(train.classes, train.joints)
     require_fit(train, described)
-    changes = augment.AUGMENT[config.task] if config.data.augment else augment.PLAIN
+    changes = TASKS[config.task].augment if config.data.augment else PLAIN
     facts = [model.sha256, config.model_dump(mode="json"), train.digest, val.digest, world.size]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     if world.first:
         console = terminal.console()
-        console.print(f"{model.path.name}: {described.task}, {_counted(described)}; input {size[0]}×{size[1]}")
+        console.print(f"{model.path.name}: {described.task}, {described.counted()}; input {size[0]}×{size[1]}")
         for line in said((train, val)):
             console.print(line, markup=False)
         pixels.say(pixels.recorded(model, described.input))
@@ -154,11 +156,6 @@ def _data(config: Config, described: Description, world: World) -> tuple[Split, 
     if world.first:
         world.wait()
     return train, val
-
-
-def _counted(described: Description) -> str:
-    joints = f", {len(described.joints)} joints" if isinstance(described, Pose) else ""
-    return f"{len(described.classes)} class{'es' if len(described.classes) > 1 else ''}{joints}"
 
 
 # --- the end of a run -------------------------------------------------------------------------------------------------------------------

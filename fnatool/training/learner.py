@@ -20,6 +20,7 @@ from fnatool.nn.reading import Reading
 from fnatool.nn.site import torch_type
 from fnatool.tasks.description import Input
 from fnatool.tasks.pixels import to_input
+from fnatool.tasks.table import TASKS
 from fnatool.training.checkpoint import Held
 from fnatool.training.config import Config, Distil
 from fnatool.training.optimising import optimiser_for
@@ -27,8 +28,6 @@ from fnatool.training.processes import World
 from fnatool.training.stepping import Descent
 from passes.errors import UserError
 from passes.graph.tensors import Shape
-
-SMALL_BATCH = 8  # samples a process: a detector's BatchNorm with fewer keeps its statistics
 
 
 class Learner:
@@ -124,7 +123,7 @@ def outputs_of(network: Network, images: Tensor, like: Input, *, module: torch.n
 
 def is_frozen(asked: str, task: str, batch: int) -> bool:
     """BatchNorm keeps its statistics while training. asked: yes, no or auto; batch: of one process."""
-    return asked == "yes" or (asked == "auto" and task == "detection" and batch < SMALL_BATCH)
+    return asked == "yes" or (asked == "auto" and batch < TASKS[task].small_batch)
 
 
 def _placed(network: Network, device: torch.device, order: torch.memory_format) -> Network:

@@ -1,44 +1,14 @@
-"""What a model's description and a data set have to do with each other: names and sizes."""
+"""What sizes a model's images have, in training and in evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from fnatool.data.placement import Size
-from fnatool.data.split import Split
 from fnatool.files import model as files
 from fnatool.model import pixels
-from fnatool.tasks import joints
-from fnatool.tasks.description import Description, Pose
+from fnatool.tasks.description import Description
 from passes.errors import UserError
 from passes.graph.tensors import Shape
 from passes.graph.view import view
-
-PLACEHOLDERS = ("class", "joint")  # names like class0, class1 … are those of nobody
-
-
-def adopted(described: Description, split: Split) -> Description:
-    """The description with the data's own names, where the model has only placeholders for as many."""
-    if is_placeholder(described.classes) and len(described.classes) == len(split.classes):
-        described = described.model_copy(update={"classes": split.classes})
-    if isinstance(described, Pose) and is_placeholder(described.joints) and len(described.joints) == len(split.joints):
-        names = {"joints": split.joints, "sigmas": joints.sigmas(split.joints), "flip_pairs": joints.pairs(split.joints)}
-        described = described.model_copy(update=names)
-    return described
-
-
-def named_like(described: Description, other: Description) -> Description:
-    """The description with the names of classes and joints of another one, which has as many."""
-    described = described.model_copy(update={"classes": other.classes})
-    if isinstance(described, Pose) and isinstance(other, Pose):
-        names = {"joints": other.joints, "sigmas": other.sigmas, "flip_pairs": other.flip_pairs}
-        described = described.model_copy(update=names)
-    return described
-
-
-def is_placeholder(names: Sequence[str]) -> bool:
-    """Nobody named them: class0, class1 …, or the one 'object' of a pose."""
-    return any(tuple(names) == tuple(f"{word}{k}" for k in range(len(names))) for word in PLACEHOLDERS) or tuple(names) == ("object",)
 
 
 def sizes(model: files.Model, described: Description, asked: Size | None) -> tuple[Size, Size]:

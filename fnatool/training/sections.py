@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from fnatool.files.documents import text
+from fnatool.tasks.task import Defaults
 from passes.errors import UserError
 from passes.nearest import closest
 
@@ -31,8 +33,20 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+def one_of(words: Sequence[str]) -> AfterValidator:
+    """One of these words may stand there, and no other: said as pydantic says it of a Literal."""
+    *first, last = map(repr, words)
+    allowed = f"{', '.join(first)} or {last}" if first else last
+
+    def known(word: str) -> str:
+        if word not in words:
+            raise PydanticCustomError("literal_error", "Input should be {allowed}", {"allowed": allowed})
+        return word
+
+    return AfterValidator(known)
+
+
 S = TypeVar("S", bound=Section)
-Defaults = Mapping[str, Any]  # key or section → value, or Defaults
 
 
 def document_of(path: Path, missing: str) -> dict[str, Any]:

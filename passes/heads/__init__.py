@@ -1,8 +1,9 @@
 """Heads: passes that put a task's head on tensors of a network."""
 
-from passes.heads.attaching import STYLES, Attached, HeadSpec, attach, default_taps
+from passes.heads.attaching import STYLES, Attached, attach, default_taps
 from passes.heads.detection import BoxCoding, HeadLevel
 from passes.heads.image import HeadImage, image_of
+from passes.heads.style import HeadSpec
 from passes.heads.tap import Tap
 from passes.heads.taps import chart
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -15,17 +15,15 @@ from passes.graph.normalise import named, normalise, refuse_control_flow
 from passes.graph.operators import SIZES
 from passes.graph.shapes import infer
 from passes.graph.view import Node, build, view
-from passes.heads.classifier import classifier, own_classifier
-from passes.heads.deeplabv3 import deeplabv3
-from passes.heads.detection import BoxCoding, HeadGeometry
+from passes.heads import classifier, deeplabv3, retinanet, simplebaseline, ssdlite
+from passes.heads.classifier import own_classifier
+from passes.heads.detection import BoxCoding
 from passes.heads.encoder import Ancestry, ancestry, is_projection
 from passes.heads.image import HeadImage, image_of
-from passes.heads.retinanet import retinanet
-from passes.heads.simplebaseline import simplebaseline
-from passes.heads.ssdlite import ssdlite
+from passes.heads.style import HeadSpec, HeadStyle, HeadWork
 from passes.heads.tap import Stride, Tap
-from passes.heads.taps import FLOATS, Chart, before_last_stride, chart, last_exit, last_map, pyramid, wide
-from passes.heads.writer import FeatureMap, Writer, initializers
+from passes.heads.taps import FLOATS, Chart, chart, wide
+from passes.heads.writer import Writer, initializers
 from passes.network.analysis import Analysis
 from passes.network.stages import Stage, stage_table
 
@@ -33,18 +31,6 @@ MAX_COUNT = 1 << 16  # classes, joints, widths
 MAX_LEVELS = 16
 LEAST_KEPT = 0.5  # of the parameters that any map comes from: with less a head has not what the seed learnt
 CANDIDATES = 5  # that a refusal names
-
-
-@dataclass(frozen=True)
-class HeadSpec:
-    """The head asked for: `count` classes or joints, the taps by name (none: the style's own), and what its style lets one choose."""
-
-    style: str
-    count: int
-    taps: tuple[str, ...] = ()
-    width: int | None = None
-    levels: int | None = None
-    keep: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,96 +48,9 @@ class Attached:
     kept: tuple[int, int]
 
 
-@dataclass(frozen=True)
-class Work:
-    """What a style builds from."""
-
-    head: HeadSpec
-    chart: Chart
-    image: HeadImage
-    taps: tuple[Tap, ...]
-    writer: Writer
-
-    def maps(self) -> list[FeatureMap]:
-        """The taps with their channels on axis 1, written where they are not."""
-        return [self.writer.tapped(tap) for tap in self.taps]
-
-    def options(self, *names: str) -> dict[str, int]:
-        """The options that the user chose; the head's own defaults stand for the others."""
-        return {name: value for name in names if (value := getattr(self.head, name)) is not None}
-
-    def scene(self) -> HeadGeometry:
-        """Levels need whole strides that rise. Raises UserError where the taps have none."""
-        strides = []
-        for tap in self.taps:
-            down, across = tap.stride
-            if down.denominator != 1 or across.denominator != 1:
-                raise UserError(f"tap '{tap.name}' is finer than the image; a detector taps maps of stride 1 or more")
-            strides.append((int(down), int(across)))
-        for tap, before, after in zip(self.taps[1:], strides, strides[1:], strict=False):
-            if not (before[0] < after[0] and before[1] < after[1]):
-                both = f"{after[0]}×{after[1]}, the one before it {before[0]}×{before[1]}"
-                raise UserError(f"tap '{tap.name}' has stride {both}; name the taps from fine to coarse")
-        return HeadGeometry(self.image.size, not self.image.free, tuple(strides))
-
-
-@dataclass(frozen=True)
-class HeadStyle:
-    """A kind of head: its task, what it taps when nobody says, how it is built, its outputs' axes, and the options it has."""
-
-    task: str
-    taps: Callable[[Chart], Sequence[str]]
-    build: Callable[[Work], BoxCoding | None]
-    outputs: Mapping[str, tuple[str, ...]]
-    options: tuple[str, ...] = ()
-    most_taps: int = 1
-
-
-def _linear(work: Work) -> None:
-    (tap,) = work.taps
-    features = tap.tensor
-    if work.chart.is_map(features):
-        (x,) = work.maps()
-        features = work.writer.node("GlobalAveragePool", "pool", [x.tensor])
-    if len(work.chart.analysis.shapes.shapes[tap.tensor]) != 2:
-        features = work.writer.node("Flatten", "flatten", [features], axis=1)
-    rows = own_classifier(work.chart.analysis)
-    if rows is not None and rows.features != tap.tensor and work.head.keep:
-        raise UserError(f"rows can be kept where the head taps what the seed's classifier reads: '{work.chart.name_of(rows.features)}'")
-    classifier(features, tap.channels, work.writer, classes=work.head.count, rows=rows, keep=work.head.keep)
-
-
-def _deeplabv3(work: Work) -> None:
-    (x,) = work.maps()
-    deeplabv3(x, work.writer, stride=float(min(work.taps[0].stride)), classes=work.head.count, **work.options("width"))
-
-
-def _retinanet(work: Work) -> BoxCoding:
-    return retinanet(work.maps(), work.writer, work.scene(), classes=work.head.count, **work.options("width", "levels"))
-
-
-def _ssdlite(work: Work) -> BoxCoding:
-    if work.image.free and work.chart.analysis.shapes.free_space:
-        raise UserError(
-            f"SSDLite's anchors are made for one image size, and this model's is free; say it with --input {work.image.name}=1x3x320x320"
-        )
-    return ssdlite(work.maps(), work.writer, work.scene(), classes=work.head.count, **work.options("levels"))
-
-
-def _simplebaseline(work: Work) -> None:
-    (x,) = work.maps()
-    simplebaseline(x, work.writer, joints=work.head.count, **work.options("width"))
-
-
-BOXES = {"cls_logits": ("anchors",), "boxes": ("anchors",)}
-STYLES: Mapping[str, HeadStyle] = {
-    "linear": HeadStyle("classification", last_map, _linear, {"logits": ()}, ("keep",)),
-    "deeplabv3": HeadStyle("segmentation", last_exit, _deeplabv3, {"mask_logits": ("", "mask_height", "mask_width")}, ("width",)),
-    "retinanet": HeadStyle("detection", pyramid, _retinanet, BOXES, ("width", "levels"), 8),
-    "ssdlite": HeadStyle("detection", before_last_stride, _ssdlite, BOXES, ("levels",), 8),
-    "simplebaseline": HeadStyle("pose", last_exit, _simplebaseline, {"heatmaps": ("", "heat_height", "heat_width")}, ("width",)),
-}
-"""style → how it is tapped, built and shown. `outputs`: the axes behind the batch that follow a free image size, by name."""
+HEADS = (classifier.STYLE, deeplabv3.STYLE, retinanet.STYLE, ssdlite.STYLE, simplebaseline.STYLE)
+STYLES: Mapping[str, HeadStyle] = {style.name: style for style in HEADS}
+"""name → a kind of head."""
 
 
 def attach(graph: gs.Graph, analysis: Analysis, head: HeadSpec, *, rng: np.random.Generator) -> Attached:
@@ -175,7 +74,7 @@ def attach(graph: gs.Graph, analysis: Analysis, head: HeadSpec, *, rng: np.rando
         raise UserError(f"the taps hold {' and '.join(dtypes)} numbers; a head has one kind")
     computed = image.free or any(node.op in SIZES for node in kept)  # a network that computes its sizes goes on doing so
     writer = Writer(seen.opset, dtypes[0], rng=rng, computed=computed, taken=taken)
-    detection = style.build(Work(head, found, image, taps, writer))
+    detection = style.build(HeadWork(head, found, image, taps, writer))
     made = build([*kept, *writer.nodes], {**seen.constants, **initializers(writer.constants)}, graph)
     made = _with_outputs(made, style, analysis, image, dtypes[0])
     share = (known.params(tap.tensor for tap in taps), sum(known.counts))
@@ -209,8 +108,11 @@ def _style(head: HeadSpec) -> HeadStyle:
             raise UserError(f"a {head.style} head has no choice of {word}; leave it out")
     if len(head.taps) > style.most_taps:
         raise UserError(f"a {head.style} head taps {style.most_taps} map(s), not {len(head.taps)}")
-    what = "joints" if style.task == "pose" else "classes"
-    for word, number, most in ((what, head.count, MAX_COUNT), ("width", head.width, MAX_COUNT), ("levels", head.levels, MAX_LEVELS)):
+    for word, number, most in (
+        (style.counts, head.count, MAX_COUNT),
+        ("width", head.width, MAX_COUNT),
+        ("levels", head.levels, MAX_LEVELS),
+    ):
         if number is not None and not 1 <= number <= most:
             raise UserError(f"{word}: {number} is out of range, which goes from 1 to {most}")
     return style
@@ -224,7 +126,7 @@ def _taps(head: HeadSpec, style: HeadStyle, found: Chart, known: Ancestry) -> tu
     """
     if head.taps:
         return tuple(found.tap(name) for name in head.taps)
-    if style.task == "classification":
+    if style.taps_features:
         features = _features(found)
         if features is not None and (head.keep or features.tensor in found.way or not found.is_map(features.tensor)):
             return (features,)

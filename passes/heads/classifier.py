@@ -15,6 +15,8 @@ import numpy.typing as npt
 from passes.errors import UserError
 from passes.graph.operators import having, of
 from passes.graph.view import Node
+from passes.heads.style import HeadStyle, HeadWork
+from passes.heads.taps import last_map
 from passes.heads.writer import Writer
 from passes.network.analysis import Analysis
 
@@ -113,3 +115,21 @@ def _rows(node: Node, analysis: Analysis, added: npt.NDArray[np.generic] | None)
     if added is not None:
         bias = bias + added
     return Rows(node.inputs[0], float(node.attrs.get("alpha", 1.0)) * weight, bias)
+
+
+def build(work: HeadWork) -> None:
+    """The classifier on its tap; rows are kept where that is what the seed's classifier reads."""
+    (tap,) = work.taps
+    features = tap.tensor
+    if work.chart.is_map(features):
+        (x,) = work.maps()
+        features = work.writer.node("GlobalAveragePool", "pool", [x.tensor])
+    if len(work.chart.analysis.shapes.shapes[tap.tensor]) != 2:
+        features = work.writer.node("Flatten", "flatten", [features], axis=1)
+    rows = own_classifier(work.chart.analysis)
+    if rows is not None and rows.features != tap.tensor and work.head.keep:
+        raise UserError(f"rows can be kept where the head taps what the seed's classifier reads: '{work.chart.name_of(rows.features)}'")
+    classifier(features, tap.channels, work.writer, classes=work.head.count, rows=rows, keep=work.head.keep)
+
+
+STYLE = HeadStyle("linear", {"logits": ()}, last_map, build, options=("keep",), taps_features=True)

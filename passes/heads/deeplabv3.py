@@ -7,6 +7,8 @@ ReLU and no bias, the depthwise ones too. There is no Dropout, and no upsampling
 
 from __future__ import annotations
 
+from passes.heads.style import HeadStyle, HeadWork
+from passes.heads.taps import last_exit
 from passes.heads.writer import FeatureMap, Writer
 
 WIDTH = 256
@@ -33,3 +35,12 @@ def deeplabv3(x: FeatureMap, writer: Writer, *, stride: float, classes: int, wid
 
 def _normalised(x: FeatureMap, name: str, writer: Writer) -> FeatureMap:
     return writer.relu(writer.bn(x, f"{name}.bn"), f"{name}.relu")
+
+
+def build(work: HeadWork) -> None:
+    """The head on its tap."""
+    (x,) = work.maps()
+    deeplabv3(x, work.writer, stride=float(min(work.taps[0].stride)), classes=work.head.count, **work.options("width"))
+
+
+STYLE = HeadStyle("deeplabv3", {"mask_logits": ("", "mask_height", "mask_width")}, last_exit, build, options=("width",))

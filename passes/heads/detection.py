@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from passes.errors import UserError
 from passes.heads.writer import FeatureMap, Writer
 
+BOXES = {"cls_logits": ("anchors",), "boxes": ("anchors",)}  # the outputs of a detector, and how their first axis is called
+MOST_TAPS = 8
+
 
 @dataclass(frozen=True)
 class HeadLevel:

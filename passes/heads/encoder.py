@@ -50,9 +50,10 @@ def ancestry(analysis: Analysis) -> Ancestry:
 
 
 def encoder(analysis: Analysis, grids: Mapping[str, Grid], is_tap: Callable[[str], bool], behind: Set[str]) -> tuple[str, ...]:
-    """The maps of the encoder from fine to coarse: those of each level that all coarser maps come from; of the coarsest one those that all
+    """The maps of the encoder from fine to coarse: those of each level that all coarser maps come from.
 
-    come from that leaves it, or else what the branch with the most parameters comes from. `behind`: tensors that do not count.
+    Of the coarsest level those that all comes from that leaves it, or else what the branch with the most parameters comes from. `behind`:
+    tensors that do not count.
     """
     levels = _levels(analysis, grids, is_tap, behind)
     found: list[str] = []

@@ -12,6 +12,8 @@ import math
 from collections.abc import Sequence
 
 from passes.heads.detection import (
+    BOXES,
+    MOST_TAPS,
     BoxCoding,
     HeadGeometry,
     HeadLevel,
@@ -22,6 +24,8 @@ from passes.heads.detection import (
     require_room,
     stride_of,
 )
+from passes.heads.style import HeadStyle, HeadWork
+from passes.heads.taps import pyramid as usual_taps
 from passes.heads.writer import FeatureMap, Weights, Writer, linear_std, relu_std
 
 WIDTH = 256
@@ -49,8 +53,8 @@ def retinanet(
         require_room(x, k, levels, scene.image)
         pyramid.append(_plain(x, f"fpn.{names[k]}", writer, width, stride=2))
     strides = [stride_of(x, stride, scene) for x, stride in zip(pyramid, strides, strict=True)]
-    scores = _tower(pyramid, names, ("cls", ANCHORS * classes, -math.log((1 - PRIOR) / PRIOR)), writer)
-    boxes = _tower(pyramid, names, ("box", ANCHORS * 4, 0.0), writer)
+    scores = _tower(pyramid, names, "cls", writer, outputs=ANCHORS * classes, bias=-math.log((1 - PRIOR) / PRIOR))
+    boxes = _tower(pyramid, names, "box", writer, outputs=ANCHORS * 4, bias=0.0)
     joined([per_anchor(x, classes, f"cls.{name}", writer) for x, name in zip(scores, names, strict=True)], "cls_logits", writer)
     joined([per_anchor(x, 4, f"box.{name}", writer) for x, name in zip(boxes, names, strict=True)], "boxes", writer)
     found = [HeadLevel(x.space, stride, anchors(stride)) for x, stride in zip(pyramid, strides, strict=True)]
@@ -87,13 +91,14 @@ def _plain(x: FeatureMap, name: str, writer: Writer, width: int, *, kernel: int 
     return writer.convolve(x, writer.weights(name, shape, std=linear_std(shape), bias=0.0), name, stride=stride)
 
 
-def _tower(pyramid: Sequence[FeatureMap], names: Sequence[str], predictor: tuple[str, int, float], writer: Writer) -> list[FeatureMap]:
-    """Every level through the same convolutions; `predictor` is the tower's name, its outputs per location, and the bias of the last."""
-    tower, outputs, prior = predictor
+def _tower(
+    pyramid: Sequence[FeatureMap], names: Sequence[str], tower: str, writer: Writer, *, outputs: int, bias: float
+) -> list[FeatureMap]:
+    """Every level through the same convolutions; the last one has so many outputs a location, and this bias at first."""
     width = pyramid[0].channels
     shape = (width, width, 3, 3)
     shared = [writer.weights(f"{tower}.conv{k}", shape, std=relu_std(shape), bias=0.0) for k in range(CONVOLUTIONS)]
-    last = writer.weights(f"{tower}.predictor", (outputs, width, 3, 3), std=PREDICTOR_STD, bias=prior)
+    last = writer.weights(f"{tower}.predictor", (outputs, width, 3, 3), std=PREDICTOR_STD, bias=bias)
     return [_through(x, shared, last, f"{tower}.{name}", writer) for x, name in zip(pyramid, names, strict=True)]
 
 
@@ -101,3 +106,11 @@ def _through(x: FeatureMap, shared: Sequence[Weights], last: Weights, name: str,
     for k, weights in enumerate(shared):
         x = writer.relu(writer.convolve(x, weights, f"{name}.conv{k}"), f"{name}.relu{k}")
     return writer.convolve(x, last, f"{name}.predictor")
+
+
+def build(work: HeadWork) -> BoxCoding:
+    """The head on its taps."""
+    return retinanet(work.maps(), work.writer, work.geometry(), classes=work.head.count, **work.options("width", "levels"))
+
+
+STYLE = HeadStyle("retinanet", BOXES, usual_taps, build, options=("width", "levels"), most_taps=MOST_TAPS)

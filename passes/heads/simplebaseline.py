@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 
+from passes.heads.style import HeadStyle, HeadWork
+from passes.heads.taps import last_exit
 from passes.heads.writer import FeatureMap, Writer
 
 WIDTH = 256
@@ -32,3 +34,12 @@ def _doubled(x: FeatureMap, name: str, writer: Writer, width: int) -> FeatureMap
     made = writer.node("ConvTranspose", name, [x.tensor, weight], kernel_shape=[KERNEL] * 2, strides=[STRIDE] * 2, pads=[pad] * 4)
     y = FeatureMap(made, width, (STRIDE * x.space[0], STRIDE * x.space[1]))
     return writer.relu(writer.bn(y, f"{name}.bn"), f"{name}.relu")
+
+
+def build(work: HeadWork) -> None:
+    """The head on its tap."""
+    (x,) = work.maps()
+    simplebaseline(x, work.writer, joints=work.head.count, **work.options("width"))
+
+
+STYLE = HeadStyle("simplebaseline", {"heatmaps": ("", "heat_height", "heat_width")}, last_exit, build, counts="joints", options=("width",))

@@ -15,7 +15,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from passes.heads.detection import BoxCoding, HeadGeometry, HeadLevel, joined, per_anchor, require_levels, require_room, stride_of
+from passes.errors import UserError
+from passes.heads.detection import (
+    BOXES,
+    MOST_TAPS,
+    BoxCoding,
+    HeadGeometry,
+    HeadLevel,
+    joined,
+    per_anchor,
+    require_levels,
+    require_room,
+    stride_of,
+)
+from passes.heads.style import HeadStyle, HeadWork
+from passes.heads.taps import before_last_stride
 from passes.heads.writer import FeatureMap, Writer, linear_std
 
 LEVELS = 6
@@ -74,3 +88,15 @@ def _predictor(x: FeatureMap, outputs: int, name: str, writer: Writer) -> Featur
 
 def _normalised(x: FeatureMap, name: str, writer: Writer) -> FeatureMap:
     return writer.relu6(writer.bn(x, f"{name}.bn", epsilon=EPSILON), f"{name}.relu6")
+
+
+def build(work: HeadWork) -> BoxCoding:
+    """The head on its taps. Raises UserError where the image has no one size."""
+    if work.image.free and work.chart.analysis.shapes.free_space:
+        raise UserError(
+            f"SSDLite's anchors are made for one image size, and this model's is free; say it with --input {work.image.name}=1x3x320x320"
+        )
+    return ssdlite(work.maps(), work.writer, work.geometry(), classes=work.head.count, **work.options("levels"))
+
+
+STYLE = HeadStyle("ssdlite", BOXES, before_last_stride, build, options=("levels",), most_taps=MOST_TAPS)

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fnatool.tasks.anchors import Size
-from fnatool.tasks.description import Level
+from fnatool.tasks.anchors import Level, Size
 
 
 def retinanet_levels(strides: Sequence[int] = (8, 16, 32, 64, 128), *, scale: float = 4, octaves: int = 3) -> tuple[Level, ...]:

@@ -37,14 +37,6 @@ class SceneStyle:
     extent: tuple[float, float]
 
 
-STYLES = {
-    "classification": SceneStyle((1, 1), (0.55, 0.95)),
-    "segmentation": SceneStyle((1, 4), (0.35, 0.75)),
-    "detection": SceneStyle((1, 4), (0.35, 0.75)),
-    "pose": SceneStyle((1, 2), (0.45, 0.85)),
-}
-
-
 @dataclass(frozen=True)
 class PlacedGarment:
     """A garment in a scene."""
@@ -107,7 +99,7 @@ def compose(rng: np.random.Generator, pool: Bytes, labels: Sequence[int], *, sty
                 layers.append(layer)
                 break
         else:
-            layers = layers or [_warped(cut, (0.0, style.extent[0] * size / SIDE, np.full(2, size / 2)), size)]
+            layers = layers or [_warped(cut, size, angle=0.0, scale=style.extent[0] * size / SIDE, centre=np.full(2, size / 2))]
     patch, colour = _occluder(rng, size)
     front = _front(layers, patch)
     if not _all_visible(layers, front):
@@ -136,11 +128,11 @@ def _laid(rng: np.random.Generator, cut: _Cut, *, extent: float, size: int) -> _
     """The garment, its picture's side as long as extent, turned, somewhere on the canvas."""
     angle = math.radians(rng.uniform(-MOST_TURNED, MOST_TURNED))
     margin = 0.35 * extent  # its middle keeps this distance from the border
-    return _warped(cut, (angle, extent / SIDE, rng.uniform(margin, size - margin, 2)), size)
+    return _warped(cut, size, angle=angle, scale=extent / SIDE, centre=rng.uniform(margin, size - margin, 2))
 
 
-def _warped(cut: _Cut, pose: tuple[float, float, Points], size: int) -> _Layer:
-    angle, scale, centre = pose
+def _warped(cut: _Cut, size: int, *, angle: float, scale: float, centre: Points) -> _Layer:
+    """The garment turned (radians) and scaled about its middle, which is laid at the centre given."""
     cosine, sine = scale * math.cos(angle), scale * math.sin(angle)
     turn = np.array([[cosine, -sine], [sine, cosine]])  # garment → canvas: p = turn (u − SIDE / 2) + centre
     reach = (abs(cosine) + abs(sine)) * SIDE / 2 + 1

@@ -16,10 +16,10 @@ from PIL import Image
 
 from fnatool.data import folders, images
 from fnatool.data.checking import checked
-from fnatool.data.reading import Holdout, read, read_both
 from fnatool.data.sources import split_in, split_of
 from fnatool.data.split import BadData, Boxed, Labelled, Posed, Split, said, spread
 from fnatool.model.calibration import image_files
+from fnatool.tasks.reading import Holdout, read, read_both
 from passes.errors import UserError
 
 

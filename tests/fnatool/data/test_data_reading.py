@@ -15,8 +15,8 @@ from fnatool.cli.main import run
 from fnatool.data import images
 from fnatool.data.checking import checked
 from fnatool.data.masks import CITYSCAPES, VOC
-from fnatool.data.reading import Holdout, read, read_both
 from fnatool.data.split import IGNORE, BadData, Boxed, Labelled, Masked, Posed, Split, summary
+from fnatool.tasks.reading import Holdout, read, read_both
 from passes.errors import UserError
 
 

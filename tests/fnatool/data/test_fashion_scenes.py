@@ -17,11 +17,12 @@ from PIL import Image
 
 from fnatool.cli.main import run
 from fnatool.data.fashion import CLASSES, FILE, SIDE, garments, silhouette
-from fnatool.data.fashion.scenes import HIDDEN, IN_SIGHT, LEAST_VISIBLE, OUTSIDE, POINTS, STYLES, Scene, compose
-from fnatool.data.fashion.writing import MARK, SceneOptions, scenes
+from fnatool.data.fashion.scenes import HIDDEN, IN_SIGHT, LEAST_VISIBLE, OUTSIDE, POINTS, Scene, compose
+from fnatool.tasks import NAMES
+from fnatool.tasks.scenes import MARK, SceneOptions, scenes
+from fnatool.tasks.table import TASKS
 
 Capture = pytest.CaptureFixture[str]
-TASKS = tuple(STYLES)
 
 
 def write(folder: Path, task: str, *arguments: str) -> int:
@@ -72,7 +73,7 @@ def test_a_silhouette_holds_dark_prints_and_neither_specks_nor_the_gap_in_a_hand
 # --- the labels fit ---
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", NAMES)
 def test_boxes_and_areas_are_those_of_the_pixels_that_show(task: str) -> None:
     for scene in some(task):
         for garment in scene.garments:
@@ -127,7 +128,7 @@ def test_every_garment_shows_at_least_half_of_itself() -> None:
     pool = garments("train")
     for number in range(60):
         rng = np.random.default_rng(number)
-        scene = compose(rng, pool, [8, 8, 8], style=STYLES["detection"], size=96)  # bags are compact: the box tells the area
+        scene = compose(rng, pool, [8, 8, 8], style=TASKS["detection"].scenes().style, size=96)  # bags are compact: the box tells the area
         for garment in scene.garments:
             left, top, right, bottom = garment.box
             assert garment.area >= 0.15 * (right - left) * (bottom - top)
@@ -137,7 +138,7 @@ def test_every_garment_shows_at_least_half_of_itself() -> None:
 # --- what is written ---
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", NAMES)
 def test_the_same_seed_gives_the_same_bytes_and_another_one_others(task: str, tmp_path: Path) -> None:
     assert write(tmp_path / "a", task) == 0
     assert write(tmp_path / "b", task) == 0

@@ -15,18 +15,30 @@ import torch
 from levels import retinanet_levels
 from PIL import Image
 
-from fnatool.data.reading import Holdout, read
+from fnatool.data.placement import Placement
 from fnatool.data.split import IGNORE, Boxed, Labelled, Masked, Posed, Split
-from fnatool.tasks.description import Classification, Description, Detection, Input, Pose, Segmentation
-from fnatool.training import augment, samples
-from fnatool.training.augment import AUGMENT, NEITHER, NO_LABEL, PLAIN, Augment
+from fnatool.tasks import NAMES, augment, detection
+from fnatool.tasks.augment import NEITHER, NO_LABEL
+from fnatool.tasks.classification import Classification
+from fnatool.tasks.description import Description, Input
+from fnatool.tasks.detection import Detection
+from fnatool.tasks.pose import Pose
+from fnatool.tasks.reading import Holdout, read
+from fnatool.tasks.segmentation import Segmentation
+from fnatool.tasks.table import TASKS
+from fnatool.tasks.task import PLAIN, Augment
+from fnatool.training import samples
 from fnatool.training.order import EvaluationOrder, TrainOrder
-from fnatool.training.samples import Evaluation, Training, drawn, evaluation_batches, training_batch, training_batches
+from fnatool.training.samples import Evaluation, Training, drawn, evaluation_batches, training_batches
 from passes.errors import UserError
 
 BLACK = Input(mean=(0.0, 0.0, 0.0))  # so that padding is black
 SIZE = (48, 64)  # of the input: height, width
-TASKS = ("classification", "segmentation", "detection", "pose")
+
+
+def on_input(placement: Placement, box: np.ndarray) -> np.ndarray:
+    """[1, 4] A box of the image, in the input."""
+    return np.asarray(box.reshape(2, 2) * placement.scale[::-1] + placement.shift[::-1], np.float32).reshape(1, 4)
 
 
 def save(path: Path, pixels: np.ndarray) -> str:
@@ -185,7 +197,11 @@ def test_points_that_leave_the_picture_weigh_nothing(tmp_path: Path) -> None:
 def test_classification_sees_parts_of_the_image_in_changing_colours(tmp_path: Path) -> None:
     sets.picture(tmp_path / "i.png", (100, 100))
     training = Training(
-        split_of("classification", tmp_path, [Labelled("i.png", 1)]), Classification(classes=("a", "b")), SIZE, AUGMENT["classification"], 0
+        split_of("classification", tmp_path, [Labelled("i.png", 1)]),
+        Classification(classes=("a", "b")),
+        SIZE,
+        TASKS["classification"].augment,
+        0,
     )
     images = [training[epoch, 0]["image"] for epoch in range(5)]
     assert all(image.shape == (3, *SIZE) and image.dtype == torch.uint8 for image in images)
@@ -205,7 +221,7 @@ def test_evaluation_fits_the_whole_image_and_knows_the_way_back(tmp_path: Path) 
     assert (shown.image[:, 24:] == 0).all()  # padded below: 45 × 64 / 120 = 24 rows
     back = shown.placement.boxes_to_image(np.array([white_box(shown.image)], np.float32))
     assert np.abs(back - box).max() < 1.9  # a pixel of the input is 1.9 of the image
-    assert np.allclose(shown.placement.boxes_to_image(shown.placement.points_to_input(box.reshape(2, 2)).reshape(1, 4)), box, atol=1e-4)
+    assert np.allclose(shown.placement.boxes_to_image(on_input(shown.placement, box)), box, atol=1e-4)
 
 
 def test_evaluation_of_a_pose_maps_its_points_back(tmp_path: Path) -> None:
@@ -257,7 +273,7 @@ def training_of(task: str, root: Path) -> Training:
         "detection": Detection(classes=split.classes, levels=retinanet_levels((8,))),
         "pose": Pose(classes=split.classes, joints=sets.JOINTS, sigmas=(0.05,) * 3, flip_pairs=((1, 2),)),
     }
-    return Training(split, descriptions[task], (32, 32), AUGMENT[task], seed=7)
+    return Training(split, descriptions[task], (32, 32), TASKS[task].augment, seed=7)
 
 
 def batches(training: Training, *, workers: int, start: int = 0, steps: int = 5, **parallel: int) -> list[dict[str, torch.Tensor]]:
@@ -269,7 +285,7 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", NAMES)
 def test_neither_workers_nor_a_restart_in_mid_epoch_changes_a_batch(task: str, tmp_path: Path) -> None:
     training = training_of(task, tmp_path)
     alone = batches(training, workers=0)
@@ -281,7 +297,7 @@ def test_neither_workers_nor_a_restart_in_mid_epoch_changes_a_batch(task: str, t
     assert not any(equal(*pair) for pair in zip(alone, other, strict=True))
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", NAMES)
 def test_what_was_drawn_before_changes_nothing_and_nothing_leaks_out(task: str, tmp_path: Path) -> None:
     training = training_of(task, tmp_path)
     torch.manual_seed(1)
@@ -369,11 +385,11 @@ def test_a_batch_of_boxes_is_padded_with_boxes_without_label() -> None:
     image = torch.zeros(3, 4, 4, dtype=torch.uint8)
     many = {"image": image, "boxes": torch.ones(2, 4), "labels": torch.tensor([0, 1])}
     none = {"image": image, "boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
-    batch = training_batch([many, none])
+    batch = detection.batch([many, none])
     assert batch["images"].shape == (2, 3, 4, 4)
     assert batch["boxes"].shape == (2, 2, 4)
     assert batch["labels"].tolist() == [[0, 1], [NO_LABEL, NO_LABEL]]
-    assert training_batch([none, none])["boxes"].shape == (2, 0, 4)
+    assert detection.batch([none, none])["boxes"].shape == (2, 0, 4)
 
 
 def test_an_image_without_objects_is_a_sample(tmp_path: Path) -> None:
@@ -386,7 +402,7 @@ def test_an_image_without_objects_is_a_sample(tmp_path: Path) -> None:
         np.zeros(0, bool),
         np.zeros(0, np.float32),
     )
-    sample = Training(split_of("detection", tmp_path, [item]), detector(), SIZE, AUGMENT["detection"], 0)[0, 0]
+    sample = Training(split_of("detection", tmp_path, [item]), detector(), SIZE, TASKS["detection"].augment, 0)[0, 0]
     assert (tuple(sample["boxes"].shape), tuple(sample["labels"].shape)) == ((0, 4), (0,))
 
 

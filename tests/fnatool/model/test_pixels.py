@@ -27,7 +27,8 @@ from fnatool.model.pixels import GUESS_KEY, WARNING, PixelOptions, Seen, pixels_
 from fnatool.nn import load
 from fnatool.search.config import parse_search
 from fnatool.search.emitting import ground
-from fnatool.tasks.description import Classification, Input
+from fnatool.tasks.classification import Classification
+from fnatool.tasks.description import Input
 from fnatool.tasks.pixels import to_array, to_input
 from fnatool.training.evaluate import predicting
 from fnatool.training.learner import inputs_of

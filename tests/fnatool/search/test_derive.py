@@ -9,7 +9,7 @@ import pytest
 from preferences import preferences
 from spaces import small
 
-from fnatool.search.solver import Budget, argmax, derive, pareto, parse_budget, score_of
+from fnatool.search.solver import Budget, argmax, derive, pareto, score_of
 from passes import UserError
 from passes.space.costs import Table, cost_tables, extremes
 from passes.space.space import SKIP, Choices, SpaceBlock, members
@@ -90,23 +90,3 @@ def test_argmax_takes_each_block_by_itself_but_keeps_the_fewest_blocks() -> None
     kept = Choices(found.blocks, {0: 2}, found.fixed)
     scores[2][3] = 4.0
     assert argmax(kept, scores) == (0, SKIP, 3, SKIP)
-
-
-@pytest.mark.parametrize(
-    ("text", "kind", "value"),
-    [
-        ("madds=200M", "madds", 2e8),
-        ("params=1.5M", "params", 1.5e6),
-        ("latency=3ms", "latency", 3e-3),
-        ("madds=412", "madds", 412),
-        ("madds=1.2B", "madds", 1.2e9),
-    ],
-)
-def test_budgets_have_units(text: str, kind: str, value: float) -> None:
-    assert parse_budget(text) == (kind, pytest.approx(value))
-
-
-@pytest.mark.parametrize("text", ["", "madds", "flops=3M", "madds=-1M", "madds=nan", "latency=3", "latency=infms", "madds=3X"])
-def test_what_is_no_budget_says_so(text: str) -> None:
-    with pytest.raises(UserError):
-        parse_budget(text)

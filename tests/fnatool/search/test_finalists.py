@@ -15,14 +15,14 @@ from preferences import preferences
 from spaces import small
 
 from fnatool.data.checking import checked
-from fnatool.data.reading import read
 from fnatool.search.finalists import finalists, least
 from fnatool.search.scoring import Scoring, loss, score
 from fnatool.search.solver import Budget, derive
 from fnatool.supernet.network import SuperNetwork
-from fnatool.tasks.description import Classification
+from fnatool.tasks.classification import Classification
 from fnatool.tasks.finite import NotFinite
-from fnatool.training.augment import PLAIN
+from fnatool.tasks.reading import read
+from fnatool.tasks.task import PLAIN
 from fnatool.training.samples import Evaluation, Training
 from passes import UserError
 from passes.space.costs import cost_tables, extremes

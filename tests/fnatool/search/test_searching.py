@@ -22,7 +22,6 @@ from seeds_of_heads import mobile, plain
 from tiny import save
 
 from fnatool.cli.main import run
-from fnatool.data.fashion import writing
 from fnatool.data.split import Labelled, Split
 from fnatool.files import model as files
 from fnatool.files import runfolder
@@ -37,9 +36,9 @@ from fnatool.search.loop import AlphaSchedule
 from fnatool.search.preparing import halves
 from fnatool.search.searcher import Searcher
 from fnatool.supernet.network import build
-from fnatool.tasks import description
+from fnatool.tasks import NAMES, table
+from fnatool.tasks import scenes as writing
 from fnatool.training import journal
-from fnatool.training.config import TASKS
 from fnatool.training.processes import World
 from passes.space.costs import Table, cost_tables
 
@@ -142,7 +141,7 @@ def test_a_search_ends_with_a_network_of_its_spec_within_the_budget(world: Path,
     assert found["finetuned"]["step"] == 2
     assert all({"mIoU", "pixels"} <= figures.keys() for figures in (found["architecture"]["supernet_score"], found["finetuned"]["figures"]))
     assert realises(files.read(done / "target.onnx"), done / "spec.json") == []
-    assert description.of(metadata(files.read(done / "target.onnx").envelope)).classes[1] == "t-shirt"
+    assert table.description_of(metadata(files.read(done / "target.onnx").envelope)).classes[1] == "t-shirt"
     onnx.checker.check_model(done / "target.onnx", full_check=True)
     assert run(["check", str(done / "target.onnx"), "--max-macs", "1100000"]) == 0
     assert "| stage1.block0 | kernel" in (done / "report.md").read_text()
@@ -577,7 +576,7 @@ def test_paths_in_a_run_are_not_followed_out_of_it(world: Path, capsys: Capture)
     state = torch.load("run/checkpoint.pt", weights_only=True)
     torch.save({**state, "key": folders.read(Path("run")).key}, "run/checkpoint.pt")
     (row,) = derived(Path("run"), "--budget", "madds=1M", "--images", "0")
-    described = [description.of(metadata(files.read(path).envelope)) for path in (Path("out", str(row["model"])), "run/target.onnx")]
+    described = [table.description_of(metadata(files.read(path).envelope)) for path in (Path("out", str(row["model"])), "run/target.onnx")]
     assert described[0].classes == described[1].classes
     Path("run/seed.onnx").unlink()
     os.mkfifo("run/seed.onnx")
@@ -632,7 +631,7 @@ def test_a_loss_that_is_no_number_stops_the_run(world: Path, capsys: Capture) ->
 # --- the config -------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", NAMES)
 def test_the_config_that_is_written_says_what_is_the_default(task: str) -> None:
     Path("some.toml").write_text(template(task))
     read = read_search(Path("some.toml"))

@@ -13,12 +13,16 @@ from torchvision.ops import box_iou
 
 from fnatool.data.placement import Placement
 from fnatool.data.split import IGNORE, Boxed, Posed
-from fnatool.tasks import coco, pose
+from fnatool.tasks import coco, detection, pose
 from fnatool.tasks.anchors import anchors
 from fnatool.tasks.boxes import encode
-from fnatool.tasks.decode import Classified, Detected, Jointed, Segmented, Suppression, decode
-from fnatool.tasks.description import Classification, Description, Detection, Pose, Segmentation
+from fnatool.tasks.classification import Classification, Classified
+from fnatool.tasks.decode import decode
+from fnatool.tasks.description import Description
+from fnatool.tasks.detection import Detected, Detection, Suppression
 from fnatool.tasks.finite import NotFinite
+from fnatool.tasks.pose import Jointed, Pose
+from fnatool.tasks.segmentation import Segmentation, Segmented
 from fnatool.tasks.table import TASKS, evaluate
 from passes.errors import RefusedModel
 
@@ -59,10 +63,20 @@ def head(description: Detection, sure: float = 8.0) -> dict[str, np.ndarray]:
     return {"cls_logits": logits[None].numpy(), "boxes": codes[None].numpy()}
 
 
-def decoded(outputs: dict[str, np.ndarray], description: Detection, keep: Suppression | None = None) -> Detected:
-    (found,) = decode(outputs, description, [PLACED], size=SIZE, keep=keep)
+def on_input(points: np.ndarray) -> np.ndarray:
+    """Where points of the image are in the input, by PLACED."""
+    return np.asarray(points * np.float32(2), np.float32)
+
+
+def decoded(outputs: dict[str, np.ndarray], description: Detection) -> Detected:
+    (found,) = decode(outputs, description, [PLACED], size=SIZE)
     assert isinstance(found, Detected)
     return found
+
+
+def suppressed(outputs: dict[str, np.ndarray], placement: Placement, keep: Suppression) -> Detected:
+    rows = [torch.from_numpy(outputs[name][0]) for name in ("cls_logits", "boxes")]
+    return detection.decode(placement, rows, FOCAL, SIZE, keep=keep)
 
 
 # --- detection ---
@@ -95,7 +109,7 @@ def test_the_detector_is_decoded_as_torchvisions_retinanet_does() -> None:
     }
     whole = Placement(SIZE, (1.0, 1.0), (0.0, 0.0))
     keep = Suppression(least=0.2, per_level=50, overlap=0.5, per_image=30)
-    (ours,) = decode(outputs, FOCAL, [whole], size=SIZE, keep=keep)
+    ours = suppressed(outputs, whole, keep)
     counts = [8 * 12 * 9, 4 * 6 * 9]
 
     class Bare:
@@ -109,7 +123,6 @@ def test_the_detector_is_decoded_as_torchvisions_retinanet_does() -> None:
         "bbox_regression": list(torch.from_numpy(outputs["boxes"]).split(counts, 1)),
     }
     (theirs,) = RetinaNet.postprocess_detections(Bare(), split, [list(at.split(counts))], [SIZE])  # type: ignore[arg-type]
-    assert isinstance(ours, Detected)
     assert len(ours.boxes) == 30
     assert np.allclose(ours.scores, theirs["scores"].numpy(), atol=1e-6)
     assert np.allclose(ours.boxes, theirs["boxes"].numpy(), atol=1e-3)
@@ -125,8 +138,8 @@ def test_nothing_sure_enough_is_no_box() -> None:
 
 def test_limits_on_the_number_of_boxes_are_kept() -> None:
     noisy = {name: np.zeros_like(values) for name, values in head(FOCAL).items()}  # every anchor is a box
-    assert len(decoded(noisy, FOCAL, Suppression(per_image=7)).boxes) == 7
-    assert len(decoded(noisy, FOCAL, Suppression(per_level=2, overlap=1.0)).boxes) == 4
+    assert len(suppressed(noisy, PLACED, Suppression(per_image=7)).boxes) == 7
+    assert len(suppressed(noisy, PLACED, Suppression(per_level=2, overlap=1.0)).boxes) == 4
 
 
 def test_torch_tensors_are_decoded_as_numpy_arrays_are() -> None:
@@ -314,7 +327,7 @@ def jointed(points: np.ndarray, score: float = 0.9) -> Jointed:
 
 
 def test_heatmaps_of_the_truth_give_the_points_to_a_quarter_of_a_cell() -> None:
-    maps = pose.peaks(torch.from_numpy(PLACED.points_to_input(POINTS))[None], SIZE, (16, 24), 1.0).numpy()
+    maps = pose.peaks(torch.from_numpy(on_input(POINTS))[None], SIZE, (16, 24), 1.0).numpy()
     (prediction,) = decode({"heatmaps": maps}, POSE, [PLACED], size=SIZE)
     assert isinstance(prediction, Jointed)
     assert np.abs(prediction.points - POINTS).max() <= 0.5 + 1e-4  # a cell is 2 pixels of the image

@@ -22,12 +22,17 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_iou
 
 from fnatool.tasks import classification, detection, pose, segmentation
-from fnatool.tasks.anchors import anchors, counts
+from fnatool.tasks.anchors import Level, anchors, counts
 from fnatool.tasks.boxes import IGNORED, NEGATIVE, assign, decode, encode
-from fnatool.tasks.description import KEY, Classification, Description, Detection, Input, Level, Pose, Segmentation, of, parse, to_json
+from fnatool.tasks.classification import Classification
+from fnatool.tasks.description import KEY, Description, Input, to_json
+from fnatool.tasks.detection import Detection
 from fnatool.tasks.joints import pairs, sigmas
 from fnatool.tasks.parts import Part, Parts, means, total
 from fnatool.tasks.pixels import fill, to_array, to_input
+from fnatool.tasks.pose import Pose
+from fnatool.tasks.segmentation import Segmentation
+from fnatool.tasks.table import description_of, parse_description
 from passes.errors import RefusedModel, UserError
 
 LEVELS = retinanet_levels((8, 16, 32))
@@ -51,10 +56,10 @@ def random_boxes(count: int, size: tuple[int, int], seed: int = 0) -> torch.Tens
 @pytest.mark.parametrize("description", DESCRIPTIONS, ids=lambda d: d.task)
 def test_a_description_survives_the_metadata(description: Description) -> None:
     text = to_json(description)
-    assert parse(text) == description
-    assert of({KEY: text}) == description
+    assert parse_description(text) == description
+    assert description_of({KEY: text}) == description
     assert json.loads(text)["task"] == description.task
-    assert hash(parse(text)) == hash(description)
+    assert hash(parse_description(text)) == hash(description)
 
 
 def changed(index: int, **values: object) -> str:
@@ -94,14 +99,14 @@ def changed(index: int, **values: object) -> str:
 )
 def test_nonsense_in_the_metadata_is_one_message(text: str, message: str) -> None:
     with pytest.raises(UserError, match=r"'fnatool\.task' of this model") as raised:
-        parse(text)
+        parse_description(text)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 def test_a_model_without_description_is_told_apart() -> None:
     with pytest.raises(UserError, match="does not say what it is for"):
-        of({"fnatool.stages": "[]"})
+        description_of({"fnatool.stages": "[]"})
 
 
 def test_pixels_become_what_the_model_takes_and_the_same_for_both_runtimes() -> None:

@@ -21,12 +21,12 @@ from seeds_of_heads import mobile
 from tiny import save
 
 from fnatool.cli.main import run
-from fnatool.data.fashion import writing
 from fnatool.files import model as files
 from fnatool.files import runfolder
 from fnatool.model.analysed import metadata
 from fnatool.model.head import HeadOptions, attach_head
-from fnatool.tasks import description
+from fnatool.tasks import scenes as writing
+from fnatool.tasks import table
 from fnatool.training import journal
 
 Capture = pytest.CaptureFixture[str]
@@ -118,7 +118,7 @@ def test_a_task_is_learnt_written_and_evaluated(task: str, world: Path, capsys: 
 def test_the_names_of_the_data_become_the_models(world: Path) -> None:
     config(world, "classification", run={"steps": 1})
     assert finetune(world, "classification") == 0
-    described = description.of(metadata(files.read("out.onnx").envelope))
+    described = table.description_of(metadata(files.read("out.onnx").envelope))
     assert described.classes[:3] == ("ankle-boot", "bag", "coat")
 
 

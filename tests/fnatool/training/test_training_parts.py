@@ -17,11 +17,15 @@ from torch import nn
 import fnatool.nn
 from fnatool.cli.main import run
 from fnatool.data.split import Labelled, Split
-from fnatool.tasks.description import Classification, Detection, Pose, Segmentation
+from fnatool.tasks import NAMES
+from fnatool.tasks.classification import Classification
+from fnatool.tasks.description import is_placeholder
+from fnatool.tasks.detection import Detection
+from fnatool.tasks.pose import Pose
+from fnatool.tasks.segmentation import Segmentation
 from fnatool.training import checkpoint, diagnosis, distil, journal
-from fnatool.training.config import TASKS, Optimiser, parse_config, read_config, template
+from fnatool.training.config import Optimiser, parse_config, read_config, template
 from fnatool.training.learner import Average
-from fnatool.training.model_and_data import adopted, is_placeholder
 from fnatool.training.optimising import optimiser_for, set_rate
 from fnatool.training.schedule import factor
 from passes.errors import UserError
@@ -29,7 +33,7 @@ from passes.errors import UserError
 # --- config ---
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", NAMES)
 def test_the_template_is_the_config_of_all_defaults(task: str, tmp_path: Path) -> None:
     path = tmp_path / "task.toml"
     path.write_text(template(task, "scenes"), encoding="utf-8")
@@ -256,12 +260,12 @@ def test_running_out_of_memory_is_told_from_other_errors() -> None:
 
 def test_placeholders_give_way_to_the_names_of_the_data(tmp_path: Path) -> None:
     split = Split("classification", "train", tmp_path, "ImageFolder", ("cat", "dog"), (Labelled("a", 0),))
-    assert adopted(Classification(classes=("class0", "class1")), split).classes == ("cat", "dog")
-    assert adopted(Classification(classes=("owl", "dog")), split).classes == ("owl", "dog")
-    assert adopted(Classification(classes=("class0",)), split).classes == ("class0",)
+    assert Classification(classes=("class0", "class1")).adopting(split.classes, split.joints).classes == ("cat", "dog")
+    assert Classification(classes=("owl", "dog")).adopting(split.classes, split.joints).classes == ("owl", "dog")
+    assert Classification(classes=("class0",)).adopting(split.classes, split.joints).classes == ("class0",)
     assert is_placeholder(("object",))
     posed = Split("pose", "train", tmp_path, "COCO", ("bird",), (), joints=("left_wing", "right_wing"))
-    found = adopted(Pose(classes=("object",), joints=("joint0", "joint1"), sigmas=(0.05, 0.05)), posed)
+    found = Pose(classes=("object",), joints=("joint0", "joint1"), sigmas=(0.05, 0.05)).adopting(posed.classes, posed.joints)
     assert isinstance(found, Pose)
     assert (found.classes, found.joints, found.flip_pairs) == (("bird",), ("left_wing", "right_wing"), ((0, 1),))
 

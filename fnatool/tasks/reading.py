@@ -1,39 +1,18 @@
-"""`read`: a folder of data in one of the known layouts as a Split, split by a seed where it is not split already."""
+"""`read`: a folder of data in one of the layouts of a task as a Split, split by a seed where it is not split already."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from fnatool.data import coco, imagefolder, masks
 from fnatool.data.folders import special
 from fnatool.data.sources import Sources
-from fnatool.data.split import Item, Labelled, Split, bad_data
+from fnatool.data.split import Item, Split, bad_data
+from fnatool.tasks.table import TASKS
 from passes.errors import Listed, UserError
-
-
-@dataclass(frozen=True)
-class DataLayout:
-    """What is looked for, in words, and what finds it."""
-
-    looked_for: str
-    find: Callable[[Path], Sources]
-
-
-LAYOUTS: Mapping[str, Mapping[str, DataLayout]] = {
-    "classification": {imagefolder.LAYOUT: DataLayout(imagefolder.LOOKED_FOR, imagefolder.find)},
-    "segmentation": {
-        masks.PASCAL: DataLayout(masks.PASCAL_LOOKED_FOR, masks.find_pascal),
-        masks.STREETS: DataLayout(masks.STREETS_LOOKED_FOR, masks.find_streets),
-        masks.FOLDERS: DataLayout(masks.FOLDERS_LOOKED_FOR, masks.find_folders),
-    },
-    "detection": {coco.LAYOUT: DataLayout(coco.LOOKED_FOR["detection"], partial(coco.find, task="detection"))},
-    "pose": {coco.LAYOUT: DataLayout(coco.LOOKED_FOR["pose"], partial(coco.find, task="pose"))},
-}
 
 
 @dataclass(frozen=True)
@@ -61,9 +40,10 @@ def read(
     if not root.exists():
         raise UserError(f"'{root}' does not exist; give the folder of the data")
     if root.is_file():
-        if task not in coco.LOOKED_FOR:
+        read_file = TASKS[task].read_file
+        if read_file is None:
             raise Listed(f"'{root}' is a file; {task} data is a folder:", *_looked_for(task))
-        return _filled(coco.read_file(root, images, task=task, name=split, classes=classes))
+        return _filled(read_file(root, images, name=split, classes=classes))
     sources = _sources(root, task)
     if split in sources and (split != "train" or "val" in sources):
         return _filled(sources[split](classes))
@@ -90,7 +70,7 @@ def read_both(
 
 
 def _sources(root: Path, task: str) -> Sources:
-    for layout in LAYOUTS[task].values():
+    for layout in TASKS[task].layouts.values():
         sources = layout.find(root)
         if sources:
             return sources
@@ -98,7 +78,7 @@ def _sources(root: Path, task: str) -> Sources:
 
 
 def _looked_for(task: str) -> list[str]:
-    return [f"  {name}: {layout.looked_for}" for name, layout in LAYOUTS[task].items()]
+    return [f"  {name}: {layout.looked_for}" for name, layout in TASKS[task].layouts.items()]
 
 
 def _filled(split: Split) -> Split:
@@ -114,7 +94,7 @@ def _held_out(whole: Split, name: str, holdout: Holdout) -> Split:
     """The part of a split that val is, or train: images are dealt, class by class, so that no image is in both."""
     groups: dict[int, list[str]] = {}
     for item in whole.items:
-        groups.setdefault(item.label if isinstance(item, Labelled) else 0, []).append(item.image)
+        groups.setdefault(item.group, []).append(item.image)
     kept: set[str] = set()
     for group, names in groups.items():
         different = sorted(set(names))
@@ -140,4 +120,4 @@ def _part(whole: Split, name: str, indices: Sequence[int]) -> Split:
 
 
 def _boxes(items: Sequence[Item]) -> int:
-    return sum(len(getattr(item, "boxes", ())) for item in items)
+    return sum(item.entries for item in items)

@@ -1,14 +1,13 @@
 """From an image and its labels to a training sample: changed at random, all together, by torchvision's transforms of the second kind.
 
-The randomness is torch's global generator, which `samples` sets from (seed, epoch, index) before and puts back after.
+The randomness is torch's global generator, which `training.samples` sets from (seed, epoch, index) before and puts back after.
 Points are kept with (0, 0) at the corner of the first pixel, as torchvision's resize, crop and rotate take them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -19,36 +18,12 @@ from torchvision.transforms.v2 import functional as F
 
 from fnatool.data.placement import Placement, Size
 from fnatool.data.split import IGNORE
+from fnatool.tasks.task import Augment, Sample, SampleOptions
 
-Sample = dict[str, torch.Tensor]
 Colour = tuple[int, int, int]
 
 NO_LABEL, NEITHER = -1, -2  # of a box: padding of a batch; neither right nor wrong (crowds, objects mostly cut away)
 LEAST_LEFT = 0.25  # of a box's area, or it is neither right nor wrong
-
-
-@dataclass(frozen=True)
-class Augment:
-    """How much training images are changed.
-
-    scale: for classification the share of the area that is cut out (its aspect changes too); else a factor on the size that the image
-    has in evaluation. flip: the chance of a mirrored image. colour: by how much brightness, contrast and saturation change, as a share.
-    rotate: degrees to either side; pose only.
-    """
-
-    scale: tuple[float, float] = (1.0, 1.0)
-    flip: float = 0.5
-    colour: float = 0.2
-    rotate: float = 0.0
-
-
-AUGMENT: Mapping[str, Augment] = {
-    "classification": Augment(scale=(0.25, 1.0)),
-    "segmentation": Augment(scale=(0.5, 2.0)),
-    "detection": Augment(scale=(0.75, 1.5)),
-    "pose": Augment(scale=(0.75, 1.25), rotate=30.0),
-}
-PLAIN = Augment(flip=0, colour=0)
 
 
 def cut_out(image: Image.Image, size: Size, how: Augment) -> tv_tensors.Image:
@@ -58,8 +33,9 @@ def cut_out(image: Image.Image, size: Size, how: Augment) -> tv_tensors.Image:
     return changed
 
 
-def scaled(sample: Sample, size: Size, how: Augment, *, full: Size, fill: Colour) -> Sample:
-    """Image, mask and boxes, scaled by how.scale from what fits them into full, then cut or padded to size at a random place."""
+def scaled(sample: Sample, sampling: SampleOptions, fill: Colour) -> Sample:
+    """Image, mask and boxes, scaled at random from what fits them into `full`, then cut or padded to `size` at a random place."""
+    size, full, how = sampling.size, sampling.full, sampling.augment
     image = sample["image"]
     low, high = how.scale
     factor = low * (high / low) ** _random() * min(full[0] / image.shape[-2], full[1] / image.shape[-1])
@@ -81,7 +57,7 @@ def posed(sample: Sample, size: Size, how: Augment, *, padding: float, fill: Col
     """
     low, high = how.scale
     scale, angle = low * (high / low) ** _random(), how.rotate * (2 * _random() - 1)
-    picture, points, _ = around(sample["image"], sample["points"], sample["box"], size=size, by=(padding / scale, angle), fill=fill)
+    picture, points, _ = around(sample["image"], sample["points"], sample["box"], size=size, factor=padding / scale, angle=angle, fill=fill)
     if _random() < how.flip:
         # Here, and only here, torchvision counts points from the middle of the first pixel.
         picture, points = F.horizontal_flip(picture), F.horizontal_flip(points) + torch.tensor([1, 0])
@@ -100,14 +76,13 @@ def posed(sample: Sample, size: Size, how: Augment, *, padding: float, fill: Col
 
 
 def around(
-    image: torch.Tensor, points: torch.Tensor, box: torch.Tensor, *, size: Size, by: tuple[float, float], fill: Colour
+    image: torch.Tensor, points: torch.Tensor, box: torch.Tensor, *, size: Size, factor: float, fill: Colour, angle: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor, Placement]:
-    """The part of the image around the box, enlarged by a factor and to the aspect of size, turned by an angle: by = (factor, degrees).
+    """The part of the image around the box, enlarged by a factor and to the aspect of size, turned by an angle (degrees).
 
     With it the points, and where the image lies in it (of no use where it is turned).
     """
     left, top, right, bottom = box.tolist()
-    factor, angle = by
     height = max(bottom - top, (right - left) * size[0] / size[1]) * factor
     rows, columns = max(round(height), 1), max(round(height * size[1] / size[0]), 1)
     first = (round((top + bottom - rows) / 2), round((left + right - columns) / 2))
