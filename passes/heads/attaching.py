@@ -15,7 +15,7 @@ from passes.graph.normalise import named, normalise, refuse_control_flow
 from passes.graph.operators import SIZES
 from passes.graph.shapes import infer
 from passes.graph.view import Node, build, view
-from passes.heads import classifier, deeplabv3, fcn, retinanet, simplebaseline, ssdlite
+from passes.heads import classifier, deeplabv3, retinanet, simplebaseline, ssdlite
 from passes.heads.classifier import own_classifier
 from passes.heads.detection import BoxCoding
 from passes.heads.encoder import Ancestry, ancestry, is_projection
@@ -48,7 +48,7 @@ class Attached:
     kept: tuple[int, int]
 
 
-HEADS = (classifier.STYLE, deeplabv3.STYLE, fcn.STYLE, retinanet.STYLE, ssdlite.STYLE, simplebaseline.STYLE)
+HEADS = (classifier.STYLE, deeplabv3.STYLE, retinanet.STYLE, ssdlite.STYLE, simplebaseline.STYLE)
 STYLES: Mapping[str, HeadStyle] = {style.name: style for style in HEADS}
 """name → a kind of head."""
 
