@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -60,25 +59,6 @@ def _params_placed(made: Plan, cost: Cost) -> Mapping[Place, int]:
     return found
 
 
-BYTES = 4  # of a number
-
-
-def _activations(analysis: Analysis) -> int | None:
-    """Bytes of all tensors that nodes compute."""
-    sizes = analysis.shapes.shapes
-    computed = [sizes[name] for node in analysis.view.nodes for name in node.outputs if name in sizes]
-    return None if analysis.cost.macs is None else BYTES * sum(map(math.prod, computed))
-
-
-def _activations_placed(made: Plan, cost: Cost) -> Mapping[Place, int]:
-    found: dict[Place, int] = {}
-    for placed in made.nodes:
-        place = None if placed.place is None else (placed.place.stage, placed.place.block)
-        computed = [made.sizes[name] for name in placed.node.outputs if name in made.sizes]
-        found[place] = found.get(place, 0) + BYTES * sum(map(math.prod, computed))
-    return found
-
-
 COUNTS: Mapping[str, float] = {"G": 1e9, "B": 1e9, "M": 1e6, "k": 1e3, "K": 1e3, "": 1.0}
 
 KINDS: tuple[CostKind, ...] = (
@@ -97,15 +77,6 @@ KINDS: tuple[CostKind, ...] = (
         COUNTS,
         whole=lambda analysis: analysis.cost.params,
         placed=_params_placed,
-    ),
-    CostKind(
-        "activations",
-        "bytes of all tensors that are computed of one image",
-        "20MB",
-        {"MB": 1e6, "kB": 1e3, "B": 1.0},
-        shown="MB",
-        whole=_activations,
-        placed=_activations_placed,
     ),
     CostKind(
         "latency",
