@@ -228,6 +228,18 @@ def test_a_dry_run_shows_the_space_and_trains_nothing(world: Path, capsys: Captu
     assert not Path("run/checkpoint.pt").exists()
 
 
+def test_a_budget_may_be_a_share_of_what_the_seed_costs(world: Path, capsys: Capture) -> None:
+    own = madds(world / "done" / "seed.onnx")
+    config(world, cost={"budget": ["madds=90%"]})
+    assert search("--dry-run") == 0
+    assert f"the budget is 90%, which is {own * 0.9 / 1e6:.3f}M" in capsys.readouterr().out
+    assert search("--dry-run", "--budget", "madds=0.01x") == 2
+    refused(capsys, "the smallest member of this space has", f"the budget allows {int(own * 0.01):,}")
+    (row,) = derived(world / "done", "--budget", "madds=0.8x", "--images", "0")
+    assert isinstance(row["costs"], dict)
+    assert row["costs"]["madds"] <= 0.8 * own
+
+
 def test_without_a_config_the_embedded_default_runs_and_says_so(capsys: Capture) -> None:
     assert run(["search", "-o", "run", "--dry-run", "--budget", "madds=40M"]) == 0
     said = capsys.readouterr().out
