@@ -1,1 +1,1 @@
-"""Fine-tuning an ONNX network on one of the four tasks, on one device or several, as a config says that is checked beforehand."""
+"""Fine-tuning an ONNX network on a task, on one device or several, as a config says that is checked beforehand."""
