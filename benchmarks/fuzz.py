@@ -182,8 +182,10 @@ def warm_up() -> None:
     import onnxruntime  # noqa: F401
     import rich.table  # noqa: F401
 
+    import fnatool.cli.show.analysis
+    import fnatool.cli.show.remapped
     import fnatool.model.inspect
-    import fnatool.model.remap_report
+    import fnatool.model.remap
     import fnatool.runtime.verify  # noqa: F401
 
     for name in bases.WRITTEN:

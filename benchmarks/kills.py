@@ -27,9 +27,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+import fnatool
 from fnatool.cli import main as cli
 from fnatool.files.runfolder import MARK
-from fnatool.model.head import HeadOptions, attach_head
+from fnatool.model.headed import HeadOptions
 from fnatool.search import run as searching  # so that no child has to import them
 from fnatool.training import finetune as finetuning
 
@@ -145,7 +146,7 @@ def prepare(root: Path) -> None:
     pictures(root / "data")
     (root / "finetune.toml").write_text(FINETUNE.format(root=root))
     (root / "search.toml").write_text(SEARCH.format(root=root))
-    attach_head(root / "seed.onnx", HeadOptions("classification", classes="2", verify=False), root / "headed.onnx")
+    fnatool.head(root / "seed.onnx", root / "headed.onnx", options=HeadOptions(task="classification", classes="2", verify=False))
 
 
 def commands(root: Path) -> dict[str, list[str]]:

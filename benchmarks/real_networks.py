@@ -32,9 +32,8 @@ from benchmarks.attempt import GIB, Attempt, attempt
 from fnatool.cli.app import SUCCESS
 from fnatool.files import model as files
 from fnatool.files.atomic import write_text
-from fnatool.model.analysed import analyse_model
-from fnatool.model.profile import profile_model
-from fnatool.model.remap import RemapOptions, Remapped, remap_model
+from fnatool.model.analysed import analyse_model, profile_model
+from fnatool.model.remapped import RemapOptions, Remapped, remap_model
 from fnatool.runtime import isolate
 from fnatool.runtime.verify import noise, outputs
 from passes import Spec, own_spec
@@ -209,7 +208,7 @@ def strided(case: Case) -> Figures:
         raise Nothing(strides.why or "the output stride is 1")
     strategy = "preserve" if strides.growth == "exact" else "fna"
     smaller = max(value for value in strides.values if value < strides.value)
-    return _written(case, "strided", remap_model(model, Spec({"output_stride": smaller}), RemapOptions(strategy)))
+    return _written(case, "strided", remap_model(model, Spec({"output_stride": smaller}), RemapOptions(strategy=strategy)))
 
 
 def _written(case: Case, step: str, made: Remapped) -> Figures:
@@ -507,7 +506,7 @@ def main() -> None:
 
 def warm_up() -> None:
     """Everything that the steps import is imported, once and before any fork: torch takes its time to get ready for shapes alone."""
-    import fnatool.model.head  # noqa: F401
+    import fnatool.model.headed  # noqa: F401
 
     fuzz.warm_up()
     torch.nn.functional.conv2d(torch.empty(1, 1, 1, 1, device="meta"), torch.empty(1, 1, 1, 1, device="meta"))

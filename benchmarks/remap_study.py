@@ -26,17 +26,15 @@ from pathlib import Path
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from fnatool import seeds
+import fnatool
+from fnatool import seeds, specs
 from fnatool.files import model as files
 from fnatool.files.atomic import write_text
-from fnatool.model import fold as folding
-from fnatool.model import remap as remapping
 from fnatool.model.analysed import read_spec
-from fnatool.model.head import HeadOptions, attach_to_model
+from fnatool.model.headed import HeadOptions, attach_to_model
 from fnatool.tasks import scenes as writing
 from fnatool.training import journal
 from fnatool.training.config import parse_config
-from fnatool.training.finetune import finetune_file
 from passes.graph.view import view
 from passes.target.spec import Spec
 
@@ -48,9 +46,9 @@ KEPT_BACK = 5  # one training scene in so many chooses the rate
 EPOCHS = 2  # between looks at the figure
 METRIC = {"classification": "top1", "segmentation": "mIoU", "detection": "mAP"}
 HEADS = {
-    "classification": HeadOptions("classification", classes="10", verify=False),
-    "segmentation": HeadOptions("segmentation", classes="11", verify=False),
-    "detection": HeadOptions("detection", style="ssdlite", classes="10", levels=4, verify=False),
+    "classification": HeadOptions(task="classification", classes="10", verify=False),
+    "segmentation": HeadOptions(task="segmentation", classes="11", verify=False),
+    "detection": HeadOptions(task="detection", style="ssdlite", classes="10", levels=4, verify=False),
 }
 SPECS = {"classification": "fna-retinanet", "segmentation": "fna-seg", "detection": "fna-ssdlite"}
 SECONDS = {"classification": 0.3, "segmentation": 0.5, "detection": 0.5}  # a step of 16 at 96×96, on one CPU core
@@ -103,9 +101,9 @@ class Run:
 
 def remapped(row: Row, seed: int, strategy: str) -> files.Model:
     """The target with the seed's parameters."""
-    spec = read_spec(Path(remapping.specs.find(SPECS[row.task])))
+    spec = read_spec(Path(specs.find(SPECS[row.task])))
     spec = replace(spec, knobs={**spec.knobs, "input.size": (row.size, row.size)})
-    made = remapping.remap_model(files.read(seeds.DEFAULT), spec, remapping.RemapOptions(strategy=strategy, seed=seed))
+    made = fnatool.remap(seeds.DEFAULT, spec, options=fnatool.RemapOptions(strategy=strategy, seed=seed))
     return made.model
 
 
@@ -127,22 +125,23 @@ def randomised(model: files.Model, seed: int) -> files.Model:
 
 def same_architecture(row: Row, seed: int) -> files.Model:
     """The seed itself, at the image size and with the output stride of the target."""
-    spec = read_spec(Path(remapping.specs.find(SPECS[row.task])))
+    spec = read_spec(Path(specs.find(SPECS[row.task])))
     knobs = {key: value for key, value in spec.knobs.items() if key == "output_stride"}
     own = replace(spec, knobs={**knobs, "input.size": (row.size, row.size)})
-    return remapping.remap_model(files.read(seeds.DEFAULT), own, remapping.RemapOptions(seed=seed)).model
+    return fnatool.remap(seeds.DEFAULT, own, options=fnatool.RemapOptions(seed=seed)).model
 
 
 def folded(row: Row) -> files.Model:
     """The seed as exporters leave it: BatchNorm folded into the convolutions."""
     sized = Spec({"input.size": (row.size, row.size)})
-    return folding.fold_model(remapping.remap_model(files.read(seeds.DEFAULT), sized, remapping.RemapOptions()).model, verify=False).model
+    return fnatool.fold(fnatool.remap(seeds.DEFAULT, sized).model, options=fnatool.FoldOptions(verify=False)).model
 
 
 def unfolded(row: Row, seed: int, data: Path) -> files.Model:
     """The same with BatchNorm put in again, its statistics those of the training scenes."""
     mean, scale = seeds.PIXELS[seeds.NAMES[0]]
-    return folding.unfold_model(folded(row), folding.StatisticsOptions(str(data / "train"), 256, seed, mean, scale)).model
+    options = fnatool.UnfoldOptions(data=data / "train", images=256, seed=seed, mean=mean, scale=scale)
+    return fnatool.unfold(folded(row), options=options).model
 
 
 Arm = Callable[[Row, int, Path], files.Model]  # of a row, a seed and the data
@@ -204,7 +203,8 @@ def perform(run: Run, folder: Path) -> dict[str, object]:
                 "run": {"steps": run.row.steps, "batch": run.row.batch, "seed": run.seed, "evaluate": EPOCHS, "threads": 1},
             }
         )
-        tuned = finetune_file(home / "start.onnx", config, home / "tuned.onnx", run=home / "run", force=True)
+        options = fnatool.FinetuneOptions(folder=home / "run", force=True)
+        tuned = fnatool.finetune(home / "start.onnx", config, home / "tuned.onnx", options=options)
         assert tuned is not None
         curve = [(row["step"], row[tuned.metric]) for row in journal.rows(home / "run/metrics.jsonl") if row["kind"] == "val"]
         result = {**asdict(run), "figure": tuned.in_runtime[tuned.metric], "curve": curve}

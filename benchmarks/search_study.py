@@ -29,10 +29,10 @@ from fnatool.files.runfolder import REPORT
 from fnatool.search.config import QUICK, parse_search
 from fnatool.search.derive import SearchState, read_run
 from fnatool.search.emitting import emit_member
-from fnatool.search.run import SCENES, SearchOptions, search_file
+from fnatool.search.run import SCENES, search
 from fnatool.search.sampling import Member
 from fnatool.search.scoring import loss, score, scoring_of
-from fnatool.search.solver import derive, score_of
+from fnatool.search.solver import likeliest, score_of
 from fnatool.tasks import scenes as writing
 from fnatool.training.finetune import RunPlaces, tune
 from fnatool.training.processes import World
@@ -68,7 +68,7 @@ def searched(folder: Path, seed: int, more: Mapping[str, object]) -> Path:
             writing.write_scenes(scenes, replace(SCENES, val=400))
         own = {"data": {"path": str(scenes)}, "run": {"seed": seed, "threads": torch.get_num_threads()}, "finetune": {"enabled": False}}
         config = parse_search(merged(merged(QUICK, own), more))
-        search_file(config, run, SearchOptions())
+        search(None, config, run)
     return run
 
 
@@ -80,7 +80,7 @@ def random_members(learnt: SearchState, count: int, seed: int) -> list[Member]:
     found: dict[Member, None] = {}
     while len(found) < count:
         noise = [rng.gumbel(size=len(row)).tolist() for row in learnt.network.architecture.log_probabilities()]
-        member = derive(learnt.network.choices, noise, [budget])
+        member = likeliest(learnt.network.choices, noise, [budget])
         if budget.table.of(member) >= NEAR * budget.limit:
             found[member] = None
     return list(found)
@@ -98,7 +98,7 @@ def near_members(learnt: SearchState, count: int, seed: int) -> list[Member]:
         for row, own, block in zip(scores, own_choices(learnt.made.analysis, choices), choices.blocks, strict=True):
             if own is not None:
                 row[len(block.candidates) if own == SKIP else own] += 1
-        found[derive(choices, [row.tolist() for row in scores], [budget])] = None
+        found[likeliest(choices, [row.tolist() for row in scores], [budget])] = None
     return list(found)
 
 

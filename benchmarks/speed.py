@@ -34,8 +34,8 @@ def load_and_save(model: Path, output: Path) -> None:
 
 def remap(model: Path, output: Path, factor: str) -> None:
     """Every width by a factor."""
-    from fnatool.model.remap import RemapOptions
     from fnatool.model.remap import remap as run
+    from fnatool.model.remapped import RemapOptions
 
     run(model, {"version": 1, "knobs": {"**.width*": factor, "**.hidden*": factor}}, output, options=RemapOptions(verify=False))
 

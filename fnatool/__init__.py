@@ -1,24 +1,55 @@
-"""fnatool: adapt a pretrained CNN, ONNX in and ONNX out, to another task, shape and budget."""
+"""fnatool: adapt a pretrained CNN, ONNX in and ONNX out, to another task, shape and budget.
+
+Each command is a function of the same name, with its options in a class of their own. The functions print nothing; within
+`fnatool.terminal.heard()` long work shows how it goes, as on the command line.
+"""
 
 from __future__ import annotations
 
+from types import ModuleType
+
 __version__ = "0.1.0"
 
-HOMES = {
-    "RemapOptions": "model.remap",
-    "remap": "model.remap",
-    "StatisticsOptions": "model.fold",
-    "fold": "model.fold",
-    "unfold": "model.fold",
+PUBLIC = {
+    "model.source": ("read",),
+    "model.inspect": ("inspect", "InspectOptions", "Inspection"),
+    "model.profile": ("profile", "ProfileOptions", "ModelProfile"),
+    "model.diff": ("diff", "DiffOptions", "Comparison"),
+    "model.check": ("check", "CheckOptions", "Report"),
+    "model.remap": ("remap",),
+    "model.remapped": ("RemapOptions", "Remapped"),
+    "model.head": ("head",),
+    "model.headed": ("HeadOptions", "Headed"),
+    "model.fold": ("fold", "FoldOptions", "BatchNormResult", "unfold", "UnfoldOptions"),
+    "export.export": ("export", "ExportOptions"),
+    "training.run": ("finetune", "FinetuneOptions"),
+    "training.finetune": ("Tuned",),
+    "training.evaluate": ("evaluate", "EvaluateOptions", "Evaluated"),
+    "search.run": ("search", "SearchOptions", "Found"),
+    "search.derive": ("derive", "DeriveOptions", "DerivedModel"),
+    "latency.measure": ("latency_table", "LatencyOptions"),
 }
+"""Module → what it gives to this one: a function that is a command, its options, its result."""
 
-__all__ = ["RemapOptions", "StatisticsOptions", "fold", "remap", "unfold"]
+HOMES = {name: module for module, names in PUBLIC.items() for name in names}
+
+__all__ = [*HOMES]
 
 
 def __getattr__(name: str) -> object:
-    """What is in __all__, imported when asked for: the command line's --help needs none of it, and only `export` needs torch."""
+    """What is in __all__, imported when asked for: the command line's --help needs none of it, and only some of it needs torch."""
     if name in HOMES:
         from importlib import import_module
 
         return getattr(import_module(f"fnatool.{HOMES[name]}"), name)
     raise AttributeError(f"module 'fnatool' has no attribute '{name}'")
+
+
+class CalledFolder(ModuleType):
+    """A folder of modules that has the name of a function here: calling it calls the function, whatever was imported before."""
+
+    def __call__(self, *arguments: object, **named: object) -> object:
+        """What the function of this name returns."""
+        found = __getattr__(self.__name__.removeprefix("fnatool."))
+        assert callable(found)
+        return found(*arguments, **named)

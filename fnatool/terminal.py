@@ -1,6 +1,7 @@
 """The one console that tables and messages go to, and how tables write columns and numbers.
 
-Nothing else writes to a terminal: what comes here is shown escaped (see fnatool.escaping), one line a call, and never read as markup.
+Nothing else writes to a terminal: what comes here is shown escaped (see fnatool.escaping), one line a call, and never read as markup. It is
+heard within `heard` only, as in the command line: the same functions called from Python are silent.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
@@ -26,6 +28,19 @@ LEAST_WIDTH = 120  # columns: a narrower terminal wraps lines itself, and no nam
 PIPED_WIDTH = 240  # columns, where no terminal says otherwise: a row is a line, to be searched
 
 
+_is_heard = ContextVar("is_heard", default=False)
+
+
+@contextmanager
+def heard() -> Iterator[None]:
+    """Within it, tables, messages and bars reach the terminal."""
+    before = _is_heard.set(True)
+    try:
+        yield
+    finally:
+        _is_heard.reset(before)
+
+
 class _Console(Console):
     """Every text that it is given, also in the cells of a table, comes out as `shown` makes it."""
 
@@ -40,7 +55,7 @@ class _Console(Console):
 def console(*, wrap: bool = True) -> Console:
     """Standard output: text is neither markup nor emoji, and numbers in it have no colour."""
     width = max(shutil.get_terminal_size().columns, LEAST_WIDTH) if sys.stdout.isatty() else PIPED_WIDTH
-    return _Console(highlight=False, emoji=False, markup=False, soft_wrap=wrap, width=width)
+    return _Console(highlight=False, emoji=False, markup=False, soft_wrap=wrap, width=width, quiet=not _is_heard.get())
 
 
 def document(text: str) -> None:
@@ -94,7 +109,7 @@ def size(value: int) -> str:
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar on standard error, on a terminal only; what it gives is called with how many more of total are done."""
-    if not sys.stderr.isatty():
+    if not (_is_heard.get() and sys.stderr.isatty()):
         yield lambda count: None
         return
     from rich.progress import Progress
@@ -109,4 +124,4 @@ def learning(words: str) -> Progress:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn(words, markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=_Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    return Progress(*columns, console=_Console(stderr=True), transient=True, disable=not (_is_heard.get() and sys.stderr.isatty()))

@@ -82,3 +82,8 @@ def test_no_exception_is_swallowed_wholesale(name: str) -> None:
     handlers = [node for node in ast.walk(ast.parse(SOURCES[name].read_text())) if isinstance(node, ast.ExceptHandler)]
     broad = [h for h in handlers if h.type is None or (isinstance(h.type, ast.Name) and h.type.id == "Exception")]
     assert not broad
+
+
+def test_one_place_makes_sessions_of_onnx_runtime() -> None:
+    makers = [name for name, path in SOURCES.items() if "InferenceSession(" in path.read_text()]
+    assert makers == ["fnatool/runtime/session.py"]

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import real_networks
 from benchmarks.real_networks import KILLED, NOTHING, OK, REFUSED, TRACEBACK, WRONG, Case, Outcome
-from fnatool.model.remap import Remapped
+from fnatool.model.remapped import Remapped
 from fnatool.nn.site import on
 from fnatool.nn.table import TORCH
 

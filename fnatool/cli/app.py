@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import IO
 
 import click
@@ -33,13 +34,15 @@ class Refusal(Mistake):
 
 
 class Command(click.Command):
-    """A command whose UserError and RefusedModel become messages and exit codes."""
+    """A command that is heard on the terminal, and whose UserError and RefusedModel become messages and exit codes."""
 
     def invoke(self, ctx: click.Context) -> object:
+        from fnatool.terminal import heard
         from passes.errors import Listed, RefusedModel, UserError  # not above: --help would wait for all the passes
 
         try:
-            return super().invoke(ctx)
+            with heard():
+                return super().invoke(ctx)
         except UserError as error:
             raise Mistake(*(error.lines if isinstance(error, Listed) else (str(error),))) from error
         except RefusedModel as error:
@@ -70,3 +73,11 @@ def cli() -> None:
 
     MODEL is the path of an ONNX file or the name of the bundled seed, mobilenetv2_bn.
     """
+
+
+def require_search(command: str) -> None:
+    """What the command needs beyond the least installation is there. Raises Mistake with what brings it."""
+    needed = ("torch", "torchvision", "PIL", "pycocotools", "tensorboard")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        raise Mistake(f"{command} needs what is not installed: {', '.join(missing)}; pip install 'fnatool[search]'")

@@ -17,8 +17,7 @@ class ModelPath(click.ParamType[Path]):
     def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         from fnatool import seeds
 
-        path = Path(value)
-        return path if path.exists() else seeds.bundled(str(value)) or path
+        return seeds.find(value)
 
 
 class SpecPath(click.ParamType[Path]):
@@ -33,34 +32,21 @@ class SpecPath(click.ParamType[Path]):
 
 
 class InputShape(click.ParamType[tuple[str, tuple[int, ...]]]):
-    """NAME=1x3x224x224."""
+    """NAME=1x3x224x224, or 1x3x224x224 alone, whose name is empty."""
 
-    name = "name=shape"
+    name = "shape"
 
     def convert(
         self, value: str | tuple[str, tuple[int, ...]], param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, tuple[int, ...]]:
         if isinstance(value, tuple):
             return value
-        name, _, text = value.rpartition("=")
+        name, named, text = value.rpartition("=")
         sizes = _sizes(text)
-        if not name or sizes is None:
-            self.fail(f"'{value}' is not of the form NAME=1x3x224x224 (all sizes positive)", param, ctx)
+        if (named and not name) or sizes is None:
+            form = "NAME=1x3x224x224" if named else "1x3x224x224"
+            self.fail(f"'{value}' is not of the form {form} (all sizes positive)", param, ctx)
         return name, sizes
-
-
-class Shape(click.ParamType[tuple[int, ...]]):
-    """1x3x224x224."""
-
-    name = "shape"
-
-    def convert(self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        sizes = _sizes(value)
-        if sizes is None or len(sizes) < 2:
-            self.fail(f"'{value}' is not of the form 1x3x224x224 (all sizes positive)", param, ctx)
-        return sizes
 
 
 def _sizes(text: str) -> tuple[int, ...] | None:
@@ -104,7 +90,8 @@ class Names(click.ParamType[tuple[str, ...]]):
 MODEL = ModelPath()
 SPEC = SpecPath()
 INPUT_SHAPE = InputShape()
-SHAPE = Shape()
 NUMBERS = NumbersType(float)
+WHOLE_NUMBERS = NumbersType(int)
+NAMES = Names()
 FILE = click.Path(path_type=Path)
 TASK = click.Choice(NAMES)

@@ -44,7 +44,7 @@ class Source:
 
     module: torch.nn.Module
     name: str
-    weights: str  # a tag, 'checkpoint NAME', 'random' or 'its own'
+    weights: str  # a tag, 'checkpoint NAME', 'random' or 'its own'; '' where nobody says
     size: tuple[int, ...] = (CHANNELS, SIDE, SIDE)
     mean: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
@@ -53,7 +53,13 @@ class Source:
     def metadata(self) -> dict[str, object]:
         """Where the module comes from, for the model's metadata."""
         pixels = {"mean": list(self.mean), "scale": list(self.scale)} if self.mean else {}
-        return {"source": self.name, "weights": self.weights, **pixels}
+        weights = {"weights": self.weights} if self.weights else {}
+        return {"source": self.name, **weights, **pixels}
+
+
+def of_module(module: torch.nn.Module) -> Source:
+    """A module that is there already, of which nothing more is known."""
+    return Source(module, type(module).__qualname__, "")
 
 
 def load(name: str, *, weights: str | None = None, checkpoint: Path | None = None, classes: int | None = None) -> Source:

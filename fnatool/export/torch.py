@@ -15,7 +15,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,31 +24,17 @@ import onnx_graphsurgeon as gs
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fnatool import terminal
 from fnatool.export.readable import ModuleOrigin, Sizes, tidy
 from fnatool.export.sources import CHANNELS, RAISED, SIDE, first_line
 from fnatool.files import model as files
 from fnatool.files import wire
-from fnatool.files.atomic import require_writable, temporary
+from fnatool.files.atomic import temporary
 from fnatool.files.interface import SOURCE_KEY
 from fnatool.runtime import isolate
 from fnatool.runtime.distance import HALF_TOLERANCE, ROUNDING_FACTOR, TOLERANCE, distance, nudged
 from passes.errors import RefusedModel, UserError
 from passes.graph.operators import CONVOLUTIONS
 from passes.graph.view import View, view
-
-
-def show_export(made: Exported, notes: Sequence[str], where: str) -> None:
-    """How the export was made, what it keeps, and how far it is from the module."""
-    console = terminal.console()
-    for note in (*notes, *made.notes):
-        console.print(f"note: {note}")
-    drifts = ", ".join(f"{drift:.1e} at batch {batch}" for batch, drift in made.drifts)
-    console.print(f"parameters {made.params:,}, BatchNorms {made.norms} (exporter: {made.exporter})")
-    inside = f"; inside, of what {made.compared} parts make, up to {made.inner:.1e}" if made.compared else ""
-    console.print(f"computes what the module does in ONNX Runtime: drift of the outputs {drifts}, of their spread{inside}")
-    console.print(f"→ {where}")
-
 
 OPSET = 18
 BATCH = "N"
@@ -66,7 +52,7 @@ class Exported:
     """A finished export: the model, which of torch's exporters made it, how many BatchNorms it keeps, and how far it drifts.
 
     `drifts` holds (batch size, max |ONNX Runtime − torch| relative to the spread of torch's values), the worst over all outputs; `inner`
-    is the worst over what `compared` convolutions, linear layers and BatchNorms inside make.
+    is the worst over what `compared` convolutions, linear layers and BatchNorms inside make. `source` goes into the metadata.
     """
 
     model: files.Model
@@ -77,6 +63,11 @@ class Exported:
     inner: float
     compared: int
     notes: tuple[str, ...]
+    source: Mapping[str, object] = field(default_factory=dict)
+
+    def write(self, path: Path | str, *, force: bool = False) -> None:
+        """The model as a file, which says where it comes from."""
+        files.write(self.model, path, force=force, metadata={SOURCE_KEY: json.dumps(self.source)})
 
 
 @dataclass(frozen=True)
@@ -106,31 +97,23 @@ class _Reference:
     tolerances: Mapping[str, float]  # of outputs and of inner values
 
 
-def export(
-    module: torch.nn.Module,
-    path: Path | str,
-    *,
-    example: torch.Tensor | Tensors | None = None,
-    opset: int = OPSET,
-    source: Mapping[str, object] | None = None,
-    force: bool = False,
-) -> Exported:
-    """The file at path is the module in eval mode as ONNX, with BatchNorm kept and a free batch axis, and computes what the module does.
+def export_module(module: torch.nn.Module, example: torch.Tensor | Tensors | None, opset: int) -> Exported:
+    """The module in eval mode as a model, with BatchNorm kept and a free batch axis, which computes what the module does.
 
-    example: an input, or a tuple of them, batch first (default 1×3×224×224); source: more for the metadata. Nodes are named after modules,
-    initializers as in the state_dict. Raises UserError for an input the module does not take, RefusedModel where torch cannot export it or
-    the result is further than 1e-4 of the spread from the module.
+    example: an input, or a tuple of them, batch first; None: 1×3×224×224. Nodes are named after modules, initializers as in the state_dict.
+    Raises UserError for an input the module does not take, RefusedModel where torch cannot export it or the result is further than 1e-4 of
+    the spread from the module.
     """
-    path = Path(path)
-    require_writable(path, force=force)
     if not LOWEST <= opset <= HIGHEST:
         raise UserError(f"opset {opset} is not one that torch writes; choose {LOWEST} to {HIGHEST} ({OPSET} is usual)")
     with _in_eval(module), torch.no_grad():
-        task = _task(module, example, opset)
-        made = _exported(task)
-    metadata = {**(source or {"source": type(module).__qualname__}), "torch": torch.__version__, "exporter": made.exporter}
-    files.write(made.model, path, force=force, metadata={SOURCE_KEY: json.dumps(metadata)})
-    return made
+        made = _exported(_task(module, example, opset))
+    return replace(made, source={"torch": torch.__version__, "exporter": made.exporter})
+
+
+def input_names(count: int) -> tuple[str, ...]:
+    """What the inputs of a module with so many are called in the model."""
+    return ("input",) if count == 1 else tuple(f"input_{i}" for i in range(count))
 
 
 def zeros(module: torch.nn.Module, shape: Sequence[int]) -> torch.Tensor:
@@ -156,7 +139,7 @@ def _in_eval(module: torch.nn.Module) -> Iterator[None]:
 
 def _task(module: torch.nn.Module, example: torch.Tensor | Tensors | None, opset: int) -> _Task:
     given = _like_module(module, example)
-    names = ("input",) if len(given) == 1 else tuple(f"input_{i}" for i in range(len(given)))
+    names = input_names(len(given))
     norms = _counting(module)
     outputs = _run(module, _batch(given, TRACED_BATCH))
     references = tuple(_reference(module, given, names, batch) for batch in CHECKED_BATCHES)

@@ -39,7 +39,7 @@ def require_writable(path: Path, *, force: bool = False, forbid: Iterable[Path] 
         raise UserError(f"'{path.parent}', the folder for '{path.name}', does not exist; create it first")
     if path.is_dir():
         raise UserError(f"'{path}' is a folder; give the name of a file in it")
-    recovered(path)
+    recover(path)
     if not os.path.lexists(path):
         return
     for other in forbid:
@@ -64,7 +64,7 @@ def replacing(*paths: Path, force: bool = True) -> Iterator[tuple[BinaryIO, ...]
 
     Unless force, nothing is replaced, even if it has appeared meanwhile. Raises UserError then.
     """
-    recovered(*paths)
+    recover(*paths)
     token = secrets.token_hex(4)
     drafts = [_draft(path, token) for path in paths]
     with _naming(paths, drafts), ExitStack() as stack:
@@ -108,7 +108,7 @@ def _place(draft: Path, path: Path) -> None:
         raise UserError(f"'{path}' has appeared meanwhile; choose another output or pass --force to overwrite it") from error
 
 
-def recovered(*paths: Path) -> None:
+def recover(*paths: Path) -> None:
     """No draft for any of the paths is left by a process that is gone; what it had put in one place but not in all is taken back."""
     groups: dict[str, list[tuple[Path, Path]]] = defaultdict(list)
     wanted = {(path.parent, _quoted(path.name)): path for path in paths}

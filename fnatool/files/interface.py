@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx
-import onnx.checker
-import onnx.helper
-import onnx.shape_inference
+
+from passes.errors import UserError
+from passes.graph.tensors import Shape
+
+Inputs = Mapping[str, Shape] | Shape | None
+"""Shapes for inputs whose size a file leaves open: name → shape, or a shape alone where the model has one input."""
 
 
 def free_inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
@@ -16,7 +19,18 @@ def free_inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     return [value for value in proto.graph.input if value.name not in defaults]
 
 
-def _declared(value: onnx.ValueInfoProto) -> tuple[int | str | None, ...] | None:
+def named_shapes(given: Inputs, names: Sequence[str]) -> dict[str, Shape]:
+    """The shapes by the names of inputs. Raises UserError for a shape alone where there is not exactly one input."""
+    if given is None or isinstance(given, Mapping):
+        return dict(given or {})
+    if len(names) != 1:
+        which = f"its inputs are {', '.join(names)}: say which, as in {names[0]}={shape_text(given)}" if names else "it has no input"
+        raise UserError(f"--input {shape_text(given)} is a shape for a model with one input; {which}")
+    return {names[0]: tuple(given)}
+
+
+def declared_shape(value: onnx.ValueInfoProto) -> tuple[int | str | None, ...] | None:
+    """The sizes that a file declares, of free axes the name or None; None where it declares no shape."""
     if not value.type.tensor_type.HasField("shape"):
         return None
     return tuple(axis.dim_value if axis.HasField("dim_value") else axis.dim_param or None for axis in value.type.tensor_type.shape.dim)
@@ -27,12 +41,13 @@ def signature(value: onnx.ValueInfoProto, *, names: bool = False) -> str:
     kind = value.type.WhichOneof("value") or "untyped"
     if kind != "tensor_type":
         return kind.removesuffix("_type")
-    shape = _declared(value)
+    shape = declared_shape(value)
     dtype = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
-    return f"{dtype} {'of any shape' if shape is None else _text(shape, names=names)}"
+    return f"{dtype} {'of any shape' if shape is None else shape_text(shape, names=names)}"
 
 
-def _text(shape: Sequence[int | str | None] | None, *, names: bool = True) -> str:
+def shape_text(shape: Sequence[int | str | None] | None, *, names: bool = True) -> str:
+    """The sizes as in 1x3x224x224; what is free is its name where asked for, else ?."""
     if shape is None:
         return "any shape"
     return "x".join(str(size) if isinstance(size, int) or (names and size) else "?" for size in shape) or "scalar"

@@ -10,7 +10,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,6 +26,7 @@ from onnx_graphsurgeon.importers.onnx_importer import OnnxImporter
 from fnatool import seeds
 from fnatool.files import branching, functions, tensors, wire
 from fnatool.files.atomic import replacing, require_writable
+from fnatool.files.interface import Inputs, free_inputs, named_shapes
 from fnatool.files.tensors import Array
 from passes.check.finding import errors
 from passes.check.message import check_proto
@@ -33,7 +34,7 @@ from passes.errors import RefusedModel, UserError
 from passes.graph.order import order
 from passes.nearest import nearest
 
-__all__ = ["Model", "Raw", "import_graph", "load", "read", "require_writable", "write"]
+__all__ = ["Model", "Raw", "import_graph", "load", "of_raw", "read", "require_writable", "with_metadata", "write"]
 
 READABLE = {getattr(AttributeProto, kind) for kind in ("FLOAT", "INT", "STRING", "TENSOR", "FLOATS", "INTS", "STRINGS")}
 TOLERATED = {"unsorted"}  # an error by the standard that reading repairs
@@ -78,14 +79,26 @@ class Model:
 # --- reading ---
 
 
-def read(path: Path | str, sizes: Mapping[str, tuple[int, ...]] | None = None) -> Model:
-    """The model in the file at path, ready for the passes; sizes: of free inputs, where they decide which branch of an If is taken.
+def read(path: Path | str, inputs: Inputs = None) -> Model:
+    """The model in the file at path, ready for the passes; inputs: shapes, where they decide which branch of an If is taken.
 
     Raises UserError where there is no such file, RefusedModel where it is broken or has what the passes do not handle.
     """
-    raw = load(path)
+    return _model(load(path), inputs)
+
+
+def of_raw(raw: Raw, inputs: Inputs = None) -> Model:
+    """The same from what `load` gave, which stays as it is."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(raw.proto)
+    return _model(replace(raw, proto=proto), inputs)
+
+
+def _model(raw: Raw, inputs: Inputs) -> Model:
+    """The message of raw is changed."""
     with _naming(raw.path):
         names = [tensor.name for tensor in raw.proto.graph.initializer]
+        sizes = named_shapes(inputs, [value.name for value in free_inputs(raw.proto)])
         proto = functions.inlined(raw.proto)
         arrays = dict(zip(names, raw.arrays, strict=True))
         notes = [f"inlined {len(raw.proto.functions)} local functions"] if raw.proto.functions else []
@@ -328,6 +341,22 @@ def _constants(graph: gs.Graph) -> dict[str, gs.Constant]:
 def data_path(path: Path) -> Path:
     """Where the weights of a model at path lie if they are external."""
     return path.with_name(f"{path.name}.data")
+
+
+def with_metadata(model: Model, metadata: Mapping[str, str], origin: Mapping[str, str] | None = None) -> Model:
+    """The model with metadata added to its own; origin (new name → old name) lends new nodes documentation. The model given stays."""
+    envelope = onnx.ModelProto()
+    envelope.CopyFrom(model.envelope)
+    del envelope.metadata_props[:]
+    for key, value in ({entry.key: entry.value for entry in model.envelope.metadata_props} | dict(metadata)).items():
+        envelope.metadata_props.add(key=key, value=value)
+    stubs = {stub.name: stub for stub in model.envelope.graph.node} if origin else {}
+    for new, old in (origin or {}).items():
+        if old in stubs and new not in stubs:
+            stub = envelope.graph.node.add()
+            stub.CopyFrom(stubs[old])
+            stub.name = new
+    return replace(model, envelope=envelope)
 
 
 def write(

@@ -51,7 +51,7 @@ TUNING = RunLayout("finetune", "run", "--work-dir", frozenset({CHECKPOINT, BEST,
 
 
 @contextmanager
-def opened(folder: Path, layout: RunLayout) -> Iterator[None]:
+def hold_folder(folder: Path, layout: RunLayout) -> Iterator[None]:
     """The folder is there, is a run of this kind or new, and nobody else's until the end; drafts that a killed process left are gone.
 
     Raises UserError where it holds anything else, where another process works in it, and where what it holds cannot be one of a run.
@@ -180,7 +180,7 @@ def written(folder: Path, layout: RunLayout) -> Iterator[Path]:
             yield from sorted(path for path in place.iterdir() if re.fullmatch(inner, path.name) and not path.is_dir())
 
 
-def emptied(folder: Path, layout: RunLayout, arrange: Callable[[], None] = lambda: None) -> None:
+def empty_folder(folder: Path, layout: RunLayout, arrange: Callable[[], None] = lambda: None) -> None:
     """Nothing is left of an earlier run, and nothing else is touched; arrange puts what is new in its place.
 
     Every file is set aside first: where one cannot be, or arrange fails, or the process is killed, all are back. Raises OSError then.

@@ -1,4 +1,4 @@
-"""The order of `fnatool latency-table`: analyse, cut, time, fit; and how the result is shown."""
+"""A table of latencies of a seed's space: analyse, cut, time, fit."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import onnx_graphsurgeon as gs
 from fnatool import terminal
 from fnatool.files import model as files
 from fnatool.files.atomic import require_writable
+from fnatool.files.interface import Inputs
 from fnatool.latency import rounds as timings
 from fnatool.latency.fitting import Member, applied, fit, spread
 from fnatool.latency.pieces import Pieces, columns, cut_up, whole
@@ -20,27 +21,30 @@ from fnatool.latency.table import About, LatencyTable, Timed, about, write
 from fnatool.latency.timing import TimingDevice, call, nanoseconds, require_provider
 from fnatool.model import spaces
 from fnatool.model.analysed import analyse_model
+from fnatool.model.source import Source, open_model
 from passes.errors import UserError
 from passes.graph.cutting import Bare
 from passes.graph.tensors import Shape
 from passes.network.analysis import Analysis
 from passes.space.costs import Table, cost_tables, extremes
-from passes.space.space import SKIP, Choices, choices
-from passes.target.resolve import resolve
-from passes.target.spec import Spec
+from passes.space.space import Choices, choices
 
 MEMBERS = 12  # timed whole, to fit on
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LatencyOptions:
-    """Where and how often to time; `inputs` gives shapes for free dimensions, `seed` draws the members and the order of the rounds."""
+    """Where and how often to time; `inputs` gives shapes for free dimensions, `seed` draws the members and the order of the rounds.
+
+    `force` lets the table replace another file (never the timings beside it, which are kept).
+    """
 
     place: TimingDevice
     rounds: int = 8
     seed: int = 0
-    inputs: Mapping[str, Shape] | None = None
+    inputs: Inputs = None
     timed: Callable[[Bare, TimingDevice], int] = nanoseconds
+    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,18 +64,20 @@ def subject(model: files.Model, space: str, inputs: Mapping[str, Shape] | None =
     return Subject(model.graph, analysis, found, about(model, analysis, found))
 
 
-def make_table(seed: Path, space: str, output: Path, options: LatencyOptions, *, force: bool = False) -> tuple[LatencyTable, Subject]:
-    """The table of a seed's space, written to output; every timing is kept beside it, and a further run makes those that are missing.
+def latency_table(seed: Source, space: str, out: Path | str, *, options: LatencyOptions) -> tuple[LatencyTable, Subject]:
+    """The table of a seed's space, written to `out`; every timing is kept beside it, and a further run makes those that are missing.
 
-    Raises UserError for a wrong space, path or provider, RefusedModel for a network of which parts do not run alone.
+    seed: a path, the bundled seed's name, or a model in memory; space: the name of a preset, or the path of a JSON file. Raises UserError
+    for a wrong space, path or provider, RefusedModel for a network of which parts do not run alone.
     """
-    model = files.read(seed, options.inputs)
-    require_writable(output, force=force, forbid=(model.path, *model.data))
-    store = Store(store_path(output), options.place.key)
+    model, sizes = open_model(seed, options.inputs)
+    out = Path(out)
+    require_writable(out, force=options.force, forbid=(model.path, *model.data))
+    store = Store(store_path(out), options.place.key)
     require_provider(options.place)
-    of = subject(model, space, options.inputs)
+    of = subject(model, space, sizes)
     made = measured(of, store, options)
-    write(made, output, force=force)
+    write(made, out, force=options.force)
     return made, of
 
 
@@ -141,55 +147,3 @@ def sums(pieces: Pieces, times: Mapping[str, float]) -> Table:
 
     base = nothing + sum(map(alone, pieces.rest))
     return Table(round(base), tuple(tuple(round(alone(signature)) for signature in row) for row in pieces.blocks))
-
-
-# --- shown ------------------------------------------------------------------------------------------------------------------------------
-
-
-def own_member(analysis: Analysis, found: Choices) -> Member | None:
-    """The member that is the seed; None where the space does not hold it."""
-    own = resolve(analysis, Spec({}))
-    member = []
-    for block in found.blocks:
-        if block.block >= len(own.sources[block.stage]):
-            member.append(SKIP)
-            continue
-        values = {tail: own.values.get(f"{block.name}.{tail}") for tail in block.candidates[0]}
-        if values not in block.candidates:
-            return None
-        member.append(block.candidates.index(values))
-    if any(k == SKIP and not block.skippable for block, k in zip(found.blocks, member, strict=True)):
-        return None
-    spec = resolve(analysis, found.spec(member))
-    return tuple(member) if (spec.values, spec.sources) == (own.values, own.sources) else None
-
-
-def show(made: LatencyTable, of: Subject, output: Path) -> None:
-    """The smallest, the seed and the largest member, how the table was fitted, and where it is."""
-
-    console = terminal.console()
-    low, high = extremes(made.table, of.found)
-    own = own_member(of.analysis, of.found)
-    rows = terminal.table("member", terminal.right("latency"))
-    rows.add_row("smallest", milliseconds(low))
-    if own is not None:
-        rows.add_row("the seed", milliseconds(made.table.of(own)))
-    rows.add_row("largest", milliseconds(high))
-    console.print(rows)
-    blocks, candidates = len(of.found.blocks), sum(len(block.candidates) for block in of.found.blocks)
-    console.print()
-    console.print(f"{candidates} candidates in {blocks} blocks and what no block holds, on {made.place}")
-    console.print(f"t = {milliseconds(made.fit.a)} + {made.fit.b:.3f} · Σ of the parts, fitted on {len(made.members)} whole members")
-    left_out = f"{made.fit.error_left_out:.1%} where a member is predicted without itself"
-    console.print(f"mean error {made.fit.error:.1%}, {left_out}; load of the machine {made.load[0]:.1f} to {made.load[1]:.1f}")
-    if made.fit.error_left_out > POOR:
-        console.print("that is much: the machine may be too busy; more --rounds, with --force, adds to what is measured", style="yellow")
-    console.print(f"→ {output}, every timing in {store_path(output).name}")
-
-
-POOR = 0.1
-
-
-def milliseconds(nanoseconds_: float) -> str:
-    """A time as text: 3.141 ms."""
-    return f"{nanoseconds_ / 1e6:.3f} ms"

@@ -14,7 +14,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from fnatool.runtime import isolate
-from fnatool.runtime.session import FAILURES, PROVIDERS, first_line, opened
+from fnatool.runtime.session import FAILURES, PROVIDERS, first_line, open_session
 from passes.errors import RefusedModel
 from passes.graph.cutting import Bare
 
@@ -73,7 +73,7 @@ def nanoseconds(network: Bare, place: TimingDevice) -> int:
 
 
 def _bursts(network: Bare, place: TimingDevice) -> int:
-    session = opened(filled(network), place.provider, _options(place.threads), "a part of the network")
+    session = open_session(filled(network), place.provider, _options(place.threads), "a part of the network")
     run = _bound(session, "cpu" if place.provider == "cpu" else "cuda")
     clock = time.thread_time_ns if place.clock == "processor" else time.perf_counter_ns
     try:

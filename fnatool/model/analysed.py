@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import onnx
@@ -18,6 +20,7 @@ from passes.graph.tensors import Shape
 from passes.network.analyse import analyse
 from passes.network.analysis import Analysis
 from passes.network.knobs import IMAGE, STRIDE
+from passes.network.profile import Profile, profile
 from passes.network.stages import Table
 from passes.target.apply import apply
 from passes.target.planner import plan
@@ -39,6 +42,11 @@ def analyse_model(model: files.Model, inputs: Mapping[str, Shape] | None = None)
         except isolate.Died as error:
             raise RefusedModel(f"shape inference died on this model: {error}; 'fnatool check' lists what is wrong with it") from error
     return analyse(model.graph, sizes=inputs, table=table)
+
+
+def profile_model(model: files.Model, inputs: Mapping[str, Shape] | None = None, *, convention: str = "conv") -> Profile:
+    """The profile of a model read from a file, with the stages its metadata stores."""
+    return profile(model.graph, sizes=inputs, table=stored_stages(model.envelope), convention=convention)
 
 
 def _rehearse(model: files.Model, inputs: Mapping[str, Shape] | None, table: Table | None) -> None:
@@ -82,6 +90,13 @@ def read_spec(path: Path) -> Spec:
         raise UserError(f"'{path}': {error}") from error
 
 
+def spec_of(spec: Spec | Mapping[str, object] | Path | str) -> Spec:
+    """The Spec itself, of its JSON document, or in the file of that path. Raises UserError where it is none."""
+    if isinstance(spec, Path | str):
+        return read_spec(Path(spec))
+    return spec if isinstance(spec, Spec) else parse(spec)
+
+
 def require_seed(spec: Spec, model: files.Model) -> None:
     """A spec that names its seed is for that seed."""
     if spec.seed is not None and spec.seed != f"sha256:{model.sha256}":
@@ -89,45 +104,60 @@ def require_seed(spec: Spec, model: files.Model) -> None:
         raise UserError(f"this spec was made for another seed ({other}); remove its 'seed' to use it all the same")
 
 
+@dataclass(frozen=True)
+class Analysed:
+    """A model and its analysis, which is made when it is first asked for, once; `inputs` are shapes, perhaps for other models too."""
+
+    model: files.Model
+    inputs: Mapping[str, Shape]
+
+    @cached_property
+    def sizes(self) -> dict[str, Shape]:
+        """Those of the shapes that the model's inputs can have: another model may fix another size."""
+        found = {}
+        for tensor in self.model.graph.inputs:
+            shape = self.inputs.get(tensor.name)
+            if shape is None:
+                continue
+            stated = tuple(tensor.shape or shape)
+            if len(stated) == len(shape) and all(own == size or not isinstance(own, int) for own, size in zip(stated, shape, strict=True)):
+                found[tensor.name] = shape
+        return found
+
+    @cached_property
+    def analysis(self) -> Analysis:
+        """Raises RefusedModel and UserError as analyse does."""
+        return analyse_model(self.model, self.sizes)
+
+
 def realises(
     model: files.Model, spec: Spec | Path, seed: files.Model | None = None, inputs: Mapping[str, Shape] | None = None
 ) -> list[str]:
+    """Where the model is not what the Spec says, one sentence each; none: it realises it. See `unrealised`."""
+    of = inputs or {}
+    return unrealised(Analysed(model, of), spec_of(spec), None if seed is None else Analysed(seed, of))
+
+
+def unrealised(model: Analysed, wanted: Spec, seed: Analysed | None) -> list[str]:
     """Where the model is not what the Spec says, one sentence each; none: it realises it.
 
     With the seed the Spec is resolved first, so that relative values and every unnamed knob are checked too; where groups change, which may
     split knobs or tie them together, against the knobs that the target has then.
     """
-    wanted = read_spec(spec) if isinstance(spec, Path) else spec
-    sizes = _fitting(model, inputs)
     if seed is None:
-        return differences(analyse_model(model, sizes), wanted)
-    require_seed(wanted, seed)
-    analysis = analyse_model(seed, _fitting(seed, inputs))
-    resolved = resolve(analysis, wanted)
+        return differences(model.analysis, wanted)
+    require_seed(wanted, seed.model)
+    resolved = resolve(seed.analysis, wanted)
     if resolved.skeleton is None:
-        return differences(analyse_model(model, sizes), resolved.spec())
-    found = plan(analysis, wanted)
-    target = analyse(apply(seed.graph, found), table=found.table, sizes=sizes)
-    return differences(analyse_model(model, sizes), own_spec(target))
+        return differences(model.analysis, resolved.spec())
+    found = plan(seed.analysis, wanted)
+    target = analyse(apply(seed.analysis.normal or seed.model.graph, found), table=found.table, sizes=model.sizes)
+    return differences(model.analysis, own_spec(target))
 
 
-def _fitting(model: files.Model, inputs: Mapping[str, Shape] | None) -> dict[str, Shape]:
-    """Those of the shapes that the model's inputs can have: another model may fix another size."""
-    found = {}
-    for tensor in model.graph.inputs:
-        shape = (inputs or {}).get(tensor.name)
-        if shape is None:
-            continue
-        stated = tuple(tensor.shape or shape)
-        if len(stated) == len(shape) and all(own == size or not isinstance(own, int) for own, size in zip(stated, shape, strict=True)):
-            found[tensor.name] = shape
-    return found
-
-
-def declared(seed: files.Model, spec: Spec | Path, inputs: Mapping[str, Shape] | None = None) -> Mapping[str, Mapping[int, int]]:
+def declared(seed: Analysed, wanted: Spec) -> Mapping[str, Mapping[int, int]]:
     """Where inputs and outputs of the Spec's target say another size than the seed's: name → axis → size."""
-    wanted = read_spec(spec) if isinstance(spec, Path) else spec
     if not {IMAGE, STRIDE} & set(wanted.knobs):
         return {}
-    require_seed(wanted, seed)
-    return plan(analyse_model(seed, _fitting(seed, inputs)), wanted).declared
+    require_seed(wanted, seed.model)
+    return plan(seed.analysis, wanted).declared

@@ -1,44 +1,26 @@
-"""`fnatool check`: everything that is wrong with a model file, in one report.
-
-What runs native code on the file (checker, shape inference, ONNX Runtime) does so in a child process, whose death is a finding.
-"""
+"""Everything that is wrong with a model file, and what it is not that was asked of it, in one report."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-import onnx
-import onnx.checker
-import onnx.helper
-import onnx.shape_inference
-
+from fnatool import seeds, specs
 from fnatool.files import model as files
-from fnatool.files.interface import _declared, _text, free_inputs, signature
-from fnatool.runtime import isolate, native
-from passes.check import graph as check
+from fnatool.files.atomic import temporary, write_text
+from fnatool.files.interface import Inputs, free_inputs, named_shapes
+from fnatool.model.analysed import read_spec, spec_of
+from fnatool.model.demands import Demands, unmet
+from fnatool.model.faults import STEP_SECONDS, find_faults
+from fnatool.model.source import Source
 from passes.check.finding import CODES as STATIC_CODES
 from passes.check.finding import Finding, errors
-from passes.check.message import check_proto
-from passes.errors import RefusedModel, UserError
+from passes.errors import RefusedModel
+from passes.target.spec import Spec
 
-if TYPE_CHECKING:
-    import onnxruntime as ort
-
-
-Shape = tuple[int, ...]
-Array = npt.NDArray[np.generic]
-Shapes = dict[str, Shape]
-
-GUESSED_EXTENT = 224  # of a dynamic spatial axis; of any other dynamic axis 1
-UNKNOWN = -1
-STANDARD = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}  # the operator domains that ONNX Runtime brings
-
+Json = dict[str, object]
 
 CODES: Mapping[str, str] = {
     **STATIC_CODES,
@@ -61,16 +43,21 @@ CODES: Mapping[str, str] = {
 """code of a finding → what it means, in a line."""
 
 
-@dataclass(frozen=True)
-class Demands:
-    """What the user asks of a model beyond being valid."""
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """What is asked of a model beyond being valid.
 
-    against: Path | None = None
-    spec: Path | None = None
+    `against`: the seed whose inputs and outputs it must have; `spec`: what it must realise, a Spec, its JSON document, the path of one, or
+    the name of a bundled one; `max_macs` and `max_params`: what it may cost at most; `inputs`: shapes of dynamic inputs; `seconds` of
+    processor time for each step that runs in a process of its own.
+    """
+
+    against: Path | str | None = None
+    spec: Spec | Mapping[str, object] | Path | str | None = None
     max_macs: int | None = None
     max_params: int | None = None
-    inputs: Mapping[str, Shape] | None = None  # shapes of dynamic inputs
-    seconds: float = 120  # for each isolated step
+    inputs: Inputs = None
+    seconds: float = STEP_SECONDS
 
 
 @dataclass(frozen=True)
@@ -82,36 +69,49 @@ class Report:
 
     @property
     def passed(self) -> bool:
+        """Whether nothing found is an error."""
         return not errors(self.findings)
 
+    def to_json(self) -> Json:
+        """For programs: `model`, `passed` and `findings`."""
+        return {"model": str(self.model), "passed": self.passed, "findings": [asdict(finding) for finding in self.findings]}
 
-def check_files(paths: Sequence[Path], demands: Demands) -> tuple[list[Report], list[UserError]]:
-    """The reports of all models that are there, and what is wrong with the paths of the others."""
-    reports, mistakes = [], []
-    for path in paths:
-        try:
-            reports.append(check_file(path, demands))
-        except UserError as error:
-            mistakes.append(error)
-    return reports, mistakes
+    def write(self, path: Path | str, *, force: bool = False) -> None:
+        """The same as a JSON file."""
+        write_text(Path(path), json.dumps(self.to_json(), indent=2) + "\n", force=force)
 
 
-def check_file(path: Path, demands: Demands) -> Report:
-    """The report on the file at path. Raises UserError where there is no such file, or an option does not fit the model."""
+def check(model: Source, *, options: CheckOptions | None = None) -> Report:
+    """The report on a model (a path, the bundled seed's name, or a model in memory, which is looked at as it would be written).
+
+    The static rules, the ONNX checker, strict shape inference and a run in ONNX Runtime, then what the options demand. Raises UserError
+    where there is no such file, or an option does not fit the model; whatever is wrong with the model itself is a finding.
+    """
+    options = options or CheckOptions()
+    if isinstance(model, files.Model):
+        with temporary() as folder:
+            files.write(model, folder / model.path.name)
+            return replace(_report(folder / model.path.name, options), model=model.path)
+    return _report(seeds.find(model), options)
+
+
+def _report(path: Path, options: CheckOptions) -> Report:
     try:
         raw = files.load(path)
     except RefusedModel as error:
         return Report(path, (Finding("error", "unreadable", "file", str(error).removeprefix(f"'{path}': "), _pointer(path)),))
-    given = _with_inputs(raw.proto, demands.inputs or {})
-    shapes, inferred = _infer(given, demands.seconds)
-    findings = [*check_proto(raw.proto)]
-    if not any(finding.code == "element-type" for finding in findings):
-        findings += _static(raw, shapes)
-    findings += [*_checker(path, demands.seconds), *inferred]
-    findings += _run(path, given, raw.proto, demands)
-    findings += _gates(raw, demands)
+    inputs = named_shapes(options.inputs, [value.name for value in free_inputs(raw.proto)])
+    findings = find_faults(raw, inputs, options.seconds)
+    findings += unmet(raw, _demands(options, inputs))
     rank = {"error": 0, "warning": 1, "note": 2}
     return Report(path, tuple(sorted(dict.fromkeys(findings), key=lambda finding: rank[finding.severity])))
+
+
+def _demands(options: CheckOptions, inputs: Mapping[str, tuple[int, ...]]) -> Demands:
+    against = None if options.against is None else files.load(seeds.find(options.against))
+    spec = options.spec
+    wanted = None if spec is None else spec_of(spec) if isinstance(spec, Spec | Mapping) else read_spec(specs.find(spec))
+    return Demands(against, wanted, options.max_macs, options.max_params, inputs)
 
 
 def _pointer(path: Path) -> str:
@@ -121,415 +121,3 @@ def _pointer(path: Path) -> str:
 
 
 LFS = b"version https://git-lfs.github.com/spec/"
-
-
-# --- static ---
-
-
-def _with_inputs(proto: onnx.ModelProto, shapes: Mapping[str, Shape]) -> onnx.ModelProto:
-    """A copy of proto whose inputs have the given shapes. Raises UserError where they do not fit."""
-    changed = onnx.ModelProto()
-    changed.CopyFrom(proto)
-    inputs = {value.name: value for value in free_inputs(changed)}
-    for name, shape in shapes.items():
-        if name not in inputs:
-            raise UserError(f"--input {name}: the model has no such input; it has {', '.join(map(repr, inputs)) or 'none'}")
-        axes = inputs[name].type.tensor_type.shape.dim
-        fits = len(axes) == len(shape) and all(a.dim_value in (0, size) for a, size in zip(axes, shape, strict=True))
-        if axes and not fits:
-            raise UserError(f"--input {name}: {_text(shape)} does not fit the model's {_text(_declared(inputs[name]))}")
-        del axes[:]
-        for size in shape:
-            axes.add(dim_value=size)
-    return changed
-
-
-def _static(raw: files.Raw, shapes: Shapes) -> Sequence[Finding]:
-    """The rules of passes.check, where the file can be made a graph."""
-    names = [tensor.name for tensor in raw.proto.graph.initializer]
-    try:
-        graph = files.import_graph(raw.proto, dict(zip(names, raw.arrays, strict=True)))
-    except RefusedModel as error:
-        return (Finding("error", "unreadable", "graph", str(error)),)
-    return check.check(graph, shapes)
-
-
-def _checker(path: Path, seconds: float) -> Iterator[Finding]:
-    try:
-        isolate.run(_check_whole, path, seconds=seconds)
-    except isolate.Died as death:
-        yield Finding("error", "checker-died", "onnx.checker", str(death), _remedy(death) or "do not use this file: it breaks the checker")
-    except native.FAILURES as error:
-        yield Finding("error", "checker", "onnx.checker", _brief(error))
-
-
-def _check_whole(path: Path) -> None:
-    with native.openable(path) as text:
-        onnx.checker.check_model(text)
-
-
-def _infer(proto: onnx.ModelProto, seconds: float) -> tuple[Shapes, list[Finding]]:
-    """The shapes found by inference (-1: dynamic), and what strict inference objects to."""
-    message = proto.SerializeToString()
-    try:
-        shapes = isolate.run(_shapes, message, seconds=seconds)
-    except native.FAILURES as error:
-        return {}, [Finding("error", "shape-inference-died", "shape inference", _brief(error), _remedy(error))]
-    try:
-        isolate.run(_infer_strictly, message, seconds=seconds)
-    except native.FAILURES as error:
-        return shapes, [Finding("error", "shape-inference", "shape inference", _brief(error), _remedy(error))]
-    return shapes, []
-
-
-def _infer_strictly(message: bytes) -> None:
-    onnx.shape_inference.infer_shapes(message, check_type=True, strict_mode=True, data_prop=True)
-
-
-def _shapes(message: bytes) -> Shapes:
-    """What lenient inference finds, also before and behind a mistake."""
-    proto = onnx.ModelProto()
-    proto.ParseFromString(message)
-    del proto.graph.value_info[:]  # what a file claims of inner tensors may be stale
-    graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
-    found: Shapes = {}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        if value.type.tensor_type.HasField("shape"):
-            found[value.name] = tuple(
-                axis.dim_value if axis.HasField("dim_value") else UNKNOWN for axis in value.type.tensor_type.shape.dim
-            )
-    return found
-
-
-# --- the run ---
-
-
-@dataclass(frozen=True)
-class Feed:
-    """What a run gets as one input."""
-
-    name: str
-    dtype: npt.DTypeLike
-    shape: Shape
-
-
-def _run(path: Path, given: onnx.ModelProto, proto: onnx.ModelProto, demands: Demands) -> Iterator[Finding]:
-    """Findings of one run in ONNX Runtime on random inputs; on guessed sizes a failure is a note."""
-    inputs = free_inputs(given)
-    if odd := [value.name for value in inputs if not value.type.HasField("tensor_type")]:
-        yield Finding("note", "not-run", "ONNX Runtime", f"not run: input '{odd[0]}' is not a tensor")
-        return
-    if any(value.type.tensor_type.elem_type not in onnx.helper.get_all_tensor_dtypes() for value in inputs):
-        return  # check_proto reports it
-    feeds, guessed = _feeds(given)
-    sizes = ", ".join(f"{feed.name}={_text(feed.shape)}" for feed in feeds)
-    outputs = {value.name: _declared(value) for value in proto.graph.output}
-    batched, followers = _batched(given, feeds)
-    try:
-        found = isolate.run(_session_run, path, feeds, (batched, followers), seconds=demands.seconds)
-    except native.FAILURES as error:
-        yield _failed_run(_brief(error), sizes, guessed, _remedy(error))
-        return
-    if foreign := sorted({node.domain for node in proto.graph.node} - STANDARD) if found.problem and not found.loaded else []:
-        message = f"not run: it needs the operators of {', '.join(foreign)} ({found.problem})"
-        yield Finding("note", "not-run", "ONNX Runtime", message, "run it where they are installed")
-        return
-    if found.problem:
-        yield _failed_run(found.problem, sizes, guessed and found.loaded)
-        return
-    for name, shape in found.shapes.items():
-        stated = outputs.get(name)
-        if stated is None or not isinstance(shape, tuple):
-            continue
-        fits = len(stated) == len(shape) and all(a == b for a, b in zip(stated, shape, strict=True) if isinstance(a, int))
-        if not fits:
-            message = f"it is declared as {_text(stated)} but runs as {_text(shape)} ({sizes})"
-            yield Finding("error", "output-shape", f"output '{name}'", message, "declare the shape it has")
-    if found.batch:
-        yield Finding("error", "batch", "ONNX Runtime", f"its batch is declared free, but {found.batch} ({sizes})", FREE)
-    for name in found.not_finite:
-        message = f"it is not finite on random input ({sizes})"
-        yield Finding("warning", "output-not-finite", f"output '{name}'", message, "see whether it is on real input")
-
-
-FREE = "export it with a batch that is free all the way; 'fnatool head' and 'fnatool finetune' free sizes that were written for one sample"
-
-
-Names = frozenset[str]
-
-
-def _batched(proto: onnx.ModelProto, feeds: Sequence[Feed]) -> tuple[Names, Names]:
-    """The inputs whose first axis is a free batch (of images, and what names it alike), and the outputs that may have it."""
-    inputs = {value.name: _declared(value) for value in free_inputs(proto)}
-    images = [shape[0] for shape in inputs.values() if shape is not None and len(shape) > 2 and not isinstance(shape[0], int)]
-    if not images:
-        return frozenset(), frozenset()
-    batch = images[0]
-    batched = (feed.name for feed in feeds if (shape := inputs[feed.name]) and shape[0] == batch)
-    outputs = {value.name: _declared(value) for value in proto.graph.output}
-    followers = (name for name, shape in outputs.items() if not shape or not isinstance(shape[0], str) or shape[0] == batch or not batch)
-    return frozenset(batched), frozenset(followers)
-
-
-def _failed_run(problem: str, sizes: str, guessed: bool, remedy: str = "") -> Finding:
-    fix = remedy or next((fix for text, fix in REMEDIES.items() if text in problem), "")
-    if guessed:
-        message = f"it does not run on guessed sizes and numbers ({sizes}): {problem}"
-        return Finding("note", "run", "ONNX Runtime", message, fix or "say the sizes with --input NAME=1x3x224x224")
-    return Finding("error", "run", "ONNX Runtime", f"it does not run{f' ({sizes})' if sizes else ''}: {problem}", fix)
-
-
-REMEDIES = {
-    "is under development and support for this is limited": "export the model in an older opset",
-    "Unsupported model IR version": "install a newer ONNX Runtime, or export the model for an older one",
-    "Could not find an implementation": "the processor has no such operator for these types: export in float32 or in another opset",
-}
-"""part of what ONNX Runtime says → what helps."""
-
-
-def _remedy(error: BaseException) -> str:
-    """What helps against a step that did not end; '' where nothing is known to."""
-    return "give it longer with --timeout" if isinstance(error, isolate.TimedOut) else ""
-
-
-def _feeds(proto: onnx.ModelProto) -> tuple[list[Feed], bool]:
-    """One feed per input, and whether any size of them is a guess: batch 1, channels as the first convolution wants them, extent 224."""
-    channels = _first_channels(proto)
-    feeds: list[Feed] = []
-    guessed = False
-    for value in free_inputs(proto):
-        stated = _declared(value)
-        guessed |= stated is None or any(not isinstance(size, int) for size in stated) or _may_hold_sizes(value)
-        axes: tuple[int | str | None, ...] = stated if stated is not None else (None,) * 4
-        guess = (1, channels.get(value.name, 3), *(GUESSED_EXTENT for _ in axes[2:])) if len(axes) > 2 else (1,) * len(axes)
-        shape = tuple(size if isinstance(size, int) else other for size, other in zip(axes, guess, strict=True))
-        feeds.append(Feed(value.name, onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type), shape))
-    return feeds, guessed
-
-
-def _may_hold_sizes(value: onnx.ValueInfoProto) -> bool:
-    """Whether an input is a list of integers: of sizes or axes, for which any value is a guess."""
-    kind = value.type.tensor_type
-    return len(kind.shape.dim) <= 1 and kind.elem_type in (onnx.TensorProto.INT64, onnx.TensorProto.INT32)
-
-
-def _first_channels(proto: onnx.ModelProto) -> dict[str, int]:
-    """The channels that convolutions reading a tensor directly want of it."""
-    dims = {tensor.name: tuple(tensor.dims) for tensor in proto.graph.initializer}
-    found: dict[str, int] = {}
-    for node in proto.graph.node:
-        weight = dims.get(node.input[1]) if node.op_type == "Conv" and len(node.input) > 1 else None
-        if weight is not None and len(weight) > 2:
-            group = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
-            found.setdefault(node.input[0], weight[1] * group)
-    return found
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What became of a run: a problem, or the shapes of the outputs, those not finite, and what is wrong with two samples at once."""
-
-    problem: str
-    loaded: bool
-    shapes: Shapes
-    not_finite: tuple[str, ...]
-    batch: str = ""
-
-
-def _session_run(path: Path, feeds: Sequence[Feed], free: tuple[Names, Names]) -> Ran:
-    import onnxruntime as ort
-
-    from fnatool.runtime.session import FAILURES
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # the graph as it is, and soonest
-    with native.openable(path) as text:
-        try:
-            session = ort.InferenceSession(text, options, providers=["CPUExecutionProvider"])
-        except FAILURES as error:
-            return Ran(_brief(error).replace(text, str(path)), False, {}, ())
-    rng = np.random.default_rng(0)
-    try:
-        values = {feed.name: _random(feed, rng) for feed in feeds}
-        outputs = session.run(None, values)
-    except FAILURES as error:
-        return Ran(_brief(error), True, {}, ())
-    results = {value.name: array for value, array in zip(session.get_outputs(), outputs, strict=True) if isinstance(array, np.ndarray)}
-    bad = tuple(name for name, array in results.items() if array.dtype.kind == "f" and not np.isfinite(array).all())
-    batched, followers = free
-    alone = {name: array for name, array in results.items() if name in followers}
-    batch = _two_samples(session, values, alone, batched) if batched and not bad else ""
-    return Ran("", True, {name: array.shape for name, array in results.items()}, bad, batch)
-
-
-def _two_samples(
-    session: ort.InferenceSession, first: Mapping[str, Array], alone: Mapping[str, Array], batched: Names
-) -> str:  # fmt: skip
-    """What is wrong with the first sample in a batch of two; '' where each output holds, in front, what the sample gives alone."""
-    from fnatool.runtime.session import FAILURES
-
-    rng = np.random.default_rng(1)
-    seconds = {name: rng.permuted(value) if value.dtype.kind == "f" else value for name, value in first.items() if name in batched}
-    both = {name: np.concatenate([value, seconds[name]]) if name in batched else value for name, value in first.items()}
-    try:
-        together = dict(zip([value.name for value in session.get_outputs()], session.run(None, both), strict=True))
-    except FAILURES as error:
-        return f"two samples at once do not go through: {_brief(error)}"
-    counts = {first[name].shape[0] for name in batched}
-    for name, value in alone.items():
-        samples = value.shape[0] if value.ndim else 0
-        if samples not in counts or value.dtype.kind != "f":
-            continue
-        if together[name].shape != (2 * samples, *value.shape[1:]):
-            return f"output '{name}' of two samples has the shape {_text(together[name].shape)}, that of one {_text(value.shape)}"
-        moved = _apart(together[name], value)
-        if moved > APART:
-            return f"output '{name}' of a sample depends on the other in its batch (by {moved:.1e} of its spread)"
-    return ""
-
-
-def _apart(both: Array, one: Array) -> float:
-    """max |difference| of one from the beginning of both, of the spread of both, and at least of a thousandth of their size."""
-    wide = both.astype(np.float64)
-    moved = float(np.abs(wide[: one.shape[0]] - one.astype(np.float64)).max(initial=0.0))
-    return moved / max(float(np.ptp(wide)), 1e-3 * float(np.abs(wide).max())) if moved else 0.0
-
-
-APART = 1e-2  # of the spread of a sample's values: far beyond rounding, far below what another sample's values would do
-
-
-def _random(feed: Feed, rng: np.random.Generator) -> npt.NDArray[np.generic]:
-    """Standard normal for real numbers, zeros for all else (indices, masks)."""
-    dtype = np.dtype(feed.dtype)
-    if dtype.kind == "f":
-        return rng.standard_normal(feed.shape, np.float32).astype(dtype)
-    return np.full(feed.shape, "") if dtype.kind == "O" else np.zeros(feed.shape, dtype)
-
-
-# --- what the options demand ---
-
-
-def _gates(raw: files.Raw, demands: Demands) -> Iterator[Finding]:
-    if demands.against is not None:
-        yield from same_interface(raw.proto, _expected(demands.against, demands))
-    if demands.spec is None and demands.max_macs is None and demands.max_params is None:
-        return
-    try:
-        model = files.read(raw.path, demands.inputs)
-    except RefusedModel as error:
-        yield Finding("error", "refused", "model", f"what the options demand cannot be measured: {error}")
-        return
-    if demands.spec is not None:
-        yield from _as_specified(model, demands.spec, demands)
-    if demands.max_macs is not None or demands.max_params is not None:
-        yield from _within_budget(model, demands)
-
-
-def _expected(seed: Path, demands: Demands) -> onnx.ModelProto:
-    """The seed's message; its inputs and outputs have the sizes that the spec demanded gives them."""
-    from fnatool.model.analysed import declared
-
-    proto, spec = files.load(seed).proto, demands.spec
-    try:
-        sizes = {} if spec is None else declared(files.read(seed, demands.inputs), spec, demands.inputs)
-    except RefusedModel:  # the spec cannot be compared with then, and that finding says so
-        return proto
-    inputs = {value.name for value in proto.graph.input}
-    for value in (*proto.graph.input, *proto.graph.output):
-        for axis, size in sizes.get(value.name, {}).items():
-            dim = value.type.tensor_type.shape.dim[axis]
-            if value.name in inputs or dim.HasField("dim_value"):
-                dim.dim_value = size
-    return proto
-
-
-def _as_specified(model: files.Model, spec: Path, demands: Demands) -> Iterator[Finding]:
-    from fnatool.model.analysed import realises
-
-    try:
-        differences = realises(
-            model, spec, None if demands.against is None else files.read(demands.against, demands.inputs), demands.inputs
-        )
-    except RefusedModel as error:
-        yield Finding("error", "refused", "model", f"it cannot be compared with the spec: {error}")
-        return
-    for difference in differences:
-        fix = "" if "--against" in difference else "'fnatool remap SEED --spec SPEC -o OUT' writes a model that is"
-        yield Finding("error", "spec", "model", difference, fix)
-
-
-def _within_budget(model: files.Model, demands: Demands) -> Iterator[Finding]:
-    from fnatool.model.analysed import analyse_model
-
-    try:
-        cost = analyse_model(model, demands.inputs).cost
-    except RefusedModel as error:
-        yield Finding("error", "refused", "model", f"its cost cannot be measured: {error}")
-        return
-    if demands.max_params is not None and cost.params > demands.max_params:
-        message = f"it has {cost.params:,} parameters, {demands.max_params:,} are allowed"
-        yield Finding("error", "max-params", "model", message, NARROW)
-    if demands.max_macs is None:
-        return
-    if cost.macs is None:
-        message = "its multiply-accumulates depend on dynamic axes"
-        yield Finding("error", "max-macs", "model", message, "say the sizes with --input NAME=1x3x224x224")
-    elif cost.macs > demands.max_macs:
-        message = f"it takes {cost.macs:,} multiply-accumulates, {demands.max_macs:,} are allowed"
-        yield Finding("error", "max-macs", "model", message, NARROW)
-
-
-NARROW = "'fnatool profile' shows where they are, 'fnatool remap' makes it narrower or less deep"
-
-
-def same_interface(model: onnx.ModelProto, seed: onnx.ModelProto) -> Iterator[Finding]:
-    """Findings where model's inputs and outputs differ from seed's: name, order, type, shape (any two dynamic axes are alike)."""
-    sides = (("input", free_inputs(model), free_inputs(seed)), ("output", list(model.graph.output), list(seed.graph.output)))
-    for kind, ours, theirs in sides:
-        wanted = {value.name: value for value in theirs}
-        names = [value.name for value in ours]
-        for name in wanted:
-            if name not in names:
-                message, fix = "the seed has it, the model has not", "add it, or give the one in its place this name"
-                yield Finding("error", "interface", f"{kind} '{name}'", message, fix)
-        for value in ours:
-            if value.name not in wanted:
-                message, fix = "the model has it, the seed has not", "remove it, or give it the seed's name"
-                yield Finding("error", "interface", f"{kind} '{value.name}'", message, fix)
-            elif (here := signature(value)) != (there := signature(wanted[value.name])):
-                yield Finding("error", "interface", f"{kind} '{value.name}'", f"it is {here}, the seed's is {there}", "export it like that")
-        if sorted(names) == sorted(wanted) and names != list(wanted):
-            message = f"their order is {', '.join(names)}, the seed's {', '.join(wanted)}"
-            yield Finding("error", "interface", f"{kind}s", message, "list them in the seed's order")
-
-
-# --- words ---
-
-
-def _brief(error: BaseException) -> str:
-    """The message of a native library in one paragraph of readable length."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 500 else f"{text[:500]} …"
-
-
-def to_json(reports: Sequence[Report]) -> str:
-    """The reports for programs: `passed` for all, then per model `model`, `passed` and `findings`."""
-    models = [{"model": str(r.model), "passed": r.passed, "findings": [asdict(finding) for finding in r.findings]} for r in reports]
-    return json.dumps({"passed": all(report.passed for report in reports), "models": models}, indent=2)
-
-
-def show(reports: Sequence[Report]) -> None:
-    """The reports for people, on the terminal."""
-    from fnatool import terminal
-
-    console = terminal.console()
-    colours = {"error": "bold red", "warning": "yellow", "note": "cyan"}
-    for report in reports:
-        verdict = ("passed", "bold green") if report.passed else ("failed", "bold red")
-        counts = [(kind, sum(finding.severity == kind for finding in report.findings)) for kind in colours]
-        summary = ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in counts if count)
-        console.print(terminal.styled(str(report.model), ": ", verdict, f" ({summary})" if summary else ""))
-        for finding in report.findings:
-            line = f" {finding.where}: {finding.message}" + (f"; {finding.fix}" if finding.fix else "")
-            console.print(terminal.styled("  ", (finding.severity, colours[finding.severity]), f" [{finding.code}]", line))

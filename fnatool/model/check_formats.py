@@ -31,6 +31,11 @@ def _words(finding: Finding) -> str:
     return f"{finding.where}: {finding.message}" + (f"; {finding.fix}" if finding.fix else "")
 
 
+def to_json(reports: Sequence[Report]) -> str:
+    """The reports for programs: `passed` for all, then a row per model."""
+    return json.dumps({"passed": all(report.passed for report in reports), "models": [report.to_json() for report in reports]}, indent=2)
+
+
 # --- GitHub ---
 
 

@@ -1,10 +1,11 @@
-"""`fnatool diff`: two model files side by side, by name: knobs, stages and blocks, inputs and outputs, nodes, and the values of tensors.
+"""Two model files side by side, by name: knobs, stages and blocks, inputs and outputs, nodes, and the values of tensors.
 
 Equal means that nothing of this differs; the order of nodes, documentation and what a file claims of inner shapes are not looked at.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,21 +17,27 @@ import onnx
 import onnx.numpy_helper
 from onnx import AttributeProto, TensorProto
 
-from fnatool import terminal
+from fnatool import seeds
 from fnatool.files import model as files
-from fnatool.files.interface import free_inputs, signature
+from fnatool.files.atomic import write_text
+from fnatool.files.interface import Inputs, free_inputs, named_shapes, signature
 from fnatool.files.tensors import Array
-from fnatool.model import inspect as inspecting
 from fnatool.model.analysed import analyse_model, metadata
+from fnatool.model.rows import Json, block_rows, image_row, stage_rows
 from passes.errors import RefusedModel, UserError
 from passes.graph.tensors import Shape, typed
 from passes.network.analysis import Analysis
 
-Json = dict[str, object]
 Change = TypeVar("Change")
 
 CHUNK = 1 << 22  # elements compared at once
-SHOWN = 6  # lines of a section on the terminal; --all shows the others
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffOptions:
+    """`inputs` gives shapes for free dimensions, to the model that has the input."""
+
+    inputs: Inputs = None
 
 
 @dataclass(frozen=True)
@@ -131,18 +138,28 @@ class Comparison:
         rows = (*self.model, *self.knobs, *self.stages, *self.blocks, *self.inputs, *self.outputs)
         return not rows and not self.nodes.differs and not self.tensors.differs
 
+    def to_json(self) -> Json:
+        """All differences; None stands for what one side lacks, and for a change that is not finite."""
+        return comparison_json(self)
 
-def compare_files(a: Path, b: Path, inputs: Mapping[str, Shape] | None = None) -> Comparison:
-    """The models in two files compared; inputs gives shapes for free dimensions, to the model that has the input.
+    def write(self, path: Path | str, *, force: bool = False) -> None:
+        """The same as a JSON file."""
+        write_text(Path(path), json.dumps(self.to_json(), indent=2) + "\n", force=force)
 
-    Raises UserError where a file is not there or cannot be read, or no model has such an input.
+
+def diff(a: Path | str, b: Path | str, *, options: DiffOptions | None = None) -> Comparison:
+    """In what two model files differ, by name: knobs, stages, inputs and outputs, nodes, and the values of tensors.
+
+    a and b: paths, or the bundled seed's name. Raises UserError where a file is not there or cannot be read, or neither model has an input
+    that a shape is given for.
     """
-    raws = tuple(_load(path) for path in (a, b))
+    given = (options or DiffOptions()).inputs
+    raws = tuple(_load(seeds.find(path)) for path in (a, b))
     known = {value.name for raw in raws for value in free_inputs(raw.proto)}
-    for name in inputs or {}:
+    for name in given if isinstance(given, Mapping) else ():
         if name not in known:
             raise UserError(f"--input names '{name}', but the inputs are: {', '.join(sorted(known))}")
-    first, second = (_side(raw, inputs or {}) for raw in raws)
+    first, second = (_side(raw, named_shapes(given, [value.name for value in free_inputs(raw.proto)])) for raw in raws)
     return compare(first, second)
 
 
@@ -182,21 +199,21 @@ def _side(raw: files.Raw, inputs: Mapping[str, Shape]) -> DiffSide:
     own = {value.name for value in free_inputs(raw.proto)}
     try:
         sizes = {name: shape for name, shape in inputs.items() if name in own}
-        facts = _facts(analyse_model(files.read(raw.path, sizes), sizes or None))
+        facts = _facts(analyse_model(files.of_raw(raw, sizes), sizes or None))
     except RefusedModel as error:
         return DiffSide(raw.path, raw.sha256, raw.proto, tensors, None, str(error).removeprefix(f"'{raw.path}': "))
     return DiffSide(raw.path, raw.sha256, raw.proto, tensors, facts, None)
 
 
 def _facts(analysis: Analysis) -> NetworkFacts:
-    image = inspecting.image_row(analysis.image)
+    image = image_row(analysis.image)
     size = "free" if analysis.image.free else image["value"]
     return NetworkFacts(
         analysis.cost.params,
         analysis.cost.macs,
         {str(image["name"]): size, **{knob.name: knob.value for knob in analysis.knobs.values()}},
-        _rows(inspecting.stage_rows(analysis)),
-        _rows(inspecting.block_rows(analysis)),
+        _rows(stage_rows(analysis)),
+        _rows(block_rows(analysis)),
     )
 
 
@@ -354,14 +371,14 @@ def _kind(array: Array) -> str:
 # --- JSON ---
 
 
-def as_json(found: Comparison) -> Json:
+def comparison_json(found: Comparison) -> Json:
     """All differences; None stands for what one side lacks, and for a change that is not finite."""
     return {
         "equal": found.equal,
         "a": _side_json(found.a),
         "b": _side_json(found.b),
         **{kind: [vars(row) for row in getattr(found, kind)] for kind in ("knobs", "stages", "blocks", "inputs", "outputs")},
-        "model": [{"name": row.name, "a": _printable(row.a), "b": _printable(row.b)} for row in found.model],
+        "model": [{"name": row.name, "a": printable_value(row.a), "b": printable_value(row.b)} for row in found.model],
         "nodes": {
             "equal": found.nodes.equal,
             "added": [{"name": node.name, "op": node.what} for node in found.nodes.added],
@@ -391,112 +408,10 @@ def _side_json(side: DiffSide) -> Json:
     }
 
 
-def _printable(value: object) -> object:
+def printable_value(value: object) -> object:
+    """The value, bytes as how many they are."""
     return f"{len(value)} bytes" if isinstance(value, bytes) else value
 
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and np.isfinite(value) else None
-
-
-# --- the terminal ---
-
-
-def show(found: Comparison, *, everything: bool) -> None:
-    """What differs, in short; of each kind the first lines, or all."""
-    console = terminal.console()
-    verdict = ("equal", "bold green") if found.equal else ("different", "bold yellow")
-    console.print(terminal.styled(str(found.a.path), " → ", str(found.b.path), ": ", verdict))
-    for side in (found.a, found.b):
-        if side.refused is not None:
-            console.print(f"'{side.path}' has no knobs to compare: {side.refused}", style="dim")
-    for title, lines in _sections(found):
-        console.print(title, style="bold")
-        for line in lines if everything else lines[:SHOWN]:
-            console.print(f"  {line}")
-        if len(lines) > SHOWN and not everything:
-            console.print(f"  … and {len(lines) - SHOWN} more (--all)", style="dim")
-    console.print(f"equal: {found.nodes.equal} nodes, {found.tensors.equal} tensors")
-
-
-def _sections(found: Comparison) -> Iterator[tuple[str, list[str]]]:
-    """A title and its lines for everything that differs."""
-    if found.model:
-        yield "file", [_line(row) for row in found.model]
-    if cost := list(_costs(found)):
-        yield "cost", cost
-    for title, rows, line in (
-        ("inputs", found.inputs, _line),
-        ("outputs", found.outputs, _line),
-        ("stages", found.stages, _row_line),
-        ("knobs", found.knobs, _line),
-        ("blocks", found.blocks, _row_line),
-    ):
-        if rows:
-            yield f"{title}: {_counts(rows)}", [line(row) for row in rows]
-    if found.nodes.differs:
-        changed = [f"~ {n.op} '{n.name}': {'; '.join(_line(row) for row in n.differences)}" for n in found.nodes.changed]
-        yield _title("nodes", found.nodes), changed + _only(found.nodes, lambda node: f"{node.what} '{node.name}'")
-    if found.tensors.differs:
-        changed = [f"~ {_tensor_line(tensor)}" for tensor in found.tensors.changed]
-        yield _title("tensors", found.tensors), changed + _only(found.tensors, lambda tensor: f"{tensor.name}: {tensor.what}")
-
-
-def _costs(found: Comparison) -> Iterator[str]:
-    a, b = found.a.facts, found.b.facts
-    if a is None or b is None:
-        return
-    if a.params != b.params:
-        yield f"parameters {a.params:,} → {b.params:,}"
-    if a.macs is not None and b.macs is not None and a.macs != b.macs:
-        yield f"MAdds {a.macs:,} → {b.macs:,}"
-
-
-def _counts(rows: Sequence[Difference]) -> str:
-    only_b, only_a = sum(row.a is None for row in rows), sum(row.b is None for row in rows)
-    counts = ((len(rows) - only_a - only_b, "changed"), (only_b, "only in B"), (only_a, "only in A"))
-    return ", ".join(f"{count} {what}" for count, what in counts if count)
-
-
-def _title(what: str, compared: Compared[NodeChange] | Compared[TensorChange]) -> str:
-    counts = ((compared.changed, "changed"), (compared.added, "only in B"), (compared.removed, "only in A"))
-    return f"{what}: {', '.join(f'{len(rows)} {kind}' for rows, kind in counts if rows)}"
-
-
-def _only(compared: Compared[NodeChange] | Compared[TensorChange], word: Callable[[Named], str]) -> list[str]:
-    return [*(f"+ {word(named)}" for named in compared.added), *(f"- {word(named)}" for named in compared.removed)]
-
-
-def _line(row: Difference) -> str:
-    return f"{row.name}: {_short(row.a)} → {_short(row.b)}"
-
-
-def _row_line(row: Difference) -> str:
-    """A stage or a block: the columns that differ."""
-    if not isinstance(row.a, Mapping) or not isinstance(row.b, Mapping):
-        only, kept = ("B", row.b) if row.a is None else ("A", row.a)
-        return f"{row.name}: only in {only} ({', '.join(f'{key} {_short(value)}' for key, value in _items(kept))})"
-    columns = [f"{key} {_short(value)} → {_short(row.b[key])}" for key, value in row.a.items() if value != row.b[key]]
-    return f"{row.name}: {', '.join(columns)}"
-
-
-def _items(row: object) -> list[tuple[str, object]]:
-    return [(key, value) for key, value in row.items() if value is not None] if isinstance(row, Mapping) else []
-
-
-def _tensor_line(tensor: TensorChange) -> str:
-    if tensor.largest is None or tensor.relative is None:
-        return f"{tensor.name}: {tensor.a} → {tensor.b}" if tensor.a != tensor.b else f"{tensor.name}: other values ({tensor.a})"
-    kinds = tensor.a if tensor.a == tensor.b else f"{tensor.a} → {tensor.b}"
-    return f"{tensor.name}: values by up to {tensor.largest:.3g}, {tensor.relative:.1e} of their spread ({kinds})"
-
-
-def _short(value: object, most: int = 60) -> str:
-    """A value in a line: sizes with ×, other lists with commas, long text cut."""
-    if value is None:
-        return "–"
-    if isinstance(value, int):
-        return f"{value:,}"
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(_printable(value))
-    text = f"[{text}]" if isinstance(value, list) else text
-    return text if len(text) <= most else f"{text[:most]} …"

@@ -1,4 +1,4 @@
-"""BatchNorm out of a file and back into it: read, fold or unfold, verify, write. The order of `fnatool fold` and `fnatool unfold`."""
+"""BatchNorm out of a model and back into it: read, fold or unfold, verify, write."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from fnatool import seeds, terminal
 from fnatool.data.pixels import Values
 from fnatool.files import model as files
 from fnatool.files.atomic import require_writable
+from fnatool.files.copying import copy
+from fnatool.files.interface import Inputs
 from fnatool.model import calibration, pixels
 from fnatool.model.analysed import STAGES_KEY, analyse_model
 from fnatool.model.calibration import NetworkInput, Preparation
 from fnatool.model.pixels import PixelOptions
-from fnatool.model.remap import copy
-from fnatool.model.verified import Verified, _verified
+from fnatool.model.source import Source, open_model
+from fnatool.model.verified import Verified, verify_same
 from fnatool.runtime import isolate
 from passes.batchnorm import fold as batchnorm
 from passes.batchnorm.fold import Left
@@ -32,31 +33,6 @@ from passes.network.analyse import analyse
 from passes.network.analysis import Analysis
 from passes.network.stages import stage_table
 from passes.target.resolve import own_spec
-
-
-def show_folding(made: BatchNormResult, words: tuple[str, str], where: str) -> None:
-    """How many BatchNorms went or came (words: folded into, or put behind), what is left and why, and what verification found."""
-    console = terminal.console()
-    for note in made.notes:
-        console.print(f"note: {note}")
-    reasons: dict[str, list[str]] = {}
-    for left in made.left:
-        reasons.setdefault(left.why, []).append(left.node)
-    for why, nodes in reasons.items():
-        more = f", {nodes[1]} and {len(nodes) - 2} more" if len(nodes) > 2 else f" and {nodes[1]}" if len(nodes) > 1 else ""
-        console.print(f"  left: {nodes[0] + more}: {why}")
-    if not made.changed:
-        console.print(f"nothing changes: the result is the model, byte for byte ({where})")
-        return
-    norm, conv = made.changed[0]
-    console.print(f"{len(made.changed)} BatchNorms {words[0]}: {norm} {words[1]} {conv}" + (" …" if len(made.changed) > 1 else ""))
-    verified = made.verified
-    if verified is None:
-        console.print("not verified")
-    else:
-        console.print(f"exact: {verified.compared} inner tensors compared in ONNX Runtime, worst drift {verified.worst:.1e} of the spread")
-    console.print(f"→ {where}")
-
 
 RANDOM = "random"
 MEASURE_SECONDS = 3600
@@ -85,93 +61,86 @@ class BatchNormResult:
         if not self.changed:
             copy(self.seed, Path(path), force=force)
             return
-        files.write(self.model, path, force=force, metadata={STAGES_KEY: json.dumps(self.table)})
+        files.write(self.model, path, force=force)
 
 
-@dataclass(frozen=True)
-class StatisticsOptions:
-    """What statistics are collected on: a folder of images or the word random, how many, and how a pixel becomes an input value.
+@dataclass(frozen=True, kw_only=True)
+class FoldOptions:
+    """`inputs` gives shapes for free dimensions, `verify` runs the check of inner values, `force` lets the result replace another file."""
 
-    mean and scale are per channel, (pixel − mean) / scale with pixels from 0 to 255, channels RGB or BGR; None: as the model is known to
-    want them (see `fnatool.pixels`).
+    verify: bool = True
+    inputs: Inputs = None
+    force: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnfoldOptions:
+    """What statistics are collected on, how a pixel becomes an input value, and behind which convolutions a BatchNorm is put.
+
+    data is a folder of images, or the word random: noise. `images` of them are looked at, drawn with `seed`. mean and scale are per
+    channel, (pixel − mean) / scale with pixels from 0 to 255, channels RGB or BGR; None: as the model is known to want them (see
+    `fnatool.model.pixels`). `only` are patterns of names of convolutions; none: all where it makes sense. The others as in FoldOptions.
     """
 
-    source: Path | str
+    data: Path | str
     images: int = 256
     seed: int = 0
     mean: Sequence[float] | None = None
     scale: Sequence[float] | None = None
     channels: str | None = None
+    only: Sequence[str] = ()
+    verify: bool = True
+    inputs: Inputs = None
+    force: bool = False
 
 
-def fold(
-    model: Path | str, out: Path | str | None = None, *, verify: bool = True, inputs: Mapping[str, Shape] | None = None
-) -> BatchNormResult:
-    """The model with every BatchNorm that can be in the convolution beside it; written to `out` if given (never over an existing file).
+def fold(model: Source, out: Path | str | None = None, *, options: FoldOptions | None = None) -> BatchNormResult:
+    """The model (a path, the bundled seed's name, or a model in memory) with every BatchNorm that can be in the convolution beside it.
 
-    Raises UserError for a wrong path, RefusedModel for a model that cannot be read or a result that fails verification.
+    Written to `out` if given. Raises UserError for a wrong path, RefusedModel for a model that cannot be read or a result that fails
+    verification.
     """
-    read = _read(model, out, inputs)
-    made = fold_model(read, verify=verify, inputs=inputs)
+    options = options or FoldOptions()
+    read, sizes = _open(model, out, options)
+    analysis = analyse_model(read, sizes)
+    found = batchnorm.fold(analysis.normal or read.graph, sizes=sizes)
+    made = _finished(read, analysis, found.graph, found.folded, found.left, verify=options.verify)
     if out is not None:
-        made.write(out)
+        made.write(out, force=options.force)
     return made
 
 
-def unfold(
-    model: Path | str,
-    out: Path | str | None = None,
-    *,
-    data: StatisticsOptions,
-    only: Sequence[str] = (),
-    verify: bool = True,
-    inputs: Mapping[str, Shape] | None = None,
-) -> BatchNormResult:
-    """The model with a BatchNorm behind its convolutions, with statistics of data; written to `out` if given (never over an existing file).
+def unfold(model: Source, out: Path | str | None = None, *, options: UnfoldOptions) -> BatchNormResult:
+    """The model (a path, the bundled seed's name, or a model in memory) with a BatchNorm behind its convolutions, with statistics of data.
 
-    Raises UserError for a wrong path or data that does not fit, RefusedModel as fold does.
+    Written to `out` if given. Raises UserError for a wrong path or data that does not fit, RefusedModel as fold does.
     """
-    read = _read(model, out, inputs)
-    made = unfold_model(read, data, only=only, verify=verify, inputs=inputs)
+    read, sizes = _open(model, out, options)
+    made = _unfolded(read, options, sizes)
     if out is not None:
-        made.write(out)
+        made.write(out, force=options.force)
     return made
 
 
-def _read(model: Path | str, out: Path | str | None, inputs: Mapping[str, Shape] | None) -> files.Model:
-    read = files.read(seeds.bundled(str(model)) or model if not Path(model).exists() else model, inputs)
+def _open(model: Source, out: Path | str | None, options: FoldOptions | UnfoldOptions) -> tuple[files.Model, Mapping[str, Shape] | None]:
+    read, sizes = open_model(model, options.inputs)
     if out is not None:
-        require_writable(Path(out), forbid=(read.path, *read.data))
-    return read
+        require_writable(Path(out), force=options.force, forbid=(read.path, *read.data))
+    return read, sizes
 
 
-def fold_model(model: files.Model, *, verify: bool = True, inputs: Mapping[str, Shape] | None = None) -> BatchNormResult:
-    """The same on a model already read."""
-    analysis = analyse_model(model, inputs)
-    found = batchnorm.fold(model.graph, sizes=inputs)
-    return _finished(model, analysis, found.graph, found.folded, found.left, verify=verify)
-
-
-def unfold_model(
-    model: files.Model,
-    data: StatisticsOptions,
-    *,
-    only: Sequence[str] = (),
-    verify: bool = True,
-    inputs: Mapping[str, Shape] | None = None,
-) -> BatchNormResult:
-    """The same on a model already read."""
-    analysis = analyse_model(model, inputs)
-    sites = places(model.graph, only=only, sizes=inputs)
+def _unfolded(model: files.Model, options: UnfoldOptions, sizes: Mapping[str, Shape] | None) -> BatchNormResult:
+    analysis = analyse_model(model, sizes)
+    sites = places(analysis.normal or model.graph, only=options.only, sizes=sizes)
     if not sites.tensors:
-        return _finished(model, analysis, model.graph, (), sites.left, verify=verify)
-    how = None if data.source == RANDOM else _preparation(model, analysis, data)
-    statistics = _statistics(model, analysis, sites.tensors, _rows(calibration.input_of(analysis), data, how))
-    found = put_in(model.graph, statistics, sizes=inputs)
+        return _finished(model, analysis, model.graph, (), sites.left, verify=options.verify)
+    how = None if options.data == RANDOM else _preparation(model, analysis, options)
+    statistics = _statistics(model, analysis, sites.tensors, _rows(calibration.input_of(analysis), options, how))
+    found = put_in(analysis.normal or model.graph, statistics, sizes=sizes)
     still = [name for name, moments in statistics.items() if not moments.variance.all()]
     notes: tuple[str, ...] = (NOISE_NOTE,) if how is None else (how.pixels.sentence(), *([pixels.WARNING] if how.pixels.guessed else []))
     notes += (f"{len(still)} convolutions have channels that never vary on this data, as '{still[0]}'",) if still else ()
-    return _finished(model, analysis, found.graph, found.added, sites.left, verify=verify, notes=notes)
+    return _finished(model, analysis, found.graph, found.added, sites.left, verify=options.verify, notes=notes)
 
 
 def _finished(
@@ -191,7 +160,8 @@ def _finished(
     sizes = {name: analysis.shapes.shapes[name] for name in analysis.view.inputs if name in analysis.shapes.shapes}
     after = analyse(graph, sizes=sizes, table=stage_table(analysis.stages))
     notes += _moved_knobs(analysis, after)
-    verified = _verified(model, target, analysis) if verify else None
+    verified = verify_same(model, target, analysis) if verify else None
+    target = files.with_metadata(target, {STAGES_KEY: json.dumps(stage_table(after.stages))})
     return BatchNormResult(target, model, changed, left, notes, stage_table(after.stages), verified)
 
 
@@ -220,16 +190,16 @@ def _statistics(model: files.Model, analysis: Analysis, tensors: Mapping[str, st
 BYTES = 4  # of a value in float32
 
 
-def _rows(input_: NetworkInput, data: StatisticsOptions, how: Preparation | None) -> Iterator[Values]:
+def _rows(input_: NetworkInput, options: UnfoldOptions, how: Preparation | None) -> Iterator[Values]:
     """The inputs to collect statistics on, one at a time: noise where nothing says how images become inputs. Raises UserError."""
-    if data.images < 1:
-        raise UserError(f"{data.images} images are none to take statistics of; ask for at least 1")
+    if options.images < 1:
+        raise UserError(f"{options.images} images are none to take statistics of; ask for at least 1")
     if how is None:
-        return calibration.noise_rows(input_, data.images, data.seed)
-    return calibration.image_rows(input_, calibration.image_files(Path(data.source), data.images, data.seed), how)
+        return calibration.noise_rows(input_, options.images, options.seed)
+    return calibration.image_rows(input_, calibration.image_files(Path(options.data), options.images, options.seed), how)
 
 
-def _preparation(model: files.Model, analysis: Analysis, data: StatisticsOptions) -> Preparation:
+def _preparation(model: files.Model, analysis: Analysis, options: UnfoldOptions) -> Preparation:
     """How the network wants its images. Raises UserError where it takes none, or what is asked does not fit."""
     input_ = calibration.input_of(analysis)
     shape = input_.shape
@@ -241,6 +211,6 @@ def _preparation(model: files.Model, analysis: Analysis, data: StatisticsOptions
     if channels not in (1, 3):
         what = printed(shape)
         raise UserError(f"the input '{input_.name}' of {what} is no grey or RGB image; --data random takes noise instead")
-    mean, scale = (None if given is None else tuple(float(value) for value in given) for given in (data.mean, data.scale))
+    mean, scale = (None if given is None else tuple(float(value) for value in given) for given in (options.mean, options.scale))
     image = pixels.Seen(input_.name, channels, input_.dtype)
-    return Preparation(pixels.pixels_of(model, analysis.view, image, PixelOptions(mean, scale, data.channels)), channels_last)
+    return Preparation(pixels.pixels_of(model, analysis.view, image, PixelOptions(mean, scale, options.channels)), channels_last)

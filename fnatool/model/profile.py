@@ -1,19 +1,17 @@
-"""`fnatool profile`: multiply-adds, parameters and activation memory of a network, by part and by node, as tables or as JSON."""
+"""Multiply-adds, parameters and activation memory of a network, by part and by node."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+import json
+from dataclasses import dataclass
+from pathlib import Path
 
-from fnatool import terminal
 from fnatool.files import model as files
-from fnatool.model.analysed import stored_stages
-from passes.graph.tensors import Shape, printed
-from passes.network.profile import CONVENTIONS, Profile, ProfilePart, profile
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
+from fnatool.files.atomic import write_text
+from fnatool.files.interface import Inputs
+from fnatool.model.analysed import profile_model
+from fnatool.model.source import Source, open_model
+from passes.network.profile import CONVENTIONS, Profile, ProfilePart
 
 Json = dict[str, object]
 
@@ -24,12 +22,42 @@ MEANING = {
 }
 
 
-def profile_model(model: files.Model, inputs: Mapping[str, Shape] | None = None, *, convention: str = "conv") -> Profile:
-    """The profile of a model read from a file, with the stages its metadata stores."""
-    return profile(model.graph, sizes=inputs, table=stored_stages(model.envelope), convention=convention)
+@dataclass(frozen=True, kw_only=True)
+class ProfileOptions:
+    """`inputs` gives shapes for free dimensions; `convention` says what multiply-adds are: see `passes.network.profile.CONVENTIONS`."""
+
+    inputs: Inputs = None
+    convention: str = "conv"
 
 
-def as_json(found: Profile, model: str, convention: str) -> Json:
+@dataclass(frozen=True)
+class ModelProfile:
+    """A model and its profile: parameters, multiply-adds, and bytes of activations, in all, by part and by node."""
+
+    model: files.Model
+    profile: Profile
+    convention: str
+
+    def to_json(self) -> Json:
+        """The whole, its parts and its nodes; macs and activations are None where a free image size leaves them open."""
+        return profile_json(self.profile, str(self.model.path), self.convention)
+
+    def write(self, path: Path | str, *, force: bool = False) -> None:
+        """The same as a JSON file."""
+        write_text(Path(path), json.dumps(self.to_json(), indent=2) + "\n", force=force)
+
+
+def profile(model: Source, *, options: ProfileOptions | None = None) -> ModelProfile:
+    """What a model (a path, the bundled seed's name, or a model in memory) costs, with the stages its metadata stores.
+
+    Raises UserError for a wrong path or shape, RefusedModel for a model that cannot be read.
+    """
+    options = options or ProfileOptions()
+    read, sizes = open_model(model, options.inputs)
+    return ModelProfile(read, profile_model(read, sizes, convention=options.convention), options.convention)
+
+
+def profile_json(found: Profile, model: str, convention: str) -> Json:
     """The whole, its parts and its nodes; macs and activations are None where a free image size leaves them open."""
     return {
         "model": model,
@@ -63,60 +91,3 @@ def _numbers(part: ProfilePart, found: Profile) -> Json:
         "activations": part.activations if found.sized else None,
         "peak_activations": part.peak if found.sized else None,
     }
-
-
-def show(found: Profile, title: str, convention: str, *, nodes: bool) -> None:
-    """The tables, on the terminal: the parts and, where asked for, every node."""
-
-    console = terminal.console(wrap=False)
-    whole = found.whole
-    if found.sized:
-        sizes = ", ".join(f"{name} {_shape(shape)}" for name, shape in found.inputs.items())
-        cost = f"{terminal.count(whole.params)} parameters, {terminal.count(whole.macs)} MAdds for {sizes}"
-        console.print(terminal.styled((title, "bold"), f"  {cost}"))
-    else:
-        free = "MAdds and activations unknown: the image size is free, give one with --input"
-        console.print(terminal.styled((title, "bold"), f"  {terminal.count(whole.params)} parameters, {free}"))
-    for note in found.notes:
-        console.print(f"  {note}", style="dim")
-    _show_parts(found, console)
-    if nodes:
-        console.print()
-        _show_nodes(found, console)
-    console.print()
-    console.print(f"MAdds: {CONVENTIONS[convention]}", style="dim")
-    console.print("activations: all tensors the nodes compute; at once: those alive together, the input among them", style="dim")
-
-
-def _show_parts(found: Profile, console: Console) -> None:
-
-    columns = ("parameters", "MAdds", "share", "activations", "at once")
-    table = terminal.table("part", terminal.right("nodes"), *map(terminal.right, columns))
-    for part in (*found.parts, found.whole):
-        count = sum(row.part == part.name for row in found.rows) if part is not found.whole else len(found.rows)
-        table.add_row(part.name or "all", str(count), terminal.count(part.params), *_measures(part, found))
-    console.print(table)
-
-
-def _measures(part: ProfilePart, found: Profile) -> tuple[str, ...]:
-    if not found.sized:
-        return ("?",) * 4
-    share = f"{part.macs / found.whole.macs:.1%}" if found.whole.macs else ""
-    return (terminal.count(part.macs), share, terminal.size(part.activations), terminal.size(part.peak))
-
-
-def _show_nodes(found: Profile, console: Console) -> None:
-
-    columns = ("output", "parameters", "MAdds", "activations")
-    table = terminal.table(terminal.whole("node"), terminal.whole("op"), "part", *map(terminal.right, columns))
-    for row in found.rows:
-        if found.sized:
-            sizes = ("?" if row.shape is None else _shape(row.shape), terminal.count(row.macs), terminal.size(row.activations))
-        else:
-            sizes = ("?", "?", "?")
-        table.add_row(row.name, row.op, row.part, sizes[0], terminal.count(row.params), *sizes[1:])
-    console.print(table)
-
-
-def _shape(shape: Shape) -> str:
-    return printed(shape) or "scalar"

@@ -1,21 +1,20 @@
-"""What a remap did: as JSON, tensor by tensor, and in a few lines on the terminal."""
+"""What a remap did, as JSON, tensor by tensor."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fnatool import terminal
-from fnatool.model.remap import Remapped
+from fnatool.model.remapped import Remapped
 from fnatool.model.verified import Verified
 from passes.channels.groups import regrouped_shape
 from passes.graph.tensors import Shape
-from passes.network.knobs import IMAGE, Size, size_text
+from passes.network.knobs import IMAGE, Size
 from passes.target.take import Take
 
 Json = dict[str, object]
 
 
-def as_json(made: Remapped) -> Json:
+def report(made: Remapped) -> Json:
     """Seed, strategy, resolved spec, drifts, verification, and a row per target tensor."""
     verified = made.verified
     return {
@@ -23,7 +22,7 @@ def as_json(made: Remapped) -> Json:
         "strategy": made.plan.strategy,
         "spec": dict(made.plan.resolved.spec().knobs),
         "changes": [{"knob": name, "from": old, "to": new} for name, old, new in changes(made)],
-        "drifts": [*made.plan.drifts, *_averages(made)],
+        "drifts": [*made.plan.drifts, *averages(made)],
         "notes": [*made.analysis.notes, *made.plan.notes],
         "verified": None if verified is None else _verified(verified),
         "tensors": tensor_rows(made),
@@ -49,7 +48,7 @@ def changes(made: Remapped) -> list[tuple[str, int | Size | None, int | Size]]:
     return found
 
 
-def _averages(made: Remapped) -> list[str]:
+def averages(made: Remapped) -> list[str]:
     """Why tensors of the target are not compared: what comes after a node that averages over a finer map."""
     nodes = [f"'{name}'" for name in made.plan.averages]
     averages = "average over finer maps" if len(nodes) > 1 else "averages over a finer map"
@@ -91,48 +90,3 @@ def _words(take: Take, shape: Shape) -> Iterator[str]:
             yield "cropped"
         if fresh.any():
             yield "padded" if along.role == "kernel" else "fresh"
-
-
-def show(made: Remapped, where: str) -> None:
-    """What changed, what it cost, and what verification found."""
-    console = terminal.console()
-    for note in made.plan.notes:
-        console.print(f"note: {note}")
-    changed = changes(made)
-    if made.plan.identity:
-        console.print(f"nothing changes: the result is the seed, byte for byte ({where})")
-        return
-    for name, old, new in changed[:SHOWN]:
-        console.print(f"  {name}: {_value(old)} → {_value(new)}")
-    if len(changed) > SHOWN:
-        console.print(f"  … and {len(changed) - SHOWN} more")
-    before, after = made.analysis.cost, made.cost()
-    console.print(f"parameters {before.params:,} → {after.params:,}")
-    if before.macs is not None and after.macs is not None:
-        console.print(f"MAdds {before.macs:,} → {after.macs:,}")
-    console.print(_verdict(made))
-    console.print(f"→ {where}")
-
-
-def _value(value: int | Size | None) -> str:
-    return "free" if value is None else str(value) if isinstance(value, int) else size_text(value)
-
-
-SHOWN = 12  # knobs listed on the terminal; all are in the report
-
-
-def _verdict(made: Remapped) -> str:
-    verified, drifts = made.verified, (*made.plan.drifts, *_averages(made))
-    if verified is None:
-        return "not verified"
-    compared = f"{verified.compared} inner tensors compared with the seed in ONNX Runtime"
-    if not drifts:
-        what = "exact" if verified.whole is None else "exact on what stays"
-        exact = f"{what}: {compared}, worst drift {verified.worst:.1e} of the spread"
-        return (
-            exact
-            if verified.whole is None
-            else f"{exact}; without what is dropped the outputs move by up to {verified.whole:.1e} of theirs"
-        )
-    more = f" and {len(drifts) - 1} more" if len(drifts) > 1 else ""
-    return f"the function changes ({drifts[0]}{more}): {compared}, drift up to {verified.worst:.1e} of the spread"

@@ -7,14 +7,12 @@ from pathlib import Path
 
 import onnx
 import onnx.version_converter
-import onnx_graphsurgeon as gs
 
 from fnatool.files import model as files
 from fnatool.files.atomic import temporary
-from fnatool.model.verified import VERIFY_SECONDS
+from fnatool.model.verified import compare, in_child
 from fnatool.runtime import isolate
 from passes.errors import RefusedModel
-from passes.graph.shapes import guessing
 from passes.graph.view import view
 from passes.network.analysis import Analysis
 
@@ -82,17 +80,6 @@ def require_same(before: files.Model, after: files.Model, analysis: Analysis) ->
     """Both compute the same inside, in ONNX Runtime. Raises RefusedModel otherwise, naming the first tensor."""
     if before is after:
         return
-    try:
-        first = isolate.run(_first, before.graph, after.graph, analysis, seconds=VERIFY_SECONDS, memory=16 * isolate.GIB)
-    except isolate.Died as error:
-        raise RefusedModel(f"verification in ONNX Runtime died: {error}; --no-verify writes the result without it") from error
-    if first:
-        raise RefusedModel(f"ONNX's own converter changes what the model computes: '{first}' drifts; export it again in a newer opset")
-
-
-def _first(before: gs.Graph, after: gs.Graph, analysis: Analysis) -> str:
-    from fnatool.runtime.verify import compare, noise
-
-    with guessing(analysis.shapes):
-        found = compare(before, after, noise(analysis, 0)).first
-    return "" if found is None else found.tensor
+    first = in_child(compare, before.graph, after.graph, analysis).first
+    if first is not None:
+        raise RefusedModel(f"ONNX's own converter changes what the model computes: '{first[0]}' drifts; export it again in a newer opset")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import onnx_graphsurgeon as gs
 
@@ -17,36 +19,21 @@ from passes.target.apply import apply
 from passes.target.plan import Plan
 from passes.target.take import Take
 
-# --- verified ---------------------------------------------------------------------------------------------------------------------------
+if TYPE_CHECKING:
+    from fnatool.runtime.verify import Verification
 
-
-def _verified(model: files.Model, target: files.Model, analysis: Analysis) -> Verified:
-    """Inner values compared in a child process. Raises RefusedModel where one moved by more than rounding, naming the first."""
-    try:
-        verified = isolate.run(_compare, model.graph, target.graph, analysis, seconds=VERIFY_SECONDS, memory=16 * isolate.GIB)
-    except isolate.Died as error:
-        raise RefusedModel(f"verification in ONNX Runtime died: {error}; --no-verify writes the result without it") from error
-    if verified.first is not None:
-        tensor, node, drift = verified.first
-        raise RefusedModel(
-            f"the result must compute what the model does, but '{tensor}' of node '{node}' is the first to drift, by {drift:.1e} of its "
-            f"spread ({verified.judged}); nothing was written. Please report it with the model"
-        )
-    return verified
-
-
-def _compare(before: gs.Graph, after: gs.Graph, analysis: Analysis) -> Verified:
-    """In the child."""
-    from fnatool.runtime.verify import compare, noise
-
-    with guessing(analysis.shapes):
-        result = compare(before, after, noise(analysis, 0))
-    first = result.first
-    row = None if first is None else (first.tensor, first.node, first.relative)
-    return Verified(result.worst, row, len(result.drifts), result.tolerance, exact=True, doubt=result.doubt)
-
+P = ParamSpec("P")
+T = TypeVar("T")
 
 VERIFY_SECONDS = 600
+
+
+def in_child(compare: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """What the comparison returns in a child process with limits. Raises RefusedModel where it dies there."""
+    try:
+        return isolate.run(lambda: compare(*arguments, **named), seconds=VERIFY_SECONDS, memory=16 * isolate.GIB)
+    except isolate.Died as error:
+        raise RefusedModel(f"verification in ONNX Runtime died: {error}; --no-verify writes the result without it") from error
 
 
 @dataclass(frozen=True)
@@ -73,6 +60,27 @@ class Verified:
         return f"tolerance {self.tolerance:.0e}{in_double}"
 
 
+def verify_same(model: files.Model, target: files.Model, analysis: Analysis) -> Verified:
+    """Inner values compared in a child process. Raises RefusedModel where one moved by more than rounding, naming the first."""
+    verified = in_child(compare, model.graph, target.graph, analysis)
+    if verified.first is not None:
+        tensor, node, drift = verified.first
+        raise RefusedModel(
+            f"the result must compute what the model does, but '{tensor}' of node '{node}' is the first to drift, by {drift:.1e} of its "
+            f"spread ({verified.judged}); nothing was written. Please report it with the model"
+        )
+    return verified
+
+
+def compare(before: gs.Graph, after: gs.Graph, analysis: Analysis) -> Verified:
+    """What both graphs compute inside, on noise of the analysed sizes; for `in_child`, since ONNX Runtime may die of it."""
+    from fnatool.runtime import verify
+
+    with guessing(analysis.shapes):
+        found = verify.compare(before, after, verify.noise(analysis, 0))
+    return _in_words(found)
+
+
 def verify_remap(model: files.Model, target: files.Model, analysis: Analysis, found: Plan) -> Verified:
     """Compare inner values in a child process. Raises RefusedModel where a remap that must be exact is not, naming the first tensor.
 
@@ -80,11 +88,8 @@ def verify_remap(model: files.Model, target: files.Model, analysis: Analysis, fo
     """
     compared = found if found.compared is None else found.compared
     if compared is not found:
-        target = replace(target, graph=apply(model.graph, compared))
-    try:
-        verified = isolate.run(_verify, model, target, analysis, compared, seconds=VERIFY_SECONDS, memory=16 * isolate.GIB)
-    except isolate.Died as error:
-        raise RefusedModel(f"verification in ONNX Runtime died: {error}; --no-verify writes the result without it") from error
+        target = replace(target, graph=apply(analysis.normal or model.graph, compared))
+    verified = in_child(_verify, model, target, analysis, compared)
     if verified.worst == float("inf"):
         raise RefusedModel("the result computes infinities or NaN where the seed does not; nothing was written (--no-verify writes it)")
     if verified.exact and verified.first is not None:
@@ -97,14 +102,19 @@ def verify_remap(model: files.Model, target: files.Model, analysis: Analysis, fo
 
 
 def _verify(model: files.Model, target: files.Model, analysis: Analysis, found: Plan) -> Verified:
-    from fnatool.runtime.verify import drift_of_whole, verify
+    """In the child."""
+    from fnatool.runtime import verify
 
     with guessing(analysis.shapes):
-        result = verify(model.graph, target.graph, analysis, found)
-        whole = drift_of_whole(model.graph, target.graph, analysis, found) if drops(analysis, found) else None
-    first = result.first
+        result = verify.verify(model.graph, target.graph, analysis, found)
+        whole = verify.drift_of_whole(model.graph, target.graph, analysis, found) if drops(analysis, found) else None
+    return replace(_in_words(result), whole=whole)
+
+
+def _in_words(found: Verification) -> Verified:
+    first = found.first
     row = None if first is None else (first.tensor, first.node, first.relative)
-    return Verified(result.worst, row, len(result.drifts), result.tolerance, result.exact, whole, result.doubt)
+    return Verified(found.worst, row, len(found.drifts), found.tolerance, found.exact, doubt=found.doubt)
 
 
 def drops(analysis: Analysis, found: Plan) -> bool:

@@ -108,7 +108,7 @@ def load(source: str | Path | Model, *, sizes: Mapping[str, Shape] | None = None
     Its batch is free, whatever the file says. `sizes` gives shapes for inputs that the file leaves open, where the graph needs them.
     Raises UserError where there is no such file, RefusedModel where torch cannot compute or batch it, naming the node.
     """
-    model = source if isinstance(source, Model) else files.read(seeds.bundled(str(source)) or source, sizes)
+    model = source if isinstance(source, Model) else files.read(seeds.find(source), sizes)
     reading = Reading(model.graph, sizes)
     network = Network(Origin(reading, model)).eval()
     require_batch(reading, network.named_values(), static=reading.static_batch)

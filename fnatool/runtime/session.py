@@ -18,21 +18,37 @@ FAILURES: tuple[type[Exception], ...] = (
 )
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 QUIET = 4
+LEVELS = {
+    "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+"""How much of a graph ONNX Runtime rewrites: nothing, what no kernel of its own needs, everything."""
 
 
-def opened(model: str | bytes, provider: str, options: ort.SessionOptions, what: str) -> ort.InferenceSession:
-    """A session of a model (a path or bytes) on this provider. Raises RefusedModel where ONNX Runtime cannot load it, calling it `what`,
-    and UserError where the provider is not there: nothing falls back to another.
+def make_session(
+    model: str | bytes, provider: str = "cpu", options: ort.SessionOptions | None = None, *, optimised: str = "all"
+) -> ort.InferenceSession:
+    """The one maker of sessions, of a model (a path or bytes) on this provider and no other; `optimised` is one of LEVELS.
+
+    Raises one of FAILURES where ONNX Runtime cannot load it, UserError where the provider is not there: nothing falls back to another.
     """
+    options = ort.SessionOptions() if options is None else options
     options.log_severity_level = QUIET
-    try:
-        session = ort.InferenceSession(model, options, providers=[PROVIDERS[provider]])
-    except FAILURES as error:
-        raise RefusedModel(f"ONNX Runtime cannot load {what}: {first_line(error)}") from error
+    options.graph_optimization_level = LEVELS[optimised]
+    session = ort.InferenceSession(model, options, providers=[PROVIDERS[provider]])
     got = session.get_providers()[0]
     if got != PROVIDERS[provider]:
         raise UserError(f"ONNX Runtime has no {provider} here, it fell back to {got}; use another provider or mend the installation")
     return session
+
+
+def open_session(model: str | bytes, provider: str, options: ort.SessionOptions, what: str) -> ort.InferenceSession:
+    """The same, calling the model `what`. Raises RefusedModel where ONNX Runtime cannot load it, UserError without the provider."""
+    try:
+        return make_session(model, provider, options)
+    except FAILURES as error:
+        raise RefusedModel(f"ONNX Runtime cannot load {what}: {first_line(error)}") from error
 
 
 class Session:
@@ -41,7 +57,7 @@ class Session:
     def __init__(self, path: Path | str, provider: str = "cpu") -> None:
         """Raises RefusedModel where it cannot be loaded, UserError where the provider is not there: nothing falls back to another."""
         with native.openable(path) as text:
-            self.session = opened(text, provider, ort.SessionOptions(), f"'{path}'")
+            self.session = open_session(text, provider, ort.SessionOptions(), f"'{path}'")
         self.input = self.session.get_inputs()[0]
         self.outputs = [value.name for value in self.session.get_outputs()]
         extent = self.input.shape[0] if self.input.shape else None

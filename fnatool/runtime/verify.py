@@ -14,19 +14,18 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-import onnxruntime as ort
 
 from fnatool.runtime import isolate, native
 from fnatool.runtime.distance import DOUBLE_TOLERANCE, HALF_TOLERANCE, ROUNDING_FACTOR, TOLERANCE, distance, nudged
 from fnatool.runtime.double import NotRepeated, repeated
-from fnatool.runtime.session import FAILURES, first_line
+from fnatool.runtime.session import FAILURES, first_line, make_session
 from passes.channels.groups import regrouped
 from passes.channels.resize import resized
 from passes.errors import RefusedModel
 from passes.graph.normalise import normalise
 from passes.graph.operators import WEIGHTED
 from passes.graph.tensors import Shape
-from passes.graph.view import view
+from passes.graph.view import build, view
 from passes.maps.contents import Sampling
 from passes.network.analysis import Analysis
 from passes.target.plan import Plan
@@ -84,7 +83,7 @@ def verify(seed: gs.Graph, target: gs.Graph, analysis: Analysis, plan: Plan, *, 
     """
     pairs = shared_tensors(analysis, plan)
     feeds = noise(analysis, rng_seed)
-    masked = mask_dropped(normalise(seed, {name: feed.shape for name, feed in feeds.items()}).graph, analysis, plan)
+    masked = mask_dropped(_in_normal_form(seed, analysis), analysis, plan)
     names = [pair.tensor for pair in pairs]
     before = run_inner(masked, feeds, names, "the seed")
     after = run_inner(target, feeds, names, "the target")
@@ -101,8 +100,19 @@ def drift_of_whole(seed: gs.Graph, target: gs.Graph, analysis: Analysis, plan: P
     pairs = shared_tensors(analysis, plan)
     pairs = [pair for pair in pairs if pair.tensor in analysis.view.outputs] or pairs
     feeds, names = noise(analysis, rng_seed), [pair.tensor for pair in pairs]
-    before, after = run_inner(normalise(seed).graph, feeds, names, "the seed"), run_inner(target, feeds, names, "the target")
+    before, after = run_inner(_in_normal_form(seed, analysis), feeds, names, "the seed"), run_inner(target, feeds, names, "the target")
     return max((pair.drift(before[pair.tensor], after[pair.tensor]) for pair in pairs), default=0.0)
+
+
+def _in_normal_form(seed: gs.Graph, analysis: Analysis) -> gs.Graph:
+    """A graph of its own in the normal form that was analysed: that of the seed."""
+    normal = analysis.normal
+    if normal is None or normal.given is not seed:
+        return normalise(
+            seed, {name: analysis.shapes.shapes[name] for name in analysis.view.inputs if name in analysis.shapes.shapes}
+        ).graph
+    seen = view(normal.graph)
+    return build(seen.nodes, seen.constants, normal.graph)
 
 
 def _with_rounding(
@@ -297,18 +307,11 @@ def outputs(path: Path, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
     """What the model in a file makes of the inputs given. Raises RefusedModel where ONNX Runtime cannot run it."""
     try:
         with native.openable(path) as text:
-            session = ort.InferenceSession(text, _options(ort.GraphOptimizationLevel.ORT_ENABLE_ALL), providers=["CPUExecutionProvider"])
+            session = make_session(text)
         names = [value.name for value in session.get_outputs()]
         return dict(zip(names, session.run(names, dict(feeds)), strict=True))
     except FAILURES as error:
         raise RefusedModel(f"ONNX Runtime cannot run it: {first_line(error)}") from error
-
-
-def _options(level: ort.GraphOptimizationLevel) -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = level
-    return options
 
 
 def run_inner(
@@ -326,10 +329,8 @@ class Inner:
         model = gs.export_onnx(graph, do_type_check=False)
         known = {info.name for info in model.graph.output}
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors) if name not in known)
-        levels = ort.GraphOptimizationLevel
-        options = _options(levels.ORT_ENABLE_BASIC if optimised else levels.ORT_DISABLE_ALL)
         try:
-            self.session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+            self.session = make_session(model.SerializeToString(), optimised="basic" if optimised else "none")
         except FAILURES as error:
             raise self._refused(error) from error
 

@@ -24,7 +24,7 @@ from fnatool.search.preparing import PreparedSearch, data, network_of, on_ground
 from fnatool.search.sampling import Member
 from fnatool.search.scoring import score, scoring_of
 from fnatool.search.showing import cost_text
-from fnatool.search.solver import Budget, argmax, derive, pareto, score_of
+from fnatool.search.solver import Budget, argmax, likeliest, pareto, score_of
 from fnatool.supernet.network import SuperNetwork
 from fnatool.tasks.description import Description
 from fnatool.tasks.table import TASKS, description_of
@@ -39,7 +39,7 @@ LIST = "derived.json"
 MOST_STEPS = 10**18  # no search has as many
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DeriveOptions:
     """Which architectures: the best one within budgets, `pareto` of them up to a budget, or every block's best; and where they go.
 
@@ -75,12 +75,13 @@ class SearchState:
     finished: bool
 
 
-def derive_run(folder: Path, wanted: DeriveOptions) -> list[DerivedModel]:
+def derive(run: Path | str, *, options: DeriveOptions) -> list[DerivedModel]:
     """The architectures wanted, each as NAME.onnx and NAME.json in a folder (RUN/derived unless said), in order of cost.
 
-    Raises UserError for budgets that no member keeps, for a folder that holds no run or one of another version, where the seed has
-    changed, and where nothing has been learnt yet.
+    run: the folder of a search. Raises UserError for budgets that no member keeps, for a folder that holds no run or one of another
+    version, where the seed has changed, and where nothing has been learnt yet.
     """
+    wanted, folder = options, Path(run)
     _require_one_question(wanted)
     learnt = read_run(folder, with_data=wanted.images != 0)
     if not learnt.finished:
@@ -216,7 +217,7 @@ def _best(learnt: SearchState, wanted: DeriveOptions) -> Callable[[Sequence[Budg
     """What finds the best member within budgets: the search's way, or without data the likeliest one."""
     choices, scores = learnt.network.choices, learnt.network.architecture.log_probabilities()
     if wanted.images == 0:
-        return lambda budgets: derive(choices, scores, budgets)
+        return lambda budgets: likeliest(choices, scores, budgets)
     return choosing(learnt.network, learnt.made.config, scoring_of(learnt.made, learnt.facts.processes))
 
 
@@ -241,15 +242,3 @@ def _score(learnt: SearchState, member: Member, wanted: DeriveOptions) -> Mappin
 def as_json(row: DerivedModel) -> dict[str, object]:
     """Costs, log-probability and score of an architecture."""
     return {"costs": dict(row.emitted.costs), "log_probability": row.log_probability, "supernet_score": dict(row.score)}
-
-
-def show(found: Sequence[DerivedModel]) -> None:
-    """A row an architecture."""
-    console = terminal.console(wrap=False)
-    kinds = list(found[0].emitted.costs)
-    figures = [name for name in found[0].score if "/" not in name]
-    grid = terminal.table(*map(terminal.right, (*kinds, "log p", *figures)), terminal.whole("file"))
-    for row in found:
-        costs = [cost_text(kind, row.emitted.costs[kind]) for kind in kinds]
-        grid.add_row(*costs, f"{row.log_probability:.2f}", *(f"{row.score[name]:.4f}" for name in figures), str(row.emitted.path))
-    console.print(grid)

@@ -9,11 +9,10 @@ from pathlib import Path
 from fnatool.data.pixels import Pixels
 from fnatool.data.split import Split
 from fnatool.files import model as files
-from fnatool.files.atomic import workplace
 from fnatool.model.analysed import analyse_model
-from fnatool.model.head import HeadOptions, attach_to_model, own_taps
+from fnatool.model.headed import HeadOptions, attach_to_model, own_taps
 from fnatool.model.pixels import PixelOptions, pixels_of, seen_as
-from fnatool.model.remap import RemapOptions, remap_model
+from fnatool.model.remapped import RemapOptions, remap_model
 from fnatool.search.config import SearchConfig
 from fnatool.search.sampling import Member
 from fnatool.search.solver import Budget
@@ -34,13 +33,14 @@ TIMES = 8
 
 @dataclass(frozen=True)
 class Ground:
-    """A seed file, the knobs set before anything is searched, the head it gets, and how it is remapped.
+    """A seed and its analysis, the knobs set before anything is searched, the head it gets, and how it is remapped.
 
     `inputs` is the shape of an input that the file leaves open, `pixels` what an image becomes; `names` is what has the names of classes
     and joints, if not the data.
     """
 
     seed: files.Model
+    analysis: Analysis | None
     before: Mapping[str, Value]
     head: HeadOptions
     strategy: str
@@ -54,7 +54,8 @@ def ground(seed: files.Model, config: SearchConfig, split: Split) -> Ground:
     """The seed with the config's size, output stride and head. Raises UserError where no size is known."""
     before: dict[str, Value] = {}
     asked = config.data.size
-    analysis = analyse_model(seed, _assumed(seed, asked))
+    assumed = _assumed(seed, asked)
+    analysis = analyse_model(seed, assumed)
     found = image_of(analysis)
     inputs = None
     if found.free:
@@ -67,7 +68,7 @@ def ground(seed: files.Model, config: SearchConfig, split: Split) -> Ground:
         before[STRIDE] = config.space.output_stride
     head, joints = config.head, TASKS[config.task].labels == "joints"
     options = HeadOptions(
-        config.task,
+        task=config.task,
         style=head.style,
         classes=head.classes or (None if joints else str(len(split.classes))),
         joints=head.joints or (str(len(split.joints)) if joints else None),
@@ -84,14 +85,14 @@ def ground(seed: files.Model, config: SearchConfig, split: Split) -> Ground:
         options = replace(options, taps=own_taps(_before(seed, analysis, before, inputs), options))
     image = seen_as(analysis.view, found.name, found.channels)
     how = pixels_of(seed, analysis.view, image, PixelOptions(head.mean, head.scale, head.channels))
-    return Ground(seed, before, options, config.search.strategy, config.run.seed, inputs, how)
+    return Ground(seed, analysis if inputs == assumed else None, before, options, config.search.strategy, config.run.seed, inputs, how)
 
 
 def _before(seed: files.Model, analysis: Analysis, before: Mapping[str, Value], inputs: Mapping[str, Shape] | None) -> Analysis:
     """The analysis of the seed with these knobs set."""
     if not before:
         return analysis
-    made = remap_model(seed, Spec(before), RemapOptions(verify=False, inputs=inputs))
+    made = remap_model(seed, Spec(before), RemapOptions(verify=False, inputs=inputs), analysis=analysis)
     return analyse(made.model.graph, sizes=inputs, table=made.plan.table)
 
 
@@ -112,20 +113,18 @@ def _shape(layout: str, channels: int, size: tuple[int, int]) -> Shape:
 
 
 def emit(of: Ground, spec: Spec, split: Split, path: Path, *, verify: bool = True) -> files.Model:
-    """The file at path holds the seed in the shape of the spec with its head, fresh; class names are those of the data.
+    """The file at path holds the seed in the shape of the spec with its head, fresh; class names are those of the data. Returned is it.
 
     Raises UserError and RefusedModel as remap and head do.
     """
     whole = Spec({**of.before, **spec.knobs})
-    options = RemapOptions(of.strategy, seed=of.rng_seed, verify=verify, inputs=of.inputs)
-    with workplace(path.parent) as place:
-        bare = place / path.name
-        remap_model(of.seed, whole, options).write(bare)
-        made = attach_to_model(files.read(bare), replace(of.head, verify=verify))
-        own = made.description
-        about = own.adopting(split.classes, split.joints) if of.names is None else own.named_like(of.names)
-        replace(made, description=about).write(path, force=True)
-    return files.read(path)
+    options = RemapOptions(strategy=of.strategy, seed=of.rng_seed, verify=verify, inputs=of.inputs)
+    bare = remap_model(of.seed, whole, options, analysis=of.analysis).model
+    made = attach_to_model(bare, replace(of.head, verify=verify))
+    own = made.description
+    made = made.described(own.adopting(split.classes, split.joints) if of.names is None else own.named_like(of.names))
+    made.write(path, force=True)
+    return made.model
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from fnatool import terminal
 from fnatool.search.config import SearchConfig
 from fnatool.search.sampling import Member
 from fnatool.search.scoring import Scoring, loss
-from fnatool.search.solver import Budget, Scores, derive
+from fnatool.search.solver import Budget, Scores, likeliest
 from fnatool.supernet.network import SuperNetwork
 from fnatool.tasks.finite import NotFinite
 from passes.space.space import Choices
@@ -49,13 +49,13 @@ def finalists(choices: Choices, scores: Scores, budgets: Sequence[Budget], count
     A draw is the best member by scores with Gumbel noise on each, which without budgets has the probability exp Σ score (perturb and
     maximise; Papandreou & Yuille 2011). Raises UserError where no member keeps the budgets.
     """
-    found = {derive(choices, scores, budgets): None}
+    found = {likeliest(choices, scores, budgets): None}
     for draw in range(DRAWS * count):
         if len(found) >= count:
             break
         rng = np.random.default_rng([seed, draw])
         noisy = [(np.asarray(row) + rng.gumbel(size=len(row))).tolist() for row in scores]
-        found.setdefault(derive(choices, noisy, budgets))
+        found.setdefault(likeliest(choices, noisy, budgets))
     return list(found)
 
 

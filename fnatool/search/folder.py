@@ -65,7 +65,7 @@ def require_outside(folder: Path, needed: Iterable[Path]) -> None:
             raise UserError(f"'{path}' lies where the run is kept and would be overwritten; give another folder with -o")
 
 
-def arranged(folder: Path) -> None:
+def arrange(folder: Path) -> None:
     """The folder holds what was prepared aside."""
     for path in (folder / NEW).iterdir():
         path.rename(folder / path.name)
@@ -124,7 +124,7 @@ def require_same(folder: Path, facts: RunFacts) -> None:
             )
 
 
-def claimed(folder: Path, facts: RunFacts, latency: str | None) -> None:
+def claim(folder: Path, facts: RunFacts, latency: str | None) -> None:
     """The folder is of this run, says so from now on, and keeps its latency table. Raises UserError where it is of another."""
     require_same(folder, facts)
     if latency is not None and not (folder / LATENCY).exists():

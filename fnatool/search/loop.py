@@ -96,7 +96,7 @@ class AlphaSchedule:
         return "warm up" if step < self.start else "search"
 
 
-def search(job: SearchJob, world: World, watch: SearchWatch) -> SuperNetwork:
+def learn(job: SearchJob, world: World, watch: SearchWatch) -> SuperNetwork:
     """The super network after the search that the config says, from its last checkpoint if there is one.
 
     Raises UserError where a loss is not finite; the last checkpoint stays.

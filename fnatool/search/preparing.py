@@ -13,7 +13,6 @@ from fnatool.data import checking
 from fnatool.data.split import Split, said, spread
 from fnatool.files import model as files
 from fnatool.latency import table as latencies
-from fnatool.latency.measure import own_member
 from fnatool.latency.table import about
 from fnatool.model import spaces
 from fnatool.model.analysed import analyse_model, metadata
@@ -21,7 +20,7 @@ from fnatool.search.config import SearchConfig
 from fnatool.search.emitting import Ground, emit, ground
 from fnatool.search.folder import LATENCY, SEED, SPACE, RunFacts, require_same, shown
 from fnatool.search.sampling import uniform
-from fnatool.search.solver import Budget, derive
+from fnatool.search.solver import Budget, likeliest
 from fnatool.supernet.network import SuperNetwork, build
 from fnatool.tasks import reading
 from fnatool.tasks.description import Description
@@ -31,7 +30,7 @@ from passes.errors import UserError
 from passes.network.analysis import Analysis
 from passes.space.budgets import AskedBudget, parse_budget
 from passes.space.costs import BY_NAME, Table, cost_tables
-from passes.space.space import Choices, Space, choices, own_choices
+from passes.space.space import Choices, Space, choices, own_choices, own_member
 from passes.target.spec import Spec
 
 
@@ -126,7 +125,7 @@ def network_of(made: PreparedSearch) -> tuple[SuperNetwork, dict[str, Table]]:
         raise UserError(f"this space leaves nothing to search ({reasons or 'one member'})")
     tables = {kind: restricted(table, made.choices, network.choices) for kind, table in made.tables.items()}
     budgets = [replace(budget, table=tables[budget.kind]) for budget in made.budgets(how.cost.budget)]
-    derive(network.choices, uniform(network.choices), budgets)  # raises where no member keeps them
+    likeliest(network.choices, uniform(network.choices), budgets)  # raises where no member keeps them
     return network, tables
 
 

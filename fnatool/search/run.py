@@ -16,14 +16,14 @@ from fnatool import seeds, terminal
 from fnatool.files import model as files
 from fnatool.files.atomic import write_text
 from fnatool.files.documents import read_json
-from fnatool.files.runfolder import NEW, emptied, opened
+from fnatool.files.runfolder import NEW, empty_folder, hold_folder
 from fnatool.model.pixels import say
 from fnatool.search import folder as folders
 from fnatool.search import reporting, watching
 from fnatool.search.config import NAME, QUICK, SearchConfig, quick, read_search
 from fnatool.search.emitting import Emitted, emit_within
 from fnatool.search.finalists import choosing
-from fnatool.search.loop import SearchJob, search
+from fnatool.search.loop import SearchJob, learn
 from fnatool.search.preparing import PreparedSearch, facts, network_of, prepared
 from fnatool.search.sampling import Member
 from fnatool.search.scoring import parts_of, score, scoring_of
@@ -48,11 +48,10 @@ SCENES = SceneOptions(QUICK["task"], 64, 960, 128, 0)  # the data of the embedde
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """What the user says beside the config: another seed, other budgets, to begin anew, to stop before anything is trained."""
+    """Other budgets than the config's, to begin anew where the folder holds an earlier run, to stop before anything is trained."""
 
-    model: Path | str | None = None
     budgets: tuple[str, ...] = ()
     restart: bool = False
     dry_run: bool = False
@@ -68,27 +67,35 @@ class Found:
     folder: Path
 
 
-def search_file(config: Path | SearchConfig | None, folder: Path, asked: SearchOptions) -> Found | None:
-    """The folder holds the architecture found for the config's task: its Spec, the network, and a report; a run there goes on.
+def search(
+    seed: Path | str | None = None,
+    config: Path | str | SearchConfig | None = None,
+    out: Path | str = "search.run",
+    *,
+    options: SearchOptions | None = None,
+) -> Found | None:
+    """The folder `out` holds the architecture found for the config's task: its Spec, the network, and a report; a run there goes on.
 
-    Without a config it is the one in the working folder, or else the embedded default. Under torchrun all processes work together; the
-    first one writes, and the others get None; so does a dry run. Raises UserError and RefusedModel, before anything is trained, for what
-    does not fit; later where a loss is not finite, or where memory or disk is full. The last checkpoint is never lost.
+    seed: another than the config's: a path, or the bundled seed's name. config: a file, or one in memory; without one it is the one in the
+    working folder, or else the embedded default. Under torchrun all processes work together; the first one writes, and the others get None;
+    so does a dry run. Raises UserError and RefusedModel, before anything is trained, for what does not fit; later where a loss is not
+    finite, or where memory or disk is full. The last checkpoint is never lost.
     """
+    asked, folder = options or SearchOptions(), Path(out)
     how, embedded = _config(config, folder)
     if asked.restart and asked.dry_run:
         raise UserError("--dry-run trains nothing and --restart removes an earlier run; give one of them, or another folder with -o")
-    how = _as_asked(how, asked)
-    seed = files.read(seeds.bundled(how.model) or how.model if not Path(how.model).exists() else how.model)
+    how = _as_asked(how, seed, asked)
+    read = files.read(seeds.find(how.model))
     if how.run.threads is not None:
         torch.set_num_threads(how.run.threads)
     latency = how.cost.latency
-    folders.require_outside(folder, [seed.path, *seed.data, *([] if latency is None else [Path(latency)])])
-    with joined(how.run.device) as world, _guarded(folder, how), opened(folder, folders.SEARCH) if world.first else nullcontext():
+    folders.require_outside(folder, [read.path, *read.data, *([] if latency is None else [Path(latency)])])
+    with joined(how.run.device) as world, _guarded(folder, how), hold_folder(folder, folders.SEARCH) if world.first else nullcontext():
         if world.first and embedded:
             _say_embedded(how, folder)
         world.wait()
-        made = _prepared(seed, how, folder, world) if asked.restart else prepared(seed, how, folder, world)
+        made = _prepared(read, how, folder, world) if asked.restart else prepared(read, how, folder, world)
         return _phases(made, folder, world, dry_run=asked.dry_run)
 
 
@@ -103,7 +110,7 @@ def _prepared(seed: files.Model, how: SearchConfig, folder: Path, world: World) 
         network_of(made)  # raises
         require_enough(made, world)
         if world.first:
-            emptied(folder, folders.SEARCH, lambda: folders.arranged(folder))
+            empty_folder(folder, folders.SEARCH, lambda: folders.arrange(folder))
         world.wait()
         return made
     finally:
@@ -133,7 +140,7 @@ def _phases(made: PreparedSearch, folder: Path, world: World, *, dry_run: bool) 
         say(made.ground.pixels)
         show_space(made)
         if not dry_run:
-            folders.claimed(folder, own, made.config.cost.latency)
+            folders.claim(folder, own, made.config.cost.latency)
         write_text(folder / folders.SPACE, json.dumps(made.space.to_json(), indent=1) + "\n", force=True)
         write_text(folder / folders.COSTS, json.dumps(_costs(made), indent=1) + "\n", force=True)
     world.wait()
@@ -143,7 +150,7 @@ def _phases(made: PreparedSearch, folder: Path, world: World, *, dry_run: bool) 
     if world.first:
         terminal.console().print(f"the {made.config.search.relaxation} super network learns, in {folder}")
     with watching.shown(made.kind, job.budget) if world.first else nullcontext(watching.silent()) as watch:
-        search(job, world, watch)
+        learn(job, world, watch)
     found, figures = _derived(made, network, (job, tables), world)
     network.to("cpu")
     tuned = _tuned(made, folder, world)
@@ -240,17 +247,17 @@ def _costs(made: PreparedSearch) -> dict[str, object]:
 # --- before and after -------------------------------------------------------------------------------------------------------------------
 
 
-def _config(given: Path | SearchConfig | None, folder: Path) -> tuple[SearchConfig, bool]:
+def _config(given: Path | str | SearchConfig | None, folder: Path) -> tuple[SearchConfig, bool]:
     """The config, and whether it is the embedded one."""
     if isinstance(given, SearchConfig):
         return given, False
     if given is None and not Path(NAME).exists():
         return quick(folder.absolute()), True
-    return read_search((given or Path(NAME)).absolute()), False
+    return read_search(Path(given or NAME).absolute()), False
 
 
-def _as_asked(how: SearchConfig, asked: SearchOptions) -> SearchConfig:
-    model = how.model if asked.model is None else str(asked.model)
+def _as_asked(how: SearchConfig, seed: Path | str | None, asked: SearchOptions) -> SearchConfig:
+    model = how.model if seed is None else str(seed)
     budget = asked.budgets or how.cost.budget
     for text in budget:
         parse_budget(text)  # raises before a folder is made
@@ -286,12 +293,3 @@ def _guarded(folder: Path, how: SearchConfig) -> Iterator[None]:
             f"there is not enough memory for {how.run.batch} images a step; lower 'run.batch' or 'data.size', or search fewer choices, "
             f"and begin anew with --restart ('{folder}' keeps the last checkpoint)"
         ) from error
-
-
-def show(found: Found) -> None:
-    """What the search came to, and where it lies."""
-    console = terminal.console()
-    if found.tuned is not None:
-        console.print(f"fine-tuned, in ONNX Runtime: {sentence(found.tuned.in_runtime)}")
-    console.print(f"→ {found.folder / folders.TARGET}, {folders.SPEC}, {folders.PAGE}")
-    console.print(f"other budgets from the same search: fnatool derive {found.folder} --budget madds=…")

@@ -63,7 +63,7 @@ def _own(choice: int, candidates: int) -> int:
     return SKIP if choice == candidates else choice
 
 
-def derive(choices: Choices, scores: Sequence[Sequence[float]], budgets: Sequence[Budget]) -> Member:
+def likeliest(choices: Choices, scores: Sequence[Sequence[float]], budgets: Sequence[Budget]) -> Member:
     """The member of the highest score that costs at most every budget.
 
     scores: per block one per candidate, and one more for skipping where that is possible. Raises UserError where no member is so cheap.
@@ -139,7 +139,7 @@ def pareto(choices: Choices, scores: Sequence[Sequence[float]], budget: Budget, 
     found: dict[Member, Solution] = {}
 
     def at(limit: int) -> Solution:
-        member = derive(choices, scores, [Budget(budget.kind, limit, budget.table)])
+        member = likeliest(choices, scores, [Budget(budget.kind, limit, budget.table)])
         one = Solution(member, score_of(scores, member), budget.table.of(member))
         found[member] = one
         return one

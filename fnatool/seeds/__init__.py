@@ -14,3 +14,9 @@ PIXELS = {"mobilenetv2_bn": ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))}
 def bundled(name: str) -> Path | None:
     """The file of the bundled seed of that name (without `.onnx`), or None where there is none."""
     return FOLDER / f"{name}.onnx" if name in NAMES else None
+
+
+def find(model: Path | str) -> Path:
+    """The path of a model, or that of the bundled seed of this name where no file has it."""
+    path = Path(model)
+    return path if path.exists() else bundled(str(model)) or path

@@ -3,79 +3,69 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from fnatool import terminal
+from fnatool import seeds, terminal
 from fnatool.data import checking
 from fnatool.data.split import said
 from fnatool.files import model as files
+from fnatool.files.atomic import write_text
 from fnatool.model import pixels
 from fnatool.model.analysed import metadata
-from fnatool.runtime import isolate
-from fnatool.runtime import session as runtime
 from fnatool.tasks import reading
-from fnatool.tasks.description import Description, is_placeholder
-from fnatool.tasks.pixels import to_array
+from fnatool.tasks.description import is_placeholder
 from fnatool.tasks.table import description_of
-from fnatool.training.figures import Predict, evaluate
+from fnatool.training.in_runtime import evaluate_file
 from fnatool.training.model_and_data import sizes
 from fnatool.training.samples import Evaluation, require_fit
-from fnatool.training.watching import sentence
-from passes.errors import RefusedModel
-
-SECONDS = 120.0  # to load a model and run it once, in a process of its own
 
 
-def evaluate_file(
-    path: Path, samples: Evaluation, *, batch: int = 32, workers: int = 2, provider: str = "cpu", done: Callable[[int], None] | None = None
-) -> dict[str, float]:  # fmt: skip
-    """The figures of the task on all samples. Raises RefusedModel where the model does not run, UserError without the provider."""
-    height, width = samples.size
-    try:
-        isolate.run(_try, path, (1, 3, height, width), samples.description, seconds=SECONDS, memory=16 * isolate.GIB)
-    except isolate.Died as error:
-        raise RefusedModel(f"'{path}' in ONNX Runtime: {error}") from error
-    return evaluate(predicting(path, samples.description, provider), samples, batch=batch, workers=workers, done=done)
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """Of which split, how many images at a time, how many processes load them, on which provider of ONNX Runtime (cpu, cuda, tensorrt).
+
+    `skip_bad` leaves out samples that cannot be used.
+    """
+
+    split: str = "val"
+    batch: int = 32
+    workers: int = 2
+    provider: str = "cpu"
+    skip_bad: bool = False
 
 
-def predicting(path: Path, described: Description, provider: str = "cpu") -> Predict:
-    """What the model in a file makes of images, uint8 RGB [N, 3, H, W]; one whose batch is fixed sees as many at once as it takes."""
-    session = runtime.Session(path, provider)
+@dataclass(frozen=True)
+class Evaluated:
+    """The figures of a model: top-1, mIoU, mAP, or OKS AP and PCK, all from 0 to 1; those of single classes have a / in their names."""
 
-    def predict(images: torch.Tensor) -> dict[str, np.ndarray]:
-        inputs = to_array(images.numpy(), described.input, session.dtype)
-        step = session.batch or len(inputs)
-        parts = [session.run(_filled(inputs[start : start + step], step)) for start in range(0, len(inputs), step)]
-        return {name: np.concatenate([part[name] for part in parts])[: len(inputs)] for name in parts[0]}
+    model: Path
+    figures: Mapping[str, float]
 
-    return predict
+    def to_json(self) -> dict[str, float]:
+        """The figures, for programs."""
+        return dict(self.figures)
 
-
-def _filled(inputs: np.ndarray, count: int) -> np.ndarray:
-    """So many, the last one repeated."""
-    return inputs if len(inputs) == count else np.concatenate([inputs, np.repeat(inputs[-1:], count - len(inputs), axis=0)])
+    def write(self, path: Path | str, *, force: bool = False) -> None:
+        """The same as a JSON file."""
+        write_text(Path(path), json.dumps(self.to_json(), indent=1) + "\n", force=force)
 
 
-def _try(path: Path, shape: tuple[int, ...], described: Description) -> None:
-    images = torch.zeros(shape, dtype=torch.uint8)
-    predicting(path, described)(images)
+def evaluate(model: Path | str, data: Path | str, *, options: EvaluateOptions | None = None) -> Evaluated:
+    """How good the model in a file, which has a head, is on the data set in a folder.
 
-
-def evaluate_on(
-    model: Path, data: Path, *, split: str = "val", batch: int = 32, workers: int = 2, provider: str = "cpu", skip_bad: bool = False
-) -> dict[str, float]:  # fmt: skip
-    """The figures of the model at a path on a split of the data at another, of which a line is said. Raises UserError and RefusedModel."""
-    read = files.read(model)
+    Raises UserError for a model without a task, for data that does not fit it and for a provider that is not there, RefusedModel where the
+    model does not run.
+    """
+    options = options or EvaluateOptions()
+    read = files.read(seeds.find(model))
     described = description_of(metadata(read.envelope))
     size = sizes(read, described, None)[1]
     classes = None if is_placeholder(described.classes) else described.classes
-    found = reading.read(data, task=described.task, split=split, classes=classes)
+    found = reading.read(Path(data), task=described.task, split=options.split, classes=classes)
     with terminal.progress("looking at the data", len(found.items)) as advance:
-        (found,) = checking.checked([found], skip_bad=skip_bad, progress=lambda done, total: advance(1))
+        (found,) = checking.checked([found], skip_bad=options.skip_bad, progress=lambda done, total: advance(1))
     described = described.adopting(found.classes, found.joints)
     require_fit(found, described)
     for line in said([found]):
@@ -84,16 +74,5 @@ def evaluate_on(
         pixels.say(how)
     samples = Evaluation(found, described, size)
     with terminal.progress("evaluating", len(samples)) as advance:
-        return evaluate_file(model, samples, batch=batch, workers=workers, provider=provider, done=advance)
-
-
-def show(figures: dict[str, float], *, as_json: bool) -> None:
-    """The figures in a line, those of single classes below; or as JSON."""
-    if as_json:
-        terminal.document(json.dumps(figures, indent=1))
-        return
-    console = terminal.console()
-    console.print(sentence(figures))
-    for name, value in figures.items():
-        if "/" in name:
-            console.print(f"  {name} {value:.4f}")
+        figures = evaluate_file(read.path, samples, batch=options.batch, workers=options.workers, provider=options.provider, done=advance)
+    return Evaluated(read.path, figures)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -14,13 +13,13 @@ from typing import TypeGuard
 import torch
 
 import fnatool.nn
-from fnatool import seeds, terminal
+from fnatool import terminal
 from fnatool.data import checking
 from fnatool.data.split import Split, said
 from fnatool.files import model as files
-from fnatool.files.atomic import recovered, require_writable, workplace, write_text
+from fnatool.files.atomic import workplace, write_text
 from fnatool.files.documents import read_json
-from fnatool.files.runfolder import CONFIG, REPORT, TUNING, emptied, opened
+from fnatool.files.runfolder import CONFIG, REPORT, TUNING, empty_folder
 from fnatool.model import pixels
 from fnatool.model.analysed import metadata
 from fnatool.tasks import description as descriptions
@@ -29,16 +28,13 @@ from fnatool.tasks.description import Description, is_placeholder
 from fnatool.tasks.table import TASKS, description_of
 from fnatool.tasks.task import PLAIN
 from fnatool.training import diagnosis, watching
-from fnatool.training.config import Config, read_config
-from fnatool.training.evaluate import evaluate_file
+from fnatool.training.config import Config
+from fnatool.training.in_runtime import evaluate_file
 from fnatool.training.loop import Trained, TrainingJob, finetune
 from fnatool.training.model_and_data import sizes
-from fnatool.training.processes import World, joined
+from fnatool.training.processes import World
 from fnatool.training.samples import Evaluation, Training, require_fit
 from passes.errors import RefusedModel, UserError
-from passes.graph.freeing import freed
-
-SAME = 5e-3  # how far the figures of torch and of ONNX Runtime may be apart: rounding turns a few decisions
 
 
 @dataclass(frozen=True)
@@ -49,42 +45,6 @@ class Tuned:
     in_runtime: Mapping[str, float]
     metric: str
     step: int
-
-
-def finetune_file(
-    model: Path | str,
-    config: Path | Config,
-    out: Path,
-    *,
-    run: Path | None = None,
-    restart: bool = False,
-    skip_bad: bool = False,
-    force: bool = False,
-) -> Tuned | None:
-    """The model at `out`, with what it learnt; the run is kept in the folder `run` (beside out, unless said), and goes on from there.
-
-    Under torchrun all processes work together; the first one writes, and the others get None. Raises UserError, before anything is
-    trained, for a config, a model or data that do not fit; later where the loss is not finite or memory is out. The last checkpoint is
-    never lost.
-    """
-    read = files.read(seeds.bundled(str(model)) or model if not Path(model).exists() else model)
-    read = replace(read, graph=freed(read.graph))
-    how = config if isinstance(config, Config) else read_config(config)
-    if skip_bad:
-        how = how.model_copy(update={"data": how.data.model_copy(update={"skip_bad": True})})
-    folder = run or out.with_suffix(".run")
-    recovered(out, files.data_path(out))
-    done = None if force or restart else finished(read, how, out, folder)
-    if done is None:
-        require_writable(out, force=force, forbid=(read.path, *read.data))
-    if how.run.threads is not None:
-        torch.set_num_threads(how.run.threads)
-    with joined(how.run.device) as world, opened(folder, TUNING) if world.first else nullcontext():
-        if done is not None:
-            if world.first:
-                terminal.console().print(f"'{out}' is what this run came to: nothing is left to do; --restart trains anew")
-            return done if world.first else None
-        return tune(read, how, RunPlaces(out, folder, force, restart), world)
 
 
 @dataclass(frozen=True)
@@ -98,14 +58,14 @@ class RunPlaces:
 
 
 def tune(read: files.Model, how: Config, places: RunPlaces, world: World) -> Tuned | None:
-    """The same for processes that have joined, and a folder that is there and this run's own."""
+    """The model learns, by processes that have joined, in a folder that is there and this run's own; the first one writes it."""
     world.wait()
     job = replace(prepared(read, how, places.folder, world), anew=places.restart)
 
     def ready() -> None:
         if world.first:
             if places.restart:
-                emptied(places.folder, TUNING)
+                empty_folder(places.folder, TUNING)
             write_text(places.folder / CONFIG, how.model_dump_json(indent=1) + "\n", force=True)
         world.wait()
 
@@ -223,13 +183,3 @@ def _written(learnt: Trained, job: TrainingJob, out: Path, *, force: bool) -> Tu
     write_text(job.folder / REPORT, json.dumps(result, indent=1) + "\n", force=True)
     fnatool.nn.save(network, out, force=force, metadata=notes)  # the last of all: where it is, nothing is left to do
     return Tuned(learnt.figures, held, job.metric, learnt.step)
-
-
-def show(tuned: Tuned, out: Path) -> None:
-    """What the written file reaches."""
-    console = terminal.console()
-    console.print(f"after step {tuned.step:,}: {watching.sentence(tuned.figures)}")
-    console.print(f"the written file in ONNX Runtime: {watching.sentence(tuned.in_runtime)}")
-    if math.fabs(tuned.figures[tuned.metric] - tuned.in_runtime[tuned.metric]) > SAME:
-        console.print(f"these are further apart than {SAME}: mixed precision, or a fault; please report it if you train without 'run.amp'")
-    console.print(f"→ {out}")

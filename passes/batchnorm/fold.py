@@ -19,7 +19,8 @@ import numpy.typing as npt
 import onnx_graphsurgeon as gs
 
 from passes.errors import RefusedModel
-from passes.graph.normalise import normalise
+from passes.graph.normal import Normalised
+from passes.graph.normalise import in_normal_form
 from passes.graph.operators import CONVOLUTIONS
 from passes.graph.tensors import Shape
 from passes.graph.view import Node, View, build, in_order, unique, view
@@ -53,13 +54,13 @@ class Folded:
 # --- folding ----------------------------------------------------------------------------------------------------------------------------
 
 
-def fold(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None) -> Folded:
+def fold(graph: gs.Graph | Normalised, *, sizes: Mapping[str, Shape] | None = None) -> Folded:
     """Every BatchNormalization that can be is part of the convolution or matrix product beside it.
 
     The result is in normal form. A tensor that is still there has its name and its values; what a BatchNormalization made is now made by
     the convolution. One that stays is listed with the reason. sizes: shapes for inputs with free dimensions.
     """
-    normal = normalise(graph, sizes).graph
+    normal = in_normal_form(graph, sizes).graph
     work = _Folding(view(normal))
     for node in work.seen.nodes:
         if node.op == "BatchNormalization" and node.name in work.nodes:

@@ -13,7 +13,8 @@ import onnx_graphsurgeon as gs
 from passes.batchnorm.fold import EPSILON, MIXED, PARTS, Array, Left, Reals, dtype_of, exact_values, output_channels, stored_values
 from passes.errors import RefusedModel, UserError
 from passes.graph.learnt import dense_weights
-from passes.graph.normalise import normalise
+from passes.graph.normal import Normalised
+from passes.graph.normalise import in_normal_form
 from passes.graph.operators import CONSTANTS, CONVOLUTIONS, having, of
 from passes.graph.shapes import infer
 from passes.graph.tensors import Shape, Shapes
@@ -52,7 +53,7 @@ PASSING = having(
 """What a normalisation behind makes up for as if it stood before: sums, elements in another order, the mean or largest of neighbours."""
 
 
-def places(graph: gs.Graph, *, only: Sequence[str] = (), sizes: Mapping[str, Shape] | None = None) -> UnfoldPlaces:
+def places(graph: gs.Graph | Normalised, *, only: Sequence[str] = (), sizes: Mapping[str, Shape] | None = None) -> UnfoldPlaces:
     """The convolutions behind which a BatchNormalization makes sense, in order; `only` patterns (* is any text) choose among them.
 
     Left alone: one whose output is normalised anyway; the last ones (no convolution or matrix product comes after them: classifiers, box
@@ -60,7 +61,7 @@ def places(graph: gs.Graph, *, only: Sequence[str] = (), sizes: Mapping[str, Sha
     channel; one whose weight is shared (each use would get statistics of its own, and could not be folded again) or computed.
     Raises UserError where a pattern matches no convolution.
     """
-    seen = view(normalise(graph, sizes).graph)
+    seen = view(in_normal_form(graph, sizes).graph)
     names = [node.name for node in seen.nodes if node.op in CONVOLUTIONS]
     for pattern in only:
         if not any(fnmatchcase(name, pattern) for name in names):
@@ -147,14 +148,14 @@ class _Placing:
         return None if shape is None or len(shape) < 2 else math.prod(shape[2:])
 
 
-def unfold(graph: gs.Graph, statistics: Mapping[str, Moments], *, sizes: Mapping[str, Shape] | None = None) -> Unfolded:
+def unfold(graph: gs.Graph | Normalised, statistics: Mapping[str, Moments], *, sizes: Mapping[str, Shape] | None = None) -> Unfolded:
     """Every convolution that statistics names has a BatchNormalization behind it, and the function is what it was.
 
     The result is in normal form; every tensor keeps its name and its values, for the BatchNormalization makes what the convolution made.
     The convolution's bias is gone: it is part of the mean. A channel that never varies has γ = √ε and passes on as it was.
     Raises UserError where a name is no convolution, RefusedModel where statistics are not finite or do not fit.
     """
-    normal = normalise(graph, sizes).graph
+    normal = in_normal_form(graph, sizes).graph
     seen = view(normal)
     _require_convolutions(statistics, seen)
     taken = {*seen.constants, *seen.producer, *seen.inputs, *seen.by_name}

@@ -21,6 +21,7 @@ import onnx_graphsurgeon as gs
 
 from passes.errors import RefusedModel
 from passes.graph.macs import macs_of
+from passes.graph.normal import Normalised
 from passes.graph.operators import NARY, SIZES, SLIDING, having, of
 from passes.graph.shapes import SMALL, constant_value, infer, node_proto, open_axes
 from passes.graph.tensors import Shape, Shapes
@@ -31,15 +32,6 @@ FOLD_BYTES = 1 << 30  # that all folded tensors of a graph may take together
 FOLD_MACS = 1 << 33  # that a folded matrix product may take
 FOLDED = having(lambda row: row.folds)
 """Operators that weights are made with, and whose evaluation takes no more time and memory than its result suggests."""
-
-
-@dataclass(frozen=True)
-class Normalised:
-    """The graph in normal form, a sentence for each kind of change, and whether one of them made numbers of static sizes."""
-
-    graph: gs.Graph
-    notes: tuple[str, ...]
-    sized: bool
 
 
 def normalise(graph: gs.Graph, sizes: Mapping[str, Shape] | None = None) -> Normalised:
@@ -55,7 +47,12 @@ def normalise(graph: gs.Graph, sizes: Mapping[str, Shape] | None = None) -> Norm
         for step, count in zip(STEPS, found, strict=True):
             counts[step] += count
     notes = tuple(f"{step.__name__.replace('_', ' ')}: {count}" for step, count in counts.items() if count)
-    return Normalised(work.graph, notes, any(counts[step] for step in OF_SIZES))
+    return Normalised(work.graph, notes, any(counts[step] for step in OF_SIZES), graph)
+
+
+def in_normal_form(graph: gs.Graph | Normalised, sizes: Mapping[str, Shape] | None = None) -> Normalised:
+    """What is in normal form already, or the graph brought into it. Raises RefusedModel as normalise does."""
+    return graph if isinstance(graph, Normalised) else normalise(graph, sizes)
 
 
 def _done(step: Callable[[_Work], int], work: _Work) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from passes.errors import UserError
+from passes.graph.normal import Normalised
 from passes.graph.normalise import named, normalise, refuse_control_flow
 from passes.graph.operators import SIZES
 from passes.graph.shapes import infer
@@ -37,10 +38,11 @@ CANDIDATES = 5  # that a refusal names
 class Attached:
     """The network with its head, what it taps, its image, the stage table of what is left of the seed, and how a detector is read.
 
-    kept: the parameters of the seed that are left, of all that it has.
+    normal: the network in normal form, to be analysed; kept: the parameters of the seed that are left, of all that it has.
     """
 
     graph: gs.Graph
+    normal: Normalised
     taps: tuple[Tap, ...]
     image: HeadImage
     table: list[list[dict[str, str]]]
@@ -76,9 +78,9 @@ def attach(graph: gs.Graph, analysis: Analysis, head: HeadSpec, *, rng: np.rando
     writer = Writer(seen.opset, dtypes[0], rng=rng, computed=computed, taken=taken)
     detection = style.build(HeadWork(head, found, image, taps, writer))
     made = build([*kept, *writer.nodes], {**seen.constants, **initializers(writer.constants)}, graph)
-    made = _with_outputs(made, style, analysis, image, dtypes[0])
+    normal = _with_outputs(made, style, analysis, image, dtypes[0])
     share = (known.params(tap.tensor for tap in taps), sum(known.counts))
-    return Attached(made, taps, image, _table(analysis, kept), detection, share)
+    return Attached(made, normal, taps, image, _table(analysis, kept), detection, share)
 
 
 def default_taps(analysis: Analysis, head: HeadSpec) -> tuple[str, ...]:
@@ -208,16 +210,22 @@ def _names(kept: Sequence[Node], inputs: Iterable[str], style: HeadStyle) -> fro
     return frozenset(tensors | {node.name for node in kept} | set(style.outputs))
 
 
-def _with_outputs(graph: gs.Graph, style: HeadStyle, analysis: Analysis, image: HeadImage, dtype: str) -> gs.Graph:
-    """The graph with the head's outputs, typed; axes that follow a free image size have names. Raises RefusedModel for a misfit."""
+def _with_outputs(graph: gs.Graph, style: HeadStyle, analysis: Analysis, image: HeadImage, dtype: str) -> Normalised:
+    """The graph has the head's outputs, typed; axes that follow a free image size have names. Returned is its normal form.
+
+    Raises RefusedModel for a misfit.
+    """
     sizes = {image.name: analysis.shapes.shapes[image.name]}
     tensors = graph.tensors()
     graph.outputs = [tensors[name] for name in style.outputs]
-    shapes = infer(view(normalise(graph, sizes).graph), sizes).shapes
+    normal = normalise(graph, sizes)
+    shapes = infer(view(normal.graph), sizes).shapes
     for name, axes in style.outputs.items():
         extents = shapes[name][1:]
         named_axes = (*axes, *("",) * (len(extents) - len(axes)))
         shape = [axis if axis and image.free else extent for axis, extent in zip(named_axes, extents, strict=True)]
         tensors[name].dtype = np.dtype(dtype)
         tensors[name].shape = [image.batch, *shape]
-    return graph
+    for tensor in normal.graph.outputs:
+        tensor.dtype, tensor.shape = tensors[tensor.name].dtype, tensors[tensor.name].shape
+    return normal

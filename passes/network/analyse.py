@@ -14,7 +14,8 @@ from passes.channels.groups import Grouping, groupings, possible
 from passes.channels.identities import flow_identities
 from passes.check.graph import misfits
 from passes.errors import RefusedModel
-from passes.graph.normalise import normalise
+from passes.graph.normal import Normalised
+from passes.graph.normalise import in_normal_form
 from passes.graph.shapes import infer, require_elements, why_unknown
 from passes.graph.tensors import Shape, Shapes
 from passes.graph.view import Node, View, view
@@ -40,19 +41,20 @@ from passes.network.silence import silences
 from passes.network.stages import Silence, Stage, Table
 
 
-def analyse(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None, table: Table | None = None) -> Analysis:
-    """Analyse a network; the graph is not changed, a copy is brought into normal form first.
+def analyse(graph: gs.Graph | Normalised, *, sizes: Mapping[str, Shape] | None = None, table: Table | None = None) -> Analysis:
+    """Analyse a network; the graph is not changed, a copy is brought into normal form first, unless it is the normal form of one.
 
     sizes: shapes for inputs with free dimensions; table: the stages stored in the model's metadata, if any.
     Raises RefusedModel for a graph that cannot be read, or that has no convolution or matrix product with a weight.
     """
-    normal = normalise(graph, sizes)
+    normal = in_normal_form(graph, sizes)
     for finding in misfits(normal.graph):
         raise RefusedModel(f"{finding.where}: {finding.message}; 'fnatool check' lists all that is wrong")
     seen = view(normal.graph)
     require_elements(seen)
     shapes = infer(seen, sizes)
-    return read(seen, shapes, read_resolution(graph if normal.sized else None, seen, shapes), table=table, notes=normal.notes)
+    resolution = read_resolution(normal.given if normal.sized else None, seen, shapes)
+    return replace(read(seen, shapes, resolution, table=table, notes=normal.notes), normal=normal)
 
 
 def read(seen: View, shapes: Shapes, resolution: Resolution, *, table: Table | None = None, notes: tuple[str, ...] = ()) -> Analysis:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from passes.channels.atoms import Atom, Identities
 from passes.channels.axes import Site
 from passes.channels.groups import Grouping
+from passes.graph.normal import Normalised
 from passes.graph.tensors import Shapes
 from passes.graph.view import View
 from passes.network.cost import Cost
@@ -31,7 +32,10 @@ class Kernel:
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """All facts about a graph in normal form: by name, but for the constants of the view and the graph that an image was read from."""
+    """All facts about a graph in normal form: by name, but for the constants of the view and the graph that an image was read from.
+
+    `normal` is that graph, where it was a graph that was analysed.
+    """
 
     view: View
     shapes: Shapes
@@ -45,6 +49,7 @@ class Analysis:
     cost: Cost
     notes: tuple[str, ...]
     resolution: Resolution
+    normal: Normalised | None = None
 
     @property
     def image(self) -> Image:

@@ -267,6 +267,24 @@ def _own(analysis: Analysis, block: SpaceBlock) -> int | None:
     return next((k for k, row in enumerate(block.candidates) if all(row[tail] == seeds[tail] for tail in tails)), None)
 
 
+def own_member(analysis: Analysis, found: Choices) -> tuple[int, ...] | None:
+    """The member that is the seed; None where the space does not hold it."""
+    own = resolve(analysis, Spec({}))
+    member = []
+    for block in found.blocks:
+        if block.block >= len(own.sources[block.stage]):
+            member.append(SKIP)
+            continue
+        values = {tail: own.values.get(f"{block.name}.{tail}") for tail in block.candidates[0]}
+        if values not in block.candidates:
+            return None
+        member.append(block.candidates.index(values))
+    if any(k == SKIP and not block.skippable for block, k in zip(found.blocks, member, strict=True)):
+        return None
+    spec = resolve(analysis, found.spec(member))
+    return tuple(member) if (spec.values, spec.sources) == (own.values, own.sources) else None
+
+
 def members(found: Choices) -> Iterable[tuple[int, ...]]:
     """All members, for spaces small enough to look at each."""
     rows = [[*range(len(block.candidates)), *([SKIP] if block.skippable else [])] for block in found.blocks]

@@ -8,7 +8,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from passes.errors import RefusedModel
-from passes.graph.normalise import normalise
+from passes.graph.normal import Normalised
+from passes.graph.normalise import in_normal_form
 from passes.graph.shapes import infer
 from passes.graph.view import build, in_order, view
 from passes.target.plan import Plan
@@ -17,13 +18,16 @@ from passes.target.take import Take, bytes_made, require_room, taken
 # --- carrying it out --------------------------------------------------------------------------------------------------------------------
 
 
-def apply(graph: gs.Graph, plan: Plan) -> gs.Graph:
+def apply(graph: gs.Graph | Normalised, plan: Plan) -> gs.Graph:
     """The target network, in a new graph; arrays that do not change are shared with the seed's, none is written in place.
+
+    graph: the seed, or its normal form at the sizes that the plan is for, as `Analysis.normal` has it.
 
     Raises RefusedModel where a size that the graph computes by itself does not follow the plan.
     """
     known = plan.ground.shapes.shapes
-    normal = normalise(graph, {tensor.name: known[tensor.name] for tensor in graph.inputs if tensor.name in known}).graph
+    inputs = (graph.graph if isinstance(graph, Normalised) else graph).inputs
+    normal = in_normal_form(graph, {tensor.name: known[tensor.name] for tensor in inputs if tensor.name in known}).graph
     seed = view(normal)
     require_room(sum(bytes_made(take, seed.constants[take.source].shape) for take in plan.takes))
     constants = {take.target: _carry_out(take, plan, seed.constants[take.source]) for take in plan.takes}

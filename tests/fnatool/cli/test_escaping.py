@@ -16,8 +16,10 @@ from tiny import save
 
 from fnatool import terminal
 from fnatool.cli.main import run
+from fnatool.cli.show.learnt import show_evaluated
 from fnatool.escaping import code, markdown, shown
-from fnatool.training import evaluate as evaluating
+from fnatool.terminal import document, heard
+from fnatool.training.evaluate import Evaluated
 
 Capture = pytest.CaptureFixture[str]
 
@@ -173,9 +175,12 @@ def test_no_command_prints_an_order(name: str, folder: Path, capsys: Capture) ->
 
 
 def test_figures_of_classes_are_shown(capsys: Capture) -> None:
-    evaluating.show({"mIoU": 0.5, f"IoU/{NASTY}": 0.25}, as_json=False)
-    assert all(line.isprintable() for line in capsys.readouterr().out.split("\n"))
-    evaluating.show({f"IoU/{NASTY}": 0.25}, as_json=True)
+    with heard():
+        show_evaluated(Evaluated(Path("a.onnx"), {"mIoU": 0.5, f"IoU/{NASTY}": 0.25}))
+    told = capsys.readouterr().out
+    assert "0.25" in told
+    assert all(line.isprintable() for line in told.split("\n"))
+    document(json.dumps({f"IoU/{NASTY}": 0.25}))
     assert json.loads(capsys.readouterr().out) == {f"IoU/{NASTY}": 0.25}
 
 

@@ -13,13 +13,14 @@ from nets import Net
 from seeds_of_heads import mobile
 from tiny import save
 
+import fnatool
 from fnatool import seeds
 from fnatool.cli.main import run
 from fnatool.files import model as files
 from fnatool.model import head as heading
 from fnatool.model import names, upgrading
 from fnatool.model.analysed import SPEC_KEY, STAGES_KEY, metadata, stored_stages
-from fnatool.model.head import HeadOptions, attach_head, attach_to_model
+from fnatool.model.headed import HeadOptions, attach_to_model
 from fnatool.tasks.description import KEY
 from passes.errors import RefusedModel, UserError
 from passes.heads import attach
@@ -202,11 +203,11 @@ def test_an_earlier_heads_colours_are_kept(folder: Path) -> None:
 
 def test_from_python_in_the_same_words(tmp_path: Path) -> None:
     seed = save(mobile().model(), tmp_path / "seed.onnx")
-    made = attach_head(seed, HeadOptions("segmentation", classes="4", width=8), tmp_path / "out.onnx")
+    made = fnatool.head(seed, tmp_path / "out.onnx", options=HeadOptions(task="segmentation", classes="4", width=8))
     assert made.description.task == "segmentation"
     assert (tmp_path / "out.onnx").exists()
     with pytest.raises(UserError, match="exists"):
-        attach_head(seed, HeadOptions("segmentation", classes="4", width=8), tmp_path / "out.onnx")
+        fnatool.head(seed, tmp_path / "out.onnx", options=HeadOptions(task="segmentation", classes="4", width=8))
 
 
 # --- old opsets -------------------------------------------------------------------------------------------------------------------------
@@ -275,7 +276,7 @@ def test_a_tap_that_is_not_the_seeds_is_refused(folder: Path, monkeypatch: pytes
 
     monkeypatch.setattr(heading, "attach", spoilt)
     with pytest.raises(RefusedModel, match=r"'s3b0p\.n', which the head taps, is not what it is in the seed; nothing was written"):
-        attach_to_model(model, HeadOptions("segmentation", classes="4", width=8))
+        attach_to_model(model, HeadOptions(task="segmentation", classes="4", width=8))
 
 
 def test_a_result_that_does_not_pass_the_check_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +290,7 @@ def test_a_result_that_does_not_pass_the_check_is_refused(folder: Path, monkeypa
 
     monkeypatch.setattr(heading, "attach", spoilt)
     with pytest.raises(RefusedModel, match="the result would be broken: "):
-        attach_to_model(model, HeadOptions("segmentation", classes="4", width=8))
+        attach_to_model(model, HeadOptions(task="segmentation", classes="4", width=8))
 
 
 # --- what it refuses --------------------------------------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ from tiny import model, save
 
 from fnatool import seeds
 from fnatool.cli.main import run
+from fnatool.cli.show.analysis import ranges
 from fnatool.files import model as files
-from fnatool.model.inspect import ranges
 
 Capture = pytest.CaptureFixture[str]
 

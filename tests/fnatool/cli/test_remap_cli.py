@@ -577,7 +577,7 @@ INTERRUPTIONS = {
         module.load = lambda path: os.kill(os.getpid(), signal.SIGINT) or time.sleep(60)
     """,
     "while planning": """
-        import fnatool.model.remap as module
+        import fnatool.model.remapped as module
         module.apply = lambda *_: os.kill(os.getpid(), signal.SIGINT) or time.sleep(60)
     """,
     "while the child verifies": """

@@ -14,7 +14,7 @@ from benchmarks.trials import exact_growth
 from fnatool import seeds
 from fnatool.files.model import read
 from fnatool.model.analysed import analyse_model
-from fnatool.model.remap import RemapOptions
+from fnatool.model.remapped import RemapOptions
 
 PHOTOS = ("chelsea.png", "coffee.png", "astronaut.png", "camera.png")
 

@@ -17,6 +17,7 @@ from torch import nn
 
 import fnatool
 from benchmarks import zoo
+from fnatool import ExportOptions
 from fnatool.cli.main import run
 from fnatool.export import sources
 from fnatool.export import torch as exporting
@@ -112,7 +113,7 @@ def error(capsys: Capture) -> str:
 def test_batchnorm_stays_the_batch_is_free_and_names_are_the_modules(exporter: str, folder: Path, alone: Callable[[str], None]) -> None:
     alone(exporter)
     module = lively(Small())
-    made = fnatool.export(module, "out.onnx", example=SMALL)
+    made = fnatool.export(module, "out.onnx", options=ExportOptions(example=SMALL))
     assert (made.exporter, made.norms) == (exporter, 3)
     assert made.params == sum(p.numel() for p in module.parameters())
     assert [batch for batch, _ in made.drifts] == [1, 3]
@@ -136,7 +137,7 @@ def test_batchnorm_stays_the_batch_is_free_and_names_are_the_modules(exporter: s
 
 def test_values_are_the_modules_bit_for_bit(folder: Path) -> None:
     module = lively(Small())
-    fnatool.export(module, "out.onnx", example=SMALL)
+    fnatool.export(module, "out.onnx", options=ExportOptions(example=SMALL))
     found = seen()
     state = {k: v.numpy() for k, v in module.state_dict().items() if k in found.constants}
     assert len(state) == 22
@@ -144,7 +145,7 @@ def test_values_are_the_modules_bit_for_bit(folder: Path) -> None:
 
 
 def test_parameters_of_equal_values_stay_several(folder: Path) -> None:
-    fnatool.export(Small(), "out.onnx", example=SMALL)  # every γ is 1, every β and mean 0
+    fnatool.export(Small(), "out.onnx", options=ExportOptions(example=SMALL))  # every γ is 1, every β and mean 0
     found = seen()
     assert all(len(found.readers[name]) == 1 for name in found.constants if ".bn." in name)
     assert sum(name.endswith(("bn.weight", "bn.running_var")) for name in found.constants) == 4
@@ -153,7 +154,7 @@ def test_parameters_of_equal_values_stay_several(folder: Path) -> None:
 def test_parameters_that_are_one_stay_one(folder: Path) -> None:
     module = Small()
     module.blocks[1].get_submodule("conv").weight = module.blocks[0].get_submodule("conv").weight  # type: ignore[assignment]
-    made = fnatool.export(module, "out.onnx", example=SMALL)
+    made = fnatool.export(module, "out.onnx", options=ExportOptions(example=SMALL))
     assert [len(seen().readers[name]) for name in seen().constants if name.endswith(".conv.weight")] == [2]
     assert made.notes == ()
 
@@ -162,7 +163,7 @@ def test_the_module_is_left_as_it_was(folder: Path) -> None:
     module = lively(Small()).train()
     module.stem.eval()
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    fnatool.export(module, "out.onnx", example=SMALL)
+    fnatool.export(module, "out.onnx", options=ExportOptions(example=SMALL))
     assert module.training
     assert not module.stem.training
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
@@ -170,13 +171,13 @@ def test_the_module_is_left_as_it_was(folder: Path) -> None:
 
 def test_the_same_module_gives_the_same_bytes(folder: Path) -> None:
     for name in ("a", "b"):
-        fnatool.export(lively(Small()), f"{name}.onnx", example=SMALL)
+        fnatool.export(lively(Small()), f"{name}.onnx", options=ExportOptions(example=SMALL))
     assert Path("a.onnx").read_bytes() == Path("b.onnx").read_bytes()
 
 
 def test_nothing_of_the_machine_gets_into_the_file(folder: Path, alone: Callable[[str], None]) -> None:
     alone("torch.onnx, torch.export")
-    fnatool.export(lively(Small()), "out.onnx", example=SMALL)
+    fnatool.export(lively(Small()), "out.onnx", options=ExportOptions(example=SMALL))
     data = Path("out.onnx").read_bytes()
     assert os.fsencode(Path(torch.__file__).parent) not in data
     assert b"stack_trace" not in data
@@ -184,21 +185,21 @@ def test_nothing_of_the_machine_gets_into_the_file(folder: Path, alone: Callable
 
 
 def test_the_metadata_say_where_it_comes_from(folder: Path) -> None:
-    fnatool.export(lively(Small()), "out.onnx", example=SMALL, source={"source": "mine", "weights": "best"})
+    fnatool.export(lively(Small()), "out.onnx", options=ExportOptions(example=SMALL, metadata={"source": "mine", "weights": "best"}))
     found = json.loads(metadata(files.read("out.onnx").envelope)["fnatool.source"])
     assert found == {"source": "mine", "weights": "best", "torch": torch.__version__, "exporter": "torch.onnx, traced"}
 
 
 @pytest.mark.parametrize("opset", [11, 17, 20, 21])
 def test_the_opset_is_the_one_asked_for(opset: int, folder: Path) -> None:
-    fnatool.export(lively(Small()), "out.onnx", example=SMALL, opset=opset)
+    fnatool.export(lively(Small()), "out.onnx", options=ExportOptions(example=SMALL, opset=opset))
     assert seen().opset == opset
 
 
 @pytest.mark.parametrize("opset", [8, 99])
 def test_an_opset_that_torch_does_not_write_is_a_mistake(opset: int, folder: Path) -> None:
     with pytest.raises(UserError, match=f"opset {opset} is not one that torch writes; choose 9 to"):
-        fnatool.export(Small(), "out.onnx", example=SMALL, opset=opset)
+        fnatool.export(Small(), "out.onnx", options=ExportOptions(example=SMALL, opset=opset))
 
 
 class Dict(nn.Module):
@@ -231,7 +232,7 @@ class Tuple(nn.Module):
     ids=["a dictionary", "two of each", "one tensor"],
 )
 def test_inputs_and_outputs_are_named(module: nn.Module, count: int, inputs: list[str], names: list[str], folder: Path) -> None:
-    fnatool.export(module, "out.onnx", example=(SMALL,) * count)
+    fnatool.export(module, "out.onnx", options=ExportOptions(example=(SMALL,) * count))
     found = onnx.load("out.onnx").graph
     assert [value.name for value in found.input] == inputs
     assert [value.name for value in found.output] == names
@@ -246,14 +247,14 @@ class Stretches(nn.Module):
 
 
 def test_where_one_exporter_fails_the_other_is_asked_and_nothing_else_is_printed(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    made = fnatool.export(Stretches(), "out.onnx", example=SMALL)
+    made = fnatool.export(Stretches(), "out.onnx", options=ExportOptions(example=SMALL))
     assert made.exporter == "torch.onnx, torch.export"
     assert capfd.readouterr() == ("", "")
 
 
 def test_where_none_may_the_first_useful_line_of_each_says_why(folder: Path) -> None:
     with pytest.raises(RefusedModel, match=r"in opset 17 \(torch\.onnx, traced: SymbolicValueError: .*output size that are not factor"):
-        fnatool.export(Stretches(), "out.onnx", example=SMALL, opset=17)
+        fnatool.export(Stretches(), "out.onnx", options=ExportOptions(example=SMALL, opset=17))
 
 
 class Folds(nn.Module):
@@ -269,7 +270,7 @@ class Folds(nn.Module):
 
 
 def test_a_zero_that_is_padded_stays_a_zero_in_onnx_runtime(folder: Path) -> None:
-    made = fnatool.export(Folds(), "out.onnx", example=SMALL)
+    made = fnatool.export(Folds(), "out.onnx", options=ExportOptions(example=SMALL))
     assert max(drift for _, drift in made.drifts) == 0
     assert outputs(Path("out.onnx"), {"input": np.zeros((1, 3, 16, 16), np.float32)})["logits"].max() == 0
 
@@ -296,7 +297,7 @@ class Sums(nn.Module):
 @pytest.mark.parametrize("module", [Turns(), Sums()], ids=["a choice", "a loop"])
 def test_a_graph_that_computes_something_else_is_refused_saying_how_far(module: nn.Module, folder: Path) -> None:
     with pytest.raises(RefusedModel, match=r"output 'logits' is \d\.\de[-+]\d\d of its spread off at batch"):
-        fnatool.export(module, "out.onnx", example=SMALL)
+        fnatool.export(module, "out.onnx", options=ExportOptions(example=SMALL))
     assert list(folder.iterdir()) == []
 
 
@@ -311,7 +312,7 @@ def test_a_planted_error_is_refused(folder: Path, alone: Callable[[str], None], 
 
     monkeypatch.setattr(exporting, "EXPORTERS", {"wrong": (wrong, low, high)})
     with pytest.raises(RefusedModel, match="wrong: output 'logits' is"):
-        fnatool.export(lively(Small()), "out.onnx", example=SMALL)
+        fnatool.export(lively(Small()), "out.onnx", options=ExportOptions(example=SMALL))
 
 
 def test_an_error_that_no_output_shows_is_refused_and_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,7 +329,7 @@ def test_an_error_that_no_output_shows_is_refused_and_named(folder: Path, monkey
     with torch.no_grad():
         module.get_submodule("fc").get_parameter("weight").zero_()  # as some networks begin
     with pytest.raises(RefusedModel, match=r"wrong: the output of 'stem\.0' is \d\.\de-\d\d of its spread off at batch 1"):
-        fnatool.export(module, "out.onnx", example=SMALL)
+        fnatool.export(module, "out.onnx", options=ExportOptions(example=SMALL))
 
 
 def test_an_export_that_folds_batchnorm_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,7 +341,7 @@ def test_an_export_that_folds_batchnorm_is_refused(folder: Path, monkeypatch: py
 
     monkeypatch.setattr(exporting, "EXPORTERS", {"folded": (folded, 18, 18)})
     with pytest.raises(RefusedModel, match="only 0 of 3 BatchNorms are left"):
-        fnatool.export(lively(Small()), "out.onnx", example=SMALL)
+        fnatool.export(lively(Small()), "out.onnx", options=ExportOptions(example=SMALL))
 
 
 @pytest.mark.parametrize(
@@ -355,10 +356,10 @@ def test_an_export_that_folds_batchnorm_is_refused(folder: Path, monkeypatch: py
 )
 def test_what_the_module_does_not_take_is_a_mistake(module: nn.Module, example: torch.Tensor, message: str | None, folder: Path) -> None:
     if message is None:
-        fnatool.export(module, "out.onnx", example=example)
+        fnatool.export(module, "out.onnx", options=ExportOptions(example=example))
         return
     with pytest.raises(UserError, match=message):
-        fnatool.export(module, "out.onnx", example=example)
+        fnatool.export(module, "out.onnx", options=ExportOptions(example=example))
 
 
 class Noisy(nn.Module):
@@ -368,7 +369,7 @@ class Noisy(nn.Module):
 
 def test_a_module_must_be_a_function(folder: Path) -> None:
     with pytest.raises(UserError, match="computes something else each time it runs"):
-        fnatool.export(Noisy(), "out.onnx", example=SMALL)
+        fnatool.export(Noisy(), "out.onnx", options=ExportOptions(example=SMALL))
 
 
 class Text(nn.Module):
@@ -378,7 +379,7 @@ class Text(nn.Module):
 
 def test_a_module_must_return_tensors(folder: Path) -> None:
     with pytest.raises(UserError, match="the module returns str"):
-        fnatool.export(Text(), "out.onnx", example=SMALL)
+        fnatool.export(Text(), "out.onnx", options=ExportOptions(example=SMALL))
 
 
 def test_weights_that_are_not_numbers_are_refused(folder: Path) -> None:
@@ -386,7 +387,7 @@ def test_weights_that_are_not_numbers_are_refused(folder: Path) -> None:
     with torch.no_grad():
         module.fc.bias[0] = float("nan")
     with pytest.raises(UserError, match="infinities or NaN for standard normal noise"):
-        fnatool.export(module, "out.onnx", example=SMALL)
+        fnatool.export(module, "out.onnx", options=ExportOptions(example=SMALL))
 
 
 # --- sources on the command line ---
@@ -625,7 +626,7 @@ NETWORKS = (
 def test_a_network_keeps_every_batchnorm_and_computes_the_same(name: str, folder: Path) -> None:
     module = zoo.network(name)
     side = zoo.NETWORKS[name]
-    made = fnatool.export(module, "out.onnx", example=torch.zeros(1, 3, side, side))
+    made = fnatool.export(module, "out.onnx", options=ExportOptions(example=torch.zeros(1, 3, side, side)))
     kept = sum(isinstance(part, nn.BatchNorm2d) for part in module.modules())
     assert made.norms >= kept
     assert all(drift <= 2e-5 for _, drift in made.drifts)

@@ -109,7 +109,7 @@ def test_of_two_files_that_belong_together_a_kill_leaves_both_or_none(links: int
     killed(life)
     assert one.exists() == (links == 2)
     assert other.exists()
-    atomic.recovered(one, other)
+    atomic.recover(one, other)
     assert one.exists() == other.exists() == (links == 2)
     assert len([*one.parent.iterdir(), *other.parent.iterdir()]) == (2 if links == 2 else 0)
 

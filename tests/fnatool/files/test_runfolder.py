@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fnatool.files import runfolder
-from fnatool.files.runfolder import MARK, TUNING, emptied, opened
+from fnatool.files.runfolder import MARK, TUNING, empty_folder, hold_folder
 from fnatool.search.folder import SEARCH
 from passes.errors import UserError
 
@@ -19,7 +19,7 @@ from passes.errors import UserError
 def run(tmp_path: Path) -> Path:
     """The folder of a run that has ended."""
     folder = tmp_path / "run"
-    with opened(folder, TUNING):
+    with hold_folder(folder, TUNING):
         for name in ("checkpoint.pt", "config.json", "metrics.jsonl"):
             (folder / name).write_text(name)
         (folder / "events").mkdir()
@@ -33,7 +33,7 @@ def contents(folder: Path) -> Mapping[str, str]:
 
 def refused(folder: Path, *parts: str, layout: runfolder.RunLayout = TUNING) -> None:
     before = contents(folder)
-    with pytest.raises(UserError) as caught, opened(folder, layout):
+    with pytest.raises(UserError) as caught, hold_folder(folder, layout):
         pass
     for part in parts:
         assert part in str(caught.value)
@@ -69,9 +69,9 @@ def test_a_folder_of_hidden_files_is_new_and_keeps_them(tmp_path: Path) -> None:
     for name in (".keep", ".work.mine.tmp", ".checkpoint.pt.tmp", ".old"):
         (tmp_path / name).write_text("mine")
     before = contents(tmp_path)
-    with opened(tmp_path, TUNING):
+    with hold_folder(tmp_path, TUNING):
         (tmp_path / "checkpoint.pt").write_text("ours")
-        emptied(tmp_path, TUNING)
+        empty_folder(tmp_path, TUNING)
     assert contents(tmp_path) == before
 
 
@@ -82,17 +82,17 @@ def test_a_run_of_another_kind_or_with_a_strange_mark_is_refused(run: Path) -> N
 
 
 def test_one_process_works_in_a_run_at_a_time(run: Path) -> None:
-    with opened(run, TUNING):
+    with hold_folder(run, TUNING):
         refused(run, f"'{run}' is in use by process {os.getpid()}")
-        assert in_child(lambda: opened(run, TUNING).__enter__()) == 2
-    assert in_child(lambda: opened(run, TUNING).__enter__()) == 0
+        assert in_child(lambda: hold_folder(run, TUNING).__enter__()) == 2
+    assert in_child(lambda: hold_folder(run, TUNING).__enter__()) == 0
 
 
 def test_a_killed_process_does_not_keep_a_run_nor_its_drafts(run: Path) -> None:
     before = contents(run)
 
     def life() -> None:
-        with opened(run, TUNING):
+        with hold_folder(run, TUNING):
             (run / ".checkpoint.pt.0123abcd.tmp").write_text("half")
             (run / ".work.0123abcd.tmp").mkdir()
             (run / ".work.0123abcd.tmp" / "out.onnx").write_text("half")
@@ -101,15 +101,15 @@ def test_a_killed_process_does_not_keep_a_run_nor_its_drafts(run: Path) -> None:
 
     assert in_child(life) == -signal.SIGKILL
     assert contents(run) != before
-    with opened(run, TUNING):
+    with hold_folder(run, TUNING):
         assert sorted(path.name for path in run.iterdir()) == [MARK, "checkpoint.pt", "config.json", "events", "metrics.jsonl"]
 
 
 def test_beginning_anew_removes_what_was_written_and_nothing_else(run: Path) -> None:
     for name in ("notes.txt", "events/mine", ".hidden"):
         (run / name).write_text("mine")
-    with opened(run, TUNING):
-        emptied(run, TUNING)
+    with hold_folder(run, TUNING):
+        empty_folder(run, TUNING)
     assert contents(run) == {"notes.txt": "mine", "events/mine": "mine", ".hidden": "mine"}
 
 
@@ -120,8 +120,8 @@ def test_events_on_another_disk_stay_there(run: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere.pt").write_text("mine too")
     (run / "checkpoint.pt").unlink()
     (run / "checkpoint.pt").symlink_to(tmp_path / "elsewhere.pt")
-    with opened(run, TUNING):
-        emptied(run, TUNING)
+    with hold_folder(run, TUNING):
+        empty_folder(run, TUNING)
     assert contents(run) == {}
     assert contents(tmp_path / "disk") == {"mine": "mine"}
     assert (run / "events").is_symlink()
@@ -140,10 +140,10 @@ def test_nothing_is_removed_where_something_cannot_be(number: int, run: Path, mo
             raise PermissionError(1, "Operation not permitted", str(self))
         return rename(self, target)
 
-    with opened(run, TUNING):
+    with hold_folder(run, TUNING):
         monkeypatch.setattr(Path, "rename", fails)
         with pytest.raises(PermissionError):
-            emptied(run, TUNING)
+            empty_folder(run, TUNING)
         monkeypatch.undo()
     assert contents(run) == before
     assert sorted(path.name for path in run.iterdir()) == [MARK, "checkpoint.pt", "config.json", "events", "metrics.jsonl"]
@@ -167,13 +167,13 @@ def test_a_kill_while_a_run_begins_anew_leaves_the_old_one_or_none(number: int, 
                 die()
             return found
 
-        with opened(run, TUNING):
+        with hold_folder(run, TUNING):
             (run / "new").write_text("new")
             Path.rename = renamed  # type: ignore[assignment,method-assign]
-            emptied(run, TUNING, arrange)
+            empty_folder(run, TUNING, arrange)
 
     code = in_child(life)
-    with opened(run, TUNING):
+    with hold_folder(run, TUNING):
         (run / "new").unlink(missing_ok=True)
         assert contents(run) == (before if number < 6 else {"config.json": "new"})
         assert code == (-signal.SIGKILL if number < 7 else 0)
@@ -194,11 +194,11 @@ def test_what_cannot_be_of_a_run_is_refused_before_it_is_opened(name: str, kind:
     else:
         path.symlink_to("/dev/zero" if kind == "device" else "gone")
     if name == "events" and kind == "folder":
-        with opened(run, TUNING):
+        with hold_folder(run, TUNING):
             pass
     elif kind == "nowhere" and name != "events":
-        with opened(run, TUNING):
-            emptied(run, TUNING)
+        with hold_folder(run, TUNING):
+            empty_folder(run, TUNING)
         assert not path.is_symlink()
     else:
         refused(run, f"'{path}' is no", "is damaged")

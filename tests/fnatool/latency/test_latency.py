@@ -19,6 +19,7 @@ from spaces import net
 
 from fnatool.cli.app import MISUSED
 from fnatool.cli.main import run
+from fnatool.cli.show.latency import show_latencies
 from fnatool.files import model as files
 from fnatool.latency import measure as making
 from fnatool.latency import table
@@ -27,12 +28,13 @@ from fnatool.latency.pieces import cut_up, whole
 from fnatool.latency.rounds import estimate
 from fnatool.latency.store import Store
 from fnatool.latency.timing import TimingDevice, call, filled, nanoseconds
-from fnatool.search.solver import Budget, derive
+from fnatool.search.solver import Budget, likeliest
+from fnatool.terminal import heard
 from passes import UserError, analyse
 from passes.graph.cutting import Bare
 from passes.network.profile import profile
 from passes.space.costs import Table, cost_tables, extremes
-from passes.space.space import Space, choices, members
+from passes.space.space import Space, choices, members, own_member
 
 CPU = TimingDevice("cpu", 1)
 CALL = 1000
@@ -62,7 +64,7 @@ def counted(calls: list[str], until: int = 1 << 30) -> Callable[[Bare, TimingDev
 
 
 def options(**changes: object) -> making.LatencyOptions:
-    return replace(making.LatencyOptions(CPU, rounds=2, timed=multiply_adds), **changes)  # type: ignore[arg-type]
+    return replace(making.LatencyOptions(place=CPU, rounds=2, timed=multiply_adds), **changes)  # type: ignore[arg-type]
 
 
 @functools.cache
@@ -110,15 +112,19 @@ def test_a_derived_member_keeps_a_latency_budget(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     scores = [np.log(rng.dirichlet(np.ones(len(block.candidates) + block.skippable))).tolist() for block in found.blocks]
     limit = int(np.mean(extremes(costs, found)))
-    assert costs.of(derive(found, scores, [Budget("latency", limit, costs)])) <= limit
+    assert costs.of(likeliest(found, scores, [Budget("latency", limit, costs)])) <= limit
 
 
-def test_a_table_is_of_the_seed_and_the_space_in_their_files(seed: Path, space: str, tmp_path: Path) -> None:
-    made, of = making.make_table(seed, space, tmp_path / "t.json", options())
+def test_a_table_is_of_the_seed_and_the_space_in_their_files(
+    seed: Path, space: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, of = making.latency_table(seed, space, tmp_path / "t.json", options=options())
     assert table.read(tmp_path / "t.json", of.about, of.found, provider="cpu") == made
     assert of.about.seed == files.read(seed).sha256
     assert of.about.inputs == {"x": (1, 3, 8, 8)}
-    making.show(made, of, tmp_path / "t.json")
+    with heard():
+        show_latencies(made, of, tmp_path / "t.json")
+    assert "Σ of the parts, fitted on" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -131,7 +137,7 @@ def test_members_and_their_parts_run_and_take_some_time(threads: int) -> None:
 
 def test_the_seed_is_found_among_the_members() -> None:
     of = small()
-    own = making.own_member(of.analysis, of.found)
+    own = own_member(of.analysis, of.found)
     assert own is not None
     assert cost_tables(of.analysis, of.found)["madds"].of(own) == of.analysis.cost.macs
 
@@ -281,7 +287,7 @@ def test_a_damaged_table_says_so(tmp_path: Path, key: str, value: object) -> Non
 def test_an_existing_table_is_not_overwritten(seed: Path, space: str, tmp_path: Path) -> None:
     (tmp_path / "t.json").write_text("mine")
     with pytest.raises(UserError, match="exists"):
-        making.make_table(seed, space, tmp_path / "t.json", options())
+        making.latency_table(seed, space, tmp_path / "t.json", options=options())
     assert (tmp_path / "t.json").read_text() == "mine"
 
 

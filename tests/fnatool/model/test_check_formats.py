@@ -335,7 +335,7 @@ def test_a_broken_model_has_its_code_in_the_table_and_says_what_to_do(code: str)
     proto = model(BROKEN[code])
     if code == "not-run":
         proto.opset_import.add(domain="com.example", version=1)
-    findings = checking.check_file(save(proto, Path("a.onnx")), checking.Demands()).findings
+    findings = checking.check(save(proto, Path("a.onnx")), checking.CheckOptions()).findings
     assert {finding.code for finding in findings} <= set(CODES)
     assert all(finding.fix for finding in findings if finding.code == code)
     assert code in {finding.code for finding in findings}
@@ -368,7 +368,7 @@ def test_a_step_that_takes_too_long_says_how_to_give_it_longer(monkeypatch: pyte
         raise checking.isolate.TimedOut("it took more than 1 seconds")
 
     monkeypatch.setattr(checking.isolate, "run", wait)
-    findings = checking.check_file(seeds.DEFAULT, checking.Demands(seconds=1)).findings
+    findings = checking.check(seeds.DEFAULT, options=checking.CheckOptions(seconds=1)).findings
     assert {finding.code for finding in findings} == {"checker-died", "shape-inference-died", "run"}
     assert {finding.fix for finding in findings} == {"give it longer with --timeout"}
 

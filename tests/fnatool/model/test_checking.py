@@ -18,17 +18,18 @@ from tiny import model, net, save
 from fnatool import seeds
 from fnatool.cli.main import run
 from fnatool.model import check as checking
-from fnatool.model.check import Demands, check_file, same_interface
+from fnatool.model.check import CheckOptions, check
+from fnatool.model.demands import same_interface
 from passes.errors import UserError
 
 
-def found(proto: onnx.ModelProto, folder: Path, demands: Demands | None = None) -> list[tuple[str, str]]:
-    report = check_file(save(proto, folder / "a.onnx"), demands or Demands())
+def found(proto: onnx.ModelProto, folder: Path, demands: CheckOptions | None = None) -> list[tuple[str, str]]:
+    report = check(save(proto, folder / "a.onnx"), options=demands or CheckOptions())
     return [(finding.severity, finding.code) for finding in report.findings]
 
 
 def test_the_bundled_seed_passes() -> None:
-    assert check_file(seeds.DEFAULT, Demands()).findings == ()
+    assert check(seeds.DEFAULT).findings == ()
 
 
 def test_what_the_checker_and_the_runtime_say_joins_what_they_miss(tmp_path: Path) -> None:
@@ -49,8 +50,8 @@ def test_an_error_that_only_the_run_shows_is_found(tmp_path: Path) -> None:
 def test_a_failing_run_on_guessed_sizes_is_a_note_and_on_given_ones_an_error(tmp_path: Path) -> None:
     proto = model("g (float[2,n] x) => (float[N,M] y) { y = Reshape (x, s) }", {"s": np.array([5, -1])})
     assert found(proto, tmp_path) == [("note", "run")]
-    assert found(proto, tmp_path, Demands(inputs={"x": (2, 6)})) == [("error", "shape-inference"), ("error", "run")]
-    assert found(proto, tmp_path, Demands(inputs={"x": (2, 5)})) == []
+    assert found(proto, tmp_path, CheckOptions(inputs={"x": (2, 6)})) == [("error", "shape-inference"), ("error", "run")]
+    assert found(proto, tmp_path, CheckOptions(inputs={"x": (2, 5)})) == []
 
 
 def test_an_output_that_is_not_as_declared_is_an_error(tmp_path: Path) -> None:
@@ -69,10 +70,10 @@ def test_an_operator_of_a_foreign_domain_cannot_be_run_here(tmp_path: Path) -> N
 
 def test_a_broken_file_is_a_finding_and_a_missing_one_the_users_mistake(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(b"no model")
-    report = check_file(tmp_path / "a.onnx", Demands())
+    report = check(tmp_path / "a.onnx")
     assert [finding.code for finding in report.findings] == ["unreadable"]
     with pytest.raises(UserError, match="does not exist"):
-        check_file(tmp_path / "no.onnx", Demands())
+        check(tmp_path / "no.onnx")
 
 
 def test_a_crash_of_native_code_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +82,7 @@ def test_a_crash_of_native_code_is_a_finding(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(onnx.checker, "check_model", crash)
     monkeypatch.setattr(checking, "_session_run", crash)
-    report = check_file(save(net(), tmp_path / "a.onnx"), Demands(inputs={"x": (1, 3, 8, 8)}))
+    report = check(save(net(), tmp_path / "a.onnx"), CheckOptions(inputs={"x": (1, 3, 8, 8)}))
     assert [(finding.severity, finding.code) for finding in report.findings] == [("error", "checker-died"), ("error", "run")]
     assert all("SIGSEGV" in finding.message for finding in report.findings)
 
@@ -92,7 +93,7 @@ def test_a_model_that_takes_too_long_is_a_finding(tmp_path: Path, monkeypatch: p
             pass
 
     monkeypatch.setattr(checking, "_session_run", compute)
-    report = check_file(save(net(), tmp_path / "a.onnx"), Demands(inputs={"x": (1, 3, 8, 8)}, seconds=1))
+    report = check(save(net(), tmp_path / "a.onnx"), CheckOptions(inputs={"x": (1, 3, 8, 8)}, seconds=1))
     assert "more than 1 seconds of processor time" in report.findings[-1].message
 
 
@@ -216,14 +217,14 @@ def test_help_and_version_answer_at_once() -> None:
 
 def test_a_model_over_budget_fails_the_gate(tmp_path: Path) -> None:
     proto, sizes = net(), {"x": (1, 3, 8, 8)}
-    assert found(proto, tmp_path, Demands(inputs=sizes, max_macs=10**9, max_params=10**9)) == []
-    assert found(proto, tmp_path, Demands(inputs=sizes, max_macs=8 * 27 * 64 - 1)) == [("error", "max-macs")]
-    assert found(proto, tmp_path, Demands(inputs=sizes, max_params=8 * 27 - 1)) == [("error", "max-params")]
+    assert found(proto, tmp_path, CheckOptions(inputs=sizes, max_macs=10**9, max_params=10**9)) == []
+    assert found(proto, tmp_path, CheckOptions(inputs=sizes, max_macs=8 * 27 * 64 - 1)) == [("error", "max-macs")]
+    assert found(proto, tmp_path, CheckOptions(inputs=sizes, max_params=8 * 27 - 1)) == [("error", "max-params")]
 
 
 def test_the_cost_of_dynamic_axes_is_unknown_until_their_sizes_are_given(tmp_path: Path) -> None:
     proto = net()
     for axis in proto.graph.input[0].type.tensor_type.shape.dim[2:]:
         axis.dim_param = "extent"
-    assert found(proto, tmp_path, Demands(max_macs=10**9)) == [("error", "max-macs")]
-    assert found(proto, tmp_path, Demands(max_macs=10**9, inputs={"x": (1, 3, 32, 32)})) == []
+    assert found(proto, tmp_path, CheckOptions(max_macs=10**9)) == [("error", "max-macs")]
+    assert found(proto, tmp_path, CheckOptions(max_macs=10**9, inputs={"x": (1, 3, 32, 32)})) == []

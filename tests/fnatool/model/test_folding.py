@@ -21,8 +21,8 @@ from fnatool.files import model as files
 from fnatool.model import calibration, pixels
 from fnatool.model import fold as folding
 from fnatool.model.analysed import STAGES_KEY, analyse_model, metadata
-from fnatool.model.fold import StatisticsOptions
-from fnatool.model.verified import _verified
+from fnatool.model.fold import UnfoldOptions
+from fnatool.model.verified import verify_same
 from fnatool.runtime.verify import run_inner
 from passes.errors import RefusedModel, UserError
 
@@ -142,11 +142,11 @@ def test_no_file_is_overwritten(command: list[str], folder: Path, capsys: Captur
 def test_a_wrong_result_is_refused_and_names_the_first_tensor(folder: Path) -> None:
     read = files.read("bn.onnx")
     analysis = analyse_model(read)
-    made = folding.fold_model(read)
+    made = folding.fold(read)
     conv = next(node for node in made.model.graph.nodes if node.name == "e0")
     conv.inputs[2].values = conv.inputs[2].values + np.float32(0.1)
     with pytest.raises(RefusedModel, match=r"'e0\.n' of node 'e0\.n' is the first to drift"):
-        _verified(read, made.model, analysis)
+        verify_same(read, made.model, analysis)
 
 
 # --- unfold ---
@@ -165,7 +165,7 @@ def test_unfold_puts_batchnorm_back_and_changes_nothing(folder: Path, capsys: Ca
 
 
 def test_the_statistics_are_those_of_the_images(folder: Path) -> None:
-    made = folding.unfold("plain.onnx", data=StatisticsOptions("photos", mean=MEAN, scale=SCALE))
+    made = folding.unfold("plain.onnx", options=UnfoldOptions(data="photos", mean=MEAN, scale=SCALE))
     rows = []
     for path in sorted(Path("photos").rglob("*.png")):
         pixels = np.asarray(Image.open(path).resize((8, 8), Image.Resampling.BILINEAR, box=(5, 0, 25, 20)), np.float64)
@@ -219,8 +219,8 @@ def test_mean_and_scale_come_from_the_metadata(key: str, place: bool, folder: Pa
     how = {"mean": list(MEAN), "scale": list(SCALE)}
     proto.metadata_props.add(key=key, value=json.dumps({"input": how} if place else how))
     save(proto, folder / "knows.onnx")
-    knows = weights_of(folding.unfold("knows.onnx", data=StatisticsOptions("photos")))
-    told = weights_of(folding.unfold("plain.onnx", data=StatisticsOptions("photos", mean=MEAN, scale=SCALE)))
+    knows = weights_of(folding.unfold("knows.onnx", options=UnfoldOptions(data="photos")))
+    told = weights_of(folding.unfold("plain.onnx", options=UnfoldOptions(data="photos", mean=MEAN, scale=SCALE)))
     assert np.array_equal(knows["stem.bn.var"], told["stem.bn.var"])
 
 
@@ -229,12 +229,12 @@ def test_damaged_metadata_is_not_believed(text: str, folder: Path) -> None:
     proto = network(norms=False)
     proto.metadata_props.add(key="fnatool.task", value=text)
     save(proto, folder / "odd.onnx")
-    assert folding.unfold("odd.onnx", data=StatisticsOptions("photos")).notes[1] == pixels.WARNING
+    assert folding.unfold("odd.onnx", options=UnfoldOptions(data="photos")).notes[1] == pixels.WARNING
 
 
 def test_a_grey_image_and_a_fixed_batch_are_what_the_network_gets(folder: Path) -> None:
     save(network(norms=False, batch=2, channels=1), folder / "grey.onnx")
-    made = folding.unfold("grey.onnx", data=StatisticsOptions("photos", mean=(10.0,), scale=(50.0,)))
+    made = folding.unfold("grey.onnx", options=UnfoldOptions(data="photos", mean=(10.0,), scale=(50.0,)))
     rows = [np.asarray(Image.open(p).convert("L").resize((8, 8), Image.Resampling.BILINEAR, box=(5, 0, 25, 20))) for p in sorted(Path("photos").rglob("*.png"))]  # fmt: skip # noqa: E501
     images = ((np.stack(rows).astype(np.float64) - 10) / 50)[:, None].astype(np.float32)
     graph = files.read("grey.onnx").graph
@@ -245,10 +245,10 @@ def test_a_grey_image_and_a_fixed_batch_are_what_the_network_gets(folder: Path) 
 @pytest.mark.parametrize("budget", [calibration.BUDGET, 10_000, 1])
 def test_statistics_do_not_depend_on_how_much_is_held_at_a_time(budget: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "BUDGET", budget)
-    found = weights_of(folding.unfold("plain.onnx", data=StatisticsOptions("random", images=7)))
+    found = weights_of(folding.unfold("plain.onnx", options=UnfoldOptions(data="random", images=7)))
     monkeypatch.setattr(calibration, "BUDGET", calibration.BUDGET)
     monkeypatch.setattr(calibration, "LARGEST_BATCH", 3)
-    other = weights_of(folding.unfold("plain.onnx", data=StatisticsOptions("random", images=7)))
+    other = weights_of(folding.unfold("plain.onnx", options=UnfoldOptions(data="random", images=7)))
     assert all(np.allclose(found[name], other[name], rtol=1e-5, atol=1e-6) for name in found if ".bn." in name)
 
 
@@ -273,7 +273,7 @@ def test_an_input_of_channels_last_gets_its_images_so(folder: Path) -> None:
         proto.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = size
     del proto.graph.value_info[:]
     save(proto, folder / "last.onnx")
-    made = weights_of(folding.unfold("last.onnx", data=StatisticsOptions("photos", mean=MEAN, scale=SCALE)))
+    made = weights_of(folding.unfold("last.onnx", options=UnfoldOptions(data="photos", mean=MEAN, scale=SCALE)))
     assert made["stem.bn.var"].shape == (6,)
 
 
@@ -319,7 +319,7 @@ def test_a_network_of_two_inputs_is_told_so(folder: Path) -> None:
     proto.graph.input.append(onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, [1, 3, 8, 8]))
     save(proto, folder / "two.onnx")
     with pytest.raises(UserError, match="on networks with one input; this one has x, z"):
-        folding.unfold("two.onnx", data=StatisticsOptions("random"))
+        folding.unfold("two.onnx", options=UnfoldOptions(data="random"))
 
 
 # --- from Python ---

@@ -172,7 +172,7 @@ def test_verification_of_a_uint8_model_sees_a_wiring_error():
 
 def test_check_accepts_an_initializer_as_output(tmp_path):
     proto = model("g (float[N,3,8,8] x) => (float[N,8,8,8] y, float[8,3,1,1] w) { y = Conv (x, w) }", {"w": (8, 3, 1, 1)})
-    report = checking.check_file(save(proto, tmp_path / "m.onnx"), checking.Demands(None, None, None, None, {}, 60.0))
+    report = checking.check(save(proto, tmp_path / "m.onnx"), options=checking.CheckOptions(seconds=60.0))
     assert [f for f in report.findings if f.severity == "error"] == []
 
 

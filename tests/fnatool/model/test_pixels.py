@@ -21,8 +21,8 @@ from fnatool.files import model as files
 from fnatool.files.interface import SOURCE_KEY
 from fnatool.model import pixels
 from fnatool.model.analysed import metadata
-from fnatool.model.fold import StatisticsOptions, unfold
-from fnatool.model.head import HeadOptions, attach_to_model
+from fnatool.model.fold import UnfoldOptions, unfold
+from fnatool.model.headed import HeadOptions, attach_to_model
 from fnatool.model.pixels import GUESS_KEY, WARNING, PixelOptions, Seen, pixels_of
 from fnatool.nn import load
 from fnatool.search.config import parse_search
@@ -30,7 +30,7 @@ from fnatool.search.emitting import ground
 from fnatool.tasks.classification import Classification
 from fnatool.tasks.description import Input
 from fnatool.tasks.pixels import to_array, to_input
-from fnatool.training.evaluate import predicting
+from fnatool.training.in_runtime import predicting
 from fnatool.training.learner import inputs_of
 from fnatool.training.model_and_data import sizes
 from passes.errors import UserError
@@ -277,7 +277,7 @@ def test_a_record_that_bytes_cannot_carry_is_refused_before_anything_runs(tmp_pa
     with pytest.raises(UserError, match="which cannot carry"):
         sizes(model, Classification(classes=("a", "b"), input=Input()), None)
     with pytest.raises(UserError, match="which cannot carry"):
-        attach_to_model(model, HeadOptions("classification", classes="2", mean=(127.5,), scale=(127.5,)))
+        attach_to_model(model, HeadOptions(task="classification", classes="2", mean=(127.5,), scale=(127.5,)))
 
 
 # --- the values -------------------------------------------------------------------------------------------------------------------------
@@ -335,7 +335,8 @@ def test_grey_is_pillows() -> None:
 def test_statistics_are_of_colours_in_the_networks_order(photos: Path) -> None:
     save(network(), photos / "seed.onnx")
     rgb, bgr = (
-        unfold("seed.onnx", data=StatisticsOptions("data", mean=(0,), scale=(1,), channels=order), verify=False) for order in ("RGB", "BGR")
+        unfold("seed.onnx", options=UnfoldOptions(data="data", mean=(0,), scale=(1,), channels=order), verify=False)
+        for order in ("RGB", "BGR")
     )
     means = [next(t for n in made.model.graph.nodes for t in n.inputs if t.name == "stem.bn.beta").values for made in (rgb, bgr)]
     assert not np.allclose(*means)

@@ -22,7 +22,7 @@ from fnatool import seeds
 from fnatool.files import model as files
 from fnatool.model import remap_report as report
 from fnatool.model.analysed import SPEC_KEY, STAGES_KEY, analyse_model, metadata, realises, stored_stages
-from fnatool.model.remap import RemapOptions, Remapped
+from fnatool.model.remapped import RemapOptions, Remapped
 from passes import Spec
 from passes.errors import RefusedModel, UserError
 
@@ -45,7 +45,7 @@ def test_the_bundled_seed_under_its_own_spec_stays_byte_for_byte(tmp_path: Path)
 
 def test_there_and_back_again_gives_every_initializer_bit_for_bit(tmp_path: Path) -> None:
     seed = save(residual(), tmp_path / "seed.onnx")
-    fnatool.remap(seed, document(GROWN), tmp_path / "grown.onnx", options=RemapOptions("preserve"))
+    fnatool.remap(seed, document(GROWN), tmp_path / "grown.onnx", options=RemapOptions(strategy="preserve"))
     own: Knobs = {"stage0.depth": 2, "stage0.width": 6, "stage0.block0.hidden": 10, "stage0.block1.kernel": 3}
     fnatool.remap(tmp_path / "grown.onnx", document(own), tmp_path / "back.onnx")
     before, after = weights(seed), weights(tmp_path / "back.onnx")
@@ -169,7 +169,7 @@ def test_a_damaged_stage_table_in_the_metadata_does_no_harm(text: str, tmp_path:
     proto = residual()
     proto.metadata_props.add(key=STAGES_KEY, value=text)
     seed = save(proto, tmp_path / "seed.onnx")
-    made = fnatool.remap(seed, document({"node:stem.kernel": 5}), options=RemapOptions("preserve"))
+    made = fnatool.remap(seed, document({"node:stem.kernel": 5}), options=RemapOptions(strategy="preserve"))
     assert made.verified is not None
     assert made.verified.exact
 
@@ -246,7 +246,7 @@ def test_external_data_stays_external_beside_the_result(tmp_path: Path) -> None:
     seed = save_external(residual(hidden=64), tmp_path / "seed.onnx")
     (tmp_path / "out").mkdir()
     out = tmp_path / "out" / "target.onnx"
-    fnatool.remap(seed, document({"stage0.block0.hidden": 80}), out, options=RemapOptions("preserve"))
+    fnatool.remap(seed, document({"stage0.block0.hidden": 80}), out, options=RemapOptions(strategy="preserve"))
     assert sorted(everything_in(out.parent)) == ["target.onnx", "target.onnx.data"]
     proto = onnx.load(out, load_external_data=False)
     outside = {t.name: t for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL}
@@ -297,7 +297,7 @@ def test_the_indices_of_the_report_make_the_weights_of_the_target_from_those_of_
 ) -> None:
     seed = save(residual(), tmp_path / "seed.onnx")
     spec: Knobs = {"stage0.depth": 3, "stage0.width": 8, "stage0.block0.hidden": 4, "stage0.block1.kernel": 5, "node:stem.kernel": 5}
-    made = report.as_json(fnatool.remap(seed, document(spec), tmp_path / "out.onnx", options=RemapOptions(strategy, select)))
+    made = report.report(fnatool.remap(seed, document(spec), tmp_path / "out.onnx", options=RemapOptions(strategy=strategy, select=select)))
     told = json.loads(json.dumps(made))
     old, new = weights(seed), weights(tmp_path / "out.onnx")
     assert {row["target"] for row in told["tensors"]} == set(new)
@@ -315,8 +315,8 @@ def test_the_indices_of_the_report_make_the_weights_of_the_target_from_those_of_
 def test_the_report_says_in_a_word_what_happened_to_a_tensor(tmp_path: Path) -> None:
     seed = save(residual(), tmp_path / "seed.onnx")
     spec: Knobs = {"stage0.depth": 3, "stage0.block0.hidden": 4, "stage0.block1.hidden": 12, "stage0.block1.kernel": 5}
-    made = fnatool.remap(seed, document(spec), options=RemapOptions("preserve"))
-    told = report.as_json(made)
+    made = fnatool.remap(seed, document(spec), options=RemapOptions(strategy="preserve"))
+    told = report.report(made)
     rows = {row["target"]: row for row in told["tensors"]}  # type: ignore[attr-defined]
     assert rows["stem.w"] == {
         "target": "stem.w", "source": "stem.w", "from": [6, 3, 3, 3], "to": [6, 3, 3, 3], "indices": {}, "what": ["copied"]
@@ -333,14 +333,14 @@ def test_the_report_says_in_a_word_what_happened_to_a_tensor(tmp_path: Path) -> 
 
 def test_the_report_names_seed_strategy_spec_changes_drift_and_verification(tmp_path: Path) -> None:
     seed = save(residual(), tmp_path / "seed.onnx")
-    told = report.as_json(fnatool.remap(seed, document({"stage0.width": "x1.34"}), options=RemapOptions("preserve")))
+    told = report.report(fnatool.remap(seed, document({"stage0.width": "x1.34"}), options=RemapOptions(strategy="preserve")))
     assert told["seed"] == f"sha256:{files.read(seed).sha256}"
     assert told["strategy"] == "preserve"
     assert told["changes"] == [{"knob": "stage0.width", "from": 6, "to": 8}]
     assert told["drifts"] == []
     assert told["verified"]["worst"] <= told["verified"]["tolerance"] == 1e-4  # type: ignore[index]
     assert told["verified"]["compared"] == 6  # type: ignore[index]
-    told = report.as_json(fnatool.remap(seed, document({"stage0.width": 8}), options=RemapOptions("fna", verify=False)))
+    told = report.report(fnatool.remap(seed, document({"stage0.width": 8}), options=RemapOptions(strategy="fna", verify=False)))
     assert told["drifts"] == ["stage0.width grows from 6 to 8 by the fna rule"]
     assert told["verified"] is None
 
@@ -349,7 +349,7 @@ def test_the_report_names_seed_strategy_spec_changes_drift_and_verification(tmp_
 
 
 def test_preserve_is_exact_on_inner_values_and_says_so(tmp_path: Path) -> None:
-    made = fnatool.remap(save(residual(), tmp_path / "seed.onnx"), document(GROWN), options=RemapOptions("preserve"))
+    made = fnatool.remap(save(residual(), tmp_path / "seed.onnx"), document(GROWN), options=RemapOptions(strategy="preserve"))
     assert made.plan.drifts == ()
     assert made.verified is not None
     assert made.verified.exact
@@ -363,9 +363,9 @@ def test_preserve_refuses_an_approximate_knob_with_the_reason_unless_drift_is_al
     spec = document({"node:c1.width": 12})
     message = r"'node:c1.width' cannot grow from 8 to 12 exactly: 'lrn' \(LRN\) looks at neighbouring channels; .*--allow-drift"
     with pytest.raises(UserError, match=message):
-        fnatool.remap(seed, spec, tmp_path / "out.onnx", options=RemapOptions("preserve"))
+        fnatool.remap(seed, spec, tmp_path / "out.onnx", options=RemapOptions(strategy="preserve"))
     assert not (tmp_path / "out.onnx").exists()
-    made = fnatool.remap(seed, spec, tmp_path / "out.onnx", options=RemapOptions("preserve", allow_drift=True))
+    made = fnatool.remap(seed, spec, tmp_path / "out.onnx", options=RemapOptions(strategy="preserve", allow_drift=True))
     assert len(made.plan.drifts) == 1
     assert made.verified is not None
     assert not made.verified.exact
@@ -400,7 +400,7 @@ def test_a_selection_keeps_the_channels_it_names_in_their_order(select: str, tmp
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [(RemapOptions("other"), "'other' is not one of fna, preserve"), (RemapOptions(select="x"), "'x'")]
+    ("options", "message"), [(RemapOptions(strategy="other"), "'other' is not one of fna, preserve"), (RemapOptions(select="x"), "'x'")]
 )
 def test_an_unknown_strategy_or_selection_is_the_users_mistake(options: RemapOptions, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
@@ -424,7 +424,7 @@ def test_a_planted_wiring_error_is_refused_naming_the_first_tensor(
     seed = save(residual(), tmp_path / "seed.onnx")
     plant(monkeypatch, tensor)
     with pytest.raises(RefusedModel, match=f"must be exact but is not: '{first}' of node '{first}' is the first to drift"):
-        fnatool.remap(seed, document(spec), tmp_path / "out.onnx", options=RemapOptions("preserve"))
+        fnatool.remap(seed, document(spec), tmp_path / "out.onnx", options=RemapOptions(strategy="preserve"))
     assert sorted(everything_in(tmp_path)) == ["seed.onnx"]
 
 
@@ -503,7 +503,7 @@ def test_what_is_dropped_is_said_beside_what_stays_exact(spec: dict[str, int], l
     assert made.verified.exact
     assert made.verified.first is None
     assert (made.verified.whole or 0) > 0.01 if lossy else made.verified.whole is None
-    told = report.as_json(made)["verified"]
+    told = report.report(made)["verified"]
     assert ("whole" in told) == lossy  # type: ignore[operator]
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import fnatool.nn
-from fnatool.model.check import Demands, check_file
+from fnatool.model.check import check
 from passes.check.message import check_proto
 from passes.errors import RefusedModel
 
@@ -25,7 +25,7 @@ def written(text: str, folder: Path, opset: int = 17) -> Path:
 
 
 def codes(path: Path) -> list[str]:
-    return [finding.code for finding in check_file(path, Demands()).findings if finding.severity == "error"]
+    return [finding.code for finding in check(path).findings if finding.severity == "error"]
 
 
 HUGE = {

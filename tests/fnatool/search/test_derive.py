@@ -9,7 +9,7 @@ import pytest
 from preferences import preferences
 from spaces import small
 
-from fnatool.search.solver import Budget, argmax, derive, pareto, score_of
+from fnatool.search.solver import Budget, argmax, likeliest, pareto, score_of
 from passes import UserError
 from passes.space.costs import Table, cost_tables, extremes
 from passes.space.space import SKIP, Choices, SpaceBlock, members
@@ -27,7 +27,7 @@ def test_two_hundred_budgets_are_kept_and_as_well_used_as_can_be(scale: float) -
     for seed in range(200 // 3 + 1):
         scores, costs = preferences(found, seed), table(found, seed, scale)
         limit = int(np.random.default_rng(seed).uniform(*extremes(costs, found)))
-        member = derive(found, scores, [Budget("madds", limit, costs)])
+        member = likeliest(found, scores, [Budget("madds", limit, costs)])
         assert costs.of(member) <= limit
         best = max(score_of(scores, other) for other in every if costs.of(other) <= limit)
         assert score_of(scores, member) == pytest.approx(best, abs=1e-9)
@@ -37,7 +37,7 @@ def test_several_budgets_hold_at_once() -> None:
     _, found = small()
     scores, one, two = preferences(found, 0), table(found, 1, 1e6), table(found, 2, 1e3)
     limits = [int(sum(extremes(t, found)) * 0.4) for t in (one, two)]
-    member = derive(found, scores, [Budget("madds", limits[0], one), Budget("params", limits[1], two)])
+    member = likeliest(found, scores, [Budget("madds", limits[0], one), Budget("params", limits[1], two)])
     assert one.of(member) <= limits[0]
     assert two.of(member) <= limits[1]
 
@@ -47,8 +47,8 @@ def test_a_budget_below_the_smallest_member_names_it() -> None:
     costs = cost_tables(analysis, found)["madds"]
     low, _ = extremes(costs, found)
     with pytest.raises(UserError, match=rf"the smallest member of this space has {low:,} madds, the budget allows {low - 1:,}"):
-        derive(found, preferences(found, 0), [Budget("madds", low - 1, costs)])
-    assert costs.of(derive(found, preferences(found, 0), [Budget("madds", low, costs)])) == low
+        likeliest(found, preferences(found, 0), [Budget("madds", low - 1, costs)])
+    assert costs.of(likeliest(found, preferences(found, 0), [Budget("madds", low, costs)])) == low
 
 
 def test_a_front_has_distinct_members_the_dearer_the_better() -> None:
@@ -67,7 +67,7 @@ def test_a_budget_just_below_a_member_is_kept_and_well_used(scale: float) -> Non
         scores, costs = preferences(found, seed), table(found, seed, scale)
         for limit in (costs.of(every[97 * seed]) - 1, extremes(costs, found)[0]):
             if limit >= extremes(costs, found)[0]:
-                member = derive(found, scores, [Budget("madds", limit, costs)])
+                member = likeliest(found, scores, [Budget("madds", limit, costs)])
                 best = max(score_of(scores, other) for other in every if costs.of(other) <= limit)
                 assert costs.of(member) <= limit
                 assert score_of(scores, member) == pytest.approx(best, abs=1e-9)

@@ -17,7 +17,7 @@ from spaces import small
 from fnatool.data.checking import checked
 from fnatool.search.finalists import finalists, least
 from fnatool.search.scoring import Scoring, loss, score
-from fnatool.search.solver import Budget, derive
+from fnatool.search.solver import Budget, likeliest
 from fnatool.supernet.network import SuperNetwork
 from fnatool.tasks.classification import Classification
 from fnatool.tasks.finite import NotFinite
@@ -37,7 +37,7 @@ def test_finalists_are_distinct_keep_the_budget_and_begin_with_the_likeliest() -
     members = finalists(found, scores, [budget], 12, seed=0)
     assert len(members) == len(set(members)) == 12
     assert all(costs.of(member) <= budget.limit for member in members)
-    assert members[0] == derive(found, scores, [budget])
+    assert members[0] == likeliest(found, scores, [budget])
     for member in members:
         found.require_member(member)
     assert members == finalists(found, scores, [budget], 12, seed=0)
@@ -62,7 +62,7 @@ def test_there_are_fewer_where_no_others_keep_the_budget() -> None:
     costs = cost_tables(analysis, found)["madds"]
     low, _ = extremes(costs, found)
     scores = preferences(found, 0)
-    assert finalists(found, scores, [Budget("madds", low, costs)], 8, seed=0) == [derive(found, scores, [Budget("madds", low, costs)])]
+    assert finalists(found, scores, [Budget("madds", low, costs)], 8, seed=0) == [likeliest(found, scores, [Budget("madds", low, costs)])]
     with pytest.raises(UserError, match="the smallest member"):
         finalists(found, scores, [Budget("madds", low - 1, costs)], 8, seed=0)
 

@@ -21,6 +21,7 @@ import torch
 from seeds_of_heads import mobile, plain
 from tiny import save
 
+import fnatool
 from fnatool import terminal
 from fnatool.cli.main import run
 from fnatool.data.split import Labelled, Split
@@ -29,7 +30,6 @@ from fnatool.files import runfolder
 from fnatool.latency import measure as making
 from fnatool.latency import table as latencies
 from fnatool.latency.fitting import Fit
-from fnatool.model import profile as profiling
 from fnatool.model.analysed import metadata, realises
 from fnatool.search import folder as folders
 from fnatool.search.config import parse_search, read_search, template
@@ -116,7 +116,7 @@ def everything(folder: Path) -> dict[Path, bytes]:
 
 
 def madds(path: Path) -> int:
-    return profiling.profile_model(files.read(path)).whole.macs
+    return fnatool.profile(path).profile.whole.macs
 
 
 # --- from a seed to a target ------------------------------------------------------------------------------------------------------------
@@ -606,7 +606,7 @@ def test_a_run_in_use_and_files_of_others_are_left_alone(world: Path, capsys: Ca
         assert search(*more, folder="mine") == 2
         refused(capsys, "'mine' holds 'report.md'")
     assert {path.read_text() for path in Path("mine").iterdir()} == {"years of work"}
-    with runfolder.opened(Path("run"), folders.SEARCH):
+    with runfolder.hold_folder(Path("run"), folders.SEARCH):
         assert search() == 2
         refused(capsys, f"'run' is in use by process {os.getpid()}")
 

@@ -20,11 +20,12 @@ from onnx import numpy_helper
 from seeds_of_heads import mobile
 from tiny import save
 
+import fnatool
 from fnatool.cli.main import run
 from fnatool.files import model as files
 from fnatool.files import runfolder
 from fnatool.model.analysed import metadata
-from fnatool.model.head import HeadOptions, attach_head
+from fnatool.model.headed import HeadOptions
 from fnatool.tasks import scenes as writing
 from fnatool.tasks import table
 from fnatool.training import journal
@@ -32,10 +33,10 @@ from fnatool.training import journal
 Capture = pytest.CaptureFixture[str]
 SIZE = 64
 HEADS = {
-    "classification": HeadOptions("classification", classes="10"),
-    "segmentation": HeadOptions("segmentation", classes="11", width=8),
-    "detection": HeadOptions("detection", classes="10", width=8, levels=3),
-    "pose": HeadOptions("pose", joints="5", width=8),
+    "classification": HeadOptions(task="classification", classes="10"),
+    "segmentation": HeadOptions(task="segmentation", classes="11", width=8),
+    "detection": HeadOptions(task="detection", classes="10", width=8, levels=3),
+    "pose": HeadOptions(task="pose", joints="5", width=8),
 }
 METRIC = {"classification": "top1", "segmentation": "mIoU", "detection": "mAP", "pose": "OKS_AP"}
 
@@ -47,7 +48,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     seed = save(mobile(SIZE).model(batch="N"), root / "seed.onnx")
     for task, head in HEADS.items():
         writing.write_scenes(root / task, writing.SceneOptions(task, SIZE, 24, 8, 0))
-        attach_head(seed, head, root / f"{task}.onnx")
+        fnatool.head(seed, root / f"{task}.onnx", options=head)
     return root
 
 
@@ -124,7 +125,7 @@ def test_the_names_of_the_data_become_the_models(world: Path) -> None:
 
 def test_a_model_of_one_image_at_a_time_is_trained_and_evaluated_all_the_same(world: Path) -> None:
     seed = save(mobile(SIZE).model(batch=1), Path("seed.onnx"))
-    attach_head(seed, HEADS["segmentation"], Path("one.onnx"))
+    fnatool.head(seed, Path("one.onnx"), options=HEADS["segmentation"])
     config(world, "segmentation", run={"steps": 2})
     assert finetune(world, "segmentation", model="one.onnx") == 0
     assert json.loads(Path("out.run/report.json").read_text())["in_runtime"]["mIoU"] > 0
@@ -349,7 +350,7 @@ def test_what_does_not_fit_is_said_before_anything_is_trained(
 
 def test_data_of_other_classes_is_refused(world: Path, capsys: Capture) -> None:
     seed = world / "seed.onnx"
-    attach_head(seed, HeadOptions("classification", classes="7"), Path("seven.onnx"))
+    fnatool.head(seed, Path("seven.onnx"), options=HeadOptions(task="classification", classes="7"))
     config(world, "classification")
     assert finetune(world, "classification", model="seven.onnx") == 2
     refused(capsys, "has 10 classes, the model 7")

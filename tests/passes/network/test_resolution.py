@@ -1090,7 +1090,7 @@ def test_an_error_planted_in_a_remap_is_refused(folder: Path, capsys: pytest.Cap
         node.attrs["pads"] = [1, 2, 3, 2]
         return target
 
-    for module in ("remap", "verified"):
+    for module in ("remapped", "verified"):
         monkeypatch.setattr(f"fnatool.model.{module}.apply", shifted)
     for knobs in ({"output_stride": 16}, {"output_stride": 16, "input.size": 96}):
         assert run_with("mobilenetv2_bn", knobs) == 1

@@ -1,0 +1,52 @@
+"""The types of what fnatool imports when it is asked for."""
+
+from types import ModuleType
+
+from fnatool.export.export import ExportOptions as ExportOptions
+from fnatool.export.export import export as export
+from fnatool.latency.measure import LatencyOptions as LatencyOptions
+from fnatool.latency.measure import latency_table as latency_table
+from fnatool.model.check import CheckOptions as CheckOptions
+from fnatool.model.check import Report as Report
+from fnatool.model.check import check as check
+from fnatool.model.diff import Comparison as Comparison
+from fnatool.model.diff import DiffOptions as DiffOptions
+from fnatool.model.diff import diff as diff
+from fnatool.model.fold import BatchNormResult as BatchNormResult
+from fnatool.model.fold import FoldOptions as FoldOptions
+from fnatool.model.fold import UnfoldOptions as UnfoldOptions
+from fnatool.model.fold import fold as fold
+from fnatool.model.fold import unfold as unfold
+from fnatool.model.head import head as head
+from fnatool.model.headed import Headed as Headed
+from fnatool.model.headed import HeadOptions as HeadOptions
+from fnatool.model.inspect import Inspection as Inspection
+from fnatool.model.inspect import InspectOptions as InspectOptions
+from fnatool.model.inspect import inspect as inspect
+from fnatool.model.profile import ModelProfile as ModelProfile
+from fnatool.model.profile import ProfileOptions as ProfileOptions
+from fnatool.model.profile import profile as profile
+from fnatool.model.remap import remap as remap
+from fnatool.model.remapped import RemapOptions as RemapOptions
+from fnatool.model.remapped import Remapped as Remapped
+from fnatool.model.source import read as read
+from fnatool.search.derive import DerivedModel as DerivedModel
+from fnatool.search.derive import DeriveOptions as DeriveOptions
+from fnatool.search.derive import derive as derive
+from fnatool.search.run import Found as Found
+from fnatool.search.run import SearchOptions as SearchOptions
+from fnatool.search.run import search as search
+from fnatool.training.evaluate import Evaluated as Evaluated
+from fnatool.training.evaluate import EvaluateOptions as EvaluateOptions
+from fnatool.training.evaluate import evaluate as evaluate
+from fnatool.training.finetune import Tuned as Tuned
+from fnatool.training.run import FinetuneOptions as FinetuneOptions
+from fnatool.training.run import finetune as finetune
+
+__version__: str
+PUBLIC: dict[str, tuple[str, ...]]
+HOMES: dict[str, str]
+__all__: list[str]
+
+class CalledFolder(ModuleType):
+    def __call__(self, *arguments: object, **named: object) -> object: ...

@@ -1,0 +1,95 @@
+"""Options that several commands take, each declared once and meaning the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+import click
+
+from fnatool.cli.types import FILE, INPUT_SHAPE, NUMBERS
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Decorator(Protocol):
+    """What declares an option of a command, which stays what it is."""
+
+    def __call__(self, command: F, /) -> F: ...
+
+
+Shape = tuple[int, ...]
+Inputs = Mapping[str, Shape] | Shape | None
+
+SEEDS = click.IntRange(0, 2**32 - 1)
+
+
+def output(help_: str = "The ONNX file to write.", *, required: bool = True) -> Decorator:
+    """-o, --output OUT."""
+    return click.option("-o", "--output", type=FILE, required=required, metavar="OUT", help=help_)
+
+
+def force(help_: str = "Overwrite an existing file.") -> Decorator:
+    """--force."""
+    return click.option("--force", is_flag=True, help=help_)
+
+
+def seed(help_: str) -> Decorator:
+    """--seed N: the same number gives the same bytes."""
+    return click.option("--seed", type=SEEDS, default=0, show_default=True, help=help_)
+
+
+def no_verify(help_: str = "Skip the comparison of inner values in ONNX Runtime.") -> Decorator:
+    """--no-verify."""
+    return click.option("--no-verify", is_flag=True, help=help_)
+
+
+def as_json(help_: str = "Everything as JSON.") -> Decorator:
+    """--json."""
+    return click.option("--json", "as_json", is_flag=True, help=help_)
+
+
+def restart() -> Decorator:
+    """--restart."""
+    return click.option("--restart", is_flag=True, help="Begin anew, where the folder holds an earlier run.")
+
+
+def skip_bad(help_: str) -> Decorator:
+    """--skip-bad."""
+    return click.option("--skip-bad", is_flag=True, help=help_)
+
+
+def inputs(help_: str = "The shape of a dynamic input; its name where the model has several. Repeatable.") -> Decorator:
+    """--input [NAME=]1x3x224x224."""
+    metavar = "[NAME=]1x3x224x224"
+    return click.option("--input", "inputs", type=INPUT_SHAPE, multiple=True, metavar=metavar, help=help_, callback=_shapes)
+
+
+def _shapes(ctx: click.Context, param: click.Parameter, given: tuple[tuple[str, Shape], ...]) -> Inputs:
+    """The shapes by name, or the one that has none."""
+    if any(not name for name, _ in given) and len(given) > 1:
+        raise click.BadParameter("a shape without a name stands alone; say which input each is for, as in NAME=1x3x224x224", ctx, param)
+    return given[0][1] if given and not given[0][0] else dict(given) or None
+
+
+def pixels(mean: str, scale: str, channels: str) -> Decorator:
+    """--mean, --scale and --channels, with their helps."""
+
+    def declared(command: F) -> F:
+        order = click.Choice(["RGB", "BGR"])
+        command = click.option("--channels", type=order, help=channels)(command)
+        command = click.option("--scale", type=NUMBERS, metavar="R,G,B", help=scale)(command)
+        return click.option("--mean", type=NUMBERS, metavar="R,G,B", help=mean)(command)
+
+    return declared
+
+
+def budgets(help_: str) -> Decorator:
+    """--budget KIND=LIMIT, repeatable."""
+    return click.option("--budget", "budgets", multiple=True, metavar="madds=200M", help=help_)
+
+
+def file(name: str, *, metavar: str, help_: str, dest: str | None = None, required: bool = False) -> Decorator:
+    """An option that is a path."""
+    names = (name,) if dest is None else (name, dest)
+    return click.option(*names, type=FILE, metavar=metavar, help=help_, required=required)

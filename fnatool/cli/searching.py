@@ -1,0 +1,109 @@
+"""Commands on the shape itself: search, derive, latency-table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fnatool.cli import options
+from fnatool.cli.app import cli, require_search
+from fnatool.cli.options import Inputs
+from fnatool.cli.types import FILE, MODEL
+
+
+@cli.command()
+@click.argument("model", metavar="[SEED]", required=False, type=MODEL)
+@options.file(
+    "--config", dest="how", metavar="TOML",
+    help_="Task, data, space, steps; 'fnatool config --search' writes one. Default: search.toml, or a small one for fashion-scenes.",
+)  # fmt: skip
+@click.option(
+    "-o", "--output", "folder", type=FILE, default=Path("search.run"), show_default=True, metavar="RUN",
+    help="The folder of the run; an earlier one there goes on.",
+)  # fmt: skip
+@options.budgets("What the result may cost (params= too). Repeatable.")
+@click.option("--dry-run", is_flag=True, help="Check everything, show the space and what its members cost; train nothing.")
+@options.restart()
+def search(model: Path | None, how: Path | None, folder: Path, budgets: tuple[str, ...], dry_run: bool, restart: bool) -> None:
+    """Find the shape of SEED that is best for a task within a budget, and write that network: architecture adaptation, as in FNA++.
+
+    Phases: a super network is made by remapping; it warms up; its weights and the preferences for candidates learn in turn; of a few
+    architectures within the budget the best in the super network is found, remapped from the seed and fine-tuned. RUN holds
+    target.onnx, spec.json, report.md, and all that is needed to go on after an interruption, to the same result. Several processes:
+    torchrun --nproc-per-node N -m fnatool search …
+    """
+    require_search("search")
+    import fnatool
+    from fnatool.cli.show.searched import show_found
+
+    asked = fnatool.SearchOptions(budgets=budgets, restart=restart, dry_run=dry_run)
+    found = fnatool.search(model, how, folder, options=asked)
+    if found is not None:
+        show_found(found)
+
+
+@cli.command()
+@click.argument("folder", metavar="RUN", type=FILE)
+@options.budgets("What a network may cost with its head. Repeatable.")
+@click.option("--pareto", type=click.IntRange(2, 1000), metavar="N", help="N architectures, from the cheapest to the best.")
+@click.option("--argmax", is_flag=True, help="The best choice of every block by itself, as published.")
+@click.option("--images", type=click.IntRange(0, 10**9), metavar="N", help="Of the validation data, for the score; 0: no score.")
+@click.option("-o", "--output", "out", type=FILE, metavar="DIR", help="Where they go [default: RUN/derived].")
+@options.force("Overwrite existing files.")
+def derive(
+    folder: Path, budgets: tuple[str, ...], pareto: int | None, argmax: bool, images: int | None, out: Path | None, force: bool
+) -> None:  # fmt: skip
+    """Write other architectures that the search in RUN has learnt, for other budgets, without training again.
+
+    Each is a spec and an ONNX file, remapped from the seed, with a fresh head, ready for finetune; it never costs more than its budget,
+    as 'fnatool profile' counts. For a budget it is chosen as the search chose; --pareto and --images 0 go by the preferences alone. The
+    score is that of the super network with inherited weights and statistics taken anew.
+    """
+    require_search("derive")
+    import fnatool
+    from fnatool.cli.show.searched import show_derived
+
+    asked = fnatool.DeriveOptions(budgets=budgets, pareto=pareto, argmax=argmax, images=images, out=out, force=force)
+    show_derived(fnatool.derive(folder, options=asked))
+
+
+@cli.command("latency-table")
+@click.argument("model", metavar="SEED", type=MODEL)
+@click.option(
+    "--space", required=True, metavar="SPACE",
+    help="What may be chosen: fna-detection, fna-segmentation or auto, or a JSON file.",
+)  # fmt: skip
+@click.option("-o", "--output", type=FILE, required=True, metavar="OUT", help="The JSON file to write.")
+@click.option("--provider", type=click.Choice(["cpu", "cuda", "tensorrt"]), default="cpu", show_default=True, help="Of ONNX Runtime.")
+@click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True, metavar="N", help="Of ONNX Runtime.")
+@click.option(
+    "--rounds", type=click.IntRange(1, 1000), default=8, show_default=True, metavar="N",
+    help="How often everything is timed; the busier the machine, the more.",
+)  # fmt: skip
+@options.seed("For the members that are drawn.")
+@options.inputs()
+@options.force()
+def latency_table(
+    model: Path,
+    space: str,
+    output: Path,
+    provider: str,
+    threads: int,
+    rounds: int,
+    seed: int,
+    inputs: Inputs,
+    force: bool,
+) -> None:
+    """Time every candidate of every block of SEED in ONNX Runtime: a table of latencies that a search reads as it reads multiply-adds.
+
+    Each is cut out as a network of its own; t = a + b·Σ is fitted on members timed whole. Every timing is kept beside OUT: what was
+    interrupted goes on where it was, by the same command line.
+    """
+    import fnatool
+    from fnatool.cli.show.latency import show_latencies
+    from fnatool.latency.timing import TimingDevice
+
+    asked = fnatool.LatencyOptions(place=TimingDevice(provider, threads), rounds=rounds, seed=seed, inputs=inputs, force=force)
+    made, of = fnatool.latency_table(model, space, output, options=asked)
+    show_latencies(made, of, output)

@@ -1,0 +1,1 @@
+"""What commands found, on the terminal."""

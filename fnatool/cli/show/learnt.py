@@ -1,0 +1,32 @@
+"""What fine-tuning came to, and figures of an evaluation, on the terminal."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from fnatool import terminal
+from fnatool.training.evaluate import Evaluated
+from fnatool.training.finetune import Tuned
+from fnatool.training.watching import sentence
+
+SAME = 5e-3  # how far the figures of torch and of ONNX Runtime may be apart: rounding turns a few decisions
+
+
+def show_tuned(tuned: Tuned, out: Path) -> None:
+    """What the written file reaches."""
+    console = terminal.console()
+    console.print(f"after step {tuned.step:,}: {sentence(tuned.figures)}")
+    console.print(f"the written file in ONNX Runtime: {sentence(tuned.in_runtime)}")
+    if math.fabs(tuned.figures[tuned.metric] - tuned.in_runtime[tuned.metric]) > SAME:
+        console.print(f"these are further apart than {SAME}: mixed precision, or a fault; please report it if you train without 'run.amp'")
+    console.print(f"→ {out}")
+
+
+def show_evaluated(found: Evaluated) -> None:
+    """The figures in a line, those of single classes below."""
+    console = terminal.console()
+    console.print(sentence(found.figures))
+    for name, value in found.figures.items():
+        if "/" in name:
+            console.print(f"  {name} {value:.4f}")

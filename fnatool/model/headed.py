@@ -1,0 +1,184 @@
+"""A model with a head for a task: convert, attach, verify, check; and how the result is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from fnatool.data.pixels import Pixels
+from fnatool.files import model as files
+from fnatool.files.atomic import temporary
+from fnatool.files.interface import Inputs, named_shapes
+from fnatool.model import pixels, upgrading
+from fnatool.model.analysed import STAGES_KEY, analyse_model, metadata
+from fnatool.model.faults import find_faults
+from fnatool.model.names import class_names, joints_of
+from fnatool.model.pixels import PixelOptions
+from fnatool.model.verified import in_child
+from fnatool.tasks import description
+from fnatool.tasks.description import Description
+from fnatool.tasks.joints import Joints
+from fnatool.tasks.table import TASKS, require_task
+from passes.check.finding import errors
+from passes.errors import RefusedModel, UserError
+from passes.graph.freeing import freed
+from passes.graph.shapes import guessing
+from passes.graph.tensors import Shape
+from passes.heads import STYLES, Attached, HeadImage, HeadSpec, attach, default_taps, image_of
+from passes.heads.writer import OLDEST_OPSET
+from passes.network.analyse import analyse
+from passes.network.analysis import Analysis
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadOptions:
+    """The head asked for, in the user's words: `classes` is a number or a file of names, `joints` a number, 'coco' or a JSON file.
+
+    mean and scale: per colour, or one for all; an input value is (pixel − mean) / scale. channels: RGB or BGR, the order of the colours.
+    None: as the seed is known to be. `seed` is for the weights of the head. `verify` compares the taps with the seed's and checks the
+    result; `force` lets it replace another file (never the model).
+    """
+
+    task: str
+    style: str | None = None
+    classes: str | None = None
+    joints: str | None = None
+    taps: tuple[str, ...] = ()
+    width: int | None = None
+    levels: int | None = None
+    keep_rows: tuple[int, ...] = ()
+    mean: tuple[float, ...] | None = None
+    scale: tuple[float, ...] | None = None
+    seed: int = 0
+    inputs: Inputs = None
+    verify: bool = True
+    channels: str | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Headed:
+    """A model with its head: what was attached, what it is for, the seed, both analyses, and how its pixels are scaled."""
+
+    model: files.Model
+    made: Attached
+    description: Description
+    seed: files.Model
+    before: Analysis
+    after: Analysis
+    pixels: Pixels
+    verified: bool
+
+    def write(self, path: Path | str, *, force: bool = False) -> None:
+        """The result as a file, atomically."""
+        files.write(self.model, path, force=force)
+
+    def described(self, about: Description) -> Headed:
+        """The same with another description: other names, say."""
+        model = files.with_metadata(self.model, {description.KEY: description.to_json(about)})
+        return replace(self, model=model, description=about)
+
+
+def attach_to_model(model: files.Model, options: HeadOptions) -> Headed:
+    """The model with the head; sizes that its free batch is written into follow the batch (see `passes.graph.freeing`).
+
+    Unless told otherwise, what is returned has been compared with the seed and checked. Raises UserError for a head that cannot be,
+    RefusedModel for a model that cannot take one or a result that is not sound.
+    """
+    classes, joints, head = wanted(options)
+    sizes = named_shapes(options.inputs, [tensor.name for tensor in model.graph.inputs]) or None
+    given, model = model, upgrading.at_least(model, OLDEST_OPSET, "a head")
+    model = replace(model, graph=freed(model.graph))
+    before = analyse_model(model, sizes)
+    image = image_of(before)
+    asked = PixelOptions(options.mean, options.scale, options.channels)
+    how = pixels.pixels_of(model, before.view, pixels.seen_as(before.view, image.name, image.channels), asked)
+    seen = _input(image, how)
+    made = attach(model.graph, before, head, rng=np.random.default_rng(options.seed))
+    about = TASKS[options.task].describe(seen, classes=classes, joints=joints, boxes=made.detection)
+    notes = {STAGES_KEY: json.dumps(made.table), description.KEY: description.to_json(about)}
+    if how.guessed or pixels.GUESS_KEY in metadata(model.envelope):
+        notes[pixels.GUESS_KEY] = pixels.GUESS if how.guessed else pixels.KNOWN
+    target = files.with_metadata(replace(model, graph=made.graph, notes=()), notes)
+    after = analyse(made.normal, sizes=sizes, table=made.table)
+    headed = Headed(target, made, about, model, before, after, how, options.verify)
+    if options.verify:
+        upgrading.require_same(given, model, before)
+        require_same(headed)
+        require_sound(headed, sizes)
+    return headed
+
+
+def wanted(options: HeadOptions) -> tuple[tuple[str, ...], Joints | None, HeadSpec]:
+    """Class names, joints, and the head that they ask for. Raises UserError where the options contradict each other or the task."""
+    require_task(options.task)
+    task = TASKS[options.task]
+    style = options.style or task.head
+    fitting = [name for name, known in STYLES.items() if known.outputs.keys() == task.outputs.keys()]
+    if style not in fitting:
+        raise UserError(f"'{style}' is no style of {options.task}; there is {' and '.join(map(repr, fitting))}")
+    build = partial(HeadSpec, style, taps=options.taps, width=options.width, levels=options.levels, keep=options.keep_rows)
+    if task.labels == "joints":
+        if options.joints is None:
+            raise UserError("say which joints a pose has with --joints: a number, 'coco', or a JSON file")
+        joints = joints_of(options.joints)
+        return class_names(options.classes) if options.classes else ("object",), joints, build(len(joints.names))
+    if options.joints is not None:
+        raise UserError(f"--joints is for poses, not for {options.task}")
+    if options.classes is None:
+        raise UserError(f"say how many classes {options.task} has with --classes: a number, or a file with a name on every line")
+    classes = class_names(options.classes)
+    return classes, None, build(len(classes))
+
+
+def own_taps(analysis: Analysis, options: HeadOptions) -> tuple[str, ...]:
+    """The names of what the head asked for taps when nobody says; none for what the seed's own classifier reads. Raises UserError."""
+    return default_taps(analysis, wanted(options)[2])
+
+
+# --- what the model is for ---------------------------------------------------------------------------------------------------------------
+
+
+def _input(image: HeadImage, how: Pixels) -> description.Input:
+    """Raises UserError for an image larger than a task's can be."""
+    if max(image.size) > description.LARGEST:
+        height, width = image.size
+        raise UserError(
+            f"the input '{image.name}' takes images of {height:,}×{width:,}; a task has images of at most {description.LARGEST:,} a side"
+        )
+    return description.Input.model_validate(
+        {"layout": image.layout, "channels": how.channels, "mean": how.mean, "scale": how.scale, "size": image.size}
+    )
+
+
+# --- verification -----------------------------------------------------------------------------------------------------------------------
+
+
+def require_same(headed: Headed) -> None:
+    """What the head taps has the seed's bits in ONNX Runtime, and the head runs. Raises RefusedModel otherwise."""
+    found = in_child(_moved, headed)
+    if found:
+        raise RefusedModel(f"'{found[0]}', which the head taps, is not what it is in the seed; nothing was written. Please report it")
+
+
+def _moved(headed: Headed) -> list[str]:
+    from fnatool.runtime.verify import moved, noise
+
+    with guessing(headed.before.shapes):
+        return moved(headed.seed.graph, headed.model.graph, noise(headed.before, 0), [tap.tensor for tap in headed.made.taps])
+
+
+def require_sound(headed: Headed, inputs: Mapping[str, Shape] | None) -> None:
+    """The file that will be written passes `fnatool check`. Raises RefusedModel with the first finding otherwise."""
+    with temporary() as folder:
+        path = folder / "model.onnx"
+        headed.write(path)
+        found = errors(find_faults(files.load(path), inputs or {}))
+    if found:
+        message = found[0].message.replace(str(path), "the result")
+        raise RefusedModel(f"the result would be broken: {found[0].where}: {message}; nothing was written. Please report it")

@@ -1,0 +1,82 @@
+"""A model in another shape: analyse, plan, apply, verify; and how the result is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fnatool.files import model as files
+from fnatool.files.copying import copy
+from fnatool.files.interface import Inputs, named_shapes
+from fnatool.model.analysed import SPEC_KEY, STAGES_KEY, analyse_model, require_seed
+from fnatool.model.verified import Verified, verify_remap
+from passes.network.analysis import Analysis
+from passes.network.cost import Cost
+from passes.target.apply import apply
+from passes.target.plan import Plan, planned_cost
+from passes.target.planner import plan
+from passes.target.spec import Spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemapOptions:
+    """How to remap: see `passes.plan`; `inputs` gives shapes for free dimensions, `verify` runs the check of inner values.
+
+    `seed` is for the noise of fresh weights: the same seed gives the same bytes. `report` is where what happened to every tensor is written
+    as JSON; `force` lets both files replace others (never the seed, nor the spec).
+    """
+
+    strategy: str = "fna"
+    select: str = "first"
+    seed: int = 0
+    allow_drift: bool = False
+    verify: bool = True
+    inputs: Inputs = None
+    report: Path | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Remapped:
+    """A finished remap: the target's model, the plan that made it, the seed's analysis, and what verification found (None: not run)."""
+
+    model: files.Model
+    plan: Plan
+    analysis: Analysis
+    seed: files.Model
+    verified: Verified | None
+
+    def cost(self) -> Cost:
+        """Parameters and multiply-adds of the result, at its image size; where that is free, at the size the seed was analysed with."""
+        return planned_cost(self.plan, self.analysis)
+
+    def write(self, path: Path | str, *, force: bool = False, beside: Mapping[Path, str] | None = None) -> None:
+        """The result as a file, and texts beside it, atomically; the seed itself, byte for byte, where nothing changes."""
+        if self.plan.identity:
+            copy(self.seed, Path(path), force=force, beside=beside)
+            return
+        files.write(self.model, path, force=force, beside=beside)
+
+
+def remap_model(model: files.Model, spec: Spec, options: RemapOptions, *, analysis: Analysis | None = None) -> Remapped:
+    """The model in the shape of the spec, verified unless told otherwise; analysis: of the model at these inputs, if there is one.
+
+    Raises UserError and RefusedModel as `fnatool.remap` does.
+    """
+    require_seed(spec, model)
+    if analysis is None:
+        analysis = analyse_model(model, named_shapes(options.inputs, [tensor.name for tensor in model.graph.inputs]) or None)
+    found = plan(analysis, spec, strategy=options.strategy, select=options.select, seed=options.seed, allow_drift=options.allow_drift)
+    target = replace(model, graph=apply(analysis.normal or model.graph, found), notes=())
+    verified = None
+    if options.verify and not found.identity:
+        verified = verify_remap(model, target, analysis, found)
+    return Remapped(model if found.identity else _with_spec(target, found), found, analysis, model, verified)
+
+
+def _with_spec(target: files.Model, found: Plan) -> files.Model:
+    """The target says which stages it has, and what Spec of which seed it is."""
+    resolved = found.resolved.spec(f"sha256:{target.sha256}").to_json()
+    return files.with_metadata(target, {STAGES_KEY: json.dumps(found.table), SPEC_KEY: json.dumps(resolved)}, found.origin())

@@ -1,0 +1,61 @@
+"""Fine-tuning a model, from a file to a file that has learnt: the order of `fnatool finetune`."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from fnatool import terminal
+from fnatool.files import model as files
+from fnatool.files.atomic import recover, require_writable
+from fnatool.files.runfolder import TUNING, hold_folder
+from fnatool.model.source import Source, open_model
+from fnatool.training.config import Config, read_config
+from fnatool.training.finetune import RunPlaces, Tuned, finished, tune
+from fnatool.training.processes import joined
+from passes.graph.freeing import freed
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneOptions:
+    """Where the run is kept (beside the result, unless said), and whether an older run there is removed and begun anew.
+
+    `skip_bad` leaves out samples that cannot be used, whatever the config says; `force` lets the result replace another file (never the
+    model).
+    """
+
+    folder: Path | None = None
+    restart: bool = False
+    skip_bad: bool = False
+    force: bool = False
+
+
+def finetune(model: Source, config: Path | str | Config, out: Path | str, *, options: FinetuneOptions | None = None) -> Tuned | None:
+    """The model, which has a head, at `out` with what it learnt; a run that was interrupted goes on from where it was.
+
+    model: a path, the bundled seed's name, or a model in memory; config: a file, or one in memory. Under torchrun all processes work
+    together; the first one writes, and the others get None. Raises UserError, before anything is trained, for a config, a model or data
+    that do not fit; later where the loss is not finite or memory is out. The last checkpoint is never lost.
+    """
+    options, out = options or FinetuneOptions(), Path(out)
+    read, _ = open_model(model)
+    read = replace(read, graph=freed(read.graph))
+    how = config if isinstance(config, Config) else read_config(Path(config))
+    if options.skip_bad:
+        how = how.model_copy(update={"data": how.data.model_copy(update={"skip_bad": True})})
+    folder = options.folder or out.with_suffix(".run")
+    recover(out, files.data_path(out))
+    done = None if options.force or options.restart else finished(read, how, out, folder)
+    if done is None:
+        require_writable(out, force=options.force, forbid=(read.path, *read.data))
+    if how.run.threads is not None:
+        torch.set_num_threads(how.run.threads)
+    with joined(how.run.device) as world, hold_folder(folder, TUNING) if world.first else nullcontext():
+        if done is not None:
+            if world.first:
+                terminal.console().print(f"'{out}' is what this run came to: nothing is left to do; --restart trains anew")
+            return done if world.first else None
+        return tune(read, how, RunPlaces(out, folder, options.force, options.restart), world)
