@@ -11,15 +11,7 @@ from sources import ROOT, SOURCES, imported
 
 PASSES = [name for name in SOURCES if name.startswith("passes/")]
 
-TORCH = (
-    "fnatool/nn/",
-    "fnatool/search/",
-    "fnatool/supernet/",
-    "fnatool/tasks/",
-    "fnatool/training/",
-    "fnatool/export/torch.py",
-    "fnatool/export/sources.py",
-)
+TORCH = ("fnatool/nn/", "fnatool/supernet/", "fnatool/search/", "fnatool/tasks/", "fnatool/training/", "fnatool/export/")
 WITHOUT_TORCH = (
     "fnatool.data.checking",
     "fnatool.data.fashion.writing",
@@ -32,7 +24,7 @@ WITHOUT_TORCH = (
     "fnatool.search.config",
     "fnatool.training.config",
 )
-RUNTIME = ("fnatool/runtime/session.py", "fnatool/runtime/verify.py", "fnatool/model/check.py", "fnatool/latency")
+RUNTIME = ("fnatool/runtime/session.py", "fnatool/latency/timing.py")
 
 
 def roots(name: str) -> set[str]:

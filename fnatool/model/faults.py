@@ -26,7 +26,7 @@ from passes.check.message import check_proto
 from passes.errors import RefusedModel, UserError
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+    from fnatool.runtime.session import InferenceSession
 
 
 Shape = tuple[int, ...]

@@ -17,6 +17,7 @@ FAILURES: tuple[type[Exception], ...] = (
     *(RuntimeError, ValueError, TypeError),  # from its Python side
 )
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+InferenceSession = ort.InferenceSession
 QUIET = 4
 LEVELS = {
     "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,

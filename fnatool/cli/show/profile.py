@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fnatool import terminal
-from passes.graph.tensors import Shape
+from passes.graph.tensors import Shape, printed
 from passes.network.profile import CONVENTIONS, Profile, ProfilePart
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from fnatool.terminal import Console
 
 
 def show_profile(found: Profile, title: str, convention: str, *, nodes: bool) -> None:
@@ -63,4 +63,4 @@ def _show_nodes(found: Profile, console: Console) -> None:
 
 
 def _shape(shape: Shape) -> str:
-    return "×".join(map(str, shape)) or "scalar"
+    return printed(shape) or "scalar"

@@ -56,7 +56,8 @@ def test_a_page_holds_text_as_text() -> None:
 
 
 def test_a_console_reads_no_markup_and_cells_are_shown_too(capsys: Capture) -> None:
-    console = terminal.console(wrap=False)
+    with heard():
+        console = terminal.console(wrap=False)
     console.print("[red]x[/nope]\n::error::y")
     grid = terminal.table("a\nb", terminal.whole("c"))
     grid.add_row("[bold]d\n::error::e", "\x1b[1mf")
@@ -72,7 +73,7 @@ def test_a_console_reads_no_markup_and_cells_are_shown_too(capsys: Capture) -> N
 def test_only_the_terminal_module_knows_rich_and_only_the_command_line_echoes() -> None:
     for name, path in SOURCES.items():
         tree = ast.parse(path.read_text())
-        if name not in ("fnatool/terminal.py", "fnatool/model/profile.py"):  # profiling names a type
+        if name != "fnatool/terminal.py":
             assert not any(full.split(".")[0] == "rich" for full in imported(tree)), name
         if not name.startswith("fnatool/cli/"):
             assert not any(full.split(".")[0] == "click" for full in imported(tree)), name

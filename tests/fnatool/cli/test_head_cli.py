@@ -17,8 +17,7 @@ import fnatool
 from fnatool import seeds
 from fnatool.cli.main import run
 from fnatool.files import model as files
-from fnatool.model import head as heading
-from fnatool.model import names, upgrading
+from fnatool.model import headed, names, upgrading
 from fnatool.model.analysed import SPEC_KEY, STAGES_KEY, metadata, stored_stages
 from fnatool.model.headed import HeadOptions, attach_to_model
 from fnatool.tasks.description import KEY
@@ -274,7 +273,7 @@ def test_a_tap_that_is_not_the_seeds_is_refused(folder: Path, monkeypatch: pytes
                 node.inputs[1] = type(node.inputs[1])("stem.w", node.inputs[1].values * np.float32(1 + 1e-6))
         return made
 
-    monkeypatch.setattr(heading, "attach", spoilt)
+    monkeypatch.setattr(headed, "attach", spoilt)
     with pytest.raises(RefusedModel, match=r"'s3b0p\.n', which the head taps, is not what it is in the seed; nothing was written"):
         attach_to_model(model, HeadOptions(task="segmentation", classes="4", width=8))
 
@@ -288,7 +287,7 @@ def test_a_result_that_does_not_pass_the_check_is_refused(folder: Path, monkeypa
         made.graph.outputs[0].shape = [1, 5, 2, 2]
         return made
 
-    monkeypatch.setattr(heading, "attach", spoilt)
+    monkeypatch.setattr(headed, "attach", spoilt)
     with pytest.raises(RefusedModel, match="the result would be broken: "):
         attach_to_model(model, HeadOptions(task="segmentation", classes="4", width=8))
 

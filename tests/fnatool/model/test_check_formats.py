@@ -24,6 +24,7 @@ from tiny import model, net, save
 from fnatool import __version__, seeds
 from fnatool.cli.main import run
 from fnatool.model import check as checking
+from fnatool.model import faults
 from fnatool.model.check import CODES, Report
 from fnatool.model.check_formats import to_github, to_sarif
 from passes.check import graph as check
@@ -313,7 +314,7 @@ def emitted(path: str) -> set[str]:
 def test_every_code_has_a_description_and_every_description_a_code() -> None:
     static = emitted("passes/check/graph.py") | emitted("passes/check/message.py")
     assert static == set(STATIC)
-    assert static | emitted("fnatool/model/check.py") == set(CODES)
+    assert static | {code for name in ("faults", "demands", "check") for code in emitted(f"fnatool/model/{name}.py")} == set(CODES)
     assert all(re.fullmatch(r"[a-zA-Z][^.\n]{10,79}", text) for text in CODES.values())
 
 
@@ -335,7 +336,7 @@ def test_a_broken_model_has_its_code_in_the_table_and_says_what_to_do(code: str)
     proto = model(BROKEN[code])
     if code == "not-run":
         proto.opset_import.add(domain="com.example", version=1)
-    findings = checking.check(save(proto, Path("a.onnx")), checking.CheckOptions()).findings
+    findings = checking.check(save(proto, Path("a.onnx"))).findings
     assert {finding.code for finding in findings} <= set(CODES)
     assert all(finding.fix for finding in findings if finding.code == code)
     assert code in {finding.code for finding in findings}
@@ -367,7 +368,7 @@ def test_a_step_that_takes_too_long_says_how_to_give_it_longer(monkeypatch: pyte
     def wait(*_: object, **__: object) -> None:
         raise checking.isolate.TimedOut("it took more than 1 seconds")
 
-    monkeypatch.setattr(checking.isolate, "run", wait)
+    monkeypatch.setattr(faults.isolate, "run", wait)
     findings = checking.check(seeds.DEFAULT, options=checking.CheckOptions(seconds=1)).findings
     assert {finding.code for finding in findings} == {"checker-died", "shape-inference-died", "run"}
     assert {finding.fix for finding in findings} == {"give it longer with --timeout"}

@@ -17,7 +17,7 @@ from tiny import model, net, save
 
 from fnatool import seeds
 from fnatool.cli.main import run
-from fnatool.model import check as checking
+from fnatool.model import faults
 from fnatool.model.check import CheckOptions, check
 from fnatool.model.demands import same_interface
 from passes.errors import UserError
@@ -81,7 +81,7 @@ def test_a_crash_of_native_code_is_a_finding(tmp_path: Path, monkeypatch: pytest
         os.kill(os.getpid(), signal.SIGSEGV)
 
     monkeypatch.setattr(onnx.checker, "check_model", crash)
-    monkeypatch.setattr(checking, "_session_run", crash)
+    monkeypatch.setattr(faults, "_session_run", crash)
     report = check(save(net(), tmp_path / "a.onnx"), CheckOptions(inputs={"x": (1, 3, 8, 8)}))
     assert [(finding.severity, finding.code) for finding in report.findings] == [("error", "checker-died"), ("error", "run")]
     assert all("SIGSEGV" in finding.message for finding in report.findings)
@@ -92,7 +92,7 @@ def test_a_model_that_takes_too_long_is_a_finding(tmp_path: Path, monkeypatch: p
         while True:
             pass
 
-    monkeypatch.setattr(checking, "_session_run", compute)
+    monkeypatch.setattr(faults, "_session_run", compute)
     report = check(save(net(), tmp_path / "a.onnx"), CheckOptions(inputs={"x": (1, 3, 8, 8)}, seconds=1))
     assert "more than 1 seconds of processor time" in report.findings[-1].message
 

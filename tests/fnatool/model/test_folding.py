@@ -326,7 +326,7 @@ def test_a_network_of_two_inputs_is_told_so(folder: Path) -> None:
 
 
 def test_the_same_words_from_python(folder: Path) -> None:
-    made = fnatool.unfold("plain.onnx", "out.onnx", data=fnatool.Data("random", images=4))
+    made = fnatool.unfold("plain.onnx", "out.onnx", options=fnatool.UnfoldOptions(data="random", images=4))
     assert made.verified is not None
     assert made.verified.worst <= 1e-5
     assert len(fnatool.fold("out.onnx", "back.onnx").changed) == 5

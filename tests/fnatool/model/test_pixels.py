@@ -30,6 +30,7 @@ from fnatool.search.emitting import ground
 from fnatool.tasks.classification import Classification
 from fnatool.tasks.description import Input
 from fnatool.tasks.pixels import to_array, to_input
+from fnatool.terminal import heard
 from fnatool.training.in_runtime import predicting
 from fnatool.training.learner import inputs_of
 from fnatool.training.model_and_data import sizes
@@ -236,7 +237,8 @@ def test_head_unfold_and_search_give_one_answer(name: str, photos: Path, capsys:
     assert run(["unfold", "seed.onnx", "--data", "data", "-o", "bn.onnx", "--no-verify"]) == 0
     config = parse_search({"task": "classification", "data": {"path": "data"}})
     found = ground(files.read("seed.onnx"), config, unlabelled(("a", "b")))
-    pixels.say(found.pixels)
+    with heard():
+        pixels.say(found.pixels)
     out = capsys.readouterr().out
     assert out.count(f"reads {sentence}\n") == 3
     assert out.count(WARNING) == (3 if name == "guess" else 0)
@@ -335,7 +337,7 @@ def test_grey_is_pillows() -> None:
 def test_statistics_are_of_colours_in_the_networks_order(photos: Path) -> None:
     save(network(), photos / "seed.onnx")
     rgb, bgr = (
-        unfold("seed.onnx", options=UnfoldOptions(data="data", mean=(0,), scale=(1,), channels=order), verify=False)
+        unfold("seed.onnx", options=UnfoldOptions(data="data", mean=(0,), scale=(1,), channels=order, verify=False))
         for order in ("RGB", "BGR")
     )
     means = [next(t for n in made.model.graph.nodes for t in n.inputs if t.name == "stem.bn.beta").values for made in (rgb, bgr)]

@@ -60,7 +60,7 @@ def test_one_input_one_spec_and_one_seed_give_the_same_bytes_and_another_seed_ot
         made = []
         for name, number in (("a", 0), ("b", 0), ("c", 1)):
             out = tmp_path / f"{strategy}-{name}.onnx"
-            fnatool.remap(seed, document(GROWN), out, options=RemapOptions(strategy, seed=number))
+            fnatool.remap(seed, document(GROWN), out, options=RemapOptions(strategy=strategy, seed=number))
             made.append(out.read_bytes())
         assert made[0] == made[1]
         assert made[0] != made[2]
