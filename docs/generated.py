@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
+from importlib import import_module
+from types import ModuleType
 
 import click
 from mkdocs.config.defaults import MkDocsConfig
@@ -119,7 +121,12 @@ def api() -> Iterator[str]:
     for module in (fnatool, fnatool.nn, passes):
         yield f"## {module.__name__}\n\n{inspect.getdoc(module)}\n"
         for name in module.__all__:
-            yield from _object(f"{module.__name__}.{name}", getattr(module, name))
+            yield from _object(f"{module.__name__}.{name}", _public(module, name))
+
+
+def _public(module: ModuleType, name: str) -> object:
+    """What the module gives of that name; of `fnatool` from where it lies, since a folder may have the name of a function."""
+    return getattr(import_module(f"fnatool.{fnatool.HOMES[name]}") if module is fnatool else module, name)
 
 
 def _object(name: str, found: object) -> Iterator[str]:

@@ -312,7 +312,7 @@ def emitted(path: str) -> set[str]:
 
 
 def test_every_code_has_a_description_and_every_description_a_code() -> None:
-    static = emitted("passes/check/graph.py") | emitted("passes/check/message.py")
+    static = {code for name in ("finding", "graph", "message") for code in emitted(f"passes/check/{name}.py")}
     assert static == set(STATIC)
     assert static | {code for name in ("faults", "demands", "check") for code in emitted(f"fnatool/model/{name}.py")} == set(CODES)
     assert all(re.fullmatch(r"[a-zA-Z][^.\n]{10,79}", text) for text in CODES.values())
@@ -366,7 +366,7 @@ def test_demands_say_how_to_meet_them(capsys: Capture) -> None:
 
 def test_a_step_that_takes_too_long_says_how_to_give_it_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     def wait(*_: object, **__: object) -> None:
-        raise checking.isolate.TimedOut("it took more than 1 seconds")
+        raise faults.isolate.TimedOut("it took more than 1 seconds")
 
     monkeypatch.setattr(faults.isolate, "run", wait)
     findings = checking.check(seeds.DEFAULT, options=checking.CheckOptions(seconds=1)).findings

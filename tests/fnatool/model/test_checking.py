@@ -82,7 +82,7 @@ def test_a_crash_of_native_code_is_a_finding(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(onnx.checker, "check_model", crash)
     monkeypatch.setattr(faults, "_session_run", crash)
-    report = check(save(net(), tmp_path / "a.onnx"), CheckOptions(inputs={"x": (1, 3, 8, 8)}))
+    report = check(save(net(), tmp_path / "a.onnx"), options=CheckOptions(inputs={"x": (1, 3, 8, 8)}))
     assert [(finding.severity, finding.code) for finding in report.findings] == [("error", "checker-died"), ("error", "run")]
     assert all("SIGSEGV" in finding.message for finding in report.findings)
 
@@ -93,7 +93,7 @@ def test_a_model_that_takes_too_long_is_a_finding(tmp_path: Path, monkeypatch: p
             pass
 
     monkeypatch.setattr(faults, "_session_run", compute)
-    report = check(save(net(), tmp_path / "a.onnx"), CheckOptions(inputs={"x": (1, 3, 8, 8)}, seconds=1))
+    report = check(save(net(), tmp_path / "a.onnx"), options=CheckOptions(inputs={"x": (1, 3, 8, 8)}, seconds=1))
     assert "more than 1 seconds of processor time" in report.findings[-1].message
 
 
