@@ -147,19 +147,3 @@ def check(
     if mistakes:
         raise mistakes[0]
     return SUCCESS if all(report.passed for report in reports) else FAILED
-
-
-@cli.command()
-@click.argument("model", type=MODEL)
-@options.as_json()
-def operators(model: Path, as_json: bool) -> None:
-    """Show how often each operator stands in MODEL."""
-    from fnatool import terminal
-    from fnatool.model.operators import operators as count
-
-    found = count(model)
-    if as_json:
-        terminal.document(json.dumps(found.counts))
-    else:
-        for name, number in found.counts.items():
-            terminal.console().print(f"{name} {number:,}")
