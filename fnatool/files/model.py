@@ -344,7 +344,10 @@ def data_path(path: Path) -> Path:
 
 
 def with_metadata(model: Model, metadata: Mapping[str, str], origin: Mapping[str, str] | None = None) -> Model:
-    """The model with metadata added to its own; origin (new name → old name) lends new nodes documentation. The model given stays."""
+    """The model as its file would be read, with metadata added to its own; origin (new name → old name) lends new nodes documentation.
+
+    The model given stays as it is.
+    """
     envelope = onnx.ModelProto()
     envelope.CopyFrom(model.envelope)
     del envelope.metadata_props[:]
@@ -356,6 +359,10 @@ def with_metadata(model: Model, metadata: Mapping[str, str], origin: Mapping[str
             stub = envelope.graph.node.add()
             stub.CopyFrom(stubs[old])
             stub.name = new
+    known = {stub.name for stub in envelope.graph.initializer}
+    for name in _constants(model.graph):  # their order is that of the file, also where the graph changes again
+        if name not in known:
+            envelope.graph.initializer.add(name=name)
     return replace(model, envelope=envelope)
 
 
