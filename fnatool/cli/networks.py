@@ -10,7 +10,7 @@ import click
 from fnatool.cli import options
 from fnatool.cli.app import Mistake, cli
 from fnatool.cli.options import Inputs
-from fnatool.cli.types import MODEL, NAMES, SPEC, TASK, WHOLE_NUMBERS
+from fnatool.cli.types import LIST, MODEL, SPEC, TASK, WHOLE_NUMBERS
 
 OVERWRITE = "Overwrite an existing file (never the model)."
 
@@ -86,7 +86,7 @@ def remap(
     "--joints", metavar="N|coco|FILE", help="The joints of a pose: how many, COCO's, or a JSON file (joints, sigmas, flip_pairs)."
 )
 @click.option(
-    "--taps", type=NAMES, default=(), metavar="NAME,...",
+    "--taps", type=LIST, default=(), metavar="NAME,...",
     help="What the head reads: stageI.exit, stageI.blockJ.hidden, a node; from fine to coarse. Default: by the style.",
 )  # fmt: skip
 @click.option("--width", type=click.IntRange(max=1 << 16), metavar="N", help="Channels inside the head (256; not for ssdlite and linear).")

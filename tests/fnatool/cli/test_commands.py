@@ -24,8 +24,8 @@ from tiny import save
 import fnatool
 from fnatool import seeds
 from fnatool.cli.main import cli, run
-from fnatool.data.fashion import writing
 from fnatool.files import model as files
+from fnatool.tasks import scenes as writing
 from passes.errors import UserError
 from passes.graph.normalise import normalise
 from passes.network.analyse import analyse
