@@ -23,7 +23,7 @@ PUBLIC = {
     "model.fold": ("fold", "FoldOptions", "BatchNormResult", "unfold", "UnfoldOptions"),
     "export.export": ("export", "ExportOptions"),
     "training.run": ("finetune", "FinetuneOptions"),
-    "training.finetune": ("Tuned",),
+    "training.said": ("Tuned",),
     "training.evaluate": ("evaluate", "EvaluateOptions", "Evaluated"),
     "search.run": ("search", "SearchOptions", "Found"),
     "search.derive": ("derive", "DeriveOptions", "DerivedModel"),

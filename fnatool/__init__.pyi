@@ -39,9 +39,9 @@ from fnatool.search.run import search as search
 from fnatool.training.evaluate import Evaluated as Evaluated
 from fnatool.training.evaluate import EvaluateOptions as EvaluateOptions
 from fnatool.training.evaluate import evaluate as evaluate
-from fnatool.training.finetune import Tuned as Tuned
 from fnatool.training.run import FinetuneOptions as FinetuneOptions
 from fnatool.training.run import finetune as finetune
+from fnatool.training.said import Tuned as Tuned
 
 __version__: str
 PUBLIC: dict[str, tuple[str, ...]]

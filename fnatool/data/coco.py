@@ -13,8 +13,8 @@ import numpy as np
 
 from fnatool.data import naming
 from fnatool.data.folders import is_aside, special
-from fnatool.data.sources import Sources, folders_by_split, named, split_in
-from fnatool.data.split import Boxed, Fault, Item, Posed, Size, Split
+from fnatool.data.sources import folders_by_split, named, split_in
+from fnatool.data.split import Boxed, Fault, Item, Posed, Size, Sources, Split
 from passes.check.finding import Finding
 from passes.errors import UserError
 

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from fnatool.data.folders import below, is_image, kinds, left_out, listed, subfolders
-from fnatool.data.sources import Sources, folders_by_split, split_of
-from fnatool.data.split import Fault, Labelled, Split
+from fnatool.data.sources import folders_by_split, split_of
+from fnatool.data.split import Fault, Labelled, Sources, Split
 from passes.check.finding import Finding
 from passes.errors import UserError
 

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from fnatool.data.folders import below, is_image, left_out, listed
-from fnatool.data.sources import Sources, class_names, folders_by_split, lines_of, named, split_of
-from fnatool.data.split import IGNORE, UNKNOWN, Fault, Masked, Split
+from fnatool.data.sources import class_names, folders_by_split, lines_of, named, split_of
+from fnatool.data.split import IGNORE, UNKNOWN, Fault, Masked, Sources, Split
 from passes.check.finding import Finding
 from passes.errors import UserError
 

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fnatool.data.folders import subfolders
-from fnatool.data.split import Split
 from passes.errors import UserError
 
 # From the names of the parts that a layout finds ("train", "val", "test", or "all" for data that is not split) to what reads each;
 # its argument is the classes it must keep to, None for the data's own.
-Sources = Mapping[str, Callable[[Sequence[str] | None], Split]]
-
-
-@dataclass(frozen=True)
-class DataLayout:
-    """What is looked for, in words, and what finds it."""
-
-    looked_for: str
-    find: Callable[[Path], Sources]
-
-
 SPLITS = {"train": "train|training|trn", "val": "val|valid|validation", "test": "test|testing|tst"}
 WORDS = {name: re.compile(rf"({words})[-_. ]?(sets?|data|split)?[-_. ]?((19|20)\d\d)?", re.I) for name, words in SPLITS.items()}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -327,3 +327,14 @@ def spread(split: Split, count: int) -> Split:
 
 def _counted(used: int, found: int, what: str) -> str:
     return f"{used:,} {what}" if used == found else f"{used:,} of {found:,} {what} ({found - used:,} left out)"
+
+
+Sources = Mapping[str, Callable[[Sequence[str] | None], Split]]
+
+
+@dataclass(frozen=True)
+class DataLayout:
+    """What is looked for, in words, and what finds it."""
+
+    looked_for: str
+    find: Callable[[Path], Sources]

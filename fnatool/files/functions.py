@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import onnx
 import onnx.inliner
 
-from fnatool.runtime import isolate, native
+from fnatool.runtime import failures, isolate
 from passes.errors import RefusedModel
 
 MOST = 200_000  # nodes of a model, counted without its functions
@@ -52,7 +52,7 @@ def inlined(proto: onnx.ModelProto) -> onnx.ModelProto:
     try:
         found = onnx.ModelProto()
         found.ParseFromString(isolate.run(_inline, proto.SerializeToString(), seconds=60))
-    except native.FAILURES as error:
+    except failures.FAILURES as error:
         raise RefusedModel(f"{_REFUSED} ({error}); export without functions") from error
     return found
 

@@ -14,7 +14,8 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from fnatool.runtime import isolate
-from fnatool.runtime.session import FAILURES, PROVIDERS, first_line, open_session
+from fnatool.runtime.native import first_line
+from fnatool.runtime.session import FAILURES, PROVIDERS, open_session
 from passes.errors import RefusedModel
 from passes.graph.cutting import Bare
 

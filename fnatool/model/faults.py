@@ -19,7 +19,7 @@ import onnx.shape_inference
 
 from fnatool.files import model as files
 from fnatool.files.interface import declared_shape, free_inputs, shape_text
-from fnatool.runtime import isolate, native
+from fnatool.runtime import failures, isolate, native
 from passes.check import graph as check
 from passes.check.finding import Finding
 from passes.check.message import check_proto
@@ -87,7 +87,7 @@ def _checker(path: Path, seconds: float) -> Iterator[Finding]:
         isolate.run(_check_whole, path, seconds=seconds)
     except isolate.Died as death:
         yield Finding("error", "checker-died", "onnx.checker", str(death), _remedy(death) or "do not use this file: it breaks the checker")
-    except native.FAILURES as error:
+    except failures.FAILURES as error:
         yield Finding("error", "checker", "onnx.checker", _brief(error))
 
 
@@ -101,11 +101,11 @@ def _infer(proto: onnx.ModelProto, seconds: float) -> tuple[Shapes, list[Finding
     message = proto.SerializeToString()
     try:
         shapes = isolate.run(_shapes, message, seconds=seconds)
-    except native.FAILURES as error:
+    except failures.FAILURES as error:
         return {}, [Finding("error", "shape-inference-died", "shape inference", _brief(error), _remedy(error))]
     try:
         isolate.run(_infer_strictly, message, seconds=seconds)
-    except native.FAILURES as error:
+    except failures.FAILURES as error:
         return shapes, [Finding("error", "shape-inference", "shape inference", _brief(error), _remedy(error))]
     return shapes, []
 
@@ -155,7 +155,7 @@ def _run(path: Path, given: onnx.ModelProto, proto: onnx.ModelProto, seconds: fl
     batched, followers = _batched(given, feeds)
     try:
         found = isolate.run(_session_run, path, feeds, (batched, followers), seconds=seconds)
-    except native.FAILURES as error:
+    except failures.FAILURES as error:
         yield _failed_run(_brief(error), sizes, guessed, _remedy(error))
         return
     if foreign := sorted({node.domain for node in proto.graph.node} - STANDARD) if found.problem and not found.loaded else []:

@@ -19,9 +19,8 @@ from torch import Tensor
 
 from fnatool.nn.fusing import fused
 from fnatool.nn.layers import Norms
-from fnatool.nn.site import WHOLE, Given, LoadFacts, NodeSite, Numbers, Read, Step, torch_type
+from fnatool.nn.site import WHOLE, Given, LoadFacts, NodeSite, Numbers, Read, Row, Step, torch_type
 from fnatool.nn.sizes import arithmetic
-from fnatool.nn.table import TORCH
 from passes.errors import RefusedModel
 from passes.graph.view import Node, View, live
 
@@ -93,22 +92,24 @@ FRESH = frozenset(
 """Operators whose result is memory of its own that their gradient does not read: it may be overwritten."""
 
 
-def compiled(seen: View, facts: LoadFacts, wanted: Sequence[str], constants: dict[str, Tensor]) -> Program:
+def compiled(seen: View, facts: LoadFacts, wanted: Sequence[str], constants: dict[str, Tensor], *, rows: Mapping[str, Row]) -> Program:
     """The program for the wanted tensors. What its steps read of known tensors is added to constants.
 
     Raises RefusedModel for an operator without a row, and for what a row cannot do.
     """
     nodes = fused(live(seen.nodes, wanted), frozenset(wanted), facts)
-    bound = _bind(nodes, seen, facts, frozenset(wanted))
+    bound = _bind(nodes, seen, facts, frozenset(wanted), rows=rows)
     layout = _Layout(seen, facts, constants)
     for node, step in bound:
         layout.add(node, step)
     return layout.program(wanted)
 
 
-def _bind(nodes: Sequence[Node], seen: View, facts: LoadFacts, wanted: frozenset[str]) -> list[tuple[Node, Step]]:
+def _bind(
+    nodes: Sequence[Node], seen: View, facts: LoadFacts, wanted: frozenset[str], *, rows: Mapping[str, Row]
+) -> list[tuple[Node, Step]]:
     """Each node with its step; what follows from constants alone is computed and becomes known."""
-    missing = [node for node in nodes if node.op not in TORCH]
+    missing = [node for node in nodes if node.op not in rows]
     if missing:
         others = sorted({node.op for node in missing[1:]} - {missing[0].op})
         more = f"; nor for {', '.join(others)}" if others else ""
@@ -132,7 +133,7 @@ def _bind(nodes: Sequence[Node], seen: View, facts: LoadFacts, wanted: frozenset
             facts.numbers.add(node.outputs[0])
         else:
             require_types(site)
-            step = TORCH[node.op](site)
+            step = rows[node.op](site)
         if step.reads and all(_is_known(r, facts) for r in step.reads):
             _guarded(site, partial(_evaluate, node, step, facts))
             continue

@@ -14,6 +14,7 @@ from fnatool.nn.layers import Norms
 from fnatool.nn.memory import require_memory
 from fnatool.nn.program import Program, compiled, run, to_tensor
 from fnatool.nn.site import LoadFacts
+from fnatool.nn.table import TORCH
 from fnatool.nn.weights import Weight, prepare
 from passes.errors import RefusedModel, UserError
 from passes.graph.shapes import PROBE_IMAGE, infer
@@ -68,7 +69,7 @@ class Reading:
                 close = nearest(unknown[0], list(self.view.producer))
                 hint = f"; did you mean '{close}'?" if close else ""
                 raise UserError(f"'{unknown[0]}' is not a tensor that this graph computes in a run{hint}")
-            self._programs[taps] = compiled(self.view, self.facts, (*self.outputs, *taps), self.constants)
+            self._programs[taps] = compiled(self.view, self.facts, (*self.outputs, *taps), self.constants, rows=TORCH)
         return self._programs[taps]
 
     def __call__(

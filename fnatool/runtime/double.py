@@ -13,7 +13,7 @@ import onnx.numpy_helper
 import onnx_graphsurgeon as gs
 from onnx import AttributeProto, TensorProto
 
-from fnatool.runtime.session import first_line
+from fnatool.runtime.native import first_line
 
 FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16}
 FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)  # of what is not implemented

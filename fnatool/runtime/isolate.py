@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TypeVar
 
+from fnatool.runtime.parent import Died as Died
 from fnatool.runtime.parent import die_with
 
 try:
@@ -29,10 +30,6 @@ T = TypeVar("T")
 GIB = 2**30
 PATIENCE = 10  # by the clock a child may take so many times what it may take of the processor: another may have it meanwhile
 POLL = 0.2  # seconds between looks at what a child has taken
-
-
-class Died(Exception):
-    """The child gave no answer: why."""
 
 
 class TimedOut(Died):

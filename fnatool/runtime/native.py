@@ -1,4 +1,4 @@
-"""What the native parts of onnx raise about a broken model where `isolate` runs them, and paths as they can open them."""
+"""Paths as native code can open them, and what it says of an error."""
 
 from __future__ import annotations
 
@@ -6,17 +6,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import onnx.checker
-import onnx.shape_inference
-from google.protobuf.message import DecodeError
-
-from fnatool.runtime import isolate
-
-FAILURES: tuple[type[Exception], ...] = (
-    *(isolate.Died, onnx.checker.ValidationError, onnx.shape_inference.InferenceError),
-    *(RuntimeError, ValueError, TypeError, OverflowError, DecodeError),  # as pybind11 translates what C++ throws
-)
 
 
 @contextmanager
@@ -44,3 +33,8 @@ def _is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, without what follows."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -15,6 +15,10 @@ SECONDS = 1.0  # between looks at the parent where the kernel does not tell
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before any fork
 
 
+class Died(Exception):
+    """A child gave no answer: why."""
+
+
 def die_with(parent: int) -> None:
     """This process, a child of `parent`, is killed when that ends; at once if it has ended already.
 

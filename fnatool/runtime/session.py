@@ -49,7 +49,7 @@ def open_session(model: str | bytes, provider: str, options: ort.SessionOptions,
     try:
         return make_session(model, provider, options)
     except FAILURES as error:
-        raise RefusedModel(f"ONNX Runtime cannot load {what}: {first_line(error)}") from error
+        raise RefusedModel(f"ONNX Runtime cannot load {what}: {native.first_line(error)}") from error
 
 
 class Session:
@@ -72,7 +72,7 @@ class Session:
         try:
             return dict(zip(self.outputs, self.session.run(self.outputs, {self.input.name: values}), strict=True))
         except FAILURES as error:
-            raise RefusedModel(f"ONNX Runtime cannot run the model: {first_line(error)}") from error
+            raise RefusedModel(f"ONNX Runtime cannot run the model: {native.first_line(error)}") from error
 
 
 TYPES = {
@@ -88,8 +88,3 @@ TYPES = {
     "tensor(int32)": onnx.TensorProto.INT32,
     "tensor(int64)": onnx.TensorProto.INT64,
 }
-
-
-def first_line(error: Exception) -> str:
-    """What went wrong, without what follows."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -18,7 +18,8 @@ import onnx_graphsurgeon as gs
 from fnatool.runtime import isolate, native
 from fnatool.runtime.distance import DOUBLE_TOLERANCE, HALF_TOLERANCE, ROUNDING_FACTOR, TOLERANCE, distance, nudged
 from fnatool.runtime.double import NotRepeated, repeated
-from fnatool.runtime.session import FAILURES, first_line, make_session
+from fnatool.runtime.native import first_line
+from fnatool.runtime.session import FAILURES, make_session
 from passes.channels.groups import regrouped
 from passes.channels.resize import resized
 from passes.errors import RefusedModel

@@ -16,7 +16,7 @@ from fnatool.search.preparing import PreparedSearch, restricted
 from fnatool.search.showing import cost_text, rows
 from fnatool.search.solver import score_of
 from fnatool.supernet.network import SuperNetwork
-from fnatool.training.finetune import Tuned
+from fnatool.training.said import Tuned
 from fnatool.training.watching import sentence
 from passes.space.costs import extremes
 from passes.space.space import log10_size, own_choices

@@ -33,10 +33,11 @@ from fnatool.supernet.network import SuperNetwork
 from fnatool.tasks.scenes import SceneOptions, write_scenes
 from fnatool.training import diagnosis
 from fnatool.training.checkpoint import damaged
-from fnatool.training.finetune import RunPlaces, Tuned, tune
+from fnatool.training.finetune import RunPlaces, tune
 from fnatool.training.learner import require_teacher
 from fnatool.training.order import TrainOrder
 from fnatool.training.processes import World, joined
+from fnatool.training.said import Tuned
 from fnatool.training.stepping import share
 from fnatool.training.watching import sentence
 from passes.errors import UserError

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fnatool.nn.program import Program, compiled
 from fnatool.nn.reading import Reading, facts_of
+from fnatool.nn.table import TORCH
 from fnatool.supernet.segments import Segment, cut
 from fnatool.supernet.slices import Slice, slicing
 from passes.graph.shapes import infer
@@ -123,7 +124,7 @@ class Variants:
         weights = tuple(weight for weight in self.reading.weights if weight.name in read)
         facts = dataclasses.replace(facts_of(seen, shapes, weights), main_type=self.reading.facts.main_type)
         found: dict[str, Tensor] = {}
-        program = compiled(seen, facts, segment.outputs, found)
+        program = compiled(seen, facts, segment.outputs, found, rows=TORCH)
         slices = tuple((weight.name, slicing(takes[weight.name]) if weight.name in takes else None) for weight in weights)
         return Variant(program, slices, tuple(found.values()), shapes.shapes)
 

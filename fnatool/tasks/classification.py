@@ -12,8 +12,7 @@ from pydantic import Field, FiniteFloat
 
 from fnatool.data import imagefolder
 from fnatool.data.placement import Placement, Size
-from fnatool.data.sources import DataLayout
-from fnatool.data.split import Item, Labelled, Split
+from fnatool.data.split import DataLayout, Item, Labelled, Split
 from fnatool.tasks import drawing
 from fnatool.tasks.description import Description, Input
 from fnatool.tasks.task import Augment, Output, Sample, SampleOptions, Task

@@ -13,8 +13,7 @@ from pydantic import Field
 
 from fnatool.data import coco as coco_data
 from fnatool.data.placement import Placement, Size
-from fnatool.data.sources import DataLayout
-from fnatool.data.split import Boxed, Item, Split
+from fnatool.data.split import Boxed, DataLayout, Item, Split
 from fnatool.tasks import anchors as anchor_sets
 from fnatool.tasks import drawing
 from fnatool.tasks.anchors import Level

@@ -13,8 +13,7 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from fnatool.data import coco as coco_data
 from fnatool.data.placement import Placement, Size
-from fnatool.data.sources import DataLayout
-from fnatool.data.split import Posed, Split
+from fnatool.data.split import DataLayout, Posed, Split
 from fnatool.tasks import drawing
 from fnatool.tasks.description import Description, Input, Name, Positive, is_placeholder
 from fnatool.tasks.joints import Joints, pairs, sigmas

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fnatool.data.folders import special
-from fnatool.data.sources import Sources
-from fnatool.data.split import Item, Split, bad_data
+from fnatool.data.split import Item, Sources, Split, bad_data
 from fnatool.tasks.table import TASKS
 from passes.errors import Listed, UserError
 

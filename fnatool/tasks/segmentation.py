@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from fnatool.data import masks
 from fnatool.data.placement import Placement, Size
-from fnatool.data.sources import DataLayout
-from fnatool.data.split import IGNORE, Item, Masked, Split
+from fnatool.data.split import IGNORE, DataLayout, Item, Masked, Split
 from fnatool.tasks import drawing
 from fnatool.tasks.description import Description, Input
 from fnatool.tasks.task import ADAMW, Augment, Output, Sample, SampleOptions, Task

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from fnatool.data.placement import Size
-from fnatool.data.sources import DataLayout
-from fnatool.data.split import Split
+from fnatool.data.split import DataLayout, Split
 from fnatool.tasks.description import Description
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from typing import TypeGuard
 
 import torch
 
-import fnatool.nn
 from fnatool import terminal
 from fnatool.data import checking
 from fnatool.data.split import Split, said
@@ -22,6 +21,7 @@ from fnatool.files.documents import read_json
 from fnatool.files.runfolder import CONFIG, REPORT, TUNING, empty_folder
 from fnatool.model import pixels
 from fnatool.model.analysed import metadata
+from fnatool.nn.network import save
 from fnatool.tasks import description as descriptions
 from fnatool.tasks import reading
 from fnatool.tasks.description import Description, is_placeholder
@@ -33,18 +33,9 @@ from fnatool.training.in_runtime import evaluate_file
 from fnatool.training.loop import Trained, TrainingJob, finetune
 from fnatool.training.model_and_data import sizes
 from fnatool.training.processes import World
+from fnatool.training.said import Tuned
 from fnatool.training.samples import Evaluation, Training, require_fit
 from passes.errors import RefusedModel, UserError
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """What came of it: the figures that training reported, and those of the written file in ONNX Runtime."""
-
-    figures: Mapping[str, float]
-    in_runtime: Mapping[str, float]
-    metric: str
-    step: int
 
 
 @dataclass(frozen=True)
@@ -173,7 +164,7 @@ def _written(learnt: Trained, job: TrainingJob, out: Path, *, force: bool) -> Tu
     notes = {descriptions.KEY: descriptions.to_json(job.description)}
     with workplace(job.folder) as place:
         draft = place / out.name
-        fnatool.nn.save(network, draft, metadata=notes)
+        save(network, draft, metadata=notes)
         try:
             held = evaluate_file(draft, job.val, batch=job.config.run.batch, workers=job.config.data.workers)
         except RefusedModel as error:
@@ -181,5 +172,5 @@ def _written(learnt: Trained, job: TrainingJob, out: Path, *, force: bool) -> Tu
         made = {"model": str(out), "sha256": _sha256(draft), "of": _asked(job.model, job.config)}
     result = {"step": learnt.step, "figures": dict(learnt.figures), "in_runtime": held, **made}
     write_text(job.folder / REPORT, json.dumps(result, indent=1) + "\n", force=True)
-    fnatool.nn.save(network, out, force=force, metadata=notes)  # the last of all: where it is, nothing is left to do
+    save(network, out, force=force, metadata=notes)  # the last of all: where it is, nothing is left to do
     return Tuned(learnt.figures, held, job.metric, learnt.step)

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-import fnatool.nn
 from fnatool import seeds
 from fnatool.files.model import Model
-from fnatool.nn.network import Network
+from fnatool.nn.network import Network, load
 from fnatool.nn.reading import Reading
 from fnatool.nn.site import torch_type
 from fnatool.tasks.description import Input
@@ -40,7 +39,7 @@ class Learner:
         self.config, self.world = config, world
         cuda = world.device.type == "cuda"
         order = torch.channels_last if cuda and config.run.channels_last else torch.preserve_format
-        self.network = _placed(fnatool.nn.load(model, sizes=sizes), world.device, order)
+        self.network = _placed(load(model, sizes=sizes), world.device, order)
         if is_frozen(config.averages.freeze_batchnorm, config.task, config.run.batch // world.size):
             self.network.norms_in_training = "running"
         self.module: torch.nn.Module = DistributedDataParallel(self.network) if world.size > 1 else self.network
@@ -141,7 +140,7 @@ def require_teacher(how: Distil) -> None:
 
 def _teacher(how: Distil) -> Network:
     require_teacher(how)
-    return fnatool.nn.load(str(how.teacher)).requires_grad_(False)
+    return load(str(how.teacher)).requires_grad_(False)
 
 
 def amp_type(wanted: bool) -> torch.dtype | None:

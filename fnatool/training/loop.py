@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +24,11 @@ from fnatool.training.model_and_data import open_sizes
 from fnatool.training.optimising import set_rate
 from fnatool.training.order import TrainOrder
 from fnatool.training.processes import World
+from fnatool.training.said import Figures, TrainingWatch
 from fnatool.training.samples import Batch, Evaluation, Training
 from fnatool.training.schedule import factor
 from fnatool.training.stepping import dealt, reseed, share
 from passes.errors import UserError
-
-Figures = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -52,15 +51,6 @@ class TrainingJob:
     def metric(self) -> str:
         """The figure that tells the better network."""
         return TASKS[self.description.task].metric
-
-
-@dataclass(frozen=True)
-class TrainingWatch:
-    """Who is told how a run goes: after resuming, after every step (values, steps done, steps in all), and after every evaluation."""
-
-    started: Callable[[int, int], None]
-    stepped: Callable[[int, Figures], None]
-    evaluated: Callable[[int, Figures], None]
 
 
 @dataclass(frozen=True)

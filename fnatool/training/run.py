@@ -14,8 +14,9 @@ from fnatool.files.atomic import recover, require_writable
 from fnatool.files.runfolder import TUNING, hold_folder
 from fnatool.model.source import Source, open_model
 from fnatool.training.config import Config, read_config
-from fnatool.training.finetune import RunPlaces, Tuned, finished, tune
+from fnatool.training.finetune import RunPlaces, finished, tune
 from fnatool.training.processes import joined
+from fnatool.training.said import Tuned
 from passes.graph.freeing import freed
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fnatool import terminal
-from fnatool.training.loop import Figures, TrainingWatch
+from fnatool.training.said import Figures, TrainingWatch
 
 SILENCE = 30.0  # seconds between lines where there is no terminal
 

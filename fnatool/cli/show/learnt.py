@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fnatool import terminal
 from fnatool.training.evaluate import Evaluated
-from fnatool.training.finetune import Tuned
+from fnatool.training.said import Tuned
 from fnatool.training.watching import sentence
 
 SAME = 5e-3  # how far the figures of torch and of ONNX Runtime may be apart: rounding turns a few decisions

@@ -24,7 +24,7 @@ def interrupted(command: list[str], after: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    "after", ["fnatool.cli.entry", "click", "fnatool.cli.networks", "numpy", "onnx", "onnx_graphsurgeon", "passes.errors"]
+    "after", ["fnatool.__main__", "click", "fnatool.cli.networks", "numpy", "onnx", "onnx_graphsurgeon", "passes.errors"]
 )
 def test_an_interrupt_while_modules_are_imported_is_one_message(after: str) -> None:
     code, said = interrupted(["inspect", "mobilenetv2_bn"], after)
@@ -38,19 +38,19 @@ def test_an_interrupt_while_torch_is_imported_is_one_message() -> None:
 
 def test_who_wants_it_ignored_gets_it_ignored() -> None:
     ignored = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
-    code = f"{ignored}; import fnatool.cli.entry; signal.raise_signal(signal.SIGINT); print(1)"
+    code = f"{ignored}; import fnatool.__main__; signal.raise_signal(signal.SIGINT); print(1)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1\n"
 
 
 def test_an_interrupt_in_a_place_that_no_error_leaves_comes_after_it() -> None:
     code = """
-import fnatool.cli.entry, signal, time
+import fnatool.__main__, signal, time
 
 class Gone:
     def __del__(self):
         signal.raise_signal(signal.SIGINT)
 
-fnatool.cli.entry._running = True
+fnatool.__main__._running = True
 try:
     Gone()
     time.sleep(60)
