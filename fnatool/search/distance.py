@@ -176,7 +176,7 @@ class Meter:
         return self.reference.distance([self.members.after(number, member, state) for state in states])
 
     def _learn(self, own: Mapping[Member, float]) -> None:
-        """What this process has measured and what the others have is known to all; the first one writes. One that is no number is infinite."""
+        """What all processes have measured is known to each, and written by the first; one that is no number is infinite."""
         found: dict[Member, float] = {}
         for part in self.world.gather(dict(own)):
             assert isinstance(part, dict)

@@ -24,8 +24,8 @@ from fnatool.supernet.network import largest
 from fnatool.supernet.segments import Segment
 from fnatool.supernet.variants import Variants, tensors
 from passes.errors import UserError
-from passes.graph.view import live, view
 from passes.graph.view import build as built
+from passes.graph.view import live, view
 from passes.network.analysis import Analysis
 from passes.space.space import SKIP, Choices
 
@@ -93,9 +93,7 @@ def members_of(
     if strategy == "preserve":
         choices = choices.with_originals()
     whole = largest(seed, analysis, choices, strategy=strategy, rng_seed=rng_seed)
-    ends = {
-        before.blocks[-1].exit: after.blocks[-1].exit for before, after in zip(analysis.stages, whole.analysis.stages, strict=True)
-    }
+    ends = {before.blocks[-1].exit: after.blocks[-1].exit for before, after in zip(analysis.stages, whole.analysis.stages, strict=True)}
     names = tuple(ends.get(name, name) for name in wanted)
     reading = Reading(up_to(whole.graph, names), whole.sizes)
     return Members(Variants(whole.analysis, reading, choices, select), names, device or torch.device("cpu"))

@@ -339,8 +339,8 @@ def build(
 ) -> SuperNetwork:
     """The super network of a seed, its analysis and the choices on it: remapped to the largest member by the strategy, read by torch.
 
-    select: which channels a narrower member keeps; rng_seed: for the noise of the remap and for α. Raises UserError for an unknown relaxation or an impossible choice, RefusedModel for a
-    network that cannot be remapped, or that torch cannot compute or batch.
+    select: which channels a narrower member keeps; rng_seed: for the noise of the remap and for α. Raises UserError for an unknown
+    relaxation or an impossible choice, RefusedModel for a network that cannot be remapped, or that torch cannot compute or batch.
     """
     if relaxation not in RELAXATIONS:
         raise UserError(f"relaxation {relaxation!r} is not one of {', '.join(RELAXATIONS)}")

@@ -48,7 +48,7 @@ class Variants:
     """All segments of the largest network under all choices, each made when it is first asked for."""
 
     def __init__(self, analysis: Analysis, reading: Reading, choices: Choices, select: str = "first") -> None:
-        """analysis and reading: of the largest network; choices: what its blocks may be; select: which channels stay (see `passes.plan`)."""
+        """analysis and reading: of the largest network; choices: what its blocks may be; select: which channels stay."""
         self.analysis, self.reading, self.choices, self.select = analysis, reading, choices, select
         self.largest = choices.largest()
         blocks = [analysis.stages[block.stage].blocks[block.block] for block in choices.blocks]

@@ -8,6 +8,16 @@ from passes.heads.tap import Tap
 from passes.heads.taps import chart
 
 __all__ = [
-    *("STYLES", "Attached", "BoxCoding", "HeadImage", "HeadLevel", "HeadSpec", "Tap"),
-    *("attach", "chart", "default_taps", "image_of", "seen_by"),
+    "STYLES",
+    "Attached",
+    "BoxCoding",
+    "HeadImage",
+    "HeadLevel",
+    "HeadSpec",
+    "Tap",
+    "attach",
+    "chart",
+    "default_taps",
+    "image_of",
+    "seen_by",
 ]
