@@ -117,7 +117,7 @@ def derive(run: Path | str, *, options: DeriveOptions) -> list[DerivedModel]:
     """
     wanted, folder = options, Path(run)
     _require_one_question(wanted)
-    source = _source(folder, wanted)
+    source = read_source(folder, wanted)
     if source.note:
         terminal.console().print(source.note)
     out = wanted.out or folder / folders.DERIVED
@@ -143,7 +143,7 @@ def _require_one_question(wanted: DeriveOptions) -> None:
         raise UserError("say which architectures: --budget madds=200M, --pareto 8, or --argmax")
 
 
-def _source(folder: Path, wanted: DeriveOptions) -> Source:
+def read_source(folder: Path, wanted: DeriveOptions) -> Source:
     """What the run in the folder knows. Raises UserError where that is nothing yet."""
     facts = _facts(folder)
     by = facts.config.get("search", {}).get("method") if isinstance(facts.config.get("search"), Mapping) else None

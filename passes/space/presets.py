@@ -124,7 +124,9 @@ def _values(knob: Knob, analysis: Analysis, offer: Offer) -> tuple[Value, ...]:
 
 def _widths(knob: Knob, offer: Offer) -> tuple[int, ...]:
     """Shares of a hidden width and the whole, each in multiples, aligned as the seed's is where that moves it by 10 % at most."""
-    own, least = knob.value, math.lcm(knob.multiple, offer.multiple)
+    own, least = knob.value, math.lcm(knob.multiple, offer.multiple, *(GROUPS if "groups" in offer.kinds else ()))
+    if own % least and own % math.lcm(knob.multiple, offer.multiple) == 0:
+        least = math.lcm(knob.multiple, offer.multiple)  # it has no other groups
     units = [unit for align in (ALIGNED, 4, 2, 1) if own % (unit := math.lcm(least, align)) == 0] or [least]
     found = {own // least * least}
     for share in offer.shares:
