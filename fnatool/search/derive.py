@@ -156,12 +156,12 @@ def _learnt(learnt: SearchState, wanted: DeriveOptions) -> Source:
     """The preferences of a super network; members are chosen and scored in it."""
     choices, scores = learnt.network.choices, learnt.network.architecture.log_probabilities()
     note = "" if learnt.finished else f"the search is not finished: this is what it prefers after step {learnt.step:,}"
+    about = {"step": learnt.step}
     if wanted.images == 0:
-        best, figures = partial(likeliest, choices, scores), _no_figures
-    else:
-        best = choosing(learnt.network, learnt.made.config, scoring_of(learnt.made, learnt.facts.processes))
-        figures = partial(_score, learnt, wanted)
-    return Source(learnt.made, choices, scores, learnt.tables, best, figures, LEARNT, note, {"step": learnt.step})
+        preferred = partial(likeliest, choices, scores)
+        return Source(learnt.made, choices, scores, learnt.tables, preferred, _no_figures, LEARNT, note, about)
+    best = choosing(learnt.network, learnt.made.config, scoring_of(learnt.made, learnt.facts.processes))
+    return Source(learnt.made, choices, scores, learnt.tables, best, partial(_score, learnt, wanted), LEARNT, note, about)
 
 
 def _no_figures(member: Member) -> Mapping[str, float]:

@@ -25,6 +25,7 @@ from passes.space.space import SKIP, Choices, own_choices
 
 Done = Callable[[int], None]
 Predict = Callable[[Sequence[Member]], npt.NDArray[np.float64]]
+SAME = 1e-9  # what computes the seed's features but for rounding: nothing is nearer
 TRIED = 8  # members that are measured before the prediction is made anew
 RIDGE = 2.0  # λ: about as many measurements as it takes to believe that a single choice is other than its Δ says
 
@@ -64,7 +65,7 @@ def choose(meter: Meter, scores: Scores, budgets: Sequence[Budget], how: Distanc
     choices = meter.members.choices
     best = derive(choices, scores, budgets)
     known = dict(zip([best], meter.of([best], done), strict=True))
-    while len(known) < how.members:
+    while len(known) < how.members and known[best] > SAME:
         others = [member for member in swapped(choices, best, budgets) if member not in known]
         if not others:
             break

@@ -28,6 +28,7 @@ from fnatool.search.config import NAME, QUICK, SearchConfig, quick, read_search
 from fnatool.search.emitting import Emitted, emit_within
 from fnatool.search.finalists import choosing
 from fnatool.search.loop import SearchJob, learn
+from fnatool.search.nearest import SAME
 from fnatool.search.preparing import PreparedSearch, facts, network_of, prepared
 from fnatool.search.reporting import Finding
 from fnatool.search.sampling import Member
@@ -268,6 +269,8 @@ def by_distance(made: PreparedSearch, world: World) -> Way:
         found = emit_within(made.ground, made.choices, best, made.train, run[0] / folders.REMAPPED, budgets=budgets)
         found = _with_latency(found, made, run[0])
         report = measuring.finding(made, meter, scores, found)
+        if report.figures["distance"] <= SAME:
+            terminal.console().print("the budget allows the seed's own architecture, and nothing is nearer to it; ask for less")
         terminal.console().print(f"found: {_in_words(found)}; its features are {report.figures['distance']:.3f} from the seed's")
         world.wait()
         return report
