@@ -28,7 +28,7 @@ from fnatool.files import model as files
 from fnatool.files.atomic import write_text
 from fnatool.files.runfolder import REPORT
 from fnatool.search.config import QUICK, parse_search
-from fnatool.search.derive import DeriveOptions, Source, read_run, read_source
+from fnatool.search.derive import DeriveOptions, DeriveSource, read_run, read_source
 from fnatool.search.emitting import emit_member
 from fnatool.search.run import SCENES, search
 from fnatool.search.sampling import Member
@@ -73,7 +73,7 @@ def searched(folder: Path, seed: int, more: Mapping[str, object]) -> Path:
     return run
 
 
-def random_members(learnt: Source, count: int, seed: int) -> list[Member]:
+def random_members(learnt: DeriveSource, count: int, seed: int) -> list[Member]:
     """Distinct members within the budget that cost nearly as much: the best by scores that are chance alone."""
     (budget,) = learnt.made.budgets([BUDGET])
     budget = replace(budget, table=learnt.tables[budget.kind])
@@ -87,7 +87,7 @@ def random_members(learnt: Source, count: int, seed: int) -> list[Member]:
     return list(found)
 
 
-def near_members(learnt: Source, count: int, seed: int) -> list[Member]:
+def near_members(learnt: DeriveSource, count: int, seed: int) -> list[Member]:
     """Distinct members within the budget that change as few of the seed's blocks as they can: which ones, says chance."""
     (budget,) = learnt.made.budgets([BUDGET])
     budget = replace(budget, table=learnt.tables[budget.kind])
@@ -103,7 +103,7 @@ def near_members(learnt: Source, count: int, seed: int) -> list[Member]:
     return list(found)
 
 
-def measured(learnt: Source, name: str, member: Member, folder: Path, seeds: Sequence[int]) -> Row:
+def measured(learnt: DeriveSource, name: str, member: Member, folder: Path, seeds: Sequence[int]) -> Row:
     """A member after its fine-tuning, performed unless it has been before."""
     home = folder / name
     home.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,7 @@ def measured(learnt: Source, name: str, member: Member, folder: Path, seeds: Seq
     return Row(name, member, emitted.costs["madds"], score_of(learnt.scores, member), learnt.figures(member), tuple(figures))
 
 
-def known(run: Path) -> Source:
+def known(run: Path) -> DeriveSource:
     """What a finished search knows; of members in a super network their loss too."""
     found = read_source(run, DeriveOptions())
     if found.made.config.search.method == "distance":

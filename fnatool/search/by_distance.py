@@ -18,7 +18,7 @@ from fnatool.search.distance import Batches, Meter, known, reference
 from fnatool.search.emitting import Emitted
 from fnatool.search.nearest import choose, nearest_member, scores_of, silent, table
 from fnatool.search.preparing import PreparedSearch
-from fnatool.search.reporting import Finding
+from fnatool.search.reporting import MethodResult
 from fnatool.search.sampling import Member, uniform
 from fnatool.search.solver import Budget, Scores, derive, pareto, score_of
 from fnatool.supernet.members import members_of, up_to
@@ -121,7 +121,7 @@ def alone(meter: Meter) -> Meter:
     return replace(meter, world=World(0, 1, meter.world.device))
 
 
-def finding(made: PreparedSearch, meter: Meter, scores: Scores, found: Emitted) -> Finding:
+def finding(made: PreparedSearch, meter: Meter, scores: Scores, found: Emitted) -> MethodResult:
     """What the search says of the architecture found, and what it would predict at other costs."""
     choices, kind = made.choices, made.kind
     (distance,) = alone(meter).of([found.member])
@@ -132,7 +132,7 @@ def finding(made: PreparedSearch, meter: Meter, scores: Scores, found: Emitted) 
         for one in pareto(choices, scores, axis, PREDICTED)
     ]
     figures = {"distance": distance, "sum": -score_of(scores, found.member)}
-    return Finding(
+    return MethodResult(
         found,
         figures,
         choices,

@@ -83,7 +83,7 @@ MEASURED = DeriveWords("predicted_distance", "distances", "Σ Δ", -1.0)
 
 
 @dataclass(frozen=True)
-class Source:
+class DeriveSource:
     """What architectures are derived from: scores of the choices, what finds the best within budgets, and the figures of a member."""
 
     made: PreparedSearch
@@ -143,7 +143,7 @@ def _require_one_question(wanted: DeriveOptions) -> None:
         raise UserError("say which architectures: --budget madds=200M, --pareto 8, or --argmax")
 
 
-def read_source(folder: Path, wanted: DeriveOptions) -> Source:
+def read_source(folder: Path, wanted: DeriveOptions) -> DeriveSource:
     """What the run in the folder knows. Raises UserError where that is nothing yet."""
     facts = _facts(folder)
     by = facts.config.get("search", {}).get("method") if isinstance(facts.config.get("search"), Mapping) else None
@@ -152,23 +152,23 @@ def read_source(folder: Path, wanted: DeriveOptions) -> Source:
     return _learnt(read_run(folder, with_data=wanted.images != 0), wanted)
 
 
-def _learnt(learnt: SearchState, wanted: DeriveOptions) -> Source:
+def _learnt(learnt: SearchState, wanted: DeriveOptions) -> DeriveSource:
     """The preferences of a super network; members are chosen and scored in it."""
     choices, scores = learnt.network.choices, learnt.network.architecture.log_probabilities()
     note = "" if learnt.finished else f"the search is not finished: this is what it prefers after step {learnt.step:,}"
     about = {"step": learnt.step}
     if wanted.images == 0:
         preferred = partial(likeliest, choices, scores)
-        return Source(learnt.made, choices, scores, learnt.tables, preferred, _no_figures, LEARNT, note, about)
+        return DeriveSource(learnt.made, choices, scores, learnt.tables, preferred, _no_figures, LEARNT, note, about)
     best = choosing(learnt.network, learnt.made.config, scoring_of(learnt.made, learnt.facts.processes))
-    return Source(learnt.made, choices, scores, learnt.tables, best, partial(_score, learnt, wanted), LEARNT, note, about)
+    return DeriveSource(learnt.made, choices, scores, learnt.tables, best, partial(_score, learnt, wanted), LEARNT, note, about)
 
 
 def _no_figures(member: Member) -> Mapping[str, float]:
     return {}
 
 
-def _measured(folder: Path, wanted: DeriveOptions) -> Source:
+def _measured(folder: Path, wanted: DeriveOptions) -> DeriveSource:
     """The distances of single changes; with images members are measured whole. Raises UserError where they are not all known."""
     if wanted.argmax:
         raise UserError("every block's best choice by itself is the seed's own, as distances go; give --budget or --pareto")
@@ -180,13 +180,13 @@ def _measured(folder: Path, wanted: DeriveOptions) -> Source:
         raise UserError(f"the search in '{folder}' has not measured all single changes yet; 'fnatool search' goes on with it")
     scores = scores_of([[known.distances[member] for member in row] for row in rows])
     if wanted.images == 0:
-        return Source(made, made.choices, scores, made.tables, partial(likeliest, made.choices, scores), _no_figures, MEASURED)
+        return DeriveSource(made, made.choices, scores, made.tables, partial(likeliest, made.choices, scores), _no_figures, MEASURED)
     meter = by_distance.meter_of(made, (folder, facts.key), World(0, 1, torch.device("cpu")))
 
     def figures(member: Member) -> Mapping[str, float]:
         return {"distance": meter.of([member])[0]}
 
-    return Source(made, made.choices, scores, made.tables, by_distance.choosing(made, meter, scores), figures, MEASURED)
+    return DeriveSource(made, made.choices, scores, made.tables, by_distance.choosing(made, meter, scores), figures, MEASURED)
 
 
 def _facts(folder: Path) -> folders.RunFacts:
@@ -264,7 +264,7 @@ def _named(about: Description, config: SearchConfig) -> tuple[Split, Split]:
     return split, split
 
 
-def _members(source: Source, wanted: DeriveOptions) -> list[Member | list[Budget]]:
+def _members(source: DeriveSource, wanted: DeriveOptions) -> list[Member | list[Budget]]:
     """The members in order of cost; or for budgets of one architecture these, since a file has to keep them."""
     scores, choices = source.scores, source.choices
     if wanted.argmax:
@@ -277,7 +277,7 @@ def _members(source: Source, wanted: DeriveOptions) -> list[Member | list[Budget
     return [row.member for row in pareto(choices, scores, axis, wanted.pareto)]
 
 
-def _written(source: Source, what: Member | list[Budget], where: tuple[Path, Sequence[Path]], wanted: DeriveOptions) -> DerivedModel:
+def _written(source: DeriveSource, what: Member | list[Budget], where: tuple[Path, Sequence[Path]], wanted: DeriveOptions) -> DerivedModel:
     """One architecture: its files, and its score. where: the folder, and the files that others have."""
     out, taken = where
     made, choices = source.made, source.choices

@@ -21,6 +21,7 @@ from fnatool.search.sampling import Member
 from fnatool.search.solver import Budget, Scores, derive
 from passes.errors import UserError
 from passes.network.analysis import Analysis
+from passes.network.knobs import block_knob
 from passes.space.space import SKIP, Choices, own_choices
 
 Done = Callable[[int], None]
@@ -38,7 +39,7 @@ def nearest_member(analysis: Analysis, choices: Choices) -> Member:
     """The member that is the seed, as far as the space has it: of other blocks the candidate whose values are nearest to its."""
     found = []
     for block, own in zip(choices.blocks, own_choices(analysis, choices), strict=True):
-        seed = [analysis.knobs[f"stage{block.stage}.block{block.source}.{tail}"].value for tail in block.candidates[0]]
+        seed = [analysis.knobs[block_knob(block.stage, block.source, tail)].value for tail in block.candidates[0]]
         rows = [sum(abs(np.log(value / at)) for value, at in zip(row.values(), seed, strict=True)) for row in block.candidates]
         found.append(int(np.argmin(rows)) if own is None else own)
     return tuple(found)

@@ -26,7 +26,7 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
-class Finding:
+class MethodResult:
     """What a method found: the network as a file, its figures, and what the report says of the architecture and beside it.
 
     choices: what the blocks could be; fixed: knobs that were not searched, with the reason.
@@ -40,14 +40,14 @@ class Finding:
     beside: Mapping[str, Any]
 
 
-def write(made: PreparedSearch, found: Finding, *, tuned: Tuned | None, folder: Path) -> None:
+def write(made: PreparedSearch, found: MethodResult, *, tuned: Tuned | None, folder: Path) -> None:
     """report.json and report.md are in the folder."""
     document = as_json(made, found, tuned=tuned)
     write_text(folder / REPORT, json.dumps(document, indent=1) + "\n", force=True)
     write_text(folder / PAGE, page(document), force=True)
 
 
-def as_json(made: PreparedSearch, found: Finding, *, tuned: Tuned | None) -> dict[str, Any]:
+def as_json(made: PreparedSearch, found: MethodResult, *, tuned: Tuned | None) -> dict[str, Any]:
     """Seed, space, the architecture with its costs and its figures, what the method knows of others, and what fine-tuning came to."""
     choices, emitted = found.choices, found.emitted
     own = own_choices(made.analysis, choices)
@@ -79,11 +79,11 @@ def as_json(made: PreparedSearch, found: Finding, *, tuned: Tuned | None) -> dic
     }
 
 
-def learnt(made: PreparedSearch, network: SuperNetwork, found: Emitted, score: Mapping[str, float]) -> Finding:
+def learnt(made: PreparedSearch, network: SuperNetwork, found: Emitted, score: Mapping[str, float]) -> MethodResult:
     """What a super network that has learnt says."""
     scores = network.architecture.log_probabilities()
     table = restricted(made.tables[made.kind], made.choices, network.choices)
-    return Finding(
+    return MethodResult(
         found,
         score,
         network.choices,

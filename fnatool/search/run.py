@@ -30,7 +30,7 @@ from fnatool.search.finalists import choosing
 from fnatool.search.loop import SearchJob, learn
 from fnatool.search.nearest import SAME
 from fnatool.search.preparing import PreparedSearch, facts, network_of, prepared
-from fnatool.search.reporting import Finding
+from fnatool.search.reporting import MethodResult
 from fnatool.search.sampling import Member
 from fnatool.search.scoring import parts_of, score, scoring_of
 from fnatool.search.showing import cost_text, show_space
@@ -147,7 +147,7 @@ class Way:
     """
 
     made: PreparedSearch
-    find: Callable[[tuple[Path, str]], Finding | None]
+    find: Callable[[tuple[Path, str]], MethodResult | None]
 
 
 def _phases(made: PreparedSearch, folder: Path, world: World, *, dry_run: bool) -> Found | None:
@@ -182,7 +182,7 @@ def by_gradient(made: PreparedSearch, world: World) -> Way:
     made = replace(made, choices=network.choices, tables=tables)
     require_enough(made, world)
 
-    def find(run: tuple[Path, str]) -> Finding | None:
+    def find(run: tuple[Path, str]) -> MethodResult | None:
         job = job_of(made, network, tables, run)
         if world.first:
             terminal.console().print(f"the {made.config.search.relaxation} super network learns, in {run[0]}")
@@ -252,7 +252,7 @@ def by_distance(made: PreparedSearch, world: World) -> Way:
     measuring.images_of(made)  # raises
     require_tuning(made, world)
 
-    def find(run: tuple[Path, str]) -> Finding | None:
+    def find(run: tuple[Path, str]) -> MethodResult | None:
         if world.first:
             terminal.console().print(f"distances to the seed on {measuring.images_of(made)} images, in {run[0]}")
         meter = measuring.meter_of(made, run, world)

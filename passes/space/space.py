@@ -297,7 +297,7 @@ def without_growth(analysis: Analysis, found: Choices) -> Choices:
         most = max(len(analysis.stages[block.stage].blocks), found.least[block.stage])
         if block.skippable and block.block >= most:
             continue
-        own = {tail: analysis.knobs[f"stage{block.stage}.block{block.source}.{tail}"] for tail in block.candidates[0]}
+        own = {tail: analysis.knobs[block_knob(block.stage, block.source, tail)] for tail in block.candidates[0]}
         smallest: dict[tuple[int, ...], Mapping[str, int]] = {}
         for row in sorted(block.candidates, key=_rank):
             smallest.setdefault(tuple(_function(own[tail], value) for tail, value in row.items()), row)
@@ -328,7 +328,7 @@ def held_to(multiple: int, analysis: Analysis, found: Choices) -> Choices:
 
 
 def _is_width(analysis: Analysis, block: SpaceBlock, tail: str) -> bool:
-    return analysis.knobs[f"stage{block.stage}.block{block.source}.{tail}"].kind == "width"
+    return analysis.knobs[block_knob(block.stage, block.source, tail)].kind == "width"
 
 
 def members(found: Choices) -> Iterable[tuple[int, ...]]:
