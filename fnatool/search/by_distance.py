@@ -22,7 +22,7 @@ from fnatool.search.reporting import MethodResult
 from fnatool.search.sampling import Member, uniform
 from fnatool.search.solver import Budget, Scores, derive, pareto, score_of
 from fnatool.supernet.members import members_of, up_to
-from fnatool.training import augment
+from fnatool.tasks.task import PLAIN
 from fnatool.training.learner import inputs_of
 from fnatool.training.model_and_data import sizes
 from fnatool.training.order import TrainOrder
@@ -77,7 +77,7 @@ def _batches(made: PreparedSearch, reading: Reading, world: World) -> Batches:
     """Training images, drawn by the run's seed, as the network takes them; held as bytes."""
     config = made.config
     size, full = sizes(made.model, made.description, config.data.size)
-    samples = Training(made.train, made.description, size, augment.PLAIN, config.run.seed, full)
+    samples = Training(made.train, made.description, size, PLAIN, config.run.seed, full)
     count = images_of(made)
     batch = min(config.distance.batch, count)
     order = TrainOrder(len(samples), batch, count // batch, config.run.seed + STREAM)

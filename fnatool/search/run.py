@@ -206,7 +206,7 @@ def _derived(
         path, scoring = job.folder / folders.REMAPPED, scoring_of(made, world.size)
         best = _remembered(job, choosing(network, made.config, scoring))
         found = emit_within(made.ground, network.choices, best, made.train, path, budgets=budgets)
-        found = _with_latency(found, made, job.folder)
+        found = _kept(found, made, job.folder)
         figures = score(network, found.member, scoring)
         terminal.console().print(f"found: {_in_words(found)}; in the super network {sentence(figures)}")
     world.wait()
@@ -267,7 +267,7 @@ def by_distance(made: PreparedSearch, world: World) -> Way:
             return nearest if list(asked) == budgets else again(asked)
 
         found = emit_within(made.ground, made.choices, best, made.train, run[0] / folders.REMAPPED, budgets=budgets)
-        found = _with_latency(found, made, run[0])
+        found = _kept(found, made, run[0])
         report = measuring.finding(made, meter, scores, found)
         if report.figures["distance"] <= SAME:
             terminal.console().print("the budget allows the seed's own architecture, and nothing is nearer to it; ask for less")
@@ -284,12 +284,10 @@ METHODS: Mapping[str, Callable[[PreparedSearch, World], Way]] = {"distance": by_
 # --- in all ------------------------------------------------------------------------------------------------------------------------------
 
 
-def _with_latency(found: Emitted, made: PreparedSearch, folder: Path) -> Emitted:
-    """What was found with its latency, where there is a table; its Spec is in the folder."""
+def _kept(found: Emitted, made: PreparedSearch, folder: Path) -> Emitted:
+    """What was found with all that it costs; its Spec is in the folder."""
     write_text(folder / folders.SPEC, json.dumps(found.spec.to_json(), indent=1) + "\n", force=True)
-    if "latency" not in made.tables:
-        return found
-    return replace(found, costs={**found.costs, "latency": made.tables["latency"].of(found.member)})
+    return found.costed(made.tables)
 
 
 def _in_words(found: Emitted) -> str:
