@@ -19,12 +19,12 @@ from seeds_of_heads import mobile
 from tiny import save
 
 from fnatool.cli.main import run
-from fnatool.data.fashion import writing
 from fnatool.files import model as files
 from fnatool.model import profile as profiling
 from fnatool.model.analysed import realises
 from fnatool.search import by_distance
 from fnatool.search.config import parse_search
+from fnatool.tasks import scenes as writing
 from fnatool.training.stepping import dealt
 
 Capture = pytest.CaptureFixture[str]
