@@ -20,7 +20,7 @@ from fnatool.search.nearest import choose, nearest_member, scores_of, silent, ta
 from fnatool.search.preparing import PreparedSearch
 from fnatool.search.reporting import MethodResult
 from fnatool.search.sampling import Member, uniform
-from fnatool.search.solver import Budget, Scores, derive, pareto, score_of
+from fnatool.search.solver import Budget, Scores, likeliest, pareto, score_of
 from fnatool.supernet.members import members_of, up_to
 from fnatool.tasks.task import PLAIN
 from fnatool.training.learner import inputs_of
@@ -47,7 +47,7 @@ def require_choices(made: PreparedSearch) -> list[Budget]:
     if made.choices.size < 2:
         reasons = "; ".join(f"{knob}: {why}" for knob, why in made.fixed.items())
         raise UserError(f"this space leaves nothing to search by distance, which never grows ({reasons or 'one member'})")
-    derive(made.choices, uniform(made.choices), budgets)  # raises where no member keeps them
+    likeliest(made.choices, uniform(made.choices), budgets)  # raises where no member keeps them
     return budgets
 
 

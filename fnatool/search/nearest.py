@@ -18,7 +18,7 @@ import numpy.typing as npt
 from fnatool.search.config import Distance
 from fnatool.search.distance import Meter, changes
 from fnatool.search.sampling import Member
-from fnatool.search.solver import Budget, Scores, derive
+from fnatool.search.solver import Budget, Scores, likeliest
 from passes.errors import UserError
 from passes.network.analysis import Analysis
 from passes.network.knobs import block_knob
@@ -64,7 +64,7 @@ def choose(meter: Meter, scores: Scores, budgets: Sequence[Budget], how: Distanc
     Raises UserError where no member keeps the budgets, or none of those measured has finite features.
     """
     choices = meter.members.choices
-    best = derive(choices, scores, budgets)
+    best = likeliest(choices, scores, budgets)
     known = dict(zip([best], meter.of([best], done), strict=True))
     while len(known) < how.members and known[best] > SAME:
         others = [member for member in swapped(choices, best, budgets) if member not in known]

@@ -130,24 +130,6 @@ def _solve(choices: Choices, scores: Scores, budgets: Sequence[Budget], excluded
     return tuple(member)
 
 
-def ranked(choices: Choices, scores: Scores, budgets: Sequence[Budget], count: int) -> list[Member]:
-    """Up to `count` distinct members within the budgets, those of the highest scores, in their order.
-
-    Each is the best without those before it (no-good cuts). Raises UserError where no member is so cheap.
-    """
-    found = [derive(choices, scores, budgets)]
-    excluded = list(found)
-    while len(found) < count:
-        try:
-            member = _solve(choices, scores, budgets, excluded)
-        except UserError:  # there are no more
-            break
-        excluded.append(member)
-        if all(budget.table.of(member) <= budget.limit for budget in budgets):
-            found.append(member)
-    return found
-
-
 def pareto(choices: Choices, scores: Sequence[Sequence[float]], budget: Budget, count: int) -> list[Solution]:
     """Up to `count` distinct members, the cheaper the worse, from the cheapest to the best that the budget allows; in order of cost.
 
