@@ -3,7 +3,8 @@
 The embedded search with its budget, without its last phase; then members drawn at random within the budget and close to it; and members
 within it that change as few of the seed's blocks as they can, which ones by chance. Each one is remapped from the seed, gets a fresh
 head, and is fine-tuned alike, with several seeds, and measured on all validation scenes. Beside the figure stands what the search knew of
-the member without training it: the log-probability by α, and the figures in the super network. A run that is finished is never run again,
+the member without training it: the log-probability by α, and the figures in the super network; of a search by distance the sum over its
+single changes, and its distance as a whole. A run that is finished is never run again,
 so the study can be stopped and goes on. `--plan` prints the runs and their estimated minutes.
 """
 
@@ -27,7 +28,7 @@ from fnatool.files import model as files
 from fnatool.files.atomic import write_text
 from fnatool.files.runfolder import REPORT
 from fnatool.search.config import QUICK, parse_search
-from fnatool.search.derive import SearchState, read_run
+from fnatool.search.derive import DeriveOptions, DeriveSource, read_run, read_source
 from fnatool.search.emitting import emit_member
 from fnatool.search.run import SCENES, search
 from fnatool.search.sampling import Member
@@ -54,7 +55,7 @@ class Row:
     name: str
     member: Member
     madds: int
-    log_probability: float
+    preference: float
     score: Mapping[str, float]
     figures: tuple[float, ...]
 
@@ -72,29 +73,29 @@ def searched(folder: Path, seed: int, more: Mapping[str, object]) -> Path:
     return run
 
 
-def random_members(learnt: SearchState, count: int, seed: int) -> list[Member]:
+def random_members(learnt: DeriveSource, count: int, seed: int) -> list[Member]:
     """Distinct members within the budget that cost nearly as much: the best by scores that are chance alone."""
     (budget,) = learnt.made.budgets([BUDGET])
     budget = replace(budget, table=learnt.tables[budget.kind])
     rng = np.random.default_rng(seed)
     found: dict[Member, None] = {}
     while len(found) < count:
-        noise = [rng.gumbel(size=len(row)).tolist() for row in learnt.network.architecture.log_probabilities()]
-        member = likeliest(learnt.network.choices, noise, [budget])
+        noise = [rng.gumbel(size=len(row)).tolist() for row in learnt.scores]
+        member = likeliest(learnt.choices, noise, [budget])
         if budget.table.of(member) >= NEAR * budget.limit:
             found[member] = None
     return list(found)
 
 
-def near_members(learnt: SearchState, count: int, seed: int) -> list[Member]:
+def near_members(learnt: DeriveSource, count: int, seed: int) -> list[Member]:
     """Distinct members within the budget that change as few of the seed's blocks as they can: which ones, says chance."""
     (budget,) = learnt.made.budgets([BUDGET])
     budget = replace(budget, table=learnt.tables[budget.kind])
-    choices = learnt.network.choices
+    choices = learnt.choices
     rng = np.random.default_rng(seed)
     found: dict[Member, None] = {}
     while len(found) < count:
-        scores = [(CHANCE * rng.gumbel(size=len(row))) for row in learnt.network.architecture.log_probabilities()]
+        scores = [(CHANCE * rng.gumbel(size=len(row))) for row in learnt.scores]
         for row, own, block in zip(scores, own_choices(learnt.made.analysis, choices), choices.blocks, strict=True):
             if own is not None:
                 row[len(block.candidates) if own == SKIP else own] += 1
@@ -102,12 +103,12 @@ def near_members(learnt: SearchState, count: int, seed: int) -> list[Member]:
     return list(found)
 
 
-def measured(learnt: SearchState, name: str, member: Member, folder: Path, seeds: Sequence[int]) -> Row:
+def measured(learnt: DeriveSource, name: str, member: Member, folder: Path, seeds: Sequence[int]) -> Row:
     """A member after its fine-tuning, performed unless it has been before."""
     home = folder / name
     home.mkdir(parents=True, exist_ok=True)
     made = learnt.made
-    emitted = emit_member(made.ground, learnt.network.choices, member, made.train, home / "start.onnx")
+    emitted = emit_member(made.ground, learnt.choices, member, made.train, home / "start.onnx")
     figures = []
     for seed in seeds:
         done = home / f"seed{seed}.json"
@@ -122,10 +123,20 @@ def measured(learnt: SearchState, name: str, member: Member, folder: Path, seeds
             assert tuned is not None
             write_text(done, json.dumps(dict(tuned.in_runtime)), force=True)
         figures.append(json.loads(done.read_text())[METRIC])
-    scores = learnt.network.architecture.log_probabilities()
-    how = scoring_of(made, 1)
-    known = {**score(learnt.network, member, how), "loss": loss(learnt.network, member, how)}
-    return Row(name, member, emitted.costs["madds"], score_of(scores, member), known, tuple(figures))
+    return Row(name, member, emitted.costs["madds"], score_of(learnt.scores, member), learnt.figures(member), tuple(figures))
+
+
+def known(run: Path) -> DeriveSource:
+    """What a finished search knows; of members in a super network their loss too."""
+    found = read_source(run, DeriveOptions())
+    if found.made.config.search.method == "distance":
+        return found
+    state = read_run(run, with_data=True)
+    how = scoring_of(state.made, 1)
+    return replace(
+        found,
+        figures=lambda member: {**score(state.network, member, how), "loss": loss(state.network, member, how)},
+    )
 
 
 def study(folder: Path, count: int, seeds: Sequence[int], more: Mapping[str, object]) -> list[Row]:
@@ -133,10 +144,10 @@ def study(folder: Path, count: int, seeds: Sequence[int], more: Mapping[str, obj
     rows = []
     for number in seeds:
         run = searched(folder, number, more)
-        learnt = read_run(run, with_data=True)
+        learnt = known(run)
         found = tuple(json.loads((run / REPORT).read_text())["architecture"]["member"])
         rows.append(measured(learnt, f"search{number}-found", found, folder, seeds))
-    first = read_run(folder / f"search{seeds[0]}", with_data=True)
+    first = known(folder / f"search{seeds[0]}")
     for k, member in enumerate(random_members(first, count, seed=0)):
         rows.append(measured(first, f"random{k}", member, folder, seeds))
     for k, member in enumerate(near_members(first, count // 2, seed=0)):
@@ -146,14 +157,15 @@ def study(folder: Path, count: int, seeds: Sequence[int], more: Mapping[str, obj
 
 def table(rows: Sequence[Row]) -> str:
     """As Markdown."""
+    names = [name for name in rows[0].score if "/" not in name]
     lines = [
-        f"| architecture | multiply-adds | log p | {METRIC} in the super network | its loss | {METRIC} fine-tuned |",
-        "|---|---|---|---|---|---|",
+        f"| architecture | multiply-adds | Σ score | {' | '.join(names)} | {METRIC} fine-tuned |",
+        "|---" * (len(names) + 4) + "|",
     ]
     for row in rows:
         spread = f" ± {statistics.stdev(row.figures):.3f}" if len(row.figures) > 1 else ""
         lines.append(
-            f"| {row.name} | {row.madds / 1e6:.1f}M | {row.log_probability:.1f} | {row.score[METRIC]:.3f} | {row.score['loss']:.3f} "
+            f"| {row.name} | {row.madds / 1e6:.1f}M | {row.preference:.2f} | {' | '.join(f'{row.score[name]:.3f}' for name in names)} "
             f"| {statistics.mean(row.figures):.3f}{spread} |"
         )
     return "\n".join(lines)
@@ -163,11 +175,13 @@ def ranks(rows: Sequence[Row]) -> dict[str, float]:
     """Spearman's rank correlation, over all that were drawn by chance, of what the search knew with the figure."""
     chance = [row for row in rows if not row.name.startswith("search")]
     figures = [statistics.mean(row.figures) for row in chance]
-    known = {
-        "log p": [row.log_probability for row in chance],
-        "super network": [row.score[METRIC] for row in chance],
-        "its loss": [-row.score["loss"] for row in chance],
-    }
+    known = {"sum of scores": [row.preference for row in chance]}
+    for name in chance[0].score if chance else ():
+        if "/" not in name:
+            sign = -1 if name in ("loss", "distance") else 1
+            known[name] = [sign * row.score[name] for row in chance]
+    if len(chance) < 2:
+        return {}
     return {name: float(spearmanr(values, figures).statistic) for name, values in known.items()}
 
 

@@ -28,10 +28,12 @@ from fnatool.cli.types import FILE, MODEL
 def search(model: Path | None, how: Path | None, folder: Path, budgets: tuple[str, ...], dry_run: bool, restart: bool) -> None:
     """Find the shape of SEED that is best for a task within a budget, and write that network: architecture adaptation, as in FNA++.
 
-    Phases: a super network is made by remapping; it warms up; its weights and the preferences for candidates learn in turn; of a few
-    architectures within the budget the best in the super network is found, remapped from the seed and fine-tuned. RUN holds
-    target.onnx, spec.json, report.md, and all that is needed to go on after an interruption, to the same result. Several processes:
-    torchrun --nproc-per-node N -m fnatool search …
+    By gradient a super network is made by remapping; it warms up; its weights and the preferences for candidates learn in turn; of a few
+    architectures within the budget the best in the super network is found. By distance ('search.method' in the config) nothing learns and
+    no label is read: what is found keeps the seed's features best. It is remapped from the seed and fine-tuned.
+
+    RUN holds target.onnx, spec.json, report.md, and all that is needed to go on after an interruption, to the same result. Several
+    processes: torchrun --nproc-per-node N -m fnatool search …
     """
     require_search("search")
     import fnatool
@@ -54,11 +56,12 @@ def search(model: Path | None, how: Path | None, folder: Path, budgets: tuple[st
 def derive(
     folder: Path, budgets: tuple[str, ...], pareto: int | None, argmax: bool, images: int | None, out: Path | None, force: bool
 ) -> None:  # fmt: skip
-    """Write other architectures that the search in RUN has learnt, for other budgets, without training again.
+    """Write other architectures that the search in RUN knows of, for other budgets, without training again.
 
     Each is a spec and an ONNX file, remapped from the seed, with a fresh head, ready for finetune; it never costs more than its budget,
-    as 'fnatool profile' counts. For a budget it is chosen as the search chose; --pareto and --images 0 go by the preferences alone. The
-    score is that of the super network with inherited weights and statistics taken anew.
+    as 'fnatool profile' counts. For a budget it is chosen as the search chose; --pareto and --images 0 go by the preferences alone, or by
+    the distances of single changes. The score is that of the super network with inherited weights and statistics taken anew, or the
+    distance of the whole network.
     """
     require_search("derive")
     import fnatool

@@ -12,9 +12,12 @@ from passes.space.presets import PRESETS, preset
 from passes.space.space import Space, parse_space
 
 
-def read_space(name: str, analysis: Analysis) -> Space:
-    """The Space of that name or in that file, where a file has the name. Raises UserError where there is none."""
-    return preset(name, analysis) if _is_preset(name) else _of_file(Path(name))
+def read_space(name: str, analysis: Analysis, multiple: int = 1) -> Space:
+    """The Space of that name or in that file, where a file has the name; widths of `auto` are multiples.
+
+    Raises UserError where there is none.
+    """
+    return preset(name, analysis, multiple) if _is_preset(name) else _of_file(Path(name))
 
 
 def require_readable(name: str) -> None:

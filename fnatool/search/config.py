@@ -67,6 +67,14 @@ class SpaceSection(Section):
 
 
 class Search(Section):
+    method: Literal["distance", "gradient"] = Field(
+        default="gradient",
+        description="distance: what keeps the seed's features, without training or labels; gradient: a super network learns, as in FNA++",
+    )
+    select: Literal["first", "bn", "l1", "std"] | None = Field(
+        default=None, description="which channels narrowing keeps, as in 'fnatool remap'; default: l1 by distance, first by gradient"
+    )
+    multiple: Annotated[int, Field(ge=1, le=1024)] = Field(default=1, description="what every width that is chosen is a multiple of")
     relaxation: Literal["entangled", "paths"] = Field(
         default="entangled",
         description="candidates share weights and are mixed before the operator; paths: as published, in all defaults",
@@ -86,6 +94,17 @@ class Search(Section):
     )
     freeze_batchnorm: Literal["auto", "yes", "no"] = Field(
         default="auto", description=f"the seed's statistics instead of the batch's; auto: for {small_batches()}"
+    )
+
+
+class Distance(Section):
+    images: Annotated[int, Field(ge=2, le=1 << 20)] = Field(
+        default=64, description="unlabelled training images to compare features on; more than there are: all of them"
+    )
+    batch: Annotated[int, Field(ge=1, le=1 << 16)] = Field(default=64, description="images of which BatchNorm takes its statistics at once")
+    members: Annotated[int, Field(ge=1, le=4096)] = Field(
+        default=48,
+        description="architectures that are measured whole: the one of the least sum of single changes, and swaps from the best",
     )
 
 
@@ -149,12 +168,18 @@ class SearchConfig(Section):
     head: HeadSection = Field(default=HeadSection(), description="put on the seed for the search, and on the result")
     space: SpaceSection = SpaceSection()
     search: Search = Search()
+    distance: Distance = Field(default=Distance(), description="what the method of this name measures")
     weights: Optimiser = Field(default=Optimiser(), description="how the super network's weights learn")
     alpha: Alpha = Field(default=Alpha(), description="how the preferences for candidates learn")
     cost: CostSection = CostSection()
     run: SearchRunSection = SearchRunSection()
     score: Score = Score()
     finetune: Finetune = Field(default=Finetune(), description="the last phase")
+
+    @property
+    def select(self) -> str:
+        """Which channels narrowing keeps."""
+        return self.search.select or {"distance": "l1", "gradient": "first"}[self.search.method]
 
     def tuning(self) -> Config:
         """The config of the last phase, on the device of the search."""
@@ -173,7 +198,7 @@ def _as_published(task: Task) -> Defaults:
     return merged(_usual(task), merged(PUBLISHED, task.published))
 
 
-PUBLISHED: Defaults = {"search": {"finalists": 1}, "alpha": {"own": 0.0, "lr": 1e-3}}
+PUBLISHED: Defaults = {"search": {"method": "gradient", "finalists": 1}, "alpha": {"own": 0.0, "lr": 1e-3}}
 """Where the defaults of `paths` are those of no task."""
 
 QUICK: Mapping[str, Any] = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,15 +17,18 @@ from fnatool.files import model as files
 from fnatool.files.atomic import require_writable, workplace, write_text
 from fnatool.files.runfolder import CHECKPOINT, require_regular
 from fnatool.model.analysed import metadata
+from fnatool.search import by_distance
+from fnatool.search import distance as distances
 from fnatool.search import folder as folders
 from fnatool.search.config import SearchConfig, parse_search
 from fnatool.search.emitting import Emitted, emit_member, emit_within, ground
 from fnatool.search.finalists import choosing
+from fnatool.search.nearest import nearest_member, scores_of
 from fnatool.search.preparing import PreparedSearch, data, network_of, on_ground
 from fnatool.search.sampling import Member
 from fnatool.search.scoring import score, scoring_of
 from fnatool.search.showing import cost_text
-from fnatool.search.solver import Budget, argmax, likeliest, pareto, score_of
+from fnatool.search.solver import Budget, Scores, argmax, likeliest, pareto, score_of
 from fnatool.supernet.network import SuperNetwork
 from fnatool.tasks.description import Description
 from fnatool.tasks.table import TASKS, description_of
@@ -33,7 +37,7 @@ from fnatool.training.processes import World
 from passes.errors import RefusedModel, UserError
 from passes.space.budgets import parse_budget
 from passes.space.costs import Table, extremes
-from passes.space.space import Space, parse_space
+from passes.space.space import Choices, Space, parse_space
 
 LIST = "derived.json"
 MOST_STEPS = 10**18  # no search has as many
@@ -56,11 +60,41 @@ class DeriveOptions:
 
 @dataclass(frozen=True)
 class DerivedModel:
-    """An architecture as a file, its log-probability, and its figures in the super network (none: not asked for)."""
+    """An architecture as a file, what the search says of it by its choices alone, and its figures as a whole (none: not asked for)."""
 
     emitted: Emitted
-    log_probability: float
+    preference: float
     score: Mapping[str, float]
+    words: DeriveWords
+
+
+@dataclass(frozen=True)
+class DeriveWords:
+    """What a method calls the preference and the figures: keys in the JSON, and the head of a column. sign: of the preference in scores."""
+
+    preference: str
+    score: str
+    column: str
+    sign: float = 1.0
+
+
+LEARNT = DeriveWords("log_probability", "supernet_score", "log p")
+MEASURED = DeriveWords("predicted_distance", "distances", "Σ Δ", -1.0)
+
+
+@dataclass(frozen=True)
+class DeriveSource:
+    """What architectures are derived from: scores of the choices, what finds the best within budgets, and the figures of a member."""
+
+    made: PreparedSearch
+    choices: Choices
+    scores: Scores
+    tables: Mapping[str, Table]
+    best: Callable[[Sequence[Budget]], Member]
+    figures: Callable[[Member], Mapping[str, float]]
+    words: DeriveWords
+    note: str = ""
+    about: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,20 +117,20 @@ def derive(run: Path | str, *, options: DeriveOptions) -> list[DerivedModel]:
     """
     wanted, folder = options, Path(run)
     _require_one_question(wanted)
-    learnt = read_run(folder, with_data=wanted.images != 0)
-    if not learnt.finished:
-        terminal.console().print(f"the search is not finished: this is what it prefers after step {learnt.step:,}")
+    source = read_source(folder, wanted)
+    if source.note:
+        terminal.console().print(source.note)
     out = wanted.out or folder / folders.DERIVED
     out.mkdir(parents=True, exist_ok=True)
     require_writable(out / LIST, force=wanted.force)
-    members = _members(learnt, wanted)
+    members = _members(source, wanted)
     found: list[DerivedModel] = []
     with terminal.progress("architectures", len(members)) as advance:
         for member in members:
-            found.append(_written(learnt, member, (out, [row.emitted.path for row in found]), wanted))
+            found.append(_written(source, member, (out, [row.emitted.path for row in found]), wanted))
             advance(1)
     rows = [{"model": row.emitted.path.name, **as_json(row)} for row in found]
-    write_text(out / LIST, json.dumps({"run": str(folder), "step": learnt.step, "architectures": rows}, indent=1) + "\n", force=True)
+    write_text(out / LIST, json.dumps({"run": str(folder), **source.about, "architectures": rows}, indent=1) + "\n", force=True)
     return found
 
 
@@ -109,18 +143,79 @@ def _require_one_question(wanted: DeriveOptions) -> None:
         raise UserError("say which architectures: --budget madds=200M, --pareto 8, or --argmax")
 
 
-def read_run(folder: Path, *, with_data: bool) -> SearchState:
-    """What a search has learnt so far. Without data its members cannot be scored. Raises UserError."""
+def read_source(folder: Path, wanted: DeriveOptions) -> DeriveSource:
+    """What the run in the folder knows. Raises UserError where that is nothing yet."""
+    facts = _facts(folder)
+    by = facts.config.get("search", {}).get("method") if isinstance(facts.config.get("search"), Mapping) else None
+    if by == "distance":
+        return _measured(folder, wanted)
+    return _learnt(read_run(folder, with_data=wanted.images != 0), wanted)
+
+
+def _learnt(learnt: SearchState, wanted: DeriveOptions) -> DeriveSource:
+    """The preferences of a super network; members are chosen and scored in it."""
+    choices, scores = learnt.network.choices, learnt.network.architecture.log_probabilities()
+    note = "" if learnt.finished else f"the search is not finished: this is what it prefers after step {learnt.step:,}"
+    about = {"step": learnt.step}
+    if wanted.images == 0:
+        preferred = partial(likeliest, choices, scores)
+        return DeriveSource(learnt.made, choices, scores, learnt.tables, preferred, _no_figures, LEARNT, note, about)
+    best = choosing(learnt.network, learnt.made.config, scoring_of(learnt.made, learnt.facts.processes))
+    return DeriveSource(learnt.made, choices, scores, learnt.tables, best, partial(_score, learnt, wanted), LEARNT, note, about)
+
+
+def _no_figures(member: Member) -> Mapping[str, float]:
+    return {}
+
+
+def _measured(folder: Path, wanted: DeriveOptions) -> DeriveSource:
+    """The distances of single changes; with images members are measured whole. Raises UserError where they are not all known."""
+    if wanted.argmax:
+        raise UserError("every block's best choice by itself is the seed's own, as distances go; give --budget or --pareto")
+    made, facts = _prepared(folder, with_data=wanted.images != 0)
+    known = distances.known(folder / folders.DISTANCES, facts.key, made.choices)
+    base = nearest_member(made.analysis, made.choices)
+    rows = distances.changes(made.choices, base)
+    if any(member not in known.distances for row in rows for member in row):
+        raise UserError(f"the search in '{folder}' has not measured all single changes yet; 'fnatool search' goes on with it")
+    scores = scores_of([[known.distances[member] for member in row] for row in rows])
+    if wanted.images == 0:
+        return DeriveSource(made, made.choices, scores, made.tables, partial(likeliest, made.choices, scores), _no_figures, MEASURED)
+    meter = by_distance.meter_of(made, (folder, facts.key), World(0, 1, torch.device("cpu")))
+
+    def figures(member: Member) -> Mapping[str, float]:
+        return {"distance": meter.of([member])[0]}
+
+    return DeriveSource(made, made.choices, scores, made.tables, by_distance.choosing(made, meter, scores), figures, MEASURED)
+
+
+def _facts(folder: Path) -> folders.RunFacts:
+    """What the run in the folder is of, whose files are files. Raises UserError."""
     if folder.is_dir():
         require_regular(folder, folders.SEARCH)
-    facts = folders.read(folder)
+    return folders.read(folder)
+
+
+def read_run(folder: Path, *, with_data: bool) -> SearchState:
+    """What a search has learnt so far. Without data its members cannot be scored. Raises UserError."""
+    facts = _facts(folder)
     path = folder / CHECKPOINT
     if not path.exists():
         raise UserError(f"the search in '{folder}' has not written a checkpoint yet; 'fnatool search' goes on with it")
+    state = checkpoint.read(path, key=facts.key, device=torch.device("cpu"))
+    made, _ = _prepared(folder, with_data=with_data)
+    network, tables = network_of(made)
+    held = checkpoint.Held(path, MOST_STEPS)
+    network.load_state_dict(held.tensors(held.part(state, "network"), network.state_dict()))
+    return SearchState(made, network, tables, facts, held.step(state), (folder / folders.REMAPPED).exists())
+
+
+def _prepared(folder: Path, *, with_data: bool) -> tuple[PreparedSearch, folders.RunFacts]:
+    """The search of the run as it was before its first step. Raises UserError."""
+    facts = _facts(folder)
     config, space = _asked(facts, folder / folders.RUN)
     about = description_of(metadata(files.read(folder / folders.SEED).envelope))
     config = _within(config, folder, about)
-    state = checkpoint.read(path, key=facts.key, device=torch.device("cpu"))
     seed = files.read(_seed(facts))
     splits = data(config, World(0, 1, torch.device("cpu"))) if with_data else _named(about, config)
     if with_data and facts.data != (splits[0].digest, splits[1].digest):
@@ -128,11 +223,7 @@ def read_run(folder: Path, *, with_data: bool) -> SearchState:
             f"the data in '{splits[0].root}' is not what it was when this search began: other names, sizes or labels; put it back"
         )
     of = replace(ground(seed, config, splits[0]), names=about)
-    made = on_ground(of, config, folder, splits, space)
-    network, tables = network_of(made)
-    held = checkpoint.Held(path, MOST_STEPS)
-    network.load_state_dict(held.tensors(held.part(state, "network"), network.state_dict()))
-    return SearchState(made, network, tables, facts, held.step(state), (folder / folders.REMAPPED).exists())
+    return on_ground(of, config, folder, splits, space), facts
 
 
 def _asked(facts: folders.RunFacts, path: Path) -> tuple[SearchConfig, Space]:
@@ -173,38 +264,38 @@ def _named(about: Description, config: SearchConfig) -> tuple[Split, Split]:
     return split, split
 
 
-def _members(learnt: SearchState, wanted: DeriveOptions) -> list[Member | list[Budget]]:
+def _members(source: DeriveSource, wanted: DeriveOptions) -> list[Member | list[Budget]]:
     """The members in order of cost; or for budgets of one architecture these, since a file has to keep them."""
-    scores, choices = learnt.network.architecture.log_probabilities(), learnt.network.choices
+    scores, choices = source.scores, source.choices
     if wanted.argmax:
         return [argmax(choices, scores)]
-    budgets = [replace(budget, table=learnt.tables[budget.kind]) for budget in learnt.made.budgets(wanted.budgets)]
+    budgets = [replace(budget, table=source.tables[budget.kind]) for budget in source.made.budgets(wanted.budgets)]
     if wanted.pareto is None:
         return [budgets]
-    kind = learnt.made.kind
-    axis = budgets[0] if budgets else Budget(kind, extremes(learnt.tables[kind], choices)[1], learnt.tables[kind])
+    kind = source.made.kind
+    axis = budgets[0] if budgets else Budget(kind, extremes(source.tables[kind], choices)[1], source.tables[kind])
     return [row.member for row in pareto(choices, scores, axis, wanted.pareto)]
 
 
-def _written(learnt: SearchState, what: Member | list[Budget], where: tuple[Path, Sequence[Path]], wanted: DeriveOptions) -> DerivedModel:
+def _written(source: DeriveSource, what: Member | list[Budget], where: tuple[Path, Sequence[Path]], wanted: DeriveOptions) -> DerivedModel:
     """One architecture: its files, and its score. where: the folder, and the files that others have."""
     out, taken = where
-    made, choices = learnt.made, learnt.network.choices
-    scores = learnt.network.architecture.log_probabilities()
+    made, choices = source.made, source.choices
     with workplace(out) as place:
         draft = place / folders.TARGET
         if isinstance(what, list):
-            found = emit_within(made.ground, choices, _best(learnt, wanted), made.train, draft, budgets=what)
+            found = emit_within(made.ground, choices, source.best, made.train, draft, budgets=what)
         else:
             found = emit_member(made.ground, choices, what, made.train, draft)
-            _require_kept(learnt, found, wanted)
-        kind = learnt.made.kind if not wanted.budgets else parse_budget(wanted.budgets[0]).kind
-        found = found.costed(learnt.tables)
+            _require_kept(made, found, wanted)
+        kind = made.kind if not wanted.budgets else parse_budget(wanted.budgets[0]).kind
+        found = found.costed(source.tables)
         path = _free(out / f"{kind}-{cost_text(kind, found.costs[kind]).replace(' ', '')}.onnx", taken)
         spec = json.dumps(found.spec.to_json(), indent=1) + "\n"
         files.write(files.read(draft), path, force=wanted.force, beside={path.with_suffix(".json"): spec})
     found = replace(found, path=path)
-    return DerivedModel(found, score_of(scores, found.member), _score(learnt, found.member, wanted))
+    preference = source.words.sign * score_of(source.scores, found.member)
+    return DerivedModel(found, preference, source.figures(found.member), source.words)
 
 
 def _free(path: Path, taken: Sequence[Path]) -> Path:
@@ -213,25 +304,16 @@ def _free(path: Path, taken: Sequence[Path]) -> Path:
     return next(one for one in paths if one not in taken)
 
 
-def _best(learnt: SearchState, wanted: DeriveOptions) -> Callable[[Sequence[Budget]], Member]:
-    """What finds the best member within budgets: the search's way, or without data the likeliest one."""
-    choices, scores = learnt.network.choices, learnt.network.architecture.log_probabilities()
-    if wanted.images == 0:
-        return lambda budgets: likeliest(choices, scores, budgets)
-    return choosing(learnt.network, learnt.made.config, scoring_of(learnt.made, learnt.facts.processes))
-
-
-def _require_kept(learnt: SearchState, found: Emitted, wanted: DeriveOptions) -> None:
-    for budget in learnt.made.budgets(wanted.budgets):
+def _require_kept(made: PreparedSearch, found: Emitted, wanted: DeriveOptions) -> None:
+    for budget in made.budgets(wanted.budgets):
         if found.costs.get(budget.kind, 0) > budget.limit:
             raise RefusedModel(
                 f"a network has {found.costs[budget.kind]:,} {budget.kind} and should have {budget.limit:,}; please report it"
             )
 
 
-def _score(learnt: SearchState, member: Member, wanted: DeriveOptions) -> Mapping[str, float]:
-    if wanted.images == 0:
-        return {}
+def _score(learnt: SearchState, wanted: DeriveOptions, member: Member) -> Mapping[str, float]:
+    """The figures of a member in the super network, on as many images as are asked for."""
     made = learnt.made
     if wanted.images is not None:
         few = made.config.score.model_copy(update={"images": wanted.images})
@@ -240,5 +322,5 @@ def _score(learnt: SearchState, member: Member, wanted: DeriveOptions) -> Mappin
 
 
 def as_json(row: DerivedModel) -> dict[str, object]:
-    """Costs, log-probability and score of an architecture."""
-    return {"costs": dict(row.emitted.costs), "log_probability": row.log_probability, "supernet_score": dict(row.score)}
+    """Costs, preference and figures of an architecture."""
+    return {"costs": dict(row.emitted.costs), row.words.preference: row.preference, row.words.score: dict(row.score)}

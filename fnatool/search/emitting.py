@@ -10,7 +10,7 @@ from fnatool.data.pixels import Pixels
 from fnatool.data.split import Split
 from fnatool.files import model as files
 from fnatool.model.analysed import analyse_model
-from fnatool.model.headed import HeadOptions, attach_to_model, own_taps
+from fnatool.model.headed import HeadOptions, attach_to_model, own_taps, wanted
 from fnatool.model.pixels import PixelOptions, pixels_of, seen_as
 from fnatool.model.remapped import RemapOptions, remap_model
 from fnatool.search.config import SearchConfig
@@ -20,7 +20,7 @@ from fnatool.tasks.description import Description
 from fnatool.tasks.table import TASKS
 from passes.errors import RefusedModel, UserError
 from passes.graph.tensors import Shape
-from passes.heads.image import image_of
+from passes.heads import image_of, seen_by
 from passes.network.analyse import analyse
 from passes.network.analysis import Analysis
 from passes.network.knobs import IMAGE, STRIDE
@@ -35,8 +35,8 @@ TIMES = 8
 class Ground:
     """A seed and its analysis, the knobs set before anything is searched, the head it gets, and how it is remapped.
 
-    `inputs` is the shape of an input that the file leaves open, `pixels` what an image becomes; `names` is what has the names of classes
-    and joints, if not the data.
+    `select` says which channels narrowing keeps; `inputs` is the shape of an input that the file leaves open, `pixels` what an image
+    becomes; `features` are the tensors that the head sees the seed by; `names` has the names of classes and joints, if not the data.
     """
 
     seed: files.Model
@@ -44,9 +44,11 @@ class Ground:
     before: Mapping[str, Value]
     head: HeadOptions
     strategy: str
+    select: str
     rng_seed: int
     inputs: Mapping[str, Shape] | None
     pixels: Pixels
+    features: tuple[str, ...]
     names: Description | None = None
 
 
@@ -81,11 +83,24 @@ def ground(seed: files.Model, config: SearchConfig, split: Split) -> Ground:
         seed=config.run.seed,
         inputs=inputs,
     )
+    bare = _before(seed, analysis, before, inputs)
+    features = seen_by(bare, wanted(options)[2])
     if not head.taps:  # members tap what the seed taps, whatever share of them that is
-        options = replace(options, taps=own_taps(_before(seed, analysis, before, inputs), options))
+        options = replace(options, taps=own_taps(bare, options))
     image = seen_as(analysis.view, found.name, found.channels)
     how = pixels_of(seed, analysis.view, image, PixelOptions(head.mean, head.scale, head.channels))
-    return Ground(seed, analysis if inputs == assumed else None, before, options, config.search.strategy, config.run.seed, inputs, how)
+    return Ground(
+        seed,
+        analysis if inputs == assumed else None,
+        before,
+        options,
+        strategy=config.search.strategy,
+        select=config.select,
+        rng_seed=config.run.seed,
+        inputs=inputs,
+        pixels=how,
+        features=features,
+    )
 
 
 def _before(seed: files.Model, analysis: Analysis, before: Mapping[str, Value], inputs: Mapping[str, Shape] | None) -> Analysis:
@@ -118,7 +133,7 @@ def emit(of: Ground, spec: Spec, split: Split, path: Path, *, verify: bool = Tru
     Raises UserError and RefusedModel as remap and head do.
     """
     whole = Spec({**of.before, **spec.knobs})
-    options = RemapOptions(strategy=of.strategy, seed=of.rng_seed, verify=verify, inputs=of.inputs)
+    options = RemapOptions(strategy=of.strategy, select=of.select, seed=of.rng_seed, verify=verify, inputs=of.inputs)
     bare = remap_model(of.seed, whole, options, analysis=of.analysis).model
     made = attach_to_model(bare, replace(of.head, verify=verify))
     own = made.description

@@ -16,13 +16,14 @@ from fnatool.files.runfolder import TUNING as OF_TUNING
 from passes.errors import UserError
 from passes.space.costs import KINDS
 
-VERSION = 3  # 1 knew no lead of the seed's own choices, 2 nothing of the data but its counts
+VERSION = 4  # 1 knew no lead of the seed's own choices, 2 nothing of the data but its counts, 3 no method
 RUN, SPACE, COSTS, SEED = "run.json", "space.json", "costs.json", "seed.onnx"
 SPEC, REMAPPED, TARGET, CHOSEN = "spec.json", "remapped.onnx", "target.onnx", "chosen.json"
+DISTANCES = "distances.json"
 PAGE = "report.md"
 TUNING, DERIVED, SCENES, LATENCY = "finetune", "derived", "scenes", "latency.json"
 OF_DERIVED = rf"derived\.json|({'|'.join(kind.name for kind in KINDS)})-.+\.(onnx|onnx\.data|json)"
-FILES = {RUN, SPACE, COSTS, SEED, SPEC, REMAPPED, TARGET, CHOSEN, REPORT, PAGE, LATENCY, CHECKPOINT, METRICS}
+FILES = {RUN, SPACE, COSTS, SEED, SPEC, REMAPPED, TARGET, CHOSEN, DISTANCES, REPORT, PAGE, LATENCY, CHECKPOINT, METRICS}
 SEARCH = RunLayout(
     "search",
     "search",

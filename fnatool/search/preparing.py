@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from fnatool.search.emitting import Ground, emit, ground
 from fnatool.search.folder import LATENCY, SEED, SPACE, RunFacts, require_same, shown
 from fnatool.search.sampling import uniform
 from fnatool.search.solver import Budget, likeliest
+from fnatool.supernet.mixing import without
 from fnatool.supernet.network import SuperNetwork, build
 from fnatool.tasks import reading
 from fnatool.tasks.description import Description
@@ -30,13 +31,16 @@ from passes.errors import UserError
 from passes.network.analysis import Analysis
 from passes.space.budgets import AskedBudget, parse_budget
 from passes.space.costs import BY_NAME, Table, cost_tables
-from passes.space.space import Choices, Space, choices, own_choices, own_member
+from passes.space.space import Choices, Space, choices, held_to, own_choices, own_member, without_growth
 from passes.target.spec import Spec
 
 
 @dataclass(frozen=True)
 class PreparedSearch:
-    """A search before its first step: the seed with its head, what it is for, the data, the space on it, and what every choice costs."""
+    """A search before its first step: the seed with its head, what it is for, the data, the space on it, and what every choice costs.
+
+    `fixed` are knobs of the space that this method cannot choose, with the reason.
+    """
 
     config: SearchConfig
     ground: Ground
@@ -48,6 +52,7 @@ class PreparedSearch:
     space: Space
     choices: Choices
     tables: Mapping[str, Table]
+    fixed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -89,20 +94,45 @@ def on_ground(of: Ground, config: SearchConfig, folder: Path, splits: tuple[Spli
     """The same where the seed with its head is in the folder. knobs: the space, where it need not be read."""
     model = files.read(folder / SEED)
     analysis = analyse_model(model, of.inputs)
-    space = knobs or spaces.read_space(config.space.choices, analysis)
-    found = choices(analysis, space)
+    space = knobs or spaces.read_space(config.space.choices, analysis, config.search.multiple)
+    whole = choices(analysis, space)
+    found, fixed = _left(whole, analysis, config, of.features)
     tables = dict(cost_tables(analysis, found))
     if config.cost.latency is not None:
         own = folder / LATENCY  # that of a run that has begun
-        tables["latency"] = latencies.read(own if own.exists() else Path(config.cost.latency), about(model, analysis, found), found).table
+        timed = latencies.read(own if own.exists() else Path(config.cost.latency), about(model, analysis, whole), whole).table
+        tables["latency"] = restricted(timed, whole, found)
     described = description_of(metadata(model.envelope))
-    made = PreparedSearch(config, of, model, described, *splits, analysis, space, found, tables)
+    made = PreparedSearch(config, of, model, described, *splits, analysis, space, found, tables, fixed)
     if made.kind not in tables:
         raise UserError(
             f"the cost is to be latency, but there is no 'cost.latency': measure one with 'fnatool latency-table {shown(folder) / SEED} "
             f"--space {shown(folder) / SPACE} -o latency.json'; 'fnatool search --dry-run' writes these two"
         )
     return made
+
+
+def _left(whole: Choices, analysis: Analysis, config: SearchConfig, features: Sequence[str]) -> tuple[Choices, Mapping[str, str]]:
+    """The choices that the config leaves to the search, and the knobs that its method cannot choose."""
+    how = config.search
+    found = held_to(how.multiple, analysis, whole) if how.multiple > 1 else whole
+    if how.method == "gradient":
+        return found, {}
+    found = without_growth(analysis, found)
+    fixed = unlike(analysis, found, features)
+    found = without(found, fixed)
+    return found.with_originals() if how.strategy == "preserve" else found, fixed
+
+
+def unlike(analysis: Analysis, found: Choices, features: Sequence[str]) -> dict[str, str]:
+    """Knobs of widths that features have from inside a block, so that a narrower member has others, each with the reason."""
+    knobs: dict[str, str] = {}
+    for block in found.blocks:
+        inside = [name for name in analysis.stages[block.stage].blocks[block.source].tapped if name in features]
+        for tail in block.candidates[0] if inside else ():
+            if not tail.startswith("kernel") and len({row[tail] for row in block.candidates}) > 1:
+                knobs[f"{block.name}.{tail}"] = f"the head reads '{inside[0]}', whose channels could not be compared with the seed's"
+    return knobs
 
 
 def network_of(made: PreparedSearch) -> tuple[SuperNetwork, dict[str, Table]]:
@@ -117,6 +147,7 @@ def network_of(made: PreparedSearch) -> tuple[SuperNetwork, dict[str, Table]]:
         made.choices,
         strategy=how.search.strategy,
         relaxation=how.search.relaxation,
+        select=how.select,
         rng_seed=how.run.seed,
     )
     network.architecture.lean(own_choices(made.analysis, network.choices), how.alpha.own)
@@ -130,11 +161,12 @@ def network_of(made: PreparedSearch) -> tuple[SuperNetwork, dict[str, Table]]:
 
 
 def restricted(table: Table, whole: Choices, left: Choices) -> Table:
-    """The rows of the candidates that are left."""
-    rows = [
-        tuple(row[before.candidates.index(candidate)] for candidate in after.candidates)
-        for row, before, after in zip(table.blocks, whole.blocks, left.blocks, strict=True)
-    ]
+    """The rows of the blocks and candidates that are left."""
+    known = {(block.stage, block.block): (block, row) for block, row in zip(whole.blocks, table.blocks, strict=True)}
+    rows = []
+    for after in left.blocks:
+        before, row = known[after.stage, after.block]
+        rows.append(tuple(row[before.candidates.index(candidate)] for candidate in after.candidates))
     return Table(table.base, tuple(rows))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,58 +20,84 @@ from fnatool.supernet.network import SuperNetwork
 from fnatool.training.said import Tuned
 from fnatool.training.watching import sentence
 from passes.space.costs import extremes
-from passes.space.space import log10_size, own_choices
+from passes.space.space import Choices, log10_size, own_choices
 
 VERSION = 1
 
 
-def write(
-    made: PreparedSearch, network: SuperNetwork, found: Emitted, *, score: Mapping[str, float], tuned: Tuned | None, folder: Path
-) -> None:
+@dataclass(frozen=True)
+class MethodResult:
+    """What a method found: the network as a file, its figures, and what the report says of the architecture and beside it.
+
+    choices: what the blocks could be; fixed: knobs that were not searched, with the reason.
+    """
+
+    emitted: Emitted
+    figures: Mapping[str, float]
+    choices: Choices
+    fixed: Mapping[str, str]
+    architecture: Mapping[str, Any]
+    beside: Mapping[str, Any]
+
+
+def write(made: PreparedSearch, found: MethodResult, *, tuned: Tuned | None, folder: Path) -> None:
     """report.json and report.md are in the folder."""
-    document = as_json(made, network, found, score=score, tuned=tuned)
+    document = as_json(made, found, tuned=tuned)
     write_text(folder / REPORT, json.dumps(document, indent=1) + "\n", force=True)
     write_text(folder / PAGE, page(document), force=True)
 
 
-def as_json(
-    made: PreparedSearch, network: SuperNetwork, found: Emitted, *, score: Mapping[str, float], tuned: Tuned | None
-) -> dict[str, Any]:
-    """Seed, space, the architecture with its costs and its score, what the search preferred, and what fine-tuning came to."""
-    scores = network.architecture.log_probabilities()
-    own = own_choices(made.analysis, network.choices)
-    table = restricted(made.tables[made.kind], made.choices, network.choices)
+def as_json(made: PreparedSearch, found: MethodResult, *, tuned: Tuned | None) -> dict[str, Any]:
+    """Seed, space, the architecture with its costs and its figures, what the method knows of others, and what fine-tuning came to."""
+    choices, emitted = found.choices, found.emitted
+    own = own_choices(made.analysis, choices)
     spaces = {kind: dict(zip(("smallest", "largest"), extremes(costs, made.choices), strict=True)) for kind, costs in made.tables.items()}
     figures = None if tuned is None else {"step": tuned.step, "figures": dict(tuned.figures), "in_runtime": dict(tuned.in_runtime)}
     return {
         "version": VERSION,
         "task": made.config.task,
+        "method": made.config.search.method,
         "seed": {
             "model": made.ground.seed.path.name,
             "sha256": made.ground.seed.sha256,
-            "costs": {k: made.own_cost(k) for k in found.costs},
-            "blocks": {name: "–" if row == "skipped" else row for name, row in rows(network.choices, own).items()},
+            "costs": {k: made.own_cost(k) for k in emitted.costs},
+            "blocks": {name: "–" if row == "skipped" else row for name, row in rows(choices, own).items()},
         },
-        "space": {"log10_members": round(log10_size(network.choices), 2), "costs": spaces},
-        "not_searched": dict(network.fixed),
+        "space": {"log10_members": round(log10_size(choices), 2), "costs": spaces},
+        "not_searched": dict(found.fixed),
         "budgets": list(made.config.cost.budget),
         "architecture": {
-            "spec": found.spec.to_json(),
-            "member": list(found.member),
-            "blocks": rows(network.choices, found.member),
-            "costs": dict(found.costs),
-            "log_probability": score_of(scores, found.member),
-            "supernet_score": dict(score),
+            "spec": emitted.spec.to_json(),
+            "member": list(emitted.member),
+            "blocks": rows(choices, emitted.member),
+            "costs": dict(emitted.costs),
+            **found.architecture,
         },
-        "preferences": {
-            block.name: {"candidates": [dict(row) for row in block.candidates], "skippable": block.skippable, "log_probabilities": row}
-            for block, row in zip(network.choices.blocks, scores, strict=True)
-        },
-        "expected_cost": {"kind": made.kind, "value": network.architecture.expected_cost(table).item()},
-        "entropy": network.architecture.entropy().item(),
+        **found.beside,
         "finetuned": figures,
         "target": TARGET,
     }
+
+
+def learnt(made: PreparedSearch, network: SuperNetwork, found: Emitted, score: Mapping[str, float]) -> MethodResult:
+    """What a super network that has learnt says."""
+    scores = network.architecture.log_probabilities()
+    table = restricted(made.tables[made.kind], made.choices, network.choices)
+    return MethodResult(
+        found,
+        score,
+        network.choices,
+        network.fixed,
+        architecture={"log_probability": score_of(scores, found.member), "supernet_score": dict(score)},
+        beside={
+            "preferences": {
+                block.name: {"candidates": [dict(row) for row in block.candidates], "skippable": block.skippable, "log_probabilities": row}
+                for block, row in zip(network.choices.blocks, scores, strict=True)
+            },
+            "expected_cost": {"kind": made.kind, "value": network.architecture.expected_cost(table).item()},
+            "entropy": network.architecture.entropy().item(),
+        },
+    )
 
 
 def page(report: Mapping[str, Any]) -> str:
@@ -91,13 +118,38 @@ def page(report: Mapping[str, Any]) -> str:
         "",
         f"Budget: {markdown(', '.join(report['budgets'])) or 'none'}. Costs are those of the whole network with its head, batch 1.",
     ]
-    lines += [
-        f"Space: 10^{space['log10_members']} architectures; entropy of the choices in the end {report['entropy']:.2f} (1 is undecided)."
-    ]
-    lines += [f"In the super network, with inherited weights: {sentence(found['supernet_score'])}."]
+    lines += list(SAID[report["method"]](report))
     if report["finetuned"] is not None:
         lines += [f"Fine-tuned for {report['finetuned']['step']:,} steps, in ONNX Runtime: {sentence(report['finetuned']['in_runtime'])}."]
     lines += ["", "| block | seed | found |", "|---|---|---|"]
     lines += [f"| {block} | {markdown(seed['blocks'][block])} | {markdown(chosen)} |" for block, chosen in found["blocks"].items()]
     lines += ["", *(f"* {code(knob)} was not searched: {markdown(why)}" for knob, why in report["not_searched"].items())]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _said_of_learning(report: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        f"Space: 10^{report['space']['log10_members']} architectures; entropy of the choices in the end {report['entropy']:.2f} "
+        "(1 is undecided)."
+    )
+    yield f"In the super network, with inherited weights: {sentence(report['architecture']['supernet_score'])}."
+
+
+def _said_of_distances(report: Mapping[str, Any]) -> Iterator[str]:
+    found = report["architecture"]
+    space = f"Space: 10^{report['space']['log10_members']} architectures"
+    yield f"{space}, of which {report['measured']} were measured on {report['images']} images."
+    yield (
+        f"Before any training its features are {found['distance']:.3f} from the seed's "
+        "(0: the same; 1: as far as the seed's are from their mean)."
+    )
+    rows = report["predicted"]
+    yield "\nPredicted by its single changes, which others cost less or more:\n"
+    yield f"| {report['kind']} | of the seed | distance |\n|---|---|---|"
+    for row in rows:
+        share = "–" if row["share"] is None else f"{row['share']:.0%}"
+        yield f"| {cost_text(report['kind'], row['cost'])} | {share} | {row['distance']:.3f} |"
+
+
+SAID: Mapping[str, Callable[[Mapping[str, Any]], Iterator[str]]] = {"gradient": _said_of_learning, "distance": _said_of_distances}
+"""What the page says of how it was found, by the method."""

@@ -1,4 +1,7 @@
-"""Searching an architecture for a task, from a seed file to a network that has learnt: the phases of `fnatool search`, in order."""
+"""Searching an architecture for a task, from a seed file to a network that has learnt: the phases of `fnatool search`, in order.
+
+Methods differ in what they do between preparation and the last phase: `gradient` lets a super network learn, `distance` measures.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,16 @@ from fnatool.files.atomic import write_text
 from fnatool.files.documents import read_json
 from fnatool.files.runfolder import NEW, empty_folder, hold_folder
 from fnatool.model.pixels import say
+from fnatool.search import by_distance as measuring
 from fnatool.search import folder as folders
 from fnatool.search import reporting, watching
 from fnatool.search.config import NAME, QUICK, SearchConfig, quick, read_search
 from fnatool.search.emitting import Emitted, emit_within
 from fnatool.search.finalists import choosing
 from fnatool.search.loop import SearchJob, learn
+from fnatool.search.nearest import SAME
 from fnatool.search.preparing import PreparedSearch, facts, network_of, prepared
+from fnatool.search.reporting import MethodResult
 from fnatool.search.sampling import Member
 from fnatool.search.scoring import parts_of, score, scoring_of
 from fnatool.search.showing import cost_text, show_space
@@ -60,7 +66,7 @@ class SearchOptions:
 
 @dataclass(frozen=True)
 class Found:
-    """What came of it: the network as a file, what the super network says of it, and what fine-tuning came to (None: not done)."""
+    """What came of it: the network as a file, what the search says of it, and what fine-tuning came to (None: not done)."""
 
     emitted: Emitted
     score: Mapping[str, float]
@@ -108,8 +114,7 @@ def _prepared(seed: files.Model, how: SearchConfig, folder: Path, world: World) 
     world.wait()
     try:
         made = prepared(seed, how, place, world)
-        network_of(made)  # raises
-        require_enough(made, world)
+        METHODS[how.search.method](made, world)  # raises
         if world.first:
             empty_folder(folder, folders.SEARCH, lambda: folders.arrange(folder))
         world.wait()
@@ -121,22 +126,36 @@ def _prepared(seed: files.Model, how: SearchConfig, folder: Path, world: World) 
 
 def require_enough(made: PreparedSearch, world: World) -> None:
     """There are samples enough for a step of every phase, and a teacher where one is asked for. Raises UserError."""
-    config, tuning = made.config, made.config.finetune
     weights, alphas = parts_of(made)
-    wanted = [(len(weights), config.run.batch), (len(alphas), config.run.batch)]
+    for samples in (weights, alphas):
+        TrainOrder(len(samples), share(made.config.run.batch, world), 1, 0, 0, world.rank, world.size)
+    require_tuning(made, world)
+
+
+def require_tuning(made: PreparedSearch, world: World) -> None:
+    """The same for the last phase."""
+    tuning = made.config.finetune
     if tuning.enabled:
-        wanted.append((len(made.train.items), tuning.run.batch))
+        TrainOrder(len(made.train.items), share(tuning.run.batch, world), 1, 0, 0, world.rank, world.size)
         require_teacher(tuning.distil)
-    for count, batch in wanted:
-        TrainOrder(count, share(batch, world), 1, 0, 0, world.rank, world.size)
+
+
+@dataclass(frozen=True)
+class Way:
+    """A search that can begin: what is left to it, and what finds an architecture, given the run's folder and its key.
+
+    All processes call it together; the first one alone has what was found.
+    """
+
+    made: PreparedSearch
+    find: Callable[[tuple[Path, str]], MethodResult | None]
 
 
 def _phases(made: PreparedSearch, folder: Path, world: World, *, dry_run: bool) -> Found | None:
-    """Warm up, search, derive, remap, fine-tune, report; or none of them."""
+    """Find by the method, remap, fine-tune, report; or none of them."""
     own = facts(made.ground, made.config, (made.train, made.val), world.size, made.space)
-    network, tables = network_of(made)
-    made = replace(made, choices=network.choices, tables=tables)
-    require_enough(made, world)
+    way = METHODS[made.config.search.method](made, world)
+    made = way.made
     if world.first:
         say(made.ground.pixels)
         show_space(made)
@@ -147,18 +166,34 @@ def _phases(made: PreparedSearch, folder: Path, world: World, *, dry_run: bool) 
     world.wait()
     if dry_run:
         return None
-    job = job_of(made, network, tables, (folder, own.key))
-    if world.first:
-        terminal.console().print(f"the {made.config.search.relaxation} super network learns, in {folder}")
-    with watching.shown(made.kind, job.budget) if world.first else nullcontext(watching.silent()) as watch:
-        learn(job, world, watch)
-    found, figures = _derived(made, network, (job, tables), world)
-    network.to("cpu")
+    found = way.find((folder, own.key))
     tuned = _tuned(made, folder, world)
     if found is None:
         return None
-    reporting.write(made, network, found, score=figures, tuned=tuned, folder=folder)
-    return Found(found, figures, tuned, folder)
+    reporting.write(made, found, tuned=tuned, folder=folder)
+    return Found(found.emitted, found.figures, tuned, folder)
+
+
+# --- by gradient ------------------------------------------------------------------------------------------------------------------------
+
+
+def by_gradient(made: PreparedSearch, world: World) -> Way:
+    """The super network warms up and learns; of the members that it prefers the best is found. Raises UserError for what does not fit."""
+    network, tables = network_of(made)
+    made = replace(made, choices=network.choices, tables=tables)
+    require_enough(made, world)
+
+    def find(run: tuple[Path, str]) -> MethodResult | None:
+        job = job_of(made, network, tables, run)
+        if world.first:
+            terminal.console().print(f"the {made.config.search.relaxation} super network learns, in {run[0]}")
+        with watching.shown(made.kind, job.budget) if world.first else nullcontext(watching.silent()) as watch:
+            learn(job, world, watch)
+        found, figures = _derived(made, network, (job, tables), world)
+        network.to("cpu")
+        return None if found is None else reporting.learnt(made, network, found, figures)
+
+    return Way(made, find)
 
 
 def _derived(
@@ -172,11 +207,9 @@ def _derived(
         path, scoring = job.folder / folders.REMAPPED, scoring_of(made, world.size)
         best = _remembered(job, choosing(network, made.config, scoring))
         found = emit_within(made.ground, network.choices, best, made.train, path, budgets=budgets)
-        write_text(job.folder / folders.SPEC, json.dumps(found.spec.to_json(), indent=1) + "\n", force=True)
-        found = found.costed(tables)
+        found = _kept(found, made, job.folder)
         figures = score(network, found.member, scoring)
-        costs = ", ".join(f"{kind} {cost_text(kind, value)}" for kind, value in found.costs.items())
-        terminal.console().print(f"found: {costs}; in the super network {sentence(figures)}")
+        terminal.console().print(f"found: {_in_words(found)}; in the super network {sentence(figures)}")
     world.wait()
     return found, figures
 
@@ -209,6 +242,57 @@ def _member(found: object, choices: Choices, path: Path) -> Member:
     except UserError as error:
         raise damaged(path, str(error)) from error
     return tuple(found)
+
+
+# --- by distance ------------------------------------------------------------------------------------------------------------------------
+
+
+def by_distance(made: PreparedSearch, world: World) -> Way:
+    """Single changes of the seed are measured, then whole members; the nearest is found. Raises UserError for what does not fit."""
+    budgets = measuring.require_choices(made)
+    measuring.images_of(made)  # raises
+    require_tuning(made, world)
+
+    def find(run: tuple[Path, str]) -> MethodResult | None:
+        if world.first:
+            terminal.console().print(f"distances to the seed on {measuring.images_of(made)} images, in {run[0]}")
+        meter = measuring.meter_of(made, run, world)
+        scores = measuring.measured(made, meter)
+        nearest = measuring.choosing(made, meter, scores)(budgets)
+        if not world.first:
+            world.wait()
+            return None
+        again = measuring.choosing(made, measuring.alone(meter), scores)
+
+        def best(asked: Sequence[Budget]) -> Member:
+            return nearest if list(asked) == budgets else again(asked)
+
+        found = emit_within(made.ground, made.choices, best, made.train, run[0] / folders.REMAPPED, budgets=budgets)
+        found = _kept(found, made, run[0])
+        report = measuring.finding(made, meter, scores, found)
+        if report.figures["distance"] <= SAME:
+            terminal.console().print("the budget allows the seed's own architecture, and nothing is nearer to it; ask for less")
+        terminal.console().print(f"found: {_in_words(found)}; its features are {report.figures['distance']:.3f} from the seed's")
+        world.wait()
+        return report
+
+    return Way(made, find)
+
+
+METHODS: Mapping[str, Callable[[PreparedSearch, World], Way]] = {"distance": by_distance, "gradient": by_gradient}
+
+
+# --- in all ------------------------------------------------------------------------------------------------------------------------------
+
+
+def _kept(found: Emitted, made: PreparedSearch, folder: Path) -> Emitted:
+    """What was found with all that it costs; its Spec is in the folder."""
+    write_text(folder / folders.SPEC, json.dumps(found.spec.to_json(), indent=1) + "\n", force=True)
+    return found.costed(made.tables)
+
+
+def _in_words(found: Emitted) -> str:
+    return ", ".join(f"{kind} {cost_text(kind, value)}" for kind, value in found.costs.items())
 
 
 def _tuned(made: PreparedSearch, folder: Path, world: World) -> Tuned | None:

@@ -16,6 +16,7 @@ BatchNormalization takes the statistics of the batch; running ones are never wri
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import onnx_graphsurgeon as gs
@@ -68,15 +69,22 @@ class SuperNetwork(torch.nn.Module):
     """
 
     def __init__(
-        self, analysis: Analysis, reading: Reading, choices: Choices, *, relaxation: Relaxation = "entangled", seed: int = 0
+        self,
+        analysis: Analysis,
+        reading: Reading,
+        choices: Choices,
+        *,
+        relaxation: Relaxation = "entangled",
+        select: str = "first",
+        seed: int = 0,
     ) -> None:
-        """analysis and reading: of remap(seed network, largest member); seed: of the initial α."""
+        """analysis and reading: of remap(seed network, largest member); select: which channels members keep; seed: of the initial α."""
         super().__init__()
         self.relaxation: Relaxation = relaxation
         self.fixed: Mapping[str, str] = unmixable(analysis, choices) if relaxation == "entangled" else {}
         self.choices = without(choices, self.fixed)
         self.analysis, self.reading = analysis, reading
-        self.variants = Variants(analysis, reading, self.choices)
+        self.variants = Variants(analysis, reading, self.choices, select)
         self.segments = self.variants.segments
         self.architecture = Architecture(self.choices, seed)
         apart = {name for segment in self.segments if self._has_paths(segment) for name, _ in self._largest(segment).weights}
@@ -326,23 +334,39 @@ def build(
     *,
     strategy: str = "fna",
     relaxation: Relaxation = "entangled",
+    select: str = "first",
     rng_seed: int = 0,
 ) -> SuperNetwork:
     """The super network of a seed, its analysis and the choices on it: remapped to the largest member by the strategy, read by torch.
 
-    rng_seed: for the noise of the remap and for α. Raises UserError for an unknown relaxation or an impossible choice, RefusedModel for a
-    network that cannot be remapped, or that torch cannot compute or batch.
+    select: which channels a narrower member keeps; rng_seed: for the noise of the remap and for α. Raises UserError for an unknown
+    relaxation or an impossible choice, RefusedModel for a network that cannot be remapped, or that torch cannot compute or batch.
     """
     if relaxation not in RELAXATIONS:
         raise UserError(f"relaxation {relaxation!r} is not one of {', '.join(RELAXATIONS)}")
     if strategy == "preserve":
         choices = choices.with_originals()
+    whole = largest(seed, analysis, choices, strategy=strategy, rng_seed=rng_seed)
+    reading = Reading(whole.graph, whole.sizes)
+    require_batch(reading, {weight.name: reading.initial(weight) for weight in reading.weights}, static=reading.static_batch)
+    return SuperNetwork(whole.analysis, reading, choices, relaxation=relaxation, select=select, seed=rng_seed)
+
+
+@dataclass(frozen=True)
+class LargestMember:
+    """The largest member as a graph, the sizes of its inputs, and its analysis."""
+
+    graph: gs.Graph
+    sizes: Mapping[str, Shape]
+    analysis: Analysis
+
+
+def largest(seed: gs.Graph, analysis: Analysis, choices: Choices, *, strategy: str, rng_seed: int) -> LargestMember:
+    """The seed remapped to the largest member of the choices on it. Raises UserError and RefusedModel as a remap does."""
     found = plan(analysis, choices.spec(choices.largest()), strategy=strategy, seed=rng_seed)
     graph = apply(seed, found)
     sizes = {tensor.name: found.sizes[tensor.name] for tensor in graph.inputs if tensor.name in found.sizes}
-    reading = Reading(graph, sizes)
-    require_batch(reading, {weight.name: reading.initial(weight) for weight in reading.weights}, static=reading.static_batch)
-    return SuperNetwork(analyse(graph, sizes=sizes, table=found.table), reading, choices, relaxation=relaxation, seed=rng_seed)
+    return LargestMember(graph, sizes, analyse(graph, sizes=sizes, table=found.table))
 
 
 def _key(segment: Segment) -> str:

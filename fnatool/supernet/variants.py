@@ -48,9 +48,9 @@ class Variant:
 class Variants:
     """All segments of the largest network under all choices, each made when it is first asked for."""
 
-    def __init__(self, analysis: Analysis, reading: Reading, choices: Choices) -> None:
-        """analysis and reading: of the largest network; choices: what its blocks may be."""
-        self.analysis, self.reading, self.choices = analysis, reading, choices
+    def __init__(self, analysis: Analysis, reading: Reading, choices: Choices, select: str = "first") -> None:
+        """analysis and reading: of the largest network; choices: what its blocks may be; select: which channels stay."""
+        self.analysis, self.reading, self.choices, self.select = analysis, reading, choices, select
         self.largest = choices.largest()
         blocks = [analysis.stages[block.stage].blocks[block.block] for block in choices.blocks]
         numbers = reading.facts.numbers
@@ -103,7 +103,7 @@ class Variants:
                 for block, k in zip(self.choices.blocks, member, strict=True)
                 for tail, value in block.candidates[k].items()
             }
-            self._plans[member] = plan(self.analysis, Spec(dict(knobs)))
+            self._plans[member] = plan(self.analysis, Spec(dict(knobs)), select=self.select)
         return self._plans[member]
 
     def takes(self, segment: Segment, member: Key) -> dict[str, Take]:

@@ -92,6 +92,15 @@ def default_taps(analysis: Analysis, head: HeadSpec) -> tuple[str, ...]:
     return tuple(tap.name for tap in taps if found.is_map(tap.tensor))
 
 
+def seen_by(analysis: Analysis, head: HeadSpec) -> tuple[str, ...]:
+    """The tensors that a head sees the network by: its taps, and in place of one that was pooled the last map. Raises UserError."""
+    rows = own_classifier(analysis)
+    found = chart(analysis, None if rows is None else rows.features)
+    last = [tensor for tensor in found.way if found.is_map(tensor)][-1:]
+    taps = [tap.tensor for tap in _taps(head, _style(head), found, ancestry(analysis))]
+    return tuple(dict.fromkeys(tensor if found.is_map(tensor) or not last else last[0] for tensor in taps))
+
+
 def _table(analysis: Analysis, kept: Sequence[Node]) -> list[list[dict[str, str]]]:
     """The stage table of the blocks that are left whole."""
     left = {node.name for node in kept}

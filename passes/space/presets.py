@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from fractions import Fraction
 
 from passes.errors import UserError
 from passes.network.analysis import Analysis
@@ -17,12 +20,18 @@ PRESETS = (*MOST_BLOCKS, "auto")
 PUBLISHED_STAGES = (16, 24, 32, 64, 96, 160, 320)  # widths of the seed's stages
 KERNELS = (3, 5, 7)
 GROUPS = (1, 2)
+SHARES = (Fraction(1, 2), Fraction(5, 8), Fraction(3, 4), Fraction(7, 8))  # of a hidden width, below the whole
+MOST = 128  # candidates of a block in the automatic space
+ALIGNED = 8  # channels: what devices like, where the seed's own width has it
 
 
-def preset(name: str, analysis: Analysis) -> Space:
-    """The Space of that name on a network. Raises UserError for an unknown name, and where the network does not fit it."""
+def preset(name: str, analysis: Analysis, multiple: int = 1) -> Space:
+    """The Space of that name on a network; widths of `auto` are multiples.
+
+    Raises UserError for an unknown name, and where the network does not fit it.
+    """
     if name == "auto":
-        return auto(analysis)
+        return auto(analysis, multiple)
     if name not in MOST_BLOCKS:
         raise UserError(f"there is no space '{name}'; there are {', '.join(PRESETS)}, or give a JSON file")
     widths = tuple(analysis.knobs[key].value for i in range(len(analysis.stages)) if (key := stage_knob(i, "width")) in analysis.knobs)
@@ -43,32 +52,42 @@ def _read_inside(stage: int, analysis: Analysis) -> list[int]:
     return [j for j, block in enumerate(analysis.stages[stage].blocks) if block.tapped]
 
 
-def auto(analysis: Analysis) -> Space:
+@dataclass(frozen=True)
+class Offer:
+    """What the automatic space offers: kinds of knobs, the shares of a hidden width below the whole, and what widths are multiples of."""
+
+    kinds: Set[str]
+    shares: tuple[Fraction, ...]
+    multiple: int
+
+
+def auto(analysis: Analysis, multiple: int = 1) -> Space:
     """Kernels, expansion and depth of every block, and groups where its spatial convolution is a plain one.
 
-    Depthwise kernels of 3, 5 and 7, plain ones of the seed's size and one larger; half of each hidden width; plain convolutions in 1 and 2
-    groups; one block fewer to one more a stage; no other width where a head reads inside. What the seed has is always among them. Where
-    groups do not go with the widths, or a block would have too many candidates, there are no other groups, and then no other kernels.
-    Raises UserError where there is none of this.
+    Depthwise kernels of 3, 5 and 7, plain ones of the seed's size and one larger; the whole of each hidden width, 7/8, 3/4, 5/8 and half of
+    it, in multiples of 8 where the seed's is one; plain convolutions in 1 and 2 groups; one block fewer to one more a stage; no other width
+    where a head reads inside. What the seed has is always among them, but for widths that are no multiple. Where a block would have too
+    many candidates, or groups do not go with the widths, there are no other groups, then groups but no other kernels, then neither; then of
+    the widths half alone. Raises UserError where there is none of this.
     """
-    left = {"kernel", "groups", "width", "depth"}
-    for gone in ("groups", "kernel"):
-        space = _automatic(analysis, left)
+    kinds = frozenset({"kernel", "groups", "width", "depth"})
+    for shares, gone in ((SHARES, ()), (SHARES, ("groups",)), (SHARES, ("kernel",)), (SHARES, ("groups", "kernel"))):
+        space = _automatic(analysis, Offer(kinds.difference(gone), shares, multiple))
         try:
-            choices(analysis, space)
+            found = choices(analysis, space)
         except UserError:
-            left -= {gone}
-        else:
+            continue
+        if max(len(block.candidates) for block in found.blocks) <= MOST:
             return space
-    return _automatic(analysis, left)
+    return _automatic(analysis, Offer(kinds - {"groups", "kernel"}, SHARES[:1], multiple))
 
 
-def _automatic(analysis: Analysis, kinds: Set[str]) -> Space:
+def _automatic(analysis: Analysis, offer: Offer) -> Space:
     """Every knob of these kinds with its values."""
     knobs: dict[str, tuple[Value, ...]] = {}
     for knob in analysis.knobs.values():
-        values = _values(knob, analysis) if knob.kind in kinds else (knob.value,)
-        if len(values) > 1:
+        values = _values(knob, analysis, offer) if knob.kind in offer.kinds else (knob.value,)
+        if values != (knob.value,):
             knobs |= dict.fromkeys(_with_copy(knob, analysis), values)
     if not knobs:
         raise UserError("this network has no blocks with anything to choose: there is nothing to search")
@@ -86,7 +105,7 @@ def _with_copy(knob: Knob, analysis: Analysis) -> tuple[str, ...]:
     return (knob.name, block_knob(stage, last + 1, tail)) if block == last and grows else (knob.name,)
 
 
-def _values(knob: Knob, analysis: Analysis) -> tuple[Value, ...]:
+def _values(knob: Knob, analysis: Analysis, offer: Offer) -> tuple[Value, ...]:
     """What a knob may be in the automatic space; its own value alone where it has no part in it."""
     own, found = knob.value, block_of(knob.name)
     if knob.growth == "frozen" or (found is None and knob.kind != "depth"):
@@ -97,11 +116,24 @@ def _values(knob: Knob, analysis: Analysis) -> tuple[Value, ...]:
         wanted = (own, own + 2) if _plain(analysis.kernels[knob.name].weight, analysis) else KERNELS
         return tuple(sorted({k for k in wanted if knob.min <= k <= knob.max and (k - own) % 2 == 0} | {own}))
     if knob.kind == "width" and kind_of(knob.name) == "hidden" and found is not None and found[1] not in _read_inside(found[0], analysis):
-        half = own // 2 // knob.multiple * knob.multiple
-        return (half, own) if half >= knob.min else (own,)
+        return _widths(knob, offer)
     if knob.kind == "groups" and _plain(analysis.groups[knob.name].weight, analysis):
         return tuple(sorted({g for g in GROUPS if g <= knob.max} | {own}))
     return (own,)
+
+
+def _widths(knob: Knob, offer: Offer) -> tuple[int, ...]:
+    """Shares of a hidden width and the whole, each in multiples, aligned as the seed's is where that moves it by 10 % at most."""
+    own, least = knob.value, math.lcm(knob.multiple, offer.multiple, *(GROUPS if "groups" in offer.kinds else ()))
+    if own % least and own % math.lcm(knob.multiple, offer.multiple) == 0:
+        least = math.lcm(knob.multiple, offer.multiple)  # it has no other groups
+    units = [unit for align in (ALIGNED, 4, 2, 1) if own % (unit := math.lcm(least, align)) == 0] or [least]
+    found = {own // least * least}
+    for share in offer.shares:
+        exact = own * share
+        rows = [(round(exact / unit) * unit, unit) for unit in units]
+        found.add(next((row for row, unit in rows if abs(row - exact) <= exact / 10 or unit == units[-1]), own))
+    return tuple(sorted(width for width in found if max(knob.min, 1) <= width <= own)) or (own,)
 
 
 def _plain(weight: str, analysis: Analysis) -> bool:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from passes.channels.groups import keeps_function
 from passes.errors import UserError
 from passes.network.analysis import Analysis
 from passes.network.knobs import Knob, block_knob, block_name, block_of, kind_of, stage_knob
@@ -283,6 +284,51 @@ def own_member(analysis: Analysis, found: Choices) -> tuple[int, ...] | None:
         return None
     spec = resolve(analysis, found.spec(member))
     return tuple(member) if (spec.values, spec.sources) == (own.values, own.sources) else None
+
+
+def without_growth(analysis: Analysis, found: Choices) -> Choices:
+    """The choices without what only grows: such a candidate computes what a cheaper one does, as long as nothing is trained.
+
+    Left out are larger kernels and widths than the seed's, fewer groups that keep its function, and blocks that it has not; except where a
+    space leaves nothing else, and then the smallest of them stays.
+    """
+    blocks = []
+    for block in found.blocks:
+        most = max(len(analysis.stages[block.stage].blocks), found.least[block.stage])
+        if block.skippable and block.block >= most:
+            continue
+        own = {tail: analysis.knobs[block_knob(block.stage, block.source, tail)] for tail in block.candidates[0]}
+        smallest: dict[tuple[int, ...], Mapping[str, int]] = {}
+        for row in sorted(block.candidates, key=_rank):
+            smallest.setdefault(tuple(_function(own[tail], value) for tail, value in row.items()), row)
+        kept = tuple(row for row in block.candidates if row in smallest.values())
+        blocks.append(replace(block, candidates=kept))
+    return replace(found, blocks=tuple(blocks))
+
+
+def _function(own: Knob, value: int) -> int:
+    """The same for values of a knob with which a block computes the same."""
+    if own.kind == "groups":
+        return own.value if keeps_function(own.value, value) else value
+    return min(value, own.value)
+
+
+def held_to(multiple: int, analysis: Analysis, found: Choices) -> Choices:
+    """The choices whose widths are multiples. Raises UserError where a block that may choose its width is left with none."""
+    blocks = []
+    for block in found.blocks:
+        widths = [tail for tail in block.candidates[0] if _is_width(analysis, block, tail)]
+        kept = tuple(row for row in block.candidates if not any(row[tail] % multiple for tail in widths))
+        if not kept:
+            values = {tail: sorted({row[tail] for row in block.candidates}) for tail in widths}
+            listed = "; ".join(f"{tail} {', '.join(map(str, row))}" for tail, row in values.items())
+            raise UserError(f"{block.name} has no widths that are multiples of {multiple} to choose from ({listed}); give it some")
+        blocks.append(replace(block, candidates=kept))
+    return replace(found, blocks=tuple(blocks))
+
+
+def _is_width(analysis: Analysis, block: SpaceBlock, tail: str) -> bool:
+    return analysis.knobs[block_knob(block.stage, block.source, tail)].kind == "width"
 
 
 def members(found: Choices) -> Iterable[tuple[int, ...]]:

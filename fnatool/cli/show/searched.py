@@ -26,8 +26,8 @@ def show_derived(found: Sequence[DerivedModel]) -> None:
     console = terminal.console(wrap=False)
     kinds = list(found[0].emitted.costs)
     figures = [name for name in found[0].score if "/" not in name]
-    grid = terminal.table(*map(terminal.right, (*kinds, "log p", *figures)), terminal.whole("file"))
+    grid = terminal.table(*map(terminal.right, (*kinds, found[0].words.column, *figures)), terminal.whole("file"))
     for row in found:
         costs = [cost_text(kind, row.emitted.costs[kind]) for kind in kinds]
-        grid.add_row(*costs, f"{row.log_probability:.2f}", *(f"{row.score[name]:.4f}" for name in figures), str(row.emitted.path))
+        grid.add_row(*costs, f"{row.preference:.2f}", *(f"{row.score[name]:.4f}" for name in figures), str(row.emitted.path))
     console.print(grid)

@@ -10,7 +10,7 @@ from nets import Net, bundled, graph
 from seeds_of_heads import mobile, plain
 
 from passes.errors import UserError
-from passes.heads import Attached, HeadSpec, attach, default_taps
+from passes.heads import Attached, HeadSpec, attach, default_taps, seen_by
 from passes.heads.taps import Chart, before_last_stride, chart, last_exit, last_map, pyramid
 from passes.heads.trunk import trunk
 from passes.network.analyse import analyse
@@ -378,3 +378,14 @@ def test_a_search_knows_by_name_what_its_members_tap() -> None:
     net, outputs = detector()
     assert default_taps(net.analysis(*outputs), HeadSpec("retinanet", 3)) == ("c2b.n.r", "c3b.n.r", "c4b.n.r")
     assert default_taps(mobile().analysis(), HeadSpec("linear", 3)) == ()
+
+
+# --- what a head sees the network by ----------------------------------------------------------------------------------------------------
+
+
+def test_a_head_sees_a_network_by_its_taps_and_a_classifier_by_the_last_map_before_it_is_pooled() -> None:
+    analysis = analyse(mobile().graph())
+    assert seen_by(analysis, HeadSpec("linear", 3)) == ("last.n.r",)
+    assert seen_by(analysis, HeadSpec("retinanet", 3, ("stage1.exit", "stage3.exit"))) == tuple(
+        analysis.stages[i].blocks[-1].exit for i in (1, 3)
+    )

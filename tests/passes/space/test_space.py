@@ -16,7 +16,7 @@ from passes import Analysis, Spec, UserError, analyse, apply, plan
 from passes.network.cost import cost
 from passes.space.costs import cost_tables, extremes
 from passes.space.presets import preset
-from passes.space.space import SKIP, Space, choices, members, own_choices, parse_space
+from passes.space.space import SKIP, Space, choices, held_to, members, own_choices, parse_space, without_growth
 from passes.target.plan import planned_cost
 from passes.target.resolve import resolve
 
@@ -185,11 +185,64 @@ def test_the_automatic_space_holds_the_seed_and_a_further_block_chooses_like_the
     found = choices(analysis, preset("auto", analysis))
     own = {"kernel": 3, "hidden": 8, "groups": 1}
     assert all(own in [dict(candidate) for candidate in block.candidates] for block in found.blocks)
-    assert [len(block.candidates) for block in found.blocks] == [8, 8, 8, 8]
+    assert [len(block.candidates) for block in found.blocks] == [12, 12, 12, 12]  # two kernels, three widths, one group or two
     assert found.least == {0: 2}
     tables = cost_tables(analysis, found)
     low, high = extremes(tables["madds"], found)
     assert low < (analysis.cost.macs or 0) < high
+
+
+def widths(space: Space, knob: str) -> list[object]:
+    return sorted(space.knobs[knob], key=int)
+
+
+def test_the_automatic_space_offers_eighths_of_hidden_widths_down_to_half_in_multiples() -> None:
+    _, analysis = seed()
+    space = preset("auto", analysis)
+    assert widths(space, "stage5.block1.hidden") == [480, 600, 720, 840, 960]
+    assert widths(space, "stage1.block1.hidden") == [72, 88, 112, 128, 144]  # in eights where that moves them by a tenth at most
+    held = preset("auto", analysis, 32)
+    assert widths(held, "stage5.block1.hidden") == [480, 608, 704, 832, 960]
+    assert widths(held, "stage1.block1.hidden") == [64, 96, 128]  # 144, what the seed has, is no multiple
+    assert all(int(width) % 32 == 0 for key, row in held.knobs.items() if "hidden" in key for width in row)
+
+
+def test_with_too_many_candidates_the_automatic_space_goes_without_groups_then_without_kernels() -> None:
+    made = Net(channels=3)
+    y = made.conv_bn_relu("x", "stem", 32, 3)
+    for k in range(2):
+        inner = made.conv_bn_relu(made.conv_bn_relu(made.conv_bn_relu(y, f"a{k}", 64, 3), f"b{k}", 64, 3), f"c{k}", 64, 3)
+        y = made.op("Add", f"s{k}", y, made.conv_bn(inner, f"d{k}", 32))
+    made.classifier(y)
+    analysis = analyse(made.graph())
+    found = choices(analysis, preset("auto", analysis))
+    assert max(len(block.candidates) for block in found.blocks) <= 128
+    tails = {tail for block in found.blocks for tail in block.candidates[0]}
+    assert not any(tail.startswith("groups") for tail in tails)
+    assert any(tail.startswith("hidden") for tail in tails)
+
+
+def test_without_growth_a_block_chooses_among_what_computes_less_than_the_seed() -> None:
+    analysis, found = small()
+    left = without_growth(analysis, found)
+    assert [block.name for block in left.blocks] == ["stage0.block0", "stage0.block1", "stage0.block2"]
+    assert {frozenset(row.items()) for row in left.blocks[0].candidates} == {
+        frozenset({"kernel": 3, "hidden": hidden, "groups": groups}.items()) for hidden in (4, 8) for groups in (1, 2)
+    }
+    assert [block.skippable for block in left.blocks] == [False, True, True]
+    assert left.least == found.least
+    grown = choices(analysis, Space({"stage0.depth": (4,), "stage0.*.kernel": (5, 7), "stage0.*.hidden": ("x1.5", "x0.5")}))
+    kept = without_growth(analysis, grown)
+    assert [dict(row) for row in kept.blocks[3].candidates] == [{"kernel": 5, "hidden": 12}, {"kernel": 5, "hidden": 4}]
+
+
+def test_widths_are_held_to_a_multiple_and_a_block_left_with_none_says_so() -> None:
+    analysis, found = small()
+    held = held_to(8, analysis, found)
+    assert {row["hidden"] for block in held.blocks for row in block.candidates} == {8}
+    assert {row["kernel"] for block in held.blocks for row in block.candidates} == {3, 5}
+    with pytest.raises(UserError, match=r"stage0.block0 has no widths that are multiples of 16 to choose from \(hidden 4, 8\)"):
+        held_to(16, analysis, found)
 
 
 def test_the_published_presets_are_the_papers_and_refuse_other_seeds() -> None:

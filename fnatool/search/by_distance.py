@@ -1,0 +1,160 @@
+"""The search by distance: what it measures with, what it chooses, and what it says of it. No weights are trained and no labels read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fnatool import terminal
+from fnatool.nn.batch import require_batch
+from fnatool.nn.reading import Reading
+from fnatool.search import folder as folders
+from fnatool.search.distance import Batches, Meter, known, reference
+from fnatool.search.emitting import Emitted
+from fnatool.search.nearest import choose, nearest_member, scores_of, silent, table
+from fnatool.search.preparing import PreparedSearch
+from fnatool.search.reporting import MethodResult
+from fnatool.search.sampling import Member, uniform
+from fnatool.search.solver import Budget, Scores, likeliest, pareto, score_of
+from fnatool.supernet.members import members_of, up_to
+from fnatool.tasks.task import PLAIN
+from fnatool.training.learner import inputs_of
+from fnatool.training.model_and_data import sizes
+from fnatool.training.order import TrainOrder
+from fnatool.training.processes import World
+from fnatool.training.samples import Training
+from fnatool.training.stepping import dealt
+from passes.errors import UserError
+from passes.space.costs import extremes
+
+STREAM = 4  # of chance: which images
+PREDICTED = 8  # costs that the report predicts a distance for
+
+
+def require_choices(made: PreparedSearch) -> list[Budget]:
+    """The budgets, which some member keeps. Raises UserError where there is none, or nothing is left to choose."""
+    budgets = made.budgets(made.config.cost.budget)
+    if not budgets:
+        raise UserError(
+            "without a budget nothing is nearer to the seed than the seed itself; give one, such as --budget madds=200M, or search with "
+            'search.method = "gradient"'
+        )
+    if made.choices.size < 2:
+        reasons = "; ".join(f"{knob}: {why}" for knob, why in made.fixed.items())
+        raise UserError(f"this space leaves nothing to search by distance, which never grows ({reasons or 'one member'})")
+    likeliest(made.choices, uniform(made.choices), budgets)  # raises where no member keeps them
+    return budgets
+
+
+def meter_of(made: PreparedSearch, run: tuple[Path, str], world: World) -> Meter:
+    """What measures distances of the members of this search. run: its folder and its key, under which they are kept."""
+    graph, config = made.model.graph, made.config
+    members = members_of(
+        graph,
+        made.analysis,
+        made.choices,
+        made.ground.features,
+        strategy=config.search.strategy,
+        select=config.select,
+        rng_seed=config.run.seed,
+        device=world.device,
+    )
+    shapes = {tensor.name: made.analysis.shapes.shapes[tensor.name] for tensor in graph.inputs}
+    seed = Reading(up_to(graph, made.ground.features), shapes)
+    for reading in (seed, members.reading):
+        require_batch(reading, {weight.name: reading.initial(weight) for weight in reading.weights}, static=reading.static_batch)
+    batches = _batches(made, seed, world)
+    folder, key = run
+    return Meter(members, batches, reference(seed, batches, world.device), known(folder / folders.DISTANCES, key, made.choices), world)
+
+
+def _batches(made: PreparedSearch, reading: Reading, world: World) -> Batches:
+    """Training images, drawn by the run's seed, as the network takes them; held as bytes."""
+    config = made.config
+    size, full = sizes(made.model, made.description, config.data.size)
+    samples = Training(made.train, made.description, size, PLAIN, config.run.seed, full)
+    count = images_of(made)
+    batch = min(config.distance.batch, count)
+    order = TrainOrder(len(samples), batch, count // batch, config.run.seed + STREAM)
+    found = [batch["images"].cpu() for batch in dealt(samples, order, torch.device("cpu"), workers=config.data.workers)]
+
+    def batches() -> Iterator[Tensor]:
+        for images in found:
+            yield inputs_of(reading, images.to(world.device), made.description.input)
+
+    return batches
+
+
+def images_of(made: PreparedSearch) -> int:
+    """How many images features are compared on. Raises UserError where there are too few."""
+    count = min(made.config.distance.images, len(made.train.items))
+    if count < 2:
+        raise UserError("features are compared on two images at least; give more training data")
+    batch = min(made.config.distance.batch, count)
+    return count // batch * batch
+
+
+def measured(made: PreparedSearch, meter: Meter) -> list[list[float]]:
+    """The scores of all changes of the seed by −Δ, those not known measured, with a bar."""
+    changes = sum(len(block.candidates) + block.skippable for block in made.choices.blocks)
+    with _progress("single changes", changes, meter.world) as done:
+        return scores_of(table(meter, nearest_member(made.analysis, made.choices), done))
+
+
+def choosing(made: PreparedSearch, meter: Meter, scores: Scores) -> Callable[[Sequence[Budget]], Member]:
+    """What finds the nearest member within budgets, in all processes the same one, with a bar."""
+
+    def best(budgets: Sequence[Budget]) -> Member:
+        with _progress("architectures", made.config.distance.members, meter.world) as done:
+            return choose(meter, scores, budgets, made.config.distance, done)
+
+    return best
+
+
+def alone(meter: Meter) -> Meter:
+    """The same for one process that works by itself."""
+    return replace(meter, world=World(0, 1, meter.world.device))
+
+
+def finding(made: PreparedSearch, meter: Meter, scores: Scores, found: Emitted) -> MethodResult:
+    """What the search says of the architecture found, and what it would predict at other costs."""
+    choices, kind = made.choices, made.kind
+    (distance,) = alone(meter).of([found.member])
+    table, own = made.tables[kind], made.own_cost(kind)
+    axis = Budget(kind, extremes(table, choices)[1], table)
+    rows = [
+        {"cost": one.cost, "share": None if not own else one.cost / own, "distance": -one.score}
+        for one in pareto(choices, scores, axis, PREDICTED)
+    ]
+    figures = {"distance": distance, "sum": -score_of(scores, found.member)}
+    return MethodResult(
+        found,
+        figures,
+        choices,
+        made.fixed,
+        architecture={"distance": distance, "predicted": figures["sum"]},
+        beside={
+            "kind": kind,
+            "images": images_of(made),
+            "measured": len(meter.known.distances),
+            "predicted": rows,
+            "changes": {
+                block.name: {
+                    "candidates": [dict(row) for row in block.candidates],
+                    "skippable": block.skippable,
+                    "distances": [-score for score in row],
+                }
+                for block, row in zip(choices.blocks, scores, strict=True)
+            },
+        },
+    )
+
+
+def _progress(what: str, total: int, world: World) -> AbstractContextManager[Callable[[int], None]]:
+    """A bar, of the first process alone."""
+    return terminal.progress(what, total) if world.first else nullcontext(silent)

@@ -1,0 +1,262 @@
+"""Distances of features: the formula, what is kept of them, how they are dealt out, and the member that is chosen by them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+from supers import images, seed
+from torch import Tensor
+
+from fnatool.nn.reading import Reading
+from fnatool.search.config import Distance
+from fnatool.search.distance import Known, Meter, changes, known, reference
+from fnatool.search.nearest import choose, nearest_member, predicted, scores_of, swapped, table
+from fnatool.search.solver import Budget
+from fnatool.supernet.members import members_of, up_to
+from fnatool.training.processes import World
+from passes import UserError, apply, plan
+from passes.space.costs import Table, cost_tables, extremes
+from passes.space.space import Choices, SpaceBlock, members, own_choices, without_growth
+
+NAME = "residual"
+CPU = torch.device("cpu")
+
+
+def features() -> tuple[str, ...]:
+    return (seed(NAME)[1].stages[-1].blocks[-1].exit,)
+
+
+def batches() -> Iterator[Tensor]:
+    """Eight images in two batches."""
+    yield from images(NAME, 8).split(4)
+
+
+def meter(path: Path, world: World | None = None) -> Meter:
+    graph, analysis, found = seed(NAME)
+    made = members_of(graph, analysis, without_growth(analysis, found), features(), select="l1")
+    like = reference(Reading(up_to(graph, features())), batches, CPU)
+    return Meter(made, batches, like, known(path, "a run", made.choices), world or World(0, 1, CPU))
+
+
+def budget(choices: Choices, share: float) -> list[Budget]:
+    costs = cost_tables(seed(NAME)[1], choices)["madds"]
+    low, high = extremes(costs, choices)
+    return [Budget("madds", int(low + share * (high - low)), costs)]
+
+
+# --- the measure ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_distance_is_that_of_the_remapped_network_by_the_formula(tmp_path: Path) -> None:
+    graph, analysis, _ = seed(NAME)
+    made = meter(tmp_path / "d.json")
+    member = (0, *(0 for _ in made.members.choices.blocks[1:]))
+    spec = made.members.choices.spec(member)
+    nets = [Reading(up_to(one, features())) for one in (graph, apply(graph, plan(analysis, spec, select="l1")))]
+    seeds, own = (
+        [net({weight.name: net.initial(weight) for weight in net.weights}, [x], norms="batch")[0].double().numpy() for x in batches()]
+        for net in nets
+    )
+    whole = np.concatenate(seeds)
+    expected = ((np.concatenate(own) - whole) ** 2).sum() / ((whole - whole.mean(0)) ** 2).sum()
+    assert made.of([member]) == [pytest.approx(expected, rel=1e-4)]
+
+
+def test_the_seed_is_at_no_distance_and_every_change_is_farther(tmp_path: Path) -> None:
+    made = meter(tmp_path / "d.json")
+    own = nearest_member(seed(NAME)[1], made.members.choices)
+    assert list(own) == list(own_choices(seed(NAME)[1], made.members.choices))
+    assert made.of([own]) == [pytest.approx(0, abs=1e-10)]
+    for row, mine in zip(table(made, own), own, strict=True):
+        assert all(value > 0.001 for k, value in enumerate(row) if k != mine)
+
+
+def test_what_is_behind_the_change_alone_gives_the_bits_of_the_whole(tmp_path: Path) -> None:
+    part, whole = meter(tmp_path / "part.json"), meter(tmp_path / "whole.json")
+    own = nearest_member(seed(NAME)[1], part.members.choices)
+    rows = [member for row in changes(part.members.choices, own) for member in row]
+    assert part.around(own, rows) == whole.of(rows)
+    with pytest.raises(ValueError, match="more than one block"):
+        part.around(own, [tuple(0 for _ in own)])
+
+
+def test_features_that_are_the_same_for_all_images_or_no_numbers_are_refused() -> None:
+    graph, *_ = seed(NAME)
+    reading = Reading(up_to(graph, features()))
+    with pytest.raises(UserError, match="are the same for all of these images"):
+        reference(reading, lambda: iter([images(NAME, 1)]), CPU)
+    with pytest.raises(UserError, match="are not finite"):
+        reference(reading, lambda: iter([images(NAME, 2) * math.inf]), CPU)
+
+
+# --- kept -------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_measured_is_not_measured_again_and_an_interrupted_table_goes_on_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, path = meter(tmp_path / "whole.json"), tmp_path / "d.json"
+    own = nearest_member(seed(NAME)[1], whole.members.choices)
+    expected = table(whole, own)
+    count = 0
+    learn = Known.add
+
+    def killed(self: Known, found: dict[tuple[int, ...], float]) -> None:
+        nonlocal count
+        count += 1
+        if count == 4:
+            raise KeyboardInterrupt
+        learn(self, found)
+
+    monkeypatch.setattr(Known, "add", killed)
+    with pytest.raises(KeyboardInterrupt):
+        table(meter(path), own)
+    monkeypatch.undo()
+    assert len(json.loads(path.read_text())["distances"]) == 3
+    assert table(meter(path), own) == expected
+    assert path.read_text() == (tmp_path / "whole.json").read_text()
+    monkeypatch.setattr(Meter, "_behind", lambda *_: pytest.fail("measured again"))
+    assert table(meter(path), own) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda found: {**found, "key": "another"}, "is of a run with another model, config or data"),
+        (lambda found: {**found, "version": 9}, "says no distances"),
+        (lambda found: {**found, "distances": [[[0], 1.0]]}, "no member of this space"),
+        (lambda found: {**found, "distances": [[[99, 0], 1.0]]}, "no member of this space"),
+        (lambda found: {**found, "distances": [[[True, 0], 1.0]]}, "no member of this space"),
+        (lambda found: {**found, "distances": [[[0, 0], -1.0]]}, "a distance is none"),
+        (lambda found: {**found, "distances": [[[0, 0], "near"]]}, "a distance is none"),
+        (lambda found: {**found, "distances": [7]}, "no member of this space"),
+        (lambda found: [], "says no distances"),
+    ],
+)
+def test_distances_of_another_run_and_damaged_ones_are_refused(
+    change: Callable[[dict[str, object]], object], part: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "d.json"
+    made = meter(path)
+    made.of([made.members.choices.largest()])
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(UserError, match=part):
+        meter(path)
+
+
+def test_a_member_that_computes_no_number_is_infinitely_far_and_kept_as_that(tmp_path: Path) -> None:
+    found = Known(tmp_path / "d.json", "a run")
+    found.add({(0, 0): math.inf, (1, 0): 0.5})
+    choices = meter(tmp_path / "other.json").members.choices
+    assert known(tmp_path / "d.json", "a run", choices).distances == {(0, 0): math.inf, (1, 0): 0.5}
+    assert scores_of([[0.0, 2.0, math.inf], [1.0, math.inf]]) == [[0.0, -2.0, -4.0], [-1.0, -4.0]]
+
+
+class Pair(World):
+    """One of two processes, the other of which has nothing to say."""
+
+    def gather(self, item: object) -> list[object]:
+        return [item, {}]
+
+
+def test_two_processes_measure_half_each(tmp_path: Path) -> None:
+    rows: list[dict[tuple[int, ...], float]] = []
+    for rank in (0, 1):
+        made = meter(tmp_path / f"{rank}.json", Pair(rank, 2, CPU))
+        own = nearest_member(seed(NAME)[1], made.members.choices)
+        every = [member for row in changes(made.members.choices, own) for member in row]
+        with pytest.raises(KeyError):
+            made.around(own, every)
+        rows.append(made.known.distances)
+    one = meter(tmp_path / "one.json")
+    expected = dict(zip(every, one.around(own, every), strict=True))
+    assert not rows[0].keys() & rows[1].keys()
+    assert rows[0] | rows[1] == expected
+    assert (tmp_path / "0.json").exists()
+    assert not (tmp_path / "1.json").exists()
+
+
+# --- chosen -----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_member_chosen_is_the_nearest_of_all_that_keep_the_budget(tmp_path: Path) -> None:
+    made = meter(tmp_path / "d.json")
+    choices = made.members.choices
+    budgets = budget(choices, 0.6)
+    every = [member for member in members(choices) if budgets[0].table.of(member) <= budgets[0].limit]
+    nearest_of_all = min(every, key=lambda member: made.of([member])[0])
+    own = nearest_member(seed(NAME)[1], choices)
+    found = choose(made, scores_of(table(made, own)), budgets, Distance(members=len(every)))
+    assert found == nearest_of_all
+    assert budgets[0].table.of(found) <= budgets[0].limit
+
+
+def test_one_member_is_measured_where_one_is_asked_for_and_more_never_find_worse(tmp_path: Path) -> None:
+    made = meter(tmp_path / "d.json")
+    choices = made.members.choices
+    scores = scores_of(table(made, nearest_member(seed(NAME)[1], choices)))
+    before = len(made.known.distances)
+    found = [choose(made, scores, budget(choices, 0.4), Distance(members=count)) for count in (1, 4, 8)]
+    distances = made.of(found)
+    assert distances == sorted(distances, reverse=True)
+    assert len(made.known.distances) <= before + 8
+    assert found == [choose(made, scores, budget(choices, 0.4), Distance(members=count)) for count in (1, 4, 8)]
+
+
+def test_a_budget_that_no_member_keeps_is_said(tmp_path: Path) -> None:
+    made = meter(tmp_path / "d.json")
+    scores = [[0.0] * (len(block.candidates) + block.skippable) for block in made.members.choices.blocks]
+    costs = Table(10, tuple(tuple(1 for _ in block.candidates) for block in made.members.choices.blocks))
+    with pytest.raises(UserError, match="the smallest member of this space has"):
+        choose(made, scores, [Budget("madds", 9, costs)], Distance())
+
+
+def test_swaps_change_one_or_two_blocks_and_keep_the_budget_and_the_fewest_blocks(tmp_path: Path) -> None:
+    _, analysis, found = seed("gated")
+    choices = without_growth(analysis, found)
+    costs = cost_tables(analysis, choices)["madds"]
+    limit = sum(extremes(costs, choices)) // 2
+    start = tuple(0 for _ in choices.blocks)
+    rows = swapped(choices, start, [Budget("madds", limit, costs)])
+    expected = {
+        member
+        for member in members(choices)
+        if costs.of(member) <= limit and 1 <= sum(a != b for a, b in zip(member, start, strict=True)) <= 2
+    }
+    assert len(rows) == len(set(rows))
+    assert set(rows) == expected
+    assert expected
+
+
+def test_a_prediction_is_the_sum_of_changes_until_measurements_say_otherwise() -> None:
+    rows = tuple({"kernel": k} for k in (3, 5, 7, 9))
+    choices = Choices(tuple(SpaceBlock(0, j, j, rows, j > 0) for j in range(3)), {0: 1}, {})
+    rng = np.random.default_rng(0)
+    scores = [(-rng.random(len(block.candidates) + block.skippable)).tolist() for block in choices.blocks]
+    every = list(members(choices))
+
+    def sums(rows: Sequence[Sequence[float]]) -> list[float]:
+        return [-sum(row[k] for row, k in zip(rows, member, strict=True)) for member in every]
+
+    assert predicted(choices, scores, {})(every).tolist() == pytest.approx(sums(scores))
+    truth = [[value - 2.0 * (b == 0 and k == 1) for k, value in enumerate(row)] for b, row in enumerate(scores)]  # one choice is worse
+    some = dict(list(zip(every, sums(truth), strict=True))[::3])
+    before, after = (spearmanr(predicted(choices, scores, seen)(every), sums(truth)).statistic for seen in ({}, some))
+    assert before < 0.7 < 0.9 < after
+
+
+def test_where_the_space_does_not_hold_the_seed_the_nearest_candidates_stand_for_it() -> None:
+    from passes.space.space import Space
+    from passes.space.space import choices as chosen
+
+    _, analysis, _ = seed(NAME)
+    found = chosen(analysis, Space({"stage0.*.hidden": (2, 6)}))
+    assert nearest_member(analysis, found) == (1, 1)
+    assert own_choices(analysis, found) == (None, None)
