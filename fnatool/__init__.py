@@ -25,8 +25,9 @@ PUBLIC = {
     "training.run": ("finetune", "FinetuneOptions"),
     "training.said": ("Tuned",),
     "training.evaluate": ("evaluate", "EvaluateOptions", "Evaluated"),
-    "search.run": ("search", "SearchOptions", "Found"),
-    "search.derive": ("derive", "DeriveOptions", "DerivedModel"),
+    "search.run": ("search", "SearchOptions"),
+    "search.derive": ("derive", "DeriveOptions"),
+    "search.results": ("DerivedModel", "Found"),
     "latency.measure": ("latency_table", "LatencyOptions"),
 }
 """Module → what it gives to this one: a function that is a command, its options, its result."""

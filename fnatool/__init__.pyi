@@ -30,10 +30,10 @@ from fnatool.model.remap import remap as remap
 from fnatool.model.remapped import RemapOptions as RemapOptions
 from fnatool.model.remapped import Remapped as Remapped
 from fnatool.model.source import read as read
-from fnatool.search.derive import DerivedModel as DerivedModel
 from fnatool.search.derive import DeriveOptions as DeriveOptions
 from fnatool.search.derive import derive as derive
-from fnatool.search.run import Found as Found
+from fnatool.search.results import DerivedModel as DerivedModel
+from fnatool.search.results import Found as Found
 from fnatool.search.run import SearchOptions as SearchOptions
 from fnatool.search.run import search as search
 from fnatool.training.evaluate import Evaluated as Evaluated

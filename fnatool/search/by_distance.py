@@ -15,10 +15,10 @@ from fnatool.nn.batch import require_batch
 from fnatool.nn.reading import Reading
 from fnatool.search import folder as folders
 from fnatool.search.distance import Batches, Meter, known, reference
-from fnatool.search.emitting import Emitted
 from fnatool.search.nearest import choose, nearest_member, scores_of, silent, table
 from fnatool.search.preparing import PreparedSearch
 from fnatool.search.reporting import MethodResult
+from fnatool.search.results import Emitted
 from fnatool.search.sampling import Member, uniform
 from fnatool.search.solver import Budget, Scores, likeliest, pareto, score_of
 from fnatool.supernet.members import members_of, up_to

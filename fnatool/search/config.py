@@ -62,7 +62,7 @@ class HeadSection(Section):
 
 
 class SpaceSection(Section):
-    choices: str = Field(default="auto", description="auto | fna-detection | fna-segmentation | a JSON file: knob → list of values")
+    choices: str = Field(default="auto", description="auto | fine | fna-detection | fna-segmentation | a JSON file: knob → list of values")
     output_stride: Positive | None = Field(default=None, description="of the seed, before anything is searched: 16 or 8 instead of 32")
 
 

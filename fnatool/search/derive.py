@@ -21,10 +21,11 @@ from fnatool.search import by_distance
 from fnatool.search import distance as distances
 from fnatool.search import folder as folders
 from fnatool.search.config import SearchConfig, parse_search
-from fnatool.search.emitting import Emitted, emit_member, emit_within, ground
+from fnatool.search.emitting import emit_member, emit_within, ground
 from fnatool.search.finalists import choosing
 from fnatool.search.nearest import nearest_member, scores_of
 from fnatool.search.preparing import PreparedSearch, data, network_of, on_ground
+from fnatool.search.results import DerivedModel, DeriveWords, Emitted
 from fnatool.search.sampling import Member
 from fnatool.search.scoring import score, scoring_of
 from fnatool.search.showing import cost_text
@@ -56,26 +57,6 @@ class DeriveOptions:
     images: int | None = None
     out: Path | None = None
     force: bool = False
-
-
-@dataclass(frozen=True)
-class DerivedModel:
-    """An architecture as a file, what the search says of it by its choices alone, and its figures as a whole (none: not asked for)."""
-
-    emitted: Emitted
-    preference: float
-    score: Mapping[str, float]
-    words: DeriveWords
-
-
-@dataclass(frozen=True)
-class DeriveWords:
-    """What a method calls the preference and the figures: keys in the JSON, and the head of a column. sign: of the preference in scores."""
-
-    preference: str
-    score: str
-    column: str
-    sign: float = 1.0
 
 
 LEARNT = DeriveWords("log_probability", "supernet_score", "log p")

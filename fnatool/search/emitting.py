@@ -14,6 +14,7 @@ from fnatool.model.headed import HeadOptions, attach_to_model, own_taps, wanted
 from fnatool.model.pixels import PixelOptions, pixels_of, seen_as
 from fnatool.model.remapped import RemapOptions, remap_model
 from fnatool.search.config import SearchConfig
+from fnatool.search.results import Emitted
 from fnatool.search.sampling import Member
 from fnatool.search.solver import Budget
 from fnatool.tasks.description import Description
@@ -24,7 +25,7 @@ from passes.heads import image_of, seen_by
 from passes.network.analyse import analyse
 from passes.network.analysis import Analysis
 from passes.network.knobs import IMAGE, STRIDE
-from passes.space.costs import Table, whole_costs
+from passes.space.costs import whole_costs
 from passes.space.space import Choices
 from passes.target.spec import Spec, Value
 
@@ -140,21 +141,6 @@ def emit(of: Ground, spec: Spec, split: Split, path: Path, *, verify: bool = Tru
     made = made.described(own.adopting(split.classes, split.joints) if of.names is None else own.named_like(of.names))
     made.write(path, force=True)
     return made.model
-
-
-@dataclass(frozen=True)
-class Emitted:
-    """A member as a file: its Spec from the seed, and what it costs as `fnatool profile` counts."""
-
-    member: Member
-    spec: Spec
-    path: Path
-    costs: Mapping[str, int]
-
-    def costed(self, tables: Mapping[str, Table]) -> Emitted:
-        """The same with what it costs by the tables of kinds that no file tells."""
-        measured = {kind: table.of(self.member) for kind, table in tables.items() if kind not in self.costs}
-        return replace(self, costs={**self.costs, **measured})
 
 
 def emit_member(of: Ground, choices: Choices, member: Member, split: Split, path: Path) -> Emitted:

@@ -11,9 +11,9 @@ from typing import Any
 from fnatool.escaping import code, markdown
 from fnatool.files.atomic import write_text
 from fnatool.files.runfolder import REPORT
-from fnatool.search.emitting import Emitted
 from fnatool.search.folder import PAGE, TARGET
 from fnatool.search.preparing import PreparedSearch, restricted
+from fnatool.search.results import Emitted
 from fnatool.search.showing import cost_text, rows
 from fnatool.search.solver import score_of
 from fnatool.supernet.network import SuperNetwork

@@ -25,12 +25,13 @@ from fnatool.search import by_distance as measuring
 from fnatool.search import folder as folders
 from fnatool.search import reporting, watching
 from fnatool.search.config import NAME, QUICK, SearchConfig, quick, read_search
-from fnatool.search.emitting import Emitted, emit_within
+from fnatool.search.emitting import emit_within
 from fnatool.search.finalists import choosing
 from fnatool.search.loop import SearchJob, learn
 from fnatool.search.nearest import SAME
 from fnatool.search.preparing import PreparedSearch, facts, network_of, prepared
 from fnatool.search.reporting import MethodResult
+from fnatool.search.results import Emitted, Found
 from fnatool.search.sampling import Member
 from fnatool.search.scoring import parts_of, score, scoring_of
 from fnatool.search.showing import cost_text, show_space
@@ -62,16 +63,6 @@ class SearchOptions:
     budgets: tuple[str, ...] = ()
     restart: bool = False
     dry_run: bool = False
-
-
-@dataclass(frozen=True)
-class Found:
-    """What came of it: the network as a file, what the search says of it, and what fine-tuning came to (None: not done)."""
-
-    emitted: Emitted
-    score: Mapping[str, float]
-    tuned: Tuned | None
-    folder: Path
 
 
 def search(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -16,22 +16,27 @@ from passes.target.spec import Value
 MOST_BLOCKS: Mapping[str, tuple[int, ...]] = {"fna-detection": (4, 4, 4, 4, 4, 1), "fna-segmentation": (4, 4, 6, 6, 4, 1)}
 """Preset → the most blocks of the stages of width 24, 32, 64, 96, 160 and 320 (FNA++, search space)."""
 
-PRESETS = (*MOST_BLOCKS, "auto")
+PRESETS = (*MOST_BLOCKS, "auto", "fine")
 PUBLISHED_STAGES = (16, 24, 32, 64, 96, 160, 320)  # widths of the seed's stages
 KERNELS = (3, 5, 7)
 GROUPS = (1, 2)
-SHARES = (Fraction(1, 2), Fraction(5, 8), Fraction(3, 4), Fraction(7, 8))  # of a hidden width, below the whole
+SHARES: Mapping[str, tuple[Fraction, ...]] = {
+    "auto": (Fraction(1, 2),),
+    "fine": (Fraction(1, 2), Fraction(5, 8), Fraction(3, 4), Fraction(7, 8)),
+}
+"""Preset → the shares of a hidden width that it offers, below the whole."""
+
 MOST = 128  # candidates of a block in the automatic space
 ALIGNED = 8  # channels: what devices like, where the seed's own width has it
 
 
 def preset(name: str, analysis: Analysis, multiple: int = 1) -> Space:
-    """The Space of that name on a network; widths of `auto` are multiples.
+    """The Space of that name on a network; widths of `auto` and `fine` are multiples.
 
     Raises UserError for an unknown name, and where the network does not fit it.
     """
-    if name == "auto":
-        return auto(analysis, multiple)
+    if name in SHARES:
+        return auto(analysis, multiple, shares=SHARES[name])
     if name not in MOST_BLOCKS:
         raise UserError(f"there is no space '{name}'; there are {', '.join(PRESETS)}, or give a JSON file")
     widths = tuple(analysis.knobs[key].value for i in range(len(analysis.stages)) if (key := stage_knob(i, "width")) in analysis.knobs)
@@ -61,25 +66,25 @@ class Offer:
     multiple: int
 
 
-def auto(analysis: Analysis, multiple: int = 1) -> Space:
+def auto(analysis: Analysis, multiple: int = 1, *, shares: Sequence[Fraction] = SHARES["auto"]) -> Space:
     """Kernels, expansion and depth of every block, and groups where its spatial convolution is a plain one.
 
-    Depthwise kernels of 3, 5 and 7, plain ones of the seed's size and one larger; the whole of each hidden width, 7/8, 3/4, 5/8 and half of
-    it, in multiples of 8 where the seed's is one; plain convolutions in 1 and 2 groups; one block fewer to one more a stage; no other width
-    where a head reads inside. What the seed has is always among them, but for widths that are no multiple. Where a block would have too
+    Depthwise kernels of 3, 5 and 7, plain ones of the seed's size and one larger; the whole of each hidden width and shares of it, in
+    multiples of 8 where the seed's is one; plain convolutions in 1 and 2 groups; one block fewer to one more a stage; no other width where a
+    head reads inside. What the seed has is always among them, but for widths that are no multiple. Where a block would have too
     many candidates, or groups do not go with the widths, there are no other groups, then groups but no other kernels, then neither; then of
     the widths half alone. Raises UserError where there is none of this.
     """
     kinds = frozenset({"kernel", "groups", "width", "depth"})
-    for shares, gone in ((SHARES, ()), (SHARES, ("groups",)), (SHARES, ("kernel",)), (SHARES, ("groups", "kernel"))):
-        space = _automatic(analysis, Offer(kinds.difference(gone), shares, multiple))
+    for gone in ((), ("groups",), ("kernel",), ("groups", "kernel")):
+        space = _automatic(analysis, Offer(kinds.difference(gone), tuple(shares), multiple))
         try:
             found = choices(analysis, space)
         except UserError:
             continue
         if max(len(block.candidates) for block in found.blocks) <= MOST:
             return space
-    return _automatic(analysis, Offer(kinds - {"groups", "kernel"}, SHARES[:1], multiple))
+    return _automatic(analysis, Offer(kinds - {"groups", "kernel"}, SHARES["auto"], multiple))
 
 
 def _automatic(analysis: Analysis, offer: Offer) -> Space:

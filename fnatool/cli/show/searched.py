@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from fnatool import terminal
 from fnatool.search import folder as folders
-from fnatool.search.derive import DerivedModel
-from fnatool.search.run import Found
+from fnatool.search.results import DerivedModel, Found
 from fnatool.search.showing import cost_text
 from fnatool.training.watching import sentence
 
