@@ -70,8 +70,8 @@ def auto(analysis: Analysis, multiple: int = 1, *, shares: Sequence[Fraction] = 
     """Kernels, expansion and depth of every block, and groups where its spatial convolution is a plain one.
 
     Depthwise kernels of 3, 5 and 7, plain ones of the seed's size and one larger; the whole of each hidden width and shares of it, in
-    multiples of 8 where the seed's is one; plain convolutions in 1 and 2 groups; one block fewer to one more a stage; no other width where a
-    head reads inside. What the seed has is always among them, but for widths that are no multiple. Where a block would have too
+    multiples of 8 where the seed's is one; plain convolutions in 1 and 2 groups; one block fewer to one more a stage; no other width
+    where a head reads inside. What the seed has is always among them, but for widths that are no multiple. Where a block would have too
     many candidates, or groups do not go with the widths, there are no other groups, then groups but no other kernels, then neither; then of
     the widths half alone. Raises UserError where there is none of this.
     """
