@@ -16,7 +16,7 @@ BatchNormalization takes the statistics of the batch; running ones are never wri
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import onnx_graphsurgeon as gs
@@ -349,7 +349,8 @@ def build(
     whole = largest(seed, analysis, choices, strategy=strategy, rng_seed=rng_seed)
     reading = Reading(whole.graph, whole.sizes)
     require_batch(reading, {weight.name: reading.initial(weight) for weight in reading.weights}, static=reading.static_batch)
-    return SuperNetwork(whole.analysis, reading, choices, relaxation=relaxation, select=select, seed=rng_seed)
+    analysis = replace(whole.analysis, normal=None)  # whose weights nobody needs twice
+    return SuperNetwork(analysis, reading, choices, relaxation=relaxation, select=select, seed=rng_seed)
 
 
 @dataclass(frozen=True)
