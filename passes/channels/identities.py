@@ -10,6 +10,7 @@ vector alone (resize.py), for every weight axis and every size written in the gr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 
@@ -152,7 +153,7 @@ def _close(flow: Flow) -> Identities:
         atoms=atoms,
         atom_of=atom_of,
         count=count,
-        extents={name: int(np.prod(shape, dtype=object)) for name, shape in flow.shapes.shapes.items()},
+        extents={name: math.prod(shape) for name, shape in flow.shapes.shapes.items()},
     )
 
 

@@ -19,6 +19,7 @@ with which exporters write another one are not, nor are running statistics, whic
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -122,7 +123,7 @@ class _Rule:
         shape = tuple(seen.constants[name].shape)
         if slot in row.weights:
             return not self.is_filler(node, slot) and not (_axes(shape) == 1 and is_stepped(seen.values(name)))
-        if int(np.prod(shape, dtype=np.int64)) <= 1 or node.op not in MEETS or (slot > 0 and not row.joins):
+        if math.prod(shape) <= 1 or node.op not in MEETS or (slot > 0 and not row.joins):
             return False
         data = self.data(node)
         if (data and self.raw.issuperset(data)) or node.outputs[0] in self.sizes:

@@ -485,7 +485,7 @@ def small_tensors_unshared(work: _Work) -> int:
 
 def _is_deduplicated(seen: View, name: str) -> bool:
     constant = seen.constants[name]
-    size = int(np.prod(constant.shape, dtype=np.int64))
+    size = math.prod(constant.shape)
     if size <= 1 or isinstance(constant.dtype, int):
         return False
     if len(constant.shape) == 1 or max(constant.shape) == size:

@@ -7,6 +7,7 @@ scales, position embeddings; running statistics of a BatchNormalization are not,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ class Cost:
 def cost(view: View, shapes: Shapes) -> Cost:
     """The cost of the graph, by node and by parameter tensor; a tensor that several nodes read counts once."""
     node_macs = macs_of(view.nodes, shapes.shapes)
-    tensor_params = {name: int(np.prod(view.constants[name].shape, dtype=np.int64)) for name in learnt(view)}
+    tensor_params = {name: math.prod(view.constants[name].shape) for name in learnt(view)}
     macs = None if shapes.free_space else sum(node_macs.values())
     return Cost(macs, sum(tensor_params.values()), node_macs, tensor_params)
 
