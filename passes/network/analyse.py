@@ -18,7 +18,7 @@ from passes.graph.normal import Normalised
 from passes.graph.normalise import in_normal_form
 from passes.graph.shapes import infer, require_elements, why_unknown
 from passes.graph.tensors import Shape, Shapes
-from passes.graph.view import Node, View, view
+from passes.graph.view import Node, View
 from passes.network.analysis import Analysis, Kernel
 from passes.network.blocks import find_stages, unrepeatable
 from passes.network.cost import Cost, cost
@@ -50,7 +50,7 @@ def analyse(graph: gs.Graph | Normalised, *, sizes: Mapping[str, Shape] | None =
     normal = in_normal_form(graph, sizes)
     for finding in misfits(normal.graph):
         raise RefusedModel(f"{finding.where}: {finding.message}; 'fnatool check' lists all that is wrong")
-    seen = view(normal.graph)
+    seen = normal.seen
     require_elements(seen)
     shapes = infer(seen, sizes)
     resolution = read_resolution(normal.given if normal.sized else None, seen, shapes)

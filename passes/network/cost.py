@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 
 from passes.graph.learnt import learnt
 from passes.graph.macs import macs_of
