@@ -11,7 +11,7 @@ vector alone (resize.py), for every weight axis and every size written in the gr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Container, Mapping, Sequence, Set
 from dataclasses import replace
 
 import numpy as np
@@ -30,8 +30,8 @@ First = tuple[np.ndarray, Site, int]
 """An atom's classes, the axis that creates them first, and how many channels of it are one class."""
 
 
-def flow_identities(view: View, shapes: Shapes) -> Identities:
-    """Channel identities of the whole graph (design: channel identity)."""
+def flow_identities(view: View, shapes: Shapes, parameters: Container[str] | None = None) -> Identities:
+    """Channel identities of the whole graph (design: channel identity); parameters: the constants that are learnt, where they are known."""
     flow = Flow(view, shapes)
     for node in view.nodes:
         rule = RULES.get(node.op)
@@ -57,16 +57,15 @@ def flow_identities(view: View, shapes: Shapes) -> Identities:
         label = flow.labels.get(name)
         if label is not None:
             flow.freeze(label.ids, f"graph output '{name}'")
-    _freeze_what_cannot_follow(flow)
+    _freeze_what_cannot_follow(flow, learnt(view) if parameters is None else parameters)
     return _close(flow)
 
 
-def _freeze_what_cannot_follow(flow: Flow) -> None:
+def _freeze_what_cannot_follow(flow: Flow, known: Container[str]) -> None:
     """A weight axis keeps its size where another reader of the weight says nothing of that axis, or the weight is a graph output.
 
     So does one of what stands in a weight's place and is not learnt: each of its numbers has a meaning of its own.
     """
-    known = learnt(flow.view)
     for (tensor, axis), site in flow.sites.items():
         if site.dense and tensor not in known:
             flow.freeze(site.ids, f"'{tensor}' of '{site.node}' is a formula's numbers, not learnt ones")

@@ -178,7 +178,7 @@ def _axes(shape: Sequence[int]) -> int:
 
 def is_stepped(array: np.ndarray) -> bool:
     """Whether the numbers lie in equal steps along every axis, over STEPS entries or more on one: a formula gives them."""
-    if array.dtype.kind not in "fiu" or max(array.shape, default=0) < STEPS:
+    if array.dtype.kind not in "fiu" or max(array.shape, default=0) < STEPS or _leaves_a_line(array):
         return False
     values = array.astype(np.float64)
     moved = False
@@ -191,6 +191,17 @@ def is_stepped(array: np.ndarray) -> bool:
         if size > 2 and float(np.abs(np.diff(steps, axis=axis)).max()) > 1e-3 * largest:
             return False
     return moved
+
+
+def _leaves_a_line(array: np.ndarray) -> bool:
+    """Whether the first entries of the longest axis already lie too far from equal steps, whatever the others are: no weight is copied."""
+    if not array.size:
+        return False
+    axis = int(np.argmax(array.shape))
+    line = array[tuple(slice(STEPS) if k == axis else 0 for k in range(array.ndim))].astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        spread = float(array.max()) - float(array.min())  # no step is larger
+        return bool(np.isfinite(spread)) and float(np.abs(np.diff(line, n=2)).max()) > 1e-3 * spread
 
 
 def few(array: np.ndarray, most: int) -> int:

@@ -8,7 +8,7 @@ scales, position embeddings; running statistics of a BatchNormalization are not,
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 
@@ -28,10 +28,13 @@ class Cost:
     tensor_params: Mapping[str, int]
 
 
-def cost(view: View, shapes: Shapes) -> Cost:
-    """The cost of the graph, by node and by parameter tensor; a tensor that several nodes read counts once."""
+def cost(view: View, shapes: Shapes, parameters: Collection[str] | None = None) -> Cost:
+    """The cost of the graph, by node and by parameter tensor; a tensor that several nodes read counts once.
+
+    parameters: the constants that are learnt, where they are known already.
+    """
     node_macs = macs_of(view.nodes, shapes.shapes)
-    tensor_params = {name: math.prod(view.constants[name].shape) for name in learnt(view)}
+    tensor_params = {name: math.prod(view.constants[name].shape) for name in (learnt(view) if parameters is None else parameters)}
     macs = None if shapes.free_space else sum(node_macs.values())
     return Cost(macs, sum(tensor_params.values()), node_macs, tensor_params)
 
