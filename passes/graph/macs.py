@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 
-
 from passes.graph.operators import of, of_form
 from passes.graph.tensors import Shape
 from passes.graph.view import Node

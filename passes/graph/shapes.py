@@ -285,14 +285,14 @@ class Walk:
                 types[name] = helper.make_tensor_type_proto(self.types[name], self.shapes.get(name))
         data = {name: self._proto(name) for name in self._read(node)}
         try:
-            found = shape_inference.infer_node_outputs(onnx.defs.get_schema(*rule), node_proto(node), types, data, opset_imports=self.opsets)
+            found = shape_inference.infer_node_outputs(
+                onnx.defs.get_schema(*rule), node_proto(node), types, data, opset_imports=self.opsets
+            )
         except NATIVE as error:
             raise RefusedModel(f"node '{node.name}' ({node.op}) does not fit its inputs: {_first_line(error)}") from error
         tensors = {name: proto.tensor_type for name, proto in found.items()}
         return {  # what is of no known type is a sequence, say
-            name: (tensor.elem_type, _known_shape(tensor))
-            for name, tensor in tensors.items()
-            if tensor.elem_type != TensorProto.UNDEFINED
+            name: (tensor.elem_type, _known_shape(tensor)) for name, tensor in tensors.items() if tensor.elem_type != TensorProto.UNDEFINED
         }
 
     def _proto(self, name: str) -> onnx.TensorProto:

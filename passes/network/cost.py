@@ -11,7 +11,6 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-
 from passes.graph.learnt import learnt
 from passes.graph.macs import macs_of
 from passes.graph.tensors import Shapes

@@ -202,7 +202,7 @@ def _by_rule(new: np.ndarray, take: Take, rng: np.random.Generator) -> None:
 Place = tuple[slice, ...] | np.ndarray
 
 
-def _suffixes(new: np.ndarray, axes: Mapping[int, Along]) -> list[Place]:
+def _suffixes(new: np.ndarray, axes: Mapping[int, Along]) -> Sequence[Place]:
     """Where an entry is by rule: parts which together, one after the other, have them in the order of the array.
 
     Mostly the last rows and, before those, the last columns; else a mask.
@@ -210,7 +210,7 @@ def _suffixes(new: np.ndarray, axes: Mapping[int, Along]) -> list[Place]:
     starts = {axis: int(along.by_rule.size - np.count_nonzero(along.by_rule)) for axis, along in axes.items()}
     if all(along.by_rule[starts[axis] :].all() for axis, along in axes.items()) and (len(axes) == 1 or (len(axes) == 2 and 0 in axes)):
         others = [(slice(0, starts.get(0, new.shape[0])), *(slice(None),) * (axis - 1), slice(starts[axis], None)) for axis in axes if axis]
-        return others + ([(slice(starts[0], None),)] if 0 in axes else [])
+        return [*others, *([(slice(starts[0], None),)] if 0 in axes else [])]
     mask = np.zeros(new.shape, bool)
     for axis, along in axes.items():
         mask[_at(new, axis, along.by_rule)] = True
