@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from scipy.sparse import coo_array
@@ -25,3 +28,7 @@ def test_a_long_path_in_any_order_is_one_component() -> None:
 
 def test_of_nothing_there_are_no_components() -> None:
     assert connected(np.zeros(0, np.int64), np.zeros(0, np.int64), 0).size == 0
+
+
+def test_no_pass_waits_for_scipy_which_takes_as_long_to_import_as_all_else() -> None:
+    subprocess.run([sys.executable, "-c", "import sys, passes; assert 'scipy' not in sys.modules"], check=True)
