@@ -153,8 +153,7 @@ def load(path: Path | str) -> Raw:
         data = _external_files(proto, folder)
         arrays = tuple(tensors.to_array(t, w, folder) for t, w in zip(proto.graph.initializer, slim.weights, strict=True))
         _load_attributes(proto.graph, folder)
-        file.seek(0)
-        return Raw(proto, arrays, _sha256(file, data), path, data)
+        return Raw(proto, arrays, _sha256(slim.digest, data), path, data)
 
 
 def _require_text(message: Message) -> None:
@@ -204,9 +203,8 @@ def _load_attributes(graph: onnx.GraphProto, folder: Path) -> None:
                     attribute.t.CopyFrom(onnx.numpy_helper.from_array(values, attribute.t.name))
 
 
-def _sha256(file: BinaryIO, data: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    _feed(digest, file)
+def _sha256(digest: hashlib._Hash, data: Sequence[Path]) -> str:
+    """Of what the digest knows and the files after it."""
     for path in data:
         with path.open("rb") as other:
             _feed(digest, other)

@@ -6,6 +6,7 @@ A message is a sequence of fields `varint(number << 3 | type) payload`; a payloa
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class Slim:
 
     message: bytes
     weights: tuple[Bytes | None, ...]  # None: the initializer's data is still in the message, or external
+    digest: hashlib._Hash  # SHA-256 of the file
 
 
 class Cursor:
@@ -42,11 +44,13 @@ class Cursor:
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
         self.position = 0
+        self.digest = hashlib.sha256()  # of all that was read
 
     def read(self, length: int) -> bytes:
         """The next length bytes. Raises Malformed where they end before."""
         data = self.file.read(length)
         self.position += len(data)
+        self.digest.update(data)
         if len(data) < length:
             raise Malformed(f"truncated at byte {self.position}")
         return data
@@ -71,6 +75,7 @@ class Cursor:
                 raise Malformed(f"truncated at byte {self.position + filled}")
             filled += count
         self.position += length
+        self.digest.update(array.data)
         return array
 
 
@@ -90,7 +95,7 @@ def slim(file: BinaryIO) -> Slim:
     def graph(length: int) -> bytes:
         return _message(cursor, length, {INITIALIZER: initializer})
 
-    return Slim(_message(cursor, os.fstat(file.fileno()).st_size, {GRAPH: graph}), tuple(weights))
+    return Slim(_message(cursor, os.fstat(file.fileno()).st_size, {GRAPH: graph}), tuple(weights), cursor.digest)
 
 
 def _message(cursor: Cursor, length: int, nested: dict[int, Callable[[int], bytes | None]]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -157,7 +158,7 @@ class Flow:
 
     def _extent(self, node: Node) -> int:
         out = self.shape(node.outputs[0]) or ()
-        return int(np.prod(out[2:], dtype=np.int64)) if len(out) > 2 else 1
+        return math.prod(out[2:]) if len(out) > 2 else 1
 
     def _site(self, node: Node, slot: int, axis: int, site: Site) -> None:
         shape = tuple(self.view.constants[site.tensor].shape)

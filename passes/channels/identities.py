@@ -10,7 +10,8 @@ vector alone (resize.py), for every weight axis and every size written in the gr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+import math
+from collections.abc import Callable, Container, Mapping, Sequence, Set
 from dataclasses import replace
 
 import numpy as np
@@ -29,8 +30,8 @@ First = tuple[np.ndarray, Site, int]
 """An atom's classes, the axis that creates them first, and how many channels of it are one class."""
 
 
-def flow_identities(view: View, shapes: Shapes) -> Identities:
-    """Channel identities of the whole graph (design: channel identity)."""
+def flow_identities(view: View, shapes: Shapes, parameters: Container[str] | None = None) -> Identities:
+    """Channel identities of the whole graph (design: channel identity); parameters: the constants that are learnt, where they are known."""
     flow = Flow(view, shapes)
     for node in view.nodes:
         rule = RULES.get(node.op)
@@ -56,16 +57,15 @@ def flow_identities(view: View, shapes: Shapes) -> Identities:
         label = flow.labels.get(name)
         if label is not None:
             flow.freeze(label.ids, f"graph output '{name}'")
-    _freeze_what_cannot_follow(flow)
+    _freeze_what_cannot_follow(flow, learnt(view) if parameters is None else parameters)
     return _close(flow)
 
 
-def _freeze_what_cannot_follow(flow: Flow) -> None:
+def _freeze_what_cannot_follow(flow: Flow, known: Container[str]) -> None:
     """A weight axis keeps its size where another reader of the weight says nothing of that axis, or the weight is a graph output.
 
     So does one of what stands in a weight's place and is not learnt: each of its numbers has a meaning of its own.
     """
-    known = learnt(flow.view)
     for (tensor, axis), site in flow.sites.items():
         if site.dense and tensor not in known:
             flow.freeze(site.ids, f"'{tensor}' of '{site.node}' is a formula's numbers, not learnt ones")
@@ -127,8 +127,14 @@ def _freeze_label(flow: Flow, name: str, why: str) -> None:
 def _close(flow: Flow) -> Identities:
     classes, count = components(flow.unions, flow.count)
 
+    done: dict[int, tuple[Ids, Ids]] = {}  # tensors hand on their channels, so that many labels are one vector
+
     def closed(ids: Ids) -> Ids:
-        return np.asarray(np.where(ids == FIXED, FIXED, classes[ids])) if flow.count else ids
+        if not flow.count:
+            return ids
+        if id(ids) not in done:
+            done[id(ids)] = ids, np.asarray(np.where(ids == FIXED, FIXED, classes[ids]))  # held, so that its id stays its own
+        return done[id(ids)][1]
 
     def closed_site(site: Site) -> Site:
         return replace(site, ids=closed(site.ids))
@@ -152,7 +158,7 @@ def _close(flow: Flow) -> Identities:
         atoms=atoms,
         atom_of=atom_of,
         count=count,
-        extents={name: int(np.prod(shape, dtype=object)) for name, shape in flow.shapes.shapes.items()},
+        extents={name: math.prod(shape) for name, shape in flow.shapes.shapes.items()},
     )
 
 
@@ -199,6 +205,13 @@ def _reasons(entries: Sequence[tuple[Ids, str]], closed: Callable[[Ids], Ids]) -
     return reasons
 
 
+def _laid(vectors: Sequence[Ids]) -> tuple[np.ndarray, np.ndarray]:
+    """All channels of these vectors in one, and of each the number of its vector; fixed positions are left out."""
+    ids = np.concatenate([*vectors, np.zeros(0, np.int64)]).astype(np.int64)
+    vector = np.repeat(np.arange(len(vectors)), [ids.size for ids in vectors])
+    return ids[ids != FIXED], vector[ids != FIXED]
+
+
 def _atoms(
     sites: Mapping[tuple[str, int], Site],
     places: Sequence[Ids],
@@ -211,10 +224,9 @@ def _atoms(
 ) -> tuple[tuple[Atom, ...], np.ndarray]:
     """Group classes by where they appear, how often, and whether they are frozen: each group is one atom."""
     rng = np.random.Generator(np.random.PCG64(0))  # fixed: only to hash sets of places
+    here, place = _laid([*(site.ids for site in sites.values()), *places])
     signature = np.zeros(count, np.uint64)
-    for ids in [site.ids for site in sites.values()] + list(places):
-        found, times = np.unique(ids[ids != FIXED], return_counts=True)
-        signature[found] += rng.integers(1, 1 << 63, dtype=np.uint64) * times.astype(np.uint64)
+    np.add.at(signature, here, rng.integers(1, 1 << 63, len(sites) + len(places), dtype=np.uint64)[place])
     mark = rng.integers(1, 1 << 63, dtype=np.uint64)
     signature[np.array(sorted(frozen), np.int64)] += mark
     atom_of = np.full(count, -1, np.int64)
@@ -232,10 +244,11 @@ def _atoms(
             atom_of[classes] = len(firsts)
             firsts.append((classes, site, int(times[members][0]) * site.repeat))
     touching: list[list[Site]] = [[] for _ in firsts]
-    for site in sites.values():
-        for index in np.unique(atom_of[site.ids[site.ids != FIXED]]):
-            if index >= 0:
-                touching[index].append(site)
+    every = list(sites.values())
+    meets = (place < len(every)) & (atom_of[here] >= 0)
+    pairs = np.unique(np.stack((place[meets], atom_of[here[meets]])), axis=1)
+    for index, atom in pairs.T.tolist():
+        touching[atom].append(every[index])
     fewest = _fewest(firsts, frozen.keys(), touching, atom_of=atom_of, vectors=least)
     atoms = tuple(
         Atom(

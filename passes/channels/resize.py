@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -20,6 +21,15 @@ class Change:
     keep: np.ndarray
     grow: np.ndarray
     models: dict[int, np.ndarray] = field(default_factory=dict)
+
+    @cached_property
+    def _touched(self) -> np.ndarray:
+        """Whether a class goes, or others are born after it; at the end, where FIXED leads to, False."""
+        return np.append(~self.keep | (self.grow > 0), False)
+
+    def touches(self, ids: Ids) -> bool:
+        """Whether a vector becomes another one."""
+        return bool(self._touched[ids].any())
 
     @staticmethod
     def none(count: int) -> Change:
@@ -64,6 +74,8 @@ def resized(ids: Ids, change: Change) -> Positions:
     Run-wise insertion commutes with what graphs do to channels: tiling (groups), repeating (flattening, interleaving), and cutting and
     joining between different classes (see `Atom.parent`).
     """
+    if not change.touches(ids):
+        return Positions(np.arange(ids.size), np.zeros(ids.size, np.int64))
     keep = np.ones(ids.size, bool)
     known = ids != FIXED
     keep[known] = change.keep[ids[known]]

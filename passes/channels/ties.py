@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from passes.channels.axes import FIXED, Flow, Ids, Site
+from passes.graph.components import connected
 
 Union = tuple[Ids, Ids, str]
 
@@ -19,9 +18,8 @@ def components(unions: Sequence[Union], count: int) -> tuple[np.ndarray, int]:
         return np.zeros(0, np.int64), 0
     a = np.concatenate([union[0] for union in unions] or [np.zeros(0, np.int64)])
     b = np.concatenate([union[1] for union in unions] or [np.zeros(0, np.int64)])
-    graph = coo_array((np.ones(a.size, np.int8), (a, b)), shape=(count, count))
-    found, classes = connected_components(graph, directed=False)
-    return classes.astype(np.int64), int(found)
+    classes = connected(a, b, count)
+    return classes, int(classes.max()) + 1
 
 
 def why_one(flow: Flow, site: Site, class_: int, copies: int) -> str:

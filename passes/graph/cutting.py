@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-import scipy.sparse
-from scipy.sparse.csgraph import connected_components
 
 from passes.errors import RefusedModel
+from passes.graph.components import connected
 from passes.graph.operators import of_form
 from passes.graph.tensors import Shape, Shapes
 from passes.graph.view import Node, View, build
@@ -89,12 +88,9 @@ def components(seen: View, nodes: Set[str]) -> list[frozenset[str]]:
     index = {name: k for k, name in enumerate(order)}
     edges = [(index[a], index[b]) for name in order for a, b in _edges(seen.by_name[name], seen) if a in index and b in index]
     rows, columns = np.array(edges, np.int64).reshape(-1, 2).T
-    matrix = scipy.sparse.coo_array((np.ones(len(edges), bool), (rows, columns)), shape=(len(order), len(order)))
-    count, labels = connected_components(matrix, directed=False)
     groups: dict[int, list[str]] = {}
-    for name, label in zip(order, labels.tolist(), strict=True):
+    for name, label in zip(order, connected(rows, columns, len(order)).tolist(), strict=True):
         groups.setdefault(label, []).append(name)
-    assert len(groups) == count
     return [frozenset(group) for group in groups.values()]
 
 

@@ -19,6 +19,7 @@ with which exporters write another one are not, nor are running statistics, whic
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -122,7 +123,7 @@ class _Rule:
         shape = tuple(seen.constants[name].shape)
         if slot in row.weights:
             return not self.is_filler(node, slot) and not (_axes(shape) == 1 and is_stepped(seen.values(name)))
-        if int(np.prod(shape, dtype=np.int64)) <= 1 or node.op not in MEETS or (slot > 0 and not row.joins):
+        if math.prod(shape) <= 1 or node.op not in MEETS or (slot > 0 and not row.joins):
             return False
         data = self.data(node)
         if (data and self.raw.issuperset(data)) or node.outputs[0] in self.sizes:
@@ -177,7 +178,7 @@ def _axes(shape: Sequence[int]) -> int:
 
 def is_stepped(array: np.ndarray) -> bool:
     """Whether the numbers lie in equal steps along every axis, over STEPS entries or more on one: a formula gives them."""
-    if array.dtype.kind not in "fiu" or max(array.shape, default=0) < STEPS:
+    if array.dtype.kind not in "fiu" or max(array.shape, default=0) < STEPS or _leaves_a_line(array):
         return False
     values = array.astype(np.float64)
     moved = False
@@ -190,6 +191,17 @@ def is_stepped(array: np.ndarray) -> bool:
         if size > 2 and float(np.abs(np.diff(steps, axis=axis)).max()) > 1e-3 * largest:
             return False
     return moved
+
+
+def _leaves_a_line(array: np.ndarray) -> bool:
+    """Whether the first entries of the longest axis already lie too far from equal steps, whatever the others are: no weight is copied."""
+    if not array.size:
+        return False
+    axis = int(np.argmax(array.shape))
+    line = array[tuple(slice(STEPS) if k == axis else 0 for k in range(array.ndim))].astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        spread = float(array.max()) - float(array.min())  # no step is larger
+        return bool(np.isfinite(spread)) and float(np.abs(np.diff(line, n=2)).max()) > 1e-3 * spread
 
 
 def few(array: np.ndarray, most: int) -> int:

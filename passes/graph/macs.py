@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 
-import numpy as np
-
 from passes.graph.operators import of, of_form
 from passes.graph.tensors import Shape
 from passes.graph.view import Node
@@ -36,18 +34,18 @@ def bias_adds(node: Node, shapes: Sizes) -> int:
 
 
 def _size(shapes: Sizes, name: str) -> int:
-    return int(np.prod(shapes[name], dtype=np.int64))
+    return math.prod(shapes[name])
 
 
 def _convolution(node: Node, shapes: Sizes) -> int:
     """Every output element sums C_in/g · kernel products: out · weight[1:]."""
     weight = node.inputs[of(node.op).dense[-1]]
-    return _size(shapes, node.outputs[0]) * int(np.prod(shapes[weight][1:], dtype=np.int64))
+    return _size(shapes, node.outputs[0]) * math.prod(shapes[weight][1:])
 
 
 def _transposed_convolution(node: Node, shapes: Sizes) -> int:
     """Every input element is spread over C_out/g · kernel outputs: in · weight[1:]."""
-    return _size(shapes, node.inputs[0]) * int(np.prod(shapes[node.inputs[1]][1:], dtype=np.int64))
+    return _size(shapes, node.inputs[0]) * math.prod(shapes[node.inputs[1]][1:])
 
 
 def _gemm(node: Node, shapes: Sizes) -> int:

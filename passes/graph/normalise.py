@@ -26,7 +26,7 @@ from passes.graph.operators import NARY, SIZES, SLIDING, having, of
 from passes.graph.shapes import SMALL, constant_value, infer, node_proto, open_axes
 from passes.graph.tensors import Shape, Shapes
 from passes.graph.transposes import settle
-from passes.graph.view import CORE_DOMAINS, Node, View, build, live, unique, view
+from passes.graph.view import CORE_DOMAINS, Node, View, build, linked, live, unique, view
 
 FOLD_BYTES = 1 << 30  # that all folded tensors of a graph may take together
 FOLD_MACS = 1 << 33  # that a folded matrix product may take
@@ -39,20 +39,27 @@ def normalise(graph: gs.Graph, sizes: Mapping[str, Shape] | None = None) -> Norm
 
     sizes: shapes for inputs with free dimensions, which stay free: no size becomes a number that the file leaves open.
     """
-    refuse_control_flow(graph)
-    seen = view(graph)
-    work = _Work(build(named(seen.nodes), seen.constants, graph), sizes or {})
+    work = _copied(graph, sizes or {})
     counts = dict.fromkeys(STEPS, 0)
     while sum(found := [_done(step, work) for step in STEPS]):  # one makes work for another: sizes that are folded leave constants
         for step, count in zip(STEPS, found, strict=True):
             counts[step] += count
     notes = tuple(f"{step.__name__.replace('_', ' ')}: {count}" for step, count in counts.items() if count)
-    return Normalised(work.graph, notes, any(counts[step] for step in OF_SIZES), graph)
+    return Normalised(work.graph, work.seen, notes, any(counts[step] for step in OF_SIZES), graph)
 
 
 def in_normal_form(graph: gs.Graph | Normalised, sizes: Mapping[str, Shape] | None = None) -> Normalised:
     """What is in normal form already, or the graph brought into it. Raises RefusedModel as normalise does."""
     return graph if isinstance(graph, Normalised) else normalise(graph, sizes)
+
+
+def _copied(graph: gs.Graph, sizes: Mapping[str, Shape]) -> _Work:
+    """A copy to work on, every node with a name of its own."""
+    refuse_control_flow(graph)
+    seen = view(graph)
+    nodes = named(seen.nodes)
+    made = linked(nodes, seen.constants, seen)
+    return _Work(build(made.nodes, seen.constants, graph), sizes, made)
 
 
 def _done(step: Callable[[_Work], int], work: _Work) -> int:
@@ -69,9 +76,7 @@ def with_sizes_open(graph: gs.Graph, sizes: Mapping[str, Shape] | None = None) -
     With `sizes` (of inputs) what is broadcast to written sizes is left to who reads it, and written zeros that are joined are pads, where
     that is the same at these sizes.
     """
-    refuse_control_flow(graph)
-    seen = view(graph)
-    work = _Work(build(named(seen.nodes), seen.constants, graph), sizes or {})
+    work = _copied(graph, sizes or {})
     for step in (*OF_NO_SIZES, *((joined_zeros_made_pads, written_operands_left_to_broadcast) if sizes else ())):
         if step(work):
             work.forget()
@@ -485,7 +490,7 @@ def small_tensors_unshared(work: _Work) -> int:
 
 def _is_deduplicated(seen: View, name: str) -> bool:
     constant = seen.constants[name]
-    size = int(np.prod(constant.shape, dtype=np.int64))
+    size = math.prod(constant.shape)
     if size <= 1 or isinstance(constant.dtype, int):
         return False
     if len(constant.shape) == 1 or max(constant.shape) == size:

@@ -20,7 +20,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto, helper, shape_inference
 
 from passes.errors import RefusedModel, UserError
-from passes.graph.operators import ALIGNED, POOLS, SIZES, of
+from passes.graph.operators import ALIGNED, POOLS, SIZES, of, of_form
 from passes.graph.tensors import Shape, Shapes, Value
 from passes.graph.versions import pooled, require_broadcast
 from passes.graph.view import Node, View, element_type
@@ -85,6 +85,10 @@ def open_axes(view: View) -> dict[str, tuple[int, ...]]:
     }
 
 
+Rule = tuple[str, int, str]  # operator, version, domain
+Result = tuple[int, Shape | None]  # element type and shape of an output, as far as a rule says
+
+
 class Walk:
     """The state of one inference walk."""
 
@@ -96,6 +100,7 @@ class Walk:
         self.free_axes: dict[str, tuple[int, ...]] = {}
         self.free: dict[str, frozenset[int]] = {}  # axes of each tensor that follow a free dimension
         self.protos: dict[str, onnx.TensorProto] = {}
+        self.answers: dict[object, tuple[Result | None, ...]] = {}
         self.opsets = [helper.make_opsetid(domain, version) for domain, version in view.domains.items()]
 
     def start(self, sizes: dict[str, Shape]) -> None:
@@ -112,7 +117,7 @@ class Walk:
             self.types[name] = self.view.dtype(name)
             self.shapes[name] = tuple(int(d) for d in constant.shape)
             self.free[name] = frozenset()
-            if int(np.prod(self.shapes[name], dtype=np.int64)) <= SMALL and not isinstance(constant.dtype, int):
+            if math.prod(self.shapes[name]) <= SMALL and not isinstance(constant.dtype, int):
                 array = self.view.values(name)
                 where = tuple((name, i) for i in range(array.size)) if array.dtype.kind in "iu" else (None,) * array.size
                 self.values[name] = Value(array, np.zeros(array.shape, bool), where)
@@ -243,30 +248,62 @@ class Walk:
             raise RefusedModel(
                 f"node '{node.name}' ({node.op}) makes a tensor of {math.prod(wanted)} axes; at most {MOST_AXES} are supported"
             )
+        for name, (kind, shape) in self._results(node, (op, version, domain)).items():
+            self.types[name] = kind
+            if shape is not None:
+                self.shapes[name] = shape
+                if node.op in POOLS and node.inputs[0] in self.shapes:
+                    self.shapes[name] = pooled(node, self.shapes[node.inputs[0]], shape)
+
+    def _results(self, node: Node, rule: Rule) -> dict[str, Result]:
+        """What ONNX's rule says of a node's outputs, asked once of all nodes that differ in names alone: networks repeat their layers."""
+        key = self._alike(node, rule)
+        if key is None or key not in self.answers:
+            found = self._ask(node, rule)
+            if key is not None:
+                self.answers[key] = tuple(found.get(name) for name in node.outputs)
+            return found
+        return {name: result for name, result in zip(node.outputs, self.answers[key], strict=True) if result is not None}
+
+    def _alike(self, node: Node, rule: Rule) -> object | None:
+        """Equal for nodes of which the rule says the same; None where an attribute is a tensor."""
+        if any(isinstance(value, gs.Tensor) for value in node.attrs.values()):
+            return None
+        inputs = tuple((name and self.types[name], self.shapes.get(name)) for name in node.inputs)
+        contents = [(name, self.values[name].array) for name in self._read(node)]
+        values = tuple(array.tobytes() if array.dtype.kind != "O" else name for name, array in contents)  # texts are told apart by name
+        return rule, repr(node.attrs), inputs, values, tuple(map(bool, node.outputs))  # repr tells 1 from 1.0 and from True
+
+    def _read(self, node: Node) -> list[str]:
+        """The inputs of which the node's rule may read the values."""
+        return [] if node.op in VALUELESS else [name for name in node.inputs if name in self.values]
+
+    def _ask(self, node: Node, rule: Rule) -> dict[str, Result]:
         types = {}
         for name in node.inputs:
             if name:
                 types[name] = helper.make_tensor_type_proto(self.types[name], self.shapes.get(name))
-        data = {name: self._proto(name) for name in node.inputs if name in self.values}
+        data = {name: self._proto(name) for name in self._read(node)}
         try:
-            schema = onnx.defs.get_schema(op, version, domain)
-            found = shape_inference.infer_node_outputs(schema, node_proto(node), types, data, opset_imports=self.opsets)
+            found = shape_inference.infer_node_outputs(
+                onnx.defs.get_schema(*rule), node_proto(node), types, data, opset_imports=self.opsets
+            )
         except NATIVE as error:
             raise RefusedModel(f"node '{node.name}' ({node.op}) does not fit its inputs: {_first_line(error)}") from error
-        for name, proto in found.items():
-            tensor = proto.tensor_type
-            if tensor.elem_type == TensorProto.UNDEFINED:  # a sequence, say
-                continue
-            self.types[name] = tensor.elem_type
-            if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
-                self.shapes[name] = tuple(d.dim_value for d in tensor.shape.dim)
-                if node.op in POOLS and node.inputs[0] in self.shapes:
-                    self.shapes[name] = pooled(node, self.shapes[node.inputs[0]], self.shapes[name])
+        tensors = {name: proto.tensor_type for name, proto in found.items()}
+        return {  # what is of no known type is a sequence, say
+            name: (tensor.elem_type, _known_shape(tensor)) for name, tensor in tensors.items() if tensor.elem_type != TensorProto.UNDEFINED
+        }
 
     def _proto(self, name: str) -> onnx.TensorProto:
         if name not in self.protos:
             self.protos[name] = onnx.numpy_helper.from_array(np.asarray(self.values[name].array, order="C"), name)
         return self.protos[name]
+
+
+def _known_shape(tensor: onnx.TypeProto.Tensor) -> Shape | None:
+    whole = tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim)
+    return tuple(d.dim_value for d in tensor.shape.dim) if whole else None
 
 
 def constant_value(node: Node | gs.Node) -> np.ndarray:
@@ -534,6 +571,9 @@ NATIVE: tuple[type[Exception], ...] = (
 MOST_AXES = 64  # numpy has no more
 RANKED = {"Expand": 1, "Reshape": 1, "ConstantOfShape": 0}
 """op → the input whose length is the rank of the output: native inference takes memory for as many axes as a file claims."""
+
+VALUELESS = of_form("unary", "n-ary", "convolution", "transposed convolution", "product", "normalisation")
+"""Operators whose results have sizes that no value decides."""
 
 SHAPE_OF_INPUT = frozenset({"Dropout", "GroupNormalization", "MeanVarianceNormalization"})
 """Operators for which some version of the standard has no rule of its own."""

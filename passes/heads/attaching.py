@@ -228,7 +228,7 @@ def _with_outputs(graph: gs.Graph, style: HeadStyle, analysis: Analysis, image: 
     tensors = graph.tensors()
     graph.outputs = [tensors[name] for name in style.outputs]
     normal = normalise(graph, sizes)
-    shapes = infer(view(normal.graph), sizes).shapes
+    shapes = infer(normal.seen, sizes).shapes
     for name, axes in style.outputs.items():
         extents = shapes[name][1:]
         named_axes = (*axes, *("",) * (len(extents) - len(axes)))

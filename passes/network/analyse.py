@@ -14,11 +14,12 @@ from passes.channels.groups import Grouping, groupings, possible
 from passes.channels.identities import flow_identities
 from passes.check.graph import misfits
 from passes.errors import RefusedModel
+from passes.graph.learnt import learnt
 from passes.graph.normal import Normalised
 from passes.graph.normalise import in_normal_form
 from passes.graph.shapes import infer, require_elements, why_unknown
 from passes.graph.tensors import Shape, Shapes
-from passes.graph.view import Node, View, view
+from passes.graph.view import Node, View
 from passes.network.analysis import Analysis, Kernel
 from passes.network.blocks import find_stages, unrepeatable
 from passes.network.cost import Cost, cost
@@ -50,7 +51,7 @@ def analyse(graph: gs.Graph | Normalised, *, sizes: Mapping[str, Shape] | None =
     normal = in_normal_form(graph, sizes)
     for finding in misfits(normal.graph):
         raise RefusedModel(f"{finding.where}: {finding.message}; 'fnatool check' lists all that is wrong")
-    seen = view(normal.graph)
+    seen = normal.seen
     require_elements(seen)
     shapes = infer(seen, sizes)
     resolution = read_resolution(normal.given if normal.sized else None, seen, shapes)
@@ -59,7 +60,8 @@ def analyse(graph: gs.Graph | Normalised, *, sizes: Mapping[str, Shape] | None =
 
 def read(seen: View, shapes: Shapes, resolution: Resolution, *, table: Table | None = None, notes: tuple[str, ...] = ()) -> Analysis:
     """The same for a graph in normal form whose maps are known; `notes` say how it got there."""
-    identities = flow_identities(seen, shapes)
+    parameters = learnt(seen)
+    identities = flow_identities(seen, shapes, parameters)
     if not identities.atoms:
         quantised = any(node.op == "DequantizeLinear" for node in seen.nodes)
         unknown = why_unknown(seen, shapes)
@@ -74,7 +76,7 @@ def read(seen: View, shapes: Shapes, resolution: Resolution, *, table: Table | N
     kernels = _name_kernels(seen, shapes, home)
     groups = _named([(found.nodes, found) for found in groupings(seen, shapes)], home, "groups")
     knobs: dict[str, Knob] = {STRIDE: _stride_knob(resolution.strides)}
-    found = cost(seen, shapes)
+    found = cost(seen, shapes, parameters)
     for i, stage in enumerate(stages):
         tied = _tied_weight(stage, seen, found)
         for knob in (

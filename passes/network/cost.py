@@ -7,10 +7,9 @@ scales, position embeddings; running statistics of a BatchNormalization are not,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-
-import numpy as np
 
 from passes.graph.learnt import learnt
 from passes.graph.macs import macs_of
@@ -28,10 +27,13 @@ class Cost:
     tensor_params: Mapping[str, int]
 
 
-def cost(view: View, shapes: Shapes) -> Cost:
-    """The cost of the graph, by node and by parameter tensor; a tensor that several nodes read counts once."""
+def cost(view: View, shapes: Shapes, parameters: Collection[str] | None = None) -> Cost:
+    """The cost of the graph, by node and by parameter tensor; a tensor that several nodes read counts once.
+
+    parameters: the constants that are learnt, where they are known already.
+    """
     node_macs = macs_of(view.nodes, shapes.shapes)
-    tensor_params = {name: int(np.prod(view.constants[name].shape, dtype=np.int64)) for name in learnt(view)}
+    tensor_params = {name: math.prod(view.constants[name].shape) for name in (learnt(view) if parameters is None else parameters)}
     macs = None if shapes.free_space else sum(node_macs.values())
     return Cost(macs, sum(tensor_params.values()), node_macs, tensor_params)
 

@@ -24,7 +24,7 @@ from passes.graph.macs import MACS, UNCOUNTED, bias_adds, is_known
 from passes.graph.normalise import normalise
 from passes.graph.shapes import infer, require_elements
 from passes.graph.tensors import Shape, Shapes
-from passes.graph.view import Node, View, view
+from passes.graph.view import Node, View
 from passes.network.blocks import find_stages
 from passes.network.cost import Cost, cost, node_params
 from passes.network.knobs import stage_name
@@ -98,7 +98,7 @@ def profile(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None, table:
     Raises RefusedModel for a graph that cannot be read, UserError for sizes that do not fit it.
     """
     normal = normalise(graph, sizes)
-    seen = view(normal.graph)
+    seen = normal.seen
     require_elements(seen)
     shapes = infer(seen, sizes)
     identities = flow_identities(seen, shapes)

@@ -174,11 +174,11 @@ def at_size(target: SizedView, wanted: tuple[Image, Size], seed: View, origin: M
 def _read_at(graph: gs.Graph, image: Image, size: Size) -> View:
     """The normal form of the graph as it was given, with an image of this size. Raises Stuck where it has none."""
     try:
-        return view(normalise(_sized_graph(graph, image, size)).graph)
+        return normalise(_sized_graph(graph, image, size)).seen
     except RefusedModel:  # sizes that are written stand beside those that are computed
         pass
     try:
-        return view(normalise(_sized_graph(_written_at(graph, image, size), image, size)).graph)
+        return normalise(_sized_graph(_written_at(graph, image, size), image, size)).seen
     except RefusedModel as why:
         raise Stuck(f"at another size {why}") from why
 

@@ -27,12 +27,12 @@ def apply(graph: gs.Graph | Normalised, plan: Plan) -> gs.Graph:
     """
     known = plan.ground.shapes.shapes
     inputs = (graph.graph if isinstance(graph, Normalised) else graph).inputs
-    normal = in_normal_form(graph, {tensor.name: known[tensor.name] for tensor in inputs if tensor.name in known}).graph
-    seed = view(normal)
+    normal = in_normal_form(graph, {tensor.name: known[tensor.name] for tensor in inputs if tensor.name in known})
+    seed = normal.seen
     require_room(sum(bytes_made(take, seed.constants[take.source].shape) for take in plan.takes))
     constants = {take.target: _carry_out(take, plan, seed.constants[take.source]) for take in plan.takes}
     constants |= {name: gs.Constant(name, array) for name, array in plan.numbers.items()}
-    result = build(in_order([placed.node for placed in plan.nodes]), constants, normal)
+    result = build(in_order([placed.node for placed in plan.nodes]), constants, normal.graph)
     _declare(result, plan)
     _check_shapes(result, plan)
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -121,7 +122,7 @@ class _Layout:
 
     def _shared_scalar(self, tensor: str) -> bool:
         """A number such as a clip's bound, which copies may go on sharing; an integer may count channels, which are each block's own."""
-        size = int(np.prod(self.analysis.shapes.shapes[tensor], dtype=np.int64))
+        size = math.prod(self.analysis.shapes.shapes[tensor])
         dtype = self.view.constants[tensor].dtype
         integer = not isinstance(dtype, int) and np.dtype(dtype).kind in "iu"
         return size <= 1 and not integer and tensor not in self.analysis.cost.tensor_params

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -67,7 +68,7 @@ def planned_cost(plan: Plan, analysis: Analysis) -> Cost:
         shape = take.shape(analysis.shapes.shapes[take.source])
         shapes[take.target] = shape
         if take.source in analysis.cost.tensor_params:
-            params[take.target] = int(np.prod(shape, dtype=np.int64))
+            params[take.target] = math.prod(shape)
     macs = macs_of((placed.node for placed in plan.nodes), shapes)
     known = analysis.cost.macs is not None or plan.compared is not None
     return Cost(sum(macs.values()) if known else None, sum(params.values()), macs, params)

@@ -257,7 +257,7 @@ def _nodes(work: _Work) -> tuple[tuple[PlacedNode, ...], dict[str, np.ndarray]]:
     for pick in work.analysis.identities.picks:
         for placed in work.placed.get(pick.node, []):
             change = work.changes.at(placed.place)
-            if not _untouched(pick.ids, change):
+            if change.touches(pick.ids):
                 edits.numbers[placed.node.inputs[1]] = _repicked(pick.ids, pick.picks, change).reshape(
                     _number_shape(work, work.analysis.view.by_name[pick.node].inputs[1], -1)
                 )
@@ -312,7 +312,7 @@ def _count(work: _Work, size: Size, place: BlockPlace | None) -> int:
 
 def _refresh_split(work: _Work, placed: PlacedNode, parts: Sequence[np.ndarray], edits: _Edits) -> None:
     change = work.changes.at(placed.place)
-    if all(_untouched(part, change) for part in parts):
+    if not any(change.touches(part) for part in parts):
         return
     sizes = [len(resized(part, change)) for part in parts]
     node = placed.node
@@ -359,7 +359,7 @@ def _take(work: _Work, target: str, source: str, place: BlockPlace | None) -> Ta
     for site in work.sites.get(source, []):
         fill = max(fill, site.fill)
         weight |= site.weight
-        if not _untouched(site.ids, change):
+        if change.touches(site.ids):
             axes[site.axis] = _along(work, site, change)
     kernel = work.kernels.get((source, place)) or work.kernels.get((source, None))
     if kernel is not None:
@@ -395,15 +395,10 @@ def _shapes(work: _Work) -> dict[str, tuple[int, ...]]:
             label = work.analysis.identities.labels.get(source)
             if shape is None:
                 continue
-            if label is not None and not _untouched(label.ids, change):
+            if label is not None and change.touches(label.ids):
                 shape = (*shape[: label.axis], len(resized(label.ids, change)), *shape[label.axis + 1 :])
             found[target] = shape
     return found
-
-
-def _untouched(ids: np.ndarray, change: Change) -> bool:
-    known = ids[ids >= 0]
-    return bool(change.keep[known].all()) and not change.grow[known].any()
 
 
 def _repicked(ids: np.ndarray, picks: np.ndarray, change: Change) -> np.ndarray:

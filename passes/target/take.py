@@ -10,6 +10,7 @@ fill policy:
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -98,14 +99,10 @@ def taken(take: Take, old: np.ndarray, strategy: str, rng: np.random.Generator) 
 
 
 def _resized(take: Take, old: np.ndarray, strategy: str, rng: np.random.Generator) -> np.ndarray:
-    new = old
-    for axis, along in take.axes.items():
-        new = _pick(new, along.parent, axis)
     fresh = {axis: along.index < 0 for axis, along in take.axes.items()}
     if take.held is None and not any(mask.any() for mask in fresh.values()):
-        return np.ascontiguousarray(new)
-    if new is old or new.base is not None:
-        new = new.copy()
+        return np.ascontiguousarray(_picked(old, {axis: along.parent for axis, along in take.axes.items()}))
+    new = _grown(old, take, whole=strategy == "preserve")
     if strategy == "preserve":
         _preserve(new, take, fresh, rng)
     for axis, along in take.axes.items():
@@ -115,10 +112,45 @@ def _resized(take: Take, old: np.ndarray, strategy: str, rng: np.random.Generato
     return new
 
 
-def _pick(array: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray:
-    if np.array_equal(index, np.arange(index.size)):
-        return array[(slice(None),) * axis + (slice(0, index.size),)]
-    return np.take(array, index, axis)
+def _picked(array: np.ndarray, index: Mapping[int, np.ndarray]) -> np.ndarray:
+    for axis, positions in index.items():
+        if np.array_equal(positions, np.arange(positions.size)):
+            array = array[(slice(None),) * axis + (slice(0, positions.size),)]
+        else:
+            array = np.take(array, positions, axis)
+    return array
+
+
+def _grown(old: np.ndarray, take: Take, *, whole: bool) -> np.ndarray:
+    """A new array with the old entries where they go, and with what fresh ones may copy; but if not whole, those by rule hold anything.
+
+    What lies together is copied together: a weight of 100 MB is read once, not once for every axis.
+    """
+    blocks = [_runs(along.parent, np.ones(along.index.size, bool) if whole else ~along.by_rule) for along in take.axes.values()]
+    if math.prod(map(len, blocks)) > MOST_BLOCKS:
+        new = _picked(old, {axis: along.parent for axis, along in take.axes.items()})
+        return new.copy() if new is old or new.base is not None else new
+    shape = [take.axes[axis].index.size if axis in take.axes else size for axis, size in enumerate(old.shape)]
+    new = np.empty(shape, old.dtype)
+    for block in itertools.product(*blocks):
+        to, source = [slice(None)] * old.ndim, [slice(None)] * old.ndim
+        for axis, (at, place) in zip(take.axes, block, strict=True):
+            to[axis], source[axis] = at, place
+        new[tuple(to)] = old[tuple(source)]
+    return new
+
+
+MOST_BLOCKS = 64  # that are copied one by one
+
+
+def _runs(index: np.ndarray, mask: np.ndarray) -> list[tuple[slice, slice]]:
+    """The longest runs of positions in the mask whose sources follow each other too: where each is and where it comes from."""
+    at = np.flatnonzero(mask)
+    source = index[at]
+    ends = np.flatnonzero((np.diff(at) != 1) | (np.diff(source) != 1)) + 1
+    starts = np.concatenate([[0], ends]) if at.size else ends
+    pairs = zip(starts.tolist(), [*ends.tolist(), at.size], strict=True) if at.size else ()
+    return [(slice(int(at[a]), int(at[a]) + b - a), slice(int(source[a]), int(source[a]) + b - a)) for a, b in pairs]
 
 
 def _at(array: np.ndarray, axis: int, mask: np.ndarray) -> tuple[slice | np.ndarray, ...]:
@@ -152,13 +184,34 @@ def _by_rule(new: np.ndarray, take: Take, rng: np.random.Generator) -> None:
     axes = {axis: along for axis, along in take.axes.items() if along.by_rule.any()}
     if not axes:
         return
-    mask = np.zeros(new.shape, bool)
-    for axis, along in axes.items():
-        mask[_at(new, axis, along.by_rule)] = True
-    count = int(mask.sum())
+    places = _suffixes(new, axes)
     if not take.weight or new.ndim < 2:
-        new[mask] = take.fill
+        for place in places:
+            new[place] = take.fill
         return
     making = next((axis for axis, along in take.axes.items() if along.role == "creates"), 0)
     fan_in = max(new.size // new.shape[making], 1)
-    new[mask] = (rng.uniform(-1.0, 1.0, count) * FNA_NOISE * np.sqrt(6.0 / fan_in)).astype(new.dtype)
+    counts = [new[place].size for place in places]
+    values = rng.uniform(-1.0, 1.0, sum(counts))
+    values *= FNA_NOISE
+    values *= np.sqrt(6.0 / fan_in)
+    for place, part in zip(places, np.split(values, np.cumsum(counts)[:-1]), strict=True):
+        new[place] = part.reshape(new[place].shape)
+
+
+Place = tuple[slice, ...] | np.ndarray
+
+
+def _suffixes(new: np.ndarray, axes: Mapping[int, Along]) -> Sequence[Place]:
+    """Where an entry is by rule: parts which together, one after the other, have them in the order of the array.
+
+    Mostly the last rows and, before those, the last columns; else a mask.
+    """
+    starts = {axis: int(along.by_rule.size - np.count_nonzero(along.by_rule)) for axis, along in axes.items()}
+    if all(along.by_rule[starts[axis] :].all() for axis, along in axes.items()) and (len(axes) == 1 or (len(axes) == 2 and 0 in axes)):
+        others = [(slice(0, starts.get(0, new.shape[0])), *(slice(None),) * (axis - 1), slice(starts[axis], None)) for axis in axes if axis]
+        return [*others, *([(slice(starts[0], None),)] if 0 in axes else [])]
+    mask = np.zeros(new.shape, bool)
+    for axis, along in axes.items():
+        mask[_at(new, axis, along.by_rule)] = True
+    return [mask]
