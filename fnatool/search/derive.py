@@ -126,9 +126,8 @@ def _require_one_question(wanted: DeriveOptions) -> None:
 
 def read_source(folder: Path, wanted: DeriveOptions) -> DeriveSource:
     """What the run in the folder knows. Raises UserError where that is nothing yet."""
-    facts = _facts(folder)
-    by = facts.config.get("search", {}).get("method") if isinstance(facts.config.get("search"), Mapping) else None
-    if by == "distance":
+    config, _ = _asked(_facts(folder), folder / folders.RUN)
+    if config.search.method == "distance":
         return _measured(folder, wanted)
     return _learnt(read_run(folder, with_data=wanted.images != 0), wanted)
 

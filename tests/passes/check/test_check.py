@@ -157,7 +157,7 @@ def test_topological_order_keeps_the_given_one_where_it_can() -> None:
     assert topological([["a"], ["a"]], [["a"], ["b"]]).stuck == (0, 1)
 
 
-def test_a_long_chain_is_checked_in_less_than_a_second() -> None:
+def test_a_long_chain_is_checked_in_seconds() -> None:
     steps = "\n".join(f"t{i + 1} = Relu (t{i})" for i in range(10_000))
     proto = model(f"g (float[3] t0) => (float[3] t10000) {{ {steps} }}")
     import time
@@ -165,4 +165,4 @@ def test_a_long_chain_is_checked_in_less_than_a_second() -> None:
     start = time.process_time()
     assert check_proto(proto) == ()
     assert findings(proto) == []
-    assert time.process_time() - start < 3
+    assert time.process_time() - start < 8  # a cost that grows with the square takes minutes
