@@ -15,6 +15,7 @@ from torch import Tensor
 from fnatool.nn.program import FAILURES
 from fnatool.nn.reading import Reading
 from fnatool.nn.site import torch_type
+from fnatool.runtime.native import first_line
 from passes.errors import RefusedModel
 from passes.graph.view import live
 
@@ -51,9 +52,9 @@ def _shapes(reading: Reading, empty: Empty, times: int, taps: tuple[str, ...] = 
     except FAILURES as error:
         where = " ".join(getattr(error, "__notes__", ()))
         if times == 1:
-            raise RefusedModel(f"torch cannot compute it for its own sizes: {_first_line(error)}, {where}") from error
+            raise RefusedModel(f"torch cannot compute it for its own sizes: {first_line(error)}, {where}") from error
         samples = times * reading.facts.batch
-        raise RefusedModel(f"{samples} samples do not go through: {_first_line(error)}, {where}; {FIX}") from error
+        raise RefusedModel(f"{samples} samples do not go through: {first_line(error)}, {where}; {FIX}") from error
     return {name: tuple(result.shape) for name, result in zip((*reading.outputs, *taps), results, strict=True)}
 
 
@@ -182,7 +183,3 @@ def _noise(rng: np.random.Generator, shape: Sequence[int], dtype: torch.dtype, l
     if dtype.is_floating_point:
         return torch.from_numpy(rng.standard_normal(shape)).to(dtype)
     return torch.from_numpy(rng.integers(low, 2, shape)).to(dtype)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
