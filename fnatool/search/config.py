@@ -21,8 +21,8 @@ from fnatool.training.config import (
     Averages,
     Config,
     DataSection,
-    Distil,
     Fraction,
+    Imitate,
     Optimiser,
     Positive,
     Rate,
@@ -33,7 +33,7 @@ from fnatool.training.config import (
     Words,
     data_beside,
     defaults_of,
-    distil_beside,
+    imitate_beside,
     seen_from,
     small_batches,
 )
@@ -158,7 +158,7 @@ class Finetune(Section):
     run: Training = Field(default=Training(), description="see 'fnatool config' without --search, for these four tables")
     optimiser: Optimiser = Optimiser()
     averages: Averages = Averages()
-    distil: Distil = Distil()
+    imitate: Imitate = Field(default=Imitate(), description="the seed is the teacher, unless another one is named")
 
 
 class SearchConfig(Section):
@@ -185,7 +185,8 @@ class SearchConfig(Section):
         """The config of the last phase, on the device of the search."""
         how, own = self.finetune, self.run
         run = how.run.model_copy(update={"device": own.device, "amp": own.amp, "threads": own.threads})
-        return Config(task=self.task, data=self.data, optimiser=how.optimiser, run=run, averages=how.averages, distil=how.distil)
+        imitate = how.imitate.model_copy(update={"teacher": how.imitate.teacher or self.model})
+        return Config(task=self.task, data=self.data, optimiser=how.optimiser, run=run, averages=how.averages, imitate=imitate)
 
 
 def _usual(task: Task) -> Defaults:
@@ -249,7 +250,7 @@ def beside(config: SearchConfig, folder: Path) -> SearchConfig:
             "head": head.model_copy(update={"classes": there(head.classes), "joints": there(head.joints)}),
             "space": config.space.model_copy(update={"choices": there(config.space.choices)}),
             "cost": cost.model_copy(update={"latency": None if cost.latency is None else str(folder / cost.latency)}),
-            "finetune": config.finetune.model_copy(update={"distil": distil_beside(config.finetune.distil, folder)}),
+            "finetune": config.finetune.model_copy(update={"imitate": imitate_beside(config.finetune.imitate, folder)}),
         }
     )
 

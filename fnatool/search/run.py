@@ -40,8 +40,7 @@ from fnatool.supernet.network import SuperNetwork
 from fnatool.tasks.scenes import SceneOptions, write_scenes
 from fnatool.training import diagnosis
 from fnatool.training.checkpoint import damaged
-from fnatool.training.finetune import RunPlaces, tune
-from fnatool.training.learner import require_teacher
+from fnatool.training.finetune import RunPlaces, require_teacher, tune
 from fnatool.training.order import TrainOrder
 from fnatool.training.processes import World, joined
 from fnatool.training.said import Tuned
@@ -128,7 +127,7 @@ def require_tuning(made: PreparedSearch, world: World) -> None:
     tuning = made.config.finetune
     if tuning.enabled:
         TrainOrder(len(made.train.items), share(tuning.run.batch, world), 1, 0, 0, world.rank, world.size)
-        require_teacher(tuning.distil)
+        require_teacher(made.config.tuning().imitate)
 
 
 @dataclass(frozen=True)

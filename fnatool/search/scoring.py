@@ -53,7 +53,7 @@ def scoring_of(made: PreparedSearch, processes: int) -> Scoring:
         config.run.batch,
         config.data.workers,
         config.run.seed,
-        is_frozen(config.search.freeze_batchnorm, config.task, config.run.batch // processes),
+        is_frozen(config.search.freeze_batchnorm, TASKS[config.task].small_batch, config.run.batch // processes),
     )
 
 

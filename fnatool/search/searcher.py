@@ -12,6 +12,7 @@ from torch.nn import Parameter
 from fnatool.nn.layers import Norms
 from fnatool.search.config import SearchConfig
 from fnatool.supernet.network import SuperNetwork, Tensors
+from fnatool.tasks.table import TASKS
 from fnatool.training.checkpoint import Held, damaged
 from fnatool.training.learner import amp_type, is_frozen
 from fnatool.training.optimising import optimiser_for
@@ -31,7 +32,7 @@ class Searcher:
         self.config, self.world = config, world
         self.network = network.to(world.device)
         batch = share(config.run.batch, world)
-        frozen = is_frozen(config.search.freeze_batchnorm, config.task, batch)
+        frozen = is_frozen(config.search.freeze_batchnorm, TASKS[config.task].small_batch, batch)
         self.norms: Norms = "running" if frozen else "batch"
         self.amp = amp_type(world.device.type == "cuda" and config.run.amp)
         alpha = config.alpha

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
@@ -84,10 +84,35 @@ class Averages(Section):
     )
 
 
-class Distil(Section):
-    weight: Rate = Field(default=0.0, description="of the distance between the model's outputs and the teacher's; 0: no teacher")
-    teacher: str | None = Field(default=None, description="an ONNX file with the same inputs and outputs")
+class Imitate(Section):
+    teacher: str | None = Field(default=None, description="an ONNX file, or the bundled seed's name, that the network is to be like")
+    features: Rate = Field(
+        default=0.0, description="weight of the distance between features, at first; their heads may be others; 0: not compared"
+    )
+    until: Fraction = Field(default=0.5, description="… the share of the steps at which that weight has fallen to 0")
+    places: Words = Field(
+        default=(), description="taps where features are compared, such as stage3.exit; default: exits of stages and the last map"
+    )
+    outputs: Rate = Field(default=0.0, description="weight of the distance between outputs, which then must be the same ones")
     temperature: Annotated[float, Field(gt=0, le=100)] = Field(default=2.0, description="of the softmax of class outputs")
+
+    @property
+    def is_on(self) -> bool:
+        """A teacher is asked for."""
+        return bool(self.features or self.outputs)
+
+
+class Learning(Protocol):
+    """What the configs of everything that learns have in common."""
+
+    @property
+    def optimiser(self) -> Optimiser: ...
+    @property
+    def run(self) -> RunSection: ...
+    @property
+    def averages(self) -> Averages: ...
+    @property
+    def imitate(self) -> Imitate: ...
 
 
 class Config(Section):
@@ -96,7 +121,7 @@ class Config(Section):
     optimiser: Optimiser = Optimiser()
     run: RunSection = RunSection()
     averages: Averages = Averages()
-    distil: Distil = Distil()
+    imitate: Imitate = Imitate()
 
 
 def read_config(path: Path) -> Config:
@@ -109,7 +134,7 @@ def read_config(path: Path) -> Config:
 
 def beside(config: Config, folder: Path) -> Config:
     """The config with the paths in it seen from a folder."""
-    return config.model_copy(update={"data": data_beside(config.data, folder), "distil": distil_beside(config.distil, folder)})
+    return config.model_copy(update={"data": data_beside(config.data, folder), "imitate": imitate_beside(config.imitate, folder)})
 
 
 def data_beside(data: DataSection, folder: Path) -> DataSection:
@@ -117,9 +142,10 @@ def data_beside(data: DataSection, folder: Path) -> DataSection:
     return data.model_copy(update={"path": str(folder / data.path)})
 
 
-def distil_beside(distil: Distil, folder: Path) -> Distil:
-    """The same teacher, seen from a folder."""
-    return distil.model_copy(update={"teacher": None if distil.teacher is None else str(folder / distil.teacher)})
+def imitate_beside(imitate: Imitate, folder: Path) -> Imitate:
+    """The same teacher, seen from a folder; a name that is no file there may be the bundled seed's."""
+    found = None if imitate.teacher is None else folder / imitate.teacher
+    return imitate if found is None or not found.is_file() else imitate.model_copy(update={"teacher": str(found)})
 
 
 def parse_config(document: dict[str, Any]) -> Config:

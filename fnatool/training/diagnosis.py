@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from fnatool.nn.network import Network
 TAPS = 64  # inner tensors looked at in one pass
 
 
-def not_finite(network: Network, inputs: Tensor) -> str:
+def not_finite(network: Network, inputs: Sequence[Tensor]) -> str:
     """The first tensor that is not finite, in words: a parameter, an inner value for these inputs, or else a gradient."""
     broken = broken_value(network)
     if broken is not None:
@@ -24,7 +24,7 @@ def not_finite(network: Network, inputs: Tensor) -> str:
     with torch.no_grad():
         for start in range(0, len(computed), TAPS):
             names = tuple(name for name in computed[start : start + TAPS] if name)
-            _, values = network(inputs, taps=names)
+            _, values = network(*inputs, taps=names)
             for name in names:
                 if _is_broken(values[name]):
                     return f"the value '{name}' of node '{reading.view.producer[name]}' is not finite"

@@ -12,26 +12,28 @@ from typing import TypeGuard
 
 import torch
 
-from fnatool import terminal
+from fnatool import seeds, terminal
 from fnatool.data import checking
 from fnatool.data.split import Split, said
 from fnatool.files import model as files
 from fnatool.files.atomic import workplace, write_text
 from fnatool.files.documents import read_json
 from fnatool.files.runfolder import CONFIG, REPORT, TUNING, empty_folder
+from fnatool.imitation.imitating import Imitation
+from fnatool.imitation.losses import outputs_apart
+from fnatool.imitation.teacher import paired
 from fnatool.model import pixels
 from fnatool.model.analysed import metadata
 from fnatool.nn.network import save
-from fnatool.tasks import description as descriptions
 from fnatool.tasks import reading
 from fnatool.tasks.description import Description, is_placeholder
 from fnatool.tasks.table import TASKS, description_of
 from fnatool.tasks.task import PLAIN
 from fnatool.training import diagnosis, watching
-from fnatool.training.config import Config
-from fnatool.training.in_runtime import evaluate_file
+from fnatool.training.config import Config, Imitate
 from fnatool.training.loop import Trained, TrainingJob, finetune
 from fnatool.training.model_and_data import sizes
+from fnatool.training.objective import Labelled
 from fnatool.training.processes import World
 from fnatool.training.said import Tuned
 from fnatool.training.samples import Evaluation, Training, require_fit
@@ -85,15 +87,8 @@ def prepared(model: files.Model, config: Config, folder: Path, world: World) -> 
         for line in said((train, val)):
             console.print(line, markup=False)
         pixels.say(pixels.recorded(model, described.input))
-    return TrainingJob(
-        config,
-        model,
-        described,
-        Training(train, described, size, changes, config.run.seed, full),
-        Evaluation(val, described, full),
-        folder,
-        key,
-    )
+    objective = Labelled(described, Training(train, described, size, changes, config.run.seed, full), Evaluation(val, described, full))
+    return TrainingJob(config, model, objective, folder, key, imitation_of(model, config.imitate, objective), config.data.workers)
 
 
 def _data(config: Config, described: Description, world: World) -> tuple[Split, Split]:
@@ -107,6 +102,37 @@ def _data(config: Config, described: Description, world: World) -> tuple[Split, 
     if world.first:
         world.wait()
     return train, val
+
+
+def imitation_of(model: files.Model, how: Imitate, objective: Labelled) -> Imitation | None:
+    """What the model has to do with the config's teacher. Raises UserError where there is none, or the two cannot be compared."""
+    if not how.is_on:
+        return None
+    require_teacher(how)
+    pair = paired(model, str(how.teacher), objective.sizes(model))
+    found = pair.places(how.places) if how.features else ()
+    if how.features and not found:
+        raise UserError(f"'{pair.model.path}' has no features of the same shape as '{model.path}': 'imitate.features' needs some")
+    description, temperature = objective.description, how.temperature
+    return Imitation(
+        pair,
+        found,
+        features=how.features,
+        outputs=how.outputs,
+        until=how.until,
+        apart=lambda own, teacher: outputs_apart(own, teacher, description, temperature),
+        norms="batch" if how.features else "running",
+    )
+
+
+def require_teacher(how: Imitate) -> None:
+    """There is a teacher, where one is asked for. Raises UserError."""
+    if not how.is_on:
+        return
+    if how.teacher is None:
+        raise UserError("'imitate.features' or 'imitate.outputs' is not 0, but there is no 'imitate.teacher': give an ONNX file")
+    if not seeds.find(how.teacher).is_file():
+        raise UserError(f"'{how.teacher}', the 'imitate.teacher', does not exist; give the path of an ONNX file")
 
 
 # --- the end of a run -------------------------------------------------------------------------------------------------------------------
@@ -151,9 +177,8 @@ def _guarded(train: Callable[[], Trained], job: TrainingJob) -> Trained:
     except (RuntimeError, MemoryError) as error:
         if not diagnosis.is_out_of_memory(error):
             raise
-        height, width = job.train.size
         raise UserError(
-            f"there is not enough memory for {job.config.run.batch} images of {height}×{width} a step; lower 'run.batch' or 'data.size'"
+            f"there is not enough memory for {job.config.run.batch} {job.objective.samples_said} a step; lower 'run.batch' or 'data.size'"
             f" and begin anew with --restart ('{job.folder}' keeps the last checkpoint)"
         ) from error
 
@@ -161,12 +186,12 @@ def _guarded(train: Callable[[], Trained], job: TrainingJob) -> Trained:
 def _written(learnt: Trained, job: TrainingJob, out: Path, *, force: bool) -> Tuned:
     """The file, held to what training reported: in ONNX Runtime it is as good. Raises RefusedModel otherwise, and writes nothing then."""
     network = learnt.network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    notes = {descriptions.KEY: descriptions.to_json(job.description)}
+    notes = job.objective.notes()
     with workplace(job.folder) as place:
         draft = place / out.name
         save(network, draft, metadata=notes)
         try:
-            held = evaluate_file(draft, job.val, batch=job.config.run.batch, workers=job.config.data.workers)
+            held = job.objective.figures_of(draft, batch=job.config.run.batch, workers=job.workers)
         except RefusedModel as error:
             raise RefusedModel(str(error).replace(str(draft), str(out))) from error
         made = {"model": str(out), "sha256": _sha256(draft), "of": _asked(job.model, job.config)}

@@ -3,47 +3,53 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from fnatool import seeds
 from fnatool.files.model import Model
+from fnatool.imitation.imitating import Imitation, teacher_of
 from fnatool.nn.network import Network, load
 from fnatool.nn.reading import Reading
 from fnatool.nn.site import torch_type
 from fnatool.tasks.description import Input
 from fnatool.tasks.pixels import to_input
-from fnatool.tasks.table import TASKS
 from fnatool.training.checkpoint import Held
-from fnatool.training.config import Config, Distil
+from fnatool.training.config import Learning
 from fnatool.training.optimising import optimiser_for
 from fnatool.training.processes import World
 from fnatool.training.stepping import Descent
-from passes.errors import UserError
 from passes.graph.tensors import Shape
 
 
 class Learner:
     """A network that learns on a device, and everything that a checkpoint must hold."""
 
-    def __init__(self, model: Model, config: Config, world: World, *, sizes: Mapping[str, Shape] | None = None) -> None:
-        """sizes: of the inputs that the file leaves open."""
+    def __init__(
+        self,
+        model: Model,
+        config: Learning,
+        world: World,
+        *,
+        sizes: Mapping[str, Shape] | None = None,
+        small_batch: int = 0,
+        imitation: Imitation | None = None,
+    ) -> None:
+        """sizes: of the inputs that the file leaves open; small_batch: with fewer samples BatchNormalization keeps its statistics."""
         self.step = 0  # steps done
         self.best: float | None = None
         self.config, self.world = config, world
         cuda = world.device.type == "cuda"
         order = torch.channels_last if cuda and config.run.channels_last else torch.preserve_format
         self.network = _placed(load(model, sizes=sizes), world.device, order)
-        if is_frozen(config.averages.freeze_batchnorm, config.task, config.run.batch // world.size):
+        if is_frozen(config.averages.freeze_batchnorm, small_batch, config.run.batch // world.size):
             self.network.norms_in_training = "running"
         self.module: torch.nn.Module = DistributedDataParallel(self.network) if world.size > 1 else self.network
-        self.teacher = None if config.distil.weight == 0 else _placed(_teacher(config.distil), world.device, order)
+        self.teacher = None if imitation is None else teacher_of(imitation, world.device)
         self.average = Average(self.network, config.averages.ema) if config.averages.ema else None
         self.optimiser = optimiser_for(self.network.named_parameters(), config.optimiser)
         self.amp = amp_type(cuda and config.run.amp)
@@ -114,33 +120,24 @@ def inputs_of(reading: Reading, images: Tensor, like: Input) -> Tensor:
     return to_input(images, like).to(torch_type(reading.facts.types[reading.inputs[0]]))
 
 
-def outputs_of(network: Network, images: Tensor, like: Input, *, module: torch.nn.Module | None = None) -> dict[str, Tensor]:
-    """The outputs by name for images uint8 RGB [N, 3, H, W]; module is what the network is wrapped in, if it is."""
-    found = (module or network)(inputs_of(network.origin.reading, images, like))
-    return dict(zip(network.origin.reading.outputs, found if isinstance(found, tuple) else (found,), strict=True))
+def outputs_of(
+    network: Network, inputs: Sequence[Tensor], *, module: torch.nn.Module | None = None, taps: tuple[str, ...] = ()
+) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """The outputs by name, and the inner tensors asked for; module is what the network is wrapped in, if it is."""
+    made = (module or network)(*inputs, taps=taps)
+    found, inner = made if taps else (made, {})
+    outputs = found if isinstance(found, tuple) else (found,)
+    return dict(zip(network.origin.reading.outputs, outputs, strict=True)), [inner[name] for name in taps]
 
 
-def is_frozen(asked: str, task: str, batch: int) -> bool:
+def is_frozen(asked: str, small_batch: int, batch: int) -> bool:
     """BatchNorm keeps its statistics while training. asked: yes, no or auto; batch: of one process."""
-    return asked == "yes" or (asked == "auto" and batch < TASKS[task].small_batch)
+    return asked == "yes" or (asked == "auto" and batch < small_batch)
 
 
 def _placed(network: Network, device: torch.device, order: torch.memory_format) -> Network:
     placed: Network = network.to(device, memory_format=order)  # type: ignore[call-overload]
     return placed
-
-
-def require_teacher(how: Distil) -> None:
-    """There is a teacher, where one is asked for. Raises UserError."""
-    if how.weight != 0 and how.teacher is None:
-        raise UserError("'distil.weight' is not 0, but there is no 'distil.teacher': give an ONNX file with the same outputs")
-    if how.weight != 0 and how.teacher is not None and not Path(how.teacher).is_file() and seeds.bundled(how.teacher) is None:
-        raise UserError(f"'{how.teacher}', the 'distil.teacher', does not exist; give the path of an ONNX file")
-
-
-def _teacher(how: Distil) -> Network:
-    require_teacher(how)
-    return load(str(how.teacher)).requires_grad_(False)
 
 
 def amp_type(wanted: bool) -> torch.dtype | None:

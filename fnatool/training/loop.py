@@ -10,47 +10,45 @@ import torch
 
 from fnatool.files.model import Model
 from fnatool.files.runfolder import BEST, CHECKPOINT
+from fnatool.imitation.imitating import Imitation
 from fnatool.nn.network import Network
-from fnatool.tasks.description import Description
 from fnatool.tasks.finite import NotFinite
 from fnatool.tasks.parts import means
-from fnatool.tasks.table import TASKS
-from fnatool.training import checkpoint, diagnosis, distil
-from fnatool.training.config import Config
-from fnatool.training.figures import evaluate
+from fnatool.training import checkpoint, diagnosis
+from fnatool.training.config import Learning
 from fnatool.training.journal import RESULT, Journal
-from fnatool.training.learner import Learner, inputs_of, outputs_of
-from fnatool.training.model_and_data import open_sizes
+from fnatool.training.learner import Learner, outputs_of
+from fnatool.training.objective import Objective
 from fnatool.training.optimising import set_rate
 from fnatool.training.order import TrainOrder
 from fnatool.training.processes import World
 from fnatool.training.said import Figures, TrainingWatch
-from fnatool.training.samples import Batch, Evaluation, Training
+from fnatool.training.samples import Batch
 from fnatool.training.schedule import factor
-from fnatool.training.stepping import dealt, reseed, share
+from fnatool.training.stepping import reseed, share
 from passes.errors import UserError
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """A network, what it is for, what it learns from, and where the run is kept. `key` tells this run from any other.
+    """A network, what it is trained for, its teacher if it has one, and where the run is kept. `key` tells this run from any other.
 
     anew: what the folder holds of an earlier run is not looked at.
     """
 
-    config: Config
+    config: Learning
     model: Model
-    description: Description
-    train: Training
-    val: Evaluation
+    objective: Objective
     folder: Path
     key: str
+    imitation: Imitation | None = None
+    workers: int = 0
     anew: bool = False
 
     @property
     def metric(self) -> str:
         """The figure that tells the better network."""
-        return TASKS[self.description.task].metric
+        return self.objective.metric
 
 
 @dataclass(frozen=True)
@@ -69,8 +67,9 @@ def finetune(job: TrainingJob, world: World, watch: TrainingWatch, ready: Callab
     loss is not finite and where memory is out; the last checkpoint stays.
     """
     config, run = job.config, job.config.run
-    learner = Learner(job.model, config, world, sizes=open_sizes(job.model, job.description, job.train.size))
-    order = TrainOrder(len(job.train), share(run.batch, world), 1, run.seed, 0, world.rank, world.size)
+    sizes, small = job.objective.sizes(job.model), job.objective.small_batch
+    learner = Learner(job.model, config, world, sizes=sizes, small_batch=small, imitation=job.imitation)
+    order = TrainOrder(len(job.objective), share(run.batch, world), 1, run.seed, 0, world.rank, world.size)
     total = run.steps or run.epochs * order.steps_per_epoch
     between = run.evaluate * order.steps_per_epoch
     if (job.folder / CHECKPOINT).exists() and not job.anew:
@@ -83,7 +82,7 @@ def finetune(job: TrainingJob, world: World, watch: TrainingWatch, ready: Callab
         refresh(learner, job, config.averages.refresh_before)
     for batch in _batches(job, learner, total):
         rate = config.optimiser.lr * factor(learner.step, total, config.optimiser)
-        values = _step(learner, job, batch, rate)
+        values = _step(learner, job, batch, (rate, learner.step / total))
         learner.step += 1
         if learner.average is not None:
             learner.average.update(learner.network, learner.step)
@@ -106,24 +105,29 @@ def finetune(job: TrainingJob, world: World, watch: TrainingWatch, ready: Callab
     return learnt
 
 
-def _step(learner: Learner, job: TrainingJob, batch: Batch, rate: float) -> dict[str, float]:
-    """One optimiser step on a batch: its loss, the parts of it, the learning rate and the norm of the gradient."""
-    config, description = job.config, job.description
+def _step(learner: Learner, job: TrainingJob, batch: Batch, now: tuple[float, float]) -> dict[str, float]:
+    """One optimiser step on a batch: its loss, the parts of it, the learning rate and the norm of the gradient.
+
+    now: the learning rate, and the share of the steps that are done.
+    """
+    config, (rate, progress) = job.config, now
     reseed(config.run.seed, learner.world.rank, learner.step)  # for dropout
     set_rate(learner.optimiser, rate)
     learner.module.train()
+    reading = learner.network.origin.reading
     with learner.precision():
-        outputs = outputs_of(learner.network, batch["images"], description.input, module=learner.module)
-        parts = means(TASKS[description.task].loss(outputs, batch, description))
-        if learner.teacher is not None:
-            with torch.no_grad():
-                taught = outputs_of(learner.teacher, batch["images"], description.input)
-            parts["distil"] = config.distil.weight * distil.distance(outputs, taught, description, config.distil.temperature)
+        inputs = job.objective.inputs(reading, batch)
+        taps = () if job.imitation is None else job.imitation.taps(progress)
+        own = outputs_of(learner.network, inputs, module=learner.module, taps=taps)
+        parts = means(job.objective.loss(own[0], batch))
+        if job.imitation is not None and learner.teacher is not None and not job.imitation.is_over(progress):
+            taught = learner.teacher(dict(zip(reading.inputs, inputs, strict=True)), with_taps=bool(taps))
+            parts |= job.imitation.parts(own, taught, progress)
         loss = torch.stack(list(parts.values())).sum()
     descent = learner.descent
     norm = descent.gradients(loss, config.optimiser.clip)
     if not descent.is_sound(loss, norm):
-        found = diagnosis.not_finite(learner.network, inputs_of(learner.network.origin.reading, batch["images"], description.input))
+        found = diagnosis.not_finite(learner.network, inputs)
         raise _wrong(learner.step + 1, found, job)
     descent.step()
     values = {name: part.item() for name, part in parts.items()}
@@ -135,8 +139,8 @@ def _batches(job: TrainingJob, learner: Learner, total: int, *, start: int | Non
     config, world = job.config, learner.world
     begin = learner.step if start is None else start
     own = share(config.run.batch, world)
-    order = TrainOrder(len(job.train), own, total, config.run.seed + seed, begin, world.rank, world.size)
-    return dealt(job.train, order, world.device, workers=config.data.workers)
+    order = TrainOrder(len(job.objective), own, total, config.run.seed + seed, begin, world.rank, world.size)
+    return job.objective.batches(order, world.device, workers=job.workers)
 
 
 # --- around the steps -------------------------------------------------------------------------------------------------------------------
@@ -150,7 +154,7 @@ def refresh(learner: Learner, job: TrainingJob, steps: int, network: Network | N
     network.train()
     for batch in _batches(job, learner, steps, start=0, seed=1):
         with learner.precision():
-            network(inputs_of(network.origin.reading, batch["images"], job.description.input))
+            network(*job.objective.inputs(network.origin.reading, batch))
     network.norms_in_training = norms
     for value in network.buffers():
         if value.is_floating_point() and learner.world.size > 1:
@@ -162,20 +166,17 @@ def evaluated(learner: Learner, job: TrainingJob, network: Network | None = None
     network = (network or learner.evaluated).eval()
     learner.world.share(network.buffers())  # while training each process has statistics of its own
 
-    @torch.inference_mode()
-    def predict(images: torch.Tensor) -> dict[str, torch.Tensor]:
-        return outputs_of(network, images.to(learner.world.device), job.description.input)
-
     batch = share(job.config.run.batch, learner.world)
     try:
-        return evaluate(predict, job.val, batch=batch, workers=job.config.data.workers, world=learner.world)
+        return job.objective.figures(network, learner.world, batch=batch, workers=job.workers)
     except NotFinite as error:
         raise _wrong(learner.step, diagnosis.broken_value(network) or str(error), job) from error
 
 
 def _keep_best(learner: Learner, job: TrainingJob, figures: Figures) -> None:
-    if job.config.run.keep == "best" and (learner.best is None or figures[job.metric] > learner.best):
-        learner.best = figures[job.metric]
+    figure, sign = figures[job.metric], job.objective.sign
+    if job.config.run.keep == "best" and (learner.best is None or sign * figure > sign * learner.best):
+        learner.best = figure
         if learner.world.first:
             checkpoint.write({"network": learner.evaluated.state_dict(), "step": learner.step}, job.folder / BEST, key=job.key)
 

@@ -1,18 +1,35 @@
-"""Learning from a teacher: a network with the same outputs, which the student comes nearer to (Hinton et al. 2015, arXiv 1503.02531)."""
+"""How far a network is from its teacher, as a loss: by features, by what its outputs mean, or by the outputs as they are."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from fnatool.tasks.description import Description
 from fnatool.tasks.parts import Outputs
 from fnatool.tasks.table import TASKS
 from passes.errors import UserError
 
+FLOOR = 1e-6  # of the square: where all samples are the same, nothing else says what is far
 
-def distance(student: Outputs, teacher: Outputs, description: Description, temperature: float) -> torch.Tensor:
-    """The mean over samples (pixels, anchors) and outputs of how far the student is from the teacher.
+
+def apart(own: Tensor, other: Tensor) -> Tensor:
+    """Σ ‖own − other‖² / Σ ‖other − mean other‖² over a batch: 1 is as far as the samples are from each other."""
+    other = other.detach().float()
+    around = (other - other.mean(0, keepdim=True)).square().sum()
+    return (own.float() - other).square().sum() / torch.maximum(around, FLOOR * other.square().sum()).clamp_min(FLOOR)
+
+
+def features_apart(own: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    """The mean over places."""
+    return torch.stack([apart(one, other) for one, other in zip(own, teacher, strict=True)]).mean()
+
+
+def outputs_apart(student: Outputs, teacher: Outputs, description: Description, temperature: float) -> Tensor:
+    """The mean over samples (pixels, anchors) and outputs of how far the student is from the teacher (Hinton et al. 2015, 1503.02531).
 
     Scores of classes: T² · KL(teacher ‖ student) of softmax(· / T) over axis 1, of anchors over the last; sigmoid scores (boxes too) and
     heatmaps: half the squared distance, over T². Maps of another resolution are resized to the student's. Raises UserError where outputs
@@ -23,7 +40,7 @@ def distance(student: Outputs, teacher: Outputs, description: Description, tempe
     return torch.stack(parts).sum()
 
 
-def _apart(name: str, own: torch.Tensor, teacher: Outputs, temperature: float, *, axis: int | None) -> torch.Tensor:
+def _apart(name: str, own: Tensor, teacher: Outputs, temperature: float, *, axis: int | None) -> Tensor:
     if name not in teacher:
         raise UserError(f"the teacher has no output '{name}'; it has {', '.join(teacher)}: give one with a head for the same task")
     other = teacher[name].float().detach()

@@ -1,0 +1,135 @@
+"""What a network is trained for, as the loop sees it: batches, a loss, and figures that tell the better network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fnatool.files import model as files
+from fnatool.nn.network import Network
+from fnatool.nn.reading import Reading
+from fnatool.tasks import description as descriptions
+from fnatool.tasks.description import Description
+from fnatool.tasks.parts import Outputs, Parts
+from fnatool.tasks.table import TASKS
+from fnatool.training.figures import evaluate
+from fnatool.training.in_runtime import evaluate_file
+from fnatool.training.learner import inputs_of, outputs_of
+from fnatool.training.model_and_data import open_sizes
+from fnatool.training.order import TrainOrder
+from fnatool.training.processes import World
+from fnatool.training.samples import Batch, Evaluation, Training
+from fnatool.training.stepping import dealt
+from passes.graph.tensors import Shape
+
+
+class Objective(Protocol):
+    """What the loop asks of it. A batch is what `batches` gave, on the device of the network."""
+
+    @property
+    def metric(self) -> str:
+        """The figure that tells the better network."""
+
+    @property
+    def sign(self) -> float:
+        """1 where more of it is better, −1 where less is."""
+
+    @property
+    def small_batch(self) -> int:
+        """With fewer samples a process BatchNormalization keeps its statistics, unless a config says otherwise."""
+
+    @property
+    def samples_said(self) -> str:
+        """'images of 96×96'"""
+
+    def __len__(self) -> int:
+        """Training samples."""
+
+    def sizes(self, model: files.Model) -> Mapping[str, Shape]:
+        """The shapes of inputs that the model leaves open."""
+
+    def batches(self, order: TrainOrder, device: torch.device, *, workers: int) -> Iterator[Batch]:
+        """Training batches."""
+
+    def inputs(self, reading: Reading, batch: Batch) -> tuple[Tensor, ...]:
+        """What a network is given."""
+
+    def loss(self, outputs: Outputs, batch: Batch) -> Parts:
+        """What training lowers, beside what the teacher says."""
+
+    def figures(self, network: Network, world: World, *, batch: int, workers: int) -> dict[str, float]:
+        """How good the network is on what is kept back, the same in every process."""
+
+    def figures_of(self, path: Path, *, batch: int, workers: int) -> dict[str, float]:
+        """The same of a file in ONNX Runtime. Raises RefusedModel where it does not run."""
+
+    def notes(self) -> Mapping[str, str]:
+        """Metadata of the file that is written."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A task's loss on a data set with labels."""
+
+    description: Description
+    train: Training
+    val: Evaluation
+    sign = 1.0
+
+    @property
+    def metric(self) -> str:
+        """The task's."""
+        return TASKS[self.description.task].metric
+
+    @property
+    def small_batch(self) -> int:
+        """The task's."""
+        return TASKS[self.description.task].small_batch
+
+    @property
+    def samples_said(self) -> str:
+        """With their size."""
+        height, width = self.train.size
+        return f"images of {height}×{width}"
+
+    def __len__(self) -> int:
+        return len(self.train)
+
+    def sizes(self, model: files.Model) -> Mapping[str, Shape]:
+        """That of the training images."""
+        return open_sizes(model, self.description, self.train.size)
+
+    def batches(self, order: TrainOrder, device: torch.device, *, workers: int) -> Iterator[Batch]:
+        """Images uint8 RGB [N, 3, H, W], and labels."""
+        return dealt(self.train, order, device, workers=workers)
+
+    def inputs(self, reading: Reading, batch: Batch) -> tuple[Tensor, ...]:
+        """The images as the description says."""
+        return (inputs_of(reading, batch["images"], self.description.input),)
+
+    def loss(self, outputs: Outputs, batch: Batch) -> Parts:
+        """The task's."""
+        return TASKS[self.description.task].loss(outputs, batch, self.description)
+
+    def figures(self, network: Network, world: World, *, batch: int, workers: int) -> dict[str, float]:
+        """The task's, on the validation split."""
+
+        @torch.inference_mode()
+        def predict(images: Tensor) -> dict[str, Tensor]:
+            inputs = inputs_of(network.origin.reading, images.to(world.device), self.description.input)
+            return outputs_of(network, (inputs,))[0]
+
+        return evaluate(predict, self.val, batch=batch, workers=workers, world=world)
+
+    def figures_of(self, path: Path, *, batch: int, workers: int) -> dict[str, float]:
+        """The same."""
+        return evaluate_file(path, self.val, batch=batch, workers=workers)
+
+    def notes(self) -> Mapping[str, str]:
+        """What the model is for."""
+        return {descriptions.KEY: descriptions.to_json(self.description)}
