@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fnatool.data import folders
+from fnatool.data.inputs import Unreadable as Unreadable
 
 # What is read, whatever a file is called: no format for which Pillow runs another program
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "TGA", "AVIF")
@@ -24,10 +25,6 @@ DAMAGED: tuple[type[Exception], ...] = (
     *(OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError, struct.error, zlib.error),
     *(Image.DecompressionBombError, Image.DecompressionBombWarning),
 )
-
-
-class Unreadable(Exception):
-    """Why a file is no picture, or no mask, that can be used."""
 
 
 def rgb(path: Path) -> Image.Image:

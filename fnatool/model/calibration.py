@@ -6,22 +6,19 @@ import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
 from fnatool.data import folders
-from fnatool.data.pixels import Pixels, Values, values_of
+from fnatool.data.inputs import Unreadable
+from fnatool.data.pictures import Preparation, prepared
+from fnatool.data.pixels import Values
 from passes.batchnorm.unfold import Moments
 from passes.errors import UserError
 from passes.graph.tensors import Shape
 from passes.network.analysis import Analysis
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 
 BUDGET = 1 << 28  # bytes of inner values that are fetched at a time
 LARGEST_BATCH = 32
@@ -35,14 +32,6 @@ class NetworkInput:
     dtype: np.dtype[np.generic]
     shape: Shape  # without the batch
     batch: int | None
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """How an image becomes an input: its pixels, and channels first or last."""
-
-    pixels: Pixels
-    channels_last: bool
 
 
 def input_of(analysis: Analysis) -> NetworkInput:
@@ -83,23 +72,12 @@ def image_files(folder: Path, count: int, seed: int) -> list[Path]:
 
 
 def image_rows(input_: NetworkInput, paths: Sequence[Path], how: Preparation) -> Iterator[Values]:
-    """The images, each scaled until it covers the input and cropped in the middle. Raises UserError naming one that cannot be read."""
-    height, width = input_.shape[:2] if how.channels_last else input_.shape[1:]
-    mode = "L" if how.pixels.channels == "GREY" else "RGB"
+    """The images as the network takes them. Raises UserError naming one that cannot be read."""
     for path in paths:
-        values = values_of(np.asarray(_opened(path, mode, (width, height)).convert("RGB")), how.pixels, input_.dtype)
-        yield values if how.channels_last else np.ascontiguousarray(values.transpose(2, 0, 1))
-
-
-def _opened(path: Path, mode: str, size: tuple[int, int]) -> Image:
-    from PIL import Image, ImageOps
-
-    from fnatool.data import images
-
-    try:
-        return ImageOps.fit(images.rgb(path).convert(mode), size, Image.Resampling.BILINEAR)
-    except images.Unreadable as error:
-        raise UserError(f"'{path}' cannot be read as an image: {error}; remove or mend it") from error
+        try:
+            yield prepared(path, input_.shape, input_.dtype, how)
+        except Unreadable as error:
+            raise UserError(f"'{path}' cannot be read as an image: {error}; remove or mend it") from error
 
 
 # --- statistics -------------------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from fnatool.data.pictures import Preparation
 from fnatool.data.pixels import Values
 from fnatool.files import model as files
 from fnatool.files.atomic import require_writable
@@ -17,9 +18,10 @@ from fnatool.files.copying import copy
 from fnatool.files.interface import Inputs
 from fnatool.model import calibration, pixels
 from fnatool.model.analysed import STAGES_KEY, analyse_model
-from fnatool.model.calibration import NetworkInput, Preparation
+from fnatool.model.calibration import NetworkInput
 from fnatool.model.pixels import PixelOptions
 from fnatool.model.source import Source, open_model
+from fnatool.model.unlabelled import channels_last
 from fnatool.model.verified import Verified, verify_same
 from fnatool.runtime import isolate
 from passes.batchnorm import fold as batchnorm
@@ -203,14 +205,11 @@ def _preparation(model: files.Model, analysis: Analysis, options: UnfoldOptions)
     """How the network wants its images. Raises UserError where it takes none, or what is asked does not fit."""
     input_ = calibration.input_of(analysis)
     shape = input_.shape
-    if analysis.image.axes in ((2, 3), (1, 2)):
-        channels_last = analysis.image.axes == (1, 2)
-    else:
-        channels_last = len(shape) == 3 and shape[0] > 4 >= shape[2]  # no image has more than four colours
-    channels = shape[-1 if channels_last else 0] if len(shape) == 3 else 0
+    last = channels_last(analysis, shape)
+    channels = shape[-1 if last else 0] if len(shape) == 3 else 0
     if channels not in (1, 3):
         what = printed(shape)
         raise UserError(f"the input '{input_.name}' of {what} is no grey or RGB image; --data random takes noise instead")
     mean, scale = (None if given is None else tuple(float(value) for value in given) for given in (options.mean, options.scale))
     image = pixels.Seen(input_.name, channels, input_.dtype)
-    return Preparation(pixels.pixels_of(model, analysis.view, image, PixelOptions(mean, scale, options.channels)), channels_last)
+    return Preparation(pixels.pixels_of(model, analysis.view, image, PixelOptions(mean, scale, options.channels)), last)
