@@ -70,6 +70,15 @@ class Unlabelled:
     def __len__(self) -> int:
         return len(self.places)
 
+    @property
+    def digest(self) -> str:
+        """The same for the same names, rows and sizes of files."""
+        found = blake2b(digest_size=16)
+        sizes = {file: (self.root / file).stat().st_size for file in dict.fromkeys(place.file for place in self.places)}
+        for place in self.places:
+            found.update(f"{place.file}\n{place.row}\n{sizes[place.file]}\n".encode("utf-8", "surrogateescape"))
+        return found.hexdigest()
+
     def sample(self, index: int) -> Sample:
         """By input the values of one sample. Raises UserError where its file has changed and cannot be read any more."""
         return next(self._samples(self.places[index : index + 1]))

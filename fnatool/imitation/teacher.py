@@ -37,8 +37,8 @@ class Pair:
         return places(self.student, self.teacher, asked)
 
 
-def paired(student: files.Model, teacher: str | files.Model, sizes: Mapping[str, Shape] | None = None) -> Pair:
-    """The teacher (a model, a path, or the bundled seed's name) beside a network, remapped to its image size where its own is fixed.
+def paired(student: files.Model, teacher: str | files.Model, sizes: Mapping[str, Shape] | None = None, *, resize: bool = True) -> Pair:
+    """The teacher (a model, a path, or the bundled seed's name) beside a network; resize: remapped to its image size where its own is fixed.
 
     sizes: of the inputs that the student leaves open. Raises UserError where their inputs are not the same.
     """
@@ -52,10 +52,10 @@ def paired(student: files.Model, teacher: str | files.Model, sizes: Mapping[str,
             f"'{read.path}' has the inputs {said[0]}, '{student.path}' has {said[1]}: one can be like the other on the same inputs"
         )
     found = analyse_model(read, {name: shape for name, shape in wanted.items() if _is_open(stated[name])})
-    if input_shapes(found) != wanted and own.image.axes is not None and found.image.axes == own.image.axes:
+    if resize and input_shapes(found) != wanted and own.image.axes is not None and found.image.axes == own.image.axes:
         (shape, *_) = wanted.values()
-        size = tuple(shape[axis] for axis in own.image.axes)
-        read = remap_model(read, Spec({IMAGE: size}), RemapOptions(verify=False), analysis=found).model
+        height, width = (shape[axis] for axis in own.image.axes)
+        read = remap_model(read, Spec({IMAGE: (height, width)}), RemapOptions(verify=False), analysis=found).model
         found = analyse_model(read)
     for name, shape in input_shapes(found).items():
         if shape != wanted[name]:

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from fnatool import terminal
 from fnatool.nn.batch import require_batch
 from fnatool.nn.reading import Reading
 from fnatool.search import folder as folders
-from fnatool.search.distance import Batches, Meter, known, reference
+from fnatool.search.distance import Meter, known, reference
 from fnatool.search.nearest import choose, nearest_member, scores_of, silent, table
 from fnatool.search.preparing import PreparedSearch
+from fnatool.search.purposes import images_of
 from fnatool.search.reporting import MethodResult
 from fnatool.search.results import Emitted
 from fnatool.search.sampling import Member, uniform
 from fnatool.search.solver import Budget, Scores, likeliest, pareto, score_of
 from fnatool.supernet.members import members_of, up_to
-from fnatool.tasks.task import PLAIN
-from fnatool.training.learner import inputs_of
-from fnatool.training.model_and_data import sizes
-from fnatool.training.order import TrainOrder
 from fnatool.training.processes import World
-from fnatool.training.samples import Training
-from fnatool.training.stepping import dealt
 from passes.errors import UserError
 from passes.space.costs import extremes
 
-STREAM = 4  # of chance: which images
 PREDICTED = 8  # costs that the report predicts a distance for
 
 
@@ -68,35 +59,9 @@ def meter_of(made: PreparedSearch, run: tuple[Path, str], world: World) -> Meter
     seed = Reading(up_to(graph, made.ground.features), shapes)
     for reading in (seed, members.reading):
         require_batch(reading, {weight.name: reading.initial(weight) for weight in reading.weights}, static=reading.static_batch)
-    batches = _batches(made, seed, world)
+    batches = made.purpose.batches(made.model, config, seed, world.device)
     folder, key = run
     return Meter(members, batches, reference(seed, batches, world.device), known(folder / folders.DISTANCES, key, made.choices), world)
-
-
-def _batches(made: PreparedSearch, reading: Reading, world: World) -> Batches:
-    """Training images, drawn by the run's seed, as the network takes them; held as bytes."""
-    config = made.config
-    size, full = sizes(made.model, made.description, config.data.size)
-    samples = Training(made.train, made.description, size, PLAIN, config.run.seed, full)
-    count = images_of(made)
-    batch = min(config.distance.batch, count)
-    order = TrainOrder(len(samples), batch, count // batch, config.run.seed + STREAM)
-    found = [batch["images"].cpu() for batch in dealt(samples, order, torch.device("cpu"), workers=config.data.workers)]
-
-    def batches() -> Iterator[Tensor]:
-        for images in found:
-            yield inputs_of(reading, images.to(world.device), made.description.input)
-
-    return batches
-
-
-def images_of(made: PreparedSearch) -> int:
-    """How many images features are compared on. Raises UserError where there are too few."""
-    count = min(made.config.distance.images, len(made.train.items))
-    if count < 2:
-        raise UserError("features are compared on two images at least; give more training data")
-    batch = min(made.config.distance.batch, count)
-    return count // batch * batch
 
 
 def measured(made: PreparedSearch, meter: Meter) -> list[list[float]]:
@@ -140,7 +105,7 @@ def finding(made: PreparedSearch, meter: Meter, scores: Scores, found: Emitted) 
         architecture={"distance": distance, "predicted": figures["sum"]},
         beside={
             "kind": kind,
-            "images": images_of(made),
+            "images": images_of(made.purpose, made.config),
             "measured": len(meter.known.distances),
             "predicted": rows,
             "changes": {

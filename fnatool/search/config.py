@@ -23,12 +23,13 @@ from fnatool.training.config import (
     DataSection,
     Fraction,
     Imitate,
+    LikeConfig,
+    LikeData,
     Optimiser,
     Positive,
     Rate,
     Samples,
     Seed,
-    TaskName,
     Threads,
     Words,
     data_beside,
@@ -161,8 +162,13 @@ class Finetune(Section):
     imitate: Imitate = Field(default=Imitate(), description="the seed is the teacher, unless another one is named")
 
 
+UNLABELLED = "none"  # in the place of a task: to compute what the seed computes
+
+
 class SearchConfig(Section):
-    task: TaskName = Field(default="classification", description=" | ".join(TASKS))
+    task: Annotated[str, one_of([*TASKS, UNLABELLED])] = Field(
+        default="classification", description=f"{' | '.join(TASKS)}; {UNLABELLED}: what the seed computes, learnt without labels"
+    )
     model: str = Field(default=seeds.NAMES[0], description="the seed: an ONNX file, or the bundled one's name")
     data: DataSection = DataSection()
     head: HeadSection = Field(default=HeadSection(), description="put on the seed for the search, and on the result")
@@ -187,6 +193,13 @@ class SearchConfig(Section):
         run = how.run.model_copy(update={"device": own.device, "amp": own.amp, "threads": own.threads})
         imitate = how.imitate.model_copy(update={"teacher": how.imitate.teacher or self.model})
         return Config(task=self.task, data=self.data, optimiser=how.optimiser, run=run, averages=how.averages, imitate=imitate)
+
+    def tuning_alike(self) -> LikeConfig:
+        """The config of the last phase without a task: to be like the seed."""
+        how, own, data = self.finetune, self.run, self.data
+        run = how.run.model_copy(update={"device": own.device, "amp": own.amp, "threads": own.threads})
+        given = LikeData(skip_bad=data.skip_bad, workers=data.workers)
+        return LikeConfig(data=given, optimiser=how.optimiser, run=run, averages=how.averages, imitate=how.imitate)
 
 
 def _usual(task: Task) -> Defaults:
@@ -231,9 +244,36 @@ def quick(folder: Path) -> SearchConfig:
 
 def parse_search(document: Mapping[str, Any]) -> SearchConfig:
     """A config from its document. Raises UserError with every unknown key and impossible value."""
+    if document.get("task") == UNLABELLED:
+        found = parsed(SearchConfig, document, ALIKE)
+        _require_unlabelled(found)
+        return found
     search = document.get("search")
     published = isinstance(search, Mapping) and search.get("relaxation") == "paths"
     return parsed(SearchConfig, document, defaults_of(document, _as_published if published else _usual))
+
+
+ALIKE: Defaults = {
+    "search": {"method": "distance"},
+    "finetune": {name: value for name, value in LikeConfig().model_dump(mode="json").items() if name != "data"},
+}
+"""Where the defaults of a search without a task are not the general ones."""
+
+
+def _require_unlabelled(config: SearchConfig) -> None:
+    """Nothing is asked that needs labels or a head. Raises UserError."""
+    if config.search.method != "distance":
+        raise UserError(f"'search.method' is '{config.search.method}', which learns by labels: without a task it is distance")
+    if config.finetune.imitate.teacher is not None:
+        raise UserError("'finetune.imitate.teacher': without a task the teacher is the seed")
+    if config.finetune.enabled and not config.finetune.imitate.is_on:
+        raise UserError("'finetune.imitate.features' and 'finetune.imitate.outputs' are both 0: nothing is left to learn")
+    own, usual = config.head, HeadSection()
+    asked = [
+        key for key in HeadSection.model_fields if key not in ("mean", "scale", "channels") and getattr(own, key) != getattr(usual, key)
+    ]
+    if asked:
+        raise UserError(f"'head.{asked[0]}': without a task there is no head")
 
 
 def beside(config: SearchConfig, folder: Path) -> SearchConfig:

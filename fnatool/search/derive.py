@@ -12,19 +12,23 @@ from pathlib import Path
 import torch
 
 from fnatool import terminal
+from fnatool.data.arrays import Arrays
 from fnatool.data.split import Split
+from fnatool.data.unlabelled import Unlabelled
 from fnatool.files import model as files
 from fnatool.files.atomic import require_writable, workplace, write_text
 from fnatool.files.runfolder import CHECKPOINT, require_regular
 from fnatool.model.analysed import metadata
+from fnatool.model.unlabelled import inputs_of
 from fnatool.search import by_distance
 from fnatool.search import distance as distances
 from fnatool.search import folder as folders
-from fnatool.search.config import SearchConfig, parse_search
-from fnatool.search.emitting import emit_member, emit_within, ground
+from fnatool.search.config import UNLABELLED, SearchConfig, parse_search
+from fnatool.search.emitting import Ground, emit_member, emit_within, ground, ground_alike
 from fnatool.search.finalists import choosing
 from fnatool.search.nearest import nearest_member, scores_of
-from fnatool.search.preparing import PreparedSearch, data, network_of, on_ground
+from fnatool.search.preparing import Known, PreparedSearch, data, network_of, on_ground, unlabelled
+from fnatool.search.purposes import Alike
 from fnatool.search.results import DerivedModel, DeriveWords, Emitted
 from fnatool.search.sampling import Member
 from fnatool.search.scoring import score, scoring_of
@@ -41,6 +45,7 @@ from passes.space.costs import Table, extremes
 from passes.space.space import Choices, Space, parse_space
 
 LIST = "derived.json"
+HERE = World(0, 1, torch.device("cpu"))
 MOST_STEPS = 10**18  # no search has as many
 
 
@@ -161,7 +166,7 @@ def _measured(folder: Path, wanted: DeriveOptions) -> DeriveSource:
     scores = scores_of([[known.distances[member] for member in row] for row in rows])
     if wanted.images == 0:
         return DeriveSource(made, made.choices, scores, made.tables, partial(likeliest, made.choices, scores), _no_figures, MEASURED)
-    meter = by_distance.meter_of(made, (folder, facts.key), World(0, 1, torch.device("cpu")))
+    meter = by_distance.meter_of(made, (folder, facts.key), HERE)
 
     def figures(member: Member) -> Mapping[str, float]:
         return {"distance": meter.of([member])[0]}
@@ -194,16 +199,21 @@ def _prepared(folder: Path, *, with_data: bool) -> tuple[PreparedSearch, folders
     """The search of the run as it was before its first step. Raises UserError."""
     facts = _facts(folder)
     config, space = _asked(facts, folder / folders.RUN)
-    about = description_of(metadata(files.read(folder / folders.SEED).envelope))
-    config = _within(config, folder, about)
     seed = files.read(_seed(facts))
-    splits = data(config, World(0, 1, torch.device("cpu"))) if with_data else _named(about, config)
-    if with_data and facts.data != (splits[0].digest, splits[1].digest):
+    if config.task == UNLABELLED:
+        of = ground_alike(seed, config)
+        known: Known = Alike(*unlabelled(of, config, HERE)) if with_data else _nothing(of, config)
+    else:
+        about = description_of(metadata(files.read(folder / folders.SEED).envelope))
+        config = _within(config, folder, about)
+        known = data(config, HERE) if with_data else _named(about, config)
+        of = ground(seed, config, about)
+    made = on_ground(of, config, folder, known, space)
+    if with_data and facts.data != made.purpose.digests:
         raise UserError(
-            f"the data in '{splits[0].root}' is not what it was when this search began: other names, sizes or labels; put it back"
+            f"the data in '{config.data.path}' is not what it was when this search began: other names, sizes or labels; put it back"
         )
-    of = replace(ground(seed, config, splits[0]), names=about)
-    return on_ground(of, config, folder, splits, space), facts
+    return made, facts
 
 
 def _asked(facts: folders.RunFacts, path: Path) -> tuple[SearchConfig, Space]:
@@ -244,6 +254,13 @@ def _named(about: Description, config: SearchConfig) -> tuple[Split, Split]:
     return split, split
 
 
+def _nothing(of: Ground, config: SearchConfig) -> Alike:
+    """No samples."""
+    assert of.analysis is not None
+    none = Unlabelled(Path(config.data.path), Arrays(inputs_of(of.analysis)), (), 0)
+    return Alike(none, none)
+
+
 def _members(source: DeriveSource, wanted: DeriveOptions) -> list[Member | list[Budget]]:
     """The members in order of cost; or for budgets of one architecture these, since a file has to keep them."""
     scores, choices = source.scores, source.choices
@@ -264,9 +281,9 @@ def _written(source: DeriveSource, what: Member | list[Budget], where: tuple[Pat
     with workplace(out) as place:
         draft = place / folders.TARGET
         if isinstance(what, list):
-            found = emit_within(made.ground, choices, source.best, made.train, draft, budgets=what)
+            found = emit_within(made.ground, choices, source.best, draft, budgets=what)
         else:
-            found = emit_member(made.ground, choices, what, made.train, draft)
+            found = emit_member(made.ground, choices, what, draft)
             _require_kept(made, found, wanted)
         kind = made.kind if not wanted.budgets else parse_budget(wanted.budgets[0]).kind
         found = found.costed(source.tables)

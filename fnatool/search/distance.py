@@ -30,7 +30,7 @@ from passes.errors import UserError
 from passes.space.space import SKIP, Choices
 
 VERSION = 1
-Batches = Callable[[], Iterator[Tensor]]  # the images, as a network takes them, the same every time
+Batches = Callable[[], Iterator[tuple[Tensor, ...]]]  # inputs of samples, in the order of the network's, the same every time
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def reference(reading: Reading, batches: Batches, device: torch.device) -> Refer
     """
     values = {weight.name: reading.initial(weight).to(device) for weight in reading.weights}
     values |= {name: value.to(device) for name, value in reading.constants.items()}
-    features = tuple(tuple(reading(values, [x], norms="batch")) for x in batches())
+    features = tuple(tuple(reading(values, x, norms="batch")) for x in batches())
     spread = tuple(_spread([row[place] for row in features]) for place in range(len(reading.outputs)))
     for name, value in zip(reading.outputs, spread, strict=True):
         if not math.isfinite(value):

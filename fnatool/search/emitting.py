@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from fnatool.data.pixels import Pixels
@@ -21,7 +22,8 @@ from fnatool.tasks.description import Description
 from fnatool.tasks.table import TASKS
 from passes.errors import RefusedModel, UserError
 from passes.graph.tensors import Shape
-from passes.heads import image_of, seen_by
+from passes.heads import chart, image_of, seen_by
+from passes.heads.taps import FLOATS
 from passes.network.analyse import analyse
 from passes.network.analysis import Analysis
 from passes.network.knobs import IMAGE, STRIDE
@@ -34,27 +36,26 @@ TIMES = 8
 
 @dataclass(frozen=True)
 class Ground:
-    """A seed and its analysis, the knobs set before anything is searched, the head it gets, and how it is remapped.
+    """A seed and its analysis, the knobs set before anything is searched, how it is remapped, and what finishes a remapped one.
 
-    `select` says which channels narrowing keeps; `inputs` is the shape of an input that the file leaves open, `pixels` what an image
-    becomes; `features` are the tensors that the head sees the seed by; `names` has the names of classes and joints, if not the data.
+    `finish` puts the head on, verified or not; `select` says which channels narrowing keeps; `inputs` is the shape of an input that the
+    file leaves open, `pixels` what an image becomes (None: as the samples say); `features` are the tensors that the head sees the seed by.
     """
 
     seed: files.Model
     analysis: Analysis | None
     before: Mapping[str, Value]
-    head: HeadOptions
+    finish: Callable[[files.Model, bool], files.Model]
     strategy: str
     select: str
     rng_seed: int
     inputs: Mapping[str, Shape] | None
-    pixels: Pixels
+    pixels: Pixels | None
     features: tuple[str, ...]
-    names: Description | None = None
 
 
-def ground(seed: files.Model, config: SearchConfig, split: Split) -> Ground:
-    """The seed with the config's size, output stride and head. Raises UserError where no size is known."""
+def ground(seed: files.Model, config: SearchConfig, names: Split | Description) -> Ground:
+    """The seed with the config's size, output stride and head; names: of classes and joints. Raises UserError where no size is known."""
     before: dict[str, Value] = {}
     asked = config.data.size
     assumed = _assumed(seed, asked)
@@ -73,8 +74,8 @@ def ground(seed: files.Model, config: SearchConfig, split: Split) -> Ground:
     options = HeadOptions(
         task=config.task,
         style=head.style,
-        classes=head.classes or (None if joints else str(len(split.classes))),
-        joints=head.joints or (str(len(split.joints)) if joints else None),
+        classes=head.classes or (None if joints else str(len(names.classes))),
+        joints=head.joints or (str(len(names.joints if isinstance(names, Split) else names.labels)) if joints else None),
         taps=head.taps,
         width=head.width,
         levels=head.levels,
@@ -94,7 +95,7 @@ def ground(seed: files.Model, config: SearchConfig, split: Split) -> Ground:
         seed,
         analysis if inputs == assumed else None,
         before,
-        options,
+        partial(_headed, options, names),
         strategy=config.search.strategy,
         select=config.select,
         rng_seed=config.run.seed,
@@ -102,6 +103,44 @@ def ground(seed: files.Model, config: SearchConfig, split: Split) -> Ground:
         pixels=how,
         features=features,
     )
+
+
+def ground_alike(seed: files.Model, config: SearchConfig) -> Ground:
+    """The same of a seed that stays what it is: no head, and its features are its outputs and its last map. Raises UserError."""
+    if config.data.size is not None or config.space.output_stride is not None:
+        raise UserError("without a task the seed keeps its size and stride; change them with 'fnatool remap' first")
+    analysis = analyse_model(seed)
+    return Ground(
+        seed,
+        analysis,
+        {},
+        lambda model, verify: model,
+        strategy=config.search.strategy,
+        select=config.select,
+        rng_seed=config.run.seed,
+        inputs=None,
+        pixels=None,
+        features=features_of(analysis),
+    )
+
+
+def features_of(analysis: Analysis) -> tuple[str, ...]:
+    """The outputs that are floats with an axis of samples, and the last map on the way. Raises UserError where there is none."""
+    found = chart(analysis)
+    maps = [tensor for tensor in found.way if found.is_map(tensor)]
+    shapes, types = analysis.shapes.shapes, analysis.shapes.types
+    outputs = [name for name in analysis.view.outputs if types.get(name) in FLOATS and len(shapes.get(name, ())) > 1]
+    features = tuple(dict.fromkeys([*outputs, *maps[-1:]]))
+    if not features:
+        raise UserError("this network has no output of floats and no map, so that nothing tells how like it another one is")
+    return features
+
+
+def _headed(options: HeadOptions, names: Split | Description, bare: files.Model, verify: bool) -> files.Model:
+    """The model with the head, which has these names."""
+    made = attach_to_model(bare, replace(options, verify=verify))
+    own = made.description
+    return made.described(own.adopting(names.classes, names.joints) if isinstance(names, Split) else own.named_like(names)).model
 
 
 def _before(seed: files.Model, analysis: Analysis, before: Mapping[str, Value], inputs: Mapping[str, Shape] | None) -> Analysis:
@@ -128,25 +167,19 @@ def _shape(layout: str, channels: int, size: tuple[int, int]) -> Shape:
     return (1, channels, *size) if layout == "NCHW" else (1, *size, channels)
 
 
-def emit(of: Ground, spec: Spec, split: Split, path: Path, *, verify: bool = True) -> files.Model:
-    """The file at path holds the seed in the shape of the spec with its head, fresh; class names are those of the data. Returned is it.
-
-    Raises UserError and RefusedModel as remap and head do.
-    """
+def emit(of: Ground, spec: Spec, path: Path, *, verify: bool = True) -> files.Model:
+    """The file at path holds the seed in the shape of the spec, finished. Returned is it. Raises UserError and RefusedModel."""
     whole = Spec({**of.before, **spec.knobs})
     options = RemapOptions(strategy=of.strategy, select=of.select, seed=of.rng_seed, verify=verify, inputs=of.inputs)
-    bare = remap_model(of.seed, whole, options, analysis=of.analysis).model
-    made = attach_to_model(bare, replace(of.head, verify=verify))
-    own = made.description
-    made = made.described(own.adopting(split.classes, split.joints) if of.names is None else own.named_like(of.names))
-    made.write(path, force=True)
-    return made.model
+    made = of.finish(remap_model(of.seed, whole, options, analysis=of.analysis).model, verify)
+    files.write(made, path, force=True)
+    return made
 
 
-def emit_member(of: Ground, choices: Choices, member: Member, split: Split, path: Path) -> Emitted:
+def emit_member(of: Ground, choices: Choices, member: Member, path: Path) -> Emitted:
     """The file at path is that member, remapped from the seed, with a fresh head."""
     spec = choices.spec(member)
-    model = emit(of, spec, split, path)
+    model = emit(of, spec, path)
     return Emitted(member, Spec({**of.before, **spec.knobs}, f"sha256:{of.seed.sha256}"), path, measured(model, of.inputs))
 
 
@@ -156,7 +189,7 @@ def measured(model: files.Model, inputs: Mapping[str, Shape] | None) -> dict[str
 
 
 def emit_within(
-    of: Ground, choices: Choices, best: Callable[[Sequence[Budget]], Member], split: Split, path: Path, *, budgets: Sequence[Budget]
+    of: Ground, choices: Choices, best: Callable[[Sequence[Budget]], Member], path: Path, *, budgets: Sequence[Budget]
 ) -> Emitted:
     """The file at path is the best member within the budgets, and keeps every one of them as `fnatool profile` counts.
 
@@ -165,7 +198,7 @@ def emit_within(
     """
     asked = list(budgets)
     for _ in range(TIMES):
-        made = emit_member(of, choices, best(asked), split, path)
+        made = emit_member(of, choices, best(asked), path)
         over = [max(made.costs.get(budget.kind, 0) - budget.limit, 0) for budget in budgets]
         if not any(over):
             return made

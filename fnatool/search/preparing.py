@@ -11,22 +11,26 @@ import numpy as np
 from fnatool import terminal
 from fnatool.data import checking
 from fnatool.data.split import Split, said, spread
+from fnatool.data.unlabelled import Unlabelled
 from fnatool.files import model as files
 from fnatool.latency import table as latencies
 from fnatool.latency.table import about
 from fnatool.model import spaces
 from fnatool.model.analysed import analyse_model, metadata
-from fnatool.search.config import SearchConfig
-from fnatool.search.emitting import Ground, emit, ground
+from fnatool.model.pixels import PixelOptions
+from fnatool.model.unlabelled import folder_options
+from fnatool.search.config import UNLABELLED, SearchConfig
+from fnatool.search.emitting import Ground, emit, ground, ground_alike
 from fnatool.search.folder import LATENCY, SEED, SPACE, RunFacts, require_same, shown
+from fnatool.search.purposes import Alike, Labelled, Purpose
 from fnatool.search.sampling import uniform
 from fnatool.search.solver import Budget, likeliest
 from fnatool.supernet.mixing import without
 from fnatool.supernet.network import SuperNetwork, build
 from fnatool.tasks import reading
-from fnatool.tasks.description import Description
 from fnatool.tasks.table import description_of
 from fnatool.training.processes import World
+from fnatool.training.run_alike import samples_of
 from passes.errors import UserError
 from passes.network.analysis import Analysis
 from passes.space.budgets import AskedBudget, parse_budget
@@ -37,7 +41,7 @@ from passes.target.spec import Spec
 
 @dataclass(frozen=True)
 class PreparedSearch:
-    """A search before its first step: the seed with its head, what it is for, the data, the space on it, and what every choice costs.
+    """A search before its first step: the seed with its head, what it is for with the data, the space, and what every choice costs.
 
     `fixed` are knobs of the space that this method cannot choose, with the reason.
     """
@@ -45,14 +49,19 @@ class PreparedSearch:
     config: SearchConfig
     ground: Ground
     model: files.Model
-    description: Description
-    train: Split
-    val: Split
+    purpose: Purpose
     analysis: Analysis
     space: Space
     choices: Choices
     tables: Mapping[str, Table]
     fixed: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def labelled(self) -> Labelled:
+        """The task and its data. Raises TypeError where there is none."""
+        if not isinstance(self.purpose, Labelled):
+            raise TypeError("this search has no labels")
+        return self.purpose
 
     @property
     def kind(self) -> str:
@@ -81,16 +90,23 @@ class PreparedSearch:
 def prepared(seed: files.Model, config: SearchConfig, folder: Path, world: World) -> PreparedSearch:
     """The search with all of its parts checked; the first process writes the seed with its head. Raises UserError and RefusedModel."""
     spaces.require_readable(config.space.choices)  # before the data, which takes longer
-    train, val = data(config, world)
-    of = ground(seed, config, train)
+    if config.task == UNLABELLED:
+        of = ground_alike(seed, config)
+        known: Known = Alike(*unlabelled(of, config, world))
+    else:
+        known = data(config, world)
+        of = ground(seed, config, known[0])
     if world.first:
-        require_same(folder, facts(of, config, (train, val), world.size))
-        emit(of, Spec({}), train, folder / SEED, verify=False)  # what comes out in the end is
+        require_same(folder, facts(of, config, known, world.size))
+        emit(of, Spec({}), folder / SEED, verify=False)  # what comes out in the end is
     world.wait()
-    return on_ground(of, config, folder, (train, val))
+    return on_ground(of, config, folder, known)
 
 
-def on_ground(of: Ground, config: SearchConfig, folder: Path, splits: tuple[Split, Split], knobs: Space | None = None) -> PreparedSearch:
+Known = tuple[Split, Split] | Alike  # the data; the task is known by the seed with its head
+
+
+def on_ground(of: Ground, config: SearchConfig, folder: Path, known: Known, knobs: Space | None = None) -> PreparedSearch:
     """The same where the seed with its head is in the folder. knobs: the space, where it need not be read."""
     model = files.read(folder / SEED)
     analysis = analyse_model(model, of.inputs)
@@ -102,8 +118,8 @@ def on_ground(of: Ground, config: SearchConfig, folder: Path, splits: tuple[Spli
         own = folder / LATENCY  # that of a run that has begun
         timed = latencies.read(own if own.exists() else Path(config.cost.latency), about(model, analysis, whole), whole).table
         tables["latency"] = restricted(timed, whole, found)
-    described = description_of(metadata(model.envelope))
-    made = PreparedSearch(config, of, model, described, *splits, analysis, space, found, tables, fixed)
+    purpose = known if isinstance(known, Alike) else Labelled(description_of(metadata(model.envelope)), *known)
+    made = PreparedSearch(config, of, model, purpose, analysis, space, found, tables, fixed)
     if made.kind not in tables:
         raise UserError(
             f"the cost is to be latency, but there is no 'cost.latency': measure one with 'fnatool latency-table {shown(folder) / SEED} "
@@ -186,11 +202,21 @@ def data(config: SearchConfig, world: World) -> tuple[Split, Split]:
     return train, val
 
 
-def facts(of: Ground, config: SearchConfig, splits: tuple[Split, Split], processes: int, space: Space | None = None) -> RunFacts:
+def unlabelled(of: Ground, config: SearchConfig, world: World) -> tuple[Unlabelled, Unlabelled]:
+    """Samples without labels, to use and kept back."""
+    asked = config.head
+    where = folder_options(config.data.path, PixelOptions(asked.mean, asked.scale, asked.channels))
+    assert of.analysis is not None
+    return samples_of((of.seed, of.analysis), where, config.tuning_alike().data, seed=config.run.seed, world=world)
+
+
+def facts(of: Ground, config: SearchConfig, known: Known | Purpose, processes: int, space: Space | None = None) -> RunFacts:
     """What tells this run from others; without a space, of which nothing is said then."""
-    samples = (len(splits[0].items), len(splits[1].items))
+    if isinstance(known, tuple):
+        samples, digests = (len(known[0].items), len(known[1].items)), (known[0].digest, known[1].digest)
+    else:
+        samples, digests = known.counts, known.digests
     knobs = None if space is None else {key: list(values) for key, values in space.knobs.items()}
-    digests = (splits[0].digest, splits[1].digest)
     return RunFacts(str(of.seed.path.resolve()), of.seed.sha256, processes, samples, config.model_dump(mode="json"), knobs, digests)
 
 

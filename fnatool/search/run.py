@@ -24,12 +24,13 @@ from fnatool.model.pixels import say
 from fnatool.search import by_distance as measuring
 from fnatool.search import folder as folders
 from fnatool.search import reporting, watching
-from fnatool.search.config import NAME, QUICK, SearchConfig, quick, read_search
+from fnatool.search.config import NAME, QUICK, UNLABELLED, SearchConfig, quick, read_search
 from fnatool.search.emitting import emit_within
 from fnatool.search.finalists import choosing
 from fnatool.search.loop import SearchJob, learn
 from fnatool.search.nearest import SAME
 from fnatool.search.preparing import PreparedSearch, facts, network_of, prepared
+from fnatool.search.purposes import images_of
 from fnatool.search.reporting import MethodResult
 from fnatool.search.results import Emitted, Found
 from fnatool.search.sampling import Member
@@ -40,7 +41,7 @@ from fnatool.supernet.network import SuperNetwork
 from fnatool.tasks.scenes import SceneOptions, write_scenes
 from fnatool.training import diagnosis
 from fnatool.training.checkpoint import damaged
-from fnatool.training.finetune import RunPlaces, require_teacher, tune
+from fnatool.training.finetune import RunPlaces
 from fnatool.training.order import TrainOrder
 from fnatool.training.processes import World, joined
 from fnatool.training.said import Tuned
@@ -124,10 +125,8 @@ def require_enough(made: PreparedSearch, world: World) -> None:
 
 def require_tuning(made: PreparedSearch, world: World) -> None:
     """The same for the last phase."""
-    tuning = made.config.finetune
-    if tuning.enabled:
-        TrainOrder(len(made.train.items), share(tuning.run.batch, world), 1, 0, 0, world.rank, world.size)
-        require_teacher(made.config.tuning().imitate)
+    if made.config.finetune.enabled:
+        made.purpose.require_tuning(made.config, world)
 
 
 @dataclass(frozen=True)
@@ -143,11 +142,12 @@ class Way:
 
 def _phases(made: PreparedSearch, folder: Path, world: World, *, dry_run: bool) -> Found | None:
     """Find by the method, remap, fine-tune, report; or none of them."""
-    own = facts(made.ground, made.config, (made.train, made.val), world.size, made.space)
+    own = facts(made.ground, made.config, made.purpose, world.size, made.space)
     way = METHODS[made.config.search.method](made, world)
     made = way.made
     if world.first:
-        say(made.ground.pixels)
+        if made.ground.pixels is not None:
+            say(made.ground.pixels)
         show_space(made)
         if not dry_run:
             folders.claim(folder, own, made.config.cost.latency)
@@ -169,6 +169,8 @@ def _phases(made: PreparedSearch, folder: Path, world: World, *, dry_run: bool) 
 
 def by_gradient(made: PreparedSearch, world: World) -> Way:
     """The super network warms up and learns; of the members that it prefers the best is found. Raises UserError for what does not fit."""
+    if made.config.task == UNLABELLED:
+        raise UserError('a super network learns by labels: without them search.method is "distance"')
     network, tables = network_of(made)
     made = replace(made, choices=network.choices, tables=tables)
     require_enough(made, world)
@@ -196,7 +198,7 @@ def _derived(
         budgets = [replace(budget, table=tables[budget.kind]) for budget in made.budgets(made.config.cost.budget)]
         path, scoring = job.folder / folders.REMAPPED, scoring_of(made, world.size)
         best = _remembered(job, choosing(network, made.config, scoring))
-        found = emit_within(made.ground, network.choices, best, made.train, path, budgets=budgets)
+        found = emit_within(made.ground, network.choices, best, path, budgets=budgets)
         found = _kept(found, made, job.folder)
         figures = score(network, found.member, scoring)
         terminal.console().print(f"found: {_in_words(found)}; in the super network {sentence(figures)}")
@@ -240,12 +242,12 @@ def _member(found: object, choices: Choices, path: Path) -> Member:
 def by_distance(made: PreparedSearch, world: World) -> Way:
     """Single changes of the seed are measured, then whole members; the nearest is found. Raises UserError for what does not fit."""
     budgets = measuring.require_choices(made)
-    measuring.images_of(made)  # raises
+    images_of(made.purpose, made.config)  # raises
     require_tuning(made, world)
 
     def find(run: tuple[Path, str]) -> MethodResult | None:
         if world.first:
-            terminal.console().print(f"distances to the seed on {measuring.images_of(made)} images, in {run[0]}")
+            terminal.console().print(f"distances to the seed on {images_of(made.purpose, made.config)} images, in {run[0]}")
         meter = measuring.meter_of(made, run, world)
         scores = measuring.measured(made, meter)
         nearest = measuring.choosing(made, meter, scores)(budgets)
@@ -257,7 +259,7 @@ def by_distance(made: PreparedSearch, world: World) -> Way:
         def best(asked: Sequence[Budget]) -> Member:
             return nearest if list(asked) == budgets else again(asked)
 
-        found = emit_within(made.ground, made.choices, best, made.train, run[0] / folders.REMAPPED, budgets=budgets)
+        found = emit_within(made.ground, made.choices, best, run[0] / folders.REMAPPED, budgets=budgets)
         found = _kept(found, made, run[0])
         report = measuring.finding(made, meter, scores, found)
         if report.figures["distance"] <= SAME:
@@ -298,7 +300,8 @@ def _tuned(made: PreparedSearch, folder: Path, world: World) -> Tuned | None:
         terminal.console().print("fine-tuning what was found, from the seed's weights")
         own.mkdir(exist_ok=True)
     world.wait()
-    return tune(files.read(remapped), made.config.tuning(), RunPlaces(target, own, force=True), world)
+    of = (files.read(remapped), made.ground.seed)
+    return made.purpose.tune(made.config, of, RunPlaces(target, own, force=True), world)
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------------------------
@@ -309,7 +312,7 @@ def job_of(made: PreparedSearch, network: SuperNetwork, tables: Mapping[str, Tab
     config = made.config
     weights, alphas = parts_of(made)
     budgets = [replace(budget, table=tables[budget.kind]) for budget in made.budgets(config.cost.budget[:1])]
-    return SearchJob(config, network, made.description, weights, alphas, tables[made.kind], budgets[0] if budgets else None, *run)
+    return SearchJob(config, network, made.labelled.description, weights, alphas, tables[made.kind], budgets[0] if budgets else None, *run)
 
 
 def _costs(made: PreparedSearch) -> dict[str, object]:

@@ -31,11 +31,11 @@ from fnatool.training.stepping import dealt
 def parts_of(made: PreparedSearch) -> tuple[Training, Training]:
     """What weights learn from, and what α does: two parts of the training data, both augmented."""
     config = made.config
-    size, full = sizes(made.model, made.description, config.data.size)
+    size, full = sizes(made.model, made.labelled.description, config.data.size)
     changes = TASKS[config.task].augment if config.data.augment else PLAIN
     weights, alphas = (
-        Training(part, made.description, size, changes, config.run.seed, full)
-        for part in halves(made.train, config.search.alpha_data, config.run.seed)
+        Training(part, made.labelled.description, size, changes, config.run.seed, full)
+        for part in halves(made.labelled.train, config.search.alpha_data, config.run.seed)
     )
     return weights, alphas
 
@@ -43,12 +43,12 @@ def parts_of(made: PreparedSearch) -> tuple[Training, Training]:
 def scoring_of(made: PreparedSearch, processes: int) -> Scoring:
     """How members of this run, which so many processes share, are scored."""
     config = made.config
-    _, full = sizes(made.model, made.description, config.data.size)
+    _, full = sizes(made.model, made.labelled.description, config.data.size)
     weights, alphas = parts_of(made)
     return Scoring(
         weights,
         replace(alphas, augment=PLAIN),
-        Evaluation(made.val, made.description, full),
+        Evaluation(made.labelled.val, made.labelled.description, full),
         (config.score.calibration, config.score.images),
         config.run.batch,
         config.data.workers,

@@ -1,7 +1,7 @@
 """Members of a space as they are before any training: slices of the largest one's weights, run part by part up to some tensors.
 
     members = members_of(graph, analysis, choices, tensors)
-    state = members.start(x)                                # what is there at the first segment
+    state = members.start(inputs)                               # what is there at the first segment
     for segment in members.segments:
         members.step(segment, member, state)                # runs it in place; states are small copies of each other
     state[tensor]
@@ -47,10 +47,9 @@ class Members:
         """Of the largest member, as far as the tensors need it."""
         return self.variants.reading
 
-    def start(self, x: Tensor) -> State:
-        """The state before the first segment, for the network's one input."""
-        (name,) = self.reading.inputs
-        return {name: x}
+    def start(self, inputs: Sequence[Tensor]) -> State:
+        """The state before the first segment, for the network's inputs in order."""
+        return dict(zip(self.reading.inputs, inputs, strict=True))
 
     @torch.no_grad()
     def step(self, segment: Segment, member: Sequence[int], state: State) -> None:

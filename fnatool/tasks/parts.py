@@ -25,6 +25,8 @@ Parts = Mapping[str, Part]
 
 def means(parts: Parts) -> dict[str, torch.Tensor]:
     """Each part as a mean over all processes' counts: averaged over the processes they, and their gradients, are those of one process."""
+    if not parts:
+        return {}
     counts = torch.stack([part.count.detach().float() for part in parts.values()])
     world = 1
     if torch.distributed.is_available() and torch.distributed.is_initialized():

@@ -16,6 +16,10 @@ from fnatool.files.atomic import write_text
 from fnatool.tasks.table import TASKS, require_task
 from fnatool.tasks.task import Defaults, Task
 from fnatool.training.sections import MOST_WORDS, Section, lines, one_of, parsed, read_file
+from passes.errors import UserError
+
+ALIKE: Mapping[str, Any] = {"name": "adamw", "lr": 1e-3, "weight_decay": 1e-2}
+"""What learns to be like another network begins with most of what it needs: steps of a size of their own, none for a fresh head."""
 
 
 def small_batches() -> str:
@@ -113,6 +117,8 @@ class Learning(Protocol):
     def averages(self) -> Averages: ...
     @property
     def imitate(self) -> Imitate: ...
+    def model_dump(self, *, mode: str) -> dict[str, Any]: ...
+    def model_dump_json(self, *, indent: int) -> str: ...
 
 
 class Config(Section):
@@ -122,6 +128,40 @@ class Config(Section):
     run: RunSection = RunSection()
     averages: Averages = Averages()
     imitate: Imitate = Imitate()
+
+
+class LikeData(Section):
+    images: Annotated[int, Field(ge=2, le=1 << 30)] | None = Field(
+        default=None, description="samples that are used, drawn with the seed; default: all there are"
+    )
+    kept: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.2, description="share of them that figures are of, and nothing learns from")
+    skip_bad: bool = Field(default=False, description="leave out samples that cannot be used, and say how many, instead of stopping")
+    workers: Workers = Field(default=2, description="processes that load samples; the result does not depend on it")
+
+
+class LikeConfig(Section):
+    """How a network learns to be like another one, on samples without labels."""
+
+    data: LikeData = LikeData()
+    optimiser: Optimiser = Optimiser(**ALIKE)
+    run: RunSection = RunSection(epochs=30, batch=16)
+    averages: Averages = Averages()
+    imitate: Imitate = Field(default=Imitate(features=1.0, outputs=1.0), description="the teacher is the one named by --like")
+
+
+def read_like_config(path: Path) -> LikeConfig:
+    """The config in a TOML file, as `read_config` reads one."""
+    return read_file(path, f"'fnatool config {path.name} --like' writes one to edit", parse_like_config, lambda config, folder: config)
+
+
+def parse_like_config(document: Mapping[str, Any]) -> LikeConfig:
+    """A config from its document. Raises UserError with every unknown key and impossible value, and for a teacher in it."""
+    found = parsed(LikeConfig, document, LikeConfig().model_dump(mode="json"))
+    if found.imitate.teacher is not None:
+        raise UserError("'imitate.teacher': the teacher is the network named by --like")
+    if not found.imitate.is_on:
+        raise UserError("'imitate.features' and 'imitate.outputs' are both 0: nothing is left to learn")
+    return found
 
 
 def read_config(path: Path) -> Config:

@@ -30,7 +30,7 @@ from fnatool.tasks.description import Description, is_placeholder
 from fnatool.tasks.table import TASKS, description_of
 from fnatool.tasks.task import PLAIN
 from fnatool.training import diagnosis, watching
-from fnatool.training.config import Config, Imitate
+from fnatool.training.config import Config, Imitate, Learning
 from fnatool.training.loop import Trained, TrainingJob, finetune
 from fnatool.training.model_and_data import sizes
 from fnatool.training.objective import Labelled
@@ -51,15 +51,20 @@ class RunPlaces:
 
 
 def tune(read: files.Model, how: Config, places: RunPlaces, world: World) -> Tuned | None:
-    """The model learns, by processes that have joined, in a folder that is there and this run's own; the first one writes it."""
+    """The model learns its task, by processes that have joined, in a folder that is there and this run's own; the first one writes it."""
     world.wait()
-    job = replace(prepared(read, how, places.folder, world), anew=places.restart)
+    return perform(prepared(read, how, places.folder, world), places, world)
+
+
+def perform(job: TrainingJob, places: RunPlaces, world: World) -> Tuned | None:
+    """The job done from where it was, and its result at its place."""
+    job = replace(job, anew=places.restart)
 
     def ready() -> None:
         if world.first:
             if places.restart:
                 empty_folder(places.folder, TUNING)
-            write_text(places.folder / CONFIG, how.model_dump_json(indent=1) + "\n", force=True)
+            write_text(places.folder / CONFIG, job.config.model_dump_json(indent=1) + "\n", force=True)
         world.wait()
 
     with watching.shown(job.metric) if world.first else nullcontext(watching.silent()) as watch:
@@ -138,8 +143,9 @@ def require_teacher(how: Imitate) -> None:
 # --- the end of a run -------------------------------------------------------------------------------------------------------------------
 
 
-def finished(model: files.Model, config: Config, out: Path, folder: Path) -> Tuned | None:
-    """What the run in the folder came to, if that is what is at out; None where anything is left to do."""
+def finished(model: files.Model, config: Learning, places: RunPlaces, metric: str) -> Tuned | None:
+    """What the run in the folder came to, if that is what is at its place; None where anything is left to do."""
+    out, folder = places.out, places.folder
     path = folder / REPORT
     if not (out.is_file() and path.is_file()):
         return None
@@ -150,7 +156,6 @@ def finished(model: files.Model, config: Config, out: Path, folder: Path) -> Tun
     if not isinstance(found, dict) or found.get("of") != _asked(model, config) or found.get("sha256") != _sha256(out):
         return None
     figures, held, step = found.get("figures"), found.get("in_runtime"), found.get("step")
-    metric = TASKS[config.task].metric
     if not (_are_figures(figures, metric) and _are_figures(held, metric) and isinstance(step, int)):
         return None
     return Tuned(figures, held, metric, step)
@@ -160,7 +165,7 @@ def _are_figures(found: object, metric: str) -> TypeGuard[Mapping[str, float]]:
     return isinstance(found, dict) and metric in found and all(isinstance(value, int | float) for value in found.values())
 
 
-def _asked(model: files.Model, config: Config) -> str:
+def _asked(model: files.Model, config: Learning) -> str:
     """The same for runs that were asked for the same."""
     return hashlib.sha256(json.dumps([model.sha256, config.model_dump(mode="json")]).encode()).hexdigest()
 

@@ -13,6 +13,7 @@ from fnatool.files import model as files
 from fnatool.files.atomic import recover, require_writable
 from fnatool.files.runfolder import TUNING, hold_folder
 from fnatool.model.source import Source, open_model
+from fnatool.tasks.table import TASKS
 from fnatool.training.config import Config, read_config
 from fnatool.training.finetune import RunPlaces, finished, tune
 from fnatool.training.processes import joined
@@ -49,7 +50,8 @@ def finetune(model: Source, config: Path | str | Config, out: Path | str, *, opt
         how = how.model_copy(update={"data": how.data.model_copy(update={"skip_bad": True})})
     folder = options.folder or out.with_suffix(".run")
     recover(out, files.data_path(out))
-    done = None if options.force or options.restart else finished(read, how, out, folder)
+    places = RunPlaces(out, folder, options.force, options.restart)
+    done = None if options.force or options.restart else finished(read, how, places, TASKS[how.task].metric)
     if done is None:
         require_writable(out, force=options.force, forbid=(read.path, *read.data))
     if how.run.threads is not None:
@@ -59,4 +61,4 @@ def finetune(model: Source, config: Path | str | Config, out: Path | str, *, opt
             if world.first:
                 terminal.console().print(f"'{out}' is what this run came to: nothing is left to do; --restart trains anew")
             return done if world.first else None
-        return tune(read, how, RunPlaces(out, folder, options.force, options.restart), world)
+        return tune(read, how, places, world)

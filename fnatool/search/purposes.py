@@ -1,0 +1,153 @@
+"""What a search is for: a task with labels, or to compute what the seed computes; what its data is, and how what was found is tuned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fnatool.data.inputs import stacked
+from fnatool.data.split import Split
+from fnatool.data.unlabelled import Unlabelled
+from fnatool.files import model as files
+from fnatool.imitation.teacher import paired
+from fnatool.nn.program import to_tensor
+from fnatool.nn.reading import Reading
+from fnatool.search.config import SearchConfig
+from fnatool.search.distance import Batches
+from fnatool.tasks.description import Description
+from fnatool.tasks.task import PLAIN
+from fnatool.training.finetune import RunPlaces, perform, require_teacher, tune
+from fnatool.training.learner import inputs_of
+from fnatool.training.model_and_data import sizes
+from fnatool.training.order import TrainOrder
+from fnatool.training.processes import World
+from fnatool.training.run_alike import job_alike
+from fnatool.training.said import Tuned
+from fnatool.training.samples import Training
+from fnatool.training.stepping import dealt, share
+from passes.errors import UserError
+
+STREAM = 4  # of chance: which images
+
+
+class Purpose(Protocol):
+    """What the search asks of it."""
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Samples to learn from, and kept back."""
+
+    @property
+    def digests(self) -> tuple[str, str]:
+        """Of both, the same for the same data."""
+
+    def batches(self, seed: files.Model, config: SearchConfig, reading: Reading, device: torch.device) -> Batches:
+        """Inputs to compare features on, drawn by the run's seed; held as they are read. seed: with its head."""
+
+    def require_tuning(self, config: SearchConfig, world: World) -> None:
+        """There is enough for a step of the last phase. Raises UserError."""
+
+    def tune(self, config: SearchConfig, of: tuple[files.Model, files.Model], places: RunPlaces, world: World) -> Tuned | None:
+        """The last phase. of: what was found, and the seed."""
+
+
+def images_of(purpose: Purpose, config: SearchConfig) -> int:
+    """How many samples features are compared on. Raises UserError where there are too few."""
+    count = min(config.distance.images, purpose.counts[0])
+    if count < 2:
+        raise UserError("features are compared on two images at least; give more training data")
+    batch = min(config.distance.batch, count)
+    return count // batch * batch
+
+
+def _order(purpose: Purpose, config: SearchConfig) -> TrainOrder:
+    count = images_of(purpose, config)
+    batch = min(config.distance.batch, count)
+    return TrainOrder(purpose.counts[0], batch, count // batch, config.run.seed + STREAM)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A task, and a data set with its labels."""
+
+    description: Description
+    train: Split
+    val: Split
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Of both splits."""
+        return len(self.train.items), len(self.val.items)
+
+    @property
+    def digests(self) -> tuple[str, str]:
+        """Of both splits."""
+        return self.train.digest, self.val.digest
+
+    def batches(self, seed: files.Model, config: SearchConfig, reading: Reading, device: torch.device) -> Batches:
+        """Training images as the network takes them; held as bytes."""
+        size, full = sizes(seed, self.description, config.data.size)
+        samples = Training(self.train, self.description, size, PLAIN, config.run.seed, full)
+        order = _order(self, config)
+        found = [batch["images"].cpu() for batch in dealt(samples, order, torch.device("cpu"), workers=config.data.workers)]
+
+        def batches() -> Iterator[tuple[Tensor, ...]]:
+            for images in found:
+                yield (inputs_of(reading, images.to(device), self.description.input),)
+
+        return batches
+
+    def require_tuning(self, config: SearchConfig, world: World) -> None:
+        """And a teacher where one is asked for."""
+        TrainOrder(self.counts[0], share(config.finetune.run.batch, world), 1, 0, 0, world.rank, world.size)
+        require_teacher(config.tuning().imitate)
+
+    def tune(self, config: SearchConfig, of: tuple[files.Model, files.Model], places: RunPlaces, world: World) -> Tuned | None:
+        """It learns the task."""
+        return tune(of[0], config.tuning(), places, world)
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Samples without labels, for which the seed's own outputs are what is wanted."""
+
+    used: Unlabelled
+    kept: Unlabelled
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Of those used and those kept back."""
+        return len(self.used), len(self.kept)
+
+    @property
+    def digests(self) -> tuple[str, str]:
+        """Of those used and those kept back."""
+        return self.used.digest, self.kept.digest
+
+    def batches(self, seed: files.Model, config: SearchConfig, reading: Reading, device: torch.device) -> Batches:
+        """The samples as the network takes them."""
+        form = self.used.form
+        found = []
+        for keys in _order(self, config):
+            rows = [self.used.sample(index) for _, index in keys]
+            found.append({name: to_tensor(value) for name, value in stacked(rows, form.inputs).items()})
+
+        def batches() -> Iterator[tuple[Tensor, ...]]:
+            for batch in found:
+                yield tuple(batch[name].to(device) for name in reading.inputs)
+
+        return batches
+
+    def require_tuning(self, config: SearchConfig, world: World) -> None:
+        """A batch of samples."""
+        TrainOrder(self.counts[0], share(config.finetune.run.batch, world), 1, 0, 0, world.rank, world.size)
+
+    def tune(self, config: SearchConfig, of: tuple[files.Model, files.Model], places: RunPlaces, world: World) -> Tuned | None:
+        """It learns what the seed computes."""
+        pair = paired(of[0], of[1], resize=False)
+        job = job_alike(pair, of[0], config.tuning_alike(), (self.used, self.kept), places.folder, world)
+        return perform(job, places, world)
