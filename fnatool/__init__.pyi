@@ -4,6 +4,9 @@ from types import ModuleType
 
 from fnatool.export.export import ExportOptions as ExportOptions
 from fnatool.export.export import export as export
+from fnatool.imitation.evaluate import Compared as Compared
+from fnatool.imitation.evaluate import LikenessOptions as LikenessOptions
+from fnatool.imitation.evaluate import evaluate_like as evaluate_like
 from fnatool.latency.measure import LatencyOptions as LatencyOptions
 from fnatool.latency.measure import latency_table as latency_table
 from fnatool.model.check import CheckOptions as CheckOptions
@@ -30,6 +33,7 @@ from fnatool.model.remap import remap as remap
 from fnatool.model.remapped import RemapOptions as RemapOptions
 from fnatool.model.remapped import Remapped as Remapped
 from fnatool.model.source import read as read
+from fnatool.model.unlabelled import UnlabelledOptions as UnlabelledOptions
 from fnatool.search.derive import DeriveOptions as DeriveOptions
 from fnatool.search.derive import derive as derive
 from fnatool.search.results import DerivedModel as DerivedModel
@@ -41,6 +45,8 @@ from fnatool.training.evaluate import EvaluateOptions as EvaluateOptions
 from fnatool.training.evaluate import evaluate as evaluate
 from fnatool.training.run import FinetuneOptions as FinetuneOptions
 from fnatool.training.run import finetune as finetune
+from fnatool.training.run_alike import LikeOptions as LikeOptions
+from fnatool.training.run_alike import finetune_like as finetune_like
 from fnatool.training.said import Tuned as Tuned
 
 __version__: str

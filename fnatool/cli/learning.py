@@ -45,29 +45,53 @@ def fashion_scenes(folder: Path, task: str, size: int, train: int, val: int, see
 
 @cli.command()
 @click.argument("path", metavar="FILE", type=FILE)
-@click.option("--task", type=TASK, required=True)
+@click.option("--task", type=TASK)
+@click.option("--like", is_flag=True, help="In place of a task: to be like another network, without labels.")
 @options.file("--data", dest="folder", metavar="DIR", help_="The data set, as seen from here.")
 @click.option("--search", "searches", is_flag=True, help="For a search.")
 @options.force()
-def config(path: Path, task: str, folder: Path | None, searches: bool, force: bool) -> None:
+def config(path: Path, task: str | None, like: bool, folder: Path | None, searches: bool, force: bool) -> None:
     """Write a config for finetune, or for search, to FILE: every key at its default, with what it means."""
     from fnatool.search import config as searching
     from fnatool.training import config as training
 
+    if (task is None) != like:
+        raise click.UsageError("give either --task, or --like for learning without labels")
+    if task is None and not searches:
+        if folder is not None:
+            raise click.UsageError("--data: where the samples are is said to 'fnatool finetune --like', with --images or --inputs")
+        training.write_like_template(path, force=force)
+        click.echo(f"a config for learning without labels → {shown(str(path))}")
+        return
+    task = task or searching.UNLABELLED
     (searching if searches else training).write_template(path, task, data=folder, force=force)
     click.echo(f"a config for {'a search, ' if searches else ''}{task} → {shown(str(path))}")
 
 
 @cli.command()
 @click.argument("model", type=MODEL)
-@options.file("--config", dest="how", required=True, metavar="TOML", help_="What to learn, and how; 'fnatool config' writes one.")
+@options.file("--config", dest="how", metavar="TOML", help_="What to learn, and how; 'fnatool config' writes one. Needed unless --like.")
+@options.like("Learn to be like SEED, without labels.")
 @options.output()
 @options.file("--work-dir", dest="folder", metavar="DIR", help_="Where checkpoints and metrics are kept [default: OUT with .run].")
 @options.restart()
 @options.skip_bad("Leave out samples that cannot be used, whatever the config says.")
 @options.force("Overwrite an existing file (never the model).")
-def finetune(model: Path, how: Path, output: Path, folder: Path | None, restart: bool, skip_bad: bool, force: bool) -> None:
+def finetune(
+    model: Path,
+    how: Path | None,
+    like: Path | None,
+    images: Path | None,
+    arrays: Path | None,
+    output: Path,
+    folder: Path | None,
+    restart: bool,
+    skip_bad: bool,
+    force: bool,
+) -> None:
     """Train MODEL, which has a head, on a data set, and write the same graph with what it learnt.
+
+    With --like it needs no head and no labels: it learns to compute what SEED computes, on pictures (--images) or arrays (--inputs).
 
     A run that was interrupted goes on where it was, to the same result, by the same command line. On several devices or machines:
     torchrun --nproc-per-node N -m fnatool finetune …
@@ -76,15 +100,24 @@ def finetune(model: Path, how: Path, output: Path, folder: Path | None, restart:
     import fnatool
     from fnatool.cli.show.learnt import show_tuned
 
-    asked = fnatool.FinetuneOptions(folder=folder, restart=restart, skip_bad=skip_bad, force=force)
-    tuned = fnatool.finetune(model, how, output, options=asked)
+    if like is not None:
+        data = options.samples(images, arrays)
+        wanted = fnatool.LikeOptions(data=data, config=how, folder=folder, restart=restart, skip_bad=skip_bad, force=force)
+        tuned = fnatool.finetune_like(model, like, output, wanted)
+    else:
+        options.refuse_samples(images, arrays)
+        if how is None:
+            raise click.UsageError("give --config TOML, or --like SEED to learn without labels")
+        asked = fnatool.FinetuneOptions(folder=folder, restart=restart, skip_bad=skip_bad, force=force)
+        tuned = fnatool.finetune(model, how, output, options=asked)
     if tuned is not None:
         show_tuned(tuned, output)
 
 
 @cli.command()
 @click.argument("model", type=MODEL)
-@options.file("--data", dest="folder", required=True, metavar="DIR", help_="The data set.")
+@options.file("--data", dest="folder", metavar="DIR", help_="The data set. Needed unless --like.")
+@options.like("Compare with SEED, without labels.")
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="val", show_default=True)
 @click.option("--batch", type=click.IntRange(1, 1 << 16), default=32, show_default=True, metavar="N")
 @click.option("--workers", type=click.IntRange(0, 256), default=2, show_default=True, metavar="N", help="Processes that load samples.")
@@ -92,14 +125,42 @@ def finetune(model: Path, how: Path, output: Path, folder: Path | None, restart:
 @options.skip_bad("Leave out samples that cannot be used, and say how many.")
 @options.as_json("As JSON.")
 def evaluate(
-    model: Path, folder: Path, split: str, batch: int, workers: int, provider: str, skip_bad: bool, as_json: bool
-) -> None:  # fmt: skip
-    """Say how good MODEL is on a data set, as it runs in ONNX Runtime: top-1, mIoU, mAP, or OKS AP and PCK."""
+    model: Path,
+    folder: Path | None,
+    like: Path | None,
+    images: Path | None,
+    arrays: Path | None,
+    split: str,
+    batch: int,
+    workers: int,
+    provider: str,
+    skip_bad: bool,
+    as_json: bool,
+) -> None:
+    """Say how good MODEL is on a data set, as it runs in ONNX Runtime: top-1, mIoU, mAP, or OKS AP and PCK.
+
+    With --like: how like its outputs are to those of SEED, on pictures (--images) or arrays (--inputs). A distance of 0 is the same, 1 as
+    far as samples are from each other.
+    """
     require_search("evaluate")
     import fnatool
     from fnatool import terminal
-    from fnatool.cli.show.learnt import show_evaluated
+    from fnatool.cli.show.learnt import show_compared, show_evaluated
 
+    if like is not None:
+        if folder is not None:
+            raise click.UsageError("--data is a data set with labels; with --like give --images or --inputs")
+        data = options.samples(images, arrays)
+        wanted = fnatool.LikenessOptions(data=data, batch=batch, provider=provider, skip_bad=skip_bad)
+        compared = fnatool.evaluate_like(model, like, wanted)
+        if as_json:
+            terminal.document(json.dumps(compared.to_json(), indent=1))
+        else:
+            show_compared(compared)
+        return
+    options.refuse_samples(images, arrays)
+    if folder is None:
+        raise click.UsageError("give --data DIR, or --like SEED to compare without labels")
     asked = fnatool.EvaluateOptions(split=split, batch=batch, workers=workers, provider=provider, skip_bad=skip_bad)
     found = fnatool.evaluate(model, folder, options=asked)
     if as_json:

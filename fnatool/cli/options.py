@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
-from fnatool.cli.types import FILE, INPUT_SHAPE, NUMBERS
+from fnatool.cli.types import FILE, INPUT_SHAPE, MODEL, NUMBERS
+
+if TYPE_CHECKING:
+    from fnatool.model.unlabelled import UnlabelledOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -93,3 +97,29 @@ def file(name: str, *, metavar: str, help_: str, dest: str | None = None, requir
     """An option that is a path."""
     names = (name,) if dest is None else (name, dest)
     return click.option(*names, type=FILE, metavar=metavar, help=help_, required=required)
+
+
+def like(help_: str) -> Decorator:
+    """--like SEED, with --images DIR or --inputs DIR."""
+
+    def declared(command: F) -> F:
+        command = file("--inputs", dest="arrays", metavar="DIR", help_="With --like: .npy or .npz files, an array for each input.")(command)
+        command = file("--images", metavar="DIR", help_="With --like: pictures, in folders of any depth.")(command)
+        return click.option("--like", type=MODEL, metavar="SEED", help=help_)(command)
+
+    return declared
+
+
+def samples(images: Path | None, arrays: Path | None) -> UnlabelledOptions:
+    """Where samples without labels are."""
+    from fnatool.model.unlabelled import UnlabelledOptions
+
+    if (images is None) == (arrays is None):
+        raise click.UsageError("with --like give either --images DIR, a folder of pictures, or --inputs DIR, one of .npy or .npz files")
+    return UnlabelledOptions(images=images, arrays=arrays)
+
+
+def refuse_samples(images: Path | None, arrays: Path | None) -> None:
+    """They are for --like alone."""
+    if images is not None or arrays is not None:
+        raise click.UsageError("--images and --inputs are for --like SEED, where nothing has labels")

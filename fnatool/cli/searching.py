@@ -22,15 +22,23 @@ from fnatool.cli.types import FILE, MODEL
     "-o", "--output", "folder", type=FILE, default=Path("search.run"), show_default=True, metavar="RUN",
     help="The folder of the run; an earlier one there goes on.",
 )  # fmt: skip
+@options.file(
+    "--images", dest="images", metavar="DIR",
+    help_="Search without a task: the result is to compute what SEED computes, on pictures (or .npy, .npz files) like these.",
+)  # fmt: skip
 @options.budgets("What the result may cost (params= too). Repeatable.")
 @click.option("--dry-run", is_flag=True, help="Check everything, show the space and what its members cost; train nothing.")
 @options.restart()
-def search(model: Path | None, how: Path | None, folder: Path, budgets: tuple[str, ...], dry_run: bool, restart: bool) -> None:
+def search(
+    model: Path | None, how: Path | None, folder: Path, images: Path | None, budgets: tuple[str, ...], dry_run: bool, restart: bool
+) -> None:  # fmt: skip
     """Find the shape of SEED that is best for a task within a budget, and write that network: architecture adaptation, as in FNA++.
 
     By gradient a super network is made by remapping; it warms up; its weights and the preferences for candidates learn in turn; of a few
     architectures within the budget the best in the super network is found. By distance ('search.method' in the config) nothing learns and
     no label is read: what is found keeps the seed's features best. It is remapped from the seed and fine-tuned.
+
+    With --images there is no task, no head and no label: any network comes to a budget, and learns to compute what SEED computes.
 
     RUN holds target.onnx, spec.json, report.md, and all that is needed to go on after an interruption, to the same result. Several
     processes: torchrun --nproc-per-node N -m fnatool search …
@@ -39,7 +47,7 @@ def search(model: Path | None, how: Path | None, folder: Path, budgets: tuple[st
     import fnatool
     from fnatool.cli.show.searched import show_found
 
-    asked = fnatool.SearchOptions(budgets=budgets, restart=restart, dry_run=dry_run)
+    asked = fnatool.SearchOptions(images=images, budgets=budgets, restart=restart, dry_run=dry_run)
     found = fnatool.search(model, how, folder, options=asked)
     if found is not None:
         show_found(found)

@@ -38,9 +38,10 @@ class Pair:
 
 
 def paired(student: files.Model, teacher: str | files.Model, sizes: Mapping[str, Shape] | None = None, *, resize: bool = True) -> Pair:
-    """The teacher (a model, a path, or the bundled seed's name) beside a network; resize: remapped to its image size where its own is fixed.
+    """The teacher (a model, a path, or the bundled seed's name) beside a network.
 
-    sizes: of the inputs that the student leaves open. Raises UserError where their inputs are not the same.
+    resize: it is remapped to the network's image size where its own is fixed; sizes: of inputs that the network leaves open. Raises
+    UserError where their inputs are not the same.
     """
     read = teacher if isinstance(teacher, files.Model) else files.read(seeds.find(teacher))
     own = analyse_model(student, sizes)

@@ -40,6 +40,7 @@ from fnatool.training.config import (
 )
 from fnatool.training.config import RunSection as Training
 from fnatool.training.sections import Section, lines, merged, one_of, parsed, read_file
+from passes.errors import UserError
 from passes.space.costs import KINDS
 
 NAME = "search.toml"  # read from the working folder, where there is one and no other is named
@@ -273,7 +274,7 @@ def _require_unlabelled(config: SearchConfig) -> None:
         key for key in HeadSection.model_fields if key not in ("mean", "scale", "channels") and getattr(own, key) != getattr(usual, key)
     ]
     if asked:
-        raise UserError(f"'head.{asked[0]}': without a task there is no head")
+        raise UserError(f"'head.{next(iter(asked))}': without a task there is no head")
 
 
 def beside(config: SearchConfig, folder: Path) -> SearchConfig:
@@ -297,7 +298,8 @@ def beside(config: SearchConfig, folder: Path) -> SearchConfig:
 
 def template(task: str, data: str | None = None) -> str:
     """A config for the task with every key at its default and what it means. Raises UserError for an unknown task."""
-    require_task(task)
+    if task != UNLABELLED:
+        require_task(task)
     config = parse_search(merged({"task": task}, {} if data is None else {"data": {"path": data}}))
     return "\n".join([f"# fnatool search --config THIS: {task}", "", *lines(config)]) + "\n"
 

@@ -24,7 +24,7 @@ from fnatool.model.pixels import say
 from fnatool.search import by_distance as measuring
 from fnatool.search import folder as folders
 from fnatool.search import reporting, watching
-from fnatool.search.config import NAME, QUICK, UNLABELLED, SearchConfig, quick, read_search
+from fnatool.search.config import NAME, QUICK, UNLABELLED, SearchConfig, parse_search, quick, read_search
 from fnatool.search.emitting import emit_within
 from fnatool.search.finalists import choosing
 from fnatool.search.loop import SearchJob, learn
@@ -58,8 +58,12 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """Other budgets than the config's, to begin anew where the folder holds an earlier run, to stop before anything is trained."""
+    """Other budgets than the config's, to begin anew where the folder holds an earlier run, to stop before anything is trained.
 
+    `images` is a folder of pictures (or of .npy, .npz files, for any inputs) to search without a task by: what the seed computes is wanted.
+    """
+
+    images: Path | str | None = None
     budgets: tuple[str, ...] = ()
     restart: bool = False
     dry_run: bool = False
@@ -80,7 +84,7 @@ def search(
     finite, or where memory or disk is full. The last checkpoint is never lost.
     """
     asked, folder = options or SearchOptions(), Path(out)
-    how, embedded = _config(config, folder)
+    how, embedded = _config(config, folder, asked.images)
     if asked.restart and asked.dry_run:
         raise UserError("--dry-run trains nothing and --restart removes an earlier run; give one of them, or another folder with -o")
     how = _as_asked(how, seed, asked)
@@ -325,8 +329,15 @@ def _costs(made: PreparedSearch) -> dict[str, object]:
 # --- before and after -------------------------------------------------------------------------------------------------------------------
 
 
-def _config(given: Path | str | SearchConfig | None, folder: Path) -> tuple[SearchConfig, bool]:
-    """The config, and whether it is the embedded one."""
+def _config(given: Path | str | SearchConfig | None, folder: Path, images: Path | str | None) -> tuple[SearchConfig, bool]:
+    """The config, and whether it is the embedded one; images: its data, where it is without a task. Raises UserError."""
+    if images is not None:
+        how = (
+            parse_search({"task": UNLABELLED}) if given is None else given if isinstance(given, SearchConfig) else read_search(Path(given))
+        )
+        if how.task != UNLABELLED:
+            raise UserError(f'the config is for {how.task}, and pictures without labels are for a search without: task = "{UNLABELLED}"')
+        return how.model_copy(update={"data": how.data.model_copy(update={"path": str(images)})}), False
     if isinstance(given, SearchConfig):
         return given, False
     if given is None and not Path(NAME).exists():

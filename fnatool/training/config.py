@@ -215,3 +215,9 @@ def write_template(path: Path, task: str, *, data: Path | None = None, force: bo
 def seen_from(folder: Path, data: Path | None) -> str | None:
     """A path as a file in the folder says it."""
     return None if data is None else Path(os.path.relpath(data, folder)).as_posix()
+
+
+def write_like_template(path: Path, *, force: bool = False) -> None:
+    """A config for learning to be like another network, with every key at its default. Raises UserError where it exists, unless forced."""
+    first = "# fnatool finetune MODEL --like SEED --images DIR --config THIS -o OUT.onnx"
+    write_text(path, "\n".join([first, *lines(LikeConfig())]) + "\n", force=force)

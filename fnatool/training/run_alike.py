@@ -34,13 +34,14 @@ class LikeOptions:
     """The samples, and how: a config, a TOML file of one, or the defaults (None).
 
     `folder` is where the run is kept (beside the result, unless said); `restart` removes an older run there and begins anew; `force` lets
-    the result replace another file (never one of the models).
+    the result replace another file (never one of the models). `skip_bad` leaves out samples that cannot be used, whatever the config says.
     """
 
     data: UnlabelledOptions
     config: LikeConfig | Path | str | None = None
     folder: Path | None = None
     restart: bool = False
+    skip_bad: bool = False
     force: bool = False
 
 
@@ -55,6 +56,8 @@ def finetune_like(model: Source, like: Source, out: Path | str, options: LikeOpt
     read = replace(read, graph=freed(read.graph))
     teacher, _ = open_model(like)
     how = config_of(options.config)
+    if options.skip_bad:
+        how = how.model_copy(update={"data": how.data.model_copy(update={"skip_bad": True})})
     places = RunPlaces(out, options.folder or out.with_suffix(".run"), options.force, options.restart)
     recover(out, files.data_path(out))
     done = None if options.force or options.restart else finished(read, how, places, METRIC)

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 from fnatool import terminal
+from fnatool.imitation.evaluate import Compared
 from fnatool.training.evaluate import Evaluated
 from fnatool.training.said import Tuned
 from fnatool.training.watching import sentence
@@ -30,3 +31,16 @@ def show_evaluated(found: Evaluated) -> None:
     for name, value in found.figures.items():
         if "/" in name:
             console.print(f"  {name} {value:.4f}")
+
+
+def show_compared(found: Compared) -> None:
+    """How like the outputs are: a line, one for each output where there are several, what differs most, and what was left out."""
+    console = terminal.console()
+    console.print(sentence(found.figures))
+    if len(found.likeness.outputs) > 1:
+        for name, one in found.likeness.outputs.items():
+            agreed = "" if one.agreement is None else f", agreement {one.agreement:.4f}"
+            console.print(f"  {name}: distance {one.distance:.4f}{agreed}", markup=False)
+    console.print(f"  the farthest: {found.worst}, {found.likeness.samples[found.likeness.worst]:.4f}", markup=False)
+    for name, why in found.left_out.items():
+        console.print(f"  not compared: {name}: {why}", markup=False)
