@@ -108,7 +108,7 @@ def measured(learnt: DeriveSource, name: str, member: Member, folder: Path, seed
     home = folder / name
     home.mkdir(parents=True, exist_ok=True)
     made = learnt.made
-    emitted = emit_member(made.ground, learnt.choices, member, made.train, home / "start.onnx")
+    emitted = emit_member(made.ground, learnt.choices, member, home / "start.onnx")
     figures = []
     for seed in seeds:
         done = home / f"seed{seed}.json"

@@ -36,7 +36,10 @@ class LikenessOptions:
 
 @dataclass(frozen=True)
 class Compared:
-    """How like a model is to another one: over all samples and per output, which sample differs most, and outputs left out, with why."""
+    """How like a model is to another one: over all samples and per output, which sample differs most, and outputs left out, with why.
+
+    notes: what is to be said of the data.
+    """
 
     model: Path
     like: Path
@@ -44,6 +47,7 @@ class Compared:
     samples: int
     worst: str
     left_out: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
     @property
     def figures(self) -> dict[str, float]:
@@ -78,16 +82,14 @@ def evaluate_like(model: Path | str, like: Path | str, options: LikenessOptions)
     if names[0] != names[1]:
         said = [", ".join(f"'{name}'" for name in found) or "none" for found in names]
         raise UserError(f"'{read[0].path}' has the inputs {said[0]}, '{read[1].path}' has {said[1]}: they are not for the same data")
-    console = terminal.console()
     found = [find_unlabelled(one, analysis, options.data) for one, analysis in zip(read, analyses, strict=True)]
     with terminal.progress("looking at the data", len(found[1]) if options.count is None else min(options.count, len(found[1]))) as advance:
         used = drawn(found[1], options.count, seed=options.seed, skip_bad=options.skip_bad, done=advance)
     own = replace(used, form=found[0].form)
-    for note in used.notes:
-        console.print(note, markup=False)
-    console.print(used.summary(), markup=False)
     with terminal.progress("comparing", len(used)) as advance:
         likeness, left_out = compare(
             (read[0].path, read[1].path), (own, used), batch=options.batch, provider=options.provider, done=advance
         )
-    return Compared(read[0].path, read[1].path, likeness, len(used), used.places[likeness.worst].name, left_out)
+    return Compared(
+        read[0].path, read[1].path, likeness, len(used), used.places[likeness.worst].name, left_out, (*used.notes, used.summary())
+    )

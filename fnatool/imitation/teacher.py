@@ -49,9 +49,7 @@ def paired(student: files.Model, teacher: str | files.Model, sizes: Mapping[str,
     stated = {name: shape for name, (shape, _) in view(read.graph).inputs.items() if name not in view(read.graph).constants}
     if stated.keys() != wanted.keys():
         said = [", ".join(f"'{name}'" for name in found) or "none" for found in (stated, wanted)]
-        raise UserError(
-            f"'{read.path}' has the inputs {said[0]}, '{student.path}' has {said[1]}: one can be like the other on the same inputs"
-        )
+        raise UserError(f"'{read.path}' has the inputs {said[0]}, '{student.path}' has {said[1]}: they are not for the same data")
     found = analyse_model(read, {name: shape for name, shape in wanted.items() if _is_open(stated[name])})
     if resize and input_shapes(found) != wanted and own.image.axes is not None and found.image.axes == own.image.axes:
         (shape, *_) = wanted.values()

@@ -11,6 +11,7 @@ from typing import Any
 from fnatool.escaping import code, markdown
 from fnatool.files.atomic import write_text
 from fnatool.files.runfolder import REPORT
+from fnatool.search.config import UNLABELLED
 from fnatool.search.folder import PAGE, TARGET
 from fnatool.search.preparing import PreparedSearch, restricted
 from fnatool.search.results import Emitted
@@ -100,6 +101,9 @@ def learnt(made: PreparedSearch, network: SuperNetwork, found: Emitted, score: M
     )
 
 
+TITLES = {UNLABELLED: "like what the seed computes"}
+
+
 def page(report: Mapping[str, Any]) -> str:
     """The same for people, in Markdown."""
     found, seed = report["architecture"], report["seed"]
@@ -107,7 +111,7 @@ def page(report: Mapping[str, Any]) -> str:
     costs = {"seed": seed["costs"], "found": found["costs"]}
     costs |= {f"{name} member": {kind: space["costs"][kind][name] for kind in kinds} for name in ("smallest", "largest")}
     lines = [
-        f"# {report['task']}: searched from {markdown(seed['model'])}",
+        f"# {TITLES.get(report['task'], report['task'])}: searched from {markdown(seed['model'])}",
         "",
         f"| | {' | '.join(kinds)} |",
         "|---" * (len(kinds) + 1) + "|",
@@ -116,7 +120,7 @@ def page(report: Mapping[str, Any]) -> str:
         lines.append(f"| {name} | " + " | ".join("–" if row.get(kind) is None else cost_text(kind, row[kind]) for kind in kinds) + " |")
     lines += [
         "",
-        f"Budget: {markdown(', '.join(report['budgets'])) or 'none'}. Costs are those of the whole network with its head, batch 1.",
+        f"Budget: {markdown(', '.join(report['budgets'])) or 'none'}. Costs are those of the whole network, batch 1.",
     ]
     lines += list(SAID[report["method"]](report))
     if report["finetuned"] is not None:

@@ -36,6 +36,8 @@ def show_evaluated(found: Evaluated) -> None:
 def show_compared(found: Compared) -> None:
     """How like the outputs are: a line, one for each output where there are several, what differs most, and what was left out."""
     console = terminal.console()
+    for note in found.notes:
+        console.print(note, markup=False)
     console.print(sentence(found.figures))
     if len(found.likeness.outputs) > 1:
         for name, one in found.likeness.outputs.items():

@@ -30,6 +30,7 @@ from fnatool.search.emitting import ground
 from fnatool.tasks.classification import Classification
 from fnatool.tasks.description import Input
 from fnatool.tasks.pixels import to_array, to_input
+from fnatool.tasks.table import description_of
 from fnatool.terminal import heard
 from fnatool.training.in_runtime import predicting
 from fnatool.training.learner import inputs_of
@@ -271,7 +272,8 @@ def test_a_search_is_told_in_its_config(tmp_path: Path) -> None:
     config = parse_search({"task": "classification", "head": {"mean": [127.5], "scale": [127.5], "channels": "BGR"}})
     found = ground(model, config, unlabelled(("a", "b")))  # type: ignore[arg-type]
     assert found.pixels == Pixels((127.5,) * 3, (127.5,) * 3, "BGR", "as asked")
-    assert (found.head.mean, found.head.scale, found.head.channels) == ((127.5,), (127.5,), "BGR")
+    read_by = description_of(metadata(found.finish(model, False).envelope)).input
+    assert (read_by.mean, read_by.scale, read_by.channels) == ((127.5,) * 3, (127.5,) * 3, "BGR")
 
 
 def test_a_record_that_bytes_cannot_carry_is_refused_before_anything_runs(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_a_member_has_the_features_of_the_remap_by_the_same_selection(name: str,
     for member in some(members.choices, 4):
         if member[-1] == SKIP:
             continue  # then the stage ends in another block
-        (own,) = members.after(0, member, members.start(x))
+        (own,) = members.after(0, member, members.start([x]))
         assert apart(own, remapped(name, members.choices.spec(member), x, select)) <= SAME
 
 
@@ -65,7 +65,7 @@ def test_selections_differ() -> None:
     members = [made("residual", select) for select in ("first", "l1")]
     x = images("residual", 4)
     smallest = tuple(0 for _ in members[0].choices.blocks)
-    (first,), (l1,) = ([*one.after(0, smallest, one.start(x))] for one in members)
+    (first,), (l1,) = ([*one.after(0, smallest, one.start([x]))] for one in members)
     assert apart(first, l1) > 0.01
 
 
@@ -73,7 +73,7 @@ def test_selections_differ() -> None:
 def test_what_is_behind_a_block_gives_the_bits_of_the_whole(name: str) -> None:
     members, x = made(name), images(name, 3)
     own = members.choices.largest()
-    state = members.start(x)
+    state = members.start([x])
     for segment in members.segments:
         if segment.block is not None:
             for member in some(members.choices, 3):
@@ -81,7 +81,7 @@ def test_what_is_behind_a_block_gives_the_bits_of_the_whole(name: str) -> None:
                 before = {key: value.clone() for key, value in state.items()}
                 (part,), (whole,) = (
                     members.after(segment.number, changed, state),
-                    members.after(0, changed, members.start(x)),
+                    members.after(0, changed, members.start([x])),
                 )
                 assert torch.equal(part, whole)
                 assert all(torch.equal(state[key], value) for key, value in before.items())
@@ -103,7 +103,7 @@ def test_a_slice_beside_the_right_one_is_noticed(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(variants, "slicing", beside)
     members, x = made("residual", "l1"), images("residual", 4)
     smallest = tuple(0 for _ in members.choices.blocks)
-    (own,) = members.after(0, smallest, members.start(x))
+    (own,) = members.after(0, smallest, members.start([x]))
     assert apart(own, remapped("residual", members.choices.spec(smallest), x, "l1")) > SAME
 
 

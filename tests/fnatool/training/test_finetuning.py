@@ -132,15 +132,24 @@ def test_a_model_of_one_image_at_a_time_is_trained_and_evaluated_all_the_same(wo
 
 
 def test_everything_that_can_be_asked_for_works_together(world: Path) -> None:
-    teacher = {"weight": 0.5, "teacher": str(world / "segmentation.onnx")}
+    teacher = {"outputs": 0.5, "features": 1.0, "until": 0.5, "teacher": str(world / "segmentation.onnx")}
     averages = {"ema": 0.9, "refresh_before": 2, "refresh_after": 2}
     config(
-        world, "segmentation", distil=teacher, averages=averages, run={"steps": 6, "keep": "best"}, optimiser={"name": "adamw", "lr": 1e-3}
+        world, "segmentation", imitate=teacher, averages=averages, run={"steps": 6, "keep": "best"}, optimiser={"name": "adamw", "lr": 1e-3}
     )
     assert finetune(world, "segmentation") == 0
-    assert all("distil" in row for row in rows("train"))
+    assert all("outputs" in row for row in rows("train"))
+    assert ["features" in row for row in rows("train")] == [True] * 3 + [False] * 3
     best = max(rows("val"), key=lambda row: row["mIoU"])
     assert rows("result")[0]["step"] == best["step"]
+
+
+def test_a_network_learns_the_features_of_a_seed_whose_head_is_another(world: Path) -> None:
+    config(world, "classification", imitate={"features": 1.0, "until": 1.0, "teacher": str(world / "seed.onnx")}, run={"steps": 8})
+    assert finetune(world, "classification") == 0
+    features = [row["features"] for row in rows("train")]
+    assert features[0] == pytest.approx(0, abs=1e-6)  # as far as the head, it is the seed
+    assert 0 < features[-1] < 1
 
 
 def test_frozen_statistics_stay_and_others_move(world: Path) -> None:
@@ -304,7 +313,7 @@ def test_an_earlier_run_is_lost_no_sooner_than_all_has_been_checked(world: Path,
     Path("out.run/notes.txt").write_text("mine")
     Path("out.run/.hidden").write_text("mine")
     before = {path: path.read_bytes() for path in Path("out.run").rglob("*") if path.is_file() and path.name != runfolder.MARK}
-    for sections in ({"run": {"batch": 500}}, {"distil": {"weight": 1.0}}, {"data": {"path": "nowhere"}}):
+    for sections in ({"run": {"batch": 500}}, {"imitate": {"outputs": 1.0}}, {"data": {"path": "nowhere"}}):
         config(world, "classification", **sections)
         assert finetune(world, "classification", "--restart", "--force") == 2
         assert "Traceback" not in capsys.readouterr().err
@@ -334,8 +343,8 @@ def test_a_folder_of_something_else_is_left_alone(world: Path, capsys: Capture) 
         ("classification", "classification", {"data": {"size": [96, 96]}}, ["96×96", "fixed at [64, 64]", "input.size"]),
         ("classification", "classification", {"run": {"batch": 500}}, ["24 samples do not fill a batch of 500"]),
         ("classification", "classification", {"run": {"batch": 8, "stepps": 3}}, ["'run.stepps' is no key"]),
-        ("classification", "classification", {"distil": {"weight": 1.0}}, ["there is no 'distil.teacher'"]),
-        ("classification", "classification", {"distil": {"weight": 1.0, "teacher": "none.onnx"}}, ["none.onnx"]),
+        ("classification", "classification", {"imitate": {"outputs": 1.0}}, ["there is no 'imitate.teacher'"]),
+        ("classification", "classification", {"imitate": {"features": 1.0, "teacher": "none.onnx"}}, ["none.onnx"]),
         ("classification", "seed", {}, ["does not say what it is for", "fnatool head"]),
     ],
 )  # fmt: skip

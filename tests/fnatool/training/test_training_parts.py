@@ -1,4 +1,4 @@
-"""The parts of training by themselves: config, schedule, optimiser, checkpoints, journal, distillation, diagnosis."""
+"""The parts of training by themselves: config, schedule, optimiser, checkpoints, journal, diagnosis."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from levels import retinanet_levels
 from seeds_of_heads import mobile
 from tiny import save
 from torch import nn
@@ -20,10 +19,8 @@ from fnatool.data.split import Labelled, Split
 from fnatool.tasks import NAMES
 from fnatool.tasks.classification import Classification
 from fnatool.tasks.description import is_placeholder
-from fnatool.tasks.detection import Detection
 from fnatool.tasks.pose import Pose
-from fnatool.tasks.segmentation import Segmentation
-from fnatool.training import checkpoint, diagnosis, distil, journal
+from fnatool.training import checkpoint, diagnosis, journal
 from fnatool.training.config import Optimiser, parse_config, read_config, template
 from fnatool.training.learner import Average
 from fnatool.training.optimising import optimiser_for, set_rate
@@ -180,52 +177,6 @@ def test_a_journal_goes_on_where_the_checkpoint_is(tmp_path: Path) -> None:
     second.close()
     assert [(row["step"], row["loss"]) for row in journal.rows(first.path)] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0)]
     assert list((tmp_path / "events").iterdir())
-
-
-# --- distillation ---
-
-LOGITS = Classification(classes=("a", "b", "c"))
-MASKS = Segmentation(classes=("a", "b"))
-BOXES = Detection(classes=("a", "b"), levels=retinanet_levels((8,)))
-JOINTS = Pose(classes=("x",), joints=("a", "b"), sigmas=(0.1, 0.1))
-OUTPUTS = [
-    (LOGITS, {"logits": (4, 3)}),
-    (MASKS, {"mask_logits": (2, 2, 5, 6)}),
-    (BOXES, {"cls_logits": (2, 9, 2), "boxes": (2, 9, 4)}),
-    (BOXES.model_copy(update={"scores": "softmax"}), {"cls_logits": (2, 9, 3), "boxes": (2, 9, 4)}),
-    (JOINTS, {"heatmaps": (2, 2, 4, 4)}),
-]
-
-
-@pytest.mark.parametrize(("description", "shapes"), OUTPUTS)
-def test_a_student_is_drawn_to_its_teacher(description: object, shapes: dict[str, tuple[int, ...]]) -> None:
-    generator = torch.Generator().manual_seed(0)
-    teacher = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
-    assert float(distil.distance(teacher, teacher, description, 2.0)) == pytest.approx(0, abs=1e-6)  # type: ignore[arg-type]
-    student = {name: torch.randn(shape, generator=generator).requires_grad_() for name, shape in shapes.items()}
-    far = distil.distance(student, teacher, description, 2.0)  # type: ignore[arg-type]
-    far.backward()
-    for value in student.values():
-        assert value.grad is not None
-        value.data -= 0.1 * value.grad * value.numel()
-    assert distil.distance(student, teacher, description, 2.0).item() < far.item()  # type: ignore[arg-type]
-
-
-def test_the_distance_of_logits_is_the_divergence() -> None:
-    own, other = torch.tensor([[0.0, 1.0, 2.0]]), torch.tensor([[1.0, 0.0, 0.0]])
-    p, q = (value.div(3).softmax(1) for value in (other, own))
-    expected = 9 * float((p * (p / q).log()).sum())
-    assert float(distil.distance({"logits": own}, {"logits": other}, LOGITS, 3.0)) == pytest.approx(expected, rel=1e-5)
-
-
-def test_a_teacher_of_something_else_is_refused() -> None:
-    own = {"logits": torch.zeros(2, 3)}
-    with pytest.raises(UserError, match="the teacher has no output 'logits'; it has y"):
-        distil.distance(own, {"y": torch.zeros(2, 3)}, LOGITS, 1.0)
-    with pytest.raises(UserError, match="the teacher's 'logits' is 2×4, the model's 2×3"):
-        distil.distance(own, {"logits": torch.zeros(2, 4)}, LOGITS, 1.0)
-    maps = {"mask_logits": torch.zeros(1, 2, 4, 4)}
-    assert float(distil.distance(maps, {"mask_logits": torch.zeros(1, 2, 8, 8)}, MASKS, 1.0)) == 0
 
 
 # --- diagnosis ---
