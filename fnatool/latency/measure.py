@@ -61,7 +61,7 @@ def subject(model: files.Model, space: str, inputs: Mapping[str, Shape] | None =
     """The seed with the space of that name or in that file. Raises UserError for a space that is none or does not fit."""
     analysis = analyse_model(model, inputs)
     found = choices(analysis, spaces.read_space(space, analysis))
-    return Subject(model.graph, analysis, found, about(model, analysis, found))
+    return Subject(model.graph, analysis, found, about(model.sha256, analysis, found))
 
 
 def latency_table(seed: Source, space: str, out: Path | str, *, options: LatencyOptions) -> tuple[LatencyTable, Subject]:

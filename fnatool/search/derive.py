@@ -14,18 +14,18 @@ import torch
 from fnatool import terminal
 from fnatool.data.split import Split
 from fnatool.files import model as files
-from fnatool.files.atomic import require_writable, workplace, write_text
+from fnatool.files.atomic import require_writable, write_text
 from fnatool.files.runfolder import CHECKPOINT, require_regular
-from fnatool.model.analysed import metadata
+from fnatool.model.analysed import analyse_model, metadata
 from fnatool.search import by_distance
 from fnatool.search import distance as distances
 from fnatool.search import folder as folders
 from fnatool.search.config import SearchConfig, parse_search
-from fnatool.search.emitting import emit_member, emit_within, ground
+from fnatool.search.emitting import HeadedMember, best_within, ground, member_with_head
 from fnatool.search.finalists import choosing
 from fnatool.search.nearest import nearest_member, scores_of
 from fnatool.search.preparing import PreparedSearch, data, network_of, on_ground
-from fnatool.search.results import DerivedModel, DeriveWords, Emitted
+from fnatool.search.results import DerivedModel, DeriveWords
 from fnatool.search.sampling import Member
 from fnatool.search.scoring import score, scoring_of
 from fnatool.search.showing import cost_text
@@ -194,16 +194,17 @@ def _prepared(folder: Path, *, with_data: bool) -> tuple[PreparedSearch, folders
     """The search of the run as it was before its first step. Raises UserError."""
     facts = _facts(folder)
     config, space = _asked(facts, folder / folders.RUN)
-    about = description_of(metadata(files.read(folder / folders.SEED).envelope))
+    start = files.read(folder / folders.SEED)
+    about = description_of(metadata(start.envelope))
     config = _within(config, folder, about)
-    seed = files.read(_seed(facts))
+    seed = _seed(facts)
     splits = data(config, World(0, 1, torch.device("cpu"))) if with_data else _named(about, config)
     if with_data and facts.data != (splits[0].digest, splits[1].digest):
         raise UserError(
             f"the data in '{splits[0].root}' is not what it was when this search began: other names, sizes or labels; put it back"
         )
     of = replace(ground(seed, config, splits[0]), names=about)
-    return on_ground(of, config, folder, splits, space), facts
+    return on_ground(of, config, splits, folder=folder, start=(start, analyse_model(start, of.inputs)), knobs=space), facts
 
 
 def _asked(facts: folders.RunFacts, path: Path) -> tuple[SearchConfig, Space]:
@@ -228,13 +229,14 @@ def _within(config: SearchConfig, folder: Path, about: Description) -> SearchCon
     return config.model_copy(update={"head": head, "cost": cost})
 
 
-def _seed(facts: folders.RunFacts) -> Path:
+def _seed(facts: folders.RunFacts) -> files.Model:
     path = Path(facts.model)
     if not path.is_file():
         raise UserError(f"the seed of this run, '{path}', is no longer there; put it back")
-    if files.load(path).sha256 != facts.sha256:
+    seed = files.load(path)
+    if seed.sha256 != facts.sha256:
         raise UserError(f"'{path}' is not what it was when this run began (sha256:{facts.sha256[:12]}…); put the seed back")
-    return path
+    return files.of_raw(seed)
 
 
 def _named(about: Description, config: SearchConfig) -> tuple[Split, Split]:
@@ -261,21 +263,18 @@ def _written(source: DeriveSource, what: Member | list[Budget], where: tuple[Pat
     """One architecture: its files, and its score. where: the folder, and the files that others have."""
     out, taken = where
     made, choices = source.made, source.choices
-    with workplace(out) as place:
-        draft = place / folders.TARGET
-        if isinstance(what, list):
-            found = emit_within(made.ground, choices, source.best, made.train, draft, budgets=what)
-        else:
-            found = emit_member(made.ground, choices, what, made.train, draft)
-            _require_kept(made, found, wanted)
-        kind = made.kind if not wanted.budgets else parse_budget(wanted.budgets[0]).kind
-        found = found.costed(source.tables)
-        path = _free(out / f"{kind}-{cost_text(kind, found.costs[kind]).replace(' ', '')}.onnx", taken)
-        spec = json.dumps(found.spec.to_json(), indent=1) + "\n"
-        files.write(files.read(draft), path, force=wanted.force, beside={path.with_suffix(".json"): spec})
-    found = replace(found, path=path)
+    if isinstance(what, list):
+        found = best_within(made.ground, choices, source.best, made.train, budgets=what)
+    else:
+        found = member_with_head(made.ground, choices, what, made.train)
+        _require_kept(made, found, wanted)
+    kind = made.kind if not wanted.budgets else parse_budget(wanted.budgets[0]).kind
+    found = found.costed(source.tables)
+    path = _free(out / f"{kind}-{cost_text(kind, found.costs[kind]).replace(' ', '')}.onnx", taken)
+    spec = json.dumps(found.spec.to_json(), indent=1) + "\n"
+    emitted = found.write(path, force=wanted.force, beside={path.with_suffix(".json"): spec})
     preference = source.words.sign * score_of(source.scores, found.member)
-    return DerivedModel(found, preference, source.figures(found.member), source.words)
+    return DerivedModel(emitted, preference, source.figures(found.member), source.words)
 
 
 def _free(path: Path, taken: Sequence[Path]) -> Path:
@@ -284,7 +283,7 @@ def _free(path: Path, taken: Sequence[Path]) -> Path:
     return next(one for one in paths if one not in taken)
 
 
-def _require_kept(made: PreparedSearch, found: Emitted, wanted: DeriveOptions) -> None:
+def _require_kept(made: PreparedSearch, found: HeadedMember, wanted: DeriveOptions) -> None:
     for budget in made.budgets(wanted.budgets):
         if found.costs.get(budget.kind, 0) > budget.limit:
             raise RefusedModel(

@@ -1,4 +1,4 @@
-"""From a seed and a Spec to a file with a head: what the super network is made of, and what comes out in the end, by the same path."""
+"""From a seed and a Spec to a network with a head: what the super network is made of, and what comes out in the end, by the same path."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fnatool.data.pixels import Pixels
 from fnatool.data.split import Split
 from fnatool.files import model as files
 from fnatool.model.analysed import analyse_model
-from fnatool.model.headed import HeadOptions, attach_to_model, own_taps, wanted
+from fnatool.model.headed import Headed, HeadOptions, attach_to_model, own_taps, wanted
 from fnatool.model.pixels import PixelOptions, pixels_of, seen_as
 from fnatool.model.remapped import RemapOptions, remap_model
 from fnatool.search.config import SearchConfig
@@ -25,11 +25,31 @@ from passes.heads import image_of, seen_by
 from passes.network.analyse import analyse
 from passes.network.analysis import Analysis
 from passes.network.knobs import IMAGE, STRIDE
-from passes.space.costs import whole_costs
+from passes.space.costs import Table, whole_costs
 from passes.space.space import Choices
 from passes.target.spec import Spec, Value
 
 TIMES = 8
+
+
+@dataclass(frozen=True)
+class HeadedMember:
+    """A member with a fresh head, in memory: its Spec from the seed, and what it costs as `fnatool profile` counts."""
+
+    member: Member
+    spec: Spec
+    headed: Headed
+    costs: Mapping[str, int]
+
+    def costed(self, tables: Mapping[str, Table]) -> HeadedMember:
+        """The same with what it costs by the tables of kinds that no file tells."""
+        measured = {kind: table.of(self.member) for kind, table in tables.items() if kind not in self.costs}
+        return replace(self, costs={**self.costs, **measured})
+
+    def write(self, path: Path, *, force: bool = False, beside: Mapping[Path, str] | None = None) -> Emitted:
+        """The member as a file, and texts beside it, atomically."""
+        files.write(self.headed.model, path, force=force, beside=beside)
+        return Emitted(self.member, self.spec, path, self.costs)
 
 
 @dataclass(frozen=True)
@@ -128,44 +148,38 @@ def _shape(layout: str, channels: int, size: tuple[int, int]) -> Shape:
     return (1, channels, *size) if layout == "NCHW" else (1, *size, channels)
 
 
-def emit(of: Ground, spec: Spec, split: Split, path: Path, *, verify: bool = True) -> files.Model:
-    """The file at path holds the seed in the shape of the spec with its head, fresh; class names are those of the data. Returned is it.
+def with_head(of: Ground, spec: Spec, split: Split, *, verify: bool = True) -> Headed:
+    """The seed in the shape of the spec with its head, fresh; class names are those of the data.
 
     Raises UserError and RefusedModel as remap and head do.
     """
     whole = Spec({**of.before, **spec.knobs})
     options = RemapOptions(strategy=of.strategy, select=of.select, seed=of.rng_seed, verify=verify, inputs=of.inputs)
-    bare = remap_model(of.seed, whole, options, analysis=of.analysis).model
-    made = attach_to_model(bare, replace(of.head, verify=verify))
+    bare = remap_model(of.seed, whole, options, analysis=of.analysis)
+    known = of.analysis if bare.plan.identity else None
+    made = attach_to_model(bare.model, replace(of.head, verify=verify), analysis=known)
     own = made.description
-    made = made.described(own.adopting(split.classes, split.joints) if of.names is None else own.named_like(of.names))
-    made.write(path, force=True)
-    return made.model
+    return made.described(own.adopting(split.classes, split.joints) if of.names is None else own.named_like(of.names))
 
 
-def emit_member(of: Ground, choices: Choices, member: Member, split: Split, path: Path) -> Emitted:
-    """The file at path is that member, remapped from the seed, with a fresh head."""
+def member_with_head(of: Ground, choices: Choices, member: Member, split: Split) -> HeadedMember:
+    """That member, remapped from the seed, with a fresh head."""
     spec = choices.spec(member)
-    model = emit(of, spec, split, path)
-    return Emitted(member, Spec({**of.before, **spec.knobs}, f"sha256:{of.seed.sha256}"), path, measured(model, of.inputs))
+    made = with_head(of, spec, split)
+    return HeadedMember(member, Spec({**of.before, **spec.knobs}, f"sha256:{of.seed.sha256}"), made, whole_costs(made.after))
 
 
-def measured(model: files.Model, inputs: Mapping[str, Shape] | None) -> dict[str, int]:
-    """What is counted of a network, as `fnatool profile` counts."""
-    return whole_costs(analyse_model(model, inputs))
+def best_within(
+    of: Ground, choices: Choices, best: Callable[[Sequence[Budget]], Member], split: Split, *, budgets: Sequence[Budget]
+) -> HeadedMember:
+    """The best member within the budgets, which keeps every one of them as `fnatool profile` counts.
 
-
-def emit_within(
-    of: Ground, choices: Choices, best: Callable[[Sequence[Budget]], Member], split: Split, path: Path, *, budgets: Sequence[Budget]
-) -> Emitted:
-    """The file at path is the best member within the budgets, and keeps every one of them as `fnatool profile` counts.
-
-    The table is what derivation trusts; where a file costs more than its table says, less is asked for. Raises UserError where no member
+    The table is what derivation trusts; where a network costs more than its table says, less is asked for. Raises UserError where no member
     keeps them, RefusedModel where asking for less does not help.
     """
     asked = list(budgets)
     for _ in range(TIMES):
-        made = emit_member(of, choices, best(asked), split, path)
+        made = member_with_head(of, choices, best(asked), split)
         over = [max(made.costs.get(budget.kind, 0) - budget.limit, 0) for budget in budgets]
         if not any(over):
             return made

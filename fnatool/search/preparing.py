@@ -15,9 +15,9 @@ from fnatool.files import model as files
 from fnatool.latency import table as latencies
 from fnatool.latency.table import about
 from fnatool.model import spaces
-from fnatool.model.analysed import analyse_model, metadata
+from fnatool.model.analysed import metadata
 from fnatool.search.config import SearchConfig
-from fnatool.search.emitting import Ground, emit, ground
+from fnatool.search.emitting import Ground, ground, with_head
 from fnatool.search.folder import LATENCY, SEED, SPACE, RunFacts, require_same, shown
 from fnatool.search.sampling import uniform
 from fnatool.search.solver import Budget, likeliest
@@ -85,22 +85,32 @@ def prepared(seed: files.Model, config: SearchConfig, folder: Path, world: World
     of = ground(seed, config, train)
     if world.first:
         require_same(folder, facts(of, config, (train, val), world.size))
-        emit(of, Spec({}), train, folder / SEED, verify=False)  # what comes out in the end is
+    start = with_head(of, Spec({}), train, verify=False)  # what comes out in the end is verified
+    if world.first:
+        start.write(folder / SEED, force=True)
     world.wait()
-    return on_ground(of, config, folder, (train, val))
+    return on_ground(of, config, (train, val), folder=folder, start=(start.model, start.after))
 
 
-def on_ground(of: Ground, config: SearchConfig, folder: Path, splits: tuple[Split, Split], knobs: Space | None = None) -> PreparedSearch:
-    """The same where the seed with its head is in the folder. knobs: the space, where it need not be read."""
-    model = files.read(folder / SEED)
-    analysis = analyse_model(model, of.inputs)
+def on_ground(
+    of: Ground,
+    config: SearchConfig,
+    splits: tuple[Split, Split],
+    *,
+    folder: Path,
+    start: tuple[files.Model, Analysis],
+    knobs: Space | None = None,
+) -> PreparedSearch:
+    """The same from the seed with its head, which is in the folder too, and its analysis. knobs: the space, where it need not be read."""
+    model, analysis = start
     space = knobs or spaces.read_space(config.space.choices, analysis, config.search.multiple)
     whole = choices(analysis, space)
     found, fixed = _left(whole, analysis, config, of.features)
     tables = dict(cost_tables(analysis, found))
     if config.cost.latency is not None:
         own = folder / LATENCY  # that of a run that has begun
-        timed = latencies.read(own if own.exists() else Path(config.cost.latency), about(model, analysis, whole), whole).table
+        subject = about(files.load(folder / SEED).sha256, analysis, whole)
+        timed = latencies.read(own if own.exists() else Path(config.cost.latency), subject, whole).table
         tables["latency"] = restricted(timed, whole, found)
     described = description_of(metadata(model.envelope))
     made = PreparedSearch(config, of, model, described, *splits, analysis, space, found, tables, fixed)

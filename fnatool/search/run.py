@@ -25,7 +25,7 @@ from fnatool.search import by_distance as measuring
 from fnatool.search import folder as folders
 from fnatool.search import reporting, watching
 from fnatool.search.config import NAME, QUICK, SearchConfig, quick, read_search
-from fnatool.search.emitting import emit_within
+from fnatool.search.emitting import HeadedMember, best_within
 from fnatool.search.finalists import choosing
 from fnatool.search.loop import SearchJob, learn
 from fnatool.search.nearest import SAME
@@ -195,10 +195,9 @@ def _derived(
     found, figures = None, {}
     if world.first:
         budgets = [replace(budget, table=tables[budget.kind]) for budget in made.budgets(made.config.cost.budget)]
-        path, scoring = job.folder / folders.REMAPPED, scoring_of(made, world.size)
+        scoring = scoring_of(made, world.size)
         best = _remembered(job, choosing(network, made.config, scoring))
-        found = emit_within(made.ground, network.choices, best, made.train, path, budgets=budgets)
-        found = _kept(found, made, job.folder)
+        found = _kept(best_within(made.ground, network.choices, best, made.train, budgets=budgets), made, job.folder)
         figures = score(network, found.member, scoring)
         terminal.console().print(f"found: {_in_words(found)}; in the super network {sentence(figures)}")
     world.wait()
@@ -258,8 +257,7 @@ def by_distance(made: PreparedSearch, world: World) -> Way:
         def best(asked: Sequence[Budget]) -> Member:
             return nearest if list(asked) == budgets else again(asked)
 
-        found = emit_within(made.ground, made.choices, best, made.train, run[0] / folders.REMAPPED, budgets=budgets)
-        found = _kept(found, made, run[0])
+        found = _kept(best_within(made.ground, made.choices, best, made.train, budgets=budgets), made, run[0])
         report = measuring.finding(made, meter, scores, found)
         if report.figures["distance"] <= SAME:
             terminal.console().print("the budget allows the seed's own architecture, and nothing is nearer to it; ask for less")
@@ -276,10 +274,11 @@ METHODS: Mapping[str, Callable[[PreparedSearch, World], Way]] = {"distance": by_
 # --- in all ------------------------------------------------------------------------------------------------------------------------------
 
 
-def _kept(found: Emitted, made: PreparedSearch, folder: Path) -> Emitted:
-    """What was found with all that it costs; its Spec is in the folder."""
+def _kept(found: HeadedMember, made: PreparedSearch, folder: Path) -> Emitted:
+    """What was found, with all that it costs, and its Spec, as files in the folder."""
+    emitted = found.costed(made.tables).write(folder / folders.REMAPPED, force=True)
     write_text(folder / folders.SPEC, json.dumps(found.spec.to_json(), indent=1) + "\n", force=True)
-    return found.costed(made.tables)
+    return emitted
 
 
 def _in_words(found: Emitted) -> str:
