@@ -68,7 +68,17 @@ def _read(root: Path, folder: Path, name: str, classes: Sequence[str] | None) ->
             faults.append(_empty(root, folder / label, [folder / other for other in names if other != label]))
     found = len(items) + sum(fault.samples for fault in faults)
     notes = (*left_out(root, (path for path in others if not is_image(path.name))), *_loose(root, folder, others), *_beside(root, folder))
-    return Split("classification", name, root, LAYOUT, known, tuple(items), tuple(faults), found, notes=notes)
+    return Split(
+        task="classification",
+        name=name,
+        root=root,
+        layout=LAYOUT,
+        classes=known,
+        items=tuple(items),
+        faults=tuple(faults),
+        found=found,
+        notes=notes,
+    )
 
 
 def _class_name(folder: Path, name: str) -> str:

@@ -155,14 +155,18 @@ def _finished(
 ) -> BatchNormResult:
     """The result with its stages, verified if asked for."""
     if not changed:
-        return BatchNormResult(model, model, (), left, notes, stage_table(analysis.stages), None)
+        return BatchNormResult(
+            model=model, seed=model, changed=(), left=left, notes=notes, table=stage_table(analysis.stages), verified=None
+        )
     target = replace(model, graph=graph, notes=())
     sizes = {name: analysis.shapes.shapes[name] for name in analysis.view.inputs if name in analysis.shapes.shapes}
     after = analyse(graph, sizes=sizes, table=stage_table(analysis.stages))
     notes += _moved_knobs(analysis, after)
     verified = verify_same(model, target, analysis) if verify else None
     target = files.with_metadata(target, {STAGES_KEY: json.dumps(stage_table(after.stages))})
-    return BatchNormResult(target, model, changed, left, notes, stage_table(after.stages), verified)
+    return BatchNormResult(
+        model=target, seed=model, changed=changed, left=left, notes=notes, table=stage_table(after.stages), verified=verified
+    )
 
 
 def _moved_knobs(before: Analysis, after: Analysis) -> tuple[str, ...]:

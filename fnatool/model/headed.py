@@ -107,7 +107,7 @@ def attach_to_model(model: files.Model, options: HeadOptions, *, analysis: Analy
         notes[pixels.GUESS_KEY] = pixels.GUESS if how.guessed else pixels.KNOWN
     target = files.with_metadata(replace(model, graph=made.graph, notes=()), notes)
     after = analyse(made.normal, sizes=sizes, table=made.table)
-    headed = Headed(target, made, about, model, before, after, how, options.verify)
+    headed = Headed(model=target, made=made, description=about, seed=model, before=before, after=after, pixels=how, verified=options.verify)
     if options.verify:
         upgrading.require_same(given, model, before)
         require_same(headed)

@@ -139,9 +139,29 @@ def _learnt(learnt: SearchState, wanted: DeriveOptions) -> DeriveSource:
     about = {"step": learnt.step}
     if wanted.images == 0:
         preferred = partial(likeliest, choices, scores)
-        return DeriveSource(learnt.made, choices, scores, learnt.tables, preferred, _no_figures, LEARNT, note, about)
+        return DeriveSource(
+            made=learnt.made,
+            choices=choices,
+            scores=scores,
+            tables=learnt.tables,
+            best=preferred,
+            figures=_no_figures,
+            words=LEARNT,
+            note=note,
+            about=about,
+        )
     best = choosing(learnt.network, learnt.made.config, scoring_of(learnt.made, learnt.facts.processes))
-    return DeriveSource(learnt.made, choices, scores, learnt.tables, best, partial(_score, learnt, wanted), LEARNT, note, about)
+    return DeriveSource(
+        made=learnt.made,
+        choices=choices,
+        scores=scores,
+        tables=learnt.tables,
+        best=best,
+        figures=partial(_score, learnt, wanted),
+        words=LEARNT,
+        note=note,
+        about=about,
+    )
 
 
 def _no_figures(member: Member) -> Mapping[str, float]:
@@ -160,13 +180,29 @@ def _measured(folder: Path, wanted: DeriveOptions) -> DeriveSource:
         raise UserError(f"the search in '{folder}' has not measured all single changes yet; 'fnatool search' goes on with it")
     scores = scores_of([[known.distances[member] for member in row] for row in rows])
     if wanted.images == 0:
-        return DeriveSource(made, made.choices, scores, made.tables, partial(likeliest, made.choices, scores), _no_figures, MEASURED)
+        return DeriveSource(
+            made=made,
+            choices=made.choices,
+            scores=scores,
+            tables=made.tables,
+            best=partial(likeliest, made.choices, scores),
+            figures=_no_figures,
+            words=MEASURED,
+        )
     meter = by_distance.meter_of(made, (folder, facts.key), World(0, 1, torch.device("cpu")))
 
     def figures(member: Member) -> Mapping[str, float]:
         return {"distance": meter.of([member])[0]}
 
-    return DeriveSource(made, made.choices, scores, made.tables, by_distance.choosing(made, meter, scores), figures, MEASURED)
+    return DeriveSource(
+        made=made,
+        choices=made.choices,
+        scores=scores,
+        tables=made.tables,
+        best=by_distance.choosing(made, meter, scores),
+        figures=figures,
+        words=MEASURED,
+    )
 
 
 def _facts(folder: Path) -> folders.RunFacts:
@@ -187,7 +223,9 @@ def read_run(folder: Path, *, with_data: bool) -> SearchState:
     network, tables = network_of(made)
     held = checkpoint.Held(path, MOST_STEPS)
     network.load_state_dict(held.tensors(held.part(state, "network"), network.state_dict()))
-    return SearchState(made, network, tables, facts, held.step(state), (folder / folders.REMAPPED).exists())
+    return SearchState(
+        made=made, network=network, tables=tables, facts=facts, step=held.step(state), finished=(folder / folders.REMAPPED).exists()
+    )
 
 
 def _prepared(folder: Path, *, with_data: bool) -> tuple[PreparedSearch, folders.RunFacts]:
@@ -242,7 +280,7 @@ def _seed(facts: folders.RunFacts) -> files.Model:
 def _named(about: Description, config: SearchConfig) -> tuple[Split, Split]:
     """No data, but its names, from the seed with its head."""
     joints = about.labels if TASKS[about.task].labels == "joints" else ()
-    split = Split(config.task, "train", Path(config.data.path), "", about.classes, (), joints=joints)
+    split = Split(task=config.task, name="train", root=Path(config.data.path), layout="", classes=about.classes, items=(), joints=joints)
     return split, split
 
 

@@ -113,7 +113,19 @@ def on_ground(
         timed = latencies.read(own if own.exists() else Path(config.cost.latency), subject, whole).table
         tables["latency"] = restricted(timed, whole, found)
     described = description_of(metadata(model.envelope))
-    made = PreparedSearch(config, of, model, described, *splits, analysis, space, found, tables, fixed)
+    made = PreparedSearch(
+        config=config,
+        ground=of,
+        model=model,
+        description=described,
+        train=splits[0],
+        val=splits[1],
+        analysis=analysis,
+        space=space,
+        choices=found,
+        tables=tables,
+        fixed=fixed,
+    )
     if made.kind not in tables:
         raise UserError(
             f"the cost is to be latency, but there is no 'cost.latency': measure one with 'fnatool latency-table {shown(folder) / SEED} "
@@ -201,7 +213,15 @@ def facts(of: Ground, config: SearchConfig, splits: tuple[Split, Split], process
     samples = (len(splits[0].items), len(splits[1].items))
     knobs = None if space is None else {key: list(values) for key, values in space.knobs.items()}
     digests = (splits[0].digest, splits[1].digest)
-    return RunFacts(str(of.seed.path.resolve()), of.seed.sha256, processes, samples, config.model_dump(mode="json"), knobs, digests)
+    return RunFacts(
+        model=str(of.seed.path.resolve()),
+        sha256=of.seed.sha256,
+        processes=processes,
+        samples=samples,
+        config=config.model_dump(mode="json"),
+        knobs=knobs,
+        data=digests,
+    )
 
 
 def halves(split: Split, share: float, seed: int) -> tuple[Split, Split]:

@@ -119,7 +119,9 @@ def require_enough(made: PreparedSearch, world: World) -> None:
     """There are samples enough for a step of every phase, and a teacher where one is asked for. Raises UserError."""
     weights, alphas = parts_of(made)
     for samples in (weights, alphas):
-        TrainOrder(len(samples), share(made.config.run.batch, world), 1, 0, 0, world.rank, world.size)
+        TrainOrder(
+            samples=len(samples), batch=share(made.config.run.batch, world), steps=1, seed=0, start=0, rank=world.rank, world=world.size
+        )
     require_tuning(made, world)
 
 
@@ -127,7 +129,9 @@ def require_tuning(made: PreparedSearch, world: World) -> None:
     """The same for the last phase."""
     tuning = made.config.finetune
     if tuning.enabled:
-        TrainOrder(len(made.train.items), share(tuning.run.batch, world), 1, 0, 0, world.rank, world.size)
+        TrainOrder(
+            samples=len(made.train.items), batch=share(tuning.run.batch, world), steps=1, seed=0, start=0, rank=world.rank, world=world.size
+        )
         require_teacher(tuning.distil)
 
 
@@ -309,7 +313,18 @@ def job_of(made: PreparedSearch, network: SuperNetwork, tables: Mapping[str, Tab
     config = made.config
     weights, alphas = parts_of(made)
     budgets = [replace(budget, table=tables[budget.kind]) for budget in made.budgets(config.cost.budget[:1])]
-    return SearchJob(config, network, made.description, weights, alphas, tables[made.kind], budgets[0] if budgets else None, *run)
+    folder, key = run
+    return SearchJob(
+        config=config,
+        network=network,
+        description=made.description,
+        weights=weights,
+        alphas=alphas,
+        table=tables[made.kind],
+        budget=budgets[0] if budgets else None,
+        folder=folder,
+        key=key,
+    )
 
 
 def _costs(made: PreparedSearch) -> dict[str, object]:

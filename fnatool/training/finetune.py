@@ -86,13 +86,13 @@ def prepared(model: files.Model, config: Config, folder: Path, world: World) -> 
             console.print(line, markup=False)
         pixels.say(pixels.recorded(model, described.input))
     return TrainingJob(
-        config,
-        model,
-        described,
-        Training(train, described, size, changes, config.run.seed, full),
-        Evaluation(val, described, full),
-        folder,
-        key,
+        config=config,
+        model=model,
+        description=described,
+        train=Training(train, described, size, changes, config.run.seed, full),
+        val=Evaluation(val, described, full),
+        folder=folder,
+        key=key,
     )
 
 

@@ -70,7 +70,9 @@ def finetune(job: TrainingJob, world: World, watch: TrainingWatch, ready: Callab
     """
     config, run = job.config, job.config.run
     learner = Learner(job.model, config, world, sizes=open_sizes(job.model, job.description, job.train.size))
-    order = TrainOrder(len(job.train), share(run.batch, world), 1, run.seed, 0, world.rank, world.size)
+    order = TrainOrder(
+        samples=len(job.train), batch=share(run.batch, world), steps=1, seed=run.seed, start=0, rank=world.rank, world=world.size
+    )
     total = run.steps or run.epochs * order.steps_per_epoch
     between = run.evaluate * order.steps_per_epoch
     if (job.folder / CHECKPOINT).exists() and not job.anew:
@@ -135,7 +137,9 @@ def _batches(job: TrainingJob, learner: Learner, total: int, *, start: int | Non
     config, world = job.config, learner.world
     begin = learner.step if start is None else start
     own = share(config.run.batch, world)
-    order = TrainOrder(len(job.train), own, total, config.run.seed + seed, begin, world.rank, world.size)
+    order = TrainOrder(
+        samples=len(job.train), batch=own, steps=total, seed=config.run.seed + seed, start=begin, rank=world.rank, world=world.size
+    )
     return dealt(job.train, order, world.device, workers=config.data.workers)
 
 

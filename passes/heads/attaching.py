@@ -80,7 +80,7 @@ def attach(graph: gs.Graph, analysis: Analysis, head: HeadSpec, *, rng: np.rando
     made = build([*kept, *writer.nodes], {**seen.constants, **initializers(writer.constants)}, graph)
     normal = _with_outputs(made, style, analysis, image, dtypes[0])
     share = (known.params(tap.tensor for tap in taps), sum(known.counts))
-    return Attached(made, normal, taps, image, _table(analysis, kept), detection, share)
+    return Attached(graph=made, normal=normal, taps=taps, image=image, table=_table(analysis, kept), detection=detection, kept=share)
 
 
 def default_taps(analysis: Analysis, head: HeadSpec) -> tuple[str, ...]:
@@ -196,7 +196,9 @@ def _features(found: Chart) -> Tap | None:
     if dtype is None or not extents or math.prod(extents) != max(extents) or batch != shapes.shapes[image.name][0]:
         return None  # positions of a sequence on axis 0 are no images
     height, width = image.size
-    return Tap(name, rows.features, max(extents), (1, 1), (Fraction(height), Fraction(width)), dtype)
+    return Tap(
+        name=name, tensor=rows.features, channels=max(extents), space=(1, 1), stride=(Fraction(height), Fraction(width)), dtype=dtype
+    )
 
 
 def _ancestors(nodes: Sequence[Node], tensors: Iterable[str]) -> list[Node]:

@@ -73,7 +73,15 @@ def windows(node: Node, space: MapSpace) -> list[AxisWindow]:
     strides, dilations = node.ints("strides", (1,) * count), node.ints("dilations", (1,) * count)
     up = bool(node.int("ceil_mode", 0))
     return [
-        AxisWindow(extents[a], strides[a], dilations[a], pads[a], pads[a + count], mode not in ("NOTSET", "VALID"), up)
+        AxisWindow(
+            taps=extents[a],
+            stride=strides[a],
+            dilation=dilations[a],
+            before=pads[a],
+            behind=pads[a + count],
+            same=mode not in ("NOTSET", "VALID"),
+            up=up,
+        )
         for a in range(count)
     ]
 
@@ -152,7 +160,9 @@ def _dilated(node: Node, space: MapSpace, side: Side, window: AxisWindow, *, the
             )
         return replace(window, dilation=d * window.dilation)
     dilation = d * window.dilation if window.taps > 1 else window.dilation
-    new = AxisWindow(window.taps, 1, dilation, d * window.before, d * window.behind, False, False)
+    new = AxisWindow(
+        taps=window.taps, stride=1, dilation=dilation, before=d * window.before, behind=d * window.behind, same=False, up=False
+    )
     if s > 1 and window.up and node.int("count_include_pad", 0):
         raise Stuck(f"'{node.name}' ({node.op}) rounds up and counts its padding, which cannot be written as pads")
     fixed, natural, needed = space.is_fixed(side), new.positions(side.new), d * s * (there - 1) + 1

@@ -367,13 +367,13 @@ def _take(work: _Work, target: str, source: str, place: BlockPlace | None) -> Ta
             axes[axis] = Along(index, np.maximum(index, 0), "kernel", np.zeros(index.size, bool))
     silenced = work.silenced.get(place) if place is not None else None
     return Take(
-        target,
-        source,
-        dict(sorted(axes.items())),
-        fill,
-        None if silenced is None else silenced.get(source),
-        silenced is not None,
-        weight,
+        target=target,
+        source=source,
+        axes=dict(sorted(axes.items())),
+        fill=fill,
+        held=None if silenced is None else silenced.get(source),
+        inside_silent=silenced is not None,
+        weight=weight,
     )
 
 

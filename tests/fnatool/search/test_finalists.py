@@ -104,7 +104,16 @@ def test_no_figure_and_no_loss_is_made_of_a_broken_super_network(tmp_path: Path)
     (split,) = checked([read(sets.image_folder(tmp_path), task="classification")], cache=tmp_path / "cache")
     describe = Classification(classes=split.classes)
     training = Training(split, describe, (8, 8), PLAIN, 0)
-    how = Scoring(training, training, Evaluation(split, describe, (8, 8)), (4, 4), 2, 0, 0, frozen=True)
+    how = Scoring(
+        calibration=training,
+        choosing=training,
+        validation=Evaluation(split, describe, (8, 8)),
+        images=(4, 4),
+        batch=2,
+        workers=0,
+        seed=0,
+        frozen=True,
+    )
     network = cast(SuperNetwork, Broken())
     for ask in (loss, score):
         with pytest.raises(NotFinite, match="output 'logits' is not finite"):

@@ -109,7 +109,21 @@ def test_latency_is_a_cost_like_any_other(world: Path) -> None:
     counted = cost_tables(of.analysis, of.found)["madds"]
     timed = Table(10 * counted.base, tuple(tuple(10 * cost for cost in row) for row in counted.blocks))
     fit = Fit(0.0, 1.0, 0.0, 0.0)
-    latencies.write(latencies.LatencyTable(of.about, "cpu", "here", "wall", 1, timed, timed, fit, (), (0.0, 0.0)), Path("latency.json"))
+    latencies.write(
+        latencies.LatencyTable(
+            about=of.about,
+            provider="cpu",
+            place="here",
+            clock="wall",
+            rounds=1,
+            table=timed,
+            parts=timed,
+            fit=fit,
+            members=(),
+            load=(0.0, 0.0),
+        ),
+        Path("latency.json"),
+    )
     gradient(world, cost={"kind": "latency", "latency": "latency.json"}, finetune={"enabled": False})
     assert search("--budget", "latency=8ms") == 0
     found = report("run")["architecture"]["costs"]

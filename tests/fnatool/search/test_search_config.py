@@ -53,7 +53,9 @@ def test_alpha_can_move_as_far_in_few_steps_as_in_many_unless_its_rate_is_given(
 
 
 def test_weights_and_alpha_learn_from_disjoint_halves() -> None:
-    split = Split("classification", "train", Path(), "", ("a",), tuple(Labelled(str(k), 0) for k in range(11)))
+    split = Split(
+        task="classification", name="train", root=Path(), layout="", classes=("a",), items=tuple(Labelled(str(k), 0) for k in range(11))
+    )
     first, second = ({item.image for item in part.items} for part in halves(split, 0.5, 3))
     assert not first & second
     assert (len(first), len(second)) == (5, 6)
