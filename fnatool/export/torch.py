@@ -301,7 +301,7 @@ def _exported(task: _Task) -> Exported:
             failures.append(f"{name}: {_cause(error)}")
             continue
         try:
-            return _checked(proto, task, name)
+            return _check(proto, task, name)
         except RefusedModel as error:
             failures.append(f"{name}: {error}")
     raise RefusedModel(f"torch cannot export this module in opset {task.opset} ({'; '.join(failures)})")
@@ -397,7 +397,7 @@ HIGHEST = max(high for _, _, high in EXPORTERS.values())
 # --- checked against the module ---------------------------------------------------------------------------------------------------------
 
 
-def _checked(proto: onnx.ModelProto, task: _Task, exporter: str) -> Exported:
+def _check(proto: onnx.ModelProto, task: _Task, exporter: str) -> Exported:
     """The tidy model. Raises RefusedModel where a BatchNorm is gone, or ONNX Runtime computes something else than the module."""
     with temporary() as folder:
         raw, mended = folder / "raw.onnx", folder / "mended.onnx"

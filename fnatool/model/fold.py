@@ -104,7 +104,7 @@ def fold(model: Source, out: Path | str | None = None, *, options: FoldOptions |
     read, sizes = _open(model, out, options)
     analysis = analyse_model(read, sizes)
     found = batchnorm.fold(analysis.normal or read.graph, sizes=sizes)
-    made = _finished(read, analysis, found.graph, found.folded, found.left, verify=options.verify)
+    made = _finished(read, analysis, found.graph, found.folded, left=found.left, verify=options.verify)
     if out is not None:
         made.write(out, force=options.force)
     return made
@@ -133,14 +133,14 @@ def _unfolded(model: files.Model, options: UnfoldOptions, sizes: Mapping[str, Sh
     analysis = analyse_model(model, sizes)
     sites = places(analysis.normal or model.graph, only=options.only, sizes=sizes)
     if not sites.tensors:
-        return _finished(model, analysis, model.graph, (), sites.left, verify=options.verify)
+        return _finished(model, analysis, model.graph, (), left=sites.left, verify=options.verify)
     how = None if options.data == RANDOM else _preparation(model, analysis, options)
     statistics = _statistics(model, analysis, sites.tensors, _rows(calibration.input_of(analysis), options, how))
     found = put_in(analysis.normal or model.graph, statistics, sizes=sizes)
     still = [name for name, moments in statistics.items() if not moments.variance.all()]
     notes: tuple[str, ...] = (NOISE_NOTE,) if how is None else (how.pixels.sentence(), *([pixels.WARNING] if how.pixels.guessed else []))
     notes += (f"{len(still)} convolutions have channels that never vary on this data, as '{still[0]}'",) if still else ()
-    return _finished(model, analysis, found.graph, found.added, sites.left, verify=options.verify, notes=notes)
+    return _finished(model, analysis, found.graph, found.added, left=sites.left, verify=options.verify, notes=notes)
 
 
 def _finished(

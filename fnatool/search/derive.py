@@ -108,7 +108,7 @@ def derive(run: Path | str, *, options: DeriveOptions) -> list[DerivedModel]:
     found: list[DerivedModel] = []
     with terminal.progress("architectures", len(members)) as advance:
         for member in members:
-            found.append(_written(source, member, (out, [row.emitted.path for row in found]), wanted))
+            found.append(_write_architecture(source, member, (out, [row.emitted.path for row in found]), wanted))
             advance(1)
     rows = [{"model": row.emitted.path.name, **as_json(row)} for row in found]
     write_text(out / LIST, json.dumps({"run": str(folder), **source.about, "architectures": rows}, indent=1) + "\n", force=True)
@@ -297,7 +297,9 @@ def _members(source: DeriveSource, wanted: DeriveOptions) -> list[Member | list[
     return [row.member for row in pareto(choices, scores, axis, wanted.pareto)]
 
 
-def _written(source: DeriveSource, what: Member | list[Budget], where: tuple[Path, Sequence[Path]], wanted: DeriveOptions) -> DerivedModel:
+def _write_architecture(
+    source: DeriveSource, what: Member | list[Budget], where: tuple[Path, Sequence[Path]], wanted: DeriveOptions
+) -> DerivedModel:
     """One architecture: its files, and its score. where: the folder, and the files that others have."""
     out, taken = where
     made, choices = source.made, source.choices

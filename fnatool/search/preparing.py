@@ -78,7 +78,7 @@ class PreparedSearch:
         return None if member is None or kind not in self.tables else self.tables[kind].of(member)
 
 
-def prepared(seed: files.Model, config: SearchConfig, folder: Path, world: World) -> PreparedSearch:
+def prepare_search(seed: files.Model, config: SearchConfig, folder: Path, world: World) -> PreparedSearch:
     """The search with all of its parts checked; the first process writes the seed with its head. Raises UserError and RefusedModel."""
     spaces.require_readable(config.space.choices)  # before the data, which takes longer
     train, val = data(config, world)
@@ -208,7 +208,7 @@ def data(config: SearchConfig, world: World) -> tuple[Split, Split]:
     return train, val
 
 
-def facts(of: Ground, config: SearchConfig, splits: tuple[Split, Split], processes: int, space: Space | None = None) -> RunFacts:
+def facts(of: Ground, config: SearchConfig, splits: tuple[Split, Split], processes: int, *, space: Space | None = None) -> RunFacts:
     """What tells this run from others; without a space, of which nothing is said then."""
     samples = (len(splits[0].items), len(splits[1].items))
     knobs = None if space is None else {key: list(values) for key, values in space.knobs.items()}

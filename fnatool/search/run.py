@@ -29,7 +29,7 @@ from fnatool.search.emitting import HeadedMember, best_within
 from fnatool.search.finalists import choosing
 from fnatool.search.loop import SearchJob, learn
 from fnatool.search.nearest import SAME
-from fnatool.search.preparing import PreparedSearch, facts, network_of, prepared
+from fnatool.search.preparing import PreparedSearch, facts, network_of, prepare_search
 from fnatool.search.reporting import MethodResult
 from fnatool.search.results import Emitted, Found
 from fnatool.search.sampling import Member
@@ -93,18 +93,18 @@ def search(
         if world.first and embedded:
             _say_embedded(how, folder)
         world.wait()
-        made = _prepared(read, how, folder, world) if asked.restart else prepared(read, how, folder, world)
+        made = _prepare_anew(read, how, folder, world) if asked.restart else prepare_search(read, how, folder, world)
         return _phases(made, folder, world, dry_run=asked.dry_run)
 
 
-def _prepared(seed: files.Model, how: SearchConfig, folder: Path, world: World) -> PreparedSearch:
+def _prepare_anew(seed: files.Model, how: SearchConfig, folder: Path, world: World) -> PreparedSearch:
     """The search prepared anew in the place of an earlier one, which is lost no sooner than all has been checked."""
     place = folder / NEW
     if world.first:
         place.mkdir()
     world.wait()
     try:
-        made = prepared(seed, how, place, world)
+        made = prepare_search(seed, how, place, world)
         METHODS[how.search.method](made, world)  # raises
         if world.first:
             empty_folder(folder, folders.SEARCH, lambda: folders.arrange(folder))
@@ -148,7 +148,7 @@ class Way:
 
 def _phases(made: PreparedSearch, folder: Path, world: World, *, dry_run: bool) -> Found | None:
     """Find by the method, remap, fine-tune, report; or none of them."""
-    own = facts(made.ground, made.config, (made.train, made.val), world.size, made.space)
+    own = facts(made.ground, made.config, (made.train, made.val), world.size, space=made.space)
     way = METHODS[made.config.search.method](made, world)
     made = way.made
     if world.first:
@@ -162,7 +162,7 @@ def _phases(made: PreparedSearch, folder: Path, world: World, *, dry_run: bool) 
     if dry_run:
         return None
     found = way.find((folder, own.key))
-    tuned = _tuned(made, folder, world)
+    tuned = _fine_tune(made, folder, world)
     if found is None:
         return None
     reporting.write(made, found, tuned=tuned, folder=folder)
@@ -184,14 +184,14 @@ def by_gradient(made: PreparedSearch, world: World) -> Way:
             terminal.console().print(f"the {made.config.search.relaxation} super network learns, in {run[0]}")
         with watching.shown(made.kind, job.budget) if world.first else nullcontext(watching.silent()) as watch:
             learn(job, world, watch)
-        found, figures = _derived(made, network, (job, tables), world)
+        found, figures = _find_best(made, network, (job, tables), world)
         network.to("cpu")
         return None if found is None else reporting.learnt(made, network, found, figures)
 
     return Way(made, find)
 
 
-def _derived(
+def _find_best(
     made: PreparedSearch, network: SuperNetwork, learnt: tuple[SearchJob, Mapping[str, Table]], world: World
 ) -> tuple[Emitted | None, Mapping[str, float]]:
     """The best member within the budgets as a file, remapped from the seed, and its score; the first process alone does it."""
@@ -201,7 +201,7 @@ def _derived(
         budgets = [replace(budget, table=tables[budget.kind]) for budget in made.budgets(made.config.cost.budget)]
         scoring = scoring_of(made, world.size)
         best = _remembered(job, choosing(network, made.config, scoring))
-        found = _kept(best_within(made.ground, network.choices, best, made.train, budgets=budgets), made, job.folder)
+        found = _write_found(best_within(made.ground, network.choices, best, made.train, budgets=budgets), made, job.folder)
         figures = score(network, found.member, scoring)
         terminal.console().print(f"found: {_in_words(found)}; in the super network {sentence(figures)}")
     world.wait()
@@ -251,7 +251,7 @@ def by_distance(made: PreparedSearch, world: World) -> Way:
         if world.first:
             terminal.console().print(f"distances to the seed on {measuring.images_of(made)} images, in {run[0]}")
         meter = measuring.meter_of(made, run, world)
-        scores = measuring.measured(made, meter)
+        scores = measuring.measure_changes(made, meter)
         nearest = measuring.choosing(made, meter, scores)(budgets)
         if not world.first:
             world.wait()
@@ -261,7 +261,7 @@ def by_distance(made: PreparedSearch, world: World) -> Way:
         def best(asked: Sequence[Budget]) -> Member:
             return nearest if list(asked) == budgets else again(asked)
 
-        found = _kept(best_within(made.ground, made.choices, best, made.train, budgets=budgets), made, run[0])
+        found = _write_found(best_within(made.ground, made.choices, best, made.train, budgets=budgets), made, run[0])
         report = measuring.finding(made, meter, scores, found)
         if report.figures["distance"] <= SAME:
             terminal.console().print("the budget allows the seed's own architecture, and nothing is nearer to it; ask for less")
@@ -278,7 +278,7 @@ METHODS: Mapping[str, Callable[[PreparedSearch, World], Way]] = {"distance": by_
 # --- in all ------------------------------------------------------------------------------------------------------------------------------
 
 
-def _kept(found: HeadedMember, made: PreparedSearch, folder: Path) -> Emitted:
+def _write_found(found: HeadedMember, made: PreparedSearch, folder: Path) -> Emitted:
     """What was found, with all that it costs, and its Spec, as files in the folder."""
     emitted = found.costed(made.tables).write(folder / folders.REMAPPED, force=True)
     write_text(folder / folders.SPEC, json.dumps(found.spec.to_json(), indent=1) + "\n", force=True)
@@ -289,7 +289,7 @@ def _in_words(found: Emitted) -> str:
     return ", ".join(f"{kind} {cost_text(kind, value)}" for kind, value in found.costs.items())
 
 
-def _tuned(made: PreparedSearch, folder: Path, world: World) -> Tuned | None:
+def _fine_tune(made: PreparedSearch, folder: Path, world: World) -> Tuned | None:
     """The target: what was found after the last phase, or without one as it is."""
     remapped, target = folder / folders.REMAPPED, folder / folders.TARGET
     if not made.config.finetune.enabled:

@@ -51,7 +51,7 @@ class RunPlaces:
 def tune(read: files.Model, how: Config, places: RunPlaces, world: World) -> Tuned | None:
     """The model learns, by processes that have joined, in a folder that is there and this run's own; the first one writes it."""
     world.wait()
-    job = replace(prepared(read, how, places.folder, world), anew=places.restart)
+    job = replace(prepare_training(read, how, places.folder, world), anew=places.restart)
 
     def ready() -> None:
         if world.first:
@@ -62,12 +62,12 @@ def tune(read: files.Model, how: Config, places: RunPlaces, world: World) -> Tun
 
     with watching.shown(job.metric) if world.first else nullcontext(watching.silent()) as watch:
         learnt = _guarded(lambda: finetune(job, world, watch, ready), job)
-    tuned = _written(learnt, job, places.out, force=places.force) if world.first else None
+    tuned = _write_result(learnt, job, places.out, force=places.force) if world.first else None
     world.wait()
     return tuned
 
 
-def prepared(model: files.Model, config: Config, folder: Path, world: World) -> TrainingJob:
+def prepare_training(model: files.Model, config: Config, folder: Path, world: World) -> TrainingJob:
     """The run with all of its parts checked; the first process speaks. Raises UserError where they do not fit."""
     described = description_of(metadata(model.envelope))
     if described.task != config.task:
@@ -158,7 +158,7 @@ def _guarded(train: Callable[[], Trained], job: TrainingJob) -> Trained:
         ) from error
 
 
-def _written(learnt: Trained, job: TrainingJob, out: Path, *, force: bool) -> Tuned:
+def _write_result(learnt: Trained, job: TrainingJob, out: Path, *, force: bool) -> Tuned:
     """The file, held to what training reported: in ONNX Runtime it is as good. Raises RefusedModel otherwise, and writes nothing then."""
     network = learnt.network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     notes = {descriptions.KEY: descriptions.to_json(job.description)}

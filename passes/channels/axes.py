@@ -185,7 +185,7 @@ class Flow:
             ),
         )
 
-    def carries(self, node: Node, slot: int, axis: int, ids: Ids, fill: float = 0.0) -> None:
+    def carries(self, node: Node, slot: int, axis: int, ids: Ids, *, fill: float = 0.0) -> None:
         """The axis holds one entry per channel of `ids`; it is a weight's where a convolution multiplies with it."""
         weight = slot in of(node.op).dense
         self._site(

@@ -262,7 +262,7 @@ def _nodes(work: _Work) -> tuple[tuple[PlacedNode, ...], dict[str, np.ndarray]]:
                     _number_shape(work, work.analysis.view.by_name[pick.node].inputs[1], -1)
                 )
     for (weight, place), kernel in work.kernels.items():
-        _refresh_kernel(work, weight, place, kernel, edits)
+        _refresh_kernel(work, weight, place, kernel, edits=edits)
     done = []
     for placed in work.layout.nodes:
         node = placed.node
@@ -322,7 +322,7 @@ def _refresh_split(work: _Work, placed: PlacedNode, parts: Sequence[np.ndarray],
         edits.attributes.setdefault(node.name, {})["split"] = sizes
 
 
-def _refresh_kernel(work: _Work, weight: str, place: BlockPlace | None, kernel: Taps, edits: _Edits) -> None:
+def _refresh_kernel(work: _Work, weight: str, place: BlockPlace | None, kernel: Taps, *, edits: _Edits) -> None:
     extents = work.analysis.shapes.shapes[weight][2:]
     for reader, _ in work.analysis.view.readers[weight]:
         for placed in work.placed.get(reader, []):

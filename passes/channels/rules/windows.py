@@ -34,7 +34,7 @@ def _convolution(node: Node, flow: Flow, out_axis: int, in_axis: int) -> Labels:
     channels = shape_of(flow, node.inputs[0])[1]
     weight = shape_of(flow, node.inputs[1])
     if groups > 1 and groups == channels:
-        return _depthwise(node, flow, x, out_axis, weight)
+        return _depthwise(node, flow, x, out_axis, weight=weight)
     if groups == 1:
         ids = flow.creates(node, 1, out_axis)
         if x is not None:
@@ -55,7 +55,7 @@ def _grouped(node: Node, flow: Flow, x: Label | None, *, out_axis: int, in_axis:
     return _with_bias(node, flow, np.tile(flow.creates(node, 1, 1, repeat=groups), groups))
 
 
-def _depthwise(node: Node, flow: Flow, x: Label | None, out_axis: int, weight: Shape) -> Labels:
+def _depthwise(node: Node, flow: Flow, x: Label | None, out_axis: int, *, weight: Shape) -> Labels:
     """Each input channel makes `multiplier` outputs of its own identity."""
     if x is None:
         return None

@@ -78,7 +78,7 @@ def small() -> making.Subject:
 
 def made_in(folder: Path, **changes: object) -> table.LatencyTable:
     """The table of `small`, with timings kept in the folder."""
-    return making.measured(small(), Store(folder / "t.timings.json", CPU.key), options(**changes))
+    return making.measure_table(small(), Store(folder / "t.timings.json", CPU.key), options(**changes))
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def test_without_a_budget_they_are_drawn_as_likely_as_they_are() -> None:
     found = Choices(tuple(SpaceBlock(0, j, j, rows, False) for j in range(2)), {0: 2}, {})
     shares = [[0.9, 0.1], [0.7, 0.3]]
     scores = [[math.log(share) for share in row] for row in shares]
-    drawn = Counter(finalists(found, scores, [], 2, seed)[1] for seed in range(400))  # the first that is not the likeliest
+    drawn = Counter(finalists(found, scores, [], 2, seed=seed)[1] for seed in range(400))  # the first that is not the likeliest
     others = {(0, 1): 0.27, (1, 0): 0.07, (1, 1): 0.03}
     for member, weight in others.items():
         expected = weight / sum(others.values())
