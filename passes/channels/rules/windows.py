@@ -8,7 +8,7 @@ import numpy as np
 
 from passes.channels.axes import Flow, Ids, Label
 from passes.channels.rules.shared import Labels, Rule, freeze, in_groups, shape_of
-from passes.graph.operators import of_form
+from passes.graph.operators import of, of_form
 from passes.graph.tensors import Shape
 from passes.graph.view import Node
 
@@ -69,9 +69,10 @@ def _depthwise(node: Node, flow: Flow, x: Label | None, out_axis: int, *, weight
 
 
 def _with_bias(node: Node, flow: Flow, ids: Ids) -> Label:
-    if node.input(2):
-        if flow.constant(node.input(2)):
-            flow.carries(node, 2, 0, ids)
+    slot = of(node.op).bias
+    if slot is not None and node.input(slot):
+        if flow.constant(node.input(slot)):
+            flow.carries(node, slot, 0, ids)
         else:
             flow.freeze(ids, f"the bias of '{node.name}' is computed, not an initializer")
     return Label(1, ids)
