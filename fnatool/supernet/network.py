@@ -367,7 +367,7 @@ class LargestMember:
 def largest(seed: gs.Graph, analysis: Analysis, choices: Choices, *, strategy: str, rng_seed: int) -> LargestMember:
     """The seed remapped to the largest member of the choices on it. Raises UserError and RefusedModel as a remap does."""
     found = plan(analysis, choices.spec(choices.largest()), strategy=strategy, seed=rng_seed)
-    graph = apply(seed, found)
+    graph = apply(analysis.normal or seed, found)
     sizes = {tensor.name: found.sizes[tensor.name] for tensor in graph.inputs if tensor.name in found.sizes}
     return LargestMember(graph, sizes, analyse(graph, sizes=sizes, table=found.table))
 
