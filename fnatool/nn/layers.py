@@ -337,28 +337,7 @@ def top_k(site: NodeSite) -> Step:
     return Step(run, (site.node.inputs[0], site.numbers(1)))
 
 
-def deformable_convolution(site: NodeSite) -> Step:
-    """y = Σ w · x where the offsets say, times the mask."""
-    from torchvision.ops import deform_conv2d
-
-    weight = site.shape(1)
-    if weight is None or len(weight) != 4:
-        raise site.refuse("torch has deformable convolutions of images alone")
-    view = window(site, weight[2:])
-    if view.before != view.after:
-        raise site.refuse("torch pads deformable convolutions alike before and behind")
-    strides, pads, dilations, biased = view.strides, view.before, view.dilations, site.has(3)
-
-    def run(x: Tensor, w: Tensor, offset: Tensor, *more: Tensor) -> Tensor:
-        bias, mask = (more[0] if biased else None), (more[-1] if len(more) > biased else None)
-        y: Tensor = deform_conv2d(x, offset, w, bias, strides, pads, dilations, mask)
-        return y
-
-    return on(site, run, 0, 1, 2, 3, 4)
-
-
 LAYERS: Mapping[str, Row] = {
-    "DeformConv": deformable_convolution,
     "Conv": convolution,
     "ConvTranspose": transposed_convolution,
     "Gemm": gemm,

@@ -96,8 +96,9 @@ def _subscripts(node: Node, shapes: Sizes) -> tuple[list[tuple[str, ...]], tuple
 
 
 MACS: Mapping[str, Callable[[Node, Sizes], int]] = {
-    **dict.fromkeys(of_form("convolution", "deformable convolution"), _convolution),
+    **dict.fromkeys(of_form("convolution"), _convolution),
     **dict.fromkeys(of_form("transposed convolution"), _transposed_convolution),
+    "DeformConv": _convolution,
     "ConvInteger": _convolution,
     "QLinearConv": _convolution,
     "Gemm": _gemm,

@@ -26,7 +26,6 @@ Form = Literal[
     "n-ary",  # element by element, of operands that broadcast against each other
     "convolution",  # weight [C_out, C_in / group, …]
     "transposed convolution",  # weight [C_in, C_out / group, …]
-    "deformable convolution",  # the same, whose taps lie where another input says
     "product",  # of matrices
     "pooling",  # a window that slides over space
     "global pooling",
@@ -238,7 +237,7 @@ OPERATORS: Mapping[str, Operator] = {
     "Gemm": Operator(form="product", has=NONE, depends=ALL, dense=(0, 1), bias=2, folds=True),
     "MatMul": Operator(form="product", has=NONE, depends=ALL, dense=(0, 1), every_input=True, folds=True),
     "ConvInteger": _other(dense=(1,), integers=True),
-    "DeformConv": Operator(form="deformable convolution", has=NONE, depends=ALL, dense=(1,), bias=3, every_input=True),
+    "DeformConv": _other(dense=(1,), bias=3),
     "Einsum": _other(dense=tuple(range(8))),
     "MatMulInteger": _other(dense=(0, 1), integers=True),
     "QLinearConv": _other(dense=(3,), bias=8, integers=True),

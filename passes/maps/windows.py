@@ -21,7 +21,7 @@ from passes.graph.tensors import Shape
 from passes.graph.view import Node
 from passes.maps.contents import Axes, Content, Pooled, Side, changed, count, finer, has_space, one_side, sides, size_after, size_before
 from passes.maps.positions import MapSpace, Rule, Stuck, Unfollowed
-from passes.maps.shared import met, only_seeds_samples, require_map
+from passes.maps.shared import only_seeds_samples, require_map
 
 
 @dataclass(frozen=True)
@@ -115,19 +115,6 @@ def slides(node: Node, space: MapSpace) -> list[Axes]:
         _rewrite(node, space, old, new)
     channels = count(out[1]) if convolves else x[1]
     return [(x[0], channels, *result)] * len(node.outputs)
-
-
-def deformed(node: Node, space: MapSpace) -> list[Axes]:
-    """Offsets are positions of this map: no dilation of the taps says what they would be on a finer one."""
-    for content in space.axes(node.inputs[0])[2:]:
-        for side in sides(content):
-            only_seeds_samples(node, side)
-    found = slides(node, space)
-    for slot in (2, 4):
-        if node.input(slot):
-            for own, content in zip(found[0][2:], space.axes(node.inputs[slot])[2:], strict=True):
-                met(node, own, content, node.inputs[slot])
-    return found
 
 
 def _covers(x: Axes, over: Sequence[AxisWindow], out: Shape) -> bool:
@@ -262,7 +249,6 @@ def whole_map(node: Node, space: MapSpace) -> Axes:
 
 WINDOWS: Mapping[str, Rule] = {
     **dict.fromkeys(SLIDING, slides),
-    **dict.fromkeys(of_form("deformable convolution"), deformed),
     **dict.fromkeys(of_form("transposed convolution"), transposed),
     **dict.fromkeys(of_form("global pooling"), whole_map),
 }

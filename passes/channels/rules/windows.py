@@ -23,14 +23,6 @@ def transposed_convolution(node: Node, flow: Flow) -> Labels:
     return _convolution(node, flow, out_axis=1, in_axis=0)
 
 
-def deformable_convolution(node: Node, flow: Flow) -> Labels:
-    """A convolution whose taps lie where offsets and masks say, which are counted."""
-    for slot in (2, 4):
-        if node.input(slot):
-            freeze(flow, flow.label(node.inputs[slot]), f"'{node.name}' ({node.op}) moves its taps by it")
-    return _convolution(node, flow, out_axis=0, in_axis=1)
-
-
 def _convolution(node: Node, flow: Flow, out_axis: int, in_axis: int) -> Labels:
     x = flow.label(node.inputs[0])
     if x is not None and x.axis != 1:
@@ -115,7 +107,6 @@ def global_pooling(node: Node, flow: Flow) -> Labels:
 WINDOWS: Mapping[str, Rule] = {
     **dict.fromkeys(of_form("convolution"), convolution),
     **dict.fromkeys(of_form("transposed convolution"), transposed_convolution),
-    **dict.fromkeys(of_form("deformable convolution"), deformable_convolution),
     **dict.fromkeys(of_form("pooling"), pooling),
     **dict.fromkeys(of_form("global pooling"), global_pooling),
 }

@@ -98,7 +98,6 @@ LINES: list[Line] = [
     ("Conv", {}, "(n,a,h,w), W(+o,-a,1,1), (8) -> (n,o,h,w)", "frozen o: bias of 'node' is computed"),
     ("Conv", {"pads": [1, 1]}, "(n,1,a), W(1,1,3) -> (n,1,a)", "drift a: slides over its channels"),
     ("Conv", {}, "(n,1,a), W(1,1,3) -> _", "frozen a: slides over its channels"),
-    ("DeformConv", {"pads": [1, 1, 1, 1]}, "(n,a,h,w), W(+o,-a,3,3), (n,18,h,w), W(o), (n,9,h,w) -> (n,o,h,w)"),
     ("ConvTranspose", {"strides": [2, 2]}, "(n,a,h,w), W(-a,+o,2,2), W(o) -> (n,o,8,12)"),
     ("ConvTranspose", {"group": "=a"}, "(n,a,h,w), W(a,1,1,1), W(a) -> (n,a,h,w)"),
     ("ConvTranspose", {"group": "=a"}, "(n,a,h,w), W(a,2,1,1) -> (n,a@2,h,w)"),
