@@ -106,7 +106,7 @@ def _opened(path: Path, mode: str, size: tuple[int, int]) -> Image:
 
 
 def measure(
-    graph: gs.Graph, tensors: Mapping[str, str], input_: NetworkInput, rows: Iterator[Values], *, sizes: Mapping[str, int]
+    graph: gs.Graph, tensors: Mapping[str, str], input_: NetworkInput, rows: Iterator[Values], sizes: Mapping[str, int]
 ) -> dict[str, Moments]:
     """Mean and variance per channel of each tensor (name → tensor; `sizes` its bytes for one image) over all rows, in one pass.
 
