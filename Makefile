@@ -1,10 +1,11 @@
-# make demo    install, remap the bundled seed and say what happened, then search an architecture within a budget and fine-tune it
-# make test    install what the tests need, then run them, in two processes
-# make lint    ruff and mypy
-# make docs    the documentation, into build/docs; warnings are errors
-# make sweep   the whole list of models, as a table
-# make bench   our commands beside onnxsim, onnxslim and Torch-Pruning on the same networks
-# make fuzz    damaged model files and wild specs through inspect, remap and check
+# make demo        install, remap the bundled seed and say what happened, then search an architecture within a budget and fine-tune it
+# make test        install what the tests need, then run them, in two processes
+# make test-quick  the tests that answer in under two minutes
+# make lint        ruff and mypy
+# make docs        the documentation, into build/docs; warnings are errors
+# make sweep       the whole list of models, as a table
+# make bench       our commands beside onnxsim, onnxslim and Torch-Pruning on the same networks
+# make fuzz        damaged model files and wild specs through inspect, remap and check
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 OUT := build/demo
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint docs sweep bench fuzz clean
+.PHONY: demo test test-quick lint docs sweep bench fuzz clean
 
 demo: $(VENV)/.search
 	@mkdir -p $(OUT)
@@ -32,6 +33,9 @@ demo: $(VENV)/.search
 
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+test-quick: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

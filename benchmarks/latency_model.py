@@ -96,7 +96,7 @@ def measured(asked: argparse.Namespace, store_path: Path) -> dict[str, dict[str,
     everything = {**cut_up(of.graph, of.analysis, of.found).networks, **{one.signature: one for one in networks.values()}}
     store = Store(store_path, options.place.key)
     times = making.time_all(everything, store, options)
-    table = making.measured(of, store, options)
+    table = making.measure_table(of, store, options)
     real = np.array([times[networks[member].signature] for member in members])
     by_madds = fit([madds.of(one.member) for one in table.members], [one.measured for one in table.members])
     return {

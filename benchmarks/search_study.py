@@ -29,7 +29,7 @@ from fnatool.files.atomic import write_text
 from fnatool.files.runfolder import REPORT
 from fnatool.search.config import QUICK, parse_search
 from fnatool.search.derive import DeriveOptions, DeriveSource, read_run, read_source
-from fnatool.search.emitting import emit_member
+from fnatool.search.emitting import member_with_head
 from fnatool.search.run import SCENES, search
 from fnatool.search.sampling import Member
 from fnatool.search.scoring import loss, score, scoring_of
@@ -108,7 +108,7 @@ def measured(learnt: DeriveSource, name: str, member: Member, folder: Path, seed
     home = folder / name
     home.mkdir(parents=True, exist_ok=True)
     made = learnt.made
-    emitted = emit_member(made.ground, learnt.choices, member, home / "start.onnx")
+    emitted = member_with_head(made.ground, learnt.choices, member).write(home / "start.onnx", force=True)
     figures = []
     for seed in seeds:
         done = home / f"seed{seed}.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 
@@ -27,13 +28,22 @@ WITHOUT_TORCH = (
 RUNTIME = ("fnatool/runtime/session.py", "fnatool/latency/timing.py")
 
 
+@functools.cache
+def tree(name: str) -> ast.Module:
+    return ast.parse(SOURCES[name].read_text())
+
+
+@functools.cache
+def names_imported(name: str) -> set[str]:
+    return imported(tree(name))
+
+
 def roots(name: str) -> set[str]:
-    return {full.split(".")[0] for full in imported(ast.parse(SOURCES[name].read_text()))}
+    return {full.split(".")[0] for full in names_imported(name)}
 
 
 def called(name: str) -> set[str]:
-    tree = ast.parse(SOURCES[name].read_text())
-    return {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    return {node.func.id for node in ast.walk(tree(name)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
 
 
 def test_there_are_modules_to_look_at() -> None:
@@ -49,7 +59,7 @@ def test_passes_are_pure(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(SOURCES))
 def test_layers_are_kept(name: str) -> None:
-    full = imported(ast.parse(SOURCES[name].read_text()))
+    full = names_imported(name)
     if not name.startswith("fnatool/cli/") and name != "fnatool/__main__.py":
         assert not any(other.startswith("fnatool.cli") for other in full)
     if not name.startswith(TORCH):
@@ -71,7 +81,7 @@ def test_a_command_line_without_torch_starts() -> None:
 
 @pytest.mark.parametrize("name", sorted(SOURCES))
 def test_no_exception_is_swallowed_wholesale(name: str) -> None:
-    handlers = [node for node in ast.walk(ast.parse(SOURCES[name].read_text())) if isinstance(node, ast.ExceptHandler)]
+    handlers = [node for node in ast.walk(tree(name)) if isinstance(node, ast.ExceptHandler)]
     broad = [h for h in handlers if h.type is None or (isinstance(h.type, ast.Name) and h.type.id == "Exception")]
     assert not broad
 

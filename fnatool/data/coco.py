@@ -324,7 +324,7 @@ def _usable(
             continue
         area = entry.get("area")
         own = float(area) if isinstance(area, int | float) and 0 < area < LARGEST else (box[2] - box[0]) * (box[3] - box[1])
-        yield number, _Object(category, box, own, bool(entry.get("iscrowd")), entry, where)
+        yield number, _Object(category=category, box=box, area=own, crowd=bool(entry.get("iscrowd")), entry=entry, where=where)
 
 
 def _box(value: object, size: Size, overhangs: list[float]) -> tuple[float, float, float, float] | str:
@@ -379,7 +379,18 @@ def _objects(reading: _Document, entries: Sequence[Json], part: _Part, wanted: S
     items = tuple(_boxed(image, by_image[number]) for number, image in reading.images.items())
     found_samples = len(items) + sum(fault.samples for fault in reading.faults)
     faults, notes = tuple(reading.faults), _cut(reading)
-    return Split("detection", part.name, part.root, LAYOUT, classes, items, faults, found_samples, len(entries), notes=notes)
+    return Split(
+        task="detection",
+        name=part.name,
+        root=part.root,
+        layout=LAYOUT,
+        classes=classes,
+        items=items,
+        faults=faults,
+        found=found_samples,
+        entries=len(entries),
+        notes=notes,
+    )
 
 
 def _boxed(image: _Image, objects: Sequence[_Object]) -> Boxed:
@@ -430,7 +441,18 @@ def _poses(reading: _Document, entries: Sequence[Json], part: _Part) -> Split:
         raise UserError(f"{reading.name}: no annotation has a keypoint ({len(entries):,} annotations of {len(reading.images):,} images)")
     found_samples = len(items) + unusable
     all_notes = (*_cut(reading), *notes)
-    return Split("pose", part.name, part.root, LAYOUT, classes, tuple(items), faults, found_samples, joints=joints, notes=all_notes)
+    return Split(
+        task="pose",
+        name=part.name,
+        root=part.root,
+        layout=LAYOUT,
+        classes=classes,
+        items=tuple(items),
+        faults=faults,
+        found=found_samples,
+        joints=joints,
+        notes=all_notes,
+    )
 
 
 def _joints(file: str, categories: Mapping[int | str, Json]) -> tuple[str, ...]:

@@ -63,12 +63,22 @@ def _read(root: Path, folder: Path, name: str, classes: Sequence[str] | None) ->
             items += [Labelled(image, known.index(names[label])) for image in images]
         else:
             message = f"it is none of the {len(known)} classes ({', '.join(known[:3])} …), so its {len(images)} images have no label"
-            faults.append(_fault("unknown-class", root, folder / label, message, len(images)))
+            faults.append(_fault("unknown-class", root, folder / label, message, samples=len(images)))
         if not images:
             faults.append(_empty(root, folder / label, [folder / other for other in names if other != label]))
     found = len(items) + sum(fault.samples for fault in faults)
     notes = (*left_out(root, (path for path in others if not is_image(path.name))), *_loose(root, folder, others), *_beside(root, folder))
-    return Split("classification", name, root, LAYOUT, known, tuple(items), tuple(faults), found, notes=notes)
+    return Split(
+        task="classification",
+        name=name,
+        root=root,
+        layout=LAYOUT,
+        classes=known,
+        items=tuple(items),
+        faults=tuple(faults),
+        found=found,
+        notes=notes,
+    )
 
 
 def _class_name(folder: Path, name: str) -> str:
@@ -91,11 +101,11 @@ def _empty(root: Path, folder: Path, others: Sequence[Path]) -> Fault:
     """The fault of a class without an image."""
     same = [other.name for other in others if other.resolve() == folder.resolve()]
     if same:
-        return _fault("same-folder", root, folder, f"it is the same folder as '{same[0]}', so its images have two classes", 0)
-    return _fault("empty-class", root, folder, f"this class has no image; files of these kinds are: {kinds()}", 0)
+        return _fault("same-folder", root, folder, f"it is the same folder as '{same[0]}', so its images have two classes", samples=0)
+    return _fault("empty-class", root, folder, f"this class has no image; files of these kinds are: {kinds()}", samples=0)
 
 
-def _fault(code: str, root: Path, folder: Path, message: str, samples: int) -> Fault:
+def _fault(code: str, root: Path, folder: Path, message: str, *, samples: int) -> Fault:
     return Fault(Finding("error", code, f"{folder.relative_to(root).as_posix()}/", message), samples=samples)
 
 

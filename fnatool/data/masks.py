@@ -49,7 +49,18 @@ def _split(
     items = tuple(Masked(image, mask) for image, mask in pairs)
     found = len(items) + sum(fault.samples for fault in faults)
     notes = left_out(of.root, others)
-    return Split("segmentation", of.name, of.root, of.layout, tuple(classes), items, tuple(faults), found, codes=codes, notes=notes)
+    return Split(
+        task="segmentation",
+        name=of.name,
+        root=of.root,
+        layout=of.layout,
+        classes=tuple(classes),
+        items=items,
+        faults=tuple(faults),
+        found=found,
+        codes=codes,
+        notes=notes,
+    )
 
 
 def codes_of(classes: int) -> bytes:

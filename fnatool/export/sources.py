@@ -113,7 +113,14 @@ def _torchvision(name: str, weights: str | None, classes: int | None) -> Source:
     with nullcontext() if chosen is None else _downloading(f"the weights {chosen.name} of torchvision:{name}"):
         module = models.get_model(name, **options)
     size, mean, scale = _prepared(chosen or next(iter(tags), None))
-    return Source(module, f"torchvision:{name}", "random" if chosen is None else str(chosen.name), size, mean, scale)
+    return Source(
+        module=module,
+        name=f"torchvision:{name}",
+        weights="random" if chosen is None else str(chosen.name),
+        size=size,
+        mean=mean,
+        scale=scale,
+    )
 
 
 def _tag(tags: Any, name: str, wanted: str) -> Any:
@@ -177,7 +184,7 @@ def _timm(name: str, weights: str | None, classes: int | None) -> Source:
     size = tuple(int(side) for side in config.get("input_size") or (CHANNELS, SIDE, SIDE))
     mean, scale = _pixels(config.get("mean"), config.get("std"))
     tag = "random" if weights is None else str(config.get("tag") or chosen or weights)
-    return Source(module, f"timm:{full}", tag, size, mean, scale, notes)
+    return Source(module=module, name=f"timm:{full}", weights=tag, size=size, mean=mean, scale=scale, notes=notes)
 
 
 LIBRARIES: Mapping[str, Callable[[str, str | None, int | None], Source]] = {"torchvision": _torchvision, "timm": _timm}

@@ -143,7 +143,15 @@ def _task(module: torch.nn.Module, example: torch.Tensor | Tensors | None, opset
     norms = _counting(module)
     outputs = _run(module, _batch(given, TRACED_BATCH))
     references = tuple(_reference(module, given, names, batch) for batch in CHECKED_BATCHES)
-    return _Task(module, _batch(given, TRACED_BATCH), names, tuple(outputs), opset, references, norms(len(references) * RUNS + 1))
+    return _Task(
+        module=module,
+        example=_batch(given, TRACED_BATCH),
+        inputs=names,
+        outputs=tuple(outputs),
+        opset=opset,
+        references=references,
+        norms=norms(len(references) * RUNS + 1),
+    )
 
 
 def _like_module(module: torch.nn.Module, example: torch.Tensor | Tensors | None) -> Tensors:
@@ -293,7 +301,7 @@ def _exported(task: _Task) -> Exported:
             failures.append(f"{name}: {_cause(error)}")
             continue
         try:
-            return _checked(proto, task, name)
+            return _check(proto, task, name)
         except RefusedModel as error:
             failures.append(f"{name}: {error}")
     raise RefusedModel(f"torch cannot export this module in opset {task.opset} ({'; '.join(failures)})")
@@ -389,7 +397,7 @@ HIGHEST = max(high for _, _, high in EXPORTERS.values())
 # --- checked against the module ---------------------------------------------------------------------------------------------------------
 
 
-def _checked(proto: onnx.ModelProto, task: _Task, exporter: str) -> Exported:
+def _check(proto: onnx.ModelProto, task: _Task, exporter: str) -> Exported:
     """The tidy model. Raises RefusedModel where a BatchNorm is gone, or ONNX Runtime computes something else than the module."""
     with temporary() as folder:
         raw, mended = folder / "raw.onnx", folder / "mended.onnx"
@@ -403,7 +411,7 @@ def _checked(proto: onnx.ModelProto, task: _Task, exporter: str) -> Exported:
         drifts = tuple((reference.batch, _drift(mended, reference)) for reference in task.references)
     inner, compared = _inner_drift(model.graph, seen, task.references[0])
     params, notes = _used(task.module, seen)
-    return Exported(model, exporter, norms, params, drifts, inner, compared, notes)
+    return Exported(model=model, exporter=exporter, norms=norms, params=params, drifts=drifts, inner=inner, compared=compared, notes=notes)
 
 
 def _used(module: torch.nn.Module, seen: View) -> tuple[int, tuple[str, ...]]:

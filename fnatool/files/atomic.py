@@ -163,7 +163,7 @@ def _create(path: Path) -> Iterator[BinaryIO]:
         # mkstemp would make the result private (0600) whatever the user's umask says
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
-    _, handle = locks.made(lambda: path, make)
+    _, handle = locks.make_locked(lambda: path, make)
     with locks.holding(handle), os.fdopen(handle, "wb", closefd=False) as file:
         yield file
 
@@ -256,7 +256,7 @@ def _new_folder(path: Path, mode: int = 0o777) -> Iterator[Path]:
             path.mkdir(mode)
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
-    made, handle = locks.made(lambda: path, make)
+    made, handle = locks.make_locked(lambda: path, make)
     with locks.holding(handle):
         try:
             yield made

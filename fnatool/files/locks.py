@@ -18,7 +18,7 @@ to be gone.
 _held: set[int] = set()  # what a child has to close: while any copy of the open file is open, the lock stays
 
 
-def taken(handle: int) -> bool:
+def take_lock(handle: int) -> bool:
     """The open file is ours until it is let go of; False: another one has it."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -66,12 +66,12 @@ def holding(handle: int) -> Iterator[int]:
         let_go(handle)
 
 
-def made(name: Callable[[], Path], make: Callable[[Path], int]) -> tuple[Path, int]:
+def make_locked(name: Callable[[], Path], make: Callable[[Path], int]) -> tuple[Path, int]:
     """Something new under one of the names, and its open file, which is ours. make creates it at a path and opens it."""
     while True:
         path = name()
         handle = make(path)
-        if taken(handle):
+        if take_lock(handle):
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(handle), path.stat()):
                     return path, handle

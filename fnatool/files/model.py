@@ -116,7 +116,7 @@ def _model(raw: Raw, inputs: Inputs) -> Model:
     unused = [name for name in arrays if name not in used]
     if unused:
         notes.append(f"dropped {len(unused)} unused initializers ({', '.join(unused[:3])}{' …' if len(unused) > 3 else ''})")
-    return Model(graph, envelope, raw.sha256, raw.path, raw.data, tuple(notes))
+    return Model(graph=graph, envelope=envelope, sha256=raw.sha256, path=raw.path, data=raw.data, notes=tuple(notes))
 
 
 class _naming:

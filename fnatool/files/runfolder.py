@@ -59,7 +59,7 @@ def hold_folder(folder: Path, layout: RunLayout) -> Iterator[None]:
     _require_ours(folder, layout)
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder / MARK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
-    if not locks.taken(handle):
+    if not locks.take_lock(handle):
         line = LINE.fullmatch(os.pread(handle, WIDTH, 0).decode(errors="replace"))
         os.close(handle)
         who = f"process {line['process']}" if line else "another process"

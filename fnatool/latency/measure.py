@@ -61,7 +61,7 @@ def subject(model: files.Model, space: str, inputs: Mapping[str, Shape] | None =
     """The seed with the space of that name or in that file. Raises UserError for a space that is none or does not fit."""
     analysis = analyse_model(model, inputs)
     found = choices(analysis, spaces.read_space(space, analysis))
-    return Subject(model.graph, analysis, found, about(model, analysis, found))
+    return Subject(model.graph, analysis, found, about(model.sha256, analysis, found))
 
 
 def latency_table(seed: Source, space: str, out: Path | str, *, options: LatencyOptions) -> tuple[LatencyTable, Subject]:
@@ -76,7 +76,7 @@ def latency_table(seed: Source, space: str, out: Path | str, *, options: Latency
     store = Store(store_path(out), options.place.key)
     require_provider(options.place)
     of = subject(model, space, sizes)
-    made = measured(of, store, options)
+    made = measure_table(of, store, options)
     write(made, out, force=options.force)
     return made, of
 
@@ -86,7 +86,7 @@ def store_path(output: Path) -> Path:
     return output.with_name(f"{output.stem}.timings.json")
 
 
-def measured(of: Subject, store: Store, options: LatencyOptions) -> LatencyTable:
+def measure_table(of: Subject, store: Store, options: LatencyOptions) -> LatencyTable:
     """The table of a subject; timings are taken from the store and added to it."""
     load = os.getloadavg()[0]
     members = members_of_fit(of, options)

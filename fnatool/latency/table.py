@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fnatool.files import model as files
 from fnatool.files.atomic import write_text
 from fnatool.files.documents import read_json
 from fnatool.latency.fitting import Fit
@@ -19,10 +18,10 @@ from passes.space.costs import Table
 from passes.space.space import Choices
 
 
-def about(model: files.Model, analysis: Analysis, found: Choices) -> About:
-    """What a table of these Choices on this seed says it is of."""
+def about(sha256: str, analysis: Analysis, found: Choices) -> About:
+    """What a table of these Choices on the seed with this hash says it is of."""
     inputs = {name: analysis.shapes.shapes[name] for name in analysis.view.inputs if name not in analysis.view.constants}
-    return About(model.sha256, space_signature(found), inputs)
+    return About(sha256, space_signature(found), inputs)
 
 
 VERSION, KIND = 1, "latency"

@@ -201,8 +201,15 @@ def _side(raw: files.Raw, inputs: Mapping[str, Shape]) -> DiffSide:
         sizes = {name: shape for name, shape in inputs.items() if name in own}
         facts = _facts(analyse_model(files.of_raw(raw, sizes), sizes or None))
     except RefusedModel as error:
-        return DiffSide(raw.path, raw.sha256, raw.proto, tensors, None, str(error).removeprefix(f"'{raw.path}': "))
-    return DiffSide(raw.path, raw.sha256, raw.proto, tensors, facts, None)
+        return DiffSide(
+            path=raw.path,
+            sha256=raw.sha256,
+            proto=raw.proto,
+            tensors=tensors,
+            facts=None,
+            refused=str(error).removeprefix(f"'{raw.path}': "),
+        )
+    return DiffSide(path=raw.path, sha256=raw.sha256, proto=raw.proto, tensors=tensors, facts=facts, refused=None)
 
 
 def _facts(analysis: Analysis) -> NetworkFacts:

@@ -106,7 +106,7 @@ def fold(model: Source, out: Path | str | None = None, *, options: FoldOptions |
     read, sizes = _open(model, out, options)
     analysis = analyse_model(read, sizes)
     found = batchnorm.fold(analysis.normal or read.graph, sizes=sizes)
-    made = _finished(read, analysis, found.graph, found.folded, found.left, verify=options.verify)
+    made = _finished(read, analysis, found.graph, found.folded, left=found.left, verify=options.verify)
     if out is not None:
         made.write(out, force=options.force)
     return made
@@ -135,14 +135,14 @@ def _unfolded(model: files.Model, options: UnfoldOptions, sizes: Mapping[str, Sh
     analysis = analyse_model(model, sizes)
     sites = places(analysis.normal or model.graph, only=options.only, sizes=sizes)
     if not sites.tensors:
-        return _finished(model, analysis, model.graph, (), sites.left, verify=options.verify)
+        return _finished(model, analysis, model.graph, (), left=sites.left, verify=options.verify)
     how = None if options.data == RANDOM else _preparation(model, analysis, options)
     statistics = _statistics(model, analysis, sites.tensors, _rows(calibration.input_of(analysis), options, how))
     found = put_in(analysis.normal or model.graph, statistics, sizes=sizes)
     still = [name for name, moments in statistics.items() if not moments.variance.all()]
     notes: tuple[str, ...] = (NOISE_NOTE,) if how is None else (how.pixels.sentence(), *([pixels.WARNING] if how.pixels.guessed else []))
     notes += (f"{len(still)} convolutions have channels that never vary on this data, as '{still[0]}'",) if still else ()
-    return _finished(model, analysis, found.graph, found.added, sites.left, verify=options.verify, notes=notes)
+    return _finished(model, analysis, found.graph, found.added, left=sites.left, verify=options.verify, notes=notes)
 
 
 def _finished(
@@ -157,14 +157,18 @@ def _finished(
 ) -> BatchNormResult:
     """The result with its stages, verified if asked for."""
     if not changed:
-        return BatchNormResult(model, model, (), left, notes, stage_table(analysis.stages), None)
+        return BatchNormResult(
+            model=model, seed=model, changed=(), left=left, notes=notes, table=stage_table(analysis.stages), verified=None
+        )
     target = replace(model, graph=graph, notes=())
     sizes = {name: analysis.shapes.shapes[name] for name in analysis.view.inputs if name in analysis.shapes.shapes}
     after = analyse(graph, sizes=sizes, table=stage_table(analysis.stages))
     notes += _moved_knobs(analysis, after)
     verified = verify_same(model, target, analysis) if verify else None
     target = files.with_metadata(target, {STAGES_KEY: json.dumps(stage_table(after.stages))})
-    return BatchNormResult(target, model, changed, left, notes, stage_table(after.stages), verified)
+    return BatchNormResult(
+        model=target, seed=model, changed=changed, left=left, notes=notes, table=stage_table(after.stages), verified=verified
+    )
 
 
 def _moved_knobs(before: Analysis, after: Analysis) -> tuple[str, ...]:

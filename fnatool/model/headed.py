@@ -84,17 +84,18 @@ class Headed:
         return replace(self, model=model, description=about)
 
 
-def attach_to_model(model: files.Model, options: HeadOptions) -> Headed:
+def attach_to_model(model: files.Model, options: HeadOptions, *, analysis: Analysis | None = None) -> Headed:
     """The model with the head; sizes that its free batch is written into follow the batch (see `passes.graph.freeing`).
 
-    Unless told otherwise, what is returned has been compared with the seed and checked. Raises UserError for a head that cannot be,
+    analysis: of the model at these inputs, if there is one. Unless told otherwise, what is returned has been compared with the seed and
+    checked. Raises UserError for a head that cannot be,
     RefusedModel for a model that cannot take one or a result that is not sound.
     """
     classes, joints, head = wanted(options)
     sizes = named_shapes(options.inputs, [tensor.name for tensor in model.graph.inputs]) or None
     given, model = model, upgrading.at_least(model, OLDEST_OPSET, "a head")
     model = replace(model, graph=freed(model.graph))
-    before = analyse_model(model, sizes)
+    before = analysis if analysis is not None and model.graph is given.graph else analyse_model(model, sizes)
     image = image_of(before)
     asked = PixelOptions(options.mean, options.scale, options.channels)
     how = pixels.pixels_of(model, before.view, pixels.seen_as(before.view, image.name, image.channels), asked)
@@ -106,7 +107,7 @@ def attach_to_model(model: files.Model, options: HeadOptions) -> Headed:
         notes[pixels.GUESS_KEY] = pixels.GUESS if how.guessed else pixels.KNOWN
     target = files.with_metadata(replace(model, graph=made.graph, notes=()), notes)
     after = analyse(made.normal, sizes=sizes, table=made.table)
-    headed = Headed(target, made, about, model, before, after, how, options.verify)
+    headed = Headed(model=target, made=made, description=about, seed=model, before=before, after=after, pixels=how, verified=options.verify)
     if options.verify:
         upgrading.require_same(given, model, before)
         require_same(headed)

@@ -34,7 +34,7 @@ def require_batch(reading: Reading, values: Mapping[str, Tensor], *, static: boo
             _require_inferred(reading, shapes)
         elif static:
             for name, shape in shapes.items():
-                _require_scaled(reading, empty, name, shape, times)
+                _require_scaled(reading, empty, name, shape, times=times)
     if static:
         _require_separate(reading, values)
 
@@ -75,7 +75,7 @@ def _type(reading: Reading, name: str) -> torch.dtype:
     return torch_type(reading.facts.types[name]) or torch.float32
 
 
-def _require_scaled(reading: Reading, empty: Empty, name: str, shape: tuple[int, ...], times: int) -> None:
+def _require_scaled(reading: Reading, empty: Empty, name: str, shape: tuple[int, ...], *, times: int) -> None:
     """An output with the batch in front has all samples there; what has no batch stays as it is."""
     probed = reading.shapes.shapes.get(name)
     if probed is None:

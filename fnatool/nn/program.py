@@ -288,7 +288,16 @@ class _Layout:
         likely = (*(name for name in (*self.facts.weights, *self.names) if kinds[name] == self.facts.main_type), *self.names)
         like = self.places[likely[0]] if likely else self.place("like", torch.empty(0))
         batched = self.places[self.facts.batched[0]] if self.facts.batched else None
-        return Program(self.template, self.inputs, (*self.weights, *constants), self.given, like, batched, code, results)
+        return Program(
+            template=self.template,
+            inputs=self.inputs,
+            values=(*self.weights, *constants),
+            given=self.given,
+            like=like,
+            batched=batched,
+            instructions=code,
+            results=results,
+        )
 
 
 def _only(numbers: Sequence[Any]) -> Any:

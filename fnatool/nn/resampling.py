@@ -55,16 +55,16 @@ def resize(site: NodeSite) -> Step:
     scales, sizes = (1, None) if site.opset < 11 else (2, 3)
     cropped = site.text("coordinate_transformation_mode", "") == "tf_crop_and_resize"
     how = Resampling(
-        axes,
-        site.text("mode", "nearest"),
-        "asymmetric" if site.opset < 11 else site.text("coordinate_transformation_mode", "half_pixel"),
-        "legacy" if site.opset < 11 else site.text("nearest_mode", "round_prefer_floor"),
-        site.real("cubic_coeff_a", -0.75),
-        bool(site.node.int("exclude_outside", 0)),
-        site.real("extrapolation_value", 0.0),
-        bool(site.node.int("antialias", 0)),
-        site.text("keep_aspect_ratio_policy", "stretch"),
-        tuple(float(v) for v in site.require(1).reshape(-1)) if cropped else (),
+        axes=axes,
+        mode=site.text("mode", "nearest"),
+        coordinates="asymmetric" if site.opset < 11 else site.text("coordinate_transformation_mode", "half_pixel"),
+        nearest="legacy" if site.opset < 11 else site.text("nearest_mode", "round_prefer_floor"),
+        cubic=site.real("cubic_coeff_a", -0.75),
+        exclude_outside=bool(site.node.int("exclude_outside", 0)),
+        extrapolated=site.real("extrapolation_value", 0.0),
+        antialias=bool(site.node.int("antialias", 0)),
+        policy=site.text("keep_aspect_ratio_policy", "stretch"),
+        region=tuple(float(v) for v in site.require(1).reshape(-1)) if cropped else (),
     )
     reads: tuple[Read, ...]
     if sizes is not None and site.has(sizes):
@@ -92,7 +92,16 @@ def by_scales(x: Tensor, how: Resampling, scales: Sequence[float]) -> list[Axis]
     found = []
     for k, (axis, scale) in enumerate(zip(how.axes, scales, strict=True)):
         start, end = _region(how, k)
-        found.append(Axis(axis, x.shape[axis], math.floor(x.shape[axis] * (end - start) * scale), float(scale), start, end))
+        found.append(
+            Axis(
+                axis=axis,
+                size=x.shape[axis],
+                out=math.floor(x.shape[axis] * (end - start) * scale),
+                scale=float(scale),
+                start=start,
+                end=end,
+            )
+        )
     return found
 
 
@@ -109,7 +118,7 @@ def to_sizes(x: Tensor, how: Resampling, sizes: Sequence[int]) -> list[Axis]:
         if axis < 2 and how.axes[:2] == (0, 1):
             out = x.shape[axis]  # batch and channels are written in the sizes, and are not resampled
         start, end = _region(how, k)
-        found.append(Axis(axis, x.shape[axis], out, out / x.shape[axis], start, end))
+        found.append(Axis(axis=axis, size=x.shape[axis], out=out, scale=out / x.shape[axis], start=start, end=end))
     return found
 
 

@@ -169,7 +169,7 @@ class _Work:
                 own = name if k == 0 else self.split(name, group, uses, taken)
                 if role != "fixed" or k > 0:
                     places = tuple(dict.fromkeys(_place(reader, group, uses) for reader in group))
-                    weights.append(Weight(own, name, places, self.stored.get(name, held), held, role))
+                    weights.append(Weight(name=own, source=name, places=places, type=self.stored.get(name, held), held=held, role=role))
         return tuple(weights)
 
     def split(self, name: str, group: Sequence[_Reader], uses: Sequence[_Reader], taken: set[str]) -> str:

@@ -75,13 +75,13 @@ def window(site: NodeSite, kernel: Sequence[int]) -> Window:
     auto = site.text("auto_pad", "NOTSET")
     pads = site.node.ints("pads", [0] * (2 * axes)) if auto == "NOTSET" else (0,) * (2 * axes)
     return Window(
-        tuple(kernel),
-        site.node.ints("strides", [1] * axes),
-        site.node.ints("dilations", [1] * axes),
-        pads[:axes],
-        pads[axes:],
-        auto,
-        bool(site.node.int("ceil_mode", 0)),
+        kernel=tuple(kernel),
+        strides=site.node.ints("strides", [1] * axes),
+        dilations=site.node.ints("dilations", [1] * axes),
+        before=pads[:axes],
+        after=pads[axes:],
+        auto=auto,
+        ceil=bool(site.node.int("ceil_mode", 0)),
     )
 
 

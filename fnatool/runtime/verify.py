@@ -216,11 +216,11 @@ def shared_tensors(analysis: Analysis, plan: Plan) -> list[Shared]:
                 continue
             label = plan.ground.identities.labels.get(tensor)
             if label is None:
-                found.append(Shared(tensor, placed.source, 0, None, None, sampling))
+                found.append(Shared(tensor=tensor, node=placed.source, axis=0, old=None, new=None, sampling=sampling))
                 continue
             positions = resized(label.ids, plan.changes.at(placed.place))
             kept = np.flatnonzero(positions.copy == 0)
-            found.append(Shared(tensor, placed.source, label.axis, positions.old[kept], kept, sampling))
+            found.append(Shared(tensor=tensor, node=placed.source, axis=label.axis, old=positions.old[kept], new=kept, sampling=sampling))
     return found
 
 

@@ -64,7 +64,7 @@ def meter_of(made: PreparedSearch, run: tuple[Path, str], world: World) -> Meter
     return Meter(members, batches, reference(seed, batches, world.device), known(folder / folders.DISTANCES, key, made.choices), world)
 
 
-def measured(made: PreparedSearch, meter: Meter) -> list[list[float]]:
+def measure_changes(made: PreparedSearch, meter: Meter) -> list[list[float]]:
     """The scores of all changes of the seed by −Δ, those not known measured, with a bar."""
     changes = sum(len(block.candidates) + block.skippable for block in made.choices.blocks)
     with _progress("single changes", changes, meter.world) as done:
@@ -76,7 +76,7 @@ def choosing(made: PreparedSearch, meter: Meter, scores: Scores) -> Callable[[Se
 
     def best(budgets: Sequence[Budget]) -> Member:
         with _progress("architectures", made.config.distance.members, meter.world) as done:
-            return choose(meter, scores, budgets, made.config.distance, done)
+            return choose(meter, scores, budgets, made.config.distance, done=done)
 
     return best
 

@@ -16,20 +16,20 @@ from fnatool.data.arrays import Arrays
 from fnatool.data.split import Split
 from fnatool.data.unlabelled import Unlabelled
 from fnatool.files import model as files
-from fnatool.files.atomic import require_writable, workplace, write_text
+from fnatool.files.atomic import require_writable, write_text
 from fnatool.files.runfolder import CHECKPOINT, require_regular
-from fnatool.model.analysed import metadata
+from fnatool.model.analysed import analyse_model, metadata
 from fnatool.model.unlabelled import inputs_of
 from fnatool.search import by_distance
 from fnatool.search import distance as distances
 from fnatool.search import folder as folders
 from fnatool.search.config import UNLABELLED, SearchConfig, parse_search
-from fnatool.search.emitting import Ground, emit_member, emit_within, ground, ground_alike
+from fnatool.search.emitting import Ground, HeadedMember, best_within, ground, ground_alike, member_with_head
 from fnatool.search.finalists import choosing
 from fnatool.search.nearest import nearest_member, scores_of
 from fnatool.search.preparing import Known, PreparedSearch, data, network_of, on_ground, unlabelled
 from fnatool.search.purposes import Alike
-from fnatool.search.results import DerivedModel, DeriveWords, Emitted
+from fnatool.search.results import DerivedModel, DeriveWords
 from fnatool.search.sampling import Member
 from fnatool.search.scoring import score, scoring_of
 from fnatool.search.showing import cost_text
@@ -113,7 +113,7 @@ def derive(run: Path | str, *, options: DeriveOptions) -> list[DerivedModel]:
     found: list[DerivedModel] = []
     with terminal.progress("architectures", len(members)) as advance:
         for member in members:
-            found.append(_written(source, member, (out, [row.emitted.path for row in found]), wanted))
+            found.append(_write_architecture(source, member, (out, [row.emitted.path for row in found]), wanted))
             advance(1)
     rows = [{"model": row.emitted.path.name, **as_json(row)} for row in found]
     write_text(out / LIST, json.dumps({"run": str(folder), **source.about, "architectures": rows}, indent=1) + "\n", force=True)
@@ -144,9 +144,29 @@ def _learnt(learnt: SearchState, wanted: DeriveOptions) -> DeriveSource:
     about = {"step": learnt.step}
     if wanted.images == 0:
         preferred = partial(likeliest, choices, scores)
-        return DeriveSource(learnt.made, choices, scores, learnt.tables, preferred, _no_figures, LEARNT, note, about)
+        return DeriveSource(
+            made=learnt.made,
+            choices=choices,
+            scores=scores,
+            tables=learnt.tables,
+            best=preferred,
+            figures=_no_figures,
+            words=LEARNT,
+            note=note,
+            about=about,
+        )
     best = choosing(learnt.network, learnt.made.config, scoring_of(learnt.made, learnt.facts.processes))
-    return DeriveSource(learnt.made, choices, scores, learnt.tables, best, partial(_score, learnt, wanted), LEARNT, note, about)
+    return DeriveSource(
+        made=learnt.made,
+        choices=choices,
+        scores=scores,
+        tables=learnt.tables,
+        best=best,
+        figures=partial(_score, learnt, wanted),
+        words=LEARNT,
+        note=note,
+        about=about,
+    )
 
 
 def _no_figures(member: Member) -> Mapping[str, float]:
@@ -165,13 +185,29 @@ def _measured(folder: Path, wanted: DeriveOptions) -> DeriveSource:
         raise UserError(f"the search in '{folder}' has not measured all single changes yet; 'fnatool search' goes on with it")
     scores = scores_of([[known.distances[member] for member in row] for row in rows])
     if wanted.images == 0:
-        return DeriveSource(made, made.choices, scores, made.tables, partial(likeliest, made.choices, scores), _no_figures, MEASURED)
+        return DeriveSource(
+            made=made,
+            choices=made.choices,
+            scores=scores,
+            tables=made.tables,
+            best=partial(likeliest, made.choices, scores),
+            figures=_no_figures,
+            words=MEASURED,
+        )
     meter = by_distance.meter_of(made, (folder, facts.key), HERE)
 
     def figures(member: Member) -> Mapping[str, float]:
         return {"distance": meter.of([member])[0]}
 
-    return DeriveSource(made, made.choices, scores, made.tables, by_distance.choosing(made, meter, scores), figures, MEASURED)
+    return DeriveSource(
+        made=made,
+        choices=made.choices,
+        scores=scores,
+        tables=made.tables,
+        best=by_distance.choosing(made, meter, scores),
+        figures=figures,
+        words=MEASURED,
+    )
 
 
 def _facts(folder: Path) -> folders.RunFacts:
@@ -192,23 +228,25 @@ def read_run(folder: Path, *, with_data: bool) -> SearchState:
     network, tables = network_of(made)
     held = checkpoint.Held(path, MOST_STEPS)
     network.load_state_dict(held.tensors(held.part(state, "network"), network.state_dict()))
-    return SearchState(made, network, tables, facts, held.step(state), (folder / folders.REMAPPED).exists())
+    return SearchState(
+        made=made, network=network, tables=tables, facts=facts, step=held.step(state), finished=(folder / folders.REMAPPED).exists()
+    )
 
 
 def _prepared(folder: Path, *, with_data: bool) -> tuple[PreparedSearch, folders.RunFacts]:
     """The search of the run as it was before its first step. Raises UserError."""
     facts = _facts(folder)
     config, space = _asked(facts, folder / folders.RUN)
-    seed = files.read(_seed(facts))
+    start, seed = files.read(folder / folders.SEED), _seed(facts)
     if config.task == UNLABELLED:
         of = ground_alike(seed, config)
         known: Known = Alike(*unlabelled(of, config, HERE)) if with_data else _nothing(of, config)
     else:
-        about = description_of(metadata(files.read(folder / folders.SEED).envelope))
+        about = description_of(metadata(start.envelope))
         config = _within(config, folder, about)
         known = data(config, HERE) if with_data else _named(about, config)
         of = ground(seed, config, about)
-    made = on_ground(of, config, folder, known, space)
+    made = on_ground(of, config, known, folder=folder, start=(start, analyse_model(start, of.inputs)), knobs=space)
     if with_data and facts.data != made.purpose.digests:
         raise UserError(
             f"the data in '{config.data.path}' is not what it was when this search began: other names, sizes or labels; put it back"
@@ -238,19 +276,20 @@ def _within(config: SearchConfig, folder: Path, about: Description) -> SearchCon
     return config.model_copy(update={"head": head, "cost": cost})
 
 
-def _seed(facts: folders.RunFacts) -> Path:
+def _seed(facts: folders.RunFacts) -> files.Model:
     path = Path(facts.model)
     if not path.is_file():
         raise UserError(f"the seed of this run, '{path}', is no longer there; put it back")
-    if files.load(path).sha256 != facts.sha256:
+    seed = files.load(path)
+    if seed.sha256 != facts.sha256:
         raise UserError(f"'{path}' is not what it was when this run began (sha256:{facts.sha256[:12]}…); put the seed back")
-    return path
+    return files.of_raw(seed)
 
 
 def _named(about: Description, config: SearchConfig) -> tuple[Split, Split]:
     """No data, but its names, from the seed with its head."""
     joints = about.labels if TASKS[about.task].labels == "joints" else ()
-    split = Split(config.task, "train", Path(config.data.path), "", about.classes, (), joints=joints)
+    split = Split(task=config.task, name="train", root=Path(config.data.path), layout="", classes=about.classes, items=(), joints=joints)
     return split, split
 
 
@@ -274,25 +313,24 @@ def _members(source: DeriveSource, wanted: DeriveOptions) -> list[Member | list[
     return [row.member for row in pareto(choices, scores, axis, wanted.pareto)]
 
 
-def _written(source: DeriveSource, what: Member | list[Budget], where: tuple[Path, Sequence[Path]], wanted: DeriveOptions) -> DerivedModel:
+def _write_architecture(
+    source: DeriveSource, what: Member | list[Budget], where: tuple[Path, Sequence[Path]], wanted: DeriveOptions
+) -> DerivedModel:
     """One architecture: its files, and its score. where: the folder, and the files that others have."""
     out, taken = where
     made, choices = source.made, source.choices
-    with workplace(out) as place:
-        draft = place / folders.TARGET
-        if isinstance(what, list):
-            found = emit_within(made.ground, choices, source.best, draft, budgets=what)
-        else:
-            found = emit_member(made.ground, choices, what, draft)
-            _require_kept(made, found, wanted)
-        kind = made.kind if not wanted.budgets else parse_budget(wanted.budgets[0]).kind
-        found = found.costed(source.tables)
-        path = _free(out / f"{kind}-{cost_text(kind, found.costs[kind]).replace(' ', '')}.onnx", taken)
-        spec = json.dumps(found.spec.to_json(), indent=1) + "\n"
-        files.write(files.read(draft), path, force=wanted.force, beside={path.with_suffix(".json"): spec})
-    found = replace(found, path=path)
+    if isinstance(what, list):
+        found = best_within(made.ground, choices, source.best, budgets=what)
+    else:
+        found = member_with_head(made.ground, choices, what)
+        _require_kept(made, found, wanted)
+    kind = made.kind if not wanted.budgets else parse_budget(wanted.budgets[0]).kind
+    found = found.costed(source.tables)
+    path = _free(out / f"{kind}-{cost_text(kind, found.costs[kind]).replace(' ', '')}.onnx", taken)
+    spec = json.dumps(found.spec.to_json(), indent=1) + "\n"
+    emitted = found.write(path, force=wanted.force, beside={path.with_suffix(".json"): spec})
     preference = source.words.sign * score_of(source.scores, found.member)
-    return DerivedModel(found, preference, source.figures(found.member), source.words)
+    return DerivedModel(emitted, preference, source.figures(found.member), source.words)
 
 
 def _free(path: Path, taken: Sequence[Path]) -> Path:
@@ -301,7 +339,7 @@ def _free(path: Path, taken: Sequence[Path]) -> Path:
     return next(one for one in paths if one not in taken)
 
 
-def _require_kept(made: PreparedSearch, found: Emitted, wanted: DeriveOptions) -> None:
+def _require_kept(made: PreparedSearch, found: HeadedMember, wanted: DeriveOptions) -> None:
     for budget in made.budgets(wanted.budgets):
         if found.costs.get(budget.kind, 0) > budget.limit:
             raise RefusedModel(

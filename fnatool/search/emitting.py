@@ -1,4 +1,4 @@
-"""From a seed and a Spec to a file with a head: what the super network is made of, and what comes out in the end, by the same path."""
+"""From a seed and a Spec to a network with a head: what the super network is made of, and what comes out in the end, by the same path."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from passes.heads.taps import FLOATS
 from passes.network.analyse import analyse
 from passes.network.analysis import Analysis
 from passes.network.knobs import IMAGE, STRIDE
-from passes.space.costs import whole_costs
+from passes.space.costs import Table, whole_costs
 from passes.space.space import Choices
 from passes.target.spec import Spec, Value
 
@@ -35,17 +35,38 @@ TIMES = 8
 
 
 @dataclass(frozen=True)
+class HeadedMember:
+    """A member with a fresh head, in memory: its Spec from the seed, and what it costs as `fnatool profile` counts."""
+
+    member: Member
+    spec: Spec
+    model: files.Model
+    costs: Mapping[str, int]
+
+    def costed(self, tables: Mapping[str, Table]) -> HeadedMember:
+        """The same with what it costs by the tables of kinds that no file tells."""
+        measured = {kind: table.of(self.member) for kind, table in tables.items() if kind not in self.costs}
+        return replace(self, costs={**self.costs, **measured})
+
+    def write(self, path: Path, *, force: bool = False, beside: Mapping[Path, str] | None = None) -> Emitted:
+        """The member as a file, and texts beside it, atomically."""
+        files.write(self.model, path, force=force, beside=beside)
+        return Emitted(self.member, self.spec, path, self.costs)
+
+
+@dataclass(frozen=True)
 class Ground:
     """A seed and its analysis, the knobs set before anything is searched, how it is remapped, and what finishes a remapped one.
 
-    `finish` puts the head on, verified or not; `select` says which channels narrowing keeps; `inputs` is the shape of an input that the
-    file leaves open, `pixels` what an image becomes (None: as the samples say); `features` are the tensors that the head sees the seed by.
+    `finish` puts the head on, verified or not, and analyses the result; it may be given the analysis of what it gets. `select` says which
+    channels narrowing keeps; `inputs` is the shape of an input that the file leaves open, `pixels` what an image becomes (None: as the
+    samples say); `features` are the tensors that the head sees the seed by.
     """
 
     seed: files.Model
     analysis: Analysis | None
     before: Mapping[str, Value]
-    finish: Callable[[files.Model, bool], files.Model]
+    finish: Callable[[files.Model, bool, Analysis | None], tuple[files.Model, Analysis]]
     strategy: str
     select: str
     rng_seed: int
@@ -114,7 +135,7 @@ def ground_alike(seed: files.Model, config: SearchConfig) -> Ground:
         seed,
         analysis,
         {},
-        lambda model, verify: model,
+        lambda model, verify, known: (model, known or analyse_model(model)),
         strategy=config.search.strategy,
         select=config.select,
         rng_seed=config.run.seed,
@@ -136,11 +157,14 @@ def features_of(analysis: Analysis) -> tuple[str, ...]:
     return features
 
 
-def _headed(options: HeadOptions, names: Split | Description, bare: files.Model, verify: bool) -> files.Model:
+def _headed(
+    options: HeadOptions, names: Split | Description, bare: files.Model, verify: bool, known: Analysis | None
+) -> tuple[files.Model, Analysis]:
     """The model with the head, which has these names."""
-    made = attach_to_model(bare, replace(options, verify=verify))
+    made = attach_to_model(bare, replace(options, verify=verify), analysis=known)
     own = made.description
-    return made.described(own.adopting(names.classes, names.joints) if isinstance(names, Split) else own.named_like(names)).model
+    made = made.described(own.adopting(names.classes, names.joints) if isinstance(names, Split) else own.named_like(names))
+    return made.model, made.after
 
 
 def _before(seed: files.Model, analysis: Analysis, before: Mapping[str, Value], inputs: Mapping[str, Shape] | None) -> Analysis:
@@ -167,38 +191,30 @@ def _shape(layout: str, channels: int, size: tuple[int, int]) -> Shape:
     return (1, channels, *size) if layout == "NCHW" else (1, *size, channels)
 
 
-def emit(of: Ground, spec: Spec, path: Path, *, verify: bool = True) -> files.Model:
-    """The file at path holds the seed in the shape of the spec, finished. Returned is it. Raises UserError and RefusedModel."""
+def with_head(of: Ground, spec: Spec, *, verify: bool = True) -> tuple[files.Model, Analysis]:
+    """The seed in the shape of the spec, finished, and its analysis. Raises UserError and RefusedModel as remap and head do."""
     whole = Spec({**of.before, **spec.knobs})
     options = RemapOptions(strategy=of.strategy, select=of.select, seed=of.rng_seed, verify=verify, inputs=of.inputs)
-    made = of.finish(remap_model(of.seed, whole, options, analysis=of.analysis).model, verify)
-    files.write(made, path, force=True)
-    return made
+    bare = remap_model(of.seed, whole, options, analysis=of.analysis)
+    return of.finish(bare.model, verify, of.analysis if bare.plan.identity else None)
 
 
-def emit_member(of: Ground, choices: Choices, member: Member, path: Path) -> Emitted:
-    """The file at path is that member, remapped from the seed, with a fresh head."""
+def member_with_head(of: Ground, choices: Choices, member: Member) -> HeadedMember:
+    """That member, remapped from the seed, with a fresh head."""
     spec = choices.spec(member)
-    model = emit(of, spec, path)
-    return Emitted(member, Spec({**of.before, **spec.knobs}, f"sha256:{of.seed.sha256}"), path, measured(model, of.inputs))
+    model, after = with_head(of, spec)
+    return HeadedMember(member, Spec({**of.before, **spec.knobs}, f"sha256:{of.seed.sha256}"), model, whole_costs(after))
 
 
-def measured(model: files.Model, inputs: Mapping[str, Shape] | None) -> dict[str, int]:
-    """What is counted of a network, as `fnatool profile` counts."""
-    return whole_costs(analyse_model(model, inputs))
+def best_within(of: Ground, choices: Choices, best: Callable[[Sequence[Budget]], Member], *, budgets: Sequence[Budget]) -> HeadedMember:
+    """The best member within the budgets, which keeps every one of them as `fnatool profile` counts.
 
-
-def emit_within(
-    of: Ground, choices: Choices, best: Callable[[Sequence[Budget]], Member], path: Path, *, budgets: Sequence[Budget]
-) -> Emitted:
-    """The file at path is the best member within the budgets, and keeps every one of them as `fnatool profile` counts.
-
-    The table is what derivation trusts; where a file costs more than its table says, less is asked for. Raises UserError where no member
+    The table is what derivation trusts; where a network costs more than its table says, less is asked for. Raises UserError where no member
     keeps them, RefusedModel where asking for less does not help.
     """
     asked = list(budgets)
     for _ in range(TIMES):
-        made = emit_member(of, choices, best(asked), path)
+        made = member_with_head(of, choices, best(asked))
         over = [max(made.costs.get(budget.kind, 0) - budget.limit, 0) for budget in budgets]
         if not any(over):
             return made

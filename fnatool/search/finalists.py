@@ -25,7 +25,7 @@ def choosing(network: SuperNetwork, how: SearchConfig, scoring: Scoring) -> Call
 
     def best(budgets: Sequence[Budget]) -> Member:
         scores = network.architecture.log_probabilities()
-        members = finalists(network.choices, scores, budgets, how.search.finalists, how.run.seed)
+        members = finalists(network.choices, scores, budgets, how.search.finalists, seed=how.run.seed)
         if len(members) == 1:
             return members[0]
         with terminal.progress(f"the best of {len(members)} architectures", len(members)) as advance:
@@ -43,7 +43,7 @@ def choosing(network: SuperNetwork, how: SearchConfig, scoring: Scoring) -> Call
 DRAWS = 8  # for each finalist, before there are taken to be no others
 
 
-def finalists(choices: Choices, scores: Scores, budgets: Sequence[Budget], count: int, seed: int) -> list[Member]:
+def finalists(choices: Choices, scores: Scores, budgets: Sequence[Budget], count: int, *, seed: int) -> list[Member]:
     """Up to `count` distinct members within the budgets: the one of the highest score, then others by chance, the likelier the sooner.
 
     A draw is the best member by scores with Gumbel noise on each, which without budgets has the probability exp Σ score (perturb and

@@ -25,12 +25,12 @@ TUNING, DERIVED, SCENES, LATENCY = "finetune", "derived", "scenes", "latency.jso
 OF_DERIVED = rf"derived\.json|({'|'.join(kind.name for kind in KINDS)})-.+\.(onnx|onnx\.data|json)"
 FILES = {RUN, SPACE, COSTS, SEED, SPEC, REMAPPED, TARGET, CHOSEN, DISTANCES, REPORT, PAGE, LATENCY, CHECKPOINT, METRICS}
 SEARCH = RunLayout(
-    "search",
-    "search",
-    "-o",
-    frozenset({*FILES, *(f"{name}.data" for name in (SEED, REMAPPED, TARGET))}),
-    {EVENTS: OF_EVENTS, TUNING: OF_TUNING, DERIVED: OF_DERIVED},
-    frozenset({SCENES}),
+    kind="search",
+    what="search",
+    option="-o",
+    files=frozenset({*FILES, *(f"{name}.data" for name in (SEED, REMAPPED, TARGET))}),
+    folders={EVENTS: OF_EVENTS, TUNING: OF_TUNING, DERIVED: OF_DERIVED},
+    kept=frozenset({SCENES}),
 )
 FREE = ("data.workers", "run.checkpoint", "run.threads", "finetune.run.checkpoint", "finetune.run.threads")
 """Keys of the config that do not change what comes out."""
@@ -107,7 +107,15 @@ def _facts(document: Mapping[str, Any], path: Path) -> RunFacts:
         raise UserError(f"'{path}' is damaged; --restart begins anew")
     if not _is_count(processes) or processes < 1 or "\0" in model:
         raise UserError(f"'{path}' is damaged; --restart begins anew")
-    return RunFacts(model, sha256, processes, (samples[0], samples[1]), config, knobs, (data[0], data[1]))
+    return RunFacts(
+        model=model,
+        sha256=sha256,
+        processes=processes,
+        samples=(samples[0], samples[1]),
+        config=config,
+        knobs=knobs,
+        data=(data[0], data[1]),
+    )
 
 
 def _is_count(value: object) -> TypeGuard[int]:

@@ -63,7 +63,15 @@ class SearchJob:
     def steps(self, world: World) -> int:
         """Weight steps in all."""
         how = self.config.search
-        order = TrainOrder(len(self.weights), share(self.config.run.batch, world), 1, 0, 0, world.rank, world.size)
+        order = TrainOrder(
+            samples=len(self.weights),
+            batch=share(self.config.run.batch, world),
+            steps=1,
+            seed=0,
+            start=0,
+            rank=world.rank,
+            world=world.size,
+        )
         return how.steps or how.epochs * order.steps_per_epoch
 
 
@@ -199,7 +207,15 @@ def _batches(job: SearchJob, world: World, steps: tuple[int, int], *, stream: in
     config = job.config
     samples = job.weights if stream == WEIGHTS else job.alphas
     start, end = steps
-    order = TrainOrder(len(samples), share(config.run.batch, world), end, config.run.seed + stream, start, world.rank, world.size)
+    order = TrainOrder(
+        samples=len(samples),
+        batch=share(config.run.batch, world),
+        steps=end,
+        seed=config.run.seed + stream,
+        start=start,
+        rank=world.rank,
+        world=world.size,
+    )
     return dealt(samples, order, world.device, workers=config.data.workers)
 
 

@@ -58,7 +58,7 @@ def scores_of(deltas: Sequence[Sequence[float]]) -> list[list[float]]:
     return [[-value if np.isfinite(value) else -worst for value in row] for row in deltas]
 
 
-def choose(meter: Meter, scores: Scores, budgets: Sequence[Budget], how: Distance, done: Done = silent) -> Member:
+def choose(meter: Meter, scores: Scores, budgets: Sequence[Budget], how: Distance, *, done: Done = silent) -> Member:
     """The nearest of the members within the budgets that were measured whole, at most `how.members` of them.
 
     Raises UserError where no member keeps the budgets, or none of those measured has finite features.

@@ -16,11 +16,11 @@ from fnatool.files import model as files
 from fnatool.latency import table as latencies
 from fnatool.latency.table import about
 from fnatool.model import spaces
-from fnatool.model.analysed import analyse_model, metadata
+from fnatool.model.analysed import metadata
 from fnatool.model.pixels import PixelOptions
 from fnatool.model.unlabelled import folder_options
 from fnatool.search.config import UNLABELLED, SearchConfig
-from fnatool.search.emitting import Ground, emit, ground, ground_alike
+from fnatool.search.emitting import Ground, ground, ground_alike, with_head
 from fnatool.search.folder import LATENCY, SEED, SPACE, RunFacts, require_same, shown
 from fnatool.search.purposes import Alike, Labelled, Purpose
 from fnatool.search.sampling import uniform
@@ -87,7 +87,7 @@ class PreparedSearch:
         return None if member is None or kind not in self.tables else self.tables[kind].of(member)
 
 
-def prepared(seed: files.Model, config: SearchConfig, folder: Path, world: World) -> PreparedSearch:
+def prepare_search(seed: files.Model, config: SearchConfig, folder: Path, world: World) -> PreparedSearch:
     """The search with all of its parts checked; the first process writes the seed with its head. Raises UserError and RefusedModel."""
     spaces.require_readable(config.space.choices)  # before the data, which takes longer
     if config.task == UNLABELLED:
@@ -98,28 +98,48 @@ def prepared(seed: files.Model, config: SearchConfig, folder: Path, world: World
         of = ground(seed, config, known[0])
     if world.first:
         require_same(folder, facts(of, config, known, world.size))
-        emit(of, Spec({}), folder / SEED, verify=False)  # what comes out in the end is
+    start = with_head(of, Spec({}), verify=False)  # what comes out in the end is verified
+    if world.first:
+        files.write(start[0], folder / SEED, force=True)
     world.wait()
-    return on_ground(of, config, folder, known)
+    return on_ground(of, config, known, folder=folder, start=start)
 
 
-Known = tuple[Split, Split] | Alike  # the data; the task is known by the seed with its head
+Known = tuple[Split, Split] | Alike  # the data; a task is told by the seed with its head
 
 
-def on_ground(of: Ground, config: SearchConfig, folder: Path, known: Known, knobs: Space | None = None) -> PreparedSearch:
-    """The same where the seed with its head is in the folder. knobs: the space, where it need not be read."""
-    model = files.read(folder / SEED)
-    analysis = analyse_model(model, of.inputs)
+def on_ground(
+    of: Ground,
+    config: SearchConfig,
+    known: Known,
+    *,
+    folder: Path,
+    start: tuple[files.Model, Analysis],
+    knobs: Space | None = None,
+) -> PreparedSearch:
+    """The same from the seed with its head, which is in the folder too, and its analysis. knobs: the space, where it need not be read."""
+    model, analysis = start
     space = knobs or spaces.read_space(config.space.choices, analysis, config.search.multiple)
     whole = choices(analysis, space)
     found, fixed = _left(whole, analysis, config, of.features)
     tables = dict(cost_tables(analysis, found))
     if config.cost.latency is not None:
         own = folder / LATENCY  # that of a run that has begun
-        timed = latencies.read(own if own.exists() else Path(config.cost.latency), about(model, analysis, whole), whole).table
+        subject = about(files.load(folder / SEED).sha256, analysis, whole)
+        timed = latencies.read(own if own.exists() else Path(config.cost.latency), subject, whole).table
         tables["latency"] = restricted(timed, whole, found)
     purpose = known if isinstance(known, Alike) else Labelled(description_of(metadata(model.envelope)), *known)
-    made = PreparedSearch(config, of, model, purpose, analysis, space, found, tables, fixed)
+    made = PreparedSearch(
+        config=config,
+        ground=of,
+        model=model,
+        purpose=purpose,
+        analysis=analysis,
+        space=space,
+        choices=found,
+        tables=tables,
+        fixed=fixed,
+    )
     if made.kind not in tables:
         raise UserError(
             f"the cost is to be latency, but there is no 'cost.latency': measure one with 'fnatool latency-table {shown(folder) / SEED} "
@@ -210,14 +230,22 @@ def unlabelled(of: Ground, config: SearchConfig, world: World) -> tuple[Unlabell
     return samples_of((of.seed, of.analysis), where, config.tuning_alike().data, seed=config.run.seed, world=world)
 
 
-def facts(of: Ground, config: SearchConfig, known: Known | Purpose, processes: int, space: Space | None = None) -> RunFacts:
+def facts(of: Ground, config: SearchConfig, known: Known | Purpose, processes: int, *, space: Space | None = None) -> RunFacts:
     """What tells this run from others; without a space, of which nothing is said then."""
     if isinstance(known, tuple):
         samples, digests = (len(known[0].items), len(known[1].items)), (known[0].digest, known[1].digest)
     else:
         samples, digests = known.counts, known.digests
     knobs = None if space is None else {key: list(values) for key, values in space.knobs.items()}
-    return RunFacts(str(of.seed.path.resolve()), of.seed.sha256, processes, samples, config.model_dump(mode="json"), knobs, digests)
+    return RunFacts(
+        model=str(of.seed.path.resolve()),
+        sha256=of.seed.sha256,
+        processes=processes,
+        samples=samples,
+        config=config.model_dump(mode="json"),
+        knobs=knobs,
+        data=digests,
+    )
 
 
 def halves(split: Split, share: float, seed: int) -> tuple[Split, Split]:

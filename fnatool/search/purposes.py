@@ -67,7 +67,12 @@ def images_of(purpose: Purpose, config: SearchConfig) -> int:
 def _order(purpose: Purpose, config: SearchConfig) -> TrainOrder:
     count = images_of(purpose, config)
     batch = min(config.distance.batch, count)
-    return TrainOrder(purpose.counts[0], batch, count // batch, config.run.seed + STREAM)
+    return TrainOrder(samples=purpose.counts[0], batch=batch, steps=count // batch, seed=config.run.seed + STREAM)
+
+
+def _require_step(purpose: Purpose, config: SearchConfig, world: World) -> None:
+    batch = share(config.finetune.run.batch, world)
+    TrainOrder(samples=purpose.counts[0], batch=batch, steps=1, seed=0, start=0, rank=world.rank, world=world.size)
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ class Labelled:
 
     def require_tuning(self, config: SearchConfig, world: World) -> None:
         """And a teacher where one is asked for."""
-        TrainOrder(self.counts[0], share(config.finetune.run.batch, world), 1, 0, 0, world.rank, world.size)
+        _require_step(self, config, world)
         require_teacher(config.tuning().imitate)
 
     def tune(self, config: SearchConfig, of: tuple[files.Model, files.Model], places: RunPlaces, world: World) -> Tuned | None:
@@ -144,7 +149,7 @@ class Alike:
 
     def require_tuning(self, config: SearchConfig, world: World) -> None:
         """A batch of samples."""
-        TrainOrder(self.counts[0], share(config.finetune.run.batch, world), 1, 0, 0, world.rank, world.size)
+        _require_step(self, config, world)
 
     def tune(self, config: SearchConfig, of: tuple[files.Model, files.Model], places: RunPlaces, world: World) -> Tuned | None:
         """It learns what the seed computes."""

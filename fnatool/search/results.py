@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from fnatool.search.sampling import Member
 from fnatool.training.said import Tuned
-from passes.space.costs import Table
 from passes.target.spec import Spec
 
 
 @dataclass(frozen=True)
 class Emitted:
-    """A member as a file: its Spec from the seed, and what it costs as `fnatool profile` counts."""
+    """A member as a file: its Spec from the seed, and what it costs."""
 
     member: Member
     spec: Spec
     path: Path
     costs: Mapping[str, int]
-
-    def costed(self, tables: Mapping[str, Table]) -> Emitted:
-        """The same with what it costs by the tables of kinds that no file tells."""
-        measured = {kind: table.of(self.member) for kind, table in tables.items() if kind not in self.costs}
-        return replace(self, costs={**self.costs, **measured})
 
 
 @dataclass(frozen=True)

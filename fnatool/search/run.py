@@ -25,11 +25,11 @@ from fnatool.search import by_distance as measuring
 from fnatool.search import folder as folders
 from fnatool.search import reporting, watching
 from fnatool.search.config import NAME, QUICK, UNLABELLED, SearchConfig, parse_search, quick, read_search
-from fnatool.search.emitting import emit_within
+from fnatool.search.emitting import HeadedMember, best_within
 from fnatool.search.finalists import choosing
 from fnatool.search.loop import SearchJob, learn
 from fnatool.search.nearest import SAME
-from fnatool.search.preparing import PreparedSearch, facts, network_of, prepared
+from fnatool.search.preparing import PreparedSearch, facts, network_of, prepare_search
 from fnatool.search.purposes import images_of
 from fnatool.search.reporting import MethodResult
 from fnatool.search.results import Emitted, Found
@@ -97,18 +97,18 @@ def search(
         if world.first and embedded:
             _say_embedded(how, folder)
         world.wait()
-        made = _prepared(read, how, folder, world) if asked.restart else prepared(read, how, folder, world)
+        made = _prepare_anew(read, how, folder, world) if asked.restart else prepare_search(read, how, folder, world)
         return _phases(made, folder, world, dry_run=asked.dry_run)
 
 
-def _prepared(seed: files.Model, how: SearchConfig, folder: Path, world: World) -> PreparedSearch:
+def _prepare_anew(seed: files.Model, how: SearchConfig, folder: Path, world: World) -> PreparedSearch:
     """The search prepared anew in the place of an earlier one, which is lost no sooner than all has been checked."""
     place = folder / NEW
     if world.first:
         place.mkdir()
     world.wait()
     try:
-        made = prepared(seed, how, place, world)
+        made = prepare_search(seed, how, place, world)
         METHODS[how.search.method](made, world)  # raises
         if world.first:
             empty_folder(folder, folders.SEARCH, lambda: folders.arrange(folder))
@@ -123,7 +123,9 @@ def require_enough(made: PreparedSearch, world: World) -> None:
     """There are samples enough for a step of every phase, and a teacher where one is asked for. Raises UserError."""
     weights, alphas = parts_of(made)
     for samples in (weights, alphas):
-        TrainOrder(len(samples), share(made.config.run.batch, world), 1, 0, 0, world.rank, world.size)
+        TrainOrder(
+            samples=len(samples), batch=share(made.config.run.batch, world), steps=1, seed=0, start=0, rank=world.rank, world=world.size
+        )
     require_tuning(made, world)
 
 
@@ -146,7 +148,7 @@ class Way:
 
 def _phases(made: PreparedSearch, folder: Path, world: World, *, dry_run: bool) -> Found | None:
     """Find by the method, remap, fine-tune, report; or none of them."""
-    own = facts(made.ground, made.config, made.purpose, world.size, made.space)
+    own = facts(made.ground, made.config, made.purpose, world.size, space=made.space)
     way = METHODS[made.config.search.method](made, world)
     made = way.made
     if world.first:
@@ -161,7 +163,7 @@ def _phases(made: PreparedSearch, folder: Path, world: World, *, dry_run: bool) 
     if dry_run:
         return None
     found = way.find((folder, own.key))
-    tuned = _tuned(made, folder, world)
+    tuned = _fine_tune(made, folder, world)
     if found is None:
         return None
     reporting.write(made, found, tuned=tuned, folder=folder)
@@ -185,14 +187,14 @@ def by_gradient(made: PreparedSearch, world: World) -> Way:
             terminal.console().print(f"the {made.config.search.relaxation} super network learns, in {run[0]}")
         with watching.shown(made.kind, job.budget) if world.first else nullcontext(watching.silent()) as watch:
             learn(job, world, watch)
-        found, figures = _derived(made, network, (job, tables), world)
+        found, figures = _find_best(made, network, (job, tables), world)
         network.to("cpu")
         return None if found is None else reporting.learnt(made, network, found, figures)
 
     return Way(made, find)
 
 
-def _derived(
+def _find_best(
     made: PreparedSearch, network: SuperNetwork, learnt: tuple[SearchJob, Mapping[str, Table]], world: World
 ) -> tuple[Emitted | None, Mapping[str, float]]:
     """The best member within the budgets as a file, remapped from the seed, and its score; the first process alone does it."""
@@ -200,10 +202,9 @@ def _derived(
     found, figures = None, {}
     if world.first:
         budgets = [replace(budget, table=tables[budget.kind]) for budget in made.budgets(made.config.cost.budget)]
-        path, scoring = job.folder / folders.REMAPPED, scoring_of(made, world.size)
+        scoring = scoring_of(made, world.size)
         best = _remembered(job, choosing(network, made.config, scoring))
-        found = emit_within(made.ground, network.choices, best, path, budgets=budgets)
-        found = _kept(found, made, job.folder)
+        found = _write_found(best_within(made.ground, network.choices, best, budgets=budgets), made, job.folder)
         figures = score(network, found.member, scoring)
         terminal.console().print(f"found: {_in_words(found)}; in the super network {sentence(figures)}")
     world.wait()
@@ -253,7 +254,7 @@ def by_distance(made: PreparedSearch, world: World) -> Way:
         if world.first:
             terminal.console().print(f"distances to the seed on {images_of(made.purpose, made.config)} images, in {run[0]}")
         meter = measuring.meter_of(made, run, world)
-        scores = measuring.measured(made, meter)
+        scores = measuring.measure_changes(made, meter)
         nearest = measuring.choosing(made, meter, scores)(budgets)
         if not world.first:
             world.wait()
@@ -263,8 +264,7 @@ def by_distance(made: PreparedSearch, world: World) -> Way:
         def best(asked: Sequence[Budget]) -> Member:
             return nearest if list(asked) == budgets else again(asked)
 
-        found = emit_within(made.ground, made.choices, best, run[0] / folders.REMAPPED, budgets=budgets)
-        found = _kept(found, made, run[0])
+        found = _write_found(best_within(made.ground, made.choices, best, budgets=budgets), made, run[0])
         report = measuring.finding(made, meter, scores, found)
         if report.figures["distance"] <= SAME:
             terminal.console().print("the budget allows the seed's own architecture, and nothing is nearer to it; ask for less")
@@ -281,17 +281,18 @@ METHODS: Mapping[str, Callable[[PreparedSearch, World], Way]] = {"distance": by_
 # --- in all ------------------------------------------------------------------------------------------------------------------------------
 
 
-def _kept(found: Emitted, made: PreparedSearch, folder: Path) -> Emitted:
-    """What was found with all that it costs; its Spec is in the folder."""
+def _write_found(found: HeadedMember, made: PreparedSearch, folder: Path) -> Emitted:
+    """What was found, with all that it costs, and its Spec, as files in the folder."""
+    emitted = found.costed(made.tables).write(folder / folders.REMAPPED, force=True)
     write_text(folder / folders.SPEC, json.dumps(found.spec.to_json(), indent=1) + "\n", force=True)
-    return found.costed(made.tables)
+    return emitted
 
 
 def _in_words(found: Emitted) -> str:
     return ", ".join(f"{kind} {cost_text(kind, value)}" for kind, value in found.costs.items())
 
 
-def _tuned(made: PreparedSearch, folder: Path, world: World) -> Tuned | None:
+def _fine_tune(made: PreparedSearch, folder: Path, world: World) -> Tuned | None:
     """The target: what was found after the last phase, or without one as it is."""
     remapped, target = folder / folders.REMAPPED, folder / folders.TARGET
     if not made.config.finetune.enabled:
@@ -316,7 +317,18 @@ def job_of(made: PreparedSearch, network: SuperNetwork, tables: Mapping[str, Tab
     config = made.config
     weights, alphas = parts_of(made)
     budgets = [replace(budget, table=tables[budget.kind]) for budget in made.budgets(config.cost.budget[:1])]
-    return SearchJob(config, network, made.labelled.description, weights, alphas, tables[made.kind], budgets[0] if budgets else None, *run)
+    folder, key = run
+    return SearchJob(
+        config=config,
+        network=network,
+        description=made.labelled.description,
+        weights=weights,
+        alphas=alphas,
+        table=tables[made.kind],
+        budget=budgets[0] if budgets else None,
+        folder=folder,
+        key=key,
+    )
 
 
 def _costs(made: PreparedSearch) -> dict[str, object]:
@@ -332,17 +344,20 @@ def _costs(made: PreparedSearch) -> dict[str, object]:
 def _config(given: Path | str | SearchConfig | None, folder: Path, images: Path | str | None) -> tuple[SearchConfig, bool]:
     """The config, and whether it is the embedded one; images: its data, where it is without a task. Raises UserError."""
     if images is not None:
-        how = (
-            parse_search({"task": UNLABELLED}) if given is None else given if isinstance(given, SearchConfig) else read_search(Path(given))
-        )
-        if how.task != UNLABELLED:
-            raise UserError(f'the config is for {how.task}, and pictures without labels are for a search without: task = "{UNLABELLED}"')
-        return how.model_copy(update={"data": how.data.model_copy(update={"path": str(images)})}), False
+        return _unlabelled(given, images), False
     if isinstance(given, SearchConfig):
         return given, False
     if given is None and not Path(NAME).exists():
         return quick(folder.absolute()), True
     return read_search(Path(given or NAME).absolute()), False
+
+
+def _unlabelled(given: Path | str | SearchConfig | None, images: Path | str) -> SearchConfig:
+    """A config without a task, its samples in a folder. Raises UserError for one with a task."""
+    how = given if isinstance(given, SearchConfig) else parse_search({"task": UNLABELLED}) if given is None else read_search(Path(given))
+    if how.task != UNLABELLED:
+        raise UserError(f'the config is for {how.task}, and --images is for a search without labels: task = "{UNLABELLED}"')
+    return how.model_copy(update={"data": how.data.model_copy(update={"path": str(images)})})
 
 
 def _as_asked(how: SearchConfig, seed: Path | str | None, asked: SearchOptions) -> SearchConfig:

@@ -46,14 +46,14 @@ def scoring_of(made: PreparedSearch, processes: int) -> Scoring:
     _, full = sizes(made.model, made.labelled.description, config.data.size)
     weights, alphas = parts_of(made)
     return Scoring(
-        weights,
-        replace(alphas, augment=PLAIN),
-        Evaluation(made.labelled.val, made.labelled.description, full),
-        (config.score.calibration, config.score.images),
-        config.run.batch,
-        config.data.workers,
-        config.run.seed,
-        is_frozen(config.search.freeze_batchnorm, TASKS[config.task].small_batch, config.run.batch // processes),
+        calibration=weights,
+        choosing=replace(alphas, augment=PLAIN),
+        validation=Evaluation(made.labelled.val, made.labelled.description, full),
+        images=(config.score.calibration, config.score.images),
+        batch=config.run.batch,
+        workers=config.data.workers,
+        seed=config.run.seed,
+        frozen=is_frozen(config.search.freeze_batchnorm, TASKS[config.task].small_batch, config.run.batch // processes),
     )
 
 

@@ -160,7 +160,7 @@ class SuperNetwork(torch.nn.Module):
             weights = self._sliced(segment, variant, member, shared)
             if statistics is not None:
                 weights |= {name: statistics[name] for name, _ in variant.weights if name in statistics}
-            return self._run(segment, variant, weights, found, norms)
+            return self._run(segment, variant, weights, found, norms=norms)
 
         return self._walk(x, member, step)
 
@@ -218,7 +218,9 @@ class SuperNetwork(torch.nn.Module):
             raise TypeError(f"the graph has the inputs {', '.join(names)}; {', '.join(given)} given")
         return given
 
-    def _run(self, segment: Segment, variant: Variant, weights: Mapping[str, Tensor], found: Outputs, norms: Norms) -> tuple[Tensor, ...]:
+    def _run(
+        self, segment: Segment, variant: Variant, weights: Mapping[str, Tensor], found: Outputs, *, norms: Norms
+    ) -> tuple[Tensor, ...]:
         inputs = [found[name] for name in segment.inputs]
         values = tensors(variant, weights, inputs[0].device)
         return run(variant.program, values, inputs, norms=norms, training=self.training)
@@ -281,7 +283,7 @@ class SuperNetwork(torch.nn.Module):
         mix = self._mixtures[place]
         variant = self._largest(segment)
         weights = mix({name: shared[name] for name, _ in variant.weights}, kept, keep)
-        made = self._run(segment, variant, weights, found, norms)
+        made = self._run(segment, variant, weights, found, norms=norms)
         if keep is None or mix.folded:
             return made
         entry = found[segment.entry]
@@ -297,7 +299,7 @@ class SuperNetwork(torch.nn.Module):
         totals: list[Tensor] = []
         for k in range(len(block.candidates)):
             variant = self.variants.of(segment, self._with(_number(segment), k))
-            made = self._run(segment, variant, _held(self._path(segment, k), learn=learn), found, norms)
+            made = self._run(segment, variant, _held(self._path(segment, k), learn=learn), found, norms=norms)
             terms = [row[k] * _filled(y, variant.shapes[name], largest[name]) for name, y in zip(segment.outputs, made, strict=True)]
             totals = [total + term for total, term in zip(totals, terms, strict=True)] if totals else terms
         if block.skippable:
@@ -365,7 +367,7 @@ class LargestMember:
 def largest(seed: gs.Graph, analysis: Analysis, choices: Choices, *, strategy: str, rng_seed: int) -> LargestMember:
     """The seed remapped to the largest member of the choices on it. Raises UserError and RefusedModel as a remap does."""
     found = plan(analysis, choices.spec(choices.largest()), strategy=strategy, seed=rng_seed)
-    graph = apply(seed, found)
+    graph = apply(analysis.normal or seed, found)
     sizes = {tensor.name: found.sizes[tensor.name] for tensor in graph.inputs if tensor.name in found.sizes}
     return LargestMember(graph, sizes, analyse(graph, sizes=sizes, table=found.table))
 

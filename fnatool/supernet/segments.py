@@ -62,7 +62,7 @@ class _Cutting:
     def block(self, k: int, block: Block) -> None:
         """One block, by itself."""
         nodes, inputs = self.walk([block.exit, *block.tapped])
-        self.add(Segment(len(self.segments), k, nodes, inputs, (), block.entry, block.exit))
+        self.add(Segment(number=len(self.segments), block=k, nodes=nodes, inputs=inputs, outputs=(), entry=block.entry, exit=block.exit))
 
     def add(self, segment: Segment) -> None:
         for name in segment.nodes:

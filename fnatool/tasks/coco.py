@@ -65,7 +65,7 @@ def joint_precision(evidence: Sequence[tuple[FoundJoints, Posed]], sigmas: Seque
         truths.append({"id": len(truths) + 1, "image_id": image, "category_id": 1, "iscrowd": 0, **own})
         points = np.column_stack([prediction.points, np.ones(len(prediction.points))]).ravel().tolist()
         found.append({"image_id": image, "category_id": 1, "keypoints": points, "score": float(prediction.score)})
-    return _figures("keypoints", _document(len(numbers), truths, 1), found, JOINTS, np.array(sigmas))
+    return _figures("keypoints", _document(len(numbers), truths, 1), found, JOINTS, sigmas=np.array(sigmas))
 
 
 def _extent(box: np.ndarray) -> list[float]:
@@ -82,7 +82,9 @@ def _document(images: int, annotations: list[Json], classes: int) -> Json:
     }
 
 
-def _figures(kind: str, truth: Json, found: list[Json], figures: Mapping[str, int], sigmas: np.ndarray | None = None) -> dict[str, float]:
+def _figures(
+    kind: str, truth: Json, found: list[Json], figures: Mapping[str, int], *, sigmas: np.ndarray | None = None
+) -> dict[str, float]:
     """The figures that pycocotools states; those it has no objects for are left out, and without predictions all are 0."""
     with contextlib.redirect_stdout(io.StringIO()):  # it prints
         stated = COCO()

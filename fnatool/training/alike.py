@@ -78,7 +78,7 @@ class Alike:
     def batches(self, order: TrainOrder, device: torch.device, *, workers: int) -> Iterator[Batch]:
         """The inputs by name."""
         pin = device.type == "cuda"
-        for batch in loaded(Samples(self.train), order, self._stacked, workers, pin):
+        for batch in loaded(Samples(self.train), order, self._stacked, workers, pin=pin):
             yield {name: value.to(device, non_blocking=pin) for name, value in batch.items()}
 
     def _stacked(self, samples: Sequence[Sample]) -> Batch:

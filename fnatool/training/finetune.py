@@ -53,7 +53,7 @@ class RunPlaces:
 def tune(read: files.Model, how: Config, places: RunPlaces, world: World) -> Tuned | None:
     """The model learns its task, by processes that have joined, in a folder that is there and this run's own; the first one writes it."""
     world.wait()
-    return perform(prepared(read, how, places.folder, world), places, world)
+    return perform(prepare_training(read, how, places.folder, world), places, world)
 
 
 def perform(job: TrainingJob, places: RunPlaces, world: World) -> Tuned | None:
@@ -69,12 +69,12 @@ def perform(job: TrainingJob, places: RunPlaces, world: World) -> Tuned | None:
 
     with watching.shown(job.metric) if world.first else nullcontext(watching.silent()) as watch:
         learnt = _guarded(lambda: finetune(job, world, watch, ready), job)
-    tuned = _written(learnt, job, places.out, force=places.force) if world.first else None
+    tuned = _write_result(learnt, job, places.out, force=places.force) if world.first else None
     world.wait()
     return tuned
 
 
-def prepared(model: files.Model, config: Config, folder: Path, world: World) -> TrainingJob:
+def prepare_training(model: files.Model, config: Config, folder: Path, world: World) -> TrainingJob:
     """The run with all of its parts checked; the first process speaks. Raises UserError where they do not fit."""
     described = description_of(metadata(model.envelope))
     if described.task != config.task:
@@ -93,7 +93,15 @@ def prepared(model: files.Model, config: Config, folder: Path, world: World) -> 
             console.print(line, markup=False)
         pixels.say(pixels.recorded(model, described.input))
     objective = Labelled(described, Training(train, described, size, changes, config.run.seed, full), Evaluation(val, described, full))
-    return TrainingJob(config, model, objective, folder, key, imitation_of(model, config.imitate, objective), config.data.workers)
+    return TrainingJob(
+        config=config,
+        model=model,
+        objective=objective,
+        folder=folder,
+        key=key,
+        imitation=imitation_of(model, config.imitate, objective),
+        workers=config.data.workers,
+    )
 
 
 def _data(config: Config, described: Description, world: World) -> tuple[Split, Split]:
@@ -188,7 +196,7 @@ def _guarded(train: Callable[[], Trained], job: TrainingJob) -> Trained:
         ) from error
 
 
-def _written(learnt: Trained, job: TrainingJob, out: Path, *, force: bool) -> Tuned:
+def _write_result(learnt: Trained, job: TrainingJob, out: Path, *, force: bool) -> Tuned:
     """The file, held to what training reported: in ONNX Runtime it is as good. Raises RefusedModel otherwise, and writes nothing then."""
     network = learnt.network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     notes = job.objective.notes()

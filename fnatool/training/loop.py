@@ -69,7 +69,9 @@ def finetune(job: TrainingJob, world: World, watch: TrainingWatch, ready: Callab
     config, run = job.config, job.config.run
     sizes, small = job.objective.sizes(job.model), job.objective.small_batch
     learner = Learner(job.model, config, world, sizes=sizes, small_batch=small, imitation=job.imitation)
-    order = TrainOrder(len(job.objective), share(run.batch, world), 1, run.seed, 0, world.rank, world.size)
+    order = TrainOrder(
+        samples=len(job.objective), batch=share(run.batch, world), steps=1, seed=run.seed, start=0, rank=world.rank, world=world.size
+    )
     total = run.steps or run.epochs * order.steps_per_epoch
     between = run.evaluate * order.steps_per_epoch
     if (job.folder / CHECKPOINT).exists() and not job.anew:
@@ -139,7 +141,9 @@ def _batches(job: TrainingJob, learner: Learner, total: int, *, start: int | Non
     config, world = job.config, learner.world
     begin = learner.step if start is None else start
     own = share(config.run.batch, world)
-    order = TrainOrder(len(job.objective), own, total, config.run.seed + seed, begin, world.rank, world.size)
+    order = TrainOrder(
+        samples=len(job.objective), batch=own, steps=total, seed=config.run.seed + seed, start=begin, rank=world.rank, world=world.size
+    )
     return job.objective.batches(order, world.device, workers=job.workers)
 
 

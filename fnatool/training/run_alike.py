@@ -109,4 +109,4 @@ def job_alike(
         console = terminal.console()
         console.print(f"{len(used):,} to learn from, {len(kept):,} kept back; compared at {len(imitation.places)} places inside")
     objective = Alike(pair, pair.model.path, Teacher(pair, (), world.device, "running"), used, kept)
-    return TrainingJob(how, model, objective, folder, key, imitation, how.data.workers)
+    return TrainingJob(config=how, model=model, objective=objective, folder=folder, key=key, imitation=imitation, workers=how.data.workers)

@@ -146,12 +146,12 @@ Order = TrainOrder | EvaluationOrder
 
 def training_batches(samples: Training, order: TrainOrder, *, workers: int, pin: bool = False) -> Iterator[Batch]:
     """The batches of order; neither the number of workers nor where order starts changes what is in a batch. Raises UserError."""
-    return loaded(samples, order, TASKS[samples.split.task].batch, workers, pin)
+    return loaded(samples, order, TASKS[samples.split.task].batch, workers, pin=pin)
 
 
 def evaluation_batches(samples: Evaluation, order: EvaluationOrder, *, workers: int, pin: bool = False) -> Iterator[EvaluationBatch]:
     """Batches of all samples of this process, in order. Raises UserError."""
-    return loaded(samples, order, evaluation_batch, workers, pin)
+    return loaded(samples, order, evaluation_batch, workers, pin=pin)
 
 
 def _tied(parent: int, place: Path, worker: int) -> None:
@@ -161,7 +161,7 @@ def _tied(parent: int, place: Path, worker: int) -> None:
     die_with(parent)
 
 
-def loaded(samples: Dataset[T], order: Order, collate: Callable[[list[T]], U], workers: int, pin: bool) -> Iterator[U]:
+def loaded(samples: Dataset[T], order: Order, collate: Callable[[list[T]], U], workers: int, *, pin: bool) -> Iterator[U]:
     """The batches of order, made by so many processes; the result does not depend on their number. Raises UserError."""
     own = torch.Generator()  # otherwise the loader draws its workers' seeds from the global one
     with temporary() if workers else nullcontext(Path()) as place:

@@ -61,11 +61,11 @@ def fold(graph: gs.Graph | Normalised, *, sizes: Mapping[str, Shape] | None = No
     the convolution. One that stays is listed with the reason. sizes: shapes for inputs with free dimensions.
     """
     normal = in_normal_form(graph, sizes).graph
-    work = _Folding(view(normal))
+    work = _begun(view(normal))
     for node in work.seen.nodes:
         if node.op == "BatchNormalization" and node.name in work.nodes:
-            work.fold(node.name)
-    return Folded(build(in_order(list(work.nodes.values())), work.constants(), normal), tuple(work.folded), tuple(work.left))
+            _fold(work, node.name)
+    return Folded(build(in_order(list(work.nodes.values())), _constants(work), normal), tuple(work.folded), tuple(work.left))
 
 
 @dataclass(frozen=True)
@@ -80,230 +80,258 @@ class _Unfit(Exception):
     """Why a BatchNormalization cannot be folded here."""
 
 
+@dataclass(frozen=True)
 class _Folding:
-    """The graph being folded: nodes by name, who reads and who makes each tensor, and the new values in float64."""
+    """The graph being folded, which changes: nodes by name, who reads and who makes each tensor, and the new values in float64."""
 
-    def __init__(self, seen: View) -> None:
-        self.seen = seen
-        self.nodes = dict(seen.by_name)
-        self.producer = dict(seen.producer)
-        self.readers = {name: list(uses) for name, uses in seen.readers.items()}
-        self.values: dict[str, Reals] = {}
-        self.folded: list[tuple[str, str]] = []
-        self.left: list[Left] = []
+    seen: View
+    nodes: dict[str, Node]
+    producer: dict[str, str]
+    readers: dict[str, list[tuple[str, int]]]
+    values: dict[str, Reals]
+    folded: list[tuple[str, str]]
+    left: list[Left]
 
-    def constants(self) -> dict[str, gs.Constant]:
-        """The constants of the seed, those that changed in their old type."""
-        changed = {name: gs.Constant(name, _rounded(values, self._dtype(name))) for name, values in self.values.items()}
-        return {**self.seen.constants, **changed}
 
-    def _dtype(self, name: str) -> DType:
-        """The type of a constant; a bias that is new has that of its weight."""
-        if name not in self.seen.constants:
-            reader, _ = self.readers[name][0]
-            name = self.nodes[reader].inputs[1]
-        return dtype_of(name, self.seen)
+def _begun(seen: View) -> _Folding:
+    readers = {name: list(uses) for name, uses in seen.readers.items()}
+    return _Folding(seen, dict(seen.by_name), dict(seen.producer), readers, values={}, folded=[], left=[])
 
-    def fold(self, name: str) -> None:
-        """The BatchNormalization goes into the node behind it or before it, or is left with the reason."""
+
+def _constants(work: _Folding) -> dict[str, gs.Constant]:
+    """The constants of the seed, those that changed in their old type."""
+    changed = {name: gs.Constant(name, _rounded(values, _stored_type(work, name))) for name, values in work.values.items()}
+    return {**work.seen.constants, **changed}
+
+
+def _stored_type(work: _Folding, name: str) -> DType:
+    """The type of a constant; a bias that is new has that of its weight."""
+    if name not in work.seen.constants:
+        reader, _ = work.readers[name][0]
+        name = work.nodes[reader].inputs[1]
+    return dtype_of(name, work.seen)
+
+
+def _fold(work: _Folding, name: str) -> None:
+    """The BatchNormalization goes into the node behind it or before it, or is left with the reason."""
+    try:
+        norm = _affine_of(work, work.nodes[name])
+    except _Unfit as error:
+        work.left.append(Left(name, str(error)))
+        return
+    try:
+        _behind(work, work.nodes[name])
+        return
+    except _Unfit as error:
+        why = str(error)
+    reader = _only_reader(work, work.nodes[name].outputs[0])
+    if reader is not None and work.nodes[reader].op in (*CONVOLUTIONS, "Gemm"):
         try:
-            norm = self._affine(self.nodes[name])
-        except _Unfit as error:
-            self.left.append(Left(name, str(error)))
-            return
-        try:
-            self._behind(self.nodes[name])
+            _before(work, work.nodes[name], norm, work.nodes[reader])
             return
         except _Unfit as error:
-            why = str(error)
-        reader = self._only_reader(self.nodes[name].outputs[0])
-        if reader is not None and self.nodes[reader].op in (*CONVOLUTIONS, "Gemm"):
-            try:
-                self._before(self.nodes[name], norm, self.nodes[reader])
-                return
-            except _Unfit as error:
-                why = f"{why}; nor can it go into '{reader}', which reads it: {error}"
-        self.left.append(Left(name, why))
+            why = f"{why}; nor can it go into '{reader}', which reads it: {error}"
+    work.left.append(Left(name, why))
 
-    def _affine(self, node: Node) -> _Affine:
-        """What a BatchNormalization computes. Raises _Unfit where that is not one function per channel."""
-        if node.int("training_mode", 0) or (self.seen.opset < 7 and not node.int("is_test", 0)) or any(node.outputs[1:]):
-            raise _Unfit("it normalises by the statistics of the batch (training mode)")
-        if not node.int("spatial", 1):
-            raise _Unfit("it normalises every position by itself (spatial = 0)")
-        computed = next((name for name in node.inputs[1:5] if name not in self.seen.constants), None)
-        if computed is not None:
-            raise _Unfit(f"'{computed}' is computed, not an initializer")
-        gamma, beta, mean, variance = (exact_values(name, self.seen) for name in node.inputs[1:5])
-        radicand = variance + float(np.float32(node.attrs.get("epsilon", 1e-5)))
-        if not bool((radicand > 0).all()):
-            raise _Unfit(f"{int((~(radicand > 0)).sum())} of its variances are not above −ε")
-        factor = gamma / np.sqrt(radicand)
-        shift = beta - factor * mean
-        if not bool(np.isfinite(factor).all() and np.isfinite(shift).all()):
-            raise _Unfit("its values are not finite")
-        return _Affine(factor, shift)
 
-    def _only_reader(self, tensor: str) -> str | None:
-        uses = self.readers.get(tensor, [])
-        return uses[0][0] if len(uses) == 1 and tensor not in self.seen.outputs else None
+def _affine_of(work: _Folding, node: Node) -> _Affine:
+    """What a BatchNormalization computes. Raises _Unfit where that is not one function per channel."""
+    if node.int("training_mode", 0) or (work.seen.opset < 7 and not node.int("is_test", 0)) or any(node.outputs[1:]):
+        raise _Unfit("it normalises by the statistics of the batch (training mode)")
+    if not node.int("spatial", 1):
+        raise _Unfit("it normalises every position by itself (spatial = 0)")
+    computed = next((name for name in node.inputs[1:5] if name not in work.seen.constants), None)
+    if computed is not None:
+        raise _Unfit(f"'{computed}' is computed, not an initializer")
+    gamma, beta, mean, variance = (exact_values(name, work.seen) for name in node.inputs[1:5])
+    radicand = variance + float(np.float32(node.attrs.get("epsilon", 1e-5)))
+    if not bool((radicand > 0).all()):
+        raise _Unfit(f"{int((~(radicand > 0)).sum())} of its variances are not above −ε")
+    factor = gamma / np.sqrt(radicand)
+    shift = beta - factor * mean
+    if not bool(np.isfinite(factor).all() and np.isfinite(shift).all()):
+        raise _Unfit("its values are not finite")
+    return _Affine(factor, shift)
 
-    # --- behind a convolution ---
 
-    def _behind(self, norm: Node) -> None:
-        """All BatchNormalizations behind the users of one weight go into it, or none."""
-        into = self._maker(norm)
-        users = self._users(into.inputs[1])
-        pairs = [(into, norm)] if len(users) == 1 else [(self.nodes[user], self._norm_behind(user, into.inputs[1])) for user in users]
-        affines = [self._affine(other) for _, other in pairs]
-        if any(not np.array_equal(affines[0].factor, other.factor) for other in affines):
-            raise _Unfit(f"the weight '{into.inputs[1]}' is shared with {_others(users, into.name)}, behind which the scale is another")
-        weight = self._scaled(into, into.inputs[1], affines[0].factor, axis=_output_axis(into))
-        biases = [self._shifted(conv, affine) for (conv, _), affine in zip(pairs, affines, strict=True)]
-        self.values[into.inputs[1]] = weight
-        for (conv, other), bias in zip(pairs, biases, strict=True):
-            self._absorb(conv, other, bias)
+def _only_reader(work: _Folding, tensor: str) -> str | None:
+    uses = work.readers.get(tensor, [])
+    return uses[0][0] if len(uses) == 1 and tensor not in work.seen.outputs else None
 
-    def _maker(self, norm: Node) -> Node:
-        """The convolution or matrix product whose output the BatchNormalization alone reads."""
-        tensor = norm.inputs[0]
-        if tensor not in self.producer:
-            raise _Unfit(f"it stands behind the input '{tensor}'")
-        node = self.nodes[self.producer[tensor]]
-        if node.op not in (*CONVOLUTIONS, "Gemm"):
-            raise _Unfit(f"it stands behind '{node.name}' ({node.op}), which has no weight to take it")
-        if self._only_reader(tensor) is None:
-            raise _Unfit(f"'{tensor}' before it is also {'an output' if tensor in self.seen.outputs else 'read elsewhere'}")
-        self._require_constant(node)
-        return node
 
-    def _require_constant(self, node: Node) -> None:
-        for tensor in node.inputs[1:3]:
-            if tensor and tensor not in self.seen.constants and tensor not in self.values:
-                raise _Unfit(f"'{tensor}' of '{node.name}' is computed, not an initializer")
+# --- behind a convolution ---
 
-    def _users(self, weight: str) -> list[str]:
-        """The nodes that read a weight, all of them as a weight."""
-        uses = self.readers[weight]
-        other = next((reader for reader, slot in uses if slot != 1 or self.nodes[reader].op not in (*CONVOLUTIONS, "Gemm")), None)
-        if other is not None or weight in self.seen.outputs:
-            raise _Unfit(f"the weight '{weight}' is also {'an output' if other is None else f'read by {other!r}'}")
-        return [reader for reader, _ in uses]
 
-    def _norm_behind(self, user: str, weight: str) -> Node:
-        reader = self._only_reader(self.nodes[user].outputs[0])
-        if reader is None or self.nodes[reader].op != "BatchNormalization":
-            raise _Unfit(f"the weight '{weight}' is shared with '{user}', behind which no BatchNormalization stands alone")
-        self._require_constant(self.nodes[user])
-        return self.nodes[reader]
+def _behind(work: _Folding, norm: Node) -> None:
+    """All BatchNormalizations behind the users of one weight go into it, or none."""
+    into = _maker_of(work, norm)
+    users = _users_of(work, into.inputs[1])
+    pairs = [(into, norm)] if len(users) == 1 else [(work.nodes[user], _norm_behind(work, user, into.inputs[1])) for user in users]
+    affines = [_affine_of(work, other) for _, other in pairs]
+    if any(not np.array_equal(affines[0].factor, other.factor) for other in affines):
+        raise _Unfit(f"the weight '{into.inputs[1]}' is shared with {_others(users, into.name)}, behind which the scale is another")
+    weight = _scaled(work, into, into.inputs[1], affines[0].factor, axis=_output_axis(into))
+    biases = [_shifted(work, conv, affine) for (conv, _), affine in zip(pairs, affines, strict=True)]
+    work.values[into.inputs[1]] = weight
+    for (conv, other), bias in zip(pairs, biases, strict=True):
+        _absorb(work, conv, other, bias)
 
-    def _scaled(self, node: Node, weight: str, factor: Reals, *, axis: int) -> Reals:
-        """The weight with each channel of the axis multiplied; axis 1 of a grouped transposed convolution counts within a group."""
-        values = self._value(weight)
-        if node.op == "ConvTranspose" and axis == 1:
-            groups = node.int("group", 1)
-            split = values.reshape(groups, values.shape[0] // groups, *values.shape[1:])
-            spread = factor.reshape(groups, 1, values.shape[1], *(1 for _ in values.shape[2:]))
-            scaled = (split * spread).reshape(values.shape)
-        else:
-            scaled = values * factor.reshape(tuple(-1 if k == axis else 1 for k in range(values.ndim)))
-        _rounded(scaled, self._dtype(weight))
-        return scaled
 
-    def _value(self, name: str) -> Reals:
-        return self.values[name] if name in self.values else exact_values(name, self.seen)
+def _maker_of(work: _Folding, norm: Node) -> Node:
+    """The convolution or matrix product whose output the BatchNormalization alone reads."""
+    tensor = norm.inputs[0]
+    if tensor not in work.producer:
+        raise _Unfit(f"it stands behind the input '{tensor}'")
+    node = work.nodes[work.producer[tensor]]
+    if node.op not in (*CONVOLUTIONS, "Gemm"):
+        raise _Unfit(f"it stands behind '{node.name}' ({node.op}), which has no weight to take it")
+    if _only_reader(work, tensor) is None:
+        raise _Unfit(f"'{tensor}' before it is also {'an output' if tensor in work.seen.outputs else 'read elsewhere'}")
+    _require_constant(work, node)
+    return node
 
-    def _shifted(self, conv: Node, affine: _Affine) -> Reals:
-        """f·b + s [C]."""
-        bias = affine.factor * self._bias(conv, affine.factor.size) + affine.shift
-        _rounded(bias, self._dtype(conv.inputs[1]))
-        return bias
 
-    def _bias(self, node: Node, channels: int) -> Reals:
-        """The bias as it is added [C]; of a Gemm β·C, where that is one row. Raises _Unfit where it differs by row."""
-        if not node.input(2):
-            return np.zeros(channels)
-        values = self._value(node.inputs[2])
-        if node.op == "Gemm":
-            if values.ndim > 1 and values.shape[0] != 1:
-                raise _Unfit(f"'{node.inputs[2]}' of '{node.name}' adds another value to each row")
-            values = values.reshape(-1) * float(np.float32(node.attrs.get("beta", 1.0)))
-        return np.broadcast_to(values, (channels,))
+def _require_constant(work: _Folding, node: Node) -> None:
+    for tensor in node.inputs[1:3]:
+        if tensor and tensor not in work.seen.constants and tensor not in work.values:
+            raise _Unfit(f"'{tensor}' of '{node.name}' is computed, not an initializer")
 
-    def _absorb(self, conv: Node, norm: Node, bias: Reals) -> None:
-        """The convolution makes what the BatchNormalization made."""
-        self._set_bias(replace(conv, outputs=norm.outputs[:1]), bias)
-        self._remove(norm)
-        self.producer[norm.outputs[0]] = conv.name
-        self.folded.append((norm.name, conv.name))
 
-    def _set_bias(self, node: Node, bias: Reals) -> None:
-        name = node.input(2)
-        if not name or len(self.readers[name]) > 1 or name in self.seen.outputs or self._value(name).shape != bias.shape:
-            name = self._new_bias(node)
-        if node.input(2) and name != node.inputs[2]:
-            self.readers[node.inputs[2]].remove((node.name, 2))
-        self.readers[name] = [(node.name, 2)]
-        attrs = {key: value for key, value in node.attrs.items() if not (node.op == "Gemm" and key == "beta")}
-        self.nodes[node.name] = replace(node, inputs=(*node.inputs[:2], name), attrs=attrs)
-        self.values[name] = bias
+def _users_of(work: _Folding, weight: str) -> list[str]:
+    """The nodes that read a weight, all of them as a weight."""
+    uses = work.readers[weight]
+    other = next((reader for reader, slot in uses if slot != 1 or work.nodes[reader].op not in (*CONVOLUTIONS, "Gemm")), None)
+    if other is not None or weight in work.seen.outputs:
+        raise _Unfit(f"the weight '{weight}' is also {'an output' if other is None else f'read by {other!r}'}")
+    return [reader for reader, _ in uses]
 
-    def _new_bias(self, node: Node) -> str:
-        """`stem.bias` beside `stem.weight`, else named after the node."""
-        stem = node.inputs[1].removesuffix(".weight") if node.inputs[1].endswith(".weight") else node.name
-        taken = (self.seen.constants, self.seen.producer, self.seen.inputs, self.values)
-        return unique(f"{stem}.bias", lambda name: any(name in names for names in taken))
 
-    def _remove(self, norm: Node) -> None:
-        del self.nodes[norm.name]
-        for slot, tensor in enumerate(norm.inputs):
-            if tensor:
-                self.readers[tensor].remove((norm.name, slot))
+def _norm_behind(work: _Folding, user: str, weight: str) -> Node:
+    reader = _only_reader(work, work.nodes[user].outputs[0])
+    if reader is None or work.nodes[reader].op != "BatchNormalization":
+        raise _Unfit(f"the weight '{weight}' is shared with '{user}', behind which no BatchNormalization stands alone")
+    _require_constant(work, work.nodes[user])
+    return work.nodes[reader]
 
-    # --- before a convolution ---
 
-    def _before(self, norm: Node, affine: _Affine, into: Node) -> None:
-        """The BatchNormalization goes into the node that reads it."""
-        if self.readers[norm.outputs[0]][0][1] != 0:
-            raise _Unfit("it is its weight")
-        self._require_constant(into)
-        if len(self._users(into.inputs[1])) > 1:
-            raise _Unfit(f"its weight '{into.inputs[1]}' is shared")
-        if into.op == "ConvTranspose":
-            raise _Unfit("at the border of a transposed convolution fewer of its taps see the shift")
-        if into.op == "Conv" and _pads(into) and affine.shift.any():
-            raise _Unfit("it pads with zeros, which the shift would have to reach")
-        weight, bias = self._gemm(into, affine) if into.op == "Gemm" else self._conv(into, affine)
-        _rounded(bias, self._dtype(into.inputs[1]))
-        self._remove(norm)
-        self.readers[norm.inputs[0]].append((into.name, 0))
-        self.values[into.inputs[1]] = weight
-        node = replace(into, inputs=(norm.inputs[0], *into.inputs[1:]))
-        self.nodes[into.name] = node
-        if into.input(2) or bias.any():
-            self._set_bias(node, bias)
-        self.folded.append((norm.name, into.name))
+def _scaled(work: _Folding, node: Node, weight: str, factor: Reals, *, axis: int) -> Reals:
+    """The weight with each channel of the axis multiplied; axis 1 of a grouped transposed convolution counts within a group."""
+    values = _value_of(work, weight)
+    if node.op == "ConvTranspose" and axis == 1:
+        groups = node.int("group", 1)
+        split = values.reshape(groups, values.shape[0] // groups, *values.shape[1:])
+        spread = factor.reshape(groups, 1, values.shape[1], *(1 for _ in values.shape[2:]))
+        scaled = (split * spread).reshape(values.shape)
+    else:
+        scaled = values * factor.reshape(tuple(-1 if k == axis else 1 for k in range(values.ndim)))
+    _rounded(scaled, _stored_type(work, weight))
+    return scaled
 
-    def _conv(self, into: Node, affine: _Affine) -> tuple[Reals, Reals]:
-        """W·f on the input channels of each group, and b + Σ W·s over channels and taps."""
-        values = self._value(into.inputs[1])
-        rows = np.repeat(np.arange(into.int("group", 1)), values.shape[0] // into.int("group", 1))
-        taps = (1,) * (values.ndim - 2)
-        factor = affine.factor.reshape(-1, values.shape[1])[rows].reshape(*values.shape[:2], *taps)
-        shift = affine.shift.reshape(-1, values.shape[1])[rows].reshape(*values.shape[:2], *taps)
-        weight = values * factor
-        _rounded(weight, self._dtype(into.inputs[1]))
-        return weight, self._bias(into, values.shape[0]) + (values * shift).reshape(values.shape[0], -1).sum(axis=1)
 
-    def _gemm(self, into: Node, affine: _Affine) -> tuple[Reals, Reals]:
-        """α·x·W + β·C with x = f·x' + s: W·f on the rows that x meets, and β·C + α·s·W."""
-        if into.int("transA", 0):
-            raise _Unfit("it transposes what the BatchNormalization makes")
-        values = self._value(into.inputs[1])
-        inputs_first = values.T if into.int("transB", 0) else values
-        weight = self._scaled(into, into.inputs[1], affine.factor, axis=1 if into.int("transB", 0) else 0)
-        alpha = float(np.float32(into.attrs.get("alpha", 1.0)))
-        return weight, self._bias(into, inputs_first.shape[1]) + alpha * (affine.shift @ inputs_first)
+def _value_of(work: _Folding, name: str) -> Reals:
+    return work.values[name] if name in work.values else exact_values(name, work.seen)
+
+
+def _shifted(work: _Folding, conv: Node, affine: _Affine) -> Reals:
+    """f·b + s [C]."""
+    bias = affine.factor * _bias_of(work, conv, affine.factor.size) + affine.shift
+    _rounded(bias, _stored_type(work, conv.inputs[1]))
+    return bias
+
+
+def _bias_of(work: _Folding, node: Node, channels: int) -> Reals:
+    """The bias as it is added [C]; of a Gemm β·C, where that is one row. Raises _Unfit where it differs by row."""
+    if not node.input(2):
+        return np.zeros(channels)
+    values = _value_of(work, node.inputs[2])
+    if node.op == "Gemm":
+        if values.ndim > 1 and values.shape[0] != 1:
+            raise _Unfit(f"'{node.inputs[2]}' of '{node.name}' adds another value to each row")
+        values = values.reshape(-1) * float(np.float32(node.attrs.get("beta", 1.0)))
+    return np.broadcast_to(values, (channels,))
+
+
+def _absorb(work: _Folding, conv: Node, norm: Node, bias: Reals) -> None:
+    """The convolution makes what the BatchNormalization made."""
+    _set_bias(work, replace(conv, outputs=norm.outputs[:1]), bias)
+    _remove(work, norm)
+    work.producer[norm.outputs[0]] = conv.name
+    work.folded.append((norm.name, conv.name))
+
+
+def _set_bias(work: _Folding, node: Node, bias: Reals) -> None:
+    name = node.input(2)
+    if not name or len(work.readers[name]) > 1 or name in work.seen.outputs or _value_of(work, name).shape != bias.shape:
+        name = _new_bias(work, node)
+    if node.input(2) and name != node.inputs[2]:
+        work.readers[node.inputs[2]].remove((node.name, 2))
+    work.readers[name] = [(node.name, 2)]
+    attrs = {key: value for key, value in node.attrs.items() if not (node.op == "Gemm" and key == "beta")}
+    work.nodes[node.name] = replace(node, inputs=(*node.inputs[:2], name), attrs=attrs)
+    work.values[name] = bias
+
+
+def _new_bias(work: _Folding, node: Node) -> str:
+    """`stem.bias` beside `stem.weight`, else named after the node."""
+    stem = node.inputs[1].removesuffix(".weight") if node.inputs[1].endswith(".weight") else node.name
+    taken = (work.seen.constants, work.seen.producer, work.seen.inputs, work.values)
+    return unique(f"{stem}.bias", lambda name: any(name in names for names in taken))
+
+
+def _remove(work: _Folding, norm: Node) -> None:
+    del work.nodes[norm.name]
+    for slot, tensor in enumerate(norm.inputs):
+        if tensor:
+            work.readers[tensor].remove((norm.name, slot))
+
+
+# --- before a convolution ---
+
+
+def _before(work: _Folding, norm: Node, affine: _Affine, into: Node) -> None:
+    """The BatchNormalization goes into the node that reads it."""
+    if work.readers[norm.outputs[0]][0][1] != 0:
+        raise _Unfit("it is its weight")
+    _require_constant(work, into)
+    if len(_users_of(work, into.inputs[1])) > 1:
+        raise _Unfit(f"its weight '{into.inputs[1]}' is shared")
+    if into.op == "ConvTranspose":
+        raise _Unfit("at the border of a transposed convolution fewer of its taps see the shift")
+    if into.op == "Conv" and _pads(into) and affine.shift.any():
+        raise _Unfit("it pads with zeros, which the shift would have to reach")
+    weight, bias = _into_gemm(work, into, affine) if into.op == "Gemm" else _into_conv(work, into, affine)
+    _rounded(bias, _stored_type(work, into.inputs[1]))
+    _remove(work, norm)
+    work.readers[norm.inputs[0]].append((into.name, 0))
+    work.values[into.inputs[1]] = weight
+    node = replace(into, inputs=(norm.inputs[0], *into.inputs[1:]))
+    work.nodes[into.name] = node
+    if into.input(2) or bias.any():
+        _set_bias(work, node, bias)
+    work.folded.append((norm.name, into.name))
+
+
+def _into_conv(work: _Folding, into: Node, affine: _Affine) -> tuple[Reals, Reals]:
+    """W·f on the input channels of each group, and b + Σ W·s over channels and taps."""
+    values = _value_of(work, into.inputs[1])
+    rows = np.repeat(np.arange(into.int("group", 1)), values.shape[0] // into.int("group", 1))
+    taps = (1,) * (values.ndim - 2)
+    factor = affine.factor.reshape(-1, values.shape[1])[rows].reshape(*values.shape[:2], *taps)
+    shift = affine.shift.reshape(-1, values.shape[1])[rows].reshape(*values.shape[:2], *taps)
+    weight = values * factor
+    _rounded(weight, _stored_type(work, into.inputs[1]))
+    return weight, _bias_of(work, into, values.shape[0]) + (values * shift).reshape(values.shape[0], -1).sum(axis=1)
+
+
+def _into_gemm(work: _Folding, into: Node, affine: _Affine) -> tuple[Reals, Reals]:
+    """α·x·W + β·C with x = f·x' + s: W·f on the rows that x meets, and β·C + α·s·W."""
+    if into.int("transA", 0):
+        raise _Unfit("it transposes what the BatchNormalization makes")
+    values = _value_of(work, into.inputs[1])
+    inputs_first = values.T if into.int("transB", 0) else values
+    weight = _scaled(work, into, into.inputs[1], affine.factor, axis=1 if into.int("transB", 0) else 0)
+    alpha = float(np.float32(into.attrs.get("alpha", 1.0)))
+    return weight, _bias_of(work, into, inputs_first.shape[1]) + alpha * (affine.shift @ inputs_first)
 
 
 def _output_axis(node: Node) -> int:

@@ -133,11 +133,32 @@ class Flow:
         tensor = node.inputs[slot]
         known = self.sites.get((tensor, axis))
         if known is not None:
-            self._site(node, slot, axis, Site(tensor, axis, known.ids, "creates", 0.0, node.name, True, 1))
+            self._site(
+                node,
+                slot,
+                axis,
+                Site(tensor=tensor, axis=axis, ids=known.ids, role="creates", fill=0.0, node=node.name, dense=True, extent=1),
+            )
             return known.ids
         size = self.view.constants[tensor].shape[axis]
         ids = np.tile(self.fresh(size // groups), groups)
-        self._site(node, slot, axis, Site(tensor, axis, ids, "creates", 0.0, node.name, True, self._extent(node), repeat, True))
+        self._site(
+            node,
+            slot,
+            axis,
+            Site(
+                tensor=tensor,
+                axis=axis,
+                ids=ids,
+                role="creates",
+                fill=0.0,
+                node=node.name,
+                dense=True,
+                extent=self._extent(node),
+                repeat=repeat,
+                weight=True,
+            ),
+        )
         return ids
 
     def fresh(self, size: int) -> Ids:
@@ -147,13 +168,41 @@ class Flow:
 
     def consumes(self, node: Node, slot: int, axis: int, ids: Ids) -> None:
         """The weight axis multiplies the channels `ids` and sums them up."""
-        self._site(node, slot, axis, Site(node.inputs[slot], axis, ids, "consumes", 0.0, node.name, True, self._extent(node), weight=True))
+        self._site(
+            node,
+            slot,
+            axis,
+            Site(
+                tensor=node.inputs[slot],
+                axis=axis,
+                ids=ids,
+                role="consumes",
+                fill=0.0,
+                node=node.name,
+                dense=True,
+                extent=self._extent(node),
+                weight=True,
+            ),
+        )
 
-    def carries(self, node: Node, slot: int, axis: int, ids: Ids, fill: float = 0.0) -> None:
+    def carries(self, node: Node, slot: int, axis: int, ids: Ids, *, fill: float = 0.0) -> None:
         """The axis holds one entry per channel of `ids`; it is a weight's where a convolution multiplies with it."""
         weight = slot in of(node.op).dense
         self._site(
-            node, slot, axis, Site(node.inputs[slot], axis, ids, "creates", fill, node.name, False, self._extent(node), weight=weight)
+            node,
+            slot,
+            axis,
+            Site(
+                tensor=node.inputs[slot],
+                axis=axis,
+                ids=ids,
+                role="creates",
+                fill=fill,
+                node=node.name,
+                dense=False,
+                extent=self._extent(node),
+                weight=weight,
+            ),
         )
 
     def _extent(self, node: Node) -> int:

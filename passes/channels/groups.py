@@ -59,7 +59,14 @@ def groupings(view: View, shapes: Shapes) -> list[Grouping]:
         if len(users) != len(view.readers[node.inputs[1]]) or not alike or inputs is None or groups == inputs:
             continue
         rows, columns = shapes.shapes[node.inputs[1]][:2]
-        found[node.inputs[1]] = Grouping(node.inputs[1], tuple(user.name for user in users), groups, rows, columns * groups, inputs)
+        found[node.inputs[1]] = Grouping(
+            weight=node.inputs[1],
+            nodes=tuple(user.name for user in users),
+            groups=groups,
+            rows=rows,
+            columns=columns * groups,
+            inputs=inputs,
+        )
     return list(found.values())
 
 

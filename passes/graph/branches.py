@@ -68,7 +68,17 @@ class _Work:
         given = {name: gs.Constant(name, _stand_in(*constant)) for name, constant in constants.items()}
         inputs = {value.name: _declared(value) for value in graph.input}
         domains = {entry.domain: entry.version for entry in model.opset_import}
-        empty = View((), {}, {}, {}, {}, inputs, tuple(v.name for v in graph.output), domains.get("", domains.get("ai.onnx", 0)), domains)
+        empty = View(
+            nodes=(),
+            by_name={},
+            producer={},
+            readers={},
+            constants={},
+            inputs=inputs,
+            outputs=tuple(v.name for v in graph.output),
+            opset=domains.get("", domains.get("ai.onnx", 0)),
+            domains=domains,
+        )
         self.walk = Walk(linked([_node(node) for node in graph.node if not _bodies(node)], given, empty))
         self.walk.start({})
         self.kept: list[NodeProto] = []

@@ -92,7 +92,17 @@ def view(graph: gs.Graph) -> View:
     }
     domains = {entry.domain or "": int(entry.version) for entry in graph.import_domains or ()}
     opset = domains.get("", domains.get("ai.onnx", int(graph.opset)))
-    empty = View((), {}, {}, {}, {}, inputs, tuple(t.name for t in graph.outputs), opset, domains)
+    empty = View(
+        nodes=(),
+        by_name={},
+        producer={},
+        readers={},
+        constants={},
+        inputs=inputs,
+        outputs=tuple(t.name for t in graph.outputs),
+        opset=opset,
+        domains=domains,
+    )
     return linked(in_order(nodes), constants, empty)
 
 

@@ -78,9 +78,9 @@ def attach(graph: gs.Graph, analysis: Analysis, head: HeadSpec, *, rng: np.rando
     writer = Writer(seen.opset, dtypes[0], rng=rng, computed=computed, taken=taken)
     detection = style.build(HeadWork(head, found, image, taps, writer))
     made = build([*kept, *writer.nodes], {**seen.constants, **initializers(writer.constants)}, graph)
-    normal = _with_outputs(made, style, analysis, image, dtypes[0])
+    normal = _with_outputs(made, style, analysis, image, dtype=dtypes[0])
     share = (known.params(tap.tensor for tap in taps), sum(known.counts))
-    return Attached(made, normal, taps, image, _table(analysis, kept), detection, share)
+    return Attached(graph=made, normal=normal, taps=taps, image=image, table=_table(analysis, kept), detection=detection, kept=share)
 
 
 def default_taps(analysis: Analysis, head: HeadSpec) -> tuple[str, ...]:
@@ -196,7 +196,9 @@ def _features(found: Chart) -> Tap | None:
     if dtype is None or not extents or math.prod(extents) != max(extents) or batch != shapes.shapes[image.name][0]:
         return None  # positions of a sequence on axis 0 are no images
     height, width = image.size
-    return Tap(name, rows.features, max(extents), (1, 1), (Fraction(height), Fraction(width)), dtype)
+    return Tap(
+        name=name, tensor=rows.features, channels=max(extents), space=(1, 1), stride=(Fraction(height), Fraction(width)), dtype=dtype
+    )
 
 
 def _ancestors(nodes: Sequence[Node], tensors: Iterable[str]) -> list[Node]:
@@ -219,7 +221,7 @@ def _names(kept: Sequence[Node], inputs: Iterable[str], style: HeadStyle) -> fro
     return frozenset(tensors | {node.name for node in kept} | set(style.outputs))
 
 
-def _with_outputs(graph: gs.Graph, style: HeadStyle, analysis: Analysis, image: HeadImage, dtype: str) -> Normalised:
+def _with_outputs(graph: gs.Graph, style: HeadStyle, analysis: Analysis, image: HeadImage, *, dtype: str) -> Normalised:
     """The graph has the head's outputs, typed; axes that follow a free image size have names. Returned is its normal form.
 
     Raises RefusedModel for a misfit.

@@ -33,4 +33,11 @@ def image_of(analysis: Analysis) -> HeadImage:
         raise UserError(f"a head is for networks that look at an image [N, channels, h, w] or [N, h, w, channels]; {what}")
     layout, channels = ("NCHW", shape[1]) if seen_image.axes == (2, 3) else ("NHWC", shape[3])
     stated = seen.inputs[names[0]][0]
-    return HeadImage(names[0], layout, channels, seen_image.size, seen_image.free, None if stated is None else stated[0])
+    return HeadImage(
+        name=names[0],
+        layout=layout,
+        channels=channels,
+        size=seen_image.size,
+        free=seen_image.free,
+        batch=None if stated is None else stated[0],
+    )

@@ -99,10 +99,10 @@ def _tower(
     shape = (width, width, 3, 3)
     shared = [writer.weights(f"{tower}.conv{k}", shape, std=relu_std(shape), bias=0.0) for k in range(CONVOLUTIONS)]
     last = writer.weights(f"{tower}.predictor", (outputs, width, 3, 3), std=PREDICTOR_STD, bias=bias)
-    return [_through(x, shared, last, f"{tower}.{name}", writer) for x, name in zip(pyramid, names, strict=True)]
+    return [_through(x, shared, last, f"{tower}.{name}", writer=writer) for x, name in zip(pyramid, names, strict=True)]
 
 
-def _through(x: FeatureMap, shared: Sequence[Weights], last: Weights, name: str, writer: Writer) -> FeatureMap:
+def _through(x: FeatureMap, shared: Sequence[Weights], last: Weights, name: str, *, writer: Writer) -> FeatureMap:
     for k, weights in enumerate(shared):
         x = writer.relu(writer.convolve(x, weights, f"{name}.conv{k}"), f"{name}.relu{k}")
     return writer.convolve(x, last, f"{name}.predictor")

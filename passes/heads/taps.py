@@ -54,7 +54,7 @@ class Chart:
         if dtype is None:
             raise UserError(f"tap '{name}' does not hold 16-, 32- or 64-bit floats, which a head is made of; {self._suggestion()}")
         space = (shape[2], shape[3]) if grid.axis == 1 else (shape[1], shape[2])
-        return Tap(name, tensor, shape[grid.axis], space, grid.stride, dtype, grid.axis)
+        return Tap(name=name, tensor=tensor, channels=shape[grid.axis], space=space, stride=grid.stride, dtype=dtype, axis=grid.axis)
 
     def _tensor(self, name: str) -> str:
         seen = self.analysis.view

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from passes.graph.operators import CONSTANTS, CONVOLUTIONS, SLIDING, of, of_form
+from passes.graph.operators import CONSTANTS, SLIDING, of, of_form
 from passes.graph.tensors import Shape
 from passes.graph.view import Node
 from passes.maps.contents import Axes, Content, Pooled, Side, changed, count, finer, has_space, one_side, sides, size_after, size_before
@@ -65,7 +65,8 @@ DILATED_FROM = {"MaxPool": 10, "AveragePool": 19, "LpPool": 18}
 
 def windows(node: Node, space: MapSpace) -> list[AxisWindow]:
     """The windows of a convolution or pooling, axis by axis."""
-    extents = node.ints("kernel_shape", space.shape(node.inputs[1])[2:] if node.op in CONVOLUTIONS else ())
+    dense = of(node.op).dense
+    extents = node.ints("kernel_shape", space.shape(node.inputs[dense[-1]])[2:] if dense else ())
     count = len(extents)
     pads = node.ints("pads", (0,) * (2 * count))
     mode = node.attrs.get("auto_pad", "NOTSET")
@@ -73,7 +74,15 @@ def windows(node: Node, space: MapSpace) -> list[AxisWindow]:
     strides, dilations = node.ints("strides", (1,) * count), node.ints("dilations", (1,) * count)
     up = bool(node.int("ceil_mode", 0))
     return [
-        AxisWindow(extents[a], strides[a], dilations[a], pads[a], pads[a + count], mode not in ("NOTSET", "VALID"), up)
+        AxisWindow(
+            taps=extents[a],
+            stride=strides[a],
+            dilation=dilations[a],
+            before=pads[a],
+            behind=pads[a + count],
+            same=mode not in ("NOTSET", "VALID"),
+            up=up,
+        )
         for a in range(count)
     ]
 
@@ -82,10 +91,11 @@ def slides(node: Node, space: MapSpace) -> list[Axes]:
     """A convolution or pooling over axes 2 and on: strides beyond the limit become dilations; a window over the whole map stays one."""
     x, out = space.axes(node.inputs[0]), space.shape(node.outputs[0])
     old = windows(node, space)
-    if len(old) != len(x) - 2 or (node.op == "Conv" and has_space(x[1])):
+    convolves = bool(of(node.op).dense)
+    if len(old) != len(x) - 2 or (convolves and has_space(x[1])):
         raise Unfollowed(f"'{node.name}' ({node.op}) slides over something else than a map")
     known = all(space.is_fixed(side) for content in x[2:] for side in sides(content))
-    if node.op != "Conv" and node.name not in space.local and known and _covers(x[2:], old, out[2:]):
+    if not convolves and node.name not in space.local and known and _covers(x[2:], old, out[2:]):
         return [(x[0], x[1], *_pooled_whole(node, space, x[2:]))]
     new, result = list(old), list[Content]()
     for axis, window in enumerate(old):
@@ -103,7 +113,7 @@ def slides(node: Node, space: MapSpace) -> list[Axes]:
             result.append((slid,))
     if new != old:
         _rewrite(node, space, old, new)
-    channels = x[1] if node.op != "Conv" else count(out[1])
+    channels = count(out[1]) if convolves else x[1]
     return [(x[0], channels, *result)] * len(node.outputs)
 
 
@@ -152,7 +162,9 @@ def _dilated(node: Node, space: MapSpace, side: Side, window: AxisWindow, *, the
             )
         return replace(window, dilation=d * window.dilation)
     dilation = d * window.dilation if window.taps > 1 else window.dilation
-    new = AxisWindow(window.taps, 1, dilation, d * window.before, d * window.behind, False, False)
+    new = AxisWindow(
+        taps=window.taps, stride=1, dilation=dilation, before=d * window.before, behind=d * window.behind, same=False, up=False
+    )
     if s > 1 and window.up and node.int("count_include_pad", 0):
         raise Stuck(f"'{node.name}' ({node.op}) rounds up and counts its padding, which cannot be written as pads")
     fixed, natural, needed = space.is_fixed(side), new.positions(side.new), d * s * (there - 1) + 1

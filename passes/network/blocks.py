@@ -175,7 +175,7 @@ def stored_stages(regions: Regions, table: Table) -> tuple[Stage, ...] | None:
             if set(tapped) & set(regions.view.outputs):
                 return None
             kind = "residual" if row["kind"] == "projection" and same_channels(regions, row["entry"], row["exit"]) else row["kind"]
-            blocks.append(Block(kind, row["entry"], row["exit"], nodes, row["merge"], tapped))
+            blocks.append(Block(kind=kind, entry=row["entry"], exit=row["exit"], nodes=nodes, merge=row["merge"], tapped=tapped))
         stages.append(Stage(tuple(blocks)))
     return tuple(stages)
 

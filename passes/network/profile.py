@@ -152,7 +152,18 @@ def _rows(seen: View, shapes: Shapes, found: Cost, how: tuple[Mapping[str, str],
         macs = found.node_macs.get(node.name, 0) + (bias_adds(node, shapes.shapes) if convention == "paper" else 0)
         made = sum(_bytes(shapes, name) for name in node.outputs if name)
         shape = shapes.shapes.get(node.outputs[0])
-        rows.append(Row(node.name, node.op, parts[node.name], shape, params.get(node.name, 0), macs, made, live))
+        rows.append(
+            Row(
+                name=node.name,
+                op=node.op,
+                part=parts[node.name],
+                shape=shape,
+                params=params.get(node.name, 0),
+                macs=macs,
+                activations=made,
+                alive=live,
+            )
+        )
     return rows
 
 

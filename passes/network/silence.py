@@ -59,7 +59,7 @@ def _silence(block: Block, exits: frozenset[tuple[object, ...]], view: View, ide
     return Silence(tuple(dict.fromkeys(tensors)), scales=scales, held=() if held is None else held[1])
 
 
-def _last_affine(tensor: str, block: Block, view: View, identities: Identities, extra: tuple[str, ...] = ()) -> Silence:
+def _last_affine(tensor: str, block: Block, view: View, identities: Identities, *, extra: tuple[str, ...] = ()) -> Silence:
     producer = view.producer.get(tensor)
     if producer is None or producer not in block.nodes:
         return Silence(why=f"the branch passes on '{tensor}' from before the block, which no weight of its own could silence")
@@ -78,13 +78,13 @@ def _last_affine(tensor: str, block: Block, view: View, identities: Identities, 
         return Silence((*extra, *per_channel))
     if node.op == "Mul" and others:
         widest = max(others, key=lambda name: view_size(name, identities))
-        return _passed(_last_affine(widest, block, view, identities, extra), scales=len(others) == 1)
+        return _passed(_last_affine(widest, block, view, identities, extra=extra), scales=len(others) == 1)
     if node.op == "Add" and per_channel and others:
-        return _last_affine(others[0], block, view, identities, (*extra, *per_channel))
+        return _last_affine(others[0], block, view, identities, extra=(*extra, *per_channel))
     if node.op == "Div" and others and others[0] == node.inputs[0]:
-        return _passed(_last_affine(others[0], block, view, identities, extra), scales=len(others) == 1)
+        return _passed(_last_affine(others[0], block, view, identities, extra=extra), scales=len(others) == 1)
     if ZERO | SLOPE in row.has:  # without a slope, as Relu, it would let no gradient through
-        return _passed(_last_affine(node.inputs[0], block, view, identities, extra), scales=HOMOGENEOUS in row.has)
+        return _passed(_last_affine(node.inputs[0], block, view, identities, extra=extra), scales=HOMOGENEOUS in row.has)
     if node.op == "Concat":
         parts = [_last_affine(name, block, view, identities) for name in node.inputs]
         failed = next((part for part in parts if part.why is not None), None)

@@ -107,7 +107,7 @@ class _Layout:
 
     def _instance(self, place: BlockPlace, block: Block, entry: str) -> _Instance:
         if not place.copy:
-            return _Instance(place, block, {}, {}, entry, block.exit)
+            return _Instance(place=place, block=block, names={}, tensors={}, entry=entry, exit=block.exit)
         names = {name: _copy_name(name, self.node_names) for name in block.nodes}
         tensors: dict[str, str] = {}
         for name in block.nodes:
@@ -118,7 +118,7 @@ class _Layout:
             for tensor in node.inputs:
                 if tensor in self.view.constants and tensor not in tensors and not self._shared_scalar(tensor):
                     tensors[tensor] = _copy_name(tensor, self.tensor_names)
-        return _Instance(place, block, names, tensors, entry, tensors[block.exit])
+        return _Instance(place=place, block=block, names=names, tensors=tensors, entry=entry, exit=tensors[block.exit])
 
     def _shared_scalar(self, tensor: str) -> bool:
         """A number such as a clip's bound, which copies may go on sharing; an integer may count channels, which are each block's own."""

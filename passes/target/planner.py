@@ -262,7 +262,7 @@ def _nodes(work: _Work) -> tuple[tuple[PlacedNode, ...], dict[str, np.ndarray]]:
                     _number_shape(work, work.analysis.view.by_name[pick.node].inputs[1], -1)
                 )
     for (weight, place), kernel in work.kernels.items():
-        _refresh_kernel(work, weight, place, kernel, edits)
+        _refresh_kernel(work, weight, place, kernel, edits=edits)
     done = []
     for placed in work.layout.nodes:
         node = placed.node
@@ -322,7 +322,7 @@ def _refresh_split(work: _Work, placed: PlacedNode, parts: Sequence[np.ndarray],
         edits.attributes.setdefault(node.name, {})["split"] = sizes
 
 
-def _refresh_kernel(work: _Work, weight: str, place: BlockPlace | None, kernel: Taps, edits: _Edits) -> None:
+def _refresh_kernel(work: _Work, weight: str, place: BlockPlace | None, kernel: Taps, *, edits: _Edits) -> None:
     extents = work.analysis.shapes.shapes[weight][2:]
     for reader, _ in work.analysis.view.readers[weight]:
         for placed in work.placed.get(reader, []):
@@ -367,13 +367,13 @@ def _take(work: _Work, target: str, source: str, place: BlockPlace | None) -> Ta
             axes[axis] = Along(index, np.maximum(index, 0), "kernel", np.zeros(index.size, bool))
     silenced = work.silenced.get(place) if place is not None else None
     return Take(
-        target,
-        source,
-        dict(sorted(axes.items())),
-        fill,
-        None if silenced is None else silenced.get(source),
-        silenced is not None,
-        weight,
+        target=target,
+        source=source,
+        axes=dict(sorted(axes.items())),
+        fill=fill,
+        held=None if silenced is None else silenced.get(source),
+        inside_silent=silenced is not None,
+        weight=weight,
     )
 
 

@@ -64,7 +64,9 @@ class _Resolver:
         notes = [f"pattern '{key}' skipped {len(names)} frozen knob(s): {some_of(names)}" for key, names in self.skipped.items()]
         order = [name for name in seed_knobs if name in values] + [name for name in values if name not in seed_knobs]
         ordered = sorted(order, key=_stage_order)
-        return Resolved({name: values[name] for name in ordered}, knobs, sources, tuple(notes), image, bones)
+        return Resolved(
+            values={name: values[name] for name in ordered}, knobs=knobs, sources=sources, notes=tuple(notes), image=image, skeleton=bones
+        )
 
     def _image(self) -> Size | None:
         """The image's size: what is asked for, else its own unless that is free."""

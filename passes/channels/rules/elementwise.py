@@ -43,7 +43,7 @@ def elementwise(node: Node, flow: Flow) -> Labels:
         if axis < 0 or shape[axis] == 1:
             continue
         if flow.constant(name):
-            flow.carries(node, slot, axis, result.ids, FILLS.get((node.op, slot), 0.0))
+            flow.carries(node, slot, axis, result.ids, fill=FILLS.get((node.op, slot), 0.0))
         else:
             flow.freeze(result.ids, f"'{node.name}' ({node.op}) merges it with '{name}', whose channels are fixed")
     return result

@@ -19,7 +19,7 @@ def batch_normalization(node: Node, flow: Flow) -> Labels:
         flow.freeze(x.ids, f"'{node.name}' (BatchNormalization) has computed statistics")
         return x
     for slot, fill in ((1, 1.0), (2, 0.0), (3, 0.0), (4, 1.0)):
-        flow.carries(node, slot, 0, x.ids, fill)
+        flow.carries(node, slot, 0, x.ids, fill=fill)
     return (x, *(Label(0, x.ids) for _ in node.outputs[1:]))
 
 
@@ -74,7 +74,7 @@ def _carry_affine(node: Node, flow: Flow, ids: Ids, axis: int) -> None:
         if position < 0 or position >= len(shape) or shape[position] != ids.size:
             continue
         if flow.constant(name):
-            flow.carries(node, slot, position, ids, fill)
+            flow.carries(node, slot, position, ids, fill=fill)
         else:
             flow.freeze(ids, f"'{node.name}' ({node.op}) has a computed scale")
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from passes.channels.axes import Flow, Ids, Label
 from passes.channels.rules.shared import Labels, Rule, freeze, in_groups, shape_of
-from passes.graph.operators import of_form
+from passes.graph.operators import of, of_form
 from passes.graph.tensors import Shape
 from passes.graph.view import Node
 
@@ -34,7 +34,7 @@ def _convolution(node: Node, flow: Flow, out_axis: int, in_axis: int) -> Labels:
     channels = shape_of(flow, node.inputs[0])[1]
     weight = shape_of(flow, node.inputs[1])
     if groups > 1 and groups == channels:
-        return _depthwise(node, flow, x, out_axis, weight)
+        return _depthwise(node, flow, x, out_axis, weight=weight)
     if groups == 1:
         ids = flow.creates(node, 1, out_axis)
         if x is not None:
@@ -55,7 +55,7 @@ def _grouped(node: Node, flow: Flow, x: Label | None, *, out_axis: int, in_axis:
     return _with_bias(node, flow, np.tile(flow.creates(node, 1, 1, repeat=groups), groups))
 
 
-def _depthwise(node: Node, flow: Flow, x: Label | None, out_axis: int, weight: Shape) -> Labels:
+def _depthwise(node: Node, flow: Flow, x: Label | None, out_axis: int, *, weight: Shape) -> Labels:
     """Each input channel makes `multiplier` outputs of its own identity."""
     if x is None:
         return None
@@ -69,9 +69,10 @@ def _depthwise(node: Node, flow: Flow, x: Label | None, out_axis: int, weight: S
 
 
 def _with_bias(node: Node, flow: Flow, ids: Ids) -> Label:
-    if node.input(2):
-        if flow.constant(node.input(2)):
-            flow.carries(node, 2, 0, ids)
+    slot = of(node.op).bias
+    if slot is not None and node.input(slot):
+        if flow.constant(node.input(slot)):
+            flow.carries(node, slot, 0, ids)
         else:
             flow.freeze(ids, f"the bias of '{node.name}' is computed, not an initializer")
     return Label(1, ids)

@@ -275,8 +275,9 @@ def loaded() -> list[ModuleType]:
 
 @pytest.fixture
 def counts(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """How often a file is read, a graph brought into normal form, analysed or profiled, in this process."""
-    found = {"load": 0, "normalise": 0, "analyse": 0, "profile": 0}
+    """How often a file is read, a graph brought into normal form, analysed or profiled, and a file written, in this process."""
+    counted_ones = {"load": files.load, "normalise": normalise, "analyse": analyse, "profile": profile, "write": files.write}
+    found = dict.fromkeys(counted_ones, 0)
 
     def counted(name: str, function: Callable[..., object]) -> Callable[..., object]:
         def call(*arguments: object, **named: object) -> object:
@@ -286,32 +287,33 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         return call
 
     for module in loaded():
-        for name, function in (("load", files.load), ("normalise", normalise), ("analyse", analyse), ("profile", profile)):
+        for name, function in counted_ones.items():
             for key in [key for key, value in vars(module).items() if value is function]:
                 monkeypatch.setattr(module, key, counted(name, function))
     return found
 
 
 ONCE = {
-    "inspect SEED": (1, 1, 1, 0),
-    "profile SEED": (1, 1, 0, 1),
-    "remap SEED --spec spec.json -o out.onnx": (1, 1, 1, 0),
-    "head SEED --task classification --classes 3 -o out.onnx": (2, 2, 2, 0),  # of the result too, which is checked as a file
-    "fold SEED -o out.onnx": (1, 2, 2, 0),  # of the result, which may have other stages
-    "unfold SEED --data random --images 1 -o out.onnx": (1, 1, 1, 0),  # nothing to put in
-    "diff SEED wide.onnx": (2, 2, 2, 0),
-    "check SEED": (1, 0, 0, 0),
-    "check wide.onnx --against SEED --spec spec.json --max-macs 1000000000": (2, 2, 2, 0),
+    "inspect SEED": (1, 1, 1, 0, 0),
+    "profile SEED": (1, 1, 0, 1, 0),
+    "remap SEED --spec spec.json -o out.onnx": (1, 1, 1, 0, 1),
+    "head SEED --task classification --classes 3 -o out.onnx": (2, 2, 2, 0, 2),  # of the result too, which is checked as a file
+    "fold SEED -o out.onnx": (1, 2, 2, 0, 1),  # of the result, which may have other stages
+    "unfold SEED --data random --images 1 -o out.onnx": (1, 1, 1, 0, 0),  # nothing to put in: its bytes are copied
+    "diff SEED wide.onnx": (2, 2, 2, 0, 0),
+    "check SEED": (1, 0, 0, 0, 0),
+    "check wide.onnx --against SEED --spec spec.json --max-macs 1000000000": (2, 2, 2, 0, 0),
+    "search --config LEARNT/search.toml -o run --dry-run": (1, 3, 3, 0, 1),  # of the seed, of it with its head, of the super network
 }
-"""command → how often it reads a file, makes a normal form, analyses, profiles: once for each network."""
+"""command → how often it reads a file, makes a normal form, analyses, profiles, writes a model: once for each network."""
 
 
 @pytest.mark.parametrize("line", ONCE)
-def test_a_network_is_read_and_analysed_once(line: str, counts: dict[str, int], capsys: Capture) -> None:
+def test_a_network_is_read_and_analysed_once(line: str, counts: dict[str, int], learnt: Path, capsys: Capture) -> None:
     if "wide.onnx" in line:
         fnatool.remap(SEED, SPEC, "wide.onnx", options=fnatool.RemapOptions(verify=False))
     counts.update(dict.fromkeys(counts, 0))
-    code = run(line.replace("SEED", SEED).split())
+    code = run(line.replace("SEED", SEED).replace("LEARNT", str(learnt)).split())
     assert code == (1 if line.startswith("diff") else 0)
     assert tuple(counts.values()) == ONCE[line]
 

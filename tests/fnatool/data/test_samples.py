@@ -47,7 +47,16 @@ def save(path: Path, pixels: np.ndarray) -> str:
 
 
 def split_of(task: str, root: Path, items: list, classes: tuple[str, ...] = ("a", "b")) -> Split:
-    return Split(task, "train", root, "test", classes, tuple(items), found=len(items), codes=bytes([0, 1, *[254] * 253, 255]))
+    return Split(
+        task=task,
+        name="train",
+        root=root,
+        layout="test",
+        classes=classes,
+        items=tuple(items),
+        found=len(items),
+        codes=bytes([0, 1, *[254] * 253, 255]),
+    )
 
 
 # --- image and labels change together ---

@@ -166,7 +166,7 @@ def test_a_folder_that_was_set_aside_is_there_after_a_kill(renames: int, tmp_pat
 
 def test_a_lock_is_not_kept_by_a_child(tmp_path: Path) -> None:
     handle = os.open(tmp_path, os.O_RDONLY)
-    assert locks.taken(handle)
+    assert locks.take_lock(handle)
     child = os.fork()
     if child == 0:
         os.kill(os.getpid(), signal.SIGSTOP)  # lives on

@@ -78,7 +78,7 @@ def small() -> making.Subject:
 
 def made_in(folder: Path, **changes: object) -> table.LatencyTable:
     """The table of `small`, with timings kept in the folder."""
-    return making.measured(small(), Store(folder / "t.timings.json", CPU.key), options(**changes))
+    return making.measure_table(small(), Store(folder / "t.timings.json", CPU.key), options(**changes))
 
 
 @pytest.fixture
@@ -242,8 +242,17 @@ def written(path: Path) -> table.LatencyTable:
     """A table of `small`, in a file."""
     rows = tuple(tuple(range(len(block.candidates))) for block in small().found.blocks)
     made = table.LatencyTable(
-        small().about, "cpu", CPU.key, "processor", 2, Table(1, rows), Table(1, rows), Fit(0.0, 1.0, 0.0, 0.0), (), (0.0, 0.0)
-    )  # fmt: skip
+        about=small().about,
+        provider="cpu",
+        place=CPU.key,
+        clock="processor",
+        rounds=2,
+        table=Table(1, rows),
+        parts=Table(1, rows),
+        fit=Fit(0.0, 1.0, 0.0, 0.0),
+        members=(),
+        load=(0.0, 0.0),
+    )
     table.write(made, path)
     return made
 

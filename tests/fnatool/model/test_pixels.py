@@ -248,7 +248,7 @@ def test_head_unfold_and_search_give_one_answer(name: str, photos: Path, capsys:
 def unlabelled(classes: tuple[str, ...]) -> object:
     from fnatool.data.split import Split
 
-    return Split("classification", "train", Path("data"), "", classes, ())
+    return Split(task="classification", name="train", root=Path("data"), layout="", classes=classes, items=())
 
 
 def test_a_guess_is_remembered_by_whoever_reads_the_result(photos: Path, capsys: Capture) -> None:

@@ -50,7 +50,7 @@ def test_without_a_budget_they_are_drawn_as_likely_as_they_are() -> None:
     found = Choices(tuple(SpaceBlock(0, j, j, rows, False) for j in range(2)), {0: 2}, {})
     shares = [[0.9, 0.1], [0.7, 0.3]]
     scores = [[math.log(share) for share in row] for row in shares]
-    drawn = Counter(finalists(found, scores, [], 2, seed)[1] for seed in range(400))  # the first that is not the likeliest
+    drawn = Counter(finalists(found, scores, [], 2, seed=seed)[1] for seed in range(400))  # the first that is not the likeliest
     others = {(0, 1): 0.27, (1, 0): 0.07, (1, 1): 0.03}
     for member, weight in others.items():
         expected = weight / sum(others.values())
@@ -104,7 +104,16 @@ def test_no_figure_and_no_loss_is_made_of_a_broken_super_network(tmp_path: Path)
     (split,) = checked([read(sets.image_folder(tmp_path), task="classification")], cache=tmp_path / "cache")
     describe = Classification(classes=split.classes)
     training = Training(split, describe, (8, 8), PLAIN, 0)
-    how = Scoring(training, training, Evaluation(split, describe, (8, 8)), (4, 4), 2, 0, 0, frozen=True)
+    how = Scoring(
+        calibration=training,
+        choosing=training,
+        validation=Evaluation(split, describe, (8, 8)),
+        images=(4, 4),
+        batch=2,
+        workers=0,
+        seed=0,
+        frozen=True,
+    )
     network = cast(SuperNetwork, Broken())
     for ask in (loss, score):
         with pytest.raises(NotFinite, match="output 'logits' is not finite"):

@@ -210,12 +210,14 @@ def test_running_out_of_memory_is_told_from_other_errors() -> None:
 
 
 def test_placeholders_give_way_to_the_names_of_the_data(tmp_path: Path) -> None:
-    split = Split("classification", "train", tmp_path, "ImageFolder", ("cat", "dog"), (Labelled("a", 0),))
+    split = Split(
+        task="classification", name="train", root=tmp_path, layout="ImageFolder", classes=("cat", "dog"), items=(Labelled("a", 0),)
+    )
     assert Classification(classes=("class0", "class1")).adopting(split.classes, split.joints).classes == ("cat", "dog")
     assert Classification(classes=("owl", "dog")).adopting(split.classes, split.joints).classes == ("owl", "dog")
     assert Classification(classes=("class0",)).adopting(split.classes, split.joints).classes == ("class0",)
     assert is_placeholder(("object",))
-    posed = Split("pose", "train", tmp_path, "COCO", ("bird",), (), joints=("left_wing", "right_wing"))
+    posed = Split(task="pose", name="train", root=tmp_path, layout="COCO", classes=("bird",), items=(), joints=("left_wing", "right_wing"))
     found = Pose(classes=("object",), joints=("joint0", "joint1"), sigmas=(0.05, 0.05)).adopting(posed.classes, posed.joints)
     assert isinstance(found, Pose)
     assert (found.classes, found.joints, found.flip_pairs) == (("bird",), ("left_wing", "right_wing"), ((0, 1),))
