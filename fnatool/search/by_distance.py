@@ -27,6 +27,7 @@ from fnatool.training.learner import inputs_of
 from fnatool.training.model_and_data import sizes
 from fnatool.training.order import TrainOrder
 from fnatool.training.processes import World
+from fnatool.training.room import require_room
 from fnatool.training.samples import Training
 from fnatool.training.stepping import dealt
 from passes.errors import UserError
@@ -68,6 +69,8 @@ def meter_of(made: PreparedSearch, run: tuple[Path, str], world: World) -> Meter
     seed = Reading(up_to(graph, made.ground.features), shapes)
     for reading in (seed, members.reading):
         require_batch(reading, {weight.name: reading.initial(weight) for weight in reading.weights}, static=reading.static_batch)
+    batch = min(config.distance.batch, images_of(made))
+    require_room(seed, batch, world.device, key="distance.batch", learns=False)
     batches = _batches(made, seed, world)
     folder, key = run
     return Meter(members, batches, reference(seed, batches, world.device), known(folder / folders.DISTANCES, key, made.choices), world)

@@ -24,6 +24,7 @@ from fnatool.training.model_and_data import open_sizes
 from fnatool.training.optimising import set_rate
 from fnatool.training.order import TrainOrder
 from fnatool.training.processes import World
+from fnatool.training.room import require_room
 from fnatool.training.said import Figures, TrainingWatch
 from fnatool.training.samples import Batch, Evaluation, Training
 from fnatool.training.schedule import factor
@@ -66,11 +67,13 @@ def finetune(job: TrainingJob, world: World, watch: TrainingWatch, ready: Callab
     """The network after training as the config says, from its last checkpoint if there is one.
 
     ready is called once, when nothing of what was asked can be refused any more, before anything is written. Raises UserError where the
-    loss is not finite and where memory is out; the last checkpoint stays.
+    loss is not finite, before the first step where a batch needs more memory than is free, and where memory is out later; the last
+    checkpoint stays.
     """
     config, run = job.config, job.config.run
     learner = Learner(job.model, config, world, sizes=open_sizes(job.model, job.description, job.train.size))
     order = TrainOrder(len(job.train), share(run.batch, world), 1, run.seed, 0, world.rank, world.size)
+    require_room(learner.network.origin.reading, order.batch, world.device, key="run.batch", halved=learner.amp is not None)
     total = run.steps or run.epochs * order.steps_per_epoch
     between = run.evaluate * order.steps_per_epoch
     if (job.folder / CHECKPOINT).exists() and not job.anew:

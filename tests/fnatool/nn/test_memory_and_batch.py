@@ -12,6 +12,7 @@ import torch
 
 import fnatool.nn
 from fnatool.model.check import check
+from fnatool.nn.memory import held, largest
 from passes.check.message import check_proto
 from passes.errors import RefusedModel
 
@@ -39,6 +40,20 @@ HUGE = {
 def test_a_graph_that_needs_more_memory_than_there_may_be_is_refused_before_it_runs(text: str, tmp_path: Path) -> None:
     with pytest.raises(RefusedModel, match=r"it would take [\d.,]+ GiB .* has the shape"):
         fnatool.nn.load(written(text, tmp_path))
+
+
+def test_what_learning_and_running_take_at_the_least_follows_from_shapes(tmp_path: Path) -> None:
+    text = '(float["N",3,8,8] x) => (float["N",4] y) <float[16,3,1,1] w, float[16,4] v>'
+    text += "{ c = Conv(x, w)  r = Relu(c)  p = GlobalAveragePool(r)  f = Flatten(p)  y = MatMul(f, v) }"
+    model = onnx.parser.parse_model(HEAD + text)
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(np.ones(s, np.float32), n) for n, s in (("w", (16, 3, 1, 1)), ("v", (16, 4))))
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    reading = fnatool.nn.load(tmp_path / "m.onnx").origin.reading
+    parts = (reading.view, reading.shapes, reading.facts.data)
+    count = reading.facts.batch
+    assert held(*parts) == count * (3 * 8 * 8 + 16) * 4  # what the convolution and the product read
+    assert largest(*parts) == count * 16 * 8 * 8 * 4
 
 
 def test_one_scalar_output_is_not_taken_to_depend_on_the_batch(tmp_path: Path) -> None:
