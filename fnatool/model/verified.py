@@ -11,6 +11,7 @@ import onnx_graphsurgeon as gs
 from fnatool.files import model as files
 from fnatool.runtime import isolate
 from passes.channels.groups import keeps_function, regrouped_shape
+from passes.check.graph import not_finite
 from passes.errors import RefusedModel
 from passes.graph.shapes import guessing
 from passes.graph.tensors import Shape
@@ -62,6 +63,7 @@ class Verified:
 
 def verify_same(model: files.Model, target: files.Model, analysis: Analysis) -> Verified:
     """Inner values compared in a child process. Raises RefusedModel where one moved by more than rounding, naming the first."""
+    require_finite(model)
     verified = in_child(compare, model.graph, target.graph, analysis)
     if verified.first is not None:
         tensor, node, drift = verified.first
@@ -70,6 +72,16 @@ def verify_same(model: files.Model, target: files.Model, analysis: Analysis) -> 
             f"spread ({verified.judged}); nothing was written. Please report it with the model"
         )
     return verified
+
+
+def require_finite(model: files.Model) -> None:
+    """No weight is NaN or infinite, beside which nothing is compared. Raises RefusedModel, naming the first that is."""
+    found = next(not_finite(model.graph), None)
+    if found is not None:
+        raise RefusedModel(
+            f"{found.where} of the model: {found.message}, so there is nothing to compare the result with; {found.fix} (--no-verify "
+            "writes the result without a comparison)"
+        )
 
 
 def compare(before: gs.Graph, after: gs.Graph, analysis: Analysis) -> Verified:
@@ -86,6 +98,7 @@ def verify_remap(model: files.Model, target: files.Model, analysis: Analysis, fo
 
     A target for another image size is compared as it would be for the seed's.
     """
+    require_finite(model)
     compared = found if found.compared is None else found.compared
     if compared is not found:
         target = replace(target, graph=apply(analysis.normal or model.graph, compared))

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from passes.channels.atoms import Identities
 from passes.graph.operators import ACTIVATIONS, MERGES, having
 from passes.graph.tensors import Shapes

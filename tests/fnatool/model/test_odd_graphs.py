@@ -23,6 +23,20 @@ def net(body, last, weights, channels, x="float[N,3,8,8] x"):
     return graph(f"g ({x}) => (float[N,4] y) {{ {body}" + END.format(last), {**weights, "m": (4, channels), "mb": (4,)})
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_network_whose_weights_are_not_finite_is_compared_with_nothing(value, tmp_path):
+    weights = np.ones((8, 3, 3, 3), np.float32)
+    weights[0, 0, 0, 0] = value
+    text = f"g (float[N,3,8,8] x) => (float[N,4] y) {{ a=Conv<{K3}>(x,w) b=Relu(a)" + END.format("b")
+    path = save(model(text.replace("}}", "}"), {"w": weights, "m": (4, 8), "mb": (4,)}), tmp_path / "m.onnx")
+    spec = Spec({"node:Conv_0.width": 4})
+    with pytest.raises(RefusedModel, match="initializer 'w' of the model: 1 of its 216 values are not finite"):
+        fnatool.remap(path, spec)
+    assert fnatool.remap(path, spec, options=fnatool.RemapOptions(verify=False)).verified is None
+    with pytest.raises(RefusedModel, match="the model itself is broken, and so the result would be: initializer 'w'"):
+        fnatool.head(path, options=fnatool.HeadOptions(task="classification", classes="3"))
+
+
 SHARED = {
     "conv on the image and on features": (
         "float[N,8,8,8] x",
