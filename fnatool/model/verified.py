@@ -41,7 +41,8 @@ def in_child(compare: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> 
 class Verified:
     """What the comparison of inner values found: worst relative drift, the first tensor beyond the tolerance, how many were compared.
 
-    `whole`: how far the outputs are from the seed's, where the target lacks some of its channels or weights (None: it lacks none).
+    `whole`: how far the outputs are from the seed's, where the target lacks some of its channels or weights (None: it lacks none, or that
+    is unknown). `blind`: tensors that hold no finite value in the seed; they are not among those compared.
     """
 
     worst: float
@@ -51,6 +52,7 @@ class Verified:
     exact: bool
     whole: float | None = None
     doubt: str = ""
+    blind: tuple[str, ...] = ()
 
     @property
     def judged(self) -> str:
@@ -120,14 +122,16 @@ def _verify(model: files.Model, target: files.Model, analysis: Analysis, found: 
 
     with guessing(analysis.shapes):
         result = verify.verify(model.graph, target.graph, analysis, found)
-        whole = verify.drift_of_whole(model.graph, target.graph, analysis, found) if drops(analysis, found) else None
+        known = not set(result.blind) & set(analysis.view.outputs)
+        whole = verify.drift_of_whole(model.graph, target.graph, analysis, found) if known and drops(analysis, found) else None
     return replace(_in_words(result), whole=whole)
 
 
 def _in_words(found: Verification) -> Verified:
     first = found.first
     row = None if first is None else (first.tensor, first.node, first.relative)
-    return Verified(found.worst, row, len(found.drifts), found.tolerance, found.exact, doubt=found.doubt)
+    compared = sum(drift.tensor not in found.blind for drift in found.drifts)
+    return Verified(found.worst, row, compared, found.tolerance, found.exact, doubt=found.doubt, blind=found.blind)
 
 
 def drops(analysis: Analysis, found: Plan) -> bool:
