@@ -29,6 +29,7 @@ PIPED_WIDTH = 240  # columns, where no terminal says otherwise: a row is a line,
 
 
 _is_heard = ContextVar("is_heard", default=False)
+_is_aside = ContextVar("is_aside", default=False)
 
 
 @contextmanager
@@ -39,6 +40,16 @@ def heard() -> Iterator[None]:
         yield
     finally:
         _is_heard.reset(before)
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """Within it, tables and messages go to standard error: standard output is for a document alone."""
+    before = _is_aside.set(True)
+    try:
+        yield
+    finally:
+        _is_aside.reset(before)
 
 
 class _Console(Console):
@@ -53,9 +64,11 @@ class _Console(Console):
 
 
 def console(*, wrap: bool = True) -> Console:
-    """Standard output: text is neither markup nor emoji, and numbers in it have no colour."""
-    width = max(shutil.get_terminal_size().columns, LEAST_WIDTH) if sys.stdout.isatty() else PIPED_WIDTH
-    return _Console(highlight=False, emoji=False, markup=False, soft_wrap=wrap, width=width, quiet=not _is_heard.get())
+    """Standard output (`aside`: standard error): text is neither markup nor emoji, and numbers in it have no colour."""
+    away = _is_aside.get()
+    stream = sys.stderr if away else sys.stdout
+    width = max(shutil.get_terminal_size().columns, LEAST_WIDTH) if stream.isatty() else PIPED_WIDTH
+    return _Console(stderr=away, highlight=False, emoji=False, markup=False, soft_wrap=wrap, width=width, quiet=not _is_heard.get())
 
 
 def document(text: str) -> None:

@@ -42,7 +42,7 @@ def test_another_value_is_wrong_and_an_operator_without_a_row_is_refused_by_name
     x = np.ones((2, 3), np.float32)
     wrong, unknown = tried([case("Neg", [x], x), case("Det", [np.eye(3, dtype=np.float32)[None]], np.ones(1, np.float32))])
     assert (wrong.verdict, unknown.verdict) == ("wrong", "refused")
-    assert reason(unknown.why) == "node '…' (Det) cannot be read by torch: there is no row for this operator"
+    assert reason(unknown.why) == "node '…' (Det) cannot be read by torch: fnatool has no such operator there"
 
 
 def test_axes_given_as_an_input_are_held_as_networks_hold_them() -> None:

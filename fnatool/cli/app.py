@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import IO
 
 import click
@@ -37,11 +39,11 @@ class Command(click.Command):
     """A command that is heard on the terminal, and whose UserError and RefusedModel become messages and exit codes."""
 
     def invoke(self, ctx: click.Context) -> object:
-        from fnatool.terminal import heard
+        from fnatool.terminal import aside, heard
         from passes.errors import Listed, RefusedModel, UserError  # not above: --help would wait for all the passes
 
         try:
-            with heard():
+            with heard(), aside() if _is_document(ctx.params) else nullcontext():
                 return super().invoke(ctx)
         except UserError as error:
             raise Mistake(*(error.lines if isinstance(error, Listed) else (str(error),))) from error
@@ -53,6 +55,11 @@ class Command(click.Command):
             raise Mistake(f"this needs {error.name}, which is not installed; pip install 'fnatool[search]' brings it") from error
         except BrokenPipeError as error:  # before click makes exit code 1 of it
             raise ReaderLeft from error
+
+
+def _is_document(asked: Mapping[str, object]) -> bool:
+    """Whether standard output is for a program: nothing but the document may come there."""
+    return bool(asked.get("as_json")) or asked.get("form") not in (None, "text")
 
 
 class ReaderLeft(Exception):

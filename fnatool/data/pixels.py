@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 COLOURS = ("RGB", "BGR")
-SAY = "--mean and --scale say others (in the config of a search 'head.mean' and 'head.scale')"
+SAY = "--mean and --scale of 'fnatool head' and 'fnatool unfold' say others (in the config of a search 'head.mean' and 'head.scale')"
 GREY = (19595, 38470, 7471)  # of red, green and blue, in 65,536ths (ITU-R BT.601, as Pillow's): whole numbers stay whole
 
 Values = npt.NDArray[np.generic]

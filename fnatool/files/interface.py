@@ -30,10 +30,11 @@ def named_shapes(given: Inputs, names: Sequence[str]) -> dict[str, Shape]:
 
 
 def declared_shape(value: onnx.ValueInfoProto) -> tuple[int | str | None, ...] | None:
-    """The sizes that a file declares, of free axes the name or None; None where it declares no shape."""
+    """The sizes that a file declares, of free axes (also of less than 0) the name or None; None where it declares no shape."""
     if not value.type.tensor_type.HasField("shape"):
         return None
-    return tuple(axis.dim_value if axis.HasField("dim_value") else axis.dim_param or None for axis in value.type.tensor_type.shape.dim)
+    axes = value.type.tensor_type.shape.dim
+    return tuple(axis.dim_value if axis.HasField("dim_value") and axis.dim_value >= 0 else axis.dim_param or None for axis in axes)
 
 
 def signature(value: onnx.ValueInfoProto, *, names: bool = False) -> str:

@@ -38,6 +38,7 @@ __all__ = ["Model", "Raw", "import_graph", "load", "of_raw", "read", "require_wr
 
 READABLE = {getattr(AttributeProto, kind) for kind in ("FLOAT", "INT", "STRING", "TENSOR", "FLOATS", "INTS", "STRINGS")}
 TOLERATED = {"unsorted"}  # an error by the standard that reading repairs
+POINTER = b"version https://git-lfs.github.com/spec/"
 CHUNK = 1 << 20
 ALIGNMENT = 4096  # of external data, so that runtimes can map it
 
@@ -141,6 +142,9 @@ def load(path: Path | str) -> Raw:
             slim = wire.slim(file)
             proto = onnx.ModelProto.FromString(slim.message)
         except (wire.Malformed, DecodeError) as error:
+            file.seek(0)
+            if file.read(len(POINTER)) == POINTER:
+                raise RefusedModel("this is no ONNX model but a pointer of Git LFS to one: 'git lfs pull' fetches the model") from error
             raise RefusedModel(f"this is not an ONNX model, or not a whole one: {error}; copy or export it again") from error
         if not proto.HasField("graph"):
             raise RefusedModel("this is not an ONNX model: it has no graph; copy or export it again")
@@ -223,9 +227,7 @@ def _require_sound(proto: onnx.ModelProto) -> None:
             where = f"{node.op_type} '{node.name or ', '.join(node.output)}'"
             if attribute.HasField("g") or attribute.graphs:
                 known = "; its condition depends on the data, or on a free size that --input can give" if node.op_type == "If" else ""
-                raise RefusedModel(
-                    f"{where} has a subgraph (control flow), which cannot be remapped{known}; export without If, Loop and Scan"
-                )
+                raise RefusedModel(f"{where} has a subgraph, which cannot be remapped{known}; export the network without {node.op_type}")
             if attribute.ref_attr_name or attribute.type not in READABLE:
                 raise RefusedModel(f"attribute '{attribute.name}' of {where} is of a kind that is not supported; export without it")
     for value in proto.graph.input:

@@ -99,7 +99,7 @@ def _report(path: Path, options: CheckOptions) -> Report:
     try:
         raw = files.load(path)
     except RefusedModel as error:
-        return Report(path, (Finding("error", "unreadable", "file", str(error).removeprefix(f"'{path}': "), _pointer(path)),))
+        return Report(path, (Finding("error", "unreadable", "file", str(error).removeprefix(f"'{path}': ")),))
     inputs = named_shapes(options.inputs, [value.name for value in free_inputs(raw.proto)])
     findings = find_faults(raw, inputs, options.seconds)
     findings += unmet(raw, _demands(options, inputs))
@@ -112,12 +112,3 @@ def _demands(options: CheckOptions, inputs: Mapping[str, tuple[int, ...]]) -> De
     spec = options.spec
     wanted = None if spec is None else spec_of(spec) if isinstance(spec, Spec | Mapping) else read_spec(specs.find(spec))
     return Demands(against, wanted, options.max_macs, options.max_params, inputs)
-
-
-def _pointer(path: Path) -> str:
-    """What helps where the file only stands for one that was not fetched."""
-    with path.open("rb") as file:
-        return "it is a pointer of Git LFS: 'git lfs pull' fetches the model" if file.read(len(LFS)) == LFS else ""
-
-
-LFS = b"version https://git-lfs.github.com/spec/"

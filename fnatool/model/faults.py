@@ -63,7 +63,7 @@ def _with_inputs(proto: onnx.ModelProto, shapes: Mapping[str, Shape]) -> onnx.Mo
         if name not in inputs:
             raise UserError(f"--input {name}: the model has no such input; it has {', '.join(map(repr, inputs)) or 'none'}")
         axes = inputs[name].type.tensor_type.shape.dim
-        fits = len(axes) == len(shape) and all(a.dim_value in (0, size) for a, size in zip(axes, shape, strict=True))
+        fits = len(axes) == len(shape) and all(a.dim_value <= 0 or a.dim_value == size for a, size in zip(axes, shape, strict=True))
         if axes and not fits:
             raise UserError(f"--input {name}: {shape_text(shape)} does not fit the model's {shape_text(declared_shape(inputs[name]))}")
         del axes[:]

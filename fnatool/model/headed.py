@@ -180,6 +180,12 @@ def require_sound(headed: Headed, inputs: Mapping[str, Shape] | None) -> None:
         path = folder / "model.onnx"
         headed.write(path)
         found = errors(find_faults(files.load(path), inputs or {}))
-    if found:
-        message = found[0].message.replace(str(path), "the result")
-        raise RefusedModel(f"the result would be broken: {found[0].where}: {message}; nothing was written. Please report it")
+        if not found:
+            return
+        files.write(headed.seed, folder / "seed.onnx")
+        own = [(finding.code, finding.where) for finding in errors(find_faults(files.load(folder / "seed.onnx"), inputs or {}))]
+    message = f"{found[0].where}: {found[0].message.replace(str(path), 'the result')}"
+    if (found[0].code, found[0].where) in own:
+        fix = f"; {found[0].fix}" if found[0].fix else ""
+        raise RefusedModel(f"the model itself is broken, and so the result would be: {message}{fix}")
+    raise RefusedModel(f"the result would be broken: {message}; nothing was written. Please report it")

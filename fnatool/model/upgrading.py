@@ -56,7 +56,8 @@ def _convert(old: Path, new: Path, opset: int) -> str:
     try:
         made = onnx.version_converter.convert_version(model, opset)
     except RAISED as error:
-        return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return said.rpartition("` failed: ")[2][:300]  # without the place in its own code
     _place_as_before(made)
     onnx.save(made, new)
     return ""

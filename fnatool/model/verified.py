@@ -11,6 +11,7 @@ import onnx_graphsurgeon as gs
 from fnatool.files import model as files
 from fnatool.runtime import isolate
 from passes.channels.groups import keeps_function, regrouped_shape
+from passes.check.graph import not_finite
 from passes.errors import RefusedModel
 from passes.graph.shapes import guessing
 from passes.graph.tensors import Shape
@@ -40,7 +41,8 @@ def in_child(compare: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> 
 class Verified:
     """What the comparison of inner values found: worst relative drift, the first tensor beyond the tolerance, how many were compared.
 
-    `whole`: how far the outputs are from the seed's, where the target lacks some of its channels or weights (None: it lacks none).
+    `whole`: how far the outputs are from the seed's, where the target lacks some of its channels or weights (None: it lacks none, or that
+    is unknown). `blind`: tensors that hold no finite value in the seed; they are not among those compared.
     """
 
     worst: float
@@ -50,6 +52,7 @@ class Verified:
     exact: bool
     whole: float | None = None
     doubt: str = ""
+    blind: tuple[str, ...] = ()
 
     @property
     def judged(self) -> str:
@@ -62,6 +65,7 @@ class Verified:
 
 def verify_same(model: files.Model, target: files.Model, analysis: Analysis) -> Verified:
     """Inner values compared in a child process. Raises RefusedModel where one moved by more than rounding, naming the first."""
+    require_finite(model)
     verified = in_child(compare, model.graph, target.graph, analysis)
     if verified.first is not None:
         tensor, node, drift = verified.first
@@ -70,6 +74,16 @@ def verify_same(model: files.Model, target: files.Model, analysis: Analysis) -> 
             f"spread ({verified.judged}); nothing was written. Please report it with the model"
         )
     return verified
+
+
+def require_finite(model: files.Model) -> None:
+    """No weight is NaN or infinite, beside which nothing is compared. Raises RefusedModel, naming the first that is."""
+    found = next(not_finite(model.graph), None)
+    if found is not None:
+        raise RefusedModel(
+            f"{found.where} of the model: {found.message}, so there is nothing to compare the result with; {found.fix} (--no-verify "
+            "writes the result without a comparison)"
+        )
 
 
 def compare(before: gs.Graph, after: gs.Graph, analysis: Analysis) -> Verified:
@@ -86,6 +100,7 @@ def verify_remap(model: files.Model, target: files.Model, analysis: Analysis, fo
 
     A target for another image size is compared as it would be for the seed's.
     """
+    require_finite(model)
     compared = found if found.compared is None else found.compared
     if compared is not found:
         target = replace(target, graph=apply(analysis.normal or model.graph, compared))
@@ -107,14 +122,16 @@ def _verify(model: files.Model, target: files.Model, analysis: Analysis, found: 
 
     with guessing(analysis.shapes):
         result = verify.verify(model.graph, target.graph, analysis, found)
-        whole = verify.drift_of_whole(model.graph, target.graph, analysis, found) if drops(analysis, found) else None
+        known = not set(result.blind) & set(analysis.view.outputs)
+        whole = verify.drift_of_whole(model.graph, target.graph, analysis, found) if known and drops(analysis, found) else None
     return replace(_in_words(result), whole=whole)
 
 
 def _in_words(found: Verification) -> Verified:
     first = found.first
     row = None if first is None else (first.tensor, first.node, first.relative)
-    return Verified(found.worst, row, len(found.drifts), found.tolerance, found.exact, doubt=found.doubt)
+    compared = sum(drift.tensor not in found.blind for drift in found.drifts)
+    return Verified(found.worst, row, compared, found.tolerance, found.exact, doubt=found.doubt, blind=found.blind)
 
 
 def drops(analysis: Analysis, found: Plan) -> bool:

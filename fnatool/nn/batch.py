@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fnatool.nn.program import FAILURES
+from fnatool.nn.program import FAILURES, compiled, run
 from fnatool.nn.reading import Reading
 from fnatool.nn.site import torch_type
+from fnatool.nn.table import TORCH
 from fnatool.runtime.native import first_line
 from passes.errors import RefusedModel
+from passes.graph.tensors import printed
 from passes.graph.view import live
 
 TOLERANCE = 1e-2  # of the spread: far beyond rounding, far below what another sample's values would do
@@ -54,8 +56,45 @@ def _shapes(reading: Reading, empty: Empty, times: int, taps: tuple[str, ...] = 
         if times == 1:
             raise RefusedModel(f"torch cannot compute it for its own sizes: {first_line(error)}, {where}") from error
         samples = times * reading.facts.batch
-        raise RefusedModel(f"{samples} samples do not go through: {first_line(error)}, {where}; {FIX}") from error
+        why = _stopped(reading, empty, where, times) or f"{first_line(error)}, {where}"
+        raise RefusedModel(f"{samples} samples do not go through: {why}; {FIX}") from error
     return {name: tuple(result.shape) for name, result in zip((*reading.outputs, *taps), results, strict=True)}
+
+
+def _stopped(reading: Reading, empty: Empty, where: str, times: int) -> str:
+    """What the node that does not take so many samples reads: what grows with the batch, and what does not. '' where that is unknown."""
+    node = next((node for node in reading.view.nodes if f"'{node.name}'" in where), None)
+    read = [] if node is None else [name for name in node.inputs if name in reading.facts.data or name in reading.shapes.shapes]
+    if node is None or not read:
+        return ""
+    more = {name: reading.shapes.shapes[name] for name in read if name in reading.shapes.shapes}
+    more |= _before(reading, empty, [name for name in read if _is_made(reading, name)], times)
+    more |= {name: _shape(reading, name, times) for name in read if name in reading.inputs}
+    grown = [f"'{name}' ({printed(shape)})" for name, shape in more.items() if shape != reading.shapes.shapes.get(name)]
+    fixed = [f"'{name}' ({printed(shape)})" for name, shape in more.items() if shape == reading.shapes.shapes.get(name)]
+    if not grown:
+        return ""
+    beside = f" beside {' and '.join(fixed)}, which no batch makes larger" if fixed else ""
+    return f"node '{node.name}' ({node.op}) does not take {' and '.join(grown)}{beside}"
+
+
+def _is_made(reading: Reading, name: str) -> bool:
+    facts = reading.facts
+    return name in facts.data and name not in facts.known and name not in facts.numbers and name not in facts.inputs
+
+
+def _before(reading: Reading, empty: Empty, names: Sequence[str], times: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of tensors that are made before a run fails."""
+    constants = dict(reading.constants)
+    program = compiled(reading.view, reading.facts, names, constants, rows=TORCH)
+    values = [empty[name] if name in empty else torch.empty_like(constants[name], device="meta") for name in _all(reading, constants)]
+    inputs = [torch.empty(_shape(reading, name, times), dtype=_type(reading, name), device="meta") for name in reading.inputs]
+    made = run(program, values, inputs, norms="running", training=False)
+    return {name: tuple(value.shape) for name, value in zip(names, made, strict=True)}
+
+
+def _all(reading: Reading, constants: Mapping[str, Tensor]) -> list[str]:
+    return [*(weight.name for weight in reading.weights), *constants]
 
 
 def _require_inferred(reading: Reading, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -78,7 +117,7 @@ def _type(reading: Reading, name: str) -> torch.dtype:
 def _require_scaled(reading: Reading, empty: Empty, name: str, shape: tuple[int, ...], *, times: int) -> None:
     """An output with the batch in front has all samples there; what has no batch stays as it is."""
     probed = reading.shapes.shapes.get(name)
-    if probed is None:
+    if probed is None or name not in reading.facts.samples:  # sizes have no batch, though there may be as many of them
         return
     expected = (probed[0] * times, *probed[1:]) if probed and probed[0] == reading.facts.batch else probed
     if shape != expected:

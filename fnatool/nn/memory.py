@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fnatool.nn.site import torch_type
 from passes.errors import RefusedModel
+from passes.graph.learnt import dense_weights
 from passes.graph.tensors import Shapes, printed
 from passes.graph.view import View, live
 
@@ -24,11 +25,11 @@ def require_memory(seen: View, shapes: Shapes, data: Container[str]) -> None:
     most = 2 * peak(seen, shapes, data)
     if most <= max(LEAST, free_memory() // SHARE):
         return
-    held = {name: bytes_of(shapes, name) for node in seen.nodes for name in node.outputs}
-    largest = max(held, key=lambda name: held[name])
-    shape = printed(shapes.shapes[largest])
+    sizes = {name: bytes_of(shapes, name) for node in seen.nodes for name in node.outputs}
+    widest = max(sizes, key=lambda name: sizes[name])
+    shape = printed(shapes.shapes[widest])
     raise RefusedModel(
-        f"it would take {most / GIB:,.1f} GiB to run two samples at its sizes (tensor '{largest}' of node '{seen.producer[largest]}' has "
+        f"it would take {most / GIB:,.1f} GiB to run two samples at its sizes (tensor '{widest}' of node '{seen.producer[widest]}' has "
         f"the shape {shape}); export it for smaller sizes"
     )
 
@@ -48,6 +49,18 @@ def peak(seen: View, shapes: Shapes, data: Container[str]) -> int:
         most = max(most, now)
         now -= ending.get(k, 0)
     return most
+
+
+def held(seen: View, shapes: Shapes, data: Container[str]) -> int:
+    """The least bytes that a run keeps for the gradients: every tensor that a convolution or matrix product multiplies its weights by."""
+    readers = [node for node in live(seen.nodes, seen.outputs) if dense_weights(node, seen)]
+    return sum(bytes_of(shapes, name) for name in dict.fromkeys(name for node in readers for name in node.inputs if name in data))
+
+
+def largest(seen: View, shapes: Shapes, data: Container[str]) -> int:
+    """The least bytes that a run without gradients holds at once: the largest tensor."""
+    made = [name for node in live(seen.nodes, seen.outputs) for name in node.outputs if name in data]
+    return max((bytes_of(shapes, name) for name in made), default=0)
 
 
 VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})

@@ -113,7 +113,7 @@ def _bind(
     if missing:
         others = sorted({node.op for node in missing[1:]} - {missing[0].op})
         more = f"; nor for {', '.join(others)}" if others else ""
-        raise RefusedModel(f"node '{missing[0].name}' ({missing[0].op}) cannot be read by torch: there is no row for this operator{more}")
+        raise RefusedModel(f"node '{missing[0].name}' ({missing[0].op}) cannot be read by torch: fnatool has no such operator there{more}")
     producer = {output: node for node in nodes for output in node.outputs if output}
     readers: dict[str, int] = dict.fromkeys(wanted, 1)
     for node in nodes:

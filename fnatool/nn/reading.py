@@ -141,9 +141,11 @@ def facts_of(seen: View, shapes: Shapes, weights: Sequence[Weight]) -> LoadFacts
         types=shapes.types,
         known=known,
         numbers=set(),
+        inputs=tuple(name for name in seen.inputs if name not in seen.constants),
         batched=batched,
         batch=shapes.shapes[batched[0]][0] if batched else 1,
         main_type=max(sizes, key=lambda kind: sizes[kind]) if sizes else onnx.TensorProto.UNDEFINED,
         weights=names,
         data=_from(seen, [name for name in seen.inputs if name not in seen.constants], sizes=True),
+        samples=_from(seen, batched),
     )

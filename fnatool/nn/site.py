@@ -64,11 +64,13 @@ class LoadFacts:
     types: Mapping[str, int]  # ONNX's element types
     known: dict[str, Array]  # tensors whose values do not depend on a run
     numbers: set[str]  # tensors that are lists of Python numbers in a run
-    batched: tuple[str, ...]  # inputs whose axis 0 is the batch
+    inputs: tuple[str, ...]  # what a run is given
+    batched: tuple[str, ...]  # those whose axis 0 is the batch
     batch: int  # how many samples the probe has
     main_type: int  # ONNX's element type of the weights, which follows the module where that is cast; UNDEFINED without any
     weights: tuple[str, ...]  # parameters and statistics
     data: Container[str]  # tensors that follow from the inputs of the graph
+    samples: Container[str]  # those that follow from the values of a batch, and not from how large it is alone
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ class NodeSite:
         """The values of an input. Raises RefusedModel where they depend on the run."""
         values = self.known(slot)
         if values is None:
-            raise self.refuse(f"its input '{self.node.input(slot)}' is computed; only a constant can be read there")
+            raise self.refuse(f"its input '{self.node.input(slot)}' is {self._from(slot)}; only a constant can be read there")
         return values
 
     def integers(self, slot: int, attribute: str) -> tuple[int, ...] | None:
@@ -144,8 +146,12 @@ class NodeSite:
         """The input at slot as a list of numbers, at load or in the run. Raises RefusedModel where it is computed from data."""
         name = self.node.input(slot)
         if name not in self.facts.known and name not in self.facts.numbers:
-            raise self.refuse(f"its input '{name}' follows from the values of the graph's inputs; only sizes can be read there")
+            how = "is an input of the graph" if name in self.facts.inputs else "follows from the values of the graph's inputs"
+            raise self.refuse(f"its input '{name}' {how}; only constants and sizes can be read there")
         return Numbers(name)
+
+    def _from(self, slot: int) -> str:
+        return "an input of the graph" if self.node.input(slot) in self.facts.inputs else "computed"
 
     def operands(self) -> tuple[Read, ...]:
         """The inputs for an element-wise operator: single constants as Python numbers, where another operand has the rank of the result."""

@@ -52,12 +52,16 @@ class Drift:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was compared, in the order of the graph, and how much may move. `doubt`: why double precision could not be asked."""
+    """What was compared, in the order of the graph, and how much may move. `doubt`: why double precision could not be asked.
+
+    `blind`: those of the tensors that hold no finite value in the seed, so that nothing is known of them.
+    """
 
     drifts: tuple[Drift, ...]
     tolerance: float
     exact: bool
     doubt: str = ""
+    blind: tuple[str, ...] = ()
 
     @property
     def worst(self) -> float:
@@ -90,7 +94,8 @@ def verify(seed: gs.Graph, target: gs.Graph, analysis: Analysis, plan: Plan, *, 
     after = run_inner(target, feeds, names, "the target")
     half = any(values.dtype == np.float16 for values in before.values())
     drifts = [Drift(pair.tensor, pair.node, pair.drift(before[pair.tensor], after[pair.tensor])) for pair in pairs]
-    result = Verification(tuple(drifts), HALF_TOLERANCE if half else TOLERANCE, not plan.drifts)
+    blind = tuple(name for name in dict.fromkeys(names) if not np.isfinite(before[name]).any())
+    result = Verification(tuple(drifts), HALF_TOLERANCE if half else TOLERANCE, not plan.drifts, blind=blind)
     if result.exact and result.first is not None and not half:
         result = replace(result, drifts=_with_rounding(result.drifts, pairs, before, run_inner(masked, nudged(feeds), names, "the seed")))
     return _settled(result, pairs, (masked, target, feeds), DOUBLE_TOLERANCE) if result.exact else result

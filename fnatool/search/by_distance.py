@@ -21,6 +21,7 @@ from fnatool.search.sampling import Member, uniform
 from fnatool.search.solver import Budget, Scores, likeliest, pareto, score_of
 from fnatool.supernet.members import members_of, up_to
 from fnatool.training.processes import World
+from fnatool.training.room import require_room
 from passes.errors import UserError
 from passes.space.costs import extremes
 
@@ -59,6 +60,8 @@ def meter_of(made: PreparedSearch, run: tuple[Path, str], world: World) -> Meter
     seed = Reading(up_to(graph, made.ground.features), shapes)
     for reading in (seed, members.reading):
         require_batch(reading, {weight.name: reading.initial(weight) for weight in reading.weights}, static=reading.static_batch)
+    batch = min(config.distance.batch, images_of(made.purpose, config))
+    require_room(seed, batch, world.device, key="distance.batch", learns=False)
     batches = made.purpose.batches(made.model, config, seed, world.device)
     folder, key = run
     return Meter(members, batches, reference(seed, batches, world.device), known(folder / folders.DISTANCES, key, made.choices), world)

@@ -44,6 +44,7 @@ from fnatool.training.checkpoint import damaged
 from fnatool.training.finetune import RunPlaces
 from fnatool.training.order import TrainOrder
 from fnatool.training.processes import World, joined
+from fnatool.training.room import require_room
 from fnatool.training.said import Tuned
 from fnatool.training.stepping import share
 from fnatool.training.watching import sentence
@@ -180,6 +181,8 @@ def by_gradient(made: PreparedSearch, world: World) -> Way:
     network, tables = network_of(made)
     made = replace(made, choices=network.choices, tables=tables)
     require_enough(made, world)
+    halved = world.device.type == "cuda" and made.config.run.amp
+    require_room(network.reading, share(made.config.run.batch, world), world.device, key="run.batch", halved=halved)
 
     def find(run: tuple[Path, str]) -> MethodResult | None:
         job = job_of(made, network, tables, run)

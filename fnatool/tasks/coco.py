@@ -1,11 +1,16 @@
-"""Average precision as COCO measures it, by pycocotools."""
+"""Average precision as COCO measures it, by pycocotools, but for what is found with the same score.
+
+COCO ranks such detections in the order in which they are told, image by image: a network that is equally sure of everything scores by luck.
+Here they count against: at each overlap those that are right come after those that are wrong. Where all scores differ, nothing does.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from pycocotools.coco import COCO
@@ -92,10 +97,49 @@ def _figures(
         stated.createIndex()
         if not found:
             return dict.fromkeys(list(figures)[:3], 0.0)
-        evaluation = COCOeval(stated, stated.loadRes(found), kind)
+        evaluation = COCOeval(stated, stated.loadRes(sorted(found, key=_place)), kind)
         if sigmas is not None:
             evaluation.params.kpt_oks_sigmas = sigmas
         evaluation.evaluate()
-        evaluation.accumulate()
+        _accumulate(evaluation)
         evaluation.summarize()
     return {name: float(evaluation.stats[index]) for name, index in figures.items() if evaluation.stats[index] >= 0}
+
+
+def _place(found: Mapping[str, Any]) -> list[float]:
+    """What detections are sorted by, so that those of the same score are matched alike in whatever order they are told."""
+    return [found["image_id"], found["category_id"], *(found["bbox"] if "bbox" in found else found["keypoints"])]
+
+
+def _accumulate(evaluation: COCOeval) -> None:
+    """Precision and recall over all images, where the right ones among equal scores are the last, overlap by overlap."""
+    compared = evaluation.evalImgs
+    levels = np.unique(np.concatenate([each["dtScores"] for each in compared if each is not None] or [[]]))
+    if all(len(np.unique(scores)) == len(scores) for scores in _by_category(evaluation)):
+        evaluation.accumulate()
+        return
+    parts = []
+    for k, overlap in enumerate(evaluation.params.iouThrs):
+        evaluation.evalImgs = [each and _at(each, k, levels) for each in compared]
+        asked = copy.copy(evaluation.params)
+        asked.iouThrs = np.array([overlap])
+        evaluation.accumulate(asked)
+        parts.append(evaluation.eval)
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in ("precision", "recall", "scores")}
+    evaluation.evalImgs, evaluation.eval = compared, {**parts[0], **joined, "params": evaluation.params}
+
+
+def _by_category(evaluation: COCOeval) -> list[np.ndarray]:
+    """The scores of all images, for each class."""
+    classes: dict[int, list[float]] = {}
+    for each in evaluation.evalImgs:
+        if each is not None and each["aRng"] == evaluation.params.areaRng[0]:
+            classes.setdefault(each["category_id"], []).extend(each["dtScores"])
+    return [np.array(scores) for scores in classes.values()]
+
+
+def _at(compared: Mapping[str, Any], k: int, levels: np.ndarray) -> dict[str, Any]:
+    """An image's matches at one overlap. Its scores are ranks: those of the right ones are half a step lower."""
+    matches = compared["dtMatches"][k : k + 1]
+    ranks = np.searchsorted(levels, np.asarray(compared["dtScores"])) - 0.5 * (matches[0] > 0)
+    return {**compared, "dtMatches": matches, "dtIgnore": compared["dtIgnore"][k : k + 1], "dtScores": ranks}

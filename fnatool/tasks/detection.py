@@ -292,7 +292,8 @@ TASK = Task(
     compare=compare,
     score=score,
     metrics={
-        "mAP": "COCO's average precision: the mean over the classes, and over overlaps (IoU) of 0.50 … 0.95",
+        "mAP": "COCO's average precision: the mean over the classes, and over overlaps (IoU) of 0.50 … 0.95; of boxes with the same score "
+        "the wrong ones are taken to be surer",
         "AP50": "the same where an overlap of a half is enough",
         "AP75": "the same where an overlap of three quarters is asked for",
         "AP_small": "mAP of objects of less than 32 × 32 pixels",

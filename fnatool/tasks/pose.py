@@ -279,7 +279,8 @@ TASK = Task(
     compare=compare,
     score=score,
     metrics={
-        "OKS_AP": "COCO's average precision of keypoints: the mean over similarities (OKS) of 0.50 … 0.95",
+        "OKS_AP": "COCO's average precision of keypoints: the mean over similarities (OKS) of 0.50 … 0.95; of poses with the same score "
+        "the wrong ones are taken to be surer",
         "OKS_AP50": "the same where a similarity of a half is enough",
         "OKS_AP75": "the same where a similarity of three quarters is asked for",
         f"PCK@{NEAR}": "the share of labelled joints that are found within a tenth of the longer side of the object's box",

@@ -22,6 +22,7 @@ from fnatool.training.objective import Objective
 from fnatool.training.optimising import set_rate
 from fnatool.training.order import TrainOrder
 from fnatool.training.processes import World
+from fnatool.training.room import require_room
 from fnatool.training.said import Figures, TrainingWatch
 from fnatool.training.samples import Batch
 from fnatool.training.schedule import factor
@@ -64,7 +65,8 @@ def finetune(job: TrainingJob, world: World, watch: TrainingWatch, ready: Callab
     """The network after training as the config says, from its last checkpoint if there is one.
 
     ready is called once, when nothing of what was asked can be refused any more, before anything is written. Raises UserError where the
-    loss is not finite and where memory is out; the last checkpoint stays.
+    loss is not finite, before the first step where a batch needs more memory than is free, and where memory is out later; the last
+    checkpoint stays.
     """
     config, run = job.config, job.config.run
     sizes, small = job.objective.sizes(job.model), job.objective.small_batch
@@ -72,6 +74,7 @@ def finetune(job: TrainingJob, world: World, watch: TrainingWatch, ready: Callab
     order = TrainOrder(
         samples=len(job.objective), batch=share(run.batch, world), steps=1, seed=run.seed, start=0, rank=world.rank, world=world.size
     )
+    require_room(learner.network.origin.reading, order.batch, world.device, key="run.batch", halved=learner.amp is not None)
     total = run.steps or run.epochs * order.steps_per_epoch
     between = run.evaluate * order.steps_per_epoch
     if (job.folder / CHECKPOINT).exists() and not job.anew:

@@ -41,6 +41,12 @@ def dangling_output(tensor: str) -> Finding:
     return Finding("error", "dangling", f"output '{tensor}'", "nothing computes it", "remove it or name an existing tensor")
 
 
+def duplicate_node(name: str, count: int) -> Finding:
+    """That several nodes have one name."""
+    message = f"{count} nodes have this name, so reports cannot tell them apart"
+    return Finding("warning", "duplicate-node", f"node '{name}'", message, "give each its own name")
+
+
 CODES: Mapping[str, str] = {
     "attribute-length": "strides, dilations or pads have the wrong number of entries",
     "bias-length": "a bias does not have one value per channel",
@@ -57,6 +63,7 @@ CODES: Mapping[str, str] = {
     "group": "the groups of a convolution or normalisation do not divide its channels",
     "input-channels": "a layer's weight is for another number of channels than it gets",
     "kernel-shape": "kernel_shape disagrees with the weight",
+    "no-output": "the graph has no output",
     "no-opset": "the standard operator set is not imported",
     "not-finite": "a weight holds NaN or infinity",
     "opset": "a version of an operator set is none, or none that there is",

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_graphsurgeon as gs
 
-from passes.check.finding import Finding, cycle, dangling, dangling_output
+from passes.check.finding import Finding, cycle, dangling, dangling_output, duplicate_node
 from passes.check.message import STANDARD
 from passes.graph.operators import CONVOLUTIONS, having, of
 from passes.graph.order import Order, topological
@@ -51,7 +51,7 @@ def check(graph: gs.Graph, shapes: Mapping[str, tuple[int, ...]] | None = None) 
         *_graph_names(graph),
         *_graph_cycle(graph, found),
         *_dead(graph, found),
-        *_values(graph),
+        *not_finite(graph),
         *_zero_sized(graph, facts),
     )
 
@@ -357,7 +357,7 @@ def _graph_names(graph: gs.Graph) -> Iterator[Finding]:
             yield Finding("error", "duplicate-tensor", f"tensor '{name}'", "several sources define it", "give each its own name")
     for name, count in Counter(node.name for node in graph.nodes if node.name).items():
         if count > 1:
-            yield Finding("warning", "duplicate-node", f"node '{name}'", f"{count} nodes have this name", "give each its own name")
+            yield duplicate_node(name, count)
     for node in graph.nodes:
         for tensor in node.inputs:
             if tensor.name and not _is_defined(tensor, made, inputs):
@@ -403,7 +403,7 @@ def _constants(graph: gs.Graph) -> dict[str, tuple[gs.Constant, set[str]]]:
     return found
 
 
-def _values(graph: gs.Graph) -> Iterator[Finding]:
+def not_finite(graph: gs.Graph) -> Iterator[Finding]:
     """NaN is wrong anywhere; an infinity is a limit or a mask (Clip, Where, Pad) unless it is a weight."""
     for name, (constant, ops) in _constants(graph).items():
         values = constant.values

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import onnx
 import onnx.defs
 
-from passes.check.finding import Finding, cycle, dangling, dangling_output
+from passes.check.finding import Finding, cycle, dangling, dangling_output, duplicate_node
 from passes.graph.order import defined_names, needed_names, order
 
 
@@ -20,6 +20,8 @@ def check_proto(model: onnx.ModelProto) -> tuple[Finding, ...]:
     graph = model.graph
     if not graph.node:
         return (Finding("error", "empty", "graph", "the graph has no nodes", "export the network again"),)
+    if not graph.output:
+        return (Finding("error", "no-output", "graph", "it has no output, so nothing that it computes is seen", "declare one"),)
     return (
         *_opset(model),
         *_types(graph),
@@ -38,6 +40,11 @@ def _opset(model: onnx.ModelProto) -> Iterator[Finding]:
         if not 0 < entry.version < 2**31:
             message = f"its version {entry.version} is impossible"
             yield Finding("error", "opset", f"operator set '{entry.domain}'", message, "export the network again")
+        elif entry.domain in STANDARD and entry.version > onnx.defs.onnx_opset_version():
+            message = f"its version {entry.version} is newer than {onnx.defs.onnx_opset_version()}, the newest that is known here"
+            yield Finding(
+                "error", "opset", f"operator set '{entry.domain}'", message, "export it in an older opset, or install a newer onnx"
+            )
     if not any(entry.domain in STANDARD for entry in model.opset_import) and any(node.domain in STANDARD for node in model.graph.node):
         message = "no version of the standard operator set is imported, so the operators have no meaning"
         yield Finding("error", "no-opset", "model", message, "set opset_import, as onnx.helper.make_model does")
@@ -75,8 +82,7 @@ def _duplicates(graph: onnx.GraphProto) -> Iterator[Finding]:
                 yield Finding("error", f"duplicate-{kind}", f"{kind} '{name}'", f"it is listed {count} times", "list it once")
     for name, count in Counter(node.name for node in graph.node if node.name).items():
         if count > 1:
-            message = f"{count} nodes have this name, so reports cannot tell them apart"
-            yield Finding("warning", "duplicate-node", f"node '{name}'", message, "give each its own name")
+            yield duplicate_node(name, count)
 
 
 def _undefined(graph: onnx.GraphProto) -> Iterator[Finding]:

@@ -18,8 +18,8 @@ def require_broadcast(node: Node, shapes: Sequence[Shape | None]) -> None:
     start = 1 if node.op == "PRelu" and other == 1 else node.int("axis", rank - other)
     if (node.op == "PRelu" or node.op in ALIGNED) and start % max(rank, 1) + other != rank:
         raise RefusedModel(
-            f"node '{node.name}' ({node.op}) lays its second operand along axis {start}, as ONNX did before version 7; convert the model "
-            "with onnx.version_converter.convert_version(model, 11)"
+            f"node '{node.name}' ({node.op}) lays its second operand along axis {start}, as ONNX did before version 7; export the network "
+            "again in a newer opset (ONNX's own converter leaves such a node wrong)"
         )
 
 

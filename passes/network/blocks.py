@@ -1,14 +1,13 @@
 """Blocks and stages, found from dominators and channel identity alone.
 
 A block is what depth repeats: the region from an entry tensor to an exit tensor that owns a convolution or matrix product and shows nothing
-but its exit to the rest. Residual blocks keep their axes; projections (both arms weighted) and linear bottlenecks may open a stage.
+but its exit to the rest. Residual blocks keep their axes, with a shortcut or without one; projections (both arms weighted) and linear
+bottlenecks that do not may open a stage.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-
-import numpy as np
 
 from passes.channels.atoms import Identities
 from passes.graph.operators import ACTIVATIONS, MERGES, having
@@ -18,6 +17,7 @@ from passes.network.bottlenecks import bottlenecks
 from passes.network.regions import Regions, between, next_node, region, regions_of, same_channels, seen_outside
 from passes.network.stages import Block, Stage, Table
 
+KINDS = ("residual", "projection", "bottleneck")
 ELEMENTWISE = having(lambda row: row.elementwise)  # what an activation is made of where the exporter writes it out
 
 
@@ -43,9 +43,10 @@ def unrepeatable(stage: Stage, shapes: Shapes, identities: Identities) -> str:
     labels = [identities.labels.get(name) for name in (block.entry, block.exit)]
     if sizes[0] is None or sizes[0] != sizes[1]:
         return "no block of the stage keeps its shape, so none can be repeated"
-    if any(label is None for label in labels) or not np.array_equal(labels[0].ids, labels[1].ids):  # type: ignore[union-attr]
-        return "nothing ties the channels that its block makes to those it reads, so a copy would not stay as wide as what it follows"
-    return "its block has no addition, and such a one only opens a stage"
+    read, made = (None if label is None else label.ids for label in labels)
+    if read is not None and made is not None and read.shape == made.shape and ((read == made) & (made >= 0)).any():
+        return "some of the channels that its block reads are not those it makes but fixed ones, so no copy could follow it"
+    return "nothing ties the channels that its block makes to those it reads, so a copy would not stay as wide as what it follows"
 
 
 def _grouped(blocks: Sequence[Block], regions: Regions) -> tuple[Stage, ...]:
@@ -174,7 +175,7 @@ def stored_stages(regions: Regions, table: Table) -> tuple[Stage, ...] | None:
             tapped = seen_outside(regions, nodes, row["exit"])
             if set(tapped) & set(regions.view.outputs):
                 return None
-            kind = "residual" if row["kind"] == "projection" and same_channels(regions, row["entry"], row["exit"]) else row["kind"]
+            kind = "residual" if row["kind"] in KINDS and same_channels(regions, row["entry"], row["exit"]) else row["kind"]
             blocks.append(Block(kind=kind, entry=row["entry"], exit=row["exit"], nodes=nodes, merge=row["merge"], tapped=tapped))
         stages.append(Stage(tuple(blocks)))
     return tuple(stages)
@@ -182,7 +183,7 @@ def stored_stages(regions: Regions, table: Table) -> tuple[Stage, ...] | None:
 
 def _fits(regions: Regions, row: Mapping[str, str], nodes: Sequence[str], before: Sequence[Block]) -> bool:
     """Whether a row can be the next block of its stage: behind the last one, keeping its channels, closed by the merge it names."""
-    merged = row["merge"] in nodes if row["kind"] in ("residual", "projection") else not row["merge"]
+    merged = row["merge"] in nodes if row["kind"] == "projection" or row["merge"] else True
     follows = not before or (row["kind"] == "residual" and before[-1].exit == row["entry"])
     keeps = row["kind"] != "residual" or same_channels(regions, row["entry"], row["exit"])
-    return merged and follows and keeps and row["kind"] in ("residual", "projection", "bottleneck")
+    return merged and follows and keeps and row["kind"] in KINDS and not (row["kind"] == "bottleneck" and row["merge"])

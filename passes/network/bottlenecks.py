@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from passes.graph.operators import ACTIVATIONS, of
 from passes.graph.view import Node
-from passes.network.regions import Regions, next_node, region
+from passes.network.regions import Regions, next_node, region, same_channels
 from passes.network.stages import Block
 
 
 def bottlenecks(regions: Regions, inside: set[str]) -> list[Block]:
-    """Pointwise or depthwise convolution … affine without activation, with exactly one spatial convolution, depthwise."""
+    """Pointwise or depthwise convolution … affine without activation, with exactly one spatial convolution, depthwise.
+
+    One that gives the very channels it reads is residual: a copy fits behind it.
+    """
     chain = _chain(regions)
     taken = set(inside)
     blocks = []
@@ -21,7 +24,8 @@ def bottlenecks(regions: Regions, inside: set[str]) -> list[Block]:
             continue
         nodes = region(regions, node.inputs[0], end)
         if nodes is not None and sum(_spatial(regions, regions.view.by_name[name]) for name in nodes) == 1:
-            blocks.append(Block("bottleneck", node.inputs[0], end, nodes))
+            kind = "residual" if same_channels(regions, node.inputs[0], end) else "bottleneck"
+            blocks.append(Block(kind, node.inputs[0], end, nodes))
             taken.update(nodes)
     return blocks
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fnatool import terminal
 from fnatool.model.remap_report import averages, changes
 from fnatool.model.remapped import Remapped
+from fnatool.model.verified import Verified
 from passes.network.knobs import Size, size_text
 
 
@@ -40,9 +43,16 @@ def _verdict(made: Remapped) -> str:
     verified, drifts = made.verified, (*made.plan.drifts, *averages(made))
     if verified is None:
         return "not verified"
+    if verified.blind:
+        more = f" and {len(verified.blind) - 1} more" if len(verified.blind) > 1 else ""
+        return f"{_compared(verified, drifts)}; nothing is known of '{verified.blind[0]}'{more}, which is not finite in the seed on noise"
+    return _compared(verified, drifts)
+
+
+def _compared(verified: Verified, drifts: Sequence[str]) -> str:
     compared = f"{verified.compared} inner tensors compared with the seed in ONNX Runtime"
     if not drifts:
-        what = "exact" if verified.whole is None else "exact on what stays"
+        what = "exact" if verified.whole is None and not verified.blind else "exact on what stays"
         exact = f"{what}: {compared}, worst drift {verified.worst:.1e} of the spread"
         return (
             exact

@@ -28,8 +28,8 @@ Capture = pytest.CaptureFixture[str]
 CLASSES = ("--classes", "3")
 UNKNOWN = "ImageNet's, as nothing else is known"
 WARNING = (
-    "warning: nothing says how pixels become inputs of this network: ImageNet's mean and scale are a guess; --mean and --scale say others "
-    "(in the config of a search 'head.mean' and 'head.scale')"
+    "warning: nothing says how pixels become inputs of this network: ImageNet's mean and scale are a guess; --mean and --scale of "
+    "'fnatool head' and 'fnatool unfold' say others (in the config of a search 'head.mean' and 'head.scale')"
 )
 DETECTION = ("--task", "detection", *CLASSES, "--levels", "3", "--width", "8")
 

@@ -320,6 +320,12 @@ def without_opset() -> onnx.ModelProto:
     return proto
 
 
+def with_opset(version: int) -> onnx.ModelProto:
+    proto = net()
+    proto.opset_import[0].version = version
+    return proto
+
+
 def with_input(kind: onnx.TypeProto) -> onnx.ModelProto:
     proto = model("g (float[3] x) => (float[3] y) { y = Relu (x) }")
     proto.graph.input.append(onnx.helper.make_value_info("odd", kind))
@@ -354,6 +360,8 @@ BROKEN: list[tuple[str, Callable[[], onnx.ModelProto], str]] = [
     ("control flow", lambda: model(IF), "If 'y' has a subgraph"),
     ("cycle", lambda: model("g (float[3] x) => (float[3] y) { a = Add (x, y) y = Relu (a) }"), "2 nodes wait for each other"),
     ("dangling", lambda: model("g (float[3] x) => (float[3] y) { y = Add (x, ghost) }"), "it reads 'ghost', which nothing defines"),
+    ("no output", lambda: model("g (float[3] x) => () { y = Relu (x) }"), "it has no output, so nothing that it computes is seen"),
+    ("newer", lambda: with_opset(99), "its version 99 is newer than"),
     ("sequence", lambda: with_input(onnx.helper.make_sequence_type_proto(FLOATS)), "input 'odd' is of kind sequence"),
     ("optional", lambda: with_input(onnx.helper.make_optional_type_proto(FLOATS)), "input 'odd' is of kind optional"),
     ("duplicate", lambda: model("g (float[3] x) => (float[3] y) { y = Relu (x) y = Neg (x) }"), "2 sources define it"),

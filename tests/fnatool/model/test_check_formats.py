@@ -283,6 +283,8 @@ def test_a_pointer_of_git_lfs_says_what_to_do(capsys: Capture) -> None:
     Path("lfs.onnx").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     assert run(["check", "lfs.onnx"]) == 1
     assert "'git lfs pull' fetches the model" in capsys.readouterr().out
+    assert run(["inspect", "lfs.onnx"]) == 1
+    assert "'git lfs pull' fetches the model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("form", ["github", "sarif"])

@@ -10,6 +10,7 @@ from tiny import model, save
 
 import fnatool
 from benchmarks.trials import trial
+from fnatool.cli.main import run
 from fnatool.model import check as checking
 from fnatool.runtime.verify import verify
 from passes import Spec, analyse, apply, plan
@@ -21,6 +22,33 @@ END = " p=GlobalAveragePool({0}) f=Flatten(p) y=Gemm<transB=1>(f,m,mb) }}"
 
 def net(body, last, weights, channels, x="float[N,3,8,8] x"):
     return graph(f"g ({x}) => (float[N,4] y) {{ {body}" + END.format(last), {**weights, "m": (4, channels), "mb": (4,)})
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_network_whose_weights_are_not_finite_is_compared_with_nothing(value, tmp_path):
+    weights = np.ones((8, 3, 3, 3), np.float32)
+    weights[0, 0, 0, 0] = value
+    text = f"g (float[N,3,8,8] x) => (float[N,4] y) {{ a=Conv<{K3}>(x,w) b=Relu(a)" + END.format("b")
+    path = save(model(text.replace("}}", "}"), {"w": weights, "m": (4, 8), "mb": (4,)}), tmp_path / "m.onnx")
+    spec = Spec({"node:Conv_0.width": 4})
+    with pytest.raises(RefusedModel, match="initializer 'w' of the model: 1 of its 216 values are not finite"):
+        fnatool.remap(path, spec)
+    assert fnatool.remap(path, spec, options=fnatool.RemapOptions(verify=False)).verified is None
+    with pytest.raises(RefusedModel, match="the model itself is broken, and so the result would be: initializer 'w'"):
+        fnatool.head(path, options=fnatool.HeadOptions(task="classification", classes="3"))
+
+
+def test_of_an_output_that_is_not_finite_nothing_is_known(tmp_path, capsys):
+    text = f"g (float[N,3,8,8] x) => (float[N,4] y) {{ a=Conv<{K3}>(x,w) b=Log(a)" + END.format("b")
+    path = save(model(text.replace("}}", "}"), {"w": (8, 3, 3, 3), "m": (4, 8), "mb": (4,)}), tmp_path / "m.onnx")
+    made = fnatool.remap(path, Spec({"node:Conv_0.width": 4}))
+    assert made.verified is not None
+    assert (made.verified.blind, made.verified.compared, made.verified.whole) == (("y",), 1, None)
+    (tmp_path / "s.json").write_text('{"version": 1, "knobs": {"**.width": "x0.5"}}')
+    assert run(["remap", str(path), "--spec", str(tmp_path / "s.json"), "-o", str(tmp_path / "o.onnx")]) == 0
+    said = capsys.readouterr().out
+    assert "exact on what stays: 1 inner tensors compared" in said
+    assert "nothing is known of 'y', which is not finite in the seed on noise" in said
 
 
 SHARED = {

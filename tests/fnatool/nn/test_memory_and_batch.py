@@ -12,6 +12,7 @@ import torch
 
 import fnatool.nn
 from fnatool.model.check import check
+from fnatool.nn.memory import held, largest
 from passes.check.message import check_proto
 from passes.errors import RefusedModel
 
@@ -41,6 +42,22 @@ def test_a_graph_that_needs_more_memory_than_there_may_be_is_refused_before_it_r
         fnatool.nn.load(written(text, tmp_path))
 
 
+def test_what_learning_and_running_take_at_the_least_follows_from_shapes(tmp_path: Path) -> None:
+    text = '(float["N",3,8,8] x) => (float["N",4] y) <float[16,3,1,1] w, float[16,4] v>'
+    text += "{ c = Conv(x, w)  r = Relu(c)  p = GlobalAveragePool(r)  f = Flatten(p)  y = MatMul(f, v) }"
+    model = onnx.parser.parse_model(HEAD + text)
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(np.ones(s, np.float32), n) for n, s in (("w", (16, 3, 1, 1)), ("v", (16, 4)))
+    )
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    reading = fnatool.nn.load(tmp_path / "m.onnx").origin.reading
+    parts = (reading.view, reading.shapes, reading.facts.data)
+    count = reading.facts.batch
+    assert held(*parts) == count * (3 * 8 * 8 + 16) * 4  # what the convolution and the product read
+    assert largest(*parts) == count * 16 * 8 * 8 * 4
+
+
 def test_one_scalar_output_is_not_taken_to_depend_on_the_batch(tmp_path: Path) -> None:
     text = "(float[1,64,9,9] x) => (float[1,1] y) <float[64,1] w = {%s}>"
     text += "{ p = GlobalAveragePool(x)  f = Flatten(p)  m = MatMul(f, w)  s = Sigmoid(m)  y = Mul(s, s) }"
@@ -56,6 +73,39 @@ def test_check_proves_a_free_batch_with_two_samples(tmp_path: Path) -> None:
     assert codes(written(free % "0,-1", tmp_path)) == []
     mixing = '(float["N",4,6,6] x) => (float["N",4,6,6] y) { m = ReduceMean<axes=[0]>(x)  y = Sub(x, m) }'
     assert codes(written(mixing, tmp_path)) == ["batch"]
+
+
+STOPPED = {
+    "beside what has no batch": (
+        "(float[1,4,1,6] x, float[3,1,5,6] y) => (float[3,4,5,6] z) { z = Add(x, y) }",
+        r"node '\w+' \(Add\) does not take 'x' \(2×4×1×6\) beside 'y' \(3×1×5×6\), which no batch makes larger",
+    ),
+    "made before": (
+        "(float[1,4] x, float[3,4] y) => (float[3,4] z) { r = Relu(x)  s = Neg(r)  z = Mul(y, s) }",
+        r"node '\w+' \(Mul\) does not take 's' \(2×4\) beside 'y' \(3×4\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "why"), STOPPED.values(), ids=STOPPED)
+def test_what_does_not_take_two_samples_is_named_with_what_it_reads(text: str, why: str, tmp_path: Path) -> None:
+    with pytest.raises(RefusedModel, match=why):
+        fnatool.nn.load(written(text, tmp_path))
+
+
+def test_sizes_are_no_samples_though_there_are_as_many(tmp_path: Path) -> None:
+    path = written("(float[2,4] x) => (float[2,4] y, int64[2] s) { y = Relu(x)  s = Shape(x) }", tmp_path)
+    y, sizes = fnatool.nn.load(path)(torch.ones(6, 4))
+    assert y.shape == (6, 4)
+    assert sizes.tolist() == [6, 4]
+
+
+def test_a_size_below_0_is_a_free_one(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(HEAD + '(float["N",3,8,8] x) => (float["N",3,8,8] y) { y = Relu(x) }')
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[2].dim_value = -1
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    assert check(tmp_path / "m.onnx").findings == ()
 
 
 TRAINING = {

@@ -206,6 +206,29 @@ def test_images_are_not_mixed_up() -> None:
     assert coco.box_precision(swapped, 3)["mAP"] == 0
 
 
+def test_right_and_wrong_boxes_of_the_same_score_count_as_if_the_wrong_were_surer() -> None:
+    empty = truth(np.zeros((0, 4)), np.zeros(0, np.int64))
+    right, wrong = (found(BOXES[:1], LABELS[:1]), truth(BOXES[:1], LABELS[:1])), (found(BOXES[:1], LABELS[:1]), empty)
+    for order in ([right, wrong], [wrong, right]):
+        assert coco.box_precision(order, 3)["mAP"] == pytest.approx(0.5, abs=0.01)
+    both = np.concatenate([BOXES[:1], [[30, 0, 36, 6]]])
+    for rows in ([0, 1], [1, 0]):  # in one image
+        assert coco.box_precision([(found(both[rows], LABELS[[0, 0]]), right[1])], 3)["mAP"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_at_every_overlap_another_of_two_equally_sure_boxes_may_be_right() -> None:
+    near = BOXES[:1] + np.array([3, 0, 3, 0])  # IoU .6: right for .50, .55 and .60, where the other is a second one
+    for order in ([BOXES[:1], near], [near, BOXES[:1]]):
+        made = found(np.concatenate(order), LABELS[[0, 0]])
+        assert coco.box_precision([(made, truth(BOXES[:1], LABELS[:1]))], 3)["mAP"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_scores_that_differ_are_ranked_as_by_coco() -> None:
+    images = [(found(BOXES[:2] + k % 3, LABELS[:2], [0.9 - 0.1 * k, 0.85 - 0.1 * k]), truth()) for k in range(4)]
+    halves = [(found(made.boxes[::-1], made.labels[::-1], made.scores[::-1].tolist()), true) for made, true in images]
+    assert coco.box_precision(images, 3) == coco.box_precision(halves, 3)
+
+
 # --- classification ---
 
 
@@ -373,6 +396,13 @@ def test_objects_of_one_image_are_matched_by_their_scores() -> None:
     both = [posed(), posed(other)]
     assert evaluate([jointed(other), jointed(POINTS)], both, POSE)["OKS_AP"] == pytest.approx(1)  # one image: any order
     assert evaluate([jointed(POINTS), jointed(POINTS, 0.5)], both, POSE)["OKS_AP"] == pytest.approx(0.505, abs=0.01)
+
+
+def test_poses_of_the_same_score_are_ranked_alike_in_any_order() -> None:
+    two = [posed(), posed(POINTS[::-1] + 2, image="j.png")]
+    made = [jointed(POINTS), jointed(POINTS)]  # the second is wrong
+    for order in (slice(None), slice(None, None, -1)):
+        assert evaluate(made[order], two[order], POSE)["OKS_AP"] == pytest.approx(0.25, abs=0.01)
 
 
 def test_every_task_says_which_figure_counts() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from fnatool.model.analysed import metadata
 from fnatool.model.headed import HeadOptions
 from fnatool.tasks import scenes as writing
 from fnatool.tasks import table
-from fnatool.training import journal
+from fnatool.training import journal, room
 
 Capture = pytest.CaptureFixture[str]
 SIZE = 64
@@ -112,8 +113,22 @@ def test_a_task_is_learnt_written_and_evaluated(task: str, world: Path, capsys: 
     assert run(["check", "out.onnx"]) == 0
     capsys.readouterr()
     assert run(["evaluate", "out.onnx", "--data", str(world / task), "--json", "--workers", "0"]) == 0
-    said = capsys.readouterr().out
-    assert json.loads(said[said.index("{") :]) == pytest.approx(report["in_runtime"])
+    told = capsys.readouterr()
+    assert json.loads(told.out) == pytest.approx(report["in_runtime"])
+    assert "val:" in told.err
+
+
+def test_a_batch_beyond_the_memory_that_is_free_is_refused_before_it_is_taken(
+    world: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    config(world, "classification", run={"steps": 1})
+    monkeypatch.setattr(room, "free_memory", lambda: 1 << 20)
+    assert finetune(world, "classification") == 2
+    said = capsys.readouterr().err
+    assert re.search(r"learning from 8 images at a time takes 0.0 GiB .* 0.0 GiB are free; lower 'run.batch'", said)
+    assert not Path("out.run/checkpoint.pt").exists()
+    monkeypatch.setattr(room, "free_memory", lambda: 0)  # a system that does not say
+    assert finetune(world, "classification") == 0
 
 
 def test_the_names_of_the_data_become_the_models(world: Path) -> None:

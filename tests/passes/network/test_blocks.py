@@ -444,6 +444,37 @@ def test_a_block_of_other_channels_of_the_same_number_says_that_nothing_ties_the
     assert why == "nothing ties the channels that its block makes to those it reads, so a copy would not stay as wide as what it follows"
 
 
+def test_a_block_that_also_reads_fixed_channels_says_so() -> None:
+    net, y = stem()
+    y = net.op("Concat", "c", y, "x", axis=1)
+    net.channels[y] = 11
+    net.classifier(net.op("Add", "s", net.conv(y, "a", 11, 3), net.conv(net.conv(y, "b", 5), "d", 11)))
+    assert "nothing ties" in (net.analysis().knobs["stage0.depth"].why or "")
+    net, y = stem()
+    both = net.op("Concat", "c", y, "x", axis=1)
+    net.channels[both] = 11
+    out = net.op("Add", "s", net.conv(both, "a", 11, 3), both)
+    net.channels[out] = 11
+    net.classifier(out)
+    why = net.analysis().knobs["stage0.depth"].why
+    assert why == "some of the channels that its block reads are not those it makes but fixed ones, so no copy could follow it"
+
+
+def test_a_block_without_an_addition_that_gives_the_channels_it_reads_is_copied_and_dropped() -> None:
+    net, y = stem()
+    net.classifier(net.conv_bn_relu(net.conv(y, "deep", 8, 3, group=8), "point", 12))
+    made = net.graph()
+    knob = analyse(made).knobs["stage0.depth"]
+    assert (knob.growth, knob.why) == ("approximate", "it has no addition whose branch could be silenced")
+    found = plan(analyse(made), Spec({"stage0.depth": 3}))
+    grown = apply(made, found)
+    assert depths(analyse(grown, table=found.table)) == depths(analyse(grown)) == [3]
+    back = plan(analyse(grown, table=found.table), Spec({"stage0.depth": 1}))
+    assert depths(analyse(apply(grown, back), table=back.table)) == [1]
+    old = [[{**row, "kind": "bottleneck"} for row in rows] for rows in stage_table(analyse(made).stages)]
+    assert analyse(made, table=old).knobs["stage0.depth"] == knob
+
+
 def test_a_stored_projection_that_keeps_its_channels_is_one_to_copy() -> None:
     made = repeated(reparameterised, 1).graph()
     found = analyse(made)
