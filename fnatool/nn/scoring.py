@@ -215,7 +215,7 @@ def non_max_suppression(site: NodeSite) -> Step:
             torch.tensor([[sample, label, box]], device=boxes.device)
             for sample in range(scores.shape[0])
             for label in range(scores.shape[1])
-            for box in _kept(_corners(boxes[sample], centred=centred), scores[sample, label], (most, overlap, least))
+            for box in _kept(_corners(boxes[sample], centred=centred), scores[sample, label], most=most, overlap=overlap, least=least)
         ]
         return torch.cat(kept) if kept else torch.empty((0, 3), dtype=torch.int64, device=boxes.device)
 
@@ -229,8 +229,7 @@ def _corners(boxes: Tensor, *, centred: bool) -> Tensor:
     return torch.cat([torch.minimum(boxes[:, :2], boxes[:, 2:]), torch.maximum(boxes[:, :2], boxes[:, 2:])], 1)
 
 
-def _kept(corners: Tensor, scores: Tensor, limits: tuple[int, float, float]) -> list[int]:
-    most, overlap, least = limits
+def _kept(corners: Tensor, scores: Tensor, *, most: int, overlap: float, least: float) -> list[int]:
     order = torch.sort(scores, stable=True, descending=True).indices
     left = order[scores[order] > least]
     areas = (corners[:, 2:] - corners[:, :2]).prod(1)

@@ -113,7 +113,7 @@ def derive(run: Path | str, *, options: DeriveOptions) -> list[DerivedModel]:
     found: list[DerivedModel] = []
     with terminal.progress("architectures", len(members)) as advance:
         for member in members:
-            found.append(_write_architecture(source, member, (out, [row.emitted.path for row in found]), wanted))
+            found.append(_write_architecture(source, member, wanted, out=out, taken=[row.emitted.path for row in found]))
             advance(1)
     rows = [{"model": row.emitted.path.name, **as_json(row)} for row in found]
     write_text(out / LIST, json.dumps({"run": str(folder), **source.about, "architectures": rows}, indent=1) + "\n", force=True)
@@ -314,10 +314,9 @@ def _members(source: DeriveSource, wanted: DeriveOptions) -> list[Member | list[
 
 
 def _write_architecture(
-    source: DeriveSource, what: Member | list[Budget], where: tuple[Path, Sequence[Path]], wanted: DeriveOptions
+    source: DeriveSource, what: Member | list[Budget], wanted: DeriveOptions, *, out: Path, taken: Sequence[Path]
 ) -> DerivedModel:
-    """One architecture: its files, and its score. where: the folder, and the files that others have."""
-    out, taken = where
+    """One architecture: its files, and its score. out: the folder; taken: the files that others have."""
     made, choices = source.made, source.choices
     if isinstance(what, list):
         found = best_within(made.ground, choices, source.best, budgets=what)

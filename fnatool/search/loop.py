@@ -143,7 +143,7 @@ def _weight_step(searcher: Searcher, job: SearchJob, batch: Batch, plan: AlphaSc
     rate = config.weights.lr * factor(step, plan.total, config.weights)
     set_rate(searcher.weights.optimiser, rate)
     member = drawn(searcher.network, config.run.seed, step)
-    values = _task_loss(searcher, job, batch, (step, member))
+    values = _task_loss(searcher, job, batch, step=step, member=member)
     loss = torch.stack(list(values.values())).sum()
     norm = searcher.weights.gradients(loss, config.weights.clip)
     _require_sound(searcher.weights, loss, norm, searcher)
@@ -155,7 +155,7 @@ def _alpha_step(searcher: Searcher, job: SearchJob, batch: Batch, plan: AlphaSch
     """α moves: the loss of all candidates on the other data, the expected cost, what it is charged, the entropy, and the floor."""
     config, architecture = job.config, searcher.network.architecture
     number = plan.alphas_before(searcher.step)
-    values = _task_loss(searcher, job, batch, (number, None))
+    values = _task_loss(searcher, job, batch, step=number, member=None)
     cost = architecture.expected_cost(job.table)
     charged = _charged(cost, job)
     loss = torch.stack(list(values.values())).sum() + charged.float()
@@ -173,10 +173,9 @@ def _alpha_step(searcher: Searcher, job: SearchJob, batch: Batch, plan: AlphaSch
     }
 
 
-def _task_loss(searcher: Searcher, job: SearchJob, batch: Batch, what: tuple[int, Member | None]) -> dict[str, torch.Tensor]:
-    """The parts of the task's loss of a member, or without one of all candidates at once. what: the number of the step, and the member."""
-    number, member = what
-    reseed(job.config.run.seed, searcher.world.rank, number, WEIGHTS if member is not None else ALPHAS)  # for dropout
+def _task_loss(searcher: Searcher, job: SearchJob, batch: Batch, *, step: int, member: Member | None) -> dict[str, torch.Tensor]:
+    """The parts of the task's loss of a member, or without one of all candidates at once, in that step."""
+    reseed(job.config.run.seed, searcher.world.rank, step, WEIGHTS if member is not None else ALPHAS)  # for dropout
     searcher.network.train()
     with searcher.precision():
         inputs = inputs_of(searcher.network.reading, batch["images"], job.description.input)

@@ -190,7 +190,7 @@ def by_gradient(made: PreparedSearch, world: World) -> Way:
             terminal.console().print(f"the {made.config.search.relaxation} super network learns, in {run[0]}")
         with watching.shown(made.kind, job.budget) if world.first else nullcontext(watching.silent()) as watch:
             learn(job, world, watch)
-        found, figures = _find_best(made, network, (job, tables), world)
+        found, figures = _find_best(made, network, world, job=job, tables=tables)
         network.to("cpu")
         return None if found is None else reporting.learnt(made, network, found, figures)
 
@@ -198,10 +198,9 @@ def by_gradient(made: PreparedSearch, world: World) -> Way:
 
 
 def _find_best(
-    made: PreparedSearch, network: SuperNetwork, learnt: tuple[SearchJob, Mapping[str, Table]], world: World
+    made: PreparedSearch, network: SuperNetwork, world: World, *, job: SearchJob, tables: Mapping[str, Table]
 ) -> tuple[Emitted | None, Mapping[str, float]]:
     """The best member within the budgets as a file, remapped from the seed, and its score; the first process alone does it."""
-    job, tables = learnt
     found, figures = None, {}
     if world.first:
         budgets = [replace(budget, table=tables[budget.kind]) for budget in made.budgets(made.config.cost.budget)]

@@ -105,7 +105,7 @@ def profile(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None, table:
     stages = find_stages(seen, shapes, identities, table)
     found = cost(seen, shapes)
     parts = parts_of(seen, stages)
-    rows = _rows(seen, shapes, found, (parts, convention))
+    rows = _rows(seen, shapes, found, parts=parts, convention=convention)
     by_part = {name: _sum(name, [row for row in rows if row.part == name]) for name in (STEM, *_names(stages), HEAD)}
     return Profile(
         whole=_sum("", rows),
@@ -143,8 +143,7 @@ def _names(stages: Sequence[Stage]) -> list[str]:
     return [stage_name(i) for i in range(len(stages))]
 
 
-def _rows(seen: View, shapes: Shapes, found: Cost, how: tuple[Mapping[str, str], str]) -> list[Row]:
-    parts, convention = how
+def _rows(seen: View, shapes: Shapes, found: Cost, *, parts: Mapping[str, str], convention: str) -> list[Row]:
     params = node_params(seen, found)
     alive = _alive(seen, shapes)
     rows = []

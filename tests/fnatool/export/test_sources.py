@@ -202,7 +202,7 @@ def infinite(state: dict[str, torch.Tensor]) -> object:
 
 UNFIT: dict[str, tuple[Save, str]] = {
     "code": (lambda state: {**state, "more": Evil()}, "holds more than tensors .* and reading that would run code from it"),
-    "a whole module": (lambda _: Small(), "holds more than tensors .*test_export.Small"),
+    "a whole module": (lambda _: Small(), "holds more than tensors .*modules.Small"),
     "missing": (without("fc.bias"), "does not fit the model; 1 missing: fc.bias"),
     "left over": (lambda state: {**state, "head.weight": torch.zeros(1)}, "does not fit the model; 1 unexpected: head.weight"),
     "another shape": (
