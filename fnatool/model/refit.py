@@ -239,7 +239,8 @@ class _Spread:
         self.moved += [float(np.square(of - found.astype(np.float64)).sum()) for found in (was, now)]
 
     def distance(self, name: str) -> RefitDistance:
-        spread = self.square - float(np.square(self.total).sum()) / max(self.count, 1)
+        mean = float(np.square(self.total).sum()) / self.count if self.count > 1 else 0.0  # one sample is compared with its own size
+        spread = self.square - mean
         before, after = (float(moved / spread) if spread > 0 else float(moved > 0) for moved in self.moved)
         return RefitDistance(name, before, after)
 

@@ -99,8 +99,9 @@ def test_a_copied_block_is_left_alone() -> None:
 def test_layers_that_share_a_weight_are_left_alone() -> None:
     net = Net()
     y = net.conv_bn_relu("x", "c", 8)
+    shared = net.constant("shared", np.random.default_rng(0).standard_normal((5, 8, 1, 1)))
     for name in ("a", "b"):
-        net.op("Conv", name, y, net.constant("shared", np.ones((5, 8, 1, 1))), kernel_shape=[1, 1])
+        net.op("Conv", name, y, shared, kernel_shape=[1, 1])
     net.op("Add", "y", "a", "b")
     assert said(net, {"node:c.width": 4}) == []
 
