@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,7 +44,7 @@ ACTIVATIONS = 1 << 26  # bytes of the largest tensors of a batch
 class RefitDistance:
     """How far a tensor is from the seed's on the pictures kept back, relative to how far the seed's is from its mean there.
 
-    `before`: of the remap as it was, `after`: as it is now.
+    `before`: of the remap as it was, `after`: as it is now; NaN or infinite where values are.
     """
 
     tensor: str
@@ -70,6 +71,11 @@ class Refit:
     used: int
     kept: int
     skipped: Mapping[str, str]
+
+
+def require_torch() -> None:
+    """torch is there. Raises MissingTorch, which says how to get it."""
+    import_module("fnatool.nn.missing")
 
 
 def refitted(analysis: Analysis, plan: Plan, graph: gs.Graph, data: tuple[Unlabelled, Unlabelled]) -> tuple[gs.Graph, Refit]:
@@ -181,6 +187,9 @@ class _Fitting:
         other = self.seed.run((layer.seed,), producer, [after.seed for after in rest])
         rows = ((a[node.inputs[0]], a[layer.tensor], b[layer.seed]) for a, b in zip(own, other, strict=True))
         used, kept = moments(rows, linear, Match(layer.axis, layer.rows, layer.matches), self.kept)
+        if not all(np.isfinite(part).all() for sums in (used, kept) for part in (sums.gram, sums.cross, sums.square)):
+            self.skipped[layer.node] = "what it reads or is to make is not finite on these samples"
+            return None
         way = _Way(self.target, node, linear, layer.steps)
         change = least_squares.best(way.without_shift(used), way.without_shift(kept))
         if change is None:
@@ -234,14 +243,16 @@ class _Spread:
     def add(self, wanted: Values, was: Values, now: Values) -> None:
         of = wanted.astype(np.float64)
         self.count += len(of) if of.ndim else 1
-        self.total = self.total + (of.sum(0) if of.ndim else of)
-        self.square += float(np.square(of).sum())
-        self.moved += [float(np.square(of - found.astype(np.float64)).sum()) for found in (was, now)]
+        with np.errstate(all="ignore"):  # what is not finite has no distance
+            self.total = self.total + (of.sum(0) if of.ndim else of)
+            self.square += float(np.square(of).sum())
+            self.moved += [float(np.square(of - found.astype(np.float64)).sum()) for found in (was, now)]
 
     def distance(self, name: str) -> RefitDistance:
-        mean = float(np.square(self.total).sum()) / self.count if self.count > 1 else 0.0  # one sample is compared with its own size
-        spread = self.square - mean
-        before, after = (float(moved / spread) if spread > 0 else float(moved > 0) for moved in self.moved)
+        with np.errstate(all="ignore"):
+            mean = float(np.square(self.total).sum()) / self.count if self.count > 1 else 0.0  # one sample is compared with its own size
+            spread = np.float64(self.square - mean)
+            before, after = np.where(self.moved > 0, self.moved / spread, self.moved).tolist()
         return RefitDistance(name, before, after)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from fnatool.model.refit import Refit, RefitDistance
@@ -34,7 +35,7 @@ def report(made: Remapped) -> Json:
 def refit_rows(found: Refit) -> Json:
     """Which layers were solved anew, and how far their tensors and the outputs are from the seed's on the samples kept back.
 
-    `strength` is null for a layer that stays as it is, as none helped.
+    `strength` is null for a layer that stays as it is, as none helped; a distance, where values are not finite.
     """
     return {
         "used": found.used,
@@ -46,7 +47,11 @@ def refit_rows(found: Refit) -> Json:
 
 
 def _distance(found: RefitDistance) -> Json:
-    return {"tensor": found.tensor, "before": found.before, "after": found.after}
+    return {"tensor": found.tensor, "before": _number(found.before), "after": _number(found.after)}
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _verified(verified: Verified) -> Json:

@@ -16,7 +16,7 @@ from fnatool.files.interface import Inputs, named_shapes
 from fnatool.model import pixels
 from fnatool.model.analysed import SPEC_KEY, STAGES_KEY, analyse_model, require_seed
 from fnatool.model.pixels import PixelOptions
-from fnatool.model.refit import Refit, refitted
+from fnatool.model.refit import Refit, refitted, require_torch
 from fnatool.model.unlabelled import find_unlabelled, folder_options
 from fnatool.model.verified import Verified, verify_remap
 from passes.errors import UserError
@@ -110,6 +110,7 @@ def remap_model(model: files.Model, spec: Spec, options: RemapOptions, *, analys
 def _samples(model: files.Model, analysis: Analysis, found: Plan, options: RemapOptions) -> tuple[Unlabelled, Unlabelled]:
     """The samples that layers are solved with, and those kept back; said in a line."""
     assert options.refit is not None
+    require_torch()
     asked = folder_options(options.refit, PixelOptions(options.mean, options.scale, options.channels))
     whole = find_unlabelled(model, analysis, asked, sizes=found.sizes)
     count = min(options.refit_samples, len(whole))

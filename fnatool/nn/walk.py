@@ -22,7 +22,7 @@ from fnatool.nn.storing import stored
 from passes.errors import RefusedModel
 from passes.graph.tensors import Shape
 
-LARGEST = 4 << 30  # bytes that may lie in files for one network: beyond that parts begin further back
+LARGEST = 2 << 30  # bytes that may lie in files for one network: beyond that parts begin further back
 BYTES = 4  # of a number
 
 

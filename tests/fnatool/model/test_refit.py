@@ -231,6 +231,40 @@ def test_another_image_size_is_learnt_from_the_seed_at_that_size(tmp_path: Path)
     assert after < 1e-4 * before
 
 
+def test_several_inputs_come_as_arrays_by_their_names(tmp_path: Path) -> None:
+    net = doubled(blocks(norms=True), "e", "d")
+    proto = net.model(batch="N")
+    proto.graph.input.append(onnx.helper.make_tensor_value_info("shift", onnx.TensorProto.FLOAT, ["N", 5]))
+    proto.graph.node.append(onnx.helper.make_node("Add", ["y", "shift"], ["z"], name="z"))
+    proto.graph.output[0].name = "z"
+    (tmp_path / "data").mkdir()
+    rng = np.random.default_rng(0)
+    x, shift = rng.standard_normal((12, 3, 8, 8)), rng.standard_normal((12, 5))
+    np.savez(tmp_path / "data" / "all.npz", x=x, shift=shift)
+    options = RemapOptions(refit=tmp_path / "data")
+    made = fnatool.remap(save(proto, tmp_path / "seed.onnx"), document(HALF), tmp_path / "out.onnx", options=options)
+    before, after = output(made)
+    assert after < 1e-4 * before
+
+
+def test_what_is_not_finite_leaves_its_layer_alone_and_is_said(tmp_path: Path) -> None:
+    net = blocks(norms=True, count=1)
+    net.weights["l0.n.var"][0] = 1e-30
+    net.weights["l0.n.gamma"][0] = 3e38
+    proto = net.model(batch="N")
+    made = refit(proto, HALF, tmp_path, verify=False)
+    assert made.refit is not None
+    assert made.refit.skipped == {"l0": "what it reads or is to make is not finite on these samples"}
+    assert [row.strength for row in made.refit.layers] == [None]
+
+
+def test_memory_of_the_state_is_on_the_disk_and_gone_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    refit(blocks(norms=True), HALF, tmp_path)
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
 # --- for users ---
 
 
