@@ -34,6 +34,21 @@ OVERWRITE = "Overwrite an existing file (never the model)."
 @options.seed("For the noise of fresh weights.")
 @options.inputs()
 @click.option("--dry-run", is_flag=True, help="Say what would change; write nothing.")
+@options.file(
+    "--refit", metavar="DIR",
+    help_="Solve layers that lost something anew, so that they come close to the seed's on the pictures in DIR, or on the arrays "
+    "(.npy, .npz) for its inputs. No labels are needed.",
+)  # fmt: skip
+@click.option(
+    "--refit-samples", type=click.IntRange(2, 10**9), default=1000, show_default=True, metavar="N",
+    help="How many of them, drawn with --seed; a fifth is kept back and decides how much is solved.",
+)  # fmt: skip
+@options.pixels(
+    "For --refit: an input is (pixel − mean) / scale, pixels from 0 to 255 …",
+    "… [default: as for 'fnatool head']",
+    "The order of colours that the network takes.",
+)
+@options.skip_bad("Leave out what --refit cannot read, and say how much.")
 @options.file("--report", metavar="FILE", help_="Write what happened to every tensor as JSON.")
 @options.no_verify()
 @options.force("Overwrite existing files (never the seed).")
@@ -47,13 +62,20 @@ def remap(
     seed: int,
     inputs: Inputs,
     dry_run: bool,
+    refit: Path | None,
+    refit_samples: int,
+    mean: tuple[float, ...] | None,
+    scale: tuple[float, ...] | None,
+    channels: str | None,
+    skip_bad: bool,
     report: Path | None,
     no_verify: bool,
     force: bool,
 ) -> None:
     """Write SEED in the shape SPEC asks for, with what it knows in it.
 
-    The result is verified in ONNX Runtime on inner values: a remap that must be exact and is not is refused, naming the first tensor.
+    The result is verified in ONNX Runtime on inner values: a remap that must be exact and is not is refused, naming the first tensor. With
+    --refit layers are solved anew after that, by least squares against the seed.
     """
     import fnatool
     from fnatool.cli.show.remapped import show_remapped
@@ -69,6 +91,12 @@ def remap(
         inputs=inputs,
         report=report,
         force=force,
+        refit=None if dry_run else refit,
+        refit_samples=refit_samples,
+        mean=mean,
+        scale=scale,
+        channels=channels,
+        skip_bad=skip_bad,
     )
     made = fnatool.remap(model, spec, None if dry_run else output, options=how)
     show_remapped(made, "nothing written (--dry-run)" if dry_run else str(output))

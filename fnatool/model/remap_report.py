@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
+from fnatool.model.refit import Refit, RefitDistance
 from fnatool.model.remapped import Remapped
 from fnatool.model.verified import Verified
 from passes.channels.groups import regrouped_shape
@@ -25,8 +27,31 @@ def report(made: Remapped) -> Json:
         "drifts": [*made.plan.drifts, *averages(made)],
         "notes": [*made.analysis.notes, *made.plan.notes],
         "verified": None if verified is None else _verified(verified),
+        **({} if made.refit is None else {"refit": refit_rows(made.refit)}),
         "tensors": tensor_rows(made),
     }
+
+
+def refit_rows(found: Refit) -> Json:
+    """Which layers were solved anew, and how far their tensors and the outputs are from the seed's on the samples kept back.
+
+    `strength` is null for a layer that stays as it is, as none helped; a distance, where values are not finite.
+    """
+    return {
+        "used": found.used,
+        "kept_back": found.kept,
+        "layers": [{"node": row.node, "block": row.block, "strength": row.strength, **_distance(row.distance)} for row in found.layers],
+        "outputs": [_distance(row) for row in found.outputs],
+        "skipped": dict(found.skipped),
+    }
+
+
+def _distance(found: RefitDistance) -> Json:
+    return {"tensor": found.tensor, "before": _number(found.before), "after": _number(found.after)}
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _verified(verified: Verified) -> Json:

@@ -7,11 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fnatool import terminal
+from fnatool.data.pictures import Pictures
+from fnatool.data.unlabelled import Unlabelled, drawn, parted
 from fnatool.files import model as files
 from fnatool.files.copying import copy
 from fnatool.files.interface import Inputs, named_shapes
+from fnatool.model import pixels
 from fnatool.model.analysed import SPEC_KEY, STAGES_KEY, analyse_model, require_seed
+from fnatool.model.pixels import PixelOptions
+from fnatool.model.refit import Refit, refitted, require_torch
+from fnatool.model.unlabelled import find_unlabelled, folder_options
 from fnatool.model.verified import Verified, verify_remap
+from passes.errors import UserError
 from passes.network.analysis import Analysis
 from passes.network.cost import Cost
 from passes.target.apply import apply
@@ -19,13 +27,19 @@ from passes.target.plan import Plan, planned_cost
 from passes.target.planner import plan
 from passes.target.spec import Spec
 
+KEPT = 0.2  # the share of the samples that decide how much is solved
+
 
 @dataclass(frozen=True, kw_only=True)
 class RemapOptions:
     """How to remap: see `passes.plan`; `inputs` gives shapes for free dimensions, `verify` runs the check of inner values.
 
-    `seed` is for the noise of fresh weights: the same seed gives the same bytes. `report` is where what happened to every tensor is written
-    as JSON; `force` lets both files replace others (never the seed, nor the spec).
+    `refit` is a folder of pictures, or of arrays for the inputs, without labels: layers that lost something are solved anew against the
+    seed (see `fnatool.model.refit`), from at most `refit_samples` of them, drawn with `seed`; mean, scale and channels say how pixels
+    become inputs, as in HeadOptions; `skip_bad` leaves out what cannot be read.
+
+    `seed` is for the noise of fresh weights too: the same seed gives the same bytes. `report` is where what happened to every tensor is
+    written as JSON; `force` lets both files replace others (never the seed, nor the spec).
     """
 
     strategy: str = "fna"
@@ -36,17 +50,27 @@ class RemapOptions:
     inputs: Inputs = None
     report: Path | None = None
     force: bool = False
+    refit: Path | str | None = None
+    refit_samples: int = 1000
+    mean: tuple[float, ...] | None = None
+    scale: tuple[float, ...] | None = None
+    channels: str | None = None
+    skip_bad: bool = False
 
 
 @dataclass(frozen=True)
 class Remapped:
-    """A finished remap: the target's model, the plan that made it, the seed's analysis, and what verification found (None: not run)."""
+    """A finished remap: the target's model, the plan that made it, the seed's analysis, and what verification found (None: not run).
+
+    What was verified is the remap before layers were solved anew; `refit` says what came of that (None: not asked for).
+    """
 
     model: files.Model
     plan: Plan
     analysis: Analysis
     seed: files.Model
     verified: Verified | None
+    refit: Refit | None = None
 
     def cost(self) -> Cost:
         """Parameters and multiply-adds of the result, at its image size; where that is free, at the size the seed was analysed with."""
@@ -68,12 +92,36 @@ def remap_model(model: files.Model, spec: Spec, options: RemapOptions, *, analys
     require_seed(spec, model)
     if analysis is None:
         analysis = analyse_model(model, named_shapes(options.inputs, [tensor.name for tensor in model.graph.inputs]) or None)
+    if options.refit is not None and options.refit_samples < 2:
+        raise UserError(f"{options.refit_samples} samples are too few to solve layers with and to keep some back; ask for at least 2")
     found = plan(analysis, spec, strategy=options.strategy, select=options.select, seed=options.seed, allow_drift=options.allow_drift)
+    samples = _samples(model, analysis, found, options) if options.refit is not None and not found.identity else None
     target = replace(model, graph=apply(analysis.normal or model.graph, found), notes=())
     verified = None
     if options.verify and not found.identity:
         verified = verify_remap(model, target, analysis, found)
-    return Remapped(model if found.identity else _with_spec(target, found), found, analysis, model, verified)
+    refit = None
+    if samples is not None:
+        graph, refit = refitted(analysis, found, target.graph, samples)
+        target = replace(target, graph=graph)
+    return Remapped(model if found.identity else _with_spec(target, found), found, analysis, model, verified, refit)
+
+
+def _samples(model: files.Model, analysis: Analysis, found: Plan, options: RemapOptions) -> tuple[Unlabelled, Unlabelled]:
+    """The samples that layers are solved with, and those kept back; said in a line."""
+    assert options.refit is not None
+    require_torch()
+    asked = folder_options(options.refit, PixelOptions(options.mean, options.scale, options.channels))
+    whole = find_unlabelled(model, analysis, asked, sizes=found.sizes)
+    count = min(options.refit_samples, len(whole))
+    with terminal.progress("looking at the data", count) as advance:
+        data = drawn(whole, count, seed=options.seed, skip_bad=options.skip_bad, done=advance)
+    used, kept = parted(data, KEPT)
+    for line in (f"{data.summary()}: {len(used):,} used, {len(kept):,} kept back", *data.notes):
+        terminal.console().print(line, markup=False)
+    if isinstance(data.form, Pictures):
+        pixels.say(data.form.how.pixels)
+    return used, kept
 
 
 def _with_spec(target: files.Model, found: Plan) -> files.Model:

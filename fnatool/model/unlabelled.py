@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from fnatool.files import model as files
 from fnatool.model import pixels
 from fnatool.model.pixels import PixelOptions
 from passes.errors import UserError
+from passes.graph.tensors import Shape
 from passes.network.analysis import Analysis
 
 COLOURS = (1, 3)  # channels of a picture
@@ -37,12 +38,14 @@ class UnlabelledOptions:
     channels: str | None = None
 
 
-def find_unlabelled(model: files.Model, analysis: Analysis, options: UnlabelledOptions) -> Unlabelled:
-    """The samples that the options name, for the model at the sizes of its analysis; none of them has been read.
+def find_unlabelled(
+    model: files.Model, analysis: Analysis, options: UnlabelledOptions, *, sizes: Mapping[str, Shape] | None = None
+) -> Unlabelled:
+    """The samples that the options name, for the model at the sizes of its analysis, or others; none of them has been read.
 
     Raises UserError where the folder has none, and for pictures that the network cannot take.
     """
-    inputs = inputs_of(analysis)
+    inputs = inputs_of(analysis, sizes or analysis.shapes.shapes)
     if (options.images is None) == (options.arrays is None):
         raise UserError("give either pictures or arrays: a folder of pictures, or one of .npy or .npz files")
     if options.arrays is not None:
@@ -67,15 +70,15 @@ def folder_options(folder: Path | str, asked: PixelOptions | None = None) -> Unl
     return UnlabelledOptions(images=root, mean=asked.mean, scale=asked.scale, channels=asked.channels)
 
 
-def inputs_of(analysis: Analysis) -> tuple[SampleInput, ...]:
-    """What the network takes, at the sizes of its analysis."""
+def inputs_of(analysis: Analysis, sizes: Mapping[str, Shape]) -> tuple[SampleInput, ...]:
+    """What the network takes, at these sizes."""
     seen = analysis.view
     names = [name for name in seen.inputs if name not in seen.constants]
     stated = {name: seen.inputs[name][0] or () for name in names}
     batch = next((shape[0] for shape in stated.values() if shape), None)
     found = []
     for name in names:
-        shape, dtype = analysis.shapes.shapes[name], np.dtype(onnx.helper.tensor_dtype_to_np_dtype(seen.inputs[name][1]))
+        shape, dtype = sizes[name], np.dtype(onnx.helper.tensor_dtype_to_np_dtype(seen.inputs[name][1]))
         batched = len(shape) > 1 and (not isinstance(stated[name][0], int) or stated[name][0] == batch)
         found.append(SampleInput(name, dtype, tuple(shape[1:] if batched else shape), batched))
     return tuple(found)

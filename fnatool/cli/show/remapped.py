@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fnatool import terminal
+from fnatool.model.refit import Refit
 from fnatool.model.remap_report import averages, changes
 from fnatool.model.remapped import Remapped
 from fnatool.model.verified import Verified
@@ -29,7 +30,27 @@ def show_remapped(made: Remapped, where: str) -> None:
     if before.macs is not None and after.macs is not None:
         console.print(f"MAdds {before.macs:,} → {after.macs:,}")
     console.print(_verdict(made))
+    if made.refit is not None:
+        _show_refit(made.refit)
     console.print(f"→ {where}")
+
+
+def _show_refit(found: Refit) -> None:
+    """The layers that were solved anew, and how far everything is from the seed on the samples kept back."""
+    console = terminal.console()
+    solved = [row for row in found.layers if row.strength is not None]
+    solved_anew = f"then {len(solved)} of {len(found.layers)} layers solved anew with {found.used:,} samples"
+    console.print(f"{solved_anew}: no value behind the first of them is claimed exact")
+    table = terminal.table(terminal.whole("layer"), "block", *map(terminal.right, ("strength", "before", "after")))
+    for row in found.layers:
+        strength = "stays" if row.strength is None else f"{row.strength:.1e}"
+        table.add_row(row.node, row.block, strength, f"{row.distance.before:.3f}", f"{row.distance.after:.3f}")
+    for output in found.outputs:
+        table.add_row(output.tensor, "output", "", f"{output.before:.3f}", f"{output.after:.3f}")
+    terminal.console(wrap=False).print(table)
+    console.print(f"before, after: squared distance from the seed on {found.kept:,} samples kept back, of the seed's own spread there")
+    for node, why in found.skipped.items():
+        console.print(f"'{node}' stays as it is: {why}")
 
 
 def _value(value: int | Size | None) -> str:
