@@ -20,6 +20,7 @@ from passes.channels.atoms import Atom, Identities
 from passes.channels.axes import FIXED, Flow, Ids, Label, Picks, Site, SplitSizes
 from passes.channels.rules.table import RULES
 from passes.channels.ties import components, why_one
+from passes.graph.arrays import distinct, marks
 from passes.graph.learnt import learnt
 from passes.graph.operators import of
 from passes.graph.shapes import ARITHMETIC, MOVES
@@ -184,7 +185,7 @@ def _fewest(
     for ids, size in vectors:
         found, times = np.unique(ids[ids != FIXED], return_counts=True)
         homes = atom_of[found]
-        here = {k: times[homes == k] for k in np.unique(homes[homes >= 0]).tolist()}
+        here = {k: times[homes == k] for k in distinct(homes[homes >= 0]).tolist()}
         absent = {k: int(firsts[k][0].size) - some.size for k, some in here.items()}  # classes that may stay instead
         stays = {k: max(least[k] - absent[k], 0) * int(some.min()) for k, some in here.items()}
         beside = int(ids.size) - sum(int(some.sum()) for some in here.values()) + sum(stays.values())
@@ -200,7 +201,7 @@ def _reasons(entries: Sequence[tuple[Ids, str]], closed: Callable[[Ids], Ids]) -
     """Class → the first reason given for it."""
     reasons: dict[int, str] = {}
     for ids, why in entries:
-        for c in np.unique(closed(ids)):
+        for c in distinct(closed(ids)):
             reasons.setdefault(int(c), why)
     return reasons
 
@@ -223,12 +224,11 @@ def _atoms(
     least: Sequence[tuple[Ids, int]],
 ) -> tuple[tuple[Atom, ...], np.ndarray]:
     """Group classes by where they appear, how often, and whether they are frozen: each group is one atom."""
-    rng = np.random.Generator(np.random.PCG64(0))  # fixed: only to hash sets of places
     here, place = _laid([*(site.ids for site in sites.values()), *places])
     signature = np.zeros(count, np.uint64)
-    np.add.at(signature, here, rng.integers(1, 1 << 63, len(sites) + len(places), dtype=np.uint64)[place])
-    mark = rng.integers(1, 1 << 63, dtype=np.uint64)
-    signature[np.array(sorted(frozen), np.int64)] += mark
+    of_places = marks(len(sites) + len(places) + 1)
+    np.add.at(signature, here, of_places[place])
+    signature[np.array(sorted(frozen), np.int64)] += of_places[-1]
     atom_of = np.full(count, -1, np.int64)
     firsts: list[First] = []
     for site in sites.values():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from passes.channels.axes import FIXED, Flow, Ids, Site
+from passes.graph.arrays import distinct
 from passes.graph.components import connected
 
 Union = tuple[Ids, Ids, str]
@@ -35,7 +36,7 @@ def why_one(flow: Flow, site: Site, class_: int, copies: int) -> str:
         return f"graph output '{output}'"
     if copies == 1:
         return f"'{site.node}' makes one channel: a size of 1 may be one channel or stand for any number, so it stays"
-    if np.unique(own).size == 1:
+    if distinct(own).size == 1:
         return f"'{site.node}' makes one channel in each of its {copies} groups, and groups stay equal"
     return f"its {copies} channels are tied together, {_node_of(flow, own)}"
 
@@ -52,4 +53,4 @@ def _node_of(flow: Flow, own: Ids) -> str:
 
 
 def _one(unions: Sequence[Union], count: int, own: Ids) -> bool:
-    return np.unique(components(unions, count)[0][own]).size == 1
+    return distinct(components(unions, count)[0][own]).size == 1

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
+from passes.graph.arrays import distinct
 from passes.graph.operators import SIZES, WEIGHTED, having, of
 from passes.graph.view import Node, View
 
@@ -206,5 +207,5 @@ def _leaves_a_line(array: np.ndarray) -> bool:
 
 def few(array: np.ndarray, most: int) -> int:
     """How many different values there are; beyond `most` a number larger than it."""
-    start = np.unique(array.ravel()[:1024]).size
-    return int(start) if start > most else int(np.unique(array).size)
+    start = distinct(array.ravel()[:1024]).size
+    return int(start) if start > most else int(distinct(array).size)

@@ -207,6 +207,7 @@ class _Work:
     placed: Mapping[str, Sequence[PlacedNode]]
     sites: Mapping[str, Sequence[Site]]
     drifting: np.ndarray
+    alongs: dict[tuple[int, str, bytes], Along] = field(default_factory=dict)  # by change, role and channels
 
 
 @dataclass
@@ -378,6 +379,14 @@ def _take(work: _Work, target: str, source: str, place: BlockPlace | None) -> Ta
 
 
 def _along(work: _Work, site: Site, change: Change) -> Along:
+    """Sites that have the same channels are one axis."""
+    key = (id(change), site.role, site.ids.tobytes())
+    if key not in work.alongs:
+        work.alongs[key] = _made_along(work, site, change)
+    return work.alongs[key]
+
+
+def _made_along(work: _Work, site: Site, change: Change) -> Along:
     positions = resized(site.ids, change)
     index = positions.index
     fresh = index < 0
