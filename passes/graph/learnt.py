@@ -198,11 +198,10 @@ def _leaves_a_line(array: np.ndarray) -> bool:
     """Whether the first entries of the longest axis already lie too far from equal steps, whatever the others are: no weight is copied."""
     if not array.size:
         return False
-    axis = int(np.argmax(array.shape))
-    line = array[tuple(slice(STEPS) if k == axis else 0 for k in range(array.ndim))].astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        spread = float(array.max()) - float(array.min())  # no step is larger
-        return bool(np.isfinite(spread)) and float(np.abs(np.diff(line, n=2)).max()) > 1e-3 * spread
+    axis = array.shape.index(max(array.shape))
+    line = array[tuple(slice(STEPS) if k == axis else 0 for k in range(array.ndim))].tolist()
+    spread = float(array.max()) - float(array.min())  # no step is larger
+    return math.isfinite(spread) and any(abs((c - b) - (b - a)) > 1e-3 * spread for a, b, c in zip(line, line[1:], line[2:], strict=False))
 
 
 def few(array: np.ndarray, most: int) -> int:

@@ -6,6 +6,7 @@ only.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -65,6 +66,7 @@ class View:
         return element_type(self.constants[name].dtype)
 
 
+@functools.cache
 def element_type(dtype: Any) -> int:
     """ONNX's number for a numpy dtype, for what gs keeps where numpy has none, or for ONNX's own name (a Cast before opset 6)."""
     if isinstance(dtype, int):

@@ -29,4 +29,5 @@ def test_no_two_sets_of_a_few_marks_have_the_same_sum() -> None:
 
 
 def test_marks_are_the_same_however_many_are_made() -> None:
-    assert marks(3).tolist() == marks(9)[:3].tolist() and len(set(marks(1000).tolist())) == 1000
+    assert marks(3).tolist() == marks(9)[:3].tolist()
+    assert len(set(marks(1000).tolist())) == 1000
