@@ -246,8 +246,8 @@ def _atoms(
     touching: list[list[Site]] = [[] for _ in firsts]
     every = list(sites.values())
     meets = (place < len(every)) & (atom_of[here] >= 0)
-    pairs = np.unique(np.stack((place[meets], atom_of[here[meets]])), axis=1)
-    for index, atom in pairs.T.tolist():
+    for pair in distinct(place[meets] * len(firsts) + atom_of[here[meets]]).tolist():
+        index, atom = divmod(pair, len(firsts))
         touching[atom].append(every[index])
     fewest = _fewest(firsts, frozen.keys(), touching, atom_of=atom_of, vectors=least)
     atoms = tuple(
