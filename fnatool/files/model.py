@@ -277,16 +277,18 @@ def _envelope(proto: onnx.ModelProto) -> onnx.ModelProto:
         # An empty list does not tell its type to the exporter.
         stub.attribute.extend(a for a in node.attribute if a.type in LISTS and not (a.ints or a.floats or a.strings))
     for tensor in proto.graph.initializer:
-        _copy(tensor, envelope.graph.initializer.add(), only=("name", "doc_string", "metadata_props"))
+        documented = envelope.graph.initializer.add(name=tensor.name, metadata_props=tensor.metadata_props)
+        if tensor.HasField("doc_string"):
+            documented.doc_string = tensor.doc_string
     return envelope
 
 
 LISTS = {AttributeProto.FLOATS, AttributeProto.INTS, AttributeProto.STRINGS}
 
 
-def _copy(source: Message, target: Message, *, leave: Iterable[str] = (), only: Iterable[str] | None = None) -> None:
+def _copy(source: Message, target: Message, *, leave: Iterable[str] = ()) -> None:
     for field, value in source.ListFields():
-        if field.name not in leave and (only is None or field.name in only):
+        if field.name not in leave:
             wire.copy_field(field.name, value, target)
 
 

@@ -36,7 +36,7 @@ class Node:
 
     def ints(self, name: str, default: Sequence[int]) -> tuple[int, ...]:
         """The integer-list attribute, or the default."""
-        return tuple(int(v) for v in self.attrs.get(name, default))
+        return tuple(map(int, self.attrs.get(name, default)))
 
     def int(self, name: str, default: int) -> int:
         """The integer attribute, or the default."""

@@ -264,12 +264,12 @@ def _nodes(work: _Work) -> tuple[tuple[PlacedNode, ...], dict[str, np.ndarray]]:
                 )
     for (weight, place), kernel in work.kernels.items():
         _refresh_kernel(work, weight, place, kernel, edits)
-    done = []
-    for placed in work.layout.nodes:
-        node = placed.node
-        attrs = {**node.attrs, **edits.attributes[node.name]} if node.name in edits.attributes else node.attrs
-        done.append(replace(placed, node=replace(node, attrs=attrs)))
-    return tuple(done), edits.numbers
+    return tuple(_edited(placed, edits.attributes.get(placed.node.name)) for placed in work.layout.nodes), edits.numbers
+
+
+def _edited(placed: PlacedNode, attributes: Mapping[str, object] | None) -> PlacedNode:
+    node = placed.node
+    return placed if attributes is None else replace(placed, node=replace(node, attrs={**node.attrs, **attributes}))
 
 
 def _number_shape(work: _Work, name: str, count: int) -> tuple[int, ...]:
