@@ -19,7 +19,7 @@ import numpy as np
 from passes.channels.atoms import Atom, Identities
 from passes.channels.axes import FIXED, Flow, Ids, Label, Picks, Site, SplitSizes
 from passes.channels.rules.table import RULES
-from passes.channels.ties import components, why_one
+from passes.channels.ties import components, of_classes, why_one
 from passes.graph.arrays import distinct, marks
 from passes.graph.learnt import learnt
 from passes.graph.operators import of
@@ -147,9 +147,10 @@ def _close(flow: Flow) -> Identities:
     touched = frozenset(borders[(borders[:, 0] == borders[:, 1]) & (borders[:, 0] != FIXED), 0].tolist())
     least = [(closed(ids), size) for ids, size in flow.least]
     atoms, atom_of = _atoms(sites, [closed(ids) for ids in flow.places], count, frozen=frozen, drift=drift, touched=touched, least=least)
-    atoms = tuple(
-        replace(atom, one=why_one(flow, atom.first, int(atom.classes[0]), atom.value)) if atom.classes.size == 1 else atom for atom in atoms
-    )
+    lone = {int(atom.classes[0]): atom for atom in atoms if atom.classes.size == 1}
+    unions = of_classes(flow.unions, classes, list(lone))
+    ones = {c: why_one(flow, unions[c], atom.first, class_=c, copies=atom.value) for c, atom in lone.items()}
+    atoms = tuple(replace(atom, one=ones[int(atom.classes[0])]) if atom.classes.size == 1 else atom for atom in atoms)
     return Identities(
         labels={name: Label(label.axis, closed(label.ids)) for name, label in flow.labels.items()},
         sites=sites,
