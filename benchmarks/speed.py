@@ -29,8 +29,14 @@ RESULTS = Path(__file__).parent / "results"
 BARS = {"narrow": (1.2, 1.5), "widen": (1.6, 3.0)}  # processor time and peak memory, as multiples of load + save
 NEAR_LINEAR = 1.25  # of the time for each node of the shorter network, what one of the longer may take
 LOAD_AND_SAVE = "import sys, onnx; onnx.save(onnx.load(sys.argv[1]), sys.argv[2])"
+START = """
+import json, os, subprocess, sys
+_, status, used = os.wait4(subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL).pid, 0)
+print(json.dumps({"seconds": used.ru_utime + used.ru_stime, "peak": used.ru_maxrss * 1024}))
+sys.exit(status != 0)
+"""  # from a small process: the peak of a child begins with the memory of its parent
 LONG = (10_000, 50_000)  # nodes
-LONG_RUNS = 2  # of each of these, which take long
+LONG_RUNS = 1  # of each of these, which take long
 
 
 def commands(model: Path, folder: Path) -> Mapping[str, Sequence[str]]:
@@ -90,11 +96,8 @@ def residual(size: int, channels: int = 8) -> onnx.ModelProto:
 
 def measure(arguments: Sequence[str]) -> dict[str, float]:
     """Seconds of processor time and peak bytes of Python with these arguments."""
-    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(arguments)} failed")
-    return {"seconds": used.ru_utime + used.ru_stime, "peak": used.ru_maxrss * 1024}
+    started = subprocess.run([sys.executable, "-c", START, sys.executable, *arguments], check=True, capture_output=True, text=True)
+    return dict(json.loads(started.stdout))
 
 
 def main() -> None:
