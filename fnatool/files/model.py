@@ -31,7 +31,7 @@ from fnatool.files.tensors import Array
 from passes.check.finding import errors
 from passes.check.message import check_proto
 from passes.errors import RefusedModel, UserError
-from passes.graph.order import order
+from passes.graph.order import Order, order
 from passes.nearest import nearest
 
 __all__ = ["Model", "Raw", "import_graph", "load", "of_raw", "read", "require_writable", "with_metadata", "write"]
@@ -105,8 +105,8 @@ def _model(raw: Raw, inputs: Inputs) -> Model:
         notes = [f"inlined {len(raw.proto.functions)} local functions"] if raw.proto.functions else []
         proto, decided = branching.without_decided_branches(proto, arrays, sizes)
         notes += decided
-        _require_sound(proto)
         found = order(proto.graph)
+        _require_sound(proto, found)
         notes += _name_nodes(proto.graph, found.nodes)
         envelope = _envelope(proto)
         graph = import_graph(proto, arrays)
@@ -220,25 +220,30 @@ def _feed(digest: hashlib._Hash, file: BinaryIO) -> None:
         digest.update(chunk)
 
 
-def _require_sound(proto: onnx.ModelProto) -> None:
+def _require_sound(proto: onnx.ModelProto, found: Order) -> None:
     """The names fit together and the passes know every construct. Raises RefusedModel with the first problem and the number of others."""
     for node in proto.graph.node:
         for attribute in node.attribute:
-            where = f"{node.op_type} '{node.name or ', '.join(node.output)}'"
             if attribute.HasField("g") or attribute.graphs:
                 known = "; its condition depends on the data, or on a free size that --input can give" if node.op_type == "If" else ""
-                raise RefusedModel(f"{where} has a subgraph, which cannot be remapped{known}; export the network without {node.op_type}")
+                raise RefusedModel(
+                    f"{_shown(node)} has a subgraph, which cannot be remapped{known}; export the network without {node.op_type}"
+                )
             if attribute.ref_attr_name or attribute.type not in READABLE:
-                raise RefusedModel(f"attribute '{attribute.name}' of {where} is of a kind that is not supported; export without it")
+                raise RefusedModel(f"attribute '{attribute.name}' of {_shown(node)} is of a kind that is not supported; export without it")
     for value in proto.graph.input:
         if (kind := value.type.WhichOneof("value")) not in (None, "tensor_type"):
             what = str(kind).removesuffix("_type").replace("_", " ")
             raise RefusedModel(f"input '{value.name}' is of kind {what}; only tensors are supported")
-    found = [finding for finding in errors(check_proto(proto)) if finding.code not in TOLERATED]
-    if found:
-        more = f" ({len(found) - 1} more; 'fnatool check' lists all)" if len(found) > 1 else ""
-        fix = f"; {found[0].fix}" if found[0].fix else ""
-        raise RefusedModel(f"{found[0].where}: {found[0].message}{fix}{more}")
+    wrong = [finding for finding in errors(check_proto(proto, found)) if finding.code not in TOLERATED]
+    if wrong:
+        more = f" ({len(wrong) - 1} more; 'fnatool check' lists all)" if len(wrong) > 1 else ""
+        fix = f"; {wrong[0].fix}" if wrong[0].fix else ""
+        raise RefusedModel(f"{wrong[0].where}: {wrong[0].message}{fix}{more}")
+
+
+def _shown(node: onnx.NodeProto) -> str:
+    return f"{node.op_type} '{node.name or ', '.join(node.output)}'"
 
 
 def _name_nodes(graph: onnx.GraphProto, topological: Iterable[int]) -> list[str]:
@@ -276,16 +281,18 @@ def _envelope(proto: onnx.ModelProto) -> onnx.ModelProto:
         # An empty list does not tell its type to the exporter.
         stub.attribute.extend(a for a in node.attribute if a.type in LISTS and not (a.ints or a.floats or a.strings))
     for tensor in proto.graph.initializer:
-        _copy(tensor, envelope.graph.initializer.add(), only=("name", "doc_string", "metadata_props"))
+        documented = envelope.graph.initializer.add(name=tensor.name, metadata_props=tensor.metadata_props)
+        if tensor.HasField("doc_string"):
+            documented.doc_string = tensor.doc_string
     return envelope
 
 
 LISTS = {AttributeProto.FLOATS, AttributeProto.INTS, AttributeProto.STRINGS}
 
 
-def _copy(source: Message, target: Message, *, leave: Iterable[str] = (), only: Iterable[str] | None = None) -> None:
+def _copy(source: Message, target: Message, *, leave: Iterable[str] = ()) -> None:
     for field, value in source.ListFields():
-        if field.name not in leave and (only is None or field.name in only):
+        if field.name not in leave:
             wire.copy_field(field.name, value, target)
 
 

@@ -90,6 +90,8 @@ def slim(file: BinaryIO) -> Slim:
 
     def initializer(length: int) -> bytes:
         weights.append(None)
+        if length < INLINE:
+            return cursor.read(length)  # and so is its raw data
         return _message(cursor, length, {RAW_DATA: raw_data})
 
     def graph(length: int) -> bytes:

@@ -117,8 +117,7 @@ def _in_normal_form(seed: gs.Graph, analysis: Analysis) -> gs.Graph:
         return normalise(
             seed, {name: analysis.shapes.shapes[name] for name in analysis.view.inputs if name in analysis.shapes.shapes}
         ).graph
-    seen = view(normal.graph)
-    return build(seen.nodes, seen.constants, normal.graph)
+    return build(normal.seen.nodes, normal.seen.constants, normal.given)
 
 
 def _with_rounding(

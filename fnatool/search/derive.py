@@ -296,7 +296,7 @@ def _named(about: Description, config: SearchConfig) -> tuple[Split, Split]:
 def _nothing(of: Ground, config: SearchConfig) -> Alike:
     """No samples."""
     assert of.analysis is not None
-    none = Unlabelled(Path(config.data.path), Arrays(inputs_of(of.analysis)), (), 0)
+    none = Unlabelled(Path(config.data.path), Arrays(inputs_of(of.analysis, of.analysis.shapes.shapes)), (), 0)
     return Alike(none, none)
 
 

@@ -119,7 +119,7 @@ def _channels(take: Take | None, shape: Shape) -> np.ndarray:
         return _outer({axis: along.index for axis, along in axes.items()}, shape)
     rows, columns = shape[:2]
     numbers = np.arange(1, rows * columns + 1).reshape(rows, columns, *[1] * (len(shape) - 2))
-    kept = taken(dataclasses.replace(take, axes=axes), numbers, "fna", np.random.default_rng(0))
+    kept = taken(dataclasses.replace(take, axes=axes), numbers, "fna", 0)
     mask = np.zeros(rows * columns + 1, bool)
     mask[kept] = True
     return mask[1:].reshape(numbers.shape)

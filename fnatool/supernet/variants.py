@@ -141,7 +141,7 @@ class Variants:
             return gs.Constant(name, numbers[self.sources.get(name, name)])
         values = self.reading.view.values(name)
         if name in takes:
-            values = taken(takes[name], values, "fna", np.random.default_rng(0))
+            values = taken(takes[name], values, "fna", 0)
         return gs.Constant(name, values)
 
     def _shape(self, name: str, member: Key) -> Shape:

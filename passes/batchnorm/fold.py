@@ -23,7 +23,7 @@ from passes.graph.normal import Normalised
 from passes.graph.normalise import in_normal_form
 from passes.graph.operators import CONVOLUTIONS
 from passes.graph.tensors import Shape
-from passes.graph.view import Node, View, build, in_order, unique, view
+from passes.graph.view import Node, View, build, in_order, unique
 
 EPSILON = 1e-5  # of a BatchNormalization put in; what frameworks take
 MIXED = 15  # the opset since which its parameters may be more precise than its input
@@ -60,12 +60,12 @@ def fold(graph: gs.Graph | Normalised, *, sizes: Mapping[str, Shape] | None = No
     The result is in normal form. A tensor that is still there has its name and its values; what a BatchNormalization made is now made by
     the convolution. One that stays is listed with the reason. sizes: shapes for inputs with free dimensions.
     """
-    normal = in_normal_form(graph, sizes).graph
-    work = _begun(view(normal))
+    normal = in_normal_form(graph, sizes)
+    work = _begun(normal.seen)
     for node in work.seen.nodes:
         if node.op == "BatchNormalization" and node.name in work.nodes:
             _fold(work, node.name)
-    return Folded(build(in_order(list(work.nodes.values())), _constants(work), normal), tuple(work.folded), tuple(work.left))
+    return Folded(build(in_order(list(work.nodes.values())), _constants(work), normal.given), tuple(work.folded), tuple(work.left))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from passes.graph.normalise import in_normal_form
 from passes.graph.operators import CONSTANTS, CONVOLUTIONS, having, of
 from passes.graph.shapes import infer
 from passes.graph.tensors import Shape, Shapes
-from passes.graph.view import Node, View, build, unique, view
+from passes.graph.view import Node, View, build, unique
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def places(graph: gs.Graph | Normalised, *, only: Sequence[str] = (), sizes: Map
     channel; one whose weight is shared (each use would get statistics of its own, and could not be folded again) or computed.
     Raises UserError where a pattern matches no convolution.
     """
-    seen = view(in_normal_form(graph, sizes).graph)
+    seen = in_normal_form(graph, sizes).seen
     names = [node.name for node in seen.nodes if node.op in CONVOLUTIONS]
     for pattern in only:
         if not any(fnmatchcase(name, pattern) for name in names):
@@ -155,8 +155,8 @@ def unfold(graph: gs.Graph | Normalised, statistics: Mapping[str, Moments], *, s
     The convolution's bias is gone: it is part of the mean. A channel that never varies has γ = √ε and passes on as it was.
     Raises UserError where a name is no convolution, RefusedModel where statistics are not finite or do not fit.
     """
-    normal = in_normal_form(graph, sizes).graph
-    seen = view(normal)
+    normal = in_normal_form(graph, sizes)
+    seen = normal.seen
     _require_convolutions(statistics, seen)
     taken = {*seen.constants, *seen.producer, *seen.inputs, *seen.by_name}
     nodes: list[Node] = []
@@ -175,7 +175,7 @@ def unfold(graph: gs.Graph | Normalised, statistics: Mapping[str, Moments], *, s
         nodes.append(Node(name, "BatchNormalization", (before, *parts), node.outputs, {"epsilon": EPSILON}))
         taken |= {name, before, *parts}
         added.append((name, node.name))
-    return Unfolded(build(nodes, constants, normal), tuple(added))
+    return Unfolded(build(nodes, constants, normal.given), tuple(added))
 
 
 def _require_convolutions(statistics: Mapping[str, Moments], seen: View) -> None:

@@ -19,7 +19,8 @@ import numpy as np
 from passes.channels.atoms import Atom, Identities
 from passes.channels.axes import FIXED, Flow, Ids, Label, Picks, Site, SplitSizes
 from passes.channels.rules.table import RULES
-from passes.channels.ties import components, why_one
+from passes.channels.ties import components, of_classes, why_one
+from passes.graph.arrays import distinct, marks
 from passes.graph.learnt import learnt
 from passes.graph.operators import of
 from passes.graph.shapes import ARITHMETIC, MOVES
@@ -146,9 +147,10 @@ def _close(flow: Flow) -> Identities:
     touched = frozenset(borders[(borders[:, 0] == borders[:, 1]) & (borders[:, 0] != FIXED), 0].tolist())
     least = [(closed(ids), size) for ids, size in flow.least]
     atoms, atom_of = _atoms(sites, [closed(ids) for ids in flow.places], count, frozen=frozen, drift=drift, touched=touched, least=least)
-    atoms = tuple(
-        replace(atom, one=why_one(flow, atom.first, int(atom.classes[0]), atom.value)) if atom.classes.size == 1 else atom for atom in atoms
-    )
+    lone = {int(atom.classes[0]): atom for atom in atoms if atom.classes.size == 1}
+    unions = of_classes(flow.unions, classes, list(lone))
+    ones = {c: why_one(flow, unions[c], atom.first, class_=c, copies=atom.value) for c, atom in lone.items()}
+    atoms = tuple(replace(atom, one=ones[int(atom.classes[0])]) if atom.classes.size == 1 else atom for atom in atoms)
     return Identities(
         labels={name: Label(label.axis, closed(label.ids)) for name, label in flow.labels.items()},
         sites=sites,
@@ -184,7 +186,7 @@ def _fewest(
     for ids, size in vectors:
         found, times = np.unique(ids[ids != FIXED], return_counts=True)
         homes = atom_of[found]
-        here = {k: times[homes == k] for k in np.unique(homes[homes >= 0]).tolist()}
+        here = {k: times[homes == k] for k in distinct(homes[homes >= 0]).tolist()}
         absent = {k: int(firsts[k][0].size) - some.size for k, some in here.items()}  # classes that may stay instead
         stays = {k: max(least[k] - absent[k], 0) * int(some.min()) for k, some in here.items()}
         beside = int(ids.size) - sum(int(some.sum()) for some in here.values()) + sum(stays.values())
@@ -200,7 +202,7 @@ def _reasons(entries: Sequence[tuple[Ids, str]], closed: Callable[[Ids], Ids]) -
     """Class → the first reason given for it."""
     reasons: dict[int, str] = {}
     for ids, why in entries:
-        for c in np.unique(closed(ids)):
+        for c in distinct(closed(ids)):
             reasons.setdefault(int(c), why)
     return reasons
 
@@ -223,12 +225,11 @@ def _atoms(
     least: Sequence[tuple[Ids, int]],
 ) -> tuple[tuple[Atom, ...], np.ndarray]:
     """Group classes by where they appear, how often, and whether they are frozen: each group is one atom."""
-    rng = np.random.Generator(np.random.PCG64(0))  # fixed: only to hash sets of places
     here, place = _laid([*(site.ids for site in sites.values()), *places])
     signature = np.zeros(count, np.uint64)
-    np.add.at(signature, here, rng.integers(1, 1 << 63, len(sites) + len(places), dtype=np.uint64)[place])
-    mark = rng.integers(1, 1 << 63, dtype=np.uint64)
-    signature[np.array(sorted(frozen), np.int64)] += mark
+    of_places = marks(len(sites) + len(places) + 1)
+    np.add.at(signature, here, of_places[place])
+    signature[np.array(sorted(frozen), np.int64)] += of_places[-1]
     atom_of = np.full(count, -1, np.int64)
     firsts: list[First] = []
     for site in sites.values():
@@ -246,8 +247,8 @@ def _atoms(
     touching: list[list[Site]] = [[] for _ in firsts]
     every = list(sites.values())
     meets = (place < len(every)) & (atom_of[here] >= 0)
-    pairs = np.unique(np.stack((place[meets], atom_of[here[meets]])), axis=1)
-    for index, atom in pairs.T.tolist():
+    for pair in distinct(place[meets] * len(firsts) + atom_of[here[meets]]).tolist():
+        index, atom = divmod(pair, len(firsts))
         touching[atom].append(every[index])
     fewest = _fewest(firsts, frozen.keys(), touching, atom_of=atom_of, vectors=least)
     atoms = tuple(

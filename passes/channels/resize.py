@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from passes.channels.axes import FIXED, Ids
+from passes.graph.arrays import distinct
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,17 @@ class Change:
     keep: np.ndarray
     grow: np.ndarray
     models: dict[int, np.ndarray] = field(default_factory=dict)
+    _known: dict[bytes, Positions] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def _touched(self) -> np.ndarray:
         """Whether a class goes, or others are born after it; at the end, where FIXED leads to, False."""
         return np.append(~self.keep | (self.grow > 0), False)
+
+    def positions(self, ids: Ids) -> Positions:
+        """Where each entry of the vector comes from once it is changed (see `resized`): many tensors of a network share a vector."""
+        known = self._known.get(key := ids.tobytes())
+        return self._known.setdefault(key, _positions(ids, self)) if known is None else known
 
     def touches(self, ids: Ids) -> bool:
         """Whether a vector becomes another one."""
@@ -56,24 +63,31 @@ class Positions:
 def modelled(ids: Ids, positions: Positions, models: Mapping[int, np.ndarray]) -> np.ndarray:
     """Per new position the old one whose entries it has or may copy: its own, or for a fresh one the same occurrence of its model."""
     where = positions.old.copy()
-    for parent, sources in models.items():
-        occurrences = np.flatnonzero(ids == parent)
-        fresh = np.flatnonzero((positions.copy > 0) & (ids[positions.old] == parent))
-        if not fresh.size:
+    born = positions.copy > 0
+    for parent in distinct(ids[positions.old[born]]).tolist() if models else ():
+        if parent not in models:
             continue
+        sources = models[parent]
+        occurrences = np.flatnonzero(ids == parent)
+        fresh = np.flatnonzero(born & (ids[positions.old] == parent))
         rank = np.searchsorted(occurrences, positions.old[fresh])
-        for source in np.unique(sources):
+        for source in distinct(sources):
             mine = sources[positions.copy[fresh] - 1] == source
             where[fresh[mine]] = np.flatnonzero(ids == source)[rank[mine]]
     return where
 
 
 def resized(ids: Ids, change: Change) -> Positions:
-    """The vector after the change: dropped classes vanish, fresh ones follow each run of their parent, run by run.
+    """The vector after the change, which from now on stays as it is: dropped classes vanish, fresh ones follow each run of their parent,
+    run by run.
 
     Run-wise insertion commutes with what graphs do to channels: tiling (groups), repeating (flattening, interleaving), and cutting and
     joining between different classes (see `Atom.parent`).
     """
+    return change.positions(ids)
+
+
+def _positions(ids: Ids, change: Change) -> Positions:
     if not change.touches(ids):
         return Positions(np.arange(ids.size), np.zeros(ids.size, np.int64))
     keep = np.ones(ids.size, bool)

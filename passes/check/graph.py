@@ -16,38 +16,40 @@ import numpy.typing as npt
 import onnx_graphsurgeon as gs
 
 from passes.check.finding import Finding, cycle, dangling, dangling_output, duplicate_node
-from passes.check.message import STANDARD
 from passes.graph.operators import CONVOLUTIONS, having, of
 from passes.graph.order import Order, topological
 from passes.graph.tensors import typed
+from passes.graph.view import Node, View, records
 
 
 @dataclass(frozen=True)
 class GraphFacts:
     """What is known of tensors: the full shapes given (−1: unknown), the number of channels (axis 1) that the weights imply."""
 
+    constants: Mapping[str, gs.Constant]
     shapes: Mapping[str, tuple[int, ...]]
     opset: int
     channels: dict[str, int] = field(default_factory=dict)
 
-    def shape(self, tensor: gs.Tensor) -> tuple[int, ...] | None:
+    def shape(self, name: str) -> tuple[int, ...] | None:
         """The shape of a constant, or the one given."""
-        return tuple(tensor.shape) if isinstance(tensor, gs.Constant) else self.shapes.get(tensor.name)
+        return tuple(self.constants[name].shape) if name in self.constants else self.shapes.get(name)
 
-    def width(self, tensor: gs.Tensor) -> int | None:
+    def width(self, name: str) -> int | None:
         """The length of axis 1, None where unknown. Weights are believed before given shapes, so that a mistake is reported where it is."""
-        if tensor.name in self.channels:
-            return self.channels[tensor.name]
-        shape = self.shape(tensor)
+        if name in self.channels:
+            return self.channels[name]
+        shape = self.shape(name)
         return shape[1] if shape is not None and len(shape) > 1 and shape[1] >= 0 else None
 
 
 def check(graph: gs.Graph, shapes: Mapping[str, tuple[int, ...]] | None = None) -> tuple[Finding, ...]:
     """All findings of the static rules on graph; shapes adds what is known of its variables (−1 for an unknown axis)."""
-    facts = GraphFacts(shapes or {}, graph.opset)
-    found = _topological(graph)
+    nodes, constants = records(graph)
+    facts = GraphFacts(constants, shapes or {}, graph.opset)
+    found = topological([node.inputs for node in nodes], [node.outputs for node in nodes])
     return (
-        *_by_rules(graph, facts, found),
+        *_by_rules([nodes[index] for index in found.nodes], facts),
         *_graph_names(graph),
         *_graph_cycle(graph, found),
         *_dead(graph, found),
@@ -56,52 +58,46 @@ def check(graph: gs.Graph, shapes: Mapping[str, tuple[int, ...]] | None = None) 
     )
 
 
-def misfits(graph: gs.Graph) -> tuple[Finding, ...]:
+def misfits(seen: View) -> tuple[Finding, ...]:
     """Where the shapes of weights and attributes contradict each other: what no analysis can make sense of."""
-    return tuple(
-        f for f in _by_rules(graph, GraphFacts({}, graph.opset), _topological(graph)) if f.severity == "error" and f.code != "variance"
-    )
+    found = _by_rules(seen.nodes, GraphFacts(seen.constants, {}, seen.opset))
+    return tuple(f for f in found if f.severity == "error" and f.code != "variance")
 
 
-def _topological(graph: gs.Graph) -> Order:
-    reads = [[tensor.name for tensor in node.inputs] for node in graph.nodes]
-    return topological(reads, [[tensor.name for tensor in node.outputs] for node in graph.nodes])
-
-
-def _by_rules(graph: gs.Graph, facts: GraphFacts, found: Order) -> Iterator[Finding]:
-    for index in found.nodes:
-        node = graph.nodes[index]
-        rule = RULES.get(node.op) if node.domain in (None, *STANDARD) else None
+def _by_rules(nodes: Iterable[Node], facts: GraphFacts) -> Iterator[Finding]:
+    """What the rules find; nodes come in topological order."""
+    for node in nodes:
+        rule = RULES.get(node.op)
         if rule is not None and _is_complete(node):
             yield from rule(node, facts)
         _note_channels(node, facts)
 
 
-def _is_complete(node: gs.Node) -> bool:
+def _is_complete(node: Node) -> bool:
     """All the inputs a rule relies on are there; onnx.checker reports where not."""
     return len(node.inputs) >= LEAST_INPUTS.get(node.op, 2) and bool(node.outputs)
 
 
-def _error(code: str, node: gs.Node, message: str, fix: str = "") -> Finding:
+def _error(code: str, node: Node, message: str, fix: str = "") -> Finding:
     return Finding("error", code, f"{node.op} '{node.name}'", message, fix)
 
 
-def _int(node: gs.Node, name: str, default: int) -> int:
+def _int(node: Node, name: str, default: int) -> int:
     """An attribute; the default also where it is no integer, which onnx.checker reports."""
     value = node.attrs.get(name, default)
     return value if isinstance(value, int) else default
 
 
-def _ints(node: gs.Node, name: str) -> tuple[int, ...] | None:
+def _ints(node: Node, name: str) -> tuple[int, ...] | None:
     value = node.attrs.get(name)
     return tuple(value) if isinstance(value, list | tuple) else None
 
 
-def _optional(node: gs.Node, index: int) -> gs.Tensor | None:
-    return node.inputs[index] if index < len(node.inputs) and node.inputs[index].name else None
+def _optional(node: Node, index: int) -> str | None:
+    return node.input(index) or None
 
 
-def convolution(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
+def convolution(node: Node, facts: GraphFacts) -> Iterator[Finding]:
     """W [C_out, C_in/group, *kernel], B [C_out]; group divides both."""
     shape = facts.shape(node.inputs[1])
     if shape is None:
@@ -115,13 +111,13 @@ def convolution(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
     yield from _groups(node, group, (("C_out", shape[0]), ("C_in", channels)))
     if channels is not None and group > 0 and channels % group == 0 and shape[1] * group != channels:
         expected = f"{shape[1] * group} input channels ({shape[1]} x {group} groups)" if group > 1 else f"{shape[1]} input channels"
-        message = f"its weight is for {expected}, '{node.inputs[0].name}' has {channels}"
-        yield _error("input-channels", node, message, f"resize axis 1 of the weight, or what computes '{node.inputs[0].name}'")
+        message = f"its weight is for {expected}, '{node.inputs[0]}' has {channels}"
+        yield _error("input-channels", node, message, f"resize axis 1 of the weight, or what computes '{node.inputs[0]}'")
     yield from _bias(node, facts, _optional(node, 2), shape[0])
     yield from _window(node, shape[2:])
 
 
-def transposed_convolution(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
+def transposed_convolution(node: Node, facts: GraphFacts) -> Iterator[Finding]:
     """W [C_in, C_out/group, *kernel], B [C_out]; group divides both."""
     shape = facts.shape(node.inputs[1])
     if shape is None:
@@ -134,13 +130,13 @@ def transposed_convolution(node: gs.Node, facts: GraphFacts) -> Iterator[Finding
     yield from _groups(node, group, (("C_in", shape[0]),))
     channels = facts.width(node.inputs[0])
     if channels is not None and channels != shape[0]:
-        message = f"its weight is for {shape[0]} input channels, '{node.inputs[0].name}' has {channels}"
-        yield _error("input-channels", node, message, f"resize axis 0 of the weight, or what computes '{node.inputs[0].name}'")
+        message = f"its weight is for {shape[0]} input channels, '{node.inputs[0]}' has {channels}"
+        yield _error("input-channels", node, message, f"resize axis 0 of the weight, or what computes '{node.inputs[0]}'")
     yield from _bias(node, facts, _optional(node, 2), shape[1] * group)
     yield from _window(node, shape[2:])
 
 
-def _groups(node: gs.Node, group: int, axes: tuple[tuple[str, int | None], ...]) -> Iterator[Finding]:
+def _groups(node: Node, group: int, axes: tuple[tuple[str, int | None], ...]) -> Iterator[Finding]:
     if group < 1:
         yield _error("group", node, f"its group is {group}", "set a positive one")
         return
@@ -149,14 +145,14 @@ def _groups(node: gs.Node, group: int, axes: tuple[tuple[str, int | None], ...])
             yield _error("group", node, f"its group {group} does not divide {name} = {size}", "choose a divisor, or resize the weight")
 
 
-def _bias(node: gs.Node, facts: GraphFacts, bias: gs.Tensor | None, length: int) -> Iterator[Finding]:
+def _bias(node: Node, facts: GraphFacts, bias: str | None, length: int) -> Iterator[Finding]:
     shape = facts.shape(bias) if bias is not None else None
     if bias is not None and shape is not None and shape != (length,):
-        message = f"its bias '{bias.name}' is {typed(shape)}, the weight makes {length} channels"
+        message = f"its bias '{bias}' is {typed(shape)}, the weight makes {length} channels"
         yield _error("bias-length", node, message, f"give the bias {length} values")
 
 
-def _window(node: gs.Node, kernel: tuple[int, ...]) -> Iterator[Finding]:
+def _window(node: Node, kernel: tuple[int, ...]) -> Iterator[Finding]:
     """kernel_shape repeats the weight's; strides, dilations and pads have one entry (pads two) per spatial axis."""
     stated = _ints(node, "kernel_shape")
     if stated is not None and stated != kernel:
@@ -168,7 +164,7 @@ def _window(node: gs.Node, kernel: tuple[int, ...]) -> Iterator[Finding]:
             yield _error("attribute-length", node, message, f"give it {length} entries")
 
 
-def gemm(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
+def gemm(node: Node, facts: GraphFacts) -> Iterator[Finding]:
     """A [M, K] · B [K, N] + C, where C broadcasts to [M, N]."""
     shape = facts.shape(node.inputs[1])
     if shape is None:
@@ -179,16 +175,16 @@ def gemm(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
     rows, columns = reversed(shape) if _int(node, "transB", 0) else shape
     width = facts.width(node.inputs[0]) if not _int(node, "transA", 0) else None
     if width is not None and rows >= 0 and width != rows:
-        message = f"its matrix takes {rows} features, '{node.inputs[0].name}' has {width}"
-        yield _error("input-channels", node, message, f"resize the matrix, or what computes '{node.inputs[0].name}'; is transB right?")
+        message = f"its matrix takes {rows} features, '{node.inputs[0]}' has {width}"
+        yield _error("input-channels", node, message, f"resize the matrix, or what computes '{node.inputs[0]}'; is transB right?")
     bias = _optional(node, 2)
     added = facts.shape(bias) if bias is not None else None
     if bias is not None and added and columns >= 0 and added[-1] not in (1, columns, -1):
-        message = f"its bias '{bias.name}' is {typed(added)}, the matrix makes {columns} features"
+        message = f"its bias '{bias}' is {typed(added)}, the matrix makes {columns} features"
         yield _error("bias-length", node, message, f"give the bias {columns} values")
 
 
-def matmul(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
+def matmul(node: Node, facts: GraphFacts) -> Iterator[Finding]:
     """The last axis of A is the last but one of B."""
     left, right = facts.shape(node.inputs[0]), facts.shape(node.inputs[1])
     if not left or not right:
@@ -199,13 +195,13 @@ def matmul(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
         yield _error("input-channels", node, message, "transpose or resize one of them")
 
 
-def prelu(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
+def prelu(node: Node, facts: GraphFacts) -> Iterator[Finding]:
     """The slope broadcasts to X from the last axis (from opset 7; before, its length is 1 or C)."""
     slope, shape = facts.shape(node.inputs[1]), facts.shape(node.inputs[0])
     if slope is None:
         return
     channels = facts.width(node.inputs[0])
-    name = node.inputs[1].name
+    name = node.inputs[1]
     if facts.opset < 7:
         if channels is not None and math.prod(slope) not in (1, channels):
             message = f"its slope '{name}' has {math.prod(slope)} values for {channels} channels"
@@ -217,24 +213,24 @@ def prelu(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
             fix = f"shape it {typed((*shape[1:2], *(1 for _ in shape[2:])))}" if len(shape) > 1 else "give it 1 value"
             yield _error("slope", node, f"its slope '{name}' of shape {typed(slope)} does not broadcast to {typed(shape)}", fix)
     elif channels is not None and len(slope) == 3 and slope[0] not in (1, channels):
-        message = f"its slope '{name}' has {slope[0]} channels, '{node.inputs[0].name}' has {channels}"
+        message = f"its slope '{name}' has {slope[0]} channels, '{node.inputs[0]}' has {channels}"
         yield _error("slope", node, message, f"shape it {channels}x1x1")
 
 
-def batch_normalization(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
+def batch_normalization(node: Node, facts: GraphFacts) -> Iterator[Finding]:
     """scale, bias, mean and variance are [C]; variance is not negative."""
     yield from _vectors(node, facts, node.inputs[1:5])
-    variance = node.inputs[4]
-    if isinstance(variance, gs.Constant) and _is_real(variance.values) and bool((variance.values < 0).any()):
-        yield _error("variance", node, f"its variance '{variance.name}' has negative values", "variances are squares: export them again")
+    variance = facts.constants.get(node.inputs[4])
+    if variance is not None and _is_real(variance.values) and bool((variance.values < 0).any()):
+        yield _error("variance", node, f"its variance '{node.inputs[4]}' has negative values", "variances are squares: export them again")
 
 
-def instance_normalization(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
+def instance_normalization(node: Node, facts: GraphFacts) -> Iterator[Finding]:
     """scale and bias are [C]."""
     yield from _vectors(node, facts, node.inputs[1:3])
 
 
-def group_normalization(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
+def group_normalization(node: Node, facts: GraphFacts) -> Iterator[Finding]:
     """num_groups divides C; scale and bias are [C], before opset 21 [num_groups]."""
     channels, groups = facts.width(node.inputs[0]), _int(node, "num_groups", 1)
     yield from _groups(node, groups, (("C", channels),))
@@ -242,8 +238,8 @@ def group_normalization(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
         yield from _vectors(node, facts, node.inputs[1:3])
 
 
-def _vectors(node: gs.Node, facts: GraphFacts, vectors: Iterable[gs.Tensor]) -> Iterator[Finding]:
-    known = [(tensor.name, shape) for tensor in vectors if (shape := facts.shape(tensor)) is not None]
+def _vectors(node: Node, facts: GraphFacts, vectors: Iterable[str]) -> Iterator[Finding]:
+    known = [(name, shape) for name in vectors if (shape := facts.shape(name)) is not None]
     channels = facts.width(node.inputs[0])
     if channels is None and known:  # nothing said so far: they must agree among themselves
         channels = Counter(math.prod(shape) for _, shape in known).most_common(1)[0][0]
@@ -252,7 +248,7 @@ def _vectors(node: gs.Node, facts: GraphFacts, vectors: Iterable[gs.Tensor]) -> 
             yield _error("vector-length", node, f"its '{name}' is {typed(shape)} for {channels} channels", f"give it {channels} values")
 
 
-def layer_normalization(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
+def layer_normalization(node: Node, facts: GraphFacts) -> Iterator[Finding]:
     """scale and bias broadcast to the axes from `axis` on."""
     shape = facts.shape(node.inputs[0])
     if shape is None:
@@ -265,13 +261,13 @@ def layer_normalization(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
             continue
         fits = all(a in (1, b) or -1 in (a, b) for a, b in zip(given[::-1], normalised[::-1], strict=False))
         if not fits:
-            message = f"its '{tensor.name}' is {typed(given)}, it normalises {typed(normalised)}"
+            message = f"its '{tensor}' is {typed(given)}, it normalises {typed(normalised)}"
             yield _error("vector-length", node, message, f"give it the shape {typed(normalised)}, or set axis")
 
 
-def concat(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
+def concat(node: Node, facts: GraphFacts) -> Iterator[Finding]:
     """All axes but the concatenated one are equal."""
-    shapes = [shape for tensor in node.inputs if (shape := facts.shape(tensor))]
+    shapes = [shape for name in node.inputs if (shape := facts.shape(name))]
     if len({len(shape) for shape in shapes}) != 1:
         return
     axis = _int(node, "axis", 1) % len(shapes[0])
@@ -282,7 +278,7 @@ def concat(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
             yield _error("shape", node, message, f"make axis {other} equal in all of them, or join another axis")
 
 
-def broadcast(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
+def broadcast(node: Node, facts: GraphFacts) -> Iterator[Finding]:
     """Two operands have equal axes, counted from the last, where neither is 1; their channels by the weights are equal."""
     if facts.opset < 7:  # explicit `axis` and `broadcast` attributes
         return
@@ -291,16 +287,16 @@ def broadcast(node: gs.Node, facts: GraphFacts) -> Iterator[Finding]:
     if one is not None and two is not None:
         fits = all(1 in (a, b) or -1 in (a, b) or a == b for a, b in zip(one[::-1], two[::-1], strict=False))
         if not fits:
-            message = f"'{left.name}' is {typed(one)}, '{right.name}' is {typed(two)}: they do not broadcast"
+            message = f"'{left}' is {typed(one)}, '{right}' is {typed(two)}: they do not broadcast"
             yield _error("shape", node, message, "make their axes equal, counted from the last, or 1 in one of them")
             return
-    a, b = facts.channels.get(left.name), facts.channels.get(right.name)
+    a, b = facts.channels.get(left), facts.channels.get(right)
     if a is not None and b is not None and a != b and 1 not in (a, b):
-        message = f"'{left.name}' has {a} channels, '{right.name}' has {b}"
+        message = f"'{left}' has {a} channels, '{right}' has {b}"
         yield _error("shape", node, message, "resize the layers that compute them to the same number of channels")
 
 
-Rule = Callable[[gs.Node, GraphFacts], Iterator[Finding]]
+Rule = Callable[[Node, GraphFacts], Iterator[Finding]]
 
 RULES: Mapping[str, Rule] = {
     "Conv": convolution,
@@ -322,26 +318,27 @@ LEARNED = having(lambda row: bool(row.weights)) | {"Mul"}  # what is added may m
 # --- the channels that weights imply ---
 
 
-def _note_channels(node: gs.Node, facts: GraphFacts) -> None:
+def _note_channels(node: Node, facts: GraphFacts) -> None:
     channels = _channels(node, facts)
     if channels is not None and node.outputs:
-        facts.channels[node.outputs[0].name] = channels
+        facts.channels[node.outputs[0]] = channels
 
 
-def _channels(node: gs.Node, facts: GraphFacts) -> int | None:
+def _channels(node: Node, facts: GraphFacts) -> int | None:
     """The channels of node's output where weights imply them; elsewhere None, and the given shapes speak."""
-    if node.op in CONVOLUTIONS and len(node.inputs) > 1:
+    op = node.op.rpartition("::")[2]  # another domain's operator of the same name keeps channels as ONNX's does
+    if op in CONVOLUTIONS and len(node.inputs) > 1:
         shape = facts.shape(node.inputs[1])
         if shape is None or len(shape) < 3:
             return None
-        return shape[0] if node.op == "Conv" else shape[1] * _int(node, "group", 1)
-    known = [facts.channels.get(tensor.name) for tensor in node.inputs]
-    row = of(node.op)
+        return shape[0] if op == "Conv" else shape[1] * _int(node, "group", 1)
+    known = [facts.channels.get(name) for name in node.inputs]
+    row = of(op)
     if row.keeps_channels and known:
         return known[0]
     if row.affine and known and None not in known:
         return max(size for size in known if size is not None)
-    if node.op == "Concat" and _int(node, "axis", 1) == 1 and known and None not in known:
+    if op == "Concat" and _int(node, "axis", 1) == 1 and known and None not in known:
         return sum(size for size in known if size is not None)
     return None
 
@@ -427,7 +424,7 @@ def _zero_sized(graph: gs.Graph, facts: GraphFacts) -> Iterator[Finding]:
             yield Finding("error", "zero-sized", f"initializer '{name}'", message, "give every axis at least one entry")
     for kind, tensors in (("input", graph.inputs), ("output", graph.outputs)):
         for tensor in tensors:
-            shape = facts.shape(tensor) or tuple(tensor.shape or ())
+            shape = facts.shape(tensor.name) or tuple(tensor.shape or ())
             if 0 in shape:
                 yield Finding(
                     "error", "zero-sized", f"{kind} '{tensor.name}'", f"its shape {typed(shape)} has no elements", "the input is too small"

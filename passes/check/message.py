@@ -5,32 +5,36 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
 import onnx.defs
 
 from passes.check.finding import Finding, cycle, dangling, dangling_output, duplicate_node
-from passes.graph.order import defined_names, needed_names, order
+from passes.graph.order import Order, defined_names, needed_names, topological
 
 
-def check_proto(model: onnx.ModelProto) -> tuple[Finding, ...]:
-    """Everything wrong with the names, the order and the use of what is in model, whose initializers need no data."""
+def check_proto(model: onnx.ModelProto, found: Order | None = None) -> tuple[Finding, ...]:
+    """Everything wrong with the names, the order and the use of what is in model, whose initializers need no data.
+
+    found: the order of its nodes, if it is known.
+    """
     graph = model.graph
     if not graph.node:
         return (Finding("error", "empty", "graph", "the graph has no nodes", "export the network again"),)
     if not graph.output:
         return (Finding("error", "no-output", "graph", "it has no output, so nothing that it computes is seen", "declare one"),)
+    needed = [needed_names(node) for node in graph.node]
     return (
         *_opset(model),
         *_types(graph),
         *_duplicates(graph),
-        *_undefined(graph),
+        *_undefined(graph, needed),
         *_signatures(model),
-        *_order(graph),
+        *_order(graph, found or topological(needed, [node.output for node in graph.node])),
         *_control_flow(graph),
-        *_unused(graph),
+        *_unused(graph, needed),
         *_training(model),
     )
 
@@ -85,12 +89,12 @@ def _duplicates(graph: onnx.GraphProto) -> Iterator[Finding]:
             yield duplicate_node(name, count)
 
 
-def _undefined(graph: onnx.GraphProto) -> Iterator[Finding]:
+def _undefined(graph: onnx.GraphProto, needed: Sequence[Sequence[str]]) -> Iterator[Finding]:
     known = defined_names(graph)
-    for index, node in enumerate(graph.node):
-        for name in needed_names(node):
+    for index, names in enumerate(needed):
+        for name in names:
             if name not in known:
-                yield dangling(_site(node, index), name)
+                yield dangling(_site(graph.node[index], index), name)
     for value in graph.output:
         if value.name not in known:
             yield dangling_output(value.name)
@@ -161,8 +165,7 @@ def _kind(kind: int) -> str:
     return onnx.AttributeProto.AttributeType.Name(kind).lower() if kind in onnx.AttributeProto.AttributeType.values() else str(kind)
 
 
-def _order(graph: onnx.GraphProto) -> Iterator[Finding]:
-    found = order(graph)
+def _order(graph: onnx.GraphProto, found: Order) -> Iterator[Finding]:
     if found.stuck:
         yield cycle([_site(graph.node[index], index) for index in found.stuck])
     elif not found.is_given:
@@ -178,8 +181,8 @@ def _control_flow(graph: onnx.GraphProto) -> Iterator[Finding]:
             yield Finding("note", "control-flow", _site(node, index), message)
 
 
-def _unused(graph: onnx.GraphProto) -> Iterator[Finding]:
-    used = {name for node in graph.node for name in needed_names(node)} | {value.name for value in graph.output}
+def _unused(graph: onnx.GraphProto, needed: Sequence[Sequence[str]]) -> Iterator[Finding]:
+    used = {name for names in needed for name in names} | {value.name for value in graph.output}
     for tensor in graph.initializer:
         if tensor.name not in used:
             message = f"nothing reads it; it only takes space ({math.prod(tensor.dims)} values)"
@@ -208,13 +211,15 @@ def _training(model: onnx.ModelProto) -> Iterator[Finding]:
         if following.isdisjoint(node.input):
             continue
         following.update(name for name in node.output if name)
+        if node.op_type not in ("BatchNormalization", "Dropout") or node.domain not in STANDARD:
+            continue
         flags = {attribute.name: attribute.i for attribute in node.attribute}
         legacy = 0 < version < 7 and not flags.get("is_test", 0)
         where = f"{node.op_type} '{node.name or ', '.join(node.output)}'"
         fix = "export the network in evaluation mode (model.eval())"
-        if node.op_type == "BatchNormalization" and node.domain in STANDARD and (flags.get("training_mode") or legacy):
+        if node.op_type == "BatchNormalization" and (flags.get("training_mode") or legacy):
             yield Finding("error", "training-mode", where, "it normalises by the batch it sees, so a sample depends on the others", fix)
-        if node.op_type == "Dropout" and node.domain in STANDARD and (legacy or _drops(node, constants)):
+        if node.op_type == "Dropout" and (legacy or _drops(node, constants)):
             yield Finding("error", "training-mode", where, "it drops values at random in every run", fix)
 
 

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
+from passes.graph.arrays import distinct
 from passes.graph.operators import SIZES, WEIGHTED, having, of
 from passes.graph.view import Node, View
 
@@ -197,14 +198,13 @@ def _leaves_a_line(array: np.ndarray) -> bool:
     """Whether the first entries of the longest axis already lie too far from equal steps, whatever the others are: no weight is copied."""
     if not array.size:
         return False
-    axis = int(np.argmax(array.shape))
-    line = array[tuple(slice(STEPS) if k == axis else 0 for k in range(array.ndim))].astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        spread = float(array.max()) - float(array.min())  # no step is larger
-        return bool(np.isfinite(spread)) and float(np.abs(np.diff(line, n=2)).max()) > 1e-3 * spread
+    axis = array.shape.index(max(array.shape))
+    line = array[tuple(slice(STEPS) if k == axis else 0 for k in range(array.ndim))].tolist()
+    spread = float(array.max()) - float(array.min())  # no step is larger
+    return math.isfinite(spread) and any(abs((c - b) - (b - a)) > 1e-3 * spread for a, b, c in zip(line, line[1:], line[2:], strict=False))
 
 
 def few(array: np.ndarray, most: int) -> int:
     """How many different values there are; beyond `most` a number larger than it."""
-    start = np.unique(array.ravel()[:1024]).size
-    return int(start) if start > most else int(np.unique(array).size)
+    start = distinct(array.ravel()[:1024]).size
+    return int(start) if start > most else int(distinct(array).size)

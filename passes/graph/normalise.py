@@ -45,7 +45,7 @@ def normalise(graph: gs.Graph, sizes: Mapping[str, Shape] | None = None) -> Norm
         for step, count in zip(STEPS, found, strict=True):
             counts[step] += count
     notes = tuple(f"{step.__name__.replace('_', ' ')}: {count}" for step, count in counts.items() if count)
-    return Normalised(work.graph, work.seen, notes, any(counts[step] for step in OF_SIZES), graph)
+    return Normalised(work.seen, notes, any(counts[step] for step in OF_SIZES), graph)
 
 
 def in_normal_form(graph: gs.Graph | Normalised, sizes: Mapping[str, Shape] | None = None) -> Normalised:
@@ -58,8 +58,7 @@ def _copied(graph: gs.Graph, sizes: Mapping[str, Shape]) -> _Work:
     refuse_control_flow(graph)
     seen = view(graph)
     nodes = named(seen.nodes)
-    made = linked(nodes, seen.constants, seen)
-    return _Work(build(made.nodes, seen.constants, graph), sizes, made)
+    return _Work(graph, sizes, linked(nodes, seen.constants, seen))
 
 
 def _done(step: Callable[[_Work], int], work: _Work) -> int:
@@ -109,12 +108,20 @@ def named(nodes: Sequence[Node]) -> list[Node]:
 
 @dataclass
 class _Work:
-    """The graph being changed, and its View as long as it holds."""
+    """A copy of the graph given that is being changed, and its View as long as it holds."""
 
-    graph: gs.Graph
+    given: gs.Graph
     sizes: Mapping[str, Shape]
     _seen: View | None = None
     _shapes: Shapes | None = None
+    _graph: gs.Graph | None = None  # until a step has something to change, its View says all
+
+    @property
+    def graph(self) -> gs.Graph:
+        """The graph as it is now, to be changed."""
+        if self._graph is None:
+            self._graph = build(self.seen.nodes, self.seen.constants, self.given)
+        return self._graph
 
     @property
     def seen(self) -> View:
@@ -122,6 +129,10 @@ class _Work:
         if self._seen is None:
             self._seen = view(self.graph)
         return self._seen
+
+    def has(self, *ops: str) -> bool:
+        """Whether a node is of one of these operators."""
+        return any(node.op in ops for node in self.seen.nodes)
 
     @property
     def shapes(self) -> Shapes:
@@ -133,6 +144,11 @@ class _Work:
     def forget(self) -> None:
         """The graph has changed."""
         self._seen = self._shapes = None
+
+    def become(self, graph: gs.Graph) -> None:
+        """This is the graph now."""
+        self._graph = graph
+        self.forget()
 
     def replace_by_constants(self, values: dict[str, np.ndarray]) -> None:
         """The tensors named become initializers; nodes left without a used output go."""
@@ -174,6 +190,8 @@ def refuse_control_flow(graph: gs.Graph) -> None:
 
 def constants_made_initializers(work: _Work) -> int:
     """Constant nodes become initializers of their output's name."""
+    if not work.has("Constant"):
+        return 0
     values = {}
     for node in work.graph.nodes:
         if node.op == "Constant" and node.domain in CORE_DOMAINS:
@@ -185,6 +203,8 @@ def constants_made_initializers(work: _Work) -> int:
 
 def identities_of_weights_bypassed(work: _Work) -> int:
     """A node that reads an initializer through Identity reads it directly."""
+    if not work.has("Identity"):
+        return 0
     source: dict[str, gs.Tensor] = {}
     outputs = {tensor.name for tensor in work.graph.outputs}
     nodes = {node.name: node for node in work.graph.nodes}
@@ -423,6 +443,8 @@ BROADCASTS = having(lambda row: row.repeats)
 def joined_zeros_made_pads(work: _Work) -> int:
     """A Concat of one tensor with zeros is a Pad with them."""
     seen = work.seen
+    if not work.has("Concat"):
+        return 0
     joins = [node for node in work.graph.nodes if node.op == "Concat" and node.domain in CORE_DOMAINS and len(node.inputs) > 1]
     if not joins or seen.opset < 2:
         return 0
@@ -472,20 +494,20 @@ def small_tensors_unshared(work: _Work) -> int:
     """Each use of a 1-D or uniform tensor of several elements gets its own, a layer used several times one; the first keeps the name."""
     seen = work.seen
     taken = set(seen.constants) | set(seen.producer) | set(seen.inputs)
-    nodes = {node.name: node for node in work.graph.nodes}
-    count = 0
-    for name, uses in seen.readers.items():
-        if len(uses) < 2 or name not in seen.constants or name in seen.outputs:
-            continue
-        if not _is_deduplicated(seen, name) and not _is_size(seen, name, uses):
-            continue
-        for owned in _owners(seen, uses)[1:]:
-            copy = unique(f"{name}_{owned[0][0]}", taken.__contains__)
-            taken.add(copy)
-            for reader, slot in owned:
-                nodes[reader].inputs[slot] = gs.Constant(copy, seen.values(name))
-            count += 1
-    return count
+    shared = [
+        (name, owned)
+        for name, uses in seen.readers.items()
+        if len(uses) > 1 and name in seen.constants and name not in seen.outputs
+        if _is_deduplicated(seen, name) or _is_size(seen, name, uses)
+        for owned in _owners(seen, uses)[1:]
+    ]
+    nodes = {node.name: node for node in work.graph.nodes} if shared else {}
+    for name, owned in shared:
+        copy = unique(f"{name}_{owned[0][0]}", taken.__contains__)
+        taken.add(copy)
+        for reader, slot in owned:
+            nodes[reader].inputs[slot] = gs.Constant(copy, seen.values(name))
+    return len(shared)
 
 
 def _is_deduplicated(seen: View, name: str) -> bool:
@@ -525,6 +547,8 @@ SIZE_READERS = having(lambda row: row.counts)
 
 def auto_pads_made_explicit(work: _Work) -> int:
     """SAME_UPPER, SAME_LOWER and VALID become the pads they stand for, where the sizes are static."""
+    if all(node.attrs.get("auto_pad", "NOTSET") == "NOTSET" for node in work.seen.nodes):
+        return 0
     named = [node for node in work.graph.nodes if node.attrs.get("auto_pad", "NOTSET") != "NOTSET" and node.domain in CORE_DOMAINS]
     if not named:
         return 0
@@ -566,6 +590,8 @@ def _explicit_pads(node: gs.Node, shapes: Shapes) -> list[int] | None:
 
 def equal_splits_made_explicit(work: _Work) -> int:
     """A Split without sizes gets them: its parts may not stay equal."""
+    if not work.has("Split"):
+        return 0
     named = [node for node in work.graph.nodes if node.op == "Split" and node.domain in CORE_DOMAINS]
     named = [node for node in named if len(node.inputs) < 2 and "split" not in node.attrs]
     if not named:
@@ -595,7 +621,7 @@ def equal_splits_made_explicit(work: _Work) -> int:
 def casts_to_their_own_type_bypassed(work: _Work) -> int:
     """What is cast to the type that it has is read directly; another CastLike says its type."""
     seen = work.seen
-    if not any(node.op in ("Cast", "CastLike") for node in seen.nodes):
+    if not work.has("Cast", "CastLike"):
         return 0
     types = work.shapes.types
     nodes = {node.name: node for node in work.graph.nodes}
@@ -619,6 +645,8 @@ def casts_to_their_own_type_bypassed(work: _Work) -> int:
 
 def turned_images_transposed(work: _Work) -> int:
     """A Reshape that moves an axis of one entry past the others of a map (grey images from channels last) is the Transpose it means."""
+    if not work.has("Reshape"):
+        return 0
     seen = work.seen
     named = [node for node in work.graph.nodes if node.op == "Reshape" and node.domain in CORE_DOMAINS]
     count = 0
@@ -640,10 +668,10 @@ TURNS = (((0, 3, 1, 2), 3), ((0, 2, 3, 1), 1))  # channels first, channels last;
 
 def transposes_met(work: _Work) -> int:
     """Transposes move past what they do not concern, and inverse ones that meet are gone (transposes.py)."""
-    found = settle(work.seen, work.shapes) if sum(node.op == "Transpose" for node in work.graph.nodes) > 1 else None
+    found = settle(work.seen, work.shapes) if sum(node.op == "Transpose" for node in work.seen.nodes) > 1 else None
     if found is None:
         return 0
-    work.graph = build(found.nodes, found.constants, work.graph)
+    work.become(build(found.nodes, found.constants, work.graph))
     work.drop_unread()
     return found.gone
 

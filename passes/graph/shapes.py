@@ -99,6 +99,7 @@ class Walk:
         self.values: dict[str, Value] = {}
         self.free_axes: dict[str, tuple[int, ...]] = {}
         self.free: dict[str, frozenset[int]] = {}  # axes of each tensor that follow a free dimension
+        self.open = False  # whether an input has a free dimension
         self.protos: dict[str, onnx.TensorProto] = {}
         self.answers: dict[object, tuple[Result | None, ...]] = {}
         self.opsets = [helper.make_opsetid(domain, version) for domain, version in view.domains.items()]
@@ -113,6 +114,7 @@ class Walk:
             self.types[name] = dtype
             self.shapes[name], free, self.free_axes[name] = _probe(name, shape, sizes.get(name), self.view)
             self.free[name] = frozenset(free)
+            self.open |= bool(free)
         for name, constant in self.view.constants.items():
             self.types[name] = self.view.dtype(name)
             self.shapes[name] = tuple(int(d) for d in constant.shape)
@@ -143,6 +145,8 @@ class Walk:
 
     def _followers(self, node: Node) -> frozenset[int]:
         """Axes of the outputs that may follow a free dimension; where a rule would be long, all of them (never too few)."""
+        if not self.open:
+            return frozenset()
         free: frozenset[int] = frozenset().union(*(self.free.get(name, frozenset()) for name in node.inputs if name))
         if not free:
             return free
@@ -174,7 +178,7 @@ class Walk:
         if node.op in SIZES:
             self._read_shape(node)
             return
-        if node.op in UNTOUCHED or not node.inputs:
+        if (node.op not in ARITHMETIC and node.op != "CastLike") or not node.inputs:
             return
         if node.op == "CastLike" and node.inputs[1] in self.types:  # of the other only the type matters
             node = replace(node, op="Cast", inputs=node.inputs[:1], attrs={"to": self.types[node.inputs[1]]})
@@ -577,8 +581,6 @@ VALUELESS = of_form("unary", "n-ary", "convolution", "transposed convolution", "
 
 SHAPE_OF_INPUT = frozenset({"Dropout", "GroupNormalization", "MeanVarianceNormalization"})
 """Operators for which some version of the standard has no rule of its own."""
-
-UNTOUCHED = frozenset({"QuantizeLinear", "DequantizeLinear", "RandomNormal", "RandomUniform"})
 
 
 def _moved(node: Node, inputs: Sequence[Value | None], opset: int) -> tuple[np.ndarray, tuple[tuple[str, int] | None, ...]]:

@@ -6,6 +6,7 @@ only.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,7 +36,7 @@ class Node:
 
     def ints(self, name: str, default: Sequence[int]) -> tuple[int, ...]:
         """The integer-list attribute, or the default."""
-        return tuple(int(v) for v in self.attrs.get(name, default))
+        return tuple(map(int, self.attrs.get(name, default)))
 
     def int(self, name: str, default: int) -> int:
         """The integer attribute, or the default."""
@@ -65,6 +66,7 @@ class View:
         return element_type(self.constants[name].dtype)
 
 
+@functools.cache
 def element_type(dtype: Any) -> int:
     """ONNX's number for a numpy dtype, for what gs keeps where numpy has none, or for ONNX's own name (a Cast before opset 6)."""
     if isinstance(dtype, int):
@@ -74,8 +76,8 @@ def element_type(dtype: Any) -> int:
     return int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
 
-def view(graph: gs.Graph) -> View:
-    """The View of a graph. Raises RefusedModel for a cycle, naming a node in it."""
+def records(graph: gs.Graph) -> tuple[list[Node], dict[str, gs.Constant]]:
+    """The nodes of a graph in its own order, and its constants by name."""
     constants: dict[str, gs.Constant] = {}
     nodes = []
     for node in graph.nodes:
@@ -83,10 +85,16 @@ def view(graph: gs.Graph) -> View:
             if isinstance(tensor, gs.Constant):
                 constants[tensor.name] = tensor
         op = node.op if node.domain in CORE_DOMAINS else f"{node.domain}::{node.op}"
-        nodes.append(Node(node.name, op, tuple(t.name for t in node.inputs), tuple(t.name for t in node.outputs), _said(node)))
+        nodes.append(Node(node.name, op, tuple(t.name for t in node.inputs), tuple(t.name for t in node.outputs), node.attrs))
     for tensor in graph.outputs:
         if isinstance(tensor, gs.Constant):
             constants[tensor.name] = tensor
+    return nodes, constants
+
+
+def view(graph: gs.Graph) -> View:
+    """The View of a graph. Raises RefusedModel for a cycle, naming a node in it."""
+    nodes, constants = records(graph)
     inputs = {
         t.name: (None if t.shape is None else tuple(t.shape), element_type(t.dtype)) for t in graph.inputs if isinstance(t, gs.Variable)
     }
@@ -103,7 +111,7 @@ def view(graph: gs.Graph) -> View:
         opset=opset,
         domains=domains,
     )
-    return linked(in_order(nodes), constants, empty)
+    return linked(in_order([_saying(node) for node in nodes]), constants, empty)
 
 
 def linked(ordered: Sequence[Node], constants: Mapping[str, gs.Constant], like: View) -> View:
@@ -123,12 +131,11 @@ def linked(ordered: Sequence[Node], constants: Mapping[str, gs.Constant], like: 
     )
 
 
-def _said(node: gs.Node) -> Mapping[str, Any]:
-    """The attributes that say something: an empty list is none, except in a Constant."""
-    attributes: Mapping[str, Any] = node.attrs
-    if node.op == "Constant" or all(value for value in attributes.values() if isinstance(value, list)):
-        return attributes
-    return {name: value for name, value in attributes.items() if not isinstance(value, list) or value}
+def _saying(node: Node) -> Node:
+    """The node with the attributes that say something: an empty list is none, except in a Constant."""
+    if all(value for value in node.attrs.values() if isinstance(value, list)) or node.op.rpartition("::")[2] == "Constant":
+        return node
+    return replace(node, attrs={name: value for name, value in node.attrs.items() if not isinstance(value, list) or value})
 
 
 def build(nodes: Sequence[Node], constants: Mapping[str, gs.Constant], like: gs.Graph) -> gs.Graph:

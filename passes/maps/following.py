@@ -46,7 +46,7 @@ def convolved_axes(view: View, shapes: Shapes, name: str) -> tuple[int, ...] | N
 def visit(space: MapSpace, node: Node) -> None:
     """The outputs of a node are followed, or lost with the reason. Raises Stuck where something that changed cannot be followed."""
     known = [space.maps[name] for name in node.inputs if name in space.maps]
-    reason = next((space.lost[name] for name in node.inputs if name in space.lost), None)
+    reason = next((space.lost[name] for name in node.inputs if name in space.lost), None) if space.lost else None
     if reason is not None:
         _lose(space, node, reason)
         return
@@ -73,9 +73,10 @@ def _found(space: MapSpace, node: Node, *, spatial: bool) -> list[Axes]:
     rule = SPACE.get(node.op)
     if rule is None and spatial:
         raise Unfollowed(f"operator {node.op} ('{node.name}') has no rule for space")
-    if any(name and name not in space.shapes.shapes for name in (*node.inputs, node.outputs[0])):
+    names = [name for name in (*node.inputs, node.outputs[0]) if name]
+    if not all(map(space.shapes.shapes.__contains__, names)):
         raise Unfollowed(f"the sizes around '{node.name}' ({node.op}) are unknown")
-    if any(_is_nothing(space, name) for name in (*node.inputs, node.outputs[0]) if name):
+    if any(0 in space.shapes.shapes[name] and _is_nothing(space, name) for name in names):
         raise Unfollowed(f"there is nothing in the tensors around '{node.name}' ({node.op})")
     if rule is None or not (spatial or node.op in SPREADING):
         return [plain(space.shapes.shapes.get(name, ())) for name in node.outputs]
@@ -84,9 +85,8 @@ def _found(space: MapSpace, node: Node, *, spatial: bool) -> list[Axes]:
 
 
 def _is_nothing(space: MapSpace, name: str) -> bool:
-    """Whether a tensor has no elements, and is no option left out, as a list of no numbers is."""
-    shape = space.shapes.shapes[name]
-    return 0 in shape and (len(shape) > 1 or name in space.maps or name not in space.view.constants)
+    """Whether a tensor of no elements is no option left out, as a list of no numbers is."""
+    return len(space.shapes.shapes[name]) > 1 or name in space.maps or name not in space.view.constants
 
 
 def _lose(space: MapSpace, node: Node, reason: str) -> None:

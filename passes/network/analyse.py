@@ -49,7 +49,7 @@ def analyse(graph: gs.Graph | Normalised, *, sizes: Mapping[str, Shape] | None =
     Raises RefusedModel for a graph that cannot be read, or that has no convolution or matrix product with a weight.
     """
     normal = in_normal_form(graph, sizes)
-    for finding in misfits(normal.graph):
+    for finding in misfits(normal.seen):
         raise RefusedModel(f"{finding.where}: {finding.message}; 'fnatool check' lists all that is wrong")
     seen = normal.seen
     require_elements(seen)

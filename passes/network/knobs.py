@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Container, Mapping
 from dataclasses import KW_ONLY, dataclass
@@ -87,6 +88,7 @@ class KnobName:
     tail: str
 
 
+@functools.lru_cache(maxsize=1 << 16)  # a name is read when knobs are sorted, resolved and carried out
 def named(knob: str) -> KnobName | None:
     """What a knob's name says; None for one outside stages."""
     found = NAME.fullmatch(knob)
@@ -130,6 +132,7 @@ def block_of(knob: str) -> tuple[int, int, str] | None:
     return None if found is None or found.block is None else (found.stage, found.block, found.tail)
 
 
+@functools.lru_cache(maxsize=1 << 16)
 def knob_order(name: str) -> tuple[int, ...]:
     """The stride, then stages in order; in a stage depth, width, then block by block; nodes keep the order of the graph."""
     found, tail = named(name), TAIL.fullmatch(name.rpartition(".")[2])

@@ -26,13 +26,13 @@ def apply(graph: gs.Graph | Normalised, plan: Plan) -> gs.Graph:
     Raises RefusedModel where a size that the graph computes by itself does not follow the plan.
     """
     known = plan.ground.shapes.shapes
-    inputs = (graph.graph if isinstance(graph, Normalised) else graph).inputs
+    inputs = (graph.given if isinstance(graph, Normalised) else graph).inputs
     normal = in_normal_form(graph, {tensor.name: known[tensor.name] for tensor in inputs if tensor.name in known})
     seed = normal.seen
     require_room(sum(bytes_made(take, seed.constants[take.source].shape) for take in plan.takes))
     constants = {take.target: _carry_out(take, plan, seed.constants[take.source]) for take in plan.takes}
     constants |= {name: gs.Constant(name, array) for name, array in plan.numbers.items()}
-    result = build(in_order([placed.node for placed in plan.nodes]), constants, normal.graph)
+    result = build(in_order([placed.node for placed in plan.nodes]), constants, normal.given)
     _declare(result, plan)
     _check_shapes(result, plan)
     return result
@@ -67,5 +67,5 @@ def _carry_out(take: Take, plan: Plan, source: gs.Constant) -> gs.Constant:
     old = np.asarray(source.values)
     if take.unchanged:
         return gs.Constant(take.target, old)
-    rng = np.random.default_rng([plan.rng_seed, zlib.crc32(take.target.encode())])
-    return gs.Constant(take.target, taken(take, old, plan.strategy, rng))
+    seed = (plan.rng_seed, zlib.crc32(take.target.encode()))
+    return gs.Constant(take.target, taken(take, old, plan.strategy, seed))

@@ -207,6 +207,7 @@ class _Work:
     placed: Mapping[str, Sequence[PlacedNode]]
     sites: Mapping[str, Sequence[Site]]
     drifting: np.ndarray
+    alongs: dict[tuple[int, str, bytes], Along] = field(default_factory=dict)  # by change, role and channels
 
 
 @dataclass
@@ -263,12 +264,12 @@ def _nodes(work: _Work) -> tuple[tuple[PlacedNode, ...], dict[str, np.ndarray]]:
                 )
     for (weight, place), kernel in work.kernels.items():
         _refresh_kernel(work, weight, place, kernel, edits=edits)
-    done = []
-    for placed in work.layout.nodes:
-        node = placed.node
-        attrs = {**node.attrs, **edits.attributes[node.name]} if node.name in edits.attributes else node.attrs
-        done.append(replace(placed, node=replace(node, attrs=attrs)))
-    return tuple(done), edits.numbers
+    return tuple(_edited(placed, edits.attributes.get(placed.node.name)) for placed in work.layout.nodes), edits.numbers
+
+
+def _edited(placed: PlacedNode, attributes: Mapping[str, object] | None) -> PlacedNode:
+    node = placed.node
+    return placed if attributes is None else replace(placed, node=replace(node, attrs={**node.attrs, **attributes}))
 
 
 def _number_shape(work: _Work, name: str, count: int) -> tuple[int, ...]:
@@ -378,6 +379,14 @@ def _take(work: _Work, target: str, source: str, place: BlockPlace | None) -> Ta
 
 
 def _along(work: _Work, site: Site, change: Change) -> Along:
+    """Sites that have the same channels are one axis."""
+    key = (id(change), site.role, site.ids.tobytes())
+    if key not in work.alongs:
+        work.alongs[key] = _made_along(work, site, change)
+    return work.alongs[key]
+
+
+def _made_along(work: _Work, site: Site, change: Change) -> Along:
     positions = resized(site.ids, change)
     index = positions.index
     fresh = index < 0

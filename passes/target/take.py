@@ -89,19 +89,20 @@ class Take:
         return shape if groups is None else regrouped_shape(shape, groups.ground, groups.target)
 
 
-def taken(take: Take, old: np.ndarray, strategy: str, rng: np.random.Generator) -> np.ndarray:
-    """The values of a Take: old entries where they go, fresh ones by the strategy. The source array is not written."""
+def taken(take: Take, old: np.ndarray, strategy: str, seed: int | Sequence[int]) -> np.ndarray:
+    """The values of a Take: old entries where they go, fresh ones by the strategy, with noise from the seed. The source is not written."""
     groups = take.regroup
     if groups is None:
-        return _resized(take, old, strategy, rng)
-    new = _resized(take, regrouped(old, groups.seed, groups.ground), strategy, rng)
+        return _resized(take, old, strategy, seed)
+    new = _resized(take, regrouped(old, groups.seed, groups.ground), strategy, seed)
     return regrouped(new, groups.ground, groups.target)
 
 
-def _resized(take: Take, old: np.ndarray, strategy: str, rng: np.random.Generator) -> np.ndarray:
+def _resized(take: Take, old: np.ndarray, strategy: str, seed: int | Sequence[int]) -> np.ndarray:
     fresh = {axis: along.index < 0 for axis, along in take.axes.items()}
     if take.held is None and not any(mask.any() for mask in fresh.values()):
         return np.ascontiguousarray(_picked(old, {axis: along.parent for axis, along in take.axes.items()}))
+    rng = np.random.default_rng(seed)
     new = _grown(old, take, whole=strategy == "preserve")
     if strategy == "preserve":
         _preserve(new, take, fresh, rng)
@@ -191,12 +192,25 @@ def _by_rule(new: np.ndarray, take: Take, rng: np.random.Generator) -> None:
         return
     making = next((axis for axis, along in take.axes.items() if along.role == "creates"), 0)
     fan_in = max(new.size // new.shape[making], 1)
-    counts = [new[place].size for place in places]
-    values = rng.uniform(-1.0, 1.0, sum(counts))
+    bound = np.sqrt(6.0 / fan_in)
+    for place in places:
+        if isinstance(place, np.ndarray):
+            new[place] = _noise(rng, (int(np.count_nonzero(place)),), bound)
+            continue
+        part = new[place]
+        rows = max(ROUND // max(part[:1].size, 1), 1)
+        for start in range(0, part.shape[0], rows):
+            part[start : start + rows] = _noise(rng, part[start : start + rows].shape, bound)
+
+
+ROUND = 1 << 16  # numbers drawn at a time: as many as stay near the processor
+
+
+def _noise(rng: np.random.Generator, shape: Sequence[int], bound: float) -> np.ndarray:
+    values = rng.uniform(-1.0, 1.0, shape)
     values *= FNA_NOISE
-    values *= np.sqrt(6.0 / fan_in)
-    for place, part in zip(places, np.split(values, np.cumsum(counts)[:-1]), strict=True):
-        new[place] = part.reshape(new[place].shape)
+    values *= bound
+    return values
 
 
 Place = tuple[slice, ...] | np.ndarray

@@ -9,27 +9,26 @@ from fnatool.model.headed import Headed
 
 def show_headed(headed: Headed, where: str) -> None:
     """What was attached where, what it costs, and what was verified."""
-    console = terminal.console()
     made, before, after = headed.made, headed.before.cost, headed.after.cost
     for note in headed.seed.notes:
         if note.startswith(upgrading.CONVERTED):
-            console.print(f"note: {note}", markup=False)
+            terminal.say(f"note: {note}")
     for tap in made.taps:
         stride = f", stride {'×'.join(dict.fromkeys(f'{float(step):g}' for step in tap.stride))}" if tap.space != (1, 1) else ""
-        console.print(f"  taps {tap.name}: {tap.channels} channels{stride}")
+        terminal.say(f"  taps {tap.name}: {tap.channels} channels{stride}")
     left, whole = made.kept
-    console.print(f"  keeps {left:,} of the seed's {whole:,} parameters ({left / max(whole, 1):.1%})")
+    terminal.say(f"  keeps {left:,} of the seed's {whole:,} parameters ({left / max(whole, 1):.1%})")
     for tensor in made.graph.outputs:
-        console.print(f"  gives {tensor.name} [{', '.join(str(extent) for extent in tensor.shape)}]", markup=False)
+        terminal.say(f"  gives {tensor.name} [{', '.join(str(extent) for extent in tensor.shape)}]")
     if made.detection is not None:
         levels = [f"{'×'.join(dict.fromkeys(map(str, level.stride)))} ({len(level.anchors)})" for level in made.detection.levels]
-        console.print(f"  levels at stride (anchors): {', '.join(levels)}")
-    console.print(f"  {headed.pixels.sentence()}", markup=False)
+        terminal.say(f"  levels at stride (anchors): {', '.join(levels)}")
+    terminal.say(f"  {headed.pixels.sentence()}")
     if headed.pixels.guessed:
-        console.print(f"warning: {pixels.WARNING}")
-    console.print(f"parameters {before.params:,} → {after.params:,}")
+        terminal.say(f"warning: {pixels.WARNING}")
+    terminal.say(f"parameters {before.params:,} → {after.params:,}")
     if before.macs is not None and after.macs is not None:
-        console.print(f"MAdds {before.macs:,} → {after.macs:,}")
+        terminal.say(f"MAdds {before.macs:,} → {after.macs:,}")
     verdict = "what it taps is the seed's, bit for bit, in ONNX Runtime; the result runs and passes 'fnatool check'"
-    console.print(verdict if headed.verified else "not verified")
-    console.print(f"→ {where}")
+    terminal.say(verdict if headed.verified else "not verified")
+    terminal.say(f"→ {where}")

@@ -16,21 +16,19 @@ SAME = 5e-3  # how far the figures of torch and of ONNX Runtime may be apart: ro
 
 def show_tuned(tuned: Tuned, out: Path) -> None:
     """What the written file reaches."""
-    console = terminal.console()
-    console.print(f"after step {tuned.step:,}: {sentence(tuned.figures)}")
-    console.print(f"the written file in ONNX Runtime: {sentence(tuned.in_runtime)}")
+    terminal.say(f"after step {tuned.step:,}: {sentence(tuned.figures)}")
+    terminal.say(f"the written file in ONNX Runtime: {sentence(tuned.in_runtime)}")
     if math.fabs(tuned.figures[tuned.metric] - tuned.in_runtime[tuned.metric]) > SAME:
-        console.print(f"these are further apart than {SAME}: mixed precision, or a fault; please report it if you train without 'run.amp'")
-    console.print(f"→ {out}")
+        terminal.say(f"these are further apart than {SAME}: mixed precision, or a fault; please report it if you train without 'run.amp'")
+    terminal.say(f"→ {out}")
 
 
 def show_evaluated(found: Evaluated) -> None:
     """The figures in a line, those of single classes below."""
-    console = terminal.console()
-    console.print(sentence(found.figures))
+    terminal.say(sentence(found.figures))
     for name, value in found.figures.items():
         if "/" in name:
-            console.print(f"  {name} {value:.4f}")
+            terminal.say(f"  {name} {value:.4f}")
 
 
 def show_compared(found: Compared) -> None:

@@ -14,25 +14,24 @@ from passes.network.knobs import Size, size_text
 
 def show_remapped(made: Remapped, where: str) -> None:
     """What changed, what it cost, and what verification found."""
-    console = terminal.console()
     for note in made.plan.notes:
-        console.print(f"note: {note}")
+        terminal.say(f"note: {note}")
     changed = changes(made)
     if made.plan.identity:
-        console.print(f"nothing changes: the result is the seed, byte for byte ({where})")
+        terminal.say(f"nothing changes: the result is the seed, byte for byte ({where})")
         return
     for name, old, new in changed[:SHOWN]:
-        console.print(f"  {name}: {_value(old)} → {_value(new)}")
+        terminal.say(f"  {name}: {_value(old)} → {_value(new)}")
     if len(changed) > SHOWN:
-        console.print(f"  … and {len(changed) - SHOWN} more")
+        terminal.say(f"  … and {len(changed) - SHOWN} more")
     before, after = made.analysis.cost, made.cost()
-    console.print(f"parameters {before.params:,} → {after.params:,}")
+    terminal.say(f"parameters {before.params:,} → {after.params:,}")
     if before.macs is not None and after.macs is not None:
-        console.print(f"MAdds {before.macs:,} → {after.macs:,}")
-    console.print(_verdict(made))
+        terminal.say(f"MAdds {before.macs:,} → {after.macs:,}")
+    terminal.say(_verdict(made))
     if made.refit is not None:
         _show_refit(made.refit)
-    console.print(f"→ {where}")
+    terminal.say(f"→ {where}")
 
 
 def _show_refit(found: Refit) -> None:

@@ -6,6 +6,8 @@ import ast
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import onnx
@@ -70,14 +72,26 @@ def test_a_console_reads_no_markup_and_cells_are_shown_too(capsys: Capture) -> N
     assert lines[3] == r"g\n\x1b"
 
 
+def test_a_plain_line_is_escaped_and_heard_only_where_the_terminal_is(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.say("unheard")
+    with heard():
+        terminal.say("[red]x[/nope]\n::error::y \x1b ü")
+    assert capsys.readouterr().out == "[red]x[/nope]\\n\\x3a:error::y \\x1b ü\n"
+
+
+def test_a_plain_line_does_not_wait_for_rich() -> None:
+    code = "import sys; from fnatool import terminal as t\nwith t.heard(): t.say('x')\nsys.exit('rich' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
 def test_only_the_terminal_module_knows_rich_and_only_the_command_line_echoes() -> None:
     for name, path in SOURCES.items():
         tree = ast.parse(path.read_text())
-        if name != "fnatool/terminal.py":
+        if not name.startswith("fnatool/terminal/"):
             assert not any(full.split(".")[0] == "rich" for full in imported(tree)), name
         if not name.startswith("fnatool/cli/"):
             assert not any(full.split(".")[0] == "click" for full in imported(tree)), name
-        if name != "fnatool/terminal.py":
+        if not name.startswith("fnatool/terminal/"):
             assert not re.search(r"std(out|err)\.(buffer\.)?write|__stdout__|__stderr__", path.read_text()), name
 
 

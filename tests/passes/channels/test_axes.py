@@ -47,6 +47,13 @@ def marks(ids: list[int], what: Change) -> list[str]:
     return [str(old) if copy == 0 else f"{old}*{copy}" for old, copy in zip(found.old.tolist(), found.copy.tolist(), strict=True)]
 
 
+def test_equal_vectors_are_resized_once() -> None:
+    what = change(4, drop=(1,))
+    assert resized(np.array([0, 1, 2]), what) is resized(np.array([0, 1, 2]), what)
+    assert resized(np.array([0, 2, 1]), what) is not resized(np.array([0, 1, 2]), what)
+    assert resized(np.array([0, 1, 2]), change(4)) is not resized(np.array([0, 1, 2]), what)
+
+
 @pytest.mark.parametrize(
     ("ids", "what", "expected"),
     [

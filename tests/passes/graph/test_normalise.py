@@ -235,6 +235,16 @@ def test_what_is_in_normal_form_already_says_so() -> None:
     assert normalise(bundled()).notes == ()
 
 
+def test_what_is_in_normal_form_already_is_not_copied_object_by_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = bundled()
+    monkeypatch.setattr(gs, "Node", None)
+    found = normalise(made)
+    assert [node.name for node in found.seen.nodes] == [node.name for node in view(made).nodes]
+    monkeypatch.undo()
+    assert found.graph.nodes[0] is not made.nodes[0]
+    assert found.graph is found.graph
+
+
 def test_constant_nodes_become_initializers_of_the_same_name() -> None:
     seen = normal(CONSTANTS)
     assert [node.op for node in seen.nodes] == ["Clip", "ReduceMean", "Gemm"]

@@ -52,6 +52,48 @@ def remapped(blocks: int) -> float:
     return time.process_time() - start
 
 
+def tied(layers: int) -> gs.Graph:
+    """Convolutions whose channels are all tied together behind each of them: added to themselves in two other orders."""
+    x = gs.Variable("x", np.float32, [1, 4, 4, 4])
+    nodes: list[gs.Node] = []
+    trunk: gs.Tensor = x
+    for k in range(layers):
+        weight = gs.Constant(f"{k}.weight", np.ones((4, 4, 1, 1), np.float32))
+        trunk = added(nodes, f"{k}.conv", "Conv", [trunk, weight])
+        for order in ([3, 2, 1, 0], [1, 0, 3, 2]):
+            name = f"{k}.{order[0]}"
+            turned = added(nodes, f"{name}.turn", "Gather", [trunk, gs.Constant(f"{name}.order", np.array(order))], axis=1)
+            trunk = added(nodes, f"{name}.add", "Add", [trunk, turned])
+    y = gs.Variable("y", np.float32, [1, 4, 4, 4])
+    nodes.append(gs.Node("Relu", "exit", {}, [trunk], [y]))
+    return gs.Graph(nodes, [x], [y], opset=17)
+
+
+def added(nodes: list[gs.Node], name: str, op: str, inputs: list[gs.Tensor], **attrs: object) -> gs.Variable:
+    """What a new node makes."""
+    output = gs.Variable(f"{name}_out", np.float32)
+    nodes.append(gs.Node(op, name, attrs, inputs, [output]))
+    return output
+
+
+def analysed(layers: int) -> float:
+    """Seconds of processor time in which a network of so many layers is analysed."""
+    made = tied(layers)
+    start = time.process_time()
+    found = analyse(made)
+    seconds = time.process_time() - start
+    why = found.knobs[f"node:{layers - 2}.conv.width"].why
+    assert why is not None
+    assert why.startswith("its 4 channels are tied together")
+    return seconds
+
+
+def test_the_time_to_say_why_channels_are_tied_grows_as_the_network_does() -> None:
+    analysed(5)
+    short, long = (min(analysed(layers) for _ in range(2)) for layers in (120, 480))
+    assert long < 6 * short
+
+
 def test_the_time_of_a_remap_grows_as_the_network_does() -> None:
     remapped(10)  # what is done once is done
     short, long = (min(remapped(blocks) for _ in range(2)) for blocks in (40, 160))

@@ -11,17 +11,16 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NoReturn
-
-from rich.console import Console as Console
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from fnatool import escaping
 from fnatool.escaping import shown
 
 if TYPE_CHECKING:
+    from rich.console import Console as Console
     from rich.progress import Progress
     from rich.table import Column, Table
+    from rich.text import Text
 
 
 LEAST_WIDTH = 120  # columns: a narrower terminal wraps lines itself, and no name is cut
@@ -52,23 +51,20 @@ def aside() -> Iterator[None]:
         _is_aside.reset(before)
 
 
-class _Console(Console):
-    """Every text that it is given, also in the cells of a table, comes out as `shown` makes it."""
-
-    def on_broken_pipe(self) -> NoReturn:
-        """A reader that leaves early is for the command line to handle, not a failure."""
-        raise BrokenPipeError
-
-    def render_str(self, text: str, **options: Any) -> Text:  # every str that is printed or measured comes by here
-        return super().render_str(shown(text), **{**options, "markup": False, "emoji": False})
+def say(line: str) -> None:
+    """A line without style on standard output (`aside`: standard error): what needs no more waits for no library that draws tables."""
+    if _is_heard.get():
+        (sys.stderr if _is_aside.get() else sys.stdout).write(f"{shown(line)}\n")
 
 
 def console(*, wrap: bool = True) -> Console:
     """Standard output (`aside`: standard error): text is neither markup nor emoji, and numbers in it have no colour."""
+    from fnatool.terminal.escaped import Escaped
+
     away = _is_aside.get()
     stream = sys.stderr if away else sys.stdout
     width = max(shutil.get_terminal_size().columns, LEAST_WIDTH) if stream.isatty() else PIPED_WIDTH
-    return _Console(stderr=away, highlight=False, emoji=False, markup=False, soft_wrap=wrap, width=width, quiet=not _is_heard.get())
+    return Escaped(stderr=away, highlight=False, emoji=False, markup=False, soft_wrap=wrap, width=width, quiet=not _is_heard.get())
 
 
 def document(text: str) -> None:
@@ -78,6 +74,8 @@ def document(text: str) -> None:
 
 def styled(*parts: str | tuple[str, str]) -> Text:
     """A line for the console of texts, some with a style: ("failed", "bold red")."""
+    from rich.text import Text
+
     pairs = ((part, "") if isinstance(part, str) else part for part in parts)
     return Text.assemble(*((shown(text), style) for text, style in pairs))
 
@@ -127,7 +125,9 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
         return
     from rich.progress import Progress
 
-    with Progress(console=_Console(stderr=True), transient=True) as bar:
+    from fnatool.terminal.escaped import Escaped
+
+    with Progress(console=Escaped(stderr=True), transient=True) as bar:
         task = bar.add_task(shown(what), total=total)
         yield lambda count: bar.advance(task, count)
 
@@ -136,5 +136,7 @@ def learning(words: str) -> Progress:
     """A bar on standard error for what takes steps, on a terminal only; words, of a task's fields, stand before it."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from fnatool.terminal.escaped import Escaped
+
     columns = (TextColumn(words, markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=_Console(stderr=True), transient=True, disable=not (_is_heard.get() and sys.stderr.isatty()))
+    return Progress(*columns, console=Escaped(stderr=True), transient=True, disable=not (_is_heard.get() and sys.stderr.isatty()))
