@@ -22,17 +22,11 @@ class Change:
     keep: np.ndarray
     grow: np.ndarray
     models: dict[int, np.ndarray] = field(default_factory=dict)
-    _known: dict[bytes, Positions] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def _touched(self) -> np.ndarray:
         """Whether a class goes, or others are born after it; at the end, where FIXED leads to, False."""
         return np.append(~self.keep | (self.grow > 0), False)
-
-    def positions(self, ids: Ids) -> Positions:
-        """Where each entry of the vector comes from once it is changed (see `resized`): many tensors of a network share a vector."""
-        known = self._known.get(key := ids.tobytes())
-        return self._known.setdefault(key, _positions(ids, self)) if known is None else known
 
     def touches(self, ids: Ids) -> bool:
         """Whether a vector becomes another one."""
@@ -77,17 +71,18 @@ def modelled(ids: Ids, positions: Positions, models: Mapping[int, np.ndarray]) -
     return where
 
 
+def length(ids: Ids, change: Change) -> int:
+    """How long the vector is after the change: a class is born as often as each of its positions says."""
+    known = ids[ids != FIXED]
+    return int(ids.size - np.count_nonzero(~change.keep[known]) + change.grow[known].sum())
+
+
 def resized(ids: Ids, change: Change) -> Positions:
-    """The vector after the change, which from now on stays as it is: dropped classes vanish, fresh ones follow each run of their parent,
-    run by run.
+    """The vector after the change: dropped classes vanish, fresh ones follow each run of their parent, run by run.
 
     Run-wise insertion commutes with what graphs do to channels: tiling (groups), repeating (flattening, interleaving), and cutting and
     joining between different classes (see `Atom.parent`).
     """
-    return change.positions(ids)
-
-
-def _positions(ids: Ids, change: Change) -> Positions:
     if not change.touches(ids):
         return Positions(np.arange(ids.size), np.zeros(ids.size, np.int64))
     keep = np.ones(ids.size, bool)

@@ -12,7 +12,7 @@ import numpy as np
 
 from passes.channels.axes import Site, Size
 from passes.channels.groups import Regroup, keeps_function, possible
-from passes.channels.resize import Change, modelled, resized
+from passes.channels.resize import Change, length, modelled, resized
 from passes.errors import UserError
 from passes.graph.operators import CONVOLUTIONS
 from passes.network.analysis import Analysis
@@ -305,7 +305,7 @@ def _refresh(work: _Work, size: Size, edits: _Edits) -> None:
 
 
 def _count(work: _Work, size: Size, place: BlockPlace | None) -> int:
-    count = len(resized(size.ids, work.changes.at(place))) + size.beyond
+    count = length(size.ids, work.changes.at(place)) + size.beyond
     if size.from_end:
         return -count if count else UNBOUNDED  # −0 would count from the start
     return count
@@ -315,7 +315,7 @@ def _refresh_split(work: _Work, placed: PlacedNode, parts: Sequence[np.ndarray],
     change = work.changes.at(placed.place)
     if not any(change.touches(part) for part in parts):
         return
-    sizes = [len(resized(part, change)) for part in parts]
+    sizes = [length(part, change) for part in parts]
     node = placed.node
     if node.input(1):
         edits.numbers[node.inputs[1]] = np.array(sizes, np.int64)
@@ -405,7 +405,7 @@ def _shapes(work: _Work) -> dict[str, tuple[int, ...]]:
             if shape is None:
                 continue
             if label is not None and change.touches(label.ids):
-                shape = (*shape[: label.axis], len(resized(label.ids, change)), *shape[label.axis + 1 :])
+                shape = (*shape[: label.axis], length(label.ids, change), *shape[label.axis + 1 :])
             found[target] = shape
     return found
 
