@@ -8,7 +8,7 @@ pictures kept back, and a layer that no strength helps there stays as it is. (He
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from fnatool.data.unlabelled import Unlabelled
 from fnatool.files.atomic import temporary
 from fnatool.model import least_squares
 from fnatool.model.least_squares import LayerChange
+from fnatool.model.refit_result import Refit, RefitDistance, RefitLayer
 from passes.graph.view import Node, view
 from passes.network.analysis import Analysis
 from passes.network.knobs import IMAGE, STRIDE
@@ -38,39 +39,6 @@ if TYPE_CHECKING:
 MOST_READS = 8192  # of a layer per position: more make a system of equations that takes minutes and gigabytes
 BATCH = 32
 ACTIVATIONS = 1 << 26  # bytes of the largest tensors of a batch
-
-
-@dataclass(frozen=True)
-class RefitDistance:
-    """How far a tensor is from the seed's on the pictures kept back, relative to how far the seed's is from its mean there.
-
-    `before`: of the remap as it was, `after`: as it is now; NaN or infinite where values are.
-    """
-
-    tensor: str
-    before: float
-    after: float
-
-
-@dataclass(frozen=True)
-class RefitLayer:
-    """A layer, the target's block it is in ('' outside), the strength it was solved with (None: it stays), and what came of it."""
-
-    node: str
-    block: str
-    strength: float | None
-    distance: RefitDistance
-
-
-@dataclass(frozen=True)
-class Refit:
-    """What was solved anew: the layers in order, the outputs, how many pictures were used and kept back; `skipped`: layers with reasons."""
-
-    layers: tuple[RefitLayer, ...]
-    outputs: tuple[RefitDistance, ...]
-    used: int
-    kept: int
-    skipped: Mapping[str, str]
 
 
 def require_torch() -> None:

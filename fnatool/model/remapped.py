@@ -11,7 +11,7 @@ from fnatool.files import model as files
 from fnatool.files.copying import copy
 from fnatool.files.interface import Inputs, named_shapes
 from fnatool.model.analysed import SPEC_KEY, STAGES_KEY, analyse_model, require_seed
-from fnatool.model.refit import Refit
+from fnatool.model.refit_result import Refit
 from fnatool.model.verified import Verified, verify_remap
 from passes.network.analysis import Analysis
 from passes.network.cost import Cost

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fnatool import terminal
-from fnatool.model.refit import Refit
+from fnatool.model.refit_result import Refit
 from fnatool.model.remap_report import averages, changes
 from fnatool.model.remapped import Remapped
 from passes.network.knobs import Size, size_text
