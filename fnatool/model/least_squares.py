@@ -18,7 +18,7 @@ STRENGTHS = tuple(10.0 ** (k / 2) for k in range(-8, 5))  # 1e-4 … 100
 
 
 class Sums(Protocol):
-    """See `fnatool.nn.moments.Moments`."""
+    """See `fnatool.nn.moments.PositionSums`."""
 
     @property
     def count(self) -> int: ...
@@ -34,7 +34,7 @@ class Sums(Protocol):
 
 
 @dataclass(frozen=True)
-class Change:
+class LayerChange:
     """What is added to a layer, [groups, rows, reads + 1], the strength it was found with, and Σ e² on what was kept back without it and
 
     with it.
@@ -89,7 +89,7 @@ def solved(used: Sums, strength: float) -> np.ndarray:
     return np.zeros_like(used.cross) if basis is None else basis.rows(strength)
 
 
-def best(used: Sums, kept: Sums, strengths: Sequence[float] = STRENGTHS) -> Change | None:
+def best(used: Sums, kept: Sums, strengths: Sequence[float] = STRENGTHS) -> LayerChange | None:
     """The change of the strength that leaves least missing on what was kept back; None where none helps there."""
     basis = Basis.of(used)
     if basis is None:
@@ -103,7 +103,7 @@ def best(used: Sums, kept: Sums, strengths: Sequence[float] = STRENGTHS) -> Chan
     least = int(np.argmin(left))
     if not left[least] < kept.square * HELPS:
         return None
-    return Change(basis.rows(strengths[least]), strengths[least], kept.square, max(left[least], 0.0))
+    return LayerChange(basis.rows(strengths[least]), strengths[least], kept.square, max(left[least], 0.0))
 
 
 HELPS = 0.99  # of what is missing without it: what saves less is chance

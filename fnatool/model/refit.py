@@ -8,7 +8,7 @@ pictures kept back, and a layer that no strength helps there stays as it is. (He
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,8 @@ from fnatool.data.inputs import Values
 from fnatool.data.unlabelled import Unlabelled
 from fnatool.files.atomic import temporary
 from fnatool.model import least_squares
-from fnatool.model.least_squares import Change
+from fnatool.model.least_squares import LayerChange
+from fnatool.model.refit_result import Refit, RefitDistance, RefitLayer
 from passes.graph.view import Node, view
 from passes.network.analysis import Analysis
 from passes.network.knobs import IMAGE, STRIDE
@@ -32,45 +33,12 @@ from passes.target.spec import Spec, Value
 
 if TYPE_CHECKING:
     from fnatool.nn.columns import Linear
-    from fnatool.nn.moments import Moments
-    from fnatool.nn.walk import Walk
+    from fnatool.nn.moments import PositionSums
+    from fnatool.nn.parted import PartedNetwork
 
 MOST_READS = 8192  # of a layer per position: more make a system of equations that takes minutes and gigabytes
 BATCH = 32
 ACTIVATIONS = 1 << 26  # bytes of the largest tensors of a batch
-
-
-@dataclass(frozen=True)
-class RefitDistance:
-    """How far a tensor is from the seed's on the pictures kept back, relative to how far the seed's is from its mean there.
-
-    `before`: of the remap as it was, `after`: as it is now; NaN or infinite where values are.
-    """
-
-    tensor: str
-    before: float
-    after: float
-
-
-@dataclass(frozen=True)
-class RefitLayer:
-    """A layer, the target's block it is in ('' outside), the strength it was solved with (None: it stays), and what came of it."""
-
-    node: str
-    block: str
-    strength: float | None
-    distance: RefitDistance
-
-
-@dataclass(frozen=True)
-class Refit:
-    """What was solved anew: the layers in order, the outputs, how many pictures were used and kept back; `skipped`: layers with reasons."""
-
-    layers: tuple[RefitLayer, ...]
-    outputs: tuple[RefitDistance, ...]
-    used: int
-    kept: int
-    skipped: Mapping[str, str]
 
 
 def require_torch() -> None:
@@ -83,14 +51,14 @@ def refitted(analysis: Analysis, plan: Plan, graph: gs.Graph, data: tuple[Unlabe
 
     Raises RefusedModel where torch cannot compute one of the networks, MissingTorch where there is none.
     """
-    from fnatool.nn.walk import Walk, device
+    from fnatool.nn.parted import PartedNetwork, device
 
     target = view(graph)
     layers = matched_layers(analysis, plan, target)
     sizes = {name: plan.sizes[name] for name in target.inputs if name in plan.sizes}
     with temporary() as folder:
-        seed = Walk(teacher(analysis, plan), sizes, folder / "seed", device())
-        walk = Walk(graph, sizes, folder / "target", device())
+        seed = PartedNetwork(teacher(analysis, plan), sizes, folder / "seed", device())
+        walk = PartedNetwork(graph, sizes, folder / "target", device())
         fitting = _Fitting(seed, walk, layers)
         size = fitting.batch(data)
         fitting.add(data, size)
@@ -123,7 +91,7 @@ def teacher(analysis: Analysis, plan: Plan) -> gs.Graph:
 class _Fitting:
     """Both networks on their way through the layers."""
 
-    def __init__(self, seed: Walk, target: Walk, layers: Sequence[MatchedLayer]) -> None:
+    def __init__(self, seed: PartedNetwork, target: PartedNetwork, layers: Sequence[MatchedLayer]) -> None:
         self.seed, self.target = seed, target
         self.skipped: dict[str, str] = {}
         self.kept: list[bool] = []
@@ -262,7 +230,7 @@ class _Spread:
 class _Way:
     """From a layer to its tensor: T = s · layer(x) + t, channel by channel, and where a shift of T can be written."""
 
-    def __init__(self, walk: Walk, node: Node, linear: Linear, steps: Sequence[str]) -> None:
+    def __init__(self, walk: PartedNetwork, node: Node, linear: Linear, steps: Sequence[str]) -> None:
         self.walk, self.node, self.linear = walk, node, linear
         self.nodes = [walk.reading.view.by_name[name] for name in steps]
         channels = linear.rows(walk.weight(node.inputs[1])).shape[:2]
@@ -300,7 +268,7 @@ class _Way:
         suiting = [(name, scale) for name, scale in places if name in self.walk.weights and self.walk.weight(name).size == self.channels]
         return suiting[0] if suiting else None
 
-    def without_shift(self, sums: Moments) -> Moments:
+    def without_shift(self, sums: PositionSums) -> PositionSums:
         """The sums, of which the 1 is left out where nothing could hold a shift."""
         if self.shift is not None:
             return sums
@@ -308,7 +276,7 @@ class _Way:
         gram[:, -1], gram[:, :, -1], cross[:, :, -1] = 0, 0, 0
         return replace(sums, gram=gram, cross=cross)
 
-    def write(self, change: Change) -> None:
+    def write(self, change: LayerChange) -> None:
         """The layer and its shift are new, so that T moves by the change.
 
         A normalisation behind it keeps its statistics and its scale: the layer comes close to the one that these are of. (Statistics of the

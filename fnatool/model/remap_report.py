@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from fnatool.model.refit import Refit, RefitDistance
+from fnatool.model.refit_result import Refit, RefitDistance
 from fnatool.model.remapped import Remapped
 from fnatool.model.verified import Verified
 from passes.channels.groups import regrouped_shape

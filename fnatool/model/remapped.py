@@ -7,27 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fnatool import terminal
-from fnatool.data.pictures import Pictures
-from fnatool.data.unlabelled import Unlabelled, drawn, parted
 from fnatool.files import model as files
 from fnatool.files.copying import copy
 from fnatool.files.interface import Inputs, named_shapes
-from fnatool.model import pixels
 from fnatool.model.analysed import SPEC_KEY, STAGES_KEY, analyse_model, require_seed
-from fnatool.model.pixels import PixelOptions
-from fnatool.model.refit import Refit, refitted, require_torch
-from fnatool.model.unlabelled import find_unlabelled, folder_options
+from fnatool.model.refit_result import Refit
 from fnatool.model.verified import Verified, verify_remap
-from passes.errors import UserError
 from passes.network.analysis import Analysis
 from passes.network.cost import Cost
 from passes.target.apply import apply
 from passes.target.plan import Plan, planned_cost
 from passes.target.planner import plan
 from passes.target.spec import Spec
-
-KEPT = 0.2  # the share of the samples that decide how much is solved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,41 +78,17 @@ class Remapped:
 def remap_model(model: files.Model, spec: Spec, options: RemapOptions, *, analysis: Analysis | None = None) -> Remapped:
     """The model in the shape of the spec, verified unless told otherwise; analysis: of the model at these inputs, if there is one.
 
-    Raises UserError and RefusedModel as `fnatool.remap` does.
+    No layer is solved anew, whatever the options say. Raises UserError and RefusedModel as `fnatool.remap` does.
     """
     require_seed(spec, model)
     if analysis is None:
         analysis = analyse_model(model, named_shapes(options.inputs, [tensor.name for tensor in model.graph.inputs]) or None)
-    if options.refit is not None and options.refit_samples < 2:
-        raise UserError(f"{options.refit_samples} samples are too few to solve layers with and to keep some back; ask for at least 2")
     found = plan(analysis, spec, strategy=options.strategy, select=options.select, seed=options.seed, allow_drift=options.allow_drift)
-    samples = _samples(model, analysis, found, options) if options.refit is not None and not found.identity else None
     target = replace(model, graph=apply(analysis.normal or model.graph, found), notes=())
     verified = None
     if options.verify and not found.identity:
         verified = verify_remap(model, target, analysis, found)
-    refit = None
-    if samples is not None:
-        graph, refit = refitted(analysis, found, target.graph, samples)
-        target = replace(target, graph=graph)
-    return Remapped(model if found.identity else _with_spec(target, found), found, analysis, model, verified, refit)
-
-
-def _samples(model: files.Model, analysis: Analysis, found: Plan, options: RemapOptions) -> tuple[Unlabelled, Unlabelled]:
-    """The samples that layers are solved with, and those kept back; said in a line."""
-    assert options.refit is not None
-    require_torch()
-    asked = folder_options(options.refit, PixelOptions(options.mean, options.scale, options.channels))
-    whole = find_unlabelled(model, analysis, asked, sizes=found.sizes)
-    count = min(options.refit_samples, len(whole))
-    with terminal.progress("looking at the data", count) as advance:
-        data = drawn(whole, count, seed=options.seed, skip_bad=options.skip_bad, done=advance)
-    used, kept = parted(data, KEPT)
-    for line in (f"{data.summary()}: {len(used):,} used, {len(kept):,} kept back", *data.notes):
-        terminal.console().print(line, markup=False)
-    if isinstance(data.form, Pictures):
-        pixels.say(data.form.how.pixels)
-    return used, kept
+    return Remapped(model if found.identity else _with_spec(target, found), found, analysis, model, verified)
 
 
 def _with_spec(target: files.Model, found: Plan) -> files.Model:

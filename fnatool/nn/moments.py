@@ -15,7 +15,7 @@ LARGEST = 1 << 24  # numbers that are multiplied at a time
 
 
 @dataclass(frozen=True)
-class Moments:
+class PositionSums:
     """Over `count` positions: Σ x xᵀ [groups, reads + 1, reads + 1], Σ e xᵀ [groups, rows, reads + 1] and Σ e², x having a 1 at its end."""
 
     count: int
@@ -62,14 +62,16 @@ class Summing:
             self.square += float(error.square().sum())
             self.count += columns.shape[2]
 
-    def moments(self) -> Moments:
+    def moments(self) -> PositionSums:
         """Of all that joined."""
         assert isinstance(self.gram, Tensor)
         assert isinstance(self.cross, Tensor)
-        return Moments(self.count, self.gram.cpu().numpy(), self.cross.cpu().numpy(), self.square)
+        return PositionSums(self.count, self.gram.cpu().numpy(), self.cross.cpu().numpy(), self.square)
 
 
-def moments(rows: Iterator[tuple[Tensor, Tensor, Tensor]], linear: Linear, match: Match, kept: Sequence[bool]) -> tuple[Moments, Moments]:
+def moments(
+    rows: Iterator[tuple[Tensor, Tensor, Tensor]], linear: Linear, match: Match, kept: Sequence[bool]
+) -> tuple[PositionSums, PositionSums]:
     """Of the batches that are used and of those kept back. rows: per batch what the layer reads, its tensor, and what that is to be.
 
     Raises ValueError where the tensors differ in more than their channels.

@@ -17,7 +17,7 @@ from passes.graph.view import View, linked
 FLOATING = frozenset({1, 10, 11, 16})  # ONNX's element types of single, half, double and brain precision
 
 
-class Part:
+class NetworkPart:
     """What of a network makes the `wanted` tensors of the `given` ones; `inputs` are those of the given that it reads."""
 
     def __init__(self, reading: Reading, wanted: Sequence[str], given: Collection[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fnatool import terminal
-from fnatool.model.refit import Refit
+from fnatool.model.refit_result import Refit
 from fnatool.model.remap_report import averages, changes
 from fnatool.model.remapped import Remapped
 from fnatool.model.verified import Verified

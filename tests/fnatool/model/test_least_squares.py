@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from fnatool.model.least_squares import STRENGTHS, best, solved
-from fnatool.nn.moments import Moments
+from fnatool.nn.moments import PositionSums
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
 
-def moments(read: np.ndarray, missing: np.ndarray) -> Moments:
+def moments(read: np.ndarray, missing: np.ndarray) -> PositionSums:
     """The sums over positions of [groups, reads, n] and [groups, rows, n]."""
     wide = np.concatenate([read, np.ones((read.shape[0], 1, read.shape[2]))], 1)
-    return Moments(read.shape[2], wide @ wide.transpose(0, 2, 1), missing @ wide.transpose(0, 2, 1), float(np.square(missing).sum()))
+    return PositionSums(read.shape[2], wide @ wide.transpose(0, 2, 1), missing @ wide.transpose(0, 2, 1), float(np.square(missing).sum()))
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:

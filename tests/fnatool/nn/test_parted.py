@@ -9,8 +9,8 @@ import pytest
 import torch
 from nets import Net
 
-from fnatool.nn import walk as walking
-from fnatool.nn.walk import Walk
+from fnatool.nn import parted as walking
+from fnatool.nn.parted import PartedNetwork
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
@@ -28,14 +28,14 @@ def blocks() -> Net:
     return net
 
 
-def started(folder: Path) -> Walk:
-    found = Walk(blocks().graph(batch="N"), None, folder, CPU)
+def started(folder: Path) -> PartedNetwork:
+    found = PartedNetwork(blocks().graph(batch="N"), None, folder, CPU)
     for batch in BATCHES:
         found.add(batch, len(batch["x"]))
     return found
 
 
-def whole(walk: Walk, name: str) -> list[torch.Tensor]:
+def whole(walk: PartedNetwork, name: str) -> list[torch.Tensor]:
     part = walk.whole([name])
     return [part(walk.weights, walk.given(batch))[name] for batch in BATCHES]
 
@@ -78,9 +78,9 @@ def test_where_files_would_be_too_large_parts_begin_further_back(tmp_path: Path,
 
 def test_the_graph_has_the_weights_as_they_are_now(tmp_path: Path) -> None:
     graph = blocks().graph(batch="N")
-    walk = Walk(graph, None, tmp_path, CPU)
+    walk = PartedNetwork(graph, None, tmp_path, CPU)
     walk.set("e1.w", 2 * walk.weight("e1.w"))
-    again = Walk(walk.changed(graph), None, tmp_path / "again", CPU)
+    again = PartedNetwork(walk.changed(graph), None, tmp_path / "again", CPU)
     np.testing.assert_array_equal(again.weight("e1.w"), walk.weight("e1.w"))
     np.testing.assert_array_equal(again.weight("e0.w"), walk.weight("e0.w"))
 
@@ -90,4 +90,4 @@ def test_a_network_that_mixes_its_samples_runs_them_one_by_one(tmp_path: Path) -
     net = Net()
     net.op("Reshape", "y", net.conv("x", "c", 4), net.constant("shape", [-1, 2, 8, 8], np.int64))
     mixed = net.op("ReduceMean", "m", "y", axes=[0])
-    assert not Walk(net.graph(mixed, batch=1), None, tmp_path / "mixed", CPU).free
+    assert not PartedNetwork(net.graph(mixed, batch=1), None, tmp_path / "mixed", CPU).free

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fnatool.nn.batch import require_batch
-from fnatool.nn.part import FLOATING, Part, needed
+from fnatool.nn.part import FLOATING, NetworkPart, needed
 from fnatool.nn.program import to_array, to_tensor
 from fnatool.nn.reading import Reading
 from fnatool.nn.storing import stored
@@ -31,7 +31,7 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-class Walk:
+class PartedNetwork:
     """A graph with its weights, and where its batches have got to: a file per batch and tensor in `folder`."""
 
     def __init__(self, graph: gs.Graph, sizes: Mapping[str, Shape] | None, folder: Path, device: torch.device) -> None:
@@ -79,7 +79,7 @@ class Walk:
     def run(self, wanted: Collection[str], before: str, later: Collection[str]) -> Iterator[dict[str, Tensor]]:
         """The wanted tensors batch by batch; afterwards the batches stand before the node of that name, with what `later` tensors need."""
         kept = self._kept(before, later)
-        part = Part(self.reading, tuple(dict.fromkeys([*wanted, *kept])), self.state)
+        part = NetworkPart(self.reading, tuple(dict.fromkeys([*wanted, *kept])), self.state)
         for k in range(len(self.samples)):
             given = {name: self._load(k, j) for j, name in enumerate(self.state) if name in part.inputs or name in part.wanted}
             found = part(self.weights, given)
@@ -91,9 +91,9 @@ class Walk:
             self._clear()
             self.state, self.round = kept, self.round + 1
 
-    def whole(self, wanted: Collection[str]) -> Part:
+    def whole(self, wanted: Collection[str]) -> NetworkPart:
         """What makes the wanted tensors of the network's inputs."""
-        return Part(self.reading, tuple(wanted), self.reading.inputs)
+        return NetworkPart(self.reading, tuple(wanted), self.reading.inputs)
 
     def given(self, batch: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         """The network's inputs as tensors."""
