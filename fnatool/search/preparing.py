@@ -29,8 +29,8 @@ from fnatool.supernet.mixing import without
 from fnatool.supernet.network import SuperNetwork, build
 from fnatool.tasks import reading
 from fnatool.tasks.table import description_of
+from fnatool.training.prepare_alike import samples_of
 from fnatool.training.processes import World
-from fnatool.training.run_alike import samples_of
 from passes.errors import UserError
 from passes.network.analysis import Analysis
 from passes.space.budgets import AskedBudget, parse_budget

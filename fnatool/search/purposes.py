@@ -24,8 +24,8 @@ from fnatool.training.finetune import RunPlaces, perform, require_teacher, tune
 from fnatool.training.learner import inputs_of
 from fnatool.training.model_and_data import sizes
 from fnatool.training.order import TrainOrder
+from fnatool.training.prepare_alike import job_alike
 from fnatool.training.processes import World
-from fnatool.training.run_alike import job_alike
 from fnatool.training.said import Tuned
 from fnatool.training.samples import Training
 from fnatool.training.stepping import dealt, share

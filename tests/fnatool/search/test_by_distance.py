@@ -18,7 +18,7 @@ from searches import MODULE, TWO, derived, distance, environment, madds, refused
 from fnatool.cli.main import run
 from fnatool.files import model as files
 from fnatool.model.analysed import realises
-from fnatool.search import by_distance
+from fnatool.search import by_distance, purposes
 from fnatool.search.config import parse_search
 from fnatool.training.stepping import dealt
 
@@ -86,7 +86,7 @@ def test_labels_are_not_read(near: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         for batch in dealt(*of, **how):
             yield {"images": batch["images"]}
 
-    monkeypatch.setattr(by_distance, "dealt", pictures_alone)
+    monkeypatch.setattr(purposes, "dealt", pictures_alone)
     distance(near)
     assert search("--budget", BUDGET) == 0
     assert table("run") == table(near / "measured")
