@@ -289,8 +289,8 @@ def bad_data(splits: Sequence[Split]) -> BadData:
     lost = [f"{samples:,} of {sum(s.found for s in splits):,} samples"] if samples else []
     lost += [f"{boxes:,} of {sum(s.entries for s in splits):,} boxes"] if boxes else []
     plural = "s" if len(findings) > 1 else ""
-    usable = f"{', '.join(lost)} cannot be used" if lost else "every sample can be used"
-    lines = [f"'{splits[0].root}' has {len(findings):,} fault{plural} in its data ({usable}):"]
+    words = f"{', '.join(lost)} cannot be used" if lost else "every sample can be used"
+    lines = [f"'{splits[0].root}' has {len(findings):,} fault{plural} in its data ({words}):"]
     lines += [f"  {finding.where}: {finding.message}" for finding in findings[:SHOWN]]
     lines += [f"  and {len(findings) - SHOWN:,} more"] if len(findings) > SHOWN else []
     lines += ["mend the data, or go on without what is broken: --skip-bad, or 'skip_bad = true' in the config's [data]"]

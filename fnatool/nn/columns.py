@@ -8,8 +8,8 @@ One row an operator: how x becomes columns [groups, reads, positions], how a wei
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -67,6 +67,46 @@ def _unfolded(x: Tensor, view: Window, groups: int) -> Tensor:
     return flat.permute(1, 2, 0, 3).reshape(groups, flat.shape[2], -1)
 
 
+def transposed_convolution(site: NodeSite) -> Linear:
+    """A convolution of what it reads with zeros between, its taps turned round."""
+    shape = site.shape(1)
+    assert shape is not None
+    groups, view = site.node.int("group", 1), window(site, shape[2:])
+    extra = site.node.ints("output_padding", [0] * len(view.kernel))
+    reach = [extent - 1 for extent in view.extent]
+    before = tuple(most - pad for most, pad in zip(reach, view.before, strict=True))
+    after = tuple(most - pad + more for most, pad, more in zip(reach, view.after, extra, strict=True))
+    dense = replace(view, strides=(1,) * len(view.kernel), before=before, after=after)
+    space = tuple(range(3, 3 + len(view.kernel)))
+    inner = (groups, shape[0] // groups, shape[1], *shape[2:])
+
+    def rows(w: np.ndarray) -> np.ndarray:
+        return np.flip(w.reshape(inner), space).swapaxes(1, 2).reshape(groups, shape[1], -1)
+
+    def weight(found: np.ndarray) -> np.ndarray:
+        turned = found.reshape(groups, shape[1], shape[0] // groups, *shape[2:]).swapaxes(1, 2)
+        return np.flip(turned, space).reshape(shape)
+
+    return Linear(
+        groups,
+        lambda x: _unfolded(_spaced(x, view.strides), dense, groups),
+        rows,
+        weight,
+        taps=math.prod(shape[2:]) * math.prod(view.strides),
+    )
+
+
+def _spaced(x: Tensor, strides: Sequence[int]) -> Tensor:
+    """x with zeros between its positions, so that they are this far apart."""
+    sizes = [(size - 1) * stride + 1 for size, stride in zip(x.shape[2:], strides, strict=True)]
+    made = x.new_zeros(*x.shape[:2], *sizes)
+    places = made
+    for axis, stride in enumerate(strides, 2):
+        places = places[(slice(None),) * axis + (slice(None, None, stride),)]
+    places.copy_(x)
+    return made
+
+
 def gemm(site: NodeSite) -> Linear:
     """α · A · B + β · C"""
     down = bool(site.node.int("transB", 0))
@@ -85,7 +125,12 @@ def product(site: NodeSite) -> Linear:
     return Linear(1, lambda x: x.reshape(-1, x.shape[-1]).t()[None], lambda w: w.T[None], lambda rows: rows[0].T)
 
 
-LINEAR: Mapping[str, Callable[[NodeSite], Linear]] = {"Conv": convolution, "Gemm": gemm, "MatMul": product}
+LINEAR: Mapping[str, Callable[[NodeSite], Linear]] = {
+    "Conv": convolution,
+    "ConvTranspose": transposed_convolution,
+    "Gemm": gemm,
+    "MatMul": product,
+}
 
 
 def channels_first(values: Tensor, axis: int) -> Tensor:

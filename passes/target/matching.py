@@ -2,8 +2,9 @@
 
 What a layer makes runs through steps that scale and shift its channels (a BatchNormalization, products and sums with constants), and
 perhaps additions of other data, to the tensor that is compared: T = s · layer(x) + t + rest. A layer is solved anew where it lost some of
-what it read (channels, taps of its kernel, weights between groups), and where it is the last of a block in which something was lost, or
-behind which blocks are gone: then it learns what the seed has behind those.
+what it read (channels, taps of its kernel, weights between groups); and where it is the last of a block in which something was lost, or
+behind which blocks are gone: then it learns what the seed has behind those. Behind such a layer the last of every block and what is outside
+of blocks is solved anew too, since what these read has moved.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from passes.target.depth import BlockPlace, PlacedNode
 from passes.target.plan import Plan
 from passes.target.take import Take
 
-LAYERS: Mapping[str, int] = {"Conv": 1, "Gemm": 1, "MatMul": -1}
+LAYERS: Mapping[str, int] = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": -1}
 """Operators that are solved anew, whose weight is their second input → the axis of the channels that they make."""
 
 SHIFTS = ("Add", "BatchNormalization")
@@ -56,7 +57,16 @@ def matched_layers(analysis: Analysis, plan: Plan, target: View) -> tuple[Matche
     target: what `apply` made of the plan.
     """
     work = _Matching(analysis, plan, target)
-    return tuple(found for node in target.nodes if (found := work.layer(node)) is not None)
+    layers: list[MatchedLayer] = []
+    moved: set[str] = set()  # tensors behind a layer that is solved anew
+    for node in target.nodes:
+        behind = not moved.isdisjoint(node.inputs)
+        found = work.layer(node, behind=behind)
+        if found is not None:
+            layers.append(found)
+        if behind or found is not None:
+            moved.update(node.outputs)
+    return tuple(layers)
 
 
 class _Matching:
@@ -101,17 +111,20 @@ class _Matching:
         block = self.analysis.stages[stage].blocks[number]
         return self.analysis.view.by_name[block.merge].outputs[0] if block.merge else block.exit
 
-    def layer(self, node: Node) -> MatchedLayer | None:
-        """The node as a layer that is solved anew, None where it is none."""
+    def layer(self, node: Node, *, behind: bool) -> MatchedLayer | None:
+        """The node as a layer that is solved anew, None where it is none. behind: what it reads is behind another one."""
         placed = self.placed.get(node.name)
         if placed is None or node.op not in LAYERS or node.input(1) not in self.target.constants or node.int("transA", 0):
             return None
         if len(self.target.readers[node.inputs[1]]) > 1 or len(self.target.constants[node.inputs[1]].shape) < 2:
             return None  # other layers have the same weight
+        if node.op == "ConvTranspose" and ("output_shape" in node.attrs or node.attrs.get("auto_pad", "NOTSET") != "NOTSET"):
+            return None  # where it cuts depends on how large its map is
         tensors, steps = self._way(node)
         end = next((k for k, name in enumerate(tensors) if name in self.ends), None)
         place, seed, shortened = self.ends[tensors[end]] if end is not None else (None, "", False)
-        if not (node.inputs[1] in self.poorer or (place is not None and (place in self.changed or shortened))):
+        is_last = place is not None and (behind or shortened or place in self.changed)
+        if not (node.inputs[1] in self.poorer or is_last or (behind and placed.place is None)):
             return None
         if end is None or place != placed.place:
             end = max((k for k, name in enumerate(tensors) if name in self.seeds), default=None)

@@ -24,6 +24,13 @@ CASES = {
     "grouped": ("Conv", (6, 2, 3, 3), (2, 4, 5, 7), {"group": 2}),
     "of one axis": ("Conv", (6, 4, 3), (2, 4, 9), {"strides": [2]}),
     "of three axes": ("Conv", (3, 2, 2, 3, 1), (2, 2, 4, 5, 3), {}),
+    "transposed": ("ConvTranspose", (4, 6, 2, 2), (2, 4, 5, 7), {"strides": [2, 2]}),
+    "transposed of groups": (
+        "ConvTranspose",
+        (4, 3, 3, 3),
+        (2, 4, 5, 7),
+        {"group": 2, "strides": [2, 1], "pads": [1, 0, 1, 1], "output_padding": [1, 0], "dilations": [1, 2]},
+    ),
     "gemm": ("Gemm", (4, 6), (3, 4), {"alpha": 0.5}),
     "gemm down": ("Gemm", (6, 4), (3, 4), {"transB": 1}),
     "product": ("MatMul", (4, 6), (2, 5, 3, 4), {}),

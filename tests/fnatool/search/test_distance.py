@@ -33,9 +33,9 @@ def features() -> tuple[str, ...]:
     return (seed(NAME)[1].stages[-1].blocks[-1].exit,)
 
 
-def batches() -> Iterator[Tensor]:
+def batches() -> Iterator[tuple[Tensor, ...]]:
     """Eight images in two batches."""
-    yield from images(NAME, 8).split(4)
+    yield from ((part,) for part in images(NAME, 8).split(4))
 
 
 def meter(path: Path, world: World | None = None) -> Meter:
@@ -61,7 +61,7 @@ def test_the_distance_is_that_of_the_remapped_network_by_the_formula(tmp_path: P
     spec = made.members.choices.spec(member)
     nets = [Reading(up_to(one, features())) for one in (graph, apply(graph, plan(analysis, spec, select="l1")))]
     seeds, own = (
-        [net({weight.name: net.initial(weight) for weight in net.weights}, [x], norms="batch")[0].double().numpy() for x in batches()]
+        [net({weight.name: net.initial(weight) for weight in net.weights}, x, norms="batch")[0].double().numpy() for x in batches()]
         for net in nets
     )
     whole = np.concatenate(seeds)
@@ -91,9 +91,9 @@ def test_features_that_are_the_same_for_all_images_or_no_numbers_are_refused() -
     graph, *_ = seed(NAME)
     reading = Reading(up_to(graph, features()))
     with pytest.raises(UserError, match="are the same for all of these images"):
-        reference(reading, lambda: iter([images(NAME, 1)]), CPU)
+        reference(reading, lambda: iter([(images(NAME, 1),)]), CPU)
     with pytest.raises(UserError, match="are not finite"):
-        reference(reading, lambda: iter([images(NAME, 2) * math.inf]), CPU)
+        reference(reading, lambda: iter([(images(NAME, 2) * math.inf,)]), CPU)
 
 
 # --- kept -------------------------------------------------------------------------------------------------------------------------------

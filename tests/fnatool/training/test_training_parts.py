@@ -185,16 +185,16 @@ def test_a_journal_goes_on_where_the_checkpoint_is(tmp_path: Path) -> None:
 def test_what_is_not_finite_is_named(tmp_path: Path) -> None:
     network = fnatool.nn.load(save(mobile().model(batch="N"), tmp_path / "m.onnx"))
     x = torch.rand(1, 3, 64, 64)
-    assert "the loss is not finite, all values are" in diagnosis.not_finite(network, x)
+    assert "the loss is not finite, all values are" in diagnosis.not_finite(network, [x])
     infinite = x.clone()
     infinite[0, 0, 0, 0] = math.inf
     first = network.origin.reading.view.nodes[0]
-    assert diagnosis.not_finite(network, infinite) == f"the value '{first.outputs[0]}' of node '{first.name}' is not finite"
+    assert diagnosis.not_finite(network, [infinite]) == f"the value '{first.outputs[0]}' of node '{first.name}' is not finite"
     name, parameter = next(iter(network.named_parameters()))
     parameter.grad = torch.full_like(parameter, math.nan)
-    assert diagnosis.not_finite(network, x) == f"the gradient of '{name}' is not finite, all values are"
+    assert diagnosis.not_finite(network, [x]) == f"the gradient of '{name}' is not finite, all values are"
     parameter.data.view(-1)[0] = math.nan
-    assert diagnosis.not_finite(network, x) == f"the parameter '{name}' is not finite"
+    assert diagnosis.not_finite(network, [x]) == f"the parameter '{name}' is not finite"
 
 
 def test_running_out_of_memory_is_told_from_other_errors() -> None:

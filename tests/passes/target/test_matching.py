@@ -39,20 +39,33 @@ def residual(blocks: int = 3, *, norms: bool = True) -> Net:
 
 
 def test_what_reads_a_narrowed_width_is_matched_where_its_block_ends() -> None:
-    assert said(residual(), {"stage0.block1.hidden": 8}) == [("l1", "s1", "s1")]
+    assert said(residual(), {"stage0.block1.hidden": 8})[:1] == [("l1", "s1", "s1")]
+
+
+def test_behind_a_layer_the_last_of_every_block_and_the_head_learn_too() -> None:
+    assert said(residual(), {"stage0.block1.hidden": 8}) == [("l1", "s1", "s1"), ("l2", "s2", "s2"), ("y", "y", "y")]
+
+
+def test_a_branch_that_is_not_behind_is_left_alone() -> None:
+    net = Net()
+    y = net.conv_bn_relu("x", "stem", 6, 3)
+    left = net.conv(net.conv_bn_relu(y, "c", 8), "d", 6)
+    right = net.conv(net.relu(net.conv_bn(y, "e", 8)), "f", 6)
+    net.classifier(net.op("Mul", "m", left, right))
+    assert [layer.node for layer in found(net, {"node:c.width": 4})] == ["d", "y"]
 
 
 def test_the_steps_between_are_known() -> None:
-    (layer,) = found(residual(), {"stage0.block1.hidden": 8})
+    layer, *_ = found(residual(), {"stage0.block1.hidden": 8})
     assert layer.steps == ("l1.n", "s1")
     assert layer.block == "stage0.block1"
-    (layer,) = found(residual(norms=False), {"stage0.block1.hidden": 8})
+    layer, *_ = found(residual(norms=False), {"stage0.block1.hidden": 8})
     assert layer.steps == ("s1",)
 
 
 def test_the_block_before_dropped_ones_learns_what_the_seed_has_behind_them() -> None:
-    assert said(residual(), {"stage0.depth": 1}) == [("l0", "s0", "s2")]
-    assert said(residual(), {"stage0.depth": 2, "stage0.block1.from": 2}) == [("l0", "s0", "s1")]
+    assert said(residual(), {"stage0.depth": 1})[:1] == [("l0", "s0", "s2")]
+    assert said(residual(), {"stage0.depth": 2, "stage0.block1.from": 2})[:1] == [("l0", "s0", "s1")]
 
 
 def test_a_lost_tap_is_made_up_for_by_its_layer_and_the_last_of_its_block() -> None:
@@ -60,7 +73,7 @@ def test_a_lost_tap_is_made_up_for_by_its_layer_and_the_last_of_its_block() -> N
     y = net.conv_bn_relu("x", "stem", 6, 3)
     inner = net.conv_bn_relu(net.conv_bn_relu(y, "e", 10), "d", 10, 5, group=0)
     net.classifier(net.op("Add", "s", y, net.conv_bn(inner, "l", 6)))
-    assert said(net, {"stage0.block0.kernel": 3}) == [("d", "d.n", "d.n"), ("l", "s", "s")]
+    assert said(net, {"stage0.block0.kernel": 3})[:2] == [("d", "d.n", "d.n"), ("l", "s", "s")]
 
 
 def test_a_narrower_trunk_is_compared_on_the_channels_that_stay() -> None:
@@ -111,7 +124,7 @@ def test_a_tensor_that_is_read_twice_is_where_the_way_ends() -> None:
     y = net.conv_bn_relu("x", "c", 8)
     z = net.conv_bn(y, "d", 6)
     net.classifier(net.op("Mul", "m", z, net.op("Sigmoid", "g", z)))
-    assert said(net, {"node:c.width": 4}) == [("d", "d.n", "d.n")]
+    assert said(net, {"node:c.width": 4})[:1] == [("d", "d.n", "d.n")]
 
 
 def test_scales_and_shifts_written_out_are_steps() -> None:
@@ -119,7 +132,7 @@ def test_scales_and_shifts_written_out_are_steps() -> None:
     y = net.conv_bn_relu("x", "c", 8)
     scaled = net.op("Mul", "m", net.conv(y, "d", 6), net.constant("gamma", np.full((6, 1, 1), 2.0)))
     net.classifier(net.relu(net.op("Add", "a", scaled, net.constant("beta", np.ones((1, 6, 1, 1))))))
-    (layer,) = found(net, {"node:c.width": 4})
+    layer, *_ = found(net, {"node:c.width": 4})
     assert (layer.tensor, layer.steps) == ("a", ("m", "a"))
 
 
@@ -127,4 +140,4 @@ def test_a_constant_laid_along_space_is_no_step() -> None:
     net = Net()
     y = net.conv_bn_relu("x", "c", 8)
     net.classifier(net.op("Add", "a", net.conv(y, "d", 6), net.constant("place", np.ones((1, 1, 1, 8)))))
-    assert said(net, {"node:c.width": 4}) == [("d", "d", "d")]
+    assert said(net, {"node:c.width": 4})[:1] == [("d", "d", "d")]
