@@ -22,7 +22,7 @@ PUBLIC = {
     "model.headed": ("HeadOptions", "Headed"),
     "model.fold": ("fold", "FoldOptions", "BatchNormResult", "unfold", "UnfoldOptions"),
     "model.unlabelled": ("UnlabelledOptions",),
-    "imitation.evaluate": ("evaluate_like", "LikenessOptions", "Compared"),
+    "imitation.evaluate": ("evaluate_like", "LikenessOptions", "LikenessReport"),
     "export.export": ("export", "ExportOptions"),
     "training.run": ("finetune", "FinetuneOptions"),
     "training.said": ("Tuned",),

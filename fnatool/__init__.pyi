@@ -4,8 +4,8 @@ from types import ModuleType
 
 from fnatool.export.export import ExportOptions as ExportOptions
 from fnatool.export.export import export as export
-from fnatool.imitation.evaluate import Compared as Compared
 from fnatool.imitation.evaluate import LikenessOptions as LikenessOptions
+from fnatool.imitation.evaluate import LikenessReport as LikenessReport
 from fnatool.imitation.evaluate import evaluate_like as evaluate_like
 from fnatool.latency.measure import LatencyOptions as LatencyOptions
 from fnatool.latency.measure import latency_table as latency_table

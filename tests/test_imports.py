@@ -12,7 +12,15 @@ from sources import ROOT, SOURCES, imported
 
 PASSES = [name for name in SOURCES if name.startswith("passes/")]
 
-TORCH = ("fnatool/nn/", "fnatool/supernet/", "fnatool/search/", "fnatool/tasks/", "fnatool/training/", "fnatool/export/")
+TORCH = (
+    "fnatool/nn/",
+    "fnatool/imitation/",
+    "fnatool/supernet/",
+    "fnatool/search/",
+    "fnatool/tasks/",
+    "fnatool/training/",
+    "fnatool/export/",
+)
 WITHOUT_TORCH = (
     "fnatool.data.checking",
     "fnatool.data.fashion.writing",

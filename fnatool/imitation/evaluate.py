@@ -35,7 +35,7 @@ class LikenessOptions:
 
 
 @dataclass(frozen=True)
-class Compared:
+class LikenessReport:
     """How like a model is to another one: over all samples and per output, which sample differs most, and outputs left out, with why.
 
     notes: what is to be said of the data.
@@ -70,7 +70,7 @@ class Compared:
         write_text(Path(path), json.dumps(self.to_json(), indent=1) + "\n", force=force)
 
 
-def evaluate_like(model: Path | str, like: Path | str, options: LikenessOptions) -> Compared:
+def evaluate_like(model: Path | str, like: Path | str, options: LikenessOptions) -> LikenessReport:
     """How like the outputs of the model in a file are to those of another one, on samples without labels; each at its own sizes.
 
     Raises UserError for data that does not fit and for models with other inputs, RefusedModel where one does not run, or nothing can be
@@ -90,6 +90,6 @@ def evaluate_like(model: Path | str, like: Path | str, options: LikenessOptions)
         likeness, left_out = compare(
             (read[0].path, read[1].path), (own, used), batch=options.batch, provider=options.provider, done=advance
         )
-    return Compared(
+    return LikenessReport(
         read[0].path, read[1].path, likeness, len(used), used.places[likeness.worst].name, left_out, (*used.notes, used.summary())
     )

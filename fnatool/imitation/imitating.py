@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fnatool.imitation.losses import features_apart
-from fnatool.imitation.places import Place
+from fnatool.imitation.places import PlacePair
 from fnatool.imitation.teacher import Pair, Teacher
 from fnatool.nn.layers import Norms
 
@@ -24,7 +24,7 @@ class Imitation:
     """
 
     pair: Pair
-    places: tuple[Place, ...]
+    places: tuple[PlacePair, ...]
     features: float
     outputs: float
     until: float

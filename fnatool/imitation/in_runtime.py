@@ -7,37 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 
 from fnatool.data.unlabelled import Unlabelled
-from fnatool.imitation.likeness import Array, Comparison, Likeness
-from fnatool.runtime import isolate, native
-from fnatool.runtime import session as runtime
+from fnatool.imitation.likeness import Array, Likeness, LikenessSums
+from fnatool.runtime import isolate
+from fnatool.runtime.session import Runner
 from passes.errors import RefusedModel
 
 SECONDS = 120.0  # to load a model and run it once, in a process of its own
 Feeds = Mapping[str, Array]
-
-
-class Runner:
-    """A model file in ONNX Runtime with any number of inputs; `batch`: how many samples it takes at once, None for any number."""
-
-    def __init__(self, path: Path, provider: str = "cpu") -> None:
-        """Raises RefusedModel where it cannot be loaded, UserError where the provider is not there."""
-        self.path = path
-        with native.openable(path) as text:
-            self.session = runtime.open_session(text, provider, ort.SessionOptions(), f"'{path}'")
-        self.outputs = [value.name for value in self.session.get_outputs()]
-        extents = [value.shape[0] for value in self.session.get_inputs() if len(value.shape) > 1]
-        fixed = [extent for extent in extents if isinstance(extent, int) and extent > 0]
-        self.batch: int | None = fixed[0] if fixed else None
-
-    def __call__(self, feeds: Feeds) -> dict[str, Array]:
-        """The outputs by name. Raises RefusedModel where the model does not run."""
-        try:
-            return dict(zip(self.outputs, self.session.run(self.outputs, dict(feeds)), strict=True))
-        except runtime.FAILURES as error:
-            raise RefusedModel(f"ONNX Runtime cannot run '{self.path}': {native.first_line(error)}") from error
 
 
 def compare(
@@ -60,7 +38,7 @@ def compare(
             raise RefusedModel(f"'{path}' in ONNX Runtime: {error}") from error
     first, second = (Runner(path, provider) for path in models)
     at_once = _at_once((first, second), data, batch)
-    comparison = Comparison()
+    comparison = LikenessSums()
     for own, other in zip(_outputs(first, data[0], at_once), _outputs(second, data[1], at_once), strict=True):
         comparison.add(own, other)
         done(at_once)

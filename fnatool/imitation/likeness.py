@@ -85,7 +85,7 @@ class Likeness:
 
 
 @dataclass
-class Comparison:
+class LikenessSums:
     """Sums over batches; `left_out`: outputs that cannot be compared, each with the reason."""
 
     sums: dict[str, OutputSums] = field(default_factory=dict)

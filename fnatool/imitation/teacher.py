@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fnatool import seeds
 from fnatool.files import model as files
-from fnatool.imitation.places import Place, places
+from fnatool.imitation.places import PlacePair, places
 from fnatool.model.analysed import analyse_model
 from fnatool.model.remapped import RemapOptions, remap_model
 from fnatool.nn.batch import require_batch
@@ -32,7 +32,7 @@ class Pair:
     model: files.Model  # of the teacher
     teacher: Analysis
 
-    def places(self, asked: Sequence[str] = ()) -> tuple[Place, ...]:
+    def places(self, asked: Sequence[str] = ()) -> tuple[PlacePair, ...]:
         """Where they are compared."""
         return places(self.student, self.teacher, asked)
 

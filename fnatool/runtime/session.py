@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -88,3 +89,24 @@ TYPES = {
     "tensor(int32)": onnx.TensorProto.INT32,
     "tensor(int64)": onnx.TensorProto.INT64,
 }
+
+
+class Runner:
+    """A model file in ONNX Runtime with any number of inputs; `batch`: how many samples it takes at once, None for any number."""
+
+    def __init__(self, path: Path, provider: str = "cpu") -> None:
+        """Raises RefusedModel where it cannot be loaded, UserError where the provider is not there."""
+        self.path = path
+        with native.openable(path) as text:
+            self.session = open_session(text, provider, ort.SessionOptions(), f"'{path}'")
+        self.outputs = [value.name for value in self.session.get_outputs()]
+        extents = [value.shape[0] for value in self.session.get_inputs() if len(value.shape) > 1]
+        fixed = [extent for extent in extents if isinstance(extent, int) and extent > 0]
+        self.batch: int | None = fixed[0] if fixed else None
+
+    def __call__(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The outputs by name. Raises RefusedModel where the model does not run."""
+        try:
+            return dict(zip(self.outputs, self.session.run(self.outputs, dict(feeds)), strict=True))
+        except FAILURES as error:
+            raise RefusedModel(f"ONNX Runtime cannot run '{self.path}': {native.first_line(error)}") from error

@@ -28,7 +28,7 @@ from fnatool.search.emitting import Ground, HeadedMember, best_within, ground, g
 from fnatool.search.finalists import choosing
 from fnatool.search.nearest import nearest_member, scores_of
 from fnatool.search.preparing import Known, PreparedSearch, data, network_of, on_ground, unlabelled
-from fnatool.search.purposes import Alike
+from fnatool.search.purposes import AlikePurpose
 from fnatool.search.results import DerivedModel, DeriveWords
 from fnatool.search.sampling import Member
 from fnatool.search.scoring import score, scoring_of
@@ -240,7 +240,7 @@ def _prepared(folder: Path, *, with_data: bool) -> tuple[PreparedSearch, folders
     start, seed = files.read(folder / folders.SEED), _seed(facts)
     if config.task == UNLABELLED:
         of = ground_alike(seed, config)
-        known: Known = Alike(*unlabelled(of, config, HERE)) if with_data else _nothing(of, config)
+        known: Known = AlikePurpose(*unlabelled(of, config, HERE)) if with_data else _nothing(of, config)
     else:
         about = description_of(metadata(start.envelope))
         config = _within(config, folder, about)
@@ -293,11 +293,11 @@ def _named(about: Description, config: SearchConfig) -> tuple[Split, Split]:
     return split, split
 
 
-def _nothing(of: Ground, config: SearchConfig) -> Alike:
+def _nothing(of: Ground, config: SearchConfig) -> AlikePurpose:
     """No samples."""
     assert of.analysis is not None
     none = Unlabelled(Path(config.data.path), Arrays(inputs_of(of.analysis, of.analysis.shapes.shapes)), (), 0)
-    return Alike(none, none)
+    return AlikePurpose(none, none)
 
 
 def _members(source: DeriveSource, wanted: DeriveOptions) -> list[Member | list[Budget]]:

@@ -22,6 +22,7 @@ from torch import Tensor
 from fnatool.files.atomic import write_text
 from fnatool.files.documents import read_json
 from fnatool.nn.reading import Reading
+from fnatool.search.purposes import Batches
 from fnatool.search.sampling import Member
 from fnatool.supernet.members import Members, State
 from fnatool.training.checkpoint import damaged
@@ -30,7 +31,6 @@ from passes.errors import UserError
 from passes.space.space import SKIP, Choices
 
 VERSION = 1
-Batches = Callable[[], Iterator[tuple[Tensor, ...]]]  # inputs of samples, in the order of the network's, the same every time
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from fnatool.data.pixels import Pixels
 from fnatool.data.split import Split
 from fnatool.files import model as files
+from fnatool.imitation.places import last_map
 from fnatool.model.analysed import analyse_model
 from fnatool.model.headed import HeadOptions, attach_to_model, own_taps, wanted
 from fnatool.model.pixels import PixelOptions, pixels_of, seen_as
@@ -22,7 +23,7 @@ from fnatool.tasks.description import Description
 from fnatool.tasks.table import TASKS
 from passes.errors import RefusedModel, UserError
 from passes.graph.tensors import Shape
-from passes.heads import chart, image_of, seen_by
+from passes.heads import image_of, seen_by
 from passes.heads.taps import FLOATS
 from passes.network.analyse import analyse
 from passes.network.analysis import Analysis
@@ -147,11 +148,10 @@ def ground_alike(seed: files.Model, config: SearchConfig) -> Ground:
 
 def features_of(analysis: Analysis) -> tuple[str, ...]:
     """The outputs that are floats with an axis of samples, and the last map on the way. Raises UserError where there is none."""
-    found = chart(analysis)
-    maps = [tensor for tensor in found.way if found.is_map(tensor)]
+    end = last_map(analysis)
     shapes, types = analysis.shapes.shapes, analysis.shapes.types
     outputs = [name for name in analysis.view.outputs if types.get(name) in FLOATS and len(shapes.get(name, ())) > 1]
-    features = tuple(dict.fromkeys([*outputs, *maps[-1:]]))
+    features = tuple(dict.fromkeys([*outputs, *([] if end is None else [end])]))
     if not features:
         raise UserError("this network has no output of floats and no map, so that nothing tells how like it another one is")
     return features

@@ -27,7 +27,7 @@ from fnatool.tasks.parts import means
 from fnatool.tasks.table import TASKS
 from fnatool.training import checkpoint, diagnosis
 from fnatool.training.journal import Journal
-from fnatool.training.learner import inputs_of
+from fnatool.training.model_and_data import inputs_of
 from fnatool.training.optimising import set_rate
 from fnatool.training.order import TrainOrder
 from fnatool.training.processes import World

@@ -22,15 +22,15 @@ from fnatool.model.unlabelled import folder_options
 from fnatool.search.config import UNLABELLED, SearchConfig
 from fnatool.search.emitting import Ground, ground, ground_alike, with_head
 from fnatool.search.folder import LATENCY, SEED, SPACE, RunFacts, require_same, shown
-from fnatool.search.purposes import Alike, Labelled, Purpose
+from fnatool.search.purposes import AlikePurpose, LabelledPurpose, Purpose
 from fnatool.search.sampling import uniform
 from fnatool.search.solver import Budget, likeliest
 from fnatool.supernet.mixing import without
 from fnatool.supernet.network import SuperNetwork, build
 from fnatool.tasks import reading
 from fnatool.tasks.table import description_of
-from fnatool.training.prepare_alike import samples_of
 from fnatool.training.processes import World
+from fnatool.training.unlabelled import samples_of
 from passes.errors import UserError
 from passes.network.analysis import Analysis
 from passes.space.budgets import AskedBudget, parse_budget
@@ -57,9 +57,9 @@ class PreparedSearch:
     fixed: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def labelled(self) -> Labelled:
+    def labelled(self) -> LabelledPurpose:
         """The task and its data. Raises TypeError where there is none."""
-        if not isinstance(self.purpose, Labelled):
+        if not isinstance(self.purpose, LabelledPurpose):
             raise TypeError("this search has no labels")
         return self.purpose
 
@@ -92,7 +92,7 @@ def prepare_search(seed: files.Model, config: SearchConfig, folder: Path, world:
     spaces.require_readable(config.space.choices)  # before the data, which takes longer
     if config.task == UNLABELLED:
         of = ground_alike(seed, config)
-        known: Known = Alike(*unlabelled(of, config, world))
+        known: Known = AlikePurpose(*unlabelled(of, config, world))
     else:
         known = data(config, world)
         of = ground(seed, config, known[0])
@@ -105,7 +105,7 @@ def prepare_search(seed: files.Model, config: SearchConfig, folder: Path, world:
     return on_ground(of, config, known, folder=folder, start=start)
 
 
-Known = tuple[Split, Split] | Alike  # the data; a task is told by the seed with its head
+Known = tuple[Split, Split] | AlikePurpose  # the data; a task is told by the seed with its head
 
 
 def on_ground(
@@ -128,7 +128,7 @@ def on_ground(
         subject = about(files.load(folder / SEED).sha256, analysis, whole)
         timed = latencies.read(own if own.exists() else Path(config.cost.latency), subject, whole).table
         tables["latency"] = restricted(timed, whole, found)
-    purpose = known if isinstance(known, Alike) else Labelled(description_of(metadata(model.envelope)), *known)
+    purpose = known if isinstance(known, AlikePurpose) else LabelledPurpose(description_of(metadata(model.envelope)), *known)
     made = PreparedSearch(
         config=config,
         ground=of,

@@ -1,8 +1,8 @@
-"""What a search is for: a task with labels, or to compute what the seed computes; what its data is, and how what was found is tuned."""
+"""What a search is for: a task with labels, or to compute what the seed computes; and what its data is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,25 +13,19 @@ from fnatool.data.inputs import stacked
 from fnatool.data.split import Split
 from fnatool.data.unlabelled import Unlabelled
 from fnatool.files import model as files
-from fnatool.imitation.teacher import paired
 from fnatool.nn.program import to_tensor
 from fnatool.nn.reading import Reading
 from fnatool.search.config import SearchConfig
-from fnatool.search.distance import Batches
 from fnatool.tasks.description import Description
 from fnatool.tasks.task import PLAIN
-from fnatool.training.finetune import RunPlaces, perform, require_teacher, tune
-from fnatool.training.learner import inputs_of
-from fnatool.training.model_and_data import sizes
+from fnatool.training.model_and_data import inputs_of, sizes
 from fnatool.training.order import TrainOrder
-from fnatool.training.prepare_alike import job_alike
-from fnatool.training.processes import World
-from fnatool.training.said import Tuned
 from fnatool.training.samples import Training
-from fnatool.training.stepping import dealt, share
+from fnatool.training.stepping import dealt
 from passes.errors import UserError
 
 STREAM = 4  # of chance: which images
+Batches = Callable[[], Iterator[tuple[Tensor, ...]]]  # inputs of samples, in the order of the network's, the same every time
 
 
 class Purpose(Protocol):
@@ -47,12 +41,6 @@ class Purpose(Protocol):
 
     def batches(self, seed: files.Model, config: SearchConfig, reading: Reading, device: torch.device) -> Batches:
         """Inputs to compare features on, drawn by the run's seed; held as they are read. seed: with its head."""
-
-    def require_tuning(self, config: SearchConfig, world: World) -> None:
-        """There is enough for a step of the last phase. Raises UserError."""
-
-    def tune(self, config: SearchConfig, of: tuple[files.Model, files.Model], places: RunPlaces, world: World) -> Tuned | None:
-        """The last phase. of: what was found, and the seed."""
 
 
 def images_of(purpose: Purpose, config: SearchConfig) -> int:
@@ -70,13 +58,8 @@ def _order(purpose: Purpose, config: SearchConfig) -> TrainOrder:
     return TrainOrder(samples=purpose.counts[0], batch=batch, steps=count // batch, seed=config.run.seed + STREAM)
 
 
-def _require_step(purpose: Purpose, config: SearchConfig, world: World) -> None:
-    batch = share(config.finetune.run.batch, world)
-    TrainOrder(samples=purpose.counts[0], batch=batch, steps=1, seed=0, start=0, rank=world.rank, world=world.size)
-
-
 @dataclass(frozen=True)
-class Labelled:
+class LabelledPurpose:
     """A task, and a data set with its labels."""
 
     description: Description
@@ -106,18 +89,9 @@ class Labelled:
 
         return batches
 
-    def require_tuning(self, config: SearchConfig, world: World) -> None:
-        """And a teacher where one is asked for."""
-        _require_step(self, config, world)
-        require_teacher(config.tuning().imitate)
-
-    def tune(self, config: SearchConfig, of: tuple[files.Model, files.Model], places: RunPlaces, world: World) -> Tuned | None:
-        """It learns the task."""
-        return tune(of[0], config.tuning(), places, world)
-
 
 @dataclass(frozen=True)
-class Alike:
+class AlikePurpose:
     """Samples without labels, for which the seed's own outputs are what is wanted."""
 
     used: Unlabelled
@@ -146,13 +120,3 @@ class Alike:
                 yield tuple(batch[name].to(device) for name in reading.inputs)
 
         return batches
-
-    def require_tuning(self, config: SearchConfig, world: World) -> None:
-        """A batch of samples."""
-        _require_step(self, config, world)
-
-    def tune(self, config: SearchConfig, of: tuple[files.Model, files.Model], places: RunPlaces, world: World) -> Tuned | None:
-        """It learns what the seed computes."""
-        pair = paired(of[0], of[1], resize=False)
-        job = job_alike(pair, of[0], config.tuning_alike(), (self.used, self.kept), places.folder, world)
-        return perform(job, places, world)

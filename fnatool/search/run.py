@@ -37,6 +37,7 @@ from fnatool.search.sampling import Member
 from fnatool.search.scoring import parts_of, score, scoring_of
 from fnatool.search.showing import cost_text, show_space
 from fnatool.search.solver import Budget
+from fnatool.search.tuning import require_tuning, tune_found
 from fnatool.supernet.network import SuperNetwork
 from fnatool.tasks.scenes import SceneOptions, write_scenes
 from fnatool.training import diagnosis
@@ -127,13 +128,7 @@ def require_enough(made: PreparedSearch, world: World) -> None:
         TrainOrder(
             samples=len(samples), batch=share(made.config.run.batch, world), steps=1, seed=0, start=0, rank=world.rank, world=world.size
         )
-    require_tuning(made, world)
-
-
-def require_tuning(made: PreparedSearch, world: World) -> None:
-    """The same for the last phase."""
-    if made.config.finetune.enabled:
-        made.purpose.require_tuning(made.config, world)
+    require_tuning(made.config, made.purpose, world)
 
 
 @dataclass(frozen=True)
@@ -250,7 +245,7 @@ def by_distance(made: PreparedSearch, world: World) -> Way:
     """Single changes of the seed are measured, then whole members; the nearest is found. Raises UserError for what does not fit."""
     budgets = measuring.require_choices(made)
     images_of(made.purpose, made.config)  # raises
-    require_tuning(made, world)
+    require_tuning(made.config, made.purpose, world)
 
     def find(run: tuple[Path, str]) -> MethodResult | None:
         if world.first:
@@ -307,8 +302,7 @@ def _fine_tune(made: PreparedSearch, folder: Path, world: World) -> Tuned | None
         terminal.console().print("fine-tuning what was found, from the seed's weights")
         own.mkdir(exist_ok=True)
     world.wait()
-    of = (files.read(remapped), made.ground.seed)
-    return made.purpose.tune(made.config, of, RunPlaces(target, own, force=True), world)
+    return tune_found(made, files.read(remapped), RunPlaces(target, own, force=True), world)
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------------------------

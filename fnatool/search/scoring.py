@@ -21,8 +21,8 @@ from fnatool.tasks.parts import alone
 from fnatool.tasks.table import TASKS
 from fnatool.tasks.task import PLAIN
 from fnatool.training.figures import evaluate
-from fnatool.training.learner import inputs_of, is_frozen
-from fnatool.training.model_and_data import sizes
+from fnatool.training.learner import is_frozen
+from fnatool.training.model_and_data import inputs_of, sizes
 from fnatool.training.order import TrainOrder
 from fnatool.training.samples import Batch, Evaluation, Training
 from fnatool.training.stepping import dealt

@@ -15,7 +15,7 @@ from fnatool.data.unlabelled import Unlabelled
 from fnatool.files import model as files
 from fnatool.imitation.imitating import Imitation, Outputs
 from fnatool.imitation.in_runtime import compare
-from fnatool.imitation.likeness import METRIC, Comparison
+from fnatool.imitation.likeness import METRIC, LikenessSums
 from fnatool.imitation.losses import apart
 from fnatool.imitation.teacher import Pair, Teacher, input_shapes
 from fnatool.nn.network import Network
@@ -47,7 +47,7 @@ class Samples(Dataset[Sample]):
 
 
 @dataclass(frozen=True)
-class Alike:
+class AlikeObjective:
     """The outputs of another network, on samples without labels; `kept` are those that figures are of.
 
     like: its file; teacher: the same on the device.
@@ -95,7 +95,7 @@ class Alike:
     @torch.inference_mode()
     def figures(self, network: Network, world: World, *, batch: int, workers: int) -> dict[str, float]:
         """How like its outputs are, on the samples kept back; each process looks at all of them."""
-        found = Comparison()
+        found = LikenessSums()
         for values in self.kept.batches(batch):
             inputs = {name: to_tensor(value).to(world.device) for name, value in values.items()}
             own, _ = outputs_of(network, [inputs[name] for name in network.origin.reading.inputs])

@@ -33,7 +33,7 @@ from fnatool.training import diagnosis, watching
 from fnatool.training.config import Config, Imitate, Learning
 from fnatool.training.loop import Trained, TrainingJob, finetune
 from fnatool.training.model_and_data import sizes
-from fnatool.training.objective import Labelled
+from fnatool.training.objective import LabelledObjective
 from fnatool.training.processes import World
 from fnatool.training.said import Tuned
 from fnatool.training.samples import Evaluation, Training, require_fit
@@ -92,7 +92,9 @@ def prepare_training(model: files.Model, config: Config, folder: Path, world: Wo
         for line in said((train, val)):
             console.print(line, markup=False)
         pixels.say(pixels.recorded(model, described.input))
-    objective = Labelled(described, Training(train, described, size, changes, config.run.seed, full), Evaluation(val, described, full))
+    objective = LabelledObjective(
+        described, Training(train, described, size, changes, config.run.seed, full), Evaluation(val, described, full)
+    )
     return TrainingJob(
         config=config,
         model=model,
@@ -117,7 +119,7 @@ def _data(config: Config, described: Description, world: World) -> tuple[Split, 
     return train, val
 
 
-def imitation_of(model: files.Model, how: Imitate, objective: Labelled) -> Imitation | None:
+def imitation_of(model: files.Model, how: Imitate, objective: LabelledObjective) -> Imitation | None:
     """What the model has to do with the config's teacher. Raises UserError where there is none, or the two cannot be compared."""
     if not how.is_on:
         return None

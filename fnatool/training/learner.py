@@ -14,10 +14,6 @@ from torch.nn.parallel import DistributedDataParallel
 from fnatool.files.model import Model
 from fnatool.imitation.imitating import Imitation, teacher_of
 from fnatool.nn.network import Network, load
-from fnatool.nn.reading import Reading
-from fnatool.nn.site import torch_type
-from fnatool.tasks.description import Input
-from fnatool.tasks.pixels import to_input
 from fnatool.training.checkpoint import Held
 from fnatool.training.config import Learning
 from fnatool.training.optimising import optimiser_for
@@ -113,11 +109,6 @@ class Average:
 
 def _floats(network: Network) -> Iterator[Tensor]:
     return (value for value in network.state_dict().values() if value.is_floating_point())
-
-
-def inputs_of(reading: Reading, images: Tensor, like: Input) -> Tensor:
-    """What a network is given for images uint8 RGB [N, 3, H, W], in the type of its input."""
-    return to_input(images, like).to(torch_type(reading.facts.types[reading.inputs[0]]))
 
 
 def outputs_of(

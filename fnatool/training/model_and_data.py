@@ -1,11 +1,16 @@
-"""What sizes a model's images have, in training and in evaluation."""
+"""What a model is given: the sizes of its images in training and in evaluation, and their values."""
 
 from __future__ import annotations
+
+from torch import Tensor
 
 from fnatool.data.placement import Size
 from fnatool.files import model as files
 from fnatool.model import pixels
-from fnatool.tasks.description import Description
+from fnatool.nn.reading import Reading
+from fnatool.nn.site import torch_type
+from fnatool.tasks.description import Description, Input
+from fnatool.tasks.pixels import to_input
 from passes.errors import UserError
 from passes.graph.tensors import Shape
 from passes.graph.view import view
@@ -49,3 +54,8 @@ def _fixed(model: files.Model, described: Description) -> tuple[int | None, int 
     pixels.require_carried(taken, described.input.mean, described.input.scale)
     rows, columns = (shape[axis] for axis in ((2, 3) if described.input.layout == "NCHW" else (1, 2)))
     return (rows if isinstance(rows, int) else None), (columns if isinstance(columns, int) else None)
+
+
+def inputs_of(reading: Reading, images: Tensor, like: Input) -> Tensor:
+    """What a network is given for images uint8 RGB [N, 3, H, W], in the type of its input."""
+    return to_input(images, like).to(torch_type(reading.facts.types[reading.inputs[0]]))

@@ -19,8 +19,8 @@ from fnatool.tasks.parts import Outputs, Parts
 from fnatool.tasks.table import TASKS
 from fnatool.training.figures import evaluate
 from fnatool.training.in_runtime import evaluate_file
-from fnatool.training.learner import inputs_of, outputs_of
-from fnatool.training.model_and_data import open_sizes
+from fnatool.training.learner import outputs_of
+from fnatool.training.model_and_data import inputs_of, open_sizes
 from fnatool.training.order import TrainOrder
 from fnatool.training.processes import World
 from fnatool.training.samples import Batch, Evaluation, Training
@@ -73,7 +73,7 @@ class Objective(Protocol):
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledObjective:
     """A task's loss on a data set with labels."""
 
     description: Description

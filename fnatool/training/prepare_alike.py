@@ -1,4 +1,4 @@
-"""A run in which a network learns to be like another one, before its first step: the samples and the job, checked."""
+"""A run in which a network learns to be like another one, checked, before its first step."""
 
 from __future__ import annotations
 
@@ -7,31 +7,13 @@ import json
 from pathlib import Path
 
 from fnatool import terminal
-from fnatool.data.unlabelled import Unlabelled, drawn, parted
+from fnatool.data.unlabelled import Unlabelled
 from fnatool.files import model as files
 from fnatool.imitation.teacher import Pair, Teacher
-from fnatool.model.unlabelled import UnlabelledOptions, find_unlabelled
-from fnatool.training.alike import Alike, imitation_of
-from fnatool.training.config import LikeConfig, LikeData
+from fnatool.training.alike import AlikeObjective, imitation_of
+from fnatool.training.config import LikeConfig
 from fnatool.training.loop import TrainingJob
 from fnatool.training.processes import World
-from passes.network.analysis import Analysis
-
-
-def samples_of(
-    of: tuple[files.Model, Analysis], where: UnlabelledOptions, how: LikeData, *, seed: int, world: World
-) -> tuple[Unlabelled, Unlabelled]:
-    """The samples to learn from and those kept back; the first process looks at every file and speaks. of: the model, and its analysis."""
-    found = find_unlabelled(*of, where)
-    if world.first:
-        count = len(found) if how.images is None else min(how.images, len(found))
-        with terminal.progress("looking at the data", count) as advance:
-            found = drawn(found, how.images, seed=seed, skip_bad=how.skip_bad, done=advance)
-        for line in (*found.notes, found.summary()):
-            terminal.console().print(line, markup=False)
-    shared = world.gather(found)[0]
-    assert isinstance(shared, Unlabelled)
-    return parted(shared, how.kept)
 
 
 def job_alike(
@@ -45,5 +27,5 @@ def job_alike(
     if world.first:
         console = terminal.console()
         console.print(f"{len(used):,} to learn from, {len(kept):,} kept back; compared at {len(imitation.places)} places inside")
-    objective = Alike(pair, pair.model.path, Teacher(pair, (), world.device, "running"), used, kept)
+    objective = AlikeObjective(pair, pair.model.path, Teacher(pair, (), world.device, "running"), used, kept)
     return TrainingJob(config=how, model=model, objective=objective, folder=folder, key=key, imitation=imitation, workers=how.data.workers)

@@ -18,9 +18,10 @@ from fnatool.model.source import Source, open_model
 from fnatool.model.unlabelled import UnlabelledOptions
 from fnatool.training.config import LikeConfig, read_like_config
 from fnatool.training.finetune import RunPlaces, finished, perform
-from fnatool.training.prepare_alike import job_alike, samples_of
+from fnatool.training.prepare_alike import job_alike
 from fnatool.training.processes import joined
 from fnatool.training.said import Tuned
+from fnatool.training.unlabelled import samples_of
 from passes.graph.freeing import freed
 
 

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from fnatool import terminal
-from fnatool.imitation.evaluate import Compared
+from fnatool.imitation.evaluate import LikenessReport
 from fnatool.training.evaluate import Evaluated
 from fnatool.training.said import Tuned
 from fnatool.training.watching import sentence
@@ -31,7 +31,7 @@ def show_evaluated(found: Evaluated) -> None:
             terminal.say(f"  {name} {value:.4f}")
 
 
-def show_compared(found: Compared) -> None:
+def show_compared(found: LikenessReport) -> None:
     """How like the outputs are: a line, one for each output where there are several, what differs most, and what was left out."""
     console = terminal.console()
     for note in found.notes:

@@ -33,8 +33,7 @@ from fnatool.tasks.pixels import to_array, to_input
 from fnatool.tasks.table import description_of
 from fnatool.terminal import heard
 from fnatool.training.in_runtime import predicting
-from fnatool.training.learner import inputs_of
-from fnatool.training.model_and_data import sizes
+from fnatool.training.model_and_data import inputs_of, sizes
 from passes.errors import UserError
 from passes.graph.view import view
 from passes.heads.scaling import own_scaling
@@ -272,7 +271,7 @@ def test_a_search_is_told_in_its_config(tmp_path: Path) -> None:
     config = parse_search({"task": "classification", "head": {"mean": [127.5], "scale": [127.5], "channels": "BGR"}})
     found = ground(model, config, unlabelled(("a", "b")))  # type: ignore[arg-type]
     assert found.pixels == Pixels((127.5,) * 3, (127.5,) * 3, "BGR", "as asked")
-    read_by = description_of(metadata(found.finish(model, False).envelope)).input
+    read_by = description_of(metadata(found.finish(model, False, None)[0].envelope)).input
     assert (read_by.mean, read_by.scale, read_by.channels) == ((127.5,) * 3, (127.5,) * 3, "BGR")
 
 

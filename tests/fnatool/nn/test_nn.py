@@ -631,7 +631,7 @@ def test_an_operator_without_a_row_is_named_with_its_node_before_training(tmp_pa
     net = Net()
     net.op("NonZero", "odd", net.relu(net.conv("x", "c", 8, 3)))
     net.op("Cast", "y", "odd", to=TensorProto.FLOAT)
-    with pytest.raises(RefusedModel, match=r"node 'odd' \(NonZero\) cannot be read by torch: there is no row"):
+    with pytest.raises(RefusedModel, match=r"node 'odd' \(NonZero\) cannot be read by torch: fnatool has no such operator there"):
         loaded(net.model(), tmp_path)
 
 
