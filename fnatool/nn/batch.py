@@ -21,7 +21,10 @@ from passes.errors import RefusedModel
 from passes.graph.tensors import printed
 from passes.graph.view import live
 
-TOLERANCE = 1e-2  # of the spread: far beyond rounding, far below what another sample's values would do
+DOUBTFUL = 1e-4  # of the spread: what is moved by more in single precision is computed again in double
+TOLERANCE = 1e-2  # where that cannot be: far beyond rounding
+DOUBLE_TOLERANCE = 1e-7  # there: far beyond rounding, far below what means over other samples would do
+OTHER = 3.0  # how many times as far from 0 the second sample is, so that no mean over both is that of one
 
 
 def require_batch(reading: Reading, values: Mapping[str, Tensor], *, static: bool) -> None:
@@ -170,17 +173,19 @@ def _require_separate(reading: Reading, values: Mapping[str, Tensor]) -> None:
         return  # an input that holds sizes or positions, say: no value is known to fit it
     for low in (0, 1):
         rng = np.random.default_rng(0)
-        inputs = [_noise(rng, _shape(reading, name, 2), _type(reading, name), low) for name in reading.inputs]
+        inputs = [_unlike(_noise(rng, _shape(reading, name, 2), _type(reading, name), low), name, reading) for name in reading.inputs]
         try:
             name, moved = _furthest(reading, values, inputs)
         except FAILURES:
             continue  # of numbers that do not fit: a division by zero, say
-        if moved > TOLERANCE:
+        limit = TOLERANCE
+        if moved > DOUBTFUL:
             with suppress(*FAILURES):  # it computes in single precision only, and stays in doubt
                 name, moved = _furthest(
                     reading, {k: _double(v) for k, v in {**reading.constants, **values}.items()}, [_double(value) for value in inputs]
                 )
-        if moved > TOLERANCE:
+                limit = DOUBLE_TOLERANCE
+        if moved > limit:
             raise RefusedModel(f"output '{name}' of a sample depends on the others in its batch (by {moved:.1e} of its spread); {FIX}")
         return
 
@@ -216,6 +221,13 @@ SMALLEST = 1e-6  # spread of values, relative to themselves: what is alike to th
 
 def _double(value: Tensor) -> Tensor:
     return value.double() if value.is_floating_point() else value
+
+
+def _unlike(values: Tensor, name: str, reading: Reading) -> Tensor:
+    """The samples that come second are of another size, where they are floats."""
+    if name in reading.facts.batched and values.is_floating_point():
+        values[reading.facts.batch :] *= OTHER
+    return values
 
 
 def _noise(rng: np.random.Generator, shape: Sequence[int], dtype: torch.dtype, low: int) -> Tensor:

@@ -9,6 +9,7 @@ import onnx
 import onnx.parser
 import pytest
 import torch
+from tiny import model, save
 
 import fnatool.nn
 from fnatool.model.check import check
@@ -129,3 +130,18 @@ def test_an_operand_laid_along_an_axis_by_an_old_version_is_refused(tmp_path: Pa
         fnatool.nn.load(written(text % 1, tmp_path, opset=6))
     module = fnatool.nn.load(written(text % 3, tmp_path, opset=6))
     np.testing.assert_array_equal(module(torch.zeros(1, 4, 4, 4)).detach().numpy()[0, 0, 0], [1, 2, 3, 4])
+
+
+def test_a_mean_over_the_samples_is_refused_however_little_it_moves(tmp_path: Path) -> None:
+    text = """net (float[1,3,64,64] x) => (float[1,8] y) {
+        q = Mul (x, x)
+        v = ReduceMean <axes = [0, 1, 2, 3], keepdims = 1> (q)
+        c = Conv <kernel_shape = [3, 3]> (x, w)
+        r = Relu (c)
+        p = GlobalMaxPool (r)
+        n = Add (p, v)
+        y = Flatten (n)
+    }"""
+    path = save(model(text, {"w": np.random.default_rng(0).normal(size=(8, 3, 3, 3)).astype(np.float32)}), tmp_path / "net.onnx")
+    with pytest.raises(RefusedModel, match="depends on the others in its batch"):
+        fnatool.nn.load(path)
