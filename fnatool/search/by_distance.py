@@ -11,6 +11,7 @@ from fnatool import terminal
 from fnatool.nn.batch import require_batch
 from fnatool.nn.reading import Reading
 from fnatool.search import folder as folders
+from fnatool.search.config import UNLABELLED
 from fnatool.search.distance import Meter, known, reference
 from fnatool.search.nearest import choose, nearest_member, scores_of, silent, table
 from fnatool.search.preparing import PreparedSearch
@@ -32,9 +33,9 @@ def require_choices(made: PreparedSearch) -> list[Budget]:
     """The budgets, which some member keeps. Raises UserError where there is none, or nothing is left to choose."""
     budgets = made.budgets(made.config.cost.budget)
     if not budgets:
+        others = "" if made.config.task == UNLABELLED else ', or search with search.method = "gradient"'
         raise UserError(
-            "without a budget nothing is nearer to the seed than the seed itself; give one, such as --budget madds=200M, or search with "
-            'search.method = "gradient"'
+            f"without a budget nothing is nearer to the seed than the seed itself; give one, such as --budget madds=60%{others}"
         )
     if made.choices.size < 2:
         reasons = "; ".join(f"{knob}: {why}" for knob, why in made.fixed.items())
