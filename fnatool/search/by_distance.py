@@ -51,21 +51,22 @@ def meter_of(made: PreparedSearch, run: tuple[Path, str], world: World) -> Meter
         graph,
         made.analysis,
         made.choices,
-        made.ground.features,
+        tuple(made.compared),
         strategy=config.search.strategy,
-        select=config.select,
+        select=config.distance.select,
         rng_seed=config.run.seed,
         device=world.device,
     )
     shapes = {tensor.name: made.analysis.shapes.shapes[tensor.name] for tensor in graph.inputs}
-    seed = Reading(up_to(graph, made.ground.features), shapes)
+    seed = Reading(up_to(graph, tuple(made.compared)), shapes)
     for reading in (seed, members.reading):
         require_batch(reading, {weight.name: reading.initial(weight) for weight in reading.weights}, static=reading.static_batch)
     batch = min(config.distance.batch, images_of(made.purpose, config))
     require_room(seed, batch, world.device, key="distance.batch", learns=False)
     batches = made.purpose.batches(made.model, config, seed, world.device)
     folder, key = run
-    return Meter(members, batches, reference(seed, batches, world.device), known(folder / folders.DISTANCES, key, made.choices), world)
+    of = reference(seed, batches, world.device, tuple(made.compared.values()))
+    return Meter(members, batches, of, known(folder / folders.DISTANCES, key, made.choices), world)
 
 
 def measure_changes(made: PreparedSearch, meter: Meter) -> list[list[float]]:

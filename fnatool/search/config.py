@@ -74,7 +74,8 @@ class Search(Section):
         description="distance: what keeps the seed's features, without training or labels; gradient: a super network learns, as in FNA++",
     )
     select: Literal["first", "bn", "l1", "std"] | None = Field(
-        default=None, description="which channels narrowing keeps, as in 'fnatool remap'; default: l1 by distance, first by gradient"
+        default=None,
+        description="which channels narrowing keeps, as in 'fnatool remap'; default: first where labels follow, l1 without a task",
     )
     multiple: Annotated[int, Field(ge=1, le=1024)] = Field(default=1, description="what every width that is chosen is a multiple of")
     relaxation: Literal["entangled", "paths"] = Field(
@@ -104,6 +105,14 @@ class Distance(Section):
         default=64, description="unlabelled training images to compare features on; more than there are: all of them"
     )
     batch: Annotated[int, Field(ge=1, le=1 << 16)] = Field(default=64, description="images of which BatchNorm takes its statistics at once")
+    places: Literal["auto", "stages", "features"] = Field(
+        default="auto",
+        description="where members are compared with the seed. stages: at the exits of stages but the last that changes; features: at what "
+        "the head reads, without a task at the outputs and the last map; auto: stages for a task, features without one",
+    )
+    select: Literal["first", "bn", "l1", "std"] = Field(
+        default="l1", description="which channels a narrower member keeps while it is compared; what is found keeps 'search.select'"
+    )
     members: Annotated[int, Field(ge=1, le=4096)] = Field(
         default=48,
         description="architectures that are measured whole: the one of the least sum of single changes, and swaps from the best",
@@ -185,8 +194,14 @@ class SearchConfig(Section):
 
     @property
     def select(self) -> str:
-        """Which channels narrowing keeps."""
-        return self.search.select or {"distance": "l1", "gradient": "first"}[self.search.method]
+        """Which channels narrowing keeps in what is found, and in a super network."""
+        return self.search.select or ("l1" if self.task == UNLABELLED else "first")
+
+    @property
+    def by_stages(self) -> bool:
+        """Whether members are compared at the exits of stages."""
+        places = self.distance.places
+        return places == "stages" or (places == "auto" and self.task != UNLABELLED)
 
     def tuning(self) -> Config:
         """The config of the last phase, on the device of the search."""

@@ -1,8 +1,8 @@
 """How far a member's features are from the seed's, without training and without labels.
 
-    d(m) = mean_s  Σ_x ‖φ_s^m(x) − φ_s(x)‖² / Σ_x ‖φ_s(x) − mean φ_s‖²
+    d(m) = Σ_s w_s d_s / Σ_s w_s        d_s = Σ_x ‖φ_s^m(x) − φ_s(x)‖² / Σ_x ‖φ_s(x) − mean φ_s‖²
 
-φ_s are the tensors that the head sees the network by, of the seed and of the member, over the same images; the mean is over the images.
+φ_s are the tensors compared, of the seed and of the member, over the same images; the mean is over the images.
 BatchNormalization has the statistics of the images, batch by batch, in both. What is known is kept in the run's folder as it grows: a
 distance is a function of the member and the images, so that a run that was killed goes on to the same bits.
 """
@@ -35,23 +35,24 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Reference:
-    """The seed's features: per batch of images one tensor per place, and per place how far they are from their mean."""
+    """The seed's features: per batch of images one tensor per place, and per place how far they are from their mean, and its weight."""
 
     features: tuple[tuple[Tensor, ...], ...]
     spread: tuple[float, ...]
+    weights: tuple[float, ...]
 
     def distance(self, features: Sequence[Sequence[Tensor]]) -> float:
         """d of a network with these features, batch by batch."""
         parts = []
-        for place, spread in enumerate(self.spread):
+        for place, (spread, weight) in enumerate(zip(self.spread, self.weights, strict=True)):
             moved = sum(_square(own[place] - other[place]) for own, other in zip(features, self.features, strict=True))
-            parts.append(moved / spread)
-        return sum(parts) / len(parts)
+            parts.append(weight * moved / spread)
+        return sum(parts) / sum(self.weights)
 
 
 @torch.no_grad()
-def reference(reading: Reading, batches: Batches, device: torch.device) -> Reference:
-    """The features that a network has as its outputs.
+def reference(reading: Reading, batches: Batches, device: torch.device, weights: Sequence[float] = ()) -> Reference:
+    """The features that a network has as its outputs; weights: one for each of them, 1 unless said.
 
     Raises UserError where they are not finite, or where all images have the same ones.
     """
@@ -64,7 +65,7 @@ def reference(reading: Reading, batches: Batches, device: torch.device) -> Refer
             raise UserError(f"the seed's features '{name}' are not finite on these images, so nothing can be compared with them")
         if value <= 0:
             raise UserError(f"the seed's features '{name}' are the same for all of these images; give other images, or more than one")
-    return Reference(features, spread)
+    return Reference(features, spread, tuple(weights) or (1.0,) * len(spread))
 
 
 def _spread(parts: Sequence[Tensor]) -> float:
