@@ -83,7 +83,7 @@ def derive(
 @click.argument("model", metavar="SEED", type=MODEL)
 @click.option(
     "--space", required=True, metavar="SPACE",
-    help="What may be chosen: fna-detection, fna-segmentation, auto or fine, or a JSON file.",
+    help="What may be chosen: fna-detection, fna-segmentation, auto or coarse, or a JSON file.",
 )  # fmt: skip
 @click.option("-o", "--output", type=FILE, required=True, metavar="OUT", help="The JSON file to write.")
 @click.option("--provider", type=click.Choice(["cpu", "cuda", "tensorrt"]), default="cpu", show_default=True, help="Of ONNX Runtime.")

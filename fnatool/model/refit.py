@@ -22,6 +22,7 @@ from fnatool.files.atomic import temporary
 from fnatool.model import least_squares
 from fnatool.model.least_squares import LayerChange
 from fnatool.model.refit_result import Refit, RefitDistance, RefitLayer
+from fnatool.model.remapped import Remapped
 from passes.graph.view import Node, view
 from passes.network.analysis import Analysis
 from passes.network.knobs import IMAGE, STRIDE
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from fnatool.nn.moments import PositionSums
     from fnatool.nn.parted import PartedNetwork
 
+KEPT = 0.2  # the share of samples, usually, that decide how much is solved
 MOST_READS = 8192  # of a layer per position: more make a system of equations that takes minutes and gigabytes
 BATCH = 32
 ACTIVATIONS = 1 << 26  # bytes of the largest tensors of a batch
@@ -44,6 +46,15 @@ ACTIVATIONS = 1 << 26  # bytes of the largest tensors of a batch
 def require_torch() -> None:
     """torch is there. Raises MissingTorch, which says how to get it."""
     import_module("fnatool.nn.missing")
+
+
+def refit(made: Remapped, data: tuple[Unlabelled, Unlabelled]) -> Remapped:
+    """The remap with its layers solved anew, and what came of that. data: the samples that are used, and those kept back.
+
+    Raises RefusedModel where torch cannot compute one of the networks, MissingTorch where there is none.
+    """
+    graph, found = refitted(made.analysis, made.plan, made.model.graph, data)
+    return replace(made, model=replace(made.model, graph=graph), refit=found)
 
 
 def refitted(analysis: Analysis, plan: Plan, graph: gs.Graph, data: tuple[Unlabelled, Unlabelled]) -> tuple[gs.Graph, Refit]:

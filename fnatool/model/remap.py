@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 from fnatool import specs, terminal
@@ -16,7 +15,7 @@ from fnatool.files.model import data_path
 from fnatool.model import pixels
 from fnatool.model.analysed import read_spec, spec_of
 from fnatool.model.pixels import PixelOptions
-from fnatool.model.refit import refitted, require_torch
+from fnatool.model.refit import KEPT, refit, require_torch
 from fnatool.model.remap_report import report
 from fnatool.model.remapped import RemapOptions, Remapped, remap_model
 from fnatool.model.source import Source, open_model
@@ -44,7 +43,7 @@ def remap(
     with nullcontext() if path is None else specs.fitting(path):
         made = remap_model(read, read_spec(path) if path is not None else spec_of(spec), options)
     if options.refit is not None and not made.plan.identity:
-        made = _refitted(made, options)
+        made = refit(made, _samples(made, options))
     texts = {} if options.report is None else {options.report: json.dumps(report(made), indent=1)}
     if out is not None:
         made.write(out, force=options.force, beside=texts)  # all of them or none
@@ -67,21 +66,12 @@ def _require_places(out: Path | None, options: RemapOptions, *, forbid: Sequence
 
 # --- layers solved anew ------------------------------------------------------------------------------------------------------------------
 
-KEPT = 0.2  # the share of the samples that decide how much is solved
-
-
 def _require_data(folder: Path | str, count: int) -> None:
     """There is a folder with data, enough of it is asked for, and torch is there. Raises UserError."""
     if count < 2:
         raise UserError(f"{count} samples are too few to solve layers with and to keep some back; ask for at least 2")
     folder_options(folder)
     require_torch()
-
-
-def _refitted(made: Remapped, options: RemapOptions) -> Remapped:
-    """The remap with its layers solved anew, and what came of that."""
-    graph, refit = refitted(made.analysis, made.plan, made.model.graph, _samples(made, options))
-    return replace(made, model=replace(made.model, graph=graph), refit=refit)
 
 
 def _samples(made: Remapped, options: RemapOptions) -> tuple[Unlabelled, Unlabelled]:

@@ -13,7 +13,7 @@ from passes.space.space import Space, parse_space
 
 
 def read_space(name: str, analysis: Analysis, multiple: int = 1) -> Space:
-    """The Space of that name or in that file, where a file has the name; widths of `auto` and `fine` are multiples.
+    """The Space of that name or in that file, where a file has the name; widths of `auto` and `coarse` are multiples.
 
     Raises UserError where there is none.
     """

@@ -7,7 +7,7 @@ learn at all. `paths`, the reference, has those (AS_PUBLISHED). QUICK is what ru
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -64,13 +64,17 @@ class HeadSection(Section):
 
 
 class SpaceSection(Section):
-    choices: str = Field(default="auto", description="auto | fine | fna-detection | fna-segmentation | a JSON file: knob → list of values")
+    choices: str = Field(
+        default="auto",
+        description="auto: hidden widths in eighths | coarse: whole or half, the default by gradient | fna-detection | fna-segmentation | a "
+        "JSON file: knob → list of values",
+    )
     output_stride: Positive | None = Field(default=None, description="of the seed, before anything is searched: 16 or 8 instead of 32")
 
 
 class Search(Section):
     method: Literal["distance", "gradient"] = Field(
-        default="gradient",
+        default="distance",
         description="distance: what keeps the seed's features, without training or labels; gradient: a super network learns, as in FNA++",
     )
     select: Literal["first", "bn", "l1", "std"] | None = Field(
@@ -116,6 +120,16 @@ class Distance(Section):
     members: Annotated[int, Field(ge=1, le=4096)] = Field(
         default=48,
         description="architectures that are measured whole: the one of the least sum of single changes, and swaps from the best",
+    )
+
+
+class RefitSection(Section):
+    enabled: Literal["auto", "yes", "no"] = Field(
+        default="auto",
+        description="the layers of what is found are solved anew against the seed's, without labels; auto: where there is no task",
+    )
+    samples: Annotated[int, Field(ge=2, le=1 << 20)] = Field(
+        default=256, description="training samples to solve and to judge by; more than there are: all of them"
     )
 
 
@@ -166,6 +180,9 @@ class Score(Section):
 
 class Finetune(Section):
     enabled: bool = Field(default=True, description="train what was found; otherwise it has the seed's weights and a fresh head")
+    baseline: Literal["none", "seed", "uniform", "both"] = Field(
+        default="none", description="tuned alike, beside what was found: the seed's own shape, all widths narrowed alike to the budget, or both"
+    )
     run: Training = Field(default=Training(), description="see 'fnatool config' without --search, for these four tables")
     optimiser: Optimiser = Optimiser()
     averages: Averages = Averages()
@@ -185,6 +202,7 @@ class SearchConfig(Section):
     space: SpaceSection = SpaceSection()
     search: Search = Search()
     distance: Distance = Field(default=Distance(), description="what the method of this name measures")
+    refit: RefitSection = Field(default=RefitSection(), description="as 'fnatool remap --refit' does")
     weights: Optimiser = Field(default=Optimiser(), description="how the super network's weights learn")
     alpha: Alpha = Field(default=Alpha(), description="how the preferences for candidates learn")
     cost: CostSection = CostSection()
@@ -196,6 +214,11 @@ class SearchConfig(Section):
     def select(self) -> str:
         """Which channels narrowing keeps in what is found, and in a super network."""
         return self.search.select or ("l1" if self.task == UNLABELLED else "first")
+
+    @property
+    def refits(self) -> bool:
+        """Whether the layers of what is found are solved anew."""
+        return self.refit.enabled == "yes" or (self.refit.enabled == "auto" and self.task == UNLABELLED)
 
     @property
     def by_stages(self) -> bool:
@@ -223,12 +246,17 @@ def _usual(task: Task) -> Defaults:
     return {**task.searching, "weights": task.tuning.get("optimiser", {}), "finetune": task.tuning}
 
 
+def _learnt(task: Task) -> Defaults:
+    """The same by gradient."""
+    return merged(_usual(task), {"search": {"method": "gradient"}, "space": {"choices": "coarse"}})
+
+
 def _as_published(task: Task) -> Defaults:
     """The same with the relaxation `paths`: as FNA++ did it."""
-    return merged(_usual(task), merged(PUBLISHED, task.published))
+    return merged(_learnt(task), merged(PUBLISHED, task.published))
 
 
-PUBLISHED: Defaults = {"search": {"method": "gradient", "finalists": 1}, "alpha": {"own": 0.0, "lr": 1e-3}}
+PUBLISHED: Defaults = {"search": {"finalists": 1}, "alpha": {"own": 0.0, "lr": 1e-3}}
 """Where the defaults of `paths` are those of no task."""
 
 QUICK: Mapping[str, Any] = {
@@ -264,9 +292,15 @@ def parse_search(document: Mapping[str, Any]) -> SearchConfig:
         found = parsed(SearchConfig, document, ALIKE)
         _require_unlabelled(found)
         return found
-    search = document.get("search")
-    published = isinstance(search, Mapping) and search.get("relaxation") == "paths"
-    return parsed(SearchConfig, document, defaults_of(document, _as_published if published else _usual))
+    return parsed(SearchConfig, document, defaults_of(document, _way(document.get("search"))))
+
+
+def _way(search: object) -> Callable[[Task], Defaults]:
+    """The defaults of the method that is asked for; who asks for a relaxation asks for the gradient."""
+    asked = search if isinstance(search, Mapping) else {}
+    if asked.get("relaxation") == "paths":
+        return _as_published
+    return _learnt if asked.get("method", "gradient" if "relaxation" in asked else "distance") == "gradient" else _usual
 
 
 ALIKE: Defaults = {

@@ -9,12 +9,15 @@ from pathlib import Path
 
 from fnatool.data.pixels import Pixels
 from fnatool.data.split import Split
+from fnatool.data.unlabelled import Unlabelled
 from fnatool.files import model as files
 from fnatool.imitation.places import last_map
 from fnatool.model.analysed import analyse_model
 from fnatool.model.headed import HeadOptions, attach_to_model, own_taps, wanted
 from fnatool.model.pixels import PixelOptions, pixels_of, seen_as
-from fnatool.model.remapped import RemapOptions, remap_model
+from fnatool.model.refit import refit
+from fnatool.model.refit_result import Refit
+from fnatool.model.remapped import RemapOptions, Remapped, remap_model
 from fnatool.search.config import SearchConfig
 from fnatool.search.results import Emitted
 from fnatool.search.sampling import Member
@@ -33,16 +36,21 @@ from passes.space.space import Choices
 from passes.target.spec import Spec, Value
 
 TIMES = 8
+Samples = tuple[Unlabelled, Unlabelled]  # to use, and to keep back
 
 
 @dataclass(frozen=True)
 class HeadedMember:
-    """A member with a fresh head, in memory: its Spec from the seed, and what it costs as `fnatool profile` counts."""
+    """A member with a fresh head, in memory: its Spec from the seed, and what it costs as `fnatool profile` counts.
+
+    `refit`: what came of solving its layers anew (None: they are the seed's).
+    """
 
     member: Member
     spec: Spec
     model: files.Model
     costs: Mapping[str, int]
+    refit: Refit | None = None
 
     def costed(self, tables: Mapping[str, Table]) -> HeadedMember:
         """The same with what it costs by the tables of kinds that no file tells."""
@@ -52,7 +60,7 @@ class HeadedMember:
     def write(self, path: Path, *, force: bool = False, beside: Mapping[Path, str] | None = None) -> Emitted:
         """The member as a file, and texts beside it, atomically."""
         files.write(self.model, path, force=force, beside=beside)
-        return Emitted(self.member, self.spec, path, self.costs)
+        return Emitted(self.member, self.spec, path, self.costs, self.refit)
 
 
 @dataclass(frozen=True)
@@ -193,17 +201,39 @@ def _shape(layout: str, channels: int, size: tuple[int, int]) -> Shape:
 
 def with_head(of: Ground, spec: Spec, *, verify: bool = True) -> tuple[files.Model, Analysis]:
     """The seed in the shape of the spec, finished, and its analysis. Raises UserError and RefusedModel as remap and head do."""
-    whole = Spec({**of.before, **spec.knobs})
-    options = RemapOptions(strategy=of.strategy, select=of.select, seed=of.rng_seed, verify=verify, inputs=of.inputs)
-    bare = remap_model(of.seed, whole, options, analysis=of.analysis)
+    bare = _bare(of, spec, verify=verify)
     return of.finish(bare.model, verify, of.analysis if bare.plan.identity else None)
+
+
+def _bare(of: Ground, spec: Spec, *, verify: bool) -> Remapped:
+    """The seed in the shape of the spec, and in that of what is set before."""
+    options = RemapOptions(strategy=of.strategy, select=of.select, seed=of.rng_seed, verify=verify, inputs=of.inputs)
+    return remap_model(of.seed, Spec({**of.before, **spec.knobs}), options, analysis=of.analysis)
 
 
 def member_with_head(of: Ground, choices: Choices, member: Member) -> HeadedMember:
     """That member, remapped from the seed, with a fresh head."""
     spec = choices.spec(member)
     model, after = with_head(of, spec)
-    return HeadedMember(member, Spec({**of.before, **spec.knobs}, f"sha256:{of.seed.sha256}"), model, whole_costs(after))
+    return HeadedMember(member, _from_seed(of, spec), model, whole_costs(after))
+
+
+def member_refitted(of: Ground, choices: Choices, member: Member, data: Callable[[Remapped], Samples]) -> HeadedMember:
+    """The same with its layers solved anew against the seed; the member as it is where it is the seed. data: the samples for it.
+
+    Raises RefusedModel where torch cannot compute it.
+    """
+    spec = choices.spec(member)
+    bare = _bare(of, spec, verify=True)
+    if bare.plan.identity:
+        return member_with_head(of, choices, member)
+    solved = refit(bare, data(bare))
+    model, after = of.finish(solved.model, True, None)
+    return HeadedMember(member, _from_seed(of, spec), model, whole_costs(after), solved.refit)
+
+
+def _from_seed(of: Ground, spec: Spec) -> Spec:
+    return Spec({**of.before, **spec.knobs}, f"sha256:{of.seed.sha256}")
 
 
 def best_within(of: Ground, choices: Choices, best: Callable[[Sequence[Budget]], Member], *, budgets: Sequence[Budget]) -> HeadedMember:

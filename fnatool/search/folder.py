@@ -16,20 +16,34 @@ from fnatool.files.runfolder import TUNING as OF_TUNING
 from passes.errors import UserError
 from passes.space.costs import KINDS
 
-VERSION = 5  # 1 knew no lead of the seed's own choices, 2 nothing of the data but its counts, 3 no method, 4 no imitation
+VERSION = 6  # 1 knew no lead of the seed's own choices, 2 nothing of the data but its counts, 3 no method, 4 no imitation, 5 no places
 RUN, SPACE, COSTS, SEED = "run.json", "space.json", "costs.json", "seed.onnx"
 SPEC, REMAPPED, TARGET, CHOSEN = "spec.json", "remapped.onnx", "target.onnx", "chosen.json"
 DISTANCES = "distances.json"
 PAGE = "report.md"
 TUNING, DERIVED, SCENES, LATENCY = "finetune", "derived", "scenes", "latency.json"
+BASELINE = "baseline-"  # and its name: the folder of one
 OF_DERIVED = rf"derived\.json|({'|'.join(kind.name for kind in KINDS)})-.+\.(onnx|onnx\.data|json)"
 FILES = {RUN, SPACE, COSTS, SEED, SPEC, REMAPPED, TARGET, CHOSEN, DISTANCES, REPORT, PAGE, LATENCY, CHECKPOINT, METRICS}
+OF_BASELINE = RunLayout(
+    kind="baseline",
+    what="baseline",
+    option="-o",
+    files=frozenset({f"{name}{end}" for name in (REMAPPED, TARGET) for end in ("", ".data")}),
+    folders={TUNING: OF_TUNING},
+)
 SEARCH = RunLayout(
     kind="search",
     what="search",
     option="-o",
     files=frozenset({*FILES, *(f"{name}.data" for name in (SEED, REMAPPED, TARGET))}),
-    folders={EVENTS: OF_EVENTS, TUNING: OF_TUNING, DERIVED: OF_DERIVED},
+    folders={
+        EVENTS: OF_EVENTS,
+        TUNING: OF_TUNING,
+        DERIVED: OF_DERIVED,
+        f"{BASELINE}seed": OF_BASELINE,
+        f"{BASELINE}uniform": OF_BASELINE,
+    },
     kept=frozenset({SCENES}),
 )
 FREE = ("data.workers", "run.checkpoint", "run.threads", "finetune.run.checkpoint", "finetune.run.threads")

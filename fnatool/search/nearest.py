@@ -28,6 +28,7 @@ Done = Callable[[int], None]
 Predict = Callable[[Sequence[Member]], npt.NDArray[np.float64]]
 SAME = 1e-9  # what computes the seed's features but for rounding: nothing is nearer
 TRIED = 8  # members that are measured before the prediction is made anew
+PATIENCE = 2  # times that so many are tried and none is nearer: then the best one stays
 RIDGE = 2.0  # λ: about as many measurements as it takes to believe that a single choice is other than its Δ says
 
 
@@ -59,21 +60,24 @@ def scores_of(deltas: Sequence[Sequence[float]]) -> list[list[float]]:
 
 
 def choose(meter: Meter, scores: Scores, budgets: Sequence[Budget], how: Distance, *, done: Done = silent) -> Member:
-    """The nearest of the members within the budgets that were measured whole, at most `how.members` of them.
+    """The nearest of the members within the budgets that were measured whole: at most `how.members`, fewer where swaps bring nothing.
 
     Raises UserError where no member keeps the budgets, or none of those measured has finite features.
     """
     choices = meter.members.choices
     best = likeliest(choices, scores, budgets)
     known = dict(zip([best], meter.of([best], done), strict=True))
-    while len(known) < how.members and known[best] > SAME:
+    vain = 0
+    while len(known) < how.members and known[best] > SAME and vain < PATIENCE:
         others = [member for member in swapped(choices, best, budgets) if member not in known]
         if not others:
             break
         order = np.argsort(predicted(choices, scores, known)(others), kind="stable")
         tried = [others[k] for k in order[: min(TRIED, how.members - len(known))]]
         known |= zip(tried, meter.of(tried, done), strict=True)
-        best = min(known, key=lambda member: known[member])
+        nearest = min(known, key=lambda member: known[member])
+        vain = vain + 1 if nearest == best else 0
+        best = nearest
     if not np.isfinite(known[best]):
         raise UserError(f"none of the {len(known)} architectures within the budget that were looked at has finite features")
     return best

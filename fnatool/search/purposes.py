@@ -11,8 +11,13 @@ from torch import Tensor
 
 from fnatool.data.inputs import stacked
 from fnatool.data.split import Split
-from fnatool.data.unlabelled import Unlabelled
+from fnatool.data.unlabelled import Place, Unlabelled, drawn, parted
 from fnatool.files import model as files
+from fnatool.model.pixels import PixelOptions
+from fnatool.model.refit import KEPT
+from fnatool.model.remapped import Remapped
+from fnatool.model.unlabelled import inputs_of as samples_of
+from fnatool.model.unlabelled import pictures_of
 from fnatool.nn.program import to_tensor
 from fnatool.nn.reading import Reading
 from fnatool.search.config import SearchConfig
@@ -42,6 +47,9 @@ class Purpose(Protocol):
     def batches(self, seed: files.Model, config: SearchConfig, reading: Reading, device: torch.device) -> Batches:
         """Inputs to compare features on, drawn by the run's seed; held as they are read. seed: with its head."""
 
+    def samples(self, made: Remapped, config: SearchConfig) -> tuple[Unlabelled, Unlabelled]:
+        """Of what is learnt from, without labels, as a remap takes it: to solve its layers with, and to judge that by."""
+
 
 def images_of(purpose: Purpose, config: SearchConfig) -> int:
     """How many samples features are compared on. Raises UserError where there are too few."""
@@ -56,6 +64,11 @@ def _order(purpose: Purpose, config: SearchConfig) -> TrainOrder:
     count = images_of(purpose, config)
     batch = min(config.distance.batch, count)
     return TrainOrder(samples=purpose.counts[0], batch=batch, steps=count // batch, seed=config.run.seed + STREAM)
+
+
+def _drawn(data: Unlabelled, config: SearchConfig) -> tuple[Unlabelled, Unlabelled]:
+    count = min(config.refit.samples, len(data))
+    return parted(drawn(data, count, seed=config.run.seed, skip_bad=config.data.skip_bad), KEPT)
 
 
 @dataclass(frozen=True)
@@ -89,6 +102,15 @@ class LabelledPurpose:
 
         return batches
 
+    def samples(self, made: Remapped, config: SearchConfig) -> tuple[Unlabelled, Unlabelled]:
+        """The training images as pictures."""
+        like = self.description.input
+        inputs = samples_of(made.analysis, made.plan.sizes)
+        how = PixelOptions(like.mean, like.scale, None if like.channels == "GREY" else like.channels)
+        places = tuple(Place(name) for name in sorted({item.image for item in self.train.items}))
+        form = pictures_of(made.seed, made.analysis, inputs, how)
+        return _drawn(Unlabelled(self.train.root, form, places, len(places)), config)
+
 
 @dataclass(frozen=True)
 class AlikePurpose:
@@ -120,3 +142,7 @@ class AlikePurpose:
                 yield tuple(batch[name].to(device) for name in reading.inputs)
 
         return batches
+
+    def samples(self, made: Remapped, config: SearchConfig) -> tuple[Unlabelled, Unlabelled]:
+        """Of the samples used; those kept back judge the search."""
+        return _drawn(self.used, config)

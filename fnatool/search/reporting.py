@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,9 @@ from typing import Any
 from fnatool.escaping import code, markdown
 from fnatool.files.atomic import write_text
 from fnatool.files.runfolder import REPORT
+from fnatool.model.remap_report import refit_rows
+from fnatool.search.baselines import SAID as SAID_OF
+from fnatool.search.baselines import Baseline
 from fnatool.search.config import UNLABELLED
 from fnatool.search.folder import PAGE, TARGET
 from fnatool.search.preparing import PreparedSearch, restricted
@@ -41,19 +44,21 @@ class MethodResult:
     beside: Mapping[str, Any]
 
 
-def write(made: PreparedSearch, found: MethodResult, *, tuned: Tuned | None, folder: Path) -> None:
+def write(made: PreparedSearch, found: MethodResult, *, tuned: Tuned | None, beside: Sequence[Baseline], folder: Path) -> None:
     """report.json and report.md are in the folder."""
-    document = as_json(made, found, tuned=tuned)
+    document = as_json(made, found, tuned=tuned, beside=beside)
     write_text(folder / REPORT, json.dumps(document, indent=1) + "\n", force=True)
     write_text(folder / PAGE, page(document), force=True)
 
 
-def as_json(made: PreparedSearch, found: MethodResult, *, tuned: Tuned | None) -> dict[str, Any]:
-    """Seed, space, the architecture with its costs and its figures, what the method knows of others, and what fine-tuning came to."""
+def as_json(made: PreparedSearch, found: MethodResult, *, tuned: Tuned | None, beside: Sequence[Baseline]) -> dict[str, Any]:
+    """Seed, space, the architecture with its costs and its figures, what the method knows of others, and what fine-tuning came to.
+
+    beside: shapes that were not searched and were tuned alike.
+    """
     choices, emitted = found.choices, found.emitted
     own = own_choices(made.analysis, choices)
     spaces = {kind: dict(zip(("smallest", "largest"), extremes(costs, made.choices), strict=True)) for kind, costs in made.tables.items()}
-    figures = None if tuned is None else {"step": tuned.step, "figures": dict(tuned.figures), "in_runtime": dict(tuned.in_runtime)}
     return {
         "version": VERSION,
         "task": made.config.task,
@@ -73,11 +78,17 @@ def as_json(made: PreparedSearch, found: MethodResult, *, tuned: Tuned | None) -
             "blocks": rows(choices, emitted.member),
             "costs": dict(emitted.costs),
             **found.architecture,
+            **({} if emitted.refit is None else {"refit": refit_rows(emitted.refit)}),
         },
         **found.beside,
-        "finetuned": figures,
+        "finetuned": None if tuned is None else _figures(tuned),
+        "baselines": {row.name: {"spec": row.spec.to_json(), "costs": dict(row.costs), **_figures(row.tuned)} for row in beside},
         "target": TARGET,
     }
+
+
+def _figures(tuned: Tuned) -> dict[str, Any]:
+    return {"step": tuned.step, "metric": tuned.metric, "figures": dict(tuned.figures), "in_runtime": dict(tuned.in_runtime)}
 
 
 def learnt(made: PreparedSearch, network: SuperNetwork, found: Emitted, score: Mapping[str, float]) -> MethodResult:
@@ -123,12 +134,29 @@ def page(report: Mapping[str, Any]) -> str:
         f"Budget: {markdown(', '.join(report['budgets'])) or 'none'}. Costs are those of the whole network, batch 1.",
     ]
     lines += list(SAID[report["method"]](report))
+    if "refit" in found:
+        lines += list(_said_of_refit(found["refit"]))
     if report["finetuned"] is not None:
         lines += [f"Fine-tuned for {report['finetuned']['step']:,} steps, in ONNX Runtime: {sentence(report['finetuned']['in_runtime'])}."]
+    lines += list(_said_of_baselines(report))
     lines += ["", "| block | seed | found |", "|---|---|---|"]
     lines += [f"| {block} | {markdown(seed['blocks'][block])} | {markdown(chosen)} |" for block, chosen in found["blocks"].items()]
     lines += ["", *(f"* {code(knob)} was not searched: {markdown(why)}" for knob, why in report["not_searched"].items())]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _said_of_baselines(report: Mapping[str, Any]) -> Iterator[str]:
+    """What was tuned alike, each with its figure and its costs."""
+    if not report["baselines"]:
+        return
+    found, metric = report["architecture"], report["finetuned"]["metric"]
+    kinds = list(found["costs"])
+    yield f"\nTuned alike:\n\n| | {metric} | {' | '.join(kinds)} |\n|---" + "|---" * (len(kinds) + 1) + "|"
+    rows = {"found": {**report["finetuned"], "costs": found["costs"]}}
+    rows |= {SAID_OF[name]: row for name, row in report["baselines"].items()}
+    for name, row in rows.items():
+        costs = " | ".join("–" if row["costs"].get(kind) is None else cost_text(kind, row["costs"][kind]) for kind in kinds)
+        yield f"| {name} | {row['in_runtime'][metric]:.4f} | {costs} |"
 
 
 def _said_of_learning(report: Mapping[str, Any]) -> Iterator[str]:
@@ -153,6 +181,24 @@ def _said_of_distances(report: Mapping[str, Any]) -> Iterator[str]:
     for row in rows:
         share = "–" if row["share"] is None else f"{row['share']:.0%}"
         yield f"| {cost_text(report['kind'], row['cost'])} | {share} | {row['distance']:.3f} |"
+
+
+def _said_of_refit(refit: Mapping[str, Any]) -> Iterator[str]:
+    solved = sum(row["strength"] is not None for row in refit["layers"])
+    yield (
+        f"Then {solved} of {len(refit['layers'])} layers were solved anew with {refit['used']:,} samples. Distance from the seed before "
+        f"and after, on {refit['kept_back']:,} samples kept back:\n"
+    )
+    yield "| tensor | of | before | after |\n|---|---|---|---|"
+    for row in refit["layers"]:
+        yield f"| {markdown(row['tensor'])} | {row['block'] or '–'} | {_distance(row['before'])} | {_distance(row['after'])} |"
+    for row in refit["outputs"]:
+        yield f"| {markdown(row['tensor'])} | output | {_distance(row['before'])} | {_distance(row['after'])} |"
+    yield ""
+
+
+def _distance(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 SAID: Mapping[str, Callable[[Mapping[str, Any]], Iterator[str]]] = {"gradient": _said_of_learning, "distance": _said_of_distances}

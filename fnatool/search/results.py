@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fnatool.model.refit_result import Refit
 from fnatool.search.sampling import Member
 from fnatool.training.said import Tuned
 from passes.target.spec import Spec
@@ -13,12 +14,13 @@ from passes.target.spec import Spec
 
 @dataclass(frozen=True)
 class Emitted:
-    """A member as a file: its Spec from the seed, and what it costs."""
+    """A member as a file: its Spec from the seed, what it costs, and what came of solving its layers anew (None: they are the seed's)."""
 
     member: Member
     spec: Spec
     path: Path
     costs: Mapping[str, int]
+    refit: Refit | None = None
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,9 @@ from fnatool.model.pixels import say
 from fnatool.search import by_distance as measuring
 from fnatool.search import folder as folders
 from fnatool.search import reporting, watching
+from fnatool.search.baselines import baselines, require_baselines
 from fnatool.search.config import NAME, QUICK, UNLABELLED, SearchConfig, parse_search, quick, read_search
-from fnatool.search.emitting import HeadedMember, best_within
+from fnatool.search.emitting import HeadedMember, best_within, member_refitted
 from fnatool.search.finalists import choosing
 from fnatool.search.loop import SearchJob, learn
 from fnatool.search.nearest import SAME
@@ -158,11 +159,13 @@ def _phases(made: PreparedSearch, folder: Path, world: World, *, dry_run: bool) 
     world.wait()
     if dry_run:
         return None
+    require_baselines(made)
     found = way.find((folder, own.key))
     tuned = _fine_tune(made, folder, world)
+    beside = baselines(made, folder, world)
     if found is None:
         return None
-    reporting.write(made, found, tuned=tuned, folder=folder)
+    reporting.write(made, found, tuned=tuned, beside=beside, folder=folder)
     return Found(found.emitted, found.figures, tuned, folder)
 
 
@@ -279,7 +282,10 @@ METHODS: Mapping[str, Callable[[PreparedSearch, World], Way]] = {"distance": by_
 
 
 def _write_found(found: HeadedMember, made: PreparedSearch, folder: Path) -> Emitted:
-    """What was found, with all that it costs, and its Spec, as files in the folder."""
+    """What was found, its layers solved anew where that is asked for, with all that it costs, and its Spec, as files in the folder."""
+    if made.config.refits:
+        terminal.console().print("the layers of what was found are solved anew against the seed's")
+        found = member_refitted(made.ground, made.choices, found.member, lambda bare: made.purpose.samples(bare, made.config))
     emitted = found.costed(made.tables).write(folder / folders.REMAPPED, force=True)
     write_text(folder / folders.SPEC, json.dumps(found.spec.to_json(), indent=1) + "\n", force=True)
     return emitted

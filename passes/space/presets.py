@@ -16,13 +16,13 @@ from passes.target.spec import Value
 MOST_BLOCKS: Mapping[str, tuple[int, ...]] = {"fna-detection": (4, 4, 4, 4, 4, 1), "fna-segmentation": (4, 4, 6, 6, 4, 1)}
 """Preset → the most blocks of the stages of width 24, 32, 64, 96, 160 and 320 (FNA++, search space)."""
 
-PRESETS = (*MOST_BLOCKS, "auto", "fine")
+PRESETS = (*MOST_BLOCKS, "auto", "coarse")
 PUBLISHED_STAGES = (16, 24, 32, 64, 96, 160, 320)  # widths of the seed's stages
 KERNELS = (3, 5, 7)
 GROUPS = (1, 2)
 SHARES: Mapping[str, tuple[Fraction, ...]] = {
-    "auto": (Fraction(1, 2),),
-    "fine": (Fraction(1, 2), Fraction(5, 8), Fraction(3, 4), Fraction(7, 8)),
+    "auto": (Fraction(1, 2), Fraction(5, 8), Fraction(3, 4), Fraction(7, 8)),
+    "coarse": (Fraction(1, 2),),
 }
 """Preset → the shares of a hidden width that it offers, below the whole."""
 
@@ -31,7 +31,7 @@ ALIGNED = 8  # channels: what devices like, where the seed's own width has it
 
 
 def preset(name: str, analysis: Analysis, multiple: int = 1) -> Space:
-    """The Space of that name on a network; widths of `auto` and `fine` are multiples.
+    """The Space of that name on a network; widths of `auto` and `coarse` are multiples.
 
     Raises UserError for an unknown name, and where the network does not fit it.
     """
@@ -84,7 +84,7 @@ def auto(analysis: Analysis, multiple: int = 1, *, shares: Sequence[Fraction] = 
             continue
         if max(len(block.candidates) for block in found.blocks) <= MOST:
             return space
-    return _automatic(analysis, Offer(kinds - {"groups", "kernel"}, SHARES["auto"], multiple))
+    return _automatic(analysis, Offer(kinds - {"groups", "kernel"}, SHARES["coarse"], multiple))
 
 
 def _automatic(analysis: Analysis, offer: Offer) -> Space:

@@ -235,7 +235,7 @@ def test_a_space_that_does_not_fit_is_refused(
 
 def test_a_space_that_is_nowhere_names_the_presets(seed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["latency-table", str(seed), "--space", "nowhere", "-o", str(tmp_path / "t.json")]) == MISUSED
-    assert "there is no space 'nowhere'; give fna-detection, fna-segmentation, auto, fine or the path" in capsys.readouterr().err
+    assert "there is no space 'nowhere'; give fna-detection, fna-segmentation, auto, coarse or the path" in capsys.readouterr().err
 
 
 def written(path: Path) -> table.LatencyTable:

@@ -17,10 +17,12 @@ from searches import MODULE, TWO, derived, distance, environment, madds, refused
 
 from fnatool.cli.main import run
 from fnatool.files import model as files
-from fnatool.model.analysed import realises
+from fnatool.model.analysed import analyse_model, realises
 from fnatool.search import by_distance, purposes
 from fnatool.search.config import parse_search
+from fnatool.search.preparing import END, exits
 from fnatool.training.stepping import dealt
+from passes.space.space import Space, choices
 
 Capture = pytest.CaptureFixture[str]
 BUDGET = "madds=500k"
@@ -103,29 +105,43 @@ def test_the_same_seed_finds_the_same_bits_and_another_one_looks_at_other_images
 
 
 def test_a_detector_is_searched_by_the_maps_that_its_head_reads(near: Path) -> None:
-    distance(near, "detection", head={"style": "ssdlite", "taps": ["stage3.block0.hidden", "last.n.r"]})
+    distance(near, "detection", head={"style": "ssdlite", "taps": ["stage3.block0.hidden", "last.n.r"]}, distance={"places": "features"})
     assert search("--budget", "params=1G") == 0
     found = report("run")
     assert run(["check", "run/target.onnx"]) == 0
     assert any("the head reads" in why for why in found["not_searched"].values())
 
 
-def test_the_selection_reaches_distances_and_the_network_that_is_written(near: Path) -> None:
-    distance(near, search={"select": "first"})
+def test_members_keep_the_selected_channels_while_they_are_compared(near: Path) -> None:
+    distance(near, distance={"select": "first"})
     assert search("--budget", BUDGET, folder="first") == 0
     assert table("first") != table(near / "measured")
-    spec = json.loads((near / "measured/spec.json").read_text())
-    Path("spec.json").write_text(json.dumps(spec))
-    for select in ("l1", "first"):
-        assert run(["remap", str(near / "seed.onnx"), "--spec", "spec.json", "--select", select, "-o", f"{select}.onnx"]) == 0
+
+
+@pytest.mark.parametrize("select", [None, "l1"])
+def test_the_network_that_is_written_keeps_the_channels_asked_for_or_the_first_ones(select: str | None, near: Path) -> None:
+    distance(near, search={} if select is None else {"select": select})
+    assert search("--budget", BUDGET) == 0
+    for name in ("l1", "first"):
+        assert run(["remap", str(near / "seed.onnx"), "--spec", "run/spec.json", "--select", name, "-o", f"{name}.onnx"]) == 0
     weights = {
         name: {tensor.name: tensor.values for tensor in files.read(path).graph.tensors().values() if hasattr(tensor, "values")}
-        for name, path in (("l1", "l1.onnx"), ("first", "first.onnx"), ("found", near / "measured/remapped.onnx"))
+        for name, path in (("l1", "l1.onnx"), ("first", "first.onnx"), ("found", "run/remapped.onnx"))
     }
     shared = [name for name in weights["found"] if name.startswith("s") and name in weights["l1"]]
+    other = {"l1": "first", "first": "l1"}[select or "first"]
     assert shared
-    assert all((weights["found"][name] == weights["l1"][name]).all() for name in shared)
-    assert any((weights["found"][name] != weights["first"][name]).any() for name in shared)
+    assert all((weights["found"][name] == weights[select or "first"][name]).all() for name in shared)
+    assert any((weights["found"][name] != weights[other][name]).any() for name in shared)
+
+
+def test_places_are_the_exits_of_stages_for_a_task_unless_they_are_said(near: Path) -> None:
+    distance(near, distance={"places": "stages"})
+    assert search("--budget", BUDGET) == 0
+    assert table("run") == table(near / "measured")
+    distance(near, distance={"places": "features"})
+    assert search("--budget", BUDGET, folder="features") == 0
+    assert table("features") != table("run")
 
 
 def test_widths_are_held_to_a_multiple_in_what_is_written(near: Path) -> None:
@@ -227,8 +243,25 @@ def test_derive_refuses_what_distances_do_not_say(near: Path, capsys: Capture) -
     refused(capsys, "has not measured all single changes yet")
 
 
-def test_the_selection_is_that_of_the_method_unless_it_is_said() -> None:
-    assert parse_search({"search": {"method": "distance"}}).select == "l1"
-    assert parse_search({"search": {"method": "gradient"}}).select == "first"
-    assert parse_search({"search": {"method": "distance", "select": "bn"}}).select == "bn"
-    assert parse_search({"search": {"relaxation": "paths"}}).search.method == "gradient"
+@pytest.mark.parametrize(
+    ("document", "select", "by_stages"),
+    [
+        ({}, "first", True),
+        ({"search": {"select": "bn"}, "distance": {"places": "features"}}, "bn", False),
+        ({"task": "none"}, "l1", False),
+        ({"task": "none", "search": {"select": "first"}, "distance": {"places": "stages"}}, "first", True),
+    ],
+)
+def test_channels_and_places_are_those_of_the_task_unless_they_are_said(
+    document: Mapping[str, Any], select: str, by_stages: bool
+) -> None:
+    found = parse_search(document)
+    assert (found.select, found.by_stages) == (select, by_stages)
+
+
+def test_the_last_exit_counts_less_than_the_others(near: Path) -> None:
+    analysis = analyse_model(files.read(near / "seed.onnx"))
+    found = choices(analysis, Space({"stage1.block0.hidden": ("x0.5", "x1"), "stage2.*.hidden": ("x0.5", "x1")}))
+    assert exits(analysis, found) == {analysis.stages[1].blocks[-1].exit: 1.0, analysis.stages[2].blocks[-1].exit: END}
+    alone = choices(analysis, Space({"stage2.*.hidden": ("x0.5", "x1")}))
+    assert exits(analysis, alone) == {analysis.stages[2].blocks[-1].exit: 1.0}

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -16,10 +19,10 @@ from torch import Tensor
 
 from fnatool.nn.reading import Reading
 from fnatool.search.config import Distance
-from fnatool.search.distance import Known, Meter, changes, known, reference
-from fnatool.search.nearest import choose, nearest_member, predicted, scores_of, swapped, table
-from fnatool.search.solver import Budget
-from fnatool.supernet.members import members_of, up_to
+from fnatool.search.distance import Known, Meter, Reference, changes, known, reference
+from fnatool.search.nearest import PATIENCE, TRIED, choose, nearest_member, predicted, scores_of, swapped, table
+from fnatool.search.solver import Budget, likeliest
+from fnatool.supernet.members import Members, members_of, up_to
 from fnatool.training.processes import World
 from passes import UserError, apply, plan
 from passes.space.costs import Table, cost_tables, extremes
@@ -67,6 +70,12 @@ def test_the_distance_is_that_of_the_remapped_network_by_the_formula(tmp_path: P
     whole = np.concatenate(seeds)
     expected = ((np.concatenate(own) - whole) ** 2).sum() / ((whole - whole.mean(0)) ** 2).sum()
     assert made.of([member]) == [pytest.approx(expected, rel=1e-4)]
+
+
+def test_places_count_by_their_weights() -> None:
+    like = Reference(features=((torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [4.0]])),), spread=(2.0, 8.0), weights=(3.0, 1.0))
+    own = [(torch.tensor([[2.0], [3.0]]), torch.tensor([[2.0], [4.0]]))]
+    assert like.distance(own) == pytest.approx((3 * 1 / 2 + 1 * 4 / 8) / 4)
 
 
 def test_the_seed_is_at_no_distance_and_every_change_is_farther(tmp_path: Path) -> None:
@@ -184,6 +193,20 @@ def test_two_processes_measure_half_each(tmp_path: Path) -> None:
 
 
 # --- chosen -----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_where_swaps_bring_nothing_the_choice_ends(tmp_path: Path) -> None:
+    rows = tuple({"hidden": k} for k in (8, 16, 24, 32))
+    choices = Choices(tuple(SpaceBlock(0, j, j, rows, False) for j in range(5)), {0: 5}, {})
+    costs = Table(0, ((8, 16, 24, 32),) * 5)
+    scores = [[-0.8, -0.4, -0.2, 0.0]] * 5
+    budgets = [Budget("params", 100, costs)]
+    best = likeliest(choices, scores, budgets)
+    every = Known(tmp_path / "flat.json", "a run", {member: 1.0 for member in members(choices)} | {best: 0.5})
+    made = replace(meter(tmp_path / "d.json"), members=cast(Members, SimpleNamespace(choices=choices)), known=every)
+    counts: list[int] = []
+    assert choose(made, scores, budgets, Distance(members=4096), done=counts.append) == best
+    assert sum(counts) == 1 + PATIENCE * TRIED
 
 
 def test_the_member_chosen_is_the_nearest_of_all_that_keep_the_budget(tmp_path: Path) -> None:

@@ -182,11 +182,11 @@ def test_fixed_knobs_are_part_of_every_member() -> None:
 
 def test_the_automatic_space_holds_the_seed_and_a_further_block_chooses_like_the_last() -> None:
     analysis = analyse(net())
-    found = choices(analysis, preset("auto", analysis))
+    found = choices(analysis, preset("coarse", analysis))
     own = {"kernel": 3, "hidden": 8, "groups": 1}
     assert all(own in [dict(candidate) for candidate in block.candidates] for block in found.blocks)
     assert [len(block.candidates) for block in found.blocks] == [8, 8, 8, 8]  # two kernels, two widths, one group or two
-    finer = choices(analysis, preset("fine", analysis))
+    finer = choices(analysis, preset("auto", analysis))
     assert [len(block.candidates) for block in finer.blocks] == [12, 12, 12, 12]
     assert found.least == {0: 2}
     tables = cost_tables(analysis, found)
@@ -198,18 +198,18 @@ def widths(space: Space, knob: str) -> list[object]:
     return sorted(space.knobs[knob], key=int)
 
 
-def test_the_fine_space_offers_eighths_of_hidden_widths_down_to_half_in_multiples() -> None:
+def test_the_automatic_space_offers_eighths_of_hidden_widths_down_to_half_in_multiples() -> None:
     _, analysis = seed()
-    space = preset("fine", analysis)
+    space = preset("auto", analysis)
     assert widths(space, "stage5.block1.hidden") == [480, 600, 720, 840, 960]
     assert widths(space, "stage1.block1.hidden") == [72, 88, 112, 128, 144]  # in eights where that moves them by a tenth at most
-    held = preset("fine", analysis, 32)
+    held = preset("auto", analysis, 32)
     assert widths(held, "stage5.block1.hidden") == [480, 608, 704, 832, 960]
     assert widths(held, "stage1.block1.hidden") == [64, 96, 128]  # 144, what the seed has, is no multiple
     assert all(int(width) % 32 == 0 for key, row in held.knobs.items() if "hidden" in key for width in row)
 
 
-def test_with_too_many_candidates_the_fine_space_goes_without_groups_then_without_kernels() -> None:
+def test_with_too_many_candidates_the_automatic_space_goes_without_groups_then_without_kernels() -> None:
     made = Net(channels=3)
     y = made.conv_bn_relu("x", "stem", 32, 3)
     for k in range(2):
@@ -217,7 +217,7 @@ def test_with_too_many_candidates_the_fine_space_goes_without_groups_then_withou
         y = made.op("Add", f"s{k}", y, made.conv_bn(inner, f"d{k}", 32))
     made.classifier(y)
     analysis = analyse(made.graph())
-    found = choices(analysis, preset("fine", analysis))
+    found = choices(analysis, preset("auto", analysis))
     assert max(len(block.candidates) for block in found.blocks) <= 128
     tails = {tail for block in found.blocks for tail in block.candidates[0]}
     assert not any(tail.startswith("groups") for tail in tails)
