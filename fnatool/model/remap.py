@@ -66,6 +66,7 @@ def _require_places(out: Path | None, options: RemapOptions, *, forbid: Sequence
 
 # --- layers solved anew ------------------------------------------------------------------------------------------------------------------
 
+
 def _require_data(folder: Path | str, count: int) -> None:
     """There is a folder with data, enough of it is asked for, and torch is there. Raises UserError."""
     if count < 2:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from fnatool import terminal
 from fnatool.nn.batch import require_batch
@@ -113,6 +115,7 @@ def finding(made: PreparedSearch, meter: Meter, scores: Scores, found: Emitted) 
             "images": images_of(made.purpose, made.config),
             "measured": len(meter.known.distances),
             "predicted": rows,
+            "knee": knee(rows),
             "changes": {
                 block.name: {
                     "candidates": [dict(row) for row in block.candidates],
@@ -123,6 +126,23 @@ def finding(made: PreparedSearch, meter: Meter, scores: Scores, found: Emitted) 
             },
         },
     )
+
+
+def knee(rows: Sequence[Mapping[str, float | None]]) -> Mapping[str, float | None] | None:
+    """Of a front from the cheapest to the seed the row below which distance grows faster than above it; None where there is no such bend.
+
+    It is the one farthest below the line from one end to the other, cost and distance each from 0 to 1 (Satopää et al. 2011).
+    """
+    points = np.array([[row["cost"], row["distance"]] for row in rows], float)
+    if len(points) < 3 or not (np.ptp(points, axis=0) > 0).all():
+        return None
+    x, y = ((points - points.min(0)) / np.ptp(points, axis=0)).T
+    below = 1 - x - y
+    best = int(below.argmax())
+    return rows[best] if below[best] > BEND else None
+
+
+BEND = 0.05  # of the range: a front that bends less is a line
 
 
 def _progress(what: str, total: int, world: World) -> AbstractContextManager[Callable[[int], None]]:

@@ -66,8 +66,8 @@ class HeadSection(Section):
 class SpaceSection(Section):
     choices: str = Field(
         default="auto",
-        description="auto: hidden widths in eighths | coarse: whole or half, the default by gradient | fna-detection | fna-segmentation | a "
-        "JSON file: knob → list of values",
+        description="auto: hidden widths in eighths | coarse: whole or half, the default by gradient | fna-detection | fna-segmentation | "
+        "a JSON file: knob → list of values",
     )
     output_stride: Positive | None = Field(default=None, description="of the seed, before anything is searched: 16 or 8 instead of 32")
 
@@ -181,7 +181,8 @@ class Score(Section):
 class Finetune(Section):
     enabled: bool = Field(default=True, description="train what was found; otherwise it has the seed's weights and a fresh head")
     baseline: Literal["none", "seed", "uniform", "both"] = Field(
-        default="none", description="tuned alike, beside what was found: the seed's own shape, all widths narrowed alike to the budget, or both"
+        default="none",
+        description="tuned alike, beside what was found: the seed's own shape, all widths narrowed alike to the budget, or both",
     )
     run: Training = Field(default=Training(), description="see 'fnatool config' without --search, for these four tables")
     optimiser: Optimiser = Optimiser()

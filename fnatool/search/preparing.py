@@ -38,7 +38,6 @@ from passes.space.costs import BY_NAME, Table, cost_tables
 from passes.space.space import Choices, Space, choices, held_to, own_choices, own_member, without_growth
 from passes.target.spec import Spec
 
-
 END = 0.01
 """The weight of the last stage's exit: among members that are as near before it, the one that is nearest there.
 
@@ -53,8 +52,8 @@ to 0.494.
 class PreparedSearch:
     """A search before its first step: the seed with its head, what it is for with the data, the space, and what every choice costs.
 
-    `compared` are the tensors of the seed that distances compare, with their weights; `fixed` are knobs of the space that this method cannot choose, with the
-    reason.
+    `compared` are the tensors of the seed that distances compare, with their weights; `fixed` are knobs of the space that this method
+    cannot choose, with the reason.
     """
 
     config: SearchConfig

@@ -179,8 +179,17 @@ def _said_of_distances(report: Mapping[str, Any]) -> Iterator[str]:
     yield "\nPredicted by its single changes, which others cost less or more:\n"
     yield f"| {report['kind']} | of the seed | distance |\n|---|---|---|"
     for row in rows:
-        share = "–" if row["share"] is None else f"{row['share']:.0%}"
-        yield f"| {cost_text(report['kind'], row['cost'])} | {share} | {row['distance']:.3f} |"
+        yield f"| {cost_text(report['kind'], row['cost'])} | {_share(row)} | {row['distance']:.3f} |"
+    if report["knee"] is not None:
+        bend = report["knee"]
+        yield (
+            f"\nThe knee is at {cost_text(report['kind'], bend['cost'])} ({_share(bend)} of the seed): what is saved above it costs "
+            "little, below it the distance grows faster.\n"
+        )
+
+
+def _share(row: Mapping[str, Any]) -> str:
+    return "–" if row["share"] is None else f"{row['share']:.0%}"
 
 
 def _said_of_refit(refit: Mapping[str, Any]) -> Iterator[str]:

@@ -252,11 +252,19 @@ def test_derive_refuses_what_distances_do_not_say(near: Path, capsys: Capture) -
         ({"task": "none", "search": {"select": "first"}, "distance": {"places": "stages"}}, "first", True),
     ],
 )
-def test_channels_and_places_are_those_of_the_task_unless_they_are_said(
-    document: Mapping[str, Any], select: str, by_stages: bool
-) -> None:
+def test_channels_and_places_are_those_of_the_task_unless_they_are_said(document: Mapping[str, Any], select: str, by_stages: bool) -> None:
     found = parse_search(document)
     assert (found.select, found.by_stages) == (select, by_stages)
+
+
+@pytest.mark.parametrize(
+    ("distances", "cost"),
+    [((0.9, 0.2, 0.1, 0.0), 2.0), ((0.9, 0.8, 0.1, 0.0), 3.0), ((0.9, 0.6, 0.3, 0.0), None), ((0.9, 0.8, 0.7, 0.0), None), ((0.5,), None)],
+)
+def test_the_knee_of_a_front_is_where_it_bends_most(distances: tuple[float, ...], cost: float | None) -> None:
+    rows = [{"cost": float(k), "distance": value, "share": None} for k, value in enumerate(distances, 1)]
+    found = by_distance.knee(rows)
+    assert (None if found is None else found["cost"]) == cost
 
 
 def test_the_last_exit_counts_less_than_the_others(near: Path) -> None:

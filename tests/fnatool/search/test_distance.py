@@ -202,7 +202,7 @@ def test_where_swaps_bring_nothing_the_choice_ends(tmp_path: Path) -> None:
     scores = [[-0.8, -0.4, -0.2, 0.0]] * 5
     budgets = [Budget("params", 100, costs)]
     best = likeliest(choices, scores, budgets)
-    every = Known(tmp_path / "flat.json", "a run", {member: 1.0 for member in members(choices)} | {best: 0.5})
+    every = Known(tmp_path / "flat.json", "a run", dict.fromkeys(members(choices), 1.0) | {best: 0.5})
     made = replace(meter(tmp_path / "d.json"), members=cast(Members, SimpleNamespace(choices=choices)), known=every)
     counts: list[int] = []
     assert choose(made, scores, budgets, Distance(members=4096), done=counts.append) == best
