@@ -178,17 +178,17 @@ def drawn(
     return replace(data, places=tuple(sorted(good, key=_by_place)), findings=tuple(findings))
 
 
-def parted(data: Unlabelled, share: float) -> tuple[Unlabelled, Unlabelled]:
+def parted(data: Unlabelled, share: float, *, use: str = "part") -> tuple[Unlabelled, Unlabelled]:
     """The samples that are used, and those kept back: about this share, at least one of each. Raises UserError where there is only one.
 
-    By its name a sample is one or the other, whatever else is in the folder.
+    By its name a sample is one or the other, whatever else is in the folder; another `use` parts independently of that.
     """
     if len(data.places) < 2:
         raise UserError(
             f"'{data.root}' has {len(data.places)} of the {data.form.plural} that are needed: one to use and one to keep back at least"
         )
-    order = sorted(data.places, key=lambda place: _number(place, "part"))
-    below = sum(_number(place, "part") < share for place in order)
+    order = sorted(data.places, key=lambda place: _number(place, use))
+    below = sum(_number(place, use) < share for place in order)
     count = min(max(below, 1), len(order) - 1)
     back, used = (sorted(part, key=_by_place) for part in (order[:count], order[count:]))
     return replace(data, places=tuple(used)), replace(data, places=tuple(back))

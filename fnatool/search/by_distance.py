@@ -131,9 +131,10 @@ def finding(made: PreparedSearch, meter: Meter, scores: Scores, found: Emitted) 
 def knee(rows: Sequence[Mapping[str, float | None]]) -> Mapping[str, float | None] | None:
     """Of a front from the cheapest to the seed the row below which distance grows faster than above it; None where there is no such bend.
 
-    It is the one farthest below the line from one end to the other, cost and distance each from 0 to 1 (Satopää et al. 2011).
+    It is the one farthest below the line from one end to the other, cost and distance each from 0 to 1 (Satopää et al. 2011). Beyond a
+    distance of 1 nothing is like the seed any more, however far it is.
     """
-    points = np.array([[row["cost"], row["distance"]] for row in rows], float)
+    points = np.array([[row["cost"], min(row["distance"] or 0.0, 1.0)] for row in rows], float)
     if len(points) < 3 or not (np.ptp(points, axis=0) > 0).all():
         return None
     x, y = ((points - points.min(0)) / np.ptp(points, axis=0)).T

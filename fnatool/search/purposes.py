@@ -68,7 +68,7 @@ def _order(purpose: Purpose, config: SearchConfig) -> TrainOrder:
 
 def _drawn(data: Unlabelled, config: SearchConfig) -> tuple[Unlabelled, Unlabelled]:
     count = min(config.refit.samples, len(data))
-    return parted(drawn(data, count, seed=config.run.seed, skip_bad=config.data.skip_bad), KEPT)
+    return parted(drawn(data, count, seed=config.run.seed, skip_bad=config.data.skip_bad), KEPT, use="refit")
 
 
 @dataclass(frozen=True)

@@ -259,7 +259,14 @@ def test_channels_and_places_are_those_of_the_task_unless_they_are_said(document
 
 @pytest.mark.parametrize(
     ("distances", "cost"),
-    [((0.9, 0.2, 0.1, 0.0), 2.0), ((0.9, 0.8, 0.1, 0.0), 3.0), ((0.9, 0.6, 0.3, 0.0), None), ((0.9, 0.8, 0.7, 0.0), None), ((0.5,), None)],
+    [
+        ((0.9, 0.2, 0.1, 0.0), 2.0),
+        ((0.9, 0.8, 0.1, 0.0), 3.0),
+        ((0.9, 0.6, 0.3, 0.0), None),
+        ((0.9, 0.8, 0.7, 0.0), None),
+        ((0.5,), None),
+        ((9.0, 3.0, 0.2, 0.0), 3.0),
+    ],
 )
 def test_the_knee_of_a_front_is_where_it_bends_most(distances: tuple[float, ...], cost: float | None) -> None:
     rows = [{"cost": float(k), "distance": value, "share": None} for k, value in enumerate(distances, 1)]
