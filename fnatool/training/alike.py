@@ -61,6 +61,7 @@ class AlikeObjective:
     metric = METRIC
     sign = -1.0
     small_batch = 8
+    knows = True
     samples_said = "samples"
 
     def __len__(self) -> int:

@@ -144,7 +144,7 @@ class LikeConfig(Section):
 
     data: LikeData = LikeData()
     optimiser: Optimiser = Optimiser(**ALIKE)
-    run: RunSection = RunSection(epochs=30, batch=16)
+    run: RunSection = RunSection(epochs=30, batch=16, keep="best")
     averages: Averages = Averages(refresh_before=20)
     imitate: Imitate = Field(default=Imitate(features=1.0, outputs=1.0), description="the teacher is the one named by --like")
 

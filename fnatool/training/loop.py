@@ -85,6 +85,8 @@ def finetune(job: TrainingJob, world: World, watch: TrainingWatch, ready: Callab
     watch.started(learner.step, total)
     if learner.step == 0 and config.averages.refresh_before:
         refresh(learner, job, config.averages.refresh_before)
+    if learner.step == 0 and job.objective.knows and run.keep == "best":
+        _evaluate(learner, job, (journal, watch))
     for batch in _batches(job, learner, total):
         rate = config.optimiser.lr * factor(learner.step, total, config.optimiser)
         values = _step(learner, job, batch, (rate, learner.step / total))
@@ -96,11 +98,7 @@ def finetune(job: TrainingJob, world: World, watch: TrainingWatch, ready: Callab
         watch.stepped(learner.step, values)
         last = learner.step == total
         if last or learner.step % between == 0:
-            figures = evaluated(learner, job)
-            if journal is not None:
-                journal.write(learner.step, "val", figures)
-            watch.evaluated(learner.step, figures)
-            _keep_best(learner, job, figures)
+            _evaluate(learner, job, (journal, watch))
         if last or learner.step % run.checkpoint == 0:
             _write(learner, job)
     learnt = _finish(learner, job)
@@ -178,6 +176,16 @@ def evaluated(learner: Learner, job: TrainingJob, network: Network | None = None
         return job.objective.figures(network, learner.world, batch=batch, workers=job.workers)
     except NotFinite as error:
         raise _wrong(learner.step, diagnosis.broken_value(network) or str(error), job) from error
+
+
+def _evaluate(learner: Learner, job: TrainingJob, told: tuple[Journal | None, TrainingWatch]) -> None:
+    """How good the network is now, which is written and said; it is kept where it is the best so far."""
+    figures = evaluated(learner, job)
+    journal, watch = told
+    if journal is not None:
+        journal.write(learner.step, "val", figures)
+    watch.evaluated(learner.step, figures)
+    _keep_best(learner, job, figures)
 
 
 def _keep_best(learner: Learner, job: TrainingJob, figures: Figures) -> None:

@@ -44,6 +44,10 @@ class Objective(Protocol):
         """With fewer samples a process BatchNormalization keeps its statistics, unless a config says otherwise."""
 
     @property
+    def knows(self) -> bool:
+        """Whether a network does this before its first step, so that training must make it better."""
+
+    @property
     def samples_said(self) -> str:
         """'images of 96×96'"""
 
@@ -78,6 +82,7 @@ class LabelledObjective:
 
     description: Description
     train: Training
+    knows = False
     val: Evaluation
     sign = 1.0
 

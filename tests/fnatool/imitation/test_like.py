@@ -180,6 +180,16 @@ def test_a_narrower_network_learns_to_be_like_its_seed(world: Path, capsys: Capt
     assert "nothing is left to do" in capsys.readouterr().out
 
 
+def test_a_network_that_only_gets_worse_stays_what_it_was(world: Path) -> None:
+    Path("worse.toml").write_text((world / "few.toml").read_text().replace("lr = 0.003", "lr = 3.0"))
+    assert finetune(world, "--config", "worse.toml") == 0
+    figures = [(row["step"], row["distance"]) for row in rows("val")]
+    assert figures[0][0] == 0
+    assert all(distance > figures[0][1] for _, distance in figures[1:])
+    (result,) = rows("result")
+    assert (result["step"], result["distance"]) == (0, pytest.approx(figures[0][1], rel=1e-6))
+
+
 def test_a_run_that_was_broken_off_comes_to_the_same(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert finetune(world) == 0
     whole = Path("out.onnx").read_bytes()
