@@ -1,11 +1,9 @@
-"""`python -m benchmarks.search_study`: does a search beat chance? Its architecture beside random ones of the same cost, all fine-tuned.
+"""`python -m benchmarks.search_study`: searches beside chance, hand, and other tools, at equal cost and with equal fine-tuning.
 
-The embedded search with its budget, without its last phase; then members drawn at random within the budget and close to it; and members
-within it that change as few of the seed's blocks as they can, which ones by chance. Each one is remapped from the seed, gets a fresh
-head, and is fine-tuned alike, with several seeds, and measured on all validation scenes. Beside the figure stands what the search knew of
-the member without training it: the log-probability by α, and the figures in the super network; of a search by distance the sum over its
-single changes, and its distance as a whole. A run that is finished is never run again,
-so the study can be stopped and goes on. `--plan` prints the runs and their estimated minutes.
+A cell is a row (a way to an architecture) on a task at a budget with a seed. After the architecture is there all rows go the same way: the
+same head, the same last phase, figures in ONNX Runtime on what is kept back; everything on one thread. Each cell leaves a file when it is
+done, and is never done again: the study can be stopped at any time and goes on, and any part of it can be asked for. The tables are of all
+cells that are there.
 """
 
 from __future__ import annotations
@@ -14,203 +12,115 @@ import argparse
 import json
 import os
 import platform
-import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import sys
+import time
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-import numpy as np
 import torch
-from scipy.stats import spearmanr
 
-from fnatool.files import model as files
+from benchmarks.study import table
+from benchmarks.study.cells import BUDGETS, STEPS, Asked, Cell, done, minutes, perform, plan
+from benchmarks.study.rows import ROWS
+from benchmarks.study.tasks import StudyTask, alike, labelled
 from fnatool.files.atomic import write_text
-from fnatool.files.runfolder import REPORT
-from fnatool.search.config import QUICK, parse_search
-from fnatool.search.derive import DeriveOptions, DeriveSource, read_run, read_source
-from fnatool.search.emitting import member_with_head
-from fnatool.search.run import SCENES, search
-from fnatool.search.sampling import Member
-from fnatool.search.scoring import loss, score, scoring_of
-from fnatool.search.solver import likeliest, score_of
-from fnatool.tasks import scenes as writing
-from fnatool.training.finetune import RunPlaces, tune
-from fnatool.training.processes import World
-from fnatool.training.sections import merged
-from passes.space.space import SKIP, own_choices
+from passes.errors import RefusedModel, UserError
 
 RESULTS = Path(__file__).parent / "results"
-(BUDGET,) = QUICK["cost"]["budget"]
-CHANCE = 0.01  # of what a block that stays as it is counts
-NEAR = 0.9  # a random member costs at least so much of the budget
-METRIC = "top1"
-MINUTES = {"search": 4.0, "run": 1.3}  # on one CPU core
+LABELLED = ("classification", "segmentation")
 
 
-@dataclass(frozen=True)
-class Row:
-    """An architecture: where it comes from, its cost, what the search knew of it, and the figure after fine-tuning with each seed."""
-
-    name: str
-    member: Member
-    madds: int
-    preference: float
-    score: Mapping[str, float]
-    figures: tuple[float, ...]
+def tasks_of(options: argparse.Namespace) -> list[StudyTask]:
+    """The tasks asked for, their data in place."""
+    found = [labelled(task, options.folder) for task in options.task if task in LABELLED]
+    if options.like and options.images is None:
+        raise UserError("a network to be like itself (--like) needs photographs: --images DIR")
+    named = [alike(model, options.images, options.kept) for model in options.like]
+    return found + [task for task in named if "like" in options.task or task.name in options.task]
 
 
-def searched(folder: Path, seed: int, more: Mapping[str, object]) -> Path:
-    """The folder of a finished search with this seed."""
-    run = folder / f"search{seed}"
-    if not (run / REPORT).exists():
-        scenes = folder / "scenes"
-        if not scenes.exists():
-            writing.write_scenes(scenes, replace(SCENES, val=400))
-        own = {"data": {"path": str(scenes)}, "run": {"seed": seed, "threads": torch.get_num_threads()}, "finetune": {"enabled": False}}
-        config = parse_search(merged(merged(QUICK, own), more))
-        search(None, config, run)
-    return run
+def show_plan(cells: Sequence[Cell], tasks: Sequence[StudyTask], folder: Path) -> None:
+    """The cells, and the minutes of each that is not done."""
+    left = 0.0
+    for cell, each in zip(cells, minutes(cells, {task.name: task for task in tasks}, folder), strict=True):
+        left += each or 0.0
+        print(f"{cell.name}: {'done' if each is None else f'{each:.1f} min'}")
+    print(f"{len(cells)} cells, {left:.0f} minutes left, as estimated for one core with nothing else to do")
 
 
-def random_members(learnt: DeriveSource, count: int, seed: int) -> list[Member]:
-    """Distinct members within the budget that cost nearly as much: the best by scores that are chance alone."""
-    (budget,) = learnt.made.budgets([BUDGET])
-    budget = replace(budget, table=learnt.tables[budget.kind])
-    rng = np.random.default_rng(seed)
-    found: dict[Member, None] = {}
-    while len(found) < count:
-        noise = [rng.gumbel(size=len(row)).tolist() for row in learnt.scores]
-        member = likeliest(learnt.choices, noise, [budget])
-        if budget.table.of(member) >= NEAR * budget.limit:
-            found[member] = None
-    return list(found)
+def perform_all(cells: Sequence[Cell], tasks: Sequence[StudyTask], folder: Path) -> int:
+    """Every cell in its turn; what fails is said and left for the next time. How many failed."""
+    failed, named = 0, {task.name: task for task in tasks}
+    for cell in cells:
+        if done(cell, folder).exists():
+            continue
+        began = time.monotonic()
+        try:
+            found = perform(cell, named[cell.task], folder)
+        except (UserError, RefusedModel) as error:
+            failed += 1
+            print(f"{cell.name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            continue
+        came = found.get("impossible") or f"{found['metric']} {found['figure']:.4f} at {found['share']:.1%}"
+        print(f"{cell.name}: {came} ({(time.monotonic() - began) / 60:.1f} min)", flush=True)
+    return failed
 
 
-def near_members(learnt: DeriveSource, count: int, seed: int) -> list[Member]:
-    """Distinct members within the budget that change as few of the seed's blocks as they can: which ones, says chance."""
-    (budget,) = learnt.made.budgets([BUDGET])
-    budget = replace(budget, table=learnt.tables[budget.kind])
-    choices = learnt.choices
-    rng = np.random.default_rng(seed)
-    found: dict[Member, None] = {}
-    while len(found) < count:
-        scores = [(CHANCE * rng.gumbel(size=len(row))) for row in learnt.scores]
-        for row, own, block in zip(scores, own_choices(learnt.made.analysis, choices), choices.blocks, strict=True):
-            if own is not None:
-                row[len(block.candidates) if own == SKIP else own] += 1
-        found[likeliest(choices, [row.tolist() for row in scores], [budget])] = None
-    return list(found)
-
-
-def measured(learnt: DeriveSource, name: str, member: Member, folder: Path, seeds: Sequence[int]) -> Row:
-    """A member after its fine-tuning, performed unless it has been before."""
-    home = folder / name
-    home.mkdir(parents=True, exist_ok=True)
-    made = learnt.made
-    emitted = member_with_head(made.ground, learnt.choices, member).write(home / "start.onnx", force=True)
-    figures = []
-    for seed in seeds:
-        done = home / f"seed{seed}.json"
-        if not done.exists():
-            how = made.config.tuning()
-            config = how.model_copy(update={"run": how.run.model_copy(update={"seed": seed})})
-            target = home / f"seed{seed}.onnx"
-            own = home / f"seed{seed}"
-            own.mkdir(exist_ok=True)
-            places = RunPlaces(target, own, force=True)
-            tuned = tune(files.read(emitted.path), config, places, World(0, 1, torch.device("cpu")))
-            assert tuned is not None
-            write_text(done, json.dumps(dict(tuned.in_runtime)), force=True)
-        figures.append(json.loads(done.read_text())[METRIC])
-    return Row(name, member, emitted.costs["madds"], score_of(learnt.scores, member), learnt.figures(member), tuple(figures))
-
-
-def known(run: Path) -> DeriveSource:
-    """What a finished search knows; of members in a super network their loss too."""
-    found = read_source(run, DeriveOptions())
-    if found.made.config.search.method == "distance":
-        return found
-    state = read_run(run, with_data=True)
-    how = scoring_of(state.made, 1)
-    return replace(
-        found,
-        figures=lambda member: {**score(state.network, member, how), "loss": loss(state.network, member, how)},
-    )
-
-
-def study(folder: Path, count: int, seeds: Sequence[int], more: Mapping[str, object]) -> list[Row]:
-    """The searched architecture of each seed, and as many random ones in the first search's super network."""
-    rows = []
-    for number in seeds:
-        run = searched(folder, number, more)
-        learnt = known(run)
-        found = tuple(json.loads((run / REPORT).read_text())["architecture"]["member"])
-        rows.append(measured(learnt, f"search{number}-found", found, folder, seeds))
-    first = known(folder / f"search{seeds[0]}")
-    for k, member in enumerate(random_members(first, count, seed=0)):
-        rows.append(measured(first, f"random{k}", member, folder, seeds))
-    for k, member in enumerate(near_members(first, count // 2, seed=0)):
-        rows.append(measured(first, f"near{k}", member, folder, seeds))
-    return rows
-
-
-def table(rows: Sequence[Row]) -> str:
-    """As Markdown."""
-    names = [name for name in rows[0].score if "/" not in name]
-    lines = [
-        f"| architecture | multiply-adds | Σ score | {' | '.join(names)} | {METRIC} fine-tuned |",
-        "|---" * (len(names) + 4) + "|",
-    ]
-    for row in rows:
-        spread = f" ± {statistics.stdev(row.figures):.3f}" if len(row.figures) > 1 else ""
-        lines.append(
-            f"| {row.name} | {row.madds / 1e6:.1f}M | {row.preference:.2f} | {' | '.join(f'{row.score[name]:.3f}' for name in names)} "
-            f"| {statistics.mean(row.figures):.3f}{spread} |"
-        )
-    return "\n".join(lines)
-
-
-def ranks(rows: Sequence[Row]) -> dict[str, float]:
-    """Spearman's rank correlation, over all that were drawn by chance, of what the search knew with the figure."""
-    chance = [row for row in rows if not row.name.startswith("search")]
-    figures = [statistics.mean(row.figures) for row in chance]
-    known = {"sum of scores": [row.preference for row in chance]}
-    for name in chance[0].score if chance else ():
-        if "/" not in name:
-            sign = -1 if name in ("loss", "distance") else 1
-            known[name] = [sign * row.score[name] for row in chance]
-    if len(chance) < 2:
-        return {}
-    return {name: float(spearmanr(values, figures).statistic) for name, values in known.items()}
-
-
-def main() -> None:
-    """Perform the study and print its table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.search_study", description=__doc__.splitlines()[0])
-    parser.add_argument("--plan", action="store_true", help="print how many runs there are and how long they may take, and do nothing")
-    parser.add_argument("--random", type=int, default=6, metavar="N", help="random ones to compare with, and half as many near ones")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="searches, and fine-tunings of each architecture")
-    parser.add_argument("--search", type=json.loads, default={}, metavar="JSON", help="what else the config of the search says")
-    parser.add_argument("--folder", type=Path, default=Path("build/search_study"), metavar="DIR", help="where runs are kept")
-    parser.add_argument("--output", type=Path, default=RESULTS / "search_study.json", metavar="FILE", help="where the figures go")
-    options = parser.parse_args()
-    seeds = range(options.seeds)
-    if options.plan:
-        runs = (options.seeds + options.random + options.random // 2) * options.seeds
-        minutes = options.seeds * MINUTES["search"] + runs * MINUTES["run"]
-        print(f"{options.seeds} searches, {runs} fine-tunings: {minutes:.0f} minutes, estimated for one CPU core")
+def write(folder: Path, output: Path, page: Path | None) -> None:
+    """The tables of all cells that are there, printed, as JSON, and in a page between its marks."""
+    cells = table.finished(folder)
+    if not cells:
+        print("no cell is done yet")
         return
-    options.folder.mkdir(parents=True, exist_ok=True)
-    rows = study(options.folder, options.random, seeds, options.search)
-    versions = {name: metadata.version(name) for name in ("torch", "onnxruntime-gpu", "numpy")}
+    found, ranked = table.tables(cells), table.ranks(cells)
+    versions = {name: metadata.version(name) for name in ("torch", "onnxruntime-gpu", "numpy", "torch-pruning")}
     machine = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version(), "versions": versions}
-    found = {"budget": BUDGET, "metric": METRIC, "spearman": ranks(rows), "rows": [vars(row) for row in rows]}
-    write_text(options.output, json.dumps({**machine, **found}, indent=1) + "\n", force=True)
-    print(table(rows))
-    known = ", ".join(f"{name} {value:.2f}" for name, value in ranks(rows).items())
-    print(f"rank correlation with the figure, of those drawn by chance: {known}")
+    write_text(output, json.dumps({**machine, "spearman": ranked, "cells": cells}, indent=1) + "\n", force=True)
+    if page is not None:
+        write_text(page, table.placed(page.read_text(encoding="utf-8"), found), force=True)
+    print(found)
+    for place, row in ranked.items():
+        print(f"{place}: rank correlation with the figure of {', '.join(f'{name} {value:.2f}' for name, value in row.items())}")
+    for one in table.over_budget(cells):
+        print(f"over its budget: {one['task']} {one['row']} {one['budget']} %: {one['share']:.2%}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(prog="python -m benchmarks.search_study", description=(__doc__ or "").splitlines()[0])
+    made.add_argument("--plan", action="store_true", help="print the cells and how long they may take, and do nothing")
+    made.add_argument("--table", action="store_true", help="write the tables of the cells that are there, and do nothing else")
+    made.add_argument("--task", nargs="+", default=[*LABELLED, "like"], metavar="TASK", help=f"{', '.join(LABELLED)}, like, like-NAME")
+    made.add_argument("--budget", nargs="+", type=int, default=list(BUDGETS), metavar="PERCENT", help="of the seed's multiply-adds")
+    made.add_argument("--row", nargs="+", choices=list(ROWS), default=None, metavar="ROW", help=", ".join(ROWS))
+    made.add_argument("--seeds", nargs="+", type=int, default=None, metavar="N", help="which ones; default: as many as the row has")
+    made.add_argument("--steps", type=int, default=STEPS, metavar="N", help="of training, the same for all rows")
+    made.add_argument("--like", nargs="+", default=[], metavar="ONNX", help="networks that are to be like themselves at less cost")
+    made.add_argument("--images", type=Path, metavar="DIR", help="photographs for these")
+    made.add_argument("--kept", type=Path, metavar="DIR", help="others for their figures; default: a part of the same")
+    made.add_argument("--folder", type=Path, default=Path("build/search_study"), metavar="DIR", help="where cells are kept")
+    made.add_argument("--output", type=Path, default=RESULTS / "search_study.json", metavar="FILE", help="where the figures go")
+    made.add_argument("--page", type=Path, metavar="FILE", help="a page whose tables between two marks are written anew")
+    return made
+
+
+def main() -> int:
+    """What the command line asks for; 1 where a cell failed."""
+    options = parser().parse_args()
+    torch.set_num_threads(1)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    if not options.table:
+        tasks = tasks_of(options)
+        cells = plan(tasks, Asked(options.budget, options.row, options.seeds, options.steps))
+        if options.plan:
+            show_plan(cells, tasks, options.folder)
+            return 0
+        failed = perform_all(cells, tasks, options.folder)
+    write(options.folder, options.output, options.page)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
