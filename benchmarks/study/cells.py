@@ -27,6 +27,7 @@ from passes.space.costs import whole_costs
 BUDGETS = (80, 65, 50)  # percent of the seed's multiply-adds
 STEPS = 200
 ASIDE = 0.3  # minutes of a cell beside shape and steps
+REFIT = 1.5  # minutes that it takes to solve layers anew
 SECONDS = 4.3e-10  # of a training step per sample and multiply-add, on a core
 Found = Mapping[str, Any]
 
@@ -83,7 +84,7 @@ def minutes(cells: Sequence[Cell], tasks: Mapping[str, StudyTask], folder: Path)
         shape = 0.0 if place in made or (place / SHAPE).exists() else row.minutes
         made.add(place)
         samples = cell.steps * BATCH * cell.budget / 100
-        yield shape + ASIDE + samples * tasks[cell.task].madds * SECONDS / 60
+        yield shape + ASIDE + REFIT * row.refit + samples * tasks[cell.task].madds * SECONDS / 60
 
 
 def done(cell: Cell, folder: Path) -> Path:
@@ -136,16 +137,18 @@ def _figures(cell: Cell, task: StudyTask, folder: Path) -> dict[str, Any]:
     start, about = home / "start.onnx", home / "start.json"
     if not about.exists():
         write_text(about, json.dumps(_begun(cell, row, shape, task, folder)))
+    begun = json.loads(about.read_text(encoding="utf-8"))
+    spent = {"shape": seconds, "start": begun.pop("started")}
     began = time.monotonic()
     config = task.config(cell.seed, cell.steps - shape.spent, *([] if row.more is None else [row.more]))
     figures = tune(task, config, start, home / "tuned.onnx")
     return {
         "figure": figures[task.metric],
         "figures": {name: value for name, value in figures.items() if "/" not in name},
-        **json.loads(about.read_text(encoding="utf-8")),
+        **begun,
         "spec": None if shape.knobs is None else dict(shape.knobs),
         "known": dict(shape.known),
-        "seconds": {"shape": seconds, "tuning": time.monotonic() - began},
+        "seconds": {**spent, "tuning": time.monotonic() - began},
     }
 
 
@@ -165,8 +168,10 @@ def shaped(cell: Cell, task: StudyTask, folder: Path) -> tuple[Shape, float]:
 def _begun(cell: Cell, row: Row, shape: Shape, task: StudyTask, folder: Path) -> dict[str, Any]:
     """The network before the last phase, in its file, and what is true of it."""
     made, start = prepared(task, cell.seed), _home(cell, folder) / "start.onnx"
+    began = time.monotonic()
     model, analysis = started(row, shape, task, cell.seed, shape_folder(cell, folder))
     files.write(model, start, force=True)
+    seconds = time.monotonic() - began
     costs = whole_costs(analysis)
     purpose, before = made.purpose, {}
     if task.kept is not None:
@@ -176,6 +181,7 @@ def _begun(cell: Cell, row: Row, shape: Shape, task: StudyTask, folder: Path) ->
         before = compare((start, seeds.find(task.seed)), (same, same), batch=BATCH)[0].figures()
     return {
         "costs": costs,
+        "started": seconds,
         "share": costs["madds"] / (made.own_cost("madds") or 1),
         "before": {**before, **features_apart(made, model, analysis)},
     }

@@ -23,18 +23,27 @@ Features = Sequence[Sequence[Tensor]]  # batch by batch, the places of each
 def features_apart(made: PreparedSearch, model: files.Model, analysis: Analysis) -> dict[str, float]:
     """d as the search by distance has it, but on images kept back, by the statistics of the batch and by the running ones.
 
-    None where the network lacks a tensor that is compared, or has it in another shape.
+    None where the network lacks a tensor that is compared or has it in another shape, or where there are no two images.
     """
-    names = tuple(made.compared)
-    own, other = made.analysis.shapes.shapes, analysis.shapes.shapes
-    if any(own.get(name) is None or own.get(name) != other.get(name) for name in names):
+    if made.purpose.counts[1] < 2:
         return {}
-    seed, found = reading(made.model, made.analysis, names), reading(model, analysis, names)
+    places = same_places(made, analysis)
+    own, other = made.analysis.shapes.shapes, analysis.shapes.shapes
+    if any(own.get(a) is None or own.get(a) != other.get(b) for a, b in places):
+        return {}
+    seed, found = reading(made.model, made.analysis, [a for a, _ in places]), reading(model, analysis, [b for _, b in places])
     purpose = made.purpose
     back = replace(purpose, train=purpose.val) if isinstance(purpose, LabelledPurpose) else replace(purpose, used=purpose.kept)
     batches = list(back.batches(made.model, made.config, seed, torch.device("cpu"))())
     weights = tuple(made.compared.values())
     return {f"features/{norms}": apart(features(found, batches, norms), features(seed, batches, norms), weights) for norms in NORMS}
+
+
+def same_places(made: PreparedSearch, analysis: Analysis) -> list[tuple[str, str]]:
+    """What is compared in the seed, each with its like in a network: at the exit of a stage that of its last block, whichever is left."""
+    stages, others = made.analysis.stages, analysis.stages
+    exits = {stage.blocks[-1].exit: other.blocks[-1].exit for stage, other in zip(stages, others, strict=False)}
+    return [(name, exits.get(name, name)) for name in made.compared]
 
 
 def reading(model: files.Model, analysis: Analysis, names: Sequence[str]) -> Reading:
