@@ -218,7 +218,7 @@ def uniform(job: ShapeJob) -> Shape:
 
 
 def smaller_input(job: ShapeJob) -> Shape:
-    """The seed's own at a smaller image: the same share of each side."""
+    """The seed's own at a smaller image, of half the sides at least: the same share of each."""
     of = job.made.ground
     height, width = job.made.analysis.image.size
 
@@ -229,7 +229,7 @@ def smaller_input(job: ShapeJob) -> Shape:
     def cost(side: int) -> int:
         return whole_costs(with_head(of, Spec(spec(side)), verify=False)[1])["madds"]
 
-    side = largest(cost, job.limit, max(height // 4, 1), height)
+    side = largest(cost, job.limit, max(height // 2, 1), height)
     return Shape(spec(side), job.made.config.select, known={"side": side})
 
 
