@@ -13,6 +13,7 @@ LONGEST = (
     "test_representative.py",
     "test_export.py",
     "test_by_distance.py",
+    "test_search_study.py",
     "test_gradient_search.py",
     "test_heads.py",
     "test_profile_torch.py",
