@@ -7,9 +7,8 @@ A file is untrusted: what it claims is checked before it is believed, and a mess
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -21,28 +20,26 @@ import onnx.numpy_helper
 import onnx_graphsurgeon as gs
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, TensorProto
-from onnx_graphsurgeon.importers.onnx_importer import OnnxImporter
 
 from fnatool import seeds
 from fnatool.files import branching, functions, tensors, wire
 from fnatool.files.atomic import replacing, require_writable
+from fnatool.files.importing import READABLE, import_graph, recorded_graph
 from fnatool.files.interface import Inputs, free_inputs, named_shapes
 from fnatool.files.tensors import Array
 from passes.check.finding import errors
 from passes.check.message import check_proto
 from passes.errors import RefusedModel, UserError
 from passes.graph.order import Order, order
+from passes.graph.view import Node, records, whole_records
 from passes.nearest import nearest
 
 __all__ = ["Model", "Raw", "import_graph", "load", "of_raw", "read", "require_writable", "with_metadata", "write"]
 
-READABLE = {getattr(AttributeProto, kind) for kind in ("FLOAT", "INT", "STRING", "TENSOR", "FLOATS", "INTS", "STRINGS")}
 TOLERATED = {"unsorted"}  # an error by the standard that reading repairs
 POINTER = b"version https://git-lfs.github.com/spec/"
 CHUNK = 1 << 20
 ALIGNMENT = 4096  # of external data, so that runtimes can map it
-
-Message = onnx.ModelProto | onnx.GraphProto | onnx.NodeProto | TensorProto
 
 
 @dataclass(frozen=True)
@@ -109,9 +106,8 @@ def _model(raw: Raw, inputs: Inputs) -> Model:
         _require_sound(proto, found)
         notes += _name_nodes(proto.graph, found.nodes)
         envelope = _envelope(proto)
-        graph = import_graph(proto, arrays)
+        graph = recorded_graph(proto, arrays, found)
     if not found.is_given:
-        graph.nodes = [graph.nodes[index] for index in found.nodes]
         notes.append("sorted the nodes topologically")
     used = _constants(graph)
     unused = [name for name in arrays if name not in used]
@@ -160,7 +156,7 @@ def load(path: Path | str) -> Raw:
         return Raw(proto, arrays, _sha256(slim.digest, data), path, data)
 
 
-def _require_text(message: Message) -> None:
+def _require_text(message: wire.Message) -> None:
     """Every name and text in message is UTF-8; protobuf hands others over as bytes, which surprise whoever meets them first."""
     for field, value in message.ListFields():
         if field.message_type is not None:
@@ -273,11 +269,11 @@ def _name_nodes(graph: onnx.GraphProto, topological: Iterable[int]) -> list[str]
 def _envelope(proto: onnx.ModelProto) -> onnx.ModelProto:
     """All of proto but tensor data and what the graph type keeps: of nodes and initializers the name and what is documented."""
     envelope = onnx.ModelProto()
-    _copy(proto, envelope, leave=("graph", "functions", "training_info"))
-    _copy(proto.graph, envelope.graph, leave=("node", "initializer", "sparse_initializer"))
+    wire.copy_fields(proto, envelope, leave=("graph", "functions", "training_info"))
+    wire.copy_fields(proto.graph, envelope.graph, leave=("node", "initializer", "sparse_initializer"))
     for node in proto.graph.node:
         stub = envelope.graph.node.add()
-        _copy(node, stub, leave=("input", "output", "op_type", "domain", "attribute"))
+        wire.copy_fields(node, stub, leave=("input", "output", "op_type", "domain", "attribute"))
         # An empty list does not tell its type to the exporter.
         stub.attribute.extend(a for a in node.attribute if a.type in LISTS and not (a.ints or a.floats or a.strings))
     for tensor in proto.graph.initializer:
@@ -290,56 +286,9 @@ def _envelope(proto: onnx.ModelProto) -> onnx.ModelProto:
 LISTS = {AttributeProto.FLOATS, AttributeProto.INTS, AttributeProto.STRINGS}
 
 
-def _copy(source: Message, target: Message, *, leave: Iterable[str] = ()) -> None:
-    for field, value in source.ListFields():
-        if field.name not in leave:
-            wire.copy_field(field.name, value, target)
-
-
-def import_graph(proto: onnx.ModelProto, arrays: Mapping[str, Array]) -> gs.Graph:
-    """The graph of proto with arrays as its constants; it keeps nothing of proto alive. Other than READABLE attributes are lost."""
-    gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.ERROR  # its warnings go to stdout, and are about what the envelope keeps
-    lean = onnx.GraphProto()
-    _copy(proto.graph, lean, leave=("initializer", "input"))
-    lean.input.extend(value for value in proto.graph.input if value.name not in arrays)
-    for value in (*lean.input, *lean.output, *lean.value_info):
-        if value.type.WhichOneof("value") not in KNOWN_KINDS:
-            value.ClearField("type")  # of an optional, say; the envelope keeps it
-    constants = {name: gs.Constant(name, array) for name, array in arrays.items()}
-    domains = [onnx.helper.make_opsetid(entry.domain, entry.version) for entry in proto.opset_import]
-    try:
-        graph = OnnxImporter.import_graph(
-            lean,
-            tensor_map=constants,
-            opset=OnnxImporter.get_opset(proto),
-            import_domains=domains,
-            producer_name=proto.producer_name,
-            producer_version=proto.producer_version,
-            ir_version=proto.ir_version,
-        )
-    except UnicodeDecodeError as error:
-        raise RefusedModel(f"an attribute holds {error.object[:20]!r}, which is not UTF-8 text and not supported") from error
-    shown = {tensor.name for tensor in graph.outputs} & set(constants)
-    graph.outputs = [constants.get(tensor.name, tensor) for tensor in graph.outputs]
-    for node in graph.nodes if shown else ():  # the import took a constant that is an output too for a variable
-        for slot, tensor in enumerate(node.inputs):
-            if tensor.name in shown:
-                node.inputs[slot] = constants[tensor.name]
-    for node in graph.nodes:
-        for value in node.attrs.values():
-            if isinstance(value, gs.Constant):
-                value.values = np.array(tensors.to_array(value._values.tensor, None, NOWHERE))
-    return graph
-
-
-KNOWN_KINDS = ("tensor_type", "sequence_type")  # of values, to the graph type
-NOWHERE = Path(os.devnull)  # an attribute has no external data any more: load has brought it in
-
-
 def _constants(graph: gs.Graph) -> dict[str, gs.Constant]:
     """The constants that graph uses, by name, in the order of use."""
-    used = (*(tensor for node in graph.nodes for tensor in node.inputs), *graph.outputs)
-    return {tensor.name: tensor for tensor in used if isinstance(tensor, gs.Constant)}
+    return records(graph)[1]
 
 
 # --- writing ---
@@ -431,34 +380,51 @@ def _proto(model: Model, metadata: Mapping[str, str], origin: Mapping[str, str])
     """The message of model without initializers."""
     graph, old = model.graph, model.envelope
     proto = onnx.ModelProto()
-    _copy(old, proto, leave=("graph", "opset_import", "metadata_props"))
+    wire.copy_fields(old, proto, leave=("graph", "opset_import", "metadata_props"))
     versions = {entry.domain: entry.version for entry in (*old.opset_import, *(graph.import_domains or ()))}
-    versions |= {node.domain: 1 for node in graph.nodes if node.domain and node.domain not in versions}
+    nodes = list(_written(graph))
+    versions |= {domain: 1 for _, domain in nodes if domain and domain not in versions}
     proto.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in versions.items())
     merged = {entry.key: entry.value for entry in old.metadata_props} | dict(metadata)
     for key, value in merged.items():
         proto.metadata_props.add(key=key, value=value)
-    _copy(old.graph, proto.graph, leave=("node", "initializer", "input", "output", "value_info", "quantization_annotation"))
+    wire.copy_fields(old.graph, proto.graph, leave=("node", "initializer", "input", "output", "value_info", "quantization_annotation"))
     stubs = {stub.name: stub for stub in old.graph.node}
-    for node in graph.nodes:
-        proto.graph.node.append(_node(node, stubs.get(node.name) or stubs.get(origin.get(node.name, ""))))
+    for node, domain in nodes:
+        _write_node(node, domain, stubs.get(node.name) or stubs.get(origin.get(node.name, "")), proto.graph.node.add())
     _add_values(model, proto.graph)
     return proto
 
 
-def _node(node: gs.Node, stub: onnx.NodeProto | None) -> onnx.NodeProto:
-    proto = onnx.NodeProto(op_type=node.op)
-    proto.input.extend(tensor.name for tensor in node.inputs)
-    proto.output.extend(tensor.name for tensor in node.outputs)
+def _written(graph: gs.Graph) -> Iterator[tuple[Node, str | None]]:
+    """The nodes, with their operator as the file writes it, and the domain where one is written."""
+    known = whole_records(graph)
+    if known is None:
+        for node in graph.nodes:
+            names = ([tensor.name for tensor in node.inputs], [tensor.name for tensor in node.outputs])
+            yield Node(node.name, node.op, tuple(names[0]), tuple(names[1]), node.attrs), node.domain
+        return
+    for node in known[0]:
+        domain, _, op = node.op.rpartition("::")
+        yield (replace(node, op=op), domain) if domain else (node, None)
+
+
+def _write_node(node: Node, domain: str | None, stub: onnx.NodeProto | None, proto: onnx.NodeProto) -> None:
+    """The message, which is empty, says what the node is and what is documented of it."""
+    proto.op_type = node.op
+    proto.input.extend(node.inputs)
+    proto.output.extend(node.outputs)
     empty = {attribute.name: attribute for attribute in stub.attribute} if stub else {}
     for name, value in node.attrs.items():
-        proto.attribute.append(_attribute(name, value, empty.get(name)))
+        if type(value) is list and value and all(type(each) is int for each in value):
+            proto.attribute.add(name=name, type=AttributeProto.INTS, ints=value)  # as below, which looks through all that it might be
+        else:
+            proto.attribute.append(_attribute(name, value, empty.get(name)))
     if stub is not None:
-        _copy(stub, proto, leave=("attribute", "name"))
+        wire.copy_fields(stub, proto, leave=("attribute", "name"))
     proto.name = node.name
-    if node.domain is not None:
-        proto.domain = node.domain
-    return proto
+    if domain is not None:
+        proto.domain = domain
 
 
 AttributeValue = float | int | str | Sequence[float] | Sequence[int] | Sequence[str]  # or a gs.Constant
@@ -487,12 +453,15 @@ def _add_values(model: Model, graph: onnx.GraphProto) -> None:
     graph.input.extend(_value(constants[name] if name in constants else inputs[name], known) for name in listed)
     graph.output.extend(_value(tensor, known) for tensor in new.outputs)
     ends = {*listed, *(tensor.name for tensor in new.outputs)}
-    inner = {tensor.name: tensor for node in new.nodes for tensor in node.outputs if tensor.name and tensor.name not in ends}
+    known_nodes = whole_records(new)
+    inner: dict[str, gs.Tensor] = {}  # where records are all there is, no shape within is known
+    if known_nodes is None:
+        inner = {tensor.name: tensor for node in new.nodes for tensor in node.outputs if tensor.name and tensor.name not in ends}
     described = [value.name for value in old.value_info]  # torch's exporter describes its initializers too
     listed = list(dict.fromkeys(name for name in (*described, *inner) if name in inner or name in constants))
     values = [inner[name] if name in inner else constants[name] for name in listed]
     graph.value_info.extend(_value(tensor, known) for tensor in values if tensor.dtype is not None and tensor.shape is not None)
-    names = {*ends, *inner, *constants}
+    names = {*ends, *inner, *constants, *(name for node in (known_nodes or [()])[0] for name in node.outputs)}
     graph.quantization_annotation.extend(entry for entry in old.quantization_annotation if entry.tensor_name in names)
 
 

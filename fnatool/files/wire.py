@@ -18,6 +18,8 @@ import onnx
 
 Bytes = npt.NDArray[np.uint8]
 
+Message = onnx.ModelProto | onnx.GraphProto | onnx.NodeProto | onnx.TensorProto
+
 INLINE = 1024  # smaller raw data stays in the message, where shape inference finds the shapes and sizes it needs
 LIMIT = 2**31 - 1  # protobuf parses no message beyond 2 GiB
 
@@ -184,6 +186,13 @@ def _halves(message: onnx.ModelProto | onnx.GraphProto | onnx.TensorProto, numbe
         if field.number != number:
             copy_field(field.name, value, before if field.number < number else after)
     return before.SerializeToString(), after.SerializeToString()
+
+
+def copy_fields(source: Message, target: Message, *, leave: Iterable[str] = ()) -> None:
+    """What source says, target says too, but for the fields left out."""
+    for field, value in source.ListFields():
+        if field.name not in leave:
+            copy_field(field.name, value, target)
 
 
 def copy_field(name: str, value: object, target: object) -> None:

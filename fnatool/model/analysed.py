@@ -17,6 +17,7 @@ from fnatool.runtime import isolate
 from passes.channels.rules.table import RULES
 from passes.errors import RefusedModel, UserError
 from passes.graph.tensors import Shape
+from passes.graph.view import nodes_of
 from passes.network.analyse import analyse
 from passes.network.analysis import Analysis
 from passes.network.knobs import IMAGE, STRIDE
@@ -36,7 +37,7 @@ USUAL = RULES.keys() | {"Constant"}  # operators whose shape inference `make fuz
 def analyse_model(model: files.Model, inputs: Mapping[str, Shape] | None = None) -> Analysis:
     """The analysis of a model read from a file, with the stages its metadata stores. Raises RefusedModel and UserError as analyse does."""
     table = stored_stages(model.envelope)
-    if any(node.op not in USUAL for node in model.graph.nodes):  # then native code runs that few have ever run: in a child first
+    if any(node.op not in USUAL for node in nodes_of(model.graph)):  # then native code runs that few have ever run: in a child first
         try:
             isolate.run(_rehearse, model, inputs, table, seconds=REHEARSAL_SECONDS, memory=4 * isolate.GIB)
         except isolate.Died as error:
@@ -50,7 +51,7 @@ def profile_model(model: files.Model, inputs: Mapping[str, Shape] | None = None,
 
 
 def _rehearse(model: files.Model, inputs: Mapping[str, Shape] | None, table: Table | None) -> None:
-    analyse(model.graph, sizes=inputs, table=table)
+    _ = analyse(model.graph, sizes=inputs, table=table).image.why  # which infers the shapes at another size, too
 
 
 def stored_stages(envelope: onnx.ModelProto) -> list[list[dict[str, str]]] | None:

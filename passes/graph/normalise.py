@@ -26,7 +26,7 @@ from passes.graph.operators import NARY, SIZES, SLIDING, having, of
 from passes.graph.shapes import SMALL, constant_value, infer, node_proto, open_axes
 from passes.graph.tensors import Shape, Shapes
 from passes.graph.transposes import settle
-from passes.graph.view import CORE_DOMAINS, Node, View, build, linked, live, unique, view
+from passes.graph.view import CORE_DOMAINS, Node, View, build, linked, live, nodes_of, unique, view
 
 FOLD_BYTES = 1 << 30  # that all folded tensors of a graph may take together
 FOLD_MACS = 1 << 33  # that a folded matrix product may take
@@ -183,7 +183,7 @@ class _Work:
 
 def refuse_control_flow(graph: gs.Graph) -> None:
     """Graphs inside nodes are not rewritten: their tensors could not follow a change outside."""
-    for node in graph.nodes:
+    for node in nodes_of(graph):
         if any(isinstance(value, gs.Graph) for value in node.attrs.values()):
             raise RefusedModel(f"node '{node.name}' ({node.op}) has a graph inside; export the model without control flow")
 

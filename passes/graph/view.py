@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -76,8 +77,69 @@ def element_type(dtype: Any) -> int:
     return int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
 
+Records = tuple[Sequence[Node], Mapping[str, gs.Constant]]
+"""The nodes of a graph in its own order, and constants by name."""
+
+
+class Recorded(gs.Graph):  # type: ignore[misc]
+    """A graph whose nodes are known as records: its objects are made when someone first asks for them, and say all from then on.
+
+    Who reads names alone, as a View does, and a file that is written, never asks: of a long network the objects take longer than the rest
+    of reading it.
+    """
+
+    def __init__(self, records: Records, types: Mapping[str, Any], made: Callable[[], list[gs.Node]], *, whole: bool, **said: Any) -> None:
+        """types: the element types of what nodes make, by name; made: the objects, in the order of the records; said: as of any graph.
+
+        whole: the records and types say all that the objects will, as they do not where shapes are known.
+        """
+        super().__init__([], **said)
+        self.types = types
+        self.whole = whole
+        self._records: Records | None = records
+        self._made = made
+
+    @property
+    def nodes(self) -> list[gs.Node]:
+        """The objects of the nodes."""
+        if self._records is not None:
+            self.nodes = self._made()
+        return self._nodes
+
+    @nodes.setter
+    def nodes(self, nodes: list[gs.Node]) -> None:
+        self._records = None
+        self._nodes = nodes
+
+    @property
+    def records(self) -> Records | None:
+        """The nodes and the constants by name (others too than are read), as long as no object was asked for."""
+        return self._records
+
+
+def nodes_of(graph: gs.Graph) -> Sequence[Node | gs.Node]:
+    """The nodes in the graph's own order: records where it has them, else objects; op, name and attributes are the same."""
+    known = graph.records if isinstance(graph, Recorded) else None
+    return graph.nodes if known is None else known[0]
+
+
+def whole_records(graph: gs.Graph) -> Records | None:
+    """The records of a graph of which they say all; None where objects do."""
+    return graph.records if isinstance(graph, Recorded) and graph.whole else None
+
+
 def records(graph: gs.Graph) -> tuple[list[Node], dict[str, gs.Constant]]:
-    """The nodes of a graph in its own order, and its constants by name."""
+    """The nodes of a graph in its own order, and its constants by name, in the order of their use."""
+    known = graph.records if isinstance(graph, Recorded) else None
+    if known is None:
+        return _read(graph)
+    nodes, values = known
+    used = (name for names in (*(node.inputs for node in nodes), [tensor.name for tensor in graph.outputs]) for name in names)
+    return list(nodes), {name: values[name] for name in used if name in values}
+
+
+def _read(graph: gs.Graph) -> tuple[list[Node], dict[str, gs.Constant]]:
+    """The records of a graph of objects."""
     constants: dict[str, gs.Constant] = {}
     nodes = []
     for node in graph.nodes:
@@ -140,16 +202,39 @@ def _saying(node: Node) -> Node:
 
 def build(nodes: Sequence[Node], constants: Mapping[str, gs.Constant], like: gs.Graph) -> gs.Graph:
     """A graph of these nodes and constants with the inputs, outputs, name and versions of another; arrays are shared, objects are not."""
-    tensors: dict[str, gs.Tensor] = {name: gs.Constant(name, constant._values) for name, constant in constants.items()}
-    known = {tensor.name: tensor for tensor in (*like.inputs, *like.outputs)}
-    dtypes = {tensor.name: tensor.dtype for node in like.nodes for tensor in node.outputs}
+    ends: dict[str, gs.Tensor] = {}
+    for tensor in (*like.inputs, *like.outputs):
+        own = constants.get(tensor.name)
+        ends[tensor.name] = tensor.copy() if own is None else gs.Constant(tensor.name, own._values)
+    known = _types(like)
+    types = {name: known.get(name) for node in nodes for name in node.outputs}
+    return Recorded(
+        (nodes, {**constants, **{name: tensor for name, tensor in ends.items() if name in constants}}), types,
+        partial(_objects, nodes, constants, ends, types), whole=True,
+        inputs=[ends[tensor.name] for tensor in like.inputs], outputs=[ends[tensor.name] for tensor in like.outputs],
+        name=like.name, doc_string=like.doc_string, opset=like.opset, import_domains=like.import_domains, ir_version=like.ir_version,
+        producer_name=like.producer_name, producer_version=like.producer_version,
+    )  # fmt: skip
+
+
+def _types(graph: gs.Graph) -> Mapping[str, Any]:
+    """The element types of what the nodes of a graph make, by name."""
+    if isinstance(graph, Recorded) and graph.records is not None:
+        return graph.types
+    return {tensor.name: tensor.dtype for node in graph.nodes for tensor in node.outputs}
+
+
+def _objects(
+    nodes: Sequence[Node], constants: Mapping[str, gs.Constant], ends: Mapping[str, gs.Tensor], types: Mapping[str, Any]
+) -> list[gs.Node]:
+    """The nodes as objects, whose tensors are their own but for the ends of the graph."""
+    tensors = {**{name: gs.Constant(name, constant._values) for name, constant in constants.items()}, **ends}
 
     def tensor(name: str) -> gs.Tensor:
         if not name:
             return gs.Variable.empty()
         if name not in tensors:
-            old = known.get(name)
-            tensors[name] = gs.Variable(name, dtypes.get(name)) if old is None else old.copy()
+            tensors[name] = gs.Variable(name, types.get(name))
         return tensors[name]
 
     made = []
@@ -157,11 +242,7 @@ def build(nodes: Sequence[Node], constants: Mapping[str, gs.Constant], like: gs.
         domain, _, op = node.op.rpartition("::")
         inputs, outputs = [tensor(name) for name in node.inputs], [tensor(name) for name in node.outputs]
         made.append(gs.Node(op, node.name, dict(node.attrs), inputs, outputs, domain=domain or None))
-    return gs.Graph(
-        made, [tensor(t.name) for t in like.inputs], [tensor(t.name) for t in like.outputs], name=like.name, doc_string=like.doc_string,
-        opset=like.opset, import_domains=like.import_domains, ir_version=like.ir_version,
-        producer_name=like.producer_name, producer_version=like.producer_version,
-    )  # fmt: skip
+    return made
 
 
 def in_order(nodes: Sequence[Node]) -> list[Node]:

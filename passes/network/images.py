@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import onnx_graphsurgeon as gs
 
@@ -14,16 +15,23 @@ from passes.network.knobs import Size
 class Image:
     """The image that a network reads: the input, which of its axes are height and width, and their size.
 
-    `free`: the file leaves the size open, so that any runs already; `why`: why it cannot change (None: it can). `graph` is the network as
-    it was given, where numbers in its normal form are computed from the size (None: none is).
+    `free`: the file leaves the size open, so that any runs already; `refusal`: why it cannot change, where that is seen at once, and
+    `tried` finds out where it takes a try. `graph` is the network as it was given, where numbers in its normal form are computed from the
+    size (None: none is).
     """
 
     input: str
     axes: tuple[int, ...]
     size: Size | None
     free: bool = False
-    why: str | None = None
+    refusal: str | None = None
+    tried: Callable[[], str | None] | None = field(default=None, repr=False, compare=False)
     graph: gs.Graph | None = field(default=None, repr=False)
+
+    @cached_property
+    def why(self) -> str | None:
+        """Why the size cannot change, which is found out when it is first asked for; None: it can."""
+        return self.refusal if self.tried is None else self.tried()
 
 
 @dataclass(frozen=True)

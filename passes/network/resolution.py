@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -71,25 +72,29 @@ def _read_image(graph: gs.Graph | None, seen: View, shapes: Shapes, axes: Axes) 
     if len(axes) != 1:
         unknown = None if axes else why_unknown(seen, shapes)
         if unknown is not None:
-            return Image("", (), None, why=unknown)
+            return Image("", (), None, refusal=unknown)
         inputs = f"{len(axes)} inputs ({', '.join(axes)})" if axes else "no input"
-        return Image("", (), None, why=f"convolutions slide over {inputs}, and the image is the one they slide over")
+        return Image("", (), None, refusal=f"convolutions slide over {inputs}, and the image is the one they slide over")
     name, slid = next(iter(axes.items()))
     shape, declared = shapes.shapes[name], seen.inputs[name][0]
     if len(shape) != 4 or len(slid) != 2:
-        return Image(
-            name, slid, None, why=f"'{name}' has {len(shape)} axes, {len(slid)} of them in space; an image has 4, 2 of them in space"
-        )
+        why = f"'{name}' has {len(shape)} axes, {len(slid)} of them in space; an image has 4, 2 of them in space"
+        return Image(name, slid, None, refusal=why)
     size = (shape[slid[0]], shape[slid[1]])
     if declared is None or any(not isinstance(declared[axis], int) for axis in slid):
         return Image(name, slid, size, free=True)
     image = Image(name, slid, size, graph=graph)
+    return replace(image, tried=partial(_why_fixed, image, size, seen, shapes))
+
+
+def _why_fixed(image: Image, size: Size, seen: View, shapes: Shapes) -> str | None:
+    """Why an image of twice this size is not possible; None where it is."""
     start = SizedView(seen, shapes, {name: shapes.shapes[name] for name in seen.inputs if name in shapes.shapes})
     try:
         at_size(start, (image, (2 * size[0], 2 * size[1])), seen, {node.name: node.name for node in seen.nodes})
     except Stuck as why:
-        return replace(image, why=str(why))
-    return image
+        return str(why)
+    return None
 
 
 def _read_strides(space: MapSpace, axes: Axes) -> Strides:

@@ -14,6 +14,11 @@ from strided import STEPS, by_name, encoder, encoder_with_classifier, free, refu
 
 from passes import Spec, analyse, apply, own_spec, plan
 from passes.graph.view import view
+from passes.maps.positions import Stuck
+from passes.network import resolution
+from passes.network.images import Image
+from passes.network.knobs import Size
+from passes.network.resolution import SizedView
 from passes.target.plan import planned_cost
 
 
@@ -119,6 +124,19 @@ def test_a_size_that_is_written_beside_computed_ones_freezes_the_image_with_the_
     net.op("Concat", "y", y, "four", axis=1)
     image = analyse(net.graph("y", "big")).image
     assert image.why == "'y' (Concat) joins the map with 'four', which has 4 positions whatever the image"
+
+
+def test_whether_the_image_can_change_is_tried_when_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Size] = []
+
+    def at_size(target: SizedView, wanted: tuple[Image, Size], *rest: object) -> SizedView:
+        tried.append(wanted[1])
+        raise Stuck("as it is")
+
+    monkeypatch.setattr(resolution, "at_size", at_size)
+    image = analyse(whole_map(32, 64)).image
+    assert (image.size, tried) == ((32, 64), [])
+    assert (image.why, image.why, tried) == ("as it is", "as it is", [(64, 128)])
 
 
 def frozen(body: str, *, weights: Mapping[str, tuple[int, ...]] | None = None, shape: str = "1,3,32,64", opset: int = 17) -> str:
