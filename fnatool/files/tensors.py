@@ -22,6 +22,7 @@ Array = npt.NDArray[np.generic]
 # Elements smaller than a byte are packed; onnx.numpy_helper unpacks them.
 PACKED_BITS = {TensorProto.DataType.Value(name): bits for name, bits in (("INT4", 4), ("UINT4", 4), ("FLOAT4E2M1", 4))}
 PACKED_BITS |= {TensorProto.DataType.Value(name): 2 for name in ("INT2", "UINT2") if name in TensorProto.DataType.keys()}  # noqa: SIM118
+KINDS = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}
 MOST = 2**56  # elements: numpy counts the bytes of an array in 63 bits, also where another axis is 0
 PACKED_DTYPES = {onnx.helper.tensor_dtype_to_np_dtype(kind) for kind in PACKED_BITS}
 
@@ -52,7 +53,7 @@ def to_array(tensor: TensorProto, data: Bytes | None, folder: Path) -> Array:
 
 def byte_size(tensor: TensorProto) -> int:
     """How long the raw data of tensor is by its type and dims. Raises RefusedModel for impossible ones."""
-    if tensor.data_type not in TensorProto.DataType.values() or tensor.data_type == TensorProto.UNDEFINED:
+    if tensor.data_type not in KINDS:
         raise RefusedModel(f"tensor '{tensor.name}' has the unknown element type {tensor.data_type}; is it from a newer ONNX?")
     if any(dim < 0 for dim in tensor.dims) or math.prod(max(dim, 1) for dim in tensor.dims) > MOST:
         raise RefusedModel(f"tensor '{tensor.name}' has the impossible shape {_shape(tensor)}")

@@ -132,12 +132,17 @@ def _scalar(cursor: Cursor, kind: int) -> bytes:
 
 
 def _encode(value: int) -> bytes:
+    if value < 0x80:
+        return ONE_BYTE[value]
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
         value >>= 7
     out.append(value)
     return bytes(out)
+
+
+ONE_BYTE = tuple(bytes([value]) for value in range(0x80))
 
 
 @dataclass(frozen=True)
@@ -181,8 +186,11 @@ def _tensor_size(front: bytes, back: bytes, data: int) -> int:
 
 def _halves(message: onnx.ModelProto | onnx.GraphProto | onnx.TensorProto, number: int) -> tuple[bytes, bytes]:
     """The serialised fields of message below `number` and above it; the field itself is left out."""
+    fields = message.ListFields()
+    if all(field.number < number for field, _ in fields):
+        return message.SerializeToString(), b""
     before, after = type(message)(), type(message)()
-    for field, value in message.ListFields():
+    for field, value in fields:
         if field.number != number:
             copy_field(field.name, value, before if field.number < number else after)
     return before.SerializeToString(), after.SerializeToString()

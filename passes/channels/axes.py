@@ -51,6 +51,10 @@ class Site:
     repeat: int = 1
     weight: bool = False
 
+    def along(self, ids: Ids) -> Site:
+        """The same axis with these identities along it; a network has so many that dataclasses.replace takes its time."""
+        return Site(self.tensor, self.axis, ids, self.role, self.fill, self.node, self.dense, self.extent, self.repeat, self.weight)
+
 
 @dataclass(frozen=True)
 class Size:
@@ -141,7 +145,7 @@ class Flow:
             )
             return known.ids
         size = self.view.constants[tensor].shape[axis]
-        ids = np.tile(self.fresh(size // groups), groups)
+        ids = self.fresh(size) if groups == 1 else np.tile(self.fresh(size // groups), groups)
         self._site(
             node,
             slot,

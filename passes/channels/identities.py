@@ -22,7 +22,7 @@ from passes.channels.rules.table import RULES
 from passes.channels.ties import components, of_classes, why_one
 from passes.graph.arrays import distinct, marks
 from passes.graph.learnt import learnt
-from passes.graph.operators import of
+from passes.graph.operators import SIZES, of
 from passes.graph.shapes import ARITHMETIC, MOVES
 from passes.graph.tensors import Shapes
 from passes.graph.view import Node, View
@@ -79,6 +79,8 @@ def _freeze_what_cannot_follow(flow: Flow, known: Container[str]) -> None:
 
 def _follow_counts(flow: Flow, node: Node) -> None:
     """Numbers computed from how many channels there are: which elements of a shape they are, and which values they scale."""
+    if not flow.counted and node.op not in SIZES:
+        return
     counts = [flow.counted.get(name, {}) for name in node.inputs]
     found: dict[int, Ids] = {}
     label = flow.label(node.input(0))
@@ -137,10 +139,7 @@ def _close(flow: Flow) -> Identities:
             done[id(ids)] = ids, np.asarray(np.where(ids == FIXED, FIXED, classes[ids]))  # held, so that its id stays its own
         return done[id(ids)][1]
 
-    def closed_site(site: Site) -> Site:
-        return replace(site, ids=closed(site.ids))
-
-    sites = {key: closed_site(site) for key, site in flow.sites.items()}
+    sites = {key: site.along(closed(site.ids)) for key, site in flow.sites.items()}
     frozen = _reasons(flow.frozen, closed)
     drift = _reasons(flow.drifts, closed)
     borders = closed(np.array(flow.borders, np.int64).reshape(-1, 2))
@@ -179,7 +178,8 @@ def _fewest(
     """
     fewest, least = [], []
     for (classes, _, _), sites in zip(firsts, touching, strict=True):
-        counts = [int(np.count_nonzero(site.ids == classes[0])) for site in sites]
+        vectors_of = {id(site.ids): site.ids for site in sites}  # sites hand on their channels: most have the same vector
+        counts = [int(np.count_nonzero(ids == classes[0])) for ids in vectors_of.values()]
         fewest.append(min(-(-2 // min(counts)), int(classes.size)))
         fixed = classes.size == 1 or any(int(c) in frozen for c in classes)
         least.append(int(classes.size) if fixed else fewest[-1])

@@ -89,6 +89,20 @@ Rule = tuple[str, int, str]  # operator, version, domain
 Result = tuple[int, Shape | None]  # element type and shape of an output, as far as a rule says
 
 
+@functools.lru_cache
+def _not_free(shape: Shape) -> np.ndarray:
+    """The marks of elements none of which depends on a free dimension: weights of one shape share them."""
+    marks = np.zeros(shape, bool)
+    marks.flags.writeable = False
+    return marks
+
+
+@functools.lru_cache
+def _nowhere(size: int) -> tuple[None, ...]:
+    """The places of so many elements that are written nowhere as numbers."""
+    return (None,) * size
+
+
 class Walk:
     """The state of one inference walk."""
 
@@ -121,14 +135,14 @@ class Walk:
             self.free[name] = frozenset()
             if math.prod(self.shapes[name]) <= SMALL and not isinstance(constant.dtype, int):
                 array = self.view.values(name)
-                where = tuple((name, i) for i in range(array.size)) if array.dtype.kind in "iu" else (None,) * array.size
-                self.values[name] = Value(array, np.zeros(array.shape, bool), where)
+                where = tuple((name, i) for i in range(array.size)) if array.dtype.kind in "iu" else _nowhere(array.size)
+                self.values[name] = Value(array, _not_free(array.shape), where)
 
     def _hold(self, name: str, array: np.ndarray) -> None:
         """The output of a Constant node."""
         self.types[name], self.shapes[name], self.free[name] = int(helper.np_dtype_to_tensor_dtype(array.dtype)), array.shape, frozenset()
         if array.size <= SMALL:
-            self.values[name] = Value(array, np.zeros(array.shape, bool), (None,) * array.size)
+            self.values[name] = Value(array, _not_free(array.shape), _nowhere(array.size))
 
     def visit(self, node: Node) -> None:
         if node.op == "Constant":

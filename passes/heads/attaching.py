@@ -12,10 +12,11 @@ import onnx_graphsurgeon as gs
 
 from passes.errors import UserError
 from passes.graph.normal import Normalised
-from passes.graph.normalise import named, normalise, refuse_control_flow
+from passes.graph.normalise import normalise
 from passes.graph.operators import SIZES
 from passes.graph.shapes import infer
 from passes.graph.view import Node, build, view
+from passes.graph.work import named, refuse_control_flow
 from passes.heads import classifier, deeplabv3, retinanet, simplebaseline, ssdlite
 from passes.heads.classifier import own_classifier
 from passes.heads.detection import BoxCoding

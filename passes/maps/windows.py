@@ -13,6 +13,7 @@ d(s−1) more is enough for every L, and not too much, as long as a last window 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -63,17 +64,23 @@ DILATED_FROM = {"MaxPool": 10, "AveragePool": 19, "LpPool": 18}
 """pooling → the version of the standard from which it has dilations."""
 
 
-def windows(node: Node, space: MapSpace) -> list[AxisWindow]:
+def windows(node: Node, space: MapSpace) -> tuple[AxisWindow, ...]:
     """The windows of a convolution or pooling, axis by axis."""
     dense = of(node.op).dense
     extents = node.ints("kernel_shape", space.shape(node.inputs[dense[-1]])[2:] if dense else ())
     count = len(extents)
     pads = node.ints("pads", (0,) * (2 * count))
-    mode = node.attrs.get("auto_pad", "NOTSET")
-    pads = pads if mode == "NOTSET" else (0,) * (2 * count)
     strides, dilations = node.ints("strides", (1,) * count), node.ints("dilations", (1,) * count)
-    up = bool(node.int("ceil_mode", 0))
-    return [
+    return _windows(extents, pads, strides, dilations, node.attrs.get("auto_pad", "NOTSET"), bool(node.int("ceil_mode", 0)))
+
+
+@functools.lru_cache
+def _windows(  # of all layers that are alike
+    extents: tuple[int, ...], pads: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...], mode: str, up: bool
+) -> tuple[AxisWindow, ...]:
+    count = len(extents)
+    pads = pads if mode == "NOTSET" else (0,) * (2 * count)
+    return tuple(
         AxisWindow(
             taps=extents[a],
             stride=strides[a],
@@ -84,7 +91,7 @@ def windows(node: Node, space: MapSpace) -> list[AxisWindow]:
             up=up,
         )
         for a in range(count)
-    ]
+    )
 
 
 def slides(node: Node, space: MapSpace) -> list[Axes]:
@@ -111,7 +118,7 @@ def slides(node: Node, space: MapSpace) -> list[Axes]:
         else:
             slid, new[axis] = _slid(node, space, side, window, there=there)
             result.append((slid,))
-    if new != old:
+    if new != list(old):
         _rewrite(node, space, old, new)
     channels = count(out[1]) if convolves else x[1]
     return [(x[0], channels, *result)] * len(node.outputs)

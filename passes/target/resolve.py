@@ -112,7 +112,8 @@ class _Resolver:
         target = []
         for i, blocks in sources.items():
             for j, source in enumerate(blocks):
-                target += [replace(knob, name=block_knob(i, j, tail)) for tail, knob in of_block.get((i, source), [])]
+                found_here = of_block.get((i, source), [])
+                target += [knob if j == source else replace(knob, name=block_knob(i, j, tail)) for tail, knob in found_here]
         return target + rest
 
     def value(self, knob: Knob) -> int:

@@ -14,6 +14,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -51,6 +52,21 @@ class Along:
     parent: np.ndarray
     role: str
     by_rule: np.ndarray
+
+    @cached_property
+    def fresh(self) -> np.ndarray:
+        """Which entries are no old ones."""
+        return self.index < 0
+
+    @cached_property
+    def grows(self) -> bool:
+        """Whether any entry is fresh."""
+        return bool(self.fresh.any())
+
+    @cached_property
+    def starts(self) -> bool:
+        """Whether it takes after the first positions, in their order."""
+        return np.array_equal(self.parent, np.arange(self.parent.size))
 
 
 @dataclass(frozen=True)
@@ -99,9 +115,9 @@ def taken(take: Take, old: np.ndarray, strategy: str, seed: int | Sequence[int])
 
 
 def _resized(take: Take, old: np.ndarray, strategy: str, seed: int | Sequence[int]) -> np.ndarray:
-    fresh = {axis: along.index < 0 for axis, along in take.axes.items()}
-    if take.held is None and not any(mask.any() for mask in fresh.values()):
-        return np.ascontiguousarray(_picked(old, {axis: along.parent for axis, along in take.axes.items()}))
+    if take.held is None and not any(along.grows for along in take.axes.values()):
+        return np.ascontiguousarray(_picked(old, take.axes))
+    fresh = {axis: along.fresh for axis, along in take.axes.items()}
     rng = np.random.default_rng(seed)
     new = _grown(old, take, whole=strategy == "preserve")
     if strategy == "preserve":
@@ -113,12 +129,11 @@ def _resized(take: Take, old: np.ndarray, strategy: str, seed: int | Sequence[in
     return new
 
 
-def _picked(array: np.ndarray, index: Mapping[int, np.ndarray]) -> np.ndarray:
-    for axis, positions in index.items():
-        if np.array_equal(positions, np.arange(positions.size)):
-            array = array[(slice(None),) * axis + (slice(0, positions.size),)]
-        else:
-            array = np.take(array, positions, axis)
+def _picked(array: np.ndarray, axes: Mapping[int, Along]) -> np.ndarray:
+    """The entries of the array that each new one has or may copy."""
+    for axis, along in axes.items():
+        first = (slice(None),) * axis + (slice(0, along.parent.size),)
+        array = array[first] if along.starts else np.take(array, along.parent, axis)
     return array
 
 
@@ -129,7 +144,7 @@ def _grown(old: np.ndarray, take: Take, *, whole: bool) -> np.ndarray:
     """
     blocks = [_runs(along.parent, np.ones(along.index.size, bool) if whole else ~along.by_rule) for along in take.axes.values()]
     if math.prod(map(len, blocks)) > MOST_BLOCKS:
-        new = _picked(old, {axis: along.parent for axis, along in take.axes.items()})
+        new = _picked(old, take.axes)
         return new.copy() if new is old or new.base is not None else new
     shape = [take.axes[axis].index.size if axis in take.axes else size for axis, size in enumerate(old.shape)]
     new = np.empty(shape, old.dtype)
