@@ -53,7 +53,10 @@ class Site:
 
     def along(self, ids: Ids) -> Site:
         """The same axis with these identities along it; a network has so many that dataclasses.replace takes its time."""
-        return Site(self.tensor, self.axis, ids, self.role, self.fill, self.node, self.dense, self.extent, self.repeat, self.weight)
+        return Site(
+            tensor=self.tensor, axis=self.axis, ids=ids, role=self.role, fill=self.fill, node=self.node, dense=self.dense,
+            extent=self.extent, repeat=self.repeat, weight=self.weight,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -137,32 +140,11 @@ class Flow:
         tensor = node.inputs[slot]
         known = self.sites.get((tensor, axis))
         if known is not None:
-            self._site(
-                node,
-                slot,
-                axis,
-                Site(tensor=tensor, axis=axis, ids=known.ids, role="creates", fill=0.0, node=node.name, dense=True, extent=1),
-            )
+            self._site(node, slot, axis, known.ids, role="creates", dense=True, extent=1)
             return known.ids
         size = self.view.constants[tensor].shape[axis]
         ids = self.fresh(size) if groups == 1 else np.tile(self.fresh(size // groups), groups)
-        self._site(
-            node,
-            slot,
-            axis,
-            Site(
-                tensor=tensor,
-                axis=axis,
-                ids=ids,
-                role="creates",
-                fill=0.0,
-                node=node.name,
-                dense=True,
-                extent=self._extent(node),
-                repeat=repeat,
-                weight=True,
-            ),
-        )
+        self._site(node, slot, axis, ids, role="creates", dense=True, repeat=repeat, weight=True)
         return ids
 
     def fresh(self, size: int) -> Ids:
@@ -172,48 +154,36 @@ class Flow:
 
     def consumes(self, node: Node, slot: int, axis: int, ids: Ids) -> None:
         """The weight axis multiplies the channels `ids` and sums them up."""
-        self._site(
-            node,
-            slot,
-            axis,
-            Site(
-                tensor=node.inputs[slot],
-                axis=axis,
-                ids=ids,
-                role="consumes",
-                fill=0.0,
-                node=node.name,
-                dense=True,
-                extent=self._extent(node),
-                weight=True,
-            ),
-        )
+        self._site(node, slot, axis, ids, role="consumes", dense=True, weight=True)
 
     def carries(self, node: Node, slot: int, axis: int, ids: Ids, *, fill: float = 0.0) -> None:
         """The axis holds one entry per channel of `ids`; it is a weight's where a convolution multiplies with it."""
-        weight = slot in of(node.op).dense
-        self._site(
-            node,
-            slot,
-            axis,
-            Site(
-                tensor=node.inputs[slot],
-                axis=axis,
-                ids=ids,
-                role="creates",
-                fill=fill,
-                node=node.name,
-                dense=False,
-                extent=self._extent(node),
-                weight=weight,
-            ),
-        )
+        self._site(node, slot, axis, ids, role="creates", dense=False, fill=fill, weight=slot in of(node.op).dense)
 
     def _extent(self, node: Node) -> int:
         out = self.shape(node.outputs[0]) or ()
         return math.prod(out[2:]) if len(out) > 2 else 1
 
-    def _site(self, node: Node, slot: int, axis: int, site: Site) -> None:
+    def _site(
+        self,
+        node: Node,
+        slot: int,
+        axis: int,
+        ids: Ids,
+        *,
+        role: str,
+        dense: bool,
+        fill: float = 0.0,
+        extent: int | None = None,
+        repeat: int = 1,
+        weight: bool = False,
+    ) -> None:
+        """The axis of what the node reads there has these identities; `extent`: that of what the node makes, unless told otherwise."""
+        extent = self._extent(node) if extent is None else extent
+        site = Site(
+            tensor=node.inputs[slot], axis=axis, ids=ids, role=role, fill=fill, node=node.name, dense=dense, extent=extent, repeat=repeat,
+            weight=weight,
+        )  # fmt: skip
         shape = tuple(self.view.constants[site.tensor].shape)
         if not 0 <= axis < len(shape) or shape[axis] != site.ids.size:
             where = f"'{node.name}' ({node.op}) has {site.ids.size} channels on axis {axis} of '{site.tensor}'"
