@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from importlib import import_module
@@ -133,10 +133,29 @@ def _object(name: str, found: object) -> Iterator[str]:
     yield f"### {name}\n"
     if callable(found) and not (isinstance(found, type) and issubclass(found, Exception)):
         with suppress(ValueError):  # some have no signature
-            yield f"``` python\n{name.rpartition('.')[2]}{inspect.signature(found)}\n```\n"
+            yield f"``` python\n{name.rpartition('.')[2]}{_signature(found)}\n```\n"
     yield f"{inspect.getdoc(found) or ''}\n" if not isinstance(found, Mapping) else "A table; see [Operators](operators.md).\n"
     if isinstance(found, type) and is_dataclass(found):
         yield "Fields: " + ", ".join(f"`{field.name}`" for field in fields(found)) + ".\n"
+
+
+def _signature(found: Callable[..., object]) -> str:
+    """How it is called, with the types as they are written."""
+    signature = inspect.signature(found)
+    parameters = [one.replace(annotation=_written(one.annotation)) for one in signature.parameters.values()]
+    return str(signature.replace(parameters=parameters, return_annotation=_written(signature.return_annotation)))
+
+
+def _written(annotation: object) -> object:
+    """The annotation, so that it is printed without quotes where it was postponed."""
+    return _Plain(annotation) if isinstance(annotation, str) else annotation
+
+
+class _Plain(str):
+    """A text that is printed as it is."""
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 TABLES = {"<!-- the table of knobs -->": knobs}
