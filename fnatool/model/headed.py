@@ -101,6 +101,7 @@ def attach_to_model(model: files.Model, options: HeadOptions, *, analysis: Analy
     how = pixels.pixels_of(model, before.view, pixels.seen_as(before.view, image.name, image.channels), asked)
     seen = _input(image, how)
     made = attach(model.graph, before, head, rng=np.random.default_rng(options.seed))
+    model = model if made.base is model.graph else replace(model, graph=made.base)
     about = TASKS[options.task].describe(seen, classes=classes, joints=joints, boxes=made.detection)
     notes = {STAGES_KEY: json.dumps(made.table), description.KEY: description.to_json(about)}
     if how.guessed or pixels.GUESS_KEY in metadata(model.envelope):

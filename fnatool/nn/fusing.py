@@ -14,7 +14,8 @@ from passes.graph.view import Node
 def fused(nodes: Sequence[Node], wanted: Collection[str], facts: LoadFacts) -> list[Node]:
     """The nodes with x · σ(x) as Swish, x · hardsigmoid(x) as HardSwish, and all of a flattened x picked in order as a Reshape.
 
-    Only where nobody else reads what is between. The new constants are added to the known ones.
+    What is between goes where nobody else reads it; a gate that somebody reads stays, and so does its product. The new constants are
+    added to the known ones.
     """
     producer = {node.outputs[0]: node for node in nodes if node.outputs}
     readers: dict[str, int] = dict.fromkeys(wanted, 1)
@@ -25,11 +26,13 @@ def fused(nodes: Sequence[Node], wanted: Collection[str], facts: LoadFacts) -> l
     for node in nodes:
         for x, between in ((0, 1), (1, 0)):
             source = producer.get(node.input(between))
-            if source is None or readers[source.outputs[0]] > 1:
+            if source is None:
                 continue
-            new = _gated(node, x, source) if node.op == "Mul" else _picked(node, x, source, facts) if node.op == "Gather" else None
+            alone = readers[source.outputs[0]] == 1
+            gated = alone and node.op == "Mul"
+            new = _gated(node, x, source) if gated else _picked(node, x, source, facts) if node.op == "Gather" else None
             if new is not None:
-                replaced |= {source.name: None, node.name: new}
+                replaced |= {node.name: new, **({source.name: None} if alone else {})}
                 break
     return [new for node in nodes if (new := replaced.get(node.name, node)) is not None]
 

@@ -20,7 +20,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto, helper, shape_inference
 
 from passes.errors import RefusedModel, UserError
-from passes.graph.operators import ALIGNED, POOLS, SIZES, of, of_form
+from passes.graph.operators import ALIGNED, POOLS, REDUCTIONS, SIZES, of, of_form
 from passes.graph.tensors import Shape, Shapes, Value
 from passes.graph.versions import pooled, require_broadcast
 from passes.graph.view import Node, View, element_type
@@ -155,12 +155,17 @@ class Walk:
         followers = self._followers(node)
         for name in node.outputs:
             if name:
-                self.free.setdefault(name, followers)
+                shape = self.shapes.get(name)
+                self.free.setdefault(name, followers if shape is None else followers.intersection(range(len(shape))))
 
     def _followers(self, node: Node) -> frozenset[int]:
         """Axes of the outputs that may follow a free dimension; where a rule would be long, all of them (never too few)."""
         if not self.open:
             return frozenset()
+        return self._of_operands(node) | self._of_values(node)
+
+    def _of_operands(self, node: Node) -> frozenset[int]:
+        """Those that follow since an operand's axes do."""
         free: frozenset[int] = frozenset().union(*(self.free.get(name, frozenset()) for name in node.inputs if name))
         if not free:
             return free
@@ -169,11 +174,67 @@ class Walk:
             return frozenset(i for i, axis in enumerate(perm) if axis in free)
         if node.op == "Reshape":
             return self._reshaped_followers(node, free)
-        if node.op in ("Squeeze", "Unsqueeze", "Expand", "Tile", "Gather", "DepthToSpace", "SpaceToDepth", "MatMul", "Split", "Slice"):
-            return free if self._rank_kept(node) else ANY_AXIS
+        if node.op == "Gather":
+            return self._gathered_followers(node)
+        if node.op in REDUCED and not node.int("keepdims", 1):
+            return self._reduced_followers(node, free)
         if node.op == "Flatten":
             return free if free == {0} and node.int("axis", 1) == 1 else ANY_AXIS
-        return free
+        if node.op == "Einsum" or (node.op == "Gemm" and node.int("transA", 0)):
+            return ANY_AXIS
+        if of(node.op).form == "n-ary":
+            return self._aligned_followers(node)
+        return free if self._rank_kept(node) else ANY_AXIS
+
+    def _of_values(self, node: Node) -> frozenset[int]:
+        """Those whose sizes are written in a value that follows one."""
+        rank, found = len(self.shapes.get(node.outputs[0], ())), set()
+        for slot in SIZED_BY.get(node.op, ()):
+            value = self.values.get(node.input(slot))
+            if value is None or not value.free.any():
+                continue
+            places = [int(place) for place in np.flatnonzero(value.free)]
+            if node.op in SIZED_WHOLE and value.array.size <= rank:  # a size for each of the last axes
+                found |= {rank - value.array.size + place for place in places}
+            elif node.op == "Pad" and value.array.size == 2 * rank:
+                found |= {place % rank for place in places}
+            elif node.op == "Slice" and (axes := self.values.get(node.input(3))) is not None and rank:
+                found |= {int(axes.array.ravel()[place]) % rank for place in places}
+            else:
+                return ANY_AXIS
+        return frozenset(found)
+
+    def _aligned_followers(self, node: Node) -> frozenset[int]:
+        """Of operands that are broadcast, their last axes one upon the other."""
+        target, found = self.shapes.get(node.outputs[0]), set()
+        for name in node.inputs:
+            own = self.shapes.get(name)
+            if self.free.get(name) and (own is None or target is None):
+                return ANY_AXIS
+            if own is not None and target is not None:
+                found |= {axis + len(target) - len(own) for axis in self.free.get(name, ())}
+        return frozenset(found)
+
+    def _gathered_followers(self, node: Node) -> frozenset[int]:
+        """The positions' axes stand in place of the one that is picked from."""
+        data, places = (self.shapes.get(node.input(slot)) for slot in (0, 1))
+        if data is None or places is None:
+            return ANY_AXIS
+        axis, free = node.int("axis", 0) % len(data), self.free.get(node.input(0), frozenset())
+        behind = {other + len(places) - 1 for other in free if other > axis}
+        return frozenset({other for other in free if other < axis} | {axis + k for k in self.free.get(node.input(1), ())} | behind)
+
+    def _reduced_followers(self, node: Node, free: frozenset[int]) -> frozenset[int]:
+        """The axes that are left, as they are numbered then."""
+        source = self.shapes.get(node.input(0))
+        axes = (node.int("axis", 0),) if node.op.startswith("Arg") else node.ints("axes", ())
+        if node.input(1):
+            axes = tuple(int(axis) for axis in value.array.ravel()) if (value := self.values.get(node.input(1))) is not None else ()
+        if source is None or not axes:
+            return ANY_AXIS
+        gone = {axis % len(source) for axis in axes}
+        left = [axis for axis in range(len(source)) if axis not in gone]
+        return frozenset(k for k, axis in enumerate(left) if axis in free)
 
     def _rank_kept(self, node: Node) -> bool:
         source, target = self.shapes.get(node.input(0)), self.shapes.get(node.outputs[0])
@@ -222,7 +283,6 @@ class Walk:
         self.values[name] = Value(array, np.asarray(free), source)
         self.shapes[name] = array.shape
         self.types[name] = int(helper.np_dtype_to_tensor_dtype(array.dtype))
-        self.free[name] = frozenset()
 
     def _read_shape(self, node: Node) -> None:
         shape = self.shapes.get(node.inputs[0])
@@ -582,6 +642,18 @@ ARITHMETIC: Mapping[str, Evaluate] = {
 }
 
 ANY_AXIS = frozenset(range(16))
+REDUCED = REDUCTIONS | {"ArgMax", "ArgMin"}
+SIZED_WHOLE = frozenset({"ConstantOfShape", "Expand", "Reshape", "Resize", "Tile", "Upsample"})
+SIZED_BY: Mapping[str, tuple[int, ...]] = {
+    **dict.fromkeys(("ConstantOfShape", "EyeLike"), (0,)),
+    **dict.fromkeys(("Expand", "Reshape", "Tile", "Upsample", "Pad"), (1,)),
+    **dict.fromkeys(("OneHot", "TopK", "Split", "CenterCropPad", "AffineGrid", "Col2Im", "DFT"), (1,)),
+    "Slice": (1, 2),
+    "Range": (0, 1, 2),
+    "Resize": (1, 2, 3),
+    "MaxUnpool": (2,),
+}
+"""op → the inputs whose values say how large the result is."""
 NATIVE: tuple[type[Exception], ...] = (
     *(shape_inference.InferenceError, onnx.checker.ValidationError),
     *(RuntimeError, ValueError, TypeError, IndexError, OverflowError, MemoryError),  # as pybind11 translates what C++ throws

@@ -39,10 +39,12 @@ CANDIDATES = 5  # that a refusal names
 class Attached:
     """The network with its head, what it taps, its image, the stage table of what is left of the seed, and how a detector is read.
 
-    normal: the network in normal form, to be analysed; kept: the parameters of the seed that are left, of all that it has.
+    normal: the network in normal form, to be analysed; kept: the parameters of the seed that are left, of all that it has; base: the graph
+    that the taps are tensors of, the one given where that has them all, else its normal form.
     """
 
     graph: gs.Graph
+    base: gs.Graph
     normal: Normalised
     taps: tuple[Tap, ...]
     image: HeadImage
@@ -69,7 +71,8 @@ def attach(graph: gs.Graph, analysis: Analysis, head: HeadSpec, *, rng: np.rando
     found = chart(analysis, None if rows is None else rows.features)
     known = ancestry(analysis)
     taps = _taps(head, style, found, known)
-    seen = view(graph)
+    base = _with_tensors(graph, [tap.tensor for tap in taps], analysis)
+    seen = view(base)
     kept = _ancestors(named(seen.nodes), [tap.tensor for tap in taps])
     taken = _names(kept, seen.inputs, style)
     dtypes = list(dict.fromkeys(tap.dtype for tap in taps))
@@ -78,10 +81,12 @@ def attach(graph: gs.Graph, analysis: Analysis, head: HeadSpec, *, rng: np.rando
     computed = image.free or any(node.op in SIZES for node in kept)  # a network that computes its sizes goes on doing so
     writer = Writer(seen.opset, dtypes[0], rng=rng, computed=computed, taken=taken)
     detection = style.build(HeadWork(head, found, image, taps, writer))
-    made = build([*kept, *writer.nodes], {**seen.constants, **initializers(writer.constants)}, graph)
+    made = build([*kept, *writer.nodes], {**seen.constants, **initializers(writer.constants)}, base)
     normal = _with_outputs(made, style, analysis, image, dtype=dtypes[0])
     share = (known.params(tap.tensor for tap in taps), sum(known.counts))
-    return Attached(graph=made, normal=normal, taps=taps, image=image, table=_table(analysis, kept), detection=detection, kept=share)
+    return Attached(
+        graph=made, base=base, normal=normal, taps=taps, image=image, table=_table(analysis, kept), detection=detection, kept=share
+    )
 
 
 def default_taps(analysis: Analysis, head: HeadSpec) -> tuple[str, ...]:
@@ -200,6 +205,12 @@ def _features(found: Chart) -> Tap | None:
     return Tap(
         name=name, tensor=rows.features, channels=max(extents), space=(1, 1), stride=(Fraction(height), Fraction(width)), dtype=dtype
     )
+
+
+def _with_tensors(graph: gs.Graph, tensors: Iterable[str], analysis: Analysis) -> gs.Graph:
+    """The graph where it computes these tensors of its analysis, else its normal form, which does: a moved Transpose leaves others."""
+    computed = {tensor.name for node in graph.nodes for tensor in node.outputs}
+    return graph if computed.issuperset(tensors) else build(analysis.view.nodes, analysis.view.constants, graph)
 
 
 def _ancestors(nodes: Sequence[Node], tensors: Iterable[str]) -> list[Node]:

@@ -164,6 +164,25 @@ def test_a_tap_between_fused_nodes_is_computed(tmp_path: Path) -> None:
     assert torch.allclose(inner["act"], F.silu(inner["c"]))
 
 
+def test_a_tap_between_a_view_written_as_a_gather_changes_nothing(tmp_path: Path) -> None:
+    places = np.arange(3 * 8 * 8).reshape(1, 3, 8, 8)
+    module = loaded(model(FLAT_PICKED, {"all": np.array([-1]), "places": places, "w": (3, 3, 1, 1)}), tmp_path)
+    plain = module(images(2))
+    y, inner = module(images(2), taps=("flat",))
+    assert torch.equal(y, plain)
+    assert y.shape[0] == 2
+    assert inner["flat"].shape == (2 * 3 * 8 * 8,)
+
+
+FLAT_PICKED = """
+m (float[1,3,8,8] x) => (float[1,3,8,8] y)
+{
+    flat = Reshape (x, all)
+    view = Gather <axis = 0> (flat, places)
+    y = Conv (view, w)
+}
+"""
+
 # --- saving ---
 
 

@@ -207,6 +207,42 @@ def test_a_free_image_is_marked_in_space() -> None:
     assert known("v = Identity (s)", "float[1,3,H,8] x").free.tolist() == [False, False, True, False]
 
 
+FOLLOWERS = {
+    "made of a size": ("t = ConstantOfShape (s)", [1, 0, 1, 1]),
+    "made of a size, and cast": ("m = ConstantOfShape (s) t = Cast <to = 7> (m)", [1, 0, 1, 1]),
+    "broadcast to a size": ("e = Identity (c) t = Expand (e, s)", [1, 0, 1, 1]),
+    "repeated": ("t = Tile (c, s)", [1, 0, 1, 1]),
+    "counted": ("n = Gather (s, w) t = Range (nil, n, one)", [1]),
+    "a range, broadcast": ("n = Gather (s, w) r = Range (nil, n, one) f = Cast <to = 1> (r) t = Add (c, f)", [0, 0, 0, 1]),
+    "cut by a size": ("n = Gather (s, h2) t = Slice (table, o, n, h2)", [0, 0, 1, 0]),
+    "cut by a size without axes": ("n = Slice (s, o1, o2) t = Slice (table, o, n)", [1, 1, 1, 1]),
+    "padded by a size": ("p = Concat <axis = 0> (s, s) t = Pad (c, p)", [1, 0, 1, 1]),
+    "resized to a size": ("t = Resize (c, , , s)", [1, 0, 1, 1]),
+    "the mean over channels": ("t = ReduceMean <axes = [1], keepdims = 0> (x)", [1, 1, 1]),
+    "the mean over the batch": ("t = ReduceMean <axes = [0], keepdims = 0> (x)", [0, 1, 1]),
+    "the sum over axes in a constant": ("t = ReduceSum <keepdims = 0> (x, a1)", [1, 1, 1]),
+    "the largest channel": ("t = ArgMax <axis = 1, keepdims = 0> (x)", [1, 1, 1]),
+    "gathered by its positions": ("n = Gather (s, h) r = Range (nil, n, one) t = Gather <axis = 1> (table, r)", [0, 1, 0, 0]),
+    "an axis picked away": ("t = Gather <axis = 1> (x, w0)", [1, 1, 1]),
+    "a product transposed": ("f = Reshape (x, flat) t = Gemm <transA = 1> (f, f)", [1, 1]),
+    "a sum of products": ("t = Einsum <equation = \"nchw,nchw->whcn\"> (x, x)", [1, 1, 1, 1]),
+}
+
+
+@pytest.mark.parametrize(("line", "free"), FOLLOWERS.values(), ids=FOLLOWERS)
+def test_every_axis_that_a_free_size_moves_is_marked(line: str, free: list[int]) -> None:
+    constants = {
+        "c": np.zeros((1, 1, 1, 1), np.float32), "table": np.zeros((9, 9, 400, 400), np.float32), "nil": np.array(0), "one": np.array(1),
+        "w": np.array(3), "h": np.array(2), "w0": np.array(0), "h2": ints(2), "o": ints(0), "o1": ints(0), "o2": ints(1), "a1": ints(1),
+        "flat": ints(-1, 24),
+    }  # fmt: skip
+    given = {name: value for name, value in constants.items() if f"{name}," in line or f"{name})" in line}
+    made = graph(f"g (float[N,3,H,W] x) => (float[N] y) {{ s = Shape (x) {line} v = Shape (t) y = Relu (x) }}", given, 17)
+    small, large = (shapes(made, x=(n, 3, 2 * n, 4 * n)).values["v"] for n in (1, 2))
+    assert small.free.tolist() == [bool(mark) for mark in free]
+    assert all(mark for mark, one, two in zip(small.free, small.array, large.array, strict=True) if one != two)
+
+
 def test_the_source_of_a_number_is_where_it_is_written() -> None:
     value = known("t = Gather (s, i) v = Concat <axis = 0> (t, a, b)", i=ints(0), a=ints(7, 8), b=ints(9))
     assert value.source == (None, ("a", 0), ("a", 1), ("b", 0))

@@ -133,6 +133,38 @@ def test_channels_on_the_last_axis_are_moved_first(style: str) -> None:
     assert all(np.isfinite(values).all() for values in run(found.graph, *OUTPUTS[style]))
 
 
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("free", [False, True])
+def test_a_tap_that_only_the_normal_form_has_is_the_tensor_before_it_was_turned(style: str, free: bool) -> None:
+    """Transposes around every layer: what the seed computes with channels last, its normal form does with channels first."""
+    seed = channels_last("N" if free else 1)
+    levels = 2 if style in ("retinanet", "ssdlite") else None
+    found = made(seed, replace(small(style, 3, "end_moved"), levels=levels))
+    assert found.base is not seed
+    assert "end_moved" not in {tensor.name for node in seed.nodes for tensor in node.outputs}
+    (turned,) = run(seed, "end")
+    (tapped,) = run(found.graph, "end_moved")
+    np.testing.assert_array_equal(tapped, turned.transpose(0, 3, 1, 2))
+    for name, values in zip(OUTPUTS[style], run(found.graph, *OUTPUTS[style]), strict=True):
+        assert np.isfinite(values).all()
+        assert list(values.shape)[1:] == shapes(found)[name][1:]
+
+
+def channels_last(batch: int | str) -> gs.Graph:
+    """Three convolutions, each between Transposes and gated by itself with channels last; a classifier behind the mean."""
+    net = Net(size=64)
+    y = "x"
+    for k, width in enumerate((6, 8, 12)):
+        first = net.conv(y, f"c{k}", width, 3, stride=2)
+        last = net.op("Transpose", f"t{k}", first, perm=[0, 2, 3, 1])
+        y = net.op("Mul", "end" if k == 2 else f"g{k}", last, net.op("Sigmoid", f"s{k}", last))
+        if k < 2:
+            y = net.op("Transpose", f"b{k}", y, perm=[0, 3, 1, 2])
+            net.channels[y] = width
+    net.op("MatMul", "scores", net.op("ReduceMean", "mean", y, axes=[1, 2], keepdims=0), net.constant("fc", weight((12, 5), net.rng)))
+    return net.graph("scores", batch=batch)
+
+
 # --- what stays, what goes --------------------------------------------------------------------------------------------------------------
 
 
