@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,22 +54,51 @@ TUNING = RunLayout("finetune", "run", "--work-dir", frozenset({CHECKPOINT, BEST,
 def hold_folder(folder: Path, layout: RunLayout) -> Iterator[None]:
     """The folder is there, is a run of this kind or new, and nobody else's until the end; drafts that a killed process left are gone.
 
+    Where what is done within it fails before anything was written there, a new folder is as it was before: unmarked, or not there.
     Raises UserError where it holds anything else, where another process works in it, and where what it holds cannot be one of a run.
     """
     _require_ours(folder, layout)
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder / MARK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
-    if not locks.take_lock(handle):
-        line = LINE.fullmatch(os.pread(handle, WIDTH, 0).decode(errors="replace"))
-        os.close(handle)
-        who = f"process {line['process']}" if line else "another process"
-        raise UserError(f"'{folder}' is in use by {who}; wait for its end, or give another folder with {layout.option}")
-    with locks.holding(handle):
+    before = {path.name for path in folder.iterdir()}
+    with locks.holding(_take_mark(folder, layout)) as handle:
         _require_ours(folder, layout)  # it may have become another's before it was locked
         os.pwrite(handle, f"fnatool {layout.kind} 1, last opened by process {os.getpid()}".ljust(WIDTH - 1).encode() + b"\n", 0)
-        require_regular(folder, layout)
-        _recover(folder, layout)
-        yield
+        try:
+            require_regular(folder, layout)
+            _recover(folder, layout)
+            yield
+        except BaseException:
+            if MARK not in before and {path.name for path in folder.iterdir()} <= before | {MARK}:  # it was refused
+                _leave(folder, missing)
+            raise
+
+
+def _take_mark(folder: Path, layout: RunLayout) -> int:
+    """The open mark of the folder, locked. Raises UserError where another process holds it."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(folder / MARK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        except FileNotFoundError:  # the folder was taken away just now
+            continue
+        if not locks.take_lock(handle):
+            line = LINE.fullmatch(os.pread(handle, WIDTH, 0).decode(errors="replace"))
+            os.close(handle)
+            who = f"process {line['process']}" if line else "another process"
+            raise UserError(f"'{folder}' is in use by {who}; wait for its end, or give another folder with {layout.option}")
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), (folder / MARK).lstat()):
+                return handle
+        locks.let_go(handle)  # who had it left no run, and took the mark away before it let go
+
+
+def _leave(folder: Path, made: Sequence[Path]) -> None:
+    """The folder is as it was before anything ran there: without a mark, and gone where it was made for that."""
+    with suppress(OSError):
+        (folder / MARK).unlink()
+        for path in made:
+            path.rmdir()
 
 
 def _require_ours(folder: Path, layout: RunLayout) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -46,39 +45,29 @@ def compare(
 
 
 def _try(path: Path, feeds: Feeds) -> None:
-    runner = Runner(path)
-    runner(_filled(feeds, runner.batch or 1))
+    Runner(path).over(feeds)
 
 
 def _at_once(runners: Sequence[Runner], data: Sequence[Unlabelled], batch: int) -> int:
-    """As many as asked for, one where an output has no axis of samples."""
+    """As many as asked for, one where an output does not have its samples in front."""
     for runner, samples in zip(runners, data, strict=True):
-        if runner.batch is not None:
-            continue
-        feeds = {name: np.concatenate([value, value]) for name, value in next(samples.batches(1)).items()}
-        if any(value.ndim == 0 or len(value) != 2 for value in runner(feeds).values()):
+        feeds = next(samples.batches(1))
+        if runner.batch is None:
+            feeds = {name: np.concatenate([value, value]) for name, value in feeds.items()}
+        if any(value.ndim == 0 or len(value) != (runner.batch or 2) for value in runner(runner.filled(feeds)).values()):
             return 1
     return batch
 
 
 def _outputs(runner: Runner, data: Unlabelled, at_once: int) -> Iterator[dict[str, Array]]:
+    """Of all samples in order, each output with its samples in front; a single number of a file that takes several is for all of them."""
     for feeds in data.batches(at_once):
-        count = len(next(iter(feeds.values())))
-        step = runner.batch or count
-        parts = []
-        for start in range(0, count, step):
-            part = {name: value[start : start + step] for name, value in feeds.items()}
-            parts.append(runner(_filled(part, step)))
-        yield {name: _joined([part[name] for part in parts], count) for name in runner.outputs}
+        made = runner.over(feeds)
+        yield made if at_once > 1 else {name: _with_axis(value, lone=runner.batch == 1) for name, value in made.items()}
 
 
-def _joined(parts: Sequence[Array], count: int) -> Any:
-    return parts[0] if len(parts) == 1 and (not parts[0].ndim or len(parts[0]) <= count) else np.concatenate(parts)[:count]
-
-
-def _filled(feeds: Feeds, count: int) -> dict[str, Array]:
-    """So many samples, the last one repeated."""
-    return {
-        name: value if len(value) == count else np.concatenate([value, np.repeat(value[-1:], count - len(value), axis=0)])
-        for name, value in feeds.items()
-    }
+def _with_axis(value: Array, *, lone: bool) -> Array:
+    """What is made of one sample, with an axis for it."""
+    if (value.ndim and len(value) == 1) or not (value.ndim or lone):
+        return value
+    return value[np.newaxis]

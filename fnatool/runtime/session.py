@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -53,27 +54,62 @@ def open_session(model: str | bytes, provider: str, options: ort.SessionOptions,
         raise RefusedModel(f"ONNX Runtime cannot load {what}: {native.first_line(error)}") from error
 
 
-class Session:
-    """The model in a file with one input, to be run. `batch` is how many samples it takes at once, None for any number."""
+class Runner:
+    """A model file in ONNX Runtime; `batch`: how many samples it takes at once, None for any number; `types`: its inputs, by name."""
 
-    def __init__(self, path: Path | str, provider: str = "cpu") -> None:
+    def __init__(self, path: Path, provider: str = "cpu") -> None:
         """Raises RefusedModel where it cannot be loaded, UserError where the provider is not there: nothing falls back to another."""
+        self.path = path
         with native.openable(path) as text:
             self.session = open_session(text, provider, ort.SessionOptions(), f"'{path}'")
-        self.input = self.session.get_inputs()[0]
+        inputs = self.session.get_inputs()
+        self.types: Mapping[str, str] = {value.name: value.type for value in inputs}
         self.outputs = [value.name for value in self.session.get_outputs()]
-        extent = self.input.shape[0] if self.input.shape else None
-        self.batch = extent if isinstance(extent, int) and extent > 0 else None
-        if self.input.type not in TYPES:
-            raise RefusedModel(f"the input '{self.input.name}' of '{path}' is a {self.input.type}, not one of whole numbers or floats")
-        self.dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(TYPES[self.input.type]))
+        extents = [value.shape[0] for value in inputs if len(value.shape) > 1]
+        fixed = [extent for extent in extents if isinstance(extent, int) and extent > 0]
+        self.batch: int | None = fixed[0] if fixed else None
 
-    def run(self, values: np.ndarray) -> dict[str, np.ndarray]:
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """The numbers that an input takes. Raises RefusedModel for one of others, or of no numbers."""
+        if self.types[name] not in TYPES:
+            raise RefusedModel(f"the input '{name}' of '{self.path}' is a {self.types[name]}, not one of whole numbers or floats")
+        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(TYPES[self.types[name]]))
+
+    def __call__(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The outputs by name. Raises RefusedModel where the model does not run."""
         try:
-            return dict(zip(self.outputs, self.session.run(self.outputs, {self.input.name: values}), strict=True))
+            return dict(zip(self.outputs, self.session.run(self.outputs, dict(feeds)), strict=True))
         except FAILURES as error:
-            raise RefusedModel(f"ONNX Runtime cannot run the model: {native.first_line(error)}") from error
+            raise RefusedModel(f"ONNX Runtime cannot run '{self.path}': {native.first_line(error)}") from error
+
+    def over(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The outputs for all samples, so many at once as it takes, the last ones filled with copies of the last sample.
+
+        An output that does not have its samples in front comes whole, and one run must do. Raises RefusedModel otherwise.
+        """
+        count = len(next(iter(feeds.values())))
+        step = self.batch or count
+        parts = [self(self.filled({name: value[k : k + step] for name, value in feeds.items()})) for k in range(0, count, step)]
+        return {name: self._joined(name, [part[name] for part in parts], step, count) for name in self.outputs}
+
+    def filled(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """As many samples as it takes at once, the last one repeated."""
+        return {name: _filled(value, self.batch or len(value)) for name, value in feeds.items()}
+
+    def _joined(self, name: str, parts: Sequence[np.ndarray], step: int, count: int) -> np.ndarray:
+        if parts[0].ndim and len(parts[0]) == step:
+            return np.concatenate(parts)[:count] if len(parts) > 1 or step > count else parts[0]
+        if len(parts) > 1:
+            raise RefusedModel(
+                f"output '{name}' of '{self.path}' is {list(parts[0].shape)} for {step} sample(s): it does not have them in front, so "
+                "those of several cannot be put together"
+            )
+        return parts[0]
+
+
+def _filled(values: np.ndarray, count: int) -> np.ndarray:
+    """So many samples, the last one repeated."""
+    return values if len(values) == count else np.concatenate([values, np.repeat(values[-1:], count - len(values), axis=0)])
 
 
 TYPES = {
@@ -89,24 +125,3 @@ TYPES = {
     "tensor(int32)": onnx.TensorProto.INT32,
     "tensor(int64)": onnx.TensorProto.INT64,
 }
-
-
-class Runner:
-    """A model file in ONNX Runtime with any number of inputs; `batch`: how many samples it takes at once, None for any number."""
-
-    def __init__(self, path: Path, provider: str = "cpu") -> None:
-        """Raises RefusedModel where it cannot be loaded, UserError where the provider is not there."""
-        self.path = path
-        with native.openable(path) as text:
-            self.session = open_session(text, provider, ort.SessionOptions(), f"'{path}'")
-        self.outputs = [value.name for value in self.session.get_outputs()]
-        extents = [value.shape[0] for value in self.session.get_inputs() if len(value.shape) > 1]
-        fixed = [extent for extent in extents if isinstance(extent, int) and extent > 0]
-        self.batch: int | None = fixed[0] if fixed else None
-
-    def __call__(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The outputs by name. Raises RefusedModel where the model does not run."""
-        try:
-            return dict(zip(self.outputs, self.session.run(self.outputs, dict(feeds)), strict=True))
-        except FAILURES as error:
-            raise RefusedModel(f"ONNX Runtime cannot run '{self.path}': {native.first_line(error)}") from error

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from fnatool.runtime import isolate
-from fnatool.runtime import session as runtime
+from fnatool.runtime.session import Runner
 from fnatool.tasks.description import Description
 from fnatool.tasks.pixels import to_array
 from fnatool.training.figures import Predict, evaluate
@@ -33,20 +32,10 @@ def evaluate_file(
 
 def predicting(path: Path, described: Description, provider: str = "cpu") -> Predict:
     """What the model in a file makes of images, uint8 RGB [N, 3, H, W]; one whose batch is fixed sees as many at once as it takes."""
-    session = runtime.Session(path, provider)
-
-    def predict(images: torch.Tensor) -> dict[str, np.ndarray]:
-        inputs = to_array(images.numpy(), described.input, session.dtype)
-        step = session.batch or len(inputs)
-        parts = [session.run(_filled(inputs[start : start + step], step)) for start in range(0, len(inputs), step)]
-        return {name: np.concatenate([part[name] for part in parts])[: len(inputs)] for name in parts[0]}
-
-    return predict
-
-
-def _filled(inputs: np.ndarray, count: int) -> np.ndarray:
-    """So many, the last one repeated."""
-    return inputs if len(inputs) == count else np.concatenate([inputs, np.repeat(inputs[-1:], count - len(inputs), axis=0)])
+    runner = Runner(path, provider)
+    name = next(iter(runner.types))
+    dtype = runner.dtype(name)
+    return lambda images: runner.over({name: to_array(images.numpy(), described.input, dtype)})
 
 
 def _try(path: Path, shape: tuple[int, ...], described: Description) -> None:

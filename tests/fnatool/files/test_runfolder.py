@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fnatool.files import runfolder
-from fnatool.files.runfolder import MARK, TUNING, empty_folder, hold_folder
+from fnatool.files import locks, runfolder
+from fnatool.files.runfolder import MARK, METRICS, TUNING, empty_folder, hold_folder, kind_of
 from fnatool.search.folder import SEARCH
 from passes.errors import UserError
 
@@ -73,6 +73,46 @@ def test_a_folder_of_hidden_files_is_new_and_keeps_them(tmp_path: Path) -> None:
         (tmp_path / "checkpoint.pt").write_text("ours")
         empty_folder(tmp_path, TUNING)
     assert contents(tmp_path) == before
+
+
+def test_what_is_refused_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a budget that cannot be"), hold_folder(tmp_path / "a" / "b", TUNING):
+        raise UserError("a budget that cannot be")
+    assert list(tmp_path.iterdir()) == []
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / ".gitkeep").touch()
+    with pytest.raises(UserError), hold_folder(own, TUNING):
+        raise UserError("a budget that cannot be")
+    assert [path.name for path in own.iterdir()] == [".gitkeep"]
+
+
+def test_what_was_written_stays_where_the_end_is_a_refusal(tmp_path: Path) -> None:
+    def train() -> None:
+        with hold_folder(tmp_path / "run", TUNING):
+            (tmp_path / "run" / METRICS).touch()
+            raise UserError("the loss is not finite")
+
+    with pytest.raises(UserError):
+        train()
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {MARK, METRICS}
+
+
+def test_a_mark_that_was_taken_away_meanwhile_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process opened the mark, and the one that held it left no run before the other could lock it."""
+    take, taken = locks.take_lock, []
+
+    def late(handle: int) -> bool:
+        if not taken:
+            (tmp_path / "run" / MARK).unlink()
+            (tmp_path / "run").rmdir()
+        taken.append(handle)
+        return take(handle)
+
+    monkeypatch.setattr(locks, "take_lock", late)
+    with hold_folder(tmp_path / "run", TUNING):
+        assert kind_of(tmp_path / "run") == "finetune"
+    assert len(taken) == 2
 
 
 def test_a_run_of_another_kind_or_with_a_strange_mark_is_refused(run: Path) -> None:

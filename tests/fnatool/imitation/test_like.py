@@ -118,6 +118,27 @@ def test_the_distance_is_that_of_the_outputs_whatever_the_batch(world: Path, cap
     assert distances[0] == pytest.approx(distances[1], rel=1e-5)
 
 
+def test_a_single_sample_that_loses_its_axis_is_compared_like_any_other(world: Path, capsys: Capture, tmp_path: Path) -> None:
+    """Batch 1 is written into the file, and its last node squeezes it away: the outputs of several samples are of one kind all the same."""
+    where = ["--images", str(world / "pictures")]
+    whole = evaluate(world / "half.onnx", world / "seed.onnx", *where, capsys=capsys)
+    lone = [squeezed(world / f"{name}.onnx", tmp_path / f"{name}.onnx") for name in ("half", "seed")]
+    found = evaluate(*lone, *where, capsys=capsys)
+    assert found["samples"] == whole["samples"]
+    assert found["distance"] == pytest.approx(whole["distance"], rel=1e-3)
+
+
+def squeezed(path: Path, out: Path) -> Path:
+    """The network for one sample, whose output has no axis for it."""
+    proto = onnx.load(path)
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([0]), "front"))
+    proto.graph.node.append(helper.make_node("Squeeze", ["y", "front"], ["scores"], name="scores"))
+    del proto.graph.output[:]
+    proto.graph.output.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, [5]))
+    return save(proto, out)
+
+
 def two_inputs(path: Path, scale: float) -> Path:
     """y = scale · (a + b) · w, w the identity, and z, whole numbers."""
     given = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 4]) for name in ("a", "b")]

@@ -225,7 +225,7 @@ FOLLOWERS = {
     "gathered by its positions": ("n = Gather (s, h) r = Range (nil, n, one) t = Gather <axis = 1> (table, r)", [0, 1, 0, 0]),
     "an axis picked away": ("t = Gather <axis = 1> (x, w0)", [1, 1, 1]),
     "a product transposed": ("f = Reshape (x, flat) t = Gemm <transA = 1> (f, f)", [1, 1]),
-    "a sum of products": ("t = Einsum <equation = \"nchw,nchw->whcn\"> (x, x)", [1, 1, 1, 1]),
+    "a sum of products": ('t = Einsum <equation = "nchw,nchw->whcn"> (x, x)', [1, 1, 1, 1]),
 }
 
 
