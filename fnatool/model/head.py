@@ -17,7 +17,7 @@ def head(model: Source, out: Path | str | None = None, *, options: HeadOptions) 
     """
     read, _ = open_model(model, options.inputs)
     if out is not None:
-        named = [Path(text) for text in (options.classes, options.joints) if text is not None]
+        named = [Path(str(text)) for text in (options.classes, options.joints) if text is not None]
         require_writable(Path(out), force=options.force, forbid=(read.path, *read.data, *named))
     made = attach_to_model(read, options)
     if out is not None:

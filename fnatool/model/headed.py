@@ -46,8 +46,8 @@ class HeadOptions:
 
     task: str
     style: str | None = None
-    classes: str | None = None
-    joints: str | None = None
+    classes: str | int | None = None
+    joints: str | int | None = None
     taps: tuple[str, ...] = ()
     width: int | None = None
     levels: int | None = None
@@ -128,13 +128,13 @@ def wanted(options: HeadOptions) -> tuple[tuple[str, ...], Joints | None, HeadSp
     if task.labels == "joints":
         if options.joints is None:
             raise UserError("say which joints a pose has with --joints: a number, 'coco', or a JSON file")
-        joints = joints_of(options.joints)
-        return class_names(options.classes) if options.classes else ("object",), joints, build(len(joints.names))
+        joints = joints_of(str(options.joints))
+        return class_names(str(options.classes)) if options.classes else ("object",), joints, build(len(joints.names))
     if options.joints is not None:
         raise UserError(f"--joints is for poses, not for {options.task}")
     if options.classes is None:
         raise UserError(f"say how many classes {options.task} has with --classes: a number, or a file with a name on every line")
-    classes = class_names(options.classes)
+    classes = class_names(str(options.classes))
     return classes, None, build(len(classes))
 
 
