@@ -71,7 +71,8 @@ def _grey(image: Image.Image) -> npt.NDArray[np.generic]:
 def size(path: Path) -> tuple[int, int]:
     """Height and width of the picture as `rgb` gives it, from the head of the file. Raises Unreadable."""
     with _opening(path) as image:
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # the EXIF tag for orientation, and its values that swap the axes
+        # the EXIF tag for orientation, and its values that swap the axes; Pillow has turned a TIFF's size already
+        turned = image.format != "TIFF" and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
         return (image.width, image.height) if turned else (image.height, image.width)
 
 

@@ -335,6 +335,17 @@ def test_a_photo_is_turned_as_its_viewer_turns_it(root: Path) -> None:
     assert images.size(root / "b.jpg") == (30, 20)
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_size_in_the_head_of_a_file_is_that_of_the_picture_however_it_is_turned(suffix: str, orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"a.{suffix}"
+    Image.new("RGB", (6, 4)).save(path, exif=exif)
+    assert images.rgb(path).size == ((4, 6) if orientation > 4 else (6, 4))
+    assert images.size(path) == images.rgb(path).size[::-1]
+
+
 # --- what is broken ---
 
 
