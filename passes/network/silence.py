@@ -79,7 +79,7 @@ def _last_affine(tensor: str, block: Block, view: View, identities: Identities, 
     if node.op == "Mul" and others:
         widest = max(others, key=lambda name: view_size(name, identities))
         return _passed(_last_affine(widest, block, view, identities, extra=extra), scales=len(others) == 1)
-    if node.op == "Add" and per_channel and others:
+    if node.op in ("Add", "Sub") and per_channel and others:  # a bias, whatever its sign
         return _last_affine(others[0], block, view, identities, extra=(*extra, *per_channel))
     if node.op == "Div" and others and others[0] == node.inputs[0]:
         return _passed(_last_affine(others[0], block, view, identities, extra=extra), scales=len(others) == 1)

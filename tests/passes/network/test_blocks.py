@@ -260,6 +260,15 @@ def test_a_branch_that_ends_in_a_relu_cannot_be_silent_and_learn() -> None:
     assert silences(net) == [((), "the branch ends in 'a.n.r' (Relu), behind which a silent copy could not learn")]
 
 
+@pytest.mark.parametrize("kind", ["Add", "Sub"])
+def test_a_normalisation_written_as_a_product_and_a_sum_or_difference_is_silenced(kind: str) -> None:
+    net, y = stem()
+    scale, bias = (net.constant(name, np.linspace(0.5, 1.5, 8).reshape(1, 8, 1, 1)) for name in ("scale", "bias"))
+    net.classifier(net.op("Add", "s", y, net.op(kind, "n", net.op("Mul", "m", net.conv(y, "a", 8, 3), scale), bias)))
+    assert silences(net) == [(("bias", "scale"), None)]
+    assert worst_growth(net) == 0
+
+
 def ended(kind: str, **attributes: float) -> Net:
     net, y = stem()
     y = net.op(kind, "first", net.conv_bn(y, "c", 8), **attributes)
