@@ -29,7 +29,9 @@ def image_of(analysis: Analysis) -> HeadImage:
     seen_image = analysis.image
     shape = analysis.shapes.shapes[names[0]]
     if len(shape) != 4 or seen_image.axes not in ((2, 3), (1, 2)) or seen_image.size is None:
-        what = f"input '{names[0]}' {list(shape)} is not one that convolutions slide over"
+        what = f"input '{names[0]}' {list(shape)} " + (
+            f"has {len(shape)} axes" if len(shape) != 4 else "is not one that convolutions slide over"
+        )
         raise UserError(f"a head is for networks that look at an image [N, channels, h, w] or [N, h, w, channels]; {what}")
     layout, channels = ("NCHW", shape[1]) if seen_image.axes == (2, 3) else ("NHWC", shape[3])
     stated = seen.inputs[names[0]][0]
