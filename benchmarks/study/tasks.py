@@ -26,7 +26,7 @@ from fnatool.training.sections import merged
 HERE = World(0, 1, torch.device("cpu"))
 BATCH = 16
 LAST = 10**6  # epochs between evaluations: none before the last step
-DISTANCE = {"search": {"method": "distance"}, "space": {"choices": "fine"}}
+DISTANCE = {"search": {"method": "distance"}, "space": {"choices": "auto"}}
 
 
 @dataclass(frozen=True)

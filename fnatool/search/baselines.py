@@ -6,8 +6,7 @@ uniform   all hidden widths times one factor, the largest one within the budgets
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 from fnatool import terminal
@@ -16,27 +15,17 @@ from fnatool.search import folder as folders
 from fnatool.search.config import UNLABELLED
 from fnatool.search.emitting import with_head
 from fnatool.search.preparing import PreparedSearch
+from fnatool.search.results import BASELINES, Baseline
 from fnatool.search.solver import Budget
 from fnatool.search.tuning import tune_found
 from fnatool.training.finetune import RunPlaces
 from fnatool.training.processes import World
-from fnatool.training.said import Tuned
 from passes.errors import UserError
 from passes.network.knobs import Knob, kind_of
 from passes.space.costs import whole_costs
 from passes.target.spec import Spec
 
 STEPS = 64  # factors are so many parts of the whole
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """A shape that was not searched: its Spec from the seed, what it costs, and what tuning came to."""
-
-    name: str
-    spec: Spec
-    costs: Mapping[str, int]
-    tuned: Tuned
 
 
 def require_baselines(made: PreparedSearch) -> None:
@@ -108,7 +97,7 @@ def _tuned(made: PreparedSearch, asked: tuple[str, Spec], folder: Path, world: W
     name, spec = asked
     own = folder / f"{folders.BASELINE}{name}"
     if world.first:
-        terminal.console().print(f"tuning beside it: {SAID[name]}")
+        terminal.console().print(f"tuning beside it: {BASELINES[name]}")
         own.mkdir(exist_ok=True)
         model, after = with_head(made.ground, spec)
         files.write(model, own / folders.REMAPPED, force=True)
@@ -121,7 +110,3 @@ def _tuned(made: PreparedSearch, asked: tuple[str, Spec], folder: Path, world: W
     if tuned is None:
         return None
     return Baseline(name, spec, whole_costs(after), tuned)
-
-
-SAID: Mapping[str, str] = {"seed": "the seed's own shape", "uniform": "all widths narrowed alike"}
-"""What a baseline is, in words."""

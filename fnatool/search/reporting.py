@@ -12,12 +12,10 @@ from fnatool.escaping import code, markdown
 from fnatool.files.atomic import write_text
 from fnatool.files.runfolder import REPORT
 from fnatool.model.remap_report import refit_rows
-from fnatool.search.baselines import SAID as SAID_OF
-from fnatool.search.baselines import Baseline
 from fnatool.search.config import UNLABELLED
 from fnatool.search.folder import PAGE, TARGET
 from fnatool.search.preparing import PreparedSearch, restricted
-from fnatool.search.results import Emitted
+from fnatool.search.results import BASELINES, Baseline, Emitted
 from fnatool.search.showing import cost_text, rows
 from fnatool.search.solver import score_of
 from fnatool.supernet.network import SuperNetwork
@@ -153,7 +151,7 @@ def _said_of_baselines(report: Mapping[str, Any]) -> Iterator[str]:
     kinds = list(found["costs"])
     yield f"\nTuned alike:\n\n| | {metric} | {' | '.join(kinds)} |\n|---" + "|---" * (len(kinds) + 1) + "|"
     rows = {"found": {**report["finetuned"], "costs": found["costs"]}}
-    rows |= {SAID_OF[name]: row for name, row in report["baselines"].items()}
+    rows |= {BASELINES[name]: row for name, row in report["baselines"].items()}
     for name, row in rows.items():
         costs = " | ".join("–" if row["costs"].get(kind) is None else cost_text(kind, row["costs"][kind]) for kind in kinds)
         yield f"| {name} | {row['in_runtime'][metric]:.4f} | {costs} |"

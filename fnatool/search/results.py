@@ -34,6 +34,20 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Baseline:
+    """A shape that was not searched: its Spec from the seed, what it costs, and what tuning came to."""
+
+    name: str
+    spec: Spec
+    costs: Mapping[str, int]
+    tuned: Tuned
+
+
+BASELINES: Mapping[str, str] = {"seed": "the seed's own shape", "uniform": "all widths narrowed alike"}
+"""What a baseline is, in words."""
+
+
+@dataclass(frozen=True)
 class DeriveWords:
     """What a method calls the preference and the figures: keys in the JSON, and the head of a column. sign: of the preference in scores."""
 
