@@ -60,7 +60,9 @@ class Subject:
 def subject(model: files.Model, space: str, inputs: Mapping[str, Shape] | None = None) -> Subject:
     """The seed with the space of that name or in that file. Raises UserError for a space that is none or does not fit."""
     analysis = analyse_model(model, inputs)
-    found = choices(analysis, spaces.read_space(space, analysis))
+    found = choices(analysis, spaces.read_space(space, analysis)).at(0)
+    if found.size < 2:
+        raise UserError(f"space '{space}' leaves the network's blocks, if it has any, without a choice: there is nothing to measure")
     return Subject(model.graph, analysis, found, about(model.sha256, analysis, found))
 
 

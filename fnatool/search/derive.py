@@ -26,7 +26,7 @@ from fnatool.search import folder as folders
 from fnatool.search.config import UNLABELLED, SearchConfig, parse_search
 from fnatool.search.emitting import Ground, HeadedMember, best_within, ground, ground_alike, member_with_head
 from fnatool.search.finalists import choosing
-from fnatool.search.nearest import nearest_member, scores_of
+from fnatool.search.nearest import Predicted
 from fnatool.search.preparing import Known, PreparedSearch, data, network_of, on_ground, unlabelled
 from fnatool.search.purposes import AlikePurpose
 from fnatool.search.results import DerivedModel, DeriveWords
@@ -34,6 +34,7 @@ from fnatool.search.sampling import Member
 from fnatool.search.scoring import score, scoring_of
 from fnatool.search.showing import cost_text
 from fnatool.search.solver import Budget, Scores, argmax, likeliest, pareto, score_of
+from fnatool.search.trunks import Pick, Trunk
 from fnatool.supernet.network import SuperNetwork
 from fnatool.tasks.description import Description
 from fnatool.tasks.table import TASKS, description_of
@@ -70,17 +71,35 @@ MEASURED = DeriveWords("predicted_distance", "distances", "Σ Δ", -1.0)
 
 @dataclass(frozen=True)
 class DeriveSource:
-    """What architectures are derived from: scores of the choices, what finds the best within budgets, and the figures of a member."""
+    """What architectures are derived from: scores of the choices, what finds the best within budgets, and the figures of a member.
+
+    `predicted`: what distances say of members with any trunk, whose figures `figures_of` has.
+    """
 
     made: PreparedSearch
     choices: Choices
     scores: Scores
     tables: Mapping[str, Table]
-    best: Callable[[Sequence[Budget]], Member]
+    best: Callable[[Sequence[Budget]], Pick]
     figures: Callable[[Member], Mapping[str, float]]
     words: DeriveWords
     note: str = ""
     about: Mapping[str, int] = field(default_factory=dict)
+    predicted: Predicted | None = None
+    figures_of: Callable[[Pick], Mapping[str, float]] | None = None
+
+    @property
+    def trunks(self) -> tuple[Trunk, ...]:
+        """All trunks, the first of which `choices`, `tables` and `figures` are of."""
+        return self.made.trunks if self.predicted is not None else (Trunk(0, self.choices, self.tables),)
+
+    def preference(self, pick: Pick) -> float:
+        """What its choices say of a member."""
+        return score_of(self.scores, pick.member) * self.words.sign if self.predicted is None else self.predicted.distance(pick)
+
+    def look(self, pick: Pick) -> Mapping[str, float]:
+        """The figures of a member as a whole."""
+        return self.figures(pick.member) if self.figures_of is None else self.figures_of(pick)
 
 
 @dataclass(frozen=True)
@@ -140,10 +159,14 @@ def read_source(folder: Path, wanted: DeriveOptions) -> DeriveSource:
 def _learnt(learnt: SearchState, wanted: DeriveOptions) -> DeriveSource:
     """The preferences of a super network; members are chosen and scored in it."""
     choices, scores = learnt.network.choices, learnt.network.architecture.log_probabilities()
+    trunk = Trunk(0, choices, learnt.tables)
     note = "" if learnt.finished else f"the search is not finished: this is what it prefers after step {learnt.step:,}"
     about = {"step": learnt.step}
     if wanted.images == 0:
-        preferred = partial(likeliest, choices, scores)
+
+        def preferred(budgets: Sequence[Budget]) -> Pick:
+            return Pick(trunk, likeliest(choices, scores, budgets))
+
         return DeriveSource(
             made=learnt.made,
             choices=choices,
@@ -155,13 +178,13 @@ def _learnt(learnt: SearchState, wanted: DeriveOptions) -> DeriveSource:
             note=note,
             about=about,
         )
-    best = choosing(learnt.network, learnt.made.config, scoring_of(learnt.made, learnt.facts.processes))
+    finalist = choosing(learnt.network, learnt.made.config, scoring_of(learnt.made, learnt.facts.processes))
     return DeriveSource(
         made=learnt.made,
         choices=choices,
         scores=scores,
         tables=learnt.tables,
-        best=best,
+        best=lambda budgets: Pick(trunk, finalist(budgets)),
         figures=partial(_score, learnt, wanted),
         words=LEARNT,
         note=note,
@@ -178,35 +201,40 @@ def _measured(folder: Path, wanted: DeriveOptions) -> DeriveSource:
     if wanted.argmax:
         raise UserError("every block's best choice by itself is the seed's own, as distances go; give --budget or --pareto")
     made, facts = _prepared(folder, with_data=wanted.images != 0)
-    known = distances.known(folder / folders.DISTANCES, facts.key, made.choices)
-    base = nearest_member(made.analysis, made.choices)
-    rows = distances.changes(made.choices, base)
-    if any(member not in known.distances for row in rows for member in row):
+    known = distances.known(folder / folders.DISTANCES, facts.key, made.whole)
+    said = by_distance.predicted_of(made, known)
+    if said is None:
         raise UserError(f"the search in '{folder}' has not measured all single changes yet; 'fnatool search' goes on with it")
-    scores = scores_of([[known.distances[member] for member in row] for row in rows])
+    scores = said.scores[0]
     if wanted.images == 0:
         return DeriveSource(
             made=made,
             choices=made.choices,
             scores=scores,
             tables=made.tables,
-            best=partial(likeliest, made.choices, scores),
+            best=partial(said.nearest, made.trunks),
             figures=_no_figures,
             words=MEASURED,
+            predicted=said,
         )
-    meter = by_distance.meter_of(made, (folder, facts.key), HERE)
+    meters = by_distance.meters_of(made, (folder, facts.key), HERE)
 
     def figures(member: Member) -> Mapping[str, float]:
-        return {"distance": meter.of([member])[0]}
+        return figures_of(Pick(made.trunks[0], member))
+
+    def figures_of(pick: Pick) -> Mapping[str, float]:
+        return {"distance": meters.at(pick.trunk.number).of([pick.member])[0]}
 
     return DeriveSource(
         made=made,
         choices=made.choices,
         scores=scores,
         tables=made.tables,
-        best=by_distance.choosing(made, meter, scores),
+        best=by_distance.choosing(made, meters),
         figures=figures,
         words=MEASURED,
+        predicted=said,
+        figures_of=figures_of,
     )
 
 
@@ -300,36 +328,38 @@ def _nothing(of: Ground, config: SearchConfig) -> AlikePurpose:
     return AlikePurpose(none, none)
 
 
-def _members(source: DeriveSource, wanted: DeriveOptions) -> list[Member | list[Budget]]:
+def _members(source: DeriveSource, wanted: DeriveOptions) -> list[Pick | list[Budget]]:
     """The members in order of cost; or for budgets of one architecture these, since a file has to keep them."""
     scores, choices = source.scores, source.choices
+    (first, *_) = source.trunks
     if wanted.argmax:
-        return [argmax(choices, scores)]
+        return [Pick(first, argmax(choices, scores))]
     budgets = [replace(budget, table=source.tables[budget.kind]) for budget in source.made.budgets(wanted.budgets)]
     if wanted.pareto is None:
         return [budgets]
     kind = source.made.kind
+    if source.predicted is not None:
+        limit = budgets[0].limit if budgets else None
+        return [pick for pick, _ in source.predicted.front(source.trunks, budgets[0].kind if budgets else kind, limit, wanted.pareto)]
     axis = budgets[0] if budgets else Budget(kind, extremes(source.tables[kind], choices)[1], source.tables[kind])
-    return [row.member for row in pareto(choices, scores, axis, wanted.pareto)]
+    return [Pick(first, row.member) for row in pareto(choices, scores, axis, wanted.pareto)]
 
 
 def _write_architecture(
-    source: DeriveSource, what: Member | list[Budget], wanted: DeriveOptions, *, out: Path, taken: Sequence[Path]
+    source: DeriveSource, what: Pick | list[Budget], wanted: DeriveOptions, *, out: Path, taken: Sequence[Path]
 ) -> DerivedModel:
     """One architecture: its files, and its score. out: the folder; taken: the files that others have."""
-    made, choices = source.made, source.choices
+    made = source.made
     if isinstance(what, list):
-        found = best_within(made.ground, choices, source.best, budgets=what)
+        pick, found = best_within(made.ground, source.best, budgets=what)
     else:
-        found = member_with_head(made.ground, choices, what)
+        pick, found = what, member_with_head(made.ground, what.trunk.choices, what.member).costed(what.trunk.tables)
         _require_kept(made, found, wanted)
     kind = made.kind if not wanted.budgets else parse_budget(wanted.budgets[0]).kind
-    found = found.costed(source.tables)
     path = _free(out / f"{kind}-{cost_text(kind, found.costs[kind]).replace(' ', '')}.onnx", taken)
     spec = json.dumps(found.spec.to_json(), indent=1) + "\n"
     emitted = found.write(path, force=wanted.force, beside={path.with_suffix(".json"): spec})
-    preference = source.words.sign * score_of(source.scores, found.member)
-    return DerivedModel(emitted, preference, source.figures(found.member), source.words)
+    return DerivedModel(emitted, source.preference(pick), source.look(pick), source.words)
 
 
 def _free(path: Path, taken: Sequence[Path]) -> Path:

@@ -2,7 +2,9 @@
 
     d(m) = Σ_s w_s d_s / Σ_s w_s        d_s = Σ_x ‖φ_s^m(x) − φ_s(x)‖² / Σ_x ‖φ_s(x) − mean φ_s‖²
 
-φ_s are the tensors compared, of the seed and of the member, over the same images; the mean is over the images.
+φ_s are the tensors compared, of the seed and of the member, over the same images; the mean is over the images. Channels that a narrower
+trunk has not are as far as they are from their mean: ‖φ_s^m(x) − φ_s(x)‖² is taken over those kept, and Σ_x ‖φ_s(x) − mean φ_s‖² over the
+others is added.
 BatchNormalization has the statistics of the images, batch by batch, in both. What is known is kept in the run's folder as it grows: a
 distance is a function of the member and the images, so that a run that was killed goes on to the same bits.
 """
@@ -14,7 +16,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -29,25 +31,51 @@ from fnatool.training.checkpoint import damaged
 from fnatool.training.processes import World
 from passes.errors import UserError
 from passes.space.space import SKIP, Choices
+from passes.target.kept import KeptChannels
 
-VERSION = 1
+Whole = tuple[int, ...]  # the number of a trunk, and a member
+VERSION = 2  # 1 knew one trunk
+
+Kept = Sequence[KeptChannels | None]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The seed's features: per batch of images one tensor per place, and per place how far they are from their mean, and its weight."""
+    """The seed's features: per batch of images one tensor per place, and per place how far they are from their mean, and its weight.
+
+    `kept` are the channels that the compared network has, the only ones in the features; `lost` is how far the others are from their mean.
+    """
 
     features: tuple[tuple[Tensor, ...], ...]
     spread: tuple[float, ...]
     weights: tuple[float, ...]
+    kept: tuple[KeptChannels | None, ...]
+    lost: tuple[float, ...]
 
     def distance(self, features: Sequence[Sequence[Tensor]]) -> float:
         """d of a network with these features, batch by batch."""
         parts = []
-        for place, (spread, weight) in enumerate(zip(self.spread, self.weights, strict=True)):
-            moved = sum(_square(own[place] - other[place]) for own, other in zip(features, self.features, strict=True))
-            parts.append(weight * moved / spread)
+        for place, (spread, weight, kept, lost) in enumerate(zip(self.spread, self.weights, self.kept, self.lost, strict=True)):
+            pairs = zip(features, self.features, strict=True)
+            moved = sum(_square(_picked(own[place], kept, of_seed=False) - other[place]) for own, other in pairs)
+            parts.append(weight * (moved + lost) / spread)
         return sum(parts) / sum(self.weights)
+
+    def narrowed(self, kept: Kept) -> Reference:
+        """The same for networks that have only these of the channels, by place (None: all)."""
+        features = tuple(tuple(_picked(x, one, of_seed=True) for x, one in zip(row, kept, strict=True)) for row in self.features)
+        lost = tuple(
+            0.0 if one is None else whole - _spread([row[place] for row in features])
+            for place, (whole, one) in enumerate(zip(self.spread, kept, strict=True))
+        )
+        return Reference(features, self.spread, self.weights, tuple(kept), lost)
+
+
+def _picked(x: Tensor, kept: KeptChannels | None, *, of_seed: bool) -> Tensor:
+    """The channels that network and seed share."""
+    if kept is None:
+        return x
+    return x.index_select(kept.axis, torch.from_numpy(kept.seed if of_seed else kept.own).to(x.device))
 
 
 @torch.no_grad()
@@ -65,7 +93,7 @@ def reference(reading: Reading, batches: Batches, device: torch.device, weights:
             raise UserError(f"the seed's features '{name}' are not finite on these images, so nothing can be compared with them")
         if value <= 0:
             raise UserError(f"the seed's features '{name}' are the same for all of these images; give other images, or more than one")
-    return Reference(features, spread, tuple(weights) or (1.0,) * len(spread))
+    return Reference(features, spread, tuple(weights) or (1.0,) * len(spread), (None,) * len(spread), (0.0,) * len(spread))
 
 
 def _spread(parts: Sequence[Tensor]) -> float:
@@ -83,13 +111,13 @@ def _square(x: Tensor) -> float:
 
 @dataclass
 class Known:
-    """The distances that have been measured, by member; kept at `path`, under the key of its run."""
+    """The distances that have been measured, by the number of the trunk and then the member; kept at `path`, under the key of its run."""
 
     path: Path
     key: str
-    distances: dict[Member, float] = field(default_factory=dict)
+    distances: dict[Whole, float] = field(default_factory=dict)
 
-    def add(self, found: Mapping[Member, float]) -> None:
+    def add(self, found: Mapping[Whole, float]) -> None:
         """They are known from now on, and in the file."""
         self.distances.update(found)
         rows = [[list(member), value if math.isfinite(value) else None] for member, value in self.distances.items()]
@@ -108,7 +136,7 @@ def known(path: Path, key: str, choices: Choices) -> Known:
         raise UserError(f"'{path}' is of a run with another model, config or data; --restart begins anew, or name another folder")
     for row in document["distances"]:
         member, value = row if isinstance(row, list) and len(row) == 2 else (None, -1)
-        if not _is_complete(member, choices):
+        if not isinstance(member, list) or not _is_trunk(member[:1], choices) or not _is_complete(member[1:], choices):
             raise damaged(path, "it says no member of this space")
         if value is not None and not (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf):
             raise damaged(path, "a distance is none")
@@ -116,9 +144,15 @@ def known(path: Path, key: str, choices: Choices) -> Known:
     return found
 
 
-def _is_complete(member: object, choices: Choices) -> TypeGuard[list[int]]:
+def _is_trunk(found: list[Any], choices: Choices) -> bool:
+    """It is the number of one."""
+    (number,) = found or (None,)
+    return isinstance(number, int) and not isinstance(number, bool) and 0 <= number < len(choices.trunks)
+
+
+def _is_complete(member: list[Any], choices: Choices) -> TypeGuard[list[int]]:
     """It says for every block a candidate or, where that is possible, that it is skipped; a stage may have fewer blocks than it keeps."""
-    if not isinstance(member, list) or len(member) != len(choices.blocks):
+    if len(member) != len(choices.blocks):
         return False
     whole = all(isinstance(k, int) and not isinstance(k, bool) for k in member)
     return whole and all(
@@ -131,33 +165,34 @@ def _is_complete(member: object, choices: Choices) -> TypeGuard[list[int]]:
 
 @dataclass(frozen=True)
 class Meter:
-    """What measures distances: members, the images, the seed's features, what is known, and who shares the work."""
+    """What measures distances: members with one trunk, the images, the seed's features, what is known, and who shares the work."""
 
     members: Members
     batches: Batches
     reference: Reference
     known: Known
     world: World
+    trunk: int = 0
 
     def of(self, members: Sequence[Member], done: Callable[[int], None] = lambda count: None) -> list[float]:
         """The distances of whole members, those not known measured, dealt out over the processes."""
-        missing = [member for member in dict.fromkeys(members) if member not in self.known.distances]
+        missing = [member for member in dict.fromkeys(members) if (self.trunk, *member) not in self.known.distances]
         done(len(members) - len(missing))
         for turn in _turns(missing, self.world):
             self._learn({member: self._whole(member) for member in turn})
             done(min(self.world.size, len(missing)))
-        return [self.known.distances[member] for member in members]
+        return [self.known.distances[self.trunk, *member] for member in members]
 
     def around(self, base: Member, members: Sequence[Member], done: Callable[[int], None] = lambda count: None) -> list[float]:
         """The same for members that differ from the base in one block at most: only what is behind that block is run."""
         found = self.members
         missing: dict[int, list[Member]] = {}
         for member in dict.fromkeys(members):
-            if member not in self.known.distances:
+            if (self.trunk, *member) not in self.known.distances:
                 missing.setdefault(_changed(base, member), []).append(member)
         done(len(members) - sum(map(len, missing.values())))
         if not missing:
-            return [self.known.distances[member] for member in members]
+            return [self.known.distances[self.trunk, *member] for member in members]
         states = [found.start(x) for x in self.batches()]
         for segment in found.segments:
             asked = missing.pop(-1 if segment.block is None else segment.block, [])
@@ -168,7 +203,8 @@ class Meter:
                 break
             for state in states:
                 found.step(segment, base, state)
-        return [self.known.distances[member] for member in members]
+        self.of([member for rows in missing.values() for member in rows], done)  # of blocks that nothing compared comes from
+        return [self.known.distances[self.trunk, *member] for member in members]
 
     def _whole(self, member: Member) -> float:
         return self.reference.distance([self.members.after(0, member, self.members.start(x)) for x in self.batches()])
@@ -178,8 +214,8 @@ class Meter:
 
     def _learn(self, own: Mapping[Member, float]) -> None:
         """What all processes have measured is known to each, and written by the first; one that is no number is infinite."""
-        found: dict[Member, float] = {}
-        for part in self.world.gather(dict(own)):
+        found: dict[Whole, float] = {}
+        for part in self.world.gather({(self.trunk, *member): value for member, value in own.items()}):
             assert isinstance(part, dict)
             found |= {member: value if math.isfinite(value) else math.inf for member, value in part.items()}
         if self.world.first:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from fnatool.search.config import SearchConfig
 from fnatool.search.results import Emitted
 from fnatool.search.sampling import Member
 from fnatool.search.solver import Budget
+from fnatool.search.trunks import Pick
 from fnatool.tasks.description import Description
 from fnatool.tasks.table import TASKS
 from passes.errors import RefusedModel, UserError
@@ -69,7 +70,7 @@ class Ground:
 
     `finish` puts the head on, verified or not, and analyses the result; it may be given the analysis of what it gets. `select` says which
     channels narrowing keeps; `inputs` is the shape of an input that the file leaves open, `pixels` what an image becomes (None: as the
-    samples say); `features` are the tensors that the head sees the seed by.
+    samples say); `features` are the tensors that the head sees the seed by; `knobs` are the seed's own, None where no head is put on.
     """
 
     seed: files.Model
@@ -82,6 +83,7 @@ class Ground:
     inputs: Mapping[str, Shape] | None
     pixels: Pixels | None
     features: tuple[str, ...]
+    knobs: Set[str] | None = None
 
 
 def ground(seed: files.Model, config: SearchConfig, names: Split | Description) -> Ground:
@@ -132,6 +134,7 @@ def ground(seed: files.Model, config: SearchConfig, names: Split | Description) 
         inputs=inputs,
         pixels=how,
         features=features,
+        knobs=frozenset(bare.knobs),
     )
 
 
@@ -236,17 +239,18 @@ def _from_seed(of: Ground, spec: Spec) -> Spec:
     return Spec({**of.before, **spec.knobs}, f"sha256:{of.seed.sha256}")
 
 
-def best_within(of: Ground, choices: Choices, best: Callable[[Sequence[Budget]], Member], *, budgets: Sequence[Budget]) -> HeadedMember:
-    """The best member within the budgets, which keeps every one of them as `fnatool profile` counts.
+def best_within(of: Ground, best: Callable[[Sequence[Budget]], Pick], *, budgets: Sequence[Budget]) -> tuple[Pick, HeadedMember]:
+    """The best member within the budgets, which keeps every one of them as `fnatool profile` counts; with the costs of its tables.
 
     The table is what derivation trusts; where a network costs more than its table says, less is asked for. Raises UserError where no member
     keeps them, RefusedModel where asking for less does not help.
     """
     asked = list(budgets)
     for _ in range(TIMES):
-        made = member_with_head(of, choices, best(asked))
+        pick = best(asked)
+        made = member_with_head(of, pick.trunk.choices, pick.member)
         over = [max(made.costs.get(budget.kind, 0) - budget.limit, 0) for budget in budgets]
         if not any(over):
-            return made
+            return pick, made.costed(pick.trunk.tables)
         asked = [replace(budget, limit=budget.limit - more) for budget, more in zip(asked, over, strict=True)]
     raise RefusedModel(f"the networks cost more than their table says, by {max(over):,}; please report it with the seed and the space")

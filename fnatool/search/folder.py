@@ -16,7 +16,7 @@ from fnatool.files.runfolder import TUNING as OF_TUNING
 from passes.errors import UserError
 from passes.space.costs import KINDS
 
-VERSION = 6  # 1 knew no lead of the seed's own choices, 2 nothing of the data but its counts, 3 no method, 4 no imitation, 5 no places
+VERSION = 6  # 1 knew no lead of the seed's own choices, 2 nothing of the data but its counts, 3 no method, 4 no imitation, 5 no trunks
 RUN, SPACE, COSTS, SEED = "run.json", "space.json", "costs.json", "seed.onnx"
 SPEC, REMAPPED, TARGET, CHOSEN = "spec.json", "remapped.onnx", "target.onnx", "chosen.json"
 DISTANCES = "distances.json"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from fnatool.search.folder import LATENCY, SEED, SPACE, RunFacts, require_same, 
 from fnatool.search.purposes import AlikePurpose, LabelledPurpose, Purpose
 from fnatool.search.sampling import uniform
 from fnatool.search.solver import Budget, likeliest
+from fnatool.search.trunks import KNOBS, Trunk, trunks_of
 from fnatool.supernet.mixing import without
 from fnatool.supernet.network import SuperNetwork, build
 from fnatool.tasks import reading
@@ -34,7 +35,7 @@ from fnatool.training.unlabelled import samples_of
 from passes.errors import UserError
 from passes.network.analysis import Analysis
 from passes.space.budgets import AskedBudget, parse_budget
-from passes.space.costs import BY_NAME, Table, cost_tables
+from passes.space.costs import BY_NAME, Table
 from passes.space.space import Choices, Space, choices, held_to, own_choices, own_member, without_growth
 from passes.target.spec import Spec
 
@@ -52,8 +53,8 @@ to 0.494.
 class PreparedSearch:
     """A search before its first step: the seed with its head, what it is for with the data, the space, and what every choice costs.
 
-    `compared` are the tensors of the seed that distances compare, with their weights; `fixed` are knobs of the space that this method
-    cannot choose, with the reason.
+    `whole` are the choices with all trunks, `trunks` those that can be, each with its costs; `compared` are the tensors of the seed that
+    distances compare, with their weights; `fixed` are knobs of the space that this method cannot choose, with the reason.
     """
 
     config: SearchConfig
@@ -62,10 +63,24 @@ class PreparedSearch:
     purpose: Purpose
     analysis: Analysis
     space: Space
-    choices: Choices
-    tables: Mapping[str, Table]
+    whole: Choices
+    trunks: tuple[Trunk, ...]
     compared: Mapping[str, float]
     fixed: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def choices(self) -> Choices:
+        """Those of the first trunk, which is the seed's where the space has it."""
+        return self.trunks[0].choices
+
+    @property
+    def tables(self) -> Mapping[str, Table]:
+        """What its members cost."""
+        return self.trunks[0].tables
+
+    def leaving(self, found: Choices, tables: Mapping[str, Table]) -> PreparedSearch:
+        """The same where these choices of the first trunk are left."""
+        return replace(self, whole=found, trunks=(Trunk(0, found, tables),))
 
     @property
     def labelled(self) -> LabelledPurpose:
@@ -132,13 +147,13 @@ def on_ground(
     model, analysis = start
     space = knobs or spaces.read_space(config.space.choices, analysis, config.search.multiple)
     whole = choices(analysis, space)
-    found, compared, fixed = _left(whole, analysis, config, of.features)
-    tables = dict(cost_tables(analysis, found))
+    found, compared, fixed = _left(_trunks_of_seed(whole, of.knobs), analysis, config, of.features)
+    trunks, refused = trunks_of(analysis, found)
     if config.cost.latency is not None:
         own = folder / LATENCY  # that of a run that has begun
         subject = about(files.load(folder / SEED).sha256, analysis, whole)
         timed = latencies.read(own if own.exists() else Path(config.cost.latency), subject, whole).table
-        tables["latency"] = restricted(timed, whole, found)
+        trunks = (replace(trunks[0], tables={**trunks[0].tables, "latency": restricted(timed, whole, found)}),)
     purpose = known if isinstance(known, AlikePurpose) else LabelledPurpose(description_of(metadata(model.envelope)), *known)
     made = PreparedSearch(
         config=config,
@@ -147,12 +162,12 @@ def on_ground(
         purpose=purpose,
         analysis=analysis,
         space=space,
-        choices=found,
-        tables=tables,
+        whole=found,
+        trunks=trunks,
         compared=compared,
-        fixed=fixed,
+        fixed={**fixed, **refused},
     )
-    if made.kind not in tables:
+    if made.kind not in made.tables:
         raise UserError(
             f"the cost is to be latency, but there is no 'cost.latency': measure one with 'fnatool latency-table {shown(folder) / SEED} "
             f"--space {shown(folder) / SPACE} -o latency.json'; 'fnatool search --dry-run' writes these two"
@@ -167,14 +182,35 @@ def _left(
     how = config.search
     found = held_to(how.multiple, analysis, whole) if how.multiple > 1 else whole
     compared: Mapping[str, float] = dict.fromkeys(features, 1.0)
+    one = _why_one_trunk(config)
+    trunks = {} if one is None or len(found.trunks) < 2 else {KNOBS: one}
+    found = found if one is None else found.at(0)
     if how.method == "gradient":
-        return found, compared, {}
+        return found, compared, trunks
     found = without_growth(analysis, found)
     if config.by_stages:
         compared = exits(analysis, found) or compared
     fixed = unlike(analysis, found, compared)
     found = without(found, fixed)
+    fixed |= trunks
     return found.with_originals() if how.strategy == "preserve" else found, compared, fixed
+
+
+def _why_one_trunk(config: SearchConfig) -> str | None:
+    """Why the widths outside blocks are not searched, None where they are."""
+    if config.search.method == "gradient":
+        return "a super network chooses what is local to a block; 'search.method' distance narrows widths outside blocks too"
+    if config.cost.latency is not None:
+        return "a table of latencies is of one choice of the widths outside blocks"
+    return None
+
+
+def _trunks_of_seed(found: Choices, knobs: Set[str] | None) -> Choices:
+    """The choices without widths of a new head, which is put on in the end and no part of the seed."""
+    if knobs is None:
+        return found
+    own = [{name: value for name, value in trunk.items() if name in knobs} for trunk in found.trunks]
+    return replace(found, trunks=tuple(trunk for k, trunk in enumerate(own) if trunk not in own[:k]))
 
 
 def exits(analysis: Analysis, found: Choices) -> Mapping[str, float]:
@@ -201,6 +237,9 @@ def network_of(made: PreparedSearch) -> tuple[SuperNetwork, dict[str, Table]]:
     Raises UserError where nothing is left to choose, or where no member keeps the budgets.
     """
     how = made.config
+    if made.choices.size < 2:
+        reasons = "; ".join(f"{knob}: {why}" for knob, why in made.fixed.items())
+        raise UserError(f"this space leaves nothing to search by gradient ({reasons or 'one member'})")
     network = build(
         made.model.graph,
         made.analysis,

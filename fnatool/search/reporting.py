@@ -18,10 +18,10 @@ from fnatool.search.preparing import PreparedSearch, restricted
 from fnatool.search.results import BASELINES, Baseline, Emitted
 from fnatool.search.showing import cost_text, rows
 from fnatool.search.solver import score_of
+from fnatool.search.trunks import extremes_of
 from fnatool.supernet.network import SuperNetwork
 from fnatool.training.said import Tuned
 from fnatool.training.watching import sentence
-from passes.space.costs import extremes
 from passes.space.space import Choices, log10_size, own_choices
 
 VERSION = 1
@@ -56,7 +56,7 @@ def as_json(made: PreparedSearch, found: MethodResult, *, tuned: Tuned | None, b
     """
     choices, emitted = found.choices, found.emitted
     own = own_choices(made.analysis, choices)
-    spaces = {kind: dict(zip(("smallest", "largest"), extremes(costs, made.choices), strict=True)) for kind, costs in made.tables.items()}
+    spaces = {kind: dict(zip(("smallest", "largest"), extremes_of(made.trunks, kind), strict=True)) for kind in made.tables}
     return {
         "version": VERSION,
         "task": made.config.task,
@@ -67,7 +67,7 @@ def as_json(made: PreparedSearch, found: MethodResult, *, tuned: Tuned | None, b
             "costs": {k: made.own_cost(k) for k in emitted.costs},
             "blocks": {name: "–" if row == "skipped" else row for name, row in rows(choices, own).items()},
         },
-        "space": {"log10_members": round(log10_size(choices), 2), "costs": spaces},
+        "space": {"log10_members": round(log10_size(made.whole), 2), "costs": spaces},
         "not_searched": dict(found.fixed),
         "budgets": list(made.config.cost.budget),
         "architecture": {
@@ -97,7 +97,7 @@ def learnt(made: PreparedSearch, network: SuperNetwork, found: Emitted, score: M
         found,
         score,
         network.choices,
-        network.fixed,
+        {**made.fixed, **network.fixed},
         architecture={"log_probability": score_of(scores, found.member), "supernet_score": dict(score)},
         beside={
             "preferences": {
@@ -173,11 +173,12 @@ def _said_of_distances(report: Mapping[str, Any]) -> Iterator[str]:
         f"Before any training its features are {found['distance']:.3f} from the seed's "
         "(0: the same; 1: as far as the seed's are from their mean)."
     )
+    yield from _said_of_trunks(report)
     rows = report["predicted"]
     yield "\nPredicted by its single changes, which others cost less or more:\n"
-    yield f"| {report['kind']} | of the seed | distance |\n|---|---|---|"
+    yield f"| {report['kind']} | of the seed | widths outside blocks | distance |\n|---|---|---|---|"
     for row in rows:
-        yield f"| {cost_text(report['kind'], row['cost'])} | {_share(row)} | {row['distance']:.3f} |"
+        yield f"| {cost_text(report['kind'], row['cost'])} | {_share(row)} | ×{row['trunk']:.3g} | {row['distance']:.3f} |"
     if report["knee"] is not None:
         bend = report["knee"]
         yield (
@@ -206,6 +207,19 @@ def _said_of_refit(refit: Mapping[str, Any]) -> Iterator[str]:
 
 def _distance(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
+
+
+def _said_of_trunks(report: Mapping[str, Any]) -> Iterator[str]:
+    """Each choice of the widths outside blocks, where there are several."""
+    kind, chosen = report["kind"], report["architecture"]["trunk"]
+    if len(report["trunks"]) < 2:
+        return
+    yield f"\nWidths outside blocks are ×{chosen['share']:.3g} of the seed's. Each choice of them:\n"
+    yield f"| widths outside blocks | {kind} | distance, nothing else changed | distance within the budget |\n|---|---|---|---|"
+    for row in report["trunks"]:
+        within = "–" if row["within"] is None else f"{row['within']:.3f}"
+        costs = f"{cost_text(kind, row['smallest'])} … {cost_text(kind, row['largest'])}"
+        yield f"| ×{row['share']:.3g} | {costs} | {row['distance']:.3f} | {within} |"
 
 
 SAID: Mapping[str, Callable[[Mapping[str, Any]], Iterator[str]]] = {"gradient": _said_of_learning, "distance": _said_of_distances}

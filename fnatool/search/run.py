@@ -38,6 +38,7 @@ from fnatool.search.sampling import Member
 from fnatool.search.scoring import parts_of, score, scoring_of
 from fnatool.search.showing import cost_text, show_space
 from fnatool.search.solver import Budget
+from fnatool.search.trunks import Pick
 from fnatool.search.tuning import require_tuning, tune_found
 from fnatool.supernet.network import SuperNetwork
 from fnatool.tasks.scenes import SceneOptions, write_scenes
@@ -177,7 +178,7 @@ def by_gradient(made: PreparedSearch, world: World) -> Way:
     if made.config.task == UNLABELLED:
         raise UserError('a super network learns by labels: without them search.method is "distance"')
     network, tables = network_of(made)
-    made = replace(made, choices=network.choices, tables=tables)
+    made = made.leaving(network.choices, tables)
     require_enough(made, world)
     halved = world.device.type == "cuda" and made.config.run.amp
     require_room(network.reading, share(made.config.run.batch, world), world.device, key="run.batch", halved=halved)
@@ -204,7 +205,9 @@ def _find_best(
         budgets = [replace(budget, table=tables[budget.kind]) for budget in made.budgets(made.config.cost.budget)]
         scoring = scoring_of(made, world.size)
         best = _remembered(job, choosing(network, made.config, scoring))
-        found = _write_found(best_within(made.ground, network.choices, best, budgets=budgets), made, job.folder)
+        (trunk,) = made.trunks
+        picked = best_within(made.ground, lambda asked: Pick(trunk, best(asked)), budgets=budgets)
+        found = _write_found(_refitted(made, *picked), job.folder)
         figures = score(network, found.member, scoring)
         terminal.console().print(f"found: {_in_words(found)}; in the super network {sentence(figures)}")
     world.wait()
@@ -253,19 +256,20 @@ def by_distance(made: PreparedSearch, world: World) -> Way:
     def find(run: tuple[Path, str]) -> MethodResult | None:
         if world.first:
             terminal.console().print(f"distances to the seed on {images_of(made.purpose, made.config)} images, in {run[0]}")
-        meter = measuring.meter_of(made, run, world)
-        scores = measuring.measure_changes(made, meter)
-        nearest = measuring.choosing(made, meter, scores)(budgets)
+        meters = measuring.meters_of(made, run, world)
+        measuring.measure_all(made, meters)
+        nearest = measuring.choosing(made, meters)(budgets)
         if not world.first:
             world.wait()
             return None
-        again = measuring.choosing(made, measuring.alone(meter), scores)
+        again = measuring.choosing(made, measuring.alone(meters))
 
-        def best(asked: Sequence[Budget]) -> Member:
+        def best(asked: Sequence[Budget]) -> Pick:
             return nearest if list(asked) == budgets else again(asked)
 
-        found = _write_found(best_within(made.ground, made.choices, best, budgets=budgets), made, run[0])
-        report = measuring.finding(made, meter, scores, found)
+        pick, member = best_within(made.ground, best, budgets=budgets)
+        found = _write_found(_refitted(made, pick, member), run[0])
+        report = measuring.finding(made, meters, (pick, found))
         if report.figures["distance"] <= SAME:
             terminal.console().print("the budget allows the seed's own architecture, and nothing is nearer to it; ask for less")
         terminal.console().print(f"found: {_in_words(found)}; its features are {report.figures['distance']:.3f} from the seed's")
@@ -281,12 +285,18 @@ METHODS: Mapping[str, Callable[[PreparedSearch, World], Way]] = {"distance": by_
 # --- in all ------------------------------------------------------------------------------------------------------------------------------
 
 
-def _write_found(found: HeadedMember, made: PreparedSearch, folder: Path) -> Emitted:
-    """What was found, its layers solved anew where that is asked for, with all that it costs, and its Spec, as files in the folder."""
-    if made.config.refits:
-        terminal.console().print("the layers of what was found are solved anew against the seed's")
-        found = member_refitted(made.ground, made.choices, found.member, lambda bare: made.purpose.samples(bare, made.config))
-    emitted = found.costed(made.tables).write(folder / folders.REMAPPED, force=True)
+def _refitted(made: PreparedSearch, pick: Pick, found: HeadedMember) -> HeadedMember:
+    """What was found with its layers solved anew, where that is asked for."""
+    if not made.config.refits:
+        return found
+    terminal.console().print("the layers of what was found are solved anew against the seed's")
+    solved = member_refitted(made.ground, pick.trunk.choices, pick.member, lambda bare: made.purpose.samples(bare, made.config))
+    return solved.costed(pick.trunk.tables)
+
+
+def _write_found(found: HeadedMember, folder: Path) -> Emitted:
+    """What was found, with all that it costs, and its Spec, as files in the folder."""
+    emitted = found.write(folder / folders.REMAPPED, force=True)
     write_text(folder / folders.SPEC, json.dumps(found.spec.to_json(), indent=1) + "\n", force=True)
     return emitted
 
@@ -337,7 +347,9 @@ def _costs(made: PreparedSearch) -> dict[str, object]:
     """The tables as they are written down: what is shared, and what every candidate of every block costs."""
     names = [block.name for block in made.choices.blocks]
     rows = {kind: {"base": table.base, "blocks": dict(zip(names, table.blocks, strict=True))} for kind, table in made.tables.items()}
-    return {"candidates": {block.name: [dict(row) for row in block.candidates] for block in made.choices.blocks}, **rows}
+    candidates = {block.name: [dict(row) for row in block.candidates] for block in made.choices.blocks}
+    trunks = [{"share": round(trunk.share, 3), "widths": dict(trunk.choices.trunks[0])} for trunk in made.trunks]
+    return {"candidates": candidates, "trunks": trunks, **rows}
 
 
 # --- before and after -------------------------------------------------------------------------------------------------------------------

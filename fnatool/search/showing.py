@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from fnatool import terminal
 from fnatool.search.preparing import PreparedSearch
+from fnatool.search.trunks import extremes_of
 from passes.space.budgets import AskedBudget, parse_budget
-from passes.space.costs import BY_NAME, extremes
+from passes.space.costs import BY_NAME
 from passes.space.space import SKIP, Choices, SpaceBlock, log10_size
 
 
@@ -23,10 +24,13 @@ def show_space(made: PreparedSearch) -> None:
         depth = f"{least}…{len(blocks)}" if least < len(blocks) else str(least)
         for k, (names, block) in enumerate(_runs(blocks)):
             grid.add_row(names, str(len(block.candidates)), words(block), "" if k else depth)
-    console.print(grid)
-    console.print(f"10^{log10_size(found):.1f} architectures; with the head:")
-    for kind, table in made.tables.items():
-        low, high = extremes(table, found)
+    if found.blocks:
+        console.print(grid)
+    if len(made.trunks) > 1:
+        console.print(f"widths outside blocks: {', '.join(f'×{trunk.share:.3g}' for trunk in made.trunks)}")
+    console.print(f"10^{log10_size(made.whole):.1f} architectures; with the head:")
+    for kind in made.tables:
+        low, high = extremes_of(made.trunks, kind)
         own = made.own_cost(kind)
         seed = "" if own is None else f", the seed {cost_text(kind, own)}"
         limits = [asked for asked in map(parse_budget, made.config.cost.budget) if asked.kind == kind]

@@ -72,6 +72,8 @@ def likeliest(choices: Choices, scores: Sequence[Sequence[float]], budgets: Sequ
         low, _ = extremes(budget.table, choices)
         if budget.limit < low:
             raise UserError(f"the smallest member of this space has {low:,} {budget.kind}, the budget allows {budget.limit:,}")
+    if not choices.blocks:
+        return ()
     excluded: list[Member] = []  # those that only the solver's tolerance lets in
     for _ in range(TIMES):
         member = _solve(choices, scores, budgets, excluded)

@@ -7,7 +7,8 @@
     state[tensor]
 
 Only what the tensors need is run, so that a head costs nothing. A state that is kept at a block's entry is where every candidate of the
-block begins: only the part behind it is run again. BatchNormalization takes the statistics of the batch.
+block begins: only the part behind it is run again. BatchNormalization takes the statistics of the batch. Where the trunk is not the seed's,
+channels inside blocks are chosen by the weights that the narrower network has.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from passes.graph.view import build as built
 from passes.graph.view import live, view
 from passes.network.analysis import Analysis
 from passes.space.space import SKIP, Choices
+from passes.target.kept import KeptChannels, kept_channels
 
 State = dict[str, Tensor]
 
@@ -35,9 +37,10 @@ State = dict[str, Tensor]
 class Members:
     """All members of `choices`, run up to `tensors` by the segments in order."""
 
-    def __init__(self, variants: Variants, tensors: Sequence[str], device: torch.device) -> None:
-        """variants: of a reading of the largest member whose outputs are the tensors."""
+    def __init__(self, variants: Variants, tensors: Sequence[str], device: torch.device, kept: Sequence[KeptChannels | None] = ()) -> None:
+        """variants: of a reading of the largest member whose outputs are the tensors; kept: what these have of the seed's channels."""
         self.variants, self.tensors = variants, tuple(tensors)
+        self.kept = tuple(kept) or (None,) * len(self.tensors)
         self.choices, self.segments = variants.choices, variants.segments
         reading = variants.reading
         self.weights = {weight.name: reading.initial(weight).to(device) for weight in reading.weights}
@@ -91,11 +94,12 @@ def members_of(
     """
     if strategy == "preserve":
         choices = choices.with_originals()
-    whole = largest(seed, analysis, choices, strategy=strategy, rng_seed=rng_seed)
+    whole = largest(seed, analysis, choices, strategy=strategy, select=select, rng_seed=rng_seed)
     ends = {before.blocks[-1].exit: after.blocks[-1].exit for before, after in zip(analysis.stages, whole.analysis.stages, strict=True)}
     names = tuple(ends.get(name, name) for name in wanted)
     reading = Reading(up_to(whole.graph, names), whole.sizes)
-    return Members(Variants(whole.analysis, reading, choices, select), names, device or torch.device("cpu"))
+    kept = [kept_channels(whole.plan, name) for name in wanted]
+    return Members(Variants(whole.analysis, reading, choices, select), names, device or torch.device("cpu"), kept)
 
 
 def up_to(graph: gs.Graph, names: Sequence[str]) -> gs.Graph:

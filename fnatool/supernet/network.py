@@ -38,6 +38,7 @@ from passes.network.analyse import analyse
 from passes.network.analysis import Analysis
 from passes.space.space import SKIP, Choices
 from passes.target.apply import apply
+from passes.target.plan import Plan
 from passes.target.planner import plan
 
 Relaxation = Literal["entangled", "paths"]
@@ -348,7 +349,7 @@ def build(
         raise UserError(f"relaxation {relaxation!r} is not one of {', '.join(RELAXATIONS)}")
     if strategy == "preserve":
         choices = choices.with_originals()
-    whole = largest(seed, analysis, choices, strategy=strategy, rng_seed=rng_seed)
+    whole = largest(seed, analysis, choices, strategy=strategy, select=select, rng_seed=rng_seed)
     reading = Reading(whole.graph, whole.sizes)
     require_batch(reading, {weight.name: reading.initial(weight) for weight in reading.weights}, static=reading.static_batch)
     analysis = replace(whole.analysis, normal=None)  # whose weights nobody needs twice
@@ -357,19 +358,20 @@ def build(
 
 @dataclass(frozen=True)
 class LargestMember:
-    """The largest member as a graph, the sizes of its inputs, and its analysis."""
+    """The largest member as a graph, the sizes of its inputs, its analysis, and how it was made of the seed."""
 
     graph: gs.Graph
     sizes: Mapping[str, Shape]
     analysis: Analysis
+    plan: Plan
 
 
-def largest(seed: gs.Graph, analysis: Analysis, choices: Choices, *, strategy: str, rng_seed: int) -> LargestMember:
+def largest(seed: gs.Graph, analysis: Analysis, choices: Choices, *, strategy: str, select: str, rng_seed: int) -> LargestMember:
     """The seed remapped to the largest member of the choices on it. Raises UserError and RefusedModel as a remap does."""
-    found = plan(analysis, choices.spec(choices.largest()), strategy=strategy, seed=rng_seed)
+    found = plan(analysis, choices.spec(choices.largest()), strategy=strategy, select=select, seed=rng_seed)
     graph = apply(analysis.normal or seed, found)
     sizes = {tensor.name: found.sizes[tensor.name] for tensor in graph.inputs if tensor.name in found.sizes}
-    return LargestMember(graph, sizes, analyse(graph, sizes=sizes, table=found.table))
+    return LargestMember(graph, sizes, analyse(graph, sizes=sizes, table=found.table), found)
 
 
 def _key(segment: Segment) -> str:

@@ -33,11 +33,11 @@ class Segment:
 
 
 def cut(view: View, blocks: Sequence[Block], data: Container[str]) -> tuple[Segment, ...]:
-    """The segments of a graph in the order they run. data: the tensors that may pass between them."""
+    """The segments of a graph in the order they run; a block that is no part of it has none. data: what may pass between them."""
     work = _Cutting(view, data)
     position = {node.name: i for i, node in enumerate(view.nodes)}
-    first = [min(position[name] for name in block.nodes if name in position) for block in blocks]
-    for k in sorted(range(len(blocks)), key=first.__getitem__):
+    first = {k: min((position[name] for name in block.nodes if name in position), default=-1) for k, block in enumerate(blocks)}
+    for k in sorted((k for k, at in first.items() if at >= 0), key=first.__getitem__):
         work.stretch([blocks[k].entry])
         work.block(k, blocks[k])
     work.stretch(view.outputs)

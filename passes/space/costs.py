@@ -122,7 +122,7 @@ def cost_tables(analysis: Analysis, found: Choices) -> dict[str, Table]:
     """
     if analysis.cost.macs is None:
         raise UserError("its multiply-adds depend on the image size, which is free; give one with --input NAME=1x3x224x224")
-    most = max(len(block.candidates) for block in found.blocks)
+    most = max((len(block.candidates) for block in found.blocks), default=0)
     rows: Rows = {kind.name: [[] for _ in found.blocks] for kind in KINDS if kind.placed is not None}
     places = {(block.stage, block.block): k for k, block in enumerate(found.blocks)}
     for column in range(most):

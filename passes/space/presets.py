@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,6 +26,9 @@ SHARES: Mapping[str, tuple[Fraction, ...]] = {
     "coarse": (Fraction(1, 2),),
 }
 """Preset → the shares of a hidden width that it offers, below the whole."""
+
+TRUNK = (Fraction(7, 8), Fraction(3, 4), Fraction(5, 8), Fraction(1, 2))  # of all widths outside blocks, together
+FEWEST = 8  # channels: a width below stays, since it costs next to nothing and may be colours, or what an attention says of a map
 
 MOST = 128  # candidates of a block in the automatic space
 ALIGNED = 8  # channels: what devices like, where the seed's own width has it
@@ -73,7 +77,8 @@ def auto(analysis: Analysis, multiple: int = 1, *, shares: Sequence[Fraction] = 
     multiples of 8 where the seed's is one; plain convolutions in 1 and 2 groups; one block fewer to one more a stage; no other width
     where a head reads inside. What the seed has is always among them, but for widths that are no multiple. Where a block would have too
     many candidates, or groups do not go with the widths, there are no other groups, then groups but no other kernels, then neither; then of
-    the widths half alone. Raises UserError where there is none of this.
+    the widths half alone, in each block of its largest ones. And all widths outside blocks together, at the shares of `TRUNK`. Raises
+    UserError where there is none of this.
     """
     kinds = frozenset({"kernel", "groups", "width", "depth"})
     for gone in ((), ("groups",), ("kernel",), ("groups", "kernel")):
@@ -82,9 +87,21 @@ def auto(analysis: Analysis, multiple: int = 1, *, shares: Sequence[Fraction] = 
             found = choices(analysis, space)
         except UserError:
             continue
-        if max(len(block.candidates) for block in found.blocks) <= MOST:
+        if max((len(block.candidates) for block in found.blocks), default=0) <= MOST:
             return space
-    return _automatic(analysis, Offer(kinds - {"groups", "kernel"}, SHARES["coarse"], multiple))
+    return _fewer(analysis, _automatic(analysis, Offer(kinds - {"groups", "kernel"}, SHARES["auto"], multiple)))
+
+
+def _fewer(analysis: Analysis, space: Space) -> Space:
+    """The same without a choice of the smaller widths of a block, where it would have more than `MOST` candidates."""
+    gone: set[str] = set()
+    for i, stage in enumerate(analysis.stages):
+        for j, _ in enumerate(stage.blocks):
+            own = [key for key in space.knobs if (found := block_of(key)) is not None and found[:2] == (i, j)]
+            own.sort(key=lambda key: analysis.knobs[key].value)
+            while math.prod(len(space.knobs[key]) for key in own) > MOST:
+                gone.update(_with_copy(analysis.knobs[own.pop(0)], analysis))
+    return Space({key: values for key, values in space.knobs.items() if key not in gone})
 
 
 def _automatic(analysis: Analysis, offer: Offer) -> Space:
@@ -94,9 +111,41 @@ def _automatic(analysis: Analysis, offer: Offer) -> Space:
         values = _values(knob, analysis, offer) if knob.kind in offer.kinds else (knob.value,)
         if values != (knob.value,):
             knobs |= dict.fromkeys(_with_copy(knob, analysis), values)
+    knobs |= trunk(analysis, offer.multiple)
     if not knobs:
-        raise UserError("this network has no blocks with anything to choose: there is nothing to search")
+        raise UserError(f"there is nothing to search: this network has no blocks with anything to choose, and {_held(analysis)}")
     return Space(knobs)
+
+
+def trunk(analysis: Analysis, multiple: int = 1) -> dict[str, tuple[int, ...]]:
+    """The widths outside blocks that may shrink, each whole and at the shares of `TRUNK`, in multiples."""
+    found = {}
+    for name, knob in analysis.knobs.items():
+        if knob.kind == "width" and block_of(name) is None and knob.growth != "frozen" and knob.value >= FEWEST:
+            shrunk = tuple(_share(knob, share, multiple) for share in TRUNK)
+            if set(shrunk) != {knob.value}:
+                found[name] = (knob.value, *shrunk)
+    return found
+
+
+def _share(knob: Knob, share: Fraction, multiple: int) -> int:
+    """A share of a width, aligned as the seed's is where that moves it by 10 % at most; in multiples, even where the seed's is."""
+    own, least = knob.value, math.lcm(knob.multiple, multiple)
+    least = math.lcm(least, 2) if own % math.lcm(least, 2) == 0 else least  # so that convolutions in 2 groups can read it
+    units = [unit for align in (ALIGNED, 4, 2, 1) if own % (unit := math.lcm(least, align)) == 0] or [least]
+    rows = [(round(own * share / unit) * unit, unit) for unit in units]
+    width = next(row for row, unit in rows if abs(row - own * share) <= own * share / 10 or unit == units[-1])
+    return width if max(knob.min, 1) <= width <= own else own
+
+
+def _held(analysis: Analysis) -> str:
+    """Why no width outside blocks shrinks."""
+    whys = Counter(knob.why or "" for knob in analysis.knobs.values() if knob.kind == "width" and knob.growth == "frozen")
+    if not whys:
+        return "no widths outside them that may shrink"
+    (why, count), *others = whys.most_common()
+    more = f" (and {sum(number for _, number in others)} for other reasons, which 'fnatool inspect' lists)" if others else ""
+    return f"its widths are frozen, {count} of them since {why}{more}"
 
 
 def _with_copy(knob: Knob, analysis: Analysis) -> tuple[str, ...]:

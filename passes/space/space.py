@@ -1,7 +1,8 @@
 """Space: which networks a search may choose from. The same flat map as a Spec, knobs to lists of values; and what it means, block by block.
 
-Only what is local to a block is chosen (kernels, hidden and squeeze widths, groups, and whether the block is there at all), so that the
-cost of a member is the sum of its blocks' costs. All else has one value.
+What is local to a block is chosen block by block (kernels, hidden and squeeze widths, groups, and whether the block is there at all), so
+that the cost of a member is the sum of its blocks' costs. Widths outside blocks, the trunk, are chosen all at once: several values of
+theirs are columns, the first of every key, then the second. All else has one value.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from passes.target.resolve import resolve
 from passes.target.spec import VERSION, Spec, Value, require_readable
 
 CHOSEN = ("kernel", "hidden", "se", "groups")
+TRUNK = "width"  # the kind of what is chosen for the whole network at once
 SKIP = -1
 MOST_CANDIDATES = 256  # of one block
 
@@ -56,16 +58,25 @@ class SpaceBlock:
 
 @dataclass(frozen=True)
 class Choices:
-    """A Space on one network: all blocks of the largest member in order, the fewest blocks a stage keeps, and every other knob's value."""
+    """A Space on one network: all blocks of the largest member in order, the fewest blocks a stage keeps, and every other knob's value.
+
+    `trunks` are the ways the widths outside blocks may be: for each those that are not what they would be without it, the nearest to the
+    seed's first. Members speak of the first one; `at` has those of another.
+    """
 
     blocks: tuple[SpaceBlock, ...]
     least: Mapping[int, int]
     fixed: Mapping[str, Value]
+    trunks: tuple[Mapping[str, int], ...] = ({},)
+
+    def at(self, trunk: int) -> Choices:
+        """The choices of that trunk alone."""
+        return replace(self, trunks=(self.trunks[trunk],))
 
     @property
     def size(self) -> int:
-        """How many members there are, counting which blocks a stage keeps."""
-        total = 1
+        """How many members there are, counting which blocks a stage keeps, over all trunks."""
+        total = len(self.trunks)
         for i, blocks in itertools.groupby(self.blocks, key=lambda block: block.stage):
             by_kept = {0: 1}  # blocks kept so far → ways
             for block in blocks:
@@ -97,7 +108,7 @@ class Choices:
     def spec(self, member: Sequence[int]) -> Spec:
         """The Spec of a member: per block the number of its candidate, or SKIP. Raises UserError where it is no member."""
         self.require_member(member)
-        knobs: dict[str, Value] = dict(self.fixed)
+        knobs: dict[str, Value] = {**self.fixed, **self.trunks[0]}
         for i, group in itertools.groupby(zip(self.blocks, member, strict=True), key=lambda pair: pair[0].stage):
             kept = [(block, k) for block, k in group if k != SKIP]
             knobs[stage_knob(i, "depth")] = len(kept)
@@ -154,8 +165,8 @@ def parse_space(document: object) -> Space:
 def choices(analysis: Analysis, space: Space) -> Choices:
     """What a Space means on a network.
 
-    Raises UserError for unknown knobs and impossible values, for several values of a knob that is not a block's own, and where there is
-    nothing to choose.
+    Raises UserError for unknown knobs and impossible values, for several values of a knob that is neither a block's own nor a width, and
+    where there is nothing to choose.
     """
     _require_local(analysis, space)
     columns = {key: len(values) for key, values in space.knobs.items()}
@@ -177,13 +188,53 @@ def choices(analysis: Analysis, space: Space) -> Choices:
             candidates = tuple(dict(zip(rows, row, strict=True)) for row in itertools.product(*rows.values()))
             skippable = depths[i][0] < depths[i][1] and j > last_read[i] and source in repeatable
             blocks.append(SpaceBlock(i, j, source, candidates, skippable))
-    if not any(len(block.candidates) > 1 or block.skippable for block in blocks):
-        raise UserError("this space leaves the network's blocks, if it has any, without a choice: there is nothing to search")
     alone = {key: row[0] for key, row in space.knobs.items() if len(row) == 1 and not _is_depth(key)}
+    trunks = _trunks(analysis, space, {**deepest, **alone})
+    if len(trunks) < 2 and not any(len(block.candidates) > 1 or block.skippable for block in blocks):
+        raise UserError("this space leaves the network's blocks, if it has any, without a choice: there is nothing to search")
     fixed = {key: value for key, value in alone.items() if not _chosen(key)}
     outside = resolve(analysis, Spec({**deepest, **alone})).values
     fixed |= {name: outside[name] for name, knob in analysis.knobs.items() if name.startswith("node:") and outside[name] != knob.value}
-    return Choices(tuple(blocks), {i: least for i, (least, _) in depths.items()}, fixed)
+    return Choices(tuple(blocks), {i: least for i, (least, _) in depths.items()}, fixed, trunks)
+
+
+def _trunks(analysis: Analysis, space: Space, alone: Mapping[str, Value]) -> tuple[Mapping[str, int], ...]:
+    """The widths outside blocks column by column, as far as they are not those of `alone`; the nearest to the seed's first, then the wider.
+
+    Raises UserError where keys have not equally many values.
+    """
+    rows = {key: row for key, row in space.knobs.items() if len(row) > 1 and _is_trunk(key)}
+    if not rows:
+        return ({},)
+    first, *others = rows
+    for key in others:
+        if len(rows[key]) != len(rows[first]):
+            raise UserError(
+                f"'{first}' has {len(rows[first])} values and '{key}' {len(rows[key])}, but widths outside blocks are chosen together, the "
+                "first of every key, then the second; give them equally many"
+            )
+    names = [name for name, knob in analysis.knobs.items() if knob.kind == TRUNK and block_of(name) is None]
+    usual = resolve(analysis, Spec(alone)).values
+    found: list[dict[str, int]] = []
+    for column in range(len(rows[first])):
+        values = resolve(analysis, Spec({**alone, **{key: row[column] for key, row in rows.items()}})).values
+        trunk = {name: values[name] for name in names if values[name] != usual[name]}
+        if trunk not in found:
+            found.append(trunk)
+
+    def apart(trunk: Mapping[str, int]) -> tuple[float, int]:
+        widths = {name: trunk.get(name, usual[name]) for name in names}
+        return sum(abs(math.log(value / analysis.knobs[name].value)) for name, value in widths.items()), -sum(widths.values())
+
+    return tuple(sorted(found, key=apart))
+
+
+def trunk_share(analysis: Analysis, found: Choices, trunk: int) -> float:
+    """How wide a trunk is beside the seed's: the sum of the widths that are not alike in all trunks, of that of the seed's."""
+    names = dict.fromkeys(name for one in found.trunks for name in one)
+    own = {name: analysis.knobs[name].value for name in names}
+    fixed = {name: value for name, value in found.fixed.items() if isinstance(value, int)}
+    return sum({**own, **fixed, **found.trunks[trunk]}[name] for name in names) / sum(own.values()) if names else 1.0
 
 
 def _last_read(analysis: Analysis) -> list[int]:
@@ -212,15 +263,21 @@ def _chosen(key: str) -> bool:
     return "." in key and kind_of(key) in CHOSEN
 
 
+def _is_trunk(key: str) -> bool:
+    """Whether a key speaks of widths outside blocks: those inside have other names."""
+    return "." in key and kind_of(key) == TRUNK
+
+
 def _require_local(analysis: Analysis, space: Space) -> None:
     for key, row in space.knobs.items():
         if key.endswith(".from"):
             raise UserError(f"'{key}': which blocks of a stage stay is for the search to say; give the stage several depths instead")
-        if len(row) > 1 and not _is_depth(key) and not _chosen(key):
+        if len(row) > 1 and not _is_depth(key) and not _chosen(key) and not _is_trunk(key):
             raise UserError(
-                f"'{key}' has {len(row)} values, but a search chooses only depth and the blocks' own {', '.join(CHOSEN)}; give it one"
+                f"'{key}' has {len(row)} values, but a search chooses only depth, the blocks' own {', '.join(CHOSEN)} and widths outside "
+                "blocks; give it one"
             )
-        if len(row) > 1 and key in analysis.knobs and block_of(key) is None and not _is_depth(key):
+        if len(row) > 1 and key in analysis.knobs and block_of(key) is None and not _is_depth(key) and not _is_trunk(key):
             raise UserError(f"'{key}' is not a block's own; give it one value")
 
 
@@ -289,8 +346,8 @@ def own_member(analysis: Analysis, found: Choices) -> tuple[int, ...] | None:
 def without_growth(analysis: Analysis, found: Choices) -> Choices:
     """The choices without what only grows: such a candidate computes what a cheaper one does, as long as nothing is trained.
 
-    Left out are larger kernels and widths than the seed's, fewer groups that keep its function, and blocks that it has not; except where a
-    space leaves nothing else, and then the smallest of them stays.
+    Left out are larger kernels and widths than the seed's, fewer groups that keep its function, blocks that it has not, and trunks that are
+    wider somewhere; except where a space leaves nothing else, and then the smallest of them stays, of trunks the nearest.
     """
     blocks = []
     for block in found.blocks:
@@ -303,7 +360,8 @@ def without_growth(analysis: Analysis, found: Choices) -> Choices:
             smallest.setdefault(tuple(_function(own[tail], value) for tail, value in row.items()), row)
         kept = tuple(row for row in block.candidates if row in smallest.values())
         blocks.append(replace(block, candidates=kept))
-    return replace(found, blocks=tuple(blocks))
+    narrow = tuple(trunk for trunk in found.trunks if all(value <= analysis.knobs[name].value for name, value in trunk.items()))
+    return replace(found, blocks=tuple(blocks), trunks=narrow or found.trunks[:1])
 
 
 def _function(own: Knob, value: int) -> int:
@@ -314,7 +372,10 @@ def _function(own: Knob, value: int) -> int:
 
 
 def held_to(multiple: int, analysis: Analysis, found: Choices) -> Choices:
-    """The choices whose widths are multiples. Raises UserError where a block that may choose its width is left with none."""
+    """The choices whose widths are multiples, outside blocks those that change.
+
+    Raises UserError where a block that may choose its width, or the trunk, is left with none.
+    """
     blocks = []
     for block in found.blocks:
         widths = [tail for tail in block.candidates[0] if _is_width(analysis, block, tail)]
@@ -324,7 +385,10 @@ def held_to(multiple: int, analysis: Analysis, found: Choices) -> Choices:
             listed = "; ".join(f"{tail} {', '.join(map(str, row))}" for tail, row in values.items())
             raise UserError(f"{block.name} has no widths that are multiples of {multiple} to choose from ({listed}); give it some")
         blocks.append(replace(block, candidates=kept))
-    return replace(found, blocks=tuple(blocks))
+    even = tuple(trunk for trunk in found.trunks if not any(value % multiple for value in trunk.values()))
+    if not even:
+        raise UserError(f"of the widths outside blocks no column consists of multiples of {multiple}; give one")
+    return replace(found, blocks=tuple(blocks), trunks=even)
 
 
 def _is_width(analysis: Analysis, block: SpaceBlock, tail: str) -> bool:
@@ -332,7 +396,7 @@ def _is_width(analysis: Analysis, block: SpaceBlock, tail: str) -> bool:
 
 
 def members(found: Choices) -> Iterable[tuple[int, ...]]:
-    """All members, for spaces small enough to look at each."""
+    """All members of the first trunk, for spaces small enough to look at each."""
     rows = [[*range(len(block.candidates)), *([SKIP] if block.skippable else [])] for block in found.blocks]
     for member in itertools.product(*rows):
         kept = dict.fromkeys(found.least, 0)

@@ -15,12 +15,16 @@ from tiny import save
 from fnatool.tasks import scenes as writing
 
 KNOBS = {"stage0.depth": [1, 2, 3], "stage2.depth": [1, 2], "stage*.*.kernel": [3, 5]}
-SPACES = {"space": {**KNOBS, "stage1.*.hidden": ["x0.5", "x1"]}, "widths": {**KNOBS, "stage*.*.hidden": ["x0.5", "x0.75", "x1"]}}
+SPACES = {
+    "space": {**KNOBS, "stage1.*.hidden": ["x0.5", "x1"]},
+    "widths": {**KNOBS, "stage*.*.hidden": ["x0.5", "x0.75", "x1"]},
+    "trunks": {"stage*.*.hidden": ["x0.75", "x1"], "**.width": ["x1", "x0.75", "x0.5"]},
+}
 
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a seed, scenes for three tasks, and two spaces."""
+    """A folder with a seed, scenes for three tasks, and three spaces."""
     root = tmp_path_factory.mktemp("scenes")
     save(mobile(SIZE).model(batch="N"), root / "seed.onnx")
     for name, knobs in SPACES.items():

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 import torch
-from searches import MODULE, TWO, derived, distance, environment, madds, refused, report, search
+from nets import Net
+from searches import MODULE, TWO, derived, distance, environment, gradient, madds, refused, report, search
+from tiny import save
 
 from fnatool.cli.main import run
 from fnatool.files import model as files
@@ -191,7 +193,7 @@ def test_two_processes_measure_the_same_bits(near: Path) -> None:
 
 
 def test_any_budget_and_a_front_come_from_the_table_without_data(near: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    monkeypatch.setattr(by_distance, "meter_of", lambda *_: pytest.fail("something is measured"))
+    monkeypatch.setattr(by_distance, "meters_of", lambda *_: pytest.fail("something is measured"))
     (row,) = derived(near / "measured", "--budget", "madds=400k", "--images", "0")
     assert row["costs"]["madds"] == madds(Path("out", str(row["model"]))) <= 400_000
     assert row["predicted_distance"] > 0
@@ -207,6 +209,109 @@ def test_with_images_the_derived_member_is_measured_whole_and_is_the_searched_on
     found = report(near / "measured")["architecture"]
     assert row["distances"] == {"distance": found["distance"]}
     assert row["costs"] == found["costs"]
+
+
+# --- widths outside blocks --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def narrowed(scenes: Path) -> Path:
+    """The folder of seed and scenes, with a search in its folder narrow whose budget no choice inside blocks keeps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(scenes)
+        patch.setenv("XDG_CACHE_HOME", str(scenes / "cache"))
+        distance(scenes, space={"choices": str(scenes / "trunks.json")})
+        threads = torch.get_num_threads()
+        assert search("--budget", NARROW, folder="narrow") == 0
+        torch.set_num_threads(threads)
+    return scenes
+
+
+NARROW = "madds=0.65x"
+
+
+def test_where_no_block_is_small_enough_the_widths_outside_blocks_shrink_together(narrowed: Path) -> None:
+    found = report(narrowed / "narrow")
+    own, trunks, chosen = found["seed"]["costs"]["madds"], found["trunks"], found["architecture"]["trunk"]
+    assert found["architecture"]["costs"]["madds"] == madds(narrowed / "narrow/target.onnx") <= 0.65 * own
+    assert realises(files.read(narrowed / "narrow/target.onnx"), narrowed / "narrow/spec.json") == []
+    assert trunks[0]["smallest"] > 0.65 * own
+    assert trunks[0]["within"] is None
+    assert [row["share"] for row in trunks] == sorted((row["share"] for row in trunks), reverse=True)
+    assert trunks[0]["distance"] == pytest.approx(0, abs=1e-9)
+    assert 0 < trunks[chosen["number"]]["distance"] <= trunks[chosen["number"]]["within"] == found["architecture"]["distance"]
+    assert chosen["widths"]["node:last.width"] == {1: 18, 2: 12}[chosen["number"]]
+    assert chosen["widths"].items() <= json.loads((narrowed / "narrow/spec.json").read_text())["knobs"].items()
+    assert found["space"]["costs"]["madds"]["smallest"] == trunks[-1]["smallest"]
+    assert f"Widths outside blocks are ×{chosen['share']:.3g} of the seed's" in (narrowed / "narrow/report.md").read_text()
+
+
+def test_other_budgets_take_other_widths_from_the_same_table(narrowed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (same,) = derived(narrowed / "narrow", "--budget", NARROW)
+    assert same["distances"] == {"distance": report(narrowed / "narrow")["architecture"]["distance"]}
+    monkeypatch.setattr(by_distance, "meters_of", lambda *_: pytest.fail("something is measured"))
+    widths = []
+    for budget in ("madds=0.9x", "madds=0.6x"):
+        (row,) = derived(narrowed / "narrow", "--budget", budget, "--images", "0")
+        widths.append(json.loads(Path("out", str(row["model"])).with_suffix(".json").read_text())["knobs"].get("node:last.width", 24))
+    assert widths[0] == 24
+    assert widths[1] < 24
+    front = derived(narrowed / "narrow", "--pareto", "5", "--images", "0")
+    costs, predicted = [row["costs"]["madds"] for row in front], [row["predicted_distance"] for row in front]
+    assert costs == sorted(set(costs))
+    assert predicted == sorted(predicted, reverse=True)
+    assert costs[0] < report(narrowed / "narrow")["trunks"][0]["smallest"] < costs[-1]
+
+
+def test_a_search_with_several_trunks_that_is_interrupted_goes_on_to_the_same_bits(narrowed: Path) -> None:
+    done = narrowed / "narrow"
+    distance(narrowed, space={"choices": str(narrowed / "trunks.json")})
+    shutil.copytree(done, "run")
+    document = json.loads(Path("run/distances.json").read_text())
+    of_trunk = [row for row in document["distances"] if row[0][0]]
+    assert of_trunk
+    kept = document["distances"][: document["distances"].index(of_trunk[1])]
+    Path("run/distances.json").write_text(json.dumps({**document, "distances": kept}))
+    for name in ("remapped.onnx", "target.onnx", "spec.json", "report.json", "report.md"):
+        Path("run", name).unlink()
+    assert search("--budget", NARROW) == 0
+    assert table("run") == table(done)
+    assert Path("run/remapped.onnx").read_bytes() == (done / "remapped.onnx").read_bytes()
+
+
+def test_the_smallest_member_over_all_widths_is_said_and_a_super_network_has_those_of_the_seed(narrowed: Path, capsys: Capture) -> None:
+    least = report(narrowed / "narrow")["trunks"][-1]["smallest"]
+    distance(narrowed, space={"choices": str(narrowed / "trunks.json")})
+    assert search("--budget", f"madds={least - 1}") == 2
+    refused(capsys, f"the smallest member of this space has {least:,} madds")
+    gradient(narrowed, space={"choices": str(narrowed / "trunks.json")})
+    assert search("--dry-run", folder="gradient") == 0
+    assert "widths outside blocks" not in capsys.readouterr().out
+
+
+def test_a_network_without_blocks_comes_to_a_budget_by_its_widths(narrowed: Path, capsys: Capture) -> None:
+    net = Net(size=32)
+    y = net.op("MaxPool", "p", net.conv_bn_relu("x", "a", 16, 3), kernel_shape=[2, 2], strides=[2, 2])
+    net.classifier(net.conv_bn_relu(y, "b", 24, 3))
+    save(net.model(batch="N"), Path("plain.onnx"))
+    sections = {
+        "finetune": "enabled = false",
+        "distance": "images = 8\nbatch = 4",
+        "run": "threads = 1",
+        "head": "mean = [128]\nscale = [64]",
+    }
+    Path("own.toml").write_text("\n".join(['task = "none"', *(f"[{name}]\n{rows}" for name, rows in sections.items())]))
+    how = ["search", "plain.onnx", "--images", str(narrowed / "classification" / "train"), "--config", "own.toml", "-o", "run"]
+    assert run([*how, "--budget", "madds=0.5x"]) == 0
+    found = report("run")
+    assert madds(Path("run/target.onnx")) <= found["seed"]["costs"]["madds"] // 2
+    assert found["architecture"]["blocks"] == {}
+    assert set(found["architecture"]["trunk"]["widths"]) == {"node:a.width", "node:b.width"}
+    net = Net(size=32)
+    net.classifier(net.conv_bn_relu("x", "a", 4, 3))
+    save(net.model(batch="N"), Path("plain.onnx"))
+    assert run([*how, "--budget", "madds=0.5x", "--restart"]) == 2
+    refused(capsys, "there is nothing to search: this network has no blocks with anything to choose")
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ def test_a_run_goes_on_only_as_what_it_was(world: Path, capsys: Capture) -> None
     Path("run/run.json").write_text(json.dumps({**document, "version": 9}))
     for command in (["search", "-o", "run", "--budget", "madds=1.1M"], ["derive", "run", "--argmax"]):
         assert run(command) == 2
-        refused(capsys, "is a run of version 9, this fnatool reads version 5")
+        refused(capsys, "is a run of version 9, this fnatool reads version 6")
     assert Path("run/checkpoint.pt").read_bytes() == (world / "done/checkpoint.pt").read_bytes()
 
 

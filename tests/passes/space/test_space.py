@@ -16,7 +16,7 @@ from passes import Analysis, Spec, UserError, analyse, apply, plan
 from passes.network.cost import cost
 from passes.space.costs import cost_tables, extremes
 from passes.space.presets import preset
-from passes.space.space import SKIP, Space, choices, held_to, members, own_choices, parse_space, without_growth
+from passes.space.space import SKIP, Space, choices, held_to, members, own_choices, parse_space, trunk_share, without_growth
 from passes.target.plan import planned_cost
 from passes.target.resolve import resolve
 
@@ -134,7 +134,8 @@ def test_what_is_no_space_says_so(document: object, message: str) -> None:
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"stage0.width": (6, 8)}, "'stage0.width' has 2 values, but a search chooses only depth"),
+        ({"**.stride": (6, 8)}, "'**.stride' has 2 values, but a search chooses only depth"),
+        ({"stage0.width": (6, 5), "**.width": (6, 5, 4)}, "'stage0.width' has 2 values and '**.width' 3, but"),
         ({"stage0.block1.from": (2,), "stage0.depth": (1, 2)}, "'stage0.block1.from': which blocks"),
         ({"node:stem.kernel": (3, 5)}, "'node:stem.kernel' is not a block's own"),
         ({"stage0.kernal": (3, 5)}, "'stage0.kernal' has 2 values"),
@@ -224,6 +225,21 @@ def test_with_too_many_candidates_the_automatic_space_goes_without_groups_then_w
     assert any(tail.startswith("hidden") for tail in tails)
 
 
+def test_a_block_of_many_widths_chooses_its_largest_ones_alone() -> None:
+    made = Net(channels=3)
+    y = made.conv_bn_relu("x", "stem", 16, 3)
+    for k in range(2):
+        inner = y
+        for j in range(9):
+            inner = made.conv_bn_relu(inner, f"{'abcdefghi'[j]}{k}", 8 * (j + 2), 3)
+        y = made.op("Add", f"s{k}", y, made.conv_bn(inner, f"z{k}", 16))
+    made.classifier(y)
+    analysis = analyse(made.graph())
+    found = choices(analysis, preset("auto", analysis))
+    assert {len(block.candidates) for block in found.blocks} == {128}
+    assert {frozenset(block.candidates[0]) for block in found.blocks} == {frozenset(f"hidden{k}" for k in range(3, 10))}
+
+
 def test_without_growth_a_block_chooses_among_what_computes_less_than_the_seed() -> None:
     analysis, found = small()
     left = without_growth(analysis, found)
@@ -259,8 +275,71 @@ def test_the_published_presets_are_the_papers_and_refuse_other_seeds() -> None:
         preset("fna", analysis)
 
 
-def test_a_network_without_blocks_has_nothing_to_search() -> None:
+# --- widths outside blocks --------------------------------------------------------------------------------------------------------------
+
+
+def plain(*widths: int) -> Analysis:
+    """A network without blocks: convolutions of these widths."""
+    made = Net()
+    y = "x"
+    for k, width in enumerate(widths):
+        y = made.conv_bn_relu(y, f"c{k}", width, 3)
+    made.classifier(y)
+    return analyse(made.graph())
+
+
+def test_several_widths_outside_blocks_are_columns_and_the_nearest_to_the_seed_is_the_first() -> None:
+    analysis = analyse(net())
+    found = choices(analysis, Space({"stage0.*.hidden": (4, 8), "stage0.width": (3, 12, 6, 4)}))
+    assert found.trunks == ({}, {"stage0.width": 4}, {"stage0.width": 12}, {"stage0.width": 3})
+    assert found.size == 4 * 2**3
+    assert [round(trunk_share(analysis, found, k), 3) for k in range(4)] == [1, 0.667, 2, 0.5]
+    own = found.largest()
+    assert "stage0.width" not in found.spec(own).knobs
+    assert found.at(3).spec(own).knobs["stage0.width"] == 3
+    assert cost_tables(analysis, found.at(3))["madds"].of(own) == planned(analysis, found.at(3).spec(own))
+
+
+def planned(analysis: Analysis, spec: Spec) -> int | None:
+    return planned_cost(plan(analysis, spec), analysis).macs
+
+
+def test_columns_of_several_keys_go_together() -> None:
+    analysis = plain(16, 32)
+    found = choices(analysis, Space({"node:c0.width": (16, 12, 8), "node:*1.width": (32, 32, "x0.5")}))
+    assert found.blocks == ()
+    assert found.trunks == ({}, {"node:c0.width": 12}, {"node:c0.width": 8, "node:c1.width": 16})
+    assert [found.at(k).spec(()).knobs for k in range(3)] == [dict(trunk) for trunk in found.trunks]
+    assert [extremes(table, found.at(k)) for k in range(3) for table in [cost_tables(analysis, found.at(k))["madds"]]] == [
+        (cost, cost) for cost in (planned(analysis, found.at(k).spec(())) for k in range(3))
+    ]
+
+
+def test_a_trunk_that_grows_or_is_no_multiple_is_left_out() -> None:
+    analysis = plain(16, 32)
+    found = choices(analysis, Space({"node:c0.width": (16, 12, 8, 8), "node:c1.width": (32, 32, 40, 24)}))
+    assert without_growth(analysis, found).trunks == ({}, {"node:c0.width": 12}, {"node:c0.width": 8, "node:c1.width": 24})
+    assert held_to(8, analysis, found).trunks == ({}, *[trunk for trunk in found.trunks if trunk.get("node:c0.width") == 8])
+    odd = choices(analysis, Space({"node:c0.width": (12, 15)}))
+    with pytest.raises(UserError, match="no column consists of multiples of 8"):
+        held_to(8, analysis, odd)
+
+
+def test_the_automatic_space_offers_all_widths_outside_blocks_together_down_to_half() -> None:
+    assert preset("auto", plain(16, 32)).knobs == {"node:c0.width": (16, 14, 12, 10, 8), "node:c1.width": (32, 28, 24, 20, 16)}
+    assert preset("fine", plain(16, 4)).knobs == {"node:c0.width": (16, 14, 12, 10, 8)}  # so few channels stay
+    assert preset("auto", plain(16, 36), 8).knobs == {"node:c0.width": (16, 16, 16, 8, 8), "node:c1.width": (36, 32, 24, 24, 16)}
+    _, analysis = seed()
+    space = preset("auto", analysis)
+    assert space.knobs["stage2.width"] == (32, 28, 24, 20, 16)
+    assert space.knobs["stage6.width"] == (320, 280, 240, 200, 160)
+    assert len(choices(analysis, space).trunks) == 5
+
+
+def test_a_network_in_which_nothing_may_shrink_has_nothing_to_search_and_says_why() -> None:
     made = Net()
     made.classifier(made.conv_bn_relu("x", "stem", 6, 3))
-    with pytest.raises(UserError, match="nothing to search"):
+    with pytest.raises(
+        UserError, match="there is nothing to search: this network has no blocks with anything to choose, and its widths are frozen"
+    ):
         preset("auto", analyse(made.graph()))
