@@ -75,7 +75,13 @@ def test_the_distance_is_that_of_the_remapped_network_by_the_formula(tmp_path: P
 
 
 def test_places_count_by_their_weights() -> None:
-    like = Reference(features=((torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [4.0]])),), spread=(2.0, 8.0), weights=(3.0, 1.0))
+    like = Reference(
+        features=((torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [4.0]])),),
+        spread=(2.0, 8.0),
+        weights=(3.0, 1.0),
+        kept=(None, None),
+        lost=(0.0, 0.0),
+    )
     own = [(torch.tensor([[2.0], [3.0]]), torch.tensor([[2.0], [4.0]]))]
     assert like.distance(own) == pytest.approx((3 * 1 / 2 + 1 * 4 / 8) / 4)
 
