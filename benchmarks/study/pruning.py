@@ -31,7 +31,7 @@ class NotPruned(Exception):
 
 
 class Layered(torch.nn.Module):
-    """A graph whose convolutions, linear layers and normalisations are modules of torch, by the names of their nodes in `layers`."""
+    """A graph whose convolutions, linear layers, normalisations and slopes are modules of torch; `layers` has them by node."""
 
     def __init__(self, graph: gs.Graph) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Layered(torch.nn.Module):
         seen, own = self.reading.view, self.reading.weights
         self.layers: dict[str, torch.nn.Module] = {}
         facts = facts_of(seen, self.reading.shapes, own)
-        rows = {**TORCH, "Conv": self._conv, "Gemm": self._linear, "BatchNormalization": self._norm}
+        rows = {**TORCH, "Conv": self._conv, "Gemm": self._linear, "BatchNormalization": self._norm, "PRelu": self._slopes}
         constants: dict[str, torch.Tensor] = {}
         self.program = compiled(seen, facts, self.reading.outputs, constants, rows=rows)
         self.values = [*(self.reading.initial(weight) for weight in own), *constants.values()]
@@ -99,6 +99,13 @@ class Layered(torch.nn.Module):
         values = {name: self._values(site, slot) for name, slot in NORM.items()}
         module = torch.nn.BatchNorm2d(len(values["weight"]), eps=site.real("epsilon", 1e-5))
         return self._placed(site, _filled(module, **values))
+
+    def _slopes(self, site: NodeSite) -> Step:
+        shape = site.shape(1) or ()
+        if len(shape) < 3 or shape[-3] != max(shape) or not self._holds(site, 1):
+            return TORCH["PRelu"](site)
+        weight = self._values(site, 1)
+        return self._placed(site, _filled(torch.nn.PReLU(weight.size), weight=weight))
 
 
 NORM = {"weight": 1, "bias": 2, "running_mean": 3, "running_var": 4}  # torch's name → the slot of the input
@@ -189,7 +196,8 @@ def _written(graph: gs.Graph, made: Layered) -> gs.Graph:
             continue
         for slot, values in _held(node, module):
             constant = constants[node.inputs[slot].name]
-            constant.values = values.astype(constant.values.dtype)
+            form = [-1, 1, 1] if isinstance(module, torch.nn.PReLU) else values.shape
+            constant.values = values.reshape(form).astype(constant.values.dtype)
         if isinstance(module, torch.nn.Conv2d):
             node.attrs["group"] = module.groups
     for tensor in copy.tensors().values():
