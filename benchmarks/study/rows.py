@@ -49,7 +49,6 @@ class Row:
 
 
 DISTANCE = Row("distance", "search by distance", shapes.distance, "distance", 2.0, by_chance=True)
-NEEDS: Mapping[str, Any] = {"labels": True}
 
 ROWS: Mapping[str, Row] = {
     row.name: row
