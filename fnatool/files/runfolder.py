@@ -28,12 +28,14 @@ NEW, OLD, GONE = ".fnatool-new", ".fnatool-old", ".fnatool-gone"  # what is prep
 class RunLayout:
     """What a run of a kind writes into its folder: files, folders of files (patterns of their names), and drafts that have a name.
 
-    option: what names another folder. kept: folders that a run which begins anew finds as they were.
+    option: what names another folder. first: the file that a run has from when it begins. kept: folders that a run which begins anew finds
+    as they were.
     """
 
     kind: str
     what: str
     option: str
+    first: str
     files: frozenset[str]
     folders: Mapping[str, RunLayout | str] = field(default_factory=dict)
     kept: frozenset[str] = frozenset()
@@ -47,14 +49,14 @@ class RunLayout:
 CHECKPOINT, BEST, METRICS, EVENTS = "checkpoint.pt", "best.pt", "metrics.jsonl", "events"
 CONFIG, REPORT = "config.json", "report.json"
 OF_EVENTS = r"events\.out\.tfevents\..+"  # TensorBoard's files
-TUNING = RunLayout("finetune", "run", "--work-dir", frozenset({CHECKPOINT, BEST, METRICS, CONFIG, REPORT}), {EVENTS: OF_EVENTS})
+TUNING = RunLayout("finetune", "run", "--work-dir", CONFIG, frozenset({CHECKPOINT, BEST, METRICS, CONFIG, REPORT}), {EVENTS: OF_EVENTS})
 
 
 @contextmanager
 def hold_folder(folder: Path, layout: RunLayout) -> Iterator[None]:
     """The folder is there, is a run of this kind or new, and nobody else's until the end; drafts that a killed process left are gone.
 
-    Where what is done within it fails before anything was written there, a new folder is as it was before: unmarked, or not there.
+    Where what is done within it fails before a run begins, a new folder is as it was before: unmarked, or not there.
     Raises UserError where it holds anything else, where another process works in it, and where what it holds cannot be one of a run.
     """
     _require_ours(folder, layout)
@@ -69,8 +71,8 @@ def hold_folder(folder: Path, layout: RunLayout) -> Iterator[None]:
             _recover(folder, layout)
             yield
         except BaseException:
-            if MARK not in before and {path.name for path in folder.iterdir()} <= before | {MARK}:  # it was refused
-                _leave(folder, missing)
+            if MARK not in before and not os.path.lexists(folder / layout.first):  # it was refused
+                _leave(folder, layout, missing)
             raise
 
 
@@ -93,9 +95,13 @@ def _take_mark(folder: Path, layout: RunLayout) -> int:
         locks.let_go(handle)  # who had it left no run, and took the mark away before it let go
 
 
-def _leave(folder: Path, made: Sequence[Path]) -> None:
-    """The folder is as it was before anything ran there: without a mark, and gone where it was made for that."""
+def _leave(folder: Path, layout: RunLayout, made: Sequence[Path]) -> None:
+    """The folder is as it was before anything was tried there: without a mark, and gone where it was made for that."""
     with suppress(OSError):
+        for path in list(written(folder, layout)):
+            path.unlink()
+        if any((folder / name).is_dir() for name in layout.kept):
+            return  # what it holds may be of use to the next one
         (folder / MARK).unlink()
         for path in made:
             path.rmdir()

@@ -36,6 +36,7 @@ SEARCH = RunLayout(
     kind="search",
     what="search",
     option="-o",
+    first=RUN,
     files=frozenset({*FILES, *(f"{name}.data" for name in (SEED, REMAPPED, TARGET))}),
     folders={
         EVENTS: OF_EVENTS,

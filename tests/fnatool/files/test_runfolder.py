@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fnatool.files import locks, runfolder
-from fnatool.files.runfolder import MARK, METRICS, TUNING, empty_folder, hold_folder, kind_of
+from fnatool.files.runfolder import CONFIG, MARK, METRICS, TUNING, empty_folder, hold_folder, kind_of
 from fnatool.search.folder import SEARCH
 from passes.errors import UserError
 
@@ -87,15 +87,27 @@ def test_what_is_refused_leaves_no_folder(tmp_path: Path) -> None:
     assert [path.name for path in own.iterdir()] == [".gitkeep"]
 
 
+def test_what_was_prepared_for_a_search_that_is_refused_is_gone(tmp_path: Path) -> None:
+    def search(folder: Path) -> None:
+        with hold_folder(folder, SEARCH):
+            (folder / "seed.onnx").touch()
+            raise UserError("the smallest member is too large")
+
+    with pytest.raises(UserError):
+        search(tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_was_written_stays_where_the_end_is_a_refusal(tmp_path: Path) -> None:
     def train() -> None:
         with hold_folder(tmp_path / "run", TUNING):
-            (tmp_path / "run" / METRICS).touch()
+            for name in (CONFIG, METRICS):
+                (tmp_path / "run" / name).touch()
             raise UserError("the loss is not finite")
 
     with pytest.raises(UserError):
         train()
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {MARK, METRICS}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {MARK, CONFIG, METRICS}
 
 
 def test_a_mark_that_was_taken_away_meanwhile_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
