@@ -332,6 +332,7 @@ class Inner:
     def __init__(self, graph: gs.Graph, tensors: Sequence[str], what: str, fix: str = "", *, optimised: bool = True) -> None:
         self.failed = (what, fix)
         model = gs.export_onnx(graph, do_type_check=False)
+        del model.graph.value_info[:]  # ONNX Runtime infers them; a graph has no type for sequences
         known = {info.name for info in model.graph.output}
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors) if name not in known)
         try:
