@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 import pytest
 from nets import graph
@@ -49,6 +50,21 @@ def test_of_an_output_that_is_not_finite_nothing_is_known(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "exact on what stays: 1 inner tensors compared" in said
     assert "nothing is known of 'y', which is not finite in the seed on noise" in said
+
+
+def test_a_network_that_makes_a_sequence_on_its_way_is_compared_with_its_seed(tmp_path):
+    """The file says that the tensor is a sequence, which no graph in memory can."""
+    text = (
+        f"g (float[N,3,8,8] x) => (float[N,4] y) {{ a=Conv<{K3}>(x,w) s=SplitToSequence<axis=1>(a,four) b=SequenceAt(s,one)"
+        + END.format("b")
+    )
+    weights = {"w": (8, 3, 3, 3), "m": (4, 4), "mb": (4,), "four": np.array(4), "one": np.array(1)}
+    proto = onnx.shape_inference.infer_shapes(model(text.replace("}}", "}"), weights))
+    assert any(value.type.HasField("sequence_type") for value in proto.graph.value_info)
+    made = fnatool.remap(save(proto, tmp_path / "m.onnx"), Spec({"node:Conv_0.kernel": 5}), tmp_path / "o.onnx")
+    assert made.verified is not None
+    assert made.verified.worst < 1e-6
+    assert run(["check", str(tmp_path / "o.onnx")]) == 0
 
 
 SHARED = {
