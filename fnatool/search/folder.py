@@ -29,6 +29,7 @@ OF_BASELINE = RunLayout(
     kind="baseline",
     what="baseline",
     option="-o",
+    first=REMAPPED,
     files=frozenset({f"{name}{end}" for name in (REMAPPED, TARGET) for end in ("", ".data")}),
     folders={TUNING: OF_TUNING},
 )

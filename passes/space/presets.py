@@ -89,7 +89,7 @@ def auto(analysis: Analysis, multiple: int = 1, *, shares: Sequence[Fraction] = 
             continue
         if max((len(block.candidates) for block in found.blocks), default=0) <= MOST:
             return space
-    return _fewer(analysis, _automatic(analysis, Offer(kinds - {"groups", "kernel"}, SHARES["auto"], multiple)))
+    return _fewer(analysis, _automatic(analysis, Offer(kinds - {"groups", "kernel"}, SHARES["coarse"], multiple)))
 
 
 def _fewer(analysis: Analysis, space: Space) -> Space:

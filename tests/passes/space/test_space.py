@@ -327,7 +327,7 @@ def test_a_trunk_that_grows_or_is_no_multiple_is_left_out() -> None:
 
 def test_the_automatic_space_offers_all_widths_outside_blocks_together_down_to_half() -> None:
     assert preset("auto", plain(16, 32)).knobs == {"node:c0.width": (16, 14, 12, 10, 8), "node:c1.width": (32, 28, 24, 20, 16)}
-    assert preset("fine", plain(16, 4)).knobs == {"node:c0.width": (16, 14, 12, 10, 8)}  # so few channels stay
+    assert preset("auto", plain(16, 4)).knobs == {"node:c0.width": (16, 14, 12, 10, 8)}  # so few channels stay
     assert preset("auto", plain(16, 36), 8).knobs == {"node:c0.width": (16, 16, 16, 8, 8), "node:c1.width": (36, 32, 24, 24, 16)}
     _, analysis = seed()
     space = preset("auto", analysis)
