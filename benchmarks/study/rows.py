@@ -57,6 +57,7 @@ ROWS: Mapping[str, Row] = {
         DISTANCE,
         replace(DISTANCE, name="distance+refit", said="search by distance, refitted", refit=True),
         replace(DISTANCE, name="distance+imitate", said="search by distance, imitating the seed's features", more=IMITATE, labels=True),
+        replace(DISTANCE, name="distance+both", said="search by distance, refitted and imitating", refit=True, more=IMITATE, labels=True),
         Row("gradient", "search by gradient, entangled", shapes.gradient, "gradient", 4.0, by_chance=True, labels=True),
         Row("gradient-paths", "search by gradient, paths", shapes.gradient_paths, "gradient-paths", 7.0, by_chance=True, labels=True),
         Row("uniform-l1", "every hidden width × one factor, by l1", shapes.uniform, "uniform-l1", 0.4),
