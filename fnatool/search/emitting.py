@@ -143,6 +143,11 @@ def ground_alike(seed: files.Model, config: SearchConfig) -> Ground:
     if config.data.size is not None or config.space.output_stride is not None:
         raise UserError("without a task the seed keeps its size and stride; change them with 'fnatool remap' first")
     analysis = analyse_model(seed)
+    if analysis.cost.macs is None:
+        raise UserError(
+            f"'{seed.path.name}' leaves a size of its input open, on which its multiply-adds depend; set it first, for an image with "
+            "'fnatool remap' and a spec that says \"input.size\": [320, 320]"
+        )
     return Ground(
         seed,
         analysis,

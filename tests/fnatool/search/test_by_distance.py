@@ -312,6 +312,12 @@ def test_a_network_without_blocks_comes_to_a_budget_by_its_widths(narrowed: Path
     save(net.model(batch="N"), Path("plain.onnx"))
     assert run([*how, "--budget", "madds=0.5x", "--restart"]) == 2
     refused(capsys, "there is nothing to search: this network has no blocks with anything to choose")
+    proto = net.model(batch="N")
+    for dimension in proto.graph.input[0].type.tensor_type.shape.dim[2:]:
+        dimension.dim_param = "side"
+    save(proto, Path("plain.onnx"))
+    assert run([*how, "--budget", "madds=0.5x", "--restart"]) == 2
+    refused(capsys, "'plain.onnx' leaves a size of its input open", '"input.size": [320, 320]')
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------------------------
