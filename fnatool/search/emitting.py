@@ -70,7 +70,8 @@ class Ground:
 
     `finish` puts the head on, verified or not, and analyses the result; it may be given the analysis of what it gets. `select` says which
     channels narrowing keeps; `inputs` is the shape of an input that the file leaves open, `pixels` what an image becomes (None: as the
-    samples say); `features` are the tensors that the head sees the seed by; `knobs` are the seed's own, None where no head is put on.
+    samples say); `features` are the tensors that the head sees the seed by; `knobs` are the seed's own that may change,
+    None where no head is put on.
     """
 
     seed: files.Model
@@ -134,7 +135,7 @@ def ground(seed: files.Model, config: SearchConfig, names: Split | Description) 
         inputs=inputs,
         pixels=how,
         features=features,
-        knobs=frozenset(bare.knobs),
+        knobs=frozenset(name for name, knob in bare.knobs.items() if knob.growth != "frozen"),
     )
 
 

@@ -206,7 +206,7 @@ def _why_one_trunk(config: SearchConfig) -> str | None:
 
 
 def _trunks_of_seed(found: Choices, knobs: Set[str] | None) -> Choices:
-    """The choices without widths of a new head, which is put on in the end and no part of the seed."""
+    """The choices without widths of a new head, which is put on in the end, and those that the seed without it cannot change."""
     if knobs is None:
         return found
     own = [{name: value for name, value in trunk.items() if name in knobs} for trunk in found.trunks]
