@@ -95,11 +95,15 @@ Shaping = Callable[[ShapeJob], Shape]  # raises OverBudget and NotPruned where t
 # --- by a search ------------------------------------------------------------------------------------------------------------------------
 
 
+SHAPE: Mapping[str, Any] = {"finetune": {"enabled": False}, "refit": {"enabled": "no"}}
+"""What the config of a search says that is to find an architecture alone."""
+
+
 def searching(*more: Mapping[str, Any]) -> Shaping:
     """What a search finds whose config says this too."""
 
     def shape(job: ShapeJob) -> Shape:
-        config = job.task.config(job.seed, job.steps, *more, {"cost": {"budget": [job.text]}, "finetune": {"enabled": False}})
+        config = job.task.config(job.seed, job.steps, *more, SHAPE, {"cost": {"budget": [job.text]}})
         run = job.folder / "search"
         found = fnatool.search(job.task.seed, config, run)
         assert found is not None

@@ -126,10 +126,10 @@ class Distance(Section):
 class RefitSection(Section):
     enabled: Literal["auto", "yes", "no"] = Field(
         default="auto",
-        description="the layers of what is found are solved anew against the seed's, without labels; auto: where there is no task",
+        description="the layers of what is found are solved anew against the seed's, without labels; auto: after a search by distance",
     )
     samples: Annotated[int, Field(ge=2, le=1 << 20)] = Field(
-        default=256, description="training samples to solve and to judge by; more than there are: all of them"
+        default=512, description="training samples to solve and to judge by; more than there are: all of them"
     )
 
 
@@ -219,7 +219,7 @@ class SearchConfig(Section):
     @property
     def refits(self) -> bool:
         """Whether the layers of what is found are solved anew."""
-        return self.refit.enabled == "yes" or (self.refit.enabled == "auto" and self.task == UNLABELLED)
+        return self.refit.enabled == "yes" or (self.refit.enabled == "auto" and self.search.method == "distance")
 
     @property
     def by_stages(self) -> bool:

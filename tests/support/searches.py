@@ -37,13 +37,14 @@ def gradient(scenes: Path, task: str = "segmentation", **sections: Mapping[str, 
 
 
 def distance(scenes: Path, task: str = "classification", **sections: Mapping[str, object]) -> None:
-    """A search by distance on few images as search.toml in the working directory, its last phase left out."""
+    """A search by distance on few images as search.toml in the working directory, without refit and its last phase."""
     usual: Sections = {
         "data": {"path": str(scenes / task), "workers": 0},
         "head": {"levels": 3} if task == "detection" else {},
         "space": {"choices": str(scenes / "widths.json")},
         "search": {"method": "distance"},
         "distance": {"images": 12, "batch": 6, "members": 6},
+        "refit": {"enabled": "no"},
         "run": {"threads": 1},
         "finetune": {"enabled": False},
         "finetune.run": {"batch": 4, "steps": 2},

@@ -10,6 +10,7 @@ from searches import distance, gradient, madds, refused, report, search
 
 from fnatool.files import model as files
 from fnatool.model.analysed import realises
+from fnatool.search.config import parse_search
 
 Capture = pytest.CaptureFixture[str]
 BUDGET = "madds=500k"
@@ -75,11 +76,15 @@ def test_layers_solved_anew_are_nearer_to_the_seed_and_in_the_file_that_is_tuned
     assert len(changed) >= len(solved)
 
 
-def test_without_being_asked_for_a_task_has_neither(measured: Path) -> None:
-    distance(measured, finetune={"enabled": True})
-    assert search("--budget", BUDGET) == 0
-    assert report("run")["baselines"] == {}
-    assert "refit" not in report("run")["architecture"]
+@pytest.mark.parametrize(
+    ("document", "refits"),
+    [({}, True), ({"task": "none"}, True), ({"search": {"method": "gradient"}}, False), ({"refit": {"enabled": "no"}}, False)],
+)
+def test_a_search_by_distance_refits_unless_it_is_told_not_to_and_nothing_is_tuned_beside_it(
+    document: dict[str, object], refits: bool
+) -> None:
+    found = parse_search(document)
+    assert (found.refits, found.finetune.baseline) == (refits, "none")
 
 
 def test_a_search_by_gradient_has_them_too(measured: Path) -> None:
