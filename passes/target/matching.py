@@ -116,8 +116,11 @@ class _Matching:
         placed = self.placed.get(node.name)
         if placed is None or node.op not in LAYERS or node.input(1) not in self.target.constants or node.int("transA", 0):
             return None
-        if len(self.target.readers[node.inputs[1]]) > 1 or len(self.target.constants[node.inputs[1]].shape) < 2:
+        axes = len(self.target.constants[node.inputs[1]].shape)
+        if len(self.target.readers[node.inputs[1]]) > 1 or axes < 2:
             return None  # other layers have the same weight
+        if node.op == "MatMul" and axes > 2:
+            return None  # several matrices
         if node.op == "ConvTranspose" and ("output_shape" in node.attrs or node.attrs.get("auto_pad", "NOTSET") != "NOTSET"):
             return None  # where it cuts depends on how large its map is
         tensors, steps = self._way(node)
