@@ -101,8 +101,8 @@ def test_a_dense_layer_behind_a_product_learns_too(tmp_path: Path) -> None:
 def test_a_product_with_several_matrices_is_left_alone(tmp_path: Path) -> None:
     net = Net()
     y = net.conv_bn(net.conv_bn_relu("x", "c", 16, 3), "d", 4)
-    flat = net.op("Reshape", "maps", y, net.constant("to", [0, 1, 4, 64], np.int64))
-    net.op("MatMul", "y", flat, net.constant("w", np.random.default_rng(0).standard_normal((3, 64, 5))))
+    flat = net.op("Reshape", "maps", y, net.constant("to", [0, 1, 1, 256], np.int64))
+    net.op("MatMul", "y", flat, net.constant("w", np.random.default_rng(0).standard_normal((3, 256, 5))))
     made = refit(net, {"node:c.width": 8}, tmp_path)
     assert made.refit is not None
     assert [row.node for row in made.refit.layers] == ["d"]
