@@ -83,10 +83,8 @@ def finetune(job: TrainingJob, world: World, watch: TrainingWatch, ready: Callab
     ready()
     journal = Journal(job.folder, learner.step) if world.first else None
     watch.started(learner.step, total)
-    if learner.step == 0 and config.averages.refresh_before:
-        refresh(learner, job, config.averages.refresh_before)
-    if learner.step == 0 and job.objective.knows and run.keep == "best":
-        _evaluate(learner, job, (journal, watch))
+    if learner.step == 0:
+        _begin(learner, job, (journal, watch))
     for batch in _batches(job, learner, total):
         rate = config.optimiser.lr * factor(learner.step, total, config.optimiser)
         values = _step(learner, job, batch, (rate, learner.step / total))
@@ -176,6 +174,22 @@ def evaluated(learner: Learner, job: TrainingJob, network: Network | None = None
         return job.objective.figures(network, learner.world, batch=batch, workers=job.workers)
     except NotFinite as error:
         raise _wrong(learner.step, diagnosis.broken_value(network) or str(error), job) from error
+
+
+def _begin(learner: Learner, job: TrainingJob, told: tuple[Journal | None, TrainingWatch]) -> None:
+    """BatchNorm's statistics follow the data, if wanted; where the network can do this already and the best is kept, only if that helps."""
+    steps, knows = job.config.averages.refresh_before, job.objective.knows and job.config.run.keep == "best"
+    if knows:
+        _evaluate(learner, job, told)
+    if not steps:
+        return
+    # an average of the weights has statistics of its own, so that nothing can be told by it
+    before, best = {name: value.clone() for name, value in learner.network.state_dict().items()}, learner.best
+    refresh(learner, job, steps)
+    if knows and learner.average is None:
+        _evaluate(learner, job, told)
+        if learner.best == best:
+            learner.network.load_state_dict(before)
 
 
 def _evaluate(learner: Learner, job: TrainingJob, told: tuple[Journal | None, TrainingWatch]) -> None:
