@@ -221,11 +221,12 @@ def test_statistics_follow_the_data_only_where_that_helps(spoilt: bool, world: P
                 tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(9), tensor.name))
     onnx.save(start, "start.onnx")
     how = ["--like", str(world / "seed.onnx"), "--images", str(world / "pictures"), "--config", "few.toml"]
-    Path("few.toml").write_text((world / "few.toml").read_text().replace("steps = 12", "steps = 1").replace("lr = 0.003", "lr = 0.0"))
+    still = (world / "few.toml").read_text().replace("steps = 12", "steps = 1").replace("lr = 0.003", "lr = 0.0")
+    Path("few.toml").write_text(still + "[averages]\nrefresh_before = 90\n")
     assert run(["finetune", "start.onnx", *how, "-o", "out.onnx"]) == 0
     before, refreshed, *_ = [row["distance"] for row in rows("val")]
     assert (refreshed < before) == spoilt
-    assert rows("result")[0]["distance"] == pytest.approx(min(before, refreshed), rel=1e-5, abs=1e-12)
+    assert rows("result")[0]["distance"] <= min(before, refreshed) * (1 + 1e-5)  # a step moves statistics too
 
 
 def test_a_run_that_was_broken_off_comes_to_the_same(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
