@@ -102,4 +102,4 @@ def refused(capsys: pytest.CaptureFixture[str], *parts: str) -> None:
     assert captured.err.startswith("fnatool: ")
     assert "Traceback" not in captured.err
     for part in parts:
-        assert part in captured.err
+        assert part in captured.err, captured.err

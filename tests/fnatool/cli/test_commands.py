@@ -59,7 +59,7 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_ = "[run]\nbatch = 4\nsteps = 1\nthreads = 1\n"
     (root / "tune.toml").write_text(f'task = "classification"\n{data}{run_}')
     (root / "space.json").write_text(json.dumps({"version": 1, "knobs": {"stage2.*.kernel": [3, 5]}}))
-    space = f'[space]\nchoices = "{root / "space.json"}"\n[search]\nsteps = 3\n[score]\nimages = 4\ncalibration = 4\n'
+    space = f'[space]\nchoices = "{root / "space.json"}"\n[search]\nmethod = "gradient"\nsteps = 3\n[score]\nimages = 4\ncalibration = 4\n'
     search = f'task = "classification"\nmodel = "{root / "small.onnx"}"\n{data}{space}[run]\nbatch = 4\nthreads = 1\n'
     (root / "search.toml").write_text(f"{search}[finetune]\nenabled = false\n")
     return root

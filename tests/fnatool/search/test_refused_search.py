@@ -52,7 +52,7 @@ def test_a_budget_that_is_none_is_refused_before_a_folder_is_made(world: Path, c
     [
         ({"stage0.*.kernal": [3, 5]}, "'stage0.*.kernal'"),
         ({"stage0.*.kernel": [3]}, "nothing to search"),
-        ({"stage0.width": [6, 8]}, "give it one"),
+        ({"stage0.width": [6, 8]}, "a super network chooses what is local to a block"),
     ],
 )
 def test_a_space_that_makes_no_sense_is_refused(knobs: dict[str, object], part: str, world: Path, capsys: Capture) -> None:
@@ -66,7 +66,7 @@ def test_a_seed_without_blocks_has_nothing_to_search(world: Path, capsys: Captur
     save(plain(SIZE).model(), Path("plain.onnx"))
     gradient(world, space={"choices": "auto"})
     assert run(["search", "plain.onnx", "-o", "run"]) == 2
-    refused(capsys, "there is nothing to search")
+    refused(capsys, "leaves nothing to search by gradient", "'search.method' distance narrows widths outside blocks too")
 
 
 def test_a_budget_is_held_against_what_the_strategy_leaves(world: Path, capsys: Capture) -> None:
