@@ -6,7 +6,7 @@ uniform   all hidden widths times one factor, the largest one within the budgets
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
 from fnatool import terminal
@@ -28,27 +28,23 @@ from passes.target.spec import Spec
 STEPS = 64  # factors are so many parts of the whole
 
 
-def require_baselines(made: PreparedSearch) -> None:
-    """What is asked for can be made. Raises UserError."""
-    budgets = made.budgets(made.config.cost.budget)
-    if made.config.finetune.baseline == "none":
-        return
+def baseline_specs(made: PreparedSearch) -> dict[str, Spec]:
+    """Those asked for, by name. Raises UserError where one cannot be made."""
+    asked = made.config.finetune.baseline
+    if asked == "none":
+        return {}
     if not made.config.finetune.enabled:
         raise UserError("'finetune.baseline' tunes what was not searched beside what was, but 'finetune.enabled' is false")
-    if made.config.finetune.baseline != "seed" and budgets:
-        uniform(made, budgets)
-
-
-def baselines(made: PreparedSearch, folder: Path, world: World) -> list[Baseline]:
-    """Those asked for, tuned like what was found, in folders of their own; the first process alone has them."""
-    asked = made.config.finetune.baseline
     budgets = made.budgets(made.config.cost.budget)
-    specs: dict[str, Callable[[], Spec]] = {}
-    if asked in ("seed", "both"):
-        specs["seed"] = lambda: Spec({})
-    if asked in ("uniform", "both") and budgets:
-        specs["uniform"] = lambda: uniform(made, budgets)
-    return [row for name, spec in specs.items() if (row := _tuned(made, (name, spec()), folder, world)) is not None]
+    if asked != "seed" and not budgets:
+        raise UserError("without a budget nothing says how narrow all widths alike are to be: 'finetune.baseline' is seed or none then")
+    specs = {} if asked == "uniform" else {"seed": Spec({})}
+    return specs if asked == "seed" else {**specs, "uniform": uniform(made, budgets)}
+
+
+def baselines(made: PreparedSearch, specs: Mapping[str, Spec], folder: Path, world: World) -> list[Baseline]:
+    """These shapes tuned like what was found, in folders of their own; the first process alone has them."""
+    return [row for asked in specs.items() if (row := _tuned(made, asked, folder, world)) is not None]
 
 
 def uniform(made: PreparedSearch, budgets: list[Budget]) -> Spec:

@@ -111,8 +111,8 @@ class Distance(Section):
     batch: Annotated[int, Field(ge=1, le=1 << 16)] = Field(default=64, description="images of which BatchNorm takes its statistics at once")
     places: Literal["auto", "stages", "features"] = Field(
         default="auto",
-        description="where members are compared with the seed. stages: at the exits of stages but the last that changes; features: at what "
-        "the head reads, without a task at the outputs and the last map; auto: stages for a task, features without one",
+        description="where members are compared with the seed. stages: at the exits of stages that change, the last hardly; features: at "
+        "what the head reads, without a task at the outputs and the last map; auto: stages for a task, features without one",
     )
     select: Literal["first", "bn", "l1", "std"] = Field(
         default="l1", description="which channels a narrower member keeps while it is compared; what is found keeps 'search.select'"

@@ -24,7 +24,7 @@ from fnatool.model.pixels import say
 from fnatool.search import by_distance as measuring
 from fnatool.search import folder as folders
 from fnatool.search import reporting, watching
-from fnatool.search.baselines import baselines, require_baselines
+from fnatool.search.baselines import baseline_specs, baselines
 from fnatool.search.config import NAME, QUICK, UNLABELLED, SearchConfig, parse_search, quick, read_search
 from fnatool.search.emitting import HeadedMember, best_within, member_refitted
 from fnatool.search.finalists import choosing
@@ -114,6 +114,7 @@ def _prepare_anew(seed: files.Model, how: SearchConfig, folder: Path, world: Wor
     try:
         made = prepare_search(seed, how, place, world)
         METHODS[how.search.method](made, world)  # raises
+        baseline_specs(made)  # raises
         if world.first:
             empty_folder(folder, folders.SEARCH, lambda: folders.arrange(folder))
         world.wait()
@@ -148,7 +149,7 @@ def _phases(made: PreparedSearch, folder: Path, world: World, *, dry_run: bool) 
     """Find by the method, remap, fine-tune, report; or none of them."""
     own = facts(made.ground, made.config, made.purpose, world.size, space=made.space)
     way = METHODS[made.config.search.method](made, world)
-    made = way.made
+    made, beside = way.made, baseline_specs(way.made)
     if world.first:
         if made.ground.pixels is not None:
             say(made.ground.pixels)
@@ -160,13 +161,12 @@ def _phases(made: PreparedSearch, folder: Path, world: World, *, dry_run: bool) 
     world.wait()
     if dry_run:
         return None
-    require_baselines(made)
     found = way.find((folder, own.key))
     tuned = _fine_tune(made, folder, world)
-    beside = baselines(made, folder, world)
+    others = baselines(made, beside, folder, world)
     if found is None:
         return None
-    reporting.write(made, found, tuned=tuned, beside=beside, folder=folder)
+    reporting.write(made, found, tuned=tuned, beside=others, folder=folder)
     return Found(found.emitted, found.figures, tuned, folder)
 
 

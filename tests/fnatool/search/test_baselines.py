@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from searches import distance, gradient, madds, refused, report, search
+from searches import distance, everything, gradient, madds, refused, report, search
 
 from fnatool.files import model as files
 from fnatool.model.analysed import realises
@@ -110,3 +110,20 @@ def test_what_cannot_be_is_said_before_anything_is_measured(
     assert search("--budget", BUDGET) == 2
     refused(capsys, part)
     assert not Path("run/distances.json").exists()
+
+
+def test_a_baseline_that_cannot_be_loses_no_earlier_run(measured: Path, capsys: Capture) -> None:
+    distance(measured)
+    assert search("--budget", BUDGET) == 0
+    before = everything(Path("run"))
+    distance(measured, finetune={"enabled": False, "baseline": "seed"})
+    assert search("--budget", BUDGET, "--restart") == 2
+    refused(capsys, "'finetune.enabled' is false")
+    assert everything(Path("run")) == before
+
+
+def test_widths_alike_need_a_budget(measured: Path, capsys: Capture) -> None:
+    gradient(measured, finetune={"baseline": "uniform"}, search={"steps": 2})
+    assert search() == 2
+    refused(capsys, "without a budget nothing says how narrow")
+    assert not Path("run").exists()
