@@ -30,10 +30,10 @@ import fnatool
 from fnatool import seeds, specs
 from fnatool.files import model as files
 from fnatool.files.atomic import write_text
+from fnatool.files.metrics import metric_rows
 from fnatool.model.analysed import read_spec
 from fnatool.model.headed import HeadOptions, attach_to_model
 from fnatool.tasks import scenes as writing
-from fnatool.training import journal
 from fnatool.training.config import parse_config
 from passes.graph.view import view
 from passes.target.spec import Spec
@@ -206,7 +206,7 @@ def perform(run: Run, folder: Path) -> dict[str, object]:
         options = fnatool.FinetuneOptions(folder=home / "run", force=True)
         tuned = fnatool.finetune(home / "start.onnx", config, home / "tuned.onnx", options=options)
         assert tuned is not None
-        curve = [(row["step"], row[tuned.metric]) for row in journal.rows(home / "run/metrics.jsonl") if row["kind"] == "val"]
+        curve = [(row["step"], row[tuned.metric]) for row in metric_rows(home / "run/metrics.jsonl") if row["kind"] == "val"]
         result = {**asdict(run), "figure": tuned.in_runtime[tuned.metric], "curve": curve}
         write_text(done, json.dumps(result) + "\n", force=True)
     found: dict[str, object] = json.loads(done.read_text(encoding="utf-8"))

@@ -32,6 +32,7 @@ PUBLIC = {
     "search.derive": ("derive", "DeriveOptions"),
     "search.results": ("DerivedModel", "Found"),
     "latency.measure": ("latency_table", "LatencyOptions"),
+    "report.report": ("report", "report_pair", "ReportOptions"),
 }
 """Module → what it gives to this one: a function that is a command, its options, its result."""
 

@@ -34,6 +34,9 @@ from fnatool.model.remapped import RemapOptions as RemapOptions
 from fnatool.model.remapped import Remapped as Remapped
 from fnatool.model.source import read as read
 from fnatool.model.unlabelled import UnlabelledOptions as UnlabelledOptions
+from fnatool.report.report import ReportOptions as ReportOptions
+from fnatool.report.report import report as report
+from fnatool.report.report import report_pair as report_pair
 from fnatool.search.derive import DeriveOptions as DeriveOptions
 from fnatool.search.derive import derive as derive
 from fnatool.search.results import DerivedModel as DerivedModel

@@ -15,7 +15,7 @@ ORDER = {
     ),
     "fnatool": (
         ("escaping", "seeds", "specs", "terminal"), ("runtime",), ("files",), ("nn", "export", "data"), ("tasks", "supernet"), ("model",),
-        ("imitation",), ("training", "latency"), ("search",), ("cli", "__main__"),
+        ("imitation",), ("training", "latency"), ("search",), ("report",), ("cli", "__main__"),
     ),
 }  # fmt: skip
 LONGEST = 15  # files, each importing the next, of one package

@@ -99,6 +99,7 @@ def finetune(
     require_search("finetune")
     import fnatool
     from fnatool.cli.show.learnt import show_tuned
+    from fnatool.cli.show.page import written_page
 
     if like is not None:
         data = options.samples(images, arrays)
@@ -112,6 +113,7 @@ def finetune(
         tuned = fnatool.finetune(model, how, output, options=asked)
     if tuned is not None:
         show_tuned(tuned, output)
+        written_page(folder or output.with_suffix(".run"), model=output)
 
 
 @cli.command()

@@ -45,12 +45,13 @@ def search(
     """
     require_search("search")
     import fnatool
+    from fnatool.cli.show.page import written_page
     from fnatool.cli.show.searched import show_found
 
     asked = fnatool.SearchOptions(images=images, budgets=budgets, restart=restart, dry_run=dry_run)
     found = fnatool.search(model, how, folder, options=asked)
     if found is not None:
-        show_found(found)
+        show_found(found, written_page(found.folder))
 
 
 @cli.command()

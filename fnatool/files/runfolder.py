@@ -47,9 +47,11 @@ class RunLayout:
 
 
 CHECKPOINT, BEST, METRICS, EVENTS = "checkpoint.pt", "best.pt", "metrics.jsonl", "events"
-CONFIG, REPORT = "config.json", "report.json"
+CONFIG, REPORT, SHOWN = "config.json", "report.json", "report.html"
 OF_EVENTS = r"events\.out\.tfevents\..+"  # TensorBoard's files
-TUNING = RunLayout("finetune", "run", "--work-dir", CONFIG, frozenset({CHECKPOINT, BEST, METRICS, CONFIG, REPORT}), {EVENTS: OF_EVENTS})
+TUNING = RunLayout(
+    "finetune", "run", "--work-dir", CONFIG, frozenset({CHECKPOINT, BEST, METRICS, CONFIG, REPORT, SHOWN}), {EVENTS: OF_EVENTS}
+)
 
 
 @contextmanager

@@ -63,11 +63,11 @@ def profile_json(found: Profile, model: str, convention: str) -> Json:
         "model": model,
         "convention": convention,
         "inputs": {name: list(shape) for name, shape in found.inputs.items()},
-        **_numbers(found.whole, found),
+        **numbers_of(found.whole, found),
         "meaning": {"macs": CONVENTIONS[convention], **MEANING},
-        "stem": _numbers(found.stem, found),
-        "stages": [{"name": part.name, **_numbers(part, found)} for part in found.stages],
-        "head": _numbers(found.head, found),
+        "stem": numbers_of(found.stem, found),
+        "stages": [{"name": part.name, **numbers_of(part, found)} for part in found.stages],
+        "head": numbers_of(found.head, found),
         "nodes": [
             {
                 "name": row.name,
@@ -84,7 +84,8 @@ def profile_json(found: Profile, model: str, convention: str) -> Json:
     }
 
 
-def _numbers(part: ProfilePart, found: Profile) -> Json:
+def numbers_of(part: ProfilePart, found: Profile) -> Json:
+    """Parameters, multiply-adds, bytes of activations in all and at once; None where a free image size leaves them open."""
     return {
         "params": part.params,
         "macs": part.macs if found.sized else None,

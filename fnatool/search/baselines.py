@@ -15,9 +15,10 @@ from fnatool.search import folder as folders
 from fnatool.search.config import UNLABELLED
 from fnatool.search.emitting import with_head
 from fnatool.search.preparing import PreparedSearch
-from fnatool.search.results import BASELINES, Baseline
+from fnatool.search.results import Baseline
 from fnatool.search.solver import Budget
 from fnatool.search.tuning import tune_found
+from fnatool.search.words import BASELINES
 from fnatool.training.finetune import RunPlaces
 from fnatool.training.processes import World
 from passes.errors import UserError

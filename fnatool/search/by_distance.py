@@ -23,6 +23,7 @@ from fnatool.search.purposes import images_of
 from fnatool.search.reporting import MethodResult
 from fnatool.search.results import Emitted
 from fnatool.search.sampling import Member, uniform
+from fnatool.search.showing import rows as words_of
 from fnatool.search.solver import Budget, Scores, likeliest
 from fnatool.search.trunks import Pick, Trunk, require_cheap
 from fnatool.supernet.members import members_of, up_to
@@ -178,10 +179,12 @@ def finding(made: PreparedSearch, meters: Meters, found: tuple[Pick, Emitted]) -
     choices, kind = pick.trunk.choices, made.kind
     (distance,) = alone(meters).at(pick.trunk.number).of([pick.member])
     own, base = made.own_cost(kind), nearest_member(made.analysis, made.choices)
+    front = what.front(made.trunks, kind, None, PREDICTED)
     rows = [
         {"cost": cost, "share": None if not own else cost / own, "trunk": _rounded(one.trunk.share), "distance": what.distance(one)}
-        for one, cost in what.front(made.trunks, kind, None, PREDICTED)
+        for one, cost in front
     ]
+    chosen = [{"blocks": words_of(one.trunk.choices, one.member)} for one, _ in front]
     figures = {"distance": distance, "sum": what.distance(pick)}
     return MethodResult(
         emitted,
@@ -197,7 +200,7 @@ def finding(made: PreparedSearch, meters: Meters, found: tuple[Pick, Emitted]) -
             "kind": kind,
             "images": images_of(made.purpose, made.config),
             "measured": len(meters.known.distances),
-            "predicted": rows,
+            "predicted": [{**row, **of} for row, of in zip(rows, chosen, strict=True)],
             "knee": knee(rows),
             "trunks": [_of_trunk(made, trunk, meters.known, base) for trunk in made.trunks],
             "changes": {

@@ -32,9 +32,9 @@ from fnatool.search.purposes import AlikePurpose
 from fnatool.search.results import DerivedModel, DeriveWords
 from fnatool.search.sampling import Member
 from fnatool.search.scoring import score, scoring_of
-from fnatool.search.showing import cost_text
 from fnatool.search.solver import Budget, Scores, argmax, likeliest, pareto, score_of
 from fnatool.search.trunks import Pick, Trunk
+from fnatool.search.words import cost_text
 from fnatool.supernet.network import SuperNetwork
 from fnatool.tasks.description import Description
 from fnatool.tasks.table import TASKS, description_of

@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 
 from fnatool.files import documents
 from fnatool.files.atomic import write_text
-from fnatool.files.runfolder import CHECKPOINT, EVENTS, METRICS, NEW, OF_EVENTS, REPORT, RunLayout
+from fnatool.files.runfolder import CHECKPOINT, EVENTS, METRICS, NEW, OF_EVENTS, REPORT, SHOWN, RunLayout
 from fnatool.files.runfolder import TUNING as OF_TUNING
 from passes.errors import UserError
 from passes.space.costs import KINDS
@@ -24,7 +24,7 @@ PAGE = "report.md"
 TUNING, DERIVED, SCENES, LATENCY = "finetune", "derived", "scenes", "latency.json"
 BASELINE = "baseline-"  # and its name: the folder of one
 OF_DERIVED = rf"derived\.json|({'|'.join(kind.name for kind in KINDS)})-.+\.(onnx|onnx\.data|json)"
-FILES = {RUN, SPACE, COSTS, SEED, SPEC, REMAPPED, TARGET, CHOSEN, DISTANCES, REPORT, PAGE, LATENCY, CHECKPOINT, METRICS}
+FILES = {RUN, SPACE, COSTS, SEED, SPEC, REMAPPED, TARGET, CHOSEN, DISTANCES, REPORT, SHOWN, PAGE, LATENCY, CHECKPOINT, METRICS}
 OF_BASELINE = RunLayout(
     kind="baseline",
     what="baseline",

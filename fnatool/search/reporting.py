@@ -15,10 +15,11 @@ from fnatool.model.remap_report import refit_rows
 from fnatool.search.config import UNLABELLED
 from fnatool.search.folder import PAGE, TARGET
 from fnatool.search.preparing import PreparedSearch, restricted
-from fnatool.search.results import BASELINES, Baseline, Emitted
-from fnatool.search.showing import cost_text, rows
+from fnatool.search.results import Baseline, Emitted
+from fnatool.search.showing import rows
 from fnatool.search.solver import score_of
 from fnatool.search.trunks import extremes_of
+from fnatool.search.words import BASELINES, cost_text
 from fnatool.supernet.network import SuperNetwork
 from fnatool.training.said import Tuned
 from fnatool.training.watching import sentence

@@ -43,10 +43,6 @@ class Baseline:
     tuned: Tuned
 
 
-BASELINES: Mapping[str, str] = {"seed": "the seed's own shape", "uniform": "all widths narrowed alike"}
-"""What a baseline is, in words."""
-
-
 @dataclass(frozen=True)
 class DeriveWords:
     """What a method calls the preference and the figures: keys in the JSON, and the head of a column. sign: of the preference in scores."""

@@ -36,10 +36,11 @@ from fnatool.search.reporting import MethodResult
 from fnatool.search.results import Emitted, Found
 from fnatool.search.sampling import Member
 from fnatool.search.scoring import parts_of, score, scoring_of
-from fnatool.search.showing import cost_text, show_space
+from fnatool.search.showing import show_space
 from fnatool.search.solver import Budget
 from fnatool.search.trunks import Pick
 from fnatool.search.tuning import require_tuning, tune_found
+from fnatool.search.words import cost_text
 from fnatool.supernet.network import SuperNetwork
 from fnatool.tasks.scenes import SceneOptions, write_scenes
 from fnatool.training import diagnosis

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from fnatool import terminal
 from fnatool.search.preparing import PreparedSearch
 from fnatool.search.trunks import extremes_of
+from fnatool.search.words import cost_text
 from passes.space.budgets import AskedBudget, parse_budget
-from passes.space.costs import BY_NAME
 from passes.space.space import SKIP, Choices, SpaceBlock, log10_size
 
 
@@ -42,12 +42,6 @@ def _limit(asked: AskedBudget, own: int | None) -> str:
     """'40M', '60%, which is 36.722M'."""
     said = asked.text.partition("=")[2].strip()
     return f"{said}, which is {cost_text(asked.kind, asked.limit(own))}" if asked.relative else said
-
-
-def cost_text(kind: str, value: float) -> str:
-    """'61.203M', '2.913 ms'"""
-    how = BY_NAME[kind]
-    return f"{value / how.units[how.shown]:.3f} {how.shown}" if how.shown else terminal.count(round(value))
 
 
 def words(block: SpaceBlock) -> str:

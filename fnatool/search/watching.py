@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 from fnatool import terminal
 from fnatool.search.loop import Figures, SearchWatch
-from fnatool.search.showing import cost_text
 from fnatool.search.solver import Budget
+from fnatool.search.words import cost_text
 from fnatool.training.watching import SILENCE
 
 

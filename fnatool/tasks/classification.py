@@ -118,6 +118,13 @@ def score(evidence: Sequence[int], description: Classification) -> dict[str, flo
     return {name: sum(rank < most for rank in evidence) / len(evidence) for name, most in best.items()}
 
 
+def right(truth: int, description: Classification) -> Classified:
+    """The true class, without doubt."""
+    sure = np.zeros(len(description.classes), np.float32)
+    sure[truth] = 1
+    return Classified(truth, 1.0, sure, sure)
+
+
 def draw(image: Image.Image, prediction: Classified, description: Classification) -> Image.Image:
     """The image with its class and the probability of it."""
     made = image.convert("RGB")
@@ -151,6 +158,7 @@ TASK = Task(
         "top1": "the share of images whose class is the most probable one",
         "top5": "the share of images whose class is among the five most probable ones",
     },
+    right=right,
     draw=draw,
     augment=Augment(scale=(0.25, 1.0)),
     scenes=scenes,

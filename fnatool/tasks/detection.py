@@ -253,6 +253,12 @@ def score(evidence: Sequence[tuple[Detected, Boxed]], description: Detection) ->
     return coco.box_precision(evidence, len(description.classes))
 
 
+def right(truth: Boxed, description: Detection) -> Detected:
+    """The true objects, without doubt, but no crowds."""
+    single = ~truth.crowd
+    return Detected(truth.boxes[single], np.ones(int(single.sum()), np.float32), truth.labels[single])
+
+
 def draw(image: Image.Image, prediction: Detected, description: Detection) -> Image.Image:
     """The image with a box around each object of a score of SURE or more, its class and score at the box; the surest on top."""
     from PIL import ImageDraw
@@ -300,6 +306,7 @@ TASK = Task(
         "AP_medium": "mAP of objects between small and large",
         "AP_large": "mAP of objects of more than 96 × 96 pixels",
     },
+    right=right,
     draw=draw,
     augment=Augment(scale=(0.75, 1.5)),
     scenes=scenes,

@@ -227,6 +227,12 @@ def _near(prediction: Jointed, truth: Posed) -> np.ndarray:
     return np.asarray(distance <= NEAR * side)
 
 
+def right(truth: Posed, description: Pose) -> Jointed:
+    """The joints that are labelled, without doubt."""
+    known = (truth.seen > 0).astype(np.float32)
+    return Jointed(truth.points, known, float(known.mean()))
+
+
 def draw(image: Image.Image, prediction: Jointed, description: Pose) -> Image.Image:
     """The image with a dot at each joint whose peak is SURE or more, and lines between those that are neighbours (see `limbs`)."""
     from PIL import ImageDraw
@@ -285,6 +291,7 @@ TASK = Task(
         "OKS_AP75": "the same where a similarity of three quarters is asked for",
         f"PCK@{NEAR}": "the share of labelled joints that are found within a tenth of the longer side of the object's box",
     },
+    right=right,
     draw=draw,
     augment=Augment(scale=(0.75, 1.25), rotate=30.0),
     scenes=scenes,

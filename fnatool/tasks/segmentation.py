@@ -152,6 +152,11 @@ def score(evidence: Sequence[Confusion], description: Segmentation) -> dict[str,
     return {"mIoU": float(np.mean(list(each.values()))) if each else 0.0, "pixels": float(right.sum() / max(matrix.sum(), 1)), **each}
 
 
+def right(truth: npt.NDArray[np.uint8], description: Segmentation) -> Segmented:
+    """The true classes; pixels of IGNORE stay clear."""
+    return Segmented(truth)
+
+
 def draw(image: Image.Image, prediction: Segmented, description: Segmentation) -> Image.Image:
     """The image under the colours of its classes, and their names; the first class, a background mostly, and UNDECIDED stay clear."""
     from PIL import Image as images
@@ -198,6 +203,7 @@ TASK = Task(
         "mIoU": "the mean over the classes that occur of intersection over union",
         "pixels": "the share of pixels whose class is right",
     },
+    right=right,
     draw=draw,
     augment=Augment(scale=(0.5, 2.0)),
     scenes=scenes,

@@ -80,7 +80,8 @@ class Task:
     * compare(prediction, truth, description): what an image says about the model, small enough to be sent around; score(all of that,
       description): the figures. The first of `metrics` tells the best model (more is better); figures of single classes have a / in their
       names
-    * draw(image, prediction, description): the PIL image with the answer on it, a new one
+    * right(truth, description): the prediction that an image's truth would be; draw(image, prediction, description): the PIL image with the
+      answer on it, a new one
     """
 
     name: str
@@ -100,6 +101,7 @@ class Task:
     compare: Callable[..., Any]
     score: Callable[..., dict[str, float]]
     metrics: Mapping[str, str]  # name → what it is
+    right: Callable[[Any, Any], Any]
     draw: Callable[[Image.Image, Any, Any], Image.Image]
 
     augment: Augment

@@ -176,6 +176,8 @@ class Walk:
             return self._reshaped_followers(node, free)
         if node.op == "Gather":
             return self._gathered_followers(node)
+        if node.op in ("Squeeze", "Unsqueeze"):
+            return self._squeezed_followers(node, free)
         if node.op in REDUCED and not node.int("keepdims", 1):
             return self._reduced_followers(node, free)
         if node.op == "Flatten":
@@ -224,6 +226,20 @@ class Walk:
         behind = {other + len(places) - 1 for other in free if other > axis}
         return frozenset({other for other in free if other < axis} | {axis + k for k in self.free.get(node.input(1), ())} | behind)
 
+    def _squeezed_followers(self, node: Node, free: frozenset[int]) -> frozenset[int]:
+        """The axes that are not taken out, or those that were there before others were put in, as they are numbered then."""
+        source, target = self.shapes.get(node.input(0)), self.shapes.get(node.outputs[0])
+        given = self.values.get(node.input(1))
+        axes = node.ints("axes", ()) if given is None else tuple(int(axis) for axis in given.array.ravel())
+        longer = target if node.op == "Unsqueeze" else source
+        if source is None or target is None or longer is None or not axes:
+            return ANY_AXIS
+        changed = {axis % len(longer) for axis in axes}
+        left = [axis for axis in range(len(longer)) if axis not in changed]
+        if node.op == "Unsqueeze":
+            return frozenset(left[axis] for axis in free if axis < len(left))
+        return frozenset(k for k, axis in enumerate(left) if axis in free)
+
     def _reduced_followers(self, node: Node, free: frozenset[int]) -> frozenset[int]:
         """The axes that are left, as they are numbered then."""
         source = self.shapes.get(node.input(0))
@@ -245,9 +261,16 @@ class Walk:
         if target is None:
             return ANY_AXIS
         sizes = [int(size) for size in target.array.ravel()]
-        return frozenset(
-            axis for axis, size in enumerate(sizes) if size == -1 or bool(target.free.ravel()[axis]) or (size == 0 and axis in free)
-        )
+        follows = {axis for axis, size in enumerate(sizes) if bool(target.free.ravel()[axis]) or (size == 0 and axis in free)}
+        if -1 in sizes and not self._is_batch_moved(node, free, [sizes[axis] for axis in follows]):
+            follows.add(sizes.index(-1))
+        return frozenset(follows)
+
+    def _is_batch_moved(self, node: Node, free: frozenset[int], sizes: Sequence[int]) -> bool:
+        """The batch is all that is free, is one axis of what is reshaped, and one of the sizes that are written: the rest is what it was."""
+        source = self.shapes.get(node.input(0))
+        batch_alone = all(self.free[name] <= {0} for name in self.view.inputs if name in self.free)
+        return batch_alone and source is not None and len(free) == 1 and [source[axis] or 0 for axis in free] == [size or 1 for size in sizes]
 
     def _evaluate(self, node: Node) -> None:
         if node.op in SIZES:

@@ -13,7 +13,7 @@ import pytest
 import fnatool
 from fnatool.cli.main import run
 from fnatool.files import runfolder
-from fnatool.training import journal
+from fnatool.files.metrics import metric_rows
 
 Sections = Mapping[str, Mapping[str, object]]
 SIZE = 64
@@ -79,7 +79,7 @@ def report(folder: str | Path) -> dict[str, object]:
 
 def rows(kind: str, folder: str | Path = "run") -> list[dict[str, float]]:
     """The journal's lines of that kind."""
-    return [row for row in journal.rows(Path(folder) / "metrics.jsonl") if row["kind"] == kind]
+    return [row for row in metric_rows(Path(folder) / "metrics.jsonl") if row["kind"] == kind]
 
 
 def everything(folder: Path) -> dict[Path, bytes]:

@@ -2,22 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from fnatool import terminal
+from fnatool.files.documents import read_json
+from fnatool.files.runfolder import REPORT
 from fnatool.search import folder as folders
 from fnatool.search.results import DerivedModel, Found
-from fnatool.search.showing import cost_text
+from fnatool.search.words import BASELINES, cost_text
 from fnatool.training.watching import sentence
 
 
-def show_found(found: Found) -> None:
-    """What the search came to, and where it lies."""
+def show_found(found: Found, page: Path | None) -> None:
+    """What decides, in five lines: what was found, how near it is, how good it is, where it lies, and what to do next."""
     console = terminal.console()
-    if found.tuned is not None:
-        console.print(f"fine-tuned, in ONNX Runtime: {sentence(found.tuned.in_runtime)}")
-    console.print(f"→ {found.folder / folders.TARGET}, {folders.SPEC}, {folders.PAGE}")
-    console.print(f"other budgets from the same search: fnatool derive {found.folder} --budget madds=…")
+    report = read_json(found.folder / REPORT, "report of a search", pipes=False)
+    assert isinstance(report, dict)
+    for line in (_cost(report), _distance(report), _figures(report)):
+        if line:
+            console.print(line, markup=False)
+    written = [folders.TARGET, folders.SPEC, folders.PAGE, *([] if page is None else [page.name])]
+    console.print(f"→ {found.folder / written[0]}, {', '.join(written[1:])}", markup=False)
+    console.print(f"next: fnatool derive {found.folder} --budget {report.get('kind', 'madds')}=… for other budgets", markup=False)
+
+
+def _cost(report: Mapping[str, Any]) -> str:
+    """'found: madds 44.994M, 81.8% of the seed (budget madds=45M); params …'"""
+    found, seed, budgets = report["architecture"]["costs"], report["seed"]["costs"], report["budgets"]
+    told = []
+    for kind, value in found.items():
+        share = f", {value / seed[kind]:.1%} of the seed's" if seed.get(kind) else ""
+        asked = [text.partition("=")[2] for text in budgets if text.partition("=")[0].strip() == kind]
+        told.append(f"{kind} {cost_text(kind, value)}{share}" + (f" (budget {', '.join(asked)})" if asked else ""))
+    return f"found: {'; '.join(told)}"
+
+
+def _distance(report: Mapping[str, Any]) -> str:
+    """How far it is from the seed, and where that grows faster; nothing for a method that does not say it."""
+    found = report["architecture"].get("distance")
+    if found is None:
+        return ""
+    knee = report.get("knee")
+    bend = "" if knee is None else f"; the knee is at {cost_text(report['kind'], knee['cost'])}"
+    return f"distance from the seed before training: {found:.3f} (0 is the same, 1 as far as from the mean){bend}"
+
+
+def _figures(report: Mapping[str, Any]) -> str:
+    """The figures of what was fine-tuned, and of what was tuned beside it."""
+    if report["finetuned"] is None:
+        return ""
+    metric = report["finetuned"]["metric"]
+    others = [f"{BASELINES[name]} {row['in_runtime'][metric]:.4f}" for name, row in report["baselines"].items()]
+    beside = f"; {metric} of others tuned alike: {', '.join(others)}" if others else ""
+    return f"fine-tuned, in ONNX Runtime: {sentence(report['finetuned']['in_runtime'])}{beside}"
 
 
 def show_derived(found: Sequence[DerivedModel]) -> None:

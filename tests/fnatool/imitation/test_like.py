@@ -19,10 +19,10 @@ import fnatool
 import fnatool.nn
 from fnatool.cli.main import run
 from fnatool.files import model as files
+from fnatool.files.metrics import metric_rows
 from fnatool.model import profile as profiling
 from fnatool.model.analysed import analyse_model
 from fnatool.model.unlabelled import UnlabelledOptions, find_unlabelled
-from fnatool.training import journal
 
 Capture = pytest.CaptureFixture[str]
 SIZE = 64
@@ -88,7 +88,7 @@ def finetune(world: Path, *more: str, out: str = "out.onnx") -> int:
 
 
 def rows(kind: str, folder: str = "out.run") -> list[dict[str, float]]:
-    return [row for row in journal.rows(Path(folder) / "metrics.jsonl") if row["kind"] == kind]
+    return [row for row in metric_rows(Path(folder) / "metrics.jsonl") if row["kind"] == kind]
 
 
 def refused(capsys: Capture, *parts: str) -> None:

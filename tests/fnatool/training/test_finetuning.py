@@ -25,11 +25,12 @@ import fnatool
 from fnatool.cli.main import run
 from fnatool.files import model as files
 from fnatool.files import runfolder
+from fnatool.files.metrics import metric_rows
 from fnatool.model.analysed import metadata
 from fnatool.model.headed import HeadOptions
 from fnatool.tasks import scenes as writing
 from fnatool.tasks import table
-from fnatool.training import journal, room
+from fnatool.training import room
 
 Capture = pytest.CaptureFixture[str]
 SIZE = 64
@@ -89,7 +90,7 @@ def weights(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def rows(kind: str, folder: str = "out.run") -> list[dict[str, float]]:
-    return [row for row in journal.rows(Path(folder) / "metrics.jsonl") if row["kind"] == kind]
+    return [row for row in metric_rows(Path(folder) / "metrics.jsonl") if row["kind"] == kind]
 
 
 # --- four tasks -------------------------------------------------------------------------------------------------------------------------

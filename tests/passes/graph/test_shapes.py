@@ -198,6 +198,34 @@ def test_freedom_follows_the_batch_through_a_reshape() -> None:
     assert known("t = Reshape (x, r) v = Shape (t)", r=ints(-1, 3, 48)).free.tolist() == [True, False, False]
 
 
+@pytest.mark.parametrize(
+    ("line", "free"),
+    [
+        ("b = Gather (s, zero) r = Concat <axis = 0> (b, m, e) t = Reshape (x, r) v = Shape (t)", [True, False, False]),  # N, −1, 8
+        ("b = Gather (s, zero) n = Mul (b, e) r = Concat <axis = 0> (n, m) t = Reshape (x, r) v = Shape (t)", [True, True]),  # 8·N, −1
+        ("r = Concat <axis = 0> (e, m) t = Reshape (x, r) v = Shape (t)", [False, True]),  # 8, −1
+    ],
+)
+def test_what_is_left_beside_the_batch_is_free_unless_the_batch_is_a_size_of_its_own(line: str, free: list[bool]) -> None:
+    assert known(line, zero=ints(0), m=ints(-1), e=ints(8)).free.tolist() == free
+
+
+def test_a_size_that_is_left_is_free_where_the_image_is() -> None:
+    line = "b = Gather (s, zero) r = Concat <axis = 0> (b, m, e) t = Reshape (x, r) v = Shape (t)"
+    assert known(line, "float[N,3,H,8] x", zero=ints(0), m=ints(-1), e=ints(8)).free.tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("line", "free"),
+    [
+        ("t = Unsqueeze (x, a) v = Shape (t)", [False, True, False, False, False]),
+        ("u = Unsqueeze (x, a) t = Squeeze (u, a) v = Shape (t)", [True, False, False, False]),
+    ],
+)
+def test_freedom_stays_with_its_axis_where_others_are_put_in_or_taken_out(line: str, free: list[bool]) -> None:
+    assert known(line, a=ints(0)).free.tolist() == free
+
+
 def test_freedom_of_a_merged_batch_is_never_lost() -> None:
     assert known("t = Reshape (x, r) v = Shape (t)", r=ints(-1, 48)).free[0]
     assert known("t = Flatten <axis = 2> (x) v = Shape (t)").free[0]

@@ -1,0 +1,207 @@
+"""What the folder of a run holds, as one document: everything that its page says is in it.
+
+A run is data. Its files are read as such: no path in it is followed out of it, but that of the data set, whose digest must be the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from fnatool import __version__
+from fnatool.files import documents
+from fnatool.files import model as files
+from fnatool.files.metrics import metric_rows
+from fnatool.files.runfolder import CONFIG, METRICS, REPORT, kind_of, require_regular
+from fnatool.files.runfolder import TUNING as OF_TUNING
+from fnatool.report.networks import NetworkPair, ReportedNetwork, network_pair, reported
+from fnatool.search import folder as folders
+from passes.errors import UserError
+from passes.target.spec import Spec, parse
+
+Json = dict[str, Any]
+PACKAGES = ("onnx", "onnxruntime-gpu", "onnxruntime", "onnx-graphsurgeon", "torch", "numpy")
+WEIGHTS = ("", ".data")  # a model's file, and where its weights lie if they are external
+
+
+@dataclass(frozen=True)
+class GatheredRun:
+    """A run as a document, its networks, and what pictures can be made of: the model, the data set and its digest."""
+
+    document: Json
+    networks: NetworkPair | None
+    model: Path | None
+    data: Path | None
+    digest: str | None
+
+
+def gather_run(folder: Path, model: Path | None = None) -> GatheredRun:
+    """What a search or a fine-tuning left in its folder. Raises UserError where it is the folder of neither, or not finished."""
+    if not folder.is_dir():
+        raise UserError(f"'{folder}' is no folder of a run; 'fnatool search -o' and 'fnatool finetune --work-dir' name one")
+    kind = kind_of(folder)
+    if kind == "search":
+        return _search(folder)
+    if kind != "finetune":
+        raise UserError(
+            f"'{folder}' is no folder of a search or a fine-tuning; for two models: fnatool report --before A.onnx --after B.onnx"
+        )
+    return _finetune(folder, model or folder.with_suffix(".onnx"))  # where `finetune` writes, unless it is told otherwise
+
+
+def _search(folder: Path) -> GatheredRun:
+    require_regular(folder, folders.SEARCH)
+    facts = folders.read(folder)
+    if not (folder / REPORT).exists():
+        raise UserError(f"the search in '{folder}' is not finished; 'fnatool search -o {folder}' goes on with it")
+    found = _object(folder / REPORT)
+    tunings = {"found": folder / folders.TUNING}
+    tunings |= {name: folder / f"{folders.BASELINE}{name}" / folders.TUNING for name in ("seed", "uniform")}
+    before, after = (_network(folder / name) for name in (folders.SEED, folders.TARGET))
+    networks = None if after is None else network_pair(before, after, _spec(folder / folders.SPEC))
+    config = facts.config
+    document = {
+        **_beside(folder),
+        "kind": "search",
+        "run": {"model": facts.model, "sha256": facts.sha256, "samples": list(facts.samples), "processes": facts.processes},
+        "config": config,
+        "search": found,
+        "learning": metric_rows(folder / METRICS),
+        "tuning": {name: _tuning(path) for name, path in tunings.items() if (path / REPORT).exists()},
+        "networks": None if networks is None else networks.to_json(),
+        "commands": [f"fnatool search --config search.toml -o {folder.name}", f"fnatool report {folder.name}"],
+    }
+    target = folder / folders.TARGET
+    data = None if found.get("task") == "none" else _data(config)
+    return GatheredRun(document, networks, target if target.exists() else None, data, facts.data[1])
+
+
+def _finetune(folder: Path, model: Path) -> GatheredRun:
+    require_regular(folder, OF_TUNING)
+    if not (folder / REPORT).exists():
+        raise UserError(f"the fine-tuning in '{folder}' is not finished; the same 'fnatool finetune' command goes on with it")
+    tuned, config = _tuning(folder), _object(folder / CONFIG)
+    after = _network(model)
+    if after is not None and after.model.sha256 != tuned["report"].get("sha256"):
+        after = None
+    networks = None if after is None else network_pair(None, after)
+    document = {
+        **_beside(folder),
+        "kind": "finetune",
+        "run": {},
+        "config": config,
+        "search": None,
+        "learning": [],
+        "tuning": {"model": tuned},
+        "networks": None if networks is None else networks.to_json(),
+        "commands": [f"fnatool finetune MODEL --config config.toml -o {model.name}", f"fnatool report {folder.name}"],
+    }
+    return GatheredRun(document, networks, None if after is None else model, _data(config), None)
+
+
+def _data(config: Mapping[str, Any]) -> Path | None:
+    """The data set that a config names."""
+    section = config.get("data")
+    path = section.get("path") if isinstance(section, Mapping) else None
+    return Path(path) if isinstance(path, str) and "task" in config else None
+
+
+def gather_pair(before: files.Model, after: files.Model) -> GatheredRun:
+    """Two models without a run."""
+    networks = network_pair(reported(before), reported(after))
+    document = {
+        "made": _made(),
+        "files": {model.path.name: model.sha256 for model in (before, after)},
+        "kind": "pair",
+        "run": {},
+        "config": {},
+        "search": None,
+        "learning": [],
+        "tuning": {},
+        "networks": networks.to_json(),
+        "commands": [f"fnatool report --before {before.path.name} --after {after.path.name}"],
+    }
+    return GatheredRun(document, networks, None, None, None)
+
+
+def _tuning(folder: Path) -> Json:
+    """The report of a fine-tuning and its rows."""
+    return {"report": _object(folder / REPORT), "rows": metric_rows(folder / METRICS)}
+
+
+def _network(path: Path) -> ReportedNetwork | None:
+    return reported(files.read(path)) if path.is_file() else None
+
+
+def _spec(path: Path) -> Spec | None:
+    return parse(_object(path)) if path.exists() else None
+
+
+def _object(path: Path) -> Json:
+    found = documents.read_json(path, "report of a run", pipes=False)
+    if not isinstance(found, dict):
+        raise UserError(f"'{path}' is damaged: it is no JSON object")
+    return found
+
+
+# --- how to do it again ---
+
+
+def _beside(folder: Path) -> Json:
+    return {"made": _made(), "files": dict(_digests(folder))}
+
+
+def _digests(folder: Path) -> Iterator[tuple[str, str]]:
+    """SHA-256 of every model and document in the folder, by its path in there."""
+    for path in sorted(folder.rglob("*")):
+        kept = path.suffix in (".onnx", ".json", ".data", ".jsonl") and not path.is_symlink() and path.is_file()
+        if kept and not any(part.startswith(".") or part == folders.SCENES for part in path.relative_to(folder).parts):
+            with path.open("rb") as file:
+                yield path.relative_to(folder).as_posix(), hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _made() -> Json:
+    """By what this page is made, and where."""
+    return {
+        "fnatool": __version__,
+        "python": platform.python_version(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count() or 1,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    """The processor's name as Linux tells it, else as Python does."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or "unknown")
+
+
+def as_toml(config: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The config of a run as lines of TOML; keys without a value are left out, as they stand for a default."""
+    found = []
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found += as_toml(value, f"{prefix}{key}.")
+        elif value is not None:
+            found.append(f"{prefix}{key} = {json.dumps(value, ensure_ascii=False)}")
+    return found
