@@ -7,6 +7,7 @@ from typing import Any
 
 Figure = dict[str, Any]
 Rows = Sequence[Mapping[str, Any]]  # of a metrics.jsonl
+FEW = 40  # points of a line that are marked
 SMOOTH = 20  # points of a curve of losses that its bold line runs over, at the most
 
 
@@ -95,21 +96,15 @@ def _trace(
     mode: str = "lines", symbol: str = "circle", dash: str = "solid", **more: Any,
 ) -> Figure:  # fmt: skip
     """A line or points; `meta` says which of the page's colours it has."""
-    many = mode == "lines" and len(x) < 2
-    lines = {"mode": "markers" if many else "lines+markers" if mode == "lines" and len(x) <= 40 else mode}
+    if mode == "lines":  # few points are seen as such, a single one only so
+        mode = "markers" if len(x) < 2 else "lines+markers" if len(x) <= FEW else "lines"
+    drawn: Figure = {}
+    if "lines" in mode:
+        drawn["line"] = {"dash": dash, "width": 1 if colour == "faint" else 2}
+    if "markers" in mode:
+        drawn["marker"] = {"symbol": symbol, "size": 13 if symbol != "circle" else 6}
     hover = {"hovertemplate": "%{text}<br>%{y:.4g}<extra></extra>"} if "text" in more else {}
-    return {
-        "type": "scatter",
-        "name": name,
-        "x": list(x),
-        "y": list(y),
-        "meta": colour,
-        "line": {"dash": dash, "width": 1 if colour == "faint" else 2},
-        "marker": {"symbol": symbol, "size": 13 if symbol != "circle" else 6},
-        **lines,
-        **hover,
-        **more,
-    }
+    return {"type": "scatter", "name": name, "x": list(x), "y": list(y), "meta": colour, "mode": mode, **drawn, **hover, **more}
 
 
 def _layout(x: str, y: str) -> Figure:

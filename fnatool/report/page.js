@@ -4,7 +4,9 @@ const told = (name) => getComputedStyle(document.documentElement).getPropertyVal
 function coloured(figure) {
   const data = figure.data.map((trace) => {
     const colour = told(trace.meta) || told("other");
-    return { ...trace, line: { ...trace.line, color: colour }, marker: { ...trace.marker, color: colour } };
+    const made = { ...trace };
+    for (const part of ["line", "marker"]) if (trace[part]) made[part] = { ...trace[part], color: colour };
+    return made;
   });
   const axis = { gridcolor: told("line"), zerolinecolor: told("line"), linecolor: told("line"), automargin: true };
   const layout = { ...figure.layout, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)" };
@@ -22,7 +24,7 @@ function choose(event) {
 }
 
 function draw() {
-  for (const place of document.querySelectorAll(".plotly")) {
+  for (const place of document.querySelectorAll(".curve")) {
     const figure = JSON.parse(place.nextElementSibling.textContent);
     Plotly.react(place, ...coloured(figure)).then(() => {
       if (!place.dataset.heard) place.on("plotly_click", choose);

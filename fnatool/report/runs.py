@@ -50,9 +50,7 @@ def gather_run(folder: Path, model: Path | None = None) -> GatheredRun:
     if kind == "search":
         return _search(folder)
     if kind != "finetune":
-        raise UserError(
-            f"'{folder}' is no folder of a search or a fine-tuning; for two models: fnatool report --before A.onnx --after B.onnx"
-        )
+        raise UserError(f"'{folder}' is no folder of a search or a fine-tuning; --before and --after show two models")
     return _finetune(folder, model or folder.with_suffix(".onnx"))  # where `finetune` writes, unless it is told otherwise
 
 

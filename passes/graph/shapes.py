@@ -267,10 +267,11 @@ class Walk:
         return frozenset(follows)
 
     def _is_batch_moved(self, node: Node, free: frozenset[int], sizes: Sequence[int]) -> bool:
-        """The batch is all that is free, is one axis of what is reshaped, and one of the sizes that are written: the rest is what it was."""
+        """The batch is all that is free, is one axis of what is reshaped, and one of the sizes that are written: the rest stays."""
         source = self.shapes.get(node.input(0))
-        batch_alone = all(self.free[name] <= {0} for name in self.view.inputs if name in self.free)
-        return batch_alone and source is not None and len(free) == 1 and [source[axis] or 0 for axis in free] == [size or 1 for size in sizes]
+        if source is None or len(free) != 1 or any(self.free[name] - {0} for name in self.view.inputs if name in self.free):
+            return False
+        return [source[axis] for axis in free] == [size or 1 for size in sizes]
 
     def _evaluate(self, node: Node) -> None:
         if node.op in SIZES:

@@ -9,16 +9,35 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from seeds_of_heads import mobile
+from tiny import save
 
 import fnatool
 from fnatool.cli.main import run
 from fnatool.files import runfolder
 from fnatool.files.metrics import metric_rows
+from fnatool.tasks import scenes as writing
 
 Sections = Mapping[str, Mapping[str, object]]
 SIZE = 64
+KNOBS: Mapping[str, object] = {"stage0.depth": [1, 2, 3], "stage2.depth": [1, 2], "stage*.*.kernel": [3, 5]}
+SPACES: Mapping[str, Mapping[str, object]] = {
+    "space": {**KNOBS, "stage1.*.hidden": ["x0.5", "x1"]},
+    "widths": {**KNOBS, "stage*.*.hidden": ["x0.5", "x0.75", "x1"]},
+    "trunks": {"stage*.*.hidden": ["x0.75", "x1"], "**.width": ["x1", "x0.75", "x0.5"]},
+}
 MODULE = [sys.executable, "-m", "fnatool"]
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "fnatool"]
+
+
+def make_scenes(root: Path) -> Path:
+    """The folder has a seed, scenes for three tasks, and three spaces."""
+    save(mobile(SIZE).model(batch="N"), root / "seed.onnx")
+    for name, knobs in SPACES.items():
+        (root / f"{name}.json").write_text(json.dumps({"version": 1, "knobs": knobs}))
+    for task in ("segmentation", "classification", "detection"):
+        writing.write_scenes(root / task, writing.SceneOptions(task, SIZE, 24, 8, 0))
+    return root
 
 
 def gradient(scenes: Path, task: str = "segmentation", **sections: Mapping[str, object]) -> None:

@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from searches import SIZE, gradient, search
-from seeds_of_heads import mobile
-from tiny import save
-
-from fnatool.tasks import scenes as writing
-
-KNOBS = {"stage0.depth": [1, 2, 3], "stage2.depth": [1, 2], "stage*.*.kernel": [3, 5]}
-SPACES = {
-    "space": {**KNOBS, "stage1.*.hidden": ["x0.5", "x1"]},
-    "widths": {**KNOBS, "stage*.*.hidden": ["x0.5", "x0.75", "x1"]},
-    "trunks": {"stage*.*.hidden": ["x0.75", "x1"], "**.width": ["x1", "x0.75", "x0.5"]},
-}
+from searches import gradient, make_scenes, search
 
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a seed, scenes for three tasks, and three spaces."""
-    root = tmp_path_factory.mktemp("scenes")
-    save(mobile(SIZE).model(batch="N"), root / "seed.onnx")
-    for name, knobs in SPACES.items():
-        (root / f"{name}.json").write_text(json.dumps({"version": 1, "knobs": knobs}))
-    for task in ("segmentation", "classification", "detection"):
-        writing.write_scenes(root / task, writing.SceneOptions(task, SIZE, 24, 8, 0))
-    return root
+    return make_scenes(tmp_path_factory.mktemp("scenes"))
 
 
 @pytest.fixture(scope="session")
