@@ -10,7 +10,12 @@ from fnatool.search.words import BASELINES
 
 Json = Mapping[str, Any]
 Path = tuple[str | int, ...]  # of a number in the document
-COSTS = {"macs": ("multiply-adds", "count"), "params": ("parameters", "count"), "activations": ("activations", "bytes")}
+COSTS = {
+    "macs": ("multiply-adds", "count"),
+    "params": ("parameters", "count"),
+    "activations": ("activations", "bytes"),
+    "latency": ("latency of the blocks", "cost:latency"),
+}
 """What a profile says of a network: key → its name, and how it is written."""
 
 
@@ -69,8 +74,8 @@ def tiles(document: Json) -> Iterator[Tile]:
             yield Tile("distance from the seed before training", ("search", "architecture", "distance"), "distance")
     elif sides is not None:
         for key, (name, how) in COSTS.items():
-            own = None if sides["before"] is None else sides["before"][key]
-            got = sides["after"][key]
+            own = None if sides["before"] is None else sides["before"].get(key)
+            got = sides["after"].get(key)
             if got is not None:
                 share = f"{got / own:.1%} of it" if own else ""
                 yield Tile(name, ("networks", "after", key), how, ("networks", "before", key) if own is not None else None, "seed", share)

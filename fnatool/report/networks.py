@@ -27,7 +27,7 @@ from fnatool.report.architecture import (
 from passes.errors import RefusedModel, UserError
 from passes.graph.tensors import Shape
 from passes.network.analysis import Analysis
-from passes.network.profile import Profile
+from passes.network.profile import Profile, ProfilePart, Row
 from passes.target.resolve import resolve
 from passes.target.spec import Spec, parse
 
@@ -55,10 +55,11 @@ class NetworkPair:
     def to_json(self) -> Json:
         """Both networks for the page: files, costs in all and by part, pieces."""
         sides = {"before": self.before, "after": self.after}
-        names = [part.name for side in sides.values() if side is not None for part in side.profile.parts]
+        costs = {name: _parts(side) for name, side in sides.items()}
+        names = [name for parts in costs.values() for name in parts]
         return {
             **{name: None if side is None else _side(side) for name, side in sides.items()},
-            "parts": [{"name": name, **{key: _of_part(side, name) for key, side in sides.items()}} for name in in_order(names)],
+            "parts": [{"name": name, **{side: parts.get(name) for side, parts in costs.items()}} for name in in_order(names)],
             "pieces": {name: None if side is None else [piece.to_json() for piece in side.pieces] for name, side in sides.items()},
             "fates": {} if self.before is None else self._fates(self.before),
         }
@@ -82,9 +83,21 @@ def _side(side: ReportedNetwork) -> Json:
     }
 
 
-def _of_part(side: ReportedNetwork | None, name: str) -> Json | None:
-    parts = () if side is None else side.profile.parts
-    return next((numbers_of(part, side.profile) for part in parts if side is not None and part.name == name), None)
+def _parts(side: ReportedNetwork | None) -> dict[str, Json]:
+    """What its parts cost: stem, stages and head; without stages the layers of each size of map."""
+    if side is None:
+        return {}
+    if side.analysis.stages:
+        return {part.name: numbers_of(part, side.profile) for part in side.profile.parts}
+    found: dict[str, list[Row]] = {}
+    for row in side.profile.rows:
+        found.setdefault(map_name(row.shape), []).append(row)
+    return {name: numbers_of(_summed(name, rows), side.profile) for name, rows in found.items()}
+
+
+def _summed(name: str, rows: Sequence[Row]) -> ProfilePart:
+    sums = (sum(row.params for row in rows), sum(row.macs for row in rows), sum(row.activations for row in rows))
+    return ProfilePart(name, *sums, max(row.alive for row in rows))
 
 
 def reported(model: files.Model, sizes: Mapping[str, Shape] | None = None) -> ReportedNetwork:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,6 +23,7 @@ from fnatool.files.runfolder import CONFIG, METRICS, REPORT, kind_of, require_re
 from fnatool.files.runfolder import TUNING as OF_TUNING
 from fnatool.report.networks import NetworkPair, ReportedNetwork, network_pair, reported
 from fnatool.search import folder as folders
+from fnatool.search.words import SKIPPED, chosen_words
 from passes.errors import UserError
 from passes.target.spec import Spec, parse
 
@@ -73,12 +74,41 @@ def _search(folder: Path) -> GatheredRun:
         "search": found,
         "learning": metric_rows(folder / METRICS),
         "tuning": {name: _tuning(path) for name, path in tunings.items() if (path / REPORT).exists()},
-        "networks": None if networks is None else networks.to_json(),
+        "networks": None if networks is None else _timed(networks.to_json(), found, folder / folders.COSTS),
         "commands": [f"fnatool search --config search.toml -o {folder.name}", f"fnatool report {folder.name}"],
     }
     target = folder / folders.TARGET
     data = None if found.get("task") == "none" else _data(config)
     return GatheredRun(document, networks, target if target.exists() else None, data, facts.data[1])
+
+
+def _timed(networks: Json, found: Json, path: Path) -> Json:
+    """The networks with the latency of their stages, as the search's table has it; without one as they are.
+
+    A stage takes what its blocks take, whose table is that of the seed's own widths outside blocks.
+    """
+    costs = _object(path) if path.exists() else {}
+    table, trunk = costs.get("latency"), found["architecture"].get("trunk", {"number": 0})
+    if table is None or trunk["number"]:
+        return networks
+    rows = {"before": found["seed"]["blocks"], "after": found["architecture"]["blocks"]}
+    for part in networks["parts"]:
+        for side, blocks in rows.items():
+            inside = {name: said for name, said in blocks.items() if name.startswith(f"{part['name']}.")}
+            own = [_latency(table["blocks"][name], costs["candidates"][name], said) for name, said in inside.items()]
+            if own and part[side] is not None and None not in own:
+                part[side]["latency"] = sum(value for value in own if value is not None)
+    for side, whole in (("before", found["seed"]["costs"]), ("after", found["architecture"]["costs"])):
+        if networks[side] is not None:
+            networks[side]["latency"] = whole.get("latency")
+    return networks
+
+
+def _latency(row: Sequence[float], candidates: Sequence[Mapping[str, Any]], said: str) -> float | None:
+    """Of the candidate that is said so; a block that is left out takes no time. None: it is none of them."""
+    if said == SKIPPED:
+        return 0
+    return next((value for value, one in zip(row, candidates, strict=False) if chosen_words(one) == said), None)
 
 
 def _finetune(folder: Path, model: Path) -> GatheredRun:

@@ -13,6 +13,7 @@ from fnatool.report.headline import COSTS, Json, Path, main_metric
 from fnatool.report.networks import NetworkPair
 from fnatool.search.words import BASELINES, cost_text
 
+MANY = 3  # values of a candidate that are all written
 BEYOND = 1.0  # a distance from which on nothing is like the seed any more
 
 
@@ -20,7 +21,7 @@ def architecture(document: Json, networks: NetworkPair | None) -> dict[str, Any]
     if networks is None:
         return {"panels": [], "fates": [], "costs": [], "cost_rows": []}
     related = networks.before is not None
-    known = [key for key in COSTS if document["networks"]["after"][key] is not None]
+    known = [key for key in COSTS if document["networks"]["after"].get(key) is not None]
     fates = [(_legend(fate), FATES[fate]) for fate, count in document["networks"]["fates"].items() if count]
     names = [row["name"] for row in document["networks"]["parts"]]
     rows = [(name, ("networks", "parts", k)) for k, name in enumerate(names)]
@@ -41,10 +42,10 @@ def _legend(fate: str) -> dict[str, Any]:
 
 def _cells(document: Json, at: Mapping[str, Path], keys: Sequence[str], *, related: bool) -> Iterator[dict[str, Any]]:
     for key in keys:
-        largest = max((document["networks"][side][key] or 0 for side in ("before", "after") if document["networks"][side]), default=0)
+        largest = max((document["networks"][side].get(key) or 0 for side in ("before", "after") if document["networks"][side]), default=0)
         for side in ("before", "after") if related else ("after",):
             part = _look_up(document, at[side])
-            value = None if part is None else part[key]
+            value = None if part is None else part.get(key)
             share = 0.0 if not value or not largest else value / largest
             yield {"path": None if value is None else (*at[side], key), "how": COSTS[key][1], "share": f"{share:.3f}", "side": side}
 
@@ -104,9 +105,11 @@ def _heat(search: Json) -> dict[str, Any]:
 
 
 def _candidates(rows: Sequence[Json]) -> list[str]:
-    """What each candidate is, as far as others are not the same."""
-    differ = [name for name in rows[0] if any(row[name] != rows[0][name] for row in rows)]
-    return [", ".join(f"{name} {row[name]}" for name in differ or rows[0]) or "as in the seed" for row in rows]
+    """What each candidate is, as far as others are not the same; of many values the first and the last."""
+    differ = [name for name in rows[0] if any(row[name] != rows[0][name] for row in rows)] or list(rows[0])
+    if len(differ) > MANY:
+        return [f"{differ[0]} {row[differ[0]]} … {differ[-1]} {row[differ[-1]]}" for row in rows]
+    return [", ".join(f"{name} {row[name]}" for name in differ) or "as in the seed" for row in rows]
 
 
 def _front(search: Json) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from fnatool import terminal
 from fnatool.search.preparing import PreparedSearch
 from fnatool.search.trunks import extremes_of
-from fnatool.search.words import cost_text
+from fnatool.search.words import SKIPPED, chosen_words, cost_text
 from passes.space.budgets import AskedBudget, parse_budget
 from passes.space.space import SKIP, Choices, SpaceBlock, log10_size
 
@@ -65,4 +65,4 @@ def rows(choices: Choices, member: Sequence[int | None]) -> dict[str, str]:
 def _chosen(block: SpaceBlock, k: int | None) -> str:
     if k is None:
         return "–"
-    return "skipped" if k == SKIP else ", ".join(f"{tail} {value}" for tail, value in block.candidates[k].items()) or "as in the seed"
+    return SKIPPED if k == SKIP else chosen_words(block.candidates[k])

@@ -10,6 +10,13 @@ from passes.space.costs import BY_NAME
 BASELINES: Mapping[str, str] = {"seed": "the seed's own shape", "uniform": "all widths narrowed alike"}
 """What a baseline is, in words."""
 
+SKIPPED = "skipped"  # what a block is that is left out
+
+
+def chosen_words(candidate: Mapping[str, int]) -> str:
+    """'kernel 3, hidden 96'"""
+    return ", ".join(f"{tail} {value}" for tail, value in candidate.items()) or "as in the seed"
+
 
 def cost_text(kind: str, value: float) -> str:
     """'61.203M', '2.913 ms'"""

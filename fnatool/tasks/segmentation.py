@@ -164,7 +164,8 @@ def draw(image: Image.Image, prediction: Segmented, description: Segmentation) -
     there = [int(label) for label in np.unique(prediction.classes) if 0 < label < len(description.classes)]
     below = image.convert("RGB")
     palette = np.zeros((256, 3), np.uint8)
-    palette[there] = [drawing.colour(label) for label in there]
+    for label in there:
+        palette[label] = drawing.colour(label)
     cover = np.where(np.isin(prediction.classes, there), round(255 * OPACITY), 0).astype(np.uint8)
     below.paste(images.fromarray(palette[prediction.classes]), mask=images.fromarray(cover))
     top = 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from pages import look_up, read_page
 from searches import SIZE, Sections, derived, gradient, madds, refused, report, rows, search
 from seeds_of_heads import mobile
 from tiny import save
@@ -39,7 +40,9 @@ def test_a_search_ends_with_a_network_of_its_spec_within_the_budget(world: Path,
         "spec.json",
         "chosen.json",
     }
-    assert expected | {"remapped.onnx", "target.onnx", "finetune", "report.json", "report.md"} == {path.name for path in done.iterdir()}
+    assert expected | {"remapped.onnx", "target.onnx", "finetune", "report.json", "report.md", "report.html"} == {
+        path.name for path in done.iterdir()
+    }
     found = report(done)
     assert found["architecture"]["costs"]["madds"] == madds(done / "target.onnx") <= 1_100_000
     assert found["finetuned"]["step"] == 2
@@ -49,6 +52,16 @@ def test_a_search_ends_with_a_network_of_its_spec_within_the_budget(world: Path,
     onnx.checker.check_model(done / "target.onnx", full_check=True)
     assert run(["check", str(done / "target.onnx"), "--max-macs", "1100000"]) == 0
     assert "| stage1.block0 | kernel" in (done / "report.md").read_text()
+
+
+def test_the_page_shows_how_likely_every_candidate_is_and_how_the_search_went(world: Path) -> None:
+    page = read_page(world / "done/report.html")
+    for value, pointer, _ in page.numbers:
+        assert value == repr(look_up(page.document, pointer)), pointer
+    assert "How likely each candidate is" in page.text
+    assert page.classes.count("chosen") == sum(k is not None for k in report(world / "done")["architecture"]["member"])
+    assert {row["kind"] for row in page.document["learning"]} >= {"weights", "alpha"}
+    assert page.classes.count("curve") > 2
 
 
 def test_weights_warm_up_before_alpha_moves_and_cost_is_what_alpha_expects(world: Path) -> None:
@@ -131,6 +144,15 @@ def test_latency_is_a_cost_like_any_other(world: Path) -> None:
     seed = json.loads(Path("run/report.json").read_text())["seed"]["costs"]
     assert seed["latency"] == 10 * seed["madds"]
     assert "| seed | – |" not in Path("run/report.md").read_text()
+    parts = {part["name"]: part for part in read_page("run/report.html").document["networks"]["parts"]}
+    table, chosen = json.loads(Path("run/costs.json").read_text()), report("run")["architecture"]
+    at = dict(zip(chosen["blocks"], chosen["member"], strict=True))
+    for stage in ("stage0", "stage1", "stage2"):
+        rows = {name: row for name, row in table["latency"]["blocks"].items() if name.startswith(f"{stage}.")}
+        assert parts[stage]["after"]["latency"] == sum(
+            row[at[name]] for name, row in rows.items() if at[name] is not None and at[name] >= 0
+        )
+        assert parts[stage]["before"]["latency"] == 10 * parts[stage]["before"]["macs"]
     Path("latency.json").unlink()  # the run has its own
     (row,) = derived(Path("run"), "--budget", "latency=7ms", "--budget", "params=1M", "--images", "0")
     assert row["costs"]["latency"] <= 7_000_000
