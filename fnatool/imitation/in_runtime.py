@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fnatool import terminal
 from fnatool.data.unlabelled import Unlabelled
 from fnatool.imitation.likeness import Array, Likeness, LikenessSums
 from fnatool.runtime import isolate
@@ -36,6 +37,9 @@ def compare(
         except isolate.Died as error:
             raise RefusedModel(f"'{path}' in ONNX Runtime: {error}") from error
     first, second = (Runner(path, provider) for path in models)
+    for runner in (first, second):
+        if runner.left is not None:
+            terminal.console().print(f"{runner.path.name}: {runner.left}", markup=False)
     at_once = _at_once((first, second), data, batch)
     comparison = LikenessSums()
     for own, other in zip(_outputs(first, data[0], at_once), _outputs(second, data[1], at_once), strict=True):

@@ -18,7 +18,7 @@ from fnatool.latency.fitting import Member, applied, fit, spread
 from fnatool.latency.pieces import Pieces, columns, cut_up, whole
 from fnatool.latency.store import Store
 from fnatool.latency.table import About, LatencyTable, Timed, about, write
-from fnatool.latency.timing import TimingDevice, call, nanoseconds, require_provider
+from fnatool.latency.timing import TimingDevice, call, left_out, nanoseconds, require_provider
 from fnatool.model import spaces
 from fnatool.model.analysed import analyse_model
 from fnatool.model.source import Source, open_model
@@ -95,6 +95,9 @@ def measure_table(of: Subject, store: Store, options: LatencyOptions) -> Latency
     with terminal.progress("cutting", columns(of.found) + len(members)) as done:
         pieces = cut_up(of.graph, of.analysis, of.found, done)
         wholes = _wholes(of, members, done)
+    left = left_out(wholes[0], options.place)
+    if left is not None:
+        terminal.console().print(left, markup=False)
     times = time_all({**pieces.networks, **{network.signature: network for network in wholes}}, store, options)
     parts = sums(pieces, times)
     timed = tuple(Timed(member, float(parts.of(member)), times[network.signature]) for member, network in zip(members, wholes, strict=True))

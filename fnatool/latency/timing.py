@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fnatool.runtime import isolate
 from fnatool.runtime.native import first_line
-from fnatool.runtime.session import FAILURES, PROVIDERS, open_session
+from fnatool.runtime.session import FAILURES, PROVIDERS, left_to_cpu, open_session
 from passes.errors import RefusedModel
 from passes.graph.cutting import Bare
 
@@ -71,6 +71,20 @@ def nanoseconds(network: Bare, place: TimingDevice) -> int:
         return isolate.run(_bursts, network, place, seconds=SECONDS, memory=memory)
     except isolate.Died as error:
         raise RefusedModel(f"ONNX Runtime died on a part of the network: {error}; try another --provider") from error
+
+
+def left_out(network: Bare, place: TimingDevice) -> str | None:
+    """Which nodes the provider leaves to the CPU, in words. Raises as `nanoseconds` does."""
+    if place.provider == "cpu":
+        return None
+    try:
+        return isolate.run(_left, network, place, seconds=SECONDS, memory=ADDRESSES.get(place.provider, 1 << 46))
+    except isolate.Died as error:
+        raise RefusedModel(f"ONNX Runtime died on the network: {error}; try another --provider") from error
+
+
+def _left(network: Bare, place: TimingDevice) -> str | None:
+    return left_to_cpu(open_session(filled(network), place.provider, _options(place.threads), "the network"))
 
 
 def _bursts(network: Bare, place: TimingDevice) -> int:

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as states
 
-from fnatool.runtime import native
+from fnatool.runtime import libraries, native
 from passes.errors import RefusedModel, UserError
 
 FAILURES: tuple[type[Exception], ...] = (
@@ -21,6 +21,8 @@ FAILURES: tuple[type[Exception], ...] = (
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 InferenceSession = ort.InferenceSession
 QUIET = 4
+ASSIGNMENT = "session.record_ep_graph_assignment_info"
+SHOWN = 8  # nodes
 LEVELS = {
     "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -37,13 +39,29 @@ def make_session(
     Raises one of FAILURES where ONNX Runtime cannot load it, UserError where the provider is not there: nothing falls back to another.
     """
     options = ort.SessionOptions() if options is None else options
+    if provider != "cpu":
+        libraries.preload()
+        options.add_session_config_entry(ASSIGNMENT, "1")
     options.log_severity_level = QUIET
     options.graph_optimization_level = LEVELS[optimised]
     session = ort.InferenceSession(model, options, providers=[PROVIDERS[provider]])
     got = session.get_providers()[0]
     if got != PROVIDERS[provider]:
-        raise UserError(f"ONNX Runtime has no {provider} here, it fell back to {got}; use another provider or mend the installation")
+        raise UserError(f"ONNX Runtime has no {provider} here, it fell back to {got}: {libraries.why_absent(provider)}")
     return session
+
+
+def left_to_cpu(session: ort.InferenceSession) -> str | None:
+    """Which nodes of a session on another provider run on the CPU, in words; None where none does, or this version does not say."""
+    if not hasattr(session, "get_provider_graph_assignment_info"):  # before 1.24
+        return None
+    parts = [(part.ep_name, f"{node.name or '?'} ({node.op_type})") for part in session.get_provider_graph_assignment_info()
+             for node in part.get_nodes()]  # fmt: skip
+    left = [node for provider, node in parts if provider == PROVIDERS["cpu"]]
+    if not left:
+        return None
+    more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+    return f"{len(left)} of {len(parts)} nodes run on the CPU, where the provider has nothing for them: {', '.join(left[:SHOWN])}{more}"
 
 
 def open_session(model: str | bytes, provider: str, options: ort.SessionOptions, what: str) -> ort.InferenceSession:
@@ -55,13 +73,17 @@ def open_session(model: str | bytes, provider: str, options: ort.SessionOptions,
 
 
 class Runner:
-    """A model file in ONNX Runtime; `batch`: how many samples it takes at once, None for any number; `types`: its inputs, by name."""
+    """A model file in ONNX Runtime; `batch`: how many samples it takes at once, None for any number; `types`: its inputs, by name.
+
+    `left`: the nodes that another provider than cpu leaves to the CPU, in words, if there are any.
+    """
 
     def __init__(self, path: Path, provider: str = "cpu") -> None:
         """Raises RefusedModel where it cannot be loaded, UserError where the provider is not there: nothing falls back to another."""
         self.path = path
         with native.openable(path) as text:
             self.session = open_session(text, provider, ort.SessionOptions(), f"'{path}'")
+        self.left = None if provider == "cpu" else left_to_cpu(self.session)
         inputs = self.session.get_inputs()
         self.types: Mapping[str, str] = {value.name: value.type for value in inputs}
         self.outputs = [value.name for value in self.session.get_outputs()]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from fnatool import terminal
 from fnatool.runtime import isolate
 from fnatool.runtime.session import Runner
 from fnatool.tasks.description import Description
@@ -31,8 +32,13 @@ def evaluate_file(
 
 
 def predicting(path: Path, described: Description, provider: str = "cpu") -> Predict:
-    """What the model in a file makes of images, uint8 RGB [N, 3, H, W]; one whose batch is fixed sees as many at once as it takes."""
+    """What the model in a file makes of images, uint8 RGB [N, 3, H, W]; one whose batch is fixed sees as many at once as it takes.
+
+    The user is told what the provider leaves to the CPU.
+    """
     runner = Runner(path, provider)
+    if runner.left is not None:
+        terminal.console().print(f"{path.name}: {runner.left}", markup=False)
     name = next(iter(runner.types))
     dtype = runner.dtype(name)
     return lambda images: runner.over({name: to_array(images.numpy(), described.input, dtype)})

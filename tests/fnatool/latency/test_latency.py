@@ -212,7 +212,8 @@ def test_a_provider_that_is_not_there_is_refused(seed: Path, tmp_path: Path, pro
     arguments = ["latency-table", str(seed), "--space", "auto", "--provider", provider, "-o", str(tmp_path / "t.json")]
     assert run(arguments) == MISUSED
     error = capsys.readouterr().err
-    assert f"ONNX Runtime has no {provider} here, it fell back to CPUExecutionProvider" in error
+    assert f"ONNX Runtime has no {provider} here, it fell back to CPUExecutionProvider: it does not find " in error
+    assert {"cuda": "libcuda.so.1", "tensorrt": "libnvinfer.so.10"}[provider] in error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["seed.onnx"]
 
 
