@@ -33,7 +33,7 @@ WITHOUT_TORCH = (
     "fnatool.search.config",
     "fnatool.training.config",
 )
-RUNTIME = ("fnatool/runtime/session.py", "fnatool/latency/timing.py")
+RUNTIME = ("fnatool/runtime/session.py", "fnatool/runtime/libraries.py", "fnatool/latency/timing.py")
 
 
 @functools.cache
