@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from fnatool.files.model import Model
 from fnatool.imitation.imitating import Imitation, teacher_of
@@ -44,13 +43,12 @@ class Learner:
         self.network = _placed(load(model, sizes=sizes), world.device, order)
         if is_frozen(config.averages.freeze_batchnorm, small_batch, config.run.batch // world.size):
             self.network.norms_in_training = "running"
-        self.module: torch.nn.Module = DistributedDataParallel(self.network) if world.size > 1 else self.network
         self.teacher = None if imitation is None else teacher_of(imitation, world.device)
         self.average = Average(self.network, config.averages.ema) if config.averages.ema else None
         self.optimiser = optimiser_for(self.network.named_parameters(), config.optimiser)
         self.amp = amp_type(cuda and config.run.amp)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.amp is torch.float16)
-        self.descent = Descent(self.optimiser, self.scaler, tuple(self.network.parameters()))
+        self.descent = Descent(self.optimiser, self.scaler, tuple(self.network.parameters()), world)
 
     @property
     def evaluated(self) -> Network:
@@ -111,11 +109,9 @@ def _floats(network: Network) -> Iterator[Tensor]:
     return (value for value in network.state_dict().values() if value.is_floating_point())
 
 
-def outputs_of(
-    network: Network, inputs: Sequence[Tensor], *, module: torch.nn.Module | None = None, taps: tuple[str, ...] = ()
-) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """The outputs by name, and the inner tensors asked for; module is what the network is wrapped in, if it is."""
-    made = (module or network)(*inputs, taps=taps)
+def outputs_of(network: Network, inputs: Sequence[Tensor], *, taps: tuple[str, ...] = ()) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """The outputs by name, and the inner tensors asked for."""
+    made = network(*inputs, taps=taps)
     found, inner = made if taps else (made, {})
     outputs = found if isinstance(found, tuple) else (found,)
     return dict(zip(network.origin.reading.outputs, outputs, strict=True)), [inner[name] for name in taps]

@@ -114,12 +114,12 @@ def _step(learner: Learner, job: TrainingJob, batch: Batch, now: tuple[float, fl
     config, (rate, progress) = job.config, now
     reseed(config.run.seed, learner.world.rank, learner.step)  # for dropout
     set_rate(learner.optimiser, rate)
-    learner.module.train()
+    learner.network.train()
     reading = learner.network.origin.reading
     with learner.precision():
         inputs = job.objective.inputs(reading, batch)
         taps = () if job.imitation is None else job.imitation.taps(progress)
-        own = outputs_of(learner.network, inputs, module=learner.module, taps=taps)
+        own = outputs_of(learner.network, inputs, taps=taps)
         parts = means(job.objective.loss(own[0], batch))
         if job.imitation is not None and learner.teacher is not None and not job.imitation.is_over(progress):
             taught = learner.teacher(dict(zip(reading.inputs, inputs, strict=True)), with_taps=bool(taps))

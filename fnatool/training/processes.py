@@ -45,11 +45,14 @@ class World:
                 dist.broadcast(value, 0)
 
     def average(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Each tensor is, in every process, the mean of those that the processes had."""
-        if self.size > 1 and tensors:
-            flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        """Each tensor is, in every process, the mean of those that the processes had; one message for each type of numbers."""
+        if self.size == 1:
+            return
+        for kind in dict.fromkeys(tensor.dtype for tensor in tensors):
+            same = [tensor for tensor in tensors if tensor.dtype == kind]
+            flat = torch.cat([tensor.reshape(-1) for tensor in same])
             dist.all_reduce(flat)
-            for tensor, mean in zip(tensors, torch.split(flat / self.size, [tensor.numel() for tensor in tensors]), strict=True):
+            for tensor, mean in zip(same, torch.split(flat / self.size, [tensor.numel() for tensor in same]), strict=True):
                 tensor.copy_(mean.reshape(tensor.shape))
 
     def gather(self, item: object) -> list[object]:

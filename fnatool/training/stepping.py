@@ -35,19 +35,21 @@ def reseed(*key: int) -> None:
 
 @dataclass(frozen=True)
 class Descent:
-    """An optimiser and what it moves. `world`: whose gradients are averaged, unless a wrapper of the module does that."""
+    """An optimiser and what it moves, in all processes of `world` by the mean of their gradients.
+
+    A parameter that the loss does not reach has none, and stays; which ones these are is the same in all processes.
+    """
 
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     parameters: tuple[torch.nn.Parameter, ...]
-    world: World | None = None
+    world: World
 
     def gradients(self, loss: torch.Tensor, clip: float) -> torch.Tensor:
         """The norm of the gradient of loss; what the parameters have is clipped to `clip` where that is less (0: never)."""
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        if self.world is not None:
-            self.world.average([parameter.grad for parameter in self.parameters if parameter.grad is not None])
+        self.world.average([parameter.grad for parameter in self.parameters if parameter.grad is not None])
         self.scaler.unscale_(self.optimiser)
         return torch.nn.utils.clip_grad_norm_(self.parameters, clip or float("inf"))
 
