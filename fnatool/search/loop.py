@@ -115,7 +115,7 @@ def learn(job: SearchJob, world: World, watch: SearchWatch) -> SuperNetwork:
     searcher = Searcher(job.network, job.config, world, alpha_steps=plan.alphas_before(total))
     path = job.folder / CHECKPOINT
     if path.exists():
-        searcher.restore(checkpoint.read(path, key=job.key, device=world.device), checkpoint.Held(path, total))
+        searcher.restore(checkpoint.read(path, key=job.key), checkpoint.Held(path, total))
     journal = Journal(job.folder, searcher.step) if world.first else None
     watch.started(searcher.step, total)
     batches = _batches(job, world, (searcher.step, total), stream=WEIGHTS)

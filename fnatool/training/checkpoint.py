@@ -43,11 +43,14 @@ def write(state: State, path: Path, *, key: str) -> None:
         file.write(whole.getbuffer())
 
 
-def read(path: Path, *, key: str, device: torch.device) -> dict[str, Any]:
-    """The state at path. Raises UserError where it is no checkpoint, is of another version, or of another run (model, data or config)."""
+def read(path: Path, *, key: str) -> dict[str, Any]:
+    """The state at path. Raises UserError where it is no checkpoint, is of another version, or of another run (model, data or config).
+
+    All tensors lie on the CPU: what loads them places them, and a count of steps that lay on a device would be waited for at every step.
+    """
     try:
         with path.open("rb") as file:
-            document = _document(file, device)
+            document = _document(file)
     except FileNotFoundError:
         raise UserError(f"there is no '{path}' any more; --restart begins anew") from None
     except UNREADABLE as error:
@@ -67,7 +70,7 @@ def read(path: Path, *, key: str, device: torch.device) -> dict[str, Any]:
     return state
 
 
-def _document(file: BinaryIO, device: torch.device) -> object:
+def _document(file: BinaryIO) -> object:
     """What torch reads. Raises one of UNREADABLE."""
     with zipfile.ZipFile(file) as archive:  # of anything else torch takes it for a bare pickle
         for entry in archive.infolist():
@@ -75,7 +78,7 @@ def _document(file: BinaryIO, device: torch.device) -> object:
                 raise ValueError("few bytes may stand for many")
     file.seek(0)
     with warnings.catch_warnings(action="ignore"):  # of what is in a file that is none of ours
-        return torch.load(file, map_location=device, weights_only=True)
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def damaged(path: Path, what: str) -> UserError:

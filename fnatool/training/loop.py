@@ -79,7 +79,7 @@ def finetune(job: TrainingJob, world: World, watch: TrainingWatch, ready: Callab
     between = run.evaluate * order.steps_per_epoch
     if (job.folder / CHECKPOINT).exists() and not job.anew:
         path = job.folder / CHECKPOINT
-        learner.restore(checkpoint.read(path, key=job.key, device=world.device), checkpoint.Held(path, total))
+        learner.restore(checkpoint.read(path, key=job.key), checkpoint.Held(path, total))
     ready()
     journal = Journal(job.folder, learner.step) if world.first else None
     watch.started(learner.step, total)
@@ -226,7 +226,7 @@ def _finish(learner: Learner, job: TrainingJob) -> Trained:
     learner.world.wait()
     if job.config.run.keep == "best":
         held = checkpoint.Held(job.folder / BEST, learner.step)
-        best = checkpoint.read(held.path, key=job.key, device=learner.world.device)
+        best = checkpoint.read(held.path, key=job.key)
         network.load_state_dict(held.tensors(held.part(best, "network"), network.state_dict()))
         step = held.step(best)
     if job.config.averages.refresh_after:

@@ -45,7 +45,7 @@ def new(folder: Path, name: str = "adamw") -> Learner:
 def refused(path: Path, other: Learner, *parts: str) -> None:
     before = {name: value.clone() for name, value in other.network.state_dict().items()}
     with pytest.raises(UserError) as caught:
-        other.restore(checkpoint.read(path, key="key", device=HERE.device), checkpoint.Held(path, 10))
+        other.restore(checkpoint.read(path, key="key"), checkpoint.Held(path, 10))
     for part in (str(path), "--restart begins anew", *parts):
         assert part in str(caught.value)
     assert all(torch.equal(value, before[name]) for name, value in other.network.state_dict().items())
@@ -55,13 +55,27 @@ def test_what_was_written_is_what_is_read(learner: Learner, tmp_path: Path) -> N
     path = tmp_path / "checkpoint.pt"
     checkpoint.write(learner.state(), path, key="key")
     other = new(tmp_path)
-    other.restore(checkpoint.read(path, key="key", device=HERE.device), checkpoint.Held(path, 10))
+    other.restore(checkpoint.read(path, key="key"), checkpoint.Held(path, 10))
     assert other.step == 3
     one, two = learner.state(), other.state()
     for name in ("network", "average"):
         assert all(torch.equal(value, two[name][key]) for key, value in one[name].items())
     for index, row in one["optimiser"]["state"].items():
         assert all(torch.equal(value, two["optimiser"]["state"][index][key]) for key, value in row.items())
+
+
+def test_a_count_of_steps_stays_on_the_processor_whatever_the_device(learner: Learner, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    checkpoint.write(learner.state(), path, key="key")
+    elsewhere = torch.device("meta")  # any device but the CPU
+    parameters = [torch.nn.Parameter(value.to(elsewhere)) for value in learner.network.parameters()]
+    optimiser = torch.optim.AdamW([{"params": parameters}])
+    state = checkpoint.read(path, key="key")
+    groups = [{**group, "params": list(range(len(parameters)))} for group in optimiser.state_dict()["param_groups"]]
+    optimiser.load_state_dict({"state": state["optimiser"]["state"], "param_groups": groups})
+    rows = [optimiser.state[parameter] for parameter in parameters]
+    assert {row["exp_avg"].device for row in rows} == {elsewhere}
+    assert {row["step"].device.type for row in rows} == {"cpu"}  # on a device each one would be waited for in every step
 
 
 def put(*where: object, value: object) -> Callable[[State], None]:

@@ -145,15 +145,15 @@ def test_a_checkpoint_comes_back_and_runs_no_code(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "c.pt"
     checkpoint.write({"weights": {"w": torch.arange(3.0)}, "step": 7}, path, key="k")
-    state = checkpoint.read(path, key="k", device=torch.device("cpu"))
+    state = checkpoint.read(path, key="k")
     assert state["step"] == 7
     assert state["weights"]["w"].tolist() == [0, 1, 2]
     with pytest.raises(UserError, match="another model, config or data"):
-        checkpoint.read(path, key="other", device=torch.device("cpu"))
+        checkpoint.read(path, key="other")
     for content in (b"", b"nonsense", path.read_bytes()[:200], pickle.dumps(Opener())):
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"is not a checkpoint|version"):
-            checkpoint.read(path, key="k", device=torch.device("cpu"))
+            checkpoint.read(path, key="k")
     assert not Path("owned").exists()
 
 
