@@ -62,8 +62,20 @@ def _is_broken(value: object) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point() and not bool(torch.isfinite(value).all())
 
 
+OUT_OF_MEMORY = (
+    *("can't allocate memory", "not enough memory"),  # torch on the CPU
+    *("out of memory", "cudaerrormemoryallocation"),  # the driver
+    *(
+        "alloc_failed",
+        "allocation_failed",
+    ),  # cuBLAS, cuDNN: CUBLAS_STATUS_ALLOC_FAILED, CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED
+    *("failed to cuda calloc", "failed to cuda malloc", "failed to cuda host alloc"),  # NCCL
+)
+"""What is in the messages of those that have no type of their own for it, in small letters."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """torch says so by a type of its own on an accelerator, by words on the CPU."""
+    """torch says so by a type of its own on an accelerator, by words on the CPU, and in words too hands on what the libraries say."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "not enough memory" in str(error))
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY)

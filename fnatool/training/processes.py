@@ -14,8 +14,11 @@ import torch.distributed as dist
 from passes.errors import UserError
 
 PATIENCE = timedelta(hours=2)  # the others wait while the first one remaps, verifies and measures
-LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "Timed out waiting", "Socket Timeout")
-"""What torch.distributed says where one of the processes is gone."""
+LOST = (
+    *("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting", "Socket Timeout"),  # gloo
+    *("ncclRemoteError", "remote process exit", "communicator was aborted", "Watchdog caught collective operation timeout"),  # NCCL
+)
+"""What torch.distributed says where one of the processes is gone. NCCL fails for reasons of its own too: these are told as they are."""
 
 
 @dataclass(frozen=True)
@@ -73,15 +76,22 @@ class World:
 def joined(device: str) -> Iterator[World]:
     """The World that torchrun's environment describes (one process without it): gloo on CPU, NCCL on CUDA.
 
-    Raises UserError where cuda is asked for and absent, and where another process has ended in the middle of the work.
+    Raises UserError where cuda is asked for and absent, where this machine has fewer devices than processes, and where another process has
+    ended in the middle of the work.
     """
     cuda = torch.cuda.is_available()
     if device == "cuda" and not cuda:
         raise UserError("'run.device' is cuda, but torch finds no CUDA device; use auto or cpu")
     use_cuda = cuda and device != "cpu"
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    where = torch.device("cuda", local % max(torch.cuda.device_count(), 1)) if use_cuda else torch.device("cpu")
+    local, beside = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    processes, devices = max(local + 1, beside), torch.cuda.device_count()
+    if use_cuda and processes > devices:
+        raise UserError(
+            f"{processes} processes are on this machine, and torch finds {devices} CUDA device(s): each needs one of its own; "
+            "give torchrun a smaller --nproc-per-node, or set 'run.device' to cpu"
+        )
+    where = torch.device("cuda", local) if use_cuda else torch.device("cpu")
     if size == 1:
         yield World(0, 1, where)
         return

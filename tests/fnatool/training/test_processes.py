@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import torch
+import torch.distributed
 from objectives import job
 from ranks import two
 from torch import Tensor
 
 from fnatool.training.loop import finetune
-from fnatool.training.processes import World
+from fnatool.training.processes import World, joined
 from fnatool.training.watching import silent
+from passes.errors import UserError
 
 HERE = World(0, 1, torch.device("cpu"))
 
@@ -41,3 +45,58 @@ def test_gradients_of_several_types_are_averaged(tmp_path: Path) -> None:
         assert torch.equal(double, torch.full((3,), 1.5, dtype=torch.float64))
         assert torch.equal(same, torch.ones(2))
 
+
+# --- how processes find each other, with a device that is pretended ---
+
+
+@pytest.fixture
+def devices(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """One CUDA device, and a group of processes that is never made."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *given, **more: None)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda *given: None)
+    monkeypatch.setattr(torch.distributed, "new_group", lambda *given, **more: None)
+    return monkeypatch
+
+
+def started(patch: pytest.MonkeyPatch, *, rank: int, size: int, beside: int) -> None:
+    """As torchrun starts one of so many processes, of which some are on this machine."""
+    for name, value in {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank % beside, "LOCAL_WORLD_SIZE": beside}.items():
+        patch.setenv(name, str(value))
+
+
+def test_more_processes_than_devices_are_refused(devices: pytest.MonkeyPatch) -> None:
+    for rank in (0, 1):
+        started(devices, rank=rank, size=2, beside=2)
+        with (
+            pytest.raises(UserError, match=r"2 processes are on this machine, and torch finds 1 CUDA device.*--nproc-per-node"),
+            joined("auto"),
+        ):
+            pass
+    started(devices, rank=1, size=2, beside=1)  # on two machines
+    with joined("auto") as world:
+        assert (world.rank, world.size, str(world.device)) == (1, 2, "cuda:0")
+
+
+@pytest.mark.parametrize(
+    ("words", "lost"),
+    [
+        ("[enforce fail] Connection closed by peer [127.0.0.1]:3000", True),
+        ("NCCL error in: x.cpp:1, remote process exited or there was a network error, NCCL version 2.30.7\nncclRemoteError", True),
+        ("[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=5)", True),
+        (
+            "NCCL error in: x.cpp:1, invalid usage\nncclInvalidUsage: Duplicate GPU detected : rank 1 and rank 0",
+            False,
+        ),
+        ("NCCL error in: x.cpp:1, unhandled cuda error\nLast error:\nFailed to CUDA calloc async 608 bytes", False),
+        ("NCCL error in: x.cpp:1, unhandled system error, NCCL version 2.30.7\nncclSystemError: no socket interface found", False),
+    ],
+)
+def test_a_process_that_has_ended_is_told_from_what_else_can_fail_between_processes(
+    words: str, lost: bool, devices: pytest.MonkeyPatch
+) -> None:
+    started(devices, rank=0, size=2, beside=1)
+    with pytest.raises(UserError if lost else RuntimeError, match="another process" if lost else "NCCL"), joined("auto"):
+        raise RuntimeError(words)

@@ -163,7 +163,7 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path, monkeypatch:
     checkpoint.write({}, path, key="k")
     monkeypatch.undo()
     with pytest.raises(UserError, match="version 2, this fnatool reads version 1"):
-        checkpoint.read(path, key="k", device=torch.device("cpu"))
+        checkpoint.read(path, key="k")
 
 
 def test_a_journal_goes_on_where_the_checkpoint_is(tmp_path: Path) -> None:
@@ -205,6 +205,27 @@ def test_running_out_of_memory_is_told_from_other_errors() -> None:
     with pytest.raises(RuntimeError) as raised:
         torch.ones(2, 3) @ torch.ones(2, 3)
     assert not diagnosis.is_out_of_memory(raised.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "NCCL error in: ProcessGroupNCCL.cpp:77, unhandled cuda error\nLast error:\nFailed to CUDA calloc async 608 bytes",
+        "Cuda failure 2 'out of memory'",
+    ],
+)
+def test_memory_that_is_out_on_a_device_is_known_by_its_words(words: str) -> None:
+    assert diagnosis.is_out_of_memory(RuntimeError(words))
+    assert not diagnosis.is_out_of_memory(ValueError(words))
+
+
+def test_other_failures_of_a_device_are_no_want_of_memory() -> None:
+    for words in ("CUDA error: device-side assert triggered", "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED", "NCCL error: invalid usage"):
+        assert not diagnosis.is_out_of_memory(RuntimeError(words))
 
 
 # --- names ---
