@@ -37,8 +37,12 @@ class Mask:
     shape: Shape
 
     def mixed(self, kept: Tensor) -> Tensor:
-        """Σ_way P(way) · mask, for the probabilities of the candidates given that the block is kept; broadcasts to the weight."""
-        return (kept @ self.ways @ self.masks).reshape(self.shape)
+        """Σ_way P(way) · mask, for the probabilities of the candidates given that the block is kept; broadcasts to the weight.
+
+        In the type of the probabilities, under autocast too: half of it would round away what α learns in a step.
+        """
+        with torch.autocast(kept.device.type, enabled=False):
+            return (kept @ self.ways @ self.masks).reshape(self.shape)
 
 
 @dataclass(frozen=True)

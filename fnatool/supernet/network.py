@@ -287,8 +287,9 @@ class SuperNetwork(torch.nn.Module):
         made = self._run(segment, variant, weights, found, norms=norms)
         if keep is None or mix.folded:
             return made
-        entry = found[segment.entry]
-        return [entry + keep * (y - entry) if name == segment.exit else y for name, y in zip(segment.outputs, made, strict=True)]
+        entry = _precise(found[segment.entry], keep)
+        return [(entry + keep * (_precise(y, keep) - entry)).to(y.dtype) if name == segment.exit else y
+                for name, y in zip(segment.outputs, made, strict=True)]  # fmt: skip
 
     def _weighed(self, segment: Segment, row: Tensor, found: Outputs, norms: Norms, *, learn: bool) -> list[Tensor]:
         """Σ_c P(c) · candidate_c(x) + P(skip) · x, row being P; what a head reads inside is filled with zeros to the largest widths.
@@ -301,12 +302,13 @@ class SuperNetwork(torch.nn.Module):
         for k in range(len(block.candidates)):
             variant = self.variants.of(segment, self._with(_number(segment), k))
             made = self._run(segment, variant, _held(self._path(segment, k), learn=learn), found, norms=norms)
-            terms = [row[k] * _filled(y, variant.shapes[name], largest[name]) for name, y in zip(segment.outputs, made, strict=True)]
+            terms = [row[k] * _precise(_filled(y, variant.shapes[name], largest[name]), row)
+                     for name, y in zip(segment.outputs, made, strict=True)]  # fmt: skip
             totals = [total + term for total, term in zip(totals, terms, strict=True)] if totals else terms
         if block.skippable:
-            totals = [total + row[-1] * found[segment.entry] if name == segment.exit else total
+            totals = [total + row[-1] * _precise(found[segment.entry], row) if name == segment.exit else total
                       for name, total in zip(segment.outputs, totals, strict=True)]  # fmt: skip
-        return totals
+        return [total.to(y.dtype) for total, y in zip(totals, made, strict=True)]
 
     # --- in words ---
 
@@ -385,6 +387,11 @@ def _number(segment: Segment) -> int:
 
 def _held(weights: dict[str, Tensor], *, learn: bool) -> dict[str, Tensor]:
     return weights if learn else {name: value.detach() for name, value in weights.items()}
+
+
+def _precise(y: Tensor, like: Tensor) -> Tensor:
+    """y in a type that is no coarser than that of the probabilities it is weighed by, so that their gradients are not rounded."""
+    return y.to(torch.promote_types(y.dtype, like.dtype))
 
 
 def _filled(y: Tensor, shape: Shape, largest: Shape) -> Tensor:

@@ -208,6 +208,44 @@ def test_the_gradient_of_alpha_is_the_slope_of_the_loss() -> None:
             assert (values[0] - values[1]) / 2e-5 == pytest.approx(float(alpha.grad[k]), rel=1e-4, abs=1e-7)
 
 
+def test_mixed_precision_does_not_round_what_mixes_weights() -> None:
+    net = network("grouped")
+    masks = [mask for segment in net.segments for found in mixing.mixture(net.variants, segment).masks.values() for mask in found]
+    rows = [torch.softmax(torch.randn(len(block.candidates), generator=torch.Generator().manual_seed(k)), 0)
+            for k, block in enumerate(net.choices.blocks)]  # fmt: skip
+    assert len(masks) > 3
+    for mask in masks:
+        exact = mask.mixed(rows[mask.block])
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(mask.mixed(rows[mask.block]), exact)
+
+
+@pytest.mark.parametrize(("name", "relaxation"), [("residual", "paths"), ("smooth", "entangled")])
+def test_mixed_precision_does_not_round_the_gradients_of_what_weighs_outputs(
+    name: str, relaxation: Relaxation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = network(name, relaxation)
+    segment = next(segment for segment in net.segments if segment.block is not None and net.choices.blocks[segment.block].skippable)
+    assert segment.block is not None
+    rows = [torch.full((len(block.candidates) + block.skippable,), 1 / 3, requires_grad=True) for block in net.choices.blocks]
+    row, count = rows[segment.block], len(net.choices.blocks[segment.block].candidates)
+    entry, push, *made = torch.randn(count + 2, 4, 6, 8, 8, generator=torch.Generator().manual_seed(0)).bfloat16().unbind()
+    given = iter(made)
+    monkeypatch.setattr(net, "_run", lambda *_, **__: (next(given),))
+    found = {segment.entry: entry}
+    if relaxation == "paths":
+        (y,) = net._weighed(segment, row, found, "batch", learn=False)
+        wanted = torch.stack([(push.double() * value.double()).sum() for value in (*made, entry)])
+    else:
+        kept = [other[: len(block.candidates)] for other, block in zip(rows, net.choices.blocks, strict=True)]
+        (y,) = net._mixed(segment, kept, net.shared.named(), found, keep=row[:count].sum(), norms="batch")
+        wanted = torch.tensor([*[(push.double() * (made[0].double() - entry.double())).sum()] * count, 0.0])
+    assert y.dtype == torch.bfloat16
+    y.backward(push)
+    assert row.grad is not None
+    assert row.grad.double() == pytest.approx(wanted, rel=1e-4)
+
+
 # --- steps ------------------------------------------------------------------------------------------------------------------------------
 
 
