@@ -31,11 +31,7 @@ def compare(
     Raises RefusedModel where one does not run, computes what is not finite, or where nothing can be compared.
     """
     for path, samples in zip(models, data, strict=True):
-        feeds = next(samples.batches(1))
-        try:
-            isolate.run(_try, path, feeds, seconds=SECONDS, memory=isolate.GIB * 64)
-        except isolate.Died as error:
-            raise RefusedModel(f"'{path}' in ONNX Runtime: {error}") from error
+        require_runs(path, samples)
     first, second = (Runner(path, provider) for path in models)
     for runner in (first, second):
         if runner.left is not None:
@@ -46,6 +42,15 @@ def compare(
         comparison.add(own, other)
         done(at_once)
     return comparison.result(), comparison.left_out
+
+
+def require_runs(path: Path, samples: Unlabelled) -> None:
+    """ONNX Runtime loads the model and computes something of a sample. Raises RefusedModel otherwise."""
+    feeds = next(samples.batches(1))
+    try:
+        isolate.run(_try, path, feeds, seconds=SECONDS, memory=isolate.GIB * 64)
+    except isolate.Died as error:
+        raise RefusedModel(f"'{path}' in ONNX Runtime: {error}") from error
 
 
 def _try(path: Path, feeds: Feeds) -> None:

@@ -78,11 +78,16 @@ class Runner:
     `left`: the nodes that another provider than cpu leaves to the CPU, in words, if there are any.
     """
 
-    def __init__(self, path: Path, provider: str = "cpu") -> None:
-        """Raises RefusedModel where it cannot be loaded, UserError where the provider is not there: nothing falls back to another."""
+    def __init__(self, path: Path, provider: str = "cpu", *, threads: int = 0) -> None:
+        """threads: that one run takes (0: all cores).
+
+        Raises RefusedModel where it cannot be loaded, UserError where the provider is not there: nothing falls back to another.
+        """
         self.path = path
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
         with native.openable(path) as text:
-            self.session = open_session(text, provider, ort.SessionOptions(), f"'{path}'")
+            self.session = open_session(text, provider, options, f"'{path}'")
         self.left = None if provider == "cpu" else left_to_cpu(self.session)
         inputs = self.session.get_inputs()
         self.types: Mapping[str, str] = {value.name: value.type for value in inputs}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from fnatool.data.inputs import Sample, SampleInput, stacked
 from fnatool.data.unlabelled import Unlabelled
 from fnatool.files import model as files
 from fnatool.imitation.imitating import Imitation, Outputs
-from fnatool.imitation.in_runtime import compare
+from fnatool.imitation.in_runtime import compare, require_runs
 from fnatool.imitation.likeness import METRIC, LikenessSums
 from fnatool.imitation.losses import apart
 from fnatool.imitation.teacher import Pair, Teacher, input_shapes
@@ -107,9 +108,15 @@ class AlikeObjective:
                 raise NotFinite(str(error)) from error
         return found.result().figures()
 
-    def figures_of(self, path: Path, *, batch: int, workers: int) -> dict[str, float]:
-        """The same in ONNX Runtime."""
-        return compare((path, self.like), (self.kept, self.kept), batch=batch)[0].figures()
+    def require_runs(self, path: Path) -> None:
+        """On one sample."""
+        require_runs(path, self.kept)
+
+    def figures_of(self, path: Path, world: World, *, batch: int, workers: int) -> dict[str, float]:
+        """The same in ONNX Runtime, by the first process for all."""
+        made = compare((path, self.like), (self.kept, self.kept), batch=batch)[0].figures() if world.first else {}
+        found: Any = world.gather(made)[0]
+        return dict(found)
 
     def notes(self) -> Mapping[str, str]:
         """The file says what it said."""

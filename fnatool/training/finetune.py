@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 
@@ -69,9 +69,7 @@ def perform(job: TrainingJob, places: RunPlaces, world: World) -> Tuned | None:
 
     with watching.shown(job.metric) if world.first else nullcontext(watching.silent()) as watch:
         learnt = _guarded(lambda: finetune(job, world, watch, ready), job)
-    tuned = _write_result(learnt, job, places.out, force=places.force) if world.first else None
-    world.wait()
-    return tuned
+    return _finish(learnt, job, places, world)
 
 
 def prepare_training(model: files.Model, config: Config, folder: Path, world: World) -> TrainingJob:
@@ -155,8 +153,22 @@ def require_teacher(how: Imitate) -> None:
 
 def finished(model: files.Model, config: Learning, places: RunPlaces, metric: str) -> Tuned | None:
     """What the run in the folder came to, if that is what is at its place; None where anything is left to do."""
-    out, folder = places.out, places.folder
-    path = folder / REPORT
+    found = _report(model, config, places) or {}
+    figures, held, step = found.get("figures"), found.get("in_runtime"), found.get("step")
+    if not (_are_figures(figures, metric) and _are_figures(held, metric) and isinstance(step, int)):
+        return None
+    return Tuned(figures, held, metric, step)
+
+
+def is_unevaluated(model: files.Model, config: Learning, places: RunPlaces) -> bool:
+    """What is at the place of the result is of this run, which ended before that had its figures in ONNX Runtime."""
+    found = None if places.restart else _report(model, config, places)
+    return found is not None and found.get("in_runtime") is None
+
+
+def _report(model: files.Model, config: Learning, places: RunPlaces) -> dict[str, Any] | None:
+    """The report in the folder, if it is of the file that is at the place of the result, and of what is asked for."""
+    out, path = places.out, places.folder / REPORT
     if not (out.is_file() and path.is_file()):
         return None
     try:
@@ -165,10 +177,7 @@ def finished(model: files.Model, config: Learning, places: RunPlaces, metric: st
         return None
     if not isinstance(found, dict) or found.get("of") != _asked(model, config) or found.get("sha256") != _sha256(out):
         return None
-    figures, held, step = found.get("figures"), found.get("in_runtime"), found.get("step")
-    if not (_are_figures(figures, metric) and _are_figures(held, metric) and isinstance(step, int)):
-        return None
-    return Tuned(figures, held, metric, step)
+    return found
 
 
 def _are_figures(found: object, metric: str) -> TypeGuard[Mapping[str, float]]:
@@ -198,19 +207,36 @@ def _guarded(train: Callable[[], Trained], job: TrainingJob) -> Trained:
         ) from error
 
 
-def _write_result(learnt: Trained, job: TrainingJob, out: Path, *, force: bool) -> Tuned:
-    """The file, held to what training reported: in ONNX Runtime it is as good. Raises RefusedModel otherwise, and writes nothing then."""
+def _finish(learnt: Trained, job: TrainingJob, places: RunPlaces, world: World) -> Tuned | None:
+    """The result is at its place and runs in ONNX Runtime, and then it is evaluated there by all processes, which may take long.
+
+    Raises RefusedModel where it does not run, and writes nothing then.
+    """
+    result: dict[str, Any] = {}
+    if world.first:
+        result = _write_result(learnt, job, places)
+    world.wait()
+    held = job.objective.figures_of(places.out, world, batch=job.config.run.batch, workers=job.workers)
+    if world.first:
+        write_text(job.folder / REPORT, json.dumps({**result, "in_runtime": held}, indent=1) + "\n", force=True)
+    world.wait()
+    return Tuned(learnt.figures, held, job.metric, learnt.step) if world.first else None
+
+
+def _write_result(learnt: Trained, job: TrainingJob, places: RunPlaces) -> dict[str, Any]:
+    """The file, and before it a report that says what it is, without figures in ONNX Runtime yet. Raises RefusedModel."""
     network = learnt.network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    notes = job.objective.notes()
+    out, notes = places.out, job.objective.notes()
+    own = is_unevaluated(job.model, job.config, places)
     with workplace(job.folder) as place:
         draft = place / out.name
         save(network, draft, metadata=notes)
         try:
-            held = job.objective.figures_of(draft, batch=job.config.run.batch, workers=job.workers)
+            job.objective.require_runs(draft)
         except RefusedModel as error:
             raise RefusedModel(str(error).replace(str(draft), str(out))) from error
         made = {"model": str(out), "sha256": _sha256(draft), "of": _asked(job.model, job.config)}
-    result = {"step": learnt.step, "figures": dict(learnt.figures), "in_runtime": held, **made}
+    result: dict[str, Any] = {"step": learnt.step, "figures": dict(learnt.figures), "in_runtime": None, **made}
     write_text(job.folder / REPORT, json.dumps(result, indent=1) + "\n", force=True)
-    save(network, out, force=force, metadata=notes)  # the last of all: where it is, nothing is left to do
-    return Tuned(learnt.figures, held, job.metric, learnt.step)
+    save(network, out, force=places.force or own, metadata=notes)
+    return result

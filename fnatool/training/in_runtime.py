@@ -13,6 +13,7 @@ from fnatool.runtime.session import Runner
 from fnatool.tasks.description import Description
 from fnatool.tasks.pixels import to_array
 from fnatool.training.figures import Predict, evaluate
+from fnatool.training.processes import World, cores
 from fnatool.training.samples import Evaluation
 from passes.errors import RefusedModel
 
@@ -23,20 +24,30 @@ def evaluate_file(
     path: Path, samples: Evaluation, *, batch: int = 32, workers: int = 2, provider: str = "cpu", done: Callable[[int], None] | None = None
 ) -> dict[str, float]:  # fmt: skip
     """The figures of the task on all samples. Raises RefusedModel where the model does not run, UserError without the provider."""
+    require_runs(path, samples)
+    return evaluate(predicting(path, samples.description, provider), samples, batch=batch, workers=workers, done=done)
+
+
+def evaluate_together(path: Path, samples: Evaluation, world: World, *, batch: int, workers: int) -> dict[str, float]:
+    """The same on the CPU, of a file that is known to run, each process doing its part of the samples."""
+    return evaluate(predicting(path, samples.description, threads=cores()), samples, batch=batch, workers=workers, world=world)
+
+
+def require_runs(path: Path, samples: Evaluation) -> None:
+    """ONNX Runtime loads the model and computes something of an image. Raises RefusedModel otherwise."""
     height, width = samples.size
     try:
         isolate.run(_try, path, (1, 3, height, width), samples.description, seconds=SECONDS, memory=16 * isolate.GIB)
     except isolate.Died as error:
         raise RefusedModel(f"'{path}' in ONNX Runtime: {error}") from error
-    return evaluate(predicting(path, samples.description, provider), samples, batch=batch, workers=workers, done=done)
 
 
-def predicting(path: Path, described: Description, provider: str = "cpu") -> Predict:
+def predicting(path: Path, described: Description, provider: str = "cpu", *, threads: int = 0) -> Predict:
     """What the model in a file makes of images, uint8 RGB [N, 3, H, W]; one whose batch is fixed sees as many at once as it takes.
 
     The user is told what the provider leaves to the CPU.
     """
-    runner = Runner(path, provider)
+    runner = Runner(path, provider, threads=threads)
     if runner.left is not None:
         terminal.console().print(f"{path.name}: {runner.left}", markup=False)
     name = next(iter(runner.types))

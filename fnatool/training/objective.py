@@ -18,7 +18,7 @@ from fnatool.tasks.description import Description
 from fnatool.tasks.parts import Outputs, Parts
 from fnatool.tasks.table import TASKS
 from fnatool.training.figures import evaluate
-from fnatool.training.in_runtime import evaluate_file
+from fnatool.training.in_runtime import evaluate_together, require_runs
 from fnatool.training.learner import outputs_of
 from fnatool.training.model_and_data import inputs_of, open_sizes
 from fnatool.training.order import TrainOrder
@@ -69,8 +69,11 @@ class Objective(Protocol):
     def figures(self, network: Network, world: World, *, batch: int, workers: int) -> dict[str, float]:
         """How good the network is on what is kept back, the same in every process."""
 
-    def figures_of(self, path: Path, *, batch: int, workers: int) -> dict[str, float]:
-        """The same of a file in ONNX Runtime. Raises RefusedModel where it does not run."""
+    def require_runs(self, path: Path) -> None:
+        """A file with such a network runs in ONNX Runtime. Raises RefusedModel otherwise."""
+
+    def figures_of(self, path: Path, world: World, *, batch: int, workers: int) -> dict[str, float]:
+        """The same figures of a file in ONNX Runtime, by all processes together."""
 
     def notes(self) -> Mapping[str, str]:
         """Metadata of the file that is written."""
@@ -131,9 +134,13 @@ class LabelledObjective:
 
         return evaluate(predict, self.val, batch=batch, workers=workers, world=world)
 
-    def figures_of(self, path: Path, *, batch: int, workers: int) -> dict[str, float]:
-        """The same."""
-        return evaluate_file(path, self.val, batch=batch, workers=workers)
+    def require_runs(self, path: Path) -> None:
+        """On one image."""
+        require_runs(path, self.val)
+
+    def figures_of(self, path: Path, world: World, *, batch: int, workers: int) -> dict[str, float]:
+        """The same, each process on its part of the samples."""
+        return evaluate_together(path, self.val, world, batch=batch, workers=workers)
 
     def notes(self) -> Mapping[str, str]:
         """What the model is for."""

@@ -7,13 +7,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import cast
 
 import torch
 import torch.distributed as dist
 
 from passes.errors import UserError
 
-PATIENCE = timedelta(hours=2)  # the others wait while the first one remaps, verifies and measures
+PATIENCE = timedelta(hours=12)  # the others wait on the CPU while the first one remaps, verifies and measures
+STEP = timedelta(minutes=30)  # and on the device within a step
 LOST = (
     *("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting", "Socket Timeout"),  # gloo
     *("ncclRemoteError", "remote process exit", "communicator was aborted", "Watchdog caught collective operation timeout"),  # NCCL
@@ -23,11 +25,15 @@ LOST = (
 
 @dataclass(frozen=True)
 class World:
-    """This process among all: its rank, how many there are, and its device."""
+    """This process among all: its rank, how many there are, and its device.
+
+    `waiting`: the group in which they wait for each other and hand on what is no tensor, on the CPU (None: that of tensors is).
+    """
 
     rank: int
     size: int
     device: torch.device
+    waiting: dist.ProcessGroup | None = None
 
     @property
     def first(self) -> bool:
@@ -63,13 +69,19 @@ class World:
         if self.size == 1:
             return [item]
         items: list[object] = [None] * self.size
-        dist.all_gather_object(items, item)
+        dist.all_gather_object(items, item, group=self.waiting)
         return items
 
     def wait(self) -> None:
         """All processes come to this point."""
         if self.size > 1:
-            dist.barrier()
+            dist.barrier(group=self.waiting)
+
+
+def cores() -> int:
+    """How many of this machine's cores each of the processes on it may take; 0, all of them, where there is one process."""
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return 0 if beside == 1 else max((os.cpu_count() or 1) // beside, 1)
 
 
 @contextmanager
@@ -97,9 +109,10 @@ def joined(device: str) -> Iterator[World]:
         return
     if use_cuda:
         torch.cuda.set_device(where)
-    dist.init_process_group("nccl" if use_cuda else "gloo", timeout=PATIENCE)
+    dist.init_process_group("nccl" if use_cuda else "gloo", timeout=STEP if use_cuda else PATIENCE)
     try:
-        yield World(rank, size, where)
+        waiting = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=PATIENCE)) if use_cuda else None
+        yield World(rank, size, where, waiting)
     except RuntimeError as error:
         if not any(word in str(error) for word in LOST):
             raise

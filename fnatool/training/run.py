@@ -15,7 +15,7 @@ from fnatool.files.runfolder import TUNING, hold_folder
 from fnatool.model.source import Source, open_model
 from fnatool.tasks.table import TASKS
 from fnatool.training.config import Config, read_config
-from fnatool.training.finetune import RunPlaces, finished, tune
+from fnatool.training.finetune import RunPlaces, finished, is_unevaluated, tune
 from fnatool.training.processes import joined
 from fnatool.training.said import Tuned
 from passes.graph.freeing import freed
@@ -53,7 +53,8 @@ def finetune(model: Source, config: Path | str | Config, out: Path | str, *, opt
     places = RunPlaces(out, folder, options.force, options.restart)
     done = None if options.force or options.restart else finished(read, how, places, TASKS[how.task].metric)
     if done is None:
-        require_writable(out, force=options.force, forbid=(read.path, *read.data))
+        again = options.force or is_unevaluated(read, how, places)
+        require_writable(out, force=again, forbid=(read.path, *read.data))
     if how.run.threads is not None:
         torch.set_num_threads(how.run.threads)
     with joined(how.run.device) as world, hold_folder(folder, TUNING) if world.first else nullcontext():

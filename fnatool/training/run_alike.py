@@ -17,7 +17,7 @@ from fnatool.imitation.teacher import paired
 from fnatool.model.source import Source, open_model
 from fnatool.model.unlabelled import UnlabelledOptions
 from fnatool.training.config import LikeConfig, read_like_config
-from fnatool.training.finetune import RunPlaces, finished, perform
+from fnatool.training.finetune import RunPlaces, finished, is_unevaluated, perform
 from fnatool.training.prepare_alike import job_alike
 from fnatool.training.processes import joined
 from fnatool.training.said import Tuned
@@ -58,7 +58,9 @@ def finetune_like(model: Source, like: Source, out: Path | str, options: LikeOpt
     recover(out, files.data_path(out))
     done = None if options.force or options.restart else finished(read, how, places, METRIC)
     if done is None:
-        require_writable(out, force=options.force, forbid=(read.path, *read.data, teacher.path, *teacher.data))
+        require_writable(
+            out, force=options.force or is_unevaluated(read, how, places), forbid=(read.path, *read.data, teacher.path, *teacher.data)
+        )
     if how.run.threads is not None:
         torch.set_num_threads(how.run.threads)
     with joined(how.run.device) as world, hold_folder(places.folder, TUNING) if world.first else nullcontext():

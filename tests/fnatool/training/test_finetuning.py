@@ -30,7 +30,7 @@ from fnatool.model.analysed import metadata
 from fnatool.model.headed import HeadOptions
 from fnatool.tasks import scenes as writing
 from fnatool.tasks import table
-from fnatool.training import room
+from fnatool.training import objective, room
 
 Capture = pytest.CaptureFixture[str]
 SIZE = 64
@@ -321,6 +321,24 @@ def test_the_end_of_a_run_is_made_up_for_and_said_once(world: Path, capsys: Capt
     assert finetune(world, "classification") == 2
     assert "'out.onnx' exists" in capsys.readouterr().err
     assert Path("out.onnx").read_bytes() == b"mine"
+
+
+def test_a_run_that_ends_while_its_result_is_evaluated_has_the_result_and_goes_on_to_its_figures(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config(world, "classification", run={"steps": 2})
+
+    def killed(*given: object, **more: object) -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(objective, "evaluate_together", killed)
+        assert finetune(world, "classification") == 130
+    written = Path("out.onnx").read_bytes()
+    assert json.loads(Path("out.run/report.json").read_text())["in_runtime"] is None
+    assert finetune(world, "classification") == 0  # without --force: the file is its own
+    assert Path("out.onnx").read_bytes() == written
+    assert "top1" in json.loads(Path("out.run/report.json").read_text())["in_runtime"]
 
 
 def test_an_earlier_run_is_lost_no_sooner_than_all_has_been_checked(world: Path, capsys: Capture) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed
-from objectives import job
+from objectives import Zero, job
 from ranks import two
 from torch import Tensor
 
+from fnatool.training.finetune import RunPlaces, perform
 from fnatool.training.loop import finetune
-from fnatool.training.processes import World, joined
+from fnatool.training.processes import PATIENCE, World, joined
+from fnatool.training.said import Tuned
 from fnatool.training.watching import silent
 from passes.errors import UserError
 
@@ -100,3 +103,41 @@ def test_a_process_that_has_ended_is_told_from_what_else_can_fail_between_proces
     started(devices, rank=0, size=2, beside=1)
     with pytest.raises(UserError if lost else RuntimeError, match="another process" if lost else "NCCL"), joined("auto"):
         raise RuntimeError(words)
+
+
+# --- the end of a run ---
+
+
+def test_the_last_evaluation_is_dealt_over_the_processes_after_the_result_is_there(tmp_path: Path) -> None:
+    todo, out = job(tmp_path / "run"), tmp_path / "out.onnx"
+
+    def ended(world: World) -> tuple[Tuned | None, list[tuple[bool, object]]]:
+        seen: list[tuple[bool, object]] = []
+
+        def figures_of(objective: Zero, path: Path, world: World, *, batch: int, workers: int) -> dict[str, float]:
+            report = json.loads((tmp_path / "run/report.json").read_text())
+            seen.append((path == out and out.is_file(), report["in_runtime"]))
+            return {"nearness": float(len(world.gather(None)))}
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Zero, "figures_of", figures_of)
+            return perform(todo, RunPlaces(out, tmp_path / "run"), world), seen
+
+    (first, there), (second, there_too) = two(ended, tmp_path)
+    assert there == there_too == [(True, None)]
+    assert first is not None
+    assert first.in_runtime == {"nearness": 2.0}
+    assert second is None
+    assert json.loads((tmp_path / "run/report.json").read_text())["in_runtime"] == {"nearness": 2.0}
+
+
+def test_processes_wait_on_the_processor_while_tensors_go_over_a_device(devices: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    devices.setattr(torch.distributed, "new_group", lambda *, backend, timeout: made.append((backend, timeout)) or "group")
+    waited: list[object] = []
+    devices.setattr(torch.distributed, "barrier", lambda group=None: waited.append(group))
+    started(devices, rank=0, size=2, beside=1)
+    with joined("auto") as world:
+        world.wait()
+    assert made == [("gloo", PATIENCE)]
+    assert waited == ["group"]
