@@ -10,15 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fnatool.nn.site import Given, NodeSite, Read, Row, Step, on
+from fnatool.nn.together import batch_norm_together
 from fnatool.nn.windows import Window, padded, window
 
-Norms = Literal["running", "batch", "update"] | float
-"""What BatchNormalization normalises by: its running statistics, those of the batch, or those of the batch, updating the running ones.
+Norms = Literal["running", "batch", "update", "batch over processes", "update over processes"] | float
+"""What BatchNormalization normalises by: its running statistics, those of the batch, or those of the batch, updating the running ones;
+the batch may be that of all processes.
 
 A number also updates them: it is the share that is new, whatever the graph says. 1 / n for the n-th batch makes them the mean of all.
 """
 
-KEEPING = ("running", "batch")  # of these the running statistics stay as they are
+KEEPING = ("running", "batch", "batch over processes")  # of these the running statistics stay as they are
+TOGETHER = ("batch over processes", "update over processes")
 
 # --- weights ----------------------------------------------------------------------------------------------------------------------------
 
@@ -134,6 +137,9 @@ def batch_normalization(site: NodeSite) -> Step:
     def run(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor, norms: Norms) -> Tensor:
         if norms == "running" and not training:
             return F.batch_norm(x, mean, var, scale, bias, False, momentum, epsilon)
+        if norms in TOGETHER:
+            kept = (mean, var) if norms == "update over processes" else None
+            return batch_norm_together(x, scale, bias, running=kept, momentum=momentum, epsilon=epsilon)
         if norms in KEEPING:
             return F.batch_norm(x, None, None, scale, bias, True, momentum, epsilon)
         return F.batch_norm(x, mean, var, scale, bias, True, norms if isinstance(norms, float) else momentum, epsilon)

@@ -21,6 +21,7 @@ from fnatool.training.config import (
     Averages,
     Config,
     DataSection,
+    Deterministic,
     Fraction,
     Imitate,
     LikeConfig,
@@ -30,6 +31,7 @@ from fnatool.training.config import (
     Rate,
     Samples,
     Seed,
+    SyncBatchNorm,
     Threads,
     Words,
     data_beside,
@@ -163,12 +165,20 @@ class CostSection(Section):
 
 
 class SearchRunSection(Section):
+    later = frozenset({"deterministic", "sync_batchnorm"})
+
     seed: Seed = Field(default=0, description="of every random draw: the same seed, the same architecture")
     batch: Samples = Field(default=16, description="samples a step, over all processes together")
     checkpoint: Positive = Field(default=50, description="weight steps between checkpoints")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: cuda where there is one")
     amp: bool = Field(default=True, description="mixed precision (bfloat16 or float16); on cuda only")
     threads: Threads | None = Field(default=None, description="of the CPU, per process; default: torch's choice")
+    deterministic: Deterministic = False
+    sync_batchnorm: SyncBatchNorm = False
+
+
+OF_THE_MACHINE = ("device", "amp", "threads", "deterministic", "sync_batchnorm")
+"""What the last phase has from the search."""
 
 
 class Score(Section):
@@ -230,14 +240,14 @@ class SearchConfig(Section):
     def tuning(self) -> Config:
         """The config of the last phase, on the device of the search."""
         how, own = self.finetune, self.run
-        run = how.run.model_copy(update={"device": own.device, "amp": own.amp, "threads": own.threads})
+        run = how.run.model_copy(update={key: getattr(own, key) for key in OF_THE_MACHINE})
         imitate = how.imitate.model_copy(update={"teacher": how.imitate.teacher or self.model})
         return Config(task=self.task, data=self.data, optimiser=how.optimiser, run=run, averages=how.averages, imitate=imitate)
 
     def tuning_alike(self) -> LikeConfig:
         """The config of the last phase without a task: to be like the seed."""
         how, own, data = self.finetune, self.run, self.data
-        run = how.run.model_copy(update={"device": own.device, "amp": own.amp, "threads": own.threads})
+        run = how.run.model_copy(update={key: getattr(own, key) for key in OF_THE_MACHINE})
         given = LikeData(skip_bad=data.skip_bad, workers=data.workers)
         return LikeConfig(data=given, optimiser=how.optimiser, run=run, averages=how.averages, imitate=how.imitate)
 

@@ -251,7 +251,7 @@ def read_run(folder: Path, *, with_data: bool) -> SearchState:
     path = folder / CHECKPOINT
     if not path.exists():
         raise UserError(f"the search in '{folder}' has not written a checkpoint yet; 'fnatool search' goes on with it")
-    state = checkpoint.read(path, key=facts.key)
+    state = checkpoint.read(path, key=facts.key, processes=facts.processes)
     made, _ = _prepared(folder, with_data=with_data)
     network, tables = network_of(made)
     held = checkpoint.Held(path, MOST_STEPS)

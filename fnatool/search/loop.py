@@ -33,7 +33,7 @@ from fnatool.training.order import TrainOrder
 from fnatool.training.processes import World
 from fnatool.training.samples import Batch, Training
 from fnatool.training.schedule import factor
-from fnatool.training.stepping import Descent, dealt, reseed, share
+from fnatool.training.stepping import Descent, dealt, require_in_step, reseed, share
 from passes.errors import UserError
 from passes.space.costs import Table
 
@@ -115,7 +115,8 @@ def learn(job: SearchJob, world: World, watch: SearchWatch) -> SuperNetwork:
     searcher = Searcher(job.network, job.config, world, alpha_steps=plan.alphas_before(total))
     path = job.folder / CHECKPOINT
     if path.exists():
-        searcher.restore(checkpoint.read(path, key=job.key), checkpoint.Held(path, total))
+        searcher.restore(checkpoint.read(path, key=job.key, processes=world.size), checkpoint.Held(path, total))
+    require_in_step(world, searcher.step, job.folder)
     journal = Journal(job.folder, searcher.step) if world.first else None
     watch.started(searcher.step, total)
     batches = _batches(job, world, (searcher.step, total), stream=WEIGHTS)
@@ -238,7 +239,7 @@ def _write(searcher: Searcher, job: SearchJob) -> None:
     if broken is not None:
         raise _wrong(searcher.step, broken)
     if searcher.world.first:
-        checkpoint.write(searcher.state(), job.folder / CHECKPOINT, key=job.key)
+        checkpoint.write(searcher.state(), job.folder / CHECKPOINT, key=job.key, processes=searcher.world.size)
     searcher.world.wait()
 
 

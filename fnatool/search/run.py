@@ -13,8 +13,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from fnatool import seeds, terminal
 from fnatool.files import model as files
 from fnatool.files.atomic import write_text
@@ -46,6 +44,8 @@ from fnatool.tasks.scenes import SceneOptions, write_scenes
 from fnatool.training import diagnosis
 from fnatool.training.checkpoint import damaged
 from fnatool.training.finetune import RunPlaces
+from fnatool.training.machine import arranged
+from fnatool.training.machine import say as say_machine
 from fnatool.training.order import TrainOrder
 from fnatool.training.processes import World, joined
 from fnatool.training.room import require_room
@@ -94,11 +94,15 @@ def search(
         raise UserError("--dry-run trains nothing and --restart removes an earlier run; give one of them, or another folder with -o")
     how = _as_asked(how, seed, asked)
     read = files.read(seeds.find(how.model))
-    if how.run.threads is not None:
-        torch.set_num_threads(how.run.threads)
     latency = how.cost.latency
     folders.require_outside(folder, [read.path, *read.data, *([] if latency is None else [Path(latency)])])
-    with joined(how.run.device) as world, _guarded(folder, how), hold_folder(folder, folders.SEARCH) if world.first else nullcontext():
+    with (
+        arranged(how.run),
+        joined(how.run.device) as world,
+        _guarded(folder, how),
+        hold_folder(folder, folders.SEARCH) if world.first else nullcontext(),
+    ):
+        say_machine(world, how.run)
         if world.first and embedded:
             _say_embedded(how, folder)
         world.wait()

@@ -14,7 +14,8 @@ from fnatool.search.config import SearchConfig
 from fnatool.supernet.network import SuperNetwork, Tensors
 from fnatool.tasks.table import TASKS
 from fnatool.training.checkpoint import Held, damaged
-from fnatool.training.learner import amp_type, is_frozen
+from fnatool.training.learner import is_frozen
+from fnatool.training.machine import amp_type
 from fnatool.training.optimising import optimiser_for
 from fnatool.training.processes import World
 from fnatool.training.stepping import Descent, share
@@ -33,7 +34,8 @@ class Searcher:
         self.network = network.to(world.device)
         batch = share(config.run.batch, world)
         frozen = is_frozen(config.search.freeze_batchnorm, TASKS[config.task].small_batch, batch)
-        self.norms: Norms = "running" if frozen else "batch"
+        together = config.run.sync_batchnorm and world.size > 1
+        self.norms: Norms = "running" if frozen else "batch over processes" if together else "batch"
         self.amp = amp_type(world.device.type == "cuda" and config.run.amp)
         alpha = config.alpha
         rate = REACH / max(alpha_steps, 1) if alpha.lr is None else alpha.lr

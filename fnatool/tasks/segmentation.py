@@ -89,12 +89,15 @@ def truth(split: Split, item: Masked) -> npt.NDArray[np.uint8]:
 
 def loss(outputs: Outputs, batch: Batch, description: Segmentation) -> Parts:
     """Cross entropy of mask_logits [N, K, h, w], resized bilinearly to the masks [N, H, W]; pixels of IGNORE count for nothing."""
+    import torch
     import torch.nn.functional as F
 
     from fnatool.tasks.parts import Part
 
     masks = batch["masks"].long()
     logits = F.interpolate(outputs["mask_logits"].float(), masks.shape[-2:], mode="bilinear", align_corners=False)
+    if torch.are_deterministic_algorithms_enabled():  # on cuda there is no such kernel for maps
+        logits, masks = logits.movedim(1, -1).flatten(0, -2), masks.flatten()
     value = F.cross_entropy(logits, masks, ignore_index=IGNORE, reduction="sum")
     return {"cross_entropy": Part(value, (masks != IGNORE).sum())}
 

@@ -35,16 +35,19 @@ UNREADABLE = (
 State = Mapping[str, Any]  # tensors, numbers, strings, and mappings and lists of them
 
 
-def write(state: State, path: Path, *, key: str) -> None:
-    """The state as the file at path, under the key of its run; a reader sees the old one or the new one, never a part. Raises OSError."""
+def write(state: State, path: Path, *, key: str, processes: int = 1) -> None:
+    """The state as the file at path, under the key of its run and the number of processes that share it. Raises OSError.
+
+    A reader sees the old one or the new one, never a part.
+    """
     whole = io.BytesIO()  # torch would make a RuntimeError of a full disk
-    torch.save({"version": VERSION, "key": key, "state": state}, whole)
+    torch.save({"version": VERSION, "key": key, "processes": processes, "state": state}, whole)
     with replacing(path) as (file,):
         file.write(whole.getbuffer())
 
 
-def read(path: Path, *, key: str) -> dict[str, Any]:
-    """The state at path. Raises UserError where it is no checkpoint, is of another version, or of another run (model, data or config).
+def read(path: Path, *, key: str, processes: int = 1) -> dict[str, Any]:
+    """The state at path. Raises UserError where it is no checkpoint, of another version, of another number of processes or another run.
 
     All tensors lie on the CPU: what loads them places them, and a count of steps that lay on a device would be waited for at every step.
     """
@@ -62,6 +65,11 @@ def read(path: Path, *, key: str) -> dict[str, Any]:
         shown = f"of version {version}" if isinstance(version, int) else "without a version"
         raise UserError(f"'{path}' is a checkpoint {shown}, this fnatool reads version {VERSION}; --restart begins anew")
     known = document.get("key")
+    if known != key and document.get("processes", processes) != processes:
+        raise UserError(
+            f"'{path}' is of a run by {document['processes']} process(es), and this is one by {processes}: each has its part of every "
+            "batch, so that it goes on with the same number; --restart begins anew, or name another folder"
+        )
     if not isinstance(known, str) or known != key:
         raise UserError(f"'{path}' is of a run with another model, config or data; --restart begins anew, or name another folder")
     state = document.get("state")

@@ -63,8 +63,18 @@ class Optimiser(Section):
     clip: Rate = Field(default=10.0, description="the largest norm of all gradients together; 0 leaves them")
 
 
+Deterministic = Annotated[
+    bool, Field(description="on cuda too the same seed comes to the same bits, by slower kernels; on the CPU it does anyway")
+]
+SyncBatchNorm = Annotated[
+    bool, Field(description="BatchNorm takes its statistics over all processes, as the paper did; otherwise each process has its own")
+]
+
+
 class RunSection(Section):
-    seed: Seed = Field(default=0, description="of every random draw: the same seed, the same result")
+    later = frozenset({"deterministic", "sync_batchnorm"})
+
+    seed: Seed = Field(default=0, description="of every random draw: the same seed, the same result (on cuda, see deterministic)")
     epochs: Positive = Field(default=10, description="passes over the training data")
     steps: Positive | None = Field(default=None, description="optimiser steps, instead of epochs")
     batch: Samples = Field(default=32, description="samples a step, over all processes together")
@@ -77,6 +87,8 @@ class RunSection(Section):
     amp: bool = Field(default=True, description="mixed precision (bfloat16 or float16); on cuda only")
     channels_last: bool = Field(default=True, description="the memory order that is fastest on cuda; on cuda only")
     threads: Threads | None = Field(default=None, description="of the CPU, per process; default: torch's choice")
+    deterministic: Deterministic = False
+    sync_batchnorm: SyncBatchNorm = False
 
 
 class Averages(Section):

@@ -15,6 +15,7 @@ from fnatool.imitation.imitating import Imitation, teacher_of
 from fnatool.nn.network import Network, load
 from fnatool.training.checkpoint import Held
 from fnatool.training.config import Learning
+from fnatool.training.machine import amp_type
 from fnatool.training.optimising import optimiser_for
 from fnatool.training.processes import World
 from fnatool.training.stepping import Descent
@@ -43,6 +44,8 @@ class Learner:
         self.network = _placed(load(model, sizes=sizes), world.device, order)
         if is_frozen(config.averages.freeze_batchnorm, small_batch, config.run.batch // world.size):
             self.network.norms_in_training = "running"
+        elif config.run.sync_batchnorm and world.size > 1:
+            self.network.norms_in_training = "update over processes"
         self.teacher = None if imitation is None else teacher_of(imitation, world.device)
         self.average = Average(self.network, config.averages.ema) if config.averages.ema else None
         self.optimiser = optimiser_for(self.network.named_parameters(), config.optimiser)
@@ -125,10 +128,3 @@ def is_frozen(asked: str, small_batch: int, batch: int) -> bool:
 def _placed(network: Network, device: torch.device, order: torch.memory_format) -> Network:
     placed: Network = network.to(device, memory_format=order)  # type: ignore[call-overload]
     return placed
-
-
-def amp_type(wanted: bool) -> torch.dtype | None:
-    """The type of mixed precision on this CUDA device; None where it is not wanted."""
-    if not wanted:
-        return None
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16

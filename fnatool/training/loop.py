@@ -26,7 +26,7 @@ from fnatool.training.room import require_room
 from fnatool.training.said import Figures, TrainingWatch
 from fnatool.training.samples import Batch
 from fnatool.training.schedule import factor
-from fnatool.training.stepping import reseed, share
+from fnatool.training.stepping import require_in_step, reseed, share
 from passes.errors import UserError
 
 
@@ -79,7 +79,8 @@ def finetune(job: TrainingJob, world: World, watch: TrainingWatch, ready: Callab
     between = run.evaluate * order.steps_per_epoch
     if (job.folder / CHECKPOINT).exists() and not job.anew:
         path = job.folder / CHECKPOINT
-        learner.restore(checkpoint.read(path, key=job.key), checkpoint.Held(path, total))
+        learner.restore(checkpoint.read(path, key=job.key, processes=world.size), checkpoint.Held(path, total))
+    require_in_step(world, learner.step, job.folder)
     ready()
     journal = Journal(job.folder, learner.step) if world.first else None
     watch.started(learner.step, total)
@@ -153,7 +154,8 @@ def _batches(job: TrainingJob, learner: Learner, total: int, *, start: int | Non
 def refresh(learner: Learner, job: TrainingJob, steps: int, network: Network | None = None) -> None:
     """BatchNorm's running statistics of the network follow the training data for so many steps; nothing else changes."""
     network = network or learner.network
-    norms, network.norms_in_training = network.norms_in_training, "update"
+    together = job.config.run.sync_batchnorm and learner.world.size > 1
+    norms, network.norms_in_training = network.norms_in_training, "update over processes" if together else "update"
     network.train()
     for batch in _batches(job, learner, steps, start=0, seed=1):
         with learner.precision():
@@ -207,7 +209,8 @@ def _keep_best(learner: Learner, job: TrainingJob, figures: Figures) -> None:
     if job.config.run.keep == "best" and (learner.best is None or sign * figure > sign * learner.best):
         learner.best = figure
         if learner.world.first:
-            checkpoint.write({"network": learner.evaluated.state_dict(), "step": learner.step}, job.folder / BEST, key=job.key)
+            best = {"network": learner.evaluated.state_dict(), "step": learner.step}
+            checkpoint.write(best, job.folder / BEST, key=job.key, processes=learner.world.size)
 
 
 def _write(learner: Learner, job: TrainingJob) -> None:
@@ -216,7 +219,7 @@ def _write(learner: Learner, job: TrainingJob) -> None:
     if broken is not None:
         raise _wrong(learner.step, broken, job)
     if learner.world.first:
-        checkpoint.write(learner.state(), job.folder / CHECKPOINT, key=job.key)
+        checkpoint.write(learner.state(), job.folder / CHECKPOINT, key=job.key, processes=learner.world.size)
     learner.world.wait()
 
 
@@ -226,7 +229,7 @@ def _finish(learner: Learner, job: TrainingJob) -> Trained:
     learner.world.wait()
     if job.config.run.keep == "best":
         held = checkpoint.Held(job.folder / BEST, learner.step)
-        best = checkpoint.read(held.path, key=job.key)
+        best = checkpoint.read(held.path, key=job.key, processes=learner.world.size)
         network.load_state_dict(held.tensors(held.part(best, "network"), network.state_dict()))
         step = held.step(best)
     if job.config.averages.refresh_after:

@@ -6,8 +6,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from fnatool import terminal
 from fnatool.files import model as files
 from fnatool.files.atomic import recover, require_writable
@@ -16,6 +14,7 @@ from fnatool.model.source import Source, open_model
 from fnatool.tasks.table import TASKS
 from fnatool.training.config import Config, read_config
 from fnatool.training.finetune import RunPlaces, finished, is_unevaluated, tune
+from fnatool.training.machine import arranged, say
 from fnatool.training.processes import joined
 from fnatool.training.said import Tuned
 from passes.graph.freeing import freed
@@ -55,11 +54,10 @@ def finetune(model: Source, config: Path | str | Config, out: Path | str, *, opt
     if done is None:
         again = options.force or is_unevaluated(read, how, places)
         require_writable(out, force=again, forbid=(read.path, *read.data))
-    if how.run.threads is not None:
-        torch.set_num_threads(how.run.threads)
-    with joined(how.run.device) as world, hold_folder(folder, TUNING) if world.first else nullcontext():
+    with arranged(how.run), joined(how.run.device) as world, hold_folder(folder, TUNING) if world.first else nullcontext():
         if done is not None:
             if world.first:
                 terminal.console().print(f"'{out}' is what this run came to: nothing is left to do; --restart trains anew")
             return done if world.first else None
+        say(world, how.run)
         return tune(read, how, places, world)

@@ -6,8 +6,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from fnatool import terminal
 from fnatool.files import model as files
 from fnatool.files.atomic import recover, require_writable
@@ -18,6 +16,7 @@ from fnatool.model.source import Source, open_model
 from fnatool.model.unlabelled import UnlabelledOptions
 from fnatool.training.config import LikeConfig, read_like_config
 from fnatool.training.finetune import RunPlaces, finished, is_unevaluated, perform
+from fnatool.training.machine import arranged, say
 from fnatool.training.prepare_alike import job_alike
 from fnatool.training.processes import joined
 from fnatool.training.said import Tuned
@@ -61,13 +60,12 @@ def finetune_like(model: Source, like: Source, out: Path | str, options: LikeOpt
         require_writable(
             out, force=options.force or is_unevaluated(read, how, places), forbid=(read.path, *read.data, teacher.path, *teacher.data)
         )
-    if how.run.threads is not None:
-        torch.set_num_threads(how.run.threads)
-    with joined(how.run.device) as world, hold_folder(places.folder, TUNING) if world.first else nullcontext():
+    with arranged(how.run), joined(how.run.device) as world, hold_folder(places.folder, TUNING) if world.first else nullcontext():
         if done is not None:
             if world.first:
                 terminal.console().print(f"'{out}' is what this run came to: nothing is left to do; --restart trains anew")
             return done if world.first else None
+        say(world, how.run)
         world.wait()
         pair = paired(read, teacher, resize=False)
         data = samples_of((read, pair.student), options.data, how.data, seed=how.run.seed, world=world)

@@ -10,9 +10,9 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
@@ -31,6 +31,13 @@ class Section(BaseModel):
     """A table of the file: no unknown keys, no guessing of types, no number that is none, no change afterwards."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    later: ClassVar[frozenset[str]] = frozenset()
+    """Keys that earlier versions had not: at their defaults they are not written down, so that a run of then is the same run now."""
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        return {key: value for key, value in handler(self).items() if key not in self.later or getattr(self, key) != fields[key].default}
 
 
 def one_of(words: Sequence[str]) -> AfterValidator:

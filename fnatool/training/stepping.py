@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +20,16 @@ def share(batch: int, world: World) -> int:
     if batch % world.size:
         raise UserError(f"a batch of {batch} cannot be dealt to {world.size} processes; make 'run.batch' a multiple of {world.size}")
     return batch // world.size
+
+
+def require_in_step(world: World, step: int, folder: Path) -> None:
+    """All processes go on from the same step. Raises UserError in each of them otherwise."""
+    steps = world.gather(step)
+    if len(set(steps)) > 1:
+        raise UserError(
+            f"the processes would go on from different steps, {', '.join(map(str, steps))} by rank: '{folder}' is not the same folder for "
+            "all of them; on several machines it must lie in a file system that they share"
+        )
 
 
 def dealt(samples: Training, order: TrainOrder, device: torch.device, *, workers: int) -> Iterator[Batch]:

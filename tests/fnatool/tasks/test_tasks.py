@@ -286,6 +286,12 @@ def test_the_segmentation_loss_is_the_cross_entropy_of_the_pixels_that_count() -
     describe = Segmentation(classes=("a", "b", "c"))
     value = total(segmentation.loss({"mask_logits": logits}, {"masks": masks}, describe))
     assert torch.allclose(value, F.cross_entropy(logits, masks.long(), ignore_index=255))
+    torch.use_deterministic_algorithms(True)  # by kernels that exist on cuda too
+    try:
+        again = total(segmentation.loss({"mask_logits": logits}, {"masks": masks}, describe))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.allclose(value, again)
     changed = logits.clone()
     changed[:, :, :4] += torch.randn(3, 4, 24)
     assert torch.equal(value, total(segmentation.loss({"mask_logits": changed}, {"masks": masks}, describe)))

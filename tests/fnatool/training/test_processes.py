@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed
+import torch.nn.functional as F
 from objectives import Zero, job
 from ranks import two
 from torch import Tensor
 
+from fnatool.nn.together import batch_norm_together
 from fnatool.training.finetune import RunPlaces, perform
 from fnatool.training.loop import finetune
 from fnatool.training.processes import PATIENCE, World, joined
@@ -141,3 +145,76 @@ def test_processes_wait_on_the_processor_while_tensors_go_over_a_device(devices:
         world.wait()
     assert made == [("gloo", PATIENCE)]
     assert waited == ["group"]
+
+
+# --- what several processes must have in common ---
+
+
+def test_processes_that_would_go_on_from_different_steps_are_refused(tmp_path: Path) -> None:
+    shared = job(tmp_path / "shared")
+    others = [job(tmp_path / f"own{rank}") for rank in range(2)]
+
+    def tried(world: World) -> str:
+        finetune(shared, world, silent())
+        if world.first:
+            shutil.copy(tmp_path / "shared/checkpoint.pt", tmp_path / "own0/checkpoint.pt")
+        try:
+            finetune(others[world.rank], world, silent())
+        except UserError as error:
+            return str(error)
+        return "went on"
+
+    for rank, said in enumerate(two(tried, tmp_path)):
+        assert f"different steps, 2, 0 by rank: '{tmp_path}/own{rank}' is not the same folder for all of them" in said
+
+
+def test_a_run_says_that_it_had_another_number_of_processes(tmp_path: Path) -> None:
+    todo = job(tmp_path / "run", run={"steps": 4})
+    two(lambda world: finetune(todo, world, silent()).step, tmp_path)
+    with pytest.raises(UserError, match=r"is of a run by 2 process\(es\), and this is one by 1: .* it goes on with the same number"):
+        finetune(replace(todo, key="another"), HERE, silent())
+    finetune(job(tmp_path / "one"), HERE, silent())
+    with pytest.raises(UserError, match="another model, config or data"):
+        finetune(replace(job(tmp_path / "one"), key="another"), HERE, silent())
+
+
+def test_batch_normalization_over_processes_is_that_of_the_whole_batch(tmp_path: Path) -> None:
+    x = 100 + torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def normalised(x: Tensor, how: Callable[..., Tensor]) -> tuple[Tensor, ...]:
+        x, scale, bias = (value.requires_grad_() for value in (x.clone(), torch.arange(1.0, 4).double(), torch.ones(3).double()))
+        mean, variance = torch.zeros(3).double(), torch.ones(3).double()
+        y = how(x, scale, bias, mean, variance)
+        (y**3).mean().backward()
+        assert x.grad is not None
+        assert scale.grad is not None
+        assert bias.grad is not None
+        return y.detach(), x.grad, scale.grad, bias.grad, mean, variance
+
+    def together(world: World) -> tuple[Tensor, ...]:
+        def how(x: Tensor, scale: Tensor, bias: Tensor, *running: Tensor) -> Tensor:
+            return batch_norm_together(x, scale, bias, running=(running[0], running[1]), momentum=0.1, epsilon=1e-5)
+
+        return normalised(x.chunk(2)[world.rank], how)
+
+    y, of_x, *others = normalised(x, lambda x, scale, bias, *running: F.batch_norm(x, *running, scale, bias, True, 0.1, 1e-5))
+    parts = two(together, tmp_path)
+    assert torch.allclose(torch.cat([part[0] for part in parts]), y)
+    assert torch.allclose(torch.cat([part[1] for part in parts]) / 2, of_x)  # each process has the mean of its own part
+    for k, value in enumerate(others, 2):
+        assert torch.allclose((parts[0][k] + parts[1][k]) / 2, value)
+
+
+def test_statistics_of_all_processes_make_two_learn_what_one_does(tmp_path: Path) -> None:
+    how: dict[str, dict[str, object]] = {"averages": {"freeze_batchnorm": "no"}, "run": {"sync_batchnorm": True}}
+
+    def learnt(world: World) -> dict[str, Tensor]:
+        return dict(finetune(todo, world, silent()).network.state_dict())
+
+    alone = finetune(job(tmp_path / "one", **how), HERE, silent()).network.state_dict()
+    todo = job(tmp_path / "two", **how)
+    for found in two(learnt, tmp_path):
+        assert all(torch.allclose(found[name], value, rtol=1e-4, atol=1e-6) for name, value in alone.items())
+    (tmp_path / "meet").unlink(missing_ok=True)
+    todo = job(tmp_path / "apart", averages={"freeze_batchnorm": "no"})
+    assert not torch.allclose(two(learnt, tmp_path)[0]["mean"], alone["mean"], rtol=1e-4)
