@@ -95,7 +95,8 @@ def diff(a: Path, b: Path, everything: bool, as_json: bool, inputs: Inputs) -> i
 @cli.command()
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=MODEL)
 @click.option("--against", type=MODEL, metavar="SEED", help="Demand the inputs and outputs of this model: names, types and shapes.")
-@click.option("--spec", type=SPEC, metavar="SPEC", help="Demand that the model realises this spec, a file or a bundled one.")
+@click.option("--spec", type=SPEC, metavar="SPEC", help="Demand that the model realises this spec, a file, - or a bundled one.")
+@options.knobs("Demand this value of a knob, on top of SPEC or alone. Repeatable.")
 @click.option("--max-macs", type=click.IntRange(min=1), metavar="N", help="Demand at most N multiply-accumulates.")
 @click.option("--max-params", type=click.IntRange(min=1), metavar="N", help="Demand at most N parameters.")
 @options.inputs()
@@ -112,6 +113,7 @@ def check(
     models: tuple[Path, ...],
     against: Path | None,
     spec: Path | None,
+    knobs: tuple[str, ...],
     max_macs: int | None,
     max_params: int | None,
     inputs: Inputs,
@@ -127,9 +129,13 @@ def check(
     from fnatool import terminal
     from fnatool.cli.show.reports import show_reports
     from fnatool.model import check_formats
+    from fnatool.model.analysed import read_spec
     from passes.errors import UserError
+    from passes.target.assigned import assigned, with_knobs
 
-    asked = fnatool.CheckOptions(against=against, spec=spec, max_macs=max_macs, max_params=max_params, inputs=inputs, seconds=timeout)
+    wanted = None if spec is None else read_spec(spec)
+    wanted = with_knobs(wanted, assigned(knobs)) if knobs else wanted
+    asked = fnatool.CheckOptions(against=against, spec=wanted, max_macs=max_macs, max_params=max_params, inputs=inputs, seconds=timeout)
     reports, mistakes = [], []
     for model in models:
         try:

@@ -18,9 +18,11 @@ OVERWRITE = "Overwrite an existing file (never the model)."
 @cli.command()
 @click.argument("model", metavar="SEED", type=MODEL)
 @click.option(
-    "--spec", type=SPEC, required=True, metavar="SPEC",
-    help="The shape asked for; 'fnatool inspect SEED --spec' writes one to edit. Or fna-seg, fna-retinanet, fna-ssdlite: what FNA found.",
+    "--spec", type=SPEC, metavar="SPEC",
+    help="The shape asked for; 'fnatool inspect SEED --spec' writes one to edit. Or fna-seg, fna-retinanet, fna-ssdlite: what FNA found. "
+    "- is standard input.",
 )  # fmt: skip
+@options.knobs("Set one knob, on top of SPEC or alone: stage2.depth=4, input.size=512x1024, batch=free. Repeatable.")
 @options.output("The ONNX file to write (needed unless --dry-run).", required=False)
 @click.option(
     "--strategy", type=click.Choice(["fna", "preserve"]), default="fna", show_default=True,
@@ -54,7 +56,8 @@ OVERWRITE = "Overwrite an existing file (never the model)."
 @options.force("Overwrite existing files (never the seed).")
 def remap(
     model: Path,
-    spec: Path,
+    spec: Path | None,
+    knobs: tuple[str, ...],
     output: Path | None,
     strategy: str,
     allow_drift: bool,
@@ -72,17 +75,21 @@ def remap(
     no_verify: bool,
     force: bool,
 ) -> None:
-    """Write SEED in the shape SPEC asks for, with what it knows in it.
+    """Write SEED in the shape that SPEC and --set ask for, with what it knows in it.
 
     The result is verified in ONNX Runtime on inner values: a remap that must be exact and is not is refused, naming the first tensor. With
     --refit layers are solved anew after that, by least squares against the seed.
     """
     import fnatool
     from fnatool.cli.show.remapped import show_remapped
+    from passes.target.assigned import assigned
 
     if output is None and not dry_run:
         raise click.UsageError("say where the result goes with -o OUT, or try it with --dry-run")
+    if spec is None and not knobs:
+        raise click.UsageError("say the shape asked for with --spec SPEC, or knob by knob with --set KNOB=VALUE")
     how = fnatool.RemapOptions(
+        knobs=assigned(knobs),
         strategy=strategy,
         select=select,
         seed=seed,

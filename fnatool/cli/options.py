@@ -88,6 +88,11 @@ def pixels(mean: str, scale: str, channels: str) -> Decorator:
     return declared
 
 
+def knobs(help_: str) -> Decorator:
+    """--set KNOB=VALUE, repeatable."""
+    return click.option("--set", "knobs", multiple=True, metavar="KNOB=VALUE", help=help_)
+
+
 def budgets(help_: str) -> Decorator:
     """--budget KIND=LIMIT, repeatable."""
     return click.option("--budget", "budgets", multiple=True, metavar="madds=200M", help=help_)

@@ -21,14 +21,14 @@ class ModelPath(click.ParamType[Path]):
 
 
 class SpecPath(click.ParamType[Path]):
-    """The path of a spec's JSON file, or the name of a bundled spec where no file has that name."""
+    """The path of a spec's JSON file, or the name of a bundled spec where no file has that name; - is standard input."""
 
     name = "spec"
 
     def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         from fnatool import specs
 
-        return specs.find(value)
+        return Path("/dev/stdin") if value == "-" else specs.find(value)
 
 
 class InputShape(click.ParamType[tuple[str, tuple[int, ...]]]):

@@ -20,7 +20,7 @@ from passes.graph.tensors import Shape
 from passes.graph.view import nodes_of
 from passes.network.analyse import analyse
 from passes.network.analysis import Analysis
-from passes.network.knobs import IMAGE, STRIDE
+from passes.network.knobs import BATCH, IMAGE, STRIDE
 from passes.network.profile import Profile, profile
 from passes.network.stages import Table
 from passes.target.apply import apply
@@ -51,7 +51,8 @@ def profile_model(model: files.Model, inputs: Mapping[str, Shape] | None = None,
 
 
 def _rehearse(model: files.Model, inputs: Mapping[str, Shape] | None, table: Table | None) -> None:
-    _ = analyse(model.graph, sizes=inputs, table=table).image.why  # which infers the shapes at another size, too
+    found = analyse(model.graph, sizes=inputs, table=table)
+    _ = found.image.why, found.batching.why  # which infers the shapes at another size, too
 
 
 def stored_stages(envelope: onnx.ModelProto) -> list[list[dict[str, str]]] | None:
@@ -156,9 +157,9 @@ def unrealised(model: Analysed, wanted: Spec, seed: Analysed | None) -> list[str
     return differences(model.analysis, own_spec(target))
 
 
-def declared(seed: Analysed, wanted: Spec) -> Mapping[str, Mapping[int, int]]:
-    """Where inputs and outputs of the Spec's target say another size than the seed's: name → axis → size."""
-    if not {IMAGE, STRIDE} & set(wanted.knobs):
+def declared(seed: Analysed, wanted: Spec) -> Mapping[str, Mapping[int, int | str | None]]:
+    """Where inputs and outputs of the Spec's target say another size than the seed's: name → axis → size, no number where it is free."""
+    if not {BATCH, IMAGE, STRIDE} & set(wanted.knobs):
         return {}
     require_seed(wanted, seed.model)
     return plan(seed.analysis, wanted).declared

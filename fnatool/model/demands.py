@@ -62,7 +62,9 @@ def _expected(seed: files.Raw, demands: Demands) -> onnx.ModelProto:
     for value in (*proto.graph.input, *proto.graph.output):
         for axis, size in sizes.get(value.name, {}).items():
             dim = value.type.tensor_type.shape.dim[axis]
-            if value.name in inputs or dim.HasField("dim_value"):
+            if not isinstance(size, int):
+                dim.Clear()
+            elif value.name in inputs or dim.HasField("dim_value") or axis == 0:
                 dim.dim_value = size
     return proto
 

@@ -27,6 +27,7 @@ from fnatool.model.rows import Json, block_rows, image_row, stage_rows
 from passes.errors import RefusedModel, UserError
 from passes.graph.tensors import Shape, typed
 from passes.network.analysis import Analysis
+from passes.network.knobs import BATCH, FREE, IMAGE, batch_text
 
 Change = TypeVar("Change")
 
@@ -214,11 +215,12 @@ def _side(raw: files.Raw, inputs: Mapping[str, Shape]) -> DiffSide:
 
 def _facts(analysis: Analysis) -> NetworkFacts:
     image = image_row(analysis.image)
-    size = "free" if analysis.image.free else image["value"]
+    size = FREE if analysis.image.free else image["value"]
+    sizes: dict[str, object] = {IMAGE: size, BATCH: batch_text(analysis.batching.value)}
     return NetworkFacts(
         analysis.cost.params,
         analysis.cost.macs,
-        {str(image["name"]): size, **{knob.name: knob.value for knob in analysis.knobs.values()}},
+        {**sizes, **{knob.name: knob.value for knob in analysis.knobs.values()}},
         _rows(stage_rows(analysis)),
         _rows(block_rows(analysis)),
     )

@@ -11,10 +11,10 @@ from fnatool.files import model as files
 from fnatool.files.atomic import write_text
 from fnatool.files.interface import Inputs
 from fnatool.model.analysed import analyse_model
-from fnatool.model.rows import Json, block_rows, group_rows, image_row, stage_rows
+from fnatool.model.rows import Json, batch_row, block_rows, group_rows, image_row, stage_rows
 from fnatool.model.source import Source, open_model
 from passes.network.analysis import Analysis
-from passes.network.knobs import IMAGE
+from passes.network.knobs import BATCH, IMAGE
 from passes.target.resolve import own_spec
 from passes.target.spec import Spec
 
@@ -72,7 +72,7 @@ def analysis_json(analysis: Analysis) -> Json:
         "macs": analysis.cost.macs,
         "stages": stage_rows(analysis),
         "blocks": block_rows(analysis),
-        "knobs": [image_row(analysis.image), *(asdict(knob) for knob in analysis.knobs.values())],
+        "knobs": [image_row(analysis.image), batch_row(analysis.batching), *(asdict(knob) for knob in analysis.knobs.values())],
         "atoms": [
             {
                 "name": name,
@@ -85,6 +85,7 @@ def analysis_json(analysis: Analysis) -> Json:
         ],
         "frozen": [
             *({"name": IMAGE, "why": analysis.image.why} for _ in range(analysis.image.why is not None)),
+            *({"name": BATCH, "why": analysis.batching.why} for _ in range(analysis.batching.why is not None)),
             *({"name": knob.name, "why": knob.why} for knob in analysis.knobs.values() if knob.growth == "frozen"),
         ],
         "notes": list(analysis.notes),

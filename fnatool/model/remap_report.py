@@ -10,7 +10,7 @@ from fnatool.model.remapped import Remapped
 from fnatool.model.verified import Verified
 from passes.channels.groups import regrouped_shape
 from passes.graph.tensors import Shape
-from passes.network.knobs import IMAGE, Size
+from passes.network.knobs import BATCH, FREE, IMAGE, Size, batch_text
 from passes.target.take import Take
 
 Json = dict[str, object]
@@ -23,7 +23,7 @@ def report(made: Remapped) -> Json:
         "seed": f"sha256:{made.seed.sha256}",
         "strategy": made.plan.strategy,
         "spec": dict(made.plan.resolved.spec().knobs),
-        "changes": [{"knob": name, "from": old, "to": new} for name, old, new in changes(made)],
+        "changes": [{"knob": name, "from": None if (name, old) == (IMAGE, FREE) else old, "to": new} for name, old, new in changes(made)],
         "drifts": [*made.plan.drifts, *averages(made)],
         "notes": [*made.analysis.notes, *made.plan.notes],
         "verified": None if verified is None else _verified(verified),
@@ -55,18 +55,22 @@ def _number(value: float) -> float | None:
 
 
 def _verified(verified: Verified) -> Json:
-    """What was compared; `whole` only where the target lacks something of the seed's."""
+    """What was compared; `whole` only where the target lacks something of the seed's, `batch` where it takes other samples at once."""
     whole: Json = {} if verified.whole is None else {"whole": verified.whole}
-    return {"worst": verified.worst, "compared": verified.compared, "tolerance": verified.tolerance, **whole}
+    batch: Json = {} if verified.batch is None else {"batch": {"worst": verified.batch.worst, "compared": verified.batch.compared}}
+    return {"worst": verified.worst, "compared": verified.compared, "tolerance": verified.tolerance, **whole, **batch}
 
 
-def changes(made: Remapped) -> list[tuple[str, int | Size | None, int | Size]]:
-    """(knob, seed's value, target's value); a block that the seed lacks compares with the block it comes from. A free size is None."""
+def changes(made: Remapped) -> list[tuple[str, int | str | Size, int | str | Size]]:
+    """(knob, seed's value, target's value); a block that the seed lacks compares with the block it comes from."""
     resolved, image = made.plan.resolved, made.analysis.image
-    size = None if image.free else image.size
-    found: list[tuple[str, int | Size | None, int | Size]] = []
+    size = FREE if image.free or image.size is None else image.size
+    found: list[tuple[str, int | str | Size, int | str | Size]] = []
+    own = made.analysis.batching.value
     if resolved.image is not None and resolved.image != size:
         found.append((IMAGE, size, resolved.image))
+    if made.plan.unbatched is not None:
+        found.append((BATCH, batch_text(own), batch_text(resolved.batch)))
     for name, value in resolved.values.items():
         if value != resolved.knobs[name].value:
             found.append((name, resolved.knobs[name].value, value))

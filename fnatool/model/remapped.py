@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fnatool.files import model as files
@@ -16,14 +16,17 @@ from fnatool.model.verified import Verified, verify_remap
 from passes.network.analysis import Analysis
 from passes.network.cost import Cost
 from passes.target.apply import apply
+from passes.target.assigned import with_knobs
 from passes.target.plan import Plan, planned_cost
 from passes.target.planner import plan
-from passes.target.spec import Spec
+from passes.target.spec import Spec, Value
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemapOptions:
-    """How to remap: see `passes.plan`; `inputs` gives shapes for free dimensions, `verify` runs the check of inner values.
+    """How to remap: see `passes.plan`; `knobs` are set on top of the spec.
+
+    `inputs` gives shapes for free dimensions, `verify` runs the check of inner values.
 
     `refit` is a folder of pictures, or of arrays for the inputs, without labels: layers that lost something are solved anew against the
     seed (see `fnatool.model.refit`), from at most `refit_samples` of them, drawn with `seed`; mean, scale and channels say how pixels
@@ -33,6 +36,7 @@ class RemapOptions:
     written as JSON; `force` lets both files replace others (never the seed, nor the spec).
     """
 
+    knobs: Mapping[str, Value] = field(default_factory=dict)
     strategy: str = "fna"
     select: str = "first"
     seed: int = 0
@@ -80,6 +84,7 @@ def remap_model(model: files.Model, spec: Spec, options: RemapOptions, *, analys
 
     No layer is solved anew, whatever the options say. Raises UserError and RefusedModel as `fnatool.remap` does.
     """
+    spec = with_knobs(spec, options.knobs)
     require_seed(spec, model)
     if analysis is None:
         analysis = analyse_model(model, named_shapes(options.inputs, [tensor.name for tensor in model.graph.inputs]) or None)

@@ -8,8 +8,9 @@ from passes.errors import UserError
 from passes.nearest import closest
 from passes.network.analysis import Analysis, blocks_named, group_of
 from passes.network.images import Image
-from passes.network.knobs import IMAGE
-from passes.target.spec import MAX_SIDE
+from passes.network.knobs import BATCH, IMAGE, batch_text
+from passes.network.samples import Batching
+from passes.target.spec import MAX_BATCH, MAX_SIDE
 
 Json = dict[str, object]
 
@@ -20,6 +21,15 @@ def image_row(image: Image) -> Json:
     low, high = (value, value) if frozen else ([1, 1], [MAX_SIDE, MAX_SIDE])
     row = {"name": IMAGE, "kind": "size", "value": value, "min": low, "max": high, "multiple": 1}
     return {**row, "growth": "frozen" if frozen else "exact", "why": image.why, "values": []}
+
+
+def batch_row(batching: Batching) -> Json:
+    """How many samples there are as a knob: its value is a number, or "free"; null where no input has an axis of samples."""
+    why = batching.why
+    value = batch_text(batching.value) if batching.inputs else None
+    low, high = (value, value) if why is not None else (1, MAX_BATCH)
+    row = {"name": BATCH, "kind": BATCH, "value": value, "min": low, "max": high, "multiple": 1}
+    return {**row, "growth": "frozen" if why is not None else "exact", "why": why, "values": []}
 
 
 def block_rows(analysis: Analysis) -> list[Json]:
@@ -69,10 +79,10 @@ def cost_of(analysis: Analysis, nodes: Iterable[str]) -> tuple[int, int | None]:
 def group_rows(analysis: Analysis, knob: str) -> list[Json]:
     """Every (initializer, axis, indices, role) that moves with a width or kernel knob. Raises UserError for other knobs."""
     found = analysis.knobs.get(knob)
-    if knob == IMAGE:
+    if knob in (IMAGE, BATCH):
         raise UserError(f"'{knob}' changes no weight; --group shows the weights of width and kernel knobs")
     if found is None:
-        raise UserError(f"'{knob}' is not a knob of this model{closest(knob, [IMAGE, *analysis.knobs])}")
+        raise UserError(f"'{knob}' is not a knob of this model{closest(knob, [IMAGE, BATCH, *analysis.knobs])}")
     if knob in analysis.kernels:
         kernel = analysis.kernels[knob]
         return [

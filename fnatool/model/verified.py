@@ -10,12 +10,15 @@ import onnx_graphsurgeon as gs
 
 from fnatool.files import model as files
 from fnatool.runtime import isolate
+from passes.batch.rebatched import rebatched
 from passes.channels.groups import keeps_function, regrouped_shape
 from passes.check.graph import not_finite
 from passes.errors import RefusedModel
-from passes.graph.shapes import guessing
+from passes.graph.shapes import guessing, infer
 from passes.graph.tensors import Shape
+from passes.graph.view import view
 from passes.network.analysis import Analysis
+from passes.network.knobs import BATCH
 from passes.target.apply import apply
 from passes.target.plan import Plan
 from passes.target.take import Take
@@ -41,8 +44,9 @@ def in_child(compare: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> 
 class Verified:
     """What the comparison of inner values found: worst relative drift, the first tensor beyond the tolerance, how many were compared.
 
-    `whole`: how far the outputs are from the seed's, where the target lacks some of its channels or weights (None: it lacks none, or that
-    is unknown). `blind`: tensors that hold no finite value in the seed; they are not among those compared.
+    `batch`: what came of comparing each sample of another batch with what it is alone (None: the batch is the seed's). `whole`: how far the
+    outputs are from the seed's, where the target lacks some of its channels or weights (None: it lacks none, or that is unknown).
+    `blind`: tensors that hold no finite value in the seed; they are not among those compared.
     """
 
     worst: float
@@ -53,6 +57,7 @@ class Verified:
     whole: float | None = None
     doubt: str = ""
     blind: tuple[str, ...] = ()
+    batch: Verified | None = None
 
     @property
     def judged(self) -> str:
@@ -101,6 +106,9 @@ def verify_remap(model: files.Model, target: files.Model, analysis: Analysis, fo
     A target for another image size is compared as it would be for the seed's.
     """
     require_finite(model)
+    batch = None if found.unbatched is None else _verify_batch(model, target, analysis, found)
+    if batch is not None and found.compared is not None and found.compared.identity:
+        return replace(batch, batch=batch)
     compared = found if found.compared is None else found.compared
     if compared is not found:
         target = replace(target, graph=apply(analysis.normal or model.graph, compared))
@@ -113,7 +121,33 @@ def verify_remap(model: files.Model, target: files.Model, analysis: Analysis, fo
             f"this remap must be exact but is not: '{tensor}' of node '{node}' is the first to drift, by {drift:.1e} of its spread "
             f"({verified.judged}); nothing was written. Please report it with the model"
         )
+    return replace(verified, batch=batch)
+
+
+def _verify_batch(model: files.Model, target: files.Model, analysis: Analysis, found: Plan) -> Verified:
+    """Each sample compared with itself alone, in a child process. Raises RefusedModel where one differs, naming the first tensor."""
+    verified = in_child(_batches, model, target, analysis, found)
+    if verified.first is not None:
+        tensor, node, drift = verified.first
+        raise RefusedModel(
+            f"'{BATCH}': a sample is not what it is alone: '{tensor}' of node '{node}' is the first to drift, by {drift:.1e} of its spread "
+            f"({verified.judged}), so the samples are not computed each by itself; nothing was written"
+        )
     return verified
+
+
+def _batches(model: files.Model, target: files.Model, analysis: Analysis, found: Plan) -> Verified:
+    """In the child."""
+    from fnatool.runtime.batches import verify_batch
+
+    assert found.unbatched is not None
+    before = apply(analysis.normal or model.graph, found.unbatched)
+    sizes = {name: found.unbatched.sizes[name] for name in analysis.view.inputs if name in found.unbatched.sizes}
+    sized = replace(analysis, shapes=replace(analysis.shapes, shapes={**analysis.shapes.shapes, **sizes}))
+    with guessing(analysis.shapes):
+        made = rebatched(view(before), infer(view(before), sizes or None), found.resolved.batch)
+        result = verify_batch(before, target.graph, made, sized, found.resolved.batch)
+    return _in_words(result)
 
 
 def _verify(model: files.Model, target: files.Model, analysis: Analysis, found: Plan) -> Verified:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from passes.channels.atoms import Atom, Identities
 from passes.channels.axes import Site
@@ -18,6 +19,7 @@ from passes.graph.view import View
 from passes.network.cost import Cost
 from passes.network.images import Image, Resolution, Strides
 from passes.network.knobs import Knob, block_name
+from passes.network.samples import Batching, read_batching
 from passes.network.stages import Block, Silence, Stage
 
 
@@ -55,6 +57,11 @@ class Analysis:
     def image(self) -> Image:
         """The input that is an image."""
         return self.resolution.image
+
+    @cached_property
+    def batching(self) -> Batching:
+        """How many samples it takes at once, and whether that can change."""
+        return read_batching(self.view, self.shapes)
 
     @property
     def strides(self) -> Strides:

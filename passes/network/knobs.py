@@ -52,6 +52,8 @@ def unique_number(base: str, taken: Container[str]) -> str:
 
 STRIDE = "output_stride"
 IMAGE = "input.size"
+BATCH = "batch"
+FREE = "free"  # the batch that is any number
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ KINDS: Mapping[str, KnobKind] = {
     "hidden": KnobKind(("stageI.blockJ.hidden", "hidden2 …"), "channels inside a block"),
     "se": KnobKind(("stageI.blockJ.se", "se2 …"), "channels of a squeeze-excite"),
     IMAGE: KnobKind((IMAGE,), "height and width of the image, `[512, 1024]`, or one integer for both"),
+    BATCH: KnobKind((BATCH,), "how many samples at once: a number, or `free` for any; each is computed as it was"),
     STRIDE: KnobKind((STRIDE,), "pixels of the image between two samples of the last map: smaller, strides become dilations"),
 }
 """Every kind of knob, in the order of knobs at one place."""
@@ -142,8 +145,15 @@ def knob_order(name: str) -> tuple[int, ...]:
 
 
 Size = tuple[int, int]
+Batch = int | None
+"""How many samples a network takes at once; None: any number."""
 
 
 def size_text(size: Size) -> str:
     """As people write it: height×width."""
     return printed(size)
+
+
+def batch_text(batch: Batch) -> int | str:
+    """As a Spec says it: a number, or free."""
+    return FREE if batch is None else batch

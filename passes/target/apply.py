@@ -7,11 +7,14 @@ import zlib
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from passes.batch.contents import Mixed
+from passes.batch.rebatched import with_samples
 from passes.errors import RefusedModel
 from passes.graph.normal import Normalised
 from passes.graph.normalise import in_normal_form
 from passes.graph.shapes import infer
 from passes.graph.view import build, in_order, view
+from passes.network.knobs import BATCH, batch_text
 from passes.target.plan import Plan
 from passes.target.take import Take, bytes_made, require_room, taken
 
@@ -25,6 +28,8 @@ def apply(graph: gs.Graph | Normalised, plan: Plan) -> gs.Graph:
 
     Raises RefusedModel where a size that the graph computes by itself does not follow the plan.
     """
+    if plan.unbatched is not None:
+        return with_batch(apply(graph, plan.unbatched), plan, plan.unbatched)
     known = plan.ground.shapes.shapes
     inputs = (graph.given if isinstance(graph, Normalised) else graph).inputs
     normal = in_normal_form(graph, {tensor.name: known[tensor.name] for tensor in inputs if tensor.name in known})
@@ -36,6 +41,17 @@ def apply(graph: gs.Graph | Normalised, plan: Plan) -> gs.Graph:
     _declare(result, plan)
     _check_shapes(result, plan)
     return result
+
+
+def with_batch(graph: gs.Graph, plan: Plan, before: Plan) -> gs.Graph:
+    """The graph for as many samples as are asked for. before: the plan that it was made by."""
+    sizes = {tensor.name: before.sizes[tensor.name] for tensor in graph.inputs if tensor.name in before.sizes}
+    try:
+        made = with_samples(graph, infer(view(graph), sizes or None), plan.resolved.batch)
+    except Mixed as why:
+        raise RefusedModel(f"'{BATCH}': {batch_text(plan.resolved.batch)} is not possible: {why}") from why
+    _check_shapes(made, plan)
+    return made
 
 
 def _declare(graph: gs.Graph, plan: Plan) -> None:

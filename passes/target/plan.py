@@ -27,7 +27,8 @@ class Plan:
     what `changes` and the axes of the takes speak of: the seed, or where groups change its skeleton.
 
     `samples` says where the seed's values are in finer tensors (None: nowhere; a tensor it lacks is not finer), `averages` which nodes look
-    at finer maps and pass on what they see to others. Where the image has another size, `compared` is the plan without that.
+    at finer maps and pass on what they see to others. Where the image or the batch has another size, `compared` is the plan without that.
+    Where the batch has, `unbatched` is the plan without that alone, and has the nodes, takes and numbers of this one.
     """
 
     strategy: str
@@ -42,10 +43,11 @@ class Plan:
     drifts: tuple[str, ...]
     notes: tuple[str, ...]
     sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    declared: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    declared: Mapping[str, Mapping[int, int | str | None]] = field(default_factory=dict)
     samples: Mapping[str, Sampling | None] = field(default_factory=dict)
     averages: tuple[str, ...] = ()
     compared: Plan | None = None
+    unbatched: Plan | None = None
 
     @property
     def identity(self) -> bool:
@@ -70,5 +72,6 @@ def planned_cost(plan: Plan, analysis: Analysis) -> Cost:
         if take.source in analysis.cost.tensor_params:
             params[take.target] = math.prod(shape)
     macs = macs_of((placed.node for placed in plan.nodes), shapes)
-    known = analysis.cost.macs is not None or plan.compared is not None
+    sized = plan if plan.unbatched is None else plan.unbatched
+    known = analysis.cost.macs is not None or sized.compared is not None
     return Cost(sum(macs.values()) if known else None, sum(params.values()), macs, params)

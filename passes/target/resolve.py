@@ -11,10 +11,27 @@ from passes.errors import UserError
 from passes.nearest import closest
 from passes.network.analysis import Analysis
 from passes.network.images import Image
-from passes.network.knobs import FROM_WHY, IMAGE, STRIDE, Knob, Size, block_knob, block_of, kind_of, knob_order, size_text, stage_knob
+from passes.network.knobs import (
+    BATCH,
+    FREE,
+    FROM_WHY,
+    IMAGE,
+    STRIDE,
+    Batch,
+    Knob,
+    Size,
+    batch_text,
+    block_knob,
+    block_of,
+    kind_of,
+    knob_order,
+    size_text,
+    stage_knob,
+)
+from passes.network.samples import Batching
 from passes.target.resolved import Resolved
 from passes.target.skeleton import skeleton
-from passes.target.spec import MAX_SIDE, RELATIVE, Spec, Value, pattern_of, relative_value, some_of
+from passes.target.spec import MAX_BATCH, MAX_SIDE, RELATIVE, Spec, Value, pattern_of, relative_value, some_of
 
 
 def own_spec(analysis: Analysis, seed: str | None = None) -> Spec:
@@ -57,7 +74,7 @@ class _Resolver:
             shaped = [*own, *(knob for knob in bones.analysis.knobs.values() if knob.kind not in ("depth", "from", "groups"))]
         for knob in shaped:
             knobs[knob.name], values[knob.name] = knob, groups[knob.name] if knob.name in groups else self.value(knob)
-        image = self._image()
+        image, batch = self._image(), self._batch()
         for key in self.spec.knobs:
             if key not in self.matched:
                 self._unknown(key, knobs)
@@ -65,7 +82,15 @@ class _Resolver:
         order = [name for name in seed_knobs if name in values] + [name for name in values if name not in seed_knobs]
         ordered = sorted(order, key=_stage_order)
         return Resolved(
-            values={name: values[name] for name in ordered}, knobs=knobs, sources=sources, notes=tuple(notes), image=image, skeleton=bones
+            values={name: values[name] for name in ordered},
+            knobs=knobs,
+            sources=sources,
+            notes=tuple(notes),
+            image=image,
+            skeleton=bones,
+            batch=batch,
+            batched=BATCH in self.spec.knobs,
+            counts=bool(self.analysis.batching.inputs),
         )
 
     def _image(self) -> Size | None:
@@ -80,6 +105,16 @@ class _Resolver:
         if image.why is not None and size != image.size:
             raise UserError(f"'{IMAGE}' is frozen at {size_text(image.size)}: {image.why}")
         return size
+
+    def _batch(self) -> Batch:
+        """How many samples there are: as many as are asked for, else as many as there were."""
+        batching, wanted = self.analysis.batching, self.spec.knobs.get(BATCH)
+        if wanted is None:
+            return batching.value
+        self.matched.add(BATCH)
+        if not batching.inputs:
+            raise UserError(f"'{BATCH}' is frozen: no input has an axis of samples")
+        return _batched(wanted, batching)
 
     def _sources(self, i: int, depth: int, knobs: dict[str, Knob], values: dict[str, int]) -> tuple[int, ...]:
         """The seed block of each block of the stage; their knobs and values are added."""
@@ -138,7 +173,7 @@ class _Resolver:
         return asked[keys[0]]
 
     def _unknown(self, key: str, target: Mapping[str, Knob]) -> NoReturn:
-        names = [IMAGE, *target]
+        names = [IMAGE, BATCH, *target]
         if key in self.patterns:
             raise UserError(f"pattern '{key}' matches no knob of this model; 'fnatool inspect' lists all {len(names)}")
         place = block_of(key)
@@ -180,6 +215,20 @@ def _sized(value: Value, seed: Size) -> Size:
     if not all(1 <= side <= MAX_SIDE for side in (height, width)):
         raise UserError(f"'{IMAGE}': {size_text((height, width))} is out of range; a side has from 1 to {MAX_SIDE} pixels")
     return height, width
+
+
+def _batched(value: Value, own: Batching) -> Batch:
+    """How many samples, from a number, "free", or relative to the seed's. Raises UserError beyond 1 … MAX_BATCH."""
+    if value == FREE:
+        return None
+    if isinstance(value, str):
+        by, number = relative_value(value, BATCH)
+        if own.value is None:
+            raise UserError(f"'{BATCH}': {value!r} is relative to the seed's batch, which is free; name a number")
+        value = round(RELATIVE[by](own.value, number))
+    if not isinstance(value, int) or not 1 <= value <= MAX_BATCH:
+        raise UserError(f"'{BATCH}': {value} is out of range; it goes from 1 to {MAX_BATCH}, or is '{FREE}'")
+    return value
 
 
 def _evaluate(knob: Knob, value: Value, key: str) -> int:
@@ -246,6 +295,9 @@ def differences(analysis: Analysis, spec: Spec) -> list[str]:
         if key == IMAGE:
             found += _other_size(value, analysis.image)
             continue
+        if key == BATCH:
+            found += _other_batch(value, analysis.batching)
+            continue
         matching = pattern_of(key) if "*" in key else None
         others = () if matching is None else (n for n in analysis.knobs if n != STRIDE and n not in spec.knobs and matching.fullmatch(n))
         names = [*(n for n in (key,) if n in analysis.knobs), *others]
@@ -272,3 +324,13 @@ def _other_size(value: Value, image: Image) -> list[str]:
         return []
     has = "leaves it free" if image.free else "has none" if image.size is None else f"has {size_text(image.size)}"
     return [f"'{IMAGE}' should be {size_text(wanted)}, the model {has}"]
+
+
+def _other_batch(value: Value, own: Batching) -> list[str]:
+    """What is wrong with the number of samples, if it should be the value."""
+    if isinstance(value, str) and value != FREE:
+        return [f"'{BATCH}' is relative to the seed's value ({value}), which the model does not tell; name the seed with --against"]
+    if own.inputs and batch_text(own.value) == value:
+        return []
+    has = batch_text(own.value) if own.inputs else "no axis of samples"
+    return [f"'{BATCH}' should be {value}, the model has {has}"]

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from passes.batch.contents import Mixed
+from passes.batch.rebatched import FREE_NAME, Rebatched, declared_sizes, rebatched
 from passes.errors import UserError
 from passes.graph.shapes import infer
 from passes.graph.view import in_order, linked
 from passes.maps.contents import Sampling
 from passes.maps.following import follow
 from passes.maps.positions import MapSpace, Stuck
-from passes.network.knobs import STRIDE, Size, size_text
+from passes.network.knobs import BATCH, STRIDE, Size, batch_text, size_text
 from passes.network.resolution import SizedView, at_size, image_axes, image_maps
 
 if TYPE_CHECKING:
@@ -30,6 +33,11 @@ def finish(plan: Plan, analysis: Analysis) -> Plan:
 
     Where the image changes, `compared` is the plan without that. Raises UserError for what is not possible, naming the node.
     """
+    sized = _finished(plan, analysis)
+    return _batched(sized, analysis) if plan.resolved.batched else sized
+
+
+def _finished(plan: Plan, analysis: Analysis) -> Plan:
     size, limit = plan.resolved.image, plan.resolved.values[STRIDE]
     image, own = analysis.image, analysis.strides.value
     if size == image.size and not image.free:
@@ -57,8 +65,13 @@ def _start(plan: Plan, analysis: Analysis) -> SizedView:
         constants[take.target] = source
     nodes = in_order([placed.node for placed in plan.nodes])
     seen = linked(nodes, constants, analysis.view)
+    seen = replace(seen, inputs={name: (_said(shape, plan.declared.get(name, {})), kind) for name, (shape, kind) in seen.inputs.items()})
     inputs = {name: plan.sizes[name] for name in seen.inputs if name in plan.sizes}
     return SizedView(seen, infer(seen, inputs), inputs)
+
+
+def _said(shape: tuple[int | str | None, ...] | None, sizes: Mapping[int, int | str | None]) -> tuple[int | str | None, ...] | None:
+    return None if shape is None else tuple(sizes.get(axis, size) for axis, size in enumerate(shape))
 
 
 def _planned(plan: Plan, start: SizedView, target: SizedView, space: MapSpace | None) -> Plan:
@@ -110,3 +123,35 @@ def _sized(target: SizedView, plan: Plan, analysis: Analysis, size: Size) -> Siz
         odd = [str(side) for side in size if side % total]
         hint = f"; {' and '.join(odd)} {'is' if len(odd) == 1 else 'are'} no multiple of {total}, the total stride: try one" if odd else ""
         raise UserError(f"'input.size': {size_text(size)} is not possible: {why}{hint}") from why
+
+
+def _batched(plan: Plan, analysis: Analysis) -> Plan:
+    """The plan for the samples that are asked for; the same where the network takes as many, and any where that is asked for."""
+    wanted, own = plan.resolved.batch, analysis.batching.value
+    if wanted is not None and wanted == own:
+        return plan
+    start = _start(plan, analysis)
+    try:
+        made = rebatched(start.view, start.shapes, wanted)
+    except Mixed as why:
+        if wanted is None and own is None:
+            return replace(plan, notes=(*plan.notes, f"'{BATCH}' is said to be free, but {why}"))
+        raise UserError(f"'{BATCH}': {batch_text(wanted)} is not possible: {why}") from why
+    if wanted is None and own is None and not made.changes:
+        return plan
+    return replace(
+        plan,
+        sizes={name: made.shapes.get(name, shape) for name, shape in plan.sizes.items()},
+        declared=_with_batch(plan, start, made),
+        compared=plan if plan.compared is None else plan.compared,
+        unbatched=plan,
+    )
+
+
+def _with_batch(plan: Plan, start: SizedView, made: Rebatched) -> dict[str, Mapping[int, int | str | None]]:
+    """What inputs and outputs say of their sizes."""
+    found: dict[str, Mapping[int, int | str | None]] = dict(plan.declared)
+    ends = (*start.inputs, *start.view.outputs)
+    for name, sizes in declared_sizes(made, ends, plan.resolved.batch, FREE_NAME).items():
+        found[name] = {**found.get(name, {}), **sizes}
+    return found

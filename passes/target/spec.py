@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from passes.errors import UserError
-from passes.network.knobs import IMAGE, Size
+from passes.network.knobs import BATCH, FREE, IMAGE, Size
 
 VERSION = 1
 MAX_KEY, MAX_VALUE = 4200, 100  # characters
 MAX_KNOBS, MAX_PATTERNS = 100_000, 1000
 MAX_SIDE = 32768  # pixels
+MAX_BATCH = 1 << 16
 Value = int | str | Size
 
 
@@ -23,7 +24,8 @@ Value = int | str | Size
 class Spec:
     """What the user wants: knob or pattern → integer, or a string relative to the seed's value ("x1.25", "+1", "-2").
 
-    The image's size, and nothing else, may be a pair of integers, its height and its width. No pattern speaks of it or of the stride.
+    The image's size, and nothing else, may be a pair of integers, its height and its width; the batch, and nothing else, may be "free".
+    No pattern speaks of them or of the stride.
     """
 
     knobs: Mapping[str, Value]
@@ -135,8 +137,9 @@ def relative_value(value: str, key: str) -> tuple[str, float]:
     """What a string says of the seed's value: x, + or -, and the number. Raises UserError for anything else."""
     found = re.fullmatch(r"([x+-])(\d+(?:\.\d+)?)", value.strip(), re.ASCII)
     if found is None or (found[1] != "x" and "." in found[2]) or float(found[2]) > 1e6:
+        free = f", nor '{FREE}'" if key == BATCH else ""
         relative = 'relative to the seed\'s value, as "x1.25", "+1" or "-2" are'
-        raise UserError(f"'{key}': {value!r} is neither an integer nor {relative}{_plainer(value, key)}")
+        raise UserError(f"'{key}': {value!r} is neither an integer nor {relative}{free}{_plainer(value, key)}")
     return found[1], float(found[2])
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fnatool import terminal
-from fnatool.model.rows import Json, cost_of, image_row, stage_rows
+from fnatool.model.rows import Json, batch_row, cost_of, image_row, stage_rows
 from passes.network.analysis import Analysis
 from passes.network.images import Image
-from passes.network.knobs import IMAGE, Knob, size_text
-from passes.target.spec import MAX_SIDE
+from passes.network.knobs import BATCH, IMAGE, Knob, size_text
+from passes.network.samples import Batching
+from passes.target.spec import MAX_BATCH, MAX_SIDE
 
 
 def show_group(rows: Sequence[Json], knob: str) -> None:
@@ -62,6 +63,7 @@ def show_analysis(analysis: Analysis, title: str, notes: Sequence[str] = ()) -> 
         "why",
     )
     table.add_row(*_image_cells(analysis.image))
+    table.add_row(*_batch_cells(analysis.batching))
     groups = [knob for knob in analysis.knobs.values() if _is_told_together(knob)]
     for knob in analysis.knobs.values():
         if knob not in groups:
@@ -109,12 +111,22 @@ def _image_cells(image: Image) -> Sequence[str]:
     return (IMAGE, value, low, high, "", str(row["growth"]), why)
 
 
+def _batch_cells(batching: Batching) -> Sequence[str]:
+    row = batch_row(batching)
+    value = "" if row["value"] is None else str(row["value"])
+    low, high = ("", "") if batching.why is not None else ("1", str(MAX_BATCH))
+    return (BATCH, value, low, high, "", str(row["growth"]), batching.why or "")
+
+
 def _verdict(analysis: Analysis) -> str:
     knobs = list(analysis.knobs.values())
-    sized = [str(image_row(analysis.image)["growth"]), *(knob.growth for knob in knobs if knob.kind not in ("from", "groups"))]
+    sized = [
+        *(str(row["growth"]) for row in (image_row(analysis.image), batch_row(analysis.batching))),
+        *(knob.growth for knob in knobs if knob.kind not in ("from", "groups")),
+    ]
     kinds = f"{sized.count('exact')} grow exactly, {sized.count('approximate')} approximately, {sized.count('frozen')} are frozen"
     blocks, groups = (sum(knob.kind == kind for knob in knobs) for kind in ("from", "groups"))
-    return f"{len(knobs) + 1} knobs: {kinds}; {blocks} choose a block, {groups} set groups"
+    return f"{len(knobs) + 2} knobs: {kinds}; {blocks} choose a block, {groups} set groups"
 
 
 def _count(value: object) -> str:

@@ -52,8 +52,8 @@ def _show_refit(found: Refit) -> None:
         console.print(f"'{node}' stays as it is: {why}")
 
 
-def _value(value: int | Size | None) -> str:
-    return "free" if value is None else str(value) if isinstance(value, int) else size_text(value)
+def _value(value: int | str | Size) -> str:
+    return size_text(value) if isinstance(value, tuple) else str(value)
 
 
 SHOWN = 12  # knobs listed on the terminal; all are in the report
@@ -63,6 +63,12 @@ def _verdict(made: Remapped) -> str:
     verified, drifts = made.verified, (*made.plan.drifts, *averages(made))
     if verified is None:
         return "not verified"
+    if verified.batch is not None:
+        at_once = "1, 2 and 3 samples at once" if made.plan.resolved.batch is None else f"{made.plan.resolved.batch} at once"
+        alone = f"{at_once}, each computed as it was alone: {verified.batch.compared} tensors compared in ONNX Runtime"
+        alone += f", worst drift {verified.batch.worst:.1e} of the spread"
+        compared = made.plan.compared
+        return alone if compared is not None and compared.identity else f"{_compared(verified, drifts)}; {alone}"
     if verified.blind:
         more = f" and {len(verified.blind) - 1} more" if len(verified.blind) > 1 else ""
         return f"{_compared(verified, drifts)}; nothing is known of '{verified.blind[0]}'{more}, which is not finite in the seed on noise"
