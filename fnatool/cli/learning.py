@@ -71,6 +71,7 @@ def config(path: Path, task: str | None, like: bool, folder: Path | None, search
 @cli.command()
 @click.argument("model", type=MODEL)
 @options.file("--config", dest="how", metavar="TOML", help_="What to learn, and how; 'fnatool config' writes one. Needed unless --like.")
+@options.settings("Set one key of the config, on top of the file: run.epochs=3, data.size=[96,96]. Repeatable.")
 @options.like("Learn to be like SEED, without labels.")
 @options.output()
 @options.file("--work-dir", dest="folder", metavar="DIR", help_="Where checkpoints and metrics are kept [default: OUT with .run].")
@@ -80,6 +81,7 @@ def config(path: Path, task: str | None, like: bool, folder: Path | None, search
 def finetune(
     model: Path,
     how: Path | None,
+    settings: tuple[str, ...],
     like: Path | None,
     images: Path | None,
     arrays: Path | None,
@@ -100,16 +102,18 @@ def finetune(
     import fnatool
     from fnatool.cli.show.learnt import show_tuned
     from fnatool.cli.show.page import written_page
+    from fnatool.training.settings import settings_of
 
+    said = settings_of(settings)
     if like is not None:
         data = options.samples(images, arrays)
-        wanted = fnatool.LikeOptions(data=data, config=how, folder=folder, restart=restart, skip_bad=skip_bad, force=force)
+        wanted = fnatool.LikeOptions(data=data, config=how, settings=said, folder=folder, restart=restart, skip_bad=skip_bad, force=force)
         tuned = fnatool.finetune_like(model, like, output, wanted)
     else:
         options.refuse_samples(images, arrays)
         if how is None:
             raise click.UsageError("give --config TOML, or --like SEED to learn without labels")
-        asked = fnatool.FinetuneOptions(folder=folder, restart=restart, skip_bad=skip_bad, force=force)
+        asked = fnatool.FinetuneOptions(settings=said, folder=folder, restart=restart, skip_bad=skip_bad, force=force)
         tuned = fnatool.finetune(model, how, output, options=asked)
     if tuned is not None:
         show_tuned(tuned, output)

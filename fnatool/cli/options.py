@@ -93,6 +93,11 @@ def knobs(help_: str) -> Decorator:
     return click.option("--set", "knobs", multiple=True, metavar="KNOB=VALUE", help=help_)
 
 
+def settings(help_: str) -> Decorator:
+    """--set section.key=value, repeatable."""
+    return click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help=help_)
+
+
 def budgets(help_: str) -> Decorator:
     """--budget KIND=LIMIT, repeatable."""
     return click.option("--budget", "budgets", multiple=True, metavar="madds=200M", help=help_)

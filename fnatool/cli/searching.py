@@ -18,6 +18,10 @@ from fnatool.cli.types import FILE, MODEL
     "--config", dest="how", metavar="TOML",
     help_="Task, data, space, steps; 'fnatool config --search' writes one. Default: search.toml, or a small one for fashion-scenes.",
 )  # fmt: skip
+@options.settings(
+    "Set one key of the config, on top of the file: finetune.run.epochs=3; or the values of a knob, on top of the space: "
+    "stage2.*.hidden=x0.5,x1. Repeatable."
+)
 @click.option(
     "-o", "--output", "folder", type=FILE, default=Path("search.run"), show_default=True, metavar="RUN",
     help="The folder of the run; an earlier one there goes on.",
@@ -30,8 +34,15 @@ from fnatool.cli.types import FILE, MODEL
 @click.option("--dry-run", is_flag=True, help="Check everything, show the space and what its members cost; train nothing.")
 @options.restart()
 def search(
-    model: Path | None, how: Path | None, folder: Path, images: Path | None, budgets: tuple[str, ...], dry_run: bool, restart: bool
-) -> None:  # fmt: skip
+    model: Path | None,
+    how: Path | None,
+    settings: tuple[str, ...],
+    folder: Path,
+    images: Path | None,
+    budgets: tuple[str, ...],
+    dry_run: bool,
+    restart: bool,
+) -> None:
     """Find the shape of SEED that is best for a task within a budget, and write that network: architecture adaptation, as in FNA++.
 
     By gradient a super network is made by remapping; it warms up; its weights and the preferences for candidates learn in turn; of a few
@@ -47,8 +58,9 @@ def search(
     import fnatool
     from fnatool.cli.show.page import written_page
     from fnatool.cli.show.searched import show_found
+    from fnatool.search.config import settings_of_search
 
-    asked = fnatool.SearchOptions(images=images, budgets=budgets, restart=restart, dry_run=dry_run)
+    asked = fnatool.SearchOptions(settings=settings_of_search(settings), images=images, budgets=budgets, restart=restart, dry_run=dry_run)
     found = fnatool.search(model, how, folder, options=asked)
     if found is not None:
         show_found(found, written_page(found.folder))

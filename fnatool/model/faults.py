@@ -180,7 +180,7 @@ def _run(path: Path, given: onnx.ModelProto, proto: onnx.ModelProto, seconds: fl
         yield Finding("warning", "output-not-finite", f"output '{name}'", message, "see whether it is on real input")
 
 
-FREE = "export it with a batch that is free all the way; 'fnatool head' and 'fnatool finetune' free sizes that were written for one sample"
+FREE = "export it with a batch that is free all the way, or free sizes that were written for one sample: 'fnatool remap --set batch=free'"
 
 
 Names = frozenset[str]

@@ -7,7 +7,8 @@ learn at all. `paths`, the reference, has those (AS_PUBLISHED). QUICK is what ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ from fnatool.files.atomic import write_text
 from fnatool.tasks.table import TASKS, require_task
 from fnatool.tasks.task import Defaults, Task
 from fnatool.training.config import (
+    NOTHING,
     Averages,
     Config,
     DataSection,
@@ -41,9 +43,12 @@ from fnatool.training.config import (
     small_batches,
 )
 from fnatool.training.config import RunSection as Training
-from fnatool.training.sections import Section, lines, merged, one_of, parsed, read_file
+from fnatool.training.sections import MOST_WORDS, Section, lines, merged, one_of, parsed, read_file
+from fnatool.training.settings import Settings, settings_of
 from passes.errors import UserError
 from passes.space.costs import KINDS
+from passes.space.space import MOST_CANDIDATES
+from passes.target.spec import Value
 
 NAME = "search.toml"  # read from the working folder, where there is one and no other is named
 
@@ -65,11 +70,17 @@ class HeadSection(Section):
     channels: Literal["RGB", "BGR"] | None = Field(default=None, description="the order of the colours, and of mean and scale")
 
 
+Values = Annotated[tuple[int | str, ...], Field(min_length=1, max_length=MOST_CANDIDATES)]
+
+
 class SpaceSection(Section):
     choices: str = Field(
         default="auto",
         description="auto: hidden widths in eighths | coarse: whole or half, the default by gradient | fna-detection | fna-segmentation | "
         "a JSON file: knob → list of values",
+    )
+    knobs: Annotated[dict[str, Values], Field(max_length=MOST_WORDS)] = Field(
+        default={}, description="on top of that: knob or pattern → list of values, as in a file of choices"
     )
     output_stride: Positive | None = Field(default=None, description="of the seed, before anything is searched: 16 or 8 instead of 32")
 
@@ -283,17 +294,20 @@ QUICK: Mapping[str, Any] = {
 """The embedded default: minutes on two CPU cores."""
 
 
-def read_search(path: Path) -> SearchConfig:
-    """The config in a TOML file; what it leaves unsaid is its task's default. Relative paths are the file's folder's.
+def read_search(path: Path, settings: Settings = NOTHING) -> SearchConfig:
+    """The config in a TOML file, with these settings on top; what both leave unsaid is its task's default.
+
+    Relative paths in the file are seen from its folder.
 
     Raises UserError for a file that is not there, is not TOML, or has an unknown key or an impossible value: all of them at once.
     """
-    return read_file(path, f"'fnatool config {path.name} --task segmentation --search' writes one to edit", parse_search, beside)
+    missing = f"'fnatool config {path.name} --task segmentation --search' writes one to edit"
+    return read_file(path, missing, parse_search, beside, settings=settings)
 
 
-def quick(folder: Path) -> SearchConfig:
-    """The embedded default, its data in the folder."""
-    found = parse_search(QUICK)
+def quick(folder: Path, settings: Settings = NOTHING) -> SearchConfig:
+    """The embedded default with these settings on top, its data in the folder."""
+    found = parse_search(merged(QUICK, settings))
     return found.model_copy(update={"data": data_beside(found.data, folder)})
 
 
@@ -367,3 +381,22 @@ def template(task: str, data: str | None = None) -> str:
 def write_template(path: Path, task: str, *, data: Path | None = None, force: bool = False) -> None:
     """The template as a file; `data` is seen from here, in the file from its folder. Raises UserError where it exists, unless forced."""
     write_text(path, template(task, seen_from(path.parent, data)), force=force)
+
+
+def settings_of_search(given: Iterable[str]) -> Settings:
+    """The document that says each section.key=value, and each KNOB=VALUE,VALUE of the space. Raises UserError for what is neither."""
+    said = list(given)
+    words = [text.partition("=")[0].strip() for text in said]
+    own = [word.partition(".")[0] in SearchConfig.model_fields or KNOB.match(word) is None for word in words]
+    settings = settings_of(text for text, is_own in zip(said, own, strict=True) if is_own)
+    knobs: dict[str, list[Value]] = {}
+    for text in (text for text, is_own in zip(said, own, strict=True) if not is_own):
+        key, _, values = text.rpartition("=")
+        if key.strip() in knobs:
+            raise UserError(f"--set sets '{key.strip()}' twice")
+        row = [value.strip() for value in values.strip(" []").split(",")]
+        knobs[key.strip()] = [int(value) if value.isascii() and value.isdigit() else value.strip("\"'") for value in row]
+    return merged(settings, {"space": {"knobs": knobs}}) if knobs else settings
+
+
+KNOB = re.compile(r"stage|node:|\*|output_stride|input\.size|batch")

@@ -36,7 +36,7 @@ from passes.errors import UserError
 from passes.network.analysis import Analysis
 from passes.space.budgets import AskedBudget, parse_budget
 from passes.space.costs import BY_NAME, Table
-from passes.space.space import Choices, Space, choices, held_to, own_choices, own_member, without_growth
+from passes.space.space import Choices, Space, choices, held_to, overlaid, own_choices, own_member, without_growth
 from passes.target.spec import Spec
 
 END = 0.01
@@ -145,7 +145,7 @@ def on_ground(
 ) -> PreparedSearch:
     """The same from the seed with its head, which is in the folder too, and its analysis. knobs: the space, where it need not be read."""
     model, analysis = start
-    space = knobs or spaces.read_space(config.space.choices, analysis, config.search.multiple)
+    space = knobs or overlaid(spaces.read_space(config.space.choices, analysis, config.search.multiple), config.space.knobs)
     whole = choices(analysis, space)
     found, compared, fixed = _left(_trunks_of_seed(whole, of.knobs), analysis, config, of.features)
     trunks, refused = trunks_of(analysis, found)

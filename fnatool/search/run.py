@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fnatool import seeds, terminal
@@ -50,6 +50,8 @@ from fnatool.training.order import TrainOrder
 from fnatool.training.processes import World, joined
 from fnatool.training.room import require_room
 from fnatool.training.said import Tuned
+from fnatool.training.sections import merged
+from fnatool.training.settings import Settings
 from fnatool.training.stepping import share
 from fnatool.training.watching import sentence
 from passes.errors import UserError
@@ -63,11 +65,13 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """Other budgets than the config's, to begin anew where the folder holds an earlier run, to stop before anything is trained.
+    """`settings` (keys by sections) on top of the config, other budgets, to begin anew, to stop before anything is trained.
 
-    `images` is a folder of pictures (or of .npy, .npz files, for any inputs) to search without a task by: what the seed computes is wanted.
+    With `restart` an earlier run in the folder goes. `images` is a folder of pictures (or of .npy, .npz files, for any inputs) to search
+    without a task by: what the seed computes is wanted.
     """
 
+    settings: Settings = field(default_factory=dict)
     images: Path | str | None = None
     budgets: tuple[str, ...] = ()
     restart: bool = False
@@ -89,7 +93,7 @@ def search(
     finite, or where memory or disk is full. The last checkpoint is never lost.
     """
     asked, folder = options or SearchOptions(), Path(out)
-    how, embedded = _config(config, folder, asked.images)
+    how, embedded = _config(config, folder, asked)
     if asked.restart and asked.dry_run:
         raise UserError("--dry-run trains nothing and --restart removes an earlier run; give one of them, or another folder with -o")
     how = _as_asked(how, seed, asked)
@@ -360,20 +364,28 @@ def _costs(made: PreparedSearch) -> dict[str, object]:
 # --- before and after -------------------------------------------------------------------------------------------------------------------
 
 
-def _config(given: Path | str | SearchConfig | None, folder: Path, images: Path | str | None) -> tuple[SearchConfig, bool]:
-    """The config, and whether it is the embedded one; images: its data, where it is without a task. Raises UserError."""
-    if images is not None:
-        return _unlabelled(given, images), False
+def _config(given: Path | str | SearchConfig | None, folder: Path, asked: SearchOptions) -> tuple[SearchConfig, bool]:
+    """The config with the settings on top, and whether it is the embedded one. Raises UserError."""
+    settings = asked.settings
+    if asked.images is not None:
+        return _unlabelled(given, asked.images, settings), False
     if isinstance(given, SearchConfig):
-        return given, False
+        return _set(given, settings), False
     if given is None and not Path(NAME).exists():
-        return quick(folder.absolute()), True
-    return read_search(Path(given or NAME).absolute()), False
+        return quick(folder.absolute(), settings), True
+    return read_search(Path(given or NAME).absolute(), settings), False
 
 
-def _unlabelled(given: Path | str | SearchConfig | None, images: Path | str) -> SearchConfig:
+def _set(config: SearchConfig, settings: Settings) -> SearchConfig:
+    return parse_search(merged(config.model_dump(mode="json"), settings)) if settings else config
+
+
+def _unlabelled(given: Path | str | SearchConfig | None, images: Path | str, settings: Settings) -> SearchConfig:
     """A config without a task, its samples in a folder. Raises UserError for one with a task."""
-    how = given if isinstance(given, SearchConfig) else parse_search({"task": UNLABELLED}) if given is None else read_search(Path(given))
+    if isinstance(given, SearchConfig):
+        how = _set(given, settings)
+    else:
+        how = parse_search(merged({"task": UNLABELLED}, settings)) if given is None else read_search(Path(given), settings)
     if how.task != UNLABELLED:
         raise UserError(f'the config is for {how.task}, and --images is for a search without labels: task = "{UNLABELLED}"')
     return how.model_copy(update={"data": how.data.model_copy(update={"path": str(images)})})

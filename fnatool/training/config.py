@@ -16,8 +16,10 @@ from fnatool.files.atomic import write_text
 from fnatool.tasks.table import TASKS, require_task
 from fnatool.tasks.task import Defaults, Task
 from fnatool.training.sections import MOST_WORDS, Section, lines, one_of, parsed, read_file
+from fnatool.training.settings import Settings
 from passes.errors import UserError
 
+NOTHING: Settings = {}
 ALIKE: Mapping[str, Any] = {"name": "adamw", "lr": 1e-3, "weight_decay": 1e-2}
 """What learns to be like another network begins with most of what it needs: steps of a size of their own, none for a fresh head."""
 
@@ -161,9 +163,10 @@ class LikeConfig(Section):
     imitate: Imitate = Field(default=Imitate(features=1.0, outputs=1.0), description="the teacher is the one named by --like")
 
 
-def read_like_config(path: Path) -> LikeConfig:
+def read_like_config(path: Path, settings: Settings = NOTHING) -> LikeConfig:
     """The config in a TOML file, as `read_config` reads one."""
-    return read_file(path, f"'fnatool config {path.name} --like' writes one to edit", parse_like_config, lambda config, folder: config)
+    missing = f"'fnatool config {path.name} --like' writes one to edit"
+    return read_file(path, missing, parse_like_config, lambda config, folder: config, settings=settings)
 
 
 def parse_like_config(document: Mapping[str, Any]) -> LikeConfig:
@@ -176,12 +179,16 @@ def parse_like_config(document: Mapping[str, Any]) -> LikeConfig:
     return found
 
 
-def read_config(path: Path) -> Config:
-    """The config in a TOML file; what it leaves unsaid is its task's default. Relative paths are the file's folder's.
+def read_config(path: Path, settings: Settings = NOTHING) -> Config:
+    """The config in a TOML file, with these settings on top; what both leave unsaid is its task's default.
+
+    Relative paths in the file are seen from its folder.
 
     Raises UserError for a file that is not there, is not TOML, or has an unknown key or an impossible value: all of them at once.
     """
-    return read_file(path, f"'fnatool config {path.name} --task classification' writes one to edit", parse_config, beside)
+    return read_file(
+        path, f"'fnatool config {path.name} --task classification' writes one to edit", parse_config, beside, settings=settings
+    )
 
 
 def beside(config: Config, folder: Path) -> Config:

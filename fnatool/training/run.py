@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fnatool import terminal
@@ -12,11 +12,13 @@ from fnatool.files.atomic import recover, require_writable
 from fnatool.files.runfolder import TUNING, hold_folder
 from fnatool.model.source import Source, open_model
 from fnatool.tasks.table import TASKS
-from fnatool.training.config import Config, read_config
+from fnatool.training.config import Config, parse_config, read_config
 from fnatool.training.finetune import RunPlaces, finished, is_unevaluated, tune
 from fnatool.training.machine import arranged, say
 from fnatool.training.processes import joined
 from fnatool.training.said import Tuned
+from fnatool.training.sections import merged
+from fnatool.training.settings import Settings
 from passes.graph.freeing import freed
 
 
@@ -24,10 +26,11 @@ from passes.graph.freeing import freed
 class FinetuneOptions:
     """Where the run is kept (beside the result, unless said), and whether an older run there is removed and begun anew.
 
-    `skip_bad` leaves out samples that cannot be used, whatever the config says; `force` lets the result replace another file (never the
-    model).
+    `settings` are keys of the config, by sections, on top of what it says; `skip_bad` leaves out samples that cannot be used, whatever the
+    config says; `force` lets the result replace another file (never the model).
     """
 
+    settings: Settings = field(default_factory=dict)
     folder: Path | None = None
     restart: bool = False
     skip_bad: bool = False
@@ -44,7 +47,10 @@ def finetune(model: Source, config: Path | str | Config, out: Path | str, *, opt
     options, out = options or FinetuneOptions(), Path(out)
     read, _ = open_model(model)
     read = replace(read, graph=freed(read.graph))
-    how = config if isinstance(config, Config) else read_config(Path(config))
+    if isinstance(config, Config):
+        how = parse_config(merged(config.model_dump(mode="json"), options.settings)) if options.settings else config
+    else:
+        how = read_config(Path(config), options.settings)
     if options.skip_bad:
         how = how.model_copy(update={"data": how.data.model_copy(update={"skip_bad": True})})
     folder = options.folder or out.with_suffix(".run")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fnatool import terminal
@@ -14,19 +14,21 @@ from fnatool.imitation.likeness import METRIC
 from fnatool.imitation.teacher import paired
 from fnatool.model.source import Source, open_model
 from fnatool.model.unlabelled import UnlabelledOptions
-from fnatool.training.config import LikeConfig, read_like_config
+from fnatool.training.config import LikeConfig, parse_like_config, read_like_config
 from fnatool.training.finetune import RunPlaces, finished, is_unevaluated, perform
 from fnatool.training.machine import arranged, say
 from fnatool.training.prepare_alike import job_alike
 from fnatool.training.processes import joined
 from fnatool.training.said import Tuned
+from fnatool.training.sections import merged
+from fnatool.training.settings import Settings
 from fnatool.training.unlabelled import samples_of
 from passes.graph.freeing import freed
 
 
 @dataclass(frozen=True, kw_only=True)
 class LikeOptions:
-    """The samples, and how: a config, a TOML file of one, or the defaults (None).
+    """The samples, and how: a config, a TOML file of one, or the defaults (None), with `settings` (keys by sections) on top.
 
     `folder` is where the run is kept (beside the result, unless said); `restart` removes an older run there and begins anew; `force` lets
     the result replace another file (never one of the models). `skip_bad` leaves out samples that cannot be used, whatever the config says.
@@ -34,6 +36,7 @@ class LikeOptions:
 
     data: UnlabelledOptions
     config: LikeConfig | Path | str | None = None
+    settings: Settings = field(default_factory=dict)
     folder: Path | None = None
     restart: bool = False
     skip_bad: bool = False
@@ -50,7 +53,7 @@ def finetune_like(model: Source, like: Source, out: Path | str, options: LikeOpt
     read, _ = open_model(model)
     read = replace(read, graph=freed(read.graph))
     teacher, _ = open_model(like)
-    how = config_of(options.config)
+    how = config_of(options.config, options.settings)
     if options.skip_bad:
         how = how.model_copy(update={"data": how.data.model_copy(update={"skip_bad": True})})
     places = RunPlaces(out, options.folder or out.with_suffix(".run"), options.force, options.restart)
@@ -72,6 +75,9 @@ def finetune_like(model: Source, like: Source, out: Path | str, options: LikeOpt
         return perform(job_alike(pair, read, how, data, places.folder, world), places, world)
 
 
-def config_of(given: LikeConfig | Path | str | None) -> LikeConfig:
-    """In memory, or of a file."""
-    return given if isinstance(given, LikeConfig) else LikeConfig() if given is None else read_like_config(Path(given))
+def config_of(given: LikeConfig | Path | str | None, settings: Settings) -> LikeConfig:
+    """In memory, or of a file, with the settings on top."""
+    if isinstance(given, Path | str):
+        return read_like_config(Path(given), settings)
+    config = LikeConfig() if given is None else given
+    return parse_like_config(merged(config.model_dump(mode="json"), settings)) if settings else config

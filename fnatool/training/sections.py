@@ -75,9 +75,14 @@ def clipped(words: str) -> str:
     return words if len(words) <= LENGTH else f"{words[:LENGTH]}…"
 
 
-def read_file(path: Path, missing: str, parse: Callable[[dict[str, Any]], S], beside: Callable[[S, Path], S]) -> S:
-    """What a TOML file says, its relative paths seen from its folder. Raises UserError, with the name of the file, as parse does."""
-    document = document_of(path, missing)
+def read_file(
+    path: Path, missing: str, parse: Callable[[dict[str, Any]], S], beside: Callable[[S, Path], S], *, settings: Mapping[str, Any]
+) -> S:
+    """What a TOML file says, its relative paths seen from its folder, and what is set on top of it.
+
+    Raises UserError, with the name of the file, as parse does.
+    """
+    document = merged(document_of(path, missing), settings)
     try:
         return beside(parse(document), path.parent)
     except UserError as error:

@@ -18,7 +18,7 @@ from passes.errors import UserError
 from passes.network.analysis import Analysis
 from passes.network.knobs import Knob, block_knob, block_name, block_of, kind_of, stage_knob
 from passes.target.resolve import resolve
-from passes.target.spec import VERSION, Spec, Value, require_readable
+from passes.target.spec import VERSION, Spec, Value, pattern_of, require_readable
 
 CHOSEN = ("kernel", "hidden", "se", "groups")
 TRUNK = "width"  # the kind of what is chosen for the whole network at once
@@ -160,6 +160,13 @@ def parse_space(document: object) -> Space:
         require_readable({str(key): value for value in row if isinstance(value, str)})
         knobs[str(key)] = row
     return Space(knobs)
+
+
+def overlaid(space: Space, knobs: Mapping[str, tuple[Value, ...]]) -> Space:
+    """The Space in which these knobs have these values, whatever it said of what they match."""
+    patterns = [pattern_of(key) for key in knobs]
+    kept = {key: values for key, values in space.knobs.items() if not any(pattern.fullmatch(key) for pattern in patterns)}
+    return Space({**kept, **knobs})
 
 
 def choices(analysis: Analysis, space: Space) -> Choices:

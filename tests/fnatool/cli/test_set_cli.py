@@ -1,0 +1,218 @@
+"""`--set` as its user meets it: one knob, or one key of a config, without a file; and the batch, which is set so most often."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from refusals import Capture
+from remaps import everything_in, residual
+from tiny import model, save
+
+from fnatool.cli.main import run
+from fnatool.files import model as files
+from fnatool.model.analysed import SPEC_KEY, metadata
+from fnatool.search.config import settings_of_search
+from fnatool.training.config import read_config, read_like_config
+from fnatool.training.settings import settings_of
+from passes import UserError
+
+CLASSIFIER = """
+net (float[1,3,8,8] x) => (float[1,4] y) {
+    c = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (x, w)
+    r = Relu (c)
+    p = GlobalAveragePool (r)
+    f = Reshape (p, s)
+    y = Gemm <transB = 1> (f, m)
+}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with networks for one sample."""
+    monkeypatch.chdir(tmp_path)
+    save(residual(), tmp_path / "seed.onnx")
+    weights: dict[str, tuple[int, ...] | np.ndarray] = {"w": (8, 3, 3, 3), "m": (4, 8), "s": np.array([1, 8])}
+    save(model(CLASSIFIER, weights), tmp_path / "one.onnx")
+    return tmp_path
+
+
+def remap(*arguments: str, seed: str = "one.onnx") -> int:
+    return run(["remap", seed, "-o", "out.onnx", "--force", *arguments])
+
+
+def outputs(path: str, x: np.ndarray) -> np.ndarray:
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {"x": x})[0])
+
+
+def test_a_batch_is_set_free_proven_and_recorded(folder: Path, capsys: Capture) -> None:
+    assert remap("--set", "batch=free", "--report", "report.json") == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0] == "  batch: 1 → free"
+    assert "1, 2 and 3 samples at once, each computed as it was alone: 2 tensors compared in ONNX Runtime, worst drift" in out
+    assert json.loads(Path("report.json").read_text())["changes"] == [{"knob": "batch", "from": 1, "to": "free"}]
+    assert json.loads(metadata(files.read("out.onnx").envelope)[SPEC_KEY])["knobs"]["batch"] == "free"
+    x = np.random.default_rng(0).standard_normal((3, 3, 8, 8)).astype(np.float32)
+    alone = np.concatenate([outputs("one.onnx", x[k : k + 1]) for k in range(3)])
+    np.testing.assert_allclose(outputs("out.onnx", x), alone, rtol=1e-5)
+    assert run(["check", "out.onnx", "--set", "batch=free", "--against", "one.onnx"]) == 0
+    assert run(["check", "out.onnx", "--set", "batch=2"]) == 1
+    assert "'batch' should be 2, the model has free" in capsys.readouterr().out
+    assert remap("--set", "batch=8", seed="out.onnx") == 2  # in place of the seed
+    capsys.readouterr()
+    assert run(["remap", "out.onnx", "-o", "eight.onnx", "--set", "batch=8"]) == 0
+    assert "  batch: free → 8" in capsys.readouterr().out
+    eight = onnx.load("eight.onnx").graph
+    assert [value.type.tensor_type.shape.dim[0].dim_value for value in (*eight.input, *eight.output)] == [8, 8]
+    assert run(["check", "eight.onnx", "--set", "batch=8", "--against", "one.onnx"]) == 0
+    assert run(["remap", "eight.onnx", "-o", "again.onnx", "--set", "batch=1"]) == 0
+    np.testing.assert_allclose(outputs("again.onnx", x[:1]), alone[:1], rtol=1e-5)
+
+
+def test_a_batch_goes_with_other_knobs(folder: Path, capsys: Capture) -> None:
+    given = ["--set", "batch=2", "--set", "stage0.block0.hidden=14", "--set", "input.size=16x12", "--strategy", "preserve"]
+    assert remap(*given, seed="seed.onnx") == 0
+    out = capsys.readouterr().out
+    assert [line.strip() for line in out.splitlines()[:3]] == ["input.size: 8×8 → 16×12", "batch: 1 → 2", "stage0.block0.hidden: 10 → 14"]
+    assert "exact: 6 inner tensors compared" in out
+    assert "2 at once, each computed as it was alone: 6 tensors" in out
+    assert (
+        run(["check", "out.onnx", "--against", "seed.onnx", "--set", "batch=2", "--set", "input.size=16x12", "--set", "**.hidden=14"]) == 1
+    )
+    capsys.readouterr()
+    assert run(["inspect", "out.onnx", "--spec"]) == 0
+    assert json.loads(capsys.readouterr().out)["knobs"]["batch"] == 2
+
+
+def test_a_set_knob_is_on_top_of_the_spec(folder: Path, capsys: Capture) -> None:
+    Path("spec.json").write_text(json.dumps({"version": 1, "knobs": {"stage0.block0.hidden": 12, "stage0.depth": 3}}))
+    assert remap("--spec", "spec.json", "--set", "stage0.block0.hidden=14", seed="seed.onnx") == 0
+    assert capsys.readouterr().out.splitlines()[:2] == ["  stage0.depth: 2 → 3", "  stage0.block0.hidden: 10 → 14"]
+
+
+def test_a_spec_comes_through_standard_input(folder: Path) -> None:
+    import subprocess
+
+    text = json.dumps({"version": 1, "knobs": {"stage0.depth": 3}})
+    command = [sys.executable, "-m", "fnatool", "remap", "seed.onnx", "--spec", "-", "-o", "out.onnx"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("  stage0.depth: 2 → 3")
+    broken = subprocess.run([*command, "--force"], input="{", capture_output=True, text=True, check=False)
+    assert broken.returncode == 2
+    assert len(broken.stderr.splitlines()) == 1
+
+
+WRONG = {
+    "no value": (["--set", "stage0.depth"], "--set stage0.depth: say KNOB=VALUE"),
+    "no knob": (["--set", "=3"], "--set =3: say KNOB=VALUE"),
+    "twice": (["--set", "batch=2", "--set", "batch=3"], "--set sets 'batch' twice"),
+    "unknown": (["--set", "stage0.kernal=3"], "'stage0.kernal' is not a knob of this model"),
+    "no number": (["--set", "stage0.depth=many"], "'stage0.depth': 'many' is neither an integer nor relative"),
+    "no batch": (["--set", "batch=0"], "'batch': 0 is out of range; it goes from 1 to 65536, or is 'free'"),
+    "a batch below 0": (["--set", "batch=-3"], "'batch': -2 is out of range"),
+    "a word for a batch": (["--set", "batch=any"], "'batch': 'any' is neither an integer nor relative"),
+    "a number for a size": (["--set", "input.size=4x"], "'input.size': '4x' is neither an integer nor relative"),
+    "free, of another knob": (["--set", "stage0.depth=free"], "'stage0.depth': 'free' is neither an integer nor relative"),
+    "nothing": ([], "say the shape asked for with --spec SPEC, or knob by knob with --set KNOB=VALUE"),
+}
+
+
+@pytest.mark.parametrize(("given", "why"), WRONG.values(), ids=WRONG)
+def test_a_mistake_in_what_is_set_is_one_message_and_writes_nothing(given: list[str], why: str, folder: Path, capsys: Capture) -> None:
+    before = everything_in(folder)
+    assert remap(*given, seed="seed.onnx") == 2
+    assert why in " ".join(capsys.readouterr().err.split())
+    assert everything_in(folder) == before
+
+
+def test_a_network_that_mixes_its_samples_is_refused_by_name(folder: Path, capsys: Capture) -> None:
+    text = CLASSIFIER.replace("r = Relu (c)", "k = ReduceMean <axes = [0, 2, 3]> (c)\n    r = Sub (c, k)")
+    weights: dict[str, tuple[int, ...] | np.ndarray] = {"w": (8, 3, 3, 3), "m": (4, 8), "s": np.array([1, 8])}
+    save(model(text, weights), folder / "mixing.onnx")
+    before = everything_in(folder)
+    assert remap("--set", "batch=2", seed="mixing.onnx") == 2
+    assert "(ReduceMean) reduces over the samples, so the samples are not computed each by itself" in capsys.readouterr().err
+    assert everything_in(folder) == before
+    assert run(["inspect", "mixing.onnx"]) == 0
+    assert "reduces over the samples" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_planted_error_in_one_sample_is_found(folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the verification is for: a result in which the second sample gets something of the first."""
+    import onnx_graphsurgeon as gs
+
+    from passes.batch import rebatched
+    from passes.target import apply
+
+    def planted(graph: gs.Graph, shapes: object, batch: int | None) -> gs.Graph:
+        made = rebatched.with_samples(graph, shapes, batch)  # type: ignore[arg-type]
+        (relu,) = (node for node in made.nodes if node.op == "Relu")
+        rolled = gs.Variable("rolled")
+        half = [gs.Variable(f"half{k}") for k in range(2)]
+        made.nodes.append(gs.Node("Split", "split", {"axis": 0}, [relu.inputs[0]], half))
+        made.nodes.append(gs.Node("Concat", "roll", {"axis": 0}, half[::-1], [rolled]))
+        relu.inputs[0] = rolled
+        return made
+
+    monkeypatch.setattr(apply, "with_samples", planted)
+    assert remap("--set", "batch=2") == 1
+    assert "a sample is not what it is alone" in capsys.readouterr().err
+    assert not Path("out.onnx").exists()
+
+
+# --- keys of a config -------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_key_is_set_on_top_of_a_config(folder: Path) -> None:
+    Path("sub").mkdir()
+    Path("sub/tune.toml").write_text('task = "segmentation"\n[data]\npath = "mine"\n[run]\nepochs = 7\nbatch = 4\n')
+    given = ["run.epochs=3", "data.size=[96, 128]", "optimiser.name=adamw", "optimiser.lr=1e-3", "data.augment=false"]
+    read = read_config(Path("sub/tune.toml"), settings_of(given))
+    assert (read.run.epochs, read.run.batch, read.data.size, read.data.augment) == (3, 4, (96, 128), False)
+    assert (read.optimiser.name, read.optimiser.lr, read.data.path) == ("adamw", 1e-3, "sub/mine")
+    assert read_config(Path("sub/tune.toml"), settings_of(["data.path=mine"])).data.path == str(folder / "mine")
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ("run.epochs", "say section.key=value"),
+        ("run epochs=3", "say section.key=value"),
+        ("run.epoch=3", "'run.epoch' is no key of a config; did you mean 'run.epochs'"),
+        ("run.epochs=many", "'run.epochs' is 'many'"),
+        ("run.epochs=0", "'run.epochs' is 0"),
+        ("run=3", "'run' is 3"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_key_is_said(given: str, why: str, folder: Path) -> None:
+    Path("tune.toml").write_text("")
+    with pytest.raises(UserError, match=why.replace("(", "\\(")):
+        read_config(Path("tune.toml"), settings_of([given]))
+
+
+def test_a_key_set_twice_is_said() -> None:
+    with pytest.raises(UserError, match=r"--set sets 'run\.epochs' twice"):
+        settings_of(["run.epochs=1", "run.epochs=2"])
+    with pytest.raises(UserError, match=r"--set sets 'run' and 'run\.epochs'"):
+        settings_of(["run=1", "run.epochs=2"])
+
+
+def test_a_search_is_given_keys_and_knobs_of_its_space() -> None:
+    found = settings_of_search(["finetune.run.epochs=2", "stage2.*.hidden=x0.5,x1", "stage1.depth=[1, 2]"])
+    assert found == {
+        "finetune": {"run": {"epochs": 2}},
+        "space": {"knobs": {"stage2.*.hidden": ["x0.5", "x1"], "stage1.depth": [1, 2]}},
+    }
+
+
+def test_the_config_of_learning_without_labels_is_set_too(folder: Path) -> None:
+    Path("like.toml").write_text("[run]\nbatch = 4\n")
+    assert read_like_config(Path("like.toml"), settings_of(["run.epochs=2"])).run.epochs == 2
