@@ -12,6 +12,9 @@ from fnatool.latency.measure import latency_table as latency_table
 from fnatool.model.check import CheckOptions as CheckOptions
 from fnatool.model.check import Report as Report
 from fnatool.model.check import check as check
+from fnatool.model.cut import CutModel as CutModel
+from fnatool.model.cut import CutOptions as CutOptions
+from fnatool.model.cut import cut as cut
 from fnatool.model.diff import Comparison as Comparison
 from fnatool.model.diff import DiffOptions as DiffOptions
 from fnatool.model.diff import diff as diff

@@ -18,15 +18,17 @@ from fnatool.cli.types import MODEL, SPEC
 @click.option("--json", "form", flag_value="json", help="Everything as JSON.")
 @click.option("--spec", "form", flag_value="spec", help="The network's own Spec, to edit and give to remap.")
 @click.option("--group", metavar="KNOB", help="Every weight axis that moves with this knob.")
+@click.option("--taps", is_flag=True, help="The places that a head can tap and that 'fnatool cut' can cut at, by stage.")
 @options.inputs()
-def inspect(model: Path, form: str | None, group: str | None, inputs: Inputs) -> None:
+def inspect(model: Path, form: str | None, group: str | None, taps: bool, inputs: Inputs) -> None:
     """Show stages, blocks, and every knob: its value, its range, whether growth is exact, and why not."""
     import fnatool
     from fnatool import terminal
     from fnatool.cli.show import analysis as showing
+    from fnatool.cli.show.places import show_places
 
-    if group is not None and form == "spec":
-        raise click.UsageError("--group shows weights and --spec knobs; ask for one of them")
+    if sum((group is not None, taps, form == "spec")) > 1:
+        raise click.UsageError("--group shows weights, --taps places and --spec knobs; ask for one of them")
     found = fnatool.inspect(model, options=fnatool.InspectOptions(inputs=inputs))
     if group is not None:
         rows = found.group(group)
@@ -34,6 +36,11 @@ def inspect(model: Path, form: str | None, group: str | None, inputs: Inputs) ->
             terminal.document(json.dumps(rows, indent=2))
         else:
             showing.show_group(rows, group)
+    elif taps:
+        if form == "json":
+            terminal.document(json.dumps(found.places(), indent=2))
+        else:
+            show_places(found.places(), str(model))
     elif form == "json":
         terminal.document(json.dumps(found.to_json(), indent=2))
     elif form == "spec":

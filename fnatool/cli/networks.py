@@ -1,4 +1,4 @@
-"""Commands that make a model of a model: remap, head, fold, unfold; and export, of a torch model."""
+"""Commands that make a model of a model: remap, head, fold, unfold, cut; and export, of a torch model."""
 
 from __future__ import annotations
 
@@ -292,3 +292,36 @@ def unfold(
         force=force,
     )
     show_folding(fnatool.unfold(model, output, options=how), ("put in", "behind"), str(output))
+
+
+@cli.command()
+@click.argument("model", type=MODEL)
+@click.option(
+    "--outputs", type=LIST, default=(), metavar="NAME,...",
+    help="Where it is to end: tensors, nodes, or places like stage5.exit, which 'fnatool inspect --taps' lists.",
+)  # fmt: skip
+@click.option("--inputs", "starts", type=LIST, default=(), metavar="NAME,...", help="Where it is to begin, in the same words.")
+@click.option("--inference", is_flag=True, help="Bring Dropout and BatchNormalization that compute as in training to inference.")
+@options.inputs()
+@options.output()
+@options.no_verify("Skip the comparison with the whole and the check of the result.")
+@options.force(OVERWRITE)
+def cut(
+    model: Path,
+    outputs: tuple[str, ...],
+    starts: tuple[str, ...],
+    inference: bool,
+    inputs: Inputs,
+    output: Path,
+    no_verify: bool,
+    force: bool,
+) -> None:
+    """Write the part of MODEL that makes --outputs, from --inputs on: a model of its own that computes there what the whole does.
+
+    Names stay, and what of the metadata is still true. Inputs that nothing reads any more go.
+    """
+    import fnatool
+    from fnatool.cli.show.cut import show_cut
+
+    how = fnatool.CutOptions(outputs=outputs, new_inputs=starts, inference=inference, inputs=inputs, verify=not no_verify, force=force)
+    show_cut(fnatool.cut(model, output, options=how), str(output))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -77,22 +77,23 @@ class Model:
 # --- reading ---
 
 
-def read(path: Path | str, inputs: Inputs = None) -> Model:
+def read(path: Path | str, inputs: Inputs = None, *, tolerated: Collection[str] = ()) -> Model:
     """The model in the file at path, ready for the passes; inputs: shapes, where they decide which branch of an If is taken.
 
-    Raises UserError where there is no such file, RefusedModel where it is broken or has what the passes do not handle.
+    tolerated: codes of errors that who reads will mend. Raises UserError where there is no such file, RefusedModel where it is broken or
+    has what the passes do not handle.
     """
-    return _model(load(path), inputs)
+    return _model(load(path), inputs, tolerated)
 
 
 def of_raw(raw: Raw, inputs: Inputs = None) -> Model:
     """The same from what `load` gave, which stays as it is."""
     proto = onnx.ModelProto()
     proto.CopyFrom(raw.proto)
-    return _model(replace(raw, proto=proto), inputs)
+    return _model(replace(raw, proto=proto), inputs, ())
 
 
-def _model(raw: Raw, inputs: Inputs) -> Model:
+def _model(raw: Raw, inputs: Inputs, tolerated: Collection[str]) -> Model:
     """The message of raw is changed."""
     with _naming(raw.path):
         names = [tensor.name for tensor in raw.proto.graph.initializer]
@@ -103,7 +104,7 @@ def _model(raw: Raw, inputs: Inputs) -> Model:
         proto, decided = branching.without_decided_branches(proto, arrays, sizes)
         notes += decided
         found = order(proto.graph)
-        _require_sound(proto, found)
+        _require_sound(proto, found, tolerated)
         notes += _name_nodes(proto.graph, found.nodes)
         envelope = _envelope(proto)
         graph = recorded_graph(proto, arrays, found)
@@ -216,7 +217,7 @@ def _feed(digest: hashlib._Hash, file: BinaryIO) -> None:
         digest.update(chunk)
 
 
-def _require_sound(proto: onnx.ModelProto, found: Order) -> None:
+def _require_sound(proto: onnx.ModelProto, found: Order, tolerated: Collection[str]) -> None:
     """The names fit together and the passes know every construct. Raises RefusedModel with the first problem and the number of others."""
     for node in proto.graph.node:
         for attribute in node.attribute:
@@ -231,7 +232,7 @@ def _require_sound(proto: onnx.ModelProto, found: Order) -> None:
         if (kind := value.type.WhichOneof("value")) not in (None, "tensor_type"):
             what = str(kind).removesuffix("_type").replace("_", " ")
             raise RefusedModel(f"input '{value.name}' is of kind {what}; only tensors are supported")
-    wrong = [finding for finding in errors(check_proto(proto, found)) if finding.code not in TOLERATED]
+    wrong = [finding for finding in errors(check_proto(proto, found)) if finding.code not in {*TOLERATED, *tolerated}]
     if wrong:
         more = f" ({len(wrong) - 1} more; 'fnatool check' lists all)" if len(wrong) > 1 else ""
         fix = f"; {wrong[0].fix}" if wrong[0].fix else ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,23 +11,20 @@ import numpy as np
 
 from fnatool.data.pixels import Pixels
 from fnatool.files import model as files
-from fnatool.files.atomic import temporary
 from fnatool.files.interface import Inputs, named_shapes
 from fnatool.model import pixels, upgrading
 from fnatool.model.analysed import STAGES_KEY, analyse_model, metadata
-from fnatool.model.faults import find_faults
 from fnatool.model.names import class_names, joints_of
 from fnatool.model.pixels import PixelOptions
+from fnatool.model.sound import require_sound
 from fnatool.model.verified import in_child
 from fnatool.tasks import description
 from fnatool.tasks.description import Description
 from fnatool.tasks.joints import Joints
 from fnatool.tasks.table import TASKS, require_task
-from passes.check.finding import errors
 from passes.errors import RefusedModel, UserError
 from passes.graph.freeing import freed
 from passes.graph.shapes import guessing
-from passes.graph.tensors import Shape
 from passes.heads import STYLES, Attached, HeadImage, HeadSpec, attach, default_taps, image_of
 from passes.heads.writer import OLDEST_OPSET
 from passes.network.analyse import analyse
@@ -112,7 +108,7 @@ def attach_to_model(model: files.Model, options: HeadOptions, *, analysis: Analy
     if options.verify:
         upgrading.require_same(given, model, before)
         require_same(headed)
-        require_sound(headed, sizes)
+        require_sound(target, model, sizes)
     return headed
 
 
@@ -173,20 +169,3 @@ def _moved(headed: Headed) -> list[str]:
 
     with guessing(headed.before.shapes):
         return moved(headed.seed.graph, headed.model.graph, noise(headed.before, 0), [tap.tensor for tap in headed.made.taps])
-
-
-def require_sound(headed: Headed, inputs: Mapping[str, Shape] | None) -> None:
-    """The file that will be written passes `fnatool check`. Raises RefusedModel with the first finding otherwise."""
-    with temporary() as folder:
-        path = folder / "model.onnx"
-        headed.write(path)
-        found = errors(find_faults(files.load(path), inputs or {}))
-        if not found:
-            return
-        files.write(headed.seed, folder / "seed.onnx")
-        own = [(finding.code, finding.where) for finding in errors(find_faults(files.load(folder / "seed.onnx"), inputs or {}))]
-    message = f"{found[0].where}: {found[0].message.replace(str(path), 'the result')}"
-    if (found[0].code, found[0].where) in own:
-        fix = f"; {found[0].fix}" if found[0].fix else ""
-        raise RefusedModel(f"the model itself is broken, and so the result would be: {message}{fix}")
-    raise RefusedModel(f"the result would be broken: {message}; nothing was written. Please report it")

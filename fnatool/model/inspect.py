@@ -11,6 +11,7 @@ from fnatool.files import model as files
 from fnatool.files.atomic import write_text
 from fnatool.files.interface import Inputs
 from fnatool.model.analysed import analyse_model
+from fnatool.model.places import place_rows
 from fnatool.model.rows import Json, batch_row, block_rows, group_rows, image_row, stage_rows
 from fnatool.model.source import Source, open_model
 from passes.network.analysis import Analysis
@@ -45,6 +46,10 @@ class Inspection:
     def group(self, knob: str) -> list[Json]:
         """Every (initializer, axis, indices, role) that moves with a width or kernel knob. Raises UserError for other knobs."""
         return group_rows(self.analysis, knob)
+
+    def places(self) -> list[Json]:
+        """The places that a head can tap and that the model can be cut at, by stage, in the order of the graph."""
+        return place_rows(self.analysis)
 
     def to_json(self) -> Json:
         """Everything, for programs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from fnatool import seeds
@@ -12,12 +13,14 @@ from passes.graph.tensors import Shape
 Source = Path | str | files.Model
 
 
-def open_model(source: Source, inputs: Inputs = None) -> tuple[files.Model, dict[str, Shape] | None]:
+def open_model(source: Source, inputs: Inputs = None, *, tolerated: Collection[str] = ()) -> tuple[files.Model, dict[str, Shape] | None]:
     """The model, read if it is not in memory, and the shapes for its inputs by name, None where none are given.
+
+    tolerated: codes of errors of a file that the caller will mend.
 
     Raises UserError where there is no such file, RefusedModel for one that cannot be read.
     """
-    model = source if isinstance(source, files.Model) else files.read(seeds.find(source), inputs)
+    model = source if isinstance(source, files.Model) else files.read(seeds.find(source), inputs, tolerated=tolerated)
     return model, named_shapes(inputs, [tensor.name for tensor in model.graph.inputs]) or None
 
 

@@ -171,7 +171,7 @@ def _cast(site: NodeSite, to: int) -> Step:
     return on(site, lambda x: x.to(dtype), 0)
 
 
-IN_EVALUATION = "export the network in evaluation mode"
+IN_EVALUATION = "export the network in evaluation mode, or bring it to inference with 'fnatool cut --inference'"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 

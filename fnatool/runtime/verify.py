@@ -25,8 +25,8 @@ from passes.channels.resize import resized
 from passes.errors import RefusedModel
 from passes.graph.normalise import normalise
 from passes.graph.operators import WEIGHTED
-from passes.graph.tensors import Shape
-from passes.graph.view import build, view
+from passes.graph.tensors import Shape, Shapes
+from passes.graph.view import View, build, view
 from passes.maps.contents import Sampling
 from passes.network.analysis import Analysis
 from passes.target.plan import Plan
@@ -229,17 +229,22 @@ def shared_tensors(analysis: Analysis, plan: Plan) -> list[Shared]:
 
 
 def noise(analysis: Analysis, rng_seed: int) -> dict[str, np.ndarray]:
-    """Standard normal inputs of the analysed sizes, batch 1 where it is free; bytes are pixels, sizes fit, other integers are 0 or 1."""
+    """Inputs of the analysed sizes, see `noise_for`."""
+    return noise_for(analysis.view, analysis.shapes, rng_seed)
+
+
+def noise_for(seen: View, shapes: Shapes, rng_seed: int) -> dict[str, np.ndarray]:
+    """Standard normal inputs of these sizes, batch 1 where it is free; bytes are pixels, sizes fit, other integers are 0 or 1."""
     rng = np.random.default_rng(rng_seed)
     feeds = {}
-    for name, (_, dtype) in analysis.view.inputs.items():
-        if name in analysis.view.constants:
+    for name, (_, dtype) in seen.inputs.items():
+        if name in seen.constants:
             continue
-        shape = analysis.shapes.shapes[name]
+        shape = shapes.shapes[name]
         kind = onnx.helper.tensor_dtype_to_np_dtype(dtype)
         bytes_ = np.dtype(kind) == np.uint8
         values = rng.standard_normal(shape) if np.dtype(kind).kind == "f" else rng.integers(0, 256 if bytes_ else 2, shape)
-        fitting = None if np.dtype(kind).kind == "f" else sizes_for(analysis, name)
+        fitting = None if np.dtype(kind).kind == "f" else sizes_for(seen, shapes, name)
         feeds[name] = (values if fitting is None else np.array(fitting)).astype(kind)
     return feeds
 
@@ -248,12 +253,12 @@ SIZES = {"Resize": 3, "Expand": 1, "Reshape": 1}
 """op → the input that holds the sizes of its result."""
 
 
-def sizes_for(analysis: Analysis, name: str) -> Shape | None:
+def sizes_for(seen: View, shapes: Shapes, name: str) -> Shape | None:
     """Sizes that fit where an input holds those of a node's result: the ones its data has already. None for any other input."""
-    for reader, slot in analysis.view.readers.get(name, ()):
-        node = analysis.view.by_name[reader]
-        shape = analysis.shapes.shapes.get(node.inputs[0])
-        if SIZES.get(node.op) == slot and shape is not None and (len(shape),) == analysis.shapes.shapes[name]:
+    for reader, slot in seen.readers.get(name, ()):
+        node = seen.by_name[reader]
+        shape = shapes.shapes.get(node.inputs[0])
+        if SIZES.get(node.op) == slot and shape is not None and (len(shape),) == shapes.shapes[name]:
             return shape
     return None
 

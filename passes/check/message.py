@@ -216,7 +216,7 @@ def _training(model: onnx.ModelProto) -> Iterator[Finding]:
         flags = {attribute.name: attribute.i for attribute in node.attribute}
         legacy = 0 < version < 7 and not flags.get("is_test", 0)
         where = f"{node.op_type} '{node.name or ', '.join(node.output)}'"
-        fix = "export the network in evaluation mode (model.eval())"
+        fix = "export the network in evaluation mode (model.eval()), or bring it to inference with 'fnatool cut --inference'"
         if node.op_type == "BatchNormalization" and (flags.get("training_mode") or legacy):
             yield Finding("error", "training-mode", where, "it normalises by the batch it sees, so a sample depends on the others", fix)
         if node.op_type == "Dropout" and (legacy or _drops(node, constants)):

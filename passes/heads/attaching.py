@@ -27,7 +27,7 @@ from passes.heads.tap import Stride, Tap
 from passes.heads.taps import FLOATS, Chart, chart, wide
 from passes.heads.writer import Writer, initializers
 from passes.network.analysis import Analysis
-from passes.network.stages import Stage, stage_table
+from passes.network.stages import table_of_whole
 
 MAX_COUNT = 1 << 16  # classes, joints, widths
 MAX_LEVELS = 16
@@ -83,10 +83,9 @@ def attach(graph: gs.Graph, analysis: Analysis, head: HeadSpec, *, rng: np.rando
     detection = style.build(HeadWork(head, found, image, taps, writer))
     made = build([*kept, *writer.nodes], {**seen.constants, **initializers(writer.constants)}, base)
     normal = _with_outputs(made, style, analysis, image, dtype=dtypes[0])
+    table = table_of_whole(analysis.stages, {node.name for node in kept})
     share = (known.params(tap.tensor for tap in taps), sum(known.counts))
-    return Attached(
-        graph=made, base=base, normal=normal, taps=taps, image=image, table=_table(analysis, kept), detection=detection, kept=share
-    )
+    return Attached(graph=made, base=base, normal=normal, taps=taps, image=image, table=table, detection=detection, kept=share)
 
 
 def default_taps(analysis: Analysis, head: HeadSpec) -> tuple[str, ...]:
@@ -105,13 +104,6 @@ def seen_by(analysis: Analysis, head: HeadSpec) -> tuple[str, ...]:
     last = [tensor for tensor in found.way if found.is_map(tensor)][-1:]
     taps = [tap.tensor for tap in _taps(head, _style(head), found, ancestry(analysis))]
     return tuple(dict.fromkeys(tensor if found.is_map(tensor) or not last else last[0] for tensor in taps))
-
-
-def _table(analysis: Analysis, kept: Sequence[Node]) -> list[list[dict[str, str]]]:
-    """The stage table of the blocks that are left whole."""
-    left = {node.name for node in kept}
-    stages = [Stage(tuple(block for block in stage.blocks if left.issuperset(block.nodes))) for stage in analysis.stages]
-    return stage_table([stage for stage in stages if stage.blocks])
 
 
 def _style(head: HeadSpec) -> HeadStyle:

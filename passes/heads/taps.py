@@ -107,6 +107,14 @@ def _is_tap(tensor: str, analysis: Analysis) -> bool:
 
 def chart(analysis: Analysis, features: str | None = None) -> Chart:
     """The chart of an analysed network, its way through the encoder; features: what its own classifier reads: no map behind it counts."""
+    seen, grids = analysis.view, grids_of(analysis)
+    behind = _behind(features, seen)
+    way = encoder(analysis, grids, lambda tensor: _is_tap(tensor, analysis), behind)
+    return Chart(analysis, grids, way, tap_names(analysis), behind)
+
+
+def tap_names(analysis: Analysis) -> dict[str, str]:
+    """The tensors that have names like knobs: exits of stages and blocks, and the hidden maps of blocks."""
     names: dict[str, str] = {}
     for i, stage in enumerate(analysis.stages):
         names[stage_knob(i, "exit")] = stage.blocks[-1].exit
@@ -117,10 +125,7 @@ def chart(analysis: Analysis, features: str | None = None) -> Chart:
         if found is not None and kind_of(name) == "hidden":
             block = analysis.stages[found[0]].blocks[found[1]]
             names[name] = _activated(analysis, name, block.nodes)
-    seen, grids = analysis.view, grids_of(analysis)
-    behind = _behind(features, seen)
-    way = encoder(analysis, grids, lambda tensor: _is_tap(tensor, analysis), behind)
-    return Chart(analysis, grids, way, names, behind)
+    return names
 
 
 def wide(found: Chart) -> Chart:

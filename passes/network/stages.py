@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -40,6 +40,12 @@ Table = Sequence[Sequence[Mapping[str, str]]]
 def stage_table(stages: Sequence[Stage]) -> list[list[dict[str, str]]]:
     """The stages as names, for the model's metadata, so that they survive every remap."""
     return [[{"kind": b.kind, "entry": b.entry, "exit": b.exit, "merge": b.merge} for b in stage.blocks] for stage in stages]
+
+
+def table_of_whole(stages: Sequence[Stage], nodes: Collection[str]) -> list[list[dict[str, str]]]:
+    """The stage table of the blocks of which all nodes are among these."""
+    left = [Stage(tuple(block for block in stage.blocks if all(node in nodes for node in block.nodes))) for stage in stages]
+    return stage_table([stage for stage in left if stage.blocks])
 
 
 @dataclass(frozen=True)
