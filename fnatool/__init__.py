@@ -20,6 +20,7 @@ PUBLIC = {
     "model.remapped": ("RemapOptions", "Remapped"),
     "model.head": ("head",),
     "model.headed": ("HeadOptions", "Headed"),
+    "model.task": ("task", "TaskOptions", "DescribedModel"),
     "model.cut": ("cut", "CutOptions", "CutModel"),
     "model.fold": ("fold", "FoldOptions", "BatchNormResult", "unfold", "UnfoldOptions"),
     "model.unlabelled": ("UnlabelledOptions",),

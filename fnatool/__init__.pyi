@@ -36,6 +36,9 @@ from fnatool.model.remap import remap as remap
 from fnatool.model.remapped import RemapOptions as RemapOptions
 from fnatool.model.remapped import Remapped as Remapped
 from fnatool.model.source import read as read
+from fnatool.model.task import DescribedModel as DescribedModel
+from fnatool.model.task import TaskOptions as TaskOptions
+from fnatool.model.task import task as task
 from fnatool.model.unlabelled import UnlabelledOptions as UnlabelledOptions
 from fnatool.report.report import ReportOptions as ReportOptions
 from fnatool.report.report import report as report

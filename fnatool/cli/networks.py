@@ -1,4 +1,4 @@
-"""Commands that make a model of a model: remap, head, fold, unfold, cut; and export, of a torch model."""
+"""Commands that make a model of a model: remap, head, task, fold, unfold, cut; and export, of a torch model."""
 
 from __future__ import annotations
 
@@ -186,6 +186,60 @@ def head(
         force=force,
     )
     show_headed(fnatool.head(model, output, options=asked), str(output))
+
+
+@cli.command()
+@click.argument("model", type=MODEL)
+@click.option("--task", type=TASK, required=True, help="What the network does already.")
+@click.option("--names", metavar="FILE", help="Names of its classes, one on every line [default: as its record says, else numbers].")
+@click.option("--joints", metavar="coco|FILE", help="The joints of a pose: COCO's, or a JSON file [default: likewise].")
+@options.file("--record", metavar="FILE", help_="JSON with what else its record says, as the levels of a detector.")
+@options.pixels(
+    "Of the pixels 0…255: an input value is (pixel − mean) / scale.",
+    "What they are divided by. One number stands for all colours [default of both: as for 'fnatool head'].",
+    "The order of colours that the network takes, and of --mean and --scale [default: as its metadata says, else RGB].",
+)
+@options.inputs()
+@options.output("The ONNX file to write.", required=False)
+@click.option("--in-place", is_flag=True, help="Write into MODEL itself instead.")
+@options.force(OVERWRITE)
+def task(
+    model: Path,
+    task: str,
+    names: str | None,
+    joints: str | None,
+    record: Path | None,
+    mean: tuple[float, ...] | None,
+    scale: tuple[float, ...] | None,
+    channels: str | None,
+    inputs: Inputs,
+    output: Path | None,
+    in_place: bool,
+    force: bool,
+) -> None:
+    """Say in MODEL's metadata what it is for, so that evaluate, finetune and search know; its graph and weights stay, byte for byte.
+
+    For networks that do the task already: a classifier gives [N, K], a segmenter [N, K, h, w], a pose network heatmaps [N, J, h, w],
+    whatever their outputs are called; a detector cls_logits and boxes, as our heads do.
+    """
+    import fnatool
+    from fnatool.cli.show.described import show_described
+
+    if output is None and not in_place:
+        raise click.UsageError("say where the result goes with -o OUT, or write into the model itself with --in-place")
+    how = fnatool.TaskOptions(
+        task=task,
+        names=names,
+        joints=joints,
+        record=record,
+        mean=mean,
+        scale=scale,
+        channels=channels,
+        inputs=inputs,
+        in_place=in_place,
+        force=force,
+    )
+    show_described(fnatool.task(model, output, options=how), str(model if output is None else output))
 
 
 @cli.command()

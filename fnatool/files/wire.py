@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -21,9 +21,10 @@ Bytes = npt.NDArray[np.uint8]
 Message = onnx.ModelProto | onnx.GraphProto | onnx.NodeProto | onnx.TensorProto
 
 INLINE = 1024  # smaller raw data stays in the message, where shape inference finds the shapes and sizes it needs
+PIECE = 1 << 20  # of what is copied
 LIMIT = 2**31 - 1  # protobuf parses no message beyond 2 GiB
 
-GRAPH, INITIALIZER, RAW_DATA = 7, 5, 9
+GRAPH, INITIALIZER, RAW_DATA, METADATA = 7, 5, 9, 14
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 
 
@@ -143,6 +144,33 @@ def _encode(value: int) -> bytes:
 
 
 ONE_BYTE = tuple(bytes([value]) for value in range(0x80))
+
+
+def restate(source: BinaryIO, target: BinaryIO, metadata: Mapping[str, str]) -> None:
+    """The model in source is in target, with these metadata instead of those of the same keys; all else, the graph too, byte for byte.
+
+    Raises Malformed.
+    """
+    cursor = Cursor(source)
+    end = os.fstat(source.fileno()).st_size
+    while cursor.position < end:
+        tag = cursor.varint()
+        number, kind = tag >> 3, tag & 7
+        if kind != LENGTH:
+            target.write(_encode(tag) + _scalar(cursor, kind))
+            continue
+        size = cursor.varint()
+        if number == METADATA:
+            payload = cursor.read(size)
+            if onnx.StringStringEntryProto.FromString(payload).key not in metadata:
+                target.write(_key(METADATA, size) + payload)
+            continue
+        target.write(_encode(tag) + _encode(size))
+        for start in range(0, size, PIECE):
+            target.write(cursor.read(min(PIECE, size - start)))
+    for key, value in metadata.items():
+        entry = onnx.StringStringEntryProto(key=key, value=value).SerializeToString()
+        target.write(_key(METADATA, len(entry)) + entry)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fnatool.tasks.description import Description
 from fnatool.tasks.parts import Outputs
-from fnatool.tasks.table import TASKS
+from fnatool.tasks.table import TASKS, by_task
 from passes.errors import UserError
 
 FLOOR = 1e-6  # of the square: where all samples are the same, nothing else says what is far
@@ -36,7 +36,8 @@ def outputs_apart(student: Outputs, teacher: Outputs, description: Description, 
     do not correspond.
     """
     outputs = TASKS[description.task].outputs.items()
-    parts = [_apart(name, student[name].float(), teacher, temperature, axis=made(description).softmax) for name, made in outputs]
+    own, others = by_task(student, description), by_task(teacher, description)
+    parts = [_apart(name, own[name].float(), others, temperature, axis=made(description).softmax) for name, made in outputs]
     return torch.stack(parts).sum()
 
 

@@ -191,10 +191,10 @@ def _metadata(model: files.Model, graph: gs.Graph, table: list[list[dict[str, st
 def _answers(text: str, graph: gs.Graph) -> bool:
     """Whether the graph still has the outputs of the task that its metadata describes."""
     try:
-        task = parse_description(text).task
+        about = parse_description(text)
     except UserError:
         return False
-    return TASKS[task].outputs.keys() <= {tensor.name for tensor in graph.outputs}
+    return {about.output(name) for name in TASKS[about.task].outputs} <= {tensor.name for tensor in graph.outputs}
 
 
 def _with_pixels(source: str | None, text: str) -> str:

@@ -95,7 +95,7 @@ def attach_to_model(model: files.Model, options: HeadOptions, *, analysis: Analy
     image = image_of(before)
     asked = PixelOptions(options.mean, options.scale, options.channels)
     how = pixels.pixels_of(model, before.view, pixels.seen_as(before.view, image.name, image.channels), asked)
-    seen = _input(image, how)
+    seen = input_of(image, how)
     made = attach(model.graph, before, head, rng=np.random.default_rng(options.seed))
     model = model if made.base is model.graph else replace(model, graph=made.base)
     about = TASKS[options.task].describe(seen, classes=classes, joints=joints, boxes=made.detection)
@@ -142,8 +142,8 @@ def own_taps(analysis: Analysis, options: HeadOptions) -> tuple[str, ...]:
 # --- what the model is for ---------------------------------------------------------------------------------------------------------------
 
 
-def _input(image: HeadImage, how: Pixels) -> description.Input:
-    """Raises UserError for an image larger than a task's can be."""
+def input_of(image: HeadImage, how: Pixels) -> description.Input:
+    """The image as a description says it. Raises UserError for one larger than a task's can be."""
     if max(image.size) > description.LARGEST:
         height, width = image.size
         raise UserError(

@@ -24,7 +24,7 @@ from fnatool.supernet.alpha import cost_loss, floor_at
 from fnatool.supernet.network import SuperNetwork
 from fnatool.tasks.description import Description
 from fnatool.tasks.parts import means
-from fnatool.tasks.table import TASKS
+from fnatool.tasks.table import loss_of
 from fnatool.training import checkpoint, diagnosis
 from fnatool.training.journal import Journal
 from fnatool.training.model_and_data import inputs_of
@@ -181,7 +181,7 @@ def _task_loss(searcher: Searcher, job: SearchJob, batch: Batch, *, step: int, m
     with searcher.precision():
         inputs = inputs_of(searcher.network.reading, batch["images"], job.description.input)
         outputs = searcher.network(inputs, member, searcher.norms)
-        return means(TASKS[job.description.task].loss(outputs, batch, job.description))
+        return means(loss_of(outputs, batch, job.description))
 
 
 def _charged(cost: torch.Tensor, job: SearchJob) -> torch.Tensor:

@@ -18,7 +18,7 @@ from fnatool.search.sampling import Member
 from fnatool.supernet.network import SuperNetwork
 from fnatool.tasks.finite import require_finite
 from fnatool.tasks.parts import alone
-from fnatool.tasks.table import TASKS
+from fnatool.tasks.table import TASKS, loss_of
 from fnatool.tasks.task import PLAIN
 from fnatool.training.figures import evaluate
 from fnatool.training.learner import is_frozen
@@ -108,7 +108,7 @@ def loss(network: SuperNetwork, member: Member, how: Scoring) -> float:
             inputs_of(network.reading, batch["images"], about.input), member, norms=RUNNING, statistics=statistics
         )
         require_finite(outputs, tuple(outputs))
-        losses.append(alone(TASKS[about.task].loss(outputs, batch, about)).item())
+        losses.append(alone(loss_of(outputs, batch, about)).item())
     return sum(losses) / len(losses)
 
 

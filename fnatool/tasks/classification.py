@@ -39,7 +39,7 @@ def describe(seen: Input, *, classes: tuple[str, ...], joints: object = None, bo
 
 def logits(description: Classification) -> Output:
     """A number a class."""
-    return Output((len(description.classes),), softmax=1)
+    return Output((len(description.classes),), softmax=1, logits=True)
 
 
 # --- samples ---

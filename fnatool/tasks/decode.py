@@ -24,9 +24,9 @@ def decode(outputs: Mapping[str, Array], description: Description, placements: S
     Raises RefusedModel where outputs are not those of the description, or not finite.
     """
     task = TASKS[description.task]
-    if missing := [name for name in task.outputs if name not in outputs]:
+    if missing := [name for name in map(description.output, task.outputs) if name not in outputs]:
         raise RefusedModel(f"the model has no output '{missing[0]}', which {description.task} needs; it has {', '.join(outputs) or 'none'}")
-    tensors = {name: _tensor(outputs[name]) for name in task.outputs}
+    tensors = {name: _tensor(outputs[description.output(name)]) for name in task.outputs}
     _require_shapes(tensors, description, len(placements))
     require_finite(tensors, list(tensors))
     with torch.inference_mode():

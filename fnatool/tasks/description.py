@@ -48,7 +48,10 @@ class Input(Strict):
 
 
 class Description(Strict):
-    """What every task says of a model; each task's own class adds to it, and says by `task` which it is."""
+    """What every task says of a model; each task's own class adds to it, and says by `task` which it is.
+
+    outputs: how the model calls an output that the task calls otherwise, by the task's name.
+    """
 
     named_by: ClassVar[tuple[str, ...]] = ("classes",)  # the fields that are names, or follow from them
 
@@ -56,12 +59,17 @@ class Description(Strict):
     input: Input = Input()
     classes: Names
     task: str
+    outputs: Annotated[dict[str, str], Field(max_length=16)] = {}
 
     @model_validator(mode="after")
     def _different(self) -> Self:
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("two classes have the same name")
         return self
+
+    def output(self, name: str) -> str:
+        """How the model calls what the task calls by that name."""
+        return self.outputs.get(name, name)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -90,4 +98,4 @@ def is_placeholder(names: Sequence[str]) -> bool:
 
 def to_json(description: Description) -> str:
     """The text for the metadata."""
-    return description.model_dump_json()
+    return description.model_dump_json(exclude=None if description.outputs else {"outputs"})

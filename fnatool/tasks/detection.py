@@ -70,7 +70,7 @@ def _level(stride: tuple[int, int], anchors: Sequence[tuple[float, float]]) -> L
 
 def cls_logits(description: Detection) -> Output:
     """A number a class and anchor, with a background where they are shares."""
-    return Output((None, description.columns), softmax=2 if description.scores == "softmax" else None)
+    return Output((None, description.columns), softmax=2 if description.scores == "softmax" else None, logits=True)
 
 
 def box_codes(description: Detection) -> Output:

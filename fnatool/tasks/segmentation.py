@@ -42,7 +42,7 @@ def describe(seen: Input, *, classes: tuple[str, ...], joints: object = None, bo
 
 def mask_logits(description: Segmentation) -> Output:
     """A number a class and pixel."""
-    return Output((len(description.classes), None, None), softmax=1)
+    return Output((len(description.classes), None, None), softmax=1, logits=True)
 
 
 # --- samples ---

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 from importlib import import_module
 from operator import or_
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -15,14 +15,19 @@ from fnatool.tasks.description import KEY, LONGEST, Description
 from fnatool.tasks.task import Task
 from passes.errors import UserError
 
+if TYPE_CHECKING:
+    from fnatool.tasks.parts import Batch, Outputs, Parts
+
+T = TypeVar("T")
+
 TASKS: Mapping[str, Task] = {name: import_module(f"fnatool.tasks.{name}").TASK for name in NAMES}
 
 _UNION: Any = reduce(or_, (task.description for task in TASKS.values()))
 _ADAPTER: TypeAdapter[Description] = TypeAdapter(Annotated[_UNION, Field(discriminator="task")])
 
 
-def parse_description(text: str) -> Description:
-    """The description in the metadata's text. Raises UserError for anything that is not one."""
+def parse_description(text: str, wrong: str = f"'{KEY}' of this model does not describe a task") -> Description:
+    """The description in the metadata's text. Raises UserError for anything that is not one, beginning with what is `wrong` then."""
     if len(text) > LONGEST:
         raise UserError(f"'{KEY}' of this model has {len(text):,} characters; a description has at most {LONGEST:,}")
     try:
@@ -32,13 +37,14 @@ def parse_description(text: str) -> Description:
         place = ".".join(str(part) for part in first["loc"])
         more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
         said = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"'{KEY}' of this model does not describe a task: {f'{place}: ' if place else ''}{said}{more}") from error
+        raise UserError(f"{wrong}: {f'{place}: ' if place else ''}{said}{more}") from error
 
 
 def description_of(metadata: Mapping[str, str]) -> Description:
     """The description of a model with this metadata. Raises UserError where it has none."""
     if KEY not in metadata:
-        raise UserError(f"this model does not say what it is for (no '{KEY}' in its metadata); give it a head with 'fnatool head'")
+        missing = f"this model does not say what it is for (no '{KEY}' in its metadata)"
+        raise UserError(f"{missing}; give it a head with 'fnatool head', or say it with 'fnatool task'")
     return parse_description(metadata[KEY])
 
 
@@ -52,3 +58,14 @@ def evaluate(predictions: Sequence[object], truths: Sequence[object], descriptio
     """The figures for predictions of images of which truths are known (see `Task.truth`), in the same order."""
     task = TASKS[description.task]
     return task.score([task.compare(p, t, description) for p, t in zip(predictions, truths, strict=True)], description)
+
+
+def by_task(outputs: Mapping[str, T], description: Description) -> dict[str, T]:
+    """The outputs of a model by the names that its task has for them; others keep their own."""
+    names = {description.output(name): name for name in TASKS[description.task].outputs}
+    return {names.get(name, name): value for name, value in outputs.items()}
+
+
+def loss_of(outputs: Outputs, batch: Batch, description: Description) -> Parts:
+    """What training a model of this description lowers, of its outputs by their own names."""
+    return TASKS[description.task].loss(by_task(outputs, description), batch, description)

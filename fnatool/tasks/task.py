@@ -26,11 +26,12 @@ Sample = dict[str, "torch.Tensor"]
 class Output:
     """An output of a model for one image: its extents (None: any), and the axis behind the batch over which a softmax makes it shares.
 
-    Axes count from the batch, which is 0.
+    Axes count from the batch, which is 0. logits: shares are made of it, so it may hold none yet.
     """
 
     shape: tuple[int | None, ...]
     softmax: int | None = None
+    logits: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from fnatool.nn.reading import Reading
 from fnatool.tasks import description as descriptions
 from fnatool.tasks.description import Description
 from fnatool.tasks.parts import Outputs, Parts
-from fnatool.tasks.table import TASKS
+from fnatool.tasks.table import TASKS, loss_of
 from fnatool.training.figures import evaluate
 from fnatool.training.in_runtime import evaluate_together, require_runs
 from fnatool.training.learner import outputs_of
@@ -122,7 +122,7 @@ class LabelledObjective:
 
     def loss(self, outputs: Outputs, batch: Batch) -> Parts:
         """The task's."""
-        return TASKS[self.description.task].loss(outputs, batch, self.description)
+        return loss_of(outputs, batch, self.description)
 
     def figures(self, network: Network, world: World, *, batch: int, workers: int) -> dict[str, float]:
         """The task's, on the validation split."""
