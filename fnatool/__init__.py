@@ -33,6 +33,7 @@ PUBLIC = {
     "search.run": ("search", "SearchOptions"),
     "search.derive": ("derive", "DeriveOptions"),
     "search.results": ("DerivedModel", "Found"),
+    "latency.bench": ("bench", "BenchOptions", "Benchmark"),
     "latency.measure": ("latency_table", "LatencyOptions"),
     "report.report": ("report", "report_pair", "ReportOptions"),
 }

@@ -7,6 +7,9 @@ from fnatool.export.export import export as export
 from fnatool.imitation.evaluate import LikenessOptions as LikenessOptions
 from fnatool.imitation.evaluate import LikenessReport as LikenessReport
 from fnatool.imitation.evaluate import evaluate_like as evaluate_like
+from fnatool.latency.bench import Benchmark as Benchmark
+from fnatool.latency.bench import BenchOptions as BenchOptions
+from fnatool.latency.bench import bench as bench
 from fnatool.latency.measure import LatencyOptions as LatencyOptions
 from fnatool.latency.measure import latency_table as latency_table
 from fnatool.model.check import CheckOptions as CheckOptions

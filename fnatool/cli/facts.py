@@ -1,4 +1,4 @@
-"""Commands that say what a model is and write nothing: inspect, profile, diff, check."""
+"""Commands that say what a model is and write nothing: inspect, profile, bench, diff, check."""
 
 from __future__ import annotations
 
@@ -73,6 +73,44 @@ def profile(model: Path, nodes: bool, as_json: bool, convention: str, inputs: In
         terminal.document(json.dumps(found.to_json(), indent=2))
     else:
         show_profile(found.profile, str(model), convention, nodes=nodes)
+
+
+@cli.command()
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=MODEL)
+@options.provider()
+@options.threads()
+@click.option("--batch", type=click.IntRange(1, 1 << 16), metavar="N", help="Samples at once [default: as many as a model fixes, else 1].")
+@click.option(
+    "--seconds", type=click.FloatRange(0.01, 1e5), default=10.0, show_default=True, metavar="S", help="How long each model is timed."
+)
+@options.seed("For the inputs, and the order in every round.")
+@options.as_json()
+@options.inputs("The shape of an input whose size is free; its name where models have several. Repeatable.")
+def bench(
+    models: tuple[Path, ...],
+    provider: str,
+    threads: int,
+    batch: int | None,
+    seconds: float,
+    seed: int,
+    as_json: bool,
+    inputs: Inputs,
+) -> None:
+    """Time models side by side in ONNX Runtime: latency, throughput, memory, and how each compares with the first.
+
+    In twenty rounds each model has its turn, alone, in a process of its own, so that what disturbs the machine hits all alike; ratios are
+    those of the fastest rounds. Memory is the machine's, not a graphics card's.
+    """
+    import fnatool
+    from fnatool import terminal
+    from fnatool.cli.show.benchmark import show_benchmark
+
+    how = fnatool.BenchOptions(provider=provider, threads=threads, batch=batch, seconds=seconds, seed=seed, inputs=inputs)
+    made = fnatool.bench(*models, options=how)
+    if as_json:
+        terminal.document(json.dumps(made.to_json(), indent=2))
+    else:
+        show_benchmark(made)
 
 
 @cli.command()

@@ -127,7 +127,7 @@ def finetune(
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="val", show_default=True)
 @click.option("--batch", type=click.IntRange(1, 1 << 16), default=32, show_default=True, metavar="N")
 @click.option("--workers", type=click.IntRange(0, 256), default=2, show_default=True, metavar="N", help="Processes that load samples.")
-@click.option("--provider", type=click.Choice(["cpu", "cuda", "tensorrt"]), default="cpu", show_default=True, help="Of ONNX Runtime.")
+@options.provider()
 @options.skip_bad("Leave out samples that cannot be used, and say how many.")
 @options.as_json("As JSON.")
 def evaluate(

@@ -99,8 +99,8 @@ def derive(
     help="What may be chosen: fna-detection, fna-segmentation, auto or coarse, or a JSON file.",
 )  # fmt: skip
 @click.option("-o", "--output", type=FILE, required=True, metavar="OUT", help="The JSON file to write.")
-@click.option("--provider", type=click.Choice(["cpu", "cuda", "tensorrt"]), default="cpu", show_default=True, help="Of ONNX Runtime.")
-@click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True, metavar="N", help="Of ONNX Runtime.")
+@options.provider()
+@options.threads()
 @click.option(
     "--rounds", type=click.IntRange(1, 1000), default=8, show_default=True, metavar="N",
     help="How often everything is timed; the busier the machine, the more.",

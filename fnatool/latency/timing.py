@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,16 @@ class TimingDevice:
     def clock(self) -> str:
         """What one run is timed by. A single thread on the processor is charged for its own work, not for others' turns on its core."""
         return "processor" if self.provider == "cpu" and self.threads == 1 else "wall"
+
+    @property
+    def now(self) -> Callable[[], int]:
+        """Nanoseconds of that clock."""
+        return time.thread_time_ns if self.clock == "processor" else time.perf_counter_ns
+
+    @property
+    def memory(self) -> str:
+        """Where inputs and outputs lie, as ONNX Runtime calls it."""
+        return "cpu" if self.provider == "cpu" else "cuda"
 
     @property
     def key(self) -> str:
@@ -88,9 +98,9 @@ def _left(network: Bare, place: TimingDevice) -> str | None:
 
 
 def _bursts(network: Bare, place: TimingDevice) -> int:
-    session = open_session(filled(network), place.provider, _options(place.threads), "a part of the network")
-    run = _bound(session, "cpu" if place.provider == "cpu" else "cuda")
-    clock = time.thread_time_ns if place.clock == "processor" else time.perf_counter_ns
+    session = open_session(filled(network), place.provider, session_options(place.threads), "a part of the network")
+    run = bound(session, place.memory)
+    clock = place.now
     try:
         _burst(run, clock, WARM_RUNS, WARM_SECONDS)
         return int(np.median([_burst(run, clock, BURST_RUNS, BURST_SECONDS) for _ in range(BURSTS)]))
@@ -110,7 +120,8 @@ def _burst(run: Callable[[], None], clock: Callable[[], int], runs: int, seconds
     return best
 
 
-def _options(threads: int) -> ort.SessionOptions:
+def session_options(threads: int) -> ort.SessionOptions:
+    """So many threads, none of which spins: what waits leaves the processor to others."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -119,15 +130,20 @@ def _options(threads: int) -> ort.SessionOptions:
     return options
 
 
-def _bound(session: ort.InferenceSession, device: str) -> Callable[[], None]:
-    """Runs the session on noise that lies on the device, where its outputs stay too."""
+def bound(
+    session: ort.InferenceSession, device: str, sizes: Mapping[str, Sequence[int]] | None = None, what: str = "a part of the network"
+) -> Callable[[], None]:
+    """Runs the session on noise that lies on the device, where its outputs stay too; sizes: of inputs, by name, where they are not 1.
+
+    Raises RefusedModel for inputs that there is no noise for.
+    """
     binding = session.io_binding()
     rng = np.random.default_rng(SEED)
     for value in session.get_inputs():
         if value.type not in KINDS:
-            raise RefusedModel(f"an input of a part of the network is a {value.type}, for which there is no noise to time it with")
+            raise RefusedModel(f"an input of {what} is a {value.type}, for which there is no noise to time it with")
         kind = np.dtype(KINDS[value.type])
-        shape = [extent if isinstance(extent, int) else 1 for extent in value.shape]
+        shape = (sizes or {}).get(value.name, [extent if isinstance(extent, int) else 1 for extent in value.shape])
         noise = rng.standard_normal(shape) if kind.kind == "f" else rng.integers(0, 256 if kind == np.uint8 else 2, shape)
         binding.bind_ortvalue_input(value.name, ort.OrtValue.ortvalue_from_numpy(noise.astype(kind), device, 0))
     for value in session.get_outputs():

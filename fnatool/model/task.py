@@ -102,7 +102,7 @@ def _described(model: files.Model, options: TaskOptions, sizes: Mapping[str, tup
         return _parsed({**document, **_named(options, names)})
 
     answers = answers_of(model, describe, sizes)
-    document["outputs"] = {answer.name: answer.tensor for answer in answers if answer.name != answer.tensor}
+    document["outputs"] = [(answer.name, answer.tensor) for answer in answers if answer.name != answer.tensor]
     about = _parsed({**document, **_labels(options, document, lambda: labels_in(answers, describe))})
     require_scores(answers, about, model)
     require_channels_first(answers, grids_of(analysis))

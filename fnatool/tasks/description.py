@@ -50,7 +50,7 @@ class Input(Strict):
 class Description(Strict):
     """What every task says of a model; each task's own class adds to it, and says by `task` which it is.
 
-    outputs: how the model calls an output that the task calls otherwise, by the task's name.
+    outputs: where the model calls an output otherwise than the task: the task's name and the model's.
     """
 
     named_by: ClassVar[tuple[str, ...]] = ("classes",)  # the fields that are names, or follow from them
@@ -59,7 +59,7 @@ class Description(Strict):
     input: Input = Input()
     classes: Names
     task: str
-    outputs: Annotated[dict[str, str], Field(max_length=16)] = {}
+    outputs: Annotated[tuple[tuple[str, str], ...], Field(max_length=16)] = ()
 
     @model_validator(mode="after")
     def _different(self) -> Self:
@@ -69,7 +69,7 @@ class Description(Strict):
 
     def output(self, name: str) -> str:
         """How the model calls what the task calls by that name."""
-        return self.outputs.get(name, name)
+        return dict(self.outputs).get(name, name)
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -68,7 +68,7 @@ def test_a_classifier_says_its_classes_and_pixels_whatever_its_output_is_called(
     ]
     found = record()
     assert found["classes"] == ["ant", "bee", "cat", "dog", "eel"]
-    assert found["outputs"] == {"logits": "y"}
+    assert found["outputs"] == [["logits", "y"]]
     assert found["input"] == {"layout": "NCHW", "channels": "BGR", "mean": [1.0, 2.0, 3.0], "scale": [4.0, 5.0, 6.0], "size": [16, 16]}
     assert without_metadata("out.onnx") == without_metadata("net.onnx")
     assert metadata(files.read("out.onnx").envelope)["author"] == "somebody"
@@ -87,7 +87,7 @@ def test_without_names_there_are_numbers(folder: Path) -> None:
     assert task(*PIXELS, "-o", "out.onnx") == 0
     assert record()["classes"] == [f"class{k}" for k in range(5)]
     assert task(*PIXELS, "-o", "seg2.onnx", model="seg.onnx", kind="segmentation") == 0
-    assert (record("seg2.onnx")["classes"], record("seg2.onnx")["outputs"]) == (["class0", "class1", "class2"], {"mask_logits": "masks"})
+    assert (record("seg2.onnx")["classes"], record("seg2.onnx")["outputs"]) == (["class0", "class1", "class2"], [["mask_logits", "masks"]])
 
 
 def test_names_that_are_known_stay_and_only_what_is_said_changes(folder: Path) -> None:
@@ -142,18 +142,18 @@ def test_what_says_what_it_is_for_is_evaluated_and_trained(folder: Path) -> None
     )
     tuned = fnatool.finetune("out.onnx", "tune.toml", "tuned.onnx")
     assert tuned is not None
-    assert record("tuned.onnx")["outputs"] == {"logits": "y"}
+    assert record("tuned.onnx")["outputs"] == [["logits", "y"]]
 
 
 def test_outputs_are_read_by_the_names_of_the_task() -> None:
-    about = parse_description(json.dumps({"task": "classification", "classes": ["a"], "outputs": {"logits": "y"}}))
+    about = parse_description(json.dumps({"task": "classification", "classes": ["a"], "outputs": [["logits", "y"]]}))
     assert by_task({"y": 1, "z": 2}, about) == {"logits": 1, "z": 2}
 
 
 def test_a_part_keeps_the_task_whose_output_it_has(folder: Path) -> None:
     assert task(*PIXELS, "-o", "out.onnx") == 0
     assert run(["cut", "out.onnx", "--outputs", "y,a", "-o", "two.onnx"]) == 0
-    assert record("two.onnx")["outputs"] == {"logits": "y"}
+    assert record("two.onnx")["outputs"] == [["logits", "y"]]
 
 
 # --- detectors and pose networks --------------------------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def test_a_detector_of_our_form_gets_other_names(folder: Path, capsys: Capture) 
 
 def test_a_pose_network_says_its_joints(folder: Path) -> None:
     assert task("-o", "out.onnx", model="seg.onnx", kind="pose") == 0
-    assert (record()["joints"], record()["outputs"]) == (["joint0", "joint1", "joint2"], {"heatmaps": "masks"})
+    assert (record()["joints"], record()["outputs"]) == (["joint0", "joint1", "joint2"], [["heatmaps", "masks"]])
     Path("j.json").write_text(json.dumps({"joints": ["left_eye", "right_eye", "nose"]}))
     assert task("--joints", "j.json", "-o", "two.onnx", model="seg.onnx", kind="pose") == 0
     assert record("two.onnx")["flip_pairs"] == [[0, 1]]
