@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Literal
 
 import click
 
 from fnatool.cli import options
 from fnatool.cli.app import Mistake, cli
 from fnatool.cli.options import Inputs
-from fnatool.cli.types import LIST, MODEL, SPEC, TASK, WHOLE_NUMBERS
+from fnatool.cli.types import LIST, MODEL, ROWS, SPEC, TASK
 
 OVERWRITE = "Overwrite an existing file (never the model)."
 
@@ -120,6 +121,7 @@ def remap(
 @click.option(
     "--joints", metavar="N|coco|FILE", help="The joints of a pose: how many, COCO's, or a JSON file (joints, sigmas, flip_pairs)."
 )
+@options.file("--data", metavar="DIR", help_="Data of the task, whose classes or joints the head is for, instead of these two.")
 @click.option(
     "--taps", type=LIST, default=(), metavar="NAME,...",
     help="What the head reads: stageI.exit, stageI.blockJ.hidden, a node; from fine to coarse. Default: by the style.",
@@ -127,8 +129,8 @@ def remap(
 @click.option("--width", type=click.IntRange(max=1 << 16), metavar="N", help="Channels inside the head (256; not for ssdlite and linear).")
 @click.option("--levels", type=click.IntRange(max=32), metavar="N", help="Maps a detector looks at (retinanet 5, ssdlite 6).")
 @click.option(
-    "--keep-rows", type=WHOLE_NUMBERS, default=(), metavar="3,5,7",
-    help="Rows of the seed's own classifier that become the first classes.",
+    "--keep-rows", type=ROWS, default=(), metavar="all|0-9,12",
+    help="Rows of the seed's own classifier, or of a head that 'fnatool head' has made, that become the first classes.",
 )  # fmt: skip
 @options.pixels(
     "Of the pixels 0…255: an input value is (pixel − mean) / scale.",
@@ -146,10 +148,11 @@ def head(
     style: str | None,
     classes: str | None,
     joints: str | None,
+    data: Path | None,
     taps: tuple[str, ...],
     width: int | None,
     levels: int | None,
-    keep_rows: tuple[int, ...],
+    keep_rows: tuple[int, ...] | Literal["all"],
     mean: tuple[float, ...] | None,
     scale: tuple[float, ...] | None,
     channels: str | None,
@@ -160,6 +163,9 @@ def head(
     force: bool,
 ) -> None:
     """Put a task's head on MODEL, its weights fresh; what is behind the taps goes, all else stays.
+
+    Where MODEL has a head of 'fnatool head' of the same style already, and no taps, width or levels are asked for, the new one goes on
+    from it: it has all of its weights but those of classes.
 
     The result says in its metadata what it is for. Its outputs: logits; mask_logits; cls_logits and boxes; heatmaps. How pixels are scaled
     is what --mean and --scale say; else what the metadata of MODEL say; else nothing where its input takes whole numbers or its first
@@ -173,6 +179,7 @@ def head(
         style=style,
         classes=classes,
         joints=joints,
+        data=data,
         taps=taps,
         width=width,
         levels=levels,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -76,6 +77,30 @@ class NumbersType(click.ParamType[tuple[float, ...]]):
         return numbers
 
 
+class RowsType(click.ParamType[tuple[int, ...] | Literal["all"]]):
+    """Whole numbers and ranges of them, as in 0-9,12; or all."""
+
+    name = "rows"
+
+    def convert(
+        self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...] | Literal["all"]:
+        if isinstance(value, tuple):
+            return value
+        if value == "all":
+            return "all"
+        rows: list[int] = []
+        for part in value.split(","):
+            first, _, last = part.strip().partition("-")
+            ends = (first, last or first)
+            if not all(end.isascii() and end.isdigit() and len(end) <= 6 for end in ends) or int(ends[0]) > int(ends[1]):
+                self.fail(f"'{value}' is neither 'all' nor numbers and ranges of them with commas between, as in 0-9,12", param, ctx)
+            rows += range(int(ends[0]), int(ends[1]) + 1)
+        if len(set(rows)) < len(rows):
+            self.fail(f"'{value}' names a row twice", param, ctx)
+        return tuple(rows)
+
+
 class Names(click.ParamType[tuple[str, ...]]):
     """Names with commas between them."""
 
@@ -91,7 +116,7 @@ MODEL = ModelPath()
 SPEC = SpecPath()
 INPUT_SHAPE = InputShape()
 NUMBERS = NumbersType(float)
-WHOLE_NUMBERS = NumbersType(int)
+ROWS = RowsType()
 LIST = Names()
 FILE = click.Path(path_type=Path)
 TASK = click.Choice(NAMES)

@@ -1,8 +1,8 @@
 """Models side by side in ONNX Runtime: latency, throughput and memory, in rounds in which each has its turn.
 
-One session lives at a time, in a process of its own, on fixed threads that do not spin, and what disturbs a machine for a while hits all
-models of a round. It only makes runs slower, so two models compare by their fastest rounds. (Forty rounds of half a second of one network
-against itself on a busy machine: of draws of twenty, those that come within 3 % of 1 are 99 % by ratios within a round, all by the fastest.)
+One session lives at a time, in a process of its own, on fixed threads that do not spin, and what disturbs a machine for a while hits
+all models of a round. It only makes runs slower, so two models compare by their fastest rounds. (Forty rounds of one network against
+itself on a busy machine: of draws of twenty, 99 % come within 3 % of 1 by ratios within a round, all by the fastest.)
 """
 
 from __future__ import annotations

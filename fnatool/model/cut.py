@@ -15,6 +15,7 @@ from fnatool.files import model as files
 from fnatool.files.atomic import require_writable
 from fnatool.files.interface import SOURCE_KEY, Inputs
 from fnatool.model.analysed import SPEC_KEY, STAGES_KEY, analyse_model, metadata
+from fnatool.model.headed import HEAD_KEY
 from fnatool.model.pixels import GUESS, GUESS_KEY
 from fnatool.model.sound import require_sound
 from fnatool.model.source import Source, open_model
@@ -179,8 +180,8 @@ def _metadata(model: files.Model, graph: gs.Graph, table: list[list[dict[str, st
         if begins and about.get(GUESS_KEY) != GUESS:
             about[SOURCE_KEY] = _with_pixels(about.get(SOURCE_KEY), about[description.KEY])
         gone.append("it is for no task any more: 'fnatool head' or 'fnatool task' gives it one")
-        about.pop(description.KEY)
-        about.pop(GUESS_KEY, None)
+        for key in (description.KEY, GUESS_KEY, HEAD_KEY):
+            about.pop(key, None)
     if SPEC_KEY in about:
         about[SPEC_KEY] = _spec(about[SPEC_KEY], graph, table)
     if not begins:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fnatool.files.atomic import require_writable
-from fnatool.model.headed import Headed, HeadOptions, attach_to_model
+from fnatool.model.headed import Headed, HeadOptions, attach_to_model, named_by_data
 from fnatool.model.source import Source, open_model
 
 
@@ -16,8 +16,9 @@ def head(model: Source, out: Path | str | None = None, *, options: HeadOptions) 
     take a head or a result that is not sound.
     """
     read, _ = open_model(model, options.inputs)
+    options = named_by_data(options)
     if out is not None:
-        named = [Path(str(text)) for text in (options.classes, options.joints) if text is not None]
+        named = [Path(str(text)) for text in (options.classes, options.joints) if isinstance(text, str)]
         require_writable(Path(out), force=options.force, forbid=(read.path, *read.data, *named))
     made = attach_to_model(read, options)
     if out is not None:

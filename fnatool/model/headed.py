@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from fnatool.data.pixels import Pixels
 from fnatool.files import model as files
@@ -18,7 +19,7 @@ from fnatool.model.names import class_names, joints_of
 from fnatool.model.pixels import PixelOptions
 from fnatool.model.sound import require_sound
 from fnatool.model.verified import in_child
-from fnatool.tasks import description
+from fnatool.tasks import description, joints, reading
 from fnatool.tasks.description import Description
 from fnatool.tasks.joints import Joints
 from fnatool.tasks.table import TASKS, require_task
@@ -26,6 +27,7 @@ from passes.errors import RefusedModel, UserError
 from passes.graph.freeing import freed
 from passes.graph.shapes import guessing
 from passes.heads import STYLES, Attached, HeadImage, HeadSpec, attach, default_taps, image_of
+from passes.heads.inheriting import Keep, OwnHead
 from passes.heads.writer import OLDEST_OPSET
 from passes.network.analyse import analyse
 from passes.network.analysis import Analysis
@@ -33,7 +35,10 @@ from passes.network.analysis import Analysis
 
 @dataclass(frozen=True, kw_only=True)
 class HeadOptions:
-    """The head asked for, in the user's words: `classes` is a number or a file of names, `joints` a number, 'coco' or a JSON file.
+    """The head asked for, in the user's words: `classes` a number or a file of names, `joints` a number, 'coco' or a JSON file; or names.
+
+    data: a folder of data, whose classes or joints they are instead. keep_rows: rows of the seed's own head that become the first classes,
+    or 'all'.
 
     mean and scale: per colour, or one for all; an input value is (pixel − mean) / scale. channels: RGB or BGR, the order of the colours.
     None: as the seed is known to be. `seed` is for the weights of the head. `verify` compares the taps with the seed's and checks the
@@ -42,12 +47,13 @@ class HeadOptions:
 
     task: str
     style: str | None = None
-    classes: str | int | None = None
-    joints: str | int | None = None
+    classes: str | int | tuple[str, ...] | None = None
+    joints: str | int | tuple[str, ...] | None = None
+    data: Path | None = None
     taps: tuple[str, ...] = ()
     width: int | None = None
     levels: int | None = None
-    keep_rows: tuple[int, ...] = ()
+    keep_rows: Keep = ()
     mean: tuple[float, ...] | None = None
     scale: tuple[float, ...] | None = None
     seed: int = 0
@@ -87,7 +93,8 @@ def attach_to_model(model: files.Model, options: HeadOptions, *, analysis: Analy
     checked. Raises UserError for a head that cannot be,
     RefusedModel for a model that cannot take one or a result that is not sound.
     """
-    classes, joints, head = wanted(options)
+    classes, named, head = wanted(options)
+    head = replace(head, own=own_head(model))
     sizes = named_shapes(options.inputs, [tensor.name for tensor in model.graph.inputs]) or None
     given, model = model, upgrading.at_least(model, OLDEST_OPSET, "a head")
     model = replace(model, graph=freed(model.graph))
@@ -98,8 +105,8 @@ def attach_to_model(model: files.Model, options: HeadOptions, *, analysis: Analy
     seen = input_of(image, how)
     made = attach(model.graph, before, head, rng=np.random.default_rng(options.seed))
     model = model if made.base is model.graph else replace(model, graph=made.base)
-    about = TASKS[options.task].describe(seen, classes=classes, joints=joints, boxes=made.detection)
-    notes = {STAGES_KEY: json.dumps(made.table), description.KEY: description.to_json(about)}
+    about = TASKS[options.task].describe(seen, classes=classes, joints=named, boxes=made.detection)
+    notes = {STAGES_KEY: json.dumps(made.table), description.KEY: description.to_json(about), HEAD_KEY: json.dumps(asdict(made.own))}
     if how.guessed or pixels.GUESS_KEY in metadata(model.envelope):
         notes[pixels.GUESS_KEY] = pixels.GUESS if how.guessed else pixels.KNOWN
     target = files.with_metadata(replace(model, graph=made.graph, notes=()), notes)
@@ -124,14 +131,52 @@ def wanted(options: HeadOptions) -> tuple[tuple[str, ...], Joints | None, HeadSp
     if task.labels == "joints":
         if options.joints is None:
             raise UserError("say which joints a pose has with --joints: a number, 'coco', or a JSON file")
-        joints = joints_of(str(options.joints))
-        return class_names(str(options.classes)) if options.classes else ("object",), joints, build(len(joints.names))
+        own = _joints(options.joints)
+        return _classes(options.classes) if options.classes else ("object",), own, build(len(own.names))
     if options.joints is not None:
         raise UserError(f"--joints is for poses, not for {options.task}")
     if options.classes is None:
         raise UserError(f"say how many classes {options.task} has with --classes: a number, or a file with a name on every line")
-    classes = class_names(str(options.classes))
+    classes = _classes(options.classes)
     return classes, None, build(len(classes))
+
+
+def _classes(said: str | int | tuple[str, ...]) -> tuple[str, ...]:
+    return said if isinstance(said, tuple) else class_names(str(said))
+
+
+def _joints(said: str | int | tuple[str, ...]) -> Joints:
+    if not isinstance(said, tuple):
+        return joints_of(str(said))
+    return Joints(said, joints.sigmas(said), joints.pairs(said))
+
+
+def named_by_data(options: HeadOptions) -> HeadOptions:
+    """The options with the classes or joints of the data, where it is to name them. Raises UserError where it is none."""
+    if options.data is None:
+        return options
+    require_task(options.task)
+    task = TASKS[options.task]
+    if options.classes is not None or options.joints is not None:
+        raise UserError(f"--data names the {task.labels} of the head, so leave --classes and --joints out")
+    found = reading.read(options.data, task=options.task)
+    labels = task.labels_of(found)
+    return replace(options, joints=labels) if task.labels == "joints" else replace(options, classes=labels)
+
+
+HEAD_KEY = "fnatool.head"  # in the metadata of a model: the head that it was given
+
+
+def own_head(model: files.Model) -> OwnHead | None:
+    """The head that the model was given, as its metadata say; None where they say nothing that makes sense."""
+    try:
+        found = json.loads(metadata(model.envelope).get(HEAD_KEY, "null"))
+        return _OWN_HEAD.validate_python({**found, "taps": tuple(found["taps"])})
+    except (ValueError, RecursionError, TypeError, KeyError):
+        return None
+
+
+_OWN_HEAD: TypeAdapter[OwnHead] = TypeAdapter(OwnHead)
 
 
 def own_taps(analysis: Analysis, options: HeadOptions) -> tuple[str, ...]:

@@ -15,13 +15,14 @@ from passes.graph.normal import Normalised
 from passes.graph.normalise import normalise
 from passes.graph.operators import SIZES
 from passes.graph.shapes import infer
-from passes.graph.view import Node, build, view
+from passes.graph.view import Node, View, build, view
 from passes.graph.work import named, refuse_control_flow
 from passes.heads import classifier, deeplabv3, retinanet, simplebaseline, ssdlite
 from passes.heads.classifier import own_classifier
 from passes.heads.detection import BoxCoding
 from passes.heads.encoder import Ancestry, ancestry, is_projection
 from passes.heads.image import HeadImage, image_of
+from passes.heads.inheriting import Array, OwnHead, inherited, missing
 from passes.heads.style import HeadSpec, HeadStyle, HeadWork
 from passes.heads.tap import Stride, Tap
 from passes.heads.taps import FLOATS, Chart, chart, wide
@@ -40,7 +41,8 @@ class Attached:
     """The network with its head, what it taps, its image, the stage table of what is left of the seed, and how a detector is read.
 
     normal: the network in normal form, to be analysed; kept: the parameters of the seed that are left, of all that it has; base: the graph
-    that the taps are tensors of, the one given where that has them all, else its normal form.
+    that the taps are tensors of, the one given where that has them all, else its normal form; own: the head, as the network's own from now
+    on; inherits: all its weights that no class has for itself are those of the head before.
     """
 
     graph: gs.Graph
@@ -51,6 +53,8 @@ class Attached:
     table: list[list[dict[str, str]]]
     detection: BoxCoding | None
     kept: tuple[int, int]
+    own: OwnHead
+    inherits: bool = False
 
 
 HEADS = (classifier.STYLE, deeplabv3.STYLE, retinanet.STYLE, ssdlite.STYLE, simplebaseline.STYLE)
@@ -66,11 +70,13 @@ def attach(graph: gs.Graph, analysis: Analysis, head: HeadSpec, *, rng: np.rando
     """
     refuse_control_flow(graph)
     style = _style(head)
+    before = _before(head, style, analysis)
+    if before is not None:
+        head = replace(head, width=before.width, levels=before.levels)
     image = image_of(analysis)
-    rows = own_classifier(analysis)
-    found = chart(analysis, None if rows is None else rows.features)
+    found = _chart(analysis, head)
     known = ancestry(analysis)
-    taps = _taps(head, style, found, known)
+    taps = _taps(head, style, found, known) if before is None else _taps_of(before, found)
     base = _with_tensors(graph, [tap.tensor for tap in taps], analysis)
     seen = view(base)
     kept = _ancestors(named(seen.nodes), [tap.tensor for tap in taps])
@@ -79,19 +85,74 @@ def attach(graph: gs.Graph, analysis: Analysis, head: HeadSpec, *, rng: np.rando
     if len(dtypes) > 1:
         raise UserError(f"the taps hold {' and '.join(dtypes)} numbers; a head has one kind")
     computed = image.free or any(node.op in SIZES for node in kept)  # a network that computes its sizes goes on doing so
-    writer = Writer(seen.opset, dtypes[0], rng=rng, computed=computed, taken=taken)
-    detection = style.build(HeadWork(head, found, image, taps, writer))
-    made = build([*kept, *writer.nodes], {**seen.constants, **initializers(writer.constants)}, base)
+    writer, spare = (Writer(seen.opset, dtypes[0], rng=one, computed=computed, taken=taken) for one in (rng, np.random.default_rng(0)))
+    work = HeadWork(head, found, image, taps, writer)
+    detection = style.build(work)
+    constants = None if before is None else _inherited(work, style, spare, seen)
+    _require_rows(head, style, before, inherits=constants is not None)
+    made = build([*kept, *writer.nodes], {**seen.constants, **initializers(constants or writer.constants)}, base)
     normal = _with_outputs(made, style, analysis, image, dtype=dtypes[0])
     table = table_of_whole(analysis.stages, {node.name for node in kept})
     share = (known.params(tap.tensor for tap in taps), sum(known.counts))
-    return Attached(graph=made, base=base, normal=normal, taps=taps, image=image, table=table, detection=detection, kept=share)
+    return Attached(
+        graph=made,
+        base=base,
+        normal=normal,
+        taps=taps,
+        image=image,
+        table=table,
+        detection=detection,
+        kept=share,
+        own=OwnHead(style.name, tuple(tap.tensor for tap in taps), head.width, head.levels),
+        inherits=constants is not None,
+    )
+
+
+def _chart(analysis: Analysis, head: HeadSpec) -> Chart:
+    """The maps that the head may tap when nobody says: those of the network without the classifier or head that it has."""
+    rows = own_classifier(analysis)
+    tapped = () if head.own is None or not _is_there(head.own, analysis) else head.own.taps
+    return chart(analysis, None if rows is None else rows.features, tapped)
+
+
+def _is_there(own: OwnHead, analysis: Analysis) -> bool:
+    """The network still computes what its head taps."""
+    return all(tensor in analysis.view.producer for tensor in own.taps)
+
+
+def _taps_of(own: OwnHead, found: Chart) -> tuple[Tap, ...]:
+    """What the seed's own head taps."""
+    return tuple(found.tap_at(tensor, found.name_of(tensor)) for tensor in own.taps)
+
+
+def _before(head: HeadSpec, style: HeadStyle, analysis: Analysis) -> OwnHead | None:
+    """The seed's own head, where the new one takes its place and what it taps is there; a classifier finds its rows by itself."""
+    own = None if style.taps_features else head.goes_on
+    return own if own is not None and _is_there(own, analysis) else None
+
+
+def _inherited(work: HeadWork, style: HeadStyle, spare: Writer, seen: View) -> dict[str, Array] | None:
+    """The weights of the head, with those of the seed's; None where the seed's has others. spare: to build one for a class more with."""
+    style.build(replace(work, head=replace(work.head, count=work.head.count + 1, keep=()), writer=spare))
+    fresh, wider = work.writer.constants, spare.constants
+    if missing(fresh, wider, seen.constants):
+        return None
+    return inherited(fresh, wider, seen.constants, keep=work.head.keep, count=work.head.count)
+
+
+def _require_rows(head: HeadSpec, style: HeadStyle, before: OwnHead | None, *, inherits: bool) -> None:
+    """Rows can be kept where the style reads them itself, or the seed has such a head. Raises UserError."""
+    if not head.keep or style.taps_features or inherits:
+        return
+    if before is None:
+        made_by = "one that 'fnatool head' has made, and no taps, width or levels are asked for"
+        raise UserError(f"rows of a {style.name} head can be kept where the model has {made_by}")
+    raise UserError("the model's own head has other weights than it was made with (folded?), so none of its rows can be kept")
 
 
 def default_taps(analysis: Analysis, head: HeadSpec) -> tuple[str, ...]:
     """The names of what the head taps when nobody says; none where it taps what the seed's own classifier reads. Raises UserError."""
-    rows = own_classifier(analysis)
-    found = chart(analysis, None if rows is None else rows.features)
+    found = _chart(analysis, head)
     style = _style(head)
     taps = _taps(head, style, found, ancestry(analysis))
     return tuple(tap.name for tap in taps if found.is_map(tap.tensor))
@@ -99,8 +160,7 @@ def default_taps(analysis: Analysis, head: HeadSpec) -> tuple[str, ...]:
 
 def seen_by(analysis: Analysis, head: HeadSpec) -> tuple[str, ...]:
     """The tensors that a head sees the network by: its taps, and in place of one that was pooled the last map. Raises UserError."""
-    rows = own_classifier(analysis)
-    found = chart(analysis, None if rows is None else rows.features)
+    found = _chart(analysis, head)
     last = [tensor for tensor in found.way if found.is_map(tensor)][-1:]
     taps = [tap.tensor for tap in _taps(head, _style(head), found, ancestry(analysis))]
     return tuple(dict.fromkeys(tensor if found.is_map(tensor) or not last else last[0] for tensor in taps))
@@ -111,10 +171,9 @@ def _style(head: HeadSpec) -> HeadStyle:
     style = STYLES.get(head.style)
     if style is None:
         raise UserError(f"'{head.style}' is no style of head; there are {', '.join(STYLES)}")
-    for name, value in (("width", head.width), ("levels", head.levels), ("keep", head.keep or None)):
+    for name, value in (("width", head.width), ("levels", head.levels)):
         if value is not None and name not in style.options:
-            word = "rows to keep" if name == "keep" else name
-            raise UserError(f"a {head.style} head has no choice of {word}; leave it out")
+            raise UserError(f"a {head.style} head has no choice of {name}; leave it out")
     if len(head.taps) > style.most_taps:
         raise UserError(f"a {head.style} head taps {style.most_taps} map(s), not {len(head.taps)}")
     for word, number, most in (

@@ -6,7 +6,6 @@ act on each class alone or on all of them alike (softmax).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from passes.errors import UserError
 from passes.graph.operators import having, of
 from passes.graph.view import Node
+from passes.heads.inheriting import Keep, keep_rows
 from passes.heads.style import HeadStyle, HeadWork
 from passes.heads.taps import last_map
 from passes.heads.writer import Writer
@@ -42,7 +42,7 @@ class Rows:
     bent: str = ""
 
 
-def classifier(features: str, channels: int, writer: Writer, *, classes: int, rows: Rows | None, keep: Sequence[int]) -> None:
+def classifier(features: str, channels: int, writer: Writer, *, classes: int, rows: Rows | None, keep: Keep) -> None:
     """`logits` [N, classes] of features [N, channels, …], pooled over space. The first classes are the rows kept, as the seed has them.
 
     Fresh rows are N(0, 0.01²), fresh biases 0. Raises UserError where there are no such rows.
@@ -50,14 +50,16 @@ def classifier(features: str, channels: int, writer: Writer, *, classes: int, ro
     weight = (PREDICTOR_STD * writer.rng.standard_normal((classes, channels))).astype(writer.dtype)
     bias = np.zeros(classes, writer.dtype)
     if keep:
-        kept = _kept(rows, channels, classes, keep)
-        weight[: len(keep)] = kept.weight[list(keep)]
-        bias[: len(keep)] = kept.bias[list(keep)]
+        known = _known(rows, channels)
+        kept = list(keep_rows(keep, len(known.weight), classes))
+        weight[: len(kept)] = known.weight[kept]
+        bias[: len(kept)] = known.bias[kept]
     inputs = [features, writer.constant("classifier.weight", weight), writer.constant("classifier.bias", bias)]
     writer.node("Gemm", "classifier", inputs, output="logits", transB=1)
 
 
-def _kept(rows: Rows | None, channels: int, classes: int, keep: Sequence[int]) -> Rows:
+def _known(rows: Rows | None, channels: int) -> Rows:
+    """The seed's classifier, which reads what the new one does. Raises UserError where there is no such."""
     if rows is None:
         raise UserError("this seed has no classifier whose rows could be kept: its output does not come from a matrix product with weights")
     if rows.weight.shape[1] != channels:
@@ -66,11 +68,6 @@ def _kept(rows: Rows | None, channels: int, classes: int, keep: Sequence[int]) -
         raise UserError(
             f"the scores of this seed pass '{rows.bent}' (Relu) before they are pooled, so its rows would not mean the same here"
         )
-    if len(keep) > classes:
-        raise UserError(f"{len(keep)} rows to keep are more than the {classes} classes asked for")
-    wrong = [row for row in keep if not 0 <= row < rows.weight.shape[0]]
-    if wrong:
-        raise UserError(f"the seed has no class {wrong[0]}: its {rows.weight.shape[0]} classes are counted from 0")
     return rows
 
 
@@ -132,4 +129,4 @@ def build(work: HeadWork) -> None:
     classifier(features, tap.channels, work.writer, classes=work.head.count, rows=rows, keep=work.head.keep)
 
 
-STYLE = HeadStyle("linear", {"logits": ()}, last_map, build, options=("keep",), taps_features=True)
+STYLE = HeadStyle("linear", {"logits": ()}, last_map, build, taps_features=True)

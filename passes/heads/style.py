@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from passes.errors import UserError
 from passes.heads.detection import BoxCoding, HeadGeometry
 from passes.heads.image import HeadImage
+from passes.heads.inheriting import Keep, OwnHead
 from passes.heads.tap import Tap
 from passes.heads.taps import Chart
 from passes.heads.writer import FeatureMap, Writer
@@ -15,14 +16,25 @@ from passes.heads.writer import FeatureMap, Writer
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """The head asked for: `count` classes or joints, the taps by name (none: the style's own), and what its style lets one choose."""
+    """The head asked for: `count` classes or joints, the taps by name (none: the style's own), and what its style lets one choose.
+
+    keep: rows of the seed's head that become the first classes. own: the head that the seed has; where no taps, width or levels are asked
+    for, one of the same style takes its place and its weights.
+    """
 
     style: str
     count: int
     taps: tuple[str, ...] = ()
     width: int | None = None
     levels: int | None = None
-    keep: tuple[int, ...] = ()
+    keep: Keep = ()
+    own: OwnHead | None = None
+
+    @property
+    def goes_on(self) -> OwnHead | None:
+        """The seed's head, where this one is to take its place."""
+        free = not self.taps and self.width is None and self.levels is None
+        return self.own if self.own is not None and free and self.own.style == self.style else None
 
 
 @dataclass(frozen=True)

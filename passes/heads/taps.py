@@ -42,7 +42,10 @@ class Chart:
 
     def tap(self, name: str) -> Tap:
         """The tap of that name. Raises UserError where there is none, or it is no map of numbers with its channels on axis 1 or 3."""
-        tensor = self._tensor(name)
+        return self.tap_at(self._tensor(name), name)
+
+    def tap_at(self, tensor: str, name: str) -> Tap:
+        """The tap of a tensor, called by that name. Raises UserError as above."""
         shape = self.analysis.shapes.shapes.get(tensor)
         grid = self.grids.get(tensor)
         dtype = FLOATS.get(self.analysis.shapes.types.get(tensor, 0))
@@ -105,10 +108,13 @@ def _is_tap(tensor: str, analysis: Analysis) -> bool:
     return tensor not in analysis.view.inputs and analysis.shapes.types.get(tensor) in FLOATS
 
 
-def chart(analysis: Analysis, features: str | None = None) -> Chart:
-    """The chart of an analysed network, its way through the encoder; features: what its own classifier reads: no map behind it counts."""
+def chart(analysis: Analysis, features: str | None = None, tapped: Sequence[str] = ()) -> Chart:
+    """The chart of an analysed network, its way through the encoder.
+
+    features: what its own classifier reads; tapped: what a head that it has been given does. No map behind them counts.
+    """
     seen, grids = analysis.view, grids_of(analysis)
-    behind = _behind(features, seen)
+    behind = _behind(features, seen) | _of_head(tapped, seen)
     way = encoder(analysis, grids, lambda tensor: _is_tap(tensor, analysis), behind)
     return Chart(analysis, grids, way, tap_names(analysis), behind)
 
@@ -141,6 +147,14 @@ def _behind(features: str | None, seen: View) -> frozenset[str]:
         if not found.isdisjoint(node.inputs):
             found.update(node.outputs)
     return frozenset(found - {features})
+
+
+def _of_head(tapped: Sequence[str], seen: View) -> frozenset[str]:
+    """All that is computed from what a head taps, but for what it taps and what that comes from."""
+    kept = ancestors(seen, tapped)
+    before = {name for node in seen.nodes if node.name in kept for name in node.outputs}
+    found = frozenset().union(*(_behind(tensor, seen) for tensor in tapped)) if tapped else frozenset[str]()
+    return found - before
 
 
 def _activated(analysis: Analysis, atom: str, block: Sequence[str]) -> str:

@@ -18,6 +18,8 @@ def show_headed(headed: Headed, where: str) -> None:
         terminal.say(f"  taps {tap.name}: {tap.channels} channels{stride}")
     left, whole = made.kept
     terminal.say(f"  keeps {left:,} of the seed's {whole:,} parameters ({left / max(whole, 1):.1%})")
+    if made.inherits:
+        terminal.say("  goes on from the model's own head: all of its weights but those of classes")
     for tensor in made.graph.outputs:
         terminal.say(f"  gives {tensor.name} [{', '.join(str(extent) for extent in tensor.shape)}]")
     if made.detection is not None:

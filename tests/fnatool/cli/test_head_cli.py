@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnx.numpy_helper
 import pytest
+import sets
 from nets import Net
 from seeds_of_heads import mobile
 from tiny import save
@@ -312,7 +313,7 @@ def test_a_result_that_does_not_pass_the_check_is_refused(folder: Path, monkeypa
         (("--task", "detection", *CLASSES, "--joints", "5"), "--joints is for poses, not for detection"),
         (("--task", "pose", "--joints", "5", "--style", "ssdlite"), "'ssdlite' is no style of pose; there is 'simplebaseline'"),
         (("--task", "segmentation", *CLASSES, "--taps", "stage3.exut"), "did you mean 'stage3.exit'?"),
-        (("--task", "segmentation", *CLASSES, "--keep-rows", "1"), "a deeplabv3 head has no choice of rows to keep"),
+        (("--task", "segmentation", *CLASSES, "--keep-rows", "1"), "rows of a deeplabv3 head can be kept where the model has one"),
         (("--task", "detection", *CLASSES), "an image of 64×64 is too small for 5 levels"),
         (("--task", "segmentation", *CLASSES, "--mean", "1,2"), "the input 'x' has 3 channels, the mean 2 values; give one for each"),
         (("--task", "segmentation", *CLASSES, "--scale", "1,0,1"), "a scale of 0 would divide by zero"),
@@ -327,7 +328,10 @@ def test_a_mistake_is_one_message_and_exit_code_2(arguments: tuple[str, ...], me
     assert message in refused(capsys)
 
 
-@pytest.mark.parametrize("arguments", [("--mean", "a"), ("--mean", "nan"), ("--scale", "1e400"), ("--keep-rows", "1.5"), ("--width", "x")])
+@pytest.mark.parametrize(
+    "arguments",
+    [("--mean", "a"), ("--mean", "nan"), ("--scale", "1e400"), ("--keep-rows", "1.5"), ("--keep-rows", "3-1"), ("--width", "x")],
+)
 def test_what_is_no_number_is_a_mistake(arguments: tuple[str, ...], folder: Path, capsys: Capture) -> None:
     assert head("--task", "segmentation", *CLASSES, *arguments) == 2
     assert arguments[0] in capsys.readouterr().err
@@ -388,3 +392,62 @@ def test_a_model_that_is_none_is_refused(folder: Path, capsys: Capture) -> None:
 
 def test_known_colours_are_those_of_bundled_seeds() -> None:
     assert set(seeds.PIXELS) <= set(seeds.NAMES)
+
+
+# --- on a network that has a head -------------------------------------------------------------------------------------------------------
+
+
+def test_other_classes_keep_the_pyramid_and_the_towers(folder: Path, capsys: Capture) -> None:
+    assert head(*DETECTION, out="three.onnx") == 0
+    capsys.readouterr()
+    assert head("--task", "detection", "--classes", "5", "--keep-rows", "all", seed="three.onnx") == 0
+    assert "  goes on from the model's own head: all of its weights but those of classes" in capsys.readouterr().out
+    before, after = (weights_of(path) for path in ("three.onnx", "out.onnx"))
+    assert before.keys() == after.keys()
+    moved = [name for name in before if before[name].tobytes() != after[name].tobytes() and before[name].dtype.kind == "f"]
+    assert moved == ["head.cls.predictor.weight", "head.cls.predictor.bias"]
+    old, new = (weights["head.cls.predictor.weight"].reshape(9, -1, 8, 3, 3) for weights in (before, after))
+    np.testing.assert_array_equal(new[:, :3], old)
+    assert record()["classes"] == [f"class{k}" for k in range(5)]
+
+
+def test_what_is_asked_for_anew_is_fresh(folder: Path, capsys: Capture) -> None:
+    assert head(*DETECTION, out="three.onnx") == 0
+    assert head(*DETECTION, "--seed", "1", seed="three.onnx") == 0
+    before, after = (weights_of(path) for path in ("three.onnx", "out.onnx"))
+    assert (before["head.cls.conv0.weight"] != after["head.cls.conv0.weight"]).any()
+
+
+def test_rows_of_a_head_that_was_folded_are_not_kept(folder: Path, capsys: Capture) -> None:
+    assert head("--task", "segmentation", *CLASSES, out="three.onnx") == 0
+    assert run(["fold", "three.onnx", "-o", "folded.onnx"]) == 0
+    capsys.readouterr()
+    assert head("--task", "segmentation", "--classes", "4", "--keep-rows", "all", seed="folded.onnx") == 2
+    assert "has other weights than it was made with (folded?)" in refused(capsys)
+
+
+def test_classes_and_joints_are_those_of_the_data(folder: Path, capsys: Capture) -> None:
+    sets.image_folder(folder / "data")
+    assert head("--task", "classification", "--data", "data") == 0
+    assert record()["classes"] == list(sets.CLASSES)
+    Path("out.onnx").unlink()
+    capsys.readouterr()
+    for arguments, said in (
+        (
+            ("--task", "classification", "--data", "data", *CLASSES),
+            "--data names the classes of the head, so leave --classes and --joints out",
+        ),
+        (("--task", "detection", "--data", "data"), "is in no layout of detection data"),
+        (("--task", "detection", "--data", "nowhere"), "'nowhere' does not exist; give the folder of the data"),
+    ):
+        assert head(*arguments) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert said in captured.err
+        assert not Path("out.onnx").exists()
+
+
+def weights_of(path: str) -> dict[str, np.ndarray]:
+    return {
+        tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer if tensor.name.startswith("head.")
+    }

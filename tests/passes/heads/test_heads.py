@@ -403,6 +403,13 @@ def test_rows_that_are_not_the_seeds_are_noticed() -> None:
     assert np.abs(after[:, :2] - before[:, [3, 0]]).max() > 1e-3
 
 
+def test_all_rows_are_kept_in_their_order() -> None:
+    seed = seed_with("gemm")
+    found = made(seed, HeadSpec("linear", 7, keep="all"))
+    before, after = run(seed, "s")[0], run(found.graph, "logits")[0]
+    np.testing.assert_allclose(after[:, :5], before, rtol=0, atol=1e-5)
+
+
 def test_fresh_rows_are_small_and_have_no_bias() -> None:
     found = made(seed_with("gemm"), HeadSpec("linear", 500, keep=(3, 0))).graph.tensors()
     assert found["head.classifier.weight"].values[2:].std() == pytest.approx(0.01, rel=0.05)
@@ -427,6 +434,7 @@ def test_a_tap_that_is_a_map_is_pooled() -> None:
             HeadSpec("linear", 2, ("body",), keep=(0,)),
             "rows can be kept where the head taps what the seed's classifier reads: 'flat'",
         ),
+        ("gemm", HeadSpec("linear", 4, keep="all"), "5 rows to keep are more than the 4 classes asked for"),
         ("bent", HeadSpec("linear", 2, keep=(0,)), "pass 'c.r' (Relu) before they are pooled"),
     ],
 )
@@ -456,7 +464,7 @@ def test_a_seed_without_a_classifier_has_no_rows() -> None:
         (HeadSpec("retinanet", 3, levels=0), "levels: 0 is out of range, which goes from 1 to 16"),
         (HeadSpec("ssdlite", 3, width=8), "a ssdlite head has no choice of width; leave it out"),
         (HeadSpec("deeplabv3", 3, levels=2), "a deeplabv3 head has no choice of levels; leave it out"),
-        (HeadSpec("deeplabv3", 3, keep=(0,)), "a deeplabv3 head has no choice of rows to keep; leave it out"),
+        (HeadSpec("deeplabv3", 3, keep=(0,)), "rows of a deeplabv3 head can be kept where the model has one"),
         (HeadSpec("deeplabv3", 3, ("stage1.exit", "stage2.exit")), "a deeplabv3 head taps 1 map(s), not 2"),
         (HeadSpec("retinanet", 3, ("stage2.exit", "stage1.exit"), levels=4), "tap 'stage1.exit' has stride 8×8, the one before it 16×16"),
         (HeadSpec("retinanet", 3, levels=2), "2 levels are fewer than the 3 maps tapped"),
