@@ -2,6 +2,9 @@
 
 from types import ModuleType
 
+from fnatool.deploy.predict import Predictions as Predictions
+from fnatool.deploy.predict import PredictOptions as PredictOptions
+from fnatool.deploy.predict import predict as predict
 from fnatool.export.export import ExportOptions as ExportOptions
 from fnatool.export.export import export as export
 from fnatool.imitation.evaluate import LikenessOptions as LikenessOptions

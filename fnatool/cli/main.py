@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import click
 
-from fnatool.cli import facts, learning, networks, reports, searching  # noqa: F401 they declare the commands
+from fnatool.cli import deploying, facts, learning, networks, reports, searching  # noqa: F401 they declare the commands
 from fnatool.cli.app import INTERRUPTED, MISUSED, SUCCESS, ReaderLeft, cli
 from fnatool.escaping import shown
 

@@ -53,6 +53,12 @@ def as_json(help_: str = "Everything as JSON.") -> Decorator:
     return click.option("--json", "as_json", is_flag=True, help=help_)
 
 
+def provider() -> Decorator:
+    """--provider."""
+    kinds = click.Choice(["cpu", "cuda", "tensorrt"])
+    return click.option("--provider", type=kinds, default="cpu", show_default=True, help="Of ONNX Runtime.")
+
+
 def restart() -> Decorator:
     """--restart."""
     return click.option("--restart", is_flag=True, help="Begin anew, where the folder holds an earlier run.")

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from fnatool.tasks.parts import Batch, Outputs, Parts
 
 
+SEEN = 0.05  # the probability from which a class is told beside the most probable one
+
+
 class Classification(Description):
     """logits [N, K]; `crop`: the share of the resized image's sides that the model is shown, cut from the middle."""
 
@@ -126,10 +129,23 @@ def right(truth: int, description: Classification) -> Classified:
 
 
 def draw(image: Image.Image, prediction: Classified, description: Classification) -> Image.Image:
-    """The image with its class and the probability of it."""
-    made = image.convert("RGB")
-    drawing.label(made, (0, 0), f"{description.classes[prediction.label]} {prediction.score:.0%}", drawing.colour(prediction.label))
-    return made
+    """The image, and below it the class and its probability, with those that come next as far as they are SEEN or more."""
+    made, _ = drawing.canvas(image)
+    best = [label for label in _best(prediction) if label == prediction.label or prediction.probabilities[label] >= SEEN]
+    entries = [(drawing.colour(label), f"{description.classes[label]} {prediction.probabilities[label]:.0%}") for label in best[:3]]
+    return drawing.legend(made, entries)
+
+
+def say(prediction: Classified, description: Classification) -> dict[str, object]:
+    """The class and its probability, and the five most probable ones."""
+    shares = {description.classes[label]: float(prediction.probabilities[label]) for label in _best(prediction)[:5]}
+    return {"class": description.classes[prediction.label], "probability": prediction.score, "most_probable": shares}
+
+
+def _best(prediction: Classified) -> list[int]:
+    """The classes, the most probable first."""
+    order: list[int] = np.argsort(-prediction.probabilities, kind="stable").tolist()
+    return order
 
 
 def scenes() -> SceneKind:
@@ -160,6 +176,7 @@ TASK = Task(
     },
     right=right,
     draw=draw,
+    say=say,
     augment=Augment(scale=(0.25, 1.0)),
     scenes=scenes,
 )

@@ -261,17 +261,20 @@ def right(truth: Boxed, description: Detection) -> Detected:
 
 def draw(image: Image.Image, prediction: Detected, description: Detection) -> Image.Image:
     """The image with a box around each object of a score of SURE or more, its class and score at the box; the surest on top."""
-    from PIL import ImageDraw
-
-    made = image.convert("RGB")
-    lines = ImageDraw.Draw(made)
-    width = drawing.line_width(made)
-    rows = zip(prediction.boxes.tolist(), prediction.scores.tolist(), prediction.labels.tolist(), strict=True)
-    for box, score, label in reversed([row for row in rows if row[1] >= SURE]):
-        colour = drawing.colour(label)
-        lines.rectangle(box, outline=colour, width=width)
-        drawing.label(made, (box[0], box[1]), f"{description.classes[label]} {score:.0%}", colour)
+    made, zoom = drawing.canvas(image)
+    rows = zip((prediction.boxes * zoom).tolist(), prediction.scores.tolist(), prediction.labels.tolist(), strict=True)
+    sure = [row for row in rows if row[1] >= SURE]
+    for box, _, label in reversed(sure):
+        drawing.outlined(made, box, drawing.colour(label))
+    for box, score, label in reversed(sure):
+        drawing.label(made, (box[0], box[1]), f"{description.classes[label]} {score:.0%}", drawing.colour(label))
     return made
+
+
+def say(prediction: Detected, description: Detection) -> dict[str, object]:
+    """The objects, the surest first: class, score, and the box (left, top, right, bottom) in pixels of the image."""
+    rows = zip(prediction.boxes.tolist(), prediction.scores.tolist(), prediction.labels.tolist(), strict=True)
+    return {"objects": [{"class": description.classes[label], "score": score, "box": box} for box, score, label in rows]}
 
 
 def scenes() -> SceneKind:
@@ -308,6 +311,7 @@ TASK = Task(
     },
     right=right,
     draw=draw,
+    say=say,
     augment=Augment(scale=(0.75, 1.5)),
     scenes=scenes,
     small_batch=8,

@@ -1,42 +1,202 @@
-"""Words, colours and lines on a picture, for the tasks' answers."""
+"""Words, colours and lines on a picture, for the tasks' answers: readable at the picture's size, and by the colour-blind."""
 
 from __future__ import annotations
 
-import colorsys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Colour = tuple[int, int, int]
+Point = tuple[float, float]
+Entry = tuple[Colour, str]  # of a legend
 
-GOLDEN = 0.618034  # of the circle of hues: neighbouring numbers are far apart on it
+# Told apart with any kind of colour vision (Okabe and Ito 2008); the order keeps the first ones farthest apart
+PALETTE: tuple[Colour, ...] = (
+    *((230, 159, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0), (240, 228, 66)),
+)
+SHADES = (0.0, 0.5, -0.45)  # towards white and towards black, when the palette is at its end
+BLACK, WHITE, PAPER = (0, 0, 0), (255, 255, 255), (250, 250, 250)
+LEAST_SIDE = 480  # pixels: smaller pictures are enlarged, or no word on them could be read
+SHEET_TILE, SHEET_TILES = 360, 30  # pixels of the longer side of a picture on a contact sheet, and how many there are on one
 
 
 def colour(number: int) -> Colour:
-    """A bright colour for a class or a joint, the same in every picture."""
-    red, green, blue = colorsys.hsv_to_rgb(number * GOLDEN % 1, 0.85, 0.95)
-    return round(255 * red), round(255 * green), round(255 * blue)
+    """The colour of a class or a joint, the same in every picture."""
+    red, green, blue = (_shaded(part, SHADES[number // len(PALETTE) % len(SHADES)]) for part in PALETTE[number % len(PALETTE)])
+    return red, green, blue
+
+
+def _shaded(part: int, towards: float) -> int:
+    return round(part + (255 - part) * towards if towards > 0 else part * (1 + towards))
+
+
+def ink(ground: Colour) -> Colour:
+    """Black or white, whichever is read better on a ground of that colour (luminance as in ITU-R BT.601)."""
+    red, green, blue = ground
+    return BLACK if 0.299 * red + 0.587 * green + 0.114 * blue > 120 else WHITE
+
+
+def canvas(image: Image.Image) -> tuple[Image.Image, int]:
+    """A copy of the picture to draw on, and how often it was enlarged: a whole number, so that LEAST_SIDE is reached."""
+    from PIL import Image as images
+
+    zoom = -(-LEAST_SIDE // max(image.size))
+    made = image.convert("RGB")
+    return made.resize((made.width * zoom, made.height * zoom), images.Resampling.BICUBIC), zoom
 
 
 def line_width(image: Image.Image) -> int:
     """Of lines that are seen on an image of this size, in pixels."""
-    return max(round(max(image.size) / 200), 1)
+    return max(round(max(image.size) / 200), 2)
 
 
-def label(image: Image.Image, corner: tuple[float, float], text: str, ground: Colour) -> int:
-    """The image has the text in it, on a ground of that colour, its left upper corner there or as near as there is room.
+def font(image: Image.Image) -> Any:
+    """One whose words are read on an image of this size."""
+    from PIL import ImageFont
 
-    Returns the row below it.
-    """
+    return ImageFont.load_default(max(round(max(image.size) / 26), 16))
+
+
+def shortened(text: str, face: Any, room: float) -> str:
+    """As much of the text as there is room for, in pixels, with … where some is left out."""
+    if face.getlength(text) <= room:
+        return text
+    while text and face.getlength(f"{text}…") > room:
+        text = text[:-1]
+    return f"{text.rstrip()}…"
+
+
+def label(image: Image.Image, corner: Point, text: str, ground: Colour) -> None:
+    """The image has the text in it on a ground of that colour, above the corner or as near as there is room."""
+    from PIL import ImageDraw
+
+    draw, face, pad = ImageDraw.Draw(image), font(image), line_width(image)
+    text = shortened(text, face, image.width - 2 * pad)
+    wide, high = round(face.getlength(text)) + 2 * pad, sum(face.getmetrics()) + pad
+    left, bottom = corner
+    x = max(min(round(left), image.width - wide), 0)
+    y = round(bottom) - high if bottom >= high else max(min(round(bottom), image.height - high), 0)
+    draw.rectangle((x, y, x + wide - 1, y + high - 1), fill=ground)
+    draw.text((x + pad, y + pad // 2), text, fill=ink(ground), font=face)
+
+
+def outlined(image: Image.Image, box: tuple[float, float, float, float], hue: Colour) -> None:
+    """The image has a frame around the box, with a dark rim, so that it is seen on any ground."""
+    from PIL import ImageDraw
+
+    lines, width = ImageDraw.Draw(image), line_width(image)
+    left, top, right, bottom = box
+    lines.rectangle((left - 1, top - 1, max(right, left) + 1, max(bottom, top) + 1), outline=BLACK, width=width + 2)
+    lines.rectangle((left, top, max(right, left), max(bottom, top)), outline=hue, width=width)
+
+
+def limb(image: Image.Image, ends: tuple[Point, Point], hue: Colour) -> None:
+    """The image has a line between two points, with a dark rim."""
+    from PIL import ImageDraw
+
+    lines, width = ImageDraw.Draw(image), line_width(image) + 1
+    lines.line(ends, fill=BLACK, width=width + 2)
+    lines.line(ends, fill=hue, width=width)
+
+
+def dot(image: Image.Image, at: Point, hue: Colour) -> None:
+    """The image has a dot at a point, with a dark rim."""
+    from PIL import ImageDraw
+
+    radius = 2.5 * line_width(image)
+    x, y = at
+    ImageDraw.Draw(image).ellipse((x - radius, y - radius, x + radius, y + radius), fill=hue, outline=BLACK, width=2)
+
+
+def legend(image: Image.Image, entries: Sequence[Entry]) -> Image.Image:
+    """The image, and below it a strip with a patch of each colour and its words; the image alone where there are none."""
+    from PIL import Image as images
+    from PIL import ImageDraw
+
+    if not entries:
+        return image
+    face, pad = font(image), 2 * line_width(image)
+    high = sum(face.getmetrics())
+    rows = list(_rows([(hue, shortened(text, face, image.width - high - 3 * pad)) for hue, text in entries], face, (image.width, high, pad)))
+    made = images.new("RGB", (image.width, image.height + len(rows) * (high + pad) + pad), PAPER)
+    made.paste(image, (0, 0))
+    draw = ImageDraw.Draw(made)
+    for number, row in enumerate(rows):
+        top = image.height + pad + number * (high + pad)
+        for left, (hue, text) in row:
+            draw.rectangle((left, top + 2, left + high - 4, top + high - 2), fill=hue, outline=BLACK)
+            draw.text((left + high, top), text, fill=BLACK, font=face)
+    return made
+
+
+def _rows(entries: Sequence[Entry], face: Any, sizes: tuple[int, int, int]) -> Iterator[list[tuple[int, Entry]]]:
+    """The entries in rows that the width has room for, each with its left end. sizes: of the row, of a patch, of a gap."""
+    width, patch, gap = sizes
+    row: list[tuple[int, Entry]] = []
+    left = gap
+    for entry in entries:
+        need = patch + round(face.getlength(entry[1])) + 2 * gap
+        if row and left + need - gap > width:
+            yield row
+            row, left = [], gap
+        row.append((left, entry))
+        left += need
+    yield row
+
+
+def cover(image: Image.Image, numbers: npt.NDArray[np.uint8], there: Sequence[int], opacity: float) -> None:
+    """The pixels of the image whose number is one of `there` have its colour over them, and their regions an edge of it."""
+    from PIL import Image as images
+    from PIL import ImageFilter
+
+    large = np.asarray(images.fromarray(numbers).resize(image.size, images.Resampling.NEAREST))
+    palette = np.zeros((256, 3), np.uint8)
+    palette[list(there)] = [colour(number) for number in there]
+    shown = np.isin(large, there)
+    edge = np.zeros(large.shape, bool)
+    edge[1:] |= large[1:] != large[:-1]
+    edge[:, 1:] |= large[:, 1:] != large[:, :-1]
+    width = line_width(image) // 2 * 2 + 1
+    wide = np.asarray(images.fromarray(edge.astype(np.uint8)).filter(ImageFilter.MaxFilter(width))) > 0
+    strength = np.where(shown, np.where(wide, 255, round(255 * opacity)), 0).astype(np.uint8)
+    image.paste(images.fromarray(palette[large]), mask=images.fromarray(strength))
+
+
+def contact_sheets(pictures: Iterator[tuple[str, Image.Image]], count: int) -> Iterator[Image.Image]:
+    """The pictures, `count` in number, small and with their names, in rows on as few sheets as hold SHEET_TILES each."""
+    held: list[tuple[str, Image.Image]] = []
+    columns = min(max(round(count**0.5), 1), 6)
+    for name, picture in pictures:
+        small = picture.copy()
+        small.thumbnail((SHEET_TILE, SHEET_TILE))
+        held.append((name, small))
+        if len(held) == SHEET_TILES:
+            yield _sheet(held, columns)
+            held = []
+    if held:
+        yield _sheet(held, columns)
+
+
+def _sheet(tiles: Sequence[tuple[str, Image.Image]], columns: int) -> Image.Image:
+    from PIL import Image as images
     from PIL import ImageDraw, ImageFont
 
-    draw = ImageDraw.Draw(image)
-    font = ImageFont.load_default(max(round(max(image.size) / 30), 10))
-    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-    wide, high = right - left + 4, bottom - top + 4
-    x, y = (max(min(at, room - need), 0) for at, room, need in zip(corner, image.size, (wide, high), strict=True))
-    draw.rectangle((x, y, x + wide - 1, y + high - 1), fill=ground)
-    ink = (0, 0, 0) if sum(ground) > 380 else (255, 255, 255)
-    draw.text((x + 2 - left, y + 2 - top), text, fill=ink, font=font)
-    return round(y + high)
+    face, gap = ImageFont.load_default(16), 10
+    words = sum(face.getmetrics())
+    wide = max(picture.width for _, picture in tiles)
+    rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
+    heights = [max(picture.height for _, picture in row) + words + gap for row in rows]
+    made = images.new("RGB", (min(columns, len(tiles)) * (wide + gap) + gap, sum(heights) + gap), PAPER)
+    draw, top = ImageDraw.Draw(made), gap
+    for row, height in zip(rows, heights, strict=True):
+        for number, (name, picture) in enumerate(row):
+            left = gap + number * (wide + gap)
+            made.paste(picture, (left, top))
+            draw.text((left, top + picture.height), shortened(name, face, wide), fill=BLACK, font=face)
+        top += height
+    return made

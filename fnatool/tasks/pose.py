@@ -234,22 +234,27 @@ def right(truth: Posed, description: Pose) -> Jointed:
 
 
 def draw(image: Image.Image, prediction: Jointed, description: Pose) -> Image.Image:
-    """The image with a dot at each joint whose peak is SURE or more, and lines between those that are neighbours (see `limbs`)."""
-    from PIL import ImageDraw
-
-    made = image.convert("RGB")
-    lines = ImageDraw.Draw(made)
-    width = drawing.line_width(made)
+    """The image with a dot at each joint whose peak is SURE or more, lines between neighbours (see `limbs`), and below it their names."""
+    made, zoom = drawing.canvas(image)
     sure = [bool(score >= SURE) for score in prediction.scores]
-    points = [(float(x), float(y)) for x, y in prediction.points]
+    points = [(float(x) * zoom, float(y) * zoom) for x, y in prediction.points]
     for one, other in limbs(description.joints):
         if sure[one] and sure[other]:
-            lines.line((points[one], points[other]), fill=drawing.colour(other), width=width)
-    for number, (x, y) in enumerate(points):
-        if sure[number]:
-            radius = 2 * width
-            lines.ellipse((x - radius, y - radius, x + radius, y + radius), fill=drawing.colour(number))
-    return made
+            drawing.limb(made, (points[one], points[other]), drawing.colour(other))
+    there = [number for number in range(len(points)) if sure[number]]
+    for number in there:
+        drawing.dot(made, points[number], drawing.colour(number))
+    return drawing.legend(made, [(drawing.colour(number), f"{description.joints[number]} {_percent(prediction, number)}") for number in there])
+
+
+def _percent(prediction: Jointed, number: int) -> str:
+    return f"{min(float(prediction.scores[number]), 1):.0%}"
+
+
+def say(prediction: Jointed, description: Pose) -> dict[str, object]:
+    """The joints with their places in pixels of the image and their peaks, and the mean of the peaks."""
+    rows = zip(description.joints, prediction.points.tolist(), prediction.scores.tolist(), strict=True)
+    return {"score": prediction.score, "joints": [{"joint": name, "x": x, "y": y, "score": score} for name, (x, y), score in rows]}
 
 
 def limbs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
@@ -293,6 +298,7 @@ TASK = Task(
     },
     right=right,
     draw=draw,
+    say=say,
     augment=Augment(scale=(0.75, 1.25), rotate=30.0),
     scenes=scenes,
     tuning={"optimiser": ADAMW},

@@ -161,20 +161,26 @@ def right(truth: npt.NDArray[np.uint8], description: Segmentation) -> Segmented:
 
 
 def draw(image: Image.Image, prediction: Segmented, description: Segmentation) -> Image.Image:
-    """The image under the colours of its classes, and their names; the first class, a background mostly, and UNDECIDED stay clear."""
-    from PIL import Image as images
+    """The image under the colours of its classes, and below it their names, the largest first.
 
-    there = [int(label) for label in np.unique(prediction.classes) if 0 < label < len(description.classes)]
-    below = image.convert("RGB")
-    palette = np.zeros((256, 3), np.uint8)
-    for label in there:
-        palette[label] = drawing.colour(label)
-    cover = np.where(np.isin(prediction.classes, there), round(255 * OPACITY), 0).astype(np.uint8)
-    below.paste(images.fromarray(palette[prediction.classes]), mask=images.fromarray(cover))
-    top = 0
-    for label in there:
-        top = drawing.label(below, (0, top), description.classes[label], drawing.colour(label))
-    return below
+    The first class, a background mostly, and UNDECIDED stay clear.
+    """
+    shares = _shares(prediction, description)
+    there = [label for label in shares if label > 0]
+    made, _ = drawing.canvas(image)
+    drawing.cover(made, prediction.classes, there, OPACITY)
+    return drawing.legend(made, [(drawing.colour(label), f"{description.classes[label]} {shares[label]:.0%}") for label in there])
+
+
+def say(prediction: Segmented, description: Segmentation) -> dict[str, object]:
+    """The share of the pixels of each class that occurs, the largest first."""
+    return {"shares": {description.classes[label]: share for label, share in _shares(prediction, description).items()}}
+
+
+def _shares(prediction: Segmented, description: Segmentation) -> dict[int, float]:
+    labels, counts = np.unique(prediction.classes, return_counts=True)
+    rows = sorted(zip(counts.tolist(), labels.tolist(), strict=True), reverse=True)
+    return {label: count / prediction.classes.size for count, label in rows if label < len(description.classes)}
 
 
 def scenes() -> SceneKind:
@@ -209,6 +215,7 @@ TASK = Task(
     },
     right=right,
     draw=draw,
+    say=say,
     augment=Augment(scale=(0.5, 2.0)),
     scenes=scenes,
     tuning={"optimiser": ADAMW, "run": {"batch": 16}},

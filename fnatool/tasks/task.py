@@ -81,8 +81,9 @@ class Task:
     * compare(prediction, truth, description): what an image says about the model, small enough to be sent around; score(all of that,
       description): the figures. The first of `metrics` tells the best model (more is better); figures of single classes have a / in their
       names
-    * right(truth, description): the prediction that an image's truth would be; draw(image, prediction, description): the PIL image with the
-      answer on it, a new one
+    * right(truth, description): the prediction that an image's truth would be
+    * draw(image, prediction, description): the PIL image with the answer on it, a new one, enlarged where it is too small for words
+    * say(prediction, description): the answer for programs, as JSON has it
     """
 
     name: str
@@ -104,6 +105,7 @@ class Task:
     metrics: Mapping[str, str]  # name → what it is
     right: Callable[[Any, Any], Any]
     draw: Callable[[Image.Image, Any, Any], Image.Image]
+    say: Callable[[Any, Any], dict[str, object]]
 
     augment: Augment
     scenes: Callable[[], SceneKind]  # how the embedded data is labelled for it

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from fnatool import terminal
+from fnatool.data.placement import Size
 from fnatool.runtime import isolate
 from fnatool.runtime.session import Runner
 from fnatool.tasks.description import Description
@@ -24,7 +25,7 @@ def evaluate_file(
     path: Path, samples: Evaluation, *, batch: int = 32, workers: int = 2, provider: str = "cpu", done: Callable[[int], None] | None = None
 ) -> dict[str, float]:  # fmt: skip
     """The figures of the task on all samples. Raises RefusedModel where the model does not run, UserError without the provider."""
-    require_runs(path, samples)
+    require_runs(path, samples.description, samples.size)
     return evaluate(predicting(path, samples.description, provider), samples, batch=batch, workers=workers, done=done)
 
 
@@ -33,11 +34,10 @@ def evaluate_together(path: Path, samples: Evaluation, world: World, *, batch: i
     return evaluate(predicting(path, samples.description, threads=cores()), samples, batch=batch, workers=workers, world=world)
 
 
-def require_runs(path: Path, samples: Evaluation) -> None:
-    """ONNX Runtime loads the model and computes something of an image. Raises RefusedModel otherwise."""
-    height, width = samples.size
+def require_runs(path: Path, described: Description, size: Size) -> None:
+    """The model in a file runs on an image of that size, in a process of its own. Raises RefusedModel where it does not."""
     try:
-        isolate.run(_try, path, (1, 3, height, width), samples.description, seconds=SECONDS, memory=16 * isolate.GIB)
+        isolate.run(_try, path, (1, 3, *size), described, seconds=SECONDS, memory=16 * isolate.GIB)
     except isolate.Died as error:
         raise RefusedModel(f"'{path}' in ONNX Runtime: {error}") from error
 

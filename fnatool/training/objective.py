@@ -136,7 +136,7 @@ class LabelledObjective:
 
     def require_runs(self, path: Path) -> None:
         """On one image."""
-        require_runs(path, self.val)
+        require_runs(path, self.val.description, self.val.size)
 
     def figures_of(self, path: Path, world: World, *, batch: int, workers: int) -> dict[str, float]:
         """The same, each process on its part of the samples."""

@@ -60,50 +60,62 @@ def test_a_record_goes_by_its_name_and_has_a_head(name: str) -> None:
 
 
 def changed(before: Image.Image, after: Image.Image) -> np.ndarray:
-    """Which pixels are others, [h, w]; the first picture is still plain grey."""
+    """Which pixels of the picture, large enough for words, are others, [h, w]; the first picture is still plain grey."""
     assert before.getextrema() == ((128, 128),) * 3
-    assert after.size == before.size
-    return (np.asarray(before) != np.asarray(after)).any(-1)
+    assert after.width == before.width * ZOOM
+    return (np.asarray(after)[: before.height * ZOOM] != 128).any(-1)
 
 
-def test_a_class_is_written_in_the_corner() -> None:
+ZOOM = 6  # of a picture of 80 pixels, until it has 480
+
+
+def test_a_class_is_told_below_the_picture() -> None:
     answer = Classified(1, 0.875, np.array([0.125, 0.875]), np.zeros(2))
-    drawn = TASKS["classification"].draw(GREY, answer, Classification(classes=("cat", "dog")))
-    there = changed(GREY, drawn)
-    assert there[:10, :10].all()
-    assert not there[40:].any()
-    assert drawn.getpixel((0, 0)) == colour(1)
+    about = Classification(classes=("cat", "dog"))
+    drawn = TASKS["classification"].draw(GREY, answer, about)
+    assert not changed(GREY, drawn).any()
+    strip = np.asarray(drawn)[60 * ZOOM :].reshape(-1, 3)
+    assert (strip == colour(1)).all(1).sum() > 100
+    assert (strip == colour(0)).all(1).sum() > 100  # the other one is probable enough to be told
+    assert TASKS["classification"].say(answer, about) == {"class": "dog", "probability": 0.875, "most_probable": {"dog": 0.875, "cat": 0.125}}
 
 
 def test_masks_lie_over_their_pixels_but_for_background_and_undecided_ones() -> None:
     classes = np.zeros((60, 80), np.uint8)
     classes[30:50, 40:70], classes[52:58, 10:20] = 2, UNDECIDED
-    drawn = TASKS["segmentation"].draw(GREY, Segmented(classes), Segmentation(classes=("ground", "cat", "dog")))
-    there = changed(GREY, drawn)[25:]
-    assert np.array_equal(there, (classes == 2)[25:])
-    assert np.abs(np.asarray(drawn)[40, 50] - (np.array(colour(2)) + 128) / 2).max() <= 2
+    about = Segmentation(classes=("ground", "cat", "dog"))
+    drawn = TASKS["segmentation"].draw(GREY, Segmented(classes), about)
+    assert np.array_equal(changed(GREY, drawn), np.kron(classes == 2, np.ones((ZOOM, ZOOM), bool)))
+    assert np.abs(np.asarray(drawn)[40 * ZOOM, 50 * ZOOM] - (np.array(colour(2)) + 128) / 2).max() <= 2
+    assert drawn.getpixel((40 * ZOOM, 40 * ZOOM)) == colour(2)  # the edge
+    said = TASKS["segmentation"].say(Segmented(classes), about)["shares"]
+    assert said == {"ground": 1 - 660 / 4800, "dog": 600 / 4800}
 
 
 def test_only_sure_objects_have_boxes() -> None:
     boxes = np.array([[20, 30, 60, 55], [1, 1, 79, 59]], np.float32)
-    drawn = TASKS["detection"].draw(
-        GREY,
-        Detected(boxes, np.array([0.9, 0.1], np.float32), np.array([0, 1])),
-        Detection.model_validate({"classes": ("cat", "dog"), "levels": LEVELS}),
-    )
+    answer = Detected(boxes, np.array([0.9, 0.1], np.float32), np.array([0, 1]))
+    about = Detection.model_validate({"classes": ("cat", "dog"), "levels": LEVELS})
+    drawn = TASKS["detection"].draw(GREY, answer, about)
     there = changed(GREY, drawn)
-    assert drawn.getpixel((60, 50)) == drawn.getpixel((40, 55)) == colour(0)
-    assert not there[58:].any()
-    assert not there[:, :19].any()
+    assert drawn.getpixel((60 * ZOOM, 50 * ZOOM)) == drawn.getpixel((40 * ZOOM, 55 * ZOOM)) == colour(0)
+    assert not there[58 * ZOOM :].any()
+    assert not there[:, : 19 * ZOOM].any()
+    objects = TASKS["detection"].say(answer, about)["objects"]
+    assert isinstance(objects, list)
+    assert [row["class"] for row in objects] == ["cat", "dog"]
 
 
 def test_joints_have_dots_and_limbs_where_both_ends_are_sure() -> None:
     points = np.array([[10, 10], [10, 50], [70, 50]], np.float32)
     about = Pose(classes=("person",), joints=("left_hip", "left_knee", "left_ankle"), sigmas=(0.1, 0.1, 0.1))
-    drawn = TASKS["pose"].draw(GREY, Jointed(points, np.array([0.9, 0.8, 0.1]), 0.6), about)
-    there = changed(GREY, drawn)
-    assert there[[10, 30, 50], 10].all()
-    assert not there[:, 40:].any()
+    answer = Jointed(points, np.array([0.9, 0.8, 0.1]), 0.6)
+    there = changed(GREY, TASKS["pose"].draw(GREY, answer, about))
+    assert there[[10 * ZOOM, 30 * ZOOM, 50 * ZOOM], 10 * ZOOM].all()
+    assert not there[:, 40 * ZOOM :].any()
+    joints = TASKS["pose"].say(answer, about)["joints"]
+    assert isinstance(joints, list)
+    assert joints[2] == {"joint": "left_ankle", "x": 70.0, "y": 50.0, "score": 0.1}
 
 
 def test_limbs_follow_from_the_names_of_joints() -> None:
