@@ -30,6 +30,7 @@ PUBLIC = {
     "training.said": ("Tuned",),
     "training.run_alike": ("finetune_like", "LikeOptions"),
     "training.evaluate": ("evaluate", "EvaluateOptions", "Evaluated"),
+    "deploy.deploy": ("deploy", "DeployOptions", "Deployed"),
     "deploy.predict": ("predict", "PredictOptions", "Predictions"),
     "search.run": ("search", "SearchOptions"),
     "search.derive": ("derive", "DeriveOptions"),

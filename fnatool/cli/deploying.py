@@ -1,4 +1,4 @@
-"""Commands on what a finished model is for: predict."""
+"""Commands on what a finished model is for: deploy, predict."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import click
 
 from fnatool.cli import options
 from fnatool.cli.app import cli, require_search
-from fnatool.cli.types import FILE, MODEL
+from fnatool.cli.options import Inputs
+from fnatool.cli.types import FILE, MODEL, PAIR
 
 
 @cli.command()
@@ -41,3 +42,70 @@ def predict(
         terminal.document(json.dumps(found.to_json(), indent=1))
     else:
         show_predictions(found, str(output))
+
+
+@cli.command()
+@click.argument("model", type=MODEL)
+@click.option(
+    "--target", type=click.Choice(["onnxruntime", "tensorrt", "tensorrt-rtx"]), required=True,
+    help="What it is to run on. tensorrt-rtx builds an engine too, and needs the extra fnatool[tensorrt-rtx].",
+)  # fmt: skip
+@click.option("-o", "--output", type=FILE, required=True, metavar="DIR", help="The folder to write.")
+@click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True, help="Of the network itself.")
+@click.option(
+    "--batch", metavar="N|1:8:32", help="Images at a time, or the least, the usual and the most [default: as the file says, else 1]."
+)
+@click.option("--size", type=PAIR, metavar="H,W", help="Of the network's input, where the file leaves it open.")
+@click.option("--image-size", type=PAIR, metavar="H,W", help="Of the images, where all have one [default: any].")
+@click.option("--layout", type=click.Choice(["NHWC", "NCHW"]), default="NHWC", show_default=True, help="Of the images.")
+@click.option("--no-preprocessing", is_flag=True, help="Leave resizing and scaling of pixels out of the graph.")
+@click.option("--no-postprocessing", is_flag=True, help="Leave the way from outputs to answers out of the graph.")
+@options.file("--data", dest="folder", metavar="DIR", help_="A data set of the task: its figures before and after are told.")
+@click.option(
+    "--tolerance", type=click.FloatRange(0, 1), metavar="SHARE", help="How much of an answer may be another [default: by precision]."
+)
+@options.inputs()
+@options.no_verify("Skip the comparison of answers.")
+@options.force("Replace an older deployed folder.")
+def deploy(
+    model: Path,
+    target: str,
+    output: Path,
+    precision: str,
+    batch: str | None,
+    size: tuple[int, int] | None,
+    image_size: tuple[int, int] | None,
+    layout: str,
+    no_preprocessing: bool,
+    no_postprocessing: bool,
+    folder: Path | None,
+    tolerance: float | None,
+    inputs: Inputs,
+    no_verify: bool,
+    force: bool,
+) -> None:
+    """Write MODEL as a folder to deploy: DIR/model.onnx, DIR/deploy.json, and for tensorrt-rtx DIR/engine.plan.
+
+    BatchNorm is folded and dead nodes go. Of a model with a task the graph takes images, uint8 and of any size, and gives answers: class
+    and probability, a mask, boxes or joints, in pixels of the image. They are compared with those of MODEL before anything is written.
+    """
+    require_search("deploy")
+    import fnatool
+    from fnatool.cli.show.deployed import show_deployed
+
+    asked = fnatool.DeployOptions(
+        target=target,
+        precision=precision,
+        batch=batch,
+        size=size,
+        image_size=image_size,
+        layout=layout,
+        preprocessing=not no_preprocessing,
+        postprocessing=not no_postprocessing,
+        data=folder,
+        tolerance=tolerance,
+        inputs=inputs,
+        verify=not no_verify,
+        force=force,
+    )
+    show_deployed(fnatool.deploy(model, output, options=asked))

@@ -112,7 +112,25 @@ class Names(click.ParamType[tuple[str, ...]]):
         return tuple(part.strip() for part in value.split(","))
 
 
+class Pair(click.ParamType[tuple[int, int]]):
+    """Height and width, as in 480,640 or 480x640."""
+
+    name = "pair"
+
+    def convert(
+        self, value: str | tuple[int, int], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:  # fmt: skip
+        if isinstance(value, tuple):
+            return value
+        sizes = _sizes(value.replace(",", "x"))
+        if sizes is None or len(sizes) != 2 or max(sizes) > MOST_PIXELS:
+            self.fail(f"'{value}' is no height and width, as in 480,640 (each from 1 to {MOST_PIXELS:,})", param, ctx)
+        return sizes[0], sizes[1]
+
+
+MOST_PIXELS = 65_536  # of a side
 MODEL = ModelPath()
+PAIR = Pair()
 SPEC = SpecPath()
 INPUT_SHAPE = InputShape()
 NUMBERS = NumbersType(float)

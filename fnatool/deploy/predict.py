@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from fnatool import terminal
 from fnatool.data import folders, images
-from fnatool.deploy.answering import Answering, of_model
+from fnatool.deploy.answering import Answering
+from fnatool.deploy.answering import answering as answering_of
 from fnatool.deploy.output import FILES, require_replaceable
 from fnatool.files.atomic import replacing, replacing_folder, require_writable
 from fnatool.tasks import drawing
@@ -68,7 +69,7 @@ class Predictions:
 def predict(
     model: Path | str, pictures: Sequence[Path | str], out: Path | str | None = None, *, options: PredictOptions | None = None
 ) -> Predictions:
-    """The answers of a model with a task for pictures, each the path of a file or of a folder of such.
+    """The answers of a model with a task, or of a deployed folder, for pictures, each the path of a file or of a folder of such.
 
     With `out` they are drawn: one picture into a file of that name where it ends in .png, else each into a PNG in a folder of that name,
     with contact sheets where there are several, and all answers as JSON. Raises UserError for what cannot be read or written, RefusedModel
@@ -84,7 +85,7 @@ def predict(
         require_writable(place, force=options.force, forbid=found)
     elif place is not None:
         require_replaceable(place, MARK, force=options.force)
-    answering = of_model(model, options.provider)
+    answering = answering_of(model, options.provider)
     if place is None:
         return _collected(answering, _answered(answering, found, options))
     if single:
@@ -125,7 +126,7 @@ def _answered(answering: Answering, pictures: Sequence[Path], options: PredictOp
                     raise UserError(f"'{path}': {error}; --skip-bad leaves such pictures out") from error
                 yield path, str(error), None
             else:
-                yield path, image, answering.answer(image)
+                yield path, image, answering.answer(image, None)
             advance(1)
 
 

@@ -64,10 +64,12 @@ def left_to_cpu(session: ort.InferenceSession) -> str | None:
     return f"{len(left)} of {len(parts)} nodes run on the CPU, where the provider has nothing for them: {', '.join(left[:SHOWN])}{more}"
 
 
-def open_session(model: str | bytes, provider: str, options: ort.SessionOptions, what: str) -> ort.InferenceSession:
+def open_session(
+    model: str | bytes, provider: str, options: ort.SessionOptions, what: str, *, optimised: str = "all"
+) -> ort.InferenceSession:
     """The same, calling the model `what`. Raises RefusedModel where ONNX Runtime cannot load it, UserError without the provider."""
     try:
-        return make_session(model, provider, options)
+        return make_session(model, provider, options, optimised=optimised)
     except FAILURES as error:
         raise RefusedModel(f"ONNX Runtime cannot load {what}: {native.first_line(error)}") from error
 
@@ -78,7 +80,7 @@ class Runner:
     `left`: the nodes that another provider than cpu leaves to the CPU, in words, if there are any.
     """
 
-    def __init__(self, path: Path, provider: str = "cpu", *, threads: int = 0) -> None:
+    def __init__(self, path: Path, provider: str = "cpu", *, threads: int = 0, optimised: str = "all") -> None:
         """threads: that one run takes (0: all cores).
 
         Raises RefusedModel where it cannot be loaded, UserError where the provider is not there: nothing falls back to another.
@@ -87,7 +89,7 @@ class Runner:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         with native.openable(path) as text:
-            self.session = open_session(text, provider, options, f"'{path}'")
+            self.session = open_session(text, provider, options, f"'{path}'", optimised=optimised)
         self.left = None if provider == "cpu" else left_to_cpu(self.session)
         inputs = self.session.get_inputs()
         self.types: Mapping[str, str] = {value.name: value.type for value in inputs}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
     from fnatool.data.fashion.writing import SceneKind
     from fnatool.tasks.parts import Batch, Outputs, Parts
+    from passes.deploy.postprocessing import End, Ending
+    from passes.deploy.preprocessing import Framing
+    from passes.deploy.steps import Steps
+    from passes.graph.tensors import Shape
 
 
 SEEN = 0.05  # the probability from which a class is told beside the most probable one
@@ -126,6 +130,37 @@ def right(truth: int, description: Classification) -> Classified:
     sure = np.zeros(len(description.classes), np.float32)
     sure[truth] = 1
     return Classified(truth, 1.0, sure, sure)
+# --- deployed ---
+
+
+def apart(one: Classified, other: Classified) -> float:
+    """The largest difference of a probability."""
+    return float(np.abs(one.probabilities - other.probabilities).max())
+
+
+def frame(description: Classification) -> Framing:
+    """The middle of the image."""
+    from fnatool.tasks.pixels import fill
+    from passes.deploy.preprocessing import Framing
+
+    return Framing("middle", description.crop, fill(description.input))
+
+
+def finish(
+    steps: Steps, outputs: Mapping[str, str], description: Classification, shapes: Mapping[str, Shape], ending: Ending
+) -> list[End]:  # fmt: skip
+    """Probabilities, and the most probable class."""
+    from passes.deploy.postprocessing import classified
+
+    return classified(steps, outputs["logits"], len(description.classes), ending)
+
+
+def answered(outputs: Mapping[str, npt.NDArray[Any]], description: Classification, image: Size) -> Classified:
+    """The class that the graph has found."""
+    probabilities = outputs["probabilities"][0]
+    with np.errstate(divide="ignore"):
+        logits = np.log(probabilities)
+    return Classified(int(outputs["label"][0]), float(outputs["score"][0]), probabilities, logits)
 
 
 def draw(image: Image.Image, prediction: Classified, description: Classification) -> Image.Image:
@@ -175,6 +210,10 @@ TASK = Task(
         "top5": "the share of images whose class is among the five most probable ones",
     },
     right=right,
+    frame=frame,
+    finish=finish,
+    answered=answered,
+    apart=apart,
     draw=draw,
     say=say,
     augment=Augment(scale=(0.25, 1.0)),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
     from fnatool.data.fashion.writing import SceneKind
     from fnatool.tasks.parts import Batch, Outputs, Parts
+    from passes.deploy.postprocessing import End, Ending
+    from passes.deploy.preprocessing import Framing
+    from passes.deploy.steps import Steps
+    from passes.graph.tensors import Shape
     from passes.heads import BoxCoding
 
 Floats = npt.NDArray[np.float32]
@@ -34,6 +38,7 @@ FOCAL = (0.5, 0.4)  # overlaps from which an anchor answers for a box, and below
 MULTIBOX = (0.5, 0.5)  # Liu et al. 2016
 NEGATIVES = 3  # anchors on background for each on an object: those that are most wrong
 SURE = 0.3  # the score from which a box is drawn
+LIKE_OVERLAP, LIKE_SCORE = 0.95, 0.01  # from which overlap, and up to which difference of scores, two boxes are the same
 
 
 class Detection(Description):
@@ -257,6 +262,72 @@ def right(truth: Boxed, description: Detection) -> Detected:
     """The true objects, without doubt, but no crowds."""
     single = ~truth.crowd
     return Detected(truth.boxes[single], np.ones(int(single.sum()), np.float32), truth.labels[single])
+# --- deployed ---
+
+
+def apart(one: Detected, other: Detected) -> float:
+    """The share of the objects, by their scores, that the other answer does not have: of the class, nearly the box and the score."""
+    missed = [_missing(one, other), _missing(other, one)]
+    total = float(one.scores.sum() + other.scores.sum())
+    return sum(missed) / total if total else 0.0
+
+
+def _missing(one: Detected, other: Detected) -> float:
+    import torch
+    from torchvision.ops import box_iou
+
+    if not len(other.scores):
+        return float(one.scores.sum())
+    overlap = box_iou(torch.from_numpy(one.boxes), torch.from_numpy(other.boxes)).numpy()
+    like = (one.labels[:, None] == other.labels) & (np.abs(one.scores[:, None] - other.scores) < LIKE_SCORE) & (overlap > LIKE_OVERLAP)
+    return float(one.scores[~like.any(1)].sum())
+
+
+def frame(description: Detection) -> Framing:
+    """All of the image."""
+    from fnatool.tasks.pixels import fill
+    from passes.deploy.preprocessing import Framing
+
+    return Framing("fitted", fill=fill(description.input))
+
+
+def finish(
+    steps: Steps, outputs: Mapping[str, str], description: Detection, shapes: Mapping[str, Shape], ending: Ending
+) -> list[End]:  # fmt: skip
+    """The objects in the image, or where the runtime does not suppress any, the candidates."""
+    from fnatool.tasks.boxes import LARGEST_GROWTH, require_anchors
+    from passes.deploy.postprocessing import BoxReading, detected
+
+    anchors = anchor_sets.anchors(description.levels, ending.size)
+    for name in ("cls_logits", "boxes"):
+        require_anchors(shapes[name][1], len(anchors), ending.size)
+    how = BoxReading(
+        anchors=anchors,
+        counts=anchor_sets.counts(description.levels, ending.size),
+        weights=description.box_weights,
+        largest=LARGEST_GROWTH,
+        classes=len(description.classes),
+        shares=description.scores == "softmax",
+        **asdict(USUAL),
+    )
+    return detected(steps, (outputs["cls_logits"], outputs["boxes"]), how, ending)
+
+
+def answered(outputs: Mapping[str, npt.NDArray[Any]], description: Detection, image: Size) -> Detected:
+    """The objects that the graph has found; of candidates those that overlap no surer one."""
+    import torch
+    from torchvision.ops import batched_nms
+
+    boxes, scores, labels = (outputs[name] for name in ("boxes", "scores", "labels"))
+    if "image_of" in outputs:
+        boxes, scores, labels = (values[outputs["image_of"] == 0] for values in (boxes, scores, labels))
+    if boxes.ndim == 3:
+        sure = scores[0] > USUAL.least
+        boxes, scores, labels = (values[0][sure] for values in (boxes, scores, labels))
+        rows = [torch.from_numpy(np.ascontiguousarray(values)) for values in (boxes, scores, labels)]
+        kept = batched_nms(*rows, USUAL.overlap)[: USUAL.per_image].numpy()
+        boxes, scores, labels = np.clip(boxes[kept], 0, np.tile(image[::-1], 2)).astype(np.float32), scores[kept], labels[kept]
+    return Detected(boxes, scores, labels)
 
 
 def draw(image: Image.Image, prediction: Detected, description: Detection) -> Image.Image:
@@ -310,10 +381,15 @@ TASK = Task(
         "AP_large": "mAP of objects of more than 96 × 96 pixels",
     },
     right=right,
+    frame=frame,
+    finish=finish,
+    answered=answered,
+    apart=apart,
     draw=draw,
     say=say,
     augment=Augment(scale=(0.75, 1.5)),
     scenes=scenes,
+    thresholds=asdict(USUAL),
     small_batch=8,
     tuning={"optimiser": ADAMW, "run": {"batch": 16}},
     searching={"search": {"alpha_from": 0.57}, "alpha": {"beta1": 0.5, "weight_decay": 1e-3}},

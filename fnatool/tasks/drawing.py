@@ -122,7 +122,9 @@ def legend(image: Image.Image, entries: Sequence[Entry]) -> Image.Image:
         return image
     face, pad = font(image), 2 * line_width(image)
     high = sum(face.getmetrics())
-    rows = list(_rows([(hue, shortened(text, face, image.width - high - 3 * pad)) for hue, text in entries], face, (image.width, high, pad)))
+    rows = list(
+        _rows([(hue, shortened(text, face, image.width - high - 3 * pad)) for hue, text in entries], face, (image.width, high, pad))
+    )
     made = images.new("RGB", (image.width, image.height + len(rows) * (high + pad) + pad), PAPER)
     made.paste(image, (0, 0))
     draw = ImageDraw.Draw(made)
@@ -186,7 +188,8 @@ def _sheet(tiles: Sequence[tuple[str, Image.Image]], columns: int) -> Image.Imag
     from PIL import Image as images
     from PIL import ImageDraw, ImageFont
 
-    face, gap = ImageFont.load_default(16), 10
+    face: Any = ImageFont.load_default(16)
+    gap = 10
     words = sum(face.getmetrics())
     wide = max(picture.width for _, picture in tiles)
     rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
     from fnatool.data.fashion.writing import SceneKind
     from fnatool.tasks.parts import Batch, Outputs, Parts
+    from passes.deploy.postprocessing import End, Ending
+    from passes.deploy.preprocessing import Framing
+    from passes.deploy.steps import Steps
+    from passes.graph.tensors import Shape
 
 Floats = npt.NDArray[np.float32]
 
@@ -32,6 +36,7 @@ WIDTH = 1 / 32  # σ of a peak: share of the heatmap's longer side (2 for 64 × 
 LEAST_WIDTH = 1.0  # … and at least, in cells
 NEAR = 0.1  # PCK: share of the longer side of the object's box
 SURE = 0.3  # the peak from which a joint is drawn
+LIKE = 0.01  # how far joints may be apart, as a share of the extent of all of them, or peaks, to be the same
 
 
 class Pose(Description):
@@ -231,6 +236,38 @@ def right(truth: Posed, description: Pose) -> Jointed:
     """The joints that are labelled, without doubt."""
     known = (truth.seen > 0).astype(np.float32)
     return Jointed(truth.points, known, float(known.mean()))
+# --- deployed ---
+
+
+def apart(one: Jointed, other: Jointed) -> float:
+    """The share of the joints that are elsewhere, by more than LIKE of how far the joints are apart, or whose peak is another."""
+    reach = max(float(np.ptp(one.points, axis=0).max()), 1.0)
+    moved = np.linalg.norm(one.points - other.points, axis=1) > max(LIKE * reach, 0.1)
+    return float((moved | (np.abs(one.scores - other.scores) > LIKE)).mean())
+
+
+def frame(description: Pose) -> Framing:
+    """The part around the object."""
+    from fnatool.tasks.pixels import fill
+    from passes.deploy.preprocessing import Framing
+
+    return Framing("around", description.padding, fill(description.input))
+
+
+def finish(
+    steps: Steps, outputs: Mapping[str, str], description: Pose, shapes: Mapping[str, Shape], ending: Ending
+) -> list[End]:  # fmt: skip
+    """The joints of the object in the box."""
+    from passes.deploy.postprocessing import posed
+
+    _, _, height, width = shapes["heatmaps"]
+    return posed(steps, outputs["heatmaps"], (height, width), ending)
+
+
+def answered(outputs: Mapping[str, npt.NDArray[Any]], description: Pose, image: Size) -> Jointed:
+    """The joints that the graph has found."""
+    points, scores = outputs["points"][0], outputs["scores"][0]
+    return Jointed(points, scores, float(scores.mean()))
 
 
 def draw(image: Image.Image, prediction: Jointed, description: Pose) -> Image.Image:
@@ -244,7 +281,9 @@ def draw(image: Image.Image, prediction: Jointed, description: Pose) -> Image.Im
     there = [number for number in range(len(points)) if sure[number]]
     for number in there:
         drawing.dot(made, points[number], drawing.colour(number))
-    return drawing.legend(made, [(drawing.colour(number), f"{description.joints[number]} {_percent(prediction, number)}") for number in there])
+    return drawing.legend(
+        made, [(drawing.colour(number), f"{description.joints[number]} {_percent(prediction, number)}") for number in there]
+    )
 
 
 def _percent(prediction: Jointed, number: int) -> str:
@@ -297,6 +336,10 @@ TASK = Task(
         f"PCK@{NEAR}": "the share of labelled joints that are found within a tenth of the longer side of the object's box",
     },
     right=right,
+    frame=frame,
+    finish=finish,
+    answered=answered,
+    apart=apart,
     draw=draw,
     say=say,
     augment=Augment(scale=(0.75, 1.25), rotate=30.0),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
     from fnatool.data.fashion.writing import SceneKind
     from fnatool.tasks.parts import Batch, Outputs, Parts
+    from passes.deploy.postprocessing import End, Ending
+    from passes.deploy.preprocessing import Framing
+    from passes.deploy.steps import Steps
+    from passes.graph.tensors import Shape
 
 Ints = npt.NDArray[np.int64]
 
@@ -158,6 +162,34 @@ def score(evidence: Sequence[Confusion], description: Segmentation) -> dict[str,
 def right(truth: npt.NDArray[np.uint8], description: Segmentation) -> Segmented:
     """The true classes; pixels of IGNORE stay clear."""
     return Segmented(truth)
+# --- deployed ---
+
+
+def apart(one: Segmented, other: Segmented) -> float:
+    """The share of the pixels whose class is another."""
+    return float((one.classes != other.classes).mean()) if one.classes.shape == other.classes.shape else 1.0
+
+
+def frame(description: Segmentation) -> Framing:
+    """All of the image."""
+    from fnatool.tasks.pixels import fill
+    from passes.deploy.preprocessing import Framing
+
+    return Framing("fitted", fill=fill(description.input))
+
+
+def finish(
+    steps: Steps, outputs: Mapping[str, str], description: Segmentation, shapes: Mapping[str, Shape], ending: Ending
+) -> list[End]:  # fmt: skip
+    """The class of every pixel of the image."""
+    from passes.deploy.postprocessing import segmented
+
+    return segmented(steps, outputs["mask_logits"], UNDECIDED, ending)
+
+
+def answered(outputs: Mapping[str, npt.NDArray[Any]], description: Segmentation, image: Size) -> Segmented:
+    """The mask that the graph has made."""
+    return Segmented(outputs["mask"][0])
 
 
 def draw(image: Image.Image, prediction: Segmented, description: Segmentation) -> Image.Image:
@@ -214,6 +246,10 @@ TASK = Task(
         "pixels": "the share of pixels whose class is right",
     },
     right=right,
+    frame=frame,
+    finish=finish,
+    answered=answered,
+    apart=apart,
     draw=draw,
     say=say,
     augment=Augment(scale=(0.5, 2.0)),

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from fnatool.data.fashion.writing import SceneKind
     from fnatool.data.placement import Placement
     from fnatool.tasks.parts import Parts
+    from passes.deploy.postprocessing import End
+    from passes.deploy.preprocessing import Framing
 
 Defaults = Mapping[str, Any]  # key or section of a config → value, or Defaults
 Sample = dict[str, "torch.Tensor"]
@@ -82,6 +84,10 @@ class Task:
       description): the figures. The first of `metrics` tells the best model (more is better); figures of single classes have a / in their
       names
     * right(truth, description): the prediction that an image's truth would be
+    * frame(description): what `show` shows, in words; finish(steps, outputs, description, shapes, ending): what `decode` does, as the
+      end of a graph whose outputs have these names and shapes; answered(outputs, description, image): the answer for the one image, of
+      that size, from the outputs of such a graph
+    * apart(prediction, other): the share of an answer that another one does not give, from 0 to 1
     * draw(image, prediction, description): the PIL image with the answer on it, a new one, enlarged where it is too small for words
     * say(prediction, description): the answer for programs, as JSON has it
     """
@@ -104,6 +110,10 @@ class Task:
     score: Callable[..., dict[str, float]]
     metrics: Mapping[str, str]  # name → what it is
     right: Callable[[Any, Any], Any]
+    frame: Callable[[Any], Framing]
+    finish: Callable[..., list[End]]
+    answered: Callable[..., Any]
+    apart: Callable[[Any, Any], float]
     draw: Callable[[Image.Image, Any, Any], Image.Image]
     say: Callable[[Any, Any], dict[str, object]]
 
@@ -114,6 +124,7 @@ class Task:
     small_batch: int = 0  # samples a process: with fewer BatchNorm keeps its statistics, unless a config says otherwise
     tuning: Defaults = field(default_factory=dict)  # where the config of `finetune` has other defaults than the general ones
     searching: Defaults = field(default_factory=dict)  # the same of `search`
+    thresholds: Mapping[str, float] = field(default_factory=dict)  # by which answers are chosen in a deployed graph
     published: Defaults = field(default_factory=dict)  # and of `search` with the relaxation `paths`: as FNA++ did it
 
     @property

@@ -77,7 +77,11 @@ def test_a_class_is_told_below_the_picture() -> None:
     strip = np.asarray(drawn)[60 * ZOOM :].reshape(-1, 3)
     assert (strip == colour(1)).all(1).sum() > 100
     assert (strip == colour(0)).all(1).sum() > 100  # the other one is probable enough to be told
-    assert TASKS["classification"].say(answer, about) == {"class": "dog", "probability": 0.875, "most_probable": {"dog": 0.875, "cat": 0.125}}
+    assert TASKS["classification"].say(answer, about) == {
+        "class": "dog",
+        "probability": 0.875,
+        "most_probable": {"dog": 0.875, "cat": 0.125},
+    }
 
 
 def test_masks_lie_over_their_pixels_but_for_background_and_undecided_ones() -> None:

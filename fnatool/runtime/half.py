@@ -1,0 +1,40 @@
+"""Half precision: a model file whose weights and values are float16, by ONNX Runtime's own converter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+from onnxruntime.transformers.float16 import convert_float_to_float16
+
+from fnatool.runtime import isolate
+from fnatool.runtime.native import first_line
+from passes.errors import RefusedModel
+
+SECONDS = 600.0
+RAISED: tuple[type[Exception], ...] = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError)
+
+
+def write_half(source: Path, target: Path, kept: Sequence[str] = ()) -> None:
+    """The file at target is the model at source in float16, its inputs and outputs and the nodes of the names in `kept` as they are.
+
+    Raises RefusedModel where the converter cannot do it.
+    """
+    try:
+        said = isolate.run(_convert, source, target, tuple(kept), seconds=SECONDS, memory=16 * isolate.GIB)
+    except isolate.Died as error:
+        raise RefusedModel(f"the converter to float16 died on this model: {error}; deploy it in fp32") from error
+    if said:
+        raise RefusedModel(f"the converter to float16 cannot do this model: {said}; deploy it in fp32")
+
+
+def _convert(source: Path, target: Path, kept: tuple[str, ...]) -> str:
+    """In the child; returned is what went wrong."""
+    model = onnx.load(source)
+    try:
+        made = convert_float_to_float16(model, keep_io_types=True, node_block_list=list(kept))
+    except RAISED as error:
+        return first_line(error)
+    onnx.save(made, target)
+    return ""
