@@ -64,12 +64,6 @@ def restart() -> Decorator:
     return click.option("--restart", is_flag=True, help="Begin anew, where the folder holds an earlier run.")
 
 
-def provider() -> Decorator:
-    """--provider."""
-    choice = click.Choice(["cpu", "cuda", "tensorrt"])
-    return click.option("--provider", type=choice, default="cpu", show_default=True, help="Of ONNX Runtime.")
-
-
 def threads() -> Decorator:
     """--threads N, of ONNX Runtime."""
     return click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True, metavar="N", help="Of ONNX Runtime.")

@@ -94,7 +94,7 @@ def left_out(network: Bare, place: TimingDevice) -> str | None:
 
 
 def _left(network: Bare, place: TimingDevice) -> str | None:
-    return left_to_cpu(open_session(filled(network), place.provider, _options(place.threads), "the network"))
+    return left_to_cpu(open_session(filled(network), place.provider, session_options(place.threads), "the network"))
 
 
 def _bursts(network: Bare, place: TimingDevice) -> int:

@@ -10,8 +10,9 @@ from fnatool.files import model as files
 from fnatool.files.atomic import write_text
 from fnatool.files.interface import Inputs
 from fnatool.model.analysed import profile_model
+from fnatool.model.rows import numbers_of
 from fnatool.model.source import Source, open_model
-from passes.network.profile import CONVENTIONS, Profile, ProfilePart
+from passes.network.profile import CONVENTIONS, Profile
 
 Json = dict[str, object]
 
@@ -81,14 +82,4 @@ def profile_json(found: Profile, model: str, convention: str) -> Json:
             for row in found.rows
         ],
         "notes": list(found.notes),
-    }
-
-
-def numbers_of(part: ProfilePart, found: Profile) -> Json:
-    """Parameters, multiply-adds, bytes of activations in all and at once; None where a free image size leaves them open."""
-    return {
-        "params": part.params,
-        "macs": part.macs if found.sized else None,
-        "activations": part.activations if found.sized else None,
-        "peak_activations": part.peak if found.sized else None,
     }

@@ -9,6 +9,7 @@ from passes.nearest import closest
 from passes.network.analysis import Analysis, blocks_named, group_of
 from passes.network.images import Image
 from passes.network.knobs import BATCH, IMAGE, batch_text
+from passes.network.profile import Profile, ProfilePart
 from passes.network.samples import Batching
 from passes.target.spec import MAX_BATCH, MAX_SIDE
 
@@ -99,3 +100,13 @@ def group_rows(analysis: Analysis, knob: str) -> list[Json]:
 
 
 WHOLE = {"stride": "changes no weight", "depth": "repeats whole blocks", "from": "chooses a whole block"}
+
+
+def numbers_of(part: ProfilePart, found: Profile) -> Json:
+    """Parameters, multiply-adds, bytes of activations in all and at once; None where a free image size leaves them open."""
+    return {
+        "params": part.params,
+        "macs": part.macs if found.sized else None,
+        "activations": part.activations if found.sized else None,
+        "peak_activations": part.peak if found.sized else None,
+    }

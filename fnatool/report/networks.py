@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fnatool.files import model as files
 from fnatool.model.analysed import SPEC_KEY, analyse_model, metadata, profile_model
-from fnatool.model.profile import numbers_of
+from fnatool.model.rows import numbers_of
 from fnatool.report.architecture import (
     DROPPED,
     FATES,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SHOWN, LOOKED_AT = 12, 96  # pictures, and images of the validation data that they are the worst of
-SIDE = (192, 320)  # pixels of the longer side of a picture: small ones are enlarged to the first, large ones reduced to the second
+LARGEST = 480  # pixels of the longer side of a picture on the page
 BATCH = 16
 
 
@@ -93,9 +93,7 @@ def _framed(image: Image.Image, answer: Any, described: Description) -> str:
 
 
 def _uri(image: Image.Image) -> str:
-    longest = max(image.size)
-    factor = max(SIDE[0] / longest, 1.0) if longest < SIDE[1] else SIDE[1] / longest
-    resized = image.resize((max(round(image.width * factor), 1), max(round(image.height * factor), 1)))
+    image.thumbnail((LARGEST, LARGEST))
     buffer = io.BytesIO()
-    resized.convert("RGB").save(buffer, "JPEG", quality=82)
+    image.convert("RGB").save(buffer, "JPEG", quality=82)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

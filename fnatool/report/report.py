@@ -60,8 +60,10 @@ def report_pair(before: Source, after: Source, out: Path | str, *, options: Repo
 def _gallery(found: GatheredRun, options: ReportOptions) -> tuple[object, str]:
     """Pictures, or why there are none; nothing is said where there is no task that has pictures."""
     data = found.data if options.data is None else Path(options.data)
-    if not options.pictures or found.model is None or data is None:
+    if not options.pictures or found.model is None:
         return None, ""
+    if data is None:
+        return None, "give the data set with --data" if found.document["kind"] == "finetune" else ""
     from fnatool.report.pictures import gallery
 
     try:

@@ -10,7 +10,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from fnatool.files.runfolder import CONFIG, METRICS, REPORT, kind_of, require_re
 from fnatool.files.runfolder import TUNING as OF_TUNING
 from fnatool.report.networks import NetworkPair, ReportedNetwork, network_pair, reported
 from fnatool.search import folder as folders
-from fnatool.search.words import SKIPPED, chosen_words
+from fnatool.search.words import chosen_words
 from passes.errors import UserError
 from passes.target.spec import Spec, parse
 
@@ -44,7 +44,10 @@ class GatheredRun:
 
 
 def gather_run(folder: Path, model: Path | None = None) -> GatheredRun:
-    """What a search or a fine-tuning left in its folder. Raises UserError where it is the folder of neither, or not finished."""
+    """What a search or a fine-tuning left in its folder. Raises UserError where it is the folder of neither, or not finished.
+
+    model: what a fine-tuning wrote; otherwise the file of the folder's name is taken, if it is that.
+    """
     if not folder.is_dir():
         raise UserError(f"'{folder}' is no folder of a run; 'fnatool search -o' and 'fnatool finetune --work-dir' name one")
     kind = kind_of(folder)
@@ -52,7 +55,9 @@ def gather_run(folder: Path, model: Path | None = None) -> GatheredRun:
         return _search(folder)
     if kind != "finetune":
         raise UserError(f"'{folder}' is no folder of a search or a fine-tuning; --before and --after show two models")
-    return _finetune(folder, model or folder.with_suffix(".onnx"))  # where `finetune` writes, unless it is told otherwise
+    if model is not None:
+        return _finetune(folder, model)
+    return replace(_finetune(folder, folder.with_suffix(".onnx")), data=None)  # of which nothing says that it is what it was
 
 
 def _search(folder: Path) -> GatheredRun:
@@ -91,11 +96,14 @@ def _timed(networks: Json, found: Json, path: Path) -> Json:
     table, trunk = costs.get("latency"), found["architecture"].get("trunk", {"number": 0})
     if table is None or trunk["number"]:
         return networks
-    rows = {"before": found["seed"]["blocks"], "after": found["architecture"]["blocks"]}
+    chosen = {"before": found["seed"]["blocks"], "after": found["architecture"]["blocks"]}
     for part in networks["parts"]:
-        for side, blocks in rows.items():
+        for side, blocks in chosen.items():
             inside = {name: said for name, said in blocks.items() if name.startswith(f"{part['name']}.")}
-            own = [_latency(table["blocks"][name], costs["candidates"][name], said) for name, said in inside.items()]
+            there = {piece["name"] for piece in networks["pieces"][side] or ()}
+            own = [
+                _latency(table["blocks"][name], costs["candidates"][name], said) if name in there else 0 for name, said in inside.items()
+            ]
             if own and part[side] is not None and None not in own:
                 part[side]["latency"] = sum(value for value in own if value is not None)
     for side, whole in (("before", found["seed"]["costs"]), ("after", found["architecture"]["costs"])):
@@ -105,9 +113,7 @@ def _timed(networks: Json, found: Json, path: Path) -> Json:
 
 
 def _latency(row: Sequence[float], candidates: Sequence[Mapping[str, Any]], said: str) -> float | None:
-    """Of the candidate that is said so; a block that is left out takes no time. None: it is none of them."""
-    if said == SKIPPED:
-        return 0
+    """Of the candidate that is said so. None: it is none of them."""
     return next((value for value, one in zip(row, candidates, strict=False) if chosen_words(one) == said), None)
 
 

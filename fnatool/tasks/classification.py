@@ -130,6 +130,8 @@ def right(truth: int, description: Classification) -> Classified:
     sure = np.zeros(len(description.classes), np.float32)
     sure[truth] = 1
     return Classified(truth, 1.0, sure, sure)
+
+
 # --- deployed ---
 
 

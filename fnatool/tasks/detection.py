@@ -262,6 +262,8 @@ def right(truth: Boxed, description: Detection) -> Detected:
     """The true objects, without doubt, but no crowds."""
     single = ~truth.crowd
     return Detected(truth.boxes[single], np.ones(int(single.sum()), np.float32), truth.labels[single])
+
+
 # --- deployed ---
 
 

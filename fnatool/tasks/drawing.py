@@ -158,7 +158,8 @@ def cover(image: Image.Image, numbers: npt.NDArray[np.uint8], there: Sequence[in
 
     large = np.asarray(images.fromarray(numbers).resize(image.size, images.Resampling.NEAREST))
     palette = np.zeros((256, 3), np.uint8)
-    palette[list(there)] = [colour(number) for number in there]
+    for number in there:
+        palette[number] = colour(number)
     shown = np.isin(large, there)
     edge = np.zeros(large.shape, bool)
     edge[1:] |= large[1:] != large[:-1]

@@ -236,6 +236,8 @@ def right(truth: Posed, description: Pose) -> Jointed:
     """The joints that are labelled, without doubt."""
     known = (truth.seen > 0).astype(np.float32)
     return Jointed(truth.points, known, float(known.mean()))
+
+
 # --- deployed ---
 
 

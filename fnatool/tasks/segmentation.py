@@ -162,6 +162,8 @@ def score(evidence: Sequence[Confusion], description: Segmentation) -> dict[str,
 def right(truth: npt.NDArray[np.uint8], description: Segmentation) -> Segmented:
     """The true classes; pixels of IGNORE stay clear."""
     return Segmented(truth)
+
+
 # --- deployed ---
 
 

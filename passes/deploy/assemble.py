@@ -48,7 +48,8 @@ def assembled(
     if front is None:
         kept[entry] = given[0].name
     else:
-        inputs, values, placed = _entered(steps, front, batch)
+        entered, values, placed = _entered(steps, front, batch)
+        inputs = list(entered)
         nodes = [_called(node, {entry: values}) for node in nodes]
     if finish is None:
         kept.update(zip(seen.outputs, (tensor.name for tensor in graph.outputs), strict=True))

@@ -156,5 +156,9 @@ def test_a_fine_tuning_has_a_page_of_its_own(done: Path) -> None:
     assert page.document["kind"] == "finetune"
     assert page.document["networks"]["after"]["file"] == "tuned.onnx"
     assert "the worst first" in page.text
+    assert run(["report", "tuned.run", "-o", "again.html"]) == 0
+    assert "give the data set with --data" in read_page("again.html").text
+    assert run(["report", "tuned.run", "-o", "again.html", "--data", str(data), "--force"]) == 0
+    assert read_page("again.html").document == page.document
     assert page.document["networks"]["before"] is None
     assert "Training" in page.text
