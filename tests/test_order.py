@@ -11,8 +11,8 @@ from sources import ROOT, SOURCES
 
 ORDER = {
     "passes": (
-        ("errors", "nearest"), ("graph",), ("channels", "check", "batchnorm", "batch"), ("maps",), ("network",), ("target", "heads"),
-        ("space",),
+        ("errors", "nearest"), ("graph",), ("channels", "check", "batchnorm", "batch", "colours"), ("maps",), ("network",),
+        ("target", "heads"), ("space",),
     ),
     "fnatool": (
         ("escaping", "seeds", "specs", "terminal"), ("runtime",), ("files",), ("nn", "export", "data"), ("tasks", "supernet"), ("model",),

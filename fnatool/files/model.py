@@ -300,16 +300,17 @@ def data_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.data")
 
 
-def with_metadata(model: Model, metadata: Mapping[str, str], origin: Mapping[str, str] | None = None) -> Model:
+def with_metadata(model: Model, metadata: Mapping[str, str | None], origin: Mapping[str, str] | None = None) -> Model:
     """The model as its file would be read, with metadata added to its own; origin (new name → old name) lends new nodes documentation.
 
-    The model given stays as it is.
+    What is None goes. The model given stays as it is.
     """
     envelope = onnx.ModelProto()
     envelope.CopyFrom(model.envelope)
     del envelope.metadata_props[:]
     for key, value in ({entry.key: entry.value for entry in model.envelope.metadata_props} | dict(metadata)).items():
-        envelope.metadata_props.add(key=key, value=value)
+        if value is not None:
+            envelope.metadata_props.add(key=key, value=value)
     stubs = {stub.name: stub for stub in model.envelope.graph.node} if origin else {}
     for new, old in (origin or {}).items():
         if old in stubs and new not in stubs:

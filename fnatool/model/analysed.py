@@ -20,7 +20,7 @@ from passes.graph.tensors import Shape
 from passes.graph.view import nodes_of
 from passes.network.analyse import analyse
 from passes.network.analysis import Analysis
-from passes.network.knobs import BATCH, IMAGE, STRIDE
+from passes.network.knobs import BATCH, CHANNELS, IMAGE, STRIDE
 from passes.network.profile import Profile, profile
 from passes.network.stages import Table
 from passes.target.apply import apply
@@ -52,7 +52,7 @@ def profile_model(model: files.Model, inputs: Mapping[str, Shape] | None = None,
 
 def _rehearse(model: files.Model, inputs: Mapping[str, Shape] | None, table: Table | None) -> None:
     found = analyse(model.graph, sizes=inputs, table=table)
-    _ = found.image.why, found.batching.why  # which infers the shapes at another size, too
+    _ = found.image.why, found.batching.why, found.colours.why  # which infers the shapes at another size, too
 
 
 def stored_stages(envelope: onnx.ModelProto) -> list[list[dict[str, str]]] | None:
@@ -143,23 +143,24 @@ def realises(
 def unrealised(model: Analysed, wanted: Spec, seed: Analysed | None) -> list[str]:
     """Where the model is not what the Spec says, one sentence each; none: it realises it.
 
-    With the seed the Spec is resolved first, so that relative values and every unnamed knob are checked too; where groups change, which may
-    split knobs or tie them together, against the knobs that the target has then.
+    With the seed the Spec is resolved first, so that relative values and every unnamed knob are checked too; where groups or the channels
+    of the image change, which may split knobs, tie them together or take them away, against the knobs that the target has then.
     """
     if seed is None:
         return differences(model.analysis, wanted)
     require_seed(wanted, seed.model)
     resolved = resolve(seed.analysis, wanted)
-    if resolved.skeleton is None:
+    if resolved.skeleton is None and resolved.channels == seed.analysis.colours.value:
         return differences(model.analysis, resolved.spec())
     found = plan(seed.analysis, wanted)
-    target = analyse(apply(seed.analysis.normal or seed.model.graph, found), table=found.table, sizes=model.sizes)
+    graph = apply(seed.analysis.normal or seed.model.graph, found)
+    target = analyse(graph, table=found.table, sizes=model.sizes)
     return differences(model.analysis, own_spec(target))
 
 
 def declared(seed: Analysed, wanted: Spec) -> Mapping[str, Mapping[int, int | str | None]]:
     """Where inputs and outputs of the Spec's target say another size than the seed's: name → axis → size, no number where it is free."""
-    if not {BATCH, IMAGE, STRIDE} & set(wanted.knobs):
+    if not {BATCH, CHANNELS, IMAGE, STRIDE} & set(wanted.knobs):
         return {}
     require_seed(wanted, seed.model)
     return plan(seed.analysis, wanted).declared

@@ -27,7 +27,7 @@ from fnatool.model.rows import Json, block_rows, image_row, stage_rows
 from passes.errors import RefusedModel, UserError
 from passes.graph.tensors import Shape, typed
 from passes.network.analysis import Analysis
-from passes.network.knobs import BATCH, FREE, IMAGE, batch_text
+from passes.network.knobs import BATCH, CHANNELS, FREE, IMAGE, batch_text
 
 Change = TypeVar("Change")
 
@@ -216,7 +216,7 @@ def _side(raw: files.Raw, inputs: Mapping[str, Shape]) -> DiffSide:
 def _facts(analysis: Analysis) -> NetworkFacts:
     image = image_row(analysis.image)
     size = FREE if analysis.image.free else image["value"]
-    sizes: dict[str, object] = {IMAGE: size, BATCH: batch_text(analysis.batching.value)}
+    sizes: dict[str, object] = {IMAGE: size, CHANNELS: analysis.colours.value, BATCH: batch_text(analysis.batching.value)}
     return NetworkFacts(
         analysis.cost.params,
         analysis.cost.macs,

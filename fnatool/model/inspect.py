@@ -12,10 +12,10 @@ from fnatool.files.atomic import write_text
 from fnatool.files.interface import Inputs
 from fnatool.model.analysed import analyse_model
 from fnatool.model.places import place_rows
-from fnatool.model.rows import Json, batch_row, block_rows, group_rows, image_row, stage_rows
+from fnatool.model.rows import Json, batch_row, block_rows, channels_row, group_rows, image_row, stage_rows
 from fnatool.model.source import Source, open_model
 from passes.network.analysis import Analysis
-from passes.network.knobs import BATCH, IMAGE
+from passes.network.knobs import BATCH, CHANNELS, IMAGE
 from passes.target.resolve import own_spec
 from passes.target.spec import Spec
 
@@ -77,7 +77,12 @@ def analysis_json(analysis: Analysis) -> Json:
         "macs": analysis.cost.macs,
         "stages": stage_rows(analysis),
         "blocks": block_rows(analysis),
-        "knobs": [image_row(analysis.image), batch_row(analysis.batching), *(asdict(knob) for knob in analysis.knobs.values())],
+        "knobs": [
+            image_row(analysis.image),
+            channels_row(analysis.colours),
+            batch_row(analysis.batching),
+            *(asdict(knob) for knob in analysis.knobs.values()),
+        ],
         "atoms": [
             {
                 "name": name,
@@ -90,6 +95,7 @@ def analysis_json(analysis: Analysis) -> Json:
         ],
         "frozen": [
             *({"name": IMAGE, "why": analysis.image.why} for _ in range(analysis.image.why is not None)),
+            *({"name": CHANNELS, "why": analysis.colours.why} for _ in range(analysis.colours.why is not None)),
             *({"name": BATCH, "why": analysis.batching.why} for _ in range(analysis.batching.why is not None)),
             *({"name": knob.name, "why": knob.why} for knob in analysis.knobs.values() if knob.growth == "frozen"),
         ],

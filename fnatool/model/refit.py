@@ -26,7 +26,7 @@ from fnatool.model.remapped import Remapped
 from passes.graph.view import Node, view
 from passes.network.analysis import Analysis
 from passes.network.knobs import IMAGE, STRIDE
-from passes.target.apply import apply, with_batch
+from passes.target.apply import apply, with_batch, with_colours
 from passes.target.matching import MatchedLayer, matched_layers
 from passes.target.plan import Plan
 from passes.target.planner import plan as planned
@@ -53,13 +53,16 @@ def refit(made: Remapped, data: tuple[Unlabelled, Unlabelled]) -> Remapped:
 
     Raises RefusedModel where torch cannot compute one of the networks, MissingTorch where there is none.
     """
-    single = made.plan.unbatched
-    if single is None:
-        graph, found = refitted(made.analysis, made.plan, made.model.graph, data)
-    else:  # layers are solved in the network that takes as many samples as the seed
+    plan = made.plan
+    coloured = plan if plan.unbatched is None else plan.unbatched
+    single = coloured if coloured.uncoloured is None else coloured.uncoloured
+    if single is plan:
+        graph, found = refitted(made.analysis, plan, made.model.graph, data)
+    else:  # layers are solved in the network that takes as many samples and channels as the seed
         assert made.analysis.normal is not None
         graph, found = refitted(made.analysis, single, apply(made.analysis.normal, single), data)
-        graph = with_batch(graph, made.plan, single)
+        graph = graph if single is coloured else with_colours(graph, coloured, single)
+        graph = graph if coloured is plan else with_batch(graph, plan, coloured)
     return replace(made, model=replace(made.model, graph=graph), refit=found)
 
 

@@ -10,7 +10,7 @@ from fnatool.model.remapped import Remapped
 from fnatool.model.verified import Verified
 from passes.channels.groups import regrouped_shape
 from passes.graph.tensors import Shape
-from passes.network.knobs import BATCH, FREE, IMAGE, Size, batch_text
+from passes.network.knobs import BATCH, CHANNELS, FREE, IMAGE, Size, batch_text
 from passes.target.take import Take
 
 Json = dict[str, object]
@@ -57,8 +57,11 @@ def _number(value: float) -> float | None:
 def _verified(verified: Verified) -> Json:
     """What was compared; `whole` only where the target lacks something of the seed's, `batch` where it takes other samples at once."""
     whole: Json = {} if verified.whole is None else {"whole": verified.whole}
+    colours: Json = {}
+    if verified.colours is not None:
+        colours = {"channels": {"worst": verified.colours.worst, "compared": verified.colours.compared}}
     batch: Json = {} if verified.batch is None else {"batch": {"worst": verified.batch.worst, "compared": verified.batch.compared}}
-    return {"worst": verified.worst, "compared": verified.compared, "tolerance": verified.tolerance, **whole, **batch}
+    return {"worst": verified.worst, "compared": verified.compared, "tolerance": verified.tolerance, **whole, **colours, **batch}
 
 
 def changes(made: Remapped) -> list[tuple[str, int | str | Size, int | str | Size]]:
@@ -69,6 +72,8 @@ def changes(made: Remapped) -> list[tuple[str, int | str | Size, int | str | Siz
     own = made.analysis.batching.value
     if resolved.image is not None and resolved.image != size:
         found.append((IMAGE, size, resolved.image))
+    if resolved.channels is not None and resolved.channels != made.analysis.colours.value:
+        found.append((CHANNELS, made.analysis.colours.value or 0, resolved.channels))
     if made.plan.unbatched is not None:
         found.append((BATCH, batch_text(own), batch_text(resolved.batch)))
     for name, value in resolved.values.items():

@@ -10,7 +10,8 @@ from pathlib import Path
 from fnatool.files import model as files
 from fnatool.files.copying import copy
 from fnatool.files.interface import Inputs, named_shapes
-from fnatool.model.analysed import SPEC_KEY, STAGES_KEY, analyse_model, require_seed
+from fnatool.model.analysed import SPEC_KEY, STAGES_KEY, analyse_model, metadata, require_seed
+from fnatool.model.recoloured import recoloured_metadata
 from fnatool.model.refit_result import Refit
 from fnatool.model.verified import Verified, verify_remap
 from passes.network.analysis import Analysis
@@ -93,10 +94,24 @@ def remap_model(model: files.Model, spec: Spec, options: RemapOptions, *, analys
     verified = None
     if options.verify and not found.identity:
         verified = verify_remap(model, target, analysis, found)
-    return Remapped(model if found.identity else _with_spec(target, found), found, analysis, model, verified)
+    if found.identity:
+        return Remapped(model, found, analysis, model, verified)
+    pixels = _pixels(model, analysis, found)
+    gone = [key for key, text in pixels.items() if text is None]
+    channels = found.resolved.channels
+    notes = [f"its record of the task ('{key}') is gone: no task takes pictures of {channels} channels" for key in gone]
+    found = replace(found, notes=(*found.notes, *notes))
+    return Remapped(_with_spec(target, found, pixels), found, analysis, model, verified)
 
 
-def _with_spec(target: files.Model, found: Plan) -> files.Model:
-    """The target says which stages it has, and what Spec of which seed it is."""
+def _pixels(model: files.Model, analysis: Analysis, found: Plan) -> dict[str, str | None]:
+    """What the metadata say of pixels, where the image has other channels."""
+    old, new = analysis.colours.value, found.resolved.channels
+    return {} if old is None or new is None or old == new else recoloured_metadata(metadata(model.envelope), old, new)
+
+
+def _with_spec(target: files.Model, found: Plan, said: Mapping[str, str | None]) -> files.Model:
+    """The target says which stages it has, and what Spec of which seed it is; and what else is said."""
     resolved = found.resolved.spec(f"sha256:{target.sha256}").to_json()
-    return files.with_metadata(target, {STAGES_KEY: json.dumps(found.table), SPEC_KEY: json.dumps(resolved)}, found.origin())
+    own = {STAGES_KEY: json.dumps(found.table), SPEC_KEY: json.dumps(resolved)}
+    return files.with_metadata(target, {**said, **own}, found.origin())

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from passes.errors import UserError
 from passes.nearest import closest
 from passes.network.analysis import Analysis, blocks_named, group_of
+from passes.network.colours import Colours
 from passes.network.images import Image
-from passes.network.knobs import BATCH, IMAGE, batch_text
+from passes.network.knobs import BATCH, CHANNELS, IMAGE, batch_text
 from passes.network.profile import Profile, ProfilePart
 from passes.network.samples import Batching
-from passes.target.spec import MAX_BATCH, MAX_SIDE
+from passes.target.spec import MAX_BATCH, MAX_CHANNELS, MAX_SIDE
 
 Json = dict[str, object]
 
@@ -22,6 +23,16 @@ def image_row(image: Image) -> Json:
     low, high = (value, value) if frozen else ([1, 1], [MAX_SIDE, MAX_SIDE])
     row = {"name": IMAGE, "kind": "size", "value": value, "min": low, "max": high, "multiple": 1}
     return {**row, "growth": "frozen" if frozen else "exact", "why": image.why, "values": []}
+
+
+def channels_row(colours: Colours) -> Json:
+    """The channels of the image as a knob: null where there is no image whose channels are known."""
+    why, value = colours.why, colours.value
+    fewest, most = (value, value) if why is not None else (1, MAX_CHANNELS)
+    if why is not None and value not in (None, 1) and colours.refused(1) is None:
+        fewest, why = 1, f"no more: {why}"  # one is always possible where the image may be repeated
+    row = {"name": CHANNELS, "kind": "channels", "value": value, "min": fewest, "max": most, "multiple": 1}
+    return {**row, "growth": "frozen" if colours.why is not None else "exact", "why": why, "values": []}
 
 
 def batch_row(batching: Batching) -> Json:
@@ -80,10 +91,10 @@ def cost_of(analysis: Analysis, nodes: Iterable[str]) -> tuple[int, int | None]:
 def group_rows(analysis: Analysis, knob: str) -> list[Json]:
     """Every (initializer, axis, indices, role) that moves with a width or kernel knob. Raises UserError for other knobs."""
     found = analysis.knobs.get(knob)
-    if knob in (IMAGE, BATCH):
+    if knob in (IMAGE, CHANNELS, BATCH):
         raise UserError(f"'{knob}' changes no weight; --group shows the weights of width and kernel knobs")
     if found is None:
-        raise UserError(f"'{knob}' is not a knob of this model{closest(knob, [IMAGE, BATCH, *analysis.knobs])}")
+        raise UserError(f"'{knob}' is not a knob of this model{closest(knob, [IMAGE, CHANNELS, BATCH, *analysis.knobs])}")
     if knob in analysis.kernels:
         kernel = analysis.kernels[knob]
         return [

@@ -18,8 +18,8 @@ from passes.graph.shapes import guessing, infer
 from passes.graph.tensors import Shape
 from passes.graph.view import view
 from passes.network.analysis import Analysis
-from passes.network.knobs import BATCH
-from passes.target.apply import apply
+from passes.network.knobs import BATCH, CHANNELS
+from passes.target.apply import apply, with_colours
 from passes.target.plan import Plan
 from passes.target.take import Take
 
@@ -44,9 +44,9 @@ def in_child(compare: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> 
 class Verified:
     """What the comparison of inner values found: worst relative drift, the first tensor beyond the tolerance, how many were compared.
 
-    `batch`: what came of comparing each sample of another batch with what it is alone (None: the batch is the seed's). `whole`: how far the
-    outputs are from the seed's, where the target lacks some of its channels or weights (None: it lacks none, or that is unknown).
-    `blind`: tensors that hold no finite value in the seed; they are not among those compared.
+    `batch`: what came of comparing each sample of another batch with what it is alone (None: the batch is the seed's); `colours`: the same
+    of other channels of the image. `whole`: how far the outputs are from the seed's, where the target lacks some of its channels or weights
+    (None: it lacks none, or that is unknown). `blind`: tensors that hold no finite value in the seed; they are not among those compared.
     """
 
     worst: float
@@ -58,6 +58,7 @@ class Verified:
     doubt: str = ""
     blind: tuple[str, ...] = ()
     batch: Verified | None = None
+    colours: Verified | None = None
 
     @property
     def judged(self) -> str:
@@ -107,8 +108,10 @@ def verify_remap(model: files.Model, target: files.Model, analysis: Analysis, fo
     """
     require_finite(model)
     batch = None if found.unbatched is None else _verify_batch(model, target, analysis, found)
-    if batch is not None and found.compared is not None and found.compared.identity:
-        return replace(batch, batch=batch)
+    colours = None if found.uncoloured is None else _verify_colours(model, analysis, found)
+    own = batch if colours is None else colours
+    if own is not None and found.compared is not None and found.compared.identity:
+        return replace(own, batch=batch, colours=colours)
     compared = found if found.compared is None else found.compared
     if compared is not found:
         target = replace(target, graph=apply(analysis.normal or model.graph, compared))
@@ -121,7 +124,40 @@ def verify_remap(model: files.Model, target: files.Model, analysis: Analysis, fo
             f"this remap must be exact but is not: '{tensor}' of node '{node}' is the first to drift, by {drift:.1e} of its spread "
             f"({verified.judged}); nothing was written. Please report it with the model"
         )
-    return replace(verified, batch=batch)
+    return replace(verified, batch=batch, colours=colours)
+
+
+def _verify_colours(model: files.Model, analysis: Analysis, found: Plan) -> Verified:
+    """The network with other channels of the image compared with what it was, in a child process.
+
+    Raises RefusedModel where it must compute the same and does not, naming the first tensor.
+    """
+    verified = in_child(_colours, model, analysis, found)
+    if verified.worst == float("inf"):
+        raise RefusedModel("the result computes infinities or NaN where the seed does not; nothing was written (--no-verify writes it)")
+    if verified.exact and verified.first is not None:
+        tensor, node, drift = verified.first
+        raise RefusedModel(
+            f"'{CHANNELS}' must be exact but is not: '{tensor}' of node '{node}' is the first to drift, by {drift:.1e} of its spread "
+            f"({verified.judged}); nothing was written. Please report it with the model"
+        )
+    return verified
+
+
+def _colours(model: files.Model, analysis: Analysis, found: Plan) -> Verified:
+    """In the child."""
+    from fnatool.runtime.colours import verify_colours
+
+    single, asked = found.uncoloured, found.recolouring
+    assert single is not None
+    assert asked is not None
+    before = apply(analysis.normal or model.graph, single)
+    coloured = found if found.unbatched is None else found.unbatched
+    after = with_colours(before, coloured, single)
+    sizes = {name: single.sizes[name] for name in analysis.view.inputs if name in single.sizes}
+    sized = replace(analysis, shapes=replace(analysis.shapes, shapes={**analysis.shapes.shapes, **sizes}))
+    with guessing(analysis.shapes):
+        return _in_words(verify_colours(before, after, sized, asked, exact=len(coloured.drifts) == len(single.drifts)))
 
 
 def _verify_batch(model: files.Model, target: files.Model, analysis: Analysis, found: Plan) -> Verified:

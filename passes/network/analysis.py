@@ -16,6 +16,7 @@ from passes.channels.groups import Grouping
 from passes.graph.normal import Normalised
 from passes.graph.tensors import Shapes
 from passes.graph.view import View
+from passes.network.colours import Colours, read_colours
 from passes.network.cost import Cost
 from passes.network.images import Image, Resolution, Strides
 from passes.network.knobs import Knob, block_name
@@ -57,6 +58,11 @@ class Analysis:
     def image(self) -> Image:
         """The input that is an image."""
         return self.resolution.image
+
+    @cached_property
+    def colours(self) -> Colours:
+        """How many channels the image has, and whether that can change."""
+        return read_colours(self.image, self.view, self.shapes)
 
     @cached_property
     def batching(self) -> Batching:

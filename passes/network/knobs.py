@@ -52,6 +52,7 @@ def unique_number(base: str, taken: Container[str]) -> str:
 
 STRIDE = "output_stride"
 IMAGE = "input.size"
+CHANNELS = "input.channels"
 BATCH = "batch"
 FREE = "free"  # the batch that is any number
 
@@ -73,6 +74,7 @@ KINDS: Mapping[str, KnobKind] = {
     "hidden": KnobKind(("stageI.blockJ.hidden", "hidden2 …"), "channels inside a block"),
     "se": KnobKind(("stageI.blockJ.se", "se2 …"), "channels of a squeeze-excite"),
     IMAGE: KnobKind((IMAGE,), "height and width of the image, `[512, 1024]`, or one integer for both"),
+    CHANNELS: KnobKind((CHANNELS,), "channels of the image: 1 is grey; more than there were are fresh, and read as the strategy says"),
     BATCH: KnobKind((BATCH,), "how many samples at once: a number, or `free` for any; each is computed as it was"),
     STRIDE: KnobKind((STRIDE,), "pixels of the image between two samples of the last map: smaller, strides become dilations"),
 }

@@ -9,12 +9,14 @@ import onnx_graphsurgeon as gs
 
 from passes.batch.contents import Mixed
 from passes.batch.rebatched import with_samples
+from passes.colours.following import Lost
+from passes.colours.recoloured import with_channels
 from passes.errors import RefusedModel
 from passes.graph.normal import Normalised
 from passes.graph.normalise import in_normal_form
 from passes.graph.shapes import infer
 from passes.graph.view import build, in_order, view
-from passes.network.knobs import BATCH, batch_text
+from passes.network.knobs import BATCH, CHANNELS, batch_text
 from passes.target.plan import Plan
 from passes.target.take import Take, bytes_made, require_room, taken
 
@@ -30,6 +32,8 @@ def apply(graph: gs.Graph | Normalised, plan: Plan) -> gs.Graph:
     """
     if plan.unbatched is not None:
         return with_batch(apply(graph, plan.unbatched), plan, plan.unbatched)
+    if plan.uncoloured is not None and plan.recolouring is not None:
+        return with_colours(apply(graph, plan.uncoloured), plan, plan.uncoloured)
     known = plan.ground.shapes.shapes
     inputs = (graph.given if isinstance(graph, Normalised) else graph).inputs
     normal = in_normal_form(graph, {tensor.name: known[tensor.name] for tensor in inputs if tensor.name in known})
@@ -41,6 +45,16 @@ def apply(graph: gs.Graph | Normalised, plan: Plan) -> gs.Graph:
     _declare(result, plan)
     _check_shapes(result, plan)
     return result
+
+
+def with_colours(graph: gs.Graph, plan: Plan, before: Plan) -> gs.Graph:
+    """The graph for an image of as many channels as are asked for. before: the plan that it was made by."""
+    assert plan.recolouring is not None
+    sizes = {tensor.name: before.sizes[tensor.name] for tensor in graph.inputs if tensor.name in before.sizes}
+    try:
+        return with_channels(graph, infer(view(graph), sizes or None), plan.recolouring)
+    except Lost as why:
+        raise RefusedModel(f"'{CHANNELS}': {plan.recolouring.channels} is not possible: {why}") from why
 
 
 def with_batch(graph: gs.Graph, plan: Plan, before: Plan) -> gs.Graph:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from passes.colours.recoloured import Recolouring
 from passes.graph.macs import macs_of
 from passes.maps.contents import Sampling
 from passes.network.analysis import Analysis
@@ -28,7 +29,8 @@ class Plan:
 
     `samples` says where the seed's values are in finer tensors (None: nowhere; a tensor it lacks is not finer), `averages` which nodes look
     at finer maps and pass on what they see to others. Where the image or the batch has another size, `compared` is the plan without that.
-    Where the batch has, `unbatched` is the plan without that alone, and has the nodes, takes and numbers of this one.
+    Where the batch has, `unbatched` is the plan without that alone, and has the nodes, takes and numbers of this one; so has `uncoloured`,
+    the plan without other channels of the image, `recolouring`, which gives the weights in `reshaped` other columns.
     """
 
     strategy: str
@@ -48,6 +50,9 @@ class Plan:
     averages: tuple[str, ...] = ()
     compared: Plan | None = None
     unbatched: Plan | None = None
+    uncoloured: Plan | None = None
+    recolouring: Recolouring | None = None
+    reshaped: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def identity(self) -> bool:
@@ -67,11 +72,12 @@ def planned_cost(plan: Plan, analysis: Analysis) -> Cost:
     shapes = dict(plan.sizes)
     params: dict[str, int] = {}
     for take in plan.takes:
-        shape = take.shape(analysis.shapes.shapes[take.source])
+        shape = plan.reshaped.get(take.target, take.shape(analysis.shapes.shapes[take.source]))
         shapes[take.target] = shape
         if take.source in analysis.cost.tensor_params:
             params[take.target] = math.prod(shape)
     macs = macs_of((placed.node for placed in plan.nodes), shapes)
     sized = plan if plan.unbatched is None else plan.unbatched
+    sized = sized if sized.uncoloured is None else sized.uncoloured
     known = analysis.cost.macs is not None or sized.compared is not None
     return Cost(sum(macs.values()) if known else None, sum(params.values()), macs, params)

@@ -13,6 +13,7 @@ from passes.network.analysis import Analysis
 from passes.network.images import Image
 from passes.network.knobs import (
     BATCH,
+    CHANNELS,
     FREE,
     FROM_WHY,
     IMAGE,
@@ -31,7 +32,7 @@ from passes.network.knobs import (
 from passes.network.samples import Batching
 from passes.target.resolved import Resolved
 from passes.target.skeleton import skeleton
-from passes.target.spec import MAX_BATCH, MAX_SIDE, RELATIVE, Spec, Value, pattern_of, relative_value, some_of
+from passes.target.spec import MAX_BATCH, MAX_CHANNELS, MAX_SIDE, RELATIVE, Spec, Value, pattern_of, relative_value, some_of
 
 
 def own_spec(analysis: Analysis, seed: str | None = None) -> Spec:
@@ -74,7 +75,7 @@ class _Resolver:
             shaped = [*own, *(knob for knob in bones.analysis.knobs.values() if knob.kind not in ("depth", "from", "groups"))]
         for knob in shaped:
             knobs[knob.name], values[knob.name] = knob, groups[knob.name] if knob.name in groups else self.value(knob)
-        image, batch = self._image(), self._batch()
+        image, channels, batch = self._image(), self._channels(), self._batch()
         for key in self.spec.knobs:
             if key not in self.matched:
                 self._unknown(key, knobs)
@@ -91,6 +92,7 @@ class _Resolver:
             batch=batch,
             batched=BATCH in self.spec.knobs,
             counts=bool(self.analysis.batching.inputs),
+            channels=channels,
         )
 
     def _image(self) -> Size | None:
@@ -105,6 +107,16 @@ class _Resolver:
         if image.why is not None and size != image.size:
             raise UserError(f"'{IMAGE}' is frozen at {size_text(image.size)}: {image.why}")
         return size
+
+    def _channels(self) -> int | None:
+        """How many channels the image has: as many as are asked for, else its own."""
+        colours, wanted = self.analysis.colours, self.spec.knobs.get(CHANNELS)
+        if wanted is None:
+            return colours.value
+        self.matched.add(CHANNELS)
+        if colours.value is None:
+            raise UserError(f"'{CHANNELS}' is frozen: {colours.why}")
+        return _coloured(wanted, colours.value)
 
     def _batch(self) -> Batch:
         """How many samples there are: as many as are asked for, else as many as there were."""
@@ -173,7 +185,7 @@ class _Resolver:
         return asked[keys[0]]
 
     def _unknown(self, key: str, target: Mapping[str, Knob]) -> NoReturn:
-        names = [IMAGE, BATCH, *target]
+        names = [IMAGE, CHANNELS, BATCH, *target]
         if key in self.patterns:
             raise UserError(f"pattern '{key}' matches no knob of this model; 'fnatool inspect' lists all {len(names)}")
         place = block_of(key)
@@ -215,6 +227,16 @@ def _sized(value: Value, seed: Size) -> Size:
     if not all(1 <= side <= MAX_SIDE for side in (height, width)):
         raise UserError(f"'{IMAGE}': {size_text((height, width))} is out of range; a side has from 1 to {MAX_SIDE} pixels")
     return height, width
+
+
+def _coloured(value: Value, own: int) -> int:
+    """How many channels, from a number, or relative to the seed's. Raises UserError beyond 1 … MAX_CHANNELS."""
+    if isinstance(value, str):
+        by, number = relative_value(value, CHANNELS)
+        value = round(RELATIVE[by](own, number))
+    if not isinstance(value, int) or not 1 <= value <= MAX_CHANNELS:
+        raise UserError(f"'{CHANNELS}': {value} is out of range; it goes from 1 to {MAX_CHANNELS}")
+    return value
 
 
 def _batched(value: Value, own: Batching) -> Batch:
@@ -295,6 +317,9 @@ def differences(analysis: Analysis, spec: Spec) -> list[str]:
         if key == IMAGE:
             found += _other_size(value, analysis.image)
             continue
+        if key == CHANNELS:
+            found += _other_channels(value, analysis.colours.value)
+            continue
         if key == BATCH:
             found += _other_batch(value, analysis.batching)
             continue
@@ -334,3 +359,10 @@ def _other_batch(value: Value, own: Batching) -> list[str]:
         return []
     has = batch_text(own.value) if own.inputs else "no axis of samples"
     return [f"'{BATCH}' should be {value}, the model has {has}"]
+
+
+def _other_channels(value: Value, own: int | None) -> list[str]:
+    """What is wrong with the number of channels, if it should be the value."""
+    if isinstance(value, str):
+        return [f"'{CHANNELS}' is relative to the seed's value ({value}), which the model does not tell; name the seed with --against"]
+    return [] if own == value else [f"'{CHANNELS}' should be {value}, the model has {'none' if own is None else own}"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from passes.channels.groups import Regroup
 from passes.network.analysis import Analysis
-from passes.network.knobs import BATCH, IMAGE, Batch, Knob, Size, batch_text, block_of
+from passes.network.knobs import BATCH, CHANNELS, IMAGE, Batch, Knob, Size, batch_text, block_of
 from passes.target.depth import NodeLayout
 from passes.target.spec import Spec, Value
 
@@ -26,9 +26,9 @@ class Skeleton:
 class Resolved:
     """Every knob of the target with its value; which seed block each target block comes from; what patterns had to skip.
 
-    `image` is the size of the image, None where it stays free or where there is no image; `batch` how many samples there are, None for any
-    number, and `batched` whether the Spec says so; `counts` whether there are samples at all. `skeleton` is there where groups change:
-    widths and kernels are then its knobs.
+    `image` is the size of the image, None where it stays free or where there is no image; `channels` how many that has; `batch` how many
+    samples there are, None for any number, and `batched` whether the Spec says so; `counts` whether there are samples at all. `skeleton` is
+    there where groups change: widths and kernels are then its knobs.
     """
 
     values: Mapping[str, int]
@@ -40,10 +40,12 @@ class Resolved:
     batch: Batch = None
     batched: bool = False
     counts: bool = True
+    channels: int | None = None
 
     def spec(self, seed: str | None = None) -> Spec:
         """The resolved Spec; `from` is written only where it is not the default min(J, last)."""
         size: dict[str, Value] = {} if self.image is None else {IMAGE: self.image}
+        size |= {} if self.channels is None else {CHANNELS: self.channels}
         size |= {BATCH: batch_text(self.batch)} if self.counts else {}
         return Spec(size | {name: value for name, value in self.values.items() if not self._default_from(name, value)}, seed)
 

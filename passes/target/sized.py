@@ -11,13 +11,15 @@ import onnx_graphsurgeon as gs
 
 from passes.batch.contents import Mixed
 from passes.batch.rebatched import FREE_NAME, Rebatched, declared_sizes, rebatched
+from passes.colours.following import Lost
+from passes.colours.recoloured import Recolouring, recoloured
 from passes.errors import UserError
 from passes.graph.shapes import infer
 from passes.graph.view import in_order, linked
 from passes.maps.contents import Sampling
 from passes.maps.following import follow
 from passes.maps.positions import MapSpace, Stuck
-from passes.network.knobs import BATCH, STRIDE, Size, batch_text, size_text
+from passes.network.knobs import BATCH, CHANNELS, STRIDE, Size, batch_text, size_text
 from passes.network.resolution import SizedView, at_size, image_axes, image_maps
 
 if TYPE_CHECKING:
@@ -34,7 +36,42 @@ def finish(plan: Plan, analysis: Analysis) -> Plan:
     Where the image changes, `compared` is the plan without that. Raises UserError for what is not possible, naming the node.
     """
     sized = _finished(plan, analysis)
-    return _batched(sized, analysis) if plan.resolved.batched else sized
+    colours, wanted = analysis.colours, plan.resolved.channels
+    if not plan.resolved.batched and wanted == colours.value:
+        return sized
+    start = _start(sized, analysis)
+    coloured = sized
+    if wanted is not None and wanted != colours.value:
+        coloured, start = _coloured(sized, start, Recolouring(colours.image, colours.axis, wanted, plan.strategy == "fna", plan.rng_seed))
+    return _batched(coloured, start, analysis) if plan.resolved.batched else coloured
+
+
+def _coloured(plan: Plan, start: SizedView, asked: Recolouring) -> tuple[Plan, SizedView]:
+    """The plan for an image of other channels, and the target as far as it is known then."""
+    old, new = start.shapes.shapes[asked.image][asked.axis], asked.channels
+    try:
+        made = recoloured(start.view, start.shapes, asked)
+    except Lost as why:
+        raise UserError(f"'{CHANNELS}': {new} is not possible: {why}") from why
+    declared = {**plan.declared, asked.image: {**plan.declared.get(asked.image, {}), asked.axis: new}}
+    inputs = {name: (_said(shape, declared.get(name, {})), kind) for name, (shape, kind) in start.view.inputs.items()}
+    seen = replace(linked(made.nodes, {**start.view.constants, **made.constants}, start.view), inputs=inputs)
+    own = start.shapes.shapes[asked.image]
+    shape = tuple(new if axis == asked.axis else size for axis, size in enumerate(own))
+    sized = SizedView(seen, infer(seen, {**start.inputs, asked.image: shape}), {**start.inputs, asked.image: shape})
+    note = [f"the one channel is repeated {old} times in front of the network: {made.repeated}"] if made.repeated else []
+    result = replace(
+        plan,
+        sizes={name: made.shapes.get(name, shape) for name, shape in plan.sizes.items()},
+        declared=declared,
+        drifts=plan.drifts if made.exact else (*plan.drifts, f"{CHANNELS} {'grows' if new > old else 'shrinks'} from {old} to {new}"),
+        notes=(*plan.notes, *note),
+        compared=plan if plan.compared is None else plan.compared,
+        uncoloured=plan,
+        recolouring=asked,
+        reshaped={name: tuple(constant.shape) for name, constant in made.constants.items()},
+    )
+    return result, sized
 
 
 def _finished(plan: Plan, analysis: Analysis) -> Plan:
@@ -125,12 +162,11 @@ def _sized(target: SizedView, plan: Plan, analysis: Analysis, size: Size) -> Siz
         raise UserError(f"'input.size': {size_text(size)} is not possible: {why}{hint}") from why
 
 
-def _batched(plan: Plan, analysis: Analysis) -> Plan:
+def _batched(plan: Plan, start: SizedView, analysis: Analysis) -> Plan:
     """The plan for the samples that are asked for; the same where the network takes as many, and any where that is asked for."""
     wanted, own = plan.resolved.batch, analysis.batching.value
     if wanted is not None and wanted == own:
         return plan
-    start = _start(plan, analysis)
     try:
         made = rebatched(start.view, start.shapes, wanted)
     except Mixed as why:

@@ -17,6 +17,7 @@ MAX_KEY, MAX_VALUE = 4200, 100  # characters
 MAX_KNOBS, MAX_PATTERNS = 100_000, 1000
 MAX_SIDE = 32768  # pixels
 MAX_BATCH = 1 << 16
+MAX_CHANNELS = 4096  # of an image
 Value = int | str | Size
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fnatool import terminal
-from fnatool.model.rows import Json, batch_row, cost_of, image_row, stage_rows
+from fnatool.model.rows import Json, batch_row, channels_row, cost_of, image_row, stage_rows
 from passes.network.analysis import Analysis
+from passes.network.colours import Colours
 from passes.network.images import Image
-from passes.network.knobs import BATCH, IMAGE, Knob, size_text
+from passes.network.knobs import BATCH, CHANNELS, IMAGE, Knob, size_text
 from passes.network.samples import Batching
 from passes.target.spec import MAX_BATCH, MAX_SIDE
 
@@ -63,6 +64,7 @@ def show_analysis(analysis: Analysis, title: str, notes: Sequence[str] = ()) -> 
         "why",
     )
     table.add_row(*_image_cells(analysis.image))
+    table.add_row(*_channels_cells(analysis.colours))
     table.add_row(*_batch_cells(analysis.batching))
     groups = [knob for knob in analysis.knobs.values() if _is_told_together(knob)]
     for knob in analysis.knobs.values():
@@ -111,6 +113,13 @@ def _image_cells(image: Image) -> Sequence[str]:
     return (IMAGE, value, low, high, "", str(row["growth"]), why)
 
 
+def _channels_cells(colours: Colours) -> Sequence[str]:
+    row = channels_row(colours)
+    value = "" if row["value"] is None else str(row["value"])
+    low, high = ("", "") if row["min"] == row["max"] else (str(row["min"]), str(row["max"]))
+    return (CHANNELS, value, low, high, "", str(row["growth"]), str(row["why"] or ""))
+
+
 def _batch_cells(batching: Batching) -> Sequence[str]:
     row = batch_row(batching)
     value = "" if row["value"] is None else str(row["value"])
@@ -121,12 +130,12 @@ def _batch_cells(batching: Batching) -> Sequence[str]:
 def _verdict(analysis: Analysis) -> str:
     knobs = list(analysis.knobs.values())
     sized = [
-        *(str(row["growth"]) for row in (image_row(analysis.image), batch_row(analysis.batching))),
+        *(str(row["growth"]) for row in (image_row(analysis.image), channels_row(analysis.colours), batch_row(analysis.batching))),
         *(knob.growth for knob in knobs if knob.kind not in ("from", "groups")),
     ]
     kinds = f"{sized.count('exact')} grow exactly, {sized.count('approximate')} approximately, {sized.count('frozen')} are frozen"
     blocks, groups = (sum(knob.kind == kind for knob in knobs) for kind in ("from", "groups"))
-    return f"{len(knobs) + 2} knobs: {kinds}; {blocks} choose a block, {groups} set groups"
+    return f"{len(knobs) + 3} knobs: {kinds}; {blocks} choose a block, {groups} set groups"
 
 
 def _count(value: object) -> str:

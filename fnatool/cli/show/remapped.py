@@ -63,16 +63,29 @@ def _verdict(made: Remapped) -> str:
     verified, drifts = made.verified, (*made.plan.drifts, *averages(made))
     if verified is None:
         return "not verified"
-    if verified.batch is not None:
-        at_once = "1, 2 and 3 samples at once" if made.plan.resolved.batch is None else f"{made.plan.resolved.batch} at once"
-        alone = f"{at_once}, each computed as it was alone: {verified.batch.compared} tensors compared in ONNX Runtime"
-        alone += f", worst drift {verified.batch.worst:.1e} of the spread"
-        compared = made.plan.compared
-        return alone if compared is not None and compared.identity else f"{_compared(verified, drifts)}; {alone}"
+    compared = made.plan.compared
+    found = [_alone(made, verified.batch)] if verified.batch is not None else []
+    found = [_coloured(made, verified.colours), *found] if verified.colours is not None else found
+    if found:
+        return "; ".join(found if compared is not None and compared.identity else [_compared(verified, drifts), *found])
     if verified.blind:
         more = f" and {len(verified.blind) - 1} more" if len(verified.blind) > 1 else ""
         return f"{_compared(verified, drifts)}; nothing is known of '{verified.blind[0]}'{more}, which is not finite in the seed on noise"
     return _compared(verified, drifts)
+
+
+def _alone(made: Remapped, verified: Verified) -> str:
+    at_once = "1, 2 and 3 samples at once" if made.plan.resolved.batch is None else f"{made.plan.resolved.batch} at once"
+    alone = f"{at_once}, each computed as it was alone: {verified.compared} tensors compared in ONNX Runtime"
+    return f"{alone}, worst drift {verified.worst:.1e} of the spread"
+
+
+def _coloured(made: Remapped, verified: Verified) -> str:
+    old, new = made.analysis.colours.value or 0, made.plan.resolved.channels or 0
+    meant = "repeated" if new == 1 else "by their luminance" if old == 1 and new == 3 else f"of which {min(old, new)} are the seed's"
+    drift = "worst drift" if verified.exact else "the function changes: drift up to"
+    compared = f"{verified.compared} tensors compared in ONNX Runtime, {drift} {verified.worst:.1e} of the spread"
+    return f"{new} channel{'s' if new > 1 else ''} {meant}: {compared}"
 
 
 def _compared(verified: Verified, drifts: Sequence[str]) -> str:

@@ -60,7 +60,7 @@ def test_the_table_shows_stages_and_every_knob_with_its_range(seed: str, capsys:
     assert ["node:stem.kernel", "3", "3", "31", "exact"] in found
     assert ["node:y.width", "5", "frozen", "graph", "output", "'y'"] in found
     assert [row[:7] for row in found if ".groups" in row] == [["4", "×", ".groups", "1", "1", "2", "approximate"]]
-    assert " ".join(found[-1]) == "17 knobs: 9 grow exactly, 0 approximately, 2 are frozen; 1 choose a block, 5 set groups"
+    assert " ".join(found[-1]) == "18 knobs: 10 grow exactly, 0 approximately, 2 are frozen; 1 choose a block, 5 set groups"
 
 
 def test_the_table_says_why_growth_is_approximate_and_when_there_are_no_stages(seed: str, capsys: Capture) -> None:
@@ -147,10 +147,10 @@ def test_every_knob_says_all_there_is_to_know(seed: str, capsys: Capture) -> Non
     save(normalised(), Path("lrn.onnx"))
     found = [knob for path in (seed, "lrn.onnx", "mobilenetv2_bn") for knob in json.loads(told(capsys, path, "--json"))["knobs"]]
     assert all(list(knob) == ["name", "kind", "value", "min", "max", "multiple", "growth", "why", "values"] for knob in found)
-    assert {knob["kind"] for knob in found} <= {"depth", "width", "kernel", "groups", "from", "size", "stride", "batch"}
+    assert {knob["kind"] for knob in found} <= {"depth", "width", "kernel", "groups", "from", "size", "stride", "batch", "channels"}
     assert {knob["growth"] for knob in found} == {"exact", "approximate", "frozen"}
     for knob in found:
-        assert knob["min"] <= knob["value"] <= knob["max"], knob
+        assert knob["value"] == "free" or knob["min"] <= knob["value"] <= knob["max"], knob
         assert (knob["why"] is None) == (knob["growth"] == "exact"), knob
         assert (knob["growth"] == "frozen") <= (knob["min"] == knob["max"]), knob
     assert {
@@ -212,7 +212,7 @@ def test_the_spec_names_its_seed_and_every_knob_but_the_defaults(seed: str, caps
     assert list(spec) == ["version", "seed", "knobs"]
     assert spec["seed"] == f"sha256:{files.read(seed).sha256}"
     assert spec["knobs"] == {
-        "input.size": [8, 8], "batch": 1, "output_stride": 1, "stage0.depth": 2, "stage0.width": 6,
+        "input.size": [8, 8], "input.channels": 3, "batch": 1, "output_stride": 1, "stage0.depth": 2, "stage0.width": 6,
         "stage0.block0.kernel": 3, "stage0.block0.groups": 1, "stage0.block0.groups2": 1, "stage0.block0.hidden": 10,
         "stage0.block1.kernel": 3, "stage0.block1.groups": 1, "stage0.block1.groups2": 1, "stage0.block1.hidden": 10,
         "node:y.width": 5, "node:stem.kernel": 3, "node:stem.groups": 1,

@@ -168,6 +168,73 @@ def test_a_planted_error_in_one_sample_is_found(folder: Path, capsys: Capture, m
     assert not Path("out.onnx").exists()
 
 
+# --- channels of the image --------------------------------------------------------------------------------------------------------------
+
+
+def test_an_image_becomes_grey_and_the_description_follows(folder: Path, capsys: Capture) -> None:
+    assert (
+        run(
+            [
+                "head",
+                "seed.onnx",
+                "--task",
+                "classification",
+                "--classes",
+                "2",
+                "--mean",
+                "100,110,120",
+                "--scale",
+                "50,60,70",
+                "-o",
+                "h.onnx",
+            ]
+        )
+        == 0
+    )
+    capsys.readouterr()
+    assert remap("--set", "input.channels=1", "--report", "report.json", seed="h.onnx") == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0] == "  input.channels: 3 → 1"
+    assert "1 channel repeated: " in out
+    assert "compared in ONNX Runtime, worst drift" in out
+    grey = files.read("out.onnx")
+    assert json.loads(metadata(grey.envelope)["fnatool.task"])["input"] | {"size": None} == {
+        "layout": "NCHW", "channels": "GREY", "mean": [110.0], "scale": [60.0], "size": None,
+    }  # fmt: skip
+    x = np.random.default_rng(0).standard_normal((1, 1, 8, 8)).astype(np.float32)
+    np.testing.assert_allclose(outputs("out.onnx", x), outputs("h.onnx", np.repeat(x, 3, 1)), rtol=1e-4, atol=1e-5)
+    assert run(["check", "out.onnx", "--set", "input.channels=1", "--against", "h.onnx"]) == 0
+    assert run(["check", "out.onnx", "--set", "input.channels=3"]) == 1
+    assert "'input.channels' should be 3, the model has 1" in capsys.readouterr().out
+    assert run(["remap", "out.onnx", "--set", "input.channels=3", "-o", "back.onnx"]) == 0
+    assert "3 channels by their luminance" in capsys.readouterr().out
+    assert json.loads(metadata(files.read("back.onnx").envelope)["fnatool.task"])["input"]["mean"] == [110.0, 110.0, 110.0]
+
+
+def test_more_channels_are_read_as_the_strategy_says(folder: Path, capsys: Capture) -> None:
+    assert remap("--set", "input.channels=+1", "--strategy", "preserve", seed="seed.onnx") == 0
+    assert "4 channels of which 3 are the seed's: " in capsys.readouterr().out
+    assert remap("--set", "input.channels=4", seed="seed.onnx") == 0
+    assert "the function changes: drift up to" in capsys.readouterr().out
+    for given, why in {"0": "0 is out of range", "4097": "4097 is out of range", "many": "neither an integer"}.items():
+        assert remap("--set", f"input.channels={given}", seed="seed.onnx") == 2
+        assert f"'input.channels': {'' if given != 'many' else repr(given) + ' is '}{why}" in capsys.readouterr().err
+
+
+def test_channels_go_with_a_size_a_batch_and_a_width(folder: Path, capsys: Capture) -> None:
+    given = ["input.channels=4", "batch=2", "input.size=12x16", "stage0.block0.hidden=14"]
+    assert remap(*(word for text in given for word in ("--set", text)), "--strategy", "preserve", seed="seed.onnx") == 0
+    capsys.readouterr()
+    (x,) = onnx.load("out.onnx").graph.input
+    assert [axis.dim_value for axis in x.type.tensor_type.shape.dim] == [2, 4, 12, 16]
+    assert run(["profile", "out.onnx", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert remap(*(word for text in given for word in ("--set", text)), "--strategy", "preserve", "--dry-run", seed="seed.onnx") == 0
+    out = capsys.readouterr().out
+    assert f"→ {told['params']:,}\n" in out
+    assert f"→ {told['macs']:,}\n" in out
+
+
 # --- keys of a config -------------------------------------------------------------------------------------------------------------------
 
 

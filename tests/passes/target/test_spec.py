@@ -114,14 +114,14 @@ def test_patterns_that_disagree_are_both_named() -> None:
 
 
 def test_a_pattern_that_matches_nothing_is_an_error() -> None:
-    message = f"pattern 'stage9.*.kernel' matches no knob of this model; 'fnatool inspect' lists all {len(seed().knobs) + 2}"
+    message = f"pattern 'stage9.*.kernel' matches no knob of this model; 'fnatool inspect' lists all {len(seed().knobs) + 3}"
     assert refused({"stage9.*.kernel": 5}) == message
 
 
 def test_an_unknown_key_names_the_nearest() -> None:
     message = refused({"stage2.block0.kernal": 5})
     assert message.startswith("'stage2.block0.kernal' is not a knob of this model; did you mean 'stage2.block0.kernel'")
-    assert message.endswith(f"? 'fnatool inspect' lists all {len(seed().knobs) + 2}")
+    assert message.endswith(f"? 'fnatool inspect' lists all {len(seed().knobs) + 3}")
 
 
 def test_the_nearest_is_in_the_stage_that_was_named() -> None:
@@ -332,7 +332,7 @@ def test_the_own_spec_has_every_knob_but_the_default_from() -> None:
     spec = own_spec(seed(), "sha256:0")
     assert spec.seed == "sha256:0"
     knobs = {name: knob.value for name, knob in seed().knobs.items() if knob.kind != "from"}
-    assert dict(spec.knobs) == {"input.size": (160, 160), "batch": "free", **knobs}
+    assert dict(spec.knobs) == {"input.size": (160, 160), "input.channels": 3, "batch": "free", **knobs}
 
 
 def test_the_own_spec_resolves_to_itself_and_plans_nothing() -> None:
