@@ -142,6 +142,10 @@ def diff(a: Path, b: Path, everything: bool, as_json: bool, inputs: Inputs) -> i
 @click.option("--against", type=MODEL, metavar="SEED", help="Demand the inputs and outputs of this model: names, types and shapes.")
 @click.option("--spec", type=SPEC, metavar="SPEC", help="Demand that the model realises this spec, a file, - or a bundled one.")
 @options.knobs("Demand this value of a knob, on top of SPEC or alone. Repeatable.")
+@click.option(
+    "--multiple", type=click.IntRange(2, 1024), metavar="N",
+    help="Warn of widths that are no multiple of N: a device that works on N channels at a time computes the rest for nothing.",
+)  # fmt: skip
 @click.option("--max-macs", type=click.IntRange(min=1), metavar="N", help="Demand at most N multiply-accumulates.")
 @click.option("--max-params", type=click.IntRange(min=1), metavar="N", help="Demand at most N parameters.")
 @options.inputs()
@@ -159,6 +163,7 @@ def check(
     against: Path | None,
     spec: Path | None,
     knobs: tuple[str, ...],
+    multiple: int | None,
     max_macs: int | None,
     max_params: int | None,
     inputs: Inputs,
@@ -180,7 +185,9 @@ def check(
 
     wanted = None if spec is None else read_spec(spec)
     wanted = with_knobs(wanted, assigned(knobs)) if knobs else wanted
-    asked = fnatool.CheckOptions(against=against, spec=wanted, max_macs=max_macs, max_params=max_params, inputs=inputs, seconds=timeout)
+    asked = fnatool.CheckOptions(
+        against=against, spec=wanted, multiple=multiple, max_macs=max_macs, max_params=max_params, inputs=inputs, seconds=timeout
+    )
     reports, mistakes = [], []
     for model in models:
         try:

@@ -24,6 +24,10 @@ OVERWRITE = "Overwrite an existing file (never the model)."
     "- is standard input.",
 )  # fmt: skip
 @options.knobs("Set one knob, on top of SPEC or alone: stage2.depth=4, input.size=512x1024, batch=free. Repeatable.")
+@click.option(
+    "--multiple", type=click.IntRange(1, 1024), default=1, metavar="N",
+    help="What a width given by a factor, as x0.75, is a multiple of: 8, 16 or 32, as devices like [default: as the seed's is, up to 8].",
+)  # fmt: skip
 @options.output("The ONNX file to write (needed unless --dry-run).", required=False)
 @click.option(
     "--strategy", type=click.Choice(["fna", "preserve"]), default="fna", show_default=True,
@@ -59,6 +63,7 @@ def remap(
     model: Path,
     spec: Path | None,
     knobs: tuple[str, ...],
+    multiple: int,
     output: Path | None,
     strategy: str,
     allow_drift: bool,
@@ -91,6 +96,7 @@ def remap(
         raise click.UsageError("say the shape asked for with --spec SPEC, or knob by knob with --set KNOB=VALUE")
     how = fnatool.RemapOptions(
         knobs=assigned(knobs),
+        multiple=multiple,
         strategy=strategy,
         select=select,
         seed=seed,

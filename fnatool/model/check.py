@@ -38,6 +38,7 @@ CODES: Mapping[str, str] = {
     "shape-inference": "strict shape inference finds a contradiction",
     "shape-inference-died": "shape inference crashes on the model",
     "spec": "the model is not what the spec says",
+    "width": "a width is no multiple of what was asked for, so that a device computes channels that are not there",
     "unreadable": "the file is not an ONNX model, or has what cannot be read",
 }
 """code of a finding → what it means, in a line."""
@@ -48,12 +49,14 @@ class CheckOptions:
     """What is asked of a model beyond being valid.
 
     `against`: the seed whose inputs and outputs it must have; `spec`: what it must realise, a Spec, its JSON document, the path of one, or
-    the name of a bundled one; `max_macs` and `max_params`: what it may cost at most; `inputs`: shapes of dynamic inputs; `seconds` of
-    processor time for each step that runs in a process of its own.
+    the name of a bundled one; `multiple`: what widths are to be multiples of, so that a device wastes nothing (others are warned of);
+    `max_macs` and `max_params`: what it may cost at most; `inputs`: shapes of dynamic inputs; `seconds` of processor time for each step
+    that runs in a process of its own.
     """
 
     against: Path | str | None = None
     spec: Spec | Mapping[str, object] | Path | str | None = None
+    multiple: int | None = None
     max_macs: int | None = None
     max_params: int | None = None
     inputs: Inputs = None
@@ -111,4 +114,4 @@ def _demands(options: CheckOptions, inputs: Mapping[str, tuple[int, ...]]) -> De
     against = None if options.against is None else files.load(seeds.find(options.against))
     spec = options.spec
     wanted = None if spec is None else spec_of(spec) if isinstance(spec, Spec | Mapping) else read_spec(specs.find(spec))
-    return Demands(against, wanted, options.max_macs, options.max_params, inputs)
+    return Demands(against, wanted, options.max_macs, options.max_params, inputs, multiple=options.multiple)

@@ -19,13 +19,17 @@ from passes.target.spec import Spec
 
 @dataclass(frozen=True)
 class Demands:
-    """What is asked, with the seed that the model is held against read but not yet looked at; `inputs`: shapes of dynamic inputs."""
+    """What is asked, with the seed that the model is held against read but not yet looked at.
+
+    `inputs`: shapes of dynamic inputs; `multiple`: what widths are to be multiples of.
+    """
 
     against: files.Raw | None
     spec: Spec | None
     max_macs: int | None
     max_params: int | None
     inputs: Mapping[str, Shape]
+    multiple: int | None = None
 
     @cached_property
     def seed(self) -> Analysed | None:
@@ -37,7 +41,7 @@ def unmet(raw: files.Raw, demands: Demands) -> Iterator[Finding]:
     """A finding for every demand that the model in a file does not meet, or that cannot be measured."""
     if demands.against is not None:
         yield from same_interface(raw.proto, _expected(demands.against, demands))
-    if demands.spec is None and demands.max_macs is None and demands.max_params is None:
+    if demands.spec is None and demands.max_macs is None and demands.max_params is None and demands.multiple is None:
         return
     try:
         model = Analysed(files.of_raw(raw, demands.inputs), demands.inputs)
@@ -46,6 +50,8 @@ def unmet(raw: files.Raw, demands: Demands) -> Iterator[Finding]:
         return
     if demands.spec is not None:
         yield from _as_specified(model, demands.spec, demands)
+    if demands.multiple is not None:
+        yield from _wasteful(model, demands.multiple)
     if demands.max_macs is not None or demands.max_params is not None:
         yield from _within_budget(model, demands)
 
@@ -78,6 +84,23 @@ def _as_specified(model: Analysed, spec: Spec, demands: Demands) -> Iterator[Fin
     for difference in differences:
         fix = "" if "--against" in difference else "'fnatool remap SEED --spec SPEC -o OUT' writes a model that is"
         yield Finding("error", "spec", "model", difference, fix)
+
+
+def _wasteful(model: Analysed, multiple: int) -> Iterator[Finding]:
+    """A warning of each width that could be another one and is no multiple."""
+    try:
+        knobs = model.analysis.knobs
+    except RefusedModel as error:
+        yield Finding("error", "refused", "model", f"its widths are not known: {error}")
+        return
+    for knob in knobs.values():
+        more = -(-knob.value // multiple) * multiple
+        if knob.kind == "width" and knob.growth != "frozen" and knob.value != more:
+            below = knob.value // multiple * multiple
+            message = f"{knob.value} channels cost as much as {more} where {multiple} are computed at a time"
+            near = [str(value) for value in (below, more) if knob.min <= value <= knob.max and value % knob.multiple == 0]
+            fix = f"'fnatool remap --set {knob.name}={near[0]}'" + (f", or {near[1]}" if len(near) > 1 else "") if near else ""
+            yield Finding("warning", "width", f"'{knob.name}'", message, fix)
 
 
 def _within_budget(model: Analysed, demands: Demands) -> Iterator[Finding]:

@@ -25,7 +25,7 @@ from passes.target.spec import Spec, Value
 
 @dataclass(frozen=True, kw_only=True)
 class RemapOptions:
-    """How to remap: see `passes.plan`; `knobs` are set on top of the spec.
+    """How to remap: see `passes.plan`; `knobs` are set on top of the spec; `multiple` is what a width that a factor gives is one of.
 
     `inputs` gives shapes for free dimensions, `verify` runs the check of inner values.
 
@@ -38,6 +38,7 @@ class RemapOptions:
     """
 
     knobs: Mapping[str, Value] = field(default_factory=dict)
+    multiple: int = 1
     strategy: str = "fna"
     select: str = "first"
     seed: int = 0
@@ -89,7 +90,15 @@ def remap_model(model: files.Model, spec: Spec, options: RemapOptions, *, analys
     require_seed(spec, model)
     if analysis is None:
         analysis = analyse_model(model, named_shapes(options.inputs, [tensor.name for tensor in model.graph.inputs]) or None)
-    found = plan(analysis, spec, strategy=options.strategy, select=options.select, seed=options.seed, allow_drift=options.allow_drift)
+    found = plan(
+        analysis,
+        spec,
+        strategy=options.strategy,
+        select=options.select,
+        seed=options.seed,
+        allow_drift=options.allow_drift,
+        multiple=options.multiple,
+    )
     target = replace(model, graph=apply(analysis.normal or model.graph, found), notes=())
     verified = None
     if options.verify and not found.identity:

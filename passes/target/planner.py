@@ -30,17 +30,27 @@ from passes.target.width import SELECTIONS, Changes, Choice, changes
 UNBOUNDED = (1 << 63) - 1
 
 
-def plan(analysis: Analysis, spec: Spec, *, strategy: str = "fna", select: str = "first", seed: int = 0, allow_drift: bool = False) -> Plan:
+def plan(
+    analysis: Analysis,
+    spec: Spec,
+    *,
+    strategy: str = "fna",
+    select: str = "first",
+    seed: int = 0,
+    allow_drift: bool = False,
+    multiple: int = 1,
+) -> Plan:
     """The plan that takes the analysed network to the shape the Spec asks for.
 
     strategy: fna or preserve; select: which channels survive narrowing (first, bn, l1, std); seed: for all noise; allow_drift: let preserve
-    grow an approximate knob by the fna rule. Raises UserError for an impossible Spec or a growth that preserve must refuse.
+    grow an approximate knob by the fna rule; multiple: of what a factor makes of a width. Raises UserError for an impossible Spec or a
+    growth that preserve must refuse.
     """
     if strategy not in STRATEGIES:
         raise UserError(f"strategy {strategy!r} is not one of {', '.join(STRATEGIES)}")
     if select not in SELECTIONS:
         raise UserError(f"selection {select!r} is not one of {', '.join(SELECTIONS)}")
-    resolved = resolve(analysis, spec)
+    resolved = resolve(analysis, spec, multiple=multiple)
     layout = lay_out(analysis, resolved.sources)
     if strategy == "preserve" and not allow_drift:
         _require_whole_groups(resolved)

@@ -40,17 +40,21 @@ def own_spec(analysis: Analysis, seed: str | None = None) -> Spec:
     return resolve(analysis, Spec({})).spec(seed)
 
 
-def resolve(analysis: Analysis, spec: Spec) -> Resolved:
-    """One value for every knob of the target network. Raises UserError naming key, reason and the nearest valid keys."""
-    return _Resolver(analysis, spec).run()
+def resolve(analysis: Analysis, spec: Spec, *, multiple: int = 1) -> Resolved:
+    """One value for every knob of the target network; multiple: of what a factor makes of a width.
+
+    Raises UserError naming key, reason and the nearest valid keys.
+    """
+    return _Resolver(analysis, spec, multiple).run()
 
 
 class _Resolver:
     """The state of one resolution: which keys have matched, and what was noted."""
 
-    def __init__(self, analysis: Analysis, spec: Spec) -> None:
+    def __init__(self, analysis: Analysis, spec: Spec, multiple: int) -> None:
         self.analysis = analysis
         self.spec = spec
+        self.multiple = multiple
         self.matched: set[str] = set()
         self.skipped: dict[str, list[str]] = {}
         self.sources: dict[int, tuple[int, ...]] = {}
@@ -178,7 +182,7 @@ class _Resolver:
             for key in [] if exact else keys:
                 self.skipped.setdefault(key, []).append(knob.name)
             return knob.value
-        asked = {key: _evaluate(knob, self.spec.knobs[key], key) for key in keys}
+        asked = {key: _evaluate(knob, self.spec.knobs[key], key, self.multiple) for key in keys}
         if len(set(asked.values())) > 1:
             first, second = list(asked)[:2]
             raise UserError(f"'{first}' and '{second}' disagree on '{knob.name}': {asked[first]} and {asked[second]}; name the knob itself")
@@ -253,7 +257,7 @@ def _batched(value: Value, own: Batching) -> Batch:
     return value
 
 
-def _evaluate(knob: Knob, value: Value, key: str) -> int:
+def _evaluate(knob: Knob, value: Value, key: str, multiple: int) -> int:
     """The value a knob takes, in range and a multiple of what the graph demands."""
     if isinstance(value, int):
         _admit(knob, value, key)
@@ -262,7 +266,7 @@ def _evaluate(knob: Knob, value: Value, key: str) -> int:
         raise UserError(f"'{key}' must be an integer, not a list")
     by, number = relative_value(value, key)
     exact = RELATIVE[by](knob.value, number)
-    rounded = _rounded(knob, exact) if by == "x" else round(exact)
+    rounded = _rounded(knob, exact, multiple) if by == "x" else round(exact)
     if knob.kind != "width" or by != "x":
         _admit(knob, rounded, key)
     elif rounded > knob.max:
@@ -270,8 +274,9 @@ def _evaluate(knob: Knob, value: Value, key: str) -> int:
     return min(max(rounded, knob.min), knob.max)
 
 
-def _rounded(knob: Knob, exact: float) -> int:
-    """A factor as an integer: widths to the alignment the seed has (up to 8) where that moves it by 10 % at most; never across the seed's.
+def _rounded(knob: Knob, exact: float, multiple: int) -> int:
+    """A factor as an integer: widths to the multiple that is asked for, else to the alignment the seed has (up to 8) where that moves it by
+    10 % at most; never across the seed's.
 
     (The 10 % are the field's rule for rounding channels, as in torchvision's `_make_divisible`.)
     """
@@ -280,12 +285,23 @@ def _rounded(knob: Knob, exact: float) -> int:
         return knob.value + 2 * (math.ceil(steps - 0.5) if steps > 0 else math.floor(steps + 0.5))
     if knob.kind != "width":
         return round(exact)
+    if multiple > 1 and exact != knob.value:
+        return _to_multiple(knob, exact, math.lcm(knob.multiple, multiple))
     units = [math.lcm(knob.multiple, unit) for unit in (8, 4, 2, 1) if knob.value % math.lcm(knob.multiple, unit) == 0]
     for unit in units:
         rounded = round(exact / unit) * unit
         if abs(rounded - exact) <= 0.1 * exact or unit == units[-1]:
             break
     return max(rounded, knob.value) if exact >= knob.value else min(rounded, knob.value)
+
+
+def _to_multiple(knob: Knob, exact: float, unit: int) -> int:
+    """The nearest multiple on this side of the seed's value; that value itself where there is none that is possible."""
+    nearest = round(exact / unit) * unit
+    if exact > knob.value:
+        return nearest if nearest >= knob.value else math.ceil(exact / unit) * unit
+    lower = nearest if nearest <= knob.value else math.floor(exact / unit) * unit
+    return lower if lower >= knob.min else min(-(-knob.min // unit) * unit, knob.value)
 
 
 def _admit(knob: Knob, value: int, key: str) -> None:

@@ -235,6 +235,34 @@ def test_channels_go_with_a_size_a_batch_and_a_width(folder: Path, capsys: Captu
     assert f"→ {told['macs']:,}\n" in out
 
 
+# --- widths a device likes --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("factor", "multiple", "width"),
+    [("x0.75", 8, 72), ("x0.75", 16, 64), ("x0.7", 32, 64), ("x1.3", 16, 128), ("x1.01", 32, 96), ("x0.99", 64, 64), ("x1", 64, 96),
+     ("x0.1", 64, 64), ("-5", 16, 91)],
+)  # fmt: skip
+def test_a_factor_gives_a_multiple_on_its_side_of_the_seeds(factor: str, multiple: int, width: int) -> None:
+    from fnatool import seeds
+    from passes import Spec, analyse, resolve
+
+    analysis = analyse(files.read(seeds.find("mobilenetv2_bn")).graph)
+    assert resolve(analysis, Spec({"stage4.width": factor}), multiple=multiple).values["stage4.width"] == width
+
+
+def test_widths_are_multiples_and_check_warns_of_others(folder: Path, capsys: Capture) -> None:
+    assert remap("--set", "stage0.block0.hidden=x1.5", "--multiple", "16", seed="seed.onnx") == 0
+    assert "stage0.block0.hidden: 10 → 16" in capsys.readouterr().out
+    assert run(["check", "out.onnx", "--multiple", "16"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "'stage0.block1.hidden': 10 channels cost as much as 16 where 16 are computed at a time" in out
+    assert "block0.hidden" not in out
+    assert run(["check", "out.onnx", "--multiple", "1"]) == 2
+    assert run(["remap", "seed.onnx", "--set", "stage0.depth=3", "--multiple", "0", "-o", "x.onnx"]) == 2
+    assert not Path("x.onnx").exists()
+
+
 # --- keys of a config -------------------------------------------------------------------------------------------------------------------
 
 
