@@ -26,8 +26,8 @@ from fnatool.model import pixels
 from fnatool.model.analysed import metadata
 from fnatool.nn.network import save
 from fnatool.tasks import reading
-from fnatool.tasks.description import Description, is_placeholder
-from fnatool.tasks.table import TASKS, description_of
+from fnatool.tasks.description import KEY, Description, is_placeholder
+from fnatool.tasks.table import TASKS, by_task, description_of
 from fnatool.tasks.task import PLAIN
 from fnatool.training import diagnosis, watching
 from fnatool.training.config import Config, Imitate, Learning
@@ -127,15 +127,23 @@ def imitation_of(model: files.Model, how: Imitate, objective: LabelledObjective)
     if how.features and not found:
         raise UserError(f"'{pair.model.path}' has no features of the same shape as '{model.path}': 'imitate.features' needs some")
     description, temperature = objective.description, how.temperature
+    theirs = _of_same_task(pair.model, description)
     return Imitation(
         pair,
         found,
         features=how.features,
         outputs=how.outputs,
         until=how.until,
-        apart=lambda own, teacher: outputs_apart(own, teacher, description, temperature),
+        apart=lambda own, teacher: outputs_apart(own, by_task(teacher, theirs), description, temperature),
         norms="batch" if how.features else "running",
     )
+
+
+def _of_same_task(teacher: files.Model, description: Description) -> Description:
+    """What the teacher says of itself, where that is of the same task; else what the student does."""
+    about = metadata(teacher.envelope)
+    found = description_of(about) if KEY in about else description
+    return found if found.task == description.task else description
 
 
 def require_teacher(how: Imitate) -> None:
