@@ -36,7 +36,7 @@ PUBLIC = {
     "search.derive": ("derive", "DeriveOptions"),
     "search.results": ("DerivedModel", "Found"),
     "latency.bench": ("bench", "BenchOptions", "Benchmark"),
-    "latency.measure": ("latency_table", "LatencyOptions"),
+    "latency.measure": ("latency_table", "pack_latency", "unpack_latency", "LatencyOptions"),
     "report.report": ("report", "report_pair", "ReportOptions"),
 }
 """Module → what it gives to this one: a function that is a command, its options, its result."""

@@ -18,6 +18,8 @@ from fnatool.latency.bench import BenchOptions as BenchOptions
 from fnatool.latency.bench import bench as bench
 from fnatool.latency.measure import LatencyOptions as LatencyOptions
 from fnatool.latency.measure import latency_table as latency_table
+from fnatool.latency.measure import pack_latency as pack_latency
+from fnatool.latency.measure import unpack_latency as unpack_latency
 from fnatool.model.check import CheckOptions as CheckOptions
 from fnatool.model.check import Report as Report
 from fnatool.model.check import check as check

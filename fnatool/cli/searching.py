@@ -98,7 +98,9 @@ def derive(
     "--space", required=True, metavar="SPACE",
     help="What may be chosen: fna-detection, fna-segmentation, auto or coarse, or a JSON file.",
 )  # fmt: skip
-@click.option("-o", "--output", type=FILE, required=True, metavar="OUT", help="The JSON file to write.")
+@options.output("The JSON file to write (needed unless --pack).", required=False)
+@options.file("--pack", metavar="DIR", help_="Time nothing here: write the pieces to DIR, and a script that times them on another machine.")
+@options.file("--unpack", metavar="DIR", help_="Make the table of what the script in DIR has timed.")
 @options.provider()
 @options.threads()
 @click.option(
@@ -111,7 +113,9 @@ def derive(
 def latency_table(
     model: Path,
     space: str,
-    output: Path,
+    output: Path | None,
+    pack: Path | None,
+    unpack: Path | None,
     provider: str,
     threads: int,
     rounds: int,
@@ -123,11 +127,25 @@ def latency_table(
 
     Each is cut out as a network of its own; t = a + b·Σ is fitted on members timed whole. Every timing is kept beside OUT: what was
     interrupted goes on where it was, by the same command line.
+
+    For a device that is not this machine: --pack DIR, there `python DIR/time_pieces.py`, which needs numpy and onnxruntime and takes any
+    provider, and here --unpack DIR.
     """
     import fnatool
-    from fnatool.cli.show.latency import show_latencies
+    from fnatool.cli.show.latency import show_latencies, show_packed
+    from fnatool.latency.measure import store_path
     from fnatool.latency.timing import TimingDevice
 
     asked = fnatool.LatencyOptions(place=TimingDevice(provider, threads), rounds=rounds, seed=seed, inputs=inputs, force=force)
-    made, of = fnatool.latency_table(model, space, output, options=asked)
-    show_latencies(made, of, output)
+    if pack is not None:
+        if output is not None or unpack is not None:
+            raise click.UsageError("--pack writes the pieces alone: leave -o and --unpack out")
+        show_packed(fnatool.pack_latency(model, space, pack, options=asked), pack)
+        return
+    if output is None:
+        raise click.UsageError("say where the table goes with -o OUT, or write its pieces with --pack DIR")
+    if unpack is not None:
+        made, of = fnatool.unpack_latency(model, space, unpack, output, options=asked)
+    else:
+        made, of = fnatool.latency_table(model, space, output, options=asked)
+    show_latencies(made, of, output, kept=store_path(output) if unpack is None else unpack)

@@ -23,7 +23,8 @@ from fnatool import seeds, terminal
 from fnatool.files import model as files
 from fnatool.files.atomic import temporary, write_text
 from fnatool.files.interface import Inputs, named_shapes, shape_text
-from fnatool.latency.timing import TimingDevice, bound, call, filled, session_options
+from fnatool.latency.time_pieces import session_options
+from fnatool.latency.timing import TimingDevice, bound, call, filled
 from fnatool.model.source import Source
 from fnatool.runtime import isolate, native
 from fnatool.runtime.session import FAILURES, PROVIDERS, open_session

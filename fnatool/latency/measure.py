@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_graphsurgeon as gs
 
 from fnatool import terminal
 from fnatool.files import model as files
-from fnatool.files.atomic import require_writable
+from fnatool.files.atomic import replacing_folder, require_writable, write_text
 from fnatool.files.interface import Inputs
 from fnatool.latency import rounds as timings
+from fnatool.latency import time_pieces
 from fnatool.latency.fitting import Member, applied, fit, spread
 from fnatool.latency.pieces import Pieces, columns, cut_up, whole
+from fnatool.latency.recorded import recorded_place
 from fnatool.latency.store import Store
 from fnatool.latency.table import About, LatencyTable, Timed, about, write
-from fnatool.latency.timing import TimingDevice, call, left_out, nanoseconds, require_provider
+from fnatool.latency.timing import RecordedDevice, TimingDevice, call, filled, left_out, nanoseconds, require_provider
 from fnatool.model import spaces
 from fnatool.model.analysed import analyse_model
 from fnatool.model.source import Source, open_model
@@ -39,7 +42,7 @@ class LatencyOptions:
     `force` lets the table replace another file (never the timings beside it, which are kept).
     """
 
-    place: TimingDevice
+    place: TimingDevice | RecordedDevice
     rounds: int = 8
     seed: int = 0
     inputs: Inputs = None
@@ -76,6 +79,7 @@ def latency_table(seed: Source, space: str, out: Path | str, *, options: Latency
     out = Path(out)
     require_writable(out, force=options.force, forbid=(model.path, *model.data))
     store = Store(store_path(out), options.place.key)
+    assert isinstance(options.place, TimingDevice)
     require_provider(options.place)
     of = subject(model, space, sizes)
     made = measure_table(of, store, options)
@@ -88,19 +92,92 @@ def store_path(output: Path) -> Path:
     return output.with_name(f"{output.stem}.timings.json")
 
 
+def pack_latency(seed: Source, space: str, folder: Path | str, *, options: LatencyOptions) -> int:
+    """All that is to be timed for the table is in a new folder, with a script that times it elsewhere; how many pieces there are.
+
+    The script needs Python, numpy and onnxruntime. Raises UserError where the folder exists, unless `force`, and as latency_table does.
+    """
+    model, sizes = open_model(seed, options.inputs)
+    folder = Path(folder)
+    if folder.exists() and not (options.force and (folder / time_pieces.PIECES).is_file()):
+        raise UserError(f"'{folder}' exists; choose another folder, or overwrite one that was packed before with --force")
+    if not folder.resolve().parent.is_dir():
+        raise UserError(f"'{folder.parent}', the folder for '{folder.name}', does not exist; create it first")
+    job = cut_subject(subject(model, space, sizes), options)
+    with replacing_folder(folder) as made:
+        for signature, network in job.networks.items():
+            (made / f"{signature}.onnx").write_bytes(filled(network))
+        write_text(made / time_pieces.PIECES, json.dumps({"version": time_pieces.VERSION, "pieces": list(job.networks)}) + "\n")
+        write_text(made / SCRIPT, Path(time_pieces.__file__).read_text(encoding="utf-8"))
+    return len(job.networks)
+
+
+def unpack_latency(
+    seed: Source, space: str, folder: Path | str, out: Path | str, *, options: LatencyOptions
+) -> tuple[LatencyTable, Subject]:
+    """The table from timings that the script of a packed folder took, written to `out`; of several places that of options' provider.
+
+    Raises UserError where something is not timed yet, or the folder is of another seed or space.
+    """
+    model, sizes = open_model(seed, options.inputs)
+    folder, out = Path(folder), Path(out)
+    require_writable(out, force=options.force, forbid=(model.path, *model.data))
+    place, load = recorded_place(folder / time_pieces.TIMINGS, options.place)
+    of = subject(model, space, sizes)
+    job = cut_subject(of, options)
+    store = Store(folder / time_pieces.TIMINGS, place.key)
+    rounds = min(len(store.rounds(signature)) for signature in job.networks)
+    if rounds == 0:
+        missing = sum(not store.rounds(signature) for signature in job.networks)
+        raise UserError(f"{missing} of {len(job.networks)} pieces are not timed in '{folder}' on {place.key}; run '{SCRIPT}' there again")
+    times = {signature: timings.estimate(store.rounds(signature)) for signature in job.networks}
+    made = _fitted(of, job, times, replace(options, place=place, rounds=rounds), load)
+    write(made, out, force=options.force)
+    return made, of
+
+
+SCRIPT = "time_pieces.py"
+
+
 def measure_table(of: Subject, store: Store, options: LatencyOptions) -> LatencyTable:
     """The table of a subject; timings are taken from the store and added to it."""
     load = os.getloadavg()[0]
+    job = cut_subject(of, options)
+    if isinstance(options.place, TimingDevice) and (left := left_out(job.wholes[0], options.place)) is not None:
+        terminal.console().print(left, markup=False)
+    times = time_all(job.networks, store, options)
+    return _fitted(of, job, times, options, (load, os.getloadavg()[0]))
+
+
+@dataclass(frozen=True)
+class TimingJob:
+    """What is to be timed: the pieces, the members that are timed whole and their networks, and all networks by signature."""
+
+    pieces: Pieces
+    members: tuple[Member, ...]
+    wholes: tuple[Bare, ...]
+
+    @property
+    def networks(self) -> dict[str, Bare]:
+        """With an empty one, first."""
+        empty = call()
+        return {empty.signature: empty, **self.pieces.networks, **{network.signature: network for network in self.wholes}}
+
+
+def cut_subject(of: Subject, options: LatencyOptions) -> TimingJob:
+    """The subject in pieces."""
     members = members_of_fit(of, options)
     with terminal.progress("cutting", columns(of.found) + len(members)) as done:
         pieces = cut_up(of.graph, of.analysis, of.found, done)
-        wholes = _wholes(of, members, done)
-    left = left_out(wholes[0], options.place)
-    if left is not None:
-        terminal.console().print(left, markup=False)
-    times = time_all({**pieces.networks, **{network.signature: network for network in wholes}}, store, options)
-    parts = sums(pieces, times)
-    timed = tuple(Timed(member, float(parts.of(member)), times[network.signature]) for member, network in zip(members, wholes, strict=True))
+        return TimingJob(pieces, members, tuple(_wholes(of, members, done)))
+
+
+def _fitted(of: Subject, job: TimingJob, times: Mapping[str, float], options: LatencyOptions, load: tuple[float, float]) -> LatencyTable:
+    """The table by these nanoseconds. Raises UserError where they make no sense."""
+    parts = sums(job.pieces, times)
+    timed = tuple(
+        Timed(member, float(parts.of(member)), times[network.signature]) for member, network in zip(job.members, job.wholes, strict=True)
+    )
     fitted = fit([one.parts for one in timed], [one.measured for one in timed])
     table = applied(fitted, parts)
     if extremes(table, of.found)[0] <= 0:
@@ -115,7 +192,7 @@ def measure_table(of: Subject, store: Store, options: LatencyOptions) -> Latency
         parts=parts,
         fit=fitted,
         members=timed,
-        load=(load, os.getloadavg()[0]),
+        load=load,
     )
 
 
@@ -132,14 +209,12 @@ def _wholes(of: Subject, members: Sequence[Member], done: Callable[[int], None])
     return networks
 
 
-def time_all(networks: Mapping[str, Bare], store: Store, options: LatencyOptions) -> dict[str, float]:
-    """Nanoseconds by signature, of these networks and of an empty one."""
-    empty = call()
-    wanted = {empty.signature: empty, **networks}
+def time_all(wanted: Mapping[str, Bare], store: Store, options: LatencyOptions) -> dict[str, float]:
+    """Nanoseconds by signature."""
+    place = options.place
+    assert isinstance(place, TimingDevice)  # what was timed elsewhere has all its timings
     with terminal.progress("timing", timings.missing(list(wanted), store, options.rounds)) as done:
-        timings.measure(
-            wanted, store, options.rounds, timed=lambda network: options.timed(network, options.place), done=done, seed=options.seed
-        )
+        timings.measure(wanted, store, options.rounds, timed=lambda network: options.timed(network, place), done=done, seed=options.seed)
     return {signature: timings.estimate(store.rounds(signature)) for signature in wanted}
 
 

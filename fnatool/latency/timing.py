@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
+from fnatool.latency.time_pieces import bursts, clock_name, clock_of, place_key, session_options
 from fnatool.runtime import isolate
 from fnatool.runtime.native import first_line
 from fnatool.runtime.session import FAILURES, PROVIDERS, left_to_cpu, open_session
@@ -20,8 +19,6 @@ from passes.errors import RefusedModel
 from passes.graph.cutting import Bare
 
 SECONDS = 600  # that one network may take to load and to be timed: an engine of TensorRT is built first
-WARM_RUNS, WARM_SECONDS = 3, 0.02
-BURSTS, BURST_RUNS, BURST_SECONDS = 3, 5, 0.02
 ADDRESSES = {"cpu": 8 * isolate.GIB}  # a GPU's driver reserves far more addresses than it has memory
 SEED = 0
 
@@ -35,13 +32,13 @@ class TimingDevice:
 
     @property
     def clock(self) -> str:
-        """What one run is timed by. A single thread on the processor is charged for its own work, not for others' turns on its core."""
-        return "processor" if self.provider == "cpu" and self.threads == 1 else "wall"
+        """What one run is timed by."""
+        return clock_name(self.provider, self.threads)
 
     @property
     def now(self) -> Callable[[], int]:
         """Nanoseconds of that clock."""
-        return time.thread_time_ns if self.clock == "processor" else time.perf_counter_ns
+        return clock_of(self.clock)
 
     @property
     def memory(self) -> str:
@@ -51,24 +48,16 @@ class TimingDevice:
     @property
     def key(self) -> str:
         """The same where two timings may be compared: provider, threads, version of ONNX Runtime, machine."""
-        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        return f"{self.provider}, {threads}, onnxruntime {ort.__version__}, {machine(self.provider)}"
+        return place_key(self.provider, self.threads)
 
 
-def machine(provider: str) -> str:
-    """The name of the processor, and of the graphics card where that is what runs the network."""
-    names = _values(Path("/proc/cpuinfo"), "model name")
-    if provider != "cpu":
-        for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
-            names += _values(path, "Model")
-    return ", ".join(dict.fromkeys(names)) or "unknown machine"
+@dataclass(frozen=True)
+class RecordedDevice:
+    """Where networks were timed, by another program: as that says it."""
 
-
-def _values(path: Path, key: str) -> list[str]:
-    if not path.is_file():
-        return []
-    pairs = (line.partition(":") for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
-    return list(dict.fromkeys(value.strip() for name, _, value in pairs if name.strip() == key))
+    provider: str
+    clock: str
+    key: str
 
 
 def nanoseconds(network: Bare, place: TimingDevice) -> int:
@@ -100,34 +89,10 @@ def _left(network: Bare, place: TimingDevice) -> str | None:
 def _bursts(network: Bare, place: TimingDevice) -> int:
     session = open_session(filled(network), place.provider, session_options(place.threads), "a part of the network")
     run = bound(session, place.memory)
-    clock = place.now
     try:
-        _burst(run, clock, WARM_RUNS, WARM_SECONDS)
-        return int(np.median([_burst(run, clock, BURST_RUNS, BURST_SECONDS) for _ in range(BURSTS)]))
+        return bursts(run, place.now)
     except FAILURES as error:
         raise RefusedModel(f"ONNX Runtime cannot run a part of the network: {first_line(error)}") from error
-
-
-def _burst(run: Callable[[], None], clock: Callable[[], int], runs: int, seconds: float) -> int:
-    """The fastest of at least so many runs that take at least so long."""
-    end = time.perf_counter() + seconds
-    best, count = 1 << 62, 0
-    while count < runs or time.perf_counter() < end:
-        start = clock()
-        run()
-        best = min(best, clock() - start)
-        count += 1
-    return best
-
-
-def session_options(threads: int) -> ort.SessionOptions:
-    """So many threads, none of which spins: what waits leaves the processor to others."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    return options
 
 
 def bound(
