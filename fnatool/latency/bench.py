@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import onnxruntime as ort
 
 from fnatool import seeds, terminal
 from fnatool.files import model as files
@@ -27,7 +26,7 @@ from fnatool.latency.time_pieces import session_options
 from fnatool.latency.timing import TimingDevice, bound, call, filled
 from fnatool.model.source import Source
 from fnatool.runtime import isolate, native
-from fnatool.runtime.session import FAILURES, PROVIDERS, open_session
+from fnatool.runtime.session import FAILURES, PROVIDERS, InferenceSession, open_session
 from passes.errors import RefusedModel, UserError
 from passes.graph.tensors import Shape
 
@@ -232,26 +231,25 @@ def _look(path: Path, place: TimingDevice, options: BenchOptions) -> _Entry:
     """The model's inputs, and the sizes that they get. Raises UserError for sizes that nobody says, or that do not fit."""
     inputs = _open(path, place).get_inputs()
     given = named_shapes(options.inputs, [value.name for value in inputs])
-    sizes = {value.name: _sizes(value, given.get(value.name), options.batch, path) for value in inputs}
+    sizes = {value.name: _sizes(value.name, value.shape, given.get(value.name), batch=options.batch, path=path) for value in inputs}
     return _Entry(path, sizes, next((shape[0] for shape in sizes.values() if len(shape) > 1), 1))
 
 
-def _sizes(value: ort.NodeArg, given: Shape | None, batch: int | None, path: Path) -> Shape:
+def _sizes(name: str, shape: Sequence[object], given: Shape | None, *, batch: int | None, path: Path) -> Shape:
     """What an input gets: its own sizes, those given where they are free, and so many samples in front."""
-    shape = tuple(value.shape)
     if given is not None and len(given) != len(shape):
-        raise UserError(f"'{path}': --input gives '{value.name}' {len(given)} sizes, it has {len(shape)}")
-    found = []
-    for axis, own in enumerate(shape):
-        fixed = isinstance(own, int) and own > 0
+        raise UserError(f"'{path}': --input gives '{name}' {len(given)} sizes, it has {len(shape)}")
+    found = list[int]()
+    for axis, said in enumerate(shape):
+        own = said if isinstance(said, int) and said > 0 else None
         asked = given[axis] if given is not None else batch if axis == 0 and len(shape) > 1 else None
         if axis == 0 and len(shape) > 1 and batch is not None and asked != batch:
-            raise UserError(f"'{path}': --input and --batch say different numbers of samples for '{value.name}', {asked} and {batch}")
-        if fixed and asked not in (None, own):
-            raise UserError(f"'{path}': '{value.name}' has a fixed size of {own} on axis {axis}, so it cannot be {asked}")
-        if not fixed and asked is None and axis > 0:
-            raise UserError(f"'{path}': '{value.name}' is {_said(shape)}; say its free sizes with --input {value.name}=…")
-        found.append(own if fixed else asked if asked is not None else 1)
+            raise UserError(f"'{path}': --input and --batch say different numbers of samples for '{name}', {asked} and {batch}")
+        if own is not None and asked not in (None, own):
+            raise UserError(f"'{path}': '{name}' has a fixed size of {own} on axis {axis}, so it cannot be {asked}")
+        if own is None and asked is None and axis > 0:
+            raise UserError(f"'{path}': '{name}' is {_said(shape)}; say its free sizes with --input {name}=…")
+        found.append(own or asked or 1)
     return tuple(found)
 
 
@@ -287,7 +285,7 @@ def _turn(entry: _Entry, place: TimingDevice, seconds: float) -> _Round:
     return _Round(tuple(times), None if before is None or after is None else max(after - before, 0))
 
 
-def _open(path: Path, place: TimingDevice) -> ort.InferenceSession:
+def _open(path: Path, place: TimingDevice) -> InferenceSession:
     with native.openable(path) as text:
         return open_session(text, place.provider, session_options(place.threads), f"'{path}'")
 

@@ -299,6 +299,8 @@ ONCE = {
     "remap SEED --spec spec.json -o out.onnx": (1, 1, 1, 0, 1),
     "head SEED --task classification --classes 3 -o out.onnx": (2, 2, 2, 0, 2),  # of the result too, which is checked as a file
     "fold SEED -o out.onnx": (1, 2, 2, 0, 1),  # of the result, which may have other stages
+    "cut SEED --outputs stage5.exit -o out.onnx": (2, 1, 1, 0, 2),  # of the result too, which is checked as a file
+    "task SEED --task classification -o out.onnx": (1, 1, 1, 0, 0),  # its bytes are copied
     "unfold SEED --data random --images 1 -o out.onnx": (1, 1, 1, 0, 0),  # nothing to put in: its bytes are copied
     "diff SEED wide.onnx": (2, 2, 2, 0, 0),
     "check SEED": (1, 0, 0, 0, 0),
