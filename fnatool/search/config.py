@@ -176,13 +176,14 @@ class CostSection(Section):
 
 
 class SearchRunSection(Section):
-    later = frozenset({"deterministic", "sync_batchnorm"})
+    later = frozenset({"channels_last", "deterministic", "sync_batchnorm"})
 
     seed: Seed = Field(default=0, description="of every random draw: the same seed, the same architecture")
     batch: Samples = Field(default=16, description="samples a step, over all processes together")
-    checkpoint: Positive = Field(default=50, description="weight steps between checkpoints")
+    checkpoint: Positive | None = Field(default=None, description="weight steps between checkpoints; default: one a minute")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: cuda where there is one")
     amp: bool = Field(default=True, description="mixed precision (bfloat16 or float16); on cuda only")
+    channels_last: bool = Field(default=True, description="the memory order that is fastest on cuda; on cuda only")
     threads: Threads | None = Field(default=None, description="of the CPU, per process; default: torch's choice")
     deterministic: Deterministic = False
     sync_batchnorm: SyncBatchNorm = False

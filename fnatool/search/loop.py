@@ -9,7 +9,8 @@ No state of a random generator is kept: batches, members and dropout are functio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from fnatool.training.order import TrainOrder
 from fnatool.training.processes import World
 from fnatool.training.samples import Batch, Training
 from fnatool.training.schedule import factor
-from fnatool.training.stepping import Descent, dealt, require_in_step, reseed, share
+from fnatool.training.stepping import Descent, dealt, read, require_in_step, reseed, share
 from passes.errors import UserError
 from passes.space.costs import Table
 
@@ -121,6 +122,7 @@ def learn(job: SearchJob, world: World, watch: SearchWatch) -> SuperNetwork:
     watch.started(searcher.step, total)
     batches = _batches(job, world, (searcher.step, total), stream=WEIGHTS)
     others = _batches(job, world, (plan.alphas_before(searcher.step), plan.alphas_before(total)), stream=ALPHAS)
+    written = time.monotonic()
     while searcher.step < total:
         step = searcher.step
         rows = {"weights": _weight_step(searcher, job, next(batches), plan)}
@@ -131,8 +133,9 @@ def learn(job: SearchJob, world: World, watch: SearchWatch) -> SuperNetwork:
             if journal is not None:
                 journal.write(searcher.step, kind, values)
         watch.stepped(plan.phase(step), searcher.step, rows)
-        if searcher.step == total or searcher.step % run.checkpoint == 0:
+        if world.first and (searcher.step == total or checkpoint.is_due(run.checkpoint, searcher.step, written)):
             _write(searcher, job)
+            written = time.monotonic()
     if journal is not None:
         journal.close()
     return searcher.network
@@ -147,9 +150,10 @@ def _weight_step(searcher: Searcher, job: SearchJob, batch: Batch, plan: AlphaSc
     values = _task_loss(searcher, job, batch, step=step, member=member)
     loss = torch.stack(list(values.values())).sum()
     norm = searcher.weights.gradients(loss, config.weights.clip)
-    _require_sound(searcher.weights, loss, norm, searcher)
+    shared, (total, gradient) = _shared(values, searcher.world, (loss, norm))
+    _require_sound(searcher.weights, total, gradient, searcher)
     searcher.weights.step()
-    return {**_shared(values, searcher.world), "lr": rate, "gradient": norm.item()}
+    return {**shared, "lr": rate, "gradient": gradient}
 
 
 def _alpha_step(searcher: Searcher, job: SearchJob, batch: Batch, plan: AlphaSchedule) -> dict[str, float]:
@@ -161,17 +165,14 @@ def _alpha_step(searcher: Searcher, job: SearchJob, batch: Batch, plan: AlphaSch
     charged = _charged(cost, job)
     loss = torch.stack(list(values.values())).sum() + charged.float()
     norm = searcher.alphas.gradients(loss, config.alpha.clip)
-    _require_sound(searcher.alphas, loss, norm, searcher)
+    shared, (total, gradient) = _shared(values, searcher.world, (loss, norm))
+    _require_sound(searcher.alphas, total, gradient, searcher)
     searcher.alphas.step()
     floor = floor_at(number / max(plan.alphas_before(plan.total), 1), floor=config.search.floor, annealed=config.search.annealed)
     architecture.hold(floor)
-    return {
-        **_shared(values, searcher.world),
-        "cost": architecture.expected_cost(job.table).item(),
-        "charged": charged.item(),
-        "entropy": architecture.entropy().item(),
-        "floor": floor,
-    }
+    with torch.no_grad():
+        after, paid, entropy = read(architecture.expected_cost(job.table), charged, architecture.entropy())
+    return {**shared, "cost": after, "charged": paid, "entropy": entropy, "floor": floor}
 
 
 def _task_loss(searcher: Searcher, job: SearchJob, batch: Batch, *, step: int, member: Member | None) -> dict[str, torch.Tensor]:
@@ -195,8 +196,9 @@ def _charged(cost: torch.Tensor, job: SearchJob) -> torch.Tensor:
 @torch.no_grad()
 def drawn(network: SuperNetwork, seed: int, step: int) -> Member:
     """The member that a weight step trains."""
-    found = [row.tolist() for row in network.architecture.probabilities()]
-    return sample(network.choices, found, seed=seed, step=step)
+    rows = network.architecture.probabilities()
+    numbers = iter(torch.cat(rows).tolist())
+    return sample(network.choices, [[next(numbers) for _ in range(len(row))] for row in rows], seed=seed, step=step)
 
 
 # --- around the steps -------------------------------------------------------------------------------------------------------------------
@@ -219,28 +221,27 @@ def _batches(job: SearchJob, world: World, steps: tuple[int, int], *, stream: in
     return dealt(samples, order, world.device, workers=config.data.workers)
 
 
-def _shared(values: Mapping[str, torch.Tensor], world: World) -> dict[str, float]:
-    """The loss and its parts, over all processes."""
+def _shared(values: Mapping[str, torch.Tensor], world: World, own: Sequence[torch.Tensor]) -> tuple[dict[str, float], list[float]]:
+    """The loss and its parts, over all processes; and what is this one's own, in the same wait."""
     parts = torch.stack([value.detach().double() for value in values.values()])
     world.average([parts])
-    found = dict(zip(values, parts.tolist(), strict=True))
-    return {"loss": sum(found.values()), **found}
+    numbers: list[float] = torch.cat([parts, torch.stack([value.detach().double() for value in own])]).tolist()
+    found = dict(zip(values, numbers, strict=False))
+    return {"loss": sum(found.values()), **found}, numbers[len(values) :]
 
 
-def _require_sound(descent: Descent, loss: torch.Tensor, norm: torch.Tensor, searcher: Searcher) -> None:
+def _require_sound(descent: Descent, loss: float, norm: float, searcher: Searcher) -> None:
     if not descent.is_sound(loss, norm):
         broken = diagnosis.broken_value(searcher.network) or diagnosis.broken_gradient(searcher.network.named_parameters())
         raise _wrong(searcher.step + 1, broken)
 
 
 def _write(searcher: Searcher, job: SearchJob) -> None:
-    """The checkpoint, if all in it is finite: otherwise the last good one stays."""
+    """The checkpoint, by the first process, if all in it is finite: otherwise the last good one stays."""
     broken = diagnosis.broken_state(searcher.state())
     if broken is not None:
         raise _wrong(searcher.step, broken)
-    if searcher.world.first:
-        checkpoint.write(searcher.state(), job.folder / CHECKPOINT, key=job.key, processes=searcher.world.size)
-    searcher.world.wait()
+    checkpoint.write(searcher.state(), job.folder / CHECKPOINT, key=job.key, processes=searcher.world.size)
 
 
 def _wrong(step: int, what: str) -> UserError:

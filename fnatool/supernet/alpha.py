@@ -9,6 +9,7 @@ hardly sampled, so it never learns. `hold` is the guard: a floor under the proba
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Protocol
@@ -43,11 +44,13 @@ class Architecture(torch.nn.Module):
         self.choices = choices
         generator = torch.Generator().manual_seed(seed)
         self.alphas = torch.nn.ParameterDict()
+        self._shares: dict[str, float] = {}  # of keeping a block, by its lead alone
         for block in choices.blocks:
             count = len(block.candidates) + block.skippable
             if count > 1:
                 self.alphas[_key(block.stage, block.block)] = torch.nn.Parameter(INITIAL * torch.randn(count, generator=generator))
                 self.register_buffer(_lead(block.stage, block.block), torch.zeros(count), persistent=False)
+        self._lean_on()
 
     def lean(self, member: Sequence[int | None], lead: float) -> None:
         """These choices (None: no opinion on a block) are exp(lead) times as likely as every other one as long as α says nothing."""
@@ -55,6 +58,13 @@ class Architecture(torch.nn.Module):
             if row is not None and choice is not None:
                 row.zero_()
                 row[len(block.candidates) if choice == SKIP else choice] = lead
+        self._lean_on()
+
+    def _lean_on(self) -> None:
+        """What the leads leave of keeping each block, as numbers: so no step on α waits for a device to read them."""
+        for block, lead in zip(self.choices.blocks, self._leads(), strict=True):
+            if lead is not None and block.skippable:
+                self._shares[_key(block.stage, block.block)] = torch.softmax(lead, 0)[:-1].sum().item()
 
     def rows(self) -> list[Tensor | None]:
         """α of every block in order, None where it has no choice."""
@@ -71,7 +81,9 @@ class Architecture(torch.nn.Module):
 
     def probabilities(self) -> list[Tensor]:
         """softmax(α + lead) of every block: one per candidate, and one more for skipping where that is possible."""
-        return [torch.ones(1) if row is None else torch.softmax(row, 0) for row in self._logits()]
+        logits = self._logits()
+        device = next((row.device for row in logits if row is not None), torch.device("cpu"))
+        return [torch.ones(1, device=device) if row is None else torch.softmax(row, 0) for row in logits]
 
     def log_probabilities(self) -> list[list[float]]:
         """The logarithms of these as numbers: the scores that derivation works with."""
@@ -79,10 +91,10 @@ class Architecture(torch.nn.Module):
 
     def expected_cost(self, table: Costs) -> Tensor:
         """base + Σ_b Σ_c P(b, c) · cost(b, c) in double precision; a skipped block costs nothing. Differentiable."""
-        total = torch.tensor(float(table.base), dtype=torch.float64)
-        for row, costs in zip(self.probabilities(), table.blocks, strict=True):
-            values = torch.tensor(costs, dtype=torch.float64, device=row.device)
-            total = total.to(row.device) + row[: len(costs)].double() @ values
+        rows = self.probabilities()
+        total = torch.full((), float(table.base), dtype=torch.float64, device=rows[0].device)
+        for row, costs in zip(rows, table.blocks, strict=True):
+            total = total + row[: len(costs)].double() @ on_device(row.device, tuple(costs))
         return total
 
     def entropy(self) -> Tensor:
@@ -103,9 +115,15 @@ class Architecture(torch.nn.Module):
             return
         for block, row, lead in zip(self.choices.blocks, self.rows(), self._leads(), strict=True):
             if row is not None and lead is not None and block.skippable:
-                least = max(min(floor, torch.softmax(lead, 0)[:-1].sum().item()), TINY)
+                least = max(min(floor, self._shares[_key(block.stage, block.block)]), TINY)
                 bound = torch.logsumexp((row + lead)[:-1], 0) - math.log(least / (1 - least))
                 row[-1] = torch.minimum(row[-1], bound - lead[-1])
+
+
+@functools.lru_cache(maxsize=4096)
+def on_device(device: torch.device, costs: tuple[float, ...]) -> Tensor:
+    """The costs of a block's candidates on a device, put there once."""
+    return torch.tensor(costs, dtype=torch.float64, device=device)
 
 
 def _key(stage: int, block: int) -> str:

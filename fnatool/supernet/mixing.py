@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +42,8 @@ class Mask:
 
         In the type of the probabilities, under autocast too: half of it would round away what α learns in a step.
         """
-        with torch.autocast(kept.device.type, enabled=False):
+        kind = kept.device.type
+        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
             return (kept @ self.ways @ self.masks).reshape(self.shape)
 
 

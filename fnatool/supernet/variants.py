@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,7 @@ class Variant:
     weights: tuple[tuple[str, Slice | None], ...]
     constants: tuple[Tensor, ...]
     shapes: Mapping[str, Shape]
+    placed: dict[torch.device, tuple[Tensor, ...]] = field(default_factory=dict, repr=False, compare=False)  # constants, put there once
 
 
 class Variants:
@@ -158,4 +159,6 @@ class Variants:
 
 def tensors(variant: Variant, weights: Mapping[str, Tensor], device: torch.device) -> list[Tensor]:
     """The values a program needs, of weights that have the variant's widths."""
-    return [*(weights[name] for name, _ in variant.weights), *(constant.to(device) for constant in variant.constants)]
+    if device not in variant.placed:
+        variant.placed[device] = tuple(constant.to(device) for constant in variant.constants)
+    return [*(weights[name] for name, _ in variant.weights), *variant.placed[device]]

@@ -9,6 +9,7 @@ import torch
 from torchvision.ops import box_area, box_convert, box_iou
 
 from fnatool.tasks.anchors import Level, Size, anchors
+from fnatool.tasks.constants import constant
 from passes.errors import RefusedModel
 
 Weights = tuple[float, float, float, float]
@@ -38,12 +39,12 @@ def encode(boxes: torch.Tensor, anchors: torch.Tensor, weights: Weights) -> torc
     own, of_anchor = box_convert(boxes, "xyxy", "cxcywh"), box_convert(anchors, "xyxy", "cxcywh")
     shift = (own[:, :2] - of_anchor[:, :2]) / of_anchor[:, 2:]
     growth = torch.log(own[:, 2:] / of_anchor[:, 2:])
-    return torch.cat([shift, growth], 1) * torch.tensor(weights, device=boxes.device)
+    return torch.cat([shift, growth], 1) * constant(weights, boxes.device)
 
 
 def decode(codes: torch.Tensor, anchors: torch.Tensor, weights: Weights) -> torch.Tensor:
     """The boxes [n, 4] that codes [n, 4] mean at anchors [n, 4]."""
-    plain = codes / torch.tensor(weights, device=codes.device)
+    plain = codes / constant(weights, codes.device)
     of_anchor = box_convert(anchors, "xyxy", "cxcywh")
     centre = of_anchor[:, :2] + plain[:, :2] * of_anchor[:, 2:]
     extent = of_anchor[:, 2:] * plain[:, 2:].clamp(max=LARGEST_GROWTH).exp()
@@ -60,22 +61,25 @@ def assign(
     of most overlap, with own_anchor even where that overlaps another box more (SSD), else with the box it overlaps most (RetinaNet).
     A NEGATIVE anchor that mostly lies in a box of label −2 is IGNORED.
     """
-    real = torch.nonzero(labels >= 0).flatten()
     matched = torch.full((len(anchors),), NEGATIVE, device=anchors.device)
-    if len(real):
-        overlap = box_iou(boxes[real], anchors)
-        most, which = overlap.max(0)
-        matched[most >= least[1]] = IGNORED
-        matched = torch.where(most >= least[0], real[which], matched)
-        best, where = overlap.max(1)
-        if own_anchor:
-            matched[where[best > 0]] = real[best > 0]
-        else:
-            chosen = ((overlap == best[:, None]) & (best[:, None] > 0)).any(0)
-            matched[chosen] = real[which[chosen]]
-    unclear = boxes[labels == -2]
-    if len(unclear):
-        lower, upper = torch.maximum(anchors[:, None, :2], unclear[:, :2]), torch.minimum(anchors[:, None, 2:], unclear[:, 2:])
-        covered = (upper - lower).clamp(min=0).prod(-1) / box_area(anchors)[:, None]
-        matched[(covered.amax(1) >= COVERED) & (matched == NEGATIVE)] = IGNORED
-    return matched
+    if not len(boxes):
+        return matched
+    # Every step keeps its shape, whatever the labels are, so that no device has to be waited for. A box that is none overlaps by -1.
+    overlap = torch.where((labels >= 0)[:, None], box_iou(boxes, anchors), -1.0)
+    most, which = overlap.max(0)
+    matched = torch.where(most >= least[1], IGNORED, matched)
+    matched = torch.where(most >= least[0], which, matched)
+    best, where = overlap.max(1)
+    if own_anchor:
+        numbers = torch.where(best > 0, torch.arange(len(boxes), device=boxes.device), NEGATIVE)
+        owner = matched.new_full((len(anchors),), NEGATIVE).scatter_reduce(0, where, numbers, "amax")
+        matched = torch.where(owner >= 0, owner, matched)
+    else:
+        chosen = ((overlap == best[:, None]) & (best[:, None] > 0)).any(0)
+        matched = torch.where(chosen, which, matched)
+    if labels.device.type == "cpu" and not bool((labels == -2).any()):  # where it costs nothing to look, there may be nothing to do
+        return matched
+    lower, upper = torch.maximum(anchors[None, :, :2], boxes[:, None, :2]), torch.minimum(anchors[None, :, 2:], boxes[:, None, 2:])
+    covered = (upper - lower).clamp(min=0).prod(-1) / box_area(anchors)
+    unclear = ((covered >= COVERED) & (labels == -2)[:, None]).any(0)
+    return torch.where(unclear & (matched == NEGATIVE), IGNORED, matched)

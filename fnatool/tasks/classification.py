@@ -93,7 +93,7 @@ def loss(outputs: Outputs, batch: Batch, description: Classification, *, smoothi
 
     logits, labels = outputs["logits"].float(), batch["labels"]
     value = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum")
-    return {"cross_entropy": Part(value, torch.tensor(len(labels), device=logits.device))}
+    return {"cross_entropy": Part(value, torch.full((), len(labels), device=logits.device))}
 
 
 @dataclass(frozen=True)

@@ -146,11 +146,11 @@ def loss(outputs: Outputs, batch: Batch, description: Detection) -> Parts:
     least = FOCAL if focal else MULTIBOX
     truth = zip(batch["boxes"], batch["labels"], strict=True)
     matched = torch.stack([assign(anchors, boxes, labels, least=least, own_anchor=not focal) for boxes, labels in truth])
-    images, rows = torch.nonzero(matched >= 0, as_tuple=True)
+    images, rows = torch.nonzero(matched >= 0, as_tuple=True)  # the host waits here, and once more below
     which = matched[images, rows]
     wanted = encode(batch["boxes"][images, which], anchors[rows], description.box_weights)
     labels = batch["labels"][images, which]
-    count = torch.tensor(len(rows), device=logits.device)
+    count = torch.full((), len(rows), device=logits.device)
     by_class = _focal(logits, matched, (images, rows, labels)) if focal else _multibox(logits, matched, (images, rows, labels))
     by_box = F.smooth_l1_loss(codes[images, rows], wanted, beta=1 / 9 if focal else 1.0, reduction="sum")
     return {"class": Part(by_class, count), "box": Part(by_box, count)}
@@ -167,7 +167,7 @@ def _focal(logits: torch.Tensor, matched: torch.Tensor, answers: Answers) -> tor
 
     wanted = torch.zeros_like(logits)
     wanted[answers] = 1
-    counted = matched != IGNORED
+    counted = torch.nonzero(matched != IGNORED, as_tuple=True)
     value: torch.Tensor = sigmoid_focal_loss(logits[counted], wanted[counted], alpha=0.25, gamma=2, reduction="sum")
     return value
 

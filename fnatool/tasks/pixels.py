@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 
 from fnatool.data.pixels import GREY
+from fnatool.tasks.constants import constant
 from fnatool.tasks.description import Input
 
 
@@ -15,7 +16,7 @@ def to_input(images: torch.Tensor, like: Input) -> torch.Tensor:
 
     Grey is a whole number from 0 to 255.
     """
-    mean, scale = (torch.tensor(values, dtype=torch.float32, device=images.device).reshape(-1, 1, 1) for values in (like.mean, like.scale))
+    mean, scale = (constant(values, images.device).reshape(-1, 1, 1) for values in (like.mean, like.scale))
     ordered = images.flip(1) if like.channels == "BGR" else images
     pixels = (_grey(images) if like.channels == "GREY" else ordered).float()
     values = (pixels - mean) / scale
@@ -23,7 +24,7 @@ def to_input(images: torch.Tensor, like: Input) -> torch.Tensor:
 
 
 def _grey(images: torch.Tensor) -> torch.Tensor:
-    shares = torch.tensor(GREY, dtype=torch.int32, device=images.device).reshape(3, 1, 1)
+    shares = constant(GREY, images.device, torch.int32).reshape(3, 1, 1)
     return ((images.int() * shares).sum(1, keepdim=True, dtype=torch.int32) + (1 << 15)) >> 16
 
 

@@ -164,7 +164,9 @@ def peaks(points: torch.Tensor, size: tuple[int, int], cells: tuple[int, int], s
     """exp(−r² / 2σ²) around points [N, J, 2] of an input of that size, on heatmaps [N, J, *cells]; σ in cells."""
     import torch
 
-    scale = torch.tensor([cells[1] / size[1], cells[0] / size[0]], device=points.device)
+    from fnatool.tasks.constants import constant
+
+    scale = constant((cells[1] / size[1], cells[0] / size[0]), points.device)
     places = points.float() * scale - 0.5  # the first cell's middle is 0
     along, down = (torch.arange(extent, device=points.device) for extent in (cells[1], cells[0]))
     across = torch.exp(-((along - places[..., :1]) ** 2) / (2 * sigma**2))

@@ -10,6 +10,7 @@ import io
 import math
 import pickle
 import struct
+import time
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from fnatool.files.atomic import replacing
 from passes.errors import UserError
 
 VERSION = 1
+SECONDS = 60.0  # between checkpoints, where no number of steps is asked for
 PICKLE = 1 << 26  # bytes of what stands beside the tensors
 UNREADABLE = (
     *(pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, AssertionError),
@@ -33,6 +35,14 @@ UNREADABLE = (
 """What torch, zipfile and pickle raise of a file that is none of ours."""
 
 State = Mapping[str, Any]  # tensors, numbers, strings, and mappings and lists of them
+
+
+def is_due(every: int | None, step: int, written: float) -> bool:
+    """A checkpoint is to be written after so many steps each, or SECONDS after the last one was (a time of time.monotonic).
+
+    Where a run goes on from does not change what it comes to, so a clock may say when.
+    """
+    return time.monotonic() - written >= SECONDS if every is None else step % every == 0
 
 
 def write(state: State, path: Path, *, key: str, processes: int = 1) -> None:

@@ -81,7 +81,7 @@ class RunSection(Section):
     steps: Positive | None = Field(default=None, description="optimiser steps, instead of epochs")
     batch: Samples = Field(default=32, description="samples a step, over all processes together")
     evaluate: Positive = Field(default=1, description="epochs between evaluations on the validation data")
-    checkpoint: Positive = Field(default=50, description="steps between checkpoints")
+    checkpoint: Positive | None = Field(default=None, description="steps between checkpoints; default: one a minute")
     keep: Literal["last", "best"] = Field(
         default="last", description="which weights are written: of the last step, or of the best evaluation"
     )
@@ -161,6 +161,15 @@ class LikeConfig(Section):
     run: RunSection = RunSection(epochs=30, batch=16, keep="best")
     averages: Averages = Averages(refresh_before=20)
     imitate: Imitate = Field(default=Imitate(features=1.0, outputs=1.0), description="the teacher is the one named by --like")
+
+
+def telling(config: Learning) -> dict[str, Any]:
+    """All of a config that says what a run is: when checkpoints are written does not."""
+    found = config.model_dump(mode="json")
+    return {**found, "run": {**found["run"], "checkpoint": ONCE}}
+
+
+ONCE = 50  # steps between checkpoints when that was the default: so a run of then is the same run now
 
 
 def read_like_config(path: Path, settings: Settings = NOTHING) -> LikeConfig:

@@ -30,7 +30,7 @@ from fnatool.tasks.description import KEY, Description, is_placeholder
 from fnatool.tasks.table import TASKS, by_task, description_of
 from fnatool.tasks.task import PLAIN
 from fnatool.training import diagnosis, watching
-from fnatool.training.config import Config, Imitate, Learning
+from fnatool.training.config import Config, Imitate, Learning, telling
 from fnatool.training.loop import Trained, TrainingJob, finetune
 from fnatool.training.model_and_data import sizes
 from fnatool.training.objective import LabelledObjective
@@ -82,7 +82,7 @@ def prepare_training(model: files.Model, config: Config, folder: Path, world: Wo
     described = described.adopting(train.classes, train.joints)
     require_fit(train, described)
     changes = TASKS[config.task].augment if config.data.augment else PLAIN
-    facts = [model.sha256, config.model_dump(mode="json"), train.digest, val.digest, world.size]
+    facts = [model.sha256, telling(config), train.digest, val.digest, world.size]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     if world.first:
         console = terminal.console()
@@ -194,7 +194,7 @@ def _are_figures(found: object, metric: str) -> TypeGuard[Mapping[str, float]]:
 
 def _asked(model: files.Model, config: Learning) -> str:
     """The same for runs that were asked for the same."""
-    return hashlib.sha256(json.dumps([model.sha256, config.model_dump(mode="json")]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([model.sha256, telling(config)]).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

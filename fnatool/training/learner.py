@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -15,7 +15,7 @@ from fnatool.imitation.imitating import Imitation, teacher_of
 from fnatool.nn.network import Network, load
 from fnatool.training.checkpoint import Held
 from fnatool.training.config import Learning
-from fnatool.training.machine import amp_type
+from fnatool.training.machine import amp_type, memory_order
 from fnatool.training.optimising import optimiser_for
 from fnatool.training.processes import World
 from fnatool.training.stepping import Descent
@@ -40,8 +40,7 @@ class Learner:
         self.best: float | None = None
         self.config, self.world = config, world
         cuda = world.device.type == "cuda"
-        order = torch.channels_last if cuda and config.run.channels_last else torch.preserve_format
-        self.network = _placed(load(model, sizes=sizes), world.device, order)
+        self.network = _placed(load(model, sizes=sizes), world.device, memory_order(world, config.run))
         if is_frozen(config.averages.freeze_batchnorm, small_batch, config.run.batch // world.size):
             self.network.norms_in_training = "running"
         elif config.run.sync_batchnorm and world.size > 1:
@@ -104,12 +103,11 @@ class Average:
     def update(self, network: Network, step: int) -> None:
         """The average moves towards the network, after so many steps."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for own, other in zip(_floats(self.network), _floats(network), strict=True):
-            own.lerp_(other, 1 - decay)
+        torch._foreach_lerp_(_floats(self.network), _floats(network), 1 - decay)  # one kernel on a device, not one a tensor
 
 
-def _floats(network: Network) -> Iterator[Tensor]:
-    return (value for value in network.state_dict().values() if value.is_floating_point())
+def _floats(network: Network) -> list[Tensor]:
+    return [value for value in network.state_dict().values() if value.is_floating_point()]
 
 
 def outputs_of(network: Network, inputs: Sequence[Tensor], *, taps: tuple[str, ...] = ()) -> tuple[dict[str, Tensor], list[Tensor]]:

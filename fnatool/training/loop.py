@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from fnatool.training.room import require_room
 from fnatool.training.said import Figures, TrainingWatch
 from fnatool.training.samples import Batch
 from fnatool.training.schedule import factor
-from fnatool.training.stepping import require_in_step, reseed, share
+from fnatool.training.stepping import read, require_in_step, reseed, share
 from passes.errors import UserError
 
 
@@ -86,6 +87,7 @@ def finetune(job: TrainingJob, world: World, watch: TrainingWatch, ready: Callab
     watch.started(learner.step, total)
     if learner.step == 0:
         _begin(learner, job, (journal, watch))
+    written = time.monotonic()
     for batch in _batches(job, learner, total):
         rate = config.optimiser.lr * factor(learner.step, total, config.optimiser)
         values = _step(learner, job, batch, (rate, learner.step / total))
@@ -98,8 +100,9 @@ def finetune(job: TrainingJob, world: World, watch: TrainingWatch, ready: Callab
         last = learner.step == total
         if last or learner.step % between == 0:
             _evaluate(learner, job, (journal, watch))
-        if last or learner.step % run.checkpoint == 0:
+        if world.first and (last or checkpoint.is_due(run.checkpoint, learner.step, written)):
             _write(learner, job)
+            written = time.monotonic()
     learnt = _finish(learner, job)
     if journal is not None:
         journal.write(learnt.step, RESULT, learnt.figures)
@@ -128,12 +131,13 @@ def _step(learner: Learner, job: TrainingJob, batch: Batch, now: tuple[float, fl
         loss = torch.stack(list(parts.values())).sum()
     descent = learner.descent
     norm = descent.gradients(loss, config.optimiser.clip)
-    if not descent.is_sound(loss, norm):
+    total, gradient, *numbers = read(loss, norm, *parts.values())
+    if not descent.is_sound(total, gradient):
         found = diagnosis.not_finite(learner.network, inputs)
         raise _wrong(learner.step + 1, found, job)
     descent.step()
-    values = {name: part.item() for name, part in parts.items()}
-    return {"loss": sum(values.values()), **values, "lr": rate, "gradient": norm.item()}
+    values = dict(zip(parts, numbers, strict=True))
+    return {"loss": sum(values.values()), **values, "lr": rate, "gradient": gradient}
 
 
 def _batches(job: TrainingJob, learner: Learner, total: int, *, start: int | None = None, seed: int = 0) -> Iterator[Batch]:
@@ -214,13 +218,11 @@ def _keep_best(learner: Learner, job: TrainingJob, figures: Figures) -> None:
 
 
 def _write(learner: Learner, job: TrainingJob) -> None:
-    """The checkpoint, if all in it is finite: otherwise the last good one stays."""
+    """The checkpoint, by the first process, if all in it is finite: otherwise the last good one stays."""
     broken = diagnosis.broken_state(learner.state())
     if broken is not None:
         raise _wrong(learner.step, broken, job)
-    if learner.world.first:
-        checkpoint.write(learner.state(), job.folder / CHECKPOINT, key=job.key, processes=learner.world.size)
-    learner.world.wait()
+    checkpoint.write(learner.state(), job.folder / CHECKPOINT, key=job.key, processes=learner.world.size)
 
 
 def _finish(learner: Learner, job: TrainingJob) -> Trained:

@@ -11,7 +11,7 @@ from fnatool.data.unlabelled import Unlabelled
 from fnatool.files import model as files
 from fnatool.imitation.teacher import Pair, Teacher
 from fnatool.training.alike import AlikeObjective, imitation_of
-from fnatool.training.config import LikeConfig
+from fnatool.training.config import LikeConfig, telling
 from fnatool.training.loop import TrainingJob
 from fnatool.training.processes import World
 
@@ -22,7 +22,7 @@ def job_alike(
     """The run with all of its parts checked. data: to learn from, and kept back. Raises UserError where they do not fit."""
     used, kept = data
     imitation = imitation_of(pair, how.imitate)
-    facts = [model.sha256, pair.model.sha256, how.model_dump(mode="json"), used.digest, kept.digest, world.size]
+    facts = [model.sha256, pair.model.sha256, telling(how), used.digest, kept.digest, world.size]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     if world.first:
         console = terminal.console()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from fnatool.tasks.augment import coloured
 from fnatool.training.order import TrainOrder
 from fnatool.training.processes import World
-from fnatool.training.samples import Batch, Training, training_batches
+from fnatool.training.samples import COLOURS, Batch, Training, training_batches
 from passes.errors import UserError
 
 
@@ -20,6 +22,12 @@ def share(batch: int, world: World) -> int:
     if batch % world.size:
         raise UserError(f"a batch of {batch} cannot be dealt to {world.size} processes; make 'run.batch' a multiple of {world.size}")
     return batch // world.size
+
+
+def read(*scalars: torch.Tensor) -> list[float]:
+    """The numbers, for which the host waits once. In double precision, which changes none of them."""
+    found: list[float] = torch.stack([value.detach().double() for value in scalars]).tolist()
+    return found
 
 
 def require_in_step(world: World, step: int, folder: Path) -> None:
@@ -33,10 +41,12 @@ def require_in_step(world: World, step: int, folder: Path) -> None:
 
 
 def dealt(samples: Training, order: TrainOrder, device: torch.device, *, workers: int) -> Iterator[Batch]:
-    """The batches of order on the device."""
+    """The batches of order on the device, which changes the colours of their images itself where it is faster than the processor."""
     pin = device.type == "cuda"
-    for batch in training_batches(samples, order, workers=workers, pin=pin):
-        yield {name: value.to(device, non_blocking=pin) for name, value in batch.items()}
+    for batch in training_batches(replace(samples, colours_later=pin), order, workers=workers, pin=pin):
+        placed = {name: value.to(device, non_blocking=pin) for name, value in batch.items()}
+        colours = placed.pop(COLOURS, None)
+        yield placed if colours is None else {**placed, "images": coloured(placed["images"], colours)}
 
 
 def reseed(*key: int) -> None:
@@ -64,9 +74,9 @@ class Descent:
         self.scaler.unscale_(self.optimiser)
         return torch.nn.utils.clip_grad_norm_(self.parameters, clip or float("inf"))
 
-    def is_sound(self, loss: torch.Tensor, norm: torch.Tensor) -> bool:
+    def is_sound(self, loss: float, norm: float) -> bool:
         """Loss and gradient are finite; under a scale a gradient that is not is skipped, and no fault."""
-        return bool(torch.isfinite(loss)) and (bool(torch.isfinite(norm)) or self.scaler.is_enabled())
+        return math.isfinite(loss) and (math.isfinite(norm) or self.scaler.is_enabled())
 
     def step(self) -> None:
         """The parameters move by their gradients."""

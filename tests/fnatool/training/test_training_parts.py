@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import shutil
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from objectives import job
 from seeds_of_heads import mobile
 from tiny import save
 from torch import nn
@@ -24,8 +28,11 @@ from fnatool.tasks.pose import Pose
 from fnatool.training import checkpoint, diagnosis, journal
 from fnatool.training.config import Optimiser, parse_config, read_config, template
 from fnatool.training.learner import Average
+from fnatool.training.loop import finetune
 from fnatool.training.optimising import optimiser_for, set_rate
+from fnatool.training.processes import World
 from fnatool.training.schedule import factor
+from fnatool.training.watching import silent
 from passes.errors import UserError
 
 # --- config ---
@@ -164,6 +171,37 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path, monkeypatch:
     monkeypatch.undo()
     with pytest.raises(UserError, match="version 2, this fnatool reads version 1"):
         checkpoint.read(path, key="k")
+
+
+def test_a_checkpoint_is_due_after_so_many_steps_or_after_a_minute() -> None:
+    now = time.monotonic()
+    assert [checkpoint.is_due(3, step, now) for step in (2, 3, 4, 6)] == [False, True, False, True]
+    assert not checkpoint.is_due(None, 50, now)
+    assert checkpoint.is_due(None, 1, now - checkpoint.SECONDS)
+
+
+def test_the_clock_says_when_a_run_writes_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+    plain = checkpoint.write
+
+    def written(state: dict[str, Any], path: Path, **how: Any) -> None:
+        plain(state, path, **how)
+        steps.append(state["step"])
+        shutil.copy(path, tmp_path / f"{state['step']}.pt")
+
+    monkeypatch.setattr(checkpoint, "write", written)
+    here = World(0, 1, torch.device("cpu"))
+    whole = finetune(job(tmp_path / "whole", run={"steps": 3}), here, silent()).network.state_dict()
+    assert steps == [3]
+    steps.clear()
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+    finetune(job(tmp_path / "often", run={"steps": 3}), here, silent())
+    assert steps == [1, 2, 3]
+    for step in (1, 2):  # from wherever a run goes on, it comes to the same bits
+        todo = job(tmp_path / f"from{step}", run={"steps": 3})
+        (tmp_path / f"{step}.pt").rename(todo.folder / "checkpoint.pt")
+        again = finetune(todo, here, silent()).network.state_dict()
+        assert all(torch.equal(value, whole[name]) for name, value in again.items())
 
 
 def test_a_journal_goes_on_where_the_checkpoint_is(tmp_path: Path) -> None:
