@@ -142,6 +142,51 @@ def _colours(how: Augment) -> v2.Transform:
     return v2.ColorJitter(how.colour, how.colour, how.colour) if how.colour else v2.Identity()
 
 
+CHANGES = 4  # of colours, in an order that is drawn: brightness, contrast, saturation, and hue, which stays
+GREYS = (0.2989, 0.587, 0.114)  # of torchvision's grey
+
+
+def drawn_colours(how: Augment) -> torch.Tensor:
+    """What changes of colours would draw now, to be made later: their order [4], and the factors of the first three, as 7 floats."""
+    drawn = v2.ColorJitter(how.colour, how.colour, how.colour).make_params([])
+    factors = [drawn[f"{name}_factor"] for name in ("brightness", "contrast", "saturation")]
+    return torch.tensor([*drawn["fn_idx"].tolist(), *factors], dtype=torch.float32)
+
+
+def coloured(images: torch.Tensor, colours: torch.Tensor) -> torch.Tensor:
+    """Images uint8 [N, 3, H, W] with what was drawn for each, [N, 7]: those of torchvision, all at once where the images lie.
+
+    A factor of 1 changes nothing, so that every image can go through every change in every place of the order.
+    """
+    order, factors = colours[:, :CHANGES], colours[:, CHANGES:, None, None, None]
+    for place in range(CHANGES):
+        for kind, change in enumerate((_brightened, _contrasted, _saturated)):
+            now = (order[:, place] == kind)[:, None, None, None]
+            images = change(images, torch.where(now, factors[:, kind], 1.0))
+    return images
+
+
+def _brightened(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    return images.mul(factor).clamp_(0, 255).to(images.dtype)
+
+
+def _contrasted(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    return _blended(images, _grey(images).mean((1, 2, 3), keepdim=True), factor)
+
+
+def _saturated(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    return _blended(images, _grey(images), factor)
+
+
+def _grey(images: torch.Tensor) -> torch.Tensor:
+    red, green, blue = torch.split(images.float(), 1, 1)
+    return (red * GREYS[0]).add_(green, alpha=GREYS[1]).add_(blue, alpha=GREYS[2]).floor_()
+
+
+def _blended(images: torch.Tensor, others: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    return images.mul(factor).add_(others * (1 - factor)).clamp_(0, 255).to(images.dtype)
+
+
 def _each(sample: Sample, change: Callable[[torch.Tensor], torch.Tensor]) -> Sample:
     """The sample with its image, mask and boxes changed, whatever else is in it left as it is."""
     return {name: change(value) if isinstance(value, tv_tensors.TVTensor) else value for name, value in sample.items()}

@@ -24,17 +24,18 @@ def evaluate(
     batch: int,
     workers: int,
     world: World | None = None,
+    pin: bool = False,
     done: Callable[[int], None] | None = None,
 ) -> dict[str, float]:
     """The figures of the task over all samples, each process of world doing its part; the same in every process.
 
-    done gets the number of images of each batch.
+    done gets the number of images of each batch; pin: they lie where a device can fetch them while the host goes on.
     """
     rank, size = (world.rank, world.size) if world is not None else (0, 1)
     task = TASKS[samples.description.task]
     found: list[tuple[int, Any]] = []
     order = EvaluationOrder(len(samples), batch, rank, size)
-    for shown in evaluation_batches(samples, order, workers=workers):
+    for shown in evaluation_batches(samples, order, workers=workers, pin=pin):
         predictions = decode(predict(shown.images), samples.description, shown.placements, size=samples.size)
         for index, prediction, truth in zip(shown.indices, predictions, shown.truths, strict=True):
             found.append((index, task.compare(prediction, truth, samples.description)))

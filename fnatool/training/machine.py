@@ -24,6 +24,8 @@ class Running(Protocol):
     @property
     def amp(self) -> bool: ...
     @property
+    def channels_last(self) -> bool: ...
+    @property
     def threads(self) -> int | None: ...
     @property
     def deterministic(self) -> bool: ...
@@ -64,6 +66,11 @@ def amp_type(wanted: bool) -> torch.dtype | None:
     if not wanted:
         return None
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def memory_order(world: World, run: Running) -> torch.memory_format:
+    """How weights lie in memory, and with them what convolutions make."""
+    return torch.channels_last if world.device.type == "cuda" and run.channels_last else torch.preserve_format
 
 
 def say(world: World, run: Running) -> None:

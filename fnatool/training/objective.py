@@ -129,10 +129,10 @@ class LabelledObjective:
 
         @torch.inference_mode()
         def predict(images: Tensor) -> dict[str, Tensor]:
-            inputs = inputs_of(network.origin.reading, images.to(world.device), self.description.input)
+            inputs = inputs_of(network.origin.reading, images.to(world.device, non_blocking=True), self.description.input)
             return outputs_of(network, (inputs,))[0]
 
-        return evaluate(predict, self.val, batch=batch, workers=workers, world=world)
+        return evaluate(predict, self.val, batch=batch, workers=workers, world=world, pin=world.device.type == "cuda")
 
     def require_runs(self, path: Path) -> None:
         """On one image."""

@@ -11,7 +11,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -25,6 +25,7 @@ from fnatool.data.placement import Placement, Size
 from fnatool.data.split import Split
 from fnatool.files.atomic import temporary
 from fnatool.runtime.parent import die_with
+from fnatool.tasks.augment import drawn_colours
 from fnatool.tasks.description import Description
 from fnatool.tasks.samples import plain, tensor
 from fnatool.tasks.table import TASKS
@@ -35,13 +36,15 @@ from passes.errors import UserError
 T = TypeVar("T")
 U = TypeVar("U")
 Batch = dict[str, torch.Tensor]
+COLOURS = "colours"  # of a sample and a batch: what is still to be done to its images
 
 
 @dataclass(frozen=True)
 class Training(Dataset[Sample]):
     """Training samples of a checked split for a model: image uint8 [3, *size], and what the task's `sample` says.
 
-    full: the size that evaluation fits an image into, where it is not the one of training.
+    full: the size that evaluation fits an image into, where it is not the one of training. colours_later: changes of colours are drawn and
+    left to be made on the batch, on a device that does it faster (`augment.coloured`).
     """
 
     split: Split
@@ -50,6 +53,7 @@ class Training(Dataset[Sample]):
     augment: Augment
     seed: int
     full: Size | None = None
+    colours_later: bool = False
 
     def __post_init__(self) -> None:
         require_fit(self.split, self.description)
@@ -59,9 +63,13 @@ class Training(Dataset[Sample]):
 
     def __getitem__(self, key: Key) -> Sample:
         epoch, index = key
-        how = SampleOptions(self.size, self.full or self.size, self.augment)
+        augment = replace(self.augment, colour=0.0) if self.colours_later else self.augment
+        how = SampleOptions(self.size, self.full or self.size, augment)
         with drawn(self.seed, epoch, index):
-            return TASKS[self.split.task].sample(self.split, self.split.items[index], self.description, how)
+            made = TASKS[self.split.task].sample(self.split, self.split.items[index], self.description, how)
+            if self.colours_later and self.augment.colour:  # the last that is drawn either way
+                made = {**made, COLOURS: drawn_colours(self.augment)}
+            return made
 
 
 @dataclass(frozen=True)
@@ -146,7 +154,13 @@ Order = TrainOrder | EvaluationOrder
 
 def training_batches(samples: Training, order: TrainOrder, *, workers: int, pin: bool = False) -> Iterator[Batch]:
     """The batches of order; neither the number of workers nor where order starts changes what is in a batch. Raises UserError."""
-    return loaded(samples, order, TASKS[samples.split.task].batch, workers, pin=pin)
+    return loaded(samples, order, partial(_collated, TASKS[samples.split.task].batch), workers, pin=pin)
+
+
+def _collated(collate: Callable[..., Batch], samples: Sequence[Sample]) -> Batch:
+    """The task's batch, and what is still to be done to its images."""
+    made = collate([{name: value for name, value in sample.items() if name != COLOURS} for sample in samples])
+    return {**made, COLOURS: torch.stack([sample[COLOURS] for sample in samples])} if COLOURS in samples[0] else made
 
 
 def evaluation_batches(samples: Evaluation, order: EvaluationOrder, *, workers: int, pin: bool = False) -> Iterator[EvaluationBatch]:

@@ -307,6 +307,28 @@ def test_neither_workers_nor_a_restart_in_mid_epoch_changes_a_batch(task: str, t
 
 
 @pytest.mark.parametrize("task", NAMES)
+def test_colours_that_are_changed_on_the_batch_are_those_of_the_sample(task: str, tmp_path: Path) -> None:
+    training = training_of(task, tmp_path)
+    now, later = (batches(replace(training, colours_later=how), workers=0, steps=2) for how in (False, True))
+    for one, other in zip(now, later, strict=True):
+        drawn_for = other.pop("colours")
+        assert len(set(map(tuple, drawn_for.tolist()))) == len(drawn_for)
+        assert not torch.equal(one["images"], other["images"])
+        found = augment.coloured(other["images"], drawn_for)
+        assert found.dtype == torch.uint8
+        apart = (found.int() - one.pop("images").int()).abs()
+        assert apart.max() <= 3  # a rounding, and what the changes after it make of that
+        assert (apart > 0).float().mean() < 0.01
+        assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_colours_without_a_change_stay() -> None:
+    images = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8)
+    as_is = torch.tensor([[0.0, 1, 2, 3, 1, 1, 1], [2, 3, 0, 1, 1, 1, 1], [1, 2, 3, 0, 1, 1, 1]])
+    assert torch.equal(augment.coloured(images, as_is), images)
+
+
+@pytest.mark.parametrize("task", NAMES)
 def test_what_was_drawn_before_changes_nothing_and_nothing_leaks_out(task: str, tmp_path: Path) -> None:
     training = training_of(task, tmp_path)
     torch.manual_seed(1)

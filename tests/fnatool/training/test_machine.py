@@ -6,9 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+import supers
 import torch
 
 from fnatool import terminal
+from fnatool.search import searcher
+from fnatool.search.config import SearchRunSection, parse_search
 from fnatool.training import machine
 from fnatool.training.config import RunSection, parse_config
 from fnatool.training.processes import World
@@ -88,3 +91,27 @@ def test_a_key_that_is_new_leaves_older_runs_what_they_were() -> None:
     assert "deterministic" not in written
     assert "sync_batchnorm" not in written
     assert parse_config({"run": {"deterministic": True}}).model_dump(mode="json")["run"]["deterministic"] is True
+
+
+def test_weights_lie_with_channels_last_on_a_device_and_as_they_were_elsewhere() -> None:
+    for run in (RunSection(), SearchRunSection()):
+        assert machine.memory_order(CUDA, run) == torch.channels_last
+        assert machine.memory_order(HERE, run) == torch.preserve_format
+    assert machine.memory_order(CUDA, RunSection(channels_last=False)) == torch.preserve_format
+    assert "channels_last" not in SearchRunSection().model_dump()  # an older search is the same one
+
+
+def test_a_super_network_with_channels_last_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = parse_search({"task": "classification", "search": {"method": "gradient"}, "run": {"batch": 4}})
+    plain, other = (supers.network("grouped") for _ in range(2))
+    monkeypatch.setattr(searcher, "memory_order", lambda world, run: torch.channels_last)
+    moved = searcher.Searcher(other, config, HERE, alpha_steps=1).network
+    wide = [value for value in moved.weight_parameters() if value.dim() == 4 and min(value.shape[1:]) > 1]
+    assert wide
+    assert all(value.is_contiguous(memory_format=torch.channels_last) for value in wide)
+    x = supers.images("grouped", 4)
+    for member in (None, plain.choices.largest()):
+        ours, theirs = moved(x, member)["y"], plain(x, member)["y"]
+        assert torch.allclose(ours, theirs, atol=1e-5)
+    moved(x)["y"].square().sum().backward()
+    assert all(alpha.grad is not None for alpha in moved.alphas)
