@@ -5,6 +5,7 @@
 # make docs        the documentation, into build/docs; warnings are errors
 # make sweep       the whole list of models, as a table
 # make bench       our commands beside onnxsim, onnxslim and Torch-Pruning on the same networks
+# make gpu         what only a GPU can show: a line a check, figures into benchmarks/results/gpu.json
 # make fuzz        damaged model files and wild specs through inspect, remap and check
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 OUT := build/demo
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-quick lint docs sweep bench fuzz clean
+.PHONY: demo test test-quick lint docs sweep bench gpu fuzz clean
 
 demo: $(VENV)/.search
 	@mkdir -p $(OUT)
@@ -50,6 +51,9 @@ sweep: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.bench
+
+gpu: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.gpu
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.fuzz

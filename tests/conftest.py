@@ -15,6 +15,7 @@ LONGEST = (
     "test_by_distance.py",
     "test_search_study.py",
     "test_gradient_search.py",
+    "test_gpu_benchmark.py",
     "test_heads.py",
     "test_profile_torch.py",
     "test_head_remap.py",

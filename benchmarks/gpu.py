@@ -1,0 +1,515 @@
+"""`python -m benchmarks.gpu` (`make gpu`): what only a device can show, a line a check; under ten minutes on one GPU.
+
+Every check runs in a process of its own, so that one that dies takes no other with it. Figures and the machine go to results/gpu.json.
+`--dry` goes through the same code on the CPU with next to nothing to do: it says that the script is whole, and measures nothing.
+Exit code 1 where a check fails. A check that this machine cannot do (a second device, timm) says so and is no failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import itertools
+import json
+import math
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import torch
+
+import fnatool
+from fnatool import nn, seeds
+from fnatool.files import model as files
+from fnatool.files.atomic import write_text
+from fnatool.model.headed import HeadOptions
+from fnatool.search.config import parse_search
+from fnatool.tasks import scenes
+from fnatool.training import learner, loop, machine, watching
+from fnatool.training.config import Config, parse_config
+from fnatool.training.finetune import prepare_training
+from fnatool.training.journal import rows
+from fnatool.training.order import TrainOrder
+from fnatool.training.processes import World
+from fnatool.training.stepping import dealt
+from passes.errors import UserError
+
+RESULTS = Path(__file__).parent / "results"
+HEADS = {
+    "classification": HeadOptions(task="classification", classes="10"),
+    "segmentation": HeadOptions(task="segmentation", classes="11", width=32),
+    "detection": HeadOptions(task="detection", classes="10", width=32, levels=3),
+    "pose": HeadOptions(task="pose", joints="5", width=32),
+}
+NARROW = {"version": 1, "knobs": {"stage*.*.hidden": "x0.5", "stage3.depth": "-1"}}  # the second backbone, of the same seed
+SECONDS = 180  # that one check may take
+TOLERANCE = 1e-4  # of float32 on two devices, of the spread
+DOUBLE = 1e-9
+SYNCS = 4
+ALPHA = 1e-3
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check found: whether it holds (None: it cannot be done here), a line, and the numbers behind it."""
+
+    holds: bool | None
+    said: str
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where checks run: the device, how much there is to do, and a folder for what they need."""
+
+    device: str
+    dry: bool
+    folder: Path
+
+    def few(self, many: int, dry: int) -> int:
+        """So many, or so few."""
+        return dry if self.dry else many
+
+    @property
+    def size(self) -> int:
+        """The side of images; the bundled seed's."""
+        return 96
+
+    def world(self) -> World:
+        return World(0, 1, torch.device(self.device, 0) if self.device == "cuda" else torch.device("cpu"))
+
+    def data(self, task: str) -> Path:
+        """Scenes of the task."""
+        place = self.folder / f"{task}-scenes"
+        if not place.exists():
+            scenes.write_scenes(place, scenes.SceneOptions(task, self.size, self.few(512, 12), self.few(64, 10), 0))
+        return place
+
+    def model(self, task: str, *, narrow: bool = False) -> Path:
+        """The bundled seed, or one narrowed, with the head of a task."""
+        place = self.folder / f"{task}{'-narrow' * narrow}.onnx"
+        seed: Path = seeds.find(seeds.DEFAULT)
+        if narrow:
+            spec, seed = self.folder / "narrow.json", self.folder / "narrow.onnx"
+            spec.write_text(json.dumps(NARROW))
+            if not seed.exists():
+                fnatool.remap(seeds.DEFAULT, spec, seed)
+        if not place.exists():
+            fnatool.head(seed, place, options=replace(HEADS[task], verify=False))
+        return place
+
+    def config(self, task: str, **run: object) -> Config:
+        """A short run on the scenes."""
+        how = {"batch": self.few(32, 2), "steps": self.few(30, 2), "device": self.device, **run}
+        return parse_config(
+            {
+                "task": task,
+                "data": {"path": str(self.data(task)), "workers": self.few(4, 0)},
+                "run": how,
+                "optimiser": {"warmup": self.few(5, 0)},
+            }
+        )
+
+
+# --- one device -------------------------------------------------------------------------------------------------------------------------
+
+
+def provider(bench: Bench) -> Verdict:
+    """ONNX Runtime opens the provider, and a model is as good there as on the CPU."""
+    found = {}
+    for name in ("cpu", bench.device):
+        options = fnatool.EvaluateOptions(provider=name, batch=bench.few(32, 2), workers=0)
+        found[name] = fnatool.evaluate(bench.model("classification"), bench.data("classification"), options=options).figures
+    apart = max(abs(found["cpu"][key] - found[bench.device][key]) for key in found["cpu"])
+    return Verdict(apart <= 0.02, f"evaluate on {bench.device} is {apart:.4f} from the CPU", {"apart": apart})
+
+
+def forward(bench: Bench) -> Verdict:
+    """Four heads on two backbones: outputs in single precision, gradients in double, beside the CPU's."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    worst = {"outputs": 0.0, "gradients": 0.0}
+    for task in list(HEADS)[: bench.few(4, 1)]:
+        for narrow in (False, True)[: bench.few(2, 1)]:
+            here, there = (nn.load(bench.model(task, narrow=narrow)) for _ in range(2))
+            there = there.to(bench.world().device)
+            x = torch.randn(2, 3, bench.size, bench.size, generator=torch.Generator().manual_seed(0))
+            worst["outputs"] = max(worst["outputs"], _apart(_outputs(here, x), _outputs(there, x.to(bench.world().device))))
+            gradients = [_gradients(module.double(), x.double()) for module in (here, there)]
+            worst["gradients"] = max(worst["gradients"], _apart(*gradients))
+    holds = worst["outputs"] <= TOLERANCE and worst["gradients"] <= DOUBLE
+    return Verdict(holds, f"outputs {worst['outputs']:.1e} (float32), gradients {worst['gradients']:.1e} (double) from the CPU", worst)
+
+
+def _outputs(module: torch.nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    made = module(x)
+    return [made] if isinstance(made, torch.Tensor) else list(made)
+
+
+def _gradients(module: torch.nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    device = next(module.parameters()).device
+    torch.stack([value.square().mean() for value in _outputs(module, x.to(device))]).sum().backward()
+    return [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+
+
+def _apart(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> float:
+    """The largest difference, of the spread of what it is in."""
+    found = 0.0
+    for one, other in zip(ours, theirs, strict=True):
+        one, other = one.detach(), other.detach().cpu()
+        found = max(found, float((one - other).abs().max()) / max(float(one.max() - one.min()), 1e-3))
+    return found
+
+
+@contextmanager
+def _precision(kind: torch.dtype | None) -> Iterator[None]:
+    """Mixed precision is of this type on a device, whatever it has."""
+    before = machine.amp_type
+    for module in (machine, learner):
+        module.amp_type = lambda wanted: kind if wanted else None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for module in (machine, learner):
+            module.amp_type = before
+
+
+def tasks(bench: Bench) -> Verdict:
+    """Four tasks learn in bfloat16 and in float16: the loss falls, all is finite, ONNX Runtime says what training said."""
+    numbers: dict[str, Any] = {}
+    wrong = []
+    for task in list(HEADS)[: bench.few(4, 1)]:
+        for kind in (torch.bfloat16, torch.float16)[: bench.few(2, 1)]:
+            name = f"{task}, {str(kind).removeprefix('torch.')}"
+            out = bench.folder / f"{task}-{str(kind)[-3:]}.onnx"
+            with _precision(kind):
+                tuned = fnatool.finetune(bench.model(task), bench.config(task), out)
+            assert tuned is not None
+            losses = [row["loss"] for row in rows(out.with_suffix(".run") / "metrics.jsonl") if row["kind"] == "train"]
+            edge = max(len(losses) // 6, 1)
+            falls = statistics.mean(losses[-edge:]) < statistics.mean(losses[:edge])
+            apart = abs(tuned.figures[tuned.metric] - tuned.in_runtime[tuned.metric])
+            numbers[name] = {"first": losses[0], "last": losses[-1], "apart": apart}
+            if not (all(map(math.isfinite, losses)) and (falls or bench.dry) and apart <= 0.03):
+                wrong.append(name)
+    return Verdict(not wrong, f"{len(numbers)} runs learn, {len(wrong)} do not" + f": {'; '.join(wrong)}" * bool(wrong), numbers)
+
+
+class _Enough(Exception):
+    """A run has come as far as it was to."""
+
+
+def resume(bench: Bench) -> Verdict:
+    """A run that ends in the middle goes on at the same speed, and no step waits for the device more often than it has to."""
+    steps, stop = bench.few(40, 4), bench.few(20, 2)
+    folder = bench.folder / "resume"
+    folder.mkdir()
+    how = bench.config("classification", steps=steps, checkpoint=1, evaluate=1000)
+    how = how.model_copy(update={"optimiser": how.optimiser.model_copy(update={"name": "adamw", "lr": 1e-3})})
+    job = prepare_training(files.read(bench.model("classification")), how, folder, bench.world())
+
+    def timed(end: int) -> list[float]:
+        times = [time.perf_counter()]
+
+        def stepped(step: int, values: Mapping[str, float]) -> None:
+            times.append(time.perf_counter())
+            if step == end and end < steps:
+                raise _Enough
+
+        silent = watching.silent()
+        with _uncaught():
+            loop.finetune(job, bench.world(), replace(silent, stepped=stepped))
+        taken = [after - before for before, after in itertools.pairwise(times)]
+        return taken[len(taken) // 4 :]
+
+    first, second = statistics.median(timed(stop)), statistics.median(timed(steps))
+    waits = _waits(bench)
+    ratio = second / first
+    holds = (0.9 <= ratio <= 1.1 or bench.dry) and waits <= SYNCS
+    return Verdict(holds, f"a step after a resume takes {ratio:.2f}×; {waits} waits a step", {"ratio": ratio, "waits": waits})
+
+
+@contextmanager
+def _uncaught() -> Iterator[None]:
+    try:
+        yield
+    except _Enough:
+        return
+
+
+def _waits(bench: Bench) -> int:
+    """How often a training step makes the host wait, as torch counts it on CUDA; 0 on the CPU."""
+    if bench.device == "cpu":
+        return 0
+    how = bench.config("classification")
+    job = prepare_training(files.read(bench.model("classification")), how, bench.folder / "waits", bench.world())
+    made = learner.Learner(job.model, how, bench.world())
+    batches = loop._batches(job, made, 3)
+    loop._step(made, job, next(batches), (1e-3, 0.0))
+    batch = next(batches)
+    torch.cuda.set_sync_debug_mode("warn")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        loop._step(made, job, batch, (1e-3, 0.0))
+    torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in caught)
+
+
+def search(bench: Bench) -> Verdict:
+    """Both methods and both relaxations find something; α under mixed precision is what it is without. Peak memory is of each."""
+    numbers: dict[str, Any] = {}
+    for method, relaxation in (("distance", "entangled"), ("gradient", "entangled"), ("gradient", "paths"))[: bench.few(3, 1)]:
+        alphas = {}
+        for amp in (True, False) if method == "gradient" else (True,):
+            name = f"{method}-{relaxation}{'' if amp else '-float32'}"
+            out = bench.folder / name
+            if bench.device == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            found = fnatool.search(None, _search_config(bench, method, relaxation, amp), out)
+            assert found is not None
+            numbers[f"{name}, MB"] = torch.cuda.max_memory_allocated() / 1e6 if bench.device == "cuda" else 0.0
+            if method == "gradient":
+                state = torch.load(out / "checkpoint.pt", weights_only=True, map_location="cpu")["state"]["network"]
+                alphas[amp] = torch.cat([value.flatten() for key, value in state.items() if "alphas" in key])
+        if alphas:
+            numbers[f"{method}-{relaxation}, alpha"] = float((alphas[True] - alphas[False]).abs().max())
+    apart = max((value for key, value in numbers.items() if key.endswith("alpha")), default=0.0)
+    return Verdict(apart <= ALPHA, f"α moves {apart:.1e} by mixed precision; {len(numbers)} figures", numbers)
+
+
+def _search_config(bench: Bench, method: str, relaxation: str, amp: bool) -> Any:
+    steps = bench.few(20, 2)
+    return parse_search(
+        {
+            "task": "classification",
+            "model": seeds.NAMES[0],
+            "data": {"path": str(bench.data("classification")), "workers": bench.few(4, 0)},
+            "space": {"choices": "coarse"},
+            "search": {"method": method, "relaxation": relaxation, "steps": steps, "alpha_from": 0.0, "finalists": 1},
+            "distance": {"images": bench.few(32, 2), "batch": bench.few(32, 2), "members": bench.few(8, 1)},
+            "cost": {"budget": ["madds=80%"]},
+            "refit": {"enabled": "no"},
+            "run": {"batch": bench.few(16, 2), "device": bench.device, "amp": amp},
+            "score": {"images": bench.few(32, 2), "calibration": bench.few(32, 2)},
+            "finetune": {"enabled": False},
+        }
+    )
+
+
+def idle(bench: Bench) -> Verdict:
+    """The share of a step in which the device waits for samples, by the number of processes that load them."""
+    how = bench.config("classification", batch=bench.few(128, 2))
+    job = prepare_training(files.read(bench.model("classification")), how, bench.folder / "idle", bench.world())
+    made = learner.Learner(job.model, how, bench.world())
+    steps = bench.few(20, 2)
+    shares: dict[str, float] = {}
+    for workers in (2, 8, 16)[: bench.few(3, 1)]:
+        order = TrainOrder(len(job.objective), bench.few(128, 2), steps + 2, 0)
+        train = job.objective.train  # type: ignore[attr-defined]
+        batches = dealt(train, order, bench.world().device, workers=0 if bench.dry else workers)
+        batch = next(batches)
+        synthetic, real = _seconds(made, job, [batch] * steps, bench), _seconds(made, job, batches, bench)
+        shares[str(workers)] = max(1 - synthetic / real, 0.0)
+    said = ", ".join(f"{value:.0%} with {workers}" for workers, value in shares.items())
+    return Verdict(True, f"the device is idle {said} workers, at {bench.size}×{bench.size}", shares)
+
+
+def _seconds(made: learner.Learner, job: loop.TrainingJob, batches: Any, bench: Bench) -> float:
+    """A step, in the mean."""
+    start, count = time.perf_counter(), 0
+    for batch in batches:
+        loop._step(made, job, batch, (1e-3, 0.0))
+        count += 1
+    if bench.device == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - start) / max(count, 1)
+
+
+def too_large(bench: Bench) -> Verdict:
+    """A batch that no device holds is refused with what to lower."""
+    how = bench.config("classification", batch=1 << 16, steps=1)
+    how = how.model_copy(update={"data": how.data.model_copy(update={"augment": False})})
+    out = bench.folder / "large.onnx"
+    try:
+        job = prepare_training(files.read(bench.model("classification")), how, bench.folder / "large", bench.world())
+        job = replace(job, objective=_Many(job.objective))  # type: ignore[arg-type]
+        loop.finetune(job, bench.world(), watching.silent())
+    except UserError as error:
+        return Verdict("run.batch" in str(error), f"refused: {str(error)[:80]}…")
+    return Verdict(False, f"a batch of {1 << 16} was learnt, or {out.name} failed otherwise")
+
+
+class _Many:
+    """An objective that says it has samples for any batch."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __len__(self) -> int:
+        return 1 << 20
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+# --- the same steps elsewhere -----------------------------------------------------------------------------------------------------------
+
+
+def steps(bench: Bench) -> Verdict:
+    """A training step beside native timm's, and an architecture step beside the largest member's, eager."""
+    if importlib.util.find_spec("timm") is None:
+        return Verdict(None, "timm is not installed")
+    if bench.dry:
+        return Verdict(None, "not in a dry run: `python -m benchmarks.training_step` is the same on the CPU")
+    said, holds, numbers = [], True, {}
+    for name, more in (("training_step", ["--batch", "64", "--runs", "10"]), ("architecture_step", ["--batch", "64", "--alpha-only"])):
+        place = bench.folder / f"{name}.json"
+        command = [sys.executable, "-m", f"benchmarks.{name}", "--device", bench.device, "--output", str(place), *more]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+        holds &= done.returncode == 0
+        said.append(f"{name}: {'; '.join(re.findall(r'[0-9.]+×', done.stdout)[:6]) or done.stderr.strip()[-80:]}")
+        numbers[name] = json.loads(place.read_text()) if place.exists() else None
+    return Verdict(holds, " | ".join(said), numbers)
+
+
+# --- several processes ------------------------------------------------------------------------------------------------------------------
+
+
+def processes(bench: Bench) -> Verdict:
+    """One process averages by NCCL; two on one device are refused; on two devices they learn what one does."""
+    if bench.device == "cpu":
+        return Verdict(None, "NCCL needs a device")
+    place = bench.folder / "meet"
+    torch.distributed.init_process_group("nccl", init_method=f"file://{place}", rank=0, world_size=1)
+    ones = torch.ones(4, device=bench.world().device)
+    torch.distributed.all_reduce(ones)
+    torch.distributed.destroy_process_group()
+    count = torch.cuda.device_count()
+    refused = _together(bench, count + 1, "refused")
+    said = [f"NCCL adds up to {float(ones.sum()):.0f}", f"{count + 1} processes on {count} device(s): exit code {refused.returncode}"]
+    holds = float(ones.sum()) == 4 and refused.returncode != 0 and "CUDA device" in refused.stdout + refused.stderr
+    if count > 1:
+        apart = _together_apart(bench)
+        said.append(f"two devices are {apart:.1e} from one")
+        holds &= apart <= 1e-2
+    return Verdict(holds, "; ".join(said), {"devices": count})
+
+
+def _together(bench: Bench, count: int, name: str) -> subprocess.CompletedProcess[str]:
+    """A run of so many processes; its result is NAME.onnx."""
+    how = bench.config("classification", steps=3, amp=False)
+    how = how.model_copy(update={"averages": how.averages.model_copy(update={"freeze_batchnorm": "yes"})})
+    document = json.loads(how.model_dump_json())
+    config = bench.folder / "together.toml"
+    lines = [f"task = {json.dumps(document.pop('task'))}"]
+    for section, keys in document.items():
+        lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items() if value is not None)]
+    config.write_text("\n".join(lines) + "\n")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    told = [str(bench.model("classification")), "--config", str(config), "-o", str(bench.folder / f"{name}.onnx")]
+    run = ["-m", "fnatool", "finetune", *told]
+    return subprocess.run([*launcher, *run], capture_output=True, text=True, timeout=SECONDS)
+
+
+def _together_apart(bench: Bench) -> float:
+    """How far the figures of two processes are from those of one."""
+    losses = []
+    for count in (1, 2):
+        done = _together(bench, count, f"by{count}")
+        assert done.returncode == 0, done.stderr[-500:]
+        found = rows(bench.folder / f"by{count}.run/metrics.jsonl")
+        losses.append([row["top1"] for row in found if row["kind"] == "val"])
+    return max(abs(one - other) for one, other in zip(*losses, strict=True))
+
+
+CHECKS: Mapping[str, Callable[[Bench], Verdict]] = {
+    "provider": provider,
+    "forward": forward,
+    "tasks": tasks,
+    "resume": resume,
+    "search": search,
+    "idle": idle,
+    "too large": too_large,
+    "steps": steps,
+    "processes": processes,
+}
+
+
+def machine_named(device: str) -> dict[str, str]:
+    """What the figures are of."""
+    names = {
+        "processor": f"{platform.machine()}, {os.cpu_count()} cores",
+        "torch": torch.__version__,
+        "onnxruntime": onnxruntime.__version__,
+    }
+    if device == "cuda":
+        names |= {"device": torch.cuda.get_device_name(), "devices": str(torch.cuda.device_count()), "cuda": str(torch.version.cuda)}
+    return names
+
+
+def checked(name: str, options: argparse.Namespace) -> Verdict:
+    """A check in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.gpu", "--one", name, "--device", options.device, *(["--dry"] if options.dry else [])]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        return Verdict(False, f"it took more than {SECONDS} seconds")
+    last = (done.stdout.strip().splitlines() or [""])[-1]
+    if done.returncode or not last.startswith("{"):
+        why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        return Verdict(False, f"it died: {why[:200]}")
+    return Verdict(**json.loads(last))
+
+
+def alone(name: str, device: str, dry: bool) -> Verdict:
+    """A check in this process, in a folder that goes afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        return CHECKS[name](Bench(device, dry, Path(folder)))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the checks, print a line for each, write the file."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda", choices=("cpu", "cuda"))
+    parser.add_argument("--dry", action="store_true", help="next to nothing to do, on the CPU")
+    parser.add_argument("--only", nargs="+", default=list(CHECKS), choices=list(CHECKS), metavar="CHECK", help=", ".join(CHECKS))
+    parser.add_argument("--output", type=Path, metavar="FILE", help="default: results/gpu.json; a dry run writes none")
+    parser.add_argument("--one", choices=list(CHECKS), help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    options.device = "cpu" if options.dry else options.device
+    if options.one is not None:
+        print(json.dumps(vars(alone(options.one, options.device, options.dry))))
+        return 0
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print(f"torch finds no CUDA device: {machine.unusable() or 'there is none'}")
+        return 2
+    found: dict[str, Verdict] = {}
+    for name in options.only:
+        start = time.perf_counter()
+        found[name] = checked(name, options)
+        word = {True: "ok", False: "FAILED", None: "skipped"}[found[name].holds]
+        print(f"{word:8} {name:10} {found[name].said}  ({time.perf_counter() - start:.0f} s)", flush=True)
+    output = options.output or (None if options.dry else RESULTS / "gpu.json")
+    if output is not None:
+        document = {
+            "machine": machine_named(options.device),
+            "dry": options.dry,
+            "checks": {name: vars(one) for name, one in found.items()},
+        }
+        write_text(output, json.dumps(document, indent=1) + "\n", force=True)
+    return 1 if any(one.holds is False for one in found.values()) else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

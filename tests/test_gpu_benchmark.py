@@ -1,0 +1,52 @@
+"""The script that is run where there is a GPU: its checks go through on the CPU, where they have next to nothing to do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import gpu
+from benchmarks.gpu import CHECKS, Bench, Verdict
+
+
+@pytest.mark.parametrize("name", [name for name in CHECKS if name not in ("steps", "processes")])
+def test_a_check_goes_through_on_the_cpu(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    found = CHECKS[name](Bench("cpu", True, tmp_path))
+    assert found.holds, found.said
+    assert "\n" not in found.said
+    json.dumps(vars(found))
+
+
+def test_a_line_a_check_and_a_file_with_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verdicts = {"forward": Verdict(True, "fine", {"outputs": 0.0}), "idle": Verdict(None, "no way"), "tasks": Verdict(False, "bad")}
+    monkeypatch.setattr(gpu, "checked", lambda name, options: verdicts[name])
+    out = tmp_path / "gpu.json"
+    assert gpu.main(["--dry", "--only", "forward", "idle", "--output", str(out)]) == 0
+    assert [line[:20].split() for line in capsys.readouterr().out.splitlines()] == [["ok", "forward"], ["skipped", "idle"]]
+    document = json.loads(out.read_text())
+    assert document["checks"]["forward"] == {"holds": True, "said": "fine", "numbers": {"outputs": 0.0}}
+    assert {"processor", "torch", "onnxruntime"} <= set(document["machine"])
+    assert gpu.main(["--dry", "--only", "tasks"]) == 1
+
+
+def test_a_check_that_dies_is_a_failure_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    died = subprocess.CompletedProcess([], 1, "", "Traceback …\nValueError: broken")
+    monkeypatch.setattr(subprocess, "run", lambda *given, **more: died)
+    options = type("Options", (), {"device": "cpu", "dry": True})
+    found = gpu.checked("forward", options)  # type: ignore[arg-type]
+    assert (found.holds, found.said) == (False, "it died: ValueError: broken")
+
+
+def test_without_a_device_it_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: False)
+    assert gpu.main([]) == 2
+    assert "torch finds no CUDA device" in capsys.readouterr().out
+    assert sys.executable
