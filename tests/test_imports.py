@@ -20,6 +20,7 @@ TORCH = (
     "fnatool/tasks/",
     "fnatool/training/",
     "fnatool/export/",
+    "fnatool/deploy/",
 )
 WITHOUT_TORCH = (
     "fnatool.data.checking",
@@ -34,7 +35,7 @@ WITHOUT_TORCH = (
     "fnatool.training.config",
 )
 SCRIPT = "fnatool/latency/time_pieces.py"  # it runs alone on other machines too
-RUNTIME = ("fnatool/runtime/session.py", "fnatool/runtime/libraries.py", "fnatool/latency/timing.py", SCRIPT)
+RUNTIME = ("fnatool/runtime/session.py", "fnatool/runtime/libraries.py", "fnatool/runtime/half.py", "fnatool/latency/timing.py", SCRIPT)
 
 
 @functools.cache

@@ -112,10 +112,10 @@ class Names(click.ParamType[tuple[str, ...]]):
         return tuple(part.strip() for part in value.split(","))
 
 
-class Pair(click.ParamType[tuple[int, int]]):
+class Extents(click.ParamType[tuple[int, int]]):
     """Height and width, as in 480,640 or 480x640."""
 
-    name = "pair"
+    name = "extents"
 
     def convert(
         self, value: str | tuple[int, int], param: click.Parameter | None, ctx: click.Context | None
@@ -130,7 +130,7 @@ class Pair(click.ParamType[tuple[int, int]]):
 
 MOST_PIXELS = 65_536  # of a side
 MODEL = ModelPath()
-PAIR = Pair()
+PAIR = Extents()
 SPEC = SpecPath()
 INPUT_SHAPE = InputShape()
 NUMBERS = NumbersType(float)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,12 +39,16 @@ TRIED = 64  # pixels of a side of the image that a deployed graph is tried on
 
 @dataclass(frozen=True)
 class Answering:
-    """What a model is for, and the answer of its task (see `Task.decode`) for a picture, which may be one of a data set's items."""
+    """What a model is for, and the answer of its task (see `Task.decode`) for a picture, which may be one of a data set's items.
+
+    raw: the outputs themselves.
+    """
 
     model: Path
     sha256: str
     description: Description
     answer: Callable[[Image.Image, Item | None], Any]
+    raw: Callable[[Image.Image], Mapping[str, np.ndarray]]
 
 
 def answering(source: Path | str, provider: str) -> Answering:
@@ -69,7 +73,11 @@ def of_model(path: Path | str, provider: str, size: Size | None = None) -> Answe
         shown, placement = task.show(F.to_image(image), described, size, item)
         return decode(predict(plain(shown)[None]), described, [placement], size=size)[0]
 
-    return Answering(read.path, read.sha256, described, answer)
+    def raw(image: Image.Image) -> Mapping[str, np.ndarray]:
+        shown, _ = task.show(F.to_image(image), described, size)
+        return predict(plain(shown)[None])  # type: ignore[return-value]
+
+    return Answering(read.path, read.sha256, described, answer, raw)
 
 
 def of_folder(folder: Path, provider: str) -> Answering:
@@ -89,7 +97,12 @@ def of_folder(folder: Path, provider: str) -> Answering:
         )
     described = parse_description(json.dumps(document.description))
     require_deployed_runs(path, document)
-    return Answering(path, document.sha256, described, _answers(Runner(path, provider), document, described))
+    runner = Runner(path, provider)
+
+    def raw(image: Image.Image) -> Mapping[str, np.ndarray]:
+        return runner(_feeds(document, np.asarray(image.convert("RGB")), _whole(image)))
+
+    return Answering(path, document.sha256, described, _answers(runner, document, described), raw)
 
 
 def require_deployed_runs(path: Path, document: Document) -> None:
@@ -117,11 +130,15 @@ def _feeds(document: Document, picture: np.ndarray, box: np.ndarray) -> dict[str
     return {**feeds, BOX: box} if any(value.name == BOX for value in document.inputs) else feeds
 
 
+def _whole(image: Image.Image) -> np.ndarray:
+    return np.array([0, 0, image.width, image.height], np.float32)
+
+
 def _answers(runner: Runner, document: Document, described: Description) -> Callable[[Image.Image, Item | None], Any]:
     task = TASKS[described.task]
 
     def answer(image: Image.Image, item: Item | None = None) -> Any:
-        box = np.asarray(getattr(item, "box", (0, 0, image.width, image.height)), np.float32)
+        box = np.asarray(getattr(item, "box", _whole(image)), np.float32)
         outputs = runner(_feeds(document, np.asarray(image.convert("RGB")), box))
         if document.postprocessing != "none":
             return task.answered(outputs, described, (image.height, image.width))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,9 +15,10 @@ import onnx
 
 from fnatool.data.placement import Size
 from fnatool.deploy import engine
-from fnatool.deploy.document import ENGINE, MARK, MODEL, Batch, Document, Value, at, parsed_batch, trtexec_line
-from fnatool.deploy.network import Network, network
+from fnatool.deploy.document import ENGINE, MARK, MODEL, Batch, Document, GraphValue, at, parsed_batch, trtexec_line
+from fnatool.deploy.network import Core, network
 from fnatool.deploy.output import require_replaceable
+from fnatool.deploy.outputs import farthest, hurt
 from fnatool.files import model as files
 from fnatool.files.atomic import replacing_folder
 from fnatool.files.interface import Inputs
@@ -40,8 +42,9 @@ LAYOUTS = ("NHWC", "NCHW")
 NEWEST_OPSET = {TENSORRT: 25, RTX: 28}
 SIDES: Mapping[str, tuple[int, int, int]] = {"height": (32, 720, 2160), "width": (32, 1280, 3840)}
 """The least, usual and largest image that an engine for images of any size is built for."""
-TOLERANCES = {"fp32": 0.002, "fp16": 0.02}
-"""Up to which share of an answer (see `Task.apart`) may be another."""
+EXACT, ROUNDED = 0.002, 0.02
+"""Which share of an answer (see `Task.apart`) may be another; and where pixels or weights are rounded."""
+MOST_REDUCTION = 32  # of the part around a box, for engines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,47 +130,83 @@ def _require_target(model: files.Model, target: str) -> None:
         raise UserError(f"the model has opset {seen.opset}; {target} knows those up to {NEWEST_OPSET[target]}; export it in an older one")
 
 
-def _filled(place: Path, read: files.Model, made: Network, options: DeployOptions) -> Document:
+def _filled(place: Path, read: files.Model, made: Core, options: DeployOptions) -> Document:
     """The files in the new folder, and what the document says."""
     described = made.described
-    front = _front(made, described, options)
-    finish = _finish(made, described, options)
+    front, finish = _front(made, described, options), _finish(made, described, options)
     if front is not None and front.framing.kind == "around" and made.axis != 1:
         raise UserError(
             f"{described.task if described else ''} is answered for a box of an image, so its pre-processing takes one image at a time; "
             "leave out --batch, or add --no-preprocessing"
         )
-    core, kept = made.model, ()
-    if options.precision == "fp16":
-        core = _halved(place, made, kept)
-    graph = core.graph
-    if front is not None or finish is not None:
-        engines = options.target != ONNXRUNTIME
-        graph = assembled(
-            graph, batch=made.axis, size=made.size or (0, 0), front=front, finish=finish, suppresses=not engines,
-            real=np.float32 if engines and options.image_size is None else np.float64,
-        )  # fmt: skip
-        if options.image_size is not None and isinstance(made.axis, int):
-            graph = normalise(graph).graph
-    target = _enveloped(replace(core, graph=graph), without=described is not None and (front is not None or finish is not None))
-    files.write(replace(target, path=place / "none"), place / MODEL)
-    document = _document(place, read, made, options, (front is not None, finish is not None))
     judge = partial(_checked_outputs, made=made) if described is None else partial(_judged, read=read)
-    document = judge(place, document, options)
+    if described is not None and front is not None and finish is not None and options.verify and _is_exact(options, front):
+        _require_same_front(place, read, made, options, front)
+    found: Document | Apart | None = None
+    for kept in _kept(place, made, options):
+        _write(place, made, options, (front, finish, kept))
+        said = _document(place, read, made, options, (front is not None, finish is not None))
+        found = judge(place, said.model_copy(update={"kept_in_fp32": kept}), options)
+        if isinstance(found, Document):
+            break
+    if not isinstance(found, Document):
+        raise RefusedModel(found.sentence(options) if found else "nothing was made")
+    document = found
     names = [MODEL, *(path.name for path in place.iterdir() if path.name not in (MODEL, MARK)), MARK]
     if options.target == RTX:
-        profiles = _profiles(document)
-        (place / ENGINE).write_bytes(engine.build_engine(place / MODEL, profiles))
+        (place / ENGINE).write_bytes(engine.build_engine(place / MODEL, _profiles(document)))
         names.append(ENGINE)
     document = document.model_copy(update={"files": tuple(dict.fromkeys(names))})
     (place / MARK).write_text(document.to_json())
     return document
 
 
+@dataclass(frozen=True)
+class Apart:
+    """A deployed graph that does not answer as the model does: by what share of what, and where that begins."""
+
+    share: float
+    what: str
+    first: str = ""
+
+    def sentence(self, options: DeployOptions) -> str:
+        """In words."""
+        most = _tolerance(options)
+        start = f"; it begins at '{self.first}'" if self.first else ""
+        said = f"{self.what}: {self.share:.1%} is another (at most {most:.1%} may be){start}"
+        return f"the deployed graph does not answer as the model does: {said}"
+
+
+def _kept(place: Path, made: Core, options: DeployOptions) -> Iterator[tuple[str, ...]]:
+    """The nodes that stay in single precision, tried one choice after the other: none, then those that are hurt most, more and more."""
+    yield ()
+    if options.precision == "fp32":
+        return
+    order = hurt(made, _halved(place, made, ()))
+    for power in range(len(order).bit_length()):
+        if 2**power <= len(order) // 2:
+            yield tuple(order[: 2**power])
+
+
+def _write(place: Path, made: Core, options: DeployOptions, parts: tuple[Front | None, Finish | None, tuple[str, ...]]) -> None:
+    """The graph as a file. parts: what goes before and behind the network, and what of it stays in single precision."""
+    front, finish, kept = parts
+    core = made.model if options.precision == "fp32" else _halved(place, made, kept)
+    graph = core.graph
+    if front is not None or finish is not None:
+        real = np.float64 if _is_exact(options, front) else np.float32
+        size, engines = made.size or (0, 0), options.target != ONNXRUNTIME
+        graph = assembled(graph, batch=made.axis, size=size, front=front, finish=finish, engine=engines, real=real)
+        if options.image_size is not None and isinstance(made.axis, int):
+            graph = normalise(graph).graph  # what follows from the size of the image is a number
+    without = made.described is not None and (front is not None or finish is not None)
+    files.write(replace(_enveloped(replace(core, graph=graph), without=without), path=place / "none"), place / MODEL, force=True)
+
+
 # --- the graph --------------------------------------------------------------------------------------------------------------------------
 
 
-def _front(made: Network, described: Description | None, options: DeployOptions) -> Front | None:
+def _front(made: Core, described: Description | None, options: DeployOptions) -> Front | None:
     if described is None or not options.preprocessing:
         if options.image_size is not None or options.layout != "NHWC":
             raise UserError("--image-size and --layout are of the images that pre-processing takes, and there is none")
@@ -175,16 +214,25 @@ def _front(made: Network, described: Description | None, options: DeployOptions)
     like = described.input
     (tensor,) = (tensor for tensor in made.model.graph.inputs if tensor.name in made.shapes)
     taking = Taking(made.size or (0, 0), like.layout, like.channels, like.mean, like.scale, np.dtype(tensor.dtype))
-    return Front(TASKS[described.task].frame(described), taking, options.layout, options.image_size)
+    framing = TASKS[described.task].frame(described)
+    if framing.kind == "around" and options.target != ONNXRUNTIME:
+        framing = replace(framing, taps=2 * MOST_REDUCTION + 1)
+    return Front(framing, taking, options.layout, options.image_size)
 
 
-def _finish(made: Network, described: Description | None, options: DeployOptions) -> Finish | None:
+def _is_exact(options: DeployOptions, front: Front | None) -> bool:
+    """Whether places are computed as evaluation does: engines have no float64, but of images of one size all is known beforehand."""
+    known = options.image_size is not None and front is not None and front.framing.kind != "around"
+    return options.target == ONNXRUNTIME or known
+
+
+def _finish(made: Core, described: Description | None, options: DeployOptions) -> Finish | None:
     if described is None or not options.postprocessing:
         return None
     return partial(_written, made, described)
 
 
-def _written(made: Network, described: Description, steps: Steps, outputs: Mapping[str, str], ending: Ending) -> list[End]:
+def _written(made: Core, described: Description, steps: Steps, outputs: Mapping[str, str], ending: Ending) -> list[End]:
     task = TASKS[described.task]
     missing = [name for name in task.outputs if name not in outputs]
     if missing:
@@ -192,7 +240,7 @@ def _written(made: Network, described: Description, steps: Steps, outputs: Mappi
     return task.finish(steps, outputs, described, made.shapes, ending)
 
 
-def _halved(place: Path, made: Network, kept: tuple[str, ...]) -> files.Model:
+def _halved(place: Path, made: Core, kept: tuple[str, ...]) -> files.Model:
     """The network in float16, its inputs and outputs as they were."""
     whole, cut = place / "whole.onnx", place / "half.onnx"
     files.write(replace(made.model, path=place / "none", data=()), whole)
@@ -217,7 +265,7 @@ def _enveloped(model: files.Model, *, without: bool) -> files.Model:
 # --- the document -----------------------------------------------------------------------------------------------------------------------
 
 
-def _document(place: Path, read: files.Model, made: Network, options: DeployOptions, has: tuple[bool, bool]) -> Document:
+def _document(place: Path, read: files.Model, made: Core, options: DeployOptions, has: tuple[bool, bool]) -> Document:
     """What is known before anything runs. has: pre- and post-processing."""
     written = onnx.load(place / MODEL, load_external_data=False)
     described = made.described
@@ -252,10 +300,10 @@ def _document(place: Path, read: files.Model, made: Network, options: DeployOpti
     )
 
 
-def _value(value: onnx.ValueInfoProto) -> Value:
+def _value(value: onnx.ValueInfoProto) -> GraphValue:
     tensor = value.type.tensor_type
     shape = tuple(axis.dim_value if axis.HasField("dim_value") else axis.dim_param or "?" for axis in tensor.shape.dim)
-    return Value(name=value.name, type=str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)), shape=shape)
+    return GraphValue(name=value.name, type=str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)), shape=shape)
 
 
 def _seed(read: files.Model) -> dict[str, str]:
@@ -283,7 +331,7 @@ def _profiles(document: Document) -> dict[str, engine.Profile]:
 # --- the same answers -------------------------------------------------------------------------------------------------------------------
 
 
-def _judged(place: Path, document: Document, options: DeployOptions, *, read: files.Model) -> Document:
+def _judged(place: Path, document: Document, options: DeployOptions, *, read: files.Model) -> Document | Apart:
     """The document with how far answers are from those of the model. Raises RefusedModel where they are too far."""
     from fnatool.deploy import judging
     from fnatool.deploy.answering import of_folder, of_model
@@ -292,18 +340,15 @@ def _judged(place: Path, document: Document, options: DeployOptions, *, read: fi
         return document.model_copy(update={"notes": (*document.notes, "answers are in pixels of the input and were not compared")})
     if not options.verify and options.data is None:
         return document
-    (place / MARK).write_text(document.to_json())
+    (place / MARK).write_text(document.to_json())  # for who reads a folder
     source = place / "source.onnx"
     files.write(replace(read, path=place / "none", data=()), source)
     try:
         one, other = of_model(source, "cpu", document.size), of_folder(place, "cpu")
-        tolerance = options.tolerance or TOLERANCES[options.precision]
+        tolerance = _tolerance(options)
         found = judging.judged(one, other, judging.pictures(document.size or (0, 0), document.image_size))
         if options.verify and found.worst > tolerance:
-            raise RefusedModel(
-                f"the deployed graph does not answer as the model does: on {found.where} {found.worst:.1%} of the answer is another "
-                f"(at most {tolerance:.1%} may be)"
-            )
+            return Apart(found.worst, f"of the answer on {found.where}")
         verified = {"apart": found.worst, "pictures": found.count, "tolerance": tolerance}
         update: dict[str, object] = {"verified": verified}
         if options.data is not None:
@@ -312,6 +357,31 @@ def _judged(place: Path, document: Document, options: DeployOptions, *, read: fi
         for path in (source, source.with_name(f"{source.name}.data")):
             path.unlink(missing_ok=True)
     return document.model_copy(update=update)
+
+
+def _tolerance(options: DeployOptions) -> float:
+    if options.tolerance is not None:
+        return options.tolerance
+    return EXACT if options.precision == "fp32" and options.target == ONNXRUNTIME else ROUNDED
+
+
+def _require_same_front(place: Path, read: files.Model, made: Core, options: DeployOptions, front: Front) -> None:
+    """With pre-processing alone the outputs are those of the model. Raises RefusedModel where they are not."""
+    from fnatool.deploy import judging
+    from fnatool.deploy.answering import of_folder, of_model
+
+    plain = replace(options, precision="fp32")
+    with tempfile.TemporaryDirectory(dir=place, prefix="front") as name:
+        inner = Path(name)
+        _write(inner, made, plain, (front, None, ()))
+        document = _document(inner, read, made, plain, (True, False))
+        (inner / MARK).write_text(document.to_json())
+        files.write(replace(read, path=place / "none", data=()), inner / "source.onnx")
+        one, other = of_model(inner / "source.onnx", "cpu", made.size), of_folder(inner, "cpu")
+        found = judging.outputs_apart(one, other, judging.pictures(made.size or (0, 0), options.image_size, count=1))
+    if found.worst > EXACT:
+        where = f"{found.where} is off by {found.worst:.1%}"
+        raise RefusedModel(f"the deployed graph does not show the network what the model is shown: {where}")
 
 
 def _figures(one: object, other: object, data: Path) -> dict[str, dict[str, float]]:
@@ -334,17 +404,12 @@ def _figures(one: object, other: object, data: Path) -> dict[str, dict[str, floa
     return {name: judging.figures(replace(whose, description=described), split, f"figures {name}") for name, whose in pairs}
 
 
-def _checked_outputs(place: Path, document: Document, options: DeployOptions, *, made: Network) -> Document:
+def _checked_outputs(place: Path, document: Document, options: DeployOptions, *, made: Core) -> Document | Apart:
     """The same of a model without a task: how far its outputs are from those of the network in single precision, on noise."""
     if not options.verify:
         return document
-    from fnatool.deploy.outputs import farthest
-
-    tolerance = options.tolerance or TOLERANCES[options.precision]
+    tolerance = _tolerance(options)
     found = farthest(made, place / MODEL)
     if found[0] > tolerance:
-        raise RefusedModel(
-            f"the deployed graph does not compute what the model does: the output '{found[1]}' is off by {found[0]:.1%} of its spread "
-            f"(at most {tolerance:.1%} may be)"
-        )
+        return Apart(found[0], f"of the spread of the output '{found[1]}'")
     return document.model_copy(update={"verified": {"output": found[1], "apart": found[0], "tolerance": tolerance}})

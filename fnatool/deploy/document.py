@@ -20,7 +20,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Value(_Part):
+class GraphValue(_Part):
     """An input or output: its type, its axes (a number, or the name of what is free), and what it is."""
 
     name: str
@@ -54,8 +54,8 @@ class Document(_Part):
     description: dict[str, Any] | None = None
     classes: tuple[str, ...] = ()
     pixels: dict[str, Any] | None = None
-    inputs: tuple[Value, ...]
-    outputs: tuple[Value, ...]
+    inputs: tuple[GraphValue, ...]
+    outputs: tuple[GraphValue, ...]
     size: tuple[int, int] | None = None  # height and width of the network's input
     image_size: tuple[int, int] | None = None  # of the images that the graph takes; None: any
     layout: Literal["NHWC", "NCHW"] = "NHWC"

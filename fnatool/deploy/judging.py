@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +61,13 @@ def figures(whose: Answering, split: Split, what: str) -> dict[str, float]:
     return task.score(evidence, whose.description)
 
 
-def lost(before: dict[str, float], after: dict[str, float], names: Sequence[str]) -> float:
-    """How much worse the first figure is."""
-    return before[names[0]] - after[names[0]]
+def outputs_apart(one: Answering, other: Answering, shown: Iterator[tuple[str, Image.Image]]) -> Judged:
+    """How far the outputs are apart, as a share of the spread of each: where nothing is found in a picture, answers say little."""
+    found = []
+    for name, image in shown:
+        before, after = one.raw(image), other.raw(image)
+        for output, values in before.items():
+            spread = float(np.ptp(values)) or 1.0
+            found.append((float(np.abs(values - after[output][: len(values)]).max(initial=0)) / spread, f"'{output}' on {name}"))
+    worst, where = max(found)
+    return Judged(worst, where, len(found))

@@ -30,7 +30,7 @@ SAME = 1e-4  # of the spread of an output: what rounding may move where samples 
 
 
 @dataclass(frozen=True)
-class Network:
+class Core:
     """A network as it is deployed, with what it is for; `shapes` of its inputs and outputs for the usual batch; what it costs, before and
 
     after; the worst drift of an inner tensor (None: not compared)."""
@@ -46,7 +46,7 @@ class Network:
     notes: tuple[str, ...]
 
 
-def network(model: files.Model, given: Mapping[str, Shape] | None, *, size: Size | None, batch: Batch | None, around: bool) -> Network:
+def network(model: files.Model, given: Mapping[str, Shape] | None, *, size: Size | None, batch: Batch | None, around: bool) -> Core:
     """The network of a model. given: shapes for its free sizes; around: whether pre- or post-processing is to go around it.
 
     Raises UserError for sizes that it cannot have, RefusedModel where it cannot be made, or does not compute the same.
@@ -73,7 +73,7 @@ def network(model: files.Model, given: Mapping[str, Shape] | None, *, size: Size
     notes = [*model.notes, f"{len(found.folded)} BatchNorms are folded"] if found.folded else [*model.notes]
     notes += [f"BatchNorm '{left.node}' stays: {left.why}" for left in found.left]
     ends = {name: whole[name] for name in (*own, *seen.outputs) if name in whole}
-    return Network(replace(made, graph=graph), described, size, wanted, axis, ends, costs, drift, tuple(notes))
+    return Core(replace(made, graph=graph), described, size, wanted, axis, ends, costs, drift, tuple(notes))
 
 
 def _described(model: files.Model) -> Description | None:

@@ -38,7 +38,7 @@ FOCAL = (0.5, 0.4)  # overlaps from which an anchor answers for a box, and below
 MULTIBOX = (0.5, 0.5)  # Liu et al. 2016
 NEGATIVES = 3  # anchors on background for each on an object: those that are most wrong
 SURE = 0.3  # the score from which a box is drawn
-LIKE_OVERLAP, LIKE_SCORE = 0.95, 0.01  # from which overlap, and up to which difference of scores, two boxes are the same
+LIKE = 0.01  # how far corners may be apart, as a share of the extent of all boxes, or scores, for two objects to be the same
 
 
 class Detection(Description):
@@ -275,13 +275,12 @@ def apart(one: Detected, other: Detected) -> float:
 
 
 def _missing(one: Detected, other: Detected) -> float:
-    import torch
-    from torchvision.ops import box_iou
-
-    if not len(other.scores):
+    """The scores, summed, of the objects that the other does not have. Corners are compared: a box cut to the image may have no area."""
+    if not len(one.scores) or not len(other.scores):
         return float(one.scores.sum())
-    overlap = box_iou(torch.from_numpy(one.boxes), torch.from_numpy(other.boxes)).numpy()
-    like = (one.labels[:, None] == other.labels) & (np.abs(one.scores[:, None] - other.scores) < LIKE_SCORE) & (overlap > LIKE_OVERLAP)
+    reach = LIKE * max(float(one.boxes.max()), 1.0)
+    near = np.abs(one.boxes[:, None] - other.boxes).max(2) <= reach
+    like = near & (one.labels[:, None] == other.labels) & (np.abs(one.scores[:, None] - other.scores) <= LIKE)
     return float(one.scores[~like.any(1)].sum())
 
 

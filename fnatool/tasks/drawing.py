@@ -152,7 +152,7 @@ def _rows(entries: Sequence[Entry], face: Any, sizes: tuple[int, int, int]) -> I
 
 
 def cover(image: Image.Image, numbers: npt.NDArray[np.uint8], there: Sequence[int], opacity: float) -> None:
-    """The pixels of the image whose number is one of `there` have its colour over them, and their regions an edge of it."""
+    """The pixels of the image whose number is one of `there` have its colour over them; their regions have an edge, with a dark rim."""
     from PIL import Image as images
     from PIL import ImageFilter
 
@@ -167,6 +167,8 @@ def cover(image: Image.Image, numbers: npt.NDArray[np.uint8], there: Sequence[in
     width = line_width(image) // 2 * 2 + 1
     wide = np.asarray(images.fromarray(edge.astype(np.uint8)).filter(ImageFilter.MaxFilter(width))) > 0
     strength = np.where(shown, np.where(wide, 255, round(255 * opacity)), 0).astype(np.uint8)
+    around = images.fromarray(shown.astype(np.uint8) * 255).filter(ImageFilter.MaxFilter(3))  # a dark rim, as lines have
+    image.paste(BLACK, mask=images.fromarray(np.where(shown, 0, np.asarray(around))))
     image.paste(images.fromarray(palette[large]), mask=images.fromarray(strength))
 
 

@@ -191,7 +191,7 @@ def finish(
 
 def answered(outputs: Mapping[str, npt.NDArray[Any]], description: Segmentation, image: Size) -> Segmented:
     """The mask that the graph has made."""
-    return Segmented(outputs["mask"][0])
+    return Segmented(outputs["mask"][0].astype(np.uint8))
 
 
 def draw(image: Image.Image, prediction: Segmented, description: Segmentation) -> Image.Image:

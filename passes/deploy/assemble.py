@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,11 +32,12 @@ Finish = Callable[[Steps, Mapping[str, str], Ending], list[End]]
 
 
 def assembled(
-    graph: gs.Graph, *, batch: Axis, size: Size, front: Front | None, finish: Finish | None, suppresses: bool, real: npt.DTypeLike
+    graph: gs.Graph, *, batch: Axis, size: Size, front: Front | None, finish: Finish | None, engine: bool, real: npt.DTypeLike
 ) -> gs.Graph:  # fmt: skip
     """The graph (one input, of that size) for images uint8 instead of its input, and with answers instead of its outputs, as asked.
 
-    batch: how many images, or the name of that axis. Everything else is as it was; nodes that no output needs are gone.
+    batch: how many images, or the name of that axis. engine: it is for a runtime that computes with bytes only
+    once they are floats, and has no NonMaxSuppression. Everything else is as it was; nodes that no output needs are gone.
     """
     seen = _renamed(view(graph))
     steps = Steps(seen.opset, _names(seen), real=real)
@@ -48,14 +49,14 @@ def assembled(
     if front is None:
         kept[entry] = given[0].name
     else:
-        entered, values, placed = _entered(steps, front, batch)
+        entered, values, placed = _entered(steps, front, batch, engine=engine)
         inputs = list(entered)
         nodes = [_called(node, {entry: values}) for node in nodes]
     if finish is None:
         kept.update(zip(seen.outputs, (tensor.name for tensor in graph.outputs), strict=True))
     else:
         names = dict(zip((tensor.name for tensor in graph.outputs), seen.outputs, strict=True))
-        ends = finish(steps, names, Ending(size, placed, batch, suppresses))
+        ends = finish(steps, names, Ending(size, placed, batch, engine))
         for end in ends:
             steps.node("Identity", end.tensor, output=end.name)
         outputs = [gs.Variable(end.name, np.dtype(end.dtype), list(end.shape)) for end in ends]
@@ -88,12 +89,13 @@ def _names(seen: View) -> set[str]:
     return {*seen.constants, *seen.inputs, *(name for node in seen.nodes for name in (node.name, *node.outputs)), IMAGE, BOX}
 
 
-def _entered(steps: Steps, front: Front, batch: Axis) -> tuple[Sequence[gs.Variable], str, Placed]:
+def _entered(steps: Steps, front: Front, batch: Axis, *, engine: bool) -> tuple[list[gs.Variable], str, Placed]:
     """The new inputs, what the network takes of them, and where an image lies in that."""
     sides: tuple[Axis, Axis] = front.size or ("height", "width")
     shape = [batch, *sides, 3] if front.layout == "NHWC" else [batch, 3, *sides]
     image = gs.Variable(IMAGE, np.uint8, shape)
     around = front.framing.kind == "around"
-    pixels = IMAGE if front.layout == "NHWC" else steps.transposed(IMAGE, 0, 2, 3, 1)
+    pixels = steps.cast(IMAGE, np.float32) if engine else IMAGE
+    pixels = pixels if front.layout == "NHWC" else steps.transposed(pixels, 0, 2, 3, 1)
     values, placed = preprocessed(steps, pixels, BOX, front.framing, front.taking)
     return [image, *([gs.Variable(BOX, np.float32, [4])] if around else [])], values, placed

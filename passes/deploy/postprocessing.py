@@ -20,12 +20,12 @@ Axis = int | str
 @dataclass(frozen=True)
 class Ending:
     """How a graph ends: the size of the network's input, where the image lies in it (None: answers are in pixels of the input), how many
-    images there are (a number, or the name of the axis), and whether the runtime has NonMaxSuppression."""
+    images there are (a number, or the name of the axis), and whether it is for an engine, which has no bytes and no NonMaxSuppression."""
 
     size: Size
     placed: Placed | None
     batch: Axis
-    suppresses: bool = True
+    engine: bool = False
 
     @property
     def image(self) -> tuple[Axis, Axis]:
@@ -74,7 +74,7 @@ def classified(steps: Steps, logits: str, classes: int, ending: Ending) -> list[
 
 
 def segmented(steps: Steps, logits: str, undecided: int, ending: Ending) -> list[End]:
-    """mask uint8 [N, h, w]: the best class of every pixel; `undecided` where several are equally good."""
+    """mask [N, h, w], uint8, of an engine int32: the best class of every pixel; `undecided` where several are equally good."""
     on_input = _interpolated(steps, steps.cast(logits, np.float32), [steps.whole(side) for side in ending.size])
     if ending.placed is not None:
         shown = steps.node("Slice", on_input, steps.ints(0, 0), steps.listed(*ending.placed.resized), steps.ints(2, 3))
@@ -83,8 +83,9 @@ def segmented(steps: Steps, logits: str, undecided: int, ending: Ending) -> list
     ties = steps.sum(steps.cast(steps.node("Equal", on_input, best), np.float32), 1)
     label = steps.cast(steps.node("ArgMax", on_input, axis=1, keepdims=0), np.int32)
     alone = steps.node("Equal", steps.cast(ties, np.int32), steps.constant(1, np.int32))
-    mask = steps.cast(steps.node("Where", alone, label, steps.constant(undecided, np.int32)), np.uint8)
-    return [End("mask", mask, np.uint8, (ending.batch, *ending.image))]
+    mask = steps.node("Where", alone, label, steps.constant(undecided, np.int32))
+    dtype = np.int32 if ending.engine else np.uint8
+    return [End("mask", steps.cast(mask, dtype), dtype, (ending.batch, *ending.image))]
 
 
 def _interpolated(steps: Steps, maps: str, size: Sequence[str]) -> str:
@@ -160,7 +161,7 @@ def detected(steps: Steps, outputs: tuple[str, str], how: BoxReading, ending: En
     rows = [_best_of_level(steps, (scores, codes), how, place) for place in _places(how.counts)]
     boxes, best, labels = (steps.joined(*parts, axis=1) for parts in zip(*rows, strict=True))
     boxes = _clipped(steps, boxes, [steps.constant(side, np.float32) for side in (ending.size[1], ending.size[0])])
-    if ending.suppresses:
+    if not ending.engine:
         return _suppressed(steps, (boxes, best, labels), how, ending)
     axes: tuple[Axis, Axis] = (ending.batch, sum(min(how.per_level, count * how.classes) for count in how.counts))
     return [

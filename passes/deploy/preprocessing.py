@@ -30,11 +30,13 @@ class Framing:
 
     fitted: all of it, as large as there is room for, in the upper left corner. middle: `share` of what fills the input, cut from
     its middle. around: the part around a box, `share` times as large, in the input's aspect. Beyond the image is the colour `fill` (RGB).
+    taps: how many pixels one is made of at most, along an axis, where a runtime must know that; None: as many as it takes.
     """
 
     kind: Literal["fitted", "middle", "around"]
     share: float = 1.0
     fill: tuple[int, int, int] = (0, 0, 0)
+    taps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class _Window:
     resized: str
     corner: str
     out: int
+    taps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,8 @@ def _around(steps: Steps, extents: tuple[str, str], box: str, how: tuple[Framing
     firsts = [_rounded(steps, steps.div(steps.sub(total, steps.as_real(length)), two)) for total, length in zip(sums, lengths, strict=True)]
     sizes = [steps.whole(rows), steps.whole(columns)]
     windows = [
-        _Window(e, f, length, r, nothing, side) for e, f, length, r, side in zip(extents, firsts, lengths, sizes, how[1], strict=True)
+        _Window(e, f, length, r, nothing, side, framing.taps)
+        for e, f, length, r, side in zip(extents, firsts, lengths, sizes, how[1], strict=True)
     ]
     scale = [steps.div(steps.number(side), steps.as_real(length)) for side, length in zip(how[1], lengths, strict=True)]
     shift = [steps.mul(steps.node("Neg", steps.as_real(first)), factor) for first, factor in zip(firsts, scale, strict=True)]
@@ -177,8 +181,7 @@ def _taps(steps: Steps, window: _Window) -> _Taps:
     centre = steps.mul(steps.add(steps.as_real(steps.range(window.resized)), half), scale)  # [resized]
     first = steps.most(steps.as_whole(steps.add(steps.sub(centre, reach), half)), none)
     end = steps.least(steps.as_whole(steps.add(steps.add(centre, reach), half)), window.length)
-    count = steps.add(steps.mul(steps.as_whole(steps.node("Ceil", reach)), steps.whole(2)), steps.whole(1))
-    number = steps.with_axes(steps.range(count), 0)  # [1, T]
+    number = steps.with_axes(_numbers(steps, reach, window.taps), 0)  # [1, T]
     index = steps.add(steps.with_axes(first, 1), number)  # [resized, T], in the window
     away = steps.mul(steps.add(steps.sub(steps.as_real(index), steps.with_axes(centre, 1)), half), inverse)
     plain = steps.node("Relu", steps.sub(one, steps.node("Abs", away)))
@@ -200,6 +203,13 @@ def _taps(steps: Steps, window: _Window) -> _Taps:
         clipped, steps.cast(kept, np.float32), steps.cast(outside, np.float32), steps.cast(unit, np.float32),
         steps.node("Less", shown, window.resized),
     )  # fmt: skip
+
+
+def _numbers(steps: Steps, reach: str, most: int | None) -> str:
+    """0 … T − 1, T being as many as a pixel is made of, or as there may be."""
+    if most is not None:
+        return steps.constant(np.arange(most), np.int64)
+    return steps.range(steps.add(steps.mul(steps.as_whole(steps.node("Ceil", reach)), steps.whole(2)), steps.whole(1)))
 
 
 def _unit(steps: Steps, most: str) -> str:

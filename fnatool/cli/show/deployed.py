@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fnatool import terminal
 from fnatool.deploy.deploy import Deployed
-from fnatool.deploy.document import Value
+from fnatool.deploy.document import GraphValue
 
 
 def show_deployed(made: Deployed) -> None:
@@ -31,5 +31,5 @@ def show_deployed(made: Deployed) -> None:
     terminal.say(f"→ {made.folder}")
 
 
-def _value(value: Value) -> str:
+def _value(value: GraphValue) -> str:
     return f"{value.name} {value.type} {'×'.join(map(str, value.shape)) or 'scalar'}"

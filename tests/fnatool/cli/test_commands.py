@@ -212,7 +212,7 @@ def test_an_option_is_declared_once() -> None:
 
 def test_commands_leave_the_work_to_functions() -> None:
     """No command reads files, runs a model or asks a pass by itself."""
-    found = {row for name in ("facts", "networks", "learning", "searching") for row in imports()[f"fnatool.cli.{name}"]}
+    found = {row for name in ("facts", "networks", "learning", "searching", "deploying") for row in imports()[f"fnatool.cli.{name}"]}
     assert {row for row in found if row.startswith(("fnatool.files", "fnatool.runtime", "fnatool.nn", "passes"))} <= {"passes.errors"}
 
 
