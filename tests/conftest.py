@@ -22,7 +22,7 @@ LONGEST = (
 )
 """Files that take more than twenty seconds of a core, the longest first."""
 
-WHOLE_COMMANDS = ("cli", "export", "latency", "model", "nn", "search", "supernet", "training")
+WHOLE_COMMANDS = ("cli", "deploy", "export", "latency", "model", "nn", "search", "supernet", "training")
 """Folders of tests/fnatool whose tests run whole commands, or train."""
 
 

@@ -44,6 +44,7 @@ SIDES: Mapping[str, tuple[int, int, int]] = {"height": (32, 720, 2160), "width":
 """The least, usual and largest image that an engine for images of any size is built for."""
 EXACT, ROUNDED = 0.002, 0.02
 """Which share of an answer (see `Task.apart`) may be another; and where pixels or weights are rounded."""
+MOST_LOST = 0.005  # of the task's first figure, by rounding
 MOST_REDUCTION = 32  # of the part around a box, for engines
 
 
@@ -347,12 +348,18 @@ def _judged(place: Path, document: Document, options: DeployOptions, *, read: fi
         one, other = of_model(source, "cpu", document.size), of_folder(place, "cpu")
         tolerance = _tolerance(options)
         found = judging.judged(one, other, judging.pictures(document.size or (0, 0), document.image_size))
-        if options.verify and found.worst > tolerance:
+        by_figure = options.data is not None and options.precision != "fp32"
+        if options.verify and found.worst > tolerance and not by_figure:
             return Apart(found.worst, f"of the answer on {found.where}")
         verified = {"apart": found.worst, "pictures": found.count, "tolerance": tolerance}
         update: dict[str, object] = {"verified": verified}
         if options.data is not None:
-            update["figures"] = _figures(one, other, options.data)
+            figures = _figures(one, other, options.data)
+            metric = TASKS[one.description.task].metric
+            lost = figures["before"][metric] - figures["after"][metric]
+            if options.verify and by_figure and lost > MOST_LOST:
+                return Apart(lost, f"of {metric} on '{options.data}'")
+            update["figures"] = figures
     finally:
         for path in (source, source.with_name(f"{source.name}.data")):
             path.unlink(missing_ok=True)
