@@ -9,7 +9,7 @@ import click
 
 from fnatool.cli import options
 from fnatool.cli.app import FAILED, SUCCESS, cli
-from fnatool.cli.options import Inputs
+from fnatool.cli.options import Inputs, Knobs
 from fnatool.cli.types import MODEL, SPEC
 
 
@@ -162,7 +162,7 @@ def check(
     models: tuple[Path, ...],
     against: Path | None,
     spec: Path | None,
-    knobs: tuple[str, ...],
+    knobs: Knobs,
     multiple: int | None,
     max_macs: int | None,
     max_params: int | None,
@@ -179,14 +179,10 @@ def check(
     from fnatool import terminal
     from fnatool.cli.show.reports import show_reports
     from fnatool.model import check_formats
-    from fnatool.model.analysed import read_spec
     from passes.errors import UserError
-    from passes.target.assigned import assigned, with_knobs
 
-    wanted = None if spec is None else read_spec(spec)
-    wanted = with_knobs(wanted, assigned(knobs)) if knobs else wanted
     asked = fnatool.CheckOptions(
-        against=against, spec=wanted, multiple=multiple, max_macs=max_macs, max_params=max_params, inputs=inputs, seconds=timeout
+        against=against, spec=spec, knobs=knobs, multiple=multiple, max_macs=max_macs, max_params=max_params, inputs=inputs, seconds=timeout
     )
     reports, mistakes = [], []
     for model in models:

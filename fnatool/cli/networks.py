@@ -10,7 +10,7 @@ import click
 
 from fnatool.cli import options
 from fnatool.cli.app import Mistake, cli
-from fnatool.cli.options import Inputs
+from fnatool.cli.options import Inputs, Knobs
 from fnatool.cli.types import LIST, MODEL, ROWS, SPEC, TASK
 
 OVERWRITE = "Overwrite an existing file (never the model)."
@@ -62,7 +62,7 @@ OVERWRITE = "Overwrite an existing file (never the model)."
 def remap(
     model: Path,
     spec: Path | None,
-    knobs: tuple[str, ...],
+    knobs: Knobs,
     multiple: int,
     output: Path | None,
     strategy: str,
@@ -88,14 +88,13 @@ def remap(
     """
     import fnatool
     from fnatool.cli.show.remapped import show_remapped
-    from passes.target.assigned import assigned
 
     if output is None and not dry_run:
         raise click.UsageError("say where the result goes with -o OUT, or try it with --dry-run")
     if spec is None and not knobs:
         raise click.UsageError("say the shape asked for with --spec SPEC, or knob by knob with --set KNOB=VALUE")
     how = fnatool.RemapOptions(
-        knobs=assigned(knobs),
+        knobs=knobs,
         multiple=multiple,
         strategy=strategy,
         select=select,

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
+from fnatool.cli.app import Mistake
 from fnatool.cli.types import FILE, INPUT_SHAPE, MODEL, NUMBERS
 
 if TYPE_CHECKING:
     from fnatool.model.unlabelled import UnlabelledOptions
 
+Knobs = Mapping[str, int | str | tuple[int, int]]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -101,7 +103,20 @@ def pixels(mean: str, scale: str, channels: str) -> Decorator:
 
 def knobs(help_: str) -> Decorator:
     """--set KNOB=VALUE, repeatable."""
-    return click.option("--set", "knobs", multiple=True, metavar="KNOB=VALUE", help=help_)
+    return click.option("--set", "knobs", multiple=True, metavar="KNOB=VALUE", help=help_, callback=_assigned)
+
+
+def _assigned(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> Knobs:
+    """knob → value."""
+    if not given:
+        return {}
+    from passes.errors import UserError
+    from passes.target.assigned import assigned
+
+    try:
+        return assigned(given)
+    except UserError as error:
+        raise Mistake(str(error)) from error
 
 
 def settings(help_: str) -> Decorator:

@@ -12,7 +12,6 @@ from fnatool.model.verified import in_child
 from passes.graph.operators import WEIGHTED
 from passes.graph.view import view
 
-
 LEAST = 1e-2  # of the largest value: the spread of an output that is nearly the same everywhere
 
 

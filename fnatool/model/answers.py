@@ -26,7 +26,7 @@ Describe = Callable[[tuple[str, ...]], Description]  # of labels of these names
 
 
 @dataclass(frozen=True)
-class Answer:
+class TaskOutput:
     """An output of a task: its name there, the tensor that the model has for it, and that one's sizes."""
 
     name: str
@@ -34,7 +34,7 @@ class Answer:
     shape: Declared
 
 
-def answers_of(model: files.Model, describe: Describe, sizes: Mapping[str, Shape] | None) -> tuple[Answer, ...]:
+def answers_of(model: files.Model, describe: Describe, sizes: Mapping[str, Shape] | None) -> tuple[TaskOutput, ...]:
     """The outputs of the task: those of its names, else, of a task with one output, the model's only one that has as many axes.
 
     Raises UserError where the model has none, or several.
@@ -46,7 +46,7 @@ def answers_of(model: files.Model, describe: Describe, sizes: Mapping[str, Shape
     outputs = {name: shape for name in seen.outputs if (shape := found[name]) is not None and shapes.types.get(name) in FLOATS}
     wanted = TASKS[about.task].outputs
     if wanted.keys() <= outputs.keys():
-        return tuple(Answer(name, name, outputs[name]) for name in wanted)
+        return tuple(TaskOutput(name, name, outputs[name]) for name in wanted)
     said = ", ".join(f"'{name}' {shape_text(found[name])}" for name in seen.outputs)
     if len(wanted) > 1:
         raise UserError(f"{about.task} has the outputs {' and '.join(wanted)}, this model gives {said}: no other form of it is known")
@@ -55,10 +55,10 @@ def answers_of(model: files.Model, describe: Describe, sizes: Mapping[str, Shape
     fitting = [tensor for tensor, shape in outputs.items() if len(shape) == rank]
     if len(fitting) != 1:
         raise UserError(f"{about.task} has one output of {rank} axes that holds floats, this model gives {said}; {CUT}")
-    return (Answer(name, fitting[0], outputs[fitting[0]]),)
+    return (TaskOutput(name, fitting[0], outputs[fitting[0]]),)
 
 
-def labels_in(answers: Sequence[Answer], describe: Describe) -> int:
+def labels_in(answers: Sequence[TaskOutput], describe: Describe) -> int:
     """How many labels the outputs have answers for. Raises UserError where their sizes do not tell."""
     one, two = describe(("class0",)), describe(("class0", "class1"))
     for answer in answers:
@@ -70,7 +70,7 @@ def labels_in(answers: Sequence[Answer], describe: Describe) -> int:
     raise UserError(f"the size of output '{answers[0].tensor}' ({shape_text(answers[0].shape)}) does not tell how many labels there are")
 
 
-def require_scores(answers: Sequence[Answer], about: Description, model: files.Model) -> None:
+def require_scores(answers: Sequence[TaskOutput], about: Description, model: files.Model) -> None:
     """Every output has the shape that the task gives it for these labels, and logits are such. Raises UserError."""
     seen = view(model.graph)
     for answer in answers:
@@ -91,7 +91,7 @@ def require_scores(answers: Sequence[Answer], about: Description, model: files.M
             )
 
 
-def require_channels_first(answers: Sequence[Answer], grids: Mapping[str, Grid]) -> None:
+def require_channels_first(answers: Sequence[TaskOutput], grids: Mapping[str, Grid]) -> None:
     """No map among the outputs has its labels on the last axis. Raises UserError."""
     for answer in answers:
         if answer.tensor in grids and grids[answer.tensor].axis != 1:

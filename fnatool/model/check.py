@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from fnatool import seeds, specs
@@ -18,7 +18,8 @@ from fnatool.model.source import Source
 from passes.check.finding import CODES as STATIC_CODES
 from passes.check.finding import Finding, errors
 from passes.errors import RefusedModel
-from passes.target.spec import Spec
+from passes.target.assigned import with_knobs
+from passes.target.spec import Spec, Value
 
 Json = dict[str, object]
 
@@ -49,13 +50,14 @@ class CheckOptions:
     """What is asked of a model beyond being valid.
 
     `against`: the seed whose inputs and outputs it must have; `spec`: what it must realise, a Spec, its JSON document, the path of one, or
-    the name of a bundled one; `multiple`: what widths are to be multiples of, so that a device wastes nothing (others are warned of);
-    `max_macs` and `max_params`: what it may cost at most; `inputs`: shapes of dynamic inputs; `seconds` of processor time for each step
-    that runs in a process of its own.
+    the name of a bundled one, on top of which `knobs` are set; `multiple`: what widths are to be multiples of, so that a device wastes
+    nothing (others are warned of); `max_macs` and `max_params`: what it may cost at most; `inputs`: shapes of dynamic inputs; `seconds` of
+    processor time for each step that runs in a process of its own.
     """
 
     against: Path | str | None = None
     spec: Spec | Mapping[str, object] | Path | str | None = None
+    knobs: Mapping[str, Value] = field(default_factory=dict)
     multiple: int | None = None
     max_macs: int | None = None
     max_params: int | None = None
@@ -114,4 +116,5 @@ def _demands(options: CheckOptions, inputs: Mapping[str, tuple[int, ...]]) -> De
     against = None if options.against is None else files.load(seeds.find(options.against))
     spec = options.spec
     wanted = None if spec is None else spec_of(spec) if isinstance(spec, Spec | Mapping) else read_spec(specs.find(spec))
+    wanted = with_knobs(wanted, options.knobs) if options.knobs else wanted
     return Demands(against, wanted, options.max_macs, options.max_params, inputs, multiple=options.multiple)

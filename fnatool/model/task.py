@@ -14,7 +14,7 @@ from fnatool.files.interface import Inputs
 from fnatool.files.restating import require_place, restate
 from fnatool.model import pixels
 from fnatool.model.analysed import analyse_model, metadata
-from fnatool.model.answers import Answer, answers_of, labels_in, require_channels_first, require_scores
+from fnatool.model.answers import TaskOutput, answers_of, labels_in, require_channels_first, require_scores
 from fnatool.model.headed import input_of
 from fnatool.model.names import class_names, joints_of
 from fnatool.model.pixels import GUESS, GUESS_KEY, KNOWN, PixelOptions
@@ -54,7 +54,7 @@ class DescribedModel:
 
     model: files.Model
     description: Description
-    answers: tuple[Answer, ...]
+    answers: tuple[TaskOutput, ...]
     pixels: Pixels
     notes: Mapping[str, str]
     in_memory: bool
