@@ -39,7 +39,7 @@ CODES: Mapping[str, str] = {
     "shape-inference": "strict shape inference finds a contradiction",
     "shape-inference-died": "shape inference crashes on the model",
     "spec": "the model is not what the spec says",
-    "width": "a width is no multiple of what was asked for, so that a device computes channels that are not there",
+    "width": "a width is no multiple of what was asked for: a device fills it up",
     "unreadable": "the file is not an ONNX model, or has what cannot be read",
 }
 """code of a finding → what it means, in a line."""
