@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,6 @@ from passes.network.analyse import analyse
 from passes.network.analysis import Analysis
 from passes.network.knobs import BATCH, CHANNELS, IMAGE, STRIDE
 from passes.network.profile import Profile, profile
-from passes.network.stages import Table
 from passes.target.apply import apply
 from passes.target.planner import plan
 from passes.target.resolve import differences, own_spec, resolve
@@ -37,22 +36,31 @@ USUAL = RULES.keys() | {"Constant"}  # operators whose shape inference `make fuz
 def analyse_model(model: files.Model, inputs: Mapping[str, Shape] | None = None) -> Analysis:
     """The analysis of a model read from a file, with the stages its metadata stores. Raises RefusedModel and UserError as analyse does."""
     table = stored_stages(model.envelope)
-    if any(node.op not in USUAL for node in nodes_of(model.graph)):  # then native code runs that few have ever run: in a child first
-        try:
-            isolate.run(_rehearse, model, inputs, table, seconds=REHEARSAL_SECONDS, memory=4 * isolate.GIB)
-        except isolate.Died as error:
-            raise RefusedModel(f"shape inference died on this model: {error}; 'fnatool check' lists what is wrong with it") from error
+
+    def look() -> object:
+        found = analyse(model.graph, sizes=inputs, table=table)
+        return found.image.why, found.batching.why, found.colours.why  # which asks at another size, too
+
+    rehearse(model, look)
     return analyse(model.graph, sizes=inputs, table=table)
+
+
+def rehearse(model: files.Model, look: Callable[[], object]) -> None:
+    """Where a model has operators whose shape inference few have ever run, `look` is called in a child process first.
+
+    Raises RefusedModel where that dies, and what look raises there.
+    """
+    if all(node.op in USUAL for node in nodes_of(model.graph)):
+        return
+    try:
+        isolate.run(lambda: (look(), None)[1], seconds=REHEARSAL_SECONDS, memory=4 * isolate.GIB)
+    except isolate.Died as error:
+        raise RefusedModel(f"shape inference died on this model: {error}; 'fnatool check' lists what is wrong with it") from error
 
 
 def profile_model(model: files.Model, inputs: Mapping[str, Shape] | None = None, *, convention: str = "conv") -> Profile:
     """The profile of a model read from a file, with the stages its metadata stores."""
     return profile(model.graph, sizes=inputs, table=stored_stages(model.envelope), convention=convention)
-
-
-def _rehearse(model: files.Model, inputs: Mapping[str, Shape] | None, table: Table | None) -> None:
-    found = analyse(model.graph, sizes=inputs, table=table)
-    _ = found.image.why, found.batching.why, found.colours.why  # which infers the shapes at another size, too
 
 
 def stored_stages(envelope: onnx.ModelProto) -> list[list[dict[str, str]]] | None:

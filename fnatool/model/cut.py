@@ -14,7 +14,7 @@ import onnx_graphsurgeon as gs
 from fnatool.files import model as files
 from fnatool.files.atomic import require_writable
 from fnatool.files.interface import SOURCE_KEY, Inputs
-from fnatool.model.analysed import SPEC_KEY, STAGES_KEY, analyse_model, metadata
+from fnatool.model.analysed import SPEC_KEY, STAGES_KEY, analyse_model, metadata, rehearse
 from fnatool.model.headed import HEAD_KEY
 from fnatool.model.pixels import GUESS, GUESS_KEY
 from fnatool.model.sound import require_sound
@@ -101,6 +101,7 @@ class _Whole:
 def _cut(read: files.Model, sizes: Mapping[str, Shape] | None, options: CutOptions) -> CutModel:
     brought = to_inference(read.graph) if options.inference else None
     model = read if brought is None else replace(read, graph=brought.graph)
+    rehearse(model, lambda: infer(view(model.graph), sizes))
     whole = _Whole(model, sizes)
     ends, starts = (_resolved(names, whole) for names in (options.outputs, options.new_inputs))
     base = _with_tensors((*ends, *starts), whole)
