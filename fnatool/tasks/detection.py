@@ -187,7 +187,7 @@ def _multibox(logits: torch.Tensor, matched: torch.Tensor, answers: Answers) -> 
     hardness = torch.where(positive | (matched == IGNORED), -torch.inf, each.detach())
     rank = hardness.argsort(1, descending=True).argsort(1)
     hard = (rank < NEGATIVES * positive.sum(1, keepdim=True)) & (hardness > -torch.inf)
-    return each[positive | hard].sum()
+    return each[torch.nonzero(positive | hard, as_tuple=True)].sum()
 
 
 # --- answers and figures ---
