@@ -119,9 +119,10 @@ def _latency(row: Sequence[float], candidates: Sequence[Mapping[str, Any]], said
 
 def _finetune(folder: Path, model: Path) -> GatheredRun:
     require_regular(folder, OF_TUNING)
-    if not (folder / REPORT).exists():
+    tuned = _tuning(folder) if (folder / REPORT).exists() else None
+    if tuned is None or tuned["report"].get("in_runtime", {}) is None:  # it is written before it is evaluated
         raise UserError(f"the fine-tuning in '{folder}' is not finished; the same 'fnatool finetune' command goes on with it")
-    tuned, config = _tuning(folder), _object(folder / CONFIG)
+    config = _object(folder / CONFIG)
     after = _network(model)
     if after is not None and after.model.sha256 != tuned["report"].get("sha256"):
         after = None
