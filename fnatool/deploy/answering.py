@@ -87,7 +87,7 @@ def of_folder(folder: Path, provider: str) -> Answering:
     if document.task is None or document.description is None or document.size is None:
         raise UserError(f"'{folder}' was made of a model without a task: what its outputs mean is not known; run '{path}' itself")
     with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != document.sha256 and len(document.files) == 2:
+        if hashlib.file_digest(file, "sha256").hexdigest() != document.sha256:
             raise UserError(f"'{path}' is not the file that '{folder / MARK}' was written for; deploy the model again")
     if not document.preprocessing and document.postprocessing == "none":
         return of_model(path, provider, document.size)

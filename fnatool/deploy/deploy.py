@@ -385,7 +385,7 @@ def _require_same_front(place: Path, read: files.Model, made: Core, options: Dep
         (inner / MARK).write_text(document.to_json())
         files.write(replace(read, path=place / "none", data=()), inner / "source.onnx")
         one, other = of_model(inner / "source.onnx", "cpu", made.size), of_folder(inner, "cpu")
-        found = judging.outputs_apart(one, other, judging.pictures(made.size or (0, 0), options.image_size, count=1))
+        found = judging.outputs_apart(one, other, judging.pictures(made.size or (0, 0), options.image_size))
     if found.worst > EXACT:
         where = f"{found.where} is off by {found.worst:.1%}"
         raise RefusedModel(f"the deployed graph does not show the network what the model is shown: {where}")

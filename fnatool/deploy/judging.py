@@ -29,16 +29,15 @@ class Judged:
     count: int
 
 
-def pictures(size: Size, fixed: Size | None, *, count: int = 2) -> Iterator[tuple[str, Image.Image]]:
+def pictures(size: Size, fixed: Size | None) -> Iterator[tuple[str, Image.Image]]:
     """Pictures of several sizes, coarse and fine patterns of colours, each with a name; of one size where the graph takes one alone."""
     rng = np.random.default_rng(0)
-    for number in range(count):
-        for rows, columns in SIDES if fixed is None else SIDES[:1] * len(SIDES):
-            high, wide = fixed or (max(size[0] * rows // 2 + number, 8), max(size[1] * columns // 2 - number, 8))
-            parts = [rng.integers(0, 256, (max(high // cell, 2), max(wide // cell, 2), 3), np.uint8) for cell in (1, 4, 16)]
-            layers = [np.asarray(Image.fromarray(part).resize((wide, high)), np.float32) for part in parts]
-            mixed = (layers[0] * 0.2 + layers[1] * 0.3 + layers[2] * 0.5).astype(np.uint8)
-            yield f"a pattern of {high}×{wide}", Image.fromarray(mixed)
+    for number, (rows, columns) in enumerate(SIDES if fixed is None else SIDES[:1] * len(SIDES)):
+        high, wide = fixed or (max(size[0] * rows // 2 + number, 8), max(size[1] * columns // 2 - number, 8))
+        parts = [rng.integers(0, 256, (max(high // cell, 2), max(wide // cell, 2), 3), np.uint8) for cell in (1, 4, 16)]
+        layers = [np.asarray(Image.fromarray(part).resize((wide, high)), np.float32) for part in parts]
+        mixed = (layers[0] * 0.2 + layers[1] * 0.3 + layers[2] * 0.5).astype(np.uint8)
+        yield f"a pattern of {high}×{wide}", Image.fromarray(mixed)
 
 
 def judged(one: Answering, other: Answering, shown: Iterator[tuple[str, Image.Image]]) -> Judged:
