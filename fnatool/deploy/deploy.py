@@ -246,9 +246,14 @@ def _halved(place: Path, made: Core, kept: tuple[str, ...]) -> files.Model:
     whole, cut = place / "whole.onnx", place / "half.onnx"
     files.write(replace(made.model, path=place / "none", data=()), whole)
     half.write_half(whole, cut, kept)
-    found = files.read(cut)
-    for path in (whole, cut):
-        path.unlink()
+    try:
+        found = files.read(cut)
+    except RefusedModel as error:
+        why = str(error).removeprefix(f"'{cut}': ")
+        raise RefusedModel(f"ONNX Runtime's converter to float16 breaks this model ({why}); deploy it in fp32") from error
+    finally:
+        for path in (whole, cut):
+            path.unlink()
     return replace(made.model, graph=found.graph, data=())
 
 

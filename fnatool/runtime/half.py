@@ -32,6 +32,11 @@ def write_half(source: Path, target: Path, kept: Sequence[str] = ()) -> None:
 def _convert(source: Path, target: Path, kept: tuple[str, ...]) -> str:
     """In the child; returned is what went wrong."""
     model = onnx.load(source)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in constants]  # old files list weights too, which would stay wide
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    model.ir_version = max(model.ir_version, 4)
     try:
         made = convert_float_to_float16(model, keep_io_types=True, node_block_list=list(kept))
     except RAISED as error:

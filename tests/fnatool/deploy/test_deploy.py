@@ -159,6 +159,17 @@ def test_half_precision_is_half_the_file(style: str, models: dict[str, Path]) ->
     assert sizes[1] < 0.6 * sizes[0]
 
 
+def test_weights_that_an_old_file_lists_as_inputs_are_halved_too(here: Path) -> None:
+    old = Net(size=8, opset=9)
+    old.conv("x", "y", 64, 3)
+    proto = old.model()
+    proto.ir_version = 3
+    proto.graph.input.append(onnx.helper.make_tensor_value_info("y.w", onnx.TensorProto.FLOAT, [64, 3, 3, 3]))
+    save(proto, here / "old.onnx")
+    fnatool.deploy("old.onnx", "out", options=Options(precision="fp16"))
+    assert {tensor.data_type for tensor in onnx.load("out/model.onnx").graph.initializer} == {onnx.TensorProto.FLOAT16}
+
+
 def test_layers_that_are_hurt_stay_in_single_precision(here: Path) -> None:
     """A layer whose weights are larger than float16 holds, while its values are not."""
     big = Net(size=8)
