@@ -12,6 +12,7 @@ from fnatool.model.verified import in_child
 from passes.graph.operators import WEIGHTED
 from passes.graph.view import view
 
+NOTHING = 1e-5  # a spread below it is none: a sigmoid far from its middle computes noise
 LEAST = 1e-2  # of the largest value: the spread of an output that is nearly the same everywhere
 
 
@@ -57,7 +58,7 @@ def _apart(one: np.ndarray, other: np.ndarray) -> float:
     most = float(np.abs(plain).max(initial=0.0))
     spread = most if plain.size == 1 else max(float(np.ptp(plain)) if plain.size else 0.0, LEAST * most)  # one number has no spread
     difference = np.abs(plain - other.astype(np.float64)).max(initial=0.0)
-    return float(difference / spread) if spread else float(difference > 0)
+    return float(difference / max(spread, NOTHING))
 
 
 def hurt(made: Core, halved: files.Model) -> list[str]:
