@@ -47,9 +47,9 @@ def verify_colours(before: gs.Graph, after: gs.Graph, analysis: Analysis, asked:
         one, other = repeated(before, theirs, doubtful), repeated(after, ours, doubtful)
     except NotRepeated as error:
         return replace(result, doubt=str(error))
+    limit = ROUNDING_FACTOR * (HALF_TOLERANCE if half else DOUBLE_TOLERANCE)
     decided = (
-        replace(d, relative=distance(one[d.tensor], other[d.tensor]), limit=DOUBLE_TOLERANCE * 10) if d.tensor in one else d
-        for d in result.drifts
+        replace(d, relative=distance(one[d.tensor], other[d.tensor]), limit=limit) if d.tensor in one else d for d in result.drifts
     )  # columns that are sums are rounded themselves
     return replace(result, drifts=tuple(decided))
 

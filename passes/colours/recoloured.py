@@ -86,6 +86,9 @@ def recoloured(seen: View, shapes: Shapes, asked: Recolouring) -> Recoloured:
 def _unlike(space: ColourSpace, old: int, new: int) -> str:
     """Why other channels would not count as those there were; '' where they do."""
     if new == 1:
+        half = next((node for node in space.columns if space.view.values(space.view.by_name[node].inputs[1]).dtype.itemsize < 4), None)
+        if half is not None and old > 1:
+            return f"the columns of '{half}' are of half precision, and so would their sums be"
         odd = next((name for (name, axis) in space.sites if not space.uniform(name, axis)), None)
         return "" if odd is None else f"'{odd}' holds another number for each channel of the image"
     if (old, new) == (1, len(LUMINANCE)) and space.affine:

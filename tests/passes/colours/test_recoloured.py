@@ -106,6 +106,9 @@ def test_numbers_for_each_colour_stay_where_there_are_more() -> None:
 REPEATED = {
     "a mean for each colour": lambda: net("m = Sub (x, k)  " + LAYER % "m", w=W, k=EACH),
     "a channel by itself": lambda: net("d = Conv <kernel_shape = [3, 3], group = 3> (x, v)  " + LAYER % "d", v=W[:3, :1].copy(), w=W),
+    "half precision": lambda: net(
+        "h = Cast <to = 10> (x)  c = Conv <kernel_shape = [3, 3]> (h, w)  y = Cast <to = 1> (c)", w=W.astype(np.float16)
+    ),
     "a cut colour": lambda: net("r, g, b = Split <axis = 1> (x)  j = Concat <axis = 1> (b, g, r)  " + LAYER % "j", w=W),
 }
 
