@@ -341,7 +341,7 @@ def test_an_impossible_output_is_a_mistake(folder: Path, capsys: Capture) -> Non
     ("arguments", "message"),
     [
         (["remap"], "Missing argument 'SEED'"),
-        (["remap", "seed.onnx", "-o", "out.onnx"], "Missing option '--spec'"),
+        (["remap", "seed.onnx", "-o", "out.onnx"], "say the shape asked for with --spec SPEC, or knob by knob with --set KNOB=VALUE"),
         (["remap", "seed.onnx", "--spec", "wider.json"], "say where the result goes with -o OUT, or try it with --dry-run"),
         (["remap", "seed.onnx", "--spec", "wider.json", "-o", "a", "--report", "./a"], "cannot be both part of the result and its report"),
         (["remap", "seed.onnx", "--spec", "wider.json", "-o", "a", "--strategy", "best"], "'best' is not one of 'fna', 'preserve'"),
