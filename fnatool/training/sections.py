@@ -111,8 +111,8 @@ def parsed(kind: type[S], document: Mapping[str, Any], defaults: Defaults) -> S:
 def merged(defaults: Defaults, document: Mapping[str, Any]) -> dict[str, Any]:
     """The document, with the defaults where it says nothing."""
     found = {**defaults, **document}
-    for key, own in defaults.items():
-        given = document.get(key, {})
+    for key, given in document.items():
+        own = defaults.get(key)
         if isinstance(own, Mapping) and isinstance(given, Mapping):
             found[key] = merged(own, given)
     return found
