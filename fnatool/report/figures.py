@@ -80,15 +80,20 @@ TICKS = {"tickmode": "auto", "nticks": 5, "tickformat": ".1e"}
 ON_THE_RIGHT = {"overlaying": "y", "side": "right", "showgrid": False, "rangemode": "tozero", **TICKS}
 
 
-def over_steps(rows: Rows, kind: str, names: Sequence[str], title: str) -> Figure:
-    """Values of rows of a kind over steps, a line for each name."""
+def over_steps(rows: Rows, kind: str, names: Mapping[str, str], title: str) -> Figure:
+    """Values of rows of a kind over steps, a line for each name; names: what each is called."""
     traces = []
-    for name, colour in zip(names, ("found", "seed", "knee", "other"), strict=False):
+    for k, (name, said) in enumerate(names.items()):
         points = [(row["step"], row[name]) for row in rows if row["kind"] == kind and name in row]
         if points:
             steps, values = zip(*points, strict=True)
-            traces.append(_trace(name, list(steps), list(values), colour))
+            dash = DASHES[k // len(HUES) % len(DASHES)]
+            traces.append(_trace(said, list(steps), list(values), HUES[k % len(HUES)], dash=dash))
     return {"data": traces, "layout": _layout("steps", title)}
+
+
+HUES, DASHES = ("found", "seed", "knee", "other"), ("solid", "dash", "dot", "dashdot")
+"""What tells the lines of one figure apart."""
 
 
 def _trace(

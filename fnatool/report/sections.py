@@ -11,7 +11,7 @@ from fnatool.report.architecture import FATES
 from fnatool.report.drawing import Bar, panels
 from fnatool.report.headline import COSTS, Json, Path, main_metric
 from fnatool.report.networks import NetworkPair
-from fnatool.search.words import BASELINES, cost_text
+from fnatool.search.words import BASELINES, PROBABILITIES, cost_text
 
 MANY = 3  # values of a candidate that are all written
 BEYOND = 1.0  # a distance from which on nothing is like the seed any more
@@ -128,13 +128,27 @@ def _front(search: Json) -> dict[str, Any]:
 
 def _learning(document: Json) -> Iterator[tuple[figures.Figure, str]]:
     """Of a search by gradient: losses, and what its architectures are expected to cost."""
-    rows = document["learning"]
+    rows = [row for row in document["learning"] if row["kind"] != PROBABILITIES]
+    likely = _chosen_over_steps(document)
+    if likely["data"]:
+        yield likely, "How likely what was chosen was in each block, over the steps of the search"
     for kind in dict.fromkeys(row["kind"] for row in rows):
         names = sorted({name for row in rows if row["kind"] == kind for name in row} - {"step", "kind", "lr", "gradient"})
         for name in names:
-            figure = figures.over_steps(rows, kind, [name], name)
+            figure = figures.over_steps(rows, kind, {name: name}, name)
             if figure["data"]:
                 yield figure, f"{kind}: {name}"
+
+
+def _chosen_over_steps(document: Json) -> figures.Figure:
+    """A line for each block in which something could be chosen."""
+    rows = [row for row in document["learning"] if row["kind"] == PROBABILITIES]
+    found, names = document["search"]["architecture"], {}
+    for block, k in zip(found["blocks"], found["member"], strict=True):
+        count = sum(key.startswith(f"{block}/") for key in rows[0]) if rows else 0
+        if count > 1 and k is not None:
+            names[f"{block}/{k if k >= 0 else count - 1}"] = block
+    return figures.over_steps(rows, PROBABILITIES, names, "probability")
 
 
 def training(document: Json) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from fnatool.search.config import SearchConfig
 from fnatool.search.sampling import Member, sample
 from fnatool.search.searcher import Searcher
 from fnatool.search.solver import Budget
+from fnatool.search.words import PROBABILITIES
 from fnatool.supernet.alpha import cost_loss, floor_at
 from fnatool.supernet.network import SuperNetwork
 from fnatool.tasks.description import Description
@@ -40,6 +41,7 @@ from passes.space.costs import Table
 
 WEIGHTS, ALPHAS = 0, 1  # streams of chance
 MILLION = 1e6
+MOMENTS = 30  # of a search that probabilities are written down of
 
 Figures = Mapping[str, float]
 
@@ -132,6 +134,8 @@ def learn(job: SearchJob, world: World, watch: SearchWatch) -> SuperNetwork:
         for kind, values in rows.items():
             if journal is not None:
                 journal.write(searcher.step, kind, values)
+        if journal is not None and "alpha" in rows and (searcher.step == total or searcher.step % max(total // MOMENTS, 1) == 0):
+            journal.write(searcher.step, PROBABILITIES, _probabilities(searcher.network))
         watch.stepped(plan.phase(step), searcher.step, rows)
         if world.first and (searcher.step == total or checkpoint.is_due(run.checkpoint, searcher.step, written)):
             _write(searcher, job)
@@ -191,6 +195,14 @@ def _charged(cost: torch.Tensor, job: SearchJob) -> torch.Tensor:
     if job.budget is not None:
         return torch.relu(cost_loss(cost, weight=how.weight, base=how.base, scale=1 / job.budget.limit))
     return cost_loss(cost, weight=how.weight, base=how.base, scale=how.scale / MILLION)
+
+
+@torch.no_grad()
+def _probabilities(network: SuperNetwork) -> dict[str, float]:
+    """Of every candidate of every block, the last one to skip it where that may be: BLOCK/NUMBER."""
+    rows = network.architecture.probabilities()
+    numbers = iter(torch.cat(rows).tolist())
+    return {f"{block.name}/{k}": next(numbers) for block, row in zip(network.choices.blocks, rows, strict=True) for k in range(len(row))}
 
 
 @torch.no_grad()

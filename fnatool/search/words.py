@@ -10,6 +10,7 @@ from passes.space.costs import BY_NAME
 BASELINES: Mapping[str, str] = {"seed": "the seed's own shape", "uniform": "all widths narrowed alike"}
 """What a baseline is, in words."""
 
+PROBABILITIES = "probabilities"  # the kind of a row of the journal: BLOCK/NUMBER of a candidate → how likely it is
 SKIPPED = "skipped"  # what a block is that is left out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import onnx
@@ -61,6 +62,12 @@ def test_the_page_shows_how_likely_every_candidate_is_and_how_the_search_went(wo
     assert "How likely each candidate is" in page.text
     assert page.classes.count("chosen") == sum(k is not None for k in report(world / "done")["architecture"]["member"])
     assert {row["kind"] for row in page.document["learning"]} >= {"weights", "alpha"}
+    found = report(world / "done")
+    last = [row for row in page.document["learning"] if row["kind"] == "probabilities"][-1]
+    for name, said in found["preferences"].items():
+        shares = [last[f"{name}/{k}"] for k in range(len(said["log_probabilities"]))]
+        assert shares == pytest.approx([math.exp(value) for value in said["log_probabilities"]], rel=1e-5)
+    assert "How likely what was chosen was" in page.text
     assert page.classes.count("curve") > 2
 
 
