@@ -34,13 +34,13 @@ import fnatool
 from fnatool import nn, seeds
 from fnatool.files import model as files
 from fnatool.files.atomic import write_text
+from fnatool.files.metrics import metric_rows
 from fnatool.model.headed import HeadOptions
 from fnatool.search.config import parse_search
 from fnatool.tasks import scenes
 from fnatool.training import learner, loop, machine, watching
 from fnatool.training.config import Config, parse_config
 from fnatool.training.finetune import prepare_training
-from fnatool.training.journal import rows
 from fnatool.training.order import TrainOrder
 from fnatool.training.processes import World
 from fnatool.training.stepping import dealt
@@ -196,7 +196,7 @@ def tasks(bench: Bench) -> Verdict:
             with _precision(kind):
                 tuned = fnatool.finetune(bench.model(task), bench.config(task), out)
             assert tuned is not None
-            losses = [row["loss"] for row in rows(out.with_suffix(".run") / "metrics.jsonl") if row["kind"] == "train"]
+            losses = [row["loss"] for row in metric_rows(out.with_suffix(".run") / "metrics.jsonl") if row["kind"] == "train"]
             edge = max(len(losses) // 6, 1)
             falls = statistics.mean(losses[-edge:]) < statistics.mean(losses[:edge])
             apart = abs(tuned.figures[tuned.metric] - tuned.in_runtime[tuned.metric])
@@ -428,7 +428,7 @@ def _together_apart(bench: Bench) -> float:
     for count in (1, 2):
         done = _together(bench, count, f"by{count}")
         assert done.returncode == 0, done.stderr[-500:]
-        found = rows(bench.folder / f"by{count}.run/metrics.jsonl")
+        found = metric_rows(bench.folder / f"by{count}.run/metrics.jsonl")
         losses.append([row["top1"] for row in found if row["kind"] == "val"])
     return max(abs(one - other) for one, other in zip(*losses, strict=True))
 

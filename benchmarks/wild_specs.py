@@ -59,6 +59,8 @@ def _allowed(knob: Knob, rng: random.Random) -> object:
     """A value in range, mostly near the seed's; a list stays a list."""
     if isinstance(knob["value"], list):
         return [_number(value, low, high, knob["multiple"], rng) for value, low, high in zip(knob["value"], *_bounds(knob), strict=True)]
+    if knob["kind"] == "batch":
+        return rng.choice((knob["value"], "free", 1, 2, 3))
     if knob["kind"] in ("groups", "stride"):  # not all between the bounds divide what they have to
         return rng.choice((knob["value"], knob["min"], knob["max"]))
     step = 2 if knob["kind"] == "kernel" else int(knob["multiple"])
