@@ -122,6 +122,7 @@ workers = 0
 [space]
 choices = "{root}/space.json"
 [search]
+method = "gradient"
 steps = 6
 finalists = 2
 [run]
@@ -137,6 +138,28 @@ steps = 3
 checkpoint = 2
 """
 
+DISTANCE = """
+task = "classification"
+model = "{root}/seed.onnx"
+[data]
+path = "{root}/data"
+workers = 0
+[space]
+choices = "{root}/space.json"
+[distance]
+images = 8
+batch = 4
+members = 4
+[run]
+threads = 1
+[cost]
+budget = ["madds=85%"]
+[finetune.run]
+batch = 4
+steps = 3
+checkpoint = 2
+"""
+
 
 def prepare(root: Path) -> None:
     """What the commands read is in root."""
@@ -146,6 +169,7 @@ def prepare(root: Path) -> None:
     pictures(root / "data")
     (root / "finetune.toml").write_text(FINETUNE.format(root=root))
     (root / "search.toml").write_text(SEARCH.format(root=root))
+    (root / "distance.toml").write_text(DISTANCE.format(root=root))
     fnatool.head(root / "seed.onnx", root / "headed.onnx", options=HeadOptions(task="classification", classes="2", verify=False))
 
 
@@ -155,6 +179,7 @@ def commands(root: Path) -> dict[str, list[str]]:
         "remap": ["remap", f"{root}/seed.onnx", "--spec", f"{root}/narrow.json", "-o", "out.onnx", "--report", "out.json"],
         "finetune": ["finetune", f"{root}/headed.onnx", "--config", f"{root}/finetune.toml", "-o", "out.onnx"],
         "search": ["search", "--config", f"{root}/search.toml", "-o", "run"],
+        "distance": ["search", "--config", f"{root}/distance.toml", "-o", "run"],
     }
 
 
