@@ -116,15 +116,20 @@ def verify_remap(model: files.Model, target: files.Model, analysis: Analysis, fo
     if compared is not found:
         target = replace(target, graph=apply(analysis.normal or model.graph, compared))
     verified = in_child(_verify, model, target, analysis, compared)
+    _require_as_promised(verified, "this remap")
+    return replace(verified, batch=batch, colours=colours)
+
+
+def _require_as_promised(verified: Verified, what: str) -> None:
+    """The result is finite, and the same where it must be. Raises RefusedModel, naming the first tensor that is not."""
     if verified.worst == float("inf"):
         raise RefusedModel("the result computes infinities or NaN where the seed does not; nothing was written (--no-verify writes it)")
     if verified.exact and verified.first is not None:
         tensor, node, drift = verified.first
         raise RefusedModel(
-            f"this remap must be exact but is not: '{tensor}' of node '{node}' is the first to drift, by {drift:.1e} of its spread "
+            f"{what} must be exact but is not: '{tensor}' of node '{node}' is the first to drift, by {drift:.1e} of its spread "
             f"({verified.judged}); nothing was written. Please report it with the model"
         )
-    return replace(verified, batch=batch, colours=colours)
 
 
 def _verify_colours(model: files.Model, analysis: Analysis, found: Plan) -> Verified:
@@ -133,14 +138,7 @@ def _verify_colours(model: files.Model, analysis: Analysis, found: Plan) -> Veri
     Raises RefusedModel where it must compute the same and does not, naming the first tensor.
     """
     verified = in_child(_colours, model, analysis, found)
-    if verified.worst == float("inf"):
-        raise RefusedModel("the result computes infinities or NaN where the seed does not; nothing was written (--no-verify writes it)")
-    if verified.exact and verified.first is not None:
-        tensor, node, drift = verified.first
-        raise RefusedModel(
-            f"'{CHANNELS}' must be exact but is not: '{tensor}' of node '{node}' is the first to drift, by {drift:.1e} of its spread "
-            f"({verified.judged}); nothing was written. Please report it with the model"
-        )
+    _require_as_promised(verified, f"'{CHANNELS}'")
     return verified
 
 

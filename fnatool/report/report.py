@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from fnatool.files.atomic import require_writable, write_text
 from fnatool.files.runfolder import SHOWN
 from fnatool.model.source import Source, open_model
 from fnatool.report.page import html
-from fnatool.report.runs import GatheredRun, gather_pair, gather_run
+from fnatool.report.runs import GatheredRun, gather_pair, gather_run, require_run
 from passes.errors import RefusedModel, UserError
 
 
@@ -36,6 +35,7 @@ def report(run: Path | str, out: Path | str | None = None, *, options: ReportOpt
     """
     options, folder = options or ReportOptions(), Path(run)
     path = folder / SHOWN if out is None else Path(out)
+    require_run(folder)
     require_writable(path, force=options.force or out is None)
     found = gather_run(folder, None if options.model is None else Path(options.model))
     pictures, why = _gallery(found, options)
@@ -72,6 +72,3 @@ def _gallery(found: GatheredRun, options: ReportOptions) -> tuple[object, str]:
         if options.data is not None:
             raise
         return None, str(error)
-
-
-__all__: Sequence[str] = ("ReportOptions", "report", "report_pair")

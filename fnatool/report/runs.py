@@ -43,13 +43,18 @@ class GatheredRun:
     digest: str | None
 
 
+def require_run(folder: Path) -> None:
+    """The folder is there. Raises UserError where it is not."""
+    if not folder.is_dir():
+        raise UserError(f"'{folder}' is no folder of a run; 'fnatool search -o' and 'fnatool finetune --work-dir' name one")
+
+
 def gather_run(folder: Path, model: Path | None = None) -> GatheredRun:
     """What a search or a fine-tuning left in its folder. Raises UserError where it is the folder of neither, or not finished.
 
     model: what a fine-tuning wrote; otherwise the file of the folder's name is taken, if it is that.
     """
-    if not folder.is_dir():
-        raise UserError(f"'{folder}' is no folder of a run; 'fnatool search -o' and 'fnatool finetune --work-dir' name one")
+    require_run(folder)
     kind = kind_of(folder)
     if kind == "search":
         return _search(folder)

@@ -20,7 +20,7 @@ from passes.batch.contents import (
     size_at,
     without_samples,
 )
-from passes.batch.space import BatchSpace, Made, Rule
+from passes.batch.space import BatchSpace, Made, Rule, listed_axes
 from passes.graph.regrouping import UNBOUNDED, regrouped
 from passes.graph.tensors import Shape
 from passes.graph.view import Node
@@ -210,7 +210,7 @@ def _by_attribute(node: Node, space: BatchSpace, x: Axes, result: Axes) -> Made:
 def squeeze(node: Node, space: BatchSpace) -> Made:
     """Axes of one entry go."""
     x = space.of(node.inputs[0])
-    axes = _listed(node, space, 1)
+    axes = listed_axes(node, space, 1)
     gone = {axis % len(x) for axis in axes} or {axis for axis, content in enumerate(x) if size_at(content, space.old) == 1}
     if any(counts_samples(x[axis]) for axis in gone):
         raise Mixed(f"'{node.name}' (Squeeze) takes away the axis of the samples")
@@ -224,19 +224,10 @@ def squeeze(node: Node, space: BatchSpace) -> Made:
 def unsqueeze(node: Node, space: BatchSpace) -> Made:
     """New axes of one entry."""
     x = list(space.of(node.inputs[0]))
-    axes = _listed(node, space, 1)
+    axes = listed_axes(node, space, 1)
     for axis in sorted(axis % (len(x) + len(axes)) for axis in axes):
         x.insert(axis, ())
     return node, [tuple(x)]
-
-
-def _listed(node: Node, space: BatchSpace, slot: int) -> tuple[int, ...]:
-    if not node.input(slot):
-        return node.ints("axes", ())
-    found = space.numbers(node, slot)
-    if found is None:
-        raise Mixed(f"'{node.name}' ({node.op}) works on axes that are computed")
-    return tuple(int(axis) for axis in found.ravel())
 
 
 # --- joining and cutting ----------------------------------------------------------------------------------------------------------------
@@ -315,7 +306,7 @@ def slice_(node: Node, space: BatchSpace) -> Made:
     x, out = list(space.of(node.inputs[0])), without_samples(space.shape(node.outputs[0]))
     by_input = bool(node.input(1))
     bounds = _bounds(node, space)
-    axes = (_listed(node, space, 3) if by_input else node.ints("axes", ())) or tuple(range(len(out)))
+    axes = (listed_axes(node, space, 3) if by_input else node.ints("axes", ())) or tuple(range(len(out)))
     inputs: dict[int, str] = {}
     attrs = dict(node.attrs)
     if bounds is None:

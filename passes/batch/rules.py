@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from passes.batch.contents import Axes, Content, Mixed, any_samples, counts_samples, size_at, without_samples
-from passes.batch.space import BatchSpace, Made, Rule
+from passes.batch.space import BatchSpace, Made, Rule, listed_axes
 from passes.graph.operators import OPERATORS, Form
 from passes.graph.view import Node
 
@@ -246,7 +246,7 @@ def grid_sample(node: Node, space: BatchSpace) -> Made:
 def reduction(node: Node, space: BatchSpace) -> Made:
     """Over axes on which no sample is."""
     x = space.of(node.inputs[0])
-    axes = _axes(node, space, 1)
+    axes = listed_axes(node, space, 1)
     if not axes and node.int("noop_with_empty_axes", 0):
         return node, [x]
     over = {axis % len(x) for axis in axes} or set(range(len(x)))
@@ -266,16 +266,6 @@ def selection(node: Node, space: BatchSpace) -> Made:
 
 def _reduced(x: Axes, over: set[int], *, keeps: bool) -> Axes:
     return tuple(() if axis in over else content for axis, content in enumerate(x) if keeps or axis not in over)
-
-
-def _axes(node: Node, space: BatchSpace, slot: int) -> tuple[int, ...]:
-    """The axes from an input or the attribute, () where neither is given."""
-    if not node.input(slot):
-        return node.ints("axes", ())
-    found = space.numbers(node, slot)
-    if found is None:
-        raise Mixed(f"'{node.name}' ({node.op}) works on axes that are computed")
-    return tuple(int(axis) for axis in found.ravel())
 
 
 def largest(node: Node, space: BatchSpace) -> Made:

@@ -199,3 +199,13 @@ Made = tuple[Node, Sequence[Axes]]
 
 Rule = Callable[[Node, BatchSpace], Made]
 """Where samples go in a node that reads some. What it needs beside itself it writes into the space. Raises Mixed."""
+
+
+def listed_axes(node: Node, space: BatchSpace, slot: int) -> tuple[int, ...]:
+    """The axes from an input or the attribute, () where neither is given."""
+    if not node.input(slot):
+        return node.ints("axes", ())
+    found = space.numbers(node, slot)
+    if found is None:
+        raise Mixed(f"'{node.name}' ({node.op}) works on axes that are computed")
+    return tuple(int(axis) for axis in found.ravel())

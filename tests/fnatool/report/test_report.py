@@ -140,6 +140,11 @@ def test_what_is_to_be_shown_must_be_said(given: list[str], capsys: Capture) -> 
     assert list(Path().iterdir()) == []
 
 
+def test_a_run_that_is_not_there_is_named(capsys: Capture) -> None:
+    assert run(["report", "nothing-here"]) == 2
+    refused(capsys, "'nothing-here' is no folder of a run")
+
+
 def test_another_file_is_not_overwritten(done: Path, capsys: Capture) -> None:
     Path("mine.html").write_text("mine")
     assert run(["report", str(done), "-o", "mine.html"]) == 2
