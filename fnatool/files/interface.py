@@ -55,3 +55,4 @@ def shape_text(shape: Sequence[int | str | None] | None, *, names: bool = True) 
 
 
 SOURCE_KEY = "fnatool.source"  # in the metadata of a model: what an export recorded
+TASK_KEY = "fnatool.task"  # there too: what the model is for, see `fnatool.tasks.description`

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -18,12 +19,14 @@ import onnx
 from fnatool import seeds, terminal
 from fnatool.data.pixels import COLOURS, SAY, Pixels
 from fnatool.files import model as files
-from fnatool.files.interface import SOURCE_KEY
+from fnatool.files.interface import SOURCE_KEY, TASK_KEY
 from fnatool.model.analysed import SPEC_KEY, metadata
-from fnatool.tasks import description
 from passes.errors import UserError
 from passes.graph.view import View
 from passes.heads.scaling import SHARES, own_scaling
+
+if TYPE_CHECKING:
+    from fnatool.tasks.description import Input
 
 GUESS_KEY = "fnatool.pixels"  # in the metadata of a model whose task has a mean and a scale that nobody said
 GUESS, KNOWN = "guess", "known"
@@ -126,7 +129,7 @@ def require_carried(image: Seen, mean: Sequence[float], scale: Sequence[float]) 
         )
 
 
-def recorded(model: files.Model, like: description.Input) -> Pixels:
+def recorded(model: files.Model, like: Input) -> Pixels:
     """What the model's record of its task says."""
     guessed = is_guess(model)
     return Pixels(like.mean, like.scale, like.channels, "as an earlier head guessed" if guessed else "as the model says", guessed)
@@ -167,7 +170,7 @@ def _is_numbers(found: object) -> bool:
 
 
 def _of_task(model: files.Model, graph: View, image: Seen) -> Pixels | None:
-    document = _document(model, description.KEY)
+    document = _document(model, TASK_KEY)
     found = _stated(document.get("input"), image) if isinstance(document, Mapping) else None
     if found is None:
         return None

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from fnatool.files.interface import SOURCE_KEY
-from fnatool.tasks import description
+from fnatool.files.interface import SOURCE_KEY, TASK_KEY
 
 ORDERS = {1: "GREY", 3: "RGB"}  # the orders of colours that a task's description knows
 
@@ -17,14 +16,14 @@ def recoloured_metadata(said: Mapping[str, str], old: int, new: int) -> dict[str
     One mean and scale for grey pixels are the mean of those of the colours; those of a fresh channel too.
     """
     found: dict[str, str | None] = {}
-    task, source = (_document(said.get(key)) for key in (description.KEY, SOURCE_KEY))
+    task, source = (_document(said.get(key)) for key in (TASK_KEY, SOURCE_KEY))
     if task is not None:
         inner = task.get("input")
         known = new in ORDERS and (inner is None or isinstance(inner, Mapping))
         turned = isinstance(inner, Mapping) and inner.get("channels") == "BGR" and old == new
         order = "BGR" if turned else ORDERS.get(new)
         own = {"mean": [127.5] * old, "scale": [127.5] * old, **(inner if isinstance(inner, Mapping) else {})}
-        found[description.KEY] = json.dumps({**task, "input": {**_scaled(own, old, new), "channels": order}}) if known else None
+        found[TASK_KEY] = json.dumps({**task, "input": {**_scaled(own, old, new), "channels": order}}) if known else None
     if source is not None and ("mean" in source or "scale" in source):
         made = _scaled(source, old, new)
         found[SOURCE_KEY] = json.dumps({**made, **({"channels": ORDERS[new]} if "channels" in source and new in ORDERS else {})})

@@ -26,7 +26,8 @@ from fnatool.model.remapped import Remapped
 from passes.graph.view import Node, view
 from passes.network.analysis import Analysis
 from passes.network.knobs import IMAGE, STRIDE
-from passes.target.apply import apply, with_batch, with_colours
+from passes.target.apply import apply
+from passes.target.input_axes import with_batch, with_colours
 from passes.target.matching import MatchedLayer, matched_layers
 from passes.target.plan import Plan
 from passes.target.planner import plan as planned

@@ -7,19 +7,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from fnatool import specs, terminal
-from fnatool.data.pictures import Pictures
-from fnatool.data.unlabelled import Unlabelled, drawn, parted
+from fnatool import specs
 from fnatool.files.atomic import recover, require_writable, write_text
 from fnatool.files.model import data_path
-from fnatool.model import pixels
 from fnatool.model.analysed import read_spec, spec_of
-from fnatool.model.pixels import PixelOptions
-from fnatool.model.refit import KEPT, refit, require_torch
 from fnatool.model.remap_report import report
 from fnatool.model.remapped import RemapOptions, Remapped, remap_model
 from fnatool.model.source import Source, open_model
-from fnatool.model.unlabelled import find_unlabelled, folder_options
 from passes.errors import UserError
 from passes.target.spec import Spec
 
@@ -40,14 +34,16 @@ def remap(
     options = options or RemapOptions()
     out = None if out is None else Path(out)
     if options.refit is not None:
-        _require_data(options.refit, options.refit_samples)
+        from fnatool.model.refit_samples import refitted_on, require_data  # not above: it takes a tenth of a second, and few ask for it
+
+        require_data(options.refit, options.refit_samples)
     path = None if spec is None or isinstance(spec, (Spec, Mapping)) else specs.find(spec)
     read, _ = open_model(seed, options.inputs)
     _require_places(out, options, forbid=(read.path, *read.data, *([] if path is None else [path])))
     with nullcontext() if path is None else specs.fitting(path):
         made = remap_model(read, read_spec(path) if path is not None else spec_of({"version": 1} if spec is None else spec), options)
     if options.refit is not None and not made.plan.identity:
-        made = refit(made, _samples(made, options))
+        made = refitted_on(made, options)
     texts = {} if options.report is None else {options.report: json.dumps(report(made), indent=1)}
     if out is not None:
         made.write(out, force=options.force, beside=texts)  # all of them or none
@@ -66,30 +62,3 @@ def _require_places(out: Path | None, options: RemapOptions, *, forbid: Sequence
         require_writable(path, force=options.force, forbid=forbid)
     if out is not None and options.report is not None and options.report.resolve() in (out.resolve(), data_path(out).resolve()):
         raise UserError(f"'{options.report}' cannot be both part of the result and its report")
-
-
-# --- layers solved anew ------------------------------------------------------------------------------------------------------------------
-
-
-def _require_data(folder: Path | str, count: int) -> None:
-    """There is a folder with data, enough of it is asked for, and torch is there. Raises UserError."""
-    if count < 2:
-        raise UserError(f"{count} samples are too few to solve layers with and to keep some back; ask for at least 2")
-    folder_options(folder)
-    require_torch()
-
-
-def _samples(made: Remapped, options: RemapOptions) -> tuple[Unlabelled, Unlabelled]:
-    """The samples that layers are solved with, and those kept back; said in a line."""
-    assert options.refit is not None
-    asked = folder_options(options.refit, PixelOptions(options.mean, options.scale, options.channels))
-    whole = find_unlabelled(made.seed, made.analysis, asked, sizes=made.plan.sizes)
-    count = min(options.refit_samples, len(whole))
-    with terminal.progress("looking at the data", count) as advance:
-        data = drawn(whole, count, seed=options.seed, skip_bad=options.skip_bad, done=advance)
-    used, kept = parted(data, KEPT)
-    for line in (f"{data.summary()}: {len(used):,} used, {len(kept):,} kept back", *data.notes):
-        terminal.console().print(line, markup=False)
-    if isinstance(data.form, Pictures):
-        pixels.say(data.form.how.pixels)
-    return used, kept

@@ -10,7 +10,6 @@ import onnx_graphsurgeon as gs
 
 from fnatool.files import model as files
 from fnatool.runtime import isolate
-from passes.batch.rebatched import rebatched
 from passes.channels.groups import keeps_function, regrouped_shape
 from passes.check.graph import not_finite
 from passes.errors import RefusedModel
@@ -19,7 +18,7 @@ from passes.graph.tensors import Shape
 from passes.graph.view import view
 from passes.network.analysis import Analysis
 from passes.network.knobs import BATCH, CHANNELS
-from passes.target.apply import apply, with_colours
+from passes.target.apply import apply
 from passes.target.plan import Plan
 from passes.target.take import Take
 
@@ -145,6 +144,7 @@ def _verify_colours(model: files.Model, analysis: Analysis, found: Plan) -> Veri
 def _colours(model: files.Model, analysis: Analysis, found: Plan) -> Verified:
     """In the child."""
     from fnatool.runtime.colours import verify_colours
+    from passes.target.input_axes import with_colours
 
     single, asked = found.uncoloured, found.recolouring
     assert single is not None
@@ -173,6 +173,7 @@ def _verify_batch(model: files.Model, target: files.Model, analysis: Analysis, f
 def _batches(model: files.Model, target: files.Model, analysis: Analysis, found: Plan) -> Verified:
     """In the child."""
     from fnatool.runtime.batches import verify_batch
+    from passes.batch.rebatched import rebatched
 
     assert found.unbatched is not None
     before = apply(analysis.normal or model.graph, found.unbatched)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from passes.colours.following import Lost
-from passes.colours.recoloured import Recolouring, recoloured
 from passes.graph.tensors import Shapes
 from passes.graph.view import View
 from passes.network.images import Image
@@ -29,6 +27,9 @@ class Colours:
 
     def refused(self, channels: int) -> str | None:
         """Why there cannot be so many; None where there can."""
+        from passes.colours.following import Lost  # not above: most who analyse a network never ask
+        from passes.colours.recoloured import Recolouring, recoloured
+
         if self.value is None:
             return "there is no image whose channels could be others"
         try:

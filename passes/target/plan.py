@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from passes.colours.recoloured import Recolouring
 from passes.graph.macs import macs_of
 from passes.maps.contents import Sampling
 from passes.network.analysis import Analysis
@@ -17,6 +17,9 @@ from passes.target.depth import PlacedNode
 from passes.target.resolved import Resolved
 from passes.target.take import Take
 from passes.target.width import Changes
+
+if TYPE_CHECKING:
+    from passes.colours.recoloured import Recolouring
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,26 +1,22 @@
-"""The end of a plan: other strides and another image size, after all other knobs."""
+"""The end of a plan: other strides and another image size, after all other knobs; then what `input_axes` does."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from passes.batch.contents import Mixed
-from passes.batch.rebatched import FREE_NAME, Rebatched, declared_sizes, rebatched
-from passes.colours.following import Lost
-from passes.colours.recoloured import Recolouring, recoloured
 from passes.errors import UserError
 from passes.graph.shapes import infer
 from passes.graph.view import in_order, linked
 from passes.maps.contents import Sampling
 from passes.maps.following import follow
 from passes.maps.positions import MapSpace, Stuck
-from passes.network.knobs import BATCH, CHANNELS, STRIDE, Size, batch_text, size_text
+from passes.network.knobs import STRIDE, Size, size_text
 from passes.network.resolution import SizedView, at_size, image_axes, image_maps
+from passes.target.conforming import said_anew
 
 if TYPE_CHECKING:
     from passes.network.analysis import Analysis
@@ -35,43 +31,12 @@ def finish(plan: Plan, analysis: Analysis) -> Plan:
 
     Where the image changes, `compared` is the plan without that. Raises UserError for what is not possible, naming the node.
     """
-    sized = _finished(plan, analysis)
-    colours, wanted = analysis.colours, plan.resolved.channels
-    if not plan.resolved.batched and wanted == colours.value:
+    sized, colours, wanted = _finished(plan, analysis), analysis.colours, plan.resolved.channels
+    if not plan.resolved.batched and wanted in (None, colours.value):
         return sized
-    start = _start(sized, analysis)
-    coloured = sized
-    if wanted is not None and wanted != colours.value:
-        coloured, start = _coloured(sized, start, Recolouring(colours.image, colours.axis, wanted, plan.strategy == "fna", plan.rng_seed))
-    return _batched(coloured, start, analysis) if plan.resolved.batched else coloured
+    from passes.target.input_axes import with_inputs  # not above: few plans ask for it
 
-
-def _coloured(plan: Plan, start: SizedView, asked: Recolouring) -> tuple[Plan, SizedView]:
-    """The plan for an image of other channels, and the target as far as it is known then."""
-    old, new = start.shapes.shapes[asked.image][asked.axis], asked.channels
-    try:
-        made = recoloured(start.view, start.shapes, asked)
-    except Lost as why:
-        raise UserError(f"'{CHANNELS}': {new} is not possible: {why}") from why
-    declared = {**plan.declared, asked.image: {**plan.declared.get(asked.image, {}), asked.axis: new}}
-    inputs = {name: (_said(shape, declared.get(name, {})), kind) for name, (shape, kind) in start.view.inputs.items()}
-    seen = replace(linked(made.nodes, {**start.view.constants, **made.constants}, start.view), inputs=inputs)
-    own = start.shapes.shapes[asked.image]
-    shape = tuple(new if axis == asked.axis else size for axis, size in enumerate(own))
-    sized = SizedView(seen, infer(seen, {**start.inputs, asked.image: shape}), {**start.inputs, asked.image: shape})
-    note = [f"the one channel is repeated {old} times in front of the network: {made.repeated}"] if made.repeated else []
-    result = replace(
-        plan,
-        sizes={name: made.shapes.get(name, shape) for name, shape in plan.sizes.items()},
-        declared=declared,
-        drifts=plan.drifts if made.exact else (*plan.drifts, f"{CHANNELS} {'grows' if new > old else 'shrinks'} from {old} to {new}"),
-        notes=(*plan.notes, *note),
-        compared=plan if plan.compared is None else plan.compared,
-        uncoloured=plan,
-        recolouring=asked,
-        reshaped={name: tuple(constant.shape) for name, constant in made.constants.items()},
-    )
-    return result, sized
+    return with_inputs(sized, _start(sized, analysis), analysis)
 
 
 def _finished(plan: Plan, analysis: Analysis) -> Plan:
@@ -102,13 +67,11 @@ def _start(plan: Plan, analysis: Analysis) -> SizedView:
         constants[take.target] = source
     nodes = in_order([placed.node for placed in plan.nodes])
     seen = linked(nodes, constants, analysis.view)
-    seen = replace(seen, inputs={name: (_said(shape, plan.declared.get(name, {})), kind) for name, (shape, kind) in seen.inputs.items()})
+    seen = replace(
+        seen, inputs={name: (said_anew(shape, plan.declared.get(name, {})), kind) for name, (shape, kind) in seen.inputs.items()}
+    )
     inputs = {name: plan.sizes[name] for name in seen.inputs if name in plan.sizes}
     return SizedView(seen, infer(seen, inputs), inputs)
-
-
-def _said(shape: tuple[int | str | None, ...] | None, sizes: Mapping[int, int | str | None]) -> tuple[int | str | None, ...] | None:
-    return None if shape is None else tuple(sizes.get(axis, size) for axis, size in enumerate(shape))
 
 
 def _planned(plan: Plan, start: SizedView, target: SizedView, space: MapSpace | None) -> Plan:
@@ -160,34 +123,3 @@ def _sized(target: SizedView, plan: Plan, analysis: Analysis, size: Size) -> Siz
         odd = [str(side) for side in size if side % total]
         hint = f"; {' and '.join(odd)} {'is' if len(odd) == 1 else 'are'} no multiple of {total}, the total stride: try one" if odd else ""
         raise UserError(f"'input.size': {size_text(size)} is not possible: {why}{hint}") from why
-
-
-def _batched(plan: Plan, start: SizedView, analysis: Analysis) -> Plan:
-    """The plan for the samples that are asked for; the same where the network takes as many, and any where that is asked for."""
-    wanted, own = plan.resolved.batch, analysis.batching.value
-    if wanted is not None and wanted == own:
-        return plan
-    try:
-        made = rebatched(start.view, start.shapes, wanted)
-    except Mixed as why:
-        if wanted is None and own is None:
-            return replace(plan, notes=(*plan.notes, f"'{BATCH}' is said to be free, but {why}"))
-        raise UserError(f"'{BATCH}': {batch_text(wanted)} is not possible: {why}") from why
-    if wanted is None and own is None and not made.changes:
-        return plan
-    return replace(
-        plan,
-        sizes={name: made.shapes.get(name, shape) for name, shape in plan.sizes.items()},
-        declared=_with_batch(plan, start, made),
-        compared=plan if plan.compared is None else plan.compared,
-        unbatched=plan,
-    )
-
-
-def _with_batch(plan: Plan, start: SizedView, made: Rebatched) -> dict[str, Mapping[int, int | str | None]]:
-    """What inputs and outputs say of their sizes."""
-    found: dict[str, Mapping[int, int | str | None]] = dict(plan.declared)
-    ends = (*start.inputs, *start.view.outputs)
-    for name, sizes in declared_sizes(made, ends, plan.resolved.batch, FREE_NAME).items():
-        found[name] = {**found.get(name, {}), **sizes}
-    return found
