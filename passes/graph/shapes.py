@@ -89,6 +89,11 @@ Rule = tuple[str, int, str]  # operator, version, domain
 Result = tuple[int, Shape | None]  # element type and shape of an output, as far as a rule says
 
 
+ANSWERS: dict[object, tuple[Result | None, ...]] = {}  # what ONNX's rules said in this process, by all that they read
+MOST_ANSWERS = 20_000
+LONG = 64  # elements: shapes and sizes are shorter, and longer values would fill the memory
+
+
 @functools.lru_cache
 def _not_free(shape: Shape) -> np.ndarray:
     """The marks of elements none of which depends on a free dimension: weights of one shape share them."""
@@ -115,7 +120,7 @@ class Walk:
         self.free: dict[str, frozenset[int]] = {}  # axes of each tensor that follow a free dimension
         self.open = False  # whether an input has a free dimension
         self.protos: dict[str, onnx.TensorProto] = {}
-        self.answers: dict[object, tuple[Result | None, ...]] = {}
+        self.domains = tuple(sorted(view.domains.items()))
         self.opsets = [helper.make_opsetid(domain, version) for domain, version in view.domains.items()]
 
     def start(self, sizes: dict[str, Shape]) -> None:
@@ -358,23 +363,30 @@ class Walk:
                     self.shapes[name] = pooled(node, self.shapes[node.inputs[0]], shape)
 
     def _results(self, node: Node, rule: Rule) -> dict[str, Result]:
-        """What ONNX's rule says of a node's outputs, asked once of all nodes that differ in names alone: networks repeat their layers."""
+        """What ONNX's rule says of a node's outputs, asked once of all that differ in names alone: networks repeat layers."""
         key = self._alike(node, rule)
-        if key is None or key not in self.answers:
+        known = ANSWERS.get(key) if key is not None else None
+        if known is None:
             found = self._ask(node, rule)
             if key is not None:
-                self.answers[key] = tuple(found.get(name) for name in node.outputs)
+                if len(ANSWERS) >= MOST_ANSWERS:
+                    ANSWERS.clear()
+                ANSWERS[key] = tuple(found.get(name) for name in node.outputs)
             return found
-        return {name: result for name, result in zip(node.outputs, self.answers[key], strict=True) if result is not None}
+        return {name: result for name, result in zip(node.outputs, known, strict=True) if result is not None}
 
     def _alike(self, node: Node, rule: Rule) -> object | None:
-        """Equal for nodes of which the rule says the same; None where an attribute is a tensor."""
-        if any(isinstance(value, gs.Tensor) for value in node.attrs.values()):
+        """Equal for nodes of which the rule says the same, of any graph; None where a text cannot stand for what it reads."""
+        attributes = node.attributes
+        if attributes is None:
+            return None
+        read = dict.fromkeys(self._read(node))
+        values = [self.values[name].array if name in read else None for name in node.inputs]
+        if any(array is not None and (array.dtype.kind == "O" or array.size > LONG) for array in values):
             return None
         inputs = tuple((name and self.types[name], self.shapes.get(name)) for name in node.inputs)
-        contents = [(name, self.values[name].array) for name in self._read(node)]
-        values = tuple(array.tobytes() if array.dtype.kind != "O" else name for name, array in contents)  # texts are told apart by name
-        return rule, repr(node.attrs), inputs, values, tuple(map(bool, node.outputs))  # repr tells 1 from 1.0 and from True
+        held = tuple(None if array is None else array.tobytes() for array in values) if read else ()
+        return rule, self.domains, attributes, inputs, held, tuple(map(bool, node.outputs))
 
     def _read(self, node: Node) -> list[str]:
         """The inputs of which the node's rule may read the values."""

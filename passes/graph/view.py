@@ -31,6 +31,11 @@ class Node:
     outputs: tuple[str, ...]
     attrs: Mapping[str, Any]
 
+    @property
+    def attributes(self) -> str | None:
+        """The attributes as a text that differs where they do (1, 1.0 and True do); None where one holds a tensor or a graph."""
+        return repr(self.attrs) if all(map(_is_plain, self.attrs.values())) else None
+
     def input(self, slot: int) -> str:
         """The name of the input at slot, '' where it is absent."""
         return self.inputs[slot] if slot < len(self.inputs) else ""
@@ -42,6 +47,14 @@ class Node:
     def int(self, name: str, default: int) -> int:
         """The integer attribute, or the default."""
         return int(self.attrs.get(name, default))
+
+
+def _is_plain(value: object) -> bool:
+    """Whether an attribute is a number, a text, a type, or a list of those: what is printed tells it from others."""
+    return isinstance(value[0] if isinstance(value, (list, tuple)) and value else value, PLAIN)
+
+
+PLAIN = (int, float, str, bytes, np.dtype, type, list, tuple)  # types of attributes; a list is of one type
 
 
 @dataclass(frozen=True)
