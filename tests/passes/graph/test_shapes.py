@@ -316,15 +316,6 @@ def reshaped(*size: int) -> gs.Graph:
     return graph("g (float[48] x) => (float[A,B] v) { v = Reshape (x, k) }", {"k": ints(*size)})
 
 
-def test_an_answer_is_for_the_branches_that_were_read() -> None:
-    line = "y = If (c) <then_branch = t () => (float[{n}] a) {{ a = Constant <value = float[{n}] {{{ones}}}> () }}, "
-    line += "else_branch = e () => (float[{n}] b) {{ b = Constant <value = float[{n}] {{{ones}}}> () }}>"
-    found = [
-        infer(view(graph(f"g (bool c) => (float[N] y) {{ {line.format(n=n, ones=', '.join('1' * n))} }}"))).shapes.get("y") for n in (2, 3)
-    ]
-    assert found[0] != found[1] or found == [None, None]
-
-
 def test_an_answer_is_for_the_attributes_as_they_are_written() -> None:
     line = "g (float[4,6] x) => (float[A,B] y) {{ y = Concat <axis = {axis}> (x, x) }}"
     assert [shapes(graph(line.format(axis=axis))).shapes["y"] for axis in (0, 1, 0)] == [(8, 6), (4, 12), (8, 6)]
