@@ -74,14 +74,15 @@ class ShapesAlone(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func is F.batch_norm and not kwargs and len(args) > 5 and args[5] is False and _fits(*args[:5]):
+        given = kwargs or {}
+        if func is F.batch_norm and not given["training"] and _fits(*args, given["weight"], given["bias"]):
             return torch.empty_like(args[0])
-        return func(*args, **(kwargs or {}))
+        return func(*args, **given)
 
 
-def _fits(x: Tensor, *channels: Tensor) -> bool:
+def _fits(x: Tensor, *channels: Tensor | None) -> bool:
     """Whether each of the vectors has a number for each channel."""
-    return x.is_meta and x.dim() > 1 and all(vector.shape == (x.shape[1],) for vector in channels)
+    return x.is_meta and x.dim() > 1 and all(vector is not None and vector.shape == (x.shape[1],) for vector in channels)
 
 
 def _stopped(reading: Reading, empty: Empty, where: str, times: int) -> str:

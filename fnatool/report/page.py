@@ -23,14 +23,9 @@ Json = Mapping[str, Any]
 
 def html(document: Json, networks: NetworkPair | None, pictures: object = None, no_pictures: str = "") -> str:
     """The page. pictures: a Gallery, or no_pictures says why there is none."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, finalize=_plain, trim_blocks=True, lstrip_blocks=True, loader=None
-    )
-    environment.globals["n"] = functools.partial(number, document)
-    environment.filters["lines"] = _lines
-    template = environment.from_string(_resource("page.html"))
     told = {
         "doc": document,
+        "n": functools.partial(number, document),
         "title": title(document),
         "lead": list(lead(document)),
         "tiles": [asdict(tile) for tile in tiles(document)],
@@ -54,7 +49,16 @@ def html(document: Json, networks: NetworkPair | None, pictures: object = None, 
     }
     drawn = told["front"] or told["learning"] or told["curves"]
     plotly = Markup(_resource("plotly-basic.min.js")) if drawn else ""
-    return template.render(**told, sections=[(place, name) for place, (name, there) in sections.items() if there], plotly=plotly)
+    return _template().render(**told, sections=[(place, name) for place, (name, there) in sections.items() if there], plotly=plotly)
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, finalize=_plain, trim_blocks=True, lstrip_blocks=True, loader=None
+    )
+    environment.filters["lines"] = _lines
+    return environment.from_string(_resource("page.html"))
 
 
 def _resource(name: str) -> str:
