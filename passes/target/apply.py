@@ -38,8 +38,8 @@ def apply(graph: gs.Graph | Normalised, plan: Plan) -> gs.Graph:
     constants = {take.target: _carry_out(take, plan, seed.constants[take.source]) for take in plan.takes}
     constants |= {name: gs.Constant(name, array) for name, array in plan.numbers.items()}
     result = build(in_order([placed.node for placed in plan.nodes]), constants, normal.given)
-    declare(result, plan)
-    require_shapes(result, plan)
+    declare(result, plan.declared, plan.sizes)
+    require_shapes(result, plan.sizes)
     return result
 
 

@@ -8,37 +8,37 @@ import onnx_graphsurgeon as gs
 
 from passes.errors import RefusedModel
 from passes.graph.shapes import infer
+from passes.graph.tensors import Shape
 from passes.graph.view import view
-from passes.target.plan import Plan
+
+Declared = tuple[int | str | None, ...]
+Sizes = Mapping[int, int | str | None]  # of some axes
 
 
-def declare(graph: gs.Graph, plan: Plan) -> None:
+def declare(graph: gs.Graph, declared: Mapping[str, Sizes], planned: Mapping[str, Shape]) -> None:
     """Inputs and outputs say the sizes they have; what an output leaves open stays open."""
     for tensor in graph.inputs:
-        sizes = plan.declared.get(tensor.name, {})
+        sizes = declared.get(tensor.name, {})
         if sizes:
-            shape = [None] * len(plan.sizes[tensor.name]) if tensor.shape is None else tensor.shape
+            shape = [None] * len(planned[tensor.name]) if tensor.shape is None else tensor.shape
             tensor.shape = [sizes.get(axis, size) for axis, size in enumerate(shape)]
     for tensor in graph.outputs:
-        sizes = plan.declared.get(tensor.name, {})
+        sizes = declared.get(tensor.name, {})
         if sizes and tensor.shape is not None:
             tensor.shape = [sizes.get(axis, size) if isinstance(size, int) else size for axis, size in enumerate(tensor.shape)]
 
 
-def require_shapes(graph: gs.Graph, plan: Plan) -> None:
+def require_shapes(graph: gs.Graph, planned: Mapping[str, Shape]) -> None:
     """Every tensor has the shape that is planned. Raises RefusedModel where one that the graph computes does not follow its channels."""
-    sizes = {t.name: plan.sizes[t.name] for t in graph.inputs if t.name in plan.sizes}
+    sizes = {tensor.name: planned[tensor.name] for tensor in graph.inputs if tensor.name in planned}
     found = infer(view(graph), sizes or None).shapes
-    for name, shape in plan.sizes.items():
+    for name, shape in planned.items():
         actual = found.get(name)
         if actual is not None and actual != shape:
             shapes = f"shape {list(actual)} instead of {list(shape)}"
             raise RefusedModel(f"tensor '{name}' would have {shapes}: a size the graph computes does not follow its channels")
 
 
-Declared = tuple[int | str | None, ...]
-
-
-def said_anew(shape: Declared | None, sizes: Mapping[int, int | str | None]) -> Declared | None:
+def said_anew(shape: Declared | None, sizes: Sizes) -> Declared | None:
     """A declared shape where some axes say other sizes."""
     return None if shape is None else tuple(sizes.get(axis, size) for axis, size in enumerate(shape))

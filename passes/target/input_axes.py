@@ -111,5 +111,5 @@ def with_batch(graph: gs.Graph, plan: Plan, before: Plan) -> gs.Graph:
         made = with_samples(graph, infer(view(graph), sizes or None), plan.resolved.batch)
     except Mixed as why:
         raise RefusedModel(f"'{BATCH}': {batch_text(plan.resolved.batch)} is not possible: {why}") from why
-    require_shapes(made, plan)
+    require_shapes(made, plan.sizes)
     return made

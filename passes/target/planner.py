@@ -22,7 +22,7 @@ from passes.target.kernel import Taps, attributes, kernels_at
 from passes.target.plan import Plan
 from passes.target.resolve import resolve
 from passes.target.resolved import Resolved, Skeleton
-from passes.target.sized import finish
+from passes.target.sized import finish, planned_view
 from passes.target.spec import Spec
 from passes.target.take import STRATEGIES, Along, Take, bytes_made, require_room
 from passes.target.width import SELECTIONS, Changes, Choice, changes
@@ -86,6 +86,10 @@ def plan(
         sizes=_shapes(work),
     )
     made = finish(made, analysis)
+    if resolved.batched or resolved.channels not in (None, analysis.colours.value):
+        from passes.target.input_axes import with_inputs  # not above: few plans ask for it
+
+        made = with_inputs(made, planned_view(made, analysis), analysis)
     if made.averages and strategy == "preserve" and not allow_drift:
         why = f"'{made.averages[0]}' averages over the finer map"
         raise UserError(f"'{STRIDE}' cannot shrink exactly: {why}; use --strategy fna, or --allow-drift")

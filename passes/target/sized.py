@@ -1,4 +1,4 @@
-"""The end of a plan: other strides and another image size, after all other knobs; then what `input_axes` does."""
+"""The end of a plan: other strides and another image size, after all other knobs."""
 
 from __future__ import annotations
 
@@ -31,22 +31,13 @@ def finish(plan: Plan, analysis: Analysis) -> Plan:
 
     Where the image changes, `compared` is the plan without that. Raises UserError for what is not possible, naming the node.
     """
-    sized, colours, wanted = _finished(plan, analysis), analysis.colours, plan.resolved.channels
-    if not plan.resolved.batched and wanted in (None, colours.value):
-        return sized
-    from passes.target.input_axes import with_inputs  # not above: few plans ask for it
-
-    return with_inputs(sized, _start(sized, analysis), analysis)
-
-
-def _finished(plan: Plan, analysis: Analysis) -> Plan:
     size, limit = plan.resolved.image, plan.resolved.values[STRIDE]
     image, own = analysis.image, analysis.strides.value
     if size == image.size and not image.free:
         size = None
     if limit == own and size is None:
         return plan
-    start = _start(plan, analysis)
+    start = planned_view(plan, analysis)
     dilated = plan if limit == own else _planned(plan, start, *_strided(start, limit))
     if size is None:
         return dilated
@@ -56,7 +47,7 @@ def _finished(plan: Plan, analysis: Analysis) -> Plan:
     return replace(_planned(plan, start, target, space), compared=dilated)
 
 
-def _start(plan: Plan, analysis: Analysis) -> SizedView:
+def planned_view(plan: Plan, analysis: Analysis) -> SizedView:
     """The target at the seed's image size, without the values of its weights."""
     constants = {name: gs.Constant(name, array) for name, array in plan.numbers.items()}
     for take in plan.takes:
