@@ -82,7 +82,9 @@ def tasks() -> Iterator[str]:
             ("layout of the data", "what is looked for"), ((name, f"`{how.looked_for}`") for name, how in task.layouts.items())
         )
         yield ""
-        yield from table(("figure", "what it is"), ((f"`{name}`", text) for name, text in task.metrics.items()))
+        one = {"classes": "class", "joints": "joint"}[task.labels]
+        each = (f"{task.each}/{one.upper()}", f"the same of each {one} that the data have truth of")
+        yield from table(("figure", "what it is"), ((f"`{name}`", text) for name, text in (*task.metrics.items(), each)))
         yield ""
     yield "## Costs\n\nWhat a budget can be of; instead of a number it may be a share of what the seed costs with its head: `madds=60%`.\n"
     yield from table(("kind", "what it is", "as a budget"), ((f"`{k.name}`", k.text, f"`{k.name}={k.example}`") for k in COSTS))

@@ -114,15 +114,19 @@ def decode(_: Placement, outputs: Sequence[torch.Tensor], description: Classific
     return Classified(label, float(probabilities[label]), probabilities.cpu().numpy(), logits.cpu().numpy())
 
 
-def compare(prediction: Classified, truth: int, description: Classification) -> int:
-    """How many other classes seem at least as probable as the true one: who cannot tell has not found it."""
-    return int((prediction.logits >= prediction.logits[truth]).sum()) - 1
+def compare(prediction: Classified, truth: int, description: Classification) -> tuple[int, int]:
+    """The class, and how many others seem at least as probable: who cannot tell has not found it."""
+    return truth, int((prediction.logits >= prediction.logits[truth]).sum()) - 1
 
 
-def score(evidence: Sequence[int], description: Classification) -> dict[str, float]:
-    """top1, and top5 where there are more than five classes: shares of the images."""
+def score(evidence: Sequence[tuple[int, int]], description: Classification) -> dict[str, float]:
+    """top1, and top5 where there are more than five classes: shares of the images; top1/CLASS: of those of a class that has some."""
     best = {"top1": 1} | ({"top5": 5} if len(description.classes) > 5 else {})
-    return {name: sum(rank < most for rank in evidence) / len(evidence) for name, most in best.items()}
+    whole = {name: sum(rank < most for _, rank in evidence) / len(evidence) for name, most in best.items()}
+    found: dict[int, list[bool]] = {}
+    for truth, rank in sorted(evidence):
+        found.setdefault(truth, []).append(rank < 1)
+    return {**whole, **{f"top1/{description.classes[truth]}": sum(rows) / len(rows) for truth, rows in found.items()}}
 
 
 def right(truth: int, description: Classification) -> Classified:
@@ -211,6 +215,7 @@ TASK = Task(
         "top1": "the share of images whose class is the most probable one",
         "top5": "the share of images whose class is among the five most probable ones",
     },
+    each="top1",
     right=right,
     frame=frame,
     finish=finish,

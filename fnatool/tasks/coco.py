@@ -45,8 +45,8 @@ class FoundJoints(Protocol):
     def score(self) -> float: ...
 
 
-def box_precision(evidence: Sequence[tuple[FoundBoxes, Boxed]], classes: int) -> dict[str, float]:
-    """mAP over IoU .50 … .95, AP50, AP75, and those by area that the truth has objects for."""
+def box_precision(evidence: Sequence[tuple[FoundBoxes, Boxed]], classes: Sequence[str]) -> dict[str, float]:
+    """mAP over IoU .50 … .95, AP50, AP75, those by area that the truth has objects for, and AP/CLASS for each class that it has."""
     truths: list[Json] = []
     found: list[Json] = []
     for image, (prediction, truth) in enumerate(evidence, 1):
@@ -55,7 +55,7 @@ def box_precision(evidence: Sequence[tuple[FoundBoxes, Boxed]], classes: int) ->
             truths.append({"id": len(truths) + 1, "image_id": image, **own})
         for box, score, label in zip(prediction.boxes, prediction.scores, prediction.labels, strict=True):
             found.append({"image_id": image, "category_id": int(label) + 1, "bbox": _extent(box), "score": float(score)})
-    return _figures("bbox", _document(len(evidence), truths, classes), found, BOXES)
+    return _figures("bbox", _document(len(evidence), truths, len(classes)), found, BOXES, classes=classes)
 
 
 def joint_precision(evidence: Sequence[tuple[FoundJoints, Posed]], sigmas: Sequence[float]) -> dict[str, float]:
@@ -88,7 +88,13 @@ def _document(images: int, annotations: list[Json], classes: int) -> Json:
 
 
 def _figures(
-    kind: str, truth: Json, found: list[Json], figures: Mapping[str, int], *, sigmas: np.ndarray | None = None
+    kind: str,
+    truth: Json,
+    found: list[Json],
+    figures: Mapping[str, int],
+    *,
+    sigmas: np.ndarray | None = None,
+    classes: Sequence[str] = (),
 ) -> dict[str, float]:
     """The figures that pycocotools states; those it has no objects for are left out, and without predictions all are 0."""
     with contextlib.redirect_stdout(io.StringIO()):  # it prints
@@ -96,14 +102,24 @@ def _figures(
         stated.dataset = truth
         stated.createIndex()
         if not found:
-            return dict.fromkeys(list(figures)[:3], 0.0)
+            there = {row["category_id"] for row in truth["annotations"] if not row["iscrowd"]}  # type: ignore[attr-defined]
+            each = [f"AP/{name}" for number, name in enumerate(classes, 1) if number in there]
+            return dict.fromkeys([*list(figures)[:3], *each], 0.0)
         evaluation = COCOeval(stated, stated.loadRes(sorted(found, key=_place)), kind)
         if sigmas is not None:
             evaluation.params.kpt_oks_sigmas = sigmas
         evaluation.evaluate()
         _accumulate(evaluation)
         evaluation.summarize()
-    return {name: float(evaluation.stats[index]) for name, index in figures.items() if evaluation.stats[index] >= 0}
+    stated_ones = {name: float(evaluation.stats[index]) for name, index in figures.items() if evaluation.stats[index] >= 0}
+    return {**stated_ones, **_of_classes(evaluation, classes)}
+
+
+def _of_classes(evaluation: COCOeval, classes: Sequence[str]) -> dict[str, float]:
+    """AP/CLASS: what mAP is the mean of; no class that the truth has no object of, which COCO's convention counts for nothing."""
+    precision = evaluation.eval["precision"]  # [overlaps, recalls, classes, areas, most detections]: −1 where there is no object
+    means = {name: precision[:, :, k, 0, -1] for k, name in enumerate(classes)}
+    return {f"AP/{name}": float(values.mean()) for name, values in means.items() if values.min() >= 0}
 
 
 def _place(found: Mapping[str, Any]) -> list[float]:

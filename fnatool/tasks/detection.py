@@ -252,10 +252,10 @@ def compare(prediction: Detected, truth: Boxed, description: Detection) -> tuple
 
 
 def score(evidence: Sequence[tuple[Detected, Boxed]], description: Detection) -> dict[str, float]:
-    """COCO's mAP (IoU .50 … .95), AP50, AP75, and AP_small, AP_medium, AP_large where there are such objects."""
+    """COCO's mAP (IoU .50 … .95), AP50, AP75, AP_small, AP_medium, AP_large and AP/CLASS where there are such objects."""
     from fnatool.tasks import coco
 
-    return coco.box_precision(evidence, len(description.classes))
+    return coco.box_precision(evidence, description.classes)
 
 
 def right(truth: Boxed, description: Detection) -> Detected:
@@ -381,6 +381,7 @@ TASK = Task(
         "AP_medium": "mAP of objects between small and large",
         "AP_large": "mAP of objects of more than 96 × 96 pixels",
     },
+    each="AP",
     right=right,
     frame=frame,
     finish=finish,

@@ -219,17 +219,22 @@ def compare(prediction: Jointed, truth: Posed, description: Pose) -> tuple[Joint
 
 
 def score(evidence: Sequence[tuple[Jointed, Posed]], description: Pose) -> dict[str, float]:
-    """COCO's OKS_AP (OKS .50 … .95), OKS_AP50, OKS_AP75; PCK@0.1, the share of labelled joints nearer than a tenth of the box's side."""
+    """COCO's OKS_AP (OKS .50 … .95), OKS_AP50, OKS_AP75; PCK@0.1, the share of labelled joints nearer than a tenth of the
+    box's side, and PCK@0.1/JOINT."""
     from fnatool.tasks import coco
 
-    near = [_near(prediction, truth) for prediction, truth in evidence]
+    near = np.array([_near(prediction, truth) for prediction, truth in evidence])  # [objects, J]
+    labelled = np.array([truth.seen > 0 for _, truth in evidence])
     precision = coco.joint_precision(evidence, description.sigmas)
-    return {**precision, f"PCK@{NEAR}": float(np.concatenate(near).mean())}
+    each = {
+        f"PCK@{NEAR}/{name}": float(near[labelled[:, k], k].mean()) for k, name in enumerate(description.joints) if labelled[:, k].any()
+    }
+    return {**precision, f"PCK@{NEAR}": float(near[labelled].mean()), **each}
 
 
 def _near(prediction: Jointed, truth: Posed) -> np.ndarray:
-    labelled = truth.seen > 0
-    distance = np.linalg.norm(prediction.points[labelled] - truth.points[labelled], axis=1)
+    """Whether each joint is near the true one, [J]."""
+    distance = np.linalg.norm(prediction.points - truth.points, axis=1)
     side = max(truth.box[2] - truth.box[0], truth.box[3] - truth.box[1])
     return np.asarray(distance <= NEAR * side)
 
@@ -339,6 +344,7 @@ TASK = Task(
         "OKS_AP75": "the same where a similarity of three quarters is asked for",
         f"PCK@{NEAR}": "the share of labelled joints that are found within a tenth of the longer side of the object's box",
     },
+    each=f"PCK@{NEAR}",
     right=right,
     frame=frame,
     finish=finish,

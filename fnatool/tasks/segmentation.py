@@ -247,6 +247,7 @@ TASK = Task(
         "mIoU": "the mean over the classes that occur of intersection over union",
         "pixels": "the share of pixels whose class is right",
     },
+    each="IoU",
     right=right,
     frame=frame,
     finish=finish,

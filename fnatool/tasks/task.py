@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -109,6 +109,7 @@ class Task:
     compare: Callable[..., Any]
     score: Callable[..., dict[str, float]]
     metrics: Mapping[str, str]  # name → what it is
+    each: str  # the figure that every class, or joint, has too, as NAME/CLASS
     right: Callable[[Any, Any], Any]
     frame: Callable[[Any], Framing]
     finish: Callable[..., list[End]]
@@ -131,6 +132,10 @@ class Task:
     def metric(self) -> str:
         """The figure that tells the best model."""
         return next(iter(self.metrics))
+
+    def of_labels(self, figures: Mapping[str, float], labels: Sequence[str]) -> dict[str, float | None]:
+        """The figure of each class, or joint, by NAME/CLASS; None: the data have no truth of it, so that it counts for nothing."""
+        return {name: figures.get(name) for name in (f"{self.each}/{label}" for label in labels)}
 
     def labels_of(self, split: Split) -> tuple[str, ...]:
         """The names of what a head for this data has an answer for."""

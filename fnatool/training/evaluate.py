@@ -16,7 +16,7 @@ from fnatool.model import pixels
 from fnatool.model.analysed import metadata
 from fnatool.tasks import reading
 from fnatool.tasks.description import is_placeholder
-from fnatool.tasks.table import description_of
+from fnatool.tasks.table import TASKS, description_of
 from fnatool.training.in_runtime import evaluate_file
 from fnatool.training.model_and_data import sizes
 from fnatool.training.samples import Evaluation, require_fit
@@ -38,14 +38,18 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The figures of a model: top-1, mIoU, mAP, or OKS AP and PCK, all from 0 to 1; those of single classes have a / in their names."""
+    """The figures of a model: top-1, mIoU, mAP, or OKS AP and PCK, all from 0 to 1.
+
+    `each`: those of single classes (or joints), by names with a /; None where the data have no truth of it, which then counts for nothing.
+    """
 
     model: Path
     figures: Mapping[str, float]
+    each: Mapping[str, float | None]
 
-    def to_json(self) -> dict[str, float]:
+    def to_json(self) -> dict[str, float | None]:
         """The figures, for programs."""
-        return dict(self.figures)
+        return {**self.figures, **self.each}
 
     def write(self, path: Path | str, *, force: bool = False) -> None:
         """The same as a JSON file."""
@@ -75,4 +79,5 @@ def evaluate(model: Path | str, data: Path | str, *, options: EvaluateOptions | 
     samples = Evaluation(found, described, size)
     with terminal.progress("evaluating", len(samples)) as advance:
         figures = evaluate_file(read.path, samples, batch=options.batch, workers=options.workers, provider=options.provider, done=advance)
-    return Evaluated(read.path, figures)
+    task = TASKS[described.task]
+    return Evaluated(read.path, figures, task.of_labels(figures, described.labels))

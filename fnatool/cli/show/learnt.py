@@ -11,6 +11,7 @@ from fnatool.training.evaluate import Evaluated
 from fnatool.training.said import Tuned
 from fnatool.training.watching import sentence
 
+MOST = 40  # classes whose figures are told
 SAME = 5e-3  # how far the figures of torch and of ONNX Runtime may be apart: rounding turns a few decisions
 
 
@@ -24,11 +25,19 @@ def show_tuned(tuned: Tuned, out: Path) -> None:
 
 
 def show_evaluated(found: Evaluated) -> None:
-    """The figures in a line, those of single classes below."""
+    """The figures in a line; those of single classes below, where they are many the worst, and which have none."""
     terminal.say(sentence(found.figures))
-    for name, value in found.figures.items():
-        if "/" in name:
-            terminal.say(f"  {name} {value:.4f}")
+    known = [(name, value) for name, value in found.each.items() if value is not None]
+    few = known if len(known) <= MOST else sorted(known, key=lambda row: row[1])[:MOST]
+    for name, value in few:
+        terminal.say(f"  {name} {value:.4f}")
+    if len(few) < len(known):
+        terminal.say(f"  … and {len(known) - len(few)} that are no worse; --json has all")
+    without = [name for name, value in found.each.items() if value is None]
+    for name in without[:MOST]:
+        terminal.say(f"  {name} – (no ground truth)")
+    if len(without) > MOST:
+        terminal.say(f"  … and {len(without) - MOST} more without ground truth")
 
 
 def show_compared(found: LikenessReport) -> None:

@@ -194,9 +194,10 @@ def test_no_command_prints_an_order(name: str, folder: Path, capsys: Capture) ->
 
 def test_figures_of_classes_are_shown(capsys: Capture) -> None:
     with heard():
-        show_evaluated(Evaluated(Path("a.onnx"), {"mIoU": 0.5, f"IoU/{NASTY}": 0.25}))
+        show_evaluated(Evaluated(Path("a.onnx"), {"mIoU": 0.5}, {f"IoU/{NASTY}": 0.25, f"IoU/no{NASTY}": None}))
     told = capsys.readouterr().out
     assert "0.25" in told
+    assert "(no ground truth)" in told
     assert all(line.isprintable() for line in told.split("\n"))
     document(json.dumps({f"IoU/{NASTY}": 0.25}))
     assert json.loads(capsys.readouterr().out) == {f"IoU/{NASTY}": 0.25}

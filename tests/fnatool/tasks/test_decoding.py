@@ -89,7 +89,7 @@ def test_a_perfect_head_finds_every_box_once_and_scores_1(description: Detection
     assert np.allclose(found.boxes[order], BOXES[[0, 2, 1]], atol=1e-3)
     assert found.labels[order].tolist() == [0, 1, 2]
     assert (found.scores > 0.99).all()
-    assert evaluate([found], [truth()], description) == pytest.approx({"mAP": 1, "AP50": 1, "AP75": 1, "AP_small": 1})
+    assert evaluate([found], [truth()], description) == pytest.approx(dict.fromkeys(("mAP", "AP50", "AP75", "AP_small", "AP/a", "AP/b", "AP/c"), 1))
 
 
 @pytest.mark.parametrize("description", [FOCAL, MULTIBOX], ids=["focal", "multibox"])
@@ -133,7 +133,7 @@ def test_nothing_sure_enough_is_no_box() -> None:
     outputs = head(FOCAL)
     found = decoded({**outputs, "cls_logits": np.full_like(outputs["cls_logits"], -9)}, FOCAL)
     assert (found.boxes.shape, found.scores.shape, found.labels.shape) == ((0, 4), (0,), (0,))
-    assert evaluate([found], [truth()], FOCAL) == {"mAP": 0.0, "AP50": 0.0, "AP75": 0.0}
+    assert evaluate([found], [truth()], FOCAL) == dict.fromkeys(("mAP", "AP50", "AP75", "AP/a", "AP/b", "AP/c"), 0.0)
 
 
 def test_limits_on_the_number_of_boxes_are_kept() -> None:
@@ -176,7 +176,7 @@ def found(boxes: np.ndarray, labels: np.ndarray, scores: list[float] | None = No
 
 def test_average_precision_of_known_cases() -> None:
     def figures(prediction: Detected) -> dict[str, float]:
-        return coco.box_precision([(prediction, truth())], 3)
+        return coco.box_precision([(prediction, truth())], CLASSES)
 
     assert figures(found(BOXES, LABELS))["mAP"] == pytest.approx(1)
     # one class of three is not found
@@ -189,12 +189,25 @@ def test_average_precision_of_known_cases() -> None:
     assert figures(found(more, np.array([0, 2, 1, 0]), [0.9, 0.9, 0.9, 0.5]))["mAP"] == pytest.approx(1)
     # moved by 3 of 12 pixels: IoU = 9 · 12 / (2 · 144 − 108) = .6, right for .50, .55 and .60
     moved = BOXES + np.array([3, 0, 3, 0])
-    assert coco.box_precision([(found(moved[:1], LABELS[:1]), truth(BOXES[:1], LABELS[:1]))], 3) == pytest.approx(
-        {"mAP": 0.3, "AP50": 1, "AP75": 0, "AP_small": 0.3}, abs=0.01
+    assert coco.box_precision([(found(moved[:1], LABELS[:1]), truth(BOXES[:1], LABELS[:1]))], CLASSES) == pytest.approx(
+        {"mAP": 0.3, "AP50": 1, "AP75": 0, "AP_small": 0.3, "AP/a": 0.3}, abs=0.01
     )
     # what lies in a crowd is no false alarm
     crowd = truth(np.concatenate([BOXES, [[28, 0, 40, 8]]]), np.array([0, 2, 1, 0]), (False, False, False, True))
-    assert coco.box_precision([(found(more, np.array([0, 2, 1, 0]), [0.5, 0.5, 0.5, 0.9]), crowd)], 3)["mAP"] == pytest.approx(1)
+    assert coco.box_precision([(found(more, np.array([0, 2, 1, 0]), [0.5, 0.5, 0.5, 0.9]), crowd)], CLASSES)["mAP"] == pytest.approx(1)
+
+
+def test_every_class_that_the_truth_has_objects_of_has_its_average_precision() -> None:
+    two = truth(np.concatenate([BOXES[:2], [[28, 0, 40, 8]]]), np.array([0, 2, 1]), (False, False, True))  # of b a crowd alone
+    figures = coco.box_precision([(found(BOXES[[0, 0]], np.array([0, 1])), two)], CLASSES)
+    each = {name: value for name, value in figures.items() if "/" in name}
+    assert each == pytest.approx({"AP/a": 1, "AP/c": 0})
+    assert figures["mAP"] == pytest.approx(np.mean(list(each.values())))
+    nothing = found(np.zeros((0, 4)), np.zeros(0, np.int64))
+    assert coco.box_precision([(nothing, two)], CLASSES) == {"mAP": 0, "AP50": 0, "AP75": 0, "AP/a": 0, "AP/c": 0}
+    of_all = TASKS["detection"].of_labels(figures, CLASSES)
+    assert list(of_all) == ["AP/a", "AP/b", "AP/c"]
+    assert of_all["AP/b"] is None
 
 
 def test_images_are_not_mixed_up() -> None:
@@ -202,31 +215,31 @@ def test_images_are_not_mixed_up() -> None:
     nothing = found(np.zeros((0, 4)), np.zeros(0, np.int64))
     right = [(nothing, empty), (found(BOXES, LABELS), truth())]
     swapped = [(found(BOXES, LABELS), empty), (nothing, truth())]
-    assert coco.box_precision(right, 3)["mAP"] == pytest.approx(1)
-    assert coco.box_precision(swapped, 3)["mAP"] == 0
+    assert coco.box_precision(right, CLASSES)["mAP"] == pytest.approx(1)
+    assert coco.box_precision(swapped, CLASSES)["mAP"] == 0
 
 
 def test_right_and_wrong_boxes_of_the_same_score_count_as_if_the_wrong_were_surer() -> None:
     empty = truth(np.zeros((0, 4)), np.zeros(0, np.int64))
     right, wrong = (found(BOXES[:1], LABELS[:1]), truth(BOXES[:1], LABELS[:1])), (found(BOXES[:1], LABELS[:1]), empty)
     for order in ([right, wrong], [wrong, right]):
-        assert coco.box_precision(order, 3)["mAP"] == pytest.approx(0.5, abs=0.01)
+        assert coco.box_precision(order, CLASSES)["mAP"] == pytest.approx(0.5, abs=0.01)
     both = np.concatenate([BOXES[:1], [[30, 0, 36, 6]]])
     for rows in ([0, 1], [1, 0]):  # in one image
-        assert coco.box_precision([(found(both[rows], LABELS[[0, 0]]), right[1])], 3)["mAP"] == pytest.approx(0.5, abs=0.01)
+        assert coco.box_precision([(found(both[rows], LABELS[[0, 0]]), right[1])], CLASSES)["mAP"] == pytest.approx(0.5, abs=0.01)
 
 
 def test_at_every_overlap_another_of_two_equally_sure_boxes_may_be_right() -> None:
     near = BOXES[:1] + np.array([3, 0, 3, 0])  # IoU .6: right for .50, .55 and .60, where the other is a second one
     for order in ([BOXES[:1], near], [near, BOXES[:1]]):
         made = found(np.concatenate(order), LABELS[[0, 0]])
-        assert coco.box_precision([(made, truth(BOXES[:1], LABELS[:1]))], 3)["mAP"] == pytest.approx(0.5, abs=0.01)
+        assert coco.box_precision([(made, truth(BOXES[:1], LABELS[:1]))], CLASSES)["mAP"] == pytest.approx(0.5, abs=0.01)
 
 
 def test_scores_that_differ_are_ranked_as_by_coco() -> None:
     images = [(found(BOXES[:2] + k % 3, LABELS[:2], [0.9 - 0.1 * k, 0.85 - 0.1 * k]), truth()) for k in range(4)]
     halves = [(found(made.boxes[::-1], made.labels[::-1], made.scores[::-1].tolist()), true) for made, true in images]
-    assert coco.box_precision(images, 3) == coco.box_precision(halves, 3)
+    assert coco.box_precision(images, CLASSES) == coco.box_precision(halves, CLASSES)
 
 
 # --- classification ---
@@ -247,16 +260,27 @@ def test_top1_and_top5_count_ranks() -> None:
     describe = Classification(classes=classes)
     logits = np.array([[7, 6, 5, 4, 3, 2, 1]] * 4, np.float32)
     predictions = decode({"logits": logits}, describe, [PLACED] * 4, size=SIZE)
-    assert evaluate(predictions, [0, 1, 4, 6], describe) == {"top1": 0.25, "top5": 0.75}
-    assert set(evaluate(predictions[:1], [0], describe)) == {"top1", "top5"}
+    assert _of_all(evaluate(predictions, [0, 1, 4, 6], describe)) == {"top1": 0.25, "top5": 0.75}
+    assert set(evaluate(predictions[:1], [0], describe)) == {"top1", "top5", "top1/a"}
+
+
+def _of_all(figures: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in figures.items() if "/" not in name}
+
+
+def test_a_class_has_the_share_of_its_own_images() -> None:
+    describe = Classification(classes=CLASSES)
+    predictions = decode({"logits": np.array([[3, 2, 1]] * 3 + [[1, 2, 3]], np.float32)}, describe, [PLACED] * 4, size=SIZE)
+    figures = evaluate(predictions, [0, 2, 0, 2], describe)
+    assert figures == {"top1": 0.75, "top1/a": 1, "top1/c": 0.5}
 
 
 def test_who_cannot_tell_classes_apart_has_not_found_the_true_one() -> None:
     describe = Classification(classes=tuple("abcdefg"))
     rows = np.array([[0] * 7, [1, 1, 0, 0, 0, 0, 0], [900, 5, 4, 3, 2, 1, 0]], np.float32)
     predictions = decode({"logits": rows}, describe, [PLACED] * 3, size=SIZE)
-    assert evaluate(predictions[:1] * 7, list(range(7)), describe) == {"top1": 0, "top5": 0}
-    assert evaluate(predictions[1:2], [0], describe) == {"top1": 0, "top5": 1}
+    assert evaluate(predictions[:1] * 7, list(range(7)), describe)["top5"] == 0
+    assert _of_all(evaluate(predictions[1:2], [0], describe)) == {"top1": 0, "top5": 1}
     assert evaluate(predictions[2:] * 2, [4, 6], describe)["top5"] == 0.5  # their probabilities are all 0
 
 
@@ -372,7 +396,9 @@ def test_oks_and_pck_of_known_cases() -> None:
     def figures(points: np.ndarray, seen: tuple[int, ...] = (2, 1, 2)) -> dict[str, float]:
         return evaluate([jointed(points)], [posed(seen=seen)], POSE)
 
-    assert figures(POINTS) == pytest.approx({"OKS_AP": 1, "OKS_AP50": 1, "OKS_AP75": 1, "PCK@0.1": 1})
+    assert figures(POINTS) == pytest.approx(
+        dict.fromkeys(("OKS_AP", "OKS_AP50", "OKS_AP75", "PCK@0.1", *(f"PCK@0.1/{name}" for name in POSE.joints)), 1)
+    )
     # e^(−d² / (2 · area · (2σ)²)) = .7 for all joints: right for .50, .55, .60, .65 and .70
     far = math.sqrt(-math.log(0.7) * 2 * 800 * 0.01) + 1e-3 * -1
     moved = figures(POINTS + np.array([far, 0]))
@@ -381,6 +407,14 @@ def test_oks_and_pck_of_known_cases() -> None:
     # the box is 32 wide: 3 pixels are near, 4 are not
     assert figures(POINTS + np.array([[3, 0], [4, 0], [0, 3]]))["PCK@0.1"] == pytest.approx(2 / 3)
     assert figures(POINTS + np.array([[3, 0], [4, 0], [0, 3]]), seen=(2, 0, 2))["PCK@0.1"] == 1
+
+
+def test_every_joint_that_is_labelled_has_its_pck() -> None:
+    figures = evaluate([jointed(POINTS + np.array([[3, 0], [4, 0], [0, 3]]))] * 2, [posed(), posed(seen=(2, 2, 0))], POSE)
+    names = [f"PCK@0.1/{name}" for name in POSE.joints]
+    assert [figures[name] for name in names] == [1, 0, 1]
+    assert figures["PCK@0.1"] == pytest.approx(3 / 5)
+    assert names[2] not in evaluate([jointed(POINTS)], [posed(seen=(2, 2, 0))], POSE)
 
 
 def test_swapped_joints_and_another_image_are_noticed() -> None:
