@@ -67,6 +67,7 @@ def predict(
 @options.inputs()
 @options.no_verify("Skip the comparison of answers.")
 @options.force("Replace an older deployed folder.")
+@options.as_json()
 def deploy(
     model: Path,
     target: str,
@@ -83,6 +84,7 @@ def deploy(
     inputs: Inputs,
     no_verify: bool,
     force: bool,
+    as_json: bool,
 ) -> None:
     """Write MODEL as a folder to deploy: DIR/model.onnx, DIR/deploy.json, and for tensorrt-rtx DIR/engine.plan.
 
@@ -91,6 +93,7 @@ def deploy(
     """
     require_search("deploy")
     import fnatool
+    from fnatool import terminal
     from fnatool.cli.show.deployed import show_deployed
 
     asked = fnatool.DeployOptions(
@@ -108,4 +111,8 @@ def deploy(
         verify=not no_verify,
         force=force,
     )
-    show_deployed(fnatool.deploy(model, output, options=asked))
+    made = fnatool.deploy(model, output, options=asked)
+    if as_json:
+        terminal.document(made.document.to_json().rstrip("\n"))
+    else:
+        show_deployed(made)

@@ -78,6 +78,7 @@ def config(path: Path, task: str | None, like: bool, folder: Path | None, search
 @options.restart()
 @options.skip_bad("Leave out samples that cannot be used, whatever the config says.")
 @options.force("Overwrite an existing file (never the model).")
+@options.as_json()
 def finetune(
     model: Path,
     how: Path | None,
@@ -90,6 +91,7 @@ def finetune(
     restart: bool,
     skip_bad: bool,
     force: bool,
+    as_json: bool,
 ) -> None:
     """Train MODEL, which has a head, on a data set, and write the same graph with what it learnt.
 
@@ -100,6 +102,8 @@ def finetune(
     """
     require_search("finetune")
     import fnatool
+    from fnatool.cli.show.curve import show_curve
+    from fnatool.cli.show.documents import show_report
     from fnatool.cli.show.learnt import show_tuned
     from fnatool.cli.show.page import written_page
     from fnatool.training.settings import settings_of
@@ -115,9 +119,15 @@ def finetune(
             raise click.UsageError("give --config TOML, or --like SEED to learn without labels")
         asked = fnatool.FinetuneOptions(settings=said, folder=folder, restart=restart, skip_bad=skip_bad, force=force)
         tuned = fnatool.finetune(model, how, output, options=asked)
-    if tuned is not None:
+    if tuned is None:
+        return
+    run = folder or output.with_suffix(".run")
+    if as_json:
+        show_report(run)
+    else:
+        show_curve(run, tuned.metric, falls=like is not None)
         show_tuned(tuned, output)
-        written_page(folder or output.with_suffix(".run"), model=output)
+    written_page(run, model=output)
 
 
 @cli.command()

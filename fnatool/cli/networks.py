@@ -59,6 +59,7 @@ OVERWRITE = "Overwrite an existing file (never the model)."
 @options.file("--report", metavar="FILE", help_="Write what happened to every tensor as JSON.")
 @options.no_verify()
 @options.force("Overwrite existing files (never the seed).")
+@options.as_json()
 def remap(
     model: Path,
     spec: Path | None,
@@ -80,6 +81,7 @@ def remap(
     report: Path | None,
     no_verify: bool,
     force: bool,
+    as_json: bool,
 ) -> None:
     """Write SEED in the shape that SPEC and --set ask for, with what it knows in it.
 
@@ -87,7 +89,9 @@ def remap(
     --refit layers are solved anew after that, by least squares against the seed.
     """
     import fnatool
+    from fnatool.cli.show.documents import show_json
     from fnatool.cli.show.remapped import show_remapped
+    from fnatool.model.remap_report import report as report_of
 
     if output is None and not dry_run:
         raise click.UsageError("say where the result goes with -o OUT, or try it with --dry-run")
@@ -112,7 +116,10 @@ def remap(
         skip_bad=skip_bad,
     )
     made = fnatool.remap(model, spec, None if dry_run else output, options=how)
-    show_remapped(made, "nothing written (--dry-run)" if dry_run else str(output))
+    if as_json:
+        show_json(report_of(made))
+    else:
+        show_remapped(made, "nothing written (--dry-run)" if dry_run else str(output))
 
 
 @cli.command()
@@ -147,6 +154,7 @@ def remap(
 @options.output()
 @options.no_verify("Skip the comparison with the seed and the check of the result.")
 @options.force(OVERWRITE)
+@options.as_json()
 def head(
     model: Path,
     task: str,
@@ -166,6 +174,7 @@ def head(
     output: Path,
     no_verify: bool,
     force: bool,
+    as_json: bool,
 ) -> None:
     """Put a task's head on MODEL, its weights fresh; what is behind the taps goes, all else stays.
 
@@ -177,6 +186,7 @@ def head(
     nodes scale; else ImageNet's, with a warning.
     """
     import fnatool
+    from fnatool.cli.show.documents import show_json
     from fnatool.cli.show.headed import show_headed
 
     asked = fnatool.HeadOptions(
@@ -197,7 +207,11 @@ def head(
         verify=not no_verify,
         force=force,
     )
-    show_headed(fnatool.head(model, output, options=asked), str(output))
+    made = fnatool.head(model, output, options=asked)
+    if as_json:
+        show_json(made.to_json())
+    else:
+        show_headed(made, str(output))
 
 
 @cli.command()
@@ -215,6 +229,7 @@ def head(
 @options.output("The ONNX file to write.", required=False)
 @click.option("--in-place", is_flag=True, help="Write into MODEL itself instead.")
 @options.force(OVERWRITE)
+@options.as_json()
 def task(
     model: Path,
     task: str,
@@ -228,6 +243,7 @@ def task(
     output: Path | None,
     in_place: bool,
     force: bool,
+    as_json: bool,
 ) -> None:
     """Say in MODEL's metadata what it is for, so that evaluate, finetune and search know; its graph and weights stay, byte for byte.
 
@@ -236,6 +252,7 @@ def task(
     """
     import fnatool
     from fnatool.cli.show.described import show_described
+    from fnatool.cli.show.documents import show_json
 
     if output is None and not in_place:
         raise click.UsageError("say where the result goes with -o OUT, or write into the model itself with --in-place")
@@ -251,7 +268,11 @@ def task(
         in_place=in_place,
         force=force,
     )
-    show_described(fnatool.task(model, output, options=how), str(model if output is None else output))
+    made = fnatool.task(model, output, options=how)
+    if as_json:
+        show_json(made.to_json())
+    else:
+        show_described(made, str(model if output is None else output))
 
 
 @cli.command()
@@ -263,6 +284,7 @@ def task(
 @click.option("--classes", type=click.IntRange(1, 1 << 16), metavar="N", help="Outputs of the classifier.")
 @click.option("--opset", type=int, default=18, show_default=True, metavar="N")
 @options.force()
+@options.as_json()
 def export(
     source: str,
     output: Path,
@@ -272,6 +294,7 @@ def export(
     classes: int | None,
     opset: int,
     force: bool,
+    as_json: bool,
 ) -> None:
     """Write a torch model as a seed: BatchNorm kept, batch axis free, nodes named after modules, checked against the model.
 
@@ -284,9 +307,13 @@ def export(
         raise Mistake("export needs torch, which is not installed; pip install 'fnatool[export]'")
     how = fnatool.ExportOptions(inputs=inputs, weights=weights, checkpoint=checkpoint, classes=classes, opset=opset, force=force)
     made = fnatool.export(source, output, options=how)
+    from fnatool.cli.show.documents import show_json
     from fnatool.cli.show.exported import show_exported
 
-    show_exported(made, str(output))
+    if as_json:
+        show_json(made.to_json())
+    else:
+        show_exported(made, str(output))
 
 
 @cli.command()
@@ -295,16 +322,21 @@ def export(
 @options.inputs()
 @options.no_verify()
 @options.force(OVERWRITE)
-def fold(model: Path, output: Path, inputs: Inputs, no_verify: bool, force: bool) -> None:
+@options.as_json()
+def fold(model: Path, output: Path, inputs: Inputs, no_verify: bool, force: bool, as_json: bool) -> None:
     """Write MODEL with every BatchNorm folded into the convolution beside it: the same function, for deployment.
 
     What cannot be folded exactly stays, and is listed with the reason.
     """
     import fnatool
     from fnatool.cli.show.batchnorm import show_folding
+    from fnatool.cli.show.documents import show_json
 
     made = fnatool.fold(model, output, options=fnatool.FoldOptions(verify=not no_verify, inputs=inputs, force=force))
-    show_folding(made, ("folded", "into"), str(output))
+    if as_json:
+        show_json(made.to_json())
+    else:
+        show_folding(made, ("folded", "into"), str(output))
 
 
 @cli.command()
@@ -324,6 +356,7 @@ def fold(model: Path, output: Path, inputs: Inputs, no_verify: bool, force: bool
 @options.inputs()
 @options.no_verify()
 @options.force(OVERWRITE)
+@options.as_json()
 def unfold(
     model: Path,
     data: str,
@@ -337,6 +370,7 @@ def unfold(
     inputs: Inputs,
     no_verify: bool,
     force: bool,
+    as_json: bool,
 ) -> None:
     """Write MODEL with a BatchNorm behind its convolutions: the same function, for training.
 
@@ -344,6 +378,7 @@ def unfold(
     """
     import fnatool
     from fnatool.cli.show.batchnorm import show_folding
+    from fnatool.cli.show.documents import show_json
 
     how = fnatool.UnfoldOptions(
         data=data,
@@ -357,7 +392,11 @@ def unfold(
         inputs=inputs,
         force=force,
     )
-    show_folding(fnatool.unfold(model, output, options=how), ("put in", "behind"), str(output))
+    made = fnatool.unfold(model, output, options=how)
+    if as_json:
+        show_json(made.to_json())
+    else:
+        show_folding(made, ("put in", "behind"), str(output))
 
 
 @cli.command()
@@ -372,6 +411,7 @@ def unfold(
 @options.output()
 @options.no_verify("Skip the comparison with the whole and the check of the result.")
 @options.force(OVERWRITE)
+@options.as_json()
 def cut(
     model: Path,
     outputs: tuple[str, ...],
@@ -381,6 +421,7 @@ def cut(
     output: Path,
     no_verify: bool,
     force: bool,
+    as_json: bool,
 ) -> None:
     """Write the part of MODEL that makes --outputs, from --inputs on: a model of its own that computes there what the whole does.
 
@@ -388,6 +429,11 @@ def cut(
     """
     import fnatool
     from fnatool.cli.show.cut import show_cut
+    from fnatool.cli.show.documents import show_json
 
     how = fnatool.CutOptions(outputs=outputs, new_inputs=starts, inference=inference, inputs=inputs, verify=not no_verify, force=force)
-    show_cut(fnatool.cut(model, output, options=how), str(output))
+    made = fnatool.cut(model, output, options=how)
+    if as_json:
+        show_json(made.to_json())
+    else:
+        show_cut(made, str(output))

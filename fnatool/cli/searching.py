@@ -33,6 +33,7 @@ from fnatool.cli.types import FILE, MODEL
 @options.budgets("What the result may cost (params= too). Repeatable.")
 @click.option("--dry-run", is_flag=True, help="Check everything, show the space and what its members cost; train nothing.")
 @options.restart()
+@options.as_json()
 def search(
     model: Path | None,
     how: Path | None,
@@ -42,6 +43,7 @@ def search(
     budgets: tuple[str, ...],
     dry_run: bool,
     restart: bool,
+    as_json: bool,
 ) -> None:
     """Find the shape of SEED that is best for a task within a budget, and write that network: architecture adaptation, as in FNA++.
 
@@ -56,14 +58,22 @@ def search(
     """
     require_search("search")
     import fnatool
+    from fnatool.cli.show.documents import show_report, show_space
     from fnatool.cli.show.page import written_page
     from fnatool.cli.show.searched import show_found
     from fnatool.search.config import settings_of_search
 
     asked = fnatool.SearchOptions(settings=settings_of_search(settings), images=images, budgets=budgets, restart=restart, dry_run=dry_run)
     found = fnatool.search(model, how, folder, options=asked)
-    if found is not None:
-        show_found(found, written_page(found.folder))
+    if dry_run and as_json:
+        show_space(folder)
+    if found is None:
+        return
+    page = written_page(found.folder)
+    if as_json:
+        show_report(found.folder)
+    else:
+        show_found(found, page)
 
 
 @cli.command()
@@ -74,9 +84,17 @@ def search(
 @click.option("--images", type=click.IntRange(0, 10**9), metavar="N", help="Of the validation data, for the score; 0: no score.")
 @click.option("-o", "--output", "out", type=FILE, metavar="DIR", help="Where they go [default: RUN/derived].")
 @options.force("Overwrite existing files.")
+@options.as_json()
 def derive(
-    folder: Path, budgets: tuple[str, ...], pareto: int | None, argmax: bool, images: int | None, out: Path | None, force: bool
-) -> None:  # fmt: skip
+    folder: Path,
+    budgets: tuple[str, ...],
+    pareto: int | None,
+    argmax: bool,
+    images: int | None,
+    out: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
     """Write other architectures that the search in RUN knows of, for other budgets, without training again.
 
     Each is a spec and an ONNX file, remapped from the seed, with a fresh head, ready for finetune; it never costs more than its budget,
@@ -86,10 +104,15 @@ def derive(
     """
     require_search("derive")
     import fnatool
+    from fnatool.cli.show.documents import show_derived_list
     from fnatool.cli.show.searched import show_derived
 
     asked = fnatool.DeriveOptions(budgets=budgets, pareto=pareto, argmax=argmax, images=images, out=out, force=force)
-    show_derived(fnatool.derive(folder, options=asked))
+    found = fnatool.derive(folder, options=asked)
+    if as_json:
+        show_derived_list(folder, out)
+    else:
+        show_derived(found)
 
 
 @cli.command("latency-table")
@@ -110,6 +133,7 @@ def derive(
 @options.seed("For the members that are drawn.")
 @options.inputs()
 @options.force()
+@options.as_json()
 def latency_table(
     model: Path,
     space: str,
@@ -122,6 +146,7 @@ def latency_table(
     seed: int,
     inputs: Inputs,
     force: bool,
+    as_json: bool,
 ) -> None:
     """Time every candidate of every block of SEED in ONNX Runtime: a table of latencies that a search reads as it reads multiply-adds.
 
@@ -132,6 +157,7 @@ def latency_table(
     provider, and here --unpack DIR.
     """
     import fnatool
+    from fnatool.cli.show.documents import show_file, show_json
     from fnatool.cli.show.latency import show_latencies, show_packed
     from fnatool.latency.measure import store_path
     from fnatool.latency.timing import TimingDevice
@@ -140,7 +166,11 @@ def latency_table(
     if pack is not None:
         if output is not None or unpack is not None:
             raise click.UsageError("--pack writes the pieces alone: leave -o and --unpack out")
-        show_packed(fnatool.pack_latency(model, space, pack, options=asked), pack)
+        pieces = fnatool.pack_latency(model, space, pack, options=asked)
+        if as_json:
+            show_json({"pieces": pieces, "folder": str(pack)})
+        else:
+            show_packed(pieces, pack)
         return
     if output is None:
         raise click.UsageError("say where the table goes with -o OUT, or write its pieces with --pack DIR")
@@ -148,4 +178,7 @@ def latency_table(
         made, of = fnatool.unpack_latency(model, space, unpack, output, options=asked)
     else:
         made, of = fnatool.latency_table(model, space, output, options=asked)
-    show_latencies(made, of, output, kept=store_path(output) if unpack is None else unpack)
+    if as_json:
+        show_file(output)
+    else:
+        show_latencies(made, of, output, kept=store_path(output) if unpack is None else unpack)

@@ -24,6 +24,10 @@ class Pixels:
     source: str
     guessed: bool = False
 
+    def to_json(self) -> dict[str, object]:
+        """The same, for programs."""
+        return {**vars(self), "mean": list(self.mean), "scale": list(self.scale)}
+
     def sentence(self) -> str:
         """What the network reads."""
         mean, scale = (", ".join(f"{value:g}" for value in dict.fromkeys(values)) for values in (self.mean, self.scale))

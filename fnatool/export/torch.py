@@ -65,6 +65,18 @@ class Exported:
     notes: tuple[str, ...]
     source: Mapping[str, object] = field(default_factory=dict)
 
+    def to_json(self) -> dict[str, object]:
+        """The same, for programs."""
+        return {
+            "source": dict(self.source),
+            "exporter": self.exporter,
+            "parameters": self.params,
+            "norms": self.norms,
+            "drifts": [{"batch": batch, "worst": drift} for batch, drift in self.drifts],
+            "inner": {"worst": self.inner, "compared": self.compared},
+            "notes": list(self.notes),
+        }
+
     def write(self, path: Path | str, *, force: bool = False) -> None:
         """The model as a file, which says where it comes from."""
         files.write(self.model, path, force=force, metadata={SOURCE_KEY: json.dumps(self.source)})

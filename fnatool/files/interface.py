@@ -54,5 +54,10 @@ def shape_text(shape: Sequence[int | str | None] | None, *, names: bool = True) 
     return "x".join(str(size) if isinstance(size, int) or (names and size) else "?" for size in shape) or "scalar"
 
 
+def shape_json(shape: Sequence[int | str | None] | None) -> list[int | str | None] | None:
+    """The sizes for programs: of what is free the name or null; null where nothing is declared."""
+    return None if shape is None else list(shape)
+
+
 SOURCE_KEY = "fnatool.source"  # in the metadata of a model: what an export recorded
 TASK_KEY = "fnatool.task"  # there too: what the model is for, see `fnatool.tasks.description`

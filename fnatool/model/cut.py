@@ -13,7 +13,7 @@ import onnx_graphsurgeon as gs
 
 from fnatool.files import model as files
 from fnatool.files.atomic import require_writable
-from fnatool.files.interface import SOURCE_KEY, Inputs
+from fnatool.files.interface import SOURCE_KEY, Inputs, shape_json
 from fnatool.model.analysed import SPEC_KEY, STAGES_KEY, analyse_model, metadata, rehearse
 from fnatool.model.headed import HEAD_KEY
 from fnatool.model.pixels import GUESS, GUESS_KEY
@@ -62,6 +62,19 @@ class CutModel:
     whole: int
     notes: tuple[str, ...]
     verified: bool
+
+    def to_json(self) -> dict[str, object]:
+        """The same, for programs."""
+        sides = {"inputs": self.model.graph.inputs, "outputs": self.model.graph.outputs}
+        shapes = {name: [{"name": one.name, "shape": shape_json(one.shape)} for one in tensors] for name, tensors in sides.items()}
+        return {
+            "seed": f"sha256:{self.seed.sha256}",
+            **shapes,
+            "brought_to_inference": list(self.changed),
+            "nodes": {"before": self.whole, "after": self.left},
+            "notes": list(self.notes),
+            "verified": self.verified,
+        }
 
     def write(self, path: Path | str, *, force: bool = False) -> None:
         """The result as a file, atomically."""

@@ -58,6 +58,16 @@ class BatchNormResult:
     table: list[list[dict[str, str]]]
     verified: Verified | None
 
+    def to_json(self) -> dict[str, object]:
+        """The same, for programs."""
+        return {
+            "seed": f"sha256:{self.seed.sha256}",
+            "changed": [{"norm": norm, "convolution": convolution} for norm, convolution in self.changed],
+            "left": [{"node": left.node, "why": left.why} for left in self.left],
+            "notes": list(self.notes),
+            "verified": None if self.verified is None else self.verified.to_json(),
+        }
+
     def write(self, path: Path | str, *, force: bool = False) -> None:
         """The result as a file, atomically; the model itself, byte for byte, where nothing changes."""
         if not self.changed:

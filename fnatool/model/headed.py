@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from fnatool.data.pixels import Pixels
 from fnatool.files import model as files
-from fnatool.files.interface import Inputs, named_shapes
+from fnatool.files.interface import Inputs, named_shapes, shape_json
 from fnatool.model import pixels, upgrading
 from fnatool.model.analysed import STAGES_KEY, analyse_model, metadata
 from fnatool.model.names import class_names, joints_of
@@ -75,6 +75,24 @@ class Headed:
     after: Analysis
     pixels: Pixels
     verified: bool
+
+    def to_json(self) -> dict[str, object]:
+        """What was attached and what it costs, for programs."""
+        before, after = self.before.cost, self.after.cost
+        kept, whole = self.made.kept
+        return {
+            "seed": f"sha256:{self.seed.sha256}",
+            "taps": [{"name": tap.name, "tensor": tap.tensor, "channels": tap.channels} for tap in self.made.taps],
+            "kept": {"parameters": kept, "of": whole},
+            "inherits": self.made.inherits,
+            "outputs": [{"name": tensor.name, "shape": shape_json(tensor.shape)} for tensor in self.made.graph.outputs],
+            "description": json.loads(description.to_json(self.description)),
+            "pixels": self.pixels.to_json(),
+            "parameters": {"before": before.params, "after": after.params},
+            "macs": {"before": before.macs, "after": after.macs},
+            "notes": list(self.seed.notes),
+            "verified": self.verified,
+        }
 
     def write(self, path: Path | str, *, force: bool = False) -> None:
         """The result as a file, atomically."""

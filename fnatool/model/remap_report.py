@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from fnatool.model.refit_result import Refit, RefitDistance
 from fnatool.model.remapped import Remapped
-from fnatool.model.verified import Verified
 from passes.channels.groups import regrouped_shape
 from passes.graph.tensors import Shape
 from passes.network.knobs import BATCH, CHANNELS, FREE, IMAGE, Size, batch_text
@@ -26,7 +25,7 @@ def report(made: Remapped) -> Json:
         "changes": [{"knob": name, "from": None if (name, old) == (IMAGE, FREE) else old, "to": new} for name, old, new in changes(made)],
         "drifts": [*made.plan.drifts, *averages(made)],
         "notes": [*made.analysis.notes, *made.plan.notes],
-        "verified": None if verified is None else _verified(verified),
+        "verified": None if verified is None else verified.to_json(),
         **({} if made.refit is None else {"refit": refit_rows(made.refit)}),
         "tensors": tensor_rows(made),
     }
@@ -52,16 +51,6 @@ def _distance(found: RefitDistance) -> Json:
 
 def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _verified(verified: Verified) -> Json:
-    """What was compared; `whole` only where the target lacks something of the seed's, `batch` where it takes other samples at once."""
-    whole: Json = {} if verified.whole is None else {"whole": verified.whole}
-    colours: Json = {}
-    if verified.colours is not None:
-        colours = {"channels": {"worst": verified.colours.worst, "compared": verified.colours.compared}}
-    batch: Json = {} if verified.batch is None else {"batch": {"worst": verified.batch.worst, "compared": verified.batch.compared}}
-    return {"worst": verified.worst, "compared": verified.compared, "tolerance": verified.tolerance, **whole, **colours, **batch}
 
 
 def changes(made: Remapped) -> list[tuple[str, int | str | Size, int | str | Size]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from fnatool.data.pixels import Pixels
 from fnatool.files import documents
 from fnatool.files import model as files
-from fnatool.files.interface import Inputs
+from fnatool.files.interface import Inputs, shape_json
 from fnatool.files.restating import require_place, restate
 from fnatool.model import pixels
 from fnatool.model.analysed import analyse_model, metadata
@@ -58,6 +58,15 @@ class DescribedModel:
     pixels: Pixels
     notes: Mapping[str, str]
     in_memory: bool
+
+    def to_json(self) -> dict[str, object]:
+        """The same, for programs."""
+        return {
+            "seed": f"sha256:{self.model.sha256}",
+            "description": json.loads(description.to_json(self.description)),
+            "outputs": [{"name": one.name, "tensor": one.tensor, "shape": shape_json(one.shape)} for one in self.answers],
+            "pixels": self.pixels.to_json(),
+        }
 
     def write(self, path: Path | str, *, force: bool = False) -> None:
         """The model as a file that says it, atomically; the bytes of the graph and of the weights are those of the model's own file."""

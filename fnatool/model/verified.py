@@ -59,6 +59,14 @@ class Verified:
     batch: Verified | None = None
     colours: Verified | None = None
 
+    def to_json(self) -> dict[str, object]:
+        """What was compared; `whole` only where something of the seed's is gone, `batch` and `channels` where the inputs are others."""
+        parts: dict[str, object] = {} if self.whole is None else {"whole": self.whole}
+        for name, part in (("channels", self.colours), ("batch", self.batch)):
+            if part is not None:
+                parts[name] = {"worst": part.worst, "compared": part.compared}
+        return {"worst": self.worst, "compared": self.compared, "tolerance": self.tolerance, **parts}
+
     @property
     def judged(self) -> str:
         """By what `first` was found to be too far."""

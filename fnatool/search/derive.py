@@ -45,7 +45,6 @@ from passes.space.budgets import parse_budget
 from passes.space.costs import Table, extremes
 from passes.space.space import Choices, Space, parse_space
 
-LIST = "derived.json"
 HERE = World(0, 1, torch.device("cpu"))
 MOST_STEPS = 10**18  # no search has as many
 
@@ -127,7 +126,7 @@ def derive(run: Path | str, *, options: DeriveOptions) -> list[DerivedModel]:
         terminal.console().print(source.note)
     out = wanted.out or folder / folders.DERIVED
     out.mkdir(parents=True, exist_ok=True)
-    require_writable(out / LIST, force=wanted.force)
+    require_writable(out / folders.LIST, force=wanted.force)
     members = _members(source, wanted)
     found: list[DerivedModel] = []
     with terminal.progress("architectures", len(members)) as advance:
@@ -135,7 +134,7 @@ def derive(run: Path | str, *, options: DeriveOptions) -> list[DerivedModel]:
             found.append(_write_architecture(source, member, wanted, out=out, taken=[row.emitted.path for row in found]))
             advance(1)
     rows = [{"model": row.emitted.path.name, **as_json(row)} for row in found]
-    write_text(out / LIST, json.dumps({"run": str(folder), **source.about, "architectures": rows}, indent=1) + "\n", force=True)
+    write_text(out / folders.LIST, json.dumps({"run": str(folder), **source.about, "architectures": rows}, indent=1) + "\n", force=True)
     return found
 
 

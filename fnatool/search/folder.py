@@ -21,6 +21,7 @@ RUN, SPACE, COSTS, SEED = "run.json", "space.json", "costs.json", "seed.onnx"
 SPEC, REMAPPED, TARGET, CHOSEN = "spec.json", "remapped.onnx", "target.onnx", "chosen.json"
 DISTANCES = "distances.json"
 PAGE = "report.md"
+LIST = "derived.json"  # in the folder of those that were derived
 TUNING, DERIVED, SCENES, LATENCY = "finetune", "derived", "scenes", "latency.json"
 BASELINE = "baseline-"  # and its name: the folder of one
 OF_DERIVED = rf"derived\.json|({'|'.join(kind.name for kind in KINDS)})-.+\.(onnx|onnx\.data|json)"

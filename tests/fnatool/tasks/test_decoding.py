@@ -89,7 +89,9 @@ def test_a_perfect_head_finds_every_box_once_and_scores_1(description: Detection
     assert np.allclose(found.boxes[order], BOXES[[0, 2, 1]], atol=1e-3)
     assert found.labels[order].tolist() == [0, 1, 2]
     assert (found.scores > 0.99).all()
-    assert evaluate([found], [truth()], description) == pytest.approx(dict.fromkeys(("mAP", "AP50", "AP75", "AP_small", "AP/a", "AP/b", "AP/c"), 1))
+    assert evaluate([found], [truth()], description) == pytest.approx(
+        dict.fromkeys(("mAP", "AP50", "AP75", "AP_small", "AP/a", "AP/b", "AP/c"), 1)
+    )
 
 
 @pytest.mark.parametrize("description", [FOCAL, MULTIBOX], ids=["focal", "multibox"])
