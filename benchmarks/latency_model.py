@@ -87,7 +87,7 @@ def measured(asked: argparse.Namespace, store_path: Path) -> dict[str, dict[str,
         loads.append(os.getloadavg()[0])
         return nanoseconds(network, place)
 
-    options = making.LatencyOptions(TimingDevice(asked.provider, asked.threads), asked.rounds, timed=timed)
+    options = making.LatencyOptions(place=TimingDevice(asked.provider, asked.threads), rounds=asked.rounds, timed=timed)
     of = making.subject(files.read(seeds.bundled(asked.model) or asked.model), asked.space)
     madds = cost_tables(of.analysis, of.found)["madds"]
     fitted_on = making.members_of_fit(of, options)

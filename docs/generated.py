@@ -18,6 +18,7 @@ import fnatool
 import fnatool.nn
 import passes
 from fnatool.cli.main import cli
+from fnatool.cli.show.documents import DOCUMENTS, FILES, WITHOUT
 from fnatool.model.check import CODES
 from fnatool.nn import TORCH
 from fnatool.search.config import template as search_template
@@ -54,6 +55,22 @@ def _command(command: click.Command, path: str, level: str) -> Iterator[str]:
     if isinstance(command, click.Group):
         for name, inner in sorted(command.commands.items()):
             yield from _command(inner, f"{path} {name}", level + "#")
+
+
+def documents() -> Iterator[str]:
+    """What --json prints."""
+    yield "# JSON\n\nWith `--json` a command prints one JSON document on standard output and nothing else there: progress and notes go to"
+    yield "standard error. Exit codes and messages are the same; after a mistake standard output is empty. `inspect`, `profile`, `check`,"
+    yield "`diff`, `bench`, `evaluate` and `predict` print what they found; the figure of a class without ground truth is null."
+    yield "A key whose text begins with *where* may be absent.\n"
+    yield from table(("command", "the same document is in"), ((f"`{name}`", text) for name, text in FILES.items()))
+    yield ""
+    for name, keys in DOCUMENTS.items():
+        yield f"## fnatool {name}\n"
+        yield from table(("key", "what it is"), ((f"`{key}`", text) for key, text in keys.items()))
+        yield ""
+    yield "## Without it\n"
+    yield from table(("command", "why"), ((f"`{name}`", text) for name, text in WITHOUT.items()))
 
 
 def configs() -> Iterator[str]:
@@ -161,7 +178,7 @@ class _Plain(str):
 
 
 TABLES = {"<!-- the table of knobs -->": knobs}
-PAGES = {"commands": commands, "configs": configs, "tasks": tasks, "checks": checks, "operators": operators, "api": api}
+PAGES = {"commands": commands, "configs": configs, "tasks": tasks, "checks": checks, "operators": operators, "json": documents, "api": api}
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:

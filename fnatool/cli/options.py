@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fnatool.model.unlabelled import UnlabelledOptions
 
 Knobs = Mapping[str, int | str | tuple[int, int]]
+KnobValues = Mapping[str, Sequence[int | str]]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -115,6 +116,24 @@ def _assigned(context: click.Context, option: click.Parameter, given: tuple[str,
 
     try:
         return assigned(given)
+    except UserError as error:
+        raise Mistake(str(error)) from error
+
+
+def knob_values(help_: str) -> Decorator:
+    """--set KNOB=VALUE,VALUE, repeatable."""
+    return click.option("--set", "knobs", multiple=True, metavar="KNOB=VALUE,...", help=help_, callback=_listed)
+
+
+def _listed(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> KnobValues:
+    """knob → values."""
+    if not given:
+        return {}
+    from passes.errors import UserError
+    from passes.target.assigned import listed
+
+    try:
+        return listed(given)
     except UserError as error:
         raise Mistake(str(error)) from error
 

@@ -8,7 +8,7 @@ import click
 
 from fnatool.cli import options
 from fnatool.cli.app import cli, require_search
-from fnatool.cli.options import Inputs
+from fnatool.cli.options import Inputs, KnobValues
 from fnatool.cli.types import FILE, MODEL
 
 
@@ -121,6 +121,7 @@ def derive(
     "--space", required=True, metavar="SPACE",
     help="What may be chosen: fna-detection, fna-segmentation, auto or coarse, or a JSON file.",
 )  # fmt: skip
+@options.knob_values("Values of a knob, on top of the space: stage2.*.hidden=x0.5,x1. Repeatable.")
 @options.output("The JSON file to write (needed unless --pack).", required=False)
 @options.file("--pack", metavar="DIR", help_="Time nothing here: write the pieces to DIR, and a script that times them on another machine.")
 @options.file("--unpack", metavar="DIR", help_="Make the table of what the script in DIR has timed.")
@@ -137,6 +138,7 @@ def derive(
 def latency_table(
     model: Path,
     space: str,
+    knobs: KnobValues,
     output: Path | None,
     pack: Path | None,
     unpack: Path | None,
@@ -162,7 +164,7 @@ def latency_table(
     from fnatool.latency.measure import store_path
     from fnatool.latency.timing import TimingDevice
 
-    asked = fnatool.LatencyOptions(place=TimingDevice(provider, threads), rounds=rounds, seed=seed, inputs=inputs, force=force)
+    asked = fnatool.LatencyOptions(place=TimingDevice(provider, threads), rounds=rounds, seed=seed, inputs=inputs, knobs=knobs, force=force)
     if pack is not None:
         if output is not None or unpack is not None:
             raise click.UsageError("--pack writes the pieces alone: leave -o and --unpack out")

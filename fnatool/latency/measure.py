@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx_graphsurgeon as gs
@@ -30,7 +30,7 @@ from passes.graph.cutting import Bare
 from passes.graph.tensors import Shape
 from passes.network.analysis import Analysis
 from passes.space.costs import Table, cost_tables, extremes
-from passes.space.space import Choices, choices
+from passes.space.space import Choices, choices, overlaid, parse_space
 
 MEMBERS = 12  # timed whole, to fit on
 
@@ -39,6 +39,8 @@ MEMBERS = 12  # timed whole, to fit on
 class LatencyOptions:
     """Where and how often to time; `inputs` gives shapes for free dimensions, `seed` draws the members and the order of the rounds.
 
+    `knobs` have these values, whatever the space says of them.
+
     `force` lets the table replace another file (never the timings beside it, which are kept).
     """
 
@@ -46,6 +48,7 @@ class LatencyOptions:
     rounds: int = 8
     seed: int = 0
     inputs: Inputs = None
+    knobs: Mapping[str, Sequence[int | str]] = field(default_factory=dict)
     timed: Callable[[Bare, TimingDevice], int] = nanoseconds
     force: bool = False
 
@@ -60,10 +63,18 @@ class Subject:
     about: About
 
 
-def subject(model: files.Model, space: str, inputs: Mapping[str, Shape] | None = None) -> Subject:
-    """The seed with the space of that name or in that file. Raises UserError for a space that is none or does not fit."""
+def subject(
+    model: files.Model, space: str, inputs: Mapping[str, Shape] | None = None, *, knobs: Mapping[str, Sequence[int | str]] | None = None
+) -> Subject:
+    """The seed with the space of that name or in that file, in which these knobs have these values.
+
+    Raises UserError for a space that is none or does not fit.
+    """
     analysis = analyse_model(model, inputs)
-    found = choices(analysis, spaces.read_space(space, analysis)).at(0)
+    known = spaces.read_space(space, analysis)
+    if knobs:
+        known = overlaid(known, parse_space({"version": 1, "knobs": {key: list(values) for key, values in knobs.items()}}).knobs)
+    found = choices(analysis, known).at(0)
     if found.size < 2:
         raise UserError(f"space '{space}' leaves the network's blocks, if it has any, without a choice: there is nothing to measure")
     return Subject(model.graph, analysis, found, about(model.sha256, analysis, found))
@@ -81,7 +92,7 @@ def latency_table(seed: Source, space: str, out: Path | str, *, options: Latency
     store = Store(store_path(out), options.place.key)
     assert isinstance(options.place, TimingDevice)
     require_provider(options.place)
-    of = subject(model, space, sizes)
+    of = subject(model, space, sizes, knobs=options.knobs)
     made = measure_table(of, store, options)
     write(made, out, force=options.force)
     return made, of
@@ -103,7 +114,7 @@ def pack_latency(seed: Source, space: str, folder: Path | str, *, options: Laten
         raise UserError(f"'{folder}' exists; choose another folder, or overwrite one that was packed before with --force")
     if not folder.resolve().parent.is_dir():
         raise UserError(f"'{folder.parent}', the folder for '{folder.name}', does not exist; create it first")
-    job = cut_subject(subject(model, space, sizes), options)
+    job = cut_subject(subject(model, space, sizes, knobs=options.knobs), options)
     with replacing_folder(folder) as made:
         for signature, network in job.networks.items():
             (made / f"{signature}.onnx").write_bytes(filled(network))
@@ -123,7 +134,7 @@ def unpack_latency(
     folder, out = Path(folder), Path(out)
     require_writable(out, force=options.force, forbid=(model.path, *model.data))
     place, load = recorded_place(folder / time_pieces.TIMINGS, options.place)
-    of = subject(model, space, sizes)
+    of = subject(model, space, sizes, knobs=options.knobs)
     job = cut_subject(of, options)
     store = Store(folder / time_pieces.TIMINGS, place.key)
     rounds = min(len(store.rounds(signature)) for signature in job.networks)

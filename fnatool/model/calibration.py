@@ -62,13 +62,18 @@ def image_files(folder: Path, count: int, seed: int) -> list[Path]:
     """`count` of the images in a folder and the folders in it, drawn with the seed; all where there are no more. Raises UserError."""
     if importlib.util.find_spec("PIL") is None:
         raise UserError("reading images needs pillow, which is not installed; pip install pillow")
-    if not folder.is_dir():
-        raise UserError(f"'{folder}' is not a folder; --data takes a folder of images, or the word random")
+    require_folder(folder)
     found = [path for path in folders.below([folder])[0] if folders.is_image(path.name) and path.is_file()]
     if not found:
         raise UserError(f"there is no image in '{folder}' (looked for {folders.kinds()}, also in the folders in it)")
     drawn = np.random.default_rng(seed).permutation(len(found))[:count]
     return [found[index] for index in sorted(drawn)]
+
+
+def require_folder(folder: Path) -> None:
+    """It is one. Raises UserError."""
+    if not folder.is_dir():
+        raise UserError(f"'{folder}' is not a folder; --data takes a folder of images, or the word random")
 
 
 def image_rows(input_: NetworkInput, paths: Sequence[Path], how: Preparation) -> Iterator[Values]:

@@ -127,6 +127,8 @@ def unfold(model: Source, out: Path | str | None = None, *, options: UnfoldOptio
 
     Written to `out` if given. Raises UserError for a wrong path or data that does not fit, RefusedModel as fold does.
     """
+    if options.data != RANDOM:
+        calibration.require_folder(Path(options.data))
     read, sizes = _open(model, out, options)
     made = _unfolded(read, options, sizes)
     if out is not None:

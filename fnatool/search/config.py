@@ -48,7 +48,7 @@ from fnatool.training.settings import Settings, settings_of
 from passes.errors import UserError
 from passes.space.costs import KINDS
 from passes.space.space import MOST_CANDIDATES
-from passes.target.spec import Value
+from passes.target.assigned import listed
 
 NAME = "search.toml"  # read from the working folder, where there is one and no other is named
 
@@ -390,13 +390,7 @@ def settings_of_search(given: Iterable[str]) -> Settings:
     words = [text.partition("=")[0].strip() for text in said]
     own = [word.partition(".")[0] in SearchConfig.model_fields or KNOB.match(word) is None for word in words]
     settings = settings_of(text for text, is_own in zip(said, own, strict=True) if is_own)
-    knobs: dict[str, list[Value]] = {}
-    for text in (text for text, is_own in zip(said, own, strict=True) if not is_own):
-        key, _, values = text.rpartition("=")
-        if key.strip() in knobs:
-            raise UserError(f"--set sets '{key.strip()}' twice")
-        row = [value.strip() for value in values.strip(" []").split(",")]
-        knobs[key.strip()] = [int(value) if value.isascii() and value.isdigit() else value.strip("\"'") for value in row]
+    knobs = listed(text for text, is_own in zip(said, own, strict=True) if not is_own)
     return merged(settings, {"space": {"knobs": knobs}}) if knobs else settings
 
 

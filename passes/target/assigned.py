@@ -26,6 +26,21 @@ def assigned(given: Iterable[str]) -> dict[str, Value]:
     return dict(parse({"version": 1, "knobs": found}).knobs)
 
 
+def listed(given: Iterable[str]) -> dict[str, list[int | str]]:
+    """knob → values, of each KNOB=VALUE,VALUE. Raises UserError for what is not of that form, and for a knob that is set twice."""
+    found: dict[str, list[int | str]] = {}
+    for text in given:
+        key, equals, values = text.rpartition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise UserError(f"--set {text}: say KNOB=VALUE,VALUE, as in --set stage2.*.kernel=3,5")
+        if key in found:
+            raise UserError(f"--set sets '{key}' twice")
+        row = [value.strip() for value in values.strip(" []").split(",")]
+        found[key] = [int(value) if value.isascii() and value.isdigit() else value.strip("\"'") for value in row]
+    return found
+
+
 def _value(key: str, text: str) -> Value:
     size = SIZE.fullmatch(text) if key == IMAGE else None
     if size is not None:

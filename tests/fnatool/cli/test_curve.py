@@ -12,7 +12,7 @@ from fnatool.terminal import heard
 
 ROWS = [
     *({"step": step, "kind": "train", "loss": 4.0 - step} for step in range(1, 4)),
-    *({"step": step, "kind": "val", "mIoU": figure, "IoU/a": 0.0} for step, figure in enumerate((0.1, 0.45, 0.8, 0.5), 1)),
+    *({"step": step, "kind": "val", "mIoU": figure, "IoU/a": 0.0} for step, figure in enumerate((0.1, 0.5, 0.8, 0.5), 1)),
 ]
 
 
@@ -30,8 +30,8 @@ def test_a_long_curve_is_of_means() -> None:
 
 def test_figure_and_loss_are_drawn_and_the_best_evaluation_is_told() -> None:
     assert curves(ROWS, "mIoU", falls=False, levels=BLOCKS) == [
-        "mIoU  ▁▄█▅  0.1000 to 0.5000",
-        "loss  █▄▁  3.0000 to 1.0000",
+        "mIoU  ▁▅█▅  0.1000 to 0.5000",
+        "loss  █▅▁  3.0000 to 1.0000",
         "the best evaluation: mIoU 0.8000 after step 3",
     ]
     assert curves(ROWS, "mIoU", falls=True, levels=BLOCKS)[-1] == "the best evaluation: mIoU 0.1000 after step 1"

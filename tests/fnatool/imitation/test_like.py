@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from seeds_of_heads import mobile
 from tiny import save
+from working import inside
 
 import fnatool
 import fnatool.nn
@@ -68,11 +69,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
+def _quiet(tmp_path: Path) -> Iterator[None]:
+    with inside(tmp_path):
+        yield
 
 
 def evaluate(model: Path | str, like: Path | str, *more: str, capsys: Capture) -> dict[str, object]:

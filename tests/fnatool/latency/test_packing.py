@@ -104,6 +104,20 @@ def test_the_table_is_of_the_other_machine(folder: Path, capsys: Capture) -> Non
     assert direct.place == CPU.key
 
 
+def test_values_of_a_knob_are_set_on_top_of_the_space(folder: Path, capsys: Capture) -> None:
+    Path("both.json").write_text(json.dumps({"version": 1, "knobs": {"stage0.*.kernel": [3, 7]}}))
+    assert run([*LINE, "--set", "stage0.*.kernel=3,7", "--pack", "pieces"]) == 0
+    assert run(["latency-table", "seed.onnx", "--space", "both.json", "--pack", "other"]) == 0
+    assert Path("pieces/pieces.json").read_bytes() == Path("other/pieces.json").read_bytes()
+    timed()
+    assert run([*LINE, "--set", "stage0.*.kernel=3,7", "--unpack", "pieces", "-o", "out.json"]) == 0
+    capsys.readouterr()
+    for wrong, part in (("stage0.*.kernel", "say KNOB=VALUE,VALUE"), ("stage0.*.kernal=3,5", "kernel"), ("stage0.*.kernel=3,4", "4")):
+        assert run([*LINE, "--set", wrong, "--pack", "third"]) == 2
+        assert part in capsys.readouterr().err
+        assert not Path("third").exists()
+
+
 def size_of(signature: str) -> int:
     return Path(f"pieces/{signature}.onnx").stat().st_size
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from searches import distance, everything, gradient, madds, refused, report, search
+from working import inside
 
 from fnatool.files import model as files
 from fnatool.model.analysed import realises
@@ -19,9 +20,7 @@ BUDGET = "madds=500k"
 @pytest.fixture(scope="module")
 def measured(scenes: Path) -> Path:
     """The folder of seed and scenes, with a search in its folder beside that tuned both baselines and solved layers anew."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(scenes)
-        patch.setenv("XDG_CACHE_HOME", str(scenes / "cache"))
+    with inside(scenes):
         distance(scenes, finetune={"enabled": True, "baseline": "both"}, refit={"enabled": "yes", "samples": 12})
         assert search("--budget", BUDGET, folder="beside") == 0
     return scenes

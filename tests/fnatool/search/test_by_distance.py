@@ -16,6 +16,7 @@ import torch
 from nets import Net
 from searches import MODULE, TWO, derived, distance, environment, gradient, madds, refused, report, search
 from tiny import save
+from working import inside
 
 from fnatool.cli.main import run
 from fnatool.files import model as files
@@ -33,13 +34,9 @@ BUDGET = "madds=500k"
 @pytest.fixture(scope="module")
 def near(scenes: Path) -> Path:
     """The folder of seed and scenes, with a finished search by distance in its folder measured."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(scenes)
-        patch.setenv("XDG_CACHE_HOME", str(scenes / "cache"))
+    with inside(scenes):
         distance(scenes, finetune={"enabled": True})
-        threads = torch.get_num_threads()
         assert search("--budget", BUDGET, folder="measured") == 0
-        torch.set_num_threads(threads)
     return scenes
 
 
@@ -217,13 +214,9 @@ def test_with_images_the_derived_member_is_measured_whole_and_is_the_searched_on
 @pytest.fixture(scope="module")
 def narrowed(scenes: Path) -> Path:
     """The folder of seed and scenes, with a search in its folder narrow whose budget no choice inside blocks keeps."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(scenes)
-        patch.setenv("XDG_CACHE_HOME", str(scenes / "cache"))
+    with inside(scenes):
         distance(scenes, space={"choices": str(scenes / "trunks.json")})
-        threads = torch.get_num_threads()
         assert search("--budget", NARROW, folder="narrow") == 0
-        torch.set_num_threads(threads)
     return scenes
 
 

@@ -20,6 +20,7 @@ import torch
 from onnx import numpy_helper
 from seeds_of_heads import mobile
 from tiny import save
+from working import inside
 
 import fnatool
 from fnatool.cli.main import run
@@ -55,12 +56,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
+def _quiet(tmp_path: Path) -> Iterator[None]:
+    with inside(tmp_path):
+        yield
 
 
 def config(world: Path, task: str, **sections: Mapping[str, object]) -> Path:
