@@ -23,8 +23,8 @@ from fnatool.tasks import description, joints, reading
 from fnatool.tasks.description import Description
 from fnatool.tasks.joints import Joints
 from fnatool.tasks.table import TASKS, require_task
+from passes.batch.freeing import freed
 from passes.errors import RefusedModel, UserError
-from passes.graph.freeing import freed
 from passes.graph.shapes import guessing
 from passes.heads import STYLES, Attached, HeadImage, HeadSpec, attach, default_taps, image_of
 from passes.heads.inheriting import Keep, OwnHead
@@ -105,7 +105,7 @@ class Headed:
 
 
 def attach_to_model(model: files.Model, options: HeadOptions, *, analysis: Analysis | None = None) -> Headed:
-    """The model with the head; sizes that its free batch is written into follow the batch (see `passes.graph.freeing`).
+    """The model with the head; sizes that its free batch is written into follow the batch (see `passes.batch.freeing`).
 
     analysis: of the model at these inputs, if there is one. Unless told otherwise, what is returned has been compared with the seed and
     checked. Raises UserError for a head that cannot be,

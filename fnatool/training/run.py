@@ -19,7 +19,7 @@ from fnatool.training.processes import joined
 from fnatool.training.said import Tuned
 from fnatool.training.sections import merged
 from fnatool.training.settings import Settings
-from passes.graph.freeing import freed
+from passes.batch.freeing import freed
 
 
 @dataclass(frozen=True, kw_only=True)

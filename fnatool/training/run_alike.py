@@ -23,7 +23,7 @@ from fnatool.training.said import Tuned
 from fnatool.training.sections import merged
 from fnatool.training.settings import Settings
 from fnatool.training.unlabelled import samples_of
-from passes.graph.freeing import freed
+from passes.batch.freeing import freed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import onnx_graphsurgeon as gs
 
+from passes.batch.freeing import freed
 from passes.deploy.postprocessing import Axis
 from passes.errors import RefusedModel, UserError
-from passes.graph.freeing import freed
 from passes.graph.shapes import infer
 from passes.graph.tensors import Shape, printed
 from passes.graph.view import View, build, live, view

@@ -94,7 +94,7 @@ def test_what_writes_no_report_yet_says_the_same(folder: Path, capsys: Capture) 
     assert tried["verified"] is None
     assert tried["changes"] == [{"knob": "stage0.depth", "from": 2, "to": 1}]
     assert printed("latency-table seed.onnx --space space.json --pack pieces", capsys)["folder"] == "pieces"
-    would = printed("search --config search.toml -o dry --dry-run", capsys)
+    would = printed("search --config search.toml --budget madds=500k -o dry --dry-run", capsys)
     assert would == {name: json.loads(Path(f"dry/{name}.json").read_text()) for name in ("space", "costs")}
 
 

@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 import onnxruntime as ort
 import pytest
 
-from passes.graph.freeing import freed
+from passes.batch.freeing import freed
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]> g (float["N",4,6,6] x) => '
 BUILT_IN = {
