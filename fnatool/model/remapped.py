@@ -14,8 +14,10 @@ from fnatool.model.analysed import SPEC_KEY, STAGES_KEY, analyse_model, metadata
 from fnatool.model.recoloured import recoloured_metadata
 from fnatool.model.refit_result import Refit
 from fnatool.model.verified import Verified, verify_remap
+from passes.network.analyse import analyse
 from passes.network.analysis import Analysis
 from passes.network.cost import Cost
+from passes.network.knobs import kind_of
 from passes.target.apply import apply
 from passes.target.assigned import with_knobs
 from passes.target.plan import Plan, planned_cost
@@ -119,8 +121,16 @@ def _pixels(model: files.Model, analysis: Analysis, found: Plan) -> dict[str, st
     return {} if old is None or new is None or old == new else recoloured_metadata(metadata(model.envelope), old, new)
 
 
+def _recorded(target: files.Model, found: Plan) -> Spec:
+    """The Spec without groups that the target cannot have others of: a convolution that reads one channel now has no such knob."""
+    spec = found.resolved.spec(f"sha256:{target.sha256}")
+    if found.recolouring is None:
+        return spec
+    known = analyse(target.graph, table=found.table).knobs
+    return replace(spec, knobs={key: value for key, value in spec.knobs.items() if kind_of(key) != "groups" or key in known})
+
+
 def _with_spec(target: files.Model, found: Plan, said: Mapping[str, str | None]) -> files.Model:
     """The target says which stages it has, and what Spec of which seed it is; and what else is said."""
-    resolved = found.resolved.spec(f"sha256:{target.sha256}").to_json()
-    own = {STAGES_KEY: json.dumps(found.table), SPEC_KEY: json.dumps(resolved)}
+    own = {STAGES_KEY: json.dumps(found.table), SPEC_KEY: json.dumps(_recorded(target, found).to_json())}
     return files.with_metadata(target, {**said, **own}, found.origin())

@@ -25,6 +25,7 @@ from fnatool.model.analysed import SPEC_KEY, STAGES_KEY, analyse_model, metadata
 from fnatool.model.remapped import RemapOptions, Remapped
 from passes import Spec
 from passes.errors import RefusedModel, UserError
+from passes.target.spec import parse
 
 # --- bytes ---
 
@@ -478,6 +479,19 @@ def joined() -> onnx.ModelProto:
     net.channels["j"] = 20
     net.classifier(net.conv_bn_relu("j", "c", 9, 3))
     return net.model()
+
+
+def test_the_stored_spec_names_no_groups_of_what_reads_one_channel_now(tmp_path: Path) -> None:
+    net = Net(size=8)
+    net.classifier(net.conv_bn_relu("x", "a", 8, 3))
+    seed = save(net.model(), tmp_path / "seed.onnx")
+    made = fnatool.remap(seed, document({"input.channels": 1}), tmp_path / "grey.onnx").model
+    stored = parse(json.loads(metadata(made.envelope)[SPEC_KEY]))
+    gone = {name for name in analyse_model(files.read(seed)).knobs if name.endswith(".groups")} - analyse_model(made).knobs.keys()
+    assert gone
+    assert not gone & stored.knobs.keys()
+    assert realises(made, stored) == []
+    assert realises(made, stored, files.read(seed)) == []
 
 
 def test_a_result_whose_groups_have_split_a_knob_realises_its_spec(tmp_path: Path) -> None:
