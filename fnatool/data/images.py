@@ -33,6 +33,9 @@ def rgb(path: Path) -> Image.Image:
     Grey is repeated, transparency dropped, CMYK converted; of 16 bits the upper 8 are kept, of several frames the first.
     """
     with _reading(path) as image:
+        if image.format in LOSSY and image.mode == "RGB":  # a photograph is not copied twice
+            ImageOps.exif_transpose(image, in_place=True)
+            return image
         return ImageOps.exif_transpose(_as_rgb(image))
 
 
@@ -45,9 +48,9 @@ def mask(path: Path) -> npt.NDArray[np.uint8]:
         if image.format in LOSSY:
             raise Unreadable("it is a JPEG, which changes the class numbers near every edge; save it as PNG, from what it was made of")
         values = _grey(image)
-        if values.size and not 0 <= int(values.min()) <= int(values.max()) <= 255:
+        if values.size and values.dtype != np.uint8 and not 0 <= int(values.min()) <= int(values.max()) <= 255:
             raise Unreadable(f"it holds the value {int(values.max())}; class numbers go up to 253")
-        return values.astype(np.uint8)
+        return values.astype(np.uint8, copy=False)
 
 
 @cache

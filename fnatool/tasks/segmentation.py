@@ -85,7 +85,8 @@ def truth(split: Split, item: Masked) -> npt.NDArray[np.uint8]:
     from fnatool.data import images
     from fnatool.tasks.samples import readable
 
-    return np.frombuffer(split.codes, np.uint8)[readable(images.mask, split.path(item.mask))]
+    mask = readable(images.mask, split.path(item.mask))
+    return np.frombuffer(bytearray(mask).translate(split.codes), np.uint8).reshape(mask.shape)
 
 
 # --- learning, answers and figures ---
@@ -141,8 +142,9 @@ def compare(prediction: Segmented, truth: npt.NDArray[np.uint8], description: Se
     """The confusion of one image, over its pixels that are not IGNORE. A pixel of several classes equally is of none."""
     counted, classes = truth != IGNORE, len(description.classes)
     joint = truth[counted].astype(np.int64) * (classes + 1) + np.minimum(prediction.classes[counted], classes)
-    pairs, counts = np.unique(joint, return_counts=True)
-    return Confusion(pairs, counts.astype(np.int64))
+    counts = np.bincount(joint)
+    pairs = np.flatnonzero(counts)
+    return Confusion(pairs, counts[pairs])
 
 
 def score(evidence: Sequence[Confusion], description: Segmentation) -> dict[str, float]:
@@ -212,9 +214,9 @@ def say(prediction: Segmented, description: Segmentation) -> dict[str, object]:
 
 
 def _shares(prediction: Segmented, description: Segmentation) -> dict[int, float]:
-    labels, counts = np.unique(prediction.classes, return_counts=True)
-    rows = sorted(zip(counts.tolist(), labels.tolist(), strict=True), reverse=True)
-    return {label: count / prediction.classes.size for count, label in rows if label < len(description.classes)}
+    counts = np.bincount(prediction.classes.ravel(), minlength=len(description.classes))[: len(description.classes)].tolist()
+    rows = sorted(((count, label) for label, count in enumerate(counts) if count), reverse=True)
+    return {label: count / prediction.classes.size for count, label in rows}
 
 
 def scenes() -> SceneKind:

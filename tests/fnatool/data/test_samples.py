@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import sets
 import torch
 from levels import retinanet_levels
 from PIL import Image
+from torchvision.transforms import v2
 
 from fnatool.data.placement import Placement
 from fnatool.data.split import IGNORE, Boxed, Labelled, Masked, Posed, Split
@@ -181,18 +183,33 @@ def test_left_and_right_change_places_in_a_mirror(tmp_path: Path) -> None:
         assert other["points"][1, 0] < other["points"][2, 0]  # left is always left
 
 
-def test_without_the_correction_for_torchvisions_mirror_points_would_be_a_pixel_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    flip = augment.F.horizontal_flip
-
-    def correction(value: torch.Tensor) -> torch.Tensor | int:
-        return torch.tensor([1, 0]) if isinstance(value, augment.tv_tensors.KeyPoints) else 0
-
-    monkeypatch.setattr(augment.F, "horizontal_flip", lambda v: flip(v) - correction(v))
+def test_points_that_are_a_pixel_off_in_a_mirror_would_be_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = augment.mirrored_points
+    monkeypatch.setattr(augment, "mirrored_points", lambda points, width: right(points, width - 1))
     training = poser(tmp_path)
     off = [np.abs(centres(s["image"]) - s["points"].numpy()).max() for s in (training[epoch, 0] for epoch in range(20))]
     assert max(off) > 0.8
+
+
+def test_points_that_turn_the_other_way_would_be_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = augment.turned
+
+    def wrong(image: torch.Tensor, points: torch.Tensor, box: torch.Tensor, **how: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        return right(image, points, box, **how)[0], right(image, points, box, **{**how, "angle": -how["angle"]})[1]
+
+    monkeypatch.setattr(augment, "turned", wrong)
+    training = poser(tmp_path)
+    off = [np.abs(centres(s["image"]) - s["points"].numpy()).max() for s in (training[epoch, 0] for epoch in range(5))]
+    assert max(off) > 2
+
+
+def test_an_image_of_which_nothing_is_seen_is_all_ground(tmp_path: Path) -> None:
+    image, points = torch.full((3, 20, 20), 9, dtype=torch.uint8), torch.tensor([[105.0, 105.0]])
+    box = torch.tensor([100.0, 100.0, 110.0, 110.0])
+    picture, placed = augment.turned(image, points, box, size=SIZE, factor=1.0, angle=10.0, fill=(1, 2, 3))
+    assert picture.shape == (3, *SIZE)
+    assert picture.flatten(1).unique(dim=1).tolist() == [[1], [2], [3]]
+    assert placed.tolist() == [[32, 24]]
 
 
 def test_points_that_leave_the_picture_weigh_nothing(tmp_path: Path) -> None:
@@ -201,6 +218,17 @@ def test_points_that_leave_the_picture_weigh_nothing(tmp_path: Path) -> None:
     inside = ((sample["points"] >= 0) & (sample["points"] < torch.tensor([64, 48]))).all(1)
     assert torch.equal(sample["weights"], inside.float())
     assert sample["weights"].sum() < 3
+
+
+@pytest.mark.parametrize("task", ["segmentation", "detection", "pose"])
+def test_nothing_is_scaled_that_is_not_seen(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = replace(training_of(task, tmp_path), augment=Augment(scale=(3, 3), rotate=20))
+    made = []
+    resize = augment.F.resize
+    monkeypatch.setattr(augment.F, "resize", lambda value, size, **how: made.append(size) or resize(value, size, **how))
+    for epoch in range(4):
+        assert training[epoch, 1]["image"].shape == (3, 32, 32)
+    assert all(height <= 32 and width <= 32 for height, width in made)
 
 
 def test_classification_sees_parts_of_the_image_in_changing_colours(tmp_path: Path) -> None:
@@ -317,15 +345,27 @@ def test_colours_that_are_changed_on_the_batch_are_those_of_the_sample(task: str
         found = augment.coloured(other["images"], drawn_for)
         assert found.dtype == torch.uint8
         apart = (found.int() - one.pop("images").int()).abs()
-        assert apart.max() <= 3  # a rounding, and what the changes after it make of that
+        assert apart.max() <= 1  # a rounding
         assert (apart > 0).float().mean() < 0.01
         assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def test_colours_without_a_change_stay() -> None:
     images = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8)
-    as_is = torch.tensor([[0.0, 1, 2, 3, 1, 1, 1], [2, 3, 0, 1, 1, 1, 1], [1, 2, 3, 0, 1, 1, 1]])
-    assert torch.equal(augment.coloured(images, as_is), images)
+    assert torch.equal(augment.coloured(images, torch.ones(3, 3)), images)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_colours_change_as_torchvisions_do_in_any_order(order: tuple[int, ...]) -> None:
+    """Far from black and white, where torchvision cuts off after each change."""
+    image = torch.randint(90, 160, (3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    factors = (1.2, 0.85, 1.15)
+    changes = (v2.functional.adjust_brightness, v2.functional.adjust_contrast, v2.functional.adjust_saturation)
+    wanted = image
+    for number in order:
+        wanted = changes[number](wanted, factors[number])
+    found = augment.coloured(image[None], torch.tensor([factors]))[0]
+    assert (found.int() - wanted.int()).abs().max() <= 3  # it rounds down after each change
 
 
 @pytest.mark.parametrize("task", NAMES)
