@@ -21,6 +21,7 @@ from fnatool.tasks.task import Defaults, Task
 from fnatool.training.config import (
     NOTHING,
     Averages,
+    Compile,
     Config,
     DataSection,
     Deterministic,
@@ -176,7 +177,7 @@ class CostSection(Section):
 
 
 class SearchRunSection(Section):
-    later = frozenset({"channels_last", "deterministic", "sync_batchnorm"})
+    later = frozenset({"channels_last", "deterministic", "sync_batchnorm", "compile"})
 
     seed: Seed = Field(default=0, description="of every random draw: the same seed, the same architecture")
     batch: Samples = Field(default=16, description="samples a step, over all processes together")
@@ -187,9 +188,10 @@ class SearchRunSection(Section):
     threads: Threads | None = Field(default=None, description="of the CPU, per process; default: torch's choice")
     deterministic: Deterministic = False
     sync_batchnorm: SyncBatchNorm = False
+    compile: Compile = False
 
 
-OF_THE_MACHINE = ("device", "amp", "threads", "deterministic", "sync_batchnorm")
+OF_THE_MACHINE = ("device", "amp", "threads", "deterministic", "sync_batchnorm", "compile")
 """What the last phase has from the search."""
 
 

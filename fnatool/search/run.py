@@ -44,7 +44,7 @@ from fnatool.tasks.scenes import SceneOptions, write_scenes
 from fnatool.training import diagnosis
 from fnatool.training.checkpoint import damaged
 from fnatool.training.finetune import RunPlaces
-from fnatool.training.machine import arranged
+from fnatool.training.machine import arranged, require_compiler
 from fnatool.training.machine import say as say_machine
 from fnatool.training.order import TrainOrder
 from fnatool.training.processes import World, joined
@@ -107,6 +107,7 @@ def search(
         hold_folder(folder, folders.SEARCH) if world.first else nullcontext(),
     ):
         say_machine(world, how.run)
+        require_compiler(world, how.run)
         if world.first and embedded:
             _say_embedded(how, folder)
         world.wait()

@@ -15,7 +15,7 @@ from fnatool.supernet.network import SuperNetwork, Tensors
 from fnatool.tasks.table import TASKS
 from fnatool.training.checkpoint import Held, damaged
 from fnatool.training.learner import is_frozen
-from fnatool.training.machine import amp_type, memory_order
+from fnatool.training.machine import amp_type, compiling, memory_order
 from fnatool.training.optimising import optimiser_for
 from fnatool.training.processes import World
 from fnatool.training.stepping import Descent, share
@@ -32,6 +32,8 @@ class Searcher:
         self.step = 0  # weight steps done
         self.config, self.world = config, world
         self.network: SuperNetwork = network.to(world.device, memory_format=memory_order(world, config.run))  # type: ignore[call-overload]
+        if (wrap := compiling(config.run)) is not None:
+            network.compile_runs(wrap, world.device)
         batch = share(config.run.batch, world)
         frozen = is_frozen(config.search.freeze_batchnorm, TASKS[config.task].small_batch, batch)
         together = config.run.sync_batchnorm and world.size > 1

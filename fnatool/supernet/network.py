@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from types import FunctionType
+from typing import Any, Literal
 
 import onnx_graphsurgeon as gs
 import torch
@@ -26,7 +27,7 @@ from torch import Tensor
 from fnatool.nn.batch import require_batch
 from fnatool.nn.keys import keys
 from fnatool.nn.layers import Norms
-from fnatool.nn.program import run
+from fnatool.nn.program import Program, run
 from fnatool.nn.reading import Reading
 from fnatool.supernet.alpha import Architecture
 from fnatool.supernet.mixing import Mixture, mixture, unmixable, without
@@ -44,6 +45,7 @@ from passes.target.planner import plan
 Relaxation = Literal["entangled", "paths"]
 RELAXATIONS = ("entangled", "paths")
 Outputs = dict[str, Tensor]
+Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class Tensors(torch.nn.Module):
@@ -60,6 +62,33 @@ class Tensors(torch.nn.Module):
     def named(self) -> dict[str, Tensor]:
         """The tensors by name."""
         return {name: getattr(self, key) for name, key in self.keys.items()}
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What runs instead of the network's own functions: the mixture, and the parts so far by the program that each of them runs."""
+
+    wrap: Wrap
+    mixed: Callable[..., Outputs]
+    parts: dict[int, Callable[..., tuple[Tensor, ...]]]
+
+    def part(self, variant: Variant) -> Callable[..., tuple[Tensor, ...]]:
+        """What runs this variant, which stays as long as the network."""
+        key = id(variant.program)
+        if key not in self.parts:
+            self.parts[key] = self.wrap(_running(variant.program, f"part{len(self.parts)}"))
+        return self.parts[key]
+
+
+def _running(program: Program, name: str) -> Callable[..., tuple[Tensor, ...]]:
+    """What runs the program, with code of its own: by that torch keeps what it compiled, and after a few for the same it stops."""
+
+    def part(values: Sequence[Tensor], inputs: Sequence[Tensor], *, norms: Norms, training: bool) -> tuple[Tensor, ...]:
+        return run(program, values, inputs, norms=norms, training=training)
+
+    assert isinstance(part, FunctionType)
+    part.__code__ = part.__code__.replace(co_name=name)
+    return part
 
 
 class SuperNetwork(torch.nn.Module):
@@ -98,6 +127,7 @@ class SuperNetwork(torch.nn.Module):
         if relaxation == "paths":
             self._lay_paths({name: value for name, (_, value) in values.items()})
         self._mixtures: dict[tuple[int, torch.device, torch.dtype], Mixture] = {}
+        self._compiled: Compiled | None = None
 
     def _has_paths(self, segment: Segment) -> bool:
         return self.relaxation == "paths" and segment.block is not None
@@ -138,7 +168,35 @@ class SuperNetwork(torch.nn.Module):
 
     def forward(self, x: Tensor | Mapping[str, Tensor], member: Sequence[int] | None = None, norms: Norms = "batch") -> Outputs:
         """A member's outputs, or without one the mixture's: one call for both, so that wrappers of modules see it."""
-        return self.forward_mixed(x, norms=norms) if member is None else self.forward_member(x, member, norms=norms)
+        if member is None:
+            mixed = self.forward_mixed if self._compiled is None else self._compiled.mixed
+            return mixed(x, norms=norms)
+        return self._forward_member(x, member, norms=norms, compiled=self._compiled)
+
+    def compile_runs(self, wrap: Wrap, device: torch.device) -> None:
+        """From now on `forward` runs what `wrap` makes of a function (torch.compile): the mixture as a whole, of a member every part.
+
+        A member is another one at each step, but its parts come again: each is compiled when it is first drawn.
+        """
+        self.prepare_mixture(device)
+        self._compiled = Compiled(wrap, wrap(self.forward_mixed), {})
+
+    def prepare_mixture(self, device: torch.device) -> None:
+        """Programs, masks and constants of the mixture are there, so that a run of it computes with tensors and does nothing else."""
+        for segment in self.segments:
+            if self._has_paths(segment):
+                for k in range(len(self.choices.blocks[_number(segment)].candidates)):
+                    self.variants.of(segment, self._with(_number(segment), k)).place(device)
+            self._largest(segment).place(device)
+            if not self._has_paths(segment):
+                self._mixture(segment, torch.empty(0, device=device))
+
+    def _mixture(self, segment: Segment, like: Tensor) -> Mixture:
+        """That of a segment, for probabilities like these."""
+        place = (segment.number, like.device, like.dtype)
+        if place not in self._mixtures:
+            self._mixtures[place] = mixture(self.variants, segment).to(like)
+        return self._mixtures[place]
 
     def forward_member(
         self,
@@ -153,6 +211,17 @@ class SuperNetwork(torch.nn.Module):
         norms: see fnatool.nn ("running" needs statistics that fit: the seed's, or those of `recalibrate`). Raises UserError where it is no
         member.
         """
+        return self._forward_member(x, member, norms=norms, statistics=statistics)
+
+    def _forward_member(
+        self,
+        x: Tensor | Mapping[str, Tensor],
+        member: Sequence[int],
+        *,
+        norms: Norms,
+        statistics: Mapping[str, Tensor] | None = None,
+        compiled: Compiled | None = None,
+    ) -> Outputs:
         self.choices.require_member(member)
         shared = self.shared.named()
 
@@ -161,7 +230,7 @@ class SuperNetwork(torch.nn.Module):
             weights = self._sliced(segment, variant, member, shared)
             if statistics is not None:
                 weights |= {name: statistics[name] for name, _ in variant.weights if name in statistics}
-            return self._run(segment, variant, weights, found, norms=norms)
+            return self._run(segment, variant, weights, found, norms=norms, compiled=compiled)
 
         return self._walk(x, member, step)
 
@@ -220,10 +289,19 @@ class SuperNetwork(torch.nn.Module):
         return given
 
     def _run(
-        self, segment: Segment, variant: Variant, weights: Mapping[str, Tensor], found: Outputs, *, norms: Norms
+        self,
+        segment: Segment,
+        variant: Variant,
+        weights: Mapping[str, Tensor],
+        found: Outputs,
+        *,
+        norms: Norms,
+        compiled: Compiled | None = None,
     ) -> tuple[Tensor, ...]:
         inputs = [found[name] for name in segment.inputs]
         values = tensors(variant, weights, inputs[0].device)
+        if compiled is not None:
+            return compiled.part(variant)(values, inputs, norms=norms, training=self.training)
         return run(variant.program, values, inputs, norms=norms, training=self.training)
 
     # --- one member ---
@@ -278,10 +356,7 @@ class SuperNetwork(torch.nn.Module):
         norms: Norms,
     ) -> Sequence[Tensor]:
         """A segment with mixed weights. kept: per block P(candidate | keep); keep: P(keep), where its block may be skipped."""
-        place = (segment.number, kept[0].device, kept[0].dtype)
-        if place not in self._mixtures:
-            self._mixtures[place] = mixture(self.variants, segment).to(kept[0].detach())
-        mix = self._mixtures[place]
+        mix = self._mixture(segment, kept[0].detach())
         variant = self._largest(segment)
         weights = mix({name: shared[name] for name, _ in variant.weights}, kept, keep)
         made = self._run(segment, variant, weights, found, norms=norms)

@@ -45,6 +45,11 @@ class Variant:
     shapes: Mapping[str, Shape]
     placed: dict[torch.device, tuple[Tensor, ...]] = field(default_factory=dict, repr=False, compare=False)  # constants, put there once
 
+    def place(self, device: torch.device) -> None:
+        """The constants lie on the device."""
+        if device not in self.placed:
+            self.placed[device] = tuple(constant.to(device) for constant in self.constants)
+
 
 class Variants:
     """All segments of the largest network under all choices, each made when it is first asked for."""
@@ -159,6 +164,5 @@ class Variants:
 
 def tensors(variant: Variant, weights: Mapping[str, Tensor], device: torch.device) -> list[Tensor]:
     """The values a program needs, of weights that have the variant's widths."""
-    if device not in variant.placed:
-        variant.placed[device] = tuple(constant.to(device) for constant in variant.constants)
+    variant.place(device)
     return [*(weights[name] for name, _ in variant.weights), *variant.placed[device]]

@@ -73,8 +73,14 @@ SyncBatchNorm = Annotated[
 ]
 
 
+Compile = Annotated[
+    bool,
+    Field(description="torch compiles the network at its first step: minutes, then quicker steps on cuda; needs a compiler"),
+]
+
+
 class RunSection(Section):
-    later = frozenset({"deterministic", "sync_batchnorm"})
+    later = frozenset({"deterministic", "sync_batchnorm", "compile"})
 
     seed: Seed = Field(default=0, description="of every random draw: the same seed, the same result (on cuda, see deterministic)")
     epochs: Positive = Field(default=10, description="passes over the training data")
@@ -91,6 +97,7 @@ class RunSection(Section):
     threads: Threads | None = Field(default=None, description="of the CPU, per process; default: torch's choice")
     deterministic: Deterministic = False
     sync_batchnorm: SyncBatchNorm = False
+    compile: Compile = False
 
 
 class Averages(Section):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -15,7 +15,7 @@ from fnatool.imitation.imitating import Imitation, teacher_of
 from fnatool.nn.network import Network, load
 from fnatool.training.checkpoint import Held
 from fnatool.training.config import Learning
-from fnatool.training.machine import amp_type, memory_order
+from fnatool.training.machine import amp_type, compiling, memory_order
 from fnatool.training.optimising import optimiser_for
 from fnatool.training.processes import World
 from fnatool.training.stepping import Descent
@@ -45,6 +45,8 @@ class Learner:
             self.network.norms_in_training = "running"
         elif config.run.sync_batchnorm and world.size > 1:
             self.network.norms_in_training = "update over processes"
+        wrap = compiling(config.run)  # a step runs this; evaluation, averages and checkpoints have the network itself
+        self.forward: Callable[..., Any] = self.network if wrap is None else wrap(self.network)
         self.teacher = None if imitation is None else teacher_of(imitation, world.device)
         self.average = Average(self.network, config.averages.ema) if config.averages.ema else None
         self.optimiser = optimiser_for(self.network.named_parameters(), config.optimiser)
@@ -110,9 +112,11 @@ def _floats(network: Network) -> list[Tensor]:
     return [value for value in network.state_dict().values() if value.is_floating_point()]
 
 
-def outputs_of(network: Network, inputs: Sequence[Tensor], *, taps: tuple[str, ...] = ()) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """The outputs by name, and the inner tensors asked for."""
-    made = network(*inputs, taps=taps)
+def outputs_of(
+    network: Network, inputs: Sequence[Tensor], *, taps: tuple[str, ...] = (), forward: Callable[..., Any] | None = None
+) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """The outputs by name, and the inner tensors asked for. forward: what runs in place of the network, if anything does."""
+    made = (network if forward is None else forward)(*inputs, taps=taps)
     found, inner = made if taps else (made, {})
     outputs = found if isinstance(found, tuple) else (found,)
     return dict(zip(network.origin.reading.outputs, outputs, strict=True)), [inner[name] for name in taps]

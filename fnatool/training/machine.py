@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -29,6 +29,8 @@ class Running(Protocol):
     def threads(self) -> int | None: ...
     @property
     def deterministic(self) -> bool: ...
+    @property
+    def compile(self) -> bool: ...
 
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
@@ -42,6 +44,8 @@ def arranged(run: Running) -> Iterator[None]:
     """
     if run.threads is not None:
         torch.set_num_threads(run.threads)
+    if run.compile:
+        warnings.filterwarnings("ignore", NOT_A_LEAF)
     if not run.deterministic or run.device == "cpu" or not torch.cuda.is_available():
         yield
         return
@@ -71,6 +75,45 @@ def amp_type(wanted: bool) -> torch.dtype | None:
 def memory_order(world: World, run: Running) -> torch.memory_format:
     """How weights lie in memory, and with them what convolutions make."""
     return torch.channels_last if world.device.type == "cuda" and run.channels_last else torch.preserve_format
+
+
+BACKEND = "inductor"  # of torch.compile
+NOT_A_LEAF = "The .grad attribute of a Tensor that is not a leaf"
+"""torch warns itself of it, where what it compiles is given what another part has made."""
+
+
+def compiling(run: Running) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:
+    """What makes of a function or a module one that torch compiles when it first runs; None where that is not wanted.
+
+    What was compiled before is forgotten: torch would keep it, and stop compiling after a few networks.
+    """
+    if not run.compile:
+        return None
+    torch.compiler.reset()
+    return lambda function: torch.compile(function, backend=BACKEND, dynamic=False)
+
+
+def require_compiler(world: World, run: Running) -> None:
+    """torch can compile for the device, where that is wanted: it has done so once. Raises UserError with what is missing."""
+    wrap = compiling(run)
+    if wrap is None:
+        return
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            wrap(_tried)(torch.ones(8, device=world.device))
+    except RuntimeError as error:
+        raise UserError(f"'run.compile' is true, but torch cannot compile here: {_cause(error)}; set it to false") from error
+
+
+def _tried(x: torch.Tensor) -> torch.Tensor:
+    return x.sin() + 1
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what the backend of torch.compile says."""
+    error = getattr(error, "inner_exception", error)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def say(world: World, run: Running) -> None:

@@ -14,7 +14,7 @@ from fnatool.model.source import Source, open_model
 from fnatool.tasks.table import TASKS
 from fnatool.training.config import Config, parse_config, read_config
 from fnatool.training.finetune import RunPlaces, finished, is_unevaluated, tune
-from fnatool.training.machine import arranged, say
+from fnatool.training.machine import arranged, require_compiler, say
 from fnatool.training.processes import joined
 from fnatool.training.said import Tuned
 from fnatool.training.sections import merged
@@ -66,4 +66,5 @@ def finetune(model: Source, config: Path | str | Config, out: Path | str, *, opt
                 terminal.console().print(f"'{out}' is what this run came to: nothing is left to do; --restart trains anew")
             return done if world.first else None
         say(world, how.run)
+        require_compiler(world, how.run)
         return tune(read, how, places, world)

@@ -16,7 +16,7 @@ from fnatool.model.source import Source, open_model
 from fnatool.model.unlabelled import UnlabelledOptions
 from fnatool.training.config import LikeConfig, parse_like_config, read_like_config
 from fnatool.training.finetune import RunPlaces, finished, is_unevaluated, perform
-from fnatool.training.machine import arranged, say
+from fnatool.training.machine import arranged, require_compiler, say
 from fnatool.training.prepare_alike import job_alike
 from fnatool.training.processes import joined
 from fnatool.training.said import Tuned
@@ -69,6 +69,7 @@ def finetune_like(model: Source, like: Source, out: Path | str, options: LikeOpt
                 terminal.console().print(f"'{out}' is what this run came to: nothing is left to do; --restart trains anew")
             return done if world.first else None
         say(world, how.run)
+        require_compiler(world, how.run)
         world.wait()
         pair = paired(read, teacher, resize=False)
         data = samples_of((read, pair.student), options.data, how.data, seed=how.run.seed, world=world)
