@@ -19,8 +19,10 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -98,8 +100,18 @@ def kinds(options: argparse.Namespace) -> tuple[dict[str, Kind], set[int]]:
     analysis = analyse_model(seed)
     found = choices(analysis, preset(SPACE, analysis))
     member = sample(found, uniform(found), seed=0, step=0)
-    networks = {name: build(seed.graph, analysis, found, relaxation=name).to(options.device).train() for name in ("entangled", "paths")}
-    largest, alone = (_loaded(seed, found, one).to(options.device) for one in (found.largest(), member))
+    kind = torch.channels_last if options.order == "NHWC" else torch.contiguous_format
+
+    def placed(module: torch.nn.Module) -> Any:
+        return module.to(options.device, memory_format=kind).train()  # type: ignore[call-overload]
+
+    networks = {name: placed(build(seed.graph, analysis, found, relaxation=name)) for name in ("entangled", "paths")}
+    largest, alone = (placed(_loaded(seed, found, one)) for one in (found.largest(), member))
+    if options.compile:
+        for module in (largest, alone):
+            module.compile(dynamic=False)
+        for network in networks.values():
+            network.compile_runs(partial(torch.compile, dynamic=False), torch.device(options.device))
     table = {
         "largest": Kind(lambda x, y: F.cross_entropy(largest(x), y), _sgd(largest.parameters())),
         "entangled": _architecture(networks["entangled"], train_weights=not options.alpha_only),
@@ -125,7 +137,8 @@ def _architecture(network: SuperNetwork, *, train_weights: bool) -> Kind:
     """A step on α over all candidates."""
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(network.forward_mixed(x, train_weights=train_weights)["logits"], y)
+        mixed = network(x) if not train_weights else network.forward_mixed(x, train_weights=True)
+        return F.cross_entropy(mixed["logits"], y)
 
     return Kind(loss, torch.optim.Adam(network.alphas, 3e-4, betas=(0.5, 0.999), weight_decay=1e-3))
 
@@ -134,7 +147,7 @@ def _weights(network: SuperNetwork, member: tuple[int, ...]) -> Kind:
     """A step on the weights of one member."""
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(network.forward_member(x, member)["logits"], y)
+        return F.cross_entropy(network(x, member)["logits"], y)
 
     return Kind(loss, _sgd(network.weight_parameters()))
 
@@ -142,6 +155,7 @@ def _weights(network: SuperNetwork, member: tuple[int, ...]) -> Kind:
 def measure(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Seconds and saved bytes of each kind, and the ratios."""
     images = torch.randn(options.batch, 3, options.size, options.size, generator=torch.Generator().manual_seed(0)).to(options.device)
+    images = images.to(memory_format=torch.channels_last) if options.order == "NHWC" else images
     labels = (torch.arange(options.batch) % 1000).to(options.device)
     table, parameters = kinds(options)
     saved = {name: kind.saved(images, labels, parameters) for name, kind in table.items()}
@@ -175,6 +189,8 @@ def main() -> None:
     parser.add_argument("--warm", type=int, default=2, help="rounds before them")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--alpha-only", action="store_true", help="architecture steps compute no gradients of the weights")
+    parser.add_argument("--order", default="NCHW", choices=("NCHW", "NHWC"), help="of memory")
+    parser.add_argument("--compile", action="store_true", help="torch compiles all of them, with --alpha-only the mixture too")
     parser.add_argument("--output", type=Path, default=RESULTS / "architecture_step.json", metavar="FILE")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -195,7 +211,10 @@ def _write(options: argparse.Namespace, found: dict[str, dict[str, float]]) -> N
     device = torch.cuda.get_device_name() if options.device == "cuda" else f"{platform.machine()}, {os.cpu_count()} cores"
     settings = {key: getattr(options, key) for key in ("batch", "size", "runs", "threads", "alpha_only")}
     document = json.loads(options.output.read_text()) if options.output.exists() else {}
-    key = f"{options.device}{', α only' if options.alpha_only else ''}"
+    more = [
+        word for word, said in (("α only", options.alpha_only), ("NHWC", options.order == "NHWC"), ("compiled", options.compile)) if said
+    ]
+    key = ", ".join([options.device, *more])
     document[key] = {"device": device, "torch": metadata.version("torch"), **settings, **found}
     write_text(options.output, json.dumps(document, indent=1) + "\n", force=True)
 

@@ -8,6 +8,7 @@ Exit code 1 where a check fails. A check that this machine cannot do (a second d
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import itertools
 import json
@@ -15,6 +16,7 @@ import math
 import os
 import platform
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -27,10 +29,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnxruntime
 import torch
+from PIL import Image
 
 import fnatool
+from benchmarks import zoo
 from fnatool import nn, seeds
 from fnatool.files import model as files
 from fnatool.files.atomic import write_text
@@ -53,12 +58,20 @@ HEADS = {
     "detection": HeadOptions(task="detection", classes="10", width=32, levels=3),
     "pose": HeadOptions(task="pose", joints="5", width=32),
 }
-NARROW = {"version": 1, "knobs": {"stage*.*.hidden": "x0.5", "stage3.depth": "-1"}}  # the second backbone, of the same seed
-SECONDS = 180  # that one check may take
+BACKBONES = ("seed", "resnet50")  # the bundled MobileNetV2, and onnx's own graph with drawn weights
+SECONDS = {
+    "provider": 30, "forward": 70, "tasks": 110, "resume": 40, "search": 80, "idle": 70, "too large": 20, "steps": 120, "processes": 60,
+}  # fmt: skip
+"""That each check may take, on a device: ten minutes together."""
+DRY_SECONDS = 300  # on a processor that is busy with other things
 TOLERANCE = 1e-4  # of float32 on two devices, of the spread
 DOUBLE = 1e-9
 SYNCS = 4
 ALPHA = 1e-3
+IDLE = 0.15  # of the device, with 16 workers
+EAGER, COMPILED = 1.05, 1.0  # a training step beside native timm's
+ENTANGLED = 1.35  # an architecture step beside one of the largest member
+KILLED = 30  # seconds after which the others have ended
 
 
 @dataclass(frozen=True)
@@ -90,6 +103,21 @@ class Bench:
     def world(self) -> World:
         return World(0, 1, torch.device(self.device, 0) if self.device == "cuda" else torch.device("cpu"))
 
+    def photographs(self) -> Path:
+        """Scenes enlarged to JPEG files of 640×480, in two classes."""
+        place = self.folder / "photographs"
+        if not place.exists():
+            files_of = sorted(self.data("classification").rglob("*.[pj][np]g"))[: self.few(64, 12)]
+            for number in range(self.few(1024, 12)):
+                path = place / f"{'train' if number % 8 else 'val'}/{'ab'[number % 2]}/{number}.jpg"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if number < len(files_of):
+                    Image.open(files_of[number]).convert("RGB").resize((640, 480), Image.Resampling.BICUBIC).save(path, quality=90)
+                    files_of[number] = path
+                else:
+                    path.write_bytes(files_of[number % len(files_of)].read_bytes())
+        return place
+
     def data(self, task: str) -> Path:
         """Scenes of the task."""
         place = self.folder / f"{task}-scenes"
@@ -97,17 +125,33 @@ class Bench:
             scenes.write_scenes(place, scenes.SceneOptions(task, self.size, self.few(512, 12), self.few(64, 10), 0))
         return place
 
-    def model(self, task: str, *, narrow: bool = False) -> Path:
-        """The bundled seed, or one narrowed, with the head of a task."""
-        place = self.folder / f"{task}{'-narrow' * narrow}.onnx"
-        seed: Path = seeds.find(seeds.DEFAULT)
-        if narrow:
-            spec, seed = self.folder / "narrow.json", self.folder / "narrow.onnx"
-            spec.write_text(json.dumps(NARROW))
-            if not seed.exists():
-                fnatool.remap(seeds.DEFAULT, spec, seed)
+    def model(self, task: str, backbone: str = BACKBONES[0], *, size: int | None = None, classes: str | None = None) -> Path:
+        """A backbone with the head of a task; size: another one than its own."""
+        place = self.folder / f"{task}-{backbone}-{size}-{classes}.onnx"
         if not place.exists():
-            fnatool.head(seed, place, options=replace(HEADS[task], verify=False))
+            seed = self.sized(self.seed(backbone), size)
+            options = replace(HEADS[task], verify=False)
+            fnatool.head(seed, place, options=options if classes is None else replace(options, classes=classes))
+        return place
+
+    def seed(self, backbone: str) -> Path:
+        """The file of a backbone."""
+        place = self.folder / f"{backbone}.onnx"
+        if backbone == BACKBONES[0]:
+            found: Path = seeds.find(seeds.DEFAULT)
+            return found
+        if not place.exists():
+            onnx.save(zoo.build(zoo.Export(f"light:{backbone}", "wheel", 9)), place)
+        return place
+
+    def sized(self, seed: Path, size: int | None) -> Path:
+        """The file of the seed for images of that size."""
+        if size is None:
+            return seed
+        spec, place = self.folder / f"{size}.json", self.folder / f"{seed.stem}-{size}.onnx"
+        spec.write_text(json.dumps({"version": 1, "knobs": {"input.size": [size, size]}}))
+        if not place.exists():
+            fnatool.remap(seed, spec, place)
         return place
 
     def config(self, task: str, **run: object) -> Config:
@@ -141,10 +185,10 @@ def forward(bench: Bench) -> Verdict:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     worst = {"outputs": 0.0, "gradients": 0.0}
     for task in list(HEADS)[: bench.few(4, 1)]:
-        for narrow in (False, True)[: bench.few(2, 1)]:
-            here, there = (nn.load(bench.model(task, narrow=narrow)) for _ in range(2))
+        for backbone, size in zip(BACKBONES[: bench.few(2, 1)], (bench.size, 224), strict=False):
+            here, there = (nn.load(bench.model(task, backbone)) for _ in range(2))
             there = there.to(bench.world().device)
-            x = torch.randn(2, 3, bench.size, bench.size, generator=torch.Generator().manual_seed(0))
+            x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
             worst["outputs"] = max(worst["outputs"], _apart(_outputs(here, x), _outputs(there, x.to(bench.world().device))))
             gradients = [_gradients(module.double(), x.double()) for module in (here, there)]
             worst["gradients"] = max(worst["gradients"], _apart(*gradients))
@@ -308,21 +352,32 @@ def _search_config(bench: Bench, method: str, relaxation: str, amp: bool) -> Any
 
 
 def idle(bench: Bench) -> Verdict:
-    """The share of a step in which the device waits for samples, by the number of processes that load them."""
-    how = bench.config("classification", batch=bench.few(128, 2))
-    job = prepare_training(files.read(bench.model("classification")), how, bench.folder / "idle", bench.world())
+    """The share of a step in which the device waits for samples, by the number of processes that load them; photographs at 224×224."""
+    size, many = bench.few(224, 96), bench.few(128, 2)
+    how = bench.config("classification", batch=many)
+    data = how.data.model_copy(update={"path": str(bench.photographs())})
+    model = bench.model("classification", size=None if bench.dry else size, classes="2")
+    how = how.model_copy(update={"data": data})
+    job = prepare_training(files.read(model), how, bench.folder / "idle", bench.world())
     made = learner.Learner(job.model, how, bench.world())
-    steps = bench.few(20, 2)
-    shares: dict[str, float] = {}
+    steps = bench.few(24, 2)
+    numbers: dict[str, float] = {}
     for workers in (2, 8, 16)[: bench.few(3, 1)]:
-        order = TrainOrder(len(job.objective), bench.few(128, 2), steps + 2, 0)
+        order = TrainOrder(len(job.objective), many, steps + 2, 0)
         train = job.objective.train  # type: ignore[attr-defined]
         batches = dealt(train, order, bench.world().device, workers=0 if bench.dry else workers)
         batch = next(batches)
+        _seconds(made, job, [batch] * 2, bench)
         synthetic, real = _seconds(made, job, [batch] * steps, bench), _seconds(made, job, batches, bench)
-        shares[str(workers)] = max(1 - synthetic / real, 0.0)
-    said = ", ".join(f"{value:.0%} with {workers}" for workers, value in shares.items())
-    return Verdict(True, f"the device is idle {said} workers, at {bench.size}×{bench.size}", shares)
+        numbers |= {
+            f"{workers}, images/s": many / real,
+            f"{workers}, idle": max(1 - synthetic / real, 0.0),
+            "images/s, synthetic": many / synthetic,
+        }
+    said = ", ".join(f"{value:.0%} with {name.partition(',')[0]}" for name, value in numbers.items() if name.endswith("idle"))
+    few = (os.cpu_count() or 1) < 16
+    holds = bench.dry or few or numbers["16, idle"] <= IDLE
+    return Verdict(holds, f"the device is idle {said} workers, at {size}×{size}, on {os.cpu_count()} cores", numbers)
 
 
 def _seconds(made: learner.Learner, job: loop.TrainingJob, batches: Any, bench: Bench) -> float:
@@ -366,21 +421,46 @@ class _Many:
 # --- the same steps elsewhere -----------------------------------------------------------------------------------------------------------
 
 
+STEPS = {
+    "training_step": ["--models", "timm:mobilenetv2_100", "--orders", "NCHW", "NHWC", "--modes", "eager", "compiled", "--no-memory"],
+    "architecture_step": ["--alpha-only", "--order", "NHWC"],
+    "architecture_step, compiled": ["--alpha-only", "--order", "NHWC", "--compile"],
+}
+
+
 def steps(bench: Bench) -> Verdict:
-    """A training step beside native timm's, and an architecture step beside the largest member's, eager."""
-    if importlib.util.find_spec("timm") is None:
-        return Verdict(None, "timm is not installed")
+    """A training step beside native timm's, eager and compiled, in both orders of memory; an architecture step beside the largest member's."""
     if bench.dry:
         return Verdict(None, "not in a dry run: `python -m benchmarks.training_step` is the same on the CPU")
-    said, holds, numbers = [], True, {}
-    for name, more in (("training_step", ["--batch", "64", "--runs", "10"]), ("architecture_step", ["--batch", "64", "--alpha-only"])):
-        place = bench.folder / f"{name}.json"
-        command = [sys.executable, "-m", f"benchmarks.{name}", "--device", bench.device, "--output", str(place), *more]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
-        holds &= done.returncode == 0
-        said.append(f"{name}: {'; '.join(re.findall(r'[0-9.]+×', done.stdout)[:6]) or done.stderr.strip()[-80:]}")
-        numbers[name] = json.loads(place.read_text()) if place.exists() else None
-    return Verdict(holds, " | ".join(said), numbers)
+    said: list[str] = []
+    numbers: dict[str, Any] = {}
+    for name, more in STEPS.items():
+        script = name.partition(",")[0]
+        if script == "training_step" and importlib.util.find_spec("timm") is None:
+            said.append("timm is not installed")
+            continue
+        place = bench.folder / f"{script}.json"
+        place.unlink(missing_ok=True)
+        command = [sys.executable, "-m", f"benchmarks.{script}", "--device", bench.device, "--output", str(place), "--batch", "64", *more]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS["steps"])
+        numbers[name] = json.loads(place.read_text()) if place.exists() else done.stderr.strip()[-200:]
+        told = "; ".join(re.findall(r"[0-9.]+×", done.stdout)[:8])
+        said.append(f"{name}: {told or done.stderr.strip()[-80:]}")
+    return Verdict(_within(numbers), " | ".join(said), numbers)
+
+
+def _within(numbers: Mapping[str, Any]) -> bool:
+    """Every step that was taken is within its bar, and none is missing."""
+    for name, found in numbers.items():
+        if isinstance(found, str):
+            return False
+        for row in found.values():
+            ratios = {key: value["time_ratio"] for key, value in row.get("models", {}).items()}
+            if any(ratio > (COMPILED if "compiled" in key else EAGER) for key, ratio in ratios.items()):
+                return False
+            if name.startswith("architecture") and row["ratios"]["entangled / largest, time"] > ENTANGLED:
+                return False
+    return True
 
 
 # --- several processes ------------------------------------------------------------------------------------------------------------------
@@ -397,18 +477,46 @@ def processes(bench: Bench) -> Verdict:
     torch.distributed.destroy_process_group()
     count = torch.cuda.device_count()
     refused = _together(bench, count + 1, "refused")
-    said = [f"NCCL adds up to {float(ones.sum()):.0f}", f"{count + 1} processes on {count} device(s): exit code {refused.returncode}"]
+    told = (refused.stdout + refused.stderr).count("Error: ")
+    said = [
+        f"NCCL adds up to {float(ones.sum()):.0f}",
+        f"{count + 1} processes on {count} device(s): exit code {refused.returncode}, said {told} time(s)",
+    ]
     holds = float(ones.sum()) == 4 and refused.returncode != 0 and "CUDA device" in refused.stdout + refused.stderr
     if count > 1:
         apart = _together_apart(bench)
-        said.append(f"two devices are {apart:.1e} from one")
-        holds &= apart <= 1e-2
+        seconds = _killed(bench)
+        said.append(f"two devices are {apart:.1e} from one; a killed process ends the run in {seconds:.0f} s")
+        holds &= apart <= 1e-2 and seconds <= KILLED
     return Verdict(holds, "; ".join(said), {"devices": count})
 
 
 def _together(bench: Bench, count: int, name: str) -> subprocess.CompletedProcess[str]:
     """A run of so many processes; its result is NAME.onnx."""
-    how = bench.config("classification", steps=3, amp=False)
+    return subprocess.run(_command(bench, count, name, 3), capture_output=True, text=True, timeout=SECONDS["processes"])
+
+
+def _killed(bench: Bench) -> float:
+    """Seconds from the death of one of two processes in the middle of a run to the end of the other and of their launcher."""
+    with subprocess.Popen(_command(bench, 2, "killed", 10**5), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as launcher:
+        rows = bench.folder / "killed.run/metrics.jsonl"
+        while not (rows.exists() and rows.read_text().count("train") > 3):
+            if launcher.poll() is not None:
+                return math.inf
+            time.sleep(0.2)
+        children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+        os.kill(int(children[-1]), signal.SIGKILL)
+        start = time.monotonic()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            launcher.wait(2 * KILLED)
+        seconds = time.monotonic() - start
+        launcher.kill()
+    return seconds
+
+
+def _command(bench: Bench, count: int, name: str, steps: int) -> list[str]:
+    """What starts a run of so many processes."""
+    how = bench.config("classification", steps=steps, amp=False)
     how = how.model_copy(update={"averages": how.averages.model_copy(update={"freeze_batchnorm": "yes"})})
     document = json.loads(how.model_dump_json())
     config = bench.folder / "together.toml"
@@ -418,8 +526,7 @@ def _together(bench: Bench, count: int, name: str) -> subprocess.CompletedProces
     config.write_text("\n".join(lines) + "\n")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     told = [str(bench.model("classification")), "--config", str(config), "-o", str(bench.folder / f"{name}.onnx")]
-    run = ["-m", "fnatool", "finetune", *told]
-    return subprocess.run([*launcher, *run], capture_output=True, text=True, timeout=SECONDS)
+    return [*launcher, "-m", "fnatool", "finetune", *told]
 
 
 def _together_apart(bench: Bench) -> float:
@@ -461,10 +568,11 @@ def machine_named(device: str) -> dict[str, str]:
 def checked(name: str, options: argparse.Namespace) -> Verdict:
     """A check in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.gpu", "--one", name, "--device", options.device, *(["--dry"] if options.dry else [])]
+    limit = DRY_SECONDS if options.dry else SECONDS[name]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
     except subprocess.TimeoutExpired:
-        return Verdict(False, f"it took more than {SECONDS} seconds")
+        return Verdict(False, f"it took more than {limit} seconds")
     last = (done.stdout.strip().splitlines() or [""])[-1]
     if done.returncode or not last.startswith("{"):
         why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
@@ -494,6 +602,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.device == "cuda" and not torch.cuda.is_available():
         print(f"torch finds no CUDA device: {machine.unusable() or 'there is none'}")
         return 2
+    plan = ", ".join(f"{name} {SECONDS[name]} s" for name in options.only)
+    print(f"on a device at most {sum(SECONDS[name] for name in options.only) / 60:.0f} minutes: {plan}", flush=True)
     found: dict[str, Verdict] = {}
     for name in options.only:
         start = time.perf_counter()

@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -54,11 +55,33 @@ def batch(options: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor]:
     return images.to(options.device), (torch.arange(options.batch) % 1000).to(options.device)
 
 
-def times(export: zoo.Export, options: argparse.Namespace) -> dict[str, float]:
+@dataclass(frozen=True)
+class Way:
+    """How both are run: the order of their memory, and whether torch compiles them."""
+
+    order: str = "NCHW"
+    mode: str = "eager"
+
+    def placed(self, module: torch.nn.Module, device: str) -> torch.nn.Module:
+        """The module on the device."""
+        kind = torch.channels_last if self.order == "NHWC" else torch.contiguous_format
+        placed: torch.nn.Module = module.to(device, memory_format=kind)  # type: ignore[call-overload]
+        if self.mode == "compiled":
+            placed.compile(dynamic=False)
+        return placed
+
+    def __str__(self) -> str:
+        return "" if self == Way() else f", {self.order}, {self.mode}"
+
+
+def times(export: zoo.Export, options: argparse.Namespace, way: Way) -> dict[str, float]:
     """Median seconds a step by kind, and the median ratios of neighbours."""
-    modules = {kind: build(kind, export).to(options.device) for kind in KINDS}
+    if way.mode == "compiled":
+        torch.compiler.reset()
+    modules = {kind: way.placed(build(kind, export), options.device) for kind in KINDS}
     optimisers = {kind: torch.optim.SGD(module.parameters(), 0.01, momentum=0.9) for kind, module in modules.items()}
     images, labels = batch(options)
+    images = images.to(memory_format=torch.channels_last) if way.order == "NHWC" else images
     found: dict[str, list[tuple[float, float]]] = {kind: [] for kind in KINDS}
     for run in range(options.runs + options.warm):
         for kind in KINDS if run % 2 else KINDS[::-1]:
@@ -105,6 +128,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=7, help="timed steps of each kind")
     parser.add_argument("--warm", type=int, default=2, help="steps before them")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--orders", nargs="+", default=["NCHW"], choices=("NCHW", "NHWC"))
+    parser.add_argument("--modes", nargs="+", default=["eager"], choices=("eager", "compiled"))
+    parser.add_argument("--no-memory", action="store_true", help="time alone, which needs no processes of their own")
     parser.add_argument("--output", type=Path, default=RESULTS / "training_step.json", metavar="FILE")
     parser.add_argument("--one", nargs=2, metavar=("KIND", "NAME"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -112,15 +138,18 @@ def main() -> None:
     if options.one is not None:
         print(peak(options.one[0], _export(options.one[1]), options))
         return
-    rows = {name: _row(name, options) for name in options.models}
+    ways = [Way(order, mode) for mode in options.modes for order in options.orders]
+    rows = {f"{name}{way}": _row(name, options, way) for name in options.models for way in ways}
     over = False
     for name, row in rows.items():
-        over |= max(row["time_ratio"], row["peak_ratio"]) > BAR
-        print(
+        over |= max(row["time_ratio"], row.get("peak_ratio", 0.0)) > BAR
+        told = (
             f"{name:24} native {row['native_s']:7.3f} s, loaded {row['loaded_s']:7.3f} s: {row['time_ratio']:.3f}× "
-            f"(processor {row['processor_ratio']:.3f}×);  "
-            f"{row['native_peak'] / 1e6:6.0f} MB, {row['loaded_peak'] / 1e6:6.0f} MB: {row['peak_ratio']:.3f}× (bar {BAR})"
+            f"(processor {row['processor_ratio']:.3f}×)"
         )
+        if "peak_ratio" in row:
+            told += f";  {row['native_peak'] / 1e6:6.0f} MB, {row['loaded_peak'] / 1e6:6.0f} MB: {row['peak_ratio']:.3f}×"
+        print(f"{told} (bar {BAR})")
     _write(options, rows)
     raise SystemExit(1 if over else 0)
 
@@ -129,8 +158,10 @@ def _export(name: str) -> zoo.Export:
     return zoo.Export(name, "legacy", 20, "static", zoo.NETWORKS[name], variant="bn")
 
 
-def _row(name: str, options: argparse.Namespace) -> dict[str, float]:
-    row = times(_export(name), options)
+def _row(name: str, options: argparse.Namespace, way: Way) -> dict[str, float]:
+    row = times(_export(name), options, way)
+    if options.no_memory or way != Way():
+        return row
     for kind in KINDS:
         same = ("--device", options.device, "--batch", str(options.batch), "--size", str(options.size), "--threads", str(options.threads))
         command = [sys.executable, "-m", "benchmarks.training_step", "--one", kind, name, *same]

@@ -29,6 +29,7 @@ from fnatool.tasks.parts import means
 from fnatool.tasks.table import loss_of
 from fnatool.training import checkpoint, diagnosis
 from fnatool.training.journal import Journal
+from fnatool.training.loading import workers_for
 from fnatool.training.model_and_data import inputs_of
 from fnatool.training.optimising import set_rate
 from fnatool.training.order import TrainOrder
@@ -230,7 +231,8 @@ def _batches(job: SearchJob, world: World, steps: tuple[int, int], *, stream: in
         rank=world.rank,
         world=world.size,
     )
-    return dealt(samples, order, world.device, workers=config.data.workers)
+    workers = workers_for(config.data.workers, world.device, batch=order.batch, sample=3 * samples.size[0] * samples.size[1])
+    return dealt(samples, order, world.device, workers=workers)
 
 
 def _shared(values: Mapping[str, torch.Tensor], world: World, own: Sequence[torch.Tensor]) -> tuple[dict[str, float], list[float]]:

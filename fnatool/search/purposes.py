@@ -23,6 +23,7 @@ from fnatool.nn.reading import Reading
 from fnatool.search.config import SearchConfig
 from fnatool.tasks.description import Description
 from fnatool.tasks.task import PLAIN
+from fnatool.training.loading import workers_for
 from fnatool.training.model_and_data import inputs_of, sizes
 from fnatool.training.order import TrainOrder
 from fnatool.training.samples import Training
@@ -94,7 +95,9 @@ class LabelledPurpose:
         size, full = sizes(seed, self.description, config.data.size)
         samples = Training(self.train, self.description, size, PLAIN, config.run.seed, full)
         order = _order(self, config)
-        found = [batch["images"].cpu() for batch in dealt(samples, order, torch.device("cpu"), workers=config.data.workers)]
+        here = torch.device("cpu")
+        workers = workers_for(config.data.workers, here, batch=order.batch, sample=3 * size[0] * size[1])
+        found = [batch["images"] for batch in dealt(samples, order, here, workers=workers)]
 
         def batches() -> Iterator[tuple[Tensor, ...]]:
             for images in found:

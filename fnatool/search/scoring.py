@@ -22,6 +22,7 @@ from fnatool.tasks.table import TASKS, loss_of
 from fnatool.tasks.task import PLAIN
 from fnatool.training.figures import evaluate
 from fnatool.training.learner import is_frozen
+from fnatool.training.loading import workers_for
 from fnatool.training.model_and_data import inputs_of, sizes
 from fnatool.training.order import TrainOrder
 from fnatool.training.samples import Batch, Evaluation, Training
@@ -43,6 +44,7 @@ def parts_of(made: PreparedSearch) -> tuple[Training, Training]:
 def scoring_of(made: PreparedSearch, processes: int) -> Scoring:
     """How members of this run, which so many processes share, are scored."""
     config = made.config
+    device = torch.device("cuda" if config.run.device != "cpu" and torch.cuda.is_available() else "cpu")
     _, full = sizes(made.model, made.labelled.description, config.data.size)
     weights, alphas = parts_of(made)
     return Scoring(
@@ -51,7 +53,7 @@ def scoring_of(made: PreparedSearch, processes: int) -> Scoring:
         validation=Evaluation(made.labelled.val, made.labelled.description, full),
         images=(config.score.calibration, config.score.images),
         batch=config.run.batch,
-        workers=config.data.workers,
+        workers=workers_for(config.data.workers, device, batch=config.run.batch, sample=3 * full[0] * full[1]),
         seed=config.run.seed,
         frozen=is_frozen(config.search.freeze_batchnorm, TASKS[config.task].small_batch, config.run.batch // processes),
     )

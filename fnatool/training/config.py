@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import Field
+from pydantic import Field, PlainValidator
+from pydantic_core import PydanticCustomError
 
 from fnatool.files.atomic import write_text
 from fnatool.tasks.table import TASKS, require_task
@@ -35,7 +36,16 @@ Positive = Annotated[int, Field(ge=1, le=10**9)]
 Count = Annotated[int, Field(ge=0, le=10**9)]
 Side = Annotated[int, Field(ge=1, le=1 << 14)]  # of an image, in pixels
 Samples = Annotated[int, Field(ge=1, le=1 << 16)]  # at once
-Workers = Annotated[int, Field(ge=0, le=256)]
+
+
+def _workers(given: object) -> object:
+    if given != "auto" and not (isinstance(given, int) and not isinstance(given, bool) and 0 <= given <= 256):
+        raise PydanticCustomError("workers", "input should be a whole number from 0 to 256, or 'auto'")
+    return given
+
+
+Workers = Annotated[int | Literal["auto"], PlainValidator(_workers)]
+WORKERS = 'processes that load samples, or "auto", by cores, device and batch; the result does not depend on it'
 Threads = Annotated[int, Field(ge=1, le=1024)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Words = Annotated[tuple[str, ...], Field(max_length=MOST_WORDS)]
@@ -47,7 +57,7 @@ class DataSection(Section):
     path: str = Field(default="scenes", description="the folder of the data set; its layout is recognised")
     size: tuple[Side, Side] | None = Field(default=None, description="height and width of training samples; default: the model's")
     skip_bad: bool = Field(default=False, description="leave out samples that cannot be used, and say how many, instead of stopping")
-    workers: Workers = Field(default=2, description="processes that load samples; the result does not depend on it")
+    workers: Workers = Field(default=2, description=WORKERS)
     augment: bool = Field(default=True, description="random crops, flips, scales and colours, as the task's module says")
 
 
@@ -157,7 +167,7 @@ class LikeData(Section):
     )
     kept: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.2, description="share of them that figures are of, and nothing learns from")
     skip_bad: bool = Field(default=False, description="leave out samples that cannot be used, and say how many, instead of stopping")
-    workers: Workers = Field(default=2, description="processes that load samples; the result does not depend on it")
+    workers: Workers = Field(default=2, description=WORKERS)
 
 
 class LikeConfig(Section):

@@ -31,6 +31,7 @@ from fnatool.tasks.table import TASKS, by_task, description_of
 from fnatool.tasks.task import PLAIN
 from fnatool.training import diagnosis, watching
 from fnatool.training.config import Config, Imitate, Learning, telling
+from fnatool.training.loading import workers_for
 from fnatool.training.loop import Trained, TrainingJob, finetune
 from fnatool.training.model_and_data import sizes
 from fnatool.training.objective import LabelledObjective
@@ -100,7 +101,7 @@ def prepare_training(model: files.Model, config: Config, folder: Path, world: Wo
         folder=folder,
         key=key,
         imitation=imitation_of(model, config.imitate, objective),
-        workers=config.data.workers,
+        workers=workers_for(config.data.workers, world.device, batch=config.run.batch // world.size, sample=3 * size[0] * size[1]),
     )
 
 

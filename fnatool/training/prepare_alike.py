@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 
 from fnatool import terminal
@@ -12,6 +13,7 @@ from fnatool.files import model as files
 from fnatool.imitation.teacher import Pair, Teacher
 from fnatool.training.alike import AlikeObjective, imitation_of
 from fnatool.training.config import LikeConfig, telling
+from fnatool.training.loading import workers_for
 from fnatool.training.loop import TrainingJob
 from fnatool.training.processes import World
 
@@ -28,4 +30,6 @@ def job_alike(
         console = terminal.console()
         console.print(f"{len(used):,} to learn from, {len(kept):,} kept back; compared at {len(imitation.places)} places inside")
     objective = AlikeObjective(pair, pair.model.path, Teacher(pair, (), world.device, "running"), used, kept)
-    return TrainingJob(config=how, model=model, objective=objective, folder=folder, key=key, imitation=imitation, workers=how.data.workers)
+    sample = sum(math.prod(one.shape) * one.dtype.itemsize for one in objective.fields)
+    workers = workers_for(how.data.workers, world.device, batch=how.run.batch // world.size, sample=sample)
+    return TrainingJob(config=how, model=model, objective=objective, folder=folder, key=key, imitation=imitation, workers=workers)

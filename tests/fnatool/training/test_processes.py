@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import socket
+import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +25,7 @@ from fnatool.nn.together import batch_norm_together
 from fnatool.training.finetune import RunPlaces, perform
 from fnatool.training.loop import finetune
 from fnatool.training.processes import PATIENCE, World, joined
-from fnatool.training.said import Tuned
+from fnatool.training.said import TrainingWatch, Tuned
 from fnatool.training.watching import silent
 from passes.errors import UserError
 
@@ -148,6 +153,48 @@ def test_processes_wait_on_the_processor_while_tensors_go_over_a_device(devices:
 
 
 # --- what several processes must have in common ---
+
+
+def test_a_process_that_is_killed_ends_the_other_one_within_thirty_seconds(tmp_path: Path) -> None:
+    """Rank 1 is killed in the middle of the steps: the other says so, with the checkpoint in place."""
+    context, port = torch.multiprocessing.get_context("fork"), free_port()
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        processes = [context.Process(target=dying, args=(rank, port, tmp_path)) for rank in range(2)]
+        for process in processes:
+            process.start()
+    processes[1].join(60)
+    assert processes[1].exitcode == -signal.SIGKILL
+    start = time.monotonic()
+    processes[0].join(60)
+    assert time.monotonic() - start < 30
+    said = (tmp_path / "said").read_text()
+    assert said.startswith("another process of this run has ended; nothing that was written is lost")
+    assert (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def dying(rank: int, port: int, folder: Path) -> None:
+    """A rank of two as torchrun starts it; the second one ends at its third step."""
+    torch.set_num_threads(1)
+    own = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in own.items()})
+
+    def stepped(step: int, values: object) -> None:
+        if rank == 1 and step == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    try:
+        with joined("cpu") as world:
+            run = job(folder / "run", run={"steps": 1000, "checkpoint": 1})
+            finetune(run, world, TrainingWatch(lambda *_: None, stepped, lambda *_: None))
+    except UserError as error:
+        (folder / "said").write_text(str(error))
 
 
 def test_processes_that_would_go_on_from_different_steps_are_refused(tmp_path: Path) -> None:
