@@ -429,7 +429,7 @@ STEPS = {
 
 
 def steps(bench: Bench) -> Verdict:
-    """A training step beside native timm's, eager and compiled, in both orders of memory; an architecture step beside the largest member's."""
+    """A training step beside native timm's, eager and compiled, NCHW and NHWC; an architecture step beside the largest member's."""
     if bench.dry:
         return Verdict(None, "not in a dry run: `python -m benchmarks.training_step` is the same on the CPU")
     said: list[str] = []

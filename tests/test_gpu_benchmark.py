@@ -30,7 +30,7 @@ def test_a_line_a_check_and_a_file_with_the_machine(
     monkeypatch.setattr(gpu, "checked", lambda name, options: verdicts[name])
     out = tmp_path / "gpu.json"
     assert gpu.main(["--dry", "--only", "forward", "idle", "--output", str(out)]) == 0
-    assert [line[:20].split() for line in capsys.readouterr().out.splitlines()] == [["ok", "forward"], ["skipped", "idle"]]
+    assert [line[:20].split() for line in capsys.readouterr().out.splitlines()[1:]] == [["ok", "forward"], ["skipped", "idle"]]
     document = json.loads(out.read_text())
     assert document["checks"]["forward"] == {"holds": True, "said": "fine", "numbers": {"outputs": 0.0}}
     assert {"processor", "torch", "onnxruntime"} <= set(document["machine"])
@@ -50,3 +50,31 @@ def test_without_a_device_it_says_so(capsys: pytest.CaptureFixture[str], monkeyp
     assert gpu.main([]) == 2
     assert "torch finds no CUDA device" in capsys.readouterr().out
     assert sys.executable
+
+
+def test_all_checks_together_take_ten_minutes_at_most_and_the_plan_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert set(gpu.SECONDS) == set(CHECKS)
+    assert sum(gpu.SECONDS.values()) <= 600
+    monkeypatch.setattr(gpu, "checked", lambda name, options: Verdict(True, "fine"))
+    assert gpu.main(["--dry", "--only", "idle", "steps"]) == 0
+    assert capsys.readouterr().out.startswith("on a device at most 3 minutes: idle 70 s, steps 120 s\n")
+
+
+def test_a_step_over_its_bar_is_a_failure() -> None:
+    def training(**ratios: float) -> dict[str, object]:
+        return {"training_step": {"cuda": {"models": {name: {"time_ratio": ratio} for name, ratio in ratios.items()}}}}
+
+    assert gpu._within(training(**{"a": 1.04, "a, NHWC, compiled": 1.0}))
+    assert not gpu._within(training(**{"a": 1.06}))
+    assert not gpu._within(training(**{"a, NCHW, compiled": 1.02}))
+    assert gpu._within({"architecture_step": {"cuda": {"ratios": {"entangled / largest, time": 1.3}}}})
+    assert not gpu._within({"architecture_step, compiled": {"cuda": {"ratios": {"entangled / largest, time": 1.4}}}})
+    assert not gpu._within({"training_step": "Traceback …"})
+
+
+def test_the_second_backbone_has_every_head(tmp_path: Path) -> None:
+    bench = Bench("cpu", True, tmp_path)
+    for task in gpu.HEADS:
+        assert bench.model(task, gpu.BACKBONES[1]).exists()
