@@ -67,7 +67,7 @@ def test_a_step_over_its_bar_is_a_failure() -> None:
         return {"training_step": {"cuda": {"models": {name: {"time_ratio": ratio} for name, ratio in ratios.items()}}}}
 
     assert gpu._within(training(**{"a": 1.04, "a, NHWC, compiled": 1.0}))
-    assert not gpu._within(training(**{"a": 1.06}))
+    assert not gpu._within(training(a=1.06))
     assert not gpu._within(training(**{"a, NCHW, compiled": 1.02}))
     assert gpu._within({"architecture_step": {"cuda": {"ratios": {"entangled / largest, time": 1.3}}}})
     assert not gpu._within({"architecture_step, compiled": {"cuda": {"ratios": {"entangled / largest, time": 1.4}}}})
