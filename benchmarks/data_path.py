@@ -5,6 +5,7 @@ those of torchvision's references (transforms of the second kind) with the same 
 classification RandomResizedCrop, for segmentation RandomResize and RandomCrop, for detection ScaleJitter and RandomCrop, for pose the part
 around the box and RandomAffine, with keypoints. Classification is measured on Pillow's images and on tensors, and the faster one counts.
 
+With --runs a step of `finetune` beside that of the references' own loop too, same network, same photographs.
 Both take turns, a few batches each; time is the processor's, the ratio the median of the rounds. Exit code 1 where a ratio is below BAR.
 """
 
@@ -17,6 +18,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -27,12 +30,16 @@ import skimage.data
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
-from torchvision import tv_tensors
+from torchvision import models, tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+import fnatool
 from fnatool.data.split import Item
+from fnatool.export.export import ExportOptions
+from fnatool.files import model as files
 from fnatool.files.atomic import write_text
+from fnatool.model.headed import HeadOptions
 from fnatool.tasks.anchors import Level
 from fnatool.tasks.classification import Classification
 from fnatool.tasks.description import Description, Input
@@ -42,7 +49,11 @@ from fnatool.tasks.pose import Pose
 from fnatool.tasks.reading import Holdout, read
 from fnatool.tasks.segmentation import Segmentation
 from fnatool.tasks.table import TASKS
+from fnatool.training import loop, watching
+from fnatool.training.config import parse_config
+from fnatool.training.finetune import prepare_training
 from fnatool.training.order import TrainOrder
+from fnatool.training.processes import World
 from fnatool.training.samples import Training
 from fnatool.training.stepping import dealt
 
@@ -271,6 +282,70 @@ def row_of(task: str, root: Path, options: argparse.Namespace) -> dict[str, Any]
     return {"images_per_second": speeds, "plain": best, "ratio": ratio}
 
 
+# --- a whole run ------------------------------------------------------------------------------------------------------------------------
+
+
+def networks() -> dict[str, torch.nn.Module]:
+    """One of two convolutions, so that the data shows, and MobileNetV2."""
+
+    def layer(before: int, after: int) -> list[torch.nn.Module]:
+        return [torch.nn.Conv2d(before, after, 3, stride=4, padding=1, bias=False), torch.nn.BatchNorm2d(after), torch.nn.ReLU()]
+
+    pooled = [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(32, len(CLASSES))]
+    small = torch.nn.Sequential(*layer(3, 16), *layer(16, 32), *pooled)
+    return {"two convolutions": small, "MobileNetV2": models.mobilenet_v2(num_classes=len(CLASSES))}
+
+
+def run_row(network: torch.nn.Module, root: Path, place: Path, options: argparse.Namespace) -> dict[str, float]:
+    """Images a second of `finetune` and of a plain loop as torchvision's references write it, on the same photographs, turn by turn."""
+    (place / "run").mkdir(parents=True)
+    fnatool.export(network, place / "trunk.onnx", options=ExportOptions(inputs=(1, 3, *SIZE)))
+    head = HeadOptions(task="classification", classes=str(len(CLASSES)), verify=False)
+    fnatool.head(place / "trunk.onnx", place / "start.onnx", options=head)
+    rounds = options.rounds + 2
+    run = {"batch": options.batch, "steps": rounds, "device": "cpu", "evaluate": 10**6}
+    config = parse_config({"data": {"path": str(root), "workers": 0}, "run": run})
+    job = prepare_training(files.read(place / "start.onnx"), config, place / "run", World(0, 1, torch.device("cpu")))
+    theirs = _reference(network, job.objective.train, options.batch)  # type: ignore[attr-defined]
+    found: dict[str, list[float]] = {"finetune": [], "plain": []}
+    start = time.process_time()
+
+    def stepped(step: int, values: Mapping[str, float]) -> None:
+        nonlocal start
+        found["finetune"].append(time.process_time() - start)
+        start = time.process_time()
+        next(theirs)
+        found["plain"].append(time.process_time() - start)
+        start = time.process_time()
+        if step == rounds:
+            raise _Enough
+
+    with suppress(_Enough):
+        loop.finetune(job, World(0, 1, torch.device("cpu")), replace(watching.silent(), stepped=stepped))
+    mine, other = (values[2:] for values in found.values())
+    ratio = statistics.median(b / a for a, b in zip(mine, other, strict=True))
+    return {"finetune": options.batch / statistics.median(mine), "plain": options.batch / statistics.median(other), "ratio": ratio}
+
+
+class _Enough(Exception):
+    """As many steps as are measured."""
+
+
+def _reference(network: torch.nn.Module, samples: Training, batch: int) -> Iterator[float]:
+    """Steps of the references' loop without end, the faster of the plain pipelines loading its images: losses."""
+    made = partial(_classification, _changes("classification"), tensors=True)
+    network.train()
+    optimiser = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9, weight_decay=5e-4)
+    measure = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
+    while True:
+        for images, labels in DataLoader(Plain(samples, made), batch, shuffle=True, drop_last=True):
+            loss = measure(network(images), labels)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            yield loss.item()
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print a line a task, write the file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.data_path", description=__doc__.splitlines()[0])
@@ -279,20 +354,30 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--each", type=int, default=2, help="batches of a kind in a round")
+    parser.add_argument("--runs", action="store_true", help="steps of `finetune` beside a plain loop too")
     parser.add_argument("--output", type=Path, default=RESULTS / "data_path.json", metavar="FILE")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         roots = write_data(Path(folder), options.images)
         rows = {task: row_of(task, roots[task], options) for task in options.tasks}
+        runs = {
+            name: run_row(network, roots["classification"], Path(folder) / str(number), options)
+            for number, (name, network) in enumerate(networks().items())
+            if options.runs
+        }
     for task, row in rows.items():
         speeds = ", ".join(f"{name} {value:.0f}" for name, value in row["images_per_second"].items())
         print(f"{task:15} {speeds} images/s: {row['ratio']:.2f}× (bar: at least {BAR})")
+    for name, run in runs.items():
+        print(
+            f"{name:18} finetune {run['finetune']:.1f}, plain loop {run['plain']:.1f} images/s: {run['ratio']:.2f}× (bar: at least {BAR})"
+        )
     settings = {key: getattr(options, key) for key in ("images", "batch", "rounds", "each")}
     versions = {name: metadata.version(name) for name in ("torch", "torchvision", "pillow")}
-    document = {"device": platform.machine(), **versions, **settings, "size": SIZE, "photographs": EXTENT, "tasks": rows}
+    document = {"device": platform.machine(), **versions, **settings, "size": SIZE, "photographs": EXTENT, "tasks": rows, "runs": runs}
     write_text(options.output, json.dumps(document, indent=1) + "\n", force=True)
-    return 1 if any(row["ratio"] < BAR for row in rows.values()) else 0
+    return 1 if any(row["ratio"] < BAR for row in (*rows.values(), *runs.values())) else 0
 
 
 if __name__ == "__main__":

@@ -107,10 +107,12 @@ def turned(
         part = _resized(part, (max(round(part.shape[1] * scale), 1), max(round(part.shape[2] * scale), 1)))
     along = (torch.arange(size[1]) + (0.5 - size[1] / 2)) / scale
     down = ((torch.arange(size[0]) + (0.5 - size[0] / 2)) / scale)[:, None]
-    # where a pixel of the sample lies in the part, from −1 to 1
-    x = (cos * along + (middle[0] - first[0])) - sin * down
-    y = sin * along + (cos * down + (middle[1] - first[1]))
-    grid = torch.stack([x * (2 / (end[0] - first[0])) - 1, y * (2 / (end[1] - first[1])) - 1], -1)
+    # where the middle of a pixel lies in the part, from −1 to 1: 2·(middle + R·(x, y) − first) / extent − 1, put together from a row and
+    # a column, which are short
+    wide, high = 2 / (end[0] - first[0]), 2 / (end[1] - first[1])
+    grid = torch.empty(*size, 2)
+    torch.add(wide * cos * along, wide * (middle[0] - first[0]) - 1 - wide * sin * down, out=grid[..., 0])
+    torch.add(high * sin * along, high * (middle[1] - first[1]) - 1 + high * cos * down, out=grid[..., 1])
     ground = torch.tensor(fill, dtype=torch.float32)[:, None, None]
     made = nn.grid_sample((part - ground)[None], grid[None], mode="bilinear", padding_mode="zeros", align_corners=False)[0]
     return made.add_(ground + 0.5).clamp_(0, 255).to(torch.uint8), placed
