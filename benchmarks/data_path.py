@@ -5,7 +5,7 @@ those of torchvision's references (transforms of the second kind) with the same 
 classification RandomResizedCrop, for segmentation RandomResize and RandomCrop, for detection ScaleJitter and RandomCrop, for pose the part
 around the box and RandomAffine, with keypoints. Classification is measured on Pillow's images and on tensors, and the faster one counts.
 
-With --runs a step of `finetune` beside that of the references' own loop too, same network, same photographs.
+With --runs steps of `finetune` beside those of the references' own loop too, same network, same photographs.
 Both take turns, a few batches each; time is the processor's, the ratio the median of the rounds. Exit code 1 where a ratio is below BAR.
 """
 
@@ -302,7 +302,7 @@ def run_row(network: torch.nn.Module, root: Path, place: Path, options: argparse
     fnatool.export(network, place / "trunk.onnx", options=ExportOptions(inputs=(1, 3, *SIZE)))
     head = HeadOptions(task="classification", classes=str(len(CLASSES)), verify=False)
     fnatool.head(place / "trunk.onnx", place / "start.onnx", options=head)
-    rounds = options.rounds + 2
+    rounds = options.runs + 2
     run = {"batch": options.batch, "steps": rounds, "device": "cpu", "evaluate": 10**6}
     config = parse_config({"data": {"path": str(root), "workers": 0}, "run": run})
     job = prepare_training(files.read(place / "start.onnx"), config, place / "run", World(0, 1, torch.device("cpu")))
@@ -354,7 +354,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--each", type=int, default=2, help="batches of a kind in a round")
-    parser.add_argument("--runs", action="store_true", help="steps of `finetune` beside a plain loop too")
+    parser.add_argument("--runs", type=int, default=0, help="steps of `finetune`, and of a plain loop beside it")
     parser.add_argument("--output", type=Path, default=RESULTS / "data_path.json", metavar="FILE")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -373,7 +373,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(
             f"{name:18} finetune {run['finetune']:.1f}, plain loop {run['plain']:.1f} images/s: {run['ratio']:.2f}× (bar: at least {BAR})"
         )
-    settings = {key: getattr(options, key) for key in ("images", "batch", "rounds", "each")}
+    settings = {key: getattr(options, key) for key in ("images", "batch", "rounds", "each", "runs")}
     versions = {name: metadata.version(name) for name in ("torch", "torchvision", "pillow")}
     document = {"device": platform.machine(), **versions, **settings, "size": SIZE, "photographs": EXTENT, "tasks": rows, "runs": runs}
     write_text(options.output, json.dumps(document, indent=1) + "\n", force=True)

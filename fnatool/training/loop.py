@@ -123,6 +123,7 @@ def _step(learner: Learner, job: TrainingJob, batch: Batch, now: tuple[float, fl
     with learner.precision():
         inputs = job.objective.inputs(reading, batch)
         taps = () if job.imitation is None else job.imitation.taps(progress)
+        reading.program(taps)  # is there before torch compiles what runs it
         own = outputs_of(learner.network, inputs, taps=taps, forward=learner.forward)
         parts = means(job.objective.loss(own[0], batch))
         if job.imitation is not None and learner.teacher is not None and not job.imitation.is_over(progress):

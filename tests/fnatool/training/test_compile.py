@@ -161,3 +161,17 @@ def test_where_torch_cannot_compile_the_reason_is_said(monkeypatch: pytest.Monke
         UserError, match=r"'run.compile' is true, but torch cannot compile here: No working C\+\+ compiler found in CXX; set it"
     ):
         machine.require_compiler(HERE, RunSection(compile=True))
+
+
+def test_inner_tensors_come_out_of_the_same_graph(backend: Counting) -> None:
+    net, x = nn.load(seeds.DEFAULT).train(), torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    reading = net.origin.reading
+    tap = next(node.outputs[0] for node in reading.view.nodes if node.op == "Conv")
+    reading.program((tap,))
+    plain, inner = net(x, taps=(tap,))
+    compiled = machine.compiling(RunSection(compile=True))
+    assert compiled is not None
+    found, theirs = compiled(net)(x, taps=(tap,))
+    assert backend.graphs == 1
+    assert torch.equal(found, plain)
+    assert torch.equal(theirs[tap], inner[tap])
