@@ -51,7 +51,7 @@ def predict(
     help="What it is to run on. tensorrt-rtx builds an engine too, and needs the extra fnatool[tensorrt-rtx].",
 )  # fmt: skip
 @click.option("-o", "--output", type=FILE, required=True, metavar="DIR", help="The folder to write.")
-@click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True, help="Of the network itself.")
+@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp32", show_default=True, help="Of the network itself.")
 @click.option(
     "--batch", metavar="N|1:8:32", help="Images at a time, or the least, the usual and the most [default: as the file says, else 1]."
 )
@@ -61,8 +61,15 @@ def predict(
 @click.option("--no-preprocessing", is_flag=True, help="Leave resizing and scaling of pixels out of the graph.")
 @click.option("--no-postprocessing", is_flag=True, help="Leave the way from outputs to answers out of the graph.")
 @options.file("--data", dest="folder", metavar="DIR", help_="A data set of the task: its figures before and after are told.")
+@options.file("--images", metavar="DIR", help_="With int8: pictures that values are looked at on [default: training data of --data].")
+@click.option("--samples", type=click.IntRange(1, 100_000), default=128, show_default=True, metavar="N", help="How many of them.")
+@options.seed("For the choice of pictures.")
+@click.option("--reduce-range", is_flag=True, help="With int8: weights of 7 bits, for processors without instructions for int8.")
 @click.option(
-    "--tolerance", type=click.FloatRange(0, 1), metavar="SHARE", help="How much of an answer may be another [default: by precision]."
+    "--tolerance",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="How much of an answer may be another, or with --data in fp16 and int8 of the first figure be lost [default: by precision].",
 )
 @options.inputs()
 @options.no_verify("Skip the comparison of answers.")
@@ -80,6 +87,10 @@ def deploy(
     no_preprocessing: bool,
     no_postprocessing: bool,
     folder: Path | None,
+    images: Path | None,
+    samples: int,
+    seed: int,
+    reduce_range: bool,
     tolerance: float | None,
     inputs: Inputs,
     no_verify: bool,
@@ -106,6 +117,10 @@ def deploy(
         preprocessing=not no_preprocessing,
         postprocessing=not no_postprocessing,
         data=folder,
+        images=images,
+        samples=samples,
+        seed=seed,
+        reduce_range=reduce_range,
         tolerance=tolerance,
         inputs=inputs,
         verify=not no_verify,

@@ -59,15 +59,15 @@ def answering(source: Path | str, provider: str) -> Answering:
     return of_folder(Path(source), provider) if Path(source).is_dir() else of_model(source, provider)
 
 
-def of_model(path: Path | str, provider: str, size: Size | None = None) -> Answering:
-    """The same of a model file; `size` where nothing else says it."""
+def of_model(path: Path | str, provider: str, size: Size | None = None, *, optimised: str = "all") -> Answering:
+    """The same of a model file; `size` where nothing else says it; optimised: how much ONNX Runtime rewrites the graph."""
     read = files.read(seeds.find(path))
     described = description_of(metadata(read.envelope))
     size = sizes(read, described, size)[1]
     if (how := pixels.recorded(read, described.input)).guessed:
         pixels.say(how)
     require_runs(read.path, described, size)
-    predict, task = predicting(read.path, described, provider), TASKS[described.task]
+    predict, task = predicting(read.path, described, provider, optimised=optimised), TASKS[described.task]
 
     def answer(image: Image.Image, item: Item | None = None) -> Any:
         shown, placement = task.show(F.to_image(image), described, size, item)
@@ -80,7 +80,7 @@ def of_model(path: Path | str, provider: str, size: Size | None = None) -> Answe
     return Answering(read.path, read.sha256, described, answer, raw)
 
 
-def of_folder(folder: Path, provider: str) -> Answering:
+def of_folder(folder: Path, provider: str, *, optimised: str = "all") -> Answering:
     """The same of a deployed folder."""
     document = read_document(folder)
     path = folder / MODEL
@@ -90,14 +90,14 @@ def of_folder(folder: Path, provider: str) -> Answering:
         if hashlib.file_digest(file, "sha256").hexdigest() != document.sha256:
             raise UserError(f"'{path}' is not the file that '{folder / MARK}' was written for; deploy the model again")
     if not document.preprocessing and document.postprocessing == "none":
-        return of_model(path, provider, document.size)
+        return of_model(path, provider, document.size, optimised=optimised)
     if not document.preprocessing:
         raise UserError(
             f"'{folder}' answers in pixels of its input and not of a picture, as it has no pre-processing; predict with the model itself"
         )
     described = parse_description(json.dumps(document.description))
     require_deployed_runs(path, document)
-    runner = Runner(path, provider)
+    runner = Runner(path, provider, optimised=optimised)
 
     def raw(image: Image.Image) -> Mapping[str, np.ndarray]:
         return runner(_feeds(document, np.asarray(image.convert("RGB")), _whole(image)))

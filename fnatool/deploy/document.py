@@ -67,6 +67,7 @@ class Document(_Part):
     figures: dict[str, dict[str, float]] | None = None
     verified: dict[str, Any] | None = None
     kept_in_fp32: tuple[str, ...] = ()
+    quantised: dict[str, Any] | None = None  # of int8: how, and what it is made of
     trtexec: str | None = None
     notes: tuple[str, ...] = ()
 

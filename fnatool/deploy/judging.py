@@ -22,10 +22,11 @@ SIDES: tuple[Size, ...] = ((1, 1), (2, 3), (1, 2), (3, 2), (5, 4))
 
 @dataclass(frozen=True)
 class Judged:
-    """How far answers are apart (see `Task.apart`): the farthest, on which picture, and how many were compared."""
+    """How far answers are apart (see `Task.apart`): the farthest, on which picture, the mean, and how many were compared."""
 
     worst: float
     where: str
+    mean: float
     count: int
 
 
@@ -45,7 +46,7 @@ def judged(one: Answering, other: Answering, shown: Iterator[tuple[str, Image.Im
     task = TASKS[one.description.task]
     found = [(task.apart(one.answer(image, None), other.answer(image, None)), name) for name, image in shown]
     worst, where = max(found)
-    return Judged(worst, where, len(found))
+    return Judged(worst, where, float(np.mean([apart for apart, _ in found])), len(found))
 
 
 def figures(whose: Answering, split: Split, what: str) -> dict[str, float]:
@@ -69,4 +70,4 @@ def outputs_apart(one: Answering, other: Answering, shown: Iterator[tuple[str, I
             spread = float(np.ptp(values)) or 1.0
             found.append((float(np.abs(values - after[output][: len(values)]).max(initial=0)) / spread, f"'{output}' on {name}"))
     worst, where = max(found)
-    return Judged(worst, where, len(found))
+    return Judged(worst, where, float(np.mean([apart for apart, _ in found])), len(found))

@@ -46,15 +46,16 @@ class Core:
     notes: tuple[str, ...]
 
 
-def network(model: files.Model, given: Mapping[str, Shape] | None, *, size: Size | None, batch: Batch | None, around: bool) -> Core:
-    """The network of a model. given: shapes for its free sizes; around: whether pre- or post-processing is to go around it.
+def network(model: files.Model, given: Mapping[str, Shape] | None, *, size: Size | None, batch: Batch | None, newer: bool) -> Core:
+    """The network of a model. given: shapes for its free sizes; newer: whether it is to have an opset that pre- and
+    post-processing and scales per channel can be written in.
 
     Raises UserError for sizes that it cannot have, RefusedModel where it cannot be made, or does not compute the same.
     """
     described = _described(model)
     size, shapes = _sizes(model, described, size, given)
-    if around:
-        model = at_least(model, OLDEST_OPSET, "pre- and post-processing")
+    if newer:
+        model = at_least(model, OLDEST_OPSET, "what is added to it")
     analysis = analyse_model(model, shapes)
     found = fold(analysis.normal or model.graph, sizes=shapes)
     made = replace(model, graph=without_dead(found.graph), notes=())

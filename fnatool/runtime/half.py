@@ -41,5 +41,19 @@ def _convert(source: Path, target: Path, kept: tuple[str, ...]) -> str:
         made = convert_float_to_float16(model, keep_io_types=True, node_block_list=list(kept))
     except RAISED as error:
         return first_line(error)
+    _write_casts_once(made.graph)
     onnx.save(made, target)
     return ""
+
+
+def _write_casts_once(graph: onnx.GraphProto) -> None:
+    """The converter writes a Cast for every reader of a tensor that wants it wide, all of the same name: the first one does for all."""
+    seen: set[str] = set()
+    nodes = []
+    for node in graph.node:
+        if node.op_type == "Cast" and node.output[0] in seen:
+            continue
+        seen.update(node.output)
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)

@@ -42,12 +42,14 @@ def require_runs(path: Path, described: Description, size: Size) -> None:
         raise RefusedModel(f"'{path}' in ONNX Runtime: {error}") from error
 
 
-def predicting(path: Path, described: Description, provider: str = "cpu", *, threads: int = 0) -> Predict:
+def predicting(
+    path: Path, described: Description, provider: str = "cpu", *, threads: int = 0, optimised: str = "all"
+) -> Predict:  # fmt: skip
     """What the model in a file makes of images, uint8 RGB [N, 3, H, W]; one whose batch is fixed sees as many at once as it takes.
 
     The user is told what the provider leaves to the CPU.
     """
-    runner = Runner(path, provider, threads=threads)
+    runner = Runner(path, provider, threads=threads, optimised=optimised)
     if runner.left is not None:
         terminal.console().print(f"{path.name}: {runner.left}", markup=False)
     name = next(iter(runner.types))

@@ -26,6 +26,12 @@ def show_deployed(made: Deployed) -> None:
         terminal.say("not compared with the model")
     for when, figures in (document.figures or {}).items():
         terminal.say(f"{when}: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if "/" not in name))
+    if document.quantised is not None:
+        terminal.say(f"8 bits: {document.quantised['scheme']}; values looked at on {document.quantised['of']}")
+        if not document.quantised["instructions"]:
+            terminal.say("note: this processor has no instructions for int8: sums may overflow here (--reduce-range: they cannot)")
+    if document.kept_in_fp32:
+        terminal.say(f"stay in fp32, as they are hurt most: {', '.join(document.kept_in_fp32)}")
     if document.trtexec is not None:
         terminal.say(f"in that folder: {document.trtexec}")
     terminal.say(f"→ {made.folder}")

@@ -18,7 +18,7 @@ from tiny import model, net, save
 
 import fnatool
 from fnatool.cli.main import run
-from fnatool.deploy import deploy as deploying
+from fnatool.deploy import around as deploying
 from fnatool.deploy.document import Batch, parsed_batch, trtexec_line
 from fnatool.tasks.table import TASKS
 from passes.deploy.preprocessing import Taking
