@@ -17,7 +17,7 @@ from fnatool.files import model as files
 from fnatool.runtime import half, quantising
 from fnatool.runtime.quantising import Scheme
 from passes.errors import RefusedModel, UserError
-from passes.graph.operators import WEIGHTED, of
+from passes.graph.operators import of
 from passes.graph.view import view
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _halving(place: Path, made: Core) -> Narrowed:
         return _through_files(place, made, half.write_half, kept, "converter to float16")
 
     def order() -> list[str]:
-        return hurt(made.model.graph, make(()).graph, lambda: iter([noise(made)]), frozenset(WEIGHTED))
+        return hurt(made.model.graph, make(()).graph, lambda: iter([noise(made)]))
 
     return Narrowed(make, order)
 
@@ -85,7 +85,7 @@ def _quantising(place: Path, made: Core, options: DeployOptions) -> Narrowed:
         )
 
     def order() -> list[str]:
-        return hurt(made.model.graph, make(()).graph, samples.back, None)
+        return hurt(made.model.graph, make(()).graph, samples.back)
 
     said: dict[str, object] = {"scheme": scheme.said, "samples": samples.count, "of": samples.said, "seed": options.seed}
     said["instructions"] = quantising.has_int8_instructions()

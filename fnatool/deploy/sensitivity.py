@@ -15,17 +15,17 @@ CUTTING = ("Relu", "Clip")  # which are part of what is before them, as soon as 
 Feeds = Mapping[str, np.ndarray]
 
 
-def hurt(before: gs.Graph, after: gs.Graph, samples: Callable[[], Iterator[Feeds]], ops: frozenset[str] | None) -> list[str]:
-    """Nodes of these operators (None: all), those first behind which the two networks differ more than before them, by most.
+def hurt(before: gs.Graph, after: gs.Graph, samples: Callable[[], Iterator[Feeds]]) -> list[str]:
+    """The nodes, those first behind which the two networks differ more than before them, by most.
 
     A difference is root mean square, in parts of the standard deviation of the values.
     """
-    return in_child(_hurt, before, after, samples, ops)
+    return in_child(_hurt, before, after, samples)
 
 
-def _hurt(before: gs.Graph, after: gs.Graph, samples: Callable[[], Iterator[Feeds]], ops: frozenset[str] | None) -> list[str]:
+def _hurt(before: gs.Graph, after: gs.Graph, samples: Callable[[], Iterator[Feeds]]) -> list[str]:
     seen, other = view(before), view(after)
-    ends = {node.name: _end(seen, node) for node in seen.nodes if node.op not in CUTTING and (ops is None or node.op in ops)}
+    ends = {node.name: _end(seen, node) for node in seen.nodes if node.op not in CUTTING}
     names = {
         tensor: WIDENED.format(tensor) if WIDENED.format(tensor) in other.producer else tensor
         for tensor in ends.values()

@@ -37,6 +37,7 @@ def _convert(source: Path, target: Path, kept: tuple[str, ...]) -> str:
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     model.ir_version = max(model.ir_version, 4)
+    _give_own_sizes(model.graph)
     try:
         made = convert_float_to_float16(model, keep_io_types=True, node_block_list=list(kept))
     except RAISED as error:
@@ -44,6 +45,20 @@ def _convert(source: Path, target: Path, kept: tuple[str, ...]) -> str:
     _write_casts_once(made.graph)
     onnx.save(made, target)
     return ""
+
+
+def _give_own_sizes(graph: onnx.GraphProto) -> None:
+    """What a Resize takes beside its data is its own: one constant in two places, of which one is wide, would go through a Cast, and its
+
+    values are asked for before anything runs.
+    """
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for number, node in enumerate(graph.node):
+        for slot in range(1, len(node.input) if node.op_type == "Resize" else 0):
+            if node.input[slot] in constants:
+                own = graph.initializer.add()
+                own.CopyFrom(constants[node.input[slot]])
+                own.name = node.input[slot] = f"{own.name}.{number}.{slot}"
 
 
 def _write_casts_once(graph: onnx.GraphProto) -> None:
