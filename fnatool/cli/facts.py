@@ -148,6 +148,10 @@ def diff(a: Path, b: Path, everything: bool, as_json: bool, inputs: Inputs) -> i
 )  # fmt: skip
 @click.option("--max-macs", type=click.IntRange(min=1), metavar="N", help="Demand at most N multiply-accumulates.")
 @click.option("--max-params", type=click.IntRange(min=1), metavar="N", help="Demand at most N parameters.")
+@click.option(
+    "--target", type=click.Choice(["onnxruntime", "tensorrt", "tensorrt-rtx"]),
+    help="Report what keeps the model from an engine of it; tensorrt-rtx also parses it where that is installed.",
+)  # fmt: skip
 @options.inputs()
 @click.option(
     "--timeout", type=click.FloatRange(1, 1e6), default=120.0, show_default=True, metavar="SECONDS",
@@ -166,6 +170,7 @@ def check(
     multiple: int | None,
     max_macs: int | None,
     max_params: int | None,
+    target: str | None,
     inputs: Inputs,
     timeout: float,
     form: str,
@@ -182,7 +187,15 @@ def check(
     from passes.errors import UserError
 
     asked = fnatool.CheckOptions(
-        against=against, spec=spec, knobs=knobs, multiple=multiple, max_macs=max_macs, max_params=max_params, inputs=inputs, seconds=timeout
+        against=against,
+        spec=spec,
+        knobs=knobs,
+        multiple=multiple,
+        max_macs=max_macs,
+        max_params=max_params,
+        target=target,
+        inputs=inputs,
+        seconds=timeout,
     )
     reports, mistakes = [], []
     for model in models:

@@ -12,9 +12,10 @@ import onnx
 
 from fnatool.deploy.document import MODEL
 from fnatool.deploy.network import Core
-from fnatool.deploy.options import ONNXRUNTIME, DeployOptions
+from fnatool.deploy.options import DeployOptions
 from fnatool.files import model as files
 from fnatool.model.analysed import STAGES_KEY
+from fnatool.model.targets import ONNXRUNTIME
 from fnatool.tasks.description import KEY, Description
 from fnatool.tasks.table import TASKS
 from passes.deploy.assemble import Finish, Front, assembled

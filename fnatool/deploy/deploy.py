@@ -5,24 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fnatool.deploy import engine
 from fnatool.deploy.around import around, write_whole
 from fnatool.deploy.document import ENGINE, MARK, MODEL, Document
 from fnatool.deploy.documenting import document_of, profiles
 from fnatool.deploy.gate import Apart, judge_of, require_same_front
 from fnatool.deploy.network import Core, network
-from fnatool.deploy.options import INT8, ONNXRUNTIME, RTX, TENSORRT, DeployOptions, checked
+from fnatool.deploy.options import INT8, DeployOptions, checked
 from fnatool.deploy.output import require_replaceable
 from fnatool.deploy.precision import narrowed
 from fnatool.files import model as files
 from fnatool.files.atomic import replacing_folder
 from fnatool.model.analysed import metadata
 from fnatool.model.source import Source, open_model
+from fnatool.model.targets import ONNXRUNTIME
+from fnatool.runtime import engine
 from fnatool.tasks.description import KEY
+from passes.check.engine import RTX, check_for_engine
+from passes.check.finding import errors
 from passes.errors import RefusedModel, UserError
-from passes.graph.view import view
-
-NEWEST_OPSET = {TENSORRT: 25, RTX: 28}
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,10 @@ def _require_target(model: files.Model, target: str) -> None:
     """The graph is one that the target may know. Raises UserError."""
     if target == ONNXRUNTIME:
         return
-    seen = view(model.graph)
-    foreign = next((node for node in seen.nodes if "::" in node.op), None)
-    if foreign is not None:
-        raise UserError(
-            f"node '{foreign.name}' is {foreign.op}, an operator of another domain, which {target} does not know; use onnxruntime"
-        )
-    if seen.opset > NEWEST_OPSET[target]:
-        raise UserError(f"the model has opset {seen.opset}; {target} knows those up to {NEWEST_OPSET[target]}; export it in an older one")
+    wrong = errors(check_for_engine(model.graph, target))
+    if wrong:
+        more = f" ({len(wrong) - 1} more; 'fnatool check --target {target}' lists all)" if len(wrong) > 1 else ""
+        raise UserError(f"{wrong[0].where}: {wrong[0].message}; {wrong[0].fix}{more}")
 
 
 def _filled(place: Path, read: files.Model, made: Core, options: DeployOptions) -> Document:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import onnx
 
-from fnatool.deploy import engine
 from fnatool.deploy.document import MARK, MODEL, Document, GraphValue, at, trtexec_line
 from fnatool.deploy.network import Core
-from fnatool.deploy.options import ONNXRUNTIME, DeployOptions
+from fnatool.deploy.options import DeployOptions
 from fnatool.files import model as files
 from fnatool.model.analysed import SPEC_KEY, metadata
+from fnatool.model.targets import ONNXRUNTIME
+from fnatool.runtime import engine
 from fnatool.tasks.table import TASKS
 
 SIDES: Mapping[str, tuple[int, int, int]] = {"height": (32, 720, 2160), "width": (32, 1280, 3840)}

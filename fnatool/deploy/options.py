@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fnatool.data.placement import Size
-from fnatool.deploy import engine
 from fnatool.deploy.document import Batch, parsed_batch
 from fnatool.files.interface import Inputs
+from fnatool.model.targets import ONNXRUNTIME, TARGETS
+from fnatool.runtime import engine
+from passes.check.engine import RTX
 from passes.errors import UserError
 
-ONNXRUNTIME, TENSORRT, RTX = "onnxruntime", "tensorrt", "tensorrt-rtx"
-TARGETS = (ONNXRUNTIME, TENSORRT, RTX)
 FP32, FP16, INT8 = "fp32", "fp16", "int8"
 PRECISIONS = (FP32, FP16, INT8)
 LAYOUTS = ("NHWC", "NCHW")

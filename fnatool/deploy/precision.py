@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fnatool.deploy.network import Core
-from fnatool.deploy.options import FP16, FP32, ONNXRUNTIME, DeployOptions
+from fnatool.deploy.options import FP16, FP32, DeployOptions
 from fnatool.deploy.outputs import noise
 from fnatool.deploy.sensitivity import hurt
 from fnatool.files import model as files
+from fnatool.model.targets import ONNXRUNTIME
 from fnatool.runtime import half, quantising
 from fnatool.runtime.quantising import Scheme
 from passes.errors import RefusedModel, UserError

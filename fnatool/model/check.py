@@ -15,9 +15,10 @@ from fnatool.model.analysed import read_spec, spec_of
 from fnatool.model.demands import Demands, unmet
 from fnatool.model.faults import STEP_SECONDS, find_faults
 from fnatool.model.source import Source
+from fnatool.model.targets import TARGETS, for_target
 from passes.check.finding import CODES as STATIC_CODES
 from passes.check.finding import Finding, errors
-from passes.errors import RefusedModel
+from passes.errors import RefusedModel, UserError
 from passes.target.assigned import with_knobs
 from passes.target.spec import Spec, Value
 
@@ -26,6 +27,8 @@ Json = dict[str, object]
 CODES: Mapping[str, str] = {
     **STATIC_CODES,
     "batch": "the batch is declared free, but samples are not computed each by itself",
+    "engine-not-parsed": "nothing here can say whether the target parses the model",
+    "engine-parse": "the parser of the target rejects the model",
     "checker": "the ONNX checker rejects the model",
     "checker-died": "the ONNX checker crashes on the model",
     "interface": "inputs or outputs are not those of the seed",
@@ -49,10 +52,10 @@ CODES: Mapping[str, str] = {
 class CheckOptions:
     """What is asked of a model beyond being valid.
 
-    `against`: the seed whose inputs and outputs it must have; `spec`: what it must realise, a Spec, its JSON document, the path of one, or
-    the name of a bundled one, on top of which `knobs` are set; `multiple`: what widths are to be multiples of, so that a device wastes
-    nothing (others are warned of); `max_macs` and `max_params`: what it may cost at most; `inputs`: shapes of dynamic inputs; `seconds` of
-    processor time for each step that runs in a process of its own.
+    `against`: the seed whose inputs and outputs it must have; `spec`: what it must realise, a Spec, its JSON document, the path of one,
+    or the name of a bundled one, on top of which `knobs` are set; `multiple`: what widths are to be multiples of, so that a device wastes
+    nothing (others are warned of); `max_macs` and `max_params`: what it may cost at most; `target`: what an engine of it is to be for, of
+    TARGETS; `inputs`: shapes of dynamic inputs; `seconds` of processor time for each step that runs in a process of its own.
     """
 
     against: Path | str | None = None
@@ -61,6 +64,7 @@ class CheckOptions:
     multiple: int | None = None
     max_macs: int | None = None
     max_params: int | None = None
+    target: str | None = None
     inputs: Inputs = None
     seconds: float = STEP_SECONDS
 
@@ -93,6 +97,8 @@ def check(model: Source, *, options: CheckOptions | None = None) -> Report:
     where there is no such file, or an option does not fit the model; whatever is wrong with the model itself is a finding.
     """
     options = options or CheckOptions()
+    if options.target not in (None, *TARGETS):
+        raise UserError(f"'{options.target}' is no target; there are {', '.join(TARGETS)}")
     if isinstance(model, files.Model):
         with temporary() as folder:
             files.write(model, folder / model.path.name)
@@ -108,6 +114,8 @@ def _report(path: Path, options: CheckOptions) -> Report:
     inputs = named_shapes(options.inputs, [value.name for value in free_inputs(raw.proto)])
     findings = find_faults(raw, inputs, options.seconds)
     findings += unmet(raw, _demands(options, inputs))
+    if options.target is not None:
+        findings += for_target(raw, options.target)
     rank = {"error": 0, "warning": 1, "note": 2}
     return Report(path, tuple(sorted(dict.fromkeys(findings), key=lambda finding: rank[finding.severity])))
 

@@ -314,9 +314,11 @@ def emitted(path: str) -> set[str]:
 
 
 def test_every_code_has_a_description_and_every_description_a_code() -> None:
-    static = {code for name in ("finding", "graph", "message") for code in emitted(f"passes/check/{name}.py")}
+    static = {code for name in ("finding", "graph", "message", "engine") for code in emitted(f"passes/check/{name}.py")}
     assert static == set(STATIC)
-    assert static | {code for name in ("faults", "demands", "check") for code in emitted(f"fnatool/model/{name}.py")} == set(CODES)
+    assert static | {code for name in ("faults", "demands", "targets", "check") for code in emitted(f"fnatool/model/{name}.py")} == set(
+        CODES
+    )
     assert all(re.fullmatch(r"[a-zA-Z][^.\n]{10,79}", text) for text in CODES.values())
 
 

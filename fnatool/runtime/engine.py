@@ -16,13 +16,42 @@ SECONDS = 1800.0
 Profile = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]  # the least, usual and largest shape of an input
 
 
+def is_installed() -> bool:
+    """Whether the library is there."""
+    return importlib.util.find_spec(MODULE) is not None
+
+
 def require_installed() -> None:
     """Raises UserError where the library is not there, with what brings it."""
-    if importlib.util.find_spec(MODULE) is None:
+    if not is_installed():
         raise UserError(
             f"the target tensorrt-rtx builds an engine, which needs {MODULE}, and that is not installed; pip install '{EXTRA}' "
             "(NVIDIA's own licence)"
         )
+
+
+def parse(model: Path) -> str:
+    """Why the parser does not read an ONNX file; nothing where it does."""
+    try:
+        return isolate.run(_parse, model, seconds=SECONDS, memory=64 * isolate.GIB)
+    except isolate.Died as error:
+        return f"it died on this graph: {error}"
+
+
+def _parse(model: Path) -> str:
+    """In the child."""
+    trt: Any = importlib.import_module(MODULE)
+    logger = trt.Logger(trt.Logger.INTERNAL_ERROR)
+    builder = trt.Builder(logger)
+    return _parsed(trt, logger, builder.create_network(0), model)
+
+
+def _parsed(trt: Any, logger: Any, network: Any, model: Path) -> str:
+    """The file is in the network, or why it is not."""
+    parser = trt.OnnxParser(network, logger)
+    if parser.parse_from_file(str(model)):
+        return ""
+    return str(parser.get_error(0).desc()) if parser.num_errors else "it cannot be parsed"
 
 
 def build_engine(model: Path, profiles: Mapping[str, Profile]) -> bytes:
@@ -42,9 +71,9 @@ def _build(model: Path, profiles: Mapping[str, Profile]) -> bytes | str:
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
     network = builder.create_network(0)
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(model)):
-        return str(parser.get_error(0).desc()) if parser.num_errors else "it cannot be parsed"
+    said = _parsed(trt, logger, network, model)
+    if said:
+        return said
     config = builder.create_builder_config()
     if profiles:
         profile = builder.create_optimization_profile()
