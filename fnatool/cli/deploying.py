@@ -64,7 +64,10 @@ def predict(
 @options.file("--images", metavar="DIR", help_="With int8: pictures that values are looked at on [default: training data of --data].")
 @click.option("--samples", type=click.IntRange(1, 100_000), default=128, show_default=True, metavar="N", help="How many of them.")
 @options.seed("For the choice of pictures.")
-@click.option("--reduce-range", is_flag=True, help="With int8: weights of 7 bits, for processors without instructions for int8.")
+@click.option(
+    "--reduce-range/--no-reduce-range", default=None,
+    help="With int8: weights of 7 bits [default: where this processor has no instructions for int8, and 8 bits are too far off].",
+)  # fmt: skip
 @click.option(
     "--tolerance",
     type=click.FloatRange(0, 1),
@@ -90,7 +93,7 @@ def deploy(
     images: Path | None,
     samples: int,
     seed: int,
-    reduce_range: bool,
+    reduce_range: bool | None,
     tolerance: float | None,
     inputs: Inputs,
     no_verify: bool,

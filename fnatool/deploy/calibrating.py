@@ -66,7 +66,8 @@ def samples_for(made: Core, options: DeployOptions) -> Samples:
 
 def _found(made: Core, options: DeployOptions, root: Path) -> Unlabelled:
     wanted = UnlabelledOptions(images=root) if made.described is not None else folder_options(root)
-    return find_unlabelled(made.model, analyse_model(made.model, dict(made.shapes)), wanted)
+    inputs = {tensor.name: made.shapes[tensor.name] for tensor in made.model.graph.inputs if tensor.name in made.shapes}
+    return find_unlabelled(made.model, analyse_model(made.model, inputs), wanted)
 
 
 def _require_enough(count: int, where: str) -> None:

@@ -12,7 +12,7 @@ from fnatool.deploy.gate import Apart, judge_of, require_same_front
 from fnatool.deploy.network import Core, network
 from fnatool.deploy.options import INT8, DeployOptions, checked
 from fnatool.deploy.output import require_replaceable
-from fnatool.deploy.precision import narrowed
+from fnatool.deploy.precision import Narrowed, narrowed, require_single
 from fnatool.files import model as files
 from fnatool.files.atomic import replacing_folder
 from fnatool.model.analysed import metadata
@@ -45,6 +45,8 @@ def deploy(model: Source, out: Path | str, *, options: DeployOptions | None = No
     require_replaceable(folder, MARK, force=options.force)
     read, given = open_model(model, options.inputs)
     _require_target(read, options.target)
+    if options.precision == INT8:
+        require_single(read)
     newer = (KEY in metadata(read.envelope) and (options.preprocessing or options.postprocessing)) or options.precision == INT8
     made = network(read, given, size=options.size, batch=batch, newer=newer)
     if options.data is not None and made.described is None:
@@ -80,16 +82,26 @@ def _filled(place: Path, read: files.Model, made: Core, options: DeployOptions) 
 
 def _accepted(place: Path, read: files.Model, made: Core, options: DeployOptions) -> Document:
     """The graph in the folder answers as the model does. Raises RefusedModel where that cannot be had with few nodes as they are."""
-    parts, how = around(made, options), narrowed(place, made, options)
-    judge = judge_of(read, made, options, how)
-    found: Apart | None = None
-    first = ""
-    for kept in how.choices():
+    parts, ways = around(made, options), narrowed(place, made, options)
+    judge = judge_of(read, made, options, ways[0].samples)
+
+    def tried(how: Narrowed, kept: tuple[str, ...]) -> Document | Apart:
         write_whole(place, made, how.make(kept), parts, options=options)
         said = document_of(place, read, made, options, has=(parts.front is not None, parts.finish is not None))
-        judged = judge(place, said.model_copy(update={"kept_in_fp32": kept, "quantised": how.said or None}))
-        if isinstance(judged, Document):
-            return judged
-        found = judged
-        first = next(iter(kept), first)
-    raise RefusedModel(found.sentence(first) if found is not None else "nothing was made")
+        return judge(place, said.model_copy(update={"kept_in_fp32": kept, "quantised": how.said or None}))
+
+    far: list[Apart] = []
+    for how in ways:
+        found = tried(how, ())
+        if isinstance(found, Document):
+            return found
+        far.append(found)
+    nearest = min(range(len(ways)), key=lambda place: far[place].share)
+    last, first = far[nearest], ""
+    for kept in ways[nearest].choices():
+        first = kept[0]
+        found = tried(ways[nearest], kept)
+        if isinstance(found, Document):
+            return found
+        last = found
+    raise RefusedModel(last.sentence(first))

@@ -15,7 +15,6 @@ from fnatool.deploy.documenting import document_of
 from fnatool.deploy.network import Core
 from fnatool.deploy.options import EXACT, FP32, INT8, DeployOptions
 from fnatool.deploy.outputs import farthest
-from fnatool.deploy.precision import Narrowed
 from fnatool.files import model as files
 from fnatool.tasks.table import TASKS
 from passes.errors import RefusedModel
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from fnatool.data.split import Split
     from fnatool.deploy.answering import Answering
+    from fnatool.deploy.calibrating import Samples
 
 LEVELS = {"after": "all", "after, as written": "none"}  # what figures are called, and how much of the graph is rewritten then
 Figures = dict[str, dict[str, float]]
@@ -49,19 +49,19 @@ Judge = Callable[[Path, Document], Document | Apart]
 """The document of the graph in a folder with how far answers are from those of the model, or that they are too far."""
 
 
-def judge_of(read: files.Model, made: Core, options: DeployOptions, how: Narrowed) -> Judge:
+def judge_of(read: files.Model, made: Core, options: DeployOptions, samples: Samples | None) -> Judge:
     """How graphs made of this model are judged."""
     if made.described is None:
-        return partial(_judged_outputs, made=made, options=options, how=how)
+        return partial(_judged_outputs, made=made, options=options, samples=samples)
     data = partial(_checked_split, made, options.data) if options.data is not None else None
-    return _Judging(read, options, how, data)
+    return _Judging(read, options, samples, data)
 
 
 class _Judging:
     """The same for a model with a task. What the model itself comes to is measured once."""
 
-    def __init__(self, read: files.Model, options: DeployOptions, how: Narrowed, data: Callable[[], Split] | None) -> None:
-        self.read, self.options, self.how, self.data = read, options, how, data
+    def __init__(self, read: files.Model, options: DeployOptions, samples: Samples | None, data: Callable[[], Split] | None) -> None:
+        self.read, self.options, self.samples, self.data = read, options, samples, data
         self.split: Split | None = None
         self.before: dict[str, float] | None = None
 
@@ -107,8 +107,8 @@ class _Judging:
 
         options, mean = self.options, False
         shown: Callable[[], Iterator[tuple[str, Image.Image]]] = partial(judging.pictures, document.size or (0, 0), document.image_size)
-        if options.precision == INT8 and self.how.samples is not None and options.images is not None and document.image_size is None:
-            shown, mean = self.how.samples.pictures, True
+        if options.precision == INT8 and self.samples is not None and options.images is not None and document.image_size is None:
+            shown, mean = self.samples.pictures, True
         found = [judging.judged(one, other, shown()) for other in others.values()]
         far = max(found, key=lambda row: row.mean if mean else row.worst)
         share = far.mean if mean else far.worst
@@ -149,11 +149,11 @@ def _checked_split(made: Core, data: Path) -> Split:
     return split
 
 
-def _judged_outputs(place: Path, document: Document, *, made: Core, options: DeployOptions, how: Narrowed) -> Document | Apart:
+def _judged_outputs(place: Path, document: Document, *, made: Core, options: DeployOptions, samples: Samples | None) -> Document | Apart:
     """Of a model without a task: how far its outputs are from those of the network in single precision, on noise or samples kept back."""
     if not options.verify:
         return document
-    share, name = farthest(made, place / MODEL, None if how.samples is None else how.samples.back)
+    share, name = farthest(made, place / MODEL, None if samples is None else samples.back)
     if share > options.outputs_apart:
         return Apart(share, options.outputs_apart, f"of the spread of the output '{name}'")
     return document.model_copy(update={"verified": {"output": name, "apart": share, "tolerance": options.outputs_apart}})

@@ -37,7 +37,7 @@ class DeployOptions:
 
     For int8, images: a folder of pictures (or, without a task, of arrays) that values are looked at on, None: those of the training data;
     samples: how many of them, drawn by seed; reduce_range: whether weights take 7 bits, so that sums of processors without
-    instructions for int8 cannot overflow.
+    instructions for int8 cannot overflow; None: on such a processor where the answers are too far apart otherwise.
     """
 
     target: str = ONNXRUNTIME
@@ -52,7 +52,7 @@ class DeployOptions:
     images: Path | None = None
     samples: int = 128
     seed: int = 0
-    reduce_range: bool = False
+    reduce_range: bool | None = None
     tolerance: float | None = None
     inputs: Inputs = None
     verify: bool = True
@@ -88,7 +88,7 @@ def checked(options: DeployOptions) -> Batch | None:
             raise UserError(f"'{value}' is no {word}; there are {', '.join(known)}")
     if options.target == RTX:
         engine.require_installed()
-    if options.precision != INT8 and (options.images is not None or options.reduce_range):
+    if options.precision != INT8 and (options.images is not None or options.reduce_range is not None):
         raise UserError("--images and --reduce-range are for --precision int8, which is made by looking at values")
     if options.precision == INT8:
         _require_samples(options)

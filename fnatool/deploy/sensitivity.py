@@ -85,3 +85,17 @@ def _reaching(seen: View, differences: Mapping[str, float]) -> dict[str, float]:
 
 def _behind(node: Node, differences: Mapping[str, float], reached: float) -> Sequence[tuple[str, float]]:
     return [(tensor, differences.get(tensor, reached)) for tensor in node.outputs if tensor]
+
+
+def with_makers(seen: View, order: Sequence[str]) -> list[str]:
+    """The nodes in their order, behind each those that make what it reads: a value between two nodes is whole where both are."""
+    found: dict[str, None] = {}
+    for name in order:
+        found[name] = None
+        for tensor in seen.by_name[name].inputs:
+            maker = seen.producer.get(tensor)
+            while maker is not None and seen.by_name[maker].op in CUTTING:
+                maker = seen.producer.get(seen.by_name[maker].inputs[0])
+            if maker is not None:
+                found[maker] = None
+    return list(found)

@@ -29,7 +29,7 @@ def show_deployed(made: Deployed) -> None:
     if document.quantised is not None:
         terminal.say(f"8 bits: {document.quantised['scheme']}; values looked at on {document.quantised['of']}")
         if not document.quantised["instructions"]:
-            terminal.say("note: this processor has no instructions for int8: sums may overflow here (--reduce-range: they cannot)")
+            terminal.say("note: this processor has no instructions for int8, so that one that has them is faster and more exact")
     if document.kept_in_fp32:
         terminal.say(f"stay in fp32, as they are hurt most: {', '.join(document.kept_in_fp32)}")
     if document.trtexec is not None:
