@@ -14,6 +14,7 @@ LONGEST = (
     "test_finetuning.py",
     "test_super_network.py",
     "test_baselines.py",
+    "test_engines.py",
     "test_tutorial.py",
     "test_waits.py",
     "test_derive.py",

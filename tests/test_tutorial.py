@@ -26,4 +26,5 @@ def test_every_command_of_the_tutorial_runs(tmp_path: Path) -> None:
             assert ran.returncode == 0, f"{body}\n{ran.stdout[-2000:]}\n{ran.stderr[-2000:]}"
             commands += len(body.splitlines())
     assert commands >= 15
-    assert (tmp_path / "deployed.onnx").exists()
+    assert {path.name for path in (tmp_path / "deployed8").iterdir()} == {"model.onnx", "deploy.json"}
+    assert (tmp_path / "answers" / "contact-sheet-1.png").exists()
