@@ -197,7 +197,7 @@ def _cache_folder() -> Path:
 
 def _key(split: Split, item: Item) -> int:
     """A number for what the files are, how large, and when they were last written, and for what is expected of them."""
-    facts: list[object] = [VERSION, split.codes]
+    facts: list[object] = [VERSION, split.codes, *([split.colours] if split.colours else [])]
     facts += [item.stated] if item.stated is not None else []
     for file in item.files:
         path = split.path(file)

@@ -13,9 +13,10 @@ import numpy as np
 
 from fnatool.data import naming
 from fnatool.data.folders import is_aside, special
+from fnatool.data.objects import LARGEST, OVERHANG, Edges, LabelFindings, LabelledBox, boxed, cut
+from fnatool.data.options import DataOptions
 from fnatool.data.sources import folders_by_split, named, split_in
-from fnatool.data.split import Boxed, Fault, Item, Posed, Size, Sources, Split
-from passes.check.finding import Finding
+from fnatool.data.split import Fault, Item, Posed, Size, Sources, Split
 from passes.errors import UserError
 
 LAYOUT = "COCO"
@@ -28,8 +29,6 @@ OTHER_KINDS = ("keypoints", "captions", "panoptic", "stuff", "image_info")  # of
 ROBOFLOW = "_annotations.coco.json"  # in the folder of a split
 FOREIGN = "foreign-class"  # the code of a fault: the category is known, but no class of the model
 MOST_NAMED = 5  # files in a message
-LARGEST = 1e9  # a number beyond it is no position, size or area
-OVERHANG = 1.0  # pixels: what rounding explains, and no note is made of
 
 Json = Mapping[str, object]
 
@@ -37,7 +36,7 @@ Json = Mapping[str, object]
 # --- finding the files ---
 
 
-def find(root: Path, *, keypoints: bool = False) -> Sources:
+def find(root: Path, options: DataOptions, *, keypoints: bool = False) -> Sources:
     """The splits that the annotation files below root are named after, or "all" where there is a single one without a split's name.
 
     Where the files are not beside each other, each is in the folder of its split.
@@ -70,6 +69,14 @@ def _files_by_split(folder: Path, *, keypoints: bool) -> dict[str, Path]:
                 of = "" if name == "all" else f" for {name}"
                 raise UserError(f"'{folder}' has several annotation files{of}: {_names(found[name])}; give the path of the one to read")
     return {name: several[0] for name, several in found.items()}
+
+
+def is_sure(root: Path, *, keypoints: bool = False) -> bool:
+    """One of the files that `find` looks at is of COCO's format by its content."""
+    folders = [root, *folders_by_split(root).values()]
+    places = [place for folder in folders for place in (named(folder, ("annotations",)), named(folder, ("labels",)), folder)]
+    files = [file for place in places if place is not None for file in sorted(place.glob("*.json")) if file.is_file()]
+    return any(_is_coco(file, keypoints=keypoints) for file in files)
 
 
 def _is_coco(file: Path, *, keypoints: bool) -> bool:
@@ -126,24 +133,18 @@ class _Image:
 
 
 @dataclass
-class _Document:
+class _Document(LabelFindings):
     """An annotation file while it is being read."""
 
-    name: str
+    name: str = ""
     categories: Mapping[int | str, Json] = field(default_factory=dict)
     images: dict[int | str, _Image] = field(default_factory=dict)
     refused: dict[int | str, int] = field(default_factory=dict)  # the number among the entries, by id, of those that are no images
-    faults: list[Fault] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    overhangs: list[float] = field(default_factory=list)  # of boxes that were cut, in pixels
-
-    def fault(self, code: str, where: str, message: str, *, items: tuple[int, ...] = (), samples: int = 0, entries: int = 0) -> None:
-        self.faults.append(Fault(Finding("error", code, where, message), items, samples, entries))
 
 
 def _read(file: Path, folders: Sequence[Path], part: _Part, classes: Sequence[str] | None) -> Split:
     document = _load(file)
-    reading = _Document(file.name)
+    reading = _Document(name=file.name)
     annotations = document["annotations"]
     used = {_number(entry.get("category_id")) for entry in annotations}
     reading.categories = _categories(reading, document["categories"], used)
@@ -284,10 +285,7 @@ def _is_extent(value: object) -> bool:
 class _Object:
     """An annotation that can be used, its box cut to the image."""
 
-    category: int
-    box: tuple[float, float, float, float]
-    area: float
-    crowd: bool
+    labelled: LabelledBox
     entry: Json
     where: str
 
@@ -324,31 +322,18 @@ def _usable(
             continue
         area = entry.get("area")
         own = float(area) if isinstance(area, int | float) and 0 < area < LARGEST else (box[2] - box[0]) * (box[3] - box[1])
-        yield number, _Object(category=category, box=box, area=own, crowd=bool(entry.get("iscrowd")), entry=entry, where=where)
+        yield number, _Object(LabelledBox(int(category), box, own, bool(entry.get("iscrowd"))), entry, where)
 
 
-def _box(value: object, size: Size, overhangs: list[float]) -> tuple[float, float, float, float] | str:
+def _box(value: object, size: Size, overhangs: list[float]) -> Edges | str:
     """Left, top, right, bottom within the image, or what is wrong with the box; how far it reached out of it joins overhangs."""
     if not isinstance(value, list) or len(value) != 4 or not all(map(_is_number, value)):
         return f"its bbox {_short(value)} is not four numbers x, y, width, height"
     left, top, width, height = map(float, value)
     if width <= 0 or height <= 0:
         return f"its bbox {_short(value)} has no area"
-    cut = (max(left, 0.0), max(top, 0.0), min(left + width, float(size[1])), min(top + height, float(size[0])))
-    first, second, third, fourth = map(float, np.array(cut, np.float32))  # as they are kept: no side may vanish
-    if third <= first or fourth <= second:
-        return f"its bbox {_short(value)} is outside the image, which is {size[1]}×{size[0]}"
-    over = max(-left, -top, left + width - size[1], top + height - size[0])
-    if over > OVERHANG:
-        overhangs.append(over)
-    return first, second, third, fourth
-
-
-def _cut(reading: _Document) -> tuple[str, ...]:
-    """All notes, with one on boxes that were cut to their images."""
-    over = reading.overhangs
-    boxes = [f"{len(over):,} box(es) reach out of their images, by up to {max(over):.4g} pixels, and are cut to them"] if over else []
-    return (*reading.notes, *boxes)
+    within = cut((left, top, left + width, top + height), size, overhangs)
+    return within or f"its bbox {_short(value)} is outside the image, which is {size[1]}×{size[0]}"
 
 
 def _short(value: object) -> str:
@@ -376,9 +361,12 @@ def _objects(reading: _Document, entries: Sequence[Json], part: _Part, wanted: S
     by_image: dict[int | str, list[_Object]] = {number: [] for number in reading.images}
     for number, found in _usable(reading, enumerate(entries), category_of):
         by_image[number].append(found)
-    items = tuple(_boxed(image, by_image[number]) for number, image in reading.images.items())
+    items = tuple(
+        boxed(image.file, image.size, [found.labelled for found in by_image[number]], image.where)
+        for number, image in reading.images.items()
+    )
     found_samples = len(items) + sum(fault.samples for fault in reading.faults)
-    faults, notes = tuple(reading.faults), _cut(reading)
+    faults, notes = tuple(reading.faults), reading.all_notes()
     return Split(
         task="detection",
         name=part.name,
@@ -390,18 +378,6 @@ def _objects(reading: _Document, entries: Sequence[Json], part: _Part, wanted: S
         found=found_samples,
         entries=len(entries),
         notes=notes,
-    )
-
-
-def _boxed(image: _Image, objects: Sequence[_Object]) -> Boxed:
-    return Boxed(
-        image.file,
-        image.size or (0, 0),
-        np.array([o.box for o in objects], np.float32).reshape(-1, 4),
-        np.array([o.category for o in objects], np.int64),
-        np.array([o.crowd for o in objects], bool),
-        np.array([o.area for o in objects], np.float32),
-        image.where,
     )
 
 
@@ -428,9 +404,11 @@ def _poses(reading: _Document, entries: Sequence[Json], part: _Part) -> Split:
             continue
         outside += sum(flag > 0 for flag in found.entry["keypoints"][2::3]) - int((points[:, 2] > 0).sum())  # type: ignore[index]
         if points[:, 2].any():
-            box = np.array(found.box, np.float32)
+            box = np.array(found.labelled.box, np.float32)
             seen = points[:, 2].astype(np.uint8)
-            items.append(Posed(image.file, image.size or (0, 0), box, points[:, :2] + np.float32(0.5), seen, found.area, image.where))
+            items.append(
+                Posed(image.file, image.size or (0, 0), box, points[:, :2] + np.float32(0.5), seen, found.labelled.area, image.where)
+            )
     faults = tuple(Fault(fault.finding, samples=fault.entries) for fault in reading.faults)  # an annotation is a sample here
     unusable = sum(fault.samples for fault in faults)
     classes = tuple(str(categories[number]["name"]) for number in posed)
@@ -440,7 +418,7 @@ def _poses(reading: _Document, entries: Sequence[Json], part: _Part) -> Split:
     if not items and not faults:
         raise UserError(f"{reading.name}: no annotation has a keypoint ({len(entries):,} annotations of {len(reading.images):,} images)")
     found_samples = len(items) + unusable
-    all_notes = (*_cut(reading), *notes)
+    all_notes = (*reading.all_notes(), *notes)
     return Split(
         task="pose",
         name=part.name,

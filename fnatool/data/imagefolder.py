@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from fnatool.data.folders import below, is_image, kinds, left_out, listed, subfolders
+from fnatool.data.options import DataOptions
 from fnatool.data.sources import folders_by_split, split_of
 from fnatool.data.split import Fault, Labelled, Sources, Split
 from passes.check.finding import Finding
@@ -17,7 +18,7 @@ LAYOUT = "class folders"
 LOOKED_FOR = "DIR/train/CLASS/…, DIR/val/CLASS/…, or DIR/CLASS/…"
 
 
-def find(root: Path) -> Sources:
+def find(root: Path, options: DataOptions) -> Sources:
     """The parts of the data set at root: its splits, or "all"; nothing where it has no folders.
 
     A folder is a split by its name where it holds folders; one that holds images alone is a class of that name.

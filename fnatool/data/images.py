@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fnatool.data import folders
 from fnatool.data.inputs import Unreadable as Unreadable
+from fnatool.data.options import Colours
 
 # What is read, whatever a file is called: no format for which Pillow runs another program
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "TGA", "AVIF")
@@ -39,15 +40,16 @@ def rgb(path: Path) -> Image.Image:
         return ImageOps.exif_transpose(_as_rgb(image))
 
 
-def mask(path: Path) -> npt.NDArray[np.uint8]:
+def mask(path: Path, colours: Colours = ()) -> npt.NDArray[np.uint8]:
     """The class numbers in path, [height, width]: a grey, palette or black-and-white file, or one whose colours are all grey.
 
+    colours: those that stand for 0, 1, 2 …, where the mask has them alone; without, a picture in Pascal VOC's colours is read as such.
     Raises Unreadable.
     """
     with _reading(path) as image:
         if image.format in LOSSY:
             raise Unreadable("it is a JPEG, which changes the class numbers near every edge; save it as PNG, from what it was made of")
-        values = _grey(image)
+        values = _coloured(image, colours) if colours else _grey(image)
         if values.size and values.dtype != np.uint8 and not 0 <= int(values.min()) <= int(values.max()) <= 255:
             raise Unreadable(f"it holds the value {int(values.max())}; class numbers go up to 253")
         return values.astype(np.uint8, copy=False)
@@ -68,7 +70,54 @@ def _grey(image: Image.Image) -> npt.NDArray[np.generic]:
         colours = np.asarray(image)[..., : 1 if image.mode == "LA" else 3]
         if np.ptp(colours, axis=2).max(initial=0) == 0:
             return colours[..., 0]
-    raise Unreadable(f"it is a picture of mode {image.mode}; a mask holds one class number per pixel, in a grey or palette PNG")
+        numbers, _ = _numbered(colours, voc_colours())
+        if numbers is not None:
+            return numbers
+    raise Unreadable(
+        f"it is a picture of mode {image.mode}, and not in Pascal VOC's colours; a mask holds one class number per pixel, in a grey or "
+        "palette PNG, or colours that a labelmap.txt beside the folders names"
+    )
+
+
+def _coloured(image: Image.Image, colours: Colours) -> npt.NDArray[np.generic]:
+    """The number of each pixel's colour. Grey pictures without these colours hold the numbers themselves. Raises Unreadable."""
+    if image.mode.startswith("I") or image.mode in ("F", "CMYK", "YCbCr", "LAB", "HSV"):
+        return _grey(image)
+    pixels = np.asarray(image.convert("RGB"))
+    numbers, strange = _numbered(pixels, colours)
+    if numbers is not None:
+        return numbers
+    if np.ptp(pixels, axis=2).max(initial=0) == 0:
+        return _grey(image)
+    shown = ",".join(map(str, strange))
+    raise Unreadable(f"it has the colour {shown}, which is none of the {len(colours)} that labelmap.txt names")
+
+
+def _numbered(pixels: npt.NDArray[np.uint8], colours: Colours) -> tuple[npt.NDArray[np.uint8] | None, tuple[int, ...]]:
+    """For each pixel the number of its colour; or None and the first colour that is none of them."""
+    known = _packed(np.array(colours, np.uint8))
+    order = np.argsort(known, kind="stable")
+    packed = _packed(pixels)
+    place = order[np.minimum(np.searchsorted(known[order], packed), len(known) - 1)]
+    strange = known[place] != packed
+    if strange.any():
+        return None, tuple(pixels[strange][0].tolist())
+    return place.astype(np.uint8), ()
+
+
+def _packed(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+    wide = pixels.astype(np.int32)
+    return np.asarray(wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2])
+
+
+@cache
+def voc_colours() -> Colours:
+    """Pascal VOC's colours of 0 … 255: the bits of the number, three at a time, are the highest bits of red, green and blue."""
+
+    def part(number: int, channel: int) -> int:
+        return sum((number >> 3 * bit + channel & 1) << 7 - bit for bit in range(3))
+
+    return tuple((part(number, 0), part(number, 1), part(number, 2)) for number in range(256))
 
 
 def size(path: Path) -> tuple[int, int]:

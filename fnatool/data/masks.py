@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from fnatool.data.folders import below, is_image, left_out, listed
+from fnatool.data.labelmap import LABELMAP, labelmap
+from fnatool.data.options import USUAL, Colours, DataOptions
 from fnatool.data.sources import class_names, folders_by_split, lines_of, named, split_of
 from fnatool.data.split import IGNORE, UNKNOWN, Fault, Masked, Sources, Split
 from passes.check.finding import Finding
 from passes.errors import UserError
 
-IMAGE_FOLDERS = ("images", "image", "imgs", "img")  # in any case
-MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation")
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "photos", "pictures", "inputs", "leftimg8bit")  # in any case
+MASK_FOLDERS = (
+    *("masks", "mask", "labels", "label", "annotations", "annotation", "segmentationclass", "segmentationclasspng"),
+    *("segmentation", "segmentations", "seg", "segs", "groundtruth", "ground_truth", "ground-truth", "gt", "gtfine", "targets", "trimaps"),
+)
 MOST_CLASSES = 253  # 254 and 255 have other meanings
+# What the name of a mask has after that of its image, and that of an image where both lie in one folder, or have such ends both
+MASK_ENDS = re.compile(
+    r"[-_. ](masks?|seg|segm|segmentation|segmented|labels?|labelids|labeltrainids|gt|groundtruth|ground[-_ ]truth|annotations?|annot|"
+    r"target|trimap|l)$",
+    re.I,
+)
+IMAGE_ENDS = re.compile(r"[-_. ](images?|imgs?|photo|rgb|sat|input|original|orig|leftimg8bit)$", re.I)
+
+OTHER_LABELS = (".txt", ".xml", ".json")  # of files in a folder of labels that are no masks
 
 # Pascal VOC's own classes, in the order of its palette
 VOC = (
@@ -36,16 +51,24 @@ Files = Mapping[str, str]  # by their stem
 
 @dataclass(frozen=True)
 class _Part:
-    """Where a split is, and in which layout."""
+    """Where a split is, in which layout, and what is said of its masks."""
 
     name: str
     root: Path
     layout: str
+    options: DataOptions
 
 
-def _split(
-    of: _Part, pairs: Sequence[Pair], faults: Sequence[Fault], *, codes: bytes, classes: Sequence[str], others: Sequence[Path]
-) -> Split:
+@dataclass(frozen=True)
+class _Values:
+    """What the values of masks mean: the classes, for each of the 256 values a code (see Split), and the values' colours."""
+
+    classes: tuple[str, ...]
+    codes: bytes
+    colours: Colours = ()
+
+
+def _split(of: _Part, pairs: Sequence[Pair], faults: Sequence[Fault], *, values: _Values, others: Sequence[Path]) -> Split:
     items = tuple(Masked(image, mask) for image, mask in pairs)
     found = len(items) + sum(fault.samples for fault in faults)
     notes = left_out(of.root, others)
@@ -54,22 +77,48 @@ def _split(
         name=of.name,
         root=of.root,
         layout=of.layout,
-        classes=tuple(classes),
+        classes=values.classes,
         items=items,
         faults=tuple(faults),
         found=found,
-        codes=codes,
+        codes=values.codes,
+        colours=values.colours,
         notes=notes,
     )
 
 
-def codes_of(classes: int) -> bytes:
-    """Masks hold the class itself, or IGNORE."""
-    return bytes([*range(classes), *[UNKNOWN] * (255 - classes), IGNORE])
+def codes_of(classes: int, options: DataOptions = USUAL) -> bytes:
+    """For each value of a mask its class, IGNORE, or UNKNOWN: without options masks hold the class itself, and 255 is IGNORE."""
+    codes = bytearray([UNKNOWN] * 256)
+    for number, value in enumerate(_order(options)[:classes]):
+        codes[value] = number
+    for value in options.ignore:
+        codes[value] = IGNORE
+    return bytes(codes)
+
+
+def _order(options: DataOptions) -> list[int]:
+    """The values of the classes, in their order."""
+    first = [] if options.background is None else [options.background]
+    return [*first, *(value for value in range(256) if value not in (*first, *options.ignore))]
+
+
+def _values(of: _Part, wanted: Sequence[str] | None, default: Sequence[str] | None = None) -> _Values:
+    """What the masks of a part hold. Raises UserError where that is unknown, or the classes are not the wanted ones."""
+    labels = labelmap(of.root)
+    if labels is None:
+        classes = _classes(of.root, wanted, default)
+        return _Values(classes, codes_of(len(classes), of.options))
+    names = [labels[value].name for value in _order(of.options) if value < len(labels)]
+    classes = _classes(of.root, wanted, names)
+    if classes != tuple(names):
+        said = "classes.txt states" if class_names(of.root) else "are asked for"
+        raise UserError(f"the classes in '{of.root / LABELMAP}' ({_some(names)}) are not those that {said} ({_some(classes)})")
+    return _Values(classes, codes_of(len(classes), of.options), tuple(label.colour for label in labels))
 
 
 def _classes(root: Path, wanted: Sequence[str] | None, default: Sequence[str] | None = None) -> tuple[str, ...]:
-    """The names of 0, 1, 2 … in the masks. Raises UserError where they are unknown or not the wanted ones."""
+    """The names of the classes in the order of their values. Raises UserError where they are unknown or not the wanted ones."""
     stated = class_names(root)
     if stated is not None and wanted is not None and tuple(wanted) != stated:
         raise UserError(f"the classes that '{root}' states ({_some(stated)}) are not those asked for ({_some(wanted)})")
@@ -87,17 +136,20 @@ def _some(names: Sequence[str]) -> str:
 # --- images and masks in folders ---
 
 FOLDERS = "image and mask folders"
-FOLDERS_LOOKED_FOR = "DIR/train/images and DIR/train/masks, DIR/images/train and DIR/masks/train, or DIR/images and DIR/masks"
+FOLDERS_LOOKED_FOR = (
+    "DIR/train/images and DIR/train/masks, DIR/images/train and DIR/masks/train, DIR/images and DIR/masks, "
+    "or NAME.jpg and NAME_mask.png in one folder"
+)
 
 
-def find_folders(root: Path) -> Sources:
-    """The parts of a data set whose masks have the stems of their images; nothing where there are no such folders."""
+def find_folders(root: Path, options: DataOptions) -> Sources:
+    """The parts of a data set whose masks are called like their images, but for an end as _mask; nothing without such folders."""
     pairs = {name: pair for name, folder in folders_by_split(root, _has_pair).items() if (pair := _pair_of_folders(folder)) is not None}
     top = _pair_of_folders(root)
     if not pairs and top is not None:
         images, masks = (folders_by_split(folder) for folder in top)
         pairs = {name: (images[name], masks[name]) for name in images if name in masks} or {"all": top}
-    return {name: partial(_read_folders, _Part(name, root, FOLDERS), pair) for name, pair in pairs.items()}
+    return {name: partial(_read_folders, _Part(name, root, FOLDERS, options), pair) for name, pair in pairs.items()}
 
 
 def _has_pair(folder: Path) -> bool:
@@ -105,27 +157,74 @@ def _has_pair(folder: Path) -> bool:
 
 
 def _pair_of_folders(folder: Path) -> tuple[Path, Path] | None:
+    """Where images and masks lie: the same folder, where they lie together."""
     images, masks = named(folder, IMAGE_FOLDERS), named(folder, MASK_FOLDERS)
-    return None if images is None or masks is None else (images, masks)
+    if images is not None and masks is not None:
+        return None if _holds_text(masks) else (images, masks)
+    for place in (folder, *([images] if images is not None else [])):
+        stems = {path.stem for path in listed(place) if is_image(path.name)}
+        if any((image := MASK_ENDS.sub("", stem)) != stem and image in stems for stem in stems):
+            return place, place
+    return None
+
+
+def _holds_text(folder: Path) -> bool:
+    """It holds labels of another kind, and no picture, whether in folders of splits or without."""
+    files = [path for place in (folder, *folders_by_split(folder).values()) for path in listed(place)]
+    return any(path.suffix.lower() in OTHER_LABELS for path in files) and not any(is_image(path.name) for path in files)
 
 
 def _read_folders(of: _Part, folders: tuple[Path, Path], wanted: Sequence[str] | None) -> Split:
-    classes = _classes(of.root, wanted)
+    values = _values(of, wanted)
     faults: list[Fault] = []
-    walked = below(folders)
+    together = folders[0] == folders[1]
+    walked = below(folders[:1] if together else folders)
     others = [path for files in walked for path in files if not is_image(path.name)]
+    if together:
+        walked = _divided(walked[0])
     images, masks = (_by_stem(of.root, *row, faults) for row in zip(folders, walked, strict=True))
-    if images and masks and not images.keys() & masks.keys():
+    pairs = _paired(images, masks)
+    if images and masks and not pairs:
         raise UserError(_no_pair(folders, images, masks))
-    for stem in images.keys() - masks.keys():
-        message = f"it has no mask: there is no '{stem}' in {folders[1].relative_to(of.root).as_posix()}/"
+    used = {mask for _, mask in pairs}
+    for stem in images.keys() - {image for image, _ in pairs}:
+        message = f"it has no mask: there is no '{stem}' in {_place(of, folders[1])}"
         faults.append(Fault(Finding("error", "missing-mask", images[stem], message), samples=1))
-    for stem in masks.keys() - images.keys():
-        message = f"there is no image '{stem}' in {folders[0].relative_to(of.root).as_posix()}/ for this mask"
+    for stem in masks.keys() - used:
+        message = f"there is no image '{MASK_ENDS.sub('', stem) if together else stem}' in {_place(of, folders[0])} for this mask"
         faults.append(Fault(Finding("error", "missing-image", masks[stem], message), samples=1))
-    pairs = [(images[stem], masks[stem]) for stem in sorted(images.keys() & masks.keys())]
+    files = [(images[image], masks[mask]) for image, mask in pairs]
     faults.sort(key=lambda fault: fault.finding.where)
-    return _split(of, pairs, faults, codes=codes_of(len(classes)), classes=classes, others=others)
+    return _split(of, files, faults, values=values, others=others)
+
+
+def _place(of: _Part, folder: Path) -> str:
+    return f"{folder.relative_to(of.root).as_posix()}/"
+
+
+def _divided(files: Sequence[Path]) -> list[list[Path]]:
+    """Images, and masks by the ends of their names, of files that lie together; a name like that of a mask whose image is there is one."""
+    stems = {path.with_suffix("") for path in files if is_image(path.name)}
+    masks = {stem for stem in stems if (image := stem.with_name(MASK_ENDS.sub("", stem.name))) != stem and _has_image(image, stems)}
+    return [[path for path in files if (path.with_suffix("") in masks) == is_mask] for is_mask in (False, True)]
+
+
+def _has_image(stem: Path, stems: set[Path]) -> bool:
+    return stem in stems or any(IMAGE_ENDS.sub("", other.name) == stem.name for other in stems if other.parent == stem.parent)
+
+
+def _paired(images: Files, masks: Files) -> list[Pair]:
+    """The stems of images and of their masks: equal ones, and else those that are without the ends of either kind."""
+    found = {stem: stem for stem in images.keys() & masks.keys()}
+    left: dict[str, str] = {}
+    for stem in sorted(images.keys() - found.keys()):
+        left.setdefault(IMAGE_ENDS.sub("", stem), stem)
+        left[stem] = stem
+    for stem in sorted(masks.keys() - found.keys()):
+        image = left.get(MASK_ENDS.sub("", stem))
+        if image is not None:
+            found.setdefault(image, stem)
+    return sorted(found.items())
 
 
 def _no_pair(folders: tuple[Path, Path], images: Files, masks: Files) -> str:
@@ -133,7 +232,7 @@ def _no_pair(folders: tuple[Path, Path], images: Files, masks: Files) -> str:
     image, mask = images[min(images)], masks[min(masks)]
     return (
         f"no mask in '{folders[1]}' has the name of its image in '{folders[0]}': there are {len(images):,} images, as '{image}', and "
-        f"{len(masks):,} masks, as '{mask}'; give both the same name, but for the suffix"
+        f"{len(masks):,} masks, as '{mask}'; give both the same name, but for the suffix and an end as _mask"
     )
 
 
@@ -159,7 +258,7 @@ PASCAL = "Pascal VOC"
 PASCAL_LOOKED_FOR = "DIR/JPEGImages, DIR/SegmentationClass and DIR/ImageSets/Segmentation/train.txt, val.txt"
 
 
-def find_pascal(root: Path) -> Sources:
+def find_pascal(root: Path, options: DataOptions) -> Sources:
     """The lists of a data set in Pascal VOC's layout, or "all" of its masks where it has no lists."""
     photos, masks = (root / "JPEGImages", [root / name for name in ("SegmentationClass", "SegmentationClassPNG")])
     masks = [folder for folder in masks if any(is_image(path.name) for path in listed(folder))]
@@ -168,11 +267,11 @@ def find_pascal(root: Path) -> Sources:
     lists = [path for path in listed(root / "ImageSets" / "Segmentation") if path.suffix == ".txt" and path.is_file()]
     listing = {split: path for path in lists if (split := split_of(path.stem)) is not None}
     sources: Mapping[str, Path | None] = listing or {"all": None}
-    return {name: partial(_read_pascal, _Part(name, root, PASCAL), (photos, masks[0]), lines) for name, lines in sources.items()}
+    return {name: partial(_read_pascal, _Part(name, root, PASCAL, options), (photos, masks[0]), lines) for name, lines in sources.items()}
 
 
 def _read_pascal(of: _Part, folders: tuple[Path, Path], lines: Path | None, wanted: Sequence[str] | None) -> Split:
-    classes = _classes(of.root, wanted, VOC)
+    values = _values(of, wanted, VOC)
     faults: list[Fault] = []
     walked = below(folders)
     others = [path for files in walked for path in files if not is_image(path.name)]
@@ -189,7 +288,7 @@ def _read_pascal(of: _Part, folders: tuple[Path, Path], lines: Path | None, want
         else:
             pairs.append((images[stem], masks[stem]))
         seen.add(stem)
-    return _split(of, pairs, faults, codes=codes_of(len(classes)), classes=classes, others=others)
+    return _split(of, pairs, faults, values=values, others=others)
 
 
 def _stems(root: Path, lines: Path | None, masks: Files) -> list[tuple[str, str]]:
@@ -208,13 +307,13 @@ STREETS_LOOKED_FOR = "DIR/leftImg8bit/train/CITY/*_leftImg8bit.png and DIR/gtFin
 PHOTO = "_leftImg8bit.png"
 
 
-def find_streets(root: Path) -> Sources:
+def find_streets(root: Path, options: DataOptions) -> Sources:
     """The splits of a data set in the layout of Cityscapes."""
     if not (root / "gtFine").is_dir():
         return {}
     photos, truths = folders_by_split(root / "leftImg8bit"), folders_by_split(root / "gtFine")
     return {
-        name: partial(_read_streets, _Part(name, root, STREETS), (folder, truths[name]))
+        name: partial(_read_streets, _Part(name, root, STREETS, options), (folder, truths[name]))
         for name, folder in photos.items()
         if name in truths
     }
@@ -224,6 +323,8 @@ def _read_streets(of: _Part, folders: tuple[Path, Path], wanted: Sequence[str] |
     classes = tuple(CITYSCAPES)
     if wanted is not None and tuple(wanted) != classes:
         raise UserError(f"Cityscapes has the classes {_some(classes)}, not those asked for ({_some(wanted)})")
+    if of.options.says_values:
+        raise UserError("Cityscapes itself says what its masks hold; leave 'background' and 'ignore' out")
     pairs: list[Pair] = []
     faults: list[Fault] = []
     kinds = ("labelIds", "labelTrainIds")
@@ -242,7 +343,7 @@ def _read_streets(of: _Part, folders: tuple[Path, Path], wanted: Sequence[str] |
             faults.append(Fault(Finding("error", "missing-mask", image, message), samples=1))
     others = [photo for photo in photos if not photo.name.endswith(PHOTO)]
     codes = _street_codes() if kind == "labelIds" else codes_of(len(classes))
-    return _split(of, pairs, faults, codes=codes, classes=classes, others=others)
+    return _split(of, pairs, faults, values=_Values(classes, codes), others=others)
 
 
 def _street_codes() -> bytes:

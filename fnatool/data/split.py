@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from fnatool.data.options import Colours, DataOptions
 from passes.check.finding import Finding
 from passes.errors import Listed, UserError
 
@@ -120,7 +121,7 @@ class Masked(Item):
         from fnatool.data import images  # Pillow
 
         try:
-            mask = images.mask(split.path(self.mask))
+            mask = images.mask(split.path(self.mask), split.colours)
         except images.Unreadable as error:
             return Look((Finding("error", "mask", self.mask, str(error)),))
         values = np.bincount(mask.ravel(), minlength=256) > 0
@@ -135,6 +136,13 @@ class Masked(Item):
             findings.append(Finding("error", "mask-value", self.mask, message))
         return Look(tuple(findings), values, int.from_bytes(blake2b(mask.tobytes(), digest_size=8).digest(), "big"))
 
+    def pixels(self, split: Split) -> npt.NDArray[np.uint8]:
+        """The classes of the pixels of the whole image, [h, w]. Raises Unreadable."""
+        from fnatool.data import images  # Pillow
+
+        mask = images.mask(split.path(self.mask), split.colours)
+        return np.frombuffer(bytearray(mask).translate(split.codes), np.uint8).reshape(mask.shape)
+
     @classmethod
     def require_use(cls, split: Split, values: Flags | None = None) -> None:
         """There are classes to tell apart, or one to measure."""
@@ -145,13 +153,69 @@ class Masked(Item):
         if len(classes) < (2 if split.name == "train" else 1):
             only = f"only '{split.classes[classes.pop()]}'" if classes else "no class"
             lost = "so there is nothing to tell apart" if split.name == "train" else "so there is nothing to measure"
-            hint = "; 255 means a pixel to ignore: if it stands for a class, save that class as its number" if values[255] else ""
+            hint = "" if not values[255] or split.codes[255] != IGNORE else f"; {OF_255}"
             raise UserError(f"the masks in {where} hold {only}, {lost}{hint}")
+
+
+OF_255 = (
+    "255 means a pixel to ignore: if it stands for a class, save that class as its number, or say what it is in a labelmap.txt beside the "
+    "folders, a line like 'thing:255,255,255::' for each class"
+)
 
 
 def _known(split: Split) -> str:
     numbers = [value for value, code in enumerate(split.codes) if code < UNKNOWN]
-    return f"the {len(split.classes)} classes are {numbers[0]} … {numbers[-1]} (255: to be ignored)"
+    ignored = [value for value, code in enumerate(split.codes) if code == IGNORE and value > numbers[-1]]
+    to_be = f" ({', '.join(map(str, ignored))}: to be ignored)" if ignored else ""
+    return f"the {len(split.classes)} classes are {numbers[0]} … {numbers[-1]}{to_be}"
+
+
+@dataclass(frozen=True, slots=True)
+class Outlined(Item):
+    """An image and the outlines of n objects in it; what is outside them is of the first class, the background."""
+
+    size: Size
+    points: Floats  # [m, 2] x, y with (0, 0) at the corner of the first pixel, the outlines one after the other
+    lengths: npt.NDArray[np.int64]  # [n] points of each outline
+    labels: npt.NDArray[np.int64]  # [n] indices of classes
+    where: str = ""  # the file with the outlines
+
+    @property
+    def site(self) -> str:
+        """The file and the image."""
+        return _with_entry(self.where, self.image)
+
+    @property
+    def stated(self) -> Size | None:
+        """What the outlines were scaled to."""
+        return self.size
+
+    @property
+    def entries(self) -> int:
+        """Outlines."""
+        return len(self.labels)
+
+    def arrays(self) -> tuple[npt.NDArray[np.generic], ...]:
+        """All of the outlines."""
+        return self.points, self.lengths, self.labels
+
+    def pixels(self, split: Split) -> npt.NDArray[np.uint8]:
+        """The classes of the pixels of the whole image, [h, w], as COCO fills outlines; where they overlap the smaller one is on top."""
+        from pycocotools import mask as rle
+
+        made = np.zeros(self.size, np.uint8)
+        outlines = np.split(self.points.astype(np.float64), np.cumsum(self.lengths)[:-1]) if len(self.lengths) else []
+        filled = [rle.frPyObjects([outline.ravel().tolist()], *self.size)[0] for outline in outlines]
+        for index in np.argsort([-float(rle.area(one)) for one in filled], kind="stable"):
+            made[rle.decode(filled[index]) > 0] = self.labels[index]
+        return made
+
+    @classmethod
+    def require_use(cls, split: Split, values: Flags | None = None) -> None:
+        """There is an object to find."""
+        if not any(isinstance(item, Outlined) and len(item.labels) for item in split.items):
+            use = "learn" if split.name == "train" else "measure"
+            raise UserError(f"no image of '{split.root}' ({split.name}) has an outline, so there is nothing to {use}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +318,7 @@ class Split:
     found: int = 0  # samples, whether they can be used or not
     entries: int = 0  # boxes, whether they can be used or not
     codes: bytes = b""  # segmentation: class (or IGNORE) for each of the 256 values of a mask, see UNKNOWN
+    colours: Colours = ()  # segmentation: those that masks have for their values; none: Pascal VOC's, where they have colours
     joints: tuple[str, ...] = ()  # pose: their names
     notes: tuple[str, ...] = ()  # what is not as usual and no fault, a line each
     digest: str = ""  # of names, sizes and labels, once it has been checked
@@ -334,8 +399,23 @@ Sources = Mapping[str, Callable[[Sequence[str] | None], Split]]
 
 
 @dataclass(frozen=True)
+class FileReader:
+    """How a single file that stands for a split is read: its suffixes, and read(file, images, name=, classes=) → Split."""
+
+    suffixes: tuple[str, ...]
+    read: Callable[..., Split]
+
+
+@dataclass(frozen=True)
 class DataLayout:
-    """What is looked for, in words, and what finds it."""
+    """A format as a task knows it: what is looked for, in words, and what finds it, nothing where there is nothing of the kind.
+
+    general: many folders look like this, so that any other format that is found is meant instead. sure: what is found is of this format by
+    its content too, not by its name alone; asked where another format is found as well. file: what reads a file instead of a folder.
+    """
 
     looked_for: str
-    find: Callable[[Path], Sources]
+    find: Callable[[Path, DataOptions], Sources]
+    general: bool = False
+    sure: Callable[[Path], bool] = lambda root: True
+    file: FileReader | None = None

@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, FiniteFloat
 
-from fnatool.data import imagefolder
 from fnatool.data.placement import Placement, Size
-from fnatool.data.split import DataLayout, Item, Labelled, Split
+from fnatool.data.split import Item, Labelled, Split
 from fnatool.tasks import drawing
 from fnatool.tasks.description import Description, Input
 from fnatool.tasks.task import Augment, Output, Sample, SampleOptions, Task
@@ -202,7 +201,6 @@ TASK = Task(
     describe=describe,
     outputs={"logits": logits},
     head="linear",
-    layouts={imagefolder.LAYOUT: DataLayout(imagefolder.LOOKED_FOR, imagefolder.find)},
     sample=sample,
     batch=batch,
     show=show,

@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from fnatool.data import coco as coco_data
 from fnatool.data.placement import Placement, Size
-from fnatool.data.split import Boxed, DataLayout, Item, Split
+from fnatool.data.split import Boxed, Item, Split
 from fnatool.tasks import anchors as anchor_sets
 from fnatool.tasks import drawing
 from fnatool.tasks.anchors import Level
@@ -362,8 +361,6 @@ TASK = Task(
     describe=describe,
     outputs={"cls_logits": cls_logits, "boxes": box_codes},
     head="retinanet",
-    layouts={coco_data.LAYOUT: DataLayout(coco_data.BOXES_LOOKED_FOR, coco_data.find)},
-    read_file=coco_data.read_file,
     sample=sample,
     batch=batch,
     show=show,

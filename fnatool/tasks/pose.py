@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, FiniteFloat, model_validator
 
-from fnatool.data import coco as coco_data
 from fnatool.data.placement import Placement, Size
-from fnatool.data.split import DataLayout, Posed, Split
+from fnatool.data.split import Posed, Split
 from fnatool.tasks import drawing
 from fnatool.tasks.description import Description, Input, Name, Positive, is_placeholder
 from fnatool.tasks.joints import Joints, pairs, sigmas
@@ -327,8 +325,6 @@ TASK = Task(
     outputs={"heatmaps": heatmaps},
     labels="joints",
     head="simplebaseline",
-    layouts={coco_data.LAYOUT: DataLayout(coco_data.JOINTS_LOOKED_FOR, partial(coco_data.find, keypoints=True))},
-    read_file=partial(coco_data.read_file, keypoints=True),
     sample=sample,
     batch=batch,
     show=show,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from fnatool.data.folders import special
-from fnatool.data.split import Item, Sources, Split, bad_data
-from fnatool.tasks.table import TASKS
+from fnatool.data.formats import FORMATS, layouts_of
+from fnatool.data.options import USUAL, DataOptions
+from fnatool.data.split import DataLayout, Item, Sources, Split, bad_data
 from passes.errors import Listed, UserError
 
 
@@ -22,28 +23,32 @@ class Holdout:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class DataSource:
+    """Where labelled data is: its folder or file, its task, the format it is in, and what reads each split, or "all"."""
+
+    root: Path
+    task: str
+    format: str
+    sources: Sources
+
+
 def read(
     root: Path | str, *, task: str, split: str = "train", classes: Sequence[str] | None = None,
-    holdout: Holdout | None = None, images: Path | None = None,
+    holdout: Holdout | None = None, images: Path | None = None, options: DataOptions = USUAL,
 ) -> Split:  # fmt: skip
     """The split ("train", "val", "test") of the data at root, its faults listed; only a structure that cannot be read raises UserError.
 
-    root is a folder in one of the layouts of task, or for detection and pose the annotation file of that split, whose images are in
-    `images` or near it. classes fixes the classes and their order (those of a model, or of the training split); None: the data's own.
-    Where the data has no val split, or is not split at all, val is the part of it that holdout keeps back, and train the rest.
+    root is a folder in one of the formats of the task, or a file that stands for data: COCO's json of that split, whose images are in
+    `images` or near it, or YOLO's data.yaml. classes fixes the classes and their order (those of a model, or of the training split); None:
+    the data's own. Where the data has no val split, or is not split at all, val is the part of it that holdout keeps back, and train the
+    rest.
     """
     root = Path(root)
-    kind = special(root)
-    if kind is not None and not root.is_dir():
-        raise UserError(f"'{root}' is {kind}; give the folder of the data")
-    if not root.exists():
-        raise UserError(f"'{root}' does not exist; give the folder of the data")
+    require_there(root)
     if root.is_file():
-        read_file = TASKS[task].read_file
-        if read_file is None:
-            raise Listed(f"'{root}' is a file; {task} data is a folder:", *_looked_for(task))
-        return _filled(read_file(root, images, name=split, classes=classes))
-    sources = _sources(root, task)
+        return _filled(_file_reader(root, task, options)(root, images, name=split, classes=classes))
+    sources = source_of(root, task, options).sources
     if split in sources and (split != "train" or "val" in sources):
         return _filled(sources[split](classes))
     whole = "train" if "train" in sources else "all"
@@ -57,27 +62,122 @@ def read(
     return part
 
 
+def require_there(root: Path) -> None:
+    """There is a file or a folder. Raises UserError."""
+    kind = special(root)
+    if kind is not None and not root.is_dir():
+        raise UserError(f"'{root}' is {kind}; give the folder of the data")
+    if not root.exists():
+        raise UserError(f"'{root}' does not exist; give the folder of the data")
+
+
 def read_both(
-    root: Path | str, *, task: str, classes: Sequence[str] | None = None, holdout: Holdout | None = None
+    root: Path | str, *, task: str, classes: Sequence[str] | None = None, holdout: Holdout | None = None,
+    options: DataOptions = USUAL,
 ) -> tuple[Split, Split]:  # fmt: skip
     """The train and the val split of the data at root, with the same classes and joints. Raises UserError as `read` does."""
-    train = read(root, task=task, classes=classes, holdout=holdout)
-    val = read(root, task=task, split="val", classes=train.classes, holdout=holdout)
+    train = read(root, task=task, classes=classes, holdout=holdout, options=options)
+    val = read(root, task=task, split="val", classes=train.classes, holdout=holdout, options=options)
     if train.joints != val.joints:
         raise UserError(f"'{root}' has other keypoints for val ({', '.join(val.joints)}) than for train ({', '.join(train.joints)})")
     return train, val
 
 
-def _sources(root: Path, task: str) -> Sources:
-    for layout in TASKS[task].layouts.values():
-        sources = layout.find(root)
-        if sources:
-            return sources
-    raise Listed(f"'{root}' is in no layout of {task} data; what was looked for:", *_looked_for(task))
+# --- formats ---
 
 
-def _looked_for(task: str) -> list[str]:
-    return [f"  {name}: {layout.looked_for}" for name, layout in TASKS[task].layouts.items()]
+def source_of(root: Path, task: str, options: DataOptions = USUAL) -> DataSource:
+    """What reads the data in a folder, by the one format that it is in. Raises UserError where that is none, or several."""
+    found, problem = _found(root, task, options)
+    if len(found) > 1:
+        names = " and ".join(f"{FORMATS[name].said} ('{name}')" for name in found)
+        raise UserError(f"'{root}' has {task} data as {names}; say which one is meant, with --format or 'format' in the config's [data]")
+    if found:
+        name, sources = next(iter(found.items()))
+        return DataSource(root, task, name, sources)
+    if problem is not None:
+        raise problem
+    raise Listed(f"'{root}' is in no layout of {task} data; what was looked for:", *_looked_for(task, options))
+
+
+def sources_of(root: Path, options: DataOptions = USUAL) -> list[DataSource]:
+    """What reads the data in a folder for each task that it may be for; those whose format many folders look like, only if no other is.
+
+    Raises UserError where it is in no format, or is named after one that cannot be read.
+    """
+    tasks = list(dict.fromkeys(task for form in FORMATS.values() for task in form.tasks))
+    if options.format is not None:
+        require_format(options.format)
+        tasks = list(FORMATS[options.format].tasks)
+    found: list[DataSource] = []
+    problems: list[UserError] = []
+    for task in tasks:
+        sources, problem = _found(root, task, options, content=True)
+        found += [DataSource(root, task, name, one) for name, one in sources.items()]
+        problems += [problem] if problem is not None else []
+    special_ones = [one for one in found if not FORMATS[one.format].tasks[one.task].general] or found
+    if special_ones:
+        return special_ones
+    if problems:
+        raise problems[0]
+    lines = [f"  {task}: {line.strip()}" for task in tasks for line in _looked_for(task, options)]
+    raise Listed(f"'{root}' is in no layout of labelled data; what was looked for:", *lines)
+
+
+def _found(
+    root: Path, task: str, options: DataOptions, *, content: bool = False
+) -> tuple[dict[str, Sources], UserError | None]:  # fmt: skip
+    """By format what reads the data, and what kept one of them from being read.
+
+    A general format gives way to others; where several are found, and with `content` in any case, a name alone is not enough.
+    """
+    layouts = _asked(task, options)
+    found: dict[str, Sources] = {}
+    problem: UserError | None = None
+    for name, layout in layouts.items():
+        try:
+            sources = layout.find(root, options)
+        except UserError as error:
+            problem = problem or error
+        else:
+            found |= {name: sources} if sources else {}
+    if len(found) > 1:
+        found = {name: sources for name, sources in found.items() if not layouts[name].general} or found
+    if (len(found) > 1 or content) and options.format is None:
+        sure = {name: sources for name, sources in found.items() if layouts[name].sure(root)}
+        found = sure if sure or content else found
+    return found, problem
+
+
+def _asked(task: str, options: DataOptions) -> dict[str, DataLayout]:
+    """The formats of the task, or the one that is asked for. Raises UserError where the task has it not."""
+    layouts = layouts_of(task)
+    if options.says_values and task != "segmentation":
+        raise UserError(f"'background' and 'ignore' are said of masks; {task} has none")
+    if options.format is None:
+        return layouts
+    require_format(options.format)
+    if options.format not in layouts:
+        raise UserError(f"there is no {task} data in the format '{options.format}'; its formats are {', '.join(layouts)}")
+    return {options.format: layouts[options.format]}
+
+
+def require_format(name: str) -> None:
+    """It is the name of a format. Raises UserError."""
+    if name not in FORMATS:
+        raise UserError(f"'{name}' is no format of data; there are {', '.join(FORMATS)}")
+
+
+def _file_reader(file: Path, task: str, options: DataOptions) -> Callable[..., Split]:
+    readers = [layout.file for layout in _asked(task, options).values() if layout.file is not None]
+    if not readers:
+        raise Listed(f"'{file}' is a file; {task} data is a folder:", *_looked_for(task, options))
+    suiting = next((reader for reader in readers if file.suffix.lower() in reader.suffixes), readers[0])
+    return suiting.read
+
+
+def _looked_for(task: str, options: DataOptions) -> list[str]:
+    return [f"  {FORMATS[name].said}: {layout.looked_for}" for name, layout in _asked(task, options).items()]
 
 
 def _filled(split: Split) -> Split:

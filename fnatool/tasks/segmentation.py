@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from fnatool.data import masks
 from fnatool.data.placement import Placement, Size
-from fnatool.data.split import IGNORE, DataLayout, Item, Masked, Split
+from fnatool.data.split import IGNORE, Item, Masked, Outlined, Split
 from fnatool.tasks import drawing
 from fnatool.tasks.description import Description, Input
 from fnatool.tasks.task import ADAMW, Augment, Output, Sample, SampleOptions, Task
@@ -52,7 +51,7 @@ def mask_logits(description: Segmentation) -> Output:
 # --- samples ---
 
 
-def sample(split: Split, item: Masked, description: Segmentation, how: SampleOptions) -> Sample:
+def sample(split: Split, item: Masked | Outlined, description: Segmentation, how: SampleOptions) -> Sample:
     """`image` uint8 [3, *size] and `mask` uint8 [*size]."""
     import torch
     from torchvision import tv_tensors
@@ -80,13 +79,11 @@ def show(image: torch.Tensor, description: Segmentation, size: Size, item: Item 
     return augment.fitted(image, size, fill(description.input))
 
 
-def truth(split: Split, item: Masked) -> npt.NDArray[np.uint8]:
+def truth(split: Split, item: Masked | Outlined) -> npt.NDArray[np.uint8]:
     """The classes of the pixels of the whole image, [h, w]."""
-    from fnatool.data import images
     from fnatool.tasks.samples import readable
 
-    mask = readable(images.mask, split.path(item.mask))
-    return np.frombuffer(bytearray(mask).translate(split.codes), np.uint8).reshape(mask.shape)
+    return readable(lambda path: item.pixels(split), split.path(item.files[-1]))
 
 
 # --- learning, answers and figures ---
@@ -232,11 +229,6 @@ TASK = Task(
     describe=describe,
     outputs={"mask_logits": mask_logits},
     head="deeplabv3",
-    layouts={
-        masks.PASCAL: DataLayout(masks.PASCAL_LOOKED_FOR, masks.find_pascal),
-        masks.STREETS: DataLayout(masks.STREETS_LOOKED_FOR, masks.find_streets),
-        masks.FOLDERS: DataLayout(masks.FOLDERS_LOOKED_FOR, masks.find_folders),
-    },
     sample=sample,
     batch=batch,
     show=show,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from fnatool.data.placement import Size
-from fnatool.data.split import DataLayout, Split
+from fnatool.data.split import Split
 from fnatool.tasks.description import Description
 
 if TYPE_CHECKING:
@@ -74,7 +74,6 @@ class Task:
 
     * describe(input, classes=, joints=, boxes=): the description of a model whose head was made for these
     * outputs: name of a graph's output → (description → its Output); a head suits the task if it has outputs of these names
-    * read_file(file, images, name=, classes=): a Split, where an annotation file may be given instead of a folder
     * sample(split, item, description, sampling): a training sample, by torch's global generator; batch(samples): several, as tensors
     * show(image, description, size, item): what a model is shown of an image uint8 [3, h, w], and where the image lies in it; without an
       item it is the whole image. truth(split, item): what `compare` gets
@@ -98,7 +97,6 @@ class Task:
     outputs: Mapping[str, Callable[[Any], Output]]
     head: str  # the style of head, unless another one is asked for
 
-    layouts: Mapping[str, DataLayout]
     sample: Callable[[Split, Any, Any, SampleOptions], Sample]
     batch: Callable[..., dict[str, torch.Tensor]]
     show: Callable[..., tuple[torch.Tensor, Placement]]
@@ -120,7 +118,6 @@ class Task:
 
     augment: Augment
     scenes: Callable[[], SceneKind]  # how the embedded data is labelled for it
-    read_file: Callable[..., Split] | None = None
     labels: Literal["classes", "joints"] = "classes"  # what its head has an answer for
     small_batch: int = 0  # samples a process: with fewer BatchNorm keeps its statistics, unless a config says otherwise
     tuning: Defaults = field(default_factory=dict)  # where the config of `finetune` has other defaults than the general ones

@@ -276,10 +276,10 @@ def test_names_that_are_no_text_are_read_and_no_class(root: Path) -> None:
 def test_masks_called_otherwise_than_their_images_are_said(root: Path) -> None:
     sets.mask_folders(root)
     for path in (root / "masks").iterdir():
-        path.rename(path.with_name(f"{path.stem}_mask.png"))
+        path.rename(path.with_name(f"of-{path.stem}.png"))
     for split in ("train", "val"):
         with pytest.raises(
-            UserError, match=r"no mask in .* has the name of its image .* as 'images/0.jpg', and 4 masks, as 'masks/0_mask.png'"
+            UserError, match=r"no mask in .* has the name of its image .* as 'images/0.jpg', and 4 masks, as 'masks/of-0.png'"
         ):
             read(root, task="segmentation", split=split)
 
