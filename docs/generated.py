@@ -19,6 +19,7 @@ import fnatool.nn
 import passes
 from fnatool.cli.main import cli
 from fnatool.cli.show.documents import DOCUMENTS, FILES, WITHOUT
+from fnatool.data.formats import FORMATS, layouts_of
 from fnatool.model.check import CODES
 from fnatool.nn import TORCH
 from fnatool.search.config import template as search_template
@@ -96,7 +97,8 @@ def tasks() -> Iterator[str]:
         yield f"Heads: {', '.join(f'`{name}`' for name in heads)} (`{task.head}` unless another one is asked for);"
         yield f"outputs: {', '.join(f'`{name}`' for name in task.outputs)}.\n"
         yield from table(
-            ("layout of the data", "what is looked for"), ((name, f"`{how.looked_for}`") for name, how in task.layouts.items())
+            ("format of the data", "its name", "what is looked for"),
+            ((FORMATS[name].said, f"`{name}`", f"`{how.looked_for}`") for name, how in layouts_of(task.name).items()),
         )
         yield ""
         one = {"classes": "class", "joints": "joint"}[task.labels]

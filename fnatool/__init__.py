@@ -26,6 +26,8 @@ PUBLIC = {
     "model.unlabelled": ("UnlabelledOptions",),
     "imitation.evaluate": ("evaluate_like", "LikenessOptions", "LikenessReport"),
     "export.export": ("export", "ExportOptions"),
+    "data.options": ("DataOptions",),
+    "tasks.check_data": ("check_data", "CheckDataOptions", "DataReport"),
     "training.run": ("finetune", "FinetuneOptions"),
     "training.said": ("Tuned",),
     "training.run_alike": ("finetune_like", "LikeOptions"),

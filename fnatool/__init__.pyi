@@ -2,6 +2,7 @@
 
 from types import ModuleType
 
+from fnatool.data.options import DataOptions as DataOptions
 from fnatool.deploy.deploy import Deployed as Deployed
 from fnatool.deploy.deploy import deploy as deploy
 from fnatool.deploy.options import DeployOptions as DeployOptions
@@ -60,6 +61,9 @@ from fnatool.search.results import DerivedModel as DerivedModel
 from fnatool.search.results import Found as Found
 from fnatool.search.run import SearchOptions as SearchOptions
 from fnatool.search.run import search as search
+from fnatool.tasks.check_data import CheckDataOptions as CheckDataOptions
+from fnatool.tasks.check_data import DataReport as DataReport
+from fnatool.tasks.check_data import check_data as check_data
 from fnatool.training.evaluate import Evaluated as Evaluated
 from fnatool.training.evaluate import EvaluateOptions as EvaluateOptions
 from fnatool.training.evaluate import evaluate as evaluate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +12,9 @@ from fnatool.cli import options
 from fnatool.cli.app import cli, require_search
 from fnatool.cli.options import Inputs
 from fnatool.cli.types import FILE, MODEL, PAIR
+
+if TYPE_CHECKING:
+    from fnatool.data.options import DataOptions
 
 
 @cli.command()
@@ -64,6 +68,7 @@ def predict(
 @options.file("--images", metavar="DIR", help_="With int8: pictures that values are looked at on [default: training data of --data].")
 @click.option("--samples", type=click.IntRange(1, 100_000), default=128, show_default=True, metavar="N", help="How many of them.")
 @options.seed("For the choice of pictures.")
+@options.reading()
 @click.option(
     "--reduce-range/--no-reduce-range", default=None,
     help="With int8: weights of 7 bits [default: where this processor has no instructions for int8, and 8 bits are too far off].",
@@ -94,6 +99,7 @@ def deploy(
     samples: int,
     seed: int,
     reduce_range: bool | None,
+    reading: DataOptions,
     tolerance: float | None,
     inputs: Inputs,
     no_verify: bool,
@@ -124,6 +130,7 @@ def deploy(
         samples=samples,
         seed=seed,
         reduce_range=reduce_range,
+        reading=reading,
         tolerance=tolerance,
         inputs=inputs,
         verify=not no_verify,

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from fnatool.cli import options
-from fnatool.cli.app import cli, require_search
+from fnatool.cli.app import FAILED, SUCCESS, cli, require_search
 from fnatool.cli.types import FILE, MODEL, TASK
 from fnatool.escaping import shown
+
+if TYPE_CHECKING:
+    from fnatool.data.options import DataOptions
 
 
 @cli.group()
@@ -41,6 +45,36 @@ def fashion_scenes(folder: Path, task: str, size: int, train: int, val: int, see
     with terminal.progress(f"scenes for {task}", train + val) as advance:
         scenes.write_scenes(folder, scenes.SceneOptions(task, size, train, val, seed), force=force, done=lambda: advance(1))
     click.echo(f"{train:,} scenes to train on and {val:,} to validate, {size}×{size} → {shown(str(folder))}")
+
+
+@data.command("check")
+@click.argument("folder", metavar="DIR", type=FILE)
+@click.option("--task", type=TASK, help="What the labels are for [default: told by the layout, where it leaves no choice].")
+@options.reading()
+@options.file("--sheet", metavar="OUT.png", help_="Write a contact sheet: the labels drawn on a few pictures of each split.")
+@options.seed("Which pictures are on the sheet.")
+@options.as_json()
+@options.force("Replace an older sheet.")
+def check_data(
+    folder: Path, task: str | None, reading: DataOptions, sheet: Path | None, seed: int, as_json: bool, force: bool
+) -> int:  # fmt: skip
+    """Look at every file of the data set in DIR; exit 1 if anything is wrong with it, 2 if it cannot be looked at.
+
+    Said are the format, pictures and labels of each class and split, every fault with its file, and what --skip-bad would leave out. DIR
+    may also be COCO's json or YOLO's data.yaml. What is whole is remembered: later commands do not look at it again.
+    """
+    require_search("data check")
+    import fnatool
+    from fnatool import terminal
+    from fnatool.cli.show.data import show_data
+
+    asked = fnatool.CheckDataOptions(task=task, reading=reading, sheet=sheet, seed=seed, force=force)
+    found = fnatool.check_data(folder, options=asked)
+    if as_json:
+        terminal.document(json.dumps(found.to_json(), indent=1))
+    else:
+        show_data(found)
+    return SUCCESS if found.passed else FAILED
 
 
 @cli.command()
@@ -139,6 +173,7 @@ def finetune(
 @click.option("--workers", type=click.IntRange(0, 256), default=2, show_default=True, metavar="N", help="Processes that load samples.")
 @options.provider()
 @options.skip_bad("Leave out samples that cannot be used, and say how many.")
+@options.reading()
 @options.as_json("As JSON.")
 def evaluate(
     model: Path,
@@ -151,6 +186,7 @@ def evaluate(
     workers: int,
     provider: str,
     skip_bad: bool,
+    reading: DataOptions,
     as_json: bool,
 ) -> None:
     """Say how good MODEL is on a data set, as it runs in ONNX Runtime: top-1, mIoU, mAP, or OKS AP and PCK.
@@ -177,7 +213,7 @@ def evaluate(
     options.refuse_samples(images, arrays)
     if folder is None:
         raise click.UsageError("give --data DIR, or --like SEED to compare without labels")
-    asked = fnatool.EvaluateOptions(split=split, batch=batch, workers=workers, provider=provider, skip_bad=skip_bad)
+    asked = fnatool.EvaluateOptions(split=split, batch=batch, workers=workers, provider=provider, skip_bad=skip_bad, reading=reading)
     found = fnatool.evaluate(model, folder, options=asked)
     if as_json:
         terminal.document(json.dumps(found.to_json(), indent=1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -12,6 +12,9 @@ from fnatool.cli import options
 from fnatool.cli.app import Mistake, cli
 from fnatool.cli.options import Inputs, Knobs
 from fnatool.cli.types import LIST, MODEL, ROWS, SPEC, TASK
+
+if TYPE_CHECKING:
+    from fnatool.data.options import DataOptions
 
 OVERWRITE = "Overwrite an existing file (never the model)."
 
@@ -134,6 +137,7 @@ def remap(
     "--joints", metavar="N|coco|FILE", help="The joints of a pose: how many, COCO's, or a JSON file (joints, sigmas, flip_pairs)."
 )
 @options.file("--data", metavar="DIR", help_="Data of the task, whose classes or joints the head is for, instead of these two.")
+@options.reading()
 @click.option(
     "--taps", type=LIST, default=(), metavar="NAME,...",
     help="What the head reads: stageI.exit, stageI.blockJ.hidden, a node; from fine to coarse. Default: by the style.",
@@ -162,6 +166,7 @@ def head(
     classes: str | None,
     joints: str | None,
     data: Path | None,
+    reading: DataOptions,
     taps: tuple[str, ...],
     width: int | None,
     levels: int | None,
@@ -195,6 +200,7 @@ def head(
         classes=classes,
         joints=joints,
         data=data,
+        reading=reading,
         taps=taps,
         width=width,
         levels=levels,

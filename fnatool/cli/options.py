@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import click
 
@@ -75,6 +76,36 @@ def threads() -> Decorator:
 def skip_bad(help_: str) -> Decorator:
     """--skip-bad."""
     return click.option("--skip-bad", is_flag=True, help=help_)
+
+
+def reading() -> Decorator:
+    """--data-format, --background and --ignore: how labels are read, as one argument `reading`."""
+
+    def declared(command: F) -> F:
+        @functools.wraps(command)
+        def call(*given: Any, data_format: str | None, background: int | None, ignore: tuple[int, ...], **named: Any) -> object:
+            from fnatool.data.options import IGNORED, DataOptions
+
+            found = DataOptions(format=data_format, background=background, ignore=ignore or IGNORED)
+            return command(*given, reading=found, **named)
+
+        for option in reversed(_READING):
+            call = option(call)
+        return cast(F, call)
+
+    return declared
+
+
+_VALUE = click.IntRange(0, 255)
+_READING: tuple[Decorator, ...] = (
+    click.option("--data-format", metavar="NAME", help="folders, coco, voc, yolo, masks or cityscapes [default: recognised]."),
+    click.option(
+        "--background", type=_VALUE, metavar="N", help="The value of the background in masks: the first class [default: in order]."
+    ),
+    click.option(
+        "--ignore", type=_VALUE, multiple=True, metavar="N", help="A value of masks that counts for nothing [default: 255]. Repeatable."
+    ),
+)
 
 
 def inputs(help_: str = "The shape of a dynamic input; its name where the model has several. Repeatable.") -> Decorator:

@@ -40,35 +40,48 @@ def checked(
     (`left_out`, `entries_left_out`, `faults`). Raises UserError too where nothing useful is left. workers: threads, by default one a
     core. cache: the folder that remembers whole files (None: the user's cache folder). progress gets (images looked at, images in all).
     """
+    seen = list(looked_at(splits, workers=workers, cache=cache, progress=progress))
+    if any(one.split.faults for one in seen) and not skip_bad:
+        raise bad_data([one.split for one in seen])
+    left = tuple(usable(one.split) for one in seen)
+    for split, one in zip(left, seen, strict=True):
+        require_use(split, one.values)
+    contents = [{name: look.content for name, look in one.looks.items()} for one in seen]
+    return tuple(replace(split, digest=digest(split, content)) for split, content in zip(left, contents, strict=True))
+
+
+@dataclass(frozen=True)
+class LookedAt:
+    """A split with all of its faults, what was found in each image, and the values that its masks hold."""
+
+    split: Split
+    looks: Mapping[str, Look]
+    values: Flags
+
+
+def looked_at(
+    splits: Sequence[Split], *, workers: int | None = None, cache: Path | None = None, progress: Callable[[int, int], None] | None = None
+) -> Iterator[LookedAt]:
+    """Each split, after every file of it has been decoded. The arguments are those of `checked`."""
     groups = [_by_image(split) for split in splits]
     total, done = sum(map(len, groups)), 0
-    looked: list[Split] = []
-    values: list[Flags] = []
-    contents: list[dict[str, int]] = []
     for split, group in zip(splits, groups, strict=True):
         memory = _Memory.of(split, cache or _cache_folder())
-        found = NO_VALUES.copy()
+        values = NO_VALUES.copy()
         faults = list(split.faults)
-        contents.append({})
+        looks: dict[str, Look] = {}
         for name, seen in _looks(split, group, memory, workers or os.cpu_count() or 1):
             look = seen.look
             faults += [Fault(finding, tuple(group[name])) for finding in look.findings]
-            found |= look.values
-            contents[-1][name] = look.content
+            values |= look.values
+            looks[name] = look
             if not look.findings:
                 memory.remember(seen)
             done += 1
             if progress is not None:
                 progress(done, total)
         memory.save()
-        looked.append(replace(split, faults=tuple(faults)))
-        values.append(found)
-    if any(split.faults for split in looked) and not skip_bad:
-        raise bad_data(looked)
-    left = tuple(usable(split) for split in looked)
-    for split, found in zip(left, values, strict=True):
-        _require_use(split, found)
-    return tuple(replace(split, digest=digest(split, content)) for split, content in zip(left, contents, strict=True))
+        yield LookedAt(replace(split, faults=tuple(faults)), looks, values)
 
 
 def digest(split: Split, contents: Mapping[str, int]) -> str:
@@ -129,7 +142,7 @@ def _look(split: Split, item: Item, memory: _Memory) -> _Seen:
     return _Seen(item.look(split, (found.height, found.width)), key)
 
 
-def _require_use(split: Split, values: Flags) -> None:
+def require_use(split: Split, values: Flags) -> None:
     """Something can be learnt from the split, as far as counting tells. Raises UserError."""
     if not split.items:
         first = f"; the first of {len(split.faults)} faults: {_first(split)}" if split.faults else ""

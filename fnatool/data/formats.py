@@ -19,7 +19,7 @@ class Format:
 
 
 FORMATS: Mapping[str, Format] = {
-    "folders": Format(imagefolder.LAYOUT, {"classification": DataLayout(imagefolder.LOOKED_FOR, imagefolder.find, general=True)}),
+    "folders": Format(imagefolder.LAYOUT, {"classification": DataLayout(imagefolder.LOOKED_FOR, imagefolder.find, general=2)}),
     "coco": Format(
         coco.LAYOUT,
         {
@@ -40,7 +40,7 @@ FORMATS: Mapping[str, Format] = {
         },
     ),
     "cityscapes": Format(masks.STREETS, {"segmentation": DataLayout(masks.STREETS_LOOKED_FOR, masks.find_streets)}),
-    "masks": Format(masks.FOLDERS, {"segmentation": DataLayout(masks.FOLDERS_LOOKED_FOR, masks.find_folders, general=True)}),
+    "masks": Format(masks.FOLDERS, {"segmentation": DataLayout(masks.FOLDERS_LOOKED_FOR, masks.find_folders, general=1)}),
     "yolo": Format(
         yolo.LAYOUT,
         {

@@ -11,7 +11,7 @@ from pathlib import Path
 from fnatool.data.folders import below, is_image, left_out, listed
 from fnatool.data.labelmap import LABELMAP, labelmap
 from fnatool.data.options import USUAL, Colours, DataOptions
-from fnatool.data.sources import class_names, folders_by_split, lines_of, named, split_of
+from fnatool.data.sources import class_names, folders_by_split, lines_of, named, split_of, unwrapped
 from fnatool.data.split import IGNORE, UNKNOWN, Fault, Masked, Sources, Split
 from passes.check.finding import Finding
 from passes.errors import UserError
@@ -260,6 +260,7 @@ PASCAL_LOOKED_FOR = "DIR/JPEGImages, DIR/SegmentationClass and DIR/ImageSets/Seg
 
 def find_pascal(root: Path, options: DataOptions) -> Sources:
     """The lists of a data set in Pascal VOC's layout, or "all" of its masks where it has no lists."""
+    root = unwrapped(root, lambda folder: (folder / "JPEGImages").is_dir())
     photos, masks = (root / "JPEGImages", [root / name for name in ("SegmentationClass", "SegmentationClassPNG")])
     masks = [folder for folder in masks if any(is_image(path.name) for path in listed(folder))]
     if not photos.is_dir() or not masks:

@@ -45,6 +45,15 @@ def named(folder: Path, names: Sequence[str]) -> Path | None:
     return next((folder / there[name] for name in names if name in there), None)
 
 
+def unwrapped(root: Path, holds: Callable[[Path], bool]) -> Path:
+    """The folder with the data: archives of Pascal VOC have VOCdevkit/VOC2012 around it."""
+    inside = subfolders(root)
+    while len(inside) == 1 and inside[0].lower().startswith("voc") and not holds(root):
+        root = root / inside[0]
+        inside = subfolders(root)
+    return root
+
+
 def class_names(root: Path) -> tuple[str, ...] | None:
     """The names in classes.txt or class_names.txt of root, a line each; None where there is no such file."""
     for name in ("classes.txt", "class_names.txt"):

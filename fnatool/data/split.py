@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,7 @@ class Item:
     """An image and what is true of it: a kind of item is a class below this one, here or in the module of a task."""
 
     image: str  # like every path here relative to the split's root, or absolute
+    counted: ClassVar[str] = "samples"  # what a label is the label of
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -65,6 +67,10 @@ class Item:
     def entries(self) -> int:
         """How many annotations are in it, where these are counted beside the images."""
         return 0
+
+    def labels_in(self, split: Split, look: Look) -> Sequence[int]:
+        """The numbers of the labels in it (of pose, of its joints), each as often as it counts."""
+        return ()
 
     def facts(self) -> tuple[object, ...]:
         """What it says beside its files, as numbers and words."""
@@ -94,6 +100,11 @@ class Labelled(Item):
     """An image and the index of its class."""
 
     label: int
+    counted: ClassVar[str] = "pictures"
+
+    def labels_in(self, split: Split, look: Look) -> Sequence[int]:
+        """The class."""
+        return (self.label,)
 
     @property
     def group(self) -> int:
@@ -110,6 +121,11 @@ class Masked(Item):
     """An image and the file with the class of every pixel."""
 
     mask: str
+    counted: ClassVar[str] = "pictures that show it"
+
+    def labels_in(self, split: Split, look: Look) -> Sequence[int]:
+        """The classes that the mask holds."""
+        return sorted({split.codes[value] for value in np.flatnonzero(look.values)} & set(range(len(split.classes))))
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -179,6 +195,12 @@ class Outlined(Item):
     lengths: npt.NDArray[np.int64]  # [n] points of each outline
     labels: npt.NDArray[np.int64]  # [n] indices of classes
     where: str = ""  # the file with the outlines
+    counted: ClassVar[str] = "outlines"
+
+    def labels_in(self, split: Split, look: Look) -> Sequence[int]:
+        """The class of each outline."""
+        found: list[int] = self.labels.tolist()
+        return found
 
     @property
     def site(self) -> str:
@@ -228,6 +250,12 @@ class Boxed(Item):
     crowd: npt.NDArray[np.bool_]  # [n] a region of many such objects
     areas: Floats  # [n] pixels of the object itself
     where: str = ""  # the entry of the image in the annotation file
+    counted: ClassVar[str] = "boxes"
+
+    def labels_in(self, split: Split, look: Look) -> Sequence[int]:
+        """The class of each box."""
+        found: list[int] = self.labels.tolist()
+        return found
 
     @property
     def site(self) -> str:
@@ -269,6 +297,12 @@ class Posed(Item):
     seen: npt.NDArray[np.uint8]  # [J] 0 not labelled, 1 labelled but hidden, 2 in sight
     area: float
     where: str = ""
+    counted: ClassVar[str] = "labelled joints"
+
+    def labels_in(self, split: Split, look: Look) -> Sequence[int]:
+        """The joints that are labelled."""
+        found: list[int] = np.flatnonzero(self.seen).tolist()
+        return found
 
     @property
     def site(self) -> str:
@@ -410,12 +444,13 @@ class FileReader:
 class DataLayout:
     """A format as a task knows it: what is looked for, in words, and what finds it, nothing where there is nothing of the kind.
 
-    general: many folders look like this, so that any other format that is found is meant instead. sure: what is found is of this format by
+    general: how many other folders look like this too; of the formats that are found the least general ones are meant. sure: what is
+    found is of this format by
     its content too, not by its name alone; asked where another format is found as well. file: what reads a file instead of a folder.
     """
 
     looked_for: str
     find: Callable[[Path, DataOptions], Sources]
-    general: bool = False
+    general: int = 0
     sure: Callable[[Path], bool] = lambda root: True
     file: FileReader | None = None

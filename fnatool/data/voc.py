@@ -13,14 +13,14 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from fnatool.data import markup, naming
-from fnatool.data.folders import below, is_image, listed, subfolders
+from fnatool.data.folders import below, is_image, listed
 from fnatool.data.inputs import Unreadable
 from fnatool.data.labelmap import LABELMAP
 from fnatool.data.markup import Element
 from fnatool.data.numbers import number
 from fnatool.data.objects import LARGEST, Edges, LabelFindings, LabelledBox, boxed, cut
 from fnatool.data.options import DataOptions
-from fnatool.data.sources import class_names, folders_by_split, lines_of, named, split_of
+from fnatool.data.sources import class_names, folders_by_split, lines_of, named, split_of, unwrapped
 from fnatool.data.split import Boxed, Size, Sources, Split
 from passes.errors import UserError
 
@@ -54,7 +54,7 @@ class _Part:
 
 def find(root: Path, options: DataOptions) -> Sources:
     """The splits of a data set with an XML file for each picture, or "all" where it has none; nothing where there are no such files."""
-    top = _unwrapped(root)
+    top = unwrapped(root, lambda folder: _places(folder) is not None)
     places = _places(top)
     if places is None:
         splits = {name: pair for name, folder in folders_by_split(top).items() if (pair := _places(folder)) is not None}
@@ -67,15 +67,6 @@ def find(root: Path, options: DataOptions) -> Sources:
     if lists:
         rows = {name: (*splits["all"], lines) for name, lines in lists.items()}
     return {name: partial(_read, _Part(name, root, pictures, notes, lines, everywhere)) for name, (pictures, notes, lines) in rows.items()}
-
-
-def _unwrapped(root: Path) -> Path:
-    """The folder with the data: archives of VOC have VOCdevkit/VOC2012 around it."""
-    inside = subfolders(root)
-    while len(inside) == 1 and inside[0].lower().startswith("voc") and _places(root) is None:
-        root = root / inside[0]
-        inside = subfolders(root)
-    return root
 
 
 def _places(folder: Path) -> tuple[Path, Path] | None:
@@ -159,7 +150,8 @@ def _read(part: _Part, wanted: Sequence[str] | None) -> Split:
         size = note.size or _measured(picture)
         usable = _objects(note, objects, (size, classes, len(items)), found)
         items.append(boxed(image, size, usable, note.file))
-    unlabelled = [file for file in pictures.files if file not in taken]
+    named_alike = {path.stem for path in below([part.notes])[0] if _is_note(path)}
+    unlabelled = [file for file in pictures.files if file not in taken and PurePosixPath(file).stem not in named_alike]
     if unlabelled and part.listing is None:
         found.notes.append(f"{len(unlabelled):,} picture(s) without an .xml are left out, as '{unlabelled[0]}'")
     return Split(

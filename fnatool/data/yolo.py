@@ -98,7 +98,13 @@ def _by_yaml(root: Path) -> tuple[YoloFacts, Splits] | None:
         names = ", ".join(path.name for path in suiting[:5])
         raise UserError(f"'{root}' has several files that describe data: {names}; give the path of the one to read")
     facts = facts_of(suiting[0])
-    return facts, {name: _sources(root, facts, said) for name, said in facts.splits.items()}
+    there = {name: said for name, said in facts.splits.items() if name != "test" or _has_sources(root, facts, said)}
+    return facts, {name: _sources(root, facts, said) for name, said in there.items()}
+
+
+def _has_sources(root: Path, facts: YoloFacts, said: Sequence[str]) -> bool:
+    """What a yaml names is there; Roboflow writes down a test split where there is none."""
+    return all(any(path.exists() for path in _candidates(root, facts.path, name)) for name in said)
 
 
 def _sources(root: Path, facts: YoloFacts, said: Sequence[str]) -> tuple[Path, ...]:

@@ -84,7 +84,7 @@ def _of_data(made: Core, options: DeployOptions) -> Samples:
     if described is None or data is None:
         raise UserError("--data is for models with a task; give pictures, or arrays, with --images")
     classes = None if is_placeholder(described.classes) else described.classes
-    split = reading.read(data, task=described.task, split="train", classes=classes)
+    split = reading.read(data, task=described.task, split="train", classes=classes, options=options.reading)
     order = np.random.default_rng(options.seed).permutation(len(split.items))[: options.samples]
     split = replace(split, items=tuple(split.items[place] for place in sorted(order.tolist())))
     (split,) = checking.checked([split], progress=lambda done, total: None)

@@ -53,7 +53,7 @@ def judge_of(read: files.Model, made: Core, options: DeployOptions, samples: Sam
     """How graphs made of this model are judged."""
     if made.described is None:
         return partial(_judged_outputs, made=made, options=options, samples=samples)
-    data = partial(_checked_split, made, options.data) if options.data is not None else None
+    data = partial(_checked_split, made, options) if options.data is not None else None
     return _Judging(read, options, samples, data)
 
 
@@ -134,7 +134,7 @@ class _Judging:
         return found
 
 
-def _checked_split(made: Core, data: Path) -> Split:
+def _checked_split(made: Core, options: DeployOptions) -> Split:
     from fnatool.data import checking
     from fnatool.tasks import reading
     from fnatool.tasks.description import is_placeholder
@@ -142,8 +142,9 @@ def _checked_split(made: Core, data: Path) -> Split:
 
     described = made.described
     assert described is not None
+    assert options.data is not None
     classes = None if is_placeholder(described.classes) else described.classes
-    split = reading.read(data, task=described.task, split="val", classes=classes)
+    split = reading.read(options.data, task=described.task, split="val", classes=classes, options=options.reading)
     (split,) = checking.checked([split], skip_bad=False, progress=lambda done, total: None)
     require_fit(split, described.adopting(split.classes, split.joints))
     return split

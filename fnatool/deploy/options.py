@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fnatool.data.options import USUAL, DataOptions
 from fnatool.data.placement import Size
 from fnatool.deploy.document import Batch, parsed_batch
 from fnatool.files.interface import Inputs
@@ -31,9 +32,9 @@ class DeployOptions:
 
     batch: a number, or 1:8:32; None: as the file says, one where it leaves that open. size: of the network's input, where the file leaves
     it open. image_size: of the images, where they all have one; layout: of the images. preprocessing and postprocessing: whether they go
-    into the graph of a model with a task. data: a data set of the task, whose figures before and after are told. tolerance: how much of
-    an answer may be another, or with data, in fp16 and int8, how much of the first figure may be lost; None: by the precision. inputs:
-    shapes for free sizes of a model without a task. verify: whether the answers are compared.
+    into the graph of a model with a task. data: a data set of the task, whose figures before and after are told; reading: how its labels
+    are read. tolerance: how much of an answer may be another, or with data, in fp16 and int8, how much of the first figure may be lost;
+    None: by the precision. inputs: shapes for free sizes of a model without a task. verify: whether the answers are compared.
 
     For int8, images: a folder of pictures (or, without a task, of arrays) that values are looked at on, None: those of the training data;
     samples: how many of them, drawn by seed; reduce_range: whether weights take 7 bits, so that sums of processors without
@@ -49,6 +50,7 @@ class DeployOptions:
     preprocessing: bool = True
     postprocessing: bool = True
     data: Path | None = None
+    reading: DataOptions = USUAL
     images: Path | None = None
     samples: int = 128
     seed: int = 0

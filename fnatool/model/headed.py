@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import TypeAdapter
 
+from fnatool.data.options import USUAL, DataOptions
 from fnatool.data.pixels import Pixels
 from fnatool.files import model as files
 from fnatool.files.interface import Inputs, named_shapes, shape_json
@@ -37,8 +38,8 @@ from passes.network.analysis import Analysis
 class HeadOptions:
     """The head asked for, in the user's words: `classes` a number or a file of names, `joints` a number, 'coco' or a JSON file; or names.
 
-    data: a folder of data, whose classes or joints they are instead. keep_rows: rows of the seed's own head that become the first classes,
-    or 'all'.
+    data: a folder of data, whose classes or joints they are instead; reading: how its labels are read. keep_rows: rows of the seed's own
+    head that become the first classes, or 'all'.
 
     mean and scale: per colour, or one for all; an input value is (pixel − mean) / scale. channels: RGB or BGR, the order of the colours.
     None: as the seed is known to be. `seed` is for the weights of the head. `verify` compares the taps with the seed's and checks the
@@ -50,6 +51,7 @@ class HeadOptions:
     classes: str | int | tuple[str, ...] | None = None
     joints: str | int | tuple[str, ...] | None = None
     data: Path | None = None
+    reading: DataOptions = USUAL
     taps: tuple[str, ...] = ()
     width: int | None = None
     levels: int | None = None
@@ -177,7 +179,7 @@ def named_by_data(options: HeadOptions) -> HeadOptions:
     task = TASKS[options.task]
     if options.classes is not None or options.joints is not None:
         raise UserError(f"--data names the {task.labels} of the head, so leave --classes and --joints out")
-    found = reading.read(options.data, task=options.task)
+    found = reading.read(options.data, task=options.task, options=options.reading)
     labels = task.labels_of(found)
     return replace(options, joints=labels) if task.labels == "joints" else replace(options, classes=labels)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fnatool.data import checking
+from fnatool.data.options import USUAL, DataOptions
 from fnatool.data.split import Split, spread
 from fnatool.files import model as files
 from fnatool.model.analysed import metadata
@@ -51,17 +52,17 @@ class Gallery:
     images: int
 
 
-def gallery(model: Path, data: Path, *, digest: str | None = None) -> Gallery:
+def gallery(model: Path, data: Path, *, digest: str | None = None, options: DataOptions = USUAL) -> Gallery:
     """The worst answers of a model on the validation data in a folder.
 
-    digest: what the data was when the model was made. Raises UserError where the data is not there, does not fit or is another,
-    RefusedModel where the model does not run.
+    digest: what the data was when the model was made; options: how labels are read. Raises UserError where the data is not there, does
+    not fit or is another, RefusedModel where the model does not run.
     """
     read = files.read(model)
     described = description_of(metadata(read.envelope))
     size = sizes(read, described, None)[1]
     classes = None if is_placeholder(described.classes) else described.classes
-    split = reading.read(data, task=described.task, split="val", classes=classes)
+    split = reading.read(data, task=described.task, split="val", classes=classes, options=options)
     (split,) = checking.checked([split], skip_bad=True)
     if digest is not None and split.digest != digest:
         raise UserError(f"the data in '{data}' is not what it was in this run: other names, sizes or labels")

@@ -67,7 +67,8 @@ def _gallery(found: GatheredRun, options: ReportOptions) -> tuple[object, str]:
     from fnatool.report.pictures import gallery
 
     try:
-        return gallery(found.model, data, digest=found.digest if options.data is None else None), ""
+        digest = found.digest if options.data is None else None
+        return gallery(found.model, data, digest=digest, options=found.reading), ""
     except (UserError, RefusedModel) as error:
         if options.data is not None:
             raise

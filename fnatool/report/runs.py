@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fnatool import __version__
+from fnatool.data.options import USUAL, DataOptions
 from fnatool.files import documents
 from fnatool.files import model as files
 from fnatool.files.metrics import metric_rows
@@ -24,6 +25,8 @@ from fnatool.files.runfolder import TUNING as OF_TUNING
 from fnatool.report.networks import NetworkPair, ReportedNetwork, network_pair, reported
 from fnatool.search import folder as folders
 from fnatool.search.words import chosen_words
+from fnatool.training.config import DataSection
+from fnatool.training.sections import parsed
 from passes.errors import UserError
 from passes.target.spec import Spec, parse
 
@@ -34,13 +37,14 @@ WEIGHTS = ("", ".data")  # a model's file, and where its weights lie if they are
 
 @dataclass(frozen=True)
 class GatheredRun:
-    """A run as a document, its networks, and what pictures can be made of: the model, the data set and its digest."""
+    """A run as a document, its networks, and what pictures can be made of: the model, the data set, its digest and how it is read."""
 
     document: Json
     networks: NetworkPair | None
     model: Path | None
     data: Path | None
     digest: str | None
+    reading: DataOptions = USUAL
 
 
 def require_run(folder: Path) -> None:
@@ -89,7 +93,7 @@ def _search(folder: Path) -> GatheredRun:
     }
     target = folder / folders.TARGET
     data = None if found.get("task") == "none" else _data(config)
-    return GatheredRun(document, networks, target if target.exists() else None, data, facts.data[1])
+    return GatheredRun(document, networks, target if target.exists() else None, data, facts.data[1], _reading(config))
 
 
 def _timed(networks: Json, found: Json, path: Path) -> Json:
@@ -143,7 +147,7 @@ def _finetune(folder: Path, model: Path) -> GatheredRun:
         "networks": None if networks is None else networks.to_json(),
         "commands": [f"fnatool finetune MODEL --config config.toml -o {model.name}", f"fnatool report {folder.name}"],
     }
-    return GatheredRun(document, networks, None if after is None else model, _data(config), None)
+    return GatheredRun(document, networks, None if after is None else model, _data(config), None, _reading(config))
 
 
 def _data(config: Mapping[str, Any]) -> Path | None:
@@ -151,6 +155,16 @@ def _data(config: Mapping[str, Any]) -> Path | None:
     section = config.get("data")
     path = section.get("path") if isinstance(section, Mapping) else None
     return Path(path) if isinstance(path, str) and "task" in config else None
+
+
+def _reading(config: Mapping[str, Any]) -> DataOptions:
+    """How a config has labels read; as usual where it says what no config can."""
+    section = config.get("data")
+    said = {key: section[key] for key in DataSection.later if key in section} if isinstance(section, Mapping) else {}
+    try:
+        return parsed(DataSection, said, {}).reading
+    except UserError:
+        return USUAL
 
 
 def gather_pair(before: files.Model, after: files.Model) -> GatheredRun:

@@ -273,7 +273,9 @@ def data(config: SearchConfig, world: World) -> tuple[Split, Split]:
     """Both splits, checked; the first process looks at every file, the others at what it remembered."""
     if not world.first:
         world.wait()
-    splits = reading.read_both(config.data.path, task=config.task, classes=None, holdout=reading.Holdout(seed=config.run.seed))
+    splits = reading.read_both(
+        config.data.path, task=config.task, classes=None, holdout=reading.Holdout(seed=config.run.seed), options=config.data.reading
+    )
     with terminal.progress("looking at the data", sum(len(split.items) for split in splits)) as advance:
         train, val = checking.checked(splits, skip_bad=config.data.skip_bad, progress=lambda done, total: advance(1))
     scored = spread(val, config.score.images)

@@ -176,6 +176,12 @@ def draw(image: Image.Image, prediction: Classified, description: Classification
     return drawing.legend(made, entries)
 
 
+def mark(image: Image.Image, truth: int, description: Classification) -> Image.Image:
+    """The image, and below it its class."""
+    made, _ = drawing.canvas(image)
+    return drawing.legend(made, [(drawing.colour(truth), description.classes[truth])])
+
+
 def say(prediction: Classified, description: Classification) -> dict[str, object]:
     """The class and its probability, and the five most probable ones."""
     shares = {description.classes[label]: float(prediction.probabilities[label]) for label in _best(prediction)[:5]}
@@ -220,6 +226,7 @@ TASK = Task(
     answered=answered,
     apart=apart,
     draw=draw,
+    mark=mark,
     say=say,
     augment=Augment(scale=(0.25, 1.0)),
     scenes=scenes,

@@ -342,6 +342,18 @@ def draw(image: Image.Image, prediction: Detected, description: Detection) -> Im
     return made
 
 
+def mark(image: Image.Image, truth: Boxed, description: Detection) -> Image.Image:
+    """The image with a box around each object and its class at it; what counts for nothing, as crowds do, is said to."""
+    made, zoom = drawing.canvas(image)
+    rows = list(zip((truth.boxes * zoom).tolist(), truth.labels.tolist(), truth.crowd.tolist(), strict=True))
+    for box, label, _ in rows:
+        drawing.outlined(made, box, drawing.colour(label))
+    for box, label, crowd in rows:
+        words = f"{description.classes[label]}{' (not counted)' if crowd else ''}"
+        drawing.label(made, (box[0], box[1]), words, drawing.colour(label))
+    return made
+
+
 def say(prediction: Detected, description: Detection) -> dict[str, object]:
     """The objects, the surest first: class, score, and the box (left, top, right, bottom) in pixels of the image."""
     rows = zip(prediction.boxes.tolist(), prediction.scores.tolist(), prediction.labels.tolist(), strict=True)
@@ -385,6 +397,7 @@ TASK = Task(
     answered=answered,
     apart=apart,
     draw=draw,
+    mark=mark,
     say=say,
     augment=Augment(scale=(0.75, 1.5)),
     scenes=scenes,

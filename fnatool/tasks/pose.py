@@ -297,6 +297,22 @@ def _percent(prediction: Jointed, number: int) -> str:
     return f"{min(float(prediction.scores[number]), 1):.0%}"
 
 
+def mark(image: Image.Image, truth: Posed, description: Pose) -> Image.Image:
+    """The image with the object's box, a dot at each joint that is labelled, lines between neighbours, and below it their names."""
+    made, zoom = drawing.canvas(image)
+    left, top, right, bottom = (truth.box * zoom).tolist()
+    drawing.outlined(made, (left, top, right, bottom), drawing.WHITE)
+    points = [(float(x) * zoom, float(y) * zoom) for x, y in truth.points]
+    for one, other in limbs(description.joints):
+        if truth.seen[one] and truth.seen[other]:
+            drawing.limb(made, (points[one], points[other]), drawing.colour(other))
+    there = [number for number in range(len(points)) if truth.seen[number]]
+    for number in there:
+        drawing.dot(made, points[number], drawing.colour(number))
+    said = {number: description.joints[number] + (" (hidden)" if truth.seen[number] == 1 else "") for number in there}
+    return drawing.legend(made, [(drawing.colour(number), words) for number, words in said.items()])
+
+
 def say(prediction: Jointed, description: Pose) -> dict[str, object]:
     """The joints with their places in pixels of the image and their peaks, and the mean of the peaks."""
     rows = zip(description.joints, prediction.points.tolist(), prediction.scores.tolist(), strict=True)
@@ -347,6 +363,7 @@ TASK = Task(
     answered=answered,
     apart=apart,
     draw=draw,
+    mark=mark,
     say=say,
     augment=Augment(scale=(0.75, 1.25), rotate=30.0),
     scenes=scenes,

@@ -96,7 +96,7 @@ def source_of(root: Path, task: str, options: DataOptions = USUAL) -> DataSource
         name, sources = next(iter(found.items()))
         return DataSource(root, task, name, sources)
     if problem is not None:
-        raise problem
+        raise problem.error
     raise Listed(f"'{root}' is in no layout of {task} data; what was looked for:", *_looked_for(task, options))
 
 
@@ -110,39 +110,51 @@ def sources_of(root: Path, options: DataOptions = USUAL) -> list[DataSource]:
         require_format(options.format)
         tasks = list(FORMATS[options.format].tasks)
     found: list[DataSource] = []
-    problems: list[UserError] = []
+    problem: _Problem | None = None
     for task in tasks:
-        sources, problem = _found(root, task, options, content=True)
+        sources, other = _found(root, task, options, content=True)
         found += [DataSource(root, task, name, one) for name, one in sources.items()]
-        problems += [problem] if problem is not None else []
-    special_ones = [one for one in found if not FORMATS[one.format].tasks[one.task].general] or found
-    if special_ones:
-        return special_ones
-    if problems:
-        raise problems[0]
+        problem = min(filter(None, (problem, other)), key=lambda one: one.general, default=None)
+    least = min((_general(one.format, one.task) for one in found), default=None)
+    if problem is not None and (least is None or problem.general < least):
+        raise problem.error
+    if least is not None:
+        return [one for one in found if _general(one.format, one.task) == least]
     lines = [f"  {task}: {line.strip()}" for task in tasks for line in _looked_for(task, options)]
     raise Listed(f"'{root}' is in no layout of labelled data; what was looked for:", *lines)
 
 
+def _general(name: str, task: str) -> int:
+    return FORMATS[name].tasks[task].general
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """What keeps data of a format from being read, and how many folders look like that format."""
+
+    error: UserError
+    general: int
+
+
 def _found(
     root: Path, task: str, options: DataOptions, *, content: bool = False
-) -> tuple[dict[str, Sources], UserError | None]:  # fmt: skip
-    """By format what reads the data, and what kept one of them from being read.
+) -> tuple[dict[str, Sources], _Problem | None]:  # fmt: skip
+    """By format what reads the data, the least general formats alone, and what kept another one from being read.
 
-    A general format gives way to others; where several are found, and with `content` in any case, a name alone is not enough.
+    Where several are found, and with `content` in any case, a name alone is not enough.
     """
     layouts = _asked(task, options)
     found: dict[str, Sources] = {}
-    problem: UserError | None = None
+    problem: _Problem | None = None
     for name, layout in layouts.items():
         try:
             sources = layout.find(root, options)
         except UserError as error:
-            problem = problem or error
+            problem = problem or _Problem(error, layout.general)
         else:
             found |= {name: sources} if sources else {}
-    if len(found) > 1:
-        found = {name: sources for name, sources in found.items() if not layouts[name].general} or found
+    least = min((layouts[name].general for name in found), default=0)
+    found = {name: sources for name, sources in found.items() if layouts[name].general == least}
     if (len(found) > 1 or content) and options.format is None:
         sure = {name: sources for name, sources in found.items() if layouts[name].sure(root)}
         found = sure if sure or content else found

@@ -205,6 +205,11 @@ def draw(image: Image.Image, prediction: Segmented, description: Segmentation) -
     return drawing.legend(made, [(drawing.colour(label), f"{description.classes[label]} {shares[label]:.0%}") for label in there])
 
 
+def mark(image: Image.Image, truth: npt.NDArray[np.uint8], description: Segmentation) -> Image.Image:
+    """The image under the colours of its classes; pixels of IGNORE stay clear, as those of the first class do."""
+    return draw(image, right(truth, description), description)
+
+
 def say(prediction: Segmented, description: Segmentation) -> dict[str, object]:
     """The share of the pixels of each class that occurs, the largest first."""
     return {"shares": {description.classes[label]: share for label, share in _shares(prediction, description).items()}}
@@ -248,6 +253,7 @@ TASK = Task(
     answered=answered,
     apart=apart,
     draw=draw,
+    mark=mark,
     say=say,
     augment=Augment(scale=(0.5, 2.0)),
     scenes=scenes,

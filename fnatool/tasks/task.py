@@ -88,6 +88,7 @@ class Task:
       that size, from the outputs of such a graph
     * apart(prediction, other): the share of an answer that another one does not give, from 0 to 1
     * draw(image, prediction, description): the PIL image with the answer on it, a new one, enlarged where it is too small for words
+    * mark(image, truth, description): the same with what is labelled
     * say(prediction, description): the answer for programs, as JSON has it
     """
 
@@ -114,6 +115,7 @@ class Task:
     answered: Callable[..., Any]
     apart: Callable[[Any, Any], float]
     draw: Callable[[Image.Image, Any, Any], Image.Image]
+    mark: Callable[[Image.Image, Any, Any], Image.Image]
     say: Callable[[Any, Any], dict[str, object]]
 
     augment: Augment

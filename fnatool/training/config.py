@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
+from fnatool.data.formats import FORMATS
+from fnatool.data.options import IGNORED, DataOptions
 from fnatool.files.atomic import write_text
 from fnatool.tasks.table import TASKS, require_task
 from fnatool.tasks.task import Defaults, Task
@@ -31,6 +33,8 @@ def small_batches() -> str:
     return ", ".join(f"{name} with fewer than {least} samples a process" for name, least in bounds.items())
 
 
+FormatName = Annotated[str, one_of(list(FORMATS))]
+MaskValue = Annotated[int, Field(ge=0, le=255)]
 TaskName = Annotated[str, one_of(list(TASKS))]
 Positive = Annotated[int, Field(ge=1, le=10**9)]
 Count = Annotated[int, Field(ge=0, le=10**9)]
@@ -54,11 +58,27 @@ Rate = Annotated[float, Field(ge=0, le=100)]
 
 
 class DataSection(Section):
+    later = frozenset({"format", "background", "ignore"})
+
     path: str = Field(default="scenes", description="the folder of the data set; its layout is recognised")
     size: tuple[Side, Side] | None = Field(default=None, description="height and width of training samples; default: the model's")
     skip_bad: bool = Field(default=False, description="leave out samples that cannot be used, and say how many, instead of stopping")
     workers: Workers = Field(default=2, description=WORKERS)
     augment: bool = Field(default=True, description="random crops, flips, scales and colours, as the task's module says")
+    format: FormatName | None = Field(
+        default=None, description=f"{' | '.join(FORMATS)}, where the data could be several; default: recognised"
+    )
+    background: MaskValue | None = Field(
+        default=None, description="the value of the background in masks, which becomes the first class; default: values in their order"
+    )
+    ignore: Annotated[tuple[MaskValue, ...], Field(max_length=256)] = Field(
+        default=IGNORED, description="values of masks that are of no class and count for nothing"
+    )
+
+    @property
+    def reading(self) -> DataOptions:
+        """How labels are read."""
+        return DataOptions(format=self.format, background=self.background, ignore=self.ignore)
 
 
 class Optimiser(Section):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fnatool import seeds, terminal
 from fnatool.data import checking
+from fnatool.data.options import USUAL, DataOptions
 from fnatool.data.split import said
 from fnatool.files import model as files
 from fnatool.files.atomic import write_text
@@ -26,7 +27,7 @@ from fnatool.training.samples import Evaluation, require_fit
 class EvaluateOptions:
     """Of which split, how many images at a time, how many processes load them, on which provider of ONNX Runtime (cpu, cuda, tensorrt).
 
-    `skip_bad` leaves out samples that cannot be used.
+    `skip_bad` leaves out samples that cannot be used. `reading`: how labels are read.
     """
 
     split: str = "val"
@@ -34,6 +35,7 @@ class EvaluateOptions:
     workers: int = 2
     provider: str = "cpu"
     skip_bad: bool = False
+    reading: DataOptions = USUAL
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def evaluate(model: Path | str, data: Path | str, *, options: EvaluateOptions | 
     described = description_of(metadata(read.envelope))
     size = sizes(read, described, None)[1]
     classes = None if is_placeholder(described.classes) else described.classes
-    found = reading.read(Path(data), task=described.task, split=options.split, classes=classes)
+    found = reading.read(Path(data), task=described.task, split=options.split, classes=classes, options=options.reading)
     with terminal.progress("looking at the data", len(found.items)) as advance:
         (found,) = checking.checked([found], skip_bad=options.skip_bad, progress=lambda done, total: advance(1))
     described = described.adopting(found.classes, found.joints)

@@ -110,7 +110,9 @@ def _data(config: Config, described: Description, world: World) -> tuple[Split, 
     if not world.first:
         world.wait()
     classes = None if is_placeholder(described.classes) else described.classes
-    splits = reading.read_both(config.data.path, task=config.task, classes=classes, holdout=reading.Holdout(seed=config.run.seed))
+    splits = reading.read_both(
+        config.data.path, task=config.task, classes=classes, holdout=reading.Holdout(seed=config.run.seed), options=config.data.reading
+    )
     with terminal.progress("looking at the data", sum(len(split.items) for split in splits)) as advance:
         train, val = checking.checked(splits, skip_bad=config.data.skip_bad, progress=lambda done, total: advance(1))
     if world.first:
