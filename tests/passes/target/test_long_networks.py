@@ -11,6 +11,7 @@ import pytest
 from onnx import shape_inference
 
 from passes import analyse, apply, parse, plan
+from passes.graph import shapes as inference
 from passes.graph.shapes import infer
 from passes.graph.view import view
 
@@ -109,7 +110,8 @@ def test_equal_layers_are_inferred_once(monkeypatch: pytest.MonkeyPatch) -> None
         return ask(*given, **options)
 
     monkeypatch.setattr(shape_inference, "infer_node_outputs", counted)
+    monkeypatch.setattr(inference, "ANSWERS", {})
     for blocks in (2, 20):
         found = infer(view(residual(blocks)))
         assert found.shapes["y"] == (1, 10)
-    assert len(asked) == 2 * 7, "a stem, and one each of Conv, Relu, Add, GlobalAveragePool, Flatten and MatMul"
+    assert len(asked) == 7, "of both networks, a stem, and one each of Conv, Relu, Add, GlobalAveragePool, Flatten and MatMul"
