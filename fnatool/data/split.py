@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fnatool.data.options import Colours, DataOptions
+from fnatool.data.outlines import filled
 from passes.check.finding import Finding
 from passes.errors import Listed, UserError
 
@@ -222,14 +223,13 @@ class Outlined(Item):
         return self.points, self.lengths, self.labels
 
     def pixels(self, split: Split) -> npt.NDArray[np.uint8]:
-        """The classes of the pixels of the whole image, [h, w], as COCO fills outlines; where they overlap the smaller one is on top."""
-        from pycocotools import mask as rle
-
+        """The classes of the pixels of the whole image, [h, w]; where outlines overlap the smaller one is on top."""
         made = np.zeros(self.size, np.uint8)
-        outlines = np.split(self.points.astype(np.float64), np.cumsum(self.lengths)[:-1]) if len(self.lengths) else []
-        filled = [rle.frPyObjects([outline.ravel().tolist()], *self.size)[0] for outline in outlines]
-        for index in np.argsort([-float(rle.area(one)) for one in filled], kind="stable"):
-            made[rle.decode(filled[index]) > 0] = self.labels[index]
+        shapes = (
+            [filled(outline, self.size) for outline in np.split(self.points, np.cumsum(self.lengths)[:-1])] if len(self.lengths) else []
+        )
+        for index in np.argsort([-int(shape.sum()) for shape in shapes], kind="stable"):
+            made[shapes[index]] = self.labels[index]
         return made
 
     @classmethod

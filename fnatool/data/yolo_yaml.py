@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,8 @@ from fnatool.data.sources import split_of
 from passes.errors import UserError
 
 YAMLS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
-LARGEST = 1 << 20  # bytes
+LARGEST = 256 << 10  # bytes
+DEEPEST = 32  # lists and maps in brackets within each other: the reader's time grows with the square of that
 MOST_CLASSES = 10_000
 MOST_JOINTS = 1000
 # COCO's joints of a person, and which change places in a mirror: what files of 17 joints with that flip_idx, but without names, mean
@@ -73,9 +75,11 @@ def _document(file: Path) -> Mapping[object, object]:
     except OSError as error:
         raise UserError(f"'{file}' cannot be read: {error.strerror}") from error
     if len(content) > LARGEST:
-        raise UserError(f"'{file}' is larger than {LARGEST >> 20} MiB; a file that describes data is not")
+        raise UserError(f"'{file}' is larger than {LARGEST >> 10} KiB; a file that describes data is not")
     try:
         text = content.decode("utf-8-sig")
+        if _depth(text) > DEEPEST:
+            raise UserError(f"'{file}': brackets lie more than {DEEPEST} deep in each other; a file that describes data has a few")
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             raise UserError(f"'{file}' has aliases, a few of which make a document as large as one likes; write out what they stand for")
         document = yaml.safe_load(text)
@@ -87,6 +91,15 @@ def _document(file: Path) -> Mapping[object, object]:
     if not isinstance(document, dict):
         raise UserError(f"'{file}' does not describe data: it has no 'names', 'train' and 'val'")
     return document
+
+
+def _depth(text: str) -> int:
+    """How deep brackets lie in each other, those in words and remarks too."""
+    depth = deepest = 0
+    for mark in re.findall(r"[\[\]{}]", text):
+        depth = depth + 1 if mark in "[{" else max(depth - 1, 0)
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _names(file: Path, document: Mapping[object, object]) -> tuple[str, ...]:

@@ -91,7 +91,9 @@ def source_of(root: Path, task: str, options: DataOptions = USUAL) -> DataSource
     found, problem = _found(root, task, options)
     if len(found) > 1:
         names = " and ".join(f"{FORMATS[name].said} ('{name}')" for name in found)
-        raise UserError(f"'{root}' has {task} data as {names}; say which one is meant, with --format or 'format' in the config's [data]")
+        raise UserError(
+            f"'{root}' has {task} data as {names}; say which one is meant, with --data-format or 'format' in the config's [data]"
+        )
     if found:
         name, sources = next(iter(found.items()))
         return DataSource(root, task, name, sources)
