@@ -12,7 +12,7 @@ import click
 import fnatool
 from fnatool.escaping import shown
 
-EXTRA = {"torch", "torchvision", "pycocotools", "PIL"}  # what `pip install fnatool` leaves out
+EXTRA = {"torch", "torchvision", "pycocotools", "PIL", "yaml"}  # what `pip install fnatool` leaves out
 SUCCESS, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -84,7 +84,7 @@ def cli() -> None:
 
 def require_search(command: str) -> None:
     """What the command needs beyond the least installation is there. Raises Mistake with what brings it."""
-    needed = ("torch", "torchvision", "PIL", "pycocotools", "tensorboard")
+    needed = ("torch", "torchvision", "PIL", "pycocotools", "tensorboard", "yaml")
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise Mistake(f"{command} needs what is not installed: {', '.join(missing)}; pip install 'fnatool[search]'")

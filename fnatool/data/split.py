@@ -445,8 +445,8 @@ class DataLayout:
     """A format as a task knows it: what is looked for, in words, and what finds it, nothing where there is nothing of the kind.
 
     general: how many other folders look like this too; of the formats that are found the least general ones are meant. sure: what is
-    found is of this format by its content too, not by its name alone; asked where another format is found as well. file: what reads a
-    file instead of a folder.
+    found is of this format by its content too, not by its name alone; asked where another format is found as well. file: what reads a file
+    instead of a folder.
     """
 
     looked_for: str
