@@ -20,9 +20,9 @@ from fnatool.model import pixels
 from fnatool.model.analysed import metadata
 from fnatool.runtime import isolate
 from fnatool.runtime.session import Runner
+from fnatool.tasks.bare import plain
 from fnatool.tasks.decode import decode
 from fnatool.tasks.description import Description
-from fnatool.tasks.samples import plain
 from fnatool.tasks.table import TASKS, description_of, parse_description
 from fnatool.training.in_runtime import SECONDS, predicting, require_runs
 from fnatool.training.model_and_data import sizes

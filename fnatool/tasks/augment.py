@@ -20,8 +20,8 @@ from torchvision.transforms.v2 import functional as F
 
 from fnatool.data.placement import Placement, Size
 from fnatool.data.split import IGNORE
+from fnatool.tasks.bare import plain
 from fnatool.tasks.constants import constant
-from fnatool.tasks.samples import plain
 from fnatool.tasks.task import Augment, Sample, SampleOptions
 
 Colour = tuple[int, int, int]

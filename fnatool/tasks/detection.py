@@ -102,7 +102,8 @@ def batch(samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
     from torch.nn.utils.rnn import pad_sequence
 
     from fnatool.tasks.augment import NO_LABEL
-    from fnatool.tasks.samples import plain, stacked
+    from fnatool.tasks.bare import plain
+    from fnatool.tasks.samples import stacked
 
     made = stacked([{"image": one["image"]} for one in samples], {})
     made["boxes"] = pad_sequence([plain(one["boxes"]) for one in samples], batch_first=True)

@@ -12,6 +12,7 @@ from torchvision.transforms.v2 import functional as F
 
 from fnatool.data import images
 from fnatool.data.split import Item, Split
+from fnatool.tasks.bare import plain
 from fnatool.tasks.task import Sample
 from passes.errors import UserError
 
@@ -41,9 +42,3 @@ def stacked(samples: Sequence[Sample], plural: Mapping[str, str]) -> dict[str, t
     """`images` and everything else of the samples along a new first axis. plural: the names in a batch that are others than in a sample."""
     names = {"image": "images", **plural}
     return {names.get(name, name): torch.stack([plain(one[name]) for one in samples]) for name in samples[0]}
-
-
-def plain(value: torch.Tensor) -> torch.Tensor:
-    """The same as a bare tensor, of no kind of torchvision's."""
-    found: torch.Tensor = value.as_subclass(torch.Tensor)
-    return found

@@ -26,8 +26,9 @@ from fnatool.data.split import Split
 from fnatool.files.atomic import temporary
 from fnatool.runtime.parent import die_with
 from fnatool.tasks.augment import drawn_colours
+from fnatool.tasks.bare import plain
 from fnatool.tasks.description import Description
-from fnatool.tasks.samples import plain, tensor
+from fnatool.tasks.samples import tensor
 from fnatool.tasks.table import TASKS
 from fnatool.tasks.task import Augment, Sample, SampleOptions
 from fnatool.training.order import EvaluationOrder, Key, TrainOrder
