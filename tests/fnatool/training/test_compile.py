@@ -12,7 +12,9 @@ from supers import images, network
 from torch import fx
 
 from fnatool import nn, seeds
+from fnatool.search.config import parse_search
 from fnatool.search.sampling import sample, uniform
+from fnatool.search.searcher import Searcher
 from fnatool.supernet import mixing, variants
 from fnatool.supernet.network import RELAXATIONS, Relaxation, build
 from fnatool.training import loop, machine
@@ -175,3 +177,13 @@ def test_inner_tensors_come_out_of_the_same_graph(backend: Counting) -> None:
     assert backend.graphs == 1
     assert torch.equal(found, plain)
     assert torch.equal(theirs[tap], inner[tap])
+
+
+def test_a_search_compiles_its_super_network(backend: Counting) -> None:
+    net, x = build_like("residual"), images("residual")
+    config = parse_search({"task": "classification", "search": {"method": "gradient"}, "run": {"batch": 4, "compile": True}})
+    searcher = Searcher(net, config, HERE, alpha_steps=4)
+    names = set(searcher.state()["network"])
+    searcher.network(x)
+    assert backend.graphs == 1
+    assert names == set(build_like("residual").state_dict())
