@@ -3,8 +3,8 @@
 from types import ModuleType
 
 from fnatool.data.options import DataOptions as DataOptions
-from fnatool.deploy.deploy import Deployed as Deployed
 from fnatool.deploy.deploy import deploy as deploy
+from fnatool.deploy.document import Deployed as Deployed
 from fnatool.deploy.options import DeployOptions as DeployOptions
 from fnatool.deploy.predict import Predictions as Predictions
 from fnatool.deploy.predict import PredictOptions as PredictOptions

@@ -35,7 +35,14 @@ WITHOUT_TORCH = (
     "fnatool.training.config",
 )
 SCRIPT = "fnatool/latency/time_pieces.py"  # it runs alone on other machines too
-RUNTIME = ("fnatool/runtime/session.py", "fnatool/runtime/libraries.py", "fnatool/runtime/half.py", "fnatool/latency/timing.py", SCRIPT)
+RUNTIME = (
+    "fnatool/runtime/session.py",
+    "fnatool/runtime/libraries.py",
+    "fnatool/runtime/half.py",
+    "fnatool/runtime/quantising.py",
+    "fnatool/latency/timing.py",
+    SCRIPT,
+)
 
 
 @functools.cache

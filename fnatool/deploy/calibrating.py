@@ -20,9 +20,10 @@ from fnatool.deploy.options import FEWEST_SAMPLES, DeployOptions
 from fnatool.model.analysed import analyse_model
 from fnatool.model.unlabelled import UnlabelledOptions, find_unlabelled, folder_options
 from fnatool.runtime.quantising import Feeds
+from fnatool.tasks.bare import plain
 from fnatool.tasks.description import Description, is_placeholder
 from fnatool.tasks.pixels import to_array
-from fnatool.tasks.samples import picture, plain
+from fnatool.tasks.samples import picture
 from fnatool.tasks.table import TASKS
 from passes.errors import UserError
 
@@ -34,7 +35,7 @@ Shown = tuple["Image.Image", Any]  # a picture, and the item of a data set that 
 
 
 @dataclass(frozen=True)
-class Samples:
+class CalibrationSamples:
     """What values are looked at on, and what it is judged by: batches for the network, and pictures where they are such.
 
     said: where they are from, in words.
@@ -47,7 +48,7 @@ class Samples:
     said: str
 
 
-def samples_for(made: Core, options: DeployOptions) -> Samples:
+def samples_for(made: Core, options: DeployOptions) -> CalibrationSamples:
     """The samples that the options name. Raises UserError where there are none, too few, or such as it cannot take."""
     if options.images is None:
         return _of_data(made, options)
@@ -57,8 +58,8 @@ def samples_for(made: Core, options: DeployOptions) -> Samples:
     _require_enough(len(found), f"'{options.images}'")
     used, back = unlabelled.parted(found, JUDGED)
     if made.described is None:
-        return Samples(partial(_batches, made, used), partial(_batches, made, back), lambda: iter(()), len(used), used.summary())
-    return Samples(
+        return CalibrationSamples(partial(_batches, made, used), partial(_batches, made, back), lambda: iter(()), len(used), used.summary())
+    return CalibrationSamples(
         partial(_fed, made, partial(_pictures, used)), partial(_fed, made, partial(_pictures, back)),
         partial(_named, back), len(used), used.summary(),
     )  # fmt: skip
@@ -75,7 +76,7 @@ def _require_enough(count: int, where: str) -> None:
         raise UserError(f"int8 is made of at least {FEWEST_SAMPLES} samples, and {where} has {count}")
 
 
-def _of_data(made: Core, options: DeployOptions) -> Samples:
+def _of_data(made: Core, options: DeployOptions) -> CalibrationSamples:
     """Of the training pictures of a data set: those that figures are told of are others."""
     from fnatool.data import checking
     from fnatool.tasks import reading
@@ -96,7 +97,9 @@ def _of_data(made: Core, options: DeployOptions) -> Samples:
     every = round(1 / JUDGED)
     back, used = split.items[::every], [item for place, item in enumerate(split.items) if place % every]
     said = f"{len(used)} training pictures of '{data}'"
-    return Samples(partial(_fed, made, partial(shown, used)), partial(_fed, made, partial(shown, back)), lambda: iter(()), len(used), said)
+    return CalibrationSamples(
+        partial(_fed, made, partial(shown, used)), partial(_fed, made, partial(shown, back)), lambda: iter(()), len(used), said
+    )
 
 
 def _batches(made: Core, data: Unlabelled) -> Iterator[Feeds]:

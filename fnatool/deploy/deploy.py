@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from fnatool.deploy.around import around, write_whole
-from fnatool.deploy.document import ENGINE, MARK, MODEL, Document
+from fnatool.deploy.document import ENGINE, MARK, MODEL, Deployed, Document
 from fnatool.deploy.documenting import document_of, profiles
 from fnatool.deploy.gate import Apart, judge_of, require_same_front
 from fnatool.deploy.network import Core, network
@@ -23,14 +22,6 @@ from fnatool.tasks.description import KEY
 from passes.check.engine import RTX, check_for_engine
 from passes.check.finding import errors
 from passes.errors import RefusedModel, UserError
-
-
-@dataclass(frozen=True)
-class Deployed:
-    """The folder, and its document."""
-
-    folder: Path
-    document: Document
 
 
 def deploy(model: Source, out: Path | str, *, options: DeployOptions | None = None) -> Deployed:

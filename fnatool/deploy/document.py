@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -120,3 +121,11 @@ def at(shape: tuple[int | str, ...], batch: Batch, sides: Mapping[str, tuple[int
     """The axes of an input with their free ones at the least, the usual or the largest size (place 0, 1, 2)."""
     numbers = (batch.least, batch.usual, batch.most)
     return tuple(axis if isinstance(axis, int) else sides.get(axis, numbers)[place] for axis in shape)
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A folder that holds a deployed model, and its document."""
+
+    folder: Path
+    document: Document

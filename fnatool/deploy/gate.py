@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from fnatool.data.split import Split
     from fnatool.deploy.answering import Answering
-    from fnatool.deploy.calibrating import Samples
+    from fnatool.deploy.calibrating import CalibrationSamples
 
 LEVELS = {"after": "all", "after, as written": "none"}  # what figures are called, and how much of the graph is rewritten then
 Figures = dict[str, dict[str, float]]
@@ -49,7 +49,7 @@ Judge = Callable[[Path, Document], Document | Apart]
 """The document of the graph in a folder with how far answers are from those of the model, or that they are too far."""
 
 
-def judge_of(read: files.Model, made: Core, options: DeployOptions, samples: Samples | None) -> Judge:
+def judge_of(read: files.Model, made: Core, options: DeployOptions, samples: CalibrationSamples | None) -> Judge:
     """How graphs made of this model are judged."""
     if made.described is None:
         return partial(_judged_outputs, made=made, options=options, samples=samples)
@@ -60,7 +60,9 @@ def judge_of(read: files.Model, made: Core, options: DeployOptions, samples: Sam
 class _Judging:
     """The same for a model with a task. What the model itself comes to is measured once."""
 
-    def __init__(self, read: files.Model, options: DeployOptions, samples: Samples | None, data: Callable[[], Split] | None) -> None:
+    def __init__(
+        self, read: files.Model, options: DeployOptions, samples: CalibrationSamples | None, data: Callable[[], Split] | None
+    ) -> None:
         self.read, self.options, self.samples, self.data = read, options, samples, data
         self.split: Split | None = None
         self.before: dict[str, float] | None = None
@@ -150,7 +152,9 @@ def _checked_split(made: Core, options: DeployOptions) -> Split:
     return split
 
 
-def _judged_outputs(place: Path, document: Document, *, made: Core, options: DeployOptions, samples: Samples | None) -> Document | Apart:
+def _judged_outputs(
+    place: Path, document: Document, *, made: Core, options: DeployOptions, samples: CalibrationSamples | None
+) -> Document | Apart:
     """Of a model without a task: how far its outputs are from those of the network in single precision, on noise or samples kept back."""
     if not options.verify:
         return document

@@ -22,7 +22,7 @@ from passes.graph.operators import of
 from passes.graph.view import view
 
 if TYPE_CHECKING:
-    from fnatool.deploy.calibrating import Samples
+    from fnatool.deploy.calibrating import CalibrationSamples
 
 MOST_KEPT = 0.5  # the share of the nodes that may stay
 
@@ -36,7 +36,7 @@ class Narrowed:
 
     make: Callable[[tuple[str, ...]], files.Model]
     order: Callable[[], list[str]]
-    samples: Samples | None = None
+    samples: CalibrationSamples | None = None
     said: dict[str, object] = field(default_factory=dict)
 
     def choices(self) -> Iterator[tuple[str, ...]]:
@@ -86,7 +86,7 @@ def _schemes(options: DeployOptions) -> list[Scheme]:
     return [Scheme(signed=False, paired=False, reduced=reduced) for reduced in widths]
 
 
-def _in_8_bits(place: Path, made: Core, samples: Samples, ranges: quantising.Ranges, scheme: Scheme) -> Narrowed:
+def _in_8_bits(place: Path, made: Core, samples: CalibrationSamples, ranges: quantising.Ranges, scheme: Scheme) -> Narrowed:
     def make(kept: tuple[str, ...]) -> files.Model:
         return _through_files(
             place, made, lambda one, other, names: quantising.write_quantised(one, other, ranges, scheme, names), kept, "quantiser"

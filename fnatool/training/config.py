@@ -13,8 +13,7 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
-from fnatool.data.formats import FORMATS
-from fnatool.data.options import IGNORED, DataOptions
+from fnatool.data.options import FORMAT_NAMES, IGNORED, DataOptions
 from fnatool.files.atomic import write_text
 from fnatool.tasks.table import TASKS, require_task
 from fnatool.tasks.task import Defaults, Task
@@ -33,7 +32,7 @@ def small_batches() -> str:
     return ", ".join(f"{name} with fewer than {least} samples a process" for name, least in bounds.items())
 
 
-FormatName = Annotated[str, one_of(list(FORMATS))]
+FormatName = Annotated[str, one_of(list(FORMAT_NAMES))]
 MaskValue = Annotated[int, Field(ge=0, le=255)]
 TaskName = Annotated[str, one_of(list(TASKS))]
 Positive = Annotated[int, Field(ge=1, le=10**9)]
@@ -66,7 +65,7 @@ class DataSection(Section):
     workers: Workers = Field(default=2, description=WORKERS)
     augment: bool = Field(default=True, description="random crops, flips, scales and colours, as the task's module says")
     format: FormatName | None = Field(
-        default=None, description=f"{' | '.join(FORMATS)}, where the data could be several; default: recognised"
+        default=None, description=f"{' | '.join(FORMAT_NAMES)}, where the data could be several; default: recognised"
     )
     background: MaskValue | None = Field(
         default=None, description="the value of the background in masks, which becomes the first class; default: values in their order"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from fnatool import terminal
-from fnatool.deploy.deploy import Deployed
-from fnatool.deploy.document import GraphValue
+from fnatool.deploy.document import Deployed, GraphValue
 
 
 def show_deployed(made: Deployed) -> None:

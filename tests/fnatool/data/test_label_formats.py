@@ -14,7 +14,8 @@ import sets
 from label_forms import FORMS, SIZE, note, rows
 
 from fnatool.data.checking import checked
-from fnatool.data.options import DataOptions
+from fnatool.data.formats import FORMATS
+from fnatool.data.options import FORMAT_NAMES, DataOptions
 from fnatool.data.split import BadData, Boxed, Outlined, Posed, Split
 from fnatool.tasks import detection, segmentation
 from fnatool.tasks.detection import Detected
@@ -65,6 +66,10 @@ def write(path: Path, content: str | bytes) -> Path:
 
 def seen(split: Split) -> list[tuple[object, ...]]:
     return [tuple(array.tobytes() for array in item.arrays()) for item in split.items]
+
+
+def test_the_names_that_configs_know_are_those_of_the_table() -> None:
+    assert list(FORMATS) == list(FORMAT_NAMES)
 
 
 def test_the_same_boxes_are_the_same_items_to_the_bit_in_every_form(tmp_path: Path) -> None:
