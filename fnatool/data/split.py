@@ -167,9 +167,10 @@ class Masked(Item):
             return
         where = f"'{split.root}' ({split.name})"
         classes = {split.codes[value] for value in np.flatnonzero(values)} & set(range(len(split.classes)))
-        if len(classes) < (2 if split.name == "train" else 1):
+        teaches = split.name in ("train", "all")
+        if len(classes) < (2 if teaches else 1):
             only = f"only '{split.classes[classes.pop()]}'" if classes else "no class"
-            lost = "so there is nothing to tell apart" if split.name == "train" else "so there is nothing to measure"
+            lost = "so there is nothing to tell apart" if teaches else "so there is nothing to measure"
             hint = "" if not values[255] or split.codes[255] != IGNORE else f"; {OF_255}"
             raise UserError(f"the masks in {where} hold {only}, {lost}{hint}")
 

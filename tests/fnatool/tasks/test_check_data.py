@@ -102,7 +102,7 @@ def test_data_of_which_nothing_can_be_learnt_has_a_fault(root: Path) -> None:
     sets.mask_folders(root, count=1)
     sets.mask(root / "masks/0.png", np.zeros((20, 30), np.uint8))
     (found,) = checked(root).splits
-    assert "so there is nothing to measure" in found.findings[-1].message
+    assert "so there is nothing to tell apart" in found.findings[-1].message
 
 
 def test_a_folder_of_nothing_known_lists_what_was_looked_for(root: Path, capsys: Capture) -> None:
