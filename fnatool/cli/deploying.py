@@ -140,4 +140,4 @@ def deploy(
     if as_json:
         terminal.document(made.document.to_json().rstrip("\n"))
     else:
-        show_deployed(made)
+        show_deployed(made.document, made.folder)

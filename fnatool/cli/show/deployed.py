@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from fnatool import terminal
-from fnatool.deploy.document import Deployed, GraphValue
+from fnatool.deploy.document import Document, GraphValue
 
 
-def show_deployed(made: Deployed) -> None:
+def show_deployed(document: Document, folder: Path) -> None:
     """What the graph takes and gives, what it costs, and how it was compared with the model."""
-    document = made.document
     for note in document.notes:
         terminal.say(f"note: {note}")
     terminal.say(f"takes {', '.join(map(_value, document.inputs))}")
@@ -33,7 +34,7 @@ def show_deployed(made: Deployed) -> None:
         terminal.say(f"stay in fp32, as they are hurt most: {', '.join(document.kept_in_fp32)}")
     if document.trtexec is not None:
         terminal.say(f"in that folder: {document.trtexec}")
-    terminal.say(f"→ {made.folder}")
+    terminal.say(f"→ {folder}")
 
 
 def _value(value: GraphValue) -> str:
