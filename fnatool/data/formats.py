@@ -18,6 +18,11 @@ class Format:
     tasks: Mapping[str, DataLayout]
 
 
+def _yolo(task: str, kind: str) -> DataLayout:
+    file = FileReader((".yaml", ".yml"), partial(yolo.read_file, kind=kind, task=task))
+    return DataLayout(yolo.LOOKED_FOR[kind], partial(yolo.find, kind=kind, task=task), file=file)
+
+
 FORMATS: Mapping[str, Format] = {
     "folders": Format(imagefolder.LAYOUT, {"classification": DataLayout(imagefolder.LOOKED_FOR, imagefolder.find, general=2)}),
     "coco": Format(
@@ -44,12 +49,9 @@ FORMATS: Mapping[str, Format] = {
     "yolo": Format(
         yolo.LAYOUT,
         {
-            task: DataLayout(
-                looked_for,
-                partial(yolo.find, task=task),
-                file=FileReader((".yaml", ".yml"), partial(yolo.read_file, task=task)),
-            )
-            for task, looked_for in yolo.LOOKED_FOR.items()
+            "detection": _yolo("detection", yolo.BOXES),
+            "pose": _yolo("pose", yolo.JOINTS),
+            "segmentation": _yolo("segmentation", yolo.OUTLINES),
         },
     ),
 }

@@ -29,10 +29,11 @@ from passes.errors import UserError
 
 LAYOUT = "YOLO"
 FOLDERS_SAID = "DIR/data.yaml with names, train and val; or DIR/images and DIR/labels/*.txt (or .txt beside pictures) with DIR/classes.txt"
+BOXES, JOINTS, OUTLINES = "boxes", "joints", "outlines"  # what rows are of
 LOOKED_FOR = {
-    "detection": f"{FOLDERS_SAID}; a row is 'class x y width height'",
-    "pose": "DIR/data.yaml with kpt_shape, names, train and val; a row is 'class x y width height', and 'x y visibility' for each joint",
-    "segmentation": f"{FOLDERS_SAID}; a row is 'class x y x y x y …', an outline",
+    BOXES: f"{FOLDERS_SAID}; a row is 'class x y width height'",
+    JOINTS: "DIR/data.yaml with kpt_shape, names, train and val; a row is 'class x y width height', and 'x y visibility' for each joint",
+    OUTLINES: f"{FOLDERS_SAID}; a row is 'class x y x y x y …', an outline",
 }
 PICTURES = ("images", "image", "imgs", "img")  # in any case
 LABELS = ("labels", "label")
@@ -46,10 +47,11 @@ UNREAD = ("number", "unknown-class")  # the codes of faults of rows that are rea
 
 @dataclass(frozen=True)
 class _Part:
-    """A split: its task, what it is made of (folders of pictures, and lists of them), and what is said of the labels."""
+    """A split: what its rows are of, its task, its folders of pictures and lists of them, and what is said of the labels."""
 
     name: str
     root: Path
+    kind: str
     task: str
     sources: tuple[Path, ...]
     facts: YoloFacts
@@ -58,31 +60,31 @@ class _Part:
 # --- finding ---
 
 
-def find(root: Path, options: DataOptions, *, task: str) -> Sources:
-    """The splits that a data.yaml of root names, or that lie in folders; nothing where there is neither, or nothing for the task."""
+def find(root: Path, options: DataOptions, *, kind: str, task: str) -> Sources:
+    """The splits that a data.yaml of root names, or that lie in folders; nothing where there is neither, or no such rows."""
     found = _by_yaml(root) or _by_folders(root)
     if found is None or not found[1]:
         return {}
     facts, splits = found
-    if task == "pose" and facts.shape is None:
+    if kind == JOINTS and facts.shape is None:
         return {}
-    if task == "segmentation" and not _has_outlines(root, facts, splits):
+    if kind == OUTLINES and not _has_outlines(root, facts, splits):
         return {}
     if options.says_values:
         raise UserError("YOLO's outlines hold no values; leave 'background' and 'ignore' out")
-    return {name: partial(_read, _Part(name, root, task, sources, facts)) for name, sources in splits.items()}
+    return {name: partial(_read, _Part(name, root, kind, task, sources, facts)) for name, sources in splits.items()}
 
 
-def read_file(file: Path, images: Path | None, *, name: str, classes: Sequence[str] | None, task: str) -> Split:
+def read_file(file: Path, images: Path | None, *, name: str, classes: Sequence[str] | None, kind: str, task: str) -> Split:
     """The split of that name, of the data that a data.yaml describes."""
     facts = facts_of(file)
     root = file.parent
     splits = {split: _sources(root, facts, said) for split, said in facts.splits.items()}
     if name not in splits:
         raise UserError(f"'{file}' has no {name} data, only {', '.join(splits) or 'none'}")
-    if task == "pose" and facts.shape is None:
+    if kind == JOINTS and facts.shape is None:
         raise UserError(f"'{file}' has no 'kpt_shape', so there are no joints")
-    return _read(_Part(name, root, task, splits[name], facts), classes)
+    return _read(_Part(name, root, kind, task, splits[name], facts), classes)
 
 
 Splits = Mapping[str, tuple[Path, ...]]
@@ -266,7 +268,7 @@ class _Labelled:
 def _read(part: _Part, wanted: Sequence[str] | None) -> Split:
     found = LabelFindings()
     pictures = list(_labelled(part, found))
-    return READERS[part.task](part, pictures, wanted, found)
+    return READERS[part.kind](part, pictures, wanted, found)
 
 
 def _labelled(part: _Part, found: LabelFindings) -> list[_Labelled]:
@@ -393,7 +395,7 @@ def _measured(picture: Path) -> Size | None:
         return None
 
 
-# --- what the rows of each task are ---
+# --- what the rows of each kind are ---
 
 
 T = TypeVar("T")
@@ -477,7 +479,7 @@ def _usable(picture: _Labelled, read: Callable[[_Row, Size], T | Problem | None]
     return usable
 
 
-def _detection(part: _Part, pictures: Sequence[_Labelled], wanted: Sequence[str] | None, found: LabelFindings) -> Split:
+def _boxes_of(part: _Part, pictures: Sequence[_Labelled], wanted: Sequence[str] | None, found: LabelFindings) -> Split:
     classes = tuple(wanted or part.facts.names)
     joints = part.facts.numbers
 
@@ -508,7 +510,7 @@ def _expected(part: _Part) -> str:
     return "the 5 of a class and a box, or a class and the points of an outline, three or more"
 
 
-def _segmentation(part: _Part, pictures: Sequence[_Labelled], wanted: Sequence[str] | None, found: LabelFindings) -> Split:
+def _outlines_of(part: _Part, pictures: Sequence[_Labelled], wanted: Sequence[str] | None, found: LabelFindings) -> Split:
     classes = tuple(wanted or (BACKGROUND, *(name for name in part.facts.names if name != BACKGROUND)))
     if classes[0] != BACKGROUND:
         raise UserError(f"what is outside of YOLO's outlines is '{BACKGROUND}', which must be the first class, not '{classes[0]}'")
@@ -533,7 +535,7 @@ def _segmentation(part: _Part, pictures: Sequence[_Labelled], wanted: Sequence[s
     return _split(part, items, found, classes=classes, entries=_entries(pictures, found))
 
 
-def _pose(part: _Part, pictures: Sequence[_Labelled], wanted: Sequence[str] | None, found: LabelFindings) -> Split:
+def _joints_of(part: _Part, pictures: Sequence[_Labelled], wanted: Sequence[str] | None, found: LabelFindings) -> Split:
     assert part.facts.shape is not None
     joints, each = part.facts.shape
     outside = without = 0
@@ -594,7 +596,7 @@ def _split(part: _Part, items: Sequence[Item], found: LabelFindings, *, classes:
 
 
 READERS: Mapping[str, Callable[[_Part, Sequence[_Labelled], Sequence[str] | None, LabelFindings], Split]] = {
-    "detection": _detection,
-    "pose": _pose,
-    "segmentation": _segmentation,
+    BOXES: _boxes_of,
+    JOINTS: _joints_of,
+    OUTLINES: _outlines_of,
 }

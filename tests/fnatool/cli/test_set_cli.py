@@ -150,7 +150,7 @@ def test_a_planted_error_in_one_sample_is_found(folder: Path, capsys: Capture, m
     import onnx_graphsurgeon as gs
 
     from passes.batch import rebatched
-    from passes.target import apply
+    from passes.target import input_axes
 
     def planted(graph: gs.Graph, shapes: object, batch: int | None) -> gs.Graph:
         made = rebatched.with_samples(graph, shapes, batch)  # type: ignore[arg-type]
@@ -162,7 +162,7 @@ def test_a_planted_error_in_one_sample_is_found(folder: Path, capsys: Capture, m
         relu.inputs[0] = rolled
         return made
 
-    monkeypatch.setattr(apply, "with_samples", planted)
+    monkeypatch.setattr(input_axes, "with_samples", planted)
     assert remap("--set", "batch=2") == 1
     assert "a sample is not what it is alone" in capsys.readouterr().err
     assert not Path("out.onnx").exists()

@@ -21,7 +21,8 @@ from fnatool.tasks.table import TASKS
 from fnatool.training.config import template
 from passes.heads import STYLES
 
-SHELL = sorted(name for name in SOURCES if name.startswith("fnatool/") and not name.startswith("fnatool/tasks/"))
+TABLES = ("fnatool/tasks/", "fnatool/data/formats.py")  # a record for each task; a row for each format, by the tasks it is for
+SHELL = sorted(name for name in SOURCES if name.startswith("fnatool/") and not name.startswith(TABLES))
 LEVELS = ({"stride": (8, 8), "sizes": (8.0,), "ratios": (1.0,)},)
 GREY = Image.new("RGB", (80, 60), (128, 128, 128))
 
