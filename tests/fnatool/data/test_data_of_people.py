@@ -23,16 +23,6 @@ from fnatool.tasks.reading import Holdout, read, read_both
 from passes.errors import UserError
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "set"
-
-
 def whole(root: Path, task: str = "classification") -> Split:
     """All of a data set that is not split."""
     return read(root, task=task, holdout=Holdout(0))

@@ -26,11 +26,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "fnatool" / "checked"
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "set"
-
-
 def labels(split: Split) -> dict[str, int]:
     return {item.image: item.label for item in split.items if isinstance(item, Labelled)}
 

@@ -25,16 +25,6 @@ from passes.errors import UserError
 ONE = [(1, 10, 20, 50, 60)]
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "set"
-
-
 def whole(root: Path, task: str = "detection", options: DataOptions | None = None) -> Split:
     """All of a data set that is not split."""
     return read(root, task=task, holdout=Holdout(0), options=options or DataOptions())

@@ -23,16 +23,6 @@ SIZE = (20, 30)
 LABELMAP = "# label:color_rgb:parts:actions\r\nground:0,0,0::\r\nthing:250,50,83::\r\nother:51,221,255::action\r\n"
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "set"
-
-
 def whole(root: Path, **said: object) -> Split:
     return read(root, task="segmentation", holdout=Holdout(0), options=DataOptions(**said))  # type: ignore[arg-type]
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from fnatool.nn.together import batch_norm_together
 from fnatool.training.finetune import RunPlaces, perform
-from fnatool.training.loop import finetune
+from fnatool.training.loop import TrainingJob, finetune
 from fnatool.training.processes import PATIENCE, World, joined
 from fnatool.training.said import TrainingWatch, Tuned
 from fnatool.training.watching import silent
@@ -157,9 +157,13 @@ def test_processes_wait_on_the_processor_while_tensors_go_over_a_device(devices:
 
 def test_a_process_that_is_killed_ends_the_other_one_within_thirty_seconds(tmp_path: Path) -> None:
     """Rank 1 is killed in the middle of the steps: the other says so, with the checkpoint in place."""
-    context, port = torch.multiprocessing.get_context("fork"), free_port()
+    context, port, todo = (
+        torch.multiprocessing.get_context("fork"),
+        free_port(),
+        job(tmp_path / "run", run={"steps": 1000, "checkpoint": 1}),
+    )
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-        processes = [context.Process(target=dying, args=(rank, port, tmp_path)) for rank in range(2)]
+        processes = [context.Process(target=dying, args=(rank, port, todo, tmp_path / "said")) for rank in range(2)]
         for process in processes:
             process.start()
     processes[1].join(60)
@@ -167,8 +171,7 @@ def test_a_process_that_is_killed_ends_the_other_one_within_thirty_seconds(tmp_p
     start = time.monotonic()
     processes[0].join(60)
     assert time.monotonic() - start < 30
-    said = (tmp_path / "said").read_text()
-    assert said.startswith("another process of this run has ended; nothing that was written is lost")
+    assert (tmp_path / "said").read_text().startswith("another process of this run has ended; nothing that was written is lost")
     assert (tmp_path / "run" / "checkpoint.pt").exists()
 
 
@@ -179,7 +182,7 @@ def free_port() -> int:
         return port
 
 
-def dying(rank: int, port: int, folder: Path) -> None:
+def dying(rank: int, port: int, todo: TrainingJob, said: Path) -> None:
     """A rank of two as torchrun starts it; the second one ends at its third step."""
     torch.set_num_threads(1)
     own = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
@@ -191,10 +194,9 @@ def dying(rank: int, port: int, folder: Path) -> None:
 
     try:
         with joined("cpu") as world:
-            run = job(folder / "run", run={"steps": 1000, "checkpoint": 1})
-            finetune(run, world, TrainingWatch(lambda *_: None, stepped, lambda *_: None))
+            finetune(todo, world, TrainingWatch(lambda *_: None, stepped, lambda *_: None))
     except UserError as error:
-        (folder / "said").write_text(str(error))
+        said.write_text(str(error))
 
 
 def test_processes_that_would_go_on_from_different_steps_are_refused(tmp_path: Path) -> None:
