@@ -14,9 +14,10 @@ from fnatool.deploy.document import MODEL
 from fnatool.deploy.network import Core
 from fnatool.deploy.options import DeployOptions
 from fnatool.files import model as files
+from fnatool.files.interface import TASK_KEY
 from fnatool.model.analysed import STAGES_KEY
 from fnatool.model.targets import ONNXRUNTIME
-from fnatool.tasks.description import KEY, Description
+from fnatool.tasks.description import Description
 from fnatool.tasks.table import TASKS
 from passes.deploy.assemble import Finish, Front, assembled
 from passes.deploy.postprocessing import End, Ending
@@ -98,7 +99,7 @@ def _enveloped(model: files.Model, *, without: bool) -> files.Model:
     """The model without what its metadata say no more of: stages, and where the graph does it itself, how outputs are read."""
     envelope = onnx.ModelProto()
     envelope.CopyFrom(model.envelope)
-    gone = {STAGES_KEY, *((KEY,) if without else ())}
+    gone = {STAGES_KEY, *((TASK_KEY,) if without else ())}
     kept = [entry for entry in model.envelope.metadata_props if entry.key not in gone]
     del envelope.metadata_props[:]
     envelope.metadata_props.extend(kept)

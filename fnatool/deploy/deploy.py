@@ -14,11 +14,11 @@ from fnatool.deploy.output import require_replaceable
 from fnatool.deploy.precision import Narrowed, narrowed, require_single
 from fnatool.files import model as files
 from fnatool.files.atomic import replacing_folder
+from fnatool.files.interface import TASK_KEY
 from fnatool.model.analysed import metadata
 from fnatool.model.source import Source, open_model
 from fnatool.model.targets import ONNXRUNTIME
 from fnatool.runtime import engine
-from fnatool.tasks.description import KEY
 from passes.check.engine import RTX, check_for_engine
 from passes.check.finding import errors
 from passes.errors import RefusedModel, UserError
@@ -38,7 +38,7 @@ def deploy(model: Source, out: Path | str, *, options: DeployOptions | None = No
     _require_target(read, options.target)
     if options.precision == INT8:
         require_single(read)
-    newer = (KEY in metadata(read.envelope) and (options.preprocessing or options.postprocessing)) or options.precision == INT8
+    newer = (TASK_KEY in metadata(read.envelope) and (options.preprocessing or options.postprocessing)) or options.precision == INT8
     made = network(read, given, size=options.size, batch=batch, newer=newer)
     if options.data is not None and made.described is None:
         raise UserError("--data is for models with a task; this one has none")

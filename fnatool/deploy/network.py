@@ -11,10 +11,11 @@ import onnx_graphsurgeon as gs
 from fnatool.data.placement import Size
 from fnatool.deploy.document import Batch
 from fnatool.files import model as files
+from fnatool.files.interface import TASK_KEY
 from fnatool.model.analysed import analyse_model, metadata
 from fnatool.model.upgrading import at_least
 from fnatool.model.verified import in_child, require_finite, verify_same
-from fnatool.tasks.description import KEY, Description
+from fnatool.tasks.description import Description
 from fnatool.tasks.table import parse_description
 from passes.batchnorm.fold import fold
 from passes.deploy.postprocessing import Axis
@@ -78,7 +79,7 @@ def network(model: files.Model, given: Mapping[str, Shape] | None, *, size: Size
 
 
 def _described(model: files.Model) -> Description | None:
-    text = metadata(model.envelope).get(KEY)
+    text = metadata(model.envelope).get(TASK_KEY)
     return None if text is None else parse_description(text)
 
 

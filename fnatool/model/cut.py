@@ -13,14 +13,13 @@ import onnx_graphsurgeon as gs
 
 from fnatool.files import model as files
 from fnatool.files.atomic import require_writable
-from fnatool.files.interface import SOURCE_KEY, Inputs, shape_json
+from fnatool.files.interface import SOURCE_KEY, TASK_KEY, Inputs, shape_json
 from fnatool.model.analysed import SPEC_KEY, STAGES_KEY, analyse_model, metadata, rehearse
 from fnatool.model.headed import HEAD_KEY
 from fnatool.model.pixels import GUESS, GUESS_KEY
 from fnatool.model.sound import require_sound
 from fnatool.model.source import Source, open_model
 from fnatool.model.verified import in_child
-from fnatool.tasks import description
 from fnatool.tasks.table import TASKS, parse_description
 from passes.errors import RefusedModel, UserError
 from passes.graph.inference import to_inference
@@ -190,11 +189,11 @@ def _metadata(model: files.Model, graph: gs.Graph, table: list[list[dict[str, st
     if table:
         about[STAGES_KEY] = json.dumps(table)
     begins = [tensor.name for tensor in graph.inputs] == [tensor.name for tensor in model.graph.inputs]
-    if description.KEY in about and not (begins and _answers(about[description.KEY], graph)):
+    if TASK_KEY in about and not (begins and _answers(about[TASK_KEY], graph)):
         if begins and about.get(GUESS_KEY) != GUESS:
-            about[SOURCE_KEY] = _with_pixels(about.get(SOURCE_KEY), about[description.KEY])
+            about[SOURCE_KEY] = _with_pixels(about.get(SOURCE_KEY), about[TASK_KEY])
         gone.append("it is for no task any more: 'fnatool head' or 'fnatool task' gives it one")
-        for key in (description.KEY, GUESS_KEY, HEAD_KEY):
+        for key in (TASK_KEY, GUESS_KEY, HEAD_KEY):
             about.pop(key, None)
     if SPEC_KEY in about:
         about[SPEC_KEY] = _spec(about[SPEC_KEY], graph, table)

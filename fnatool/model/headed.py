@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from fnatool.data.options import USUAL, DataOptions
 from fnatool.data.pixels import Pixels
 from fnatool.files import model as files
-from fnatool.files.interface import Inputs, named_shapes, shape_json
+from fnatool.files.interface import TASK_KEY, Inputs, named_shapes, shape_json
 from fnatool.model import pixels, upgrading
 from fnatool.model.analysed import STAGES_KEY, analyse_model, metadata
 from fnatool.model.names import class_names, joints_of
@@ -102,7 +102,7 @@ class Headed:
 
     def described(self, about: Description) -> Headed:
         """The same with another description: other names, say."""
-        model = files.with_metadata(self.model, {description.KEY: description.to_json(about)})
+        model = files.with_metadata(self.model, {TASK_KEY: description.to_json(about)})
         return replace(self, model=model, description=about)
 
 
@@ -126,7 +126,7 @@ def attach_to_model(model: files.Model, options: HeadOptions, *, analysis: Analy
     made = attach(model.graph, before, head, rng=np.random.default_rng(options.seed))
     model = model if made.base is model.graph else replace(model, graph=made.base)
     about = TASKS[options.task].describe(seen, classes=classes, joints=named, boxes=made.detection)
-    notes = {STAGES_KEY: json.dumps(made.table), description.KEY: description.to_json(about), HEAD_KEY: json.dumps(asdict(made.own))}
+    notes = {STAGES_KEY: json.dumps(made.table), TASK_KEY: description.to_json(about), HEAD_KEY: json.dumps(asdict(made.own))}
     if how.guessed or pixels.GUESS_KEY in metadata(model.envelope):
         notes[pixels.GUESS_KEY] = pixels.GUESS if how.guessed else pixels.KNOWN
     target = files.with_metadata(replace(model, graph=made.graph, notes=()), notes)

@@ -10,7 +10,7 @@ from pathlib import Path
 from fnatool.data.pixels import Pixels
 from fnatool.files import documents
 from fnatool.files import model as files
-from fnatool.files.interface import Inputs, shape_json
+from fnatool.files.interface import TASK_KEY, Inputs, shape_json
 from fnatool.files.restating import require_place, restate
 from fnatool.model import pixels
 from fnatool.model.analysed import analyse_model, metadata
@@ -115,7 +115,7 @@ def _described(model: files.Model, options: TaskOptions, sizes: Mapping[str, tup
     about = _parsed({**document, **_labels(options, document, lambda: labels_in(answers, describe))})
     require_scores(answers, about, model)
     require_channels_first(answers, grids_of(analysis))
-    notes = {description.KEY: description.to_json(about)}
+    notes = {TASK_KEY: description.to_json(about)}
     if how.guessed or GUESS_KEY in metadata(model.envelope):
         notes[GUESS_KEY] = GUESS if how.guessed else KNOWN
     return DescribedModel(files.with_metadata(model, notes), about, answers, how, notes, in_memory)
@@ -124,7 +124,7 @@ def _described(model: files.Model, options: TaskOptions, sizes: Mapping[str, tup
 def _known(model: files.Model, options: TaskOptions) -> dict[str, object]:
     """What an earlier record says of the same task, and over it what the user's file says. Raises UserError for a file that is none."""
     try:
-        found = json.loads(metadata(model.envelope).get(description.KEY, "{}"))
+        found = json.loads(metadata(model.envelope).get(TASK_KEY, "{}"))
     except (ValueError, RecursionError):
         found = {}
     known = found if isinstance(found, dict) and found.get("task") == options.task else {}

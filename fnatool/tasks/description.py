@@ -10,7 +10,6 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, model_validator
 
-KEY = "fnatool.task"  # in the metadata of a model
 LONGEST = 4_000_000  # characters of a description that is read: a model file is untrusted
 PLACEHOLDERS = ("class", "joint")  # names like class0, class1 … are those of nobody
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from fnatool.files.interface import TASK_KEY
 from fnatool.tasks import NAMES
-from fnatool.tasks.description import KEY, LONGEST, Description
+from fnatool.tasks.description import LONGEST, Description
 from fnatool.tasks.task import Task
 from passes.errors import UserError
 
@@ -26,10 +27,10 @@ _UNION: Any = reduce(or_, (task.description for task in TASKS.values()))
 _ADAPTER: TypeAdapter[Description] = TypeAdapter(Annotated[_UNION, Field(discriminator="task")])
 
 
-def parse_description(text: str, wrong: str = f"'{KEY}' of this model does not describe a task") -> Description:
+def parse_description(text: str, wrong: str = f"'{TASK_KEY}' of this model does not describe a task") -> Description:
     """The description in the metadata's text. Raises UserError for anything that is not one, beginning with what is `wrong` then."""
     if len(text) > LONGEST:
-        raise UserError(f"'{KEY}' of this model has {len(text):,} characters; a description has at most {LONGEST:,}")
+        raise UserError(f"'{TASK_KEY}' of this model has {len(text):,} characters; a description has at most {LONGEST:,}")
     try:
         return _ADAPTER.validate_json(text)
     except ValidationError as error:
@@ -42,10 +43,10 @@ def parse_description(text: str, wrong: str = f"'{KEY}' of this model does not d
 
 def description_of(metadata: Mapping[str, str]) -> Description:
     """The description of a model with this metadata. Raises UserError where it has none."""
-    if KEY not in metadata:
-        missing = f"this model does not say what it is for (no '{KEY}' in its metadata)"
+    if TASK_KEY not in metadata:
+        missing = f"this model does not say what it is for (no '{TASK_KEY}' in its metadata)"
         raise UserError(f"{missing}; give it a head with 'fnatool head', or say it with 'fnatool task'")
-    return parse_description(metadata[KEY])
+    return parse_description(metadata[TASK_KEY])
 
 
 def require_task(task: str) -> None:

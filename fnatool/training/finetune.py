@@ -18,6 +18,7 @@ from fnatool.data.split import Split, said
 from fnatool.files import model as files
 from fnatool.files.atomic import workplace, write_text
 from fnatool.files.documents import read_json
+from fnatool.files.interface import TASK_KEY
 from fnatool.files.runfolder import CONFIG, REPORT, TUNING, empty_folder
 from fnatool.imitation.imitating import Imitation
 from fnatool.imitation.losses import outputs_apart
@@ -26,7 +27,7 @@ from fnatool.model import pixels
 from fnatool.model.analysed import metadata
 from fnatool.nn.network import save
 from fnatool.tasks import reading
-from fnatool.tasks.description import KEY, Description, is_placeholder
+from fnatool.tasks.description import Description, is_placeholder
 from fnatool.tasks.table import TASKS, by_task, description_of
 from fnatool.tasks.task import PLAIN
 from fnatool.training import diagnosis, watching
@@ -145,7 +146,7 @@ def imitation_of(model: files.Model, how: Imitate, objective: LabelledObjective)
 def _of_same_task(teacher: files.Model, description: Description) -> Description:
     """What the teacher says of itself, where that is of the same task; else what the student does."""
     about = metadata(teacher.envelope)
-    found = description_of(about) if KEY in about else description
+    found = description_of(about) if TASK_KEY in about else description
     return found if found.task == description.task else description
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fnatool.files import model as files
+from fnatool.files.interface import TASK_KEY
 from fnatool.nn.network import Network
 from fnatool.nn.reading import Reading
 from fnatool.tasks import description as descriptions
@@ -144,4 +145,4 @@ class LabelledObjective:
 
     def notes(self) -> Mapping[str, str]:
         """What the model is for."""
-        return {descriptions.KEY: descriptions.to_json(self.description)}
+        return {TASK_KEY: descriptions.to_json(self.description)}

@@ -18,10 +18,10 @@ import fnatool
 from fnatool import seeds
 from fnatool.cli.main import run
 from fnatool.files import model as files
+from fnatool.files.interface import TASK_KEY
 from fnatool.model import headed, names, upgrading
 from fnatool.model.analysed import SPEC_KEY, STAGES_KEY, metadata, stored_stages
 from fnatool.model.headed import HeadOptions, attach_to_model
-from fnatool.tasks.description import KEY
 from passes.errors import RefusedModel, UserError
 from passes.heads import attach
 
@@ -48,7 +48,7 @@ def head(*arguments: str, seed: str = "seed.onnx", out: str = "out.onnx") -> int
 
 
 def record(path: str = "out.onnx") -> dict[str, object]:
-    return json.loads(metadata(files.read(path).envelope)[KEY])
+    return json.loads(metadata(files.read(path).envelope)[TASK_KEY])
 
 
 def refused(capsys: Capture) -> str:

@@ -16,11 +16,10 @@ from tiny import save
 import fnatool
 from fnatool.cli.main import run
 from fnatool.files import model as files
-from fnatool.files.interface import SOURCE_KEY
+from fnatool.files.interface import SOURCE_KEY, TASK_KEY
 from fnatool.model import cut as cutting
 from fnatool.model.analysed import SPEC_KEY, STAGES_KEY, metadata
 from fnatool.runtime.verify import run_inner
-from fnatool.tasks.description import KEY
 from passes.errors import RefusedModel, UserError
 
 Capture = pytest.CaptureFixture[str]
@@ -96,16 +95,16 @@ def test_a_task_goes_with_its_head_and_its_pixels_stay_known(folder: Path, capsy
     assert headed("--mean", "1,2,3", "--scale", "4,5,6", "--channels", "BGR") == 0
     assert cut("--outputs", "stage1.exit", seed="h.onnx") == 0
     assert "note: it is for no task any more" in capsys.readouterr().out
-    assert KEY not in about()
+    assert TASK_KEY not in about()
     assert json.loads(about()[SOURCE_KEY]) == {"mean": [1.0, 2.0, 3.0], "scale": [4.0, 5.0, 6.0], "channels": "BGR"}
     assert headed(seed="out.onnx", out="again.onnx") == 0
-    assert json.loads(about("again.onnx")[KEY])["input"]["mean"] == [1.0, 2.0, 3.0]
+    assert json.loads(about("again.onnx")[TASK_KEY])["input"]["mean"] == [1.0, 2.0, 3.0]
 
 
 def test_a_task_stays_where_its_outputs_do(folder: Path) -> None:
     assert headed() == 0
     assert cut("--outputs", "logits,stage1.exit", seed="h.onnx") == 0
-    assert about()[KEY] == about("h.onnx")[KEY]
+    assert about()[TASK_KEY] == about("h.onnx")[TASK_KEY]
 
 
 def test_a_spec_keeps_the_knobs_that_are_there(folder: Path) -> None:

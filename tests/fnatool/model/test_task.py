@@ -18,8 +18,8 @@ import fnatool
 from fnatool.cli.main import run
 from fnatool.files import model as files
 from fnatool.files import wire
+from fnatool.files.interface import TASK_KEY
 from fnatool.model.analysed import metadata
-from fnatool.tasks.description import KEY
 from fnatool.tasks.table import by_task, parse_description
 
 Capture = pytest.CaptureFixture[str]
@@ -48,7 +48,7 @@ def task(*arguments: str, model: str = "net.onnx", kind: str = "classification")
 
 
 def record(path: str = "out.onnx") -> dict[str, object]:
-    return json.loads(metadata(files.read(path).envelope)[KEY])
+    return json.loads(metadata(files.read(path).envelope)[TASK_KEY])
 
 
 def without_metadata(path: str) -> bytes:

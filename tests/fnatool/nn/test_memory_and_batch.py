@@ -9,10 +9,12 @@ import onnx
 import onnx.parser
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny import model, save
 
 import fnatool.nn
 from fnatool.model.check import check
+from fnatool.nn.batch import ShapesAlone
 from fnatool.nn.memory import held, largest
 from passes.check.message import check_proto
 from passes.errors import RefusedModel
@@ -145,3 +147,11 @@ def test_a_mean_over_the_samples_is_refused_however_little_it_moves(tmp_path: Pa
     path = save(model(text, {"w": np.random.default_rng(0).normal(size=(8, 3, 3, 3)).astype(np.float32)}), tmp_path / "net.onnx")
     with pytest.raises(RefusedModel, match="depends on the others in its batch"):
         fnatool.nn.load(path)
+
+
+def test_a_normalization_without_computing_has_the_shape_and_the_refusals_of_torch() -> None:
+    x, four, three = (torch.empty(size, device="meta") for size in ((2, 4, 5, 5), (4,), (3,)))
+    with ShapesAlone():
+        assert F.batch_norm(x, four, four, four, four, False).shape == x.shape
+        with pytest.raises(RuntimeError, match="running_mean should contain 4 elements not 3"):
+            F.batch_norm(x, three, four, four, four, False)

@@ -21,11 +21,12 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_iou
 
+from fnatool.files.interface import TASK_KEY
 from fnatool.tasks import classification, detection, pose, segmentation
 from fnatool.tasks.anchors import Level, anchors, counts
 from fnatool.tasks.boxes import IGNORED, NEGATIVE, assign, decode, encode
 from fnatool.tasks.classification import Classification
-from fnatool.tasks.description import KEY, Description, Input, to_json
+from fnatool.tasks.description import Description, Input, to_json
 from fnatool.tasks.detection import Detection
 from fnatool.tasks.joints import pairs, sigmas
 from fnatool.tasks.parts import Part, Parts, means, total
@@ -57,7 +58,7 @@ def random_boxes(count: int, size: tuple[int, int], seed: int = 0) -> torch.Tens
 def test_a_description_survives_the_metadata(description: Description) -> None:
     text = to_json(description)
     assert parse_description(text) == description
-    assert description_of({KEY: text}) == description
+    assert description_of({TASK_KEY: text}) == description
     assert json.loads(text)["task"] == description.task
     assert hash(parse_description(text)) == hash(description)
 
