@@ -181,7 +181,7 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """Measure and print times, memory and ratios beside their bars."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.architecture_step", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.architecture_step", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, default=96, help="side of the images in pixels")

@@ -84,7 +84,7 @@ class Run:
     note: str = ""
 
 
-# --- one run -----------------------------------------------------------------------------------------------------------------------------
+# --- one run ------------------------------------------------------------------------------------
 
 
 def run(name: str, words: Mapping[str, str], folder: Path) -> Run:
@@ -182,7 +182,7 @@ def _parameters(path: Path) -> int:
     return sum(math.prod(tensor.dims) for tensor in stored if tensor.data_type in floats)
 
 
-# --- all -------------------------------------------------------------------------------------------------------------------------------
+# --- all ----------------------------------------------------------------------------------------
 
 
 def measure(name: str, source: zoo.Export | Path, folder: Path) -> dict[str, Run]:
@@ -267,7 +267,7 @@ def _machine() -> dict[str, object]:
 
 def main() -> None:
     """Measure everything and print the tables."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--runs", type=int, default=3, help="of each command on each model")
     parser.add_argument("--model", choices=list(MODELS), help="only this one")
     parser.add_argument("--output", type=Path, default=RESULTS / "bench.json", metavar="FILE", help="where the figures go")

@@ -159,7 +159,7 @@ def _wide(values: np.ndarray) -> np.ndarray:
     return values if values.dtype.kind in "iufcb" and values.dtype.itemsize > 2 else values.astype(np.float64)
 
 
-# --- figures ----------------------------------------------------------------------------------------------------------------------------
+# --- figures ------------------------------------------------------------------------------------
 
 
 def counts(outcomes: Sequence[Outcome]) -> Mapping[str, int]:

@@ -72,7 +72,7 @@ PAIRS = ((1, 2), (3, 4))
 Batches = Iterator[torch.Tensor]
 
 
-# --- the data ---------------------------------------------------------------------------------------------------------------------------
+# --- the data -----------------------------------------------------------------------------------
 
 
 def photograph(number: int) -> Image.Image:
@@ -139,7 +139,7 @@ def _write_coco(root: Path, task: str, count: int) -> None:
     (root / "annotations" / name).write_text(json.dumps({"images": images, "annotations": rows, "categories": kinds}))
 
 
-# --- ours -------------------------------------------------------------------------------------------------------------------------------
+# --- ours ---------------------------------------------------------------------------------------
 
 DESCRIPTIONS: Mapping[str, Description] = {
     "classification": Classification(classes=CLASSES, input=INPUT),
@@ -161,7 +161,7 @@ def ours(samples: Training, batch: int) -> Batches:
         yield to_input(found["images"], INPUT)
 
 
-# --- plain torchvision ------------------------------------------------------------------------------------------------------------------
+# --- plain torchvision --------------------------------------------------------------------------
 
 
 class Plain(Dataset[Any]):
@@ -254,7 +254,7 @@ def plain_kinds(task: str) -> dict[str, Callable[[Training, Any], Any]]:
     return {"tensors": partial(make, changes)}
 
 
-# --- measured ---------------------------------------------------------------------------------------------------------------------------
+# --- measured -----------------------------------------------------------------------------------
 
 
 def measured(kinds: Mapping[str, Batches], *, batch: int, rounds: int, each: int) -> dict[str, list[float]]:
@@ -282,7 +282,7 @@ def row_of(task: str, root: Path, options: argparse.Namespace) -> dict[str, Any]
     return {"images_per_second": speeds, "plain": best, "ratio": ratio}
 
 
-# --- a whole run ------------------------------------------------------------------------------------------------------------------------
+# --- a whole run --------------------------------------------------------------------------------
 
 
 def networks() -> dict[str, torch.nn.Module]:
@@ -348,7 +348,7 @@ def _reference(network: torch.nn.Module, samples: Training, batch: int) -> Itera
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print a line a task, write the file."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.data_path", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.data_path", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS), metavar="TASK")
     parser.add_argument("--images", type=int, default=64, help="photographs")
     parser.add_argument("--batch", type=int, default=32)

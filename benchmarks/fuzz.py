@@ -49,7 +49,7 @@ class Case:
     problems: tuple[str, ...] = ()
 
 
-# --- files ------------------------------------------------------------------------------------------------------------------------------
+# --- files --------------------------------------------------------------------------------------
 
 
 def file_case(seed: int, number: int, folder: Path) -> Case:
@@ -98,7 +98,7 @@ def _knobs(looked: Attempt) -> list[wild_specs.Knob]:
     return [row for row in rows if row["value"] is not None]
 
 
-# --- specs ------------------------------------------------------------------------------------------------------------------------------
+# --- specs --------------------------------------------------------------------------------------
 
 
 def spec_case(seed: int, number: int, folder: Path) -> Case:
@@ -121,7 +121,7 @@ def spec_case(seed: int, number: int, folder: Path) -> Case:
     return _judged(Case("specs", number, about, tuple(attempts), problems=tuple(problems)))
 
 
-# --- what is made to hurt ----------------------------------------------------------------------------------------------------------------
+# --- what is made to hurt -----------------------------------------------------------------------
 
 
 def hostile_case(seed: int, number: int, folder: Path) -> Case:
@@ -134,7 +134,7 @@ def hostile_case(seed: int, number: int, folder: Path) -> Case:
     return _judged(Case("hostile", number, name, tuple(attempts), problems=tuple(problems)))
 
 
-# --- all ---------------------------------------------------------------------------------------------------------------------------------
+# --- all ----------------------------------------------------------------------------------------
 
 
 def _judged(case: Case) -> Case:
@@ -192,7 +192,7 @@ def warm_up() -> None:
         bases.base(name)
 
 
-# --- results -----------------------------------------------------------------------------------------------------------------------------
+# --- results ------------------------------------------------------------------------------------
 
 
 def summary(cases: Sequence[Case], *, seed: int, seconds: float) -> dict[str, object]:
@@ -255,7 +255,7 @@ def again(path: Path, jobs: int, root: Path) -> bool:
 
 def main() -> None:
     """Run the fuzzer; exit 1 where anything happened that must not."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fuzz", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fuzz", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--files", type=int, default=2000, help="damaged model files")
     parser.add_argument("--specs", type=int, default=2000, help="wild specs")
     parser.add_argument("--seed", type=int, default=0)

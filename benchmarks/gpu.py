@@ -60,7 +60,8 @@ HEADS = {
 }
 BACKBONES = ("seed", "resnet50")  # the bundled MobileNetV2, and onnx's own graph with drawn weights
 SECONDS = {
-    "provider": 30, "forward": 70, "tasks": 110, "resume": 40, "search": 80, "idle": 70, "too large": 20, "steps": 120, "processes": 60,
+    "provider": 30, "forward": 70, "tasks": 110, "resume": 40, "search": 80, "idle": 70, "too large": 20, "steps": 120,
+    "processes": 60,
 }  # fmt: skip
 """That each check may take, on a device: ten minutes together."""
 DRY_SECONDS = 300  # on a processor that is busy with other things
@@ -167,7 +168,7 @@ class Bench:
         )
 
 
-# --- one device -------------------------------------------------------------------------------------------------------------------------
+# --- one device ---------------------------------------------------------------------------------
 
 
 def provider(bench: Bench) -> Verdict:
@@ -418,7 +419,7 @@ class _Many:
         return getattr(self.inner, name)
 
 
-# --- the same steps elsewhere -----------------------------------------------------------------------------------------------------------
+# --- the same steps elsewhere -------------------------------------------------------------------
 
 
 STEPS = {
@@ -463,7 +464,7 @@ def _within(numbers: Mapping[str, Any]) -> bool:
     return True
 
 
-# --- several processes ------------------------------------------------------------------------------------------------------------------
+# --- several processes --------------------------------------------------------------------------
 
 
 def processes(bench: Bench) -> Verdict:
@@ -588,7 +589,7 @@ def alone(name: str, device: str, dry: bool) -> Verdict:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the checks, print a line for each, write the file."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--device", default="cuda", choices=("cpu", "cuda"))
     parser.add_argument("--dry", action="store_true", help="next to nothing to do, on the CPU")
     parser.add_argument("--only", nargs="+", default=list(CHECKS), choices=list(CHECKS), metavar="CHECK", help=", ".join(CHECKS))

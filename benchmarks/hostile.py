@@ -32,7 +32,7 @@ def case(name: str) -> Callable[[Case], Case]:
     return add
 
 
-# --- what all are made of ---------------------------------------------------------------------------------------------------------------
+# --- what all are made of -----------------------------------------------------------------------
 
 Weights = Mapping[str, np.ndarray]
 Shape = Sequence[int | str | None]
@@ -74,7 +74,7 @@ def sizes(*numbers: int) -> np.ndarray:
     return np.array(numbers, np.int64)
 
 
-# --- few bytes for gigabytes ------------------------------------------------------------------------------------------------------------
+# --- few bytes for gigabytes --------------------------------------------------------------------
 
 ONE = {"one": np.ones((1, 1, 1, 1), np.float32)}
 CONSTANTS: Mapping[str, tuple[list[NodeProto], Weights]] = {
@@ -97,7 +97,7 @@ CONSTANTS: Mapping[str, tuple[list[NodeProto], Weights]] = {
         [node("ConstantOfShape", ["s"], "b0"), *(node("Neg", [f"b{k}"], f"b{k + 1}") for k in range(40)), node("Neg", ["b40"], "b")],
         {"s": sizes(100_000, 1000)},
     ),
-}  # fmt: skip
+}
 
 for _name, (_nodes, _weights) in CONSTANTS.items():
 
@@ -125,11 +125,15 @@ ACTIVATIONS: Mapping[str, tuple[list[NodeProto], Weights]] = {
         {"t": np.ones((8, 8, 3, 3), np.float32)},
     ),
     "a matrix of positions by positions": (
-        [node("Resize", ["c", "", "", "s"], "a"), node("Reshape", ["a", "p"], "q"), node("Transpose", ["q"], "r", perm=[0, 2, 1]),
-         node("MatMul", ["r", "q"], "b")],
+        [
+            node("Resize", ["c", "", "", "s"], "a"),
+            node("Reshape", ["a", "p"], "q"),
+            node("Transpose", ["q"], "r", perm=[0, 2, 1]),
+            node("MatMul", ["r", "q"], "b"),
+        ],
         {"s": sizes(1, 8, 500, 500), "p": sizes(1, 8, -1)},
     ),
-}  # fmt: skip
+}
 
 for _name, (_nodes, _weights) in ACTIVATIONS.items():
 
@@ -167,7 +171,7 @@ def _(folder: Path) -> list[Command]:
     return through_all(folder, model)
 
 
-# --- much of everything -----------------------------------------------------------------------------------------------------------------
+# --- much of everything -------------------------------------------------------------------------
 
 
 @case("a chain of nodes")
@@ -357,7 +361,7 @@ def _(folder: Path) -> list[Command]:
     return through_all(folder, network([*nodes, node("Relu", ["t0"], "y")], {}))
 
 
-# --- specs ------------------------------------------------------------------------------------------------------------------------------
+# --- specs --------------------------------------------------------------------------------------
 
 SPECS: Mapping[str, Callable[[], str]] = {
     "a key of ten megabytes": lambda: json.dumps({"version": 1, "knobs": {"k" * 10**7: 1}}),
@@ -389,13 +393,13 @@ for _name, _text in SPECS.items():
         return [found[1], [*found[2], "--spec", str(folder / "spec.json")]]
 
 
-# --- paths ------------------------------------------------------------------------------------------------------------------------------
+# --- paths --------------------------------------------------------------------------------------
 
 
 ODD = ("pipe", "loop", ".", "/dev/zero", "/dev/null", "/dev/tty", "/proc/self/mem", "no/such/file", "x" * 5000)
 OUTPUTS = (
-    "pipe", "loop", "same", "twin", "dangling", ".", "/dev/full", "/dev/null", "/proc/x.onnx", "/sys/x.onnx", "no/such/file", "model.onnx", "spec.json",
-    "x" * 300,
+    "pipe", "loop", "same", "twin", "dangling", ".", "/dev/full", "/dev/null", "/proc/x.onnx", "/sys/x.onnx",
+    "no/such/file", "model.onnx", "spec.json", "x" * 300,
 )  # fmt: skip
 
 

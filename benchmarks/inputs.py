@@ -74,7 +74,7 @@ class Network:
 
 def main() -> None:
     """Run all and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.inputs", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.inputs", description=__doc__.partition("\n\n")[0])
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE_OR_FOLDER", help="ONNX files in place of the zoo's networks")
     parser.add_argument("--name", default="*", metavar="PATTERN", help="only exports like this, as timm.resnet*")
     parser.add_argument("--output", type=Path, default=RESULTS / "inputs.json", metavar="FILE", help="where the figures go")

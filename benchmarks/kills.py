@@ -42,7 +42,7 @@ NAMES_ONLY = ("events.out.tfevents", "checkpoint.pt", "best.pt", MARK)  # dates 
 OPERATIONS = {"os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "os.truncate", "open"}
 
 
-# --- what is run ------------------------------------------------------------------------------------------------------------------------
+# --- what is run --------------------------------------------------------------------------------
 
 
 def network() -> onnx.ModelProto:
@@ -183,7 +183,7 @@ def commands(root: Path) -> dict[str, list[str]]:
     }
 
 
-# --- a command in a child -----------------------------------------------------------------------------------------------------------
+# --- a command in a child -----------------------------------------------------------------------
 
 
 @dataclass
@@ -254,7 +254,7 @@ def _counts(event: str, arguments: tuple[object, ...], folder: str) -> bool:
     return event != "open" or (isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)))
 
 
-# --- what is found ----------------------------------------------------------------------------------------------------------------------
+# --- what is found ------------------------------------------------------------------------------
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -374,7 +374,7 @@ def kills(count: int, seed: int, place: Path, *, kinds: Sequence[str] = (), said
 
 def main() -> None:
     """The figures are in benchmarks/results/kills.json, and the exit code is 1 where anything was found."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--count", type=int, default=100, help="kills")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="kinds with commas between them")

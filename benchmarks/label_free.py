@@ -120,7 +120,7 @@ def line(name: str, row: Row) -> str:
 
 def main() -> None:
     """Search every network, and print a row for each."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.label_free", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.label_free", description=__doc__.partition("\n\n")[0])
     parser.add_argument("paths", nargs="+", type=Path, metavar="FILE_OR_FOLDER", help="ONNX files, or folders of them")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="pictures")
     parser.add_argument("--inputs", type=Path, metavar="DIR", help="a folder NAME for each network whose inputs are no pictures")

@@ -59,7 +59,7 @@ def judged(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float]:
 
 def main() -> None:
     """Measure, print, write the results; exit 1 where a bar is missed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.latency_model", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.latency_model", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--model", default="mobilenetv2_bn", help="a path, or the bundled seed")
     parser.add_argument("--space", default="fna-detection")
     parser.add_argument("--provider", default="cpu", choices=("cpu", "cuda", "tensorrt"))

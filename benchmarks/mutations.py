@@ -23,17 +23,20 @@ Mutation = Callable[[ModelProto, random.Random], None]
 INTEGERS = (0, 1, -1, 2, -2, 3, 7, 8, 64, 255, 4097, 2**16, 10**6, 2**31 - 1, 2**31, -(2**31), 2**32, 2**40, 2**63 - 1, -(2**63))
 FLOATS = (0.0, -0.0, 1.0, -1.0, 1e-45, 1e38, float("inf"), float("-inf"), float("nan"))
 NAMES = (
-    "", " ", "x", "y", "\n", "\x00", "a\tb", "\x1b[31mred", "é", "名前", "\u202etxt.exe", "*", "**", "a.b.c", "node:a.width", "stage0.width",
-    "../../etc/passwd", "%s%n", "{}", "[bold]b[/bold]", "[/]", "'", '"', "\\", ":smile:", "w" * 300, "long" * 20_000, "٣", "\ufeff", "-", "/",
+    "", " ", "x", "y", "\n", "\x00", "a\tb", "\x1b[31mred", "é", "名前", "\u202etxt.exe", "*", "**", "a.b.c",
+    "node:a.width", "stage0.width", "../../etc/passwd", "%s%n", "{}", "[bold]b[/bold]", "[/]", "'", '"', "\\",
+    ":smile:", "w" * 300, "long" * 20_000, "٣", "\ufeff", "-", "/",
 )  # fmt: skip
 OPERATORS = (
-    "Relu", "Add", "Mul", "Div", "Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "Reshape", "Transpose", "Flatten", "Concat",
-    "Split", "Slice", "Gather", "Expand", "Tile", "Pad", "Resize", "Upsample", "ConstantOfShape", "Range", "Shape", "Size", "Constant", "Cast",
-    "CastLike", "Identity", "Squeeze", "Unsqueeze", "ReduceMean", "ReduceSum", "MaxPool", "AveragePool", "GlobalAveragePool", "Clip", "PRelu",
-    "Softmax", "LayerNormalization", "GroupNormalization", "InstanceNormalization", "DepthToSpace", "SpaceToDepth", "TopK", "NonZero", "Where",
-    "ScatterND", "GatherND", "OneHot", "Einsum", "LSTM", "If", "Loop", "Scan", "QuantizeLinear", "DequantizeLinear", "QLinearConv", "Dropout",
-    "RandomNormal", "SequenceConstruct", "SplitToSequence", "Optional", "StringNormalizer", "NonMaxSuppression", "RoiAlign", "GridSample",
-    "CenterCropPad", "Compress", "Unique", "EyeLike", "Trilu", "CumSum", "DFT", "Det", "Multinomial", "NoSuchOperator", "",
+    "Relu", "Add", "Mul", "Div", "Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "Reshape",
+    "Transpose", "Flatten", "Concat", "Split", "Slice", "Gather", "Expand", "Tile", "Pad", "Resize", "Upsample",
+    "ConstantOfShape", "Range", "Shape", "Size", "Constant", "Cast", "CastLike", "Identity", "Squeeze", "Unsqueeze",
+    "ReduceMean", "ReduceSum", "MaxPool", "AveragePool", "GlobalAveragePool", "Clip", "PRelu", "Softmax",
+    "LayerNormalization", "GroupNormalization", "InstanceNormalization", "DepthToSpace", "SpaceToDepth", "TopK",
+    "NonZero", "Where", "ScatterND", "GatherND", "OneHot", "Einsum", "LSTM", "If", "Loop", "Scan", "QuantizeLinear",
+    "DequantizeLinear", "QLinearConv", "Dropout", "RandomNormal", "SequenceConstruct", "SplitToSequence", "Optional",
+    "StringNormalizer", "NonMaxSuppression", "RoiAlign", "GridSample", "CenterCropPad", "Compress", "Unique", "EyeLike",
+    "Trilu", "CumSum", "DFT", "Det", "Multinomial", "NoSuchOperator", "",
 )  # fmt: skip
 
 
@@ -53,7 +56,7 @@ def damaged(data: bytes, other: bytes, rng: random.Random) -> tuple[bytes, tuple
     return data, tuple(names)
 
 
-# --- bytes ------------------------------------------------------------------------------------------------------------------------------
+# --- bytes --------------------------------------------------------------------------------------
 
 
 def _broken_bytes(data: bytes, other: bytes, rng: random.Random, times: int) -> tuple[bytes, tuple[str, ...]]:
@@ -123,7 +126,7 @@ BYTES: Mapping[str, Callable[[bytes, bytes, random.Random], bytes]] = {
 }
 
 
-# --- what to draw from ------------------------------------------------------------------------------------------------------------------
+# --- what to draw from --------------------------------------------------------------------------
 
 
 def _pick(rng: random.Random, items: Sequence[T]) -> T | None:
@@ -156,11 +159,24 @@ def _attributes(graph: GraphProto) -> list[AttributeProto]:
 
 def _shape_like(rng: random.Random) -> list[int]:
     return rng.choice(
-        ([], [0], [1], [-1], [1, 3, 8, 8], [0, 3, 8, 8], [1, 2, 3, 4, 5, 6], [2**31, 2**31], [10**5, 10**5, 10**5], [1] * 70, [2**62, 4], [3, 0, 2**40])
-    )  # fmt: skip
+        (
+            [],
+            [0],
+            [1],
+            [-1],
+            [1, 3, 8, 8],
+            [0, 3, 8, 8],
+            [1, 2, 3, 4, 5, 6],
+            [2**31, 2**31],
+            [10**5, 10**5, 10**5],
+            [1] * 70,
+            [2**62, 4],
+            [3, 0, 2**40],
+        )
+    )
 
 
-# --- tensors ----------------------------------------------------------------------------------------------------------------------------
+# --- tensors ------------------------------------------------------------------------------------
 
 
 def tensor_dims(model: ModelProto, rng: random.Random) -> None:
@@ -354,7 +370,7 @@ def sparse(model: ModelProto, rng: random.Random) -> None:
         node.attribute.append(helper.make_attribute("sparse_value", made))
 
 
-# --- nodes ------------------------------------------------------------------------------------------------------------------------------
+# --- nodes --------------------------------------------------------------------------------------
 
 
 def attribute_value(model: ModelProto, rng: random.Random) -> None:
@@ -653,7 +669,7 @@ def bomb(model: ModelProto, rng: random.Random) -> None:
     model.graph.node.insert(position, new)
 
 
-# --- the model --------------------------------------------------------------------------------------------------------------------------
+# --- the model ----------------------------------------------------------------------------------
 
 
 def versions(model: ModelProto, rng: random.Random) -> None:
@@ -803,9 +819,46 @@ def batch(model: ModelProto, rng: random.Random) -> None:
 MUTATIONS: Mapping[str, Mutation] = {
     made.__name__.replace("_", " "): made
     for made in (
-        tensor_dims, tensor_reshaped, tensor_resized, tensor_type, tensor_cast, tensor_data, tensor_values, sizes_written, external,
-        initializer_shared, initializer_dropped, initializer_doubled, sparse, attribute_value, attribute_kind, attribute_dropped, attribute_added,
-        window, operator, domain, node_inserted, node_dropped, node_doubled, nodes_reordered, edge, inputs, outputs, tensor_renamed, node_renamed,
-        subgraph, function, chain, bomb, versions, ends, declared, element_type, metadata, quantised, emptied, batch,
+        tensor_dims,
+        tensor_reshaped,
+        tensor_resized,
+        tensor_type,
+        tensor_cast,
+        tensor_data,
+        tensor_values,
+        sizes_written,
+        external,
+        initializer_shared,
+        initializer_dropped,
+        initializer_doubled,
+        sparse,
+        attribute_value,
+        attribute_kind,
+        attribute_dropped,
+        attribute_added,
+        window,
+        operator,
+        domain,
+        node_inserted,
+        node_dropped,
+        node_doubled,
+        nodes_reordered,
+        edge,
+        inputs,
+        outputs,
+        tensor_renamed,
+        node_renamed,
+        subgraph,
+        function,
+        chain,
+        bomb,
+        versions,
+        ends,
+        declared,
+        element_type,
+        metadata,
+        quantised,
+        emptied,
+        batch,
     )
-}  # fmt: skip
+}

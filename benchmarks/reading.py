@@ -233,7 +233,7 @@ def _reference(path: Path, names: Sequence[str]) -> Run:
 
 def main() -> None:
     """Measure the models and print a line for each."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.reading", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.reading", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--name", default="*", metavar="PATTERN", help="only exports like this, as timm.resnet*")
     parser.add_argument("--representative", action="store_true", help="only the quick ones")
     parser.add_argument("--output", type=Path, default=RESULTS / "reading.json", metavar="FILE", help="where the figures go")

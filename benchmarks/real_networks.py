@@ -86,7 +86,7 @@ class Case:
         return self.folder / f"{step}.onnx"
 
 
-# --- the steps --------------------------------------------------------------------------------------------------------------------------
+# --- the steps ----------------------------------------------------------------------------------
 
 
 def normal(case: Case) -> Figures:
@@ -272,7 +272,7 @@ STEPS: Mapping[str, Callable[[Case], Figures]] = {
 """After `look`, without which there is none of them."""
 
 
-# --- one network ------------------------------------------------------------------------------------------------------------------------
+# --- one network --------------------------------------------------------------------------------
 
 
 def measure(path: Path, *, seconds: float = SECONDS, only: str = "") -> dict[str, Outcome]:
@@ -375,7 +375,7 @@ def _kept(task: str, case: Case) -> Figures:
     return {"kept": round(sum(size for name, size in seed.items() if name in after) / sum(seed.values()), 4)}
 
 
-# --- all of them ------------------------------------------------------------------------------------------------------------------------
+# --- all of them --------------------------------------------------------------------------------
 
 
 def general(reason: str) -> str:
@@ -481,7 +481,7 @@ COLUMNS = {
 
 def main() -> None:
     """Measure the files and print a row for each, then the counts."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.real_networks", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.real_networks", description=__doc__.partition("\n\n")[0])
     parser.add_argument("paths", nargs="+", type=Path, metavar="FILE_OR_FOLDER", help="ONNX files, or folders of them")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="where the figures go")
     parser.add_argument("--only", default="", metavar="STEP", help=f"only this step: {', '.join((*STEPS, *TASKS))}")

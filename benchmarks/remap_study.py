@@ -96,7 +96,7 @@ class Run:
         return f"{self.arm.replace(' ', '-')}-lr{self.rate}-seed{self.seed}{'-choosing' if self.choosing else ''}"
 
 
-# --- the arms ---------------------------------------------------------------------------------------------------------------------------
+# --- the arms -----------------------------------------------------------------------------------
 
 
 def remapped(row: Row, seed: int, strategy: str) -> files.Model:
@@ -157,7 +157,7 @@ ARMS: Mapping[str, Mapping[str, Arm]] = {
 BASE = {"remap": "random", "unfold": "folded"}  # what the others are compared with
 
 
-# --- runs -------------------------------------------------------------------------------------------------------------------------------
+# --- runs ---------------------------------------------------------------------------------------
 
 
 def plan(row: Row) -> Iterator[Run]:
@@ -257,7 +257,7 @@ def _keep_back(folder: Path, task: str) -> None:
                 shutil.copy(folder / "train" / image["file_name"], folder / "val" / image["file_name"])
 
 
-# --- what came of it --------------------------------------------------------------------------------------------------------------------
+# --- what came of it ----------------------------------------------------------------------------
 
 
 def study(row: Row, folder: Path, jobs: int) -> dict[str, object]:
@@ -305,7 +305,7 @@ def table(found: Mapping[str, object]) -> str:
 
 def main() -> None:
     """Perform the study and print its tables."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.remap_study", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.remap_study", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--plan", action="store_true", help="print the runs and how long they may take, and do nothing")
     parser.add_argument(
         "--rows", nargs="*", default=["segmentation"], metavar="TASK|unfold[:LABELS[:STEPS[:BATCH[:SIZE]]]]", help="tables to make"

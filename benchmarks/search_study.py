@@ -88,7 +88,7 @@ def write(folder: Path, output: Path, page: Path | None) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(prog="python -m benchmarks.search_study", description=(__doc__ or "").splitlines()[0])
+    made = argparse.ArgumentParser(prog="python -m benchmarks.search_study", description=(__doc__ or "").partition("\n\n")[0])
     made.add_argument("--plan", action="store_true", help="print the cells and how long they may take, and do nothing")
     made.add_argument("--table", action="store_true", help="write the tables of the cells that are there, and do nothing else")
     made.add_argument("--task", nargs="+", default=[*LABELLED, "like"], metavar="TASK", help=f"{', '.join(LABELLED)}, like, like-NAME")

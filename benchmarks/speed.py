@@ -102,7 +102,7 @@ def measure(arguments: Sequence[str]) -> dict[str, float]:
 
 def main() -> None:
     """Measure all kinds and print their ratios; exit 1 where one is over its bar."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--runs", type=int, default=7, help="of each kind")
     options = parser.parse_args()
     model = zoo.cached(zoo.Export("timm:resnet50"))

@@ -31,7 +31,7 @@ SECONDS = 1800  # a model
 
 def main() -> None:
     """Run the sweep and print its table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--name", default="*", metavar="PATTERN", help="only exports like this, as timm.resnet*")
     parser.add_argument("--representative", action="store_true", help="only the quick ones")
     parser.add_argument("--output", type=Path, default=RESULTS / "sweep.json", metavar="FILE", help="where the figures go")

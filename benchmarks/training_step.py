@@ -120,7 +120,7 @@ def _resident(key: str) -> int:
 
 def main() -> None:
     """Measure and print the ratios."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training_step", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training_step", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--models", nargs="+", default=MODELS, metavar="NAME", help="of the zoo")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
     parser.add_argument("--batch", type=int, default=32)

@@ -11,14 +11,17 @@ from typing import Any
 Knob = Mapping[str, Any]  # a row of "knobs": name, kind, value, min, max, multiple, growth
 
 GARBAGE: tuple[object, ...] = (
-    "", "x", "x0", "x1.0", "x-1", "x1e3", "x1e400", "xnan", "xinf", "x" + "9" * 400, "x0.0000001", "+0", "-0", "+99999", "-99999", "+1.5", "++1", "1",
-    "x٣", "+٣", "x1.25 ", " x2", "x 2", "0x10", "x1,5", None, True, False, [], {}, [1, 2], [512, 1024], [0, 0], [-1], {"a": 1}, 0, -1, 1, 1.0, 1.5,
-    2**31, 2**63, 2**64, -(2**63), 10**30, 1e308, float("inf"), float("-inf"), float("nan"), "\x00", "x" * 5000,
+    "", "x", "x0", "x1.0", "x-1", "x1e3", "x1e400", "xnan", "xinf", "x" + "9" * 400, "x0.0000001", "+0", "-0", "+99999",
+    "-99999", "+1.5", "++1", "1", "x٣", "+٣", "x1.25 ", " x2", "x 2", "0x10", "x1,5", None, True, False, [], {}, [1, 2],
+    [512, 1024], [0, 0], [-1], {"a": 1}, 0, -1, 1, 1.0, 1.5, 2**31, 2**63, 2**64, -(2**63), 10**30, 1e308, float("inf"),
+    float("-inf"), float("nan"), "\x00", "x" * 5000,
 )  # fmt: skip
 KEYS = (
-    "", "*", "**", "***", "*.*", "**.**", ".", "..", "stage*", "stage*.depth", "stage0", "stage0.depth", "stage99.depth", "stage0.block99.kernel", "stage-1.depth",
-    "stage٣.depth", "Stage0.depth", "stage0.kernal", "node:*", "node:*.width", "node:nothing.width", "**.width*", "**.hidden*", "**.kernel*", "**.from", "**.se",
-    "**.groups*", "input.size", "input.*", "output_stride", "[a-z]+", "(a+)+$", "stage0.block0.from", "\x00", "é", "a" * 5000, "*" * 300, "**a" * 30, "seed", "version", "knobs",
+    "", "*", "**", "***", "*.*", "**.**", ".", "..", "stage*", "stage*.depth", "stage0", "stage0.depth",
+    "stage99.depth", "stage0.block99.kernel", "stage-1.depth", "stage٣.depth", "Stage0.depth", "stage0.kernal",
+    "node:*", "node:*.width", "node:nothing.width", "**.width*", "**.hidden*", "**.kernel*", "**.from", "**.se",
+    "**.groups*", "input.size", "input.*", "output_stride", "[a-z]+", "(a+)+$", "stage0.block0.from", "\x00", "é",
+    "a" * 5000, "*" * 300, "**a" * 30, "seed", "version", "knobs",
 )  # fmt: skip
 
 
@@ -170,7 +173,7 @@ def _options(rng: random.Random) -> tuple[str, ...]:
     return tuple(found)
 
 
-# --- documents that are no specs, or odd ones -------------------------------------------------------------------------------------------
+# --- documents that are no specs, or odd ones ---------------------------------------------------
 
 Document = Callable[[Sequence[Knob], random.Random], str]
 

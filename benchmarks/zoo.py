@@ -627,7 +627,7 @@ SWEEP: tuple[Export, ...] = _sweep()
 
 def main() -> None:
     """Build or list the models, one line each."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=__doc__.partition("\n\n")[0])
     parser.add_argument("command", choices=("build", "list"))
     parser.add_argument("--representative", action="store_true", help="only the quick ones")
     parser.add_argument("--name", default="*", metavar="PATTERN", help="only networks like this, as timm:res*")

@@ -11,14 +11,28 @@ from sources import ROOT, SOURCES
 
 ORDER = {
     "passes": (
-        ("errors", "nearest"), ("graph",), ("channels", "check", "batchnorm", "batch", "colours"), ("maps",), ("network",),
-        ("target", "heads", "deploy"), ("space",),
+        ("errors", "nearest"),
+        ("graph",),
+        ("channels", "check", "batchnorm", "batch", "colours"),
+        ("maps",),
+        ("network",),
+        ("target", "heads", "deploy"),
+        ("space",),
     ),
     "fnatool": (
-        ("escaping", "seeds", "specs", "terminal"), ("runtime",), ("files",), ("nn", "export", "data"), ("tasks", "supernet"), ("model",),
-        ("imitation",), ("training", "latency"), ("search",), ("report", "deploy"), ("cli", "__main__"),
+        ("escaping", "seeds", "specs", "terminal"),
+        ("runtime",),
+        ("files",),
+        ("nn", "export", "data"),
+        ("tasks", "supernet"),
+        ("model",),
+        ("imitation",),
+        ("training", "latency"),
+        ("search",),
+        ("report", "deploy"),
+        ("cli", "__main__"),
     ),
-}  # fmt: skip
+}
 LONGEST = 15  # files, each importing the next, of one package
 BESIDE = 4  # files of fnatool beside its folders
 

@@ -75,7 +75,7 @@ def _quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-# --- the plan ---------------------------------------------------------------------------------------------------------------------------
+# --- the plan -----------------------------------------------------------------------------------
 
 
 def test_the_plan_has_the_first_seed_of_all_rows_before_the_second_of_any(classification: StudyTask) -> None:
@@ -112,7 +112,7 @@ def test_a_shape_that_rows_share_is_counted_once_and_what_is_done_not_at_all(cla
     assert last is None
 
 
-# --- shapes -----------------------------------------------------------------------------------------------------------------------------
+# --- shapes -------------------------------------------------------------------------------------
 
 
 def test_the_largest_number_within_a_budget_is_found() -> None:
@@ -171,7 +171,7 @@ def test_a_shape_is_what_it_was_after_it_has_been_written_down() -> None:
     assert Shape.of_json(json.loads(json.dumps(asdict(shape)))) == shape
 
 
-# --- Torch-Pruning ----------------------------------------------------------------------------------------------------------------------
+# --- Torch-Pruning ------------------------------------------------------------------------------
 
 
 def test_layers_of_torch_compute_what_the_graph_does(seed: str) -> None:
@@ -205,7 +205,7 @@ def test_what_torch_pruning_does_not_do_is_said(seed: str, monkeypatch: pytest.M
         pruned(files.read(seed), 0.5)
 
 
-# --- cells ------------------------------------------------------------------------------------------------------------------------------
+# --- cells --------------------------------------------------------------------------------------
 
 
 def test_a_cell_is_done_once_and_goes_on_where_it_was(classification: StudyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +248,7 @@ def test_the_seed_tuned_first_has_its_share_of_the_steps(classification: StudyTa
     assert found["spec"] is None
 
 
-# --- tables -----------------------------------------------------------------------------------------------------------------------------
+# --- tables -------------------------------------------------------------------------------------
 
 
 def cell(row: str, budget: int, seed: int, figure: float, **more: object) -> dict[str, object]:

@@ -70,7 +70,7 @@ def plan(tasks: Sequence[StudyTask], asked: Asked) -> list[Cell]:
     return sorted(found, key=lambda cell: (cell.seed, -cell.budget, order.index(cell.row)))
 
 
-# --- how long -----------------------------------------------------------------------------------------------------------------------------
+# --- how long -----------------------------------------------------------------------------------
 
 
 def minutes(cells: Sequence[Cell], tasks: Mapping[str, StudyTask], folder: Path) -> Iterator[float | None]:
@@ -102,7 +102,7 @@ def shape_folder(cell: Cell, folder: Path) -> Path:
 SHAPE = "shape.json"
 
 
-# --- doing them -------------------------------------------------------------------------------------------------------------------------
+# --- doing them ---------------------------------------------------------------------------------
 
 
 def perform(cell: Cell, task: StudyTask, folder: Path) -> Found:

@@ -63,12 +63,19 @@ ROWS: Mapping[str, Row] = {
         Row("uniform-l1", "every hidden width × one factor, by l1", shapes.uniform, "uniform-l1", 0.4),
         Row("torch-pruning", "Torch-Pruning 1.6.1, global, isomorphic", shapes.torch_pruning, "torch-pruning", 0.6),
         Row("smaller-input", "a smaller image", shapes.smaller_input, "smaller-input", 0.3, labels=True),
-        Row("tuned-first", "half the steps as the seed, then shaped by distance", shapes.tuned_first, "tuned-first", 2.0, by_chance=True,
-            labels=True),
+        Row(
+            "tuned-first",
+            "half the steps as the seed, then shaped by distance",
+            shapes.tuned_first,
+            "tuned-first",
+            2.0,
+            by_chance=True,
+            labels=True,
+        ),
         Row("near", "as few blocks changed as possible, which ones by chance", shapes.near, "near", by_chance=True),
         Row("random", "at random, within 90 to 100 % of the budget", shapes.random, "random", seeds=6, by_chance=True),
     )
-}  # fmt: skip
+}
 
 
 def started(row: Row, shape: Shape, task: StudyTask, seed: int, folder: Path) -> tuple[files.Model, Analysis]:

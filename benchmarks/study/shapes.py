@@ -92,7 +92,7 @@ class Shape:
 Shaping = Callable[[ShapeJob], Shape]  # raises OverBudget and NotPruned where there is none
 
 
-# --- by a search ------------------------------------------------------------------------------------------------------------------------
+# --- by a search --------------------------------------------------------------------------------
 
 
 SHAPE: Mapping[str, Any] = {"finetune": {"enabled": False}, "refit": {"enabled": "no"}}
@@ -150,7 +150,7 @@ def tuned_first(job: ShapeJob) -> Shape:
     return Shape(None, headed=True, known=_numbers(found.score), spent=first)
 
 
-# --- by chance --------------------------------------------------------------------------------------------------------------------------
+# --- by chance ----------------------------------------------------------------------------------
 
 
 def random(job: ShapeJob) -> Shape:
@@ -192,7 +192,7 @@ def _member(made: PreparedSearch, member: Member) -> Shape:
     return Shape(made.choices.spec(member).knobs, made.config.select)
 
 
-# --- by hand ----------------------------------------------------------------------------------------------------------------------------
+# --- by hand ------------------------------------------------------------------------------------
 
 
 def own(job: ShapeJob) -> Shape:

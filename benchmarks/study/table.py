@@ -86,7 +86,7 @@ def _extreme(cells: Sequence[Found], better: int) -> str:
     return f"{max(figures, key=lambda value: better * value):.3f}" if figures else DASH
 
 
-# --- what is known before training ------------------------------------------------------------------------------------------------------
+# --- what is known before training --------------------------------------------------------------
 
 
 def ranks(cells: Sequence[Found]) -> dict[str, dict[str, float]]:

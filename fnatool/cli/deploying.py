@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 @options.as_json("The answers as JSON.")
 @options.force("Replace an older result.")
 def predict(
-    model: Path, pictures: tuple[Path, ...], output: Path | None, provider: str, skip_bad: bool, as_json: bool, force: bool
+    model: Path, pictures: tuple[Path, ...], output: Path | None, provider: str, skip_bad: bool, as_json: bool,
+    force: bool
 ) -> None:  # fmt: skip
     """Draw what MODEL, which has a head, says of pictures: class, mask, boxes or joints. IMAGE is a file or a folder of them.
 
@@ -70,9 +71,10 @@ def predict(
 @options.seed("For the choice of pictures.")
 @options.reading()
 @click.option(
-    "--reduce-range/--no-reduce-range", default=None,
+    "--reduce-range/--no-reduce-range",
+    default=None,
     help="With int8: weights of 7 bits [default: where this processor has no instructions for int8, and 8 bits are too far off].",
-)  # fmt: skip
+)
 @click.option(
     "--tolerance",
     type=click.FloatRange(0, 1),

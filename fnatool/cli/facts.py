@@ -54,9 +54,12 @@ def inspect(model: Path, form: str | None, group: str | None, taps: bool, inputs
 @click.option("--nodes", is_flag=True, help="Every node too.")
 @options.as_json()
 @click.option(
-    "--convention", type=click.Choice(["conv", "paper"]), default="conv", show_default=True,
+    "--convention",
+    type=click.Choice(["conv", "paper"]),
+    default="conv",
+    show_default=True,
     help="What multiply-adds are. conv: those of convolutions and matrix products. paper: the biases of convolutions too, as in FNA.",
-)  # fmt: skip
+)
 @options.inputs()
 def profile(model: Path, nodes: bool, as_json: bool, convention: str, inputs: Inputs) -> None:
     """Show multiply-adds, parameters and activation memory: in all, of the stem, every stage and the head, and by node.
@@ -143,9 +146,11 @@ def diff(a: Path, b: Path, everything: bool, as_json: bool, inputs: Inputs) -> i
 @click.option("--spec", type=SPEC, metavar="SPEC", help="Demand that the model realises this spec, a file, - or a bundled one.")
 @options.knobs("Demand this value of a knob, on top of SPEC or alone. Repeatable.")
 @click.option(
-    "--multiple", type=click.IntRange(2, 1024), metavar="N",
+    "--multiple",
+    type=click.IntRange(2, 1024),
+    metavar="N",
     help="Warn of widths that are no multiple of N: a device that works on N channels at a time computes the rest for nothing.",
-)  # fmt: skip
+)
 @click.option("--max-macs", type=click.IntRange(min=1), metavar="N", help="Demand at most N multiply-accumulates.")
 @click.option("--max-params", type=click.IntRange(min=1), metavar="N", help="Demand at most N parameters.")
 @click.option(

@@ -22,15 +22,20 @@ OVERWRITE = "Overwrite an existing file (never the model)."
 @cli.command()
 @click.argument("model", metavar="SEED", type=MODEL)
 @click.option(
-    "--spec", type=SPEC, metavar="SPEC",
+    "--spec",
+    type=SPEC,
+    metavar="SPEC",
     help="The shape asked for; 'fnatool inspect SEED --spec' writes one to edit. Or fna-seg, fna-retinanet, fna-ssdlite: what FNA found. "
     "- is standard input.",
-)  # fmt: skip
+)
 @options.knobs("Set one knob, on top of SPEC or alone: stage2.depth=4, input.size=512x1024, batch=free. Repeatable.")
 @click.option(
-    "--multiple", type=click.IntRange(1, 1024), default=1, metavar="N",
+    "--multiple",
+    type=click.IntRange(1, 1024),
+    default=1,
+    metavar="N",
     help="What a width given by a factor, as x0.75, is a multiple of: 8, 16 or 32, as devices like [default: as the seed's is, up to 8].",
-)  # fmt: skip
+)
 @options.output("The ONNX file to write (needed unless --dry-run).", required=False)
 @click.option(
     "--strategy", type=click.Choice(["fna", "preserve"]), default="fna", show_default=True,
@@ -45,10 +50,11 @@ OVERWRITE = "Overwrite an existing file (never the model)."
 @options.inputs()
 @click.option("--dry-run", is_flag=True, help="Say what would change; write nothing.")
 @options.file(
-    "--refit", metavar="DIR",
+    "--refit",
+    metavar="DIR",
     help_="Solve layers that lost something anew, so that they come close to the seed's on the pictures in DIR, or on the arrays "
     "(.npy, .npz) for its inputs. No labels are needed.",
-)  # fmt: skip
+)
 @click.option(
     "--refit-samples", type=click.IntRange(2, 10**9), default=1000, show_default=True, metavar="N",
     help="How many of them, drawn with --seed; a fifth is kept back and decides how much is solved.",

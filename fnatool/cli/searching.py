@@ -15,9 +15,11 @@ from fnatool.cli.types import FILE, MODEL
 @cli.command()
 @click.argument("model", metavar="[SEED]", required=False, type=MODEL)
 @options.file(
-    "--config", dest="how", metavar="TOML",
+    "--config",
+    dest="how",
+    metavar="TOML",
     help_="Task, data, space, steps; 'fnatool config --search' writes one. Default: search.toml, or a small one for fashion-scenes.",
-)  # fmt: skip
+)
 @options.settings(
     "Set one key of the config, on top of the file: finetune.run.epochs=3; or the values of a knob, on top of the space: "
     "stage2.*.hidden=x0.5,x1. Repeatable."
@@ -27,9 +29,11 @@ from fnatool.cli.types import FILE, MODEL
     help="The folder of the run; an earlier one there goes on.",
 )  # fmt: skip
 @options.file(
-    "--images", dest="images", metavar="DIR",
+    "--images",
+    dest="images",
+    metavar="DIR",
     help_="Search without a task: the result is to compute what SEED computes, on pictures (or .npy, .npz files) like these.",
-)  # fmt: skip
+)
 @options.budgets("What the result may cost (params= too). Repeatable.")
 @click.option("--dry-run", is_flag=True, help="Check everything, show the space and what its members cost; train nothing.")
 @options.restart()

@@ -35,7 +35,7 @@ class Pixels:
         return f"reads (pixel − ({mean})) / ({scale}){order}, {self.source}"
 
 
-# --- the values -------------------------------------------------------------------------------------------------------------------------
+# --- the values ---------------------------------------------------------------------------------
 
 
 def values_of(picture: npt.NDArray[np.uint8], how: Pixels, dtype: np.dtype[np.generic]) -> Values:

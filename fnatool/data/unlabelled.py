@@ -121,7 +121,7 @@ def _read(data: Unlabelled, places: Sequence[Place]) -> Iterator[tuple[Place, Sa
             yield place, error
 
 
-# --- finding and choosing ---------------------------------------------------------------------------------------------------------------
+# --- finding and choosing -----------------------------------------------------------------------
 
 
 def find(root: Path, form: Form) -> Unlabelled:

@@ -30,8 +30,8 @@ UNIMPORTANT = "num_batches_tracked"  # counts training steps; no value depends o
 
 # What code that we do not know may raise; MemoryError and Ctrl-C are not among it.
 RAISED = (
-    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError, RuntimeError, SyntaxError, SystemExit,
-    TypeError, ValueError,
+    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError, RuntimeError,
+    SyntaxError, SystemExit, TypeError, ValueError,
 )  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def load(name: str, *, weights: str | None = None, checkpoint: Path | None = Non
     return replace(source, notes=notes)
 
 
-# --- torchvision and timm ---------------------------------------------------------------------------------------------------------------
+# --- torchvision and timm -----------------------------------------------------------------------
 
 
 def _torchvision(name: str, weights: str | None, classes: int | None) -> Source:
@@ -205,7 +205,7 @@ def _closest(name: str, known: Sequence[str]) -> str:
     return f"; did you mean {' or '.join(near)}?" if near else f"; it has {len(known)}, as {known[0]}"
 
 
-# --- a file of the user's ---------------------------------------------------------------------------------------------------------------
+# --- a file of the user's -----------------------------------------------------------------------
 
 
 def _from_file(name: str, weights: str | None, classes: int | None) -> Source:
@@ -259,7 +259,7 @@ def first_line(error: BaseException) -> str:
     return next((line[:300] for line in lines if any(letter.isalpha() for letter in line)), type(error).__name__)
 
 
-# --- checkpoints ------------------------------------------------------------------------------------------------------------------------
+# --- checkpoints --------------------------------------------------------------------------------
 
 
 def fill(module: torch.nn.Module, path: Path) -> tuple[str, ...]:

@@ -146,7 +146,7 @@ def _in_eval(module: torch.nn.Module) -> Iterator[None]:
             part.training = flag
 
 
-# --- what the module takes and computes -------------------------------------------------------------------------------------------------
+# --- what the module takes and computes ---------------------------------------------------------
 
 
 def _task(module: torch.nn.Module, example: torch.Tensor | Tensors | None, opset: int) -> _Task:
@@ -260,8 +260,8 @@ def _tolerance(values: np.ndarray, moved: np.ndarray) -> float:
 Values = dict[str, np.ndarray]
 
 WATCHED = (
-    torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d, torch.nn.ConvTranspose1d, torch.nn.ConvTranspose2d, torch.nn.ConvTranspose3d,
-    torch.nn.Linear, torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d,
+    torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d, torch.nn.ConvTranspose1d, torch.nn.ConvTranspose2d,
+    torch.nn.ConvTranspose3d, torch.nn.Linear, torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d,
 )  # fmt: skip
 WATCHED_OPS = CONVOLUTIONS | {"Gemm", "BatchNormalization"}
 
@@ -297,7 +297,7 @@ def _array(tensor: torch.Tensor) -> np.ndarray:
     return np.ascontiguousarray(tensor.detach().cpu().numpy())
 
 
-# --- torch's exporters ------------------------------------------------------------------------------------------------------------------
+# --- torch's exporters --------------------------------------------------------------------------
 
 
 def _exported(task: _Task) -> Exported:
@@ -406,7 +406,7 @@ LOWEST = min(low for _, low, _ in EXPORTERS.values())
 HIGHEST = max(high for _, _, high in EXPORTERS.values())
 
 
-# --- checked against the module ---------------------------------------------------------------------------------------------------------
+# --- checked against the module -----------------------------------------------------------------
 
 
 def _check(proto: onnx.ModelProto, task: _Task, exporter: str) -> Exported:

@@ -168,7 +168,7 @@ def require_regular(folder: Path, layout: RunLayout) -> None:
             require_regular(path, inner)
 
 
-# --- drafts -----------------------------------------------------------------------------------------------------------------------------
+# --- drafts -------------------------------------------------------------------------------------
 
 
 def _recover(folder: Path, layout: RunLayout) -> None:
@@ -199,7 +199,7 @@ def _places(folder: Path, layout: RunLayout) -> Iterator[tuple[Path, frozenset[s
     yield folder, layout.names | {WORKPLACE}
 
 
-# --- beginning anew ---------------------------------------------------------------------------------------------------------------------
+# --- beginning anew -----------------------------------------------------------------------------
 
 
 def written(folder: Path, layout: RunLayout) -> Iterator[Path]:

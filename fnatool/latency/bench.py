@@ -208,7 +208,7 @@ def _half_range(values: np.ndarray) -> float:
     return float(high - low) / 2
 
 
-# --- in a child process -----------------------------------------------------------------------------------------------------------------
+# --- in a child process -------------------------------------------------------------------------
 
 
 def _child(function: Callable[..., T], *arguments: object) -> T:

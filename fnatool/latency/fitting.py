@@ -61,7 +61,7 @@ def applied(found: Fit, table: Table) -> Table:
     return Table(round(found.of(table.base)), tuple(tuple(round(found.b * cost) for cost in row) for row in table.blocks))
 
 
-# --- members ----------------------------------------------------------------------------------------------------------------------------
+# --- members ------------------------------------------------------------------------------------
 
 
 def random_member(found: Choices, rng: np.random.Generator) -> Member:

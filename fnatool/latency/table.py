@@ -99,7 +99,7 @@ def _columns(table: Table) -> dict[str, object]:
     return {"base": table.base, "blocks": [list(row) for row in table.blocks]}
 
 
-# --- reading ----------------------------------------------------------------------------------------------------------------------------
+# --- reading ------------------------------------------------------------------------------------
 
 
 def read(path: Path, about: About, found: Choices, *, provider: str | None = None) -> LatencyTable:

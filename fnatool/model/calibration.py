@@ -47,7 +47,7 @@ def input_of(analysis: Analysis) -> NetworkInput:
     return NetworkInput(name, np.dtype(onnx.helper.tensor_dtype_to_np_dtype(dtype)), shape[1:], batch if isinstance(batch, int) else None)
 
 
-# --- inputs -----------------------------------------------------------------------------------------------------------------------------
+# --- inputs -------------------------------------------------------------------------------------
 
 
 def noise_rows(input_: NetworkInput, count: int, seed: int) -> Iterator[Values]:
@@ -85,7 +85,7 @@ def image_rows(input_: NetworkInput, paths: Sequence[Path], how: Preparation) ->
             raise UserError(f"'{path}' cannot be read as an image: {error}; remove or mend it") from error
 
 
-# --- statistics -------------------------------------------------------------------------------------------------------------------------
+# --- statistics ---------------------------------------------------------------------------------
 
 
 def measure(

@@ -139,7 +139,7 @@ def _cut(read: files.Model, sizes: Mapping[str, Shape] | None, options: CutOptio
     )
 
 
-# --- names ------------------------------------------------------------------------------------------------------------------------------
+# --- names --------------------------------------------------------------------------------------
 
 
 def _resolved(names: Sequence[str], whole: _Whole) -> tuple[str, ...]:
@@ -170,7 +170,7 @@ def _with_tensors(tensors: Sequence[str], whole: _Whole) -> gs.Graph:
     return build(normal.nodes, normal.constants, whole.model.graph)
 
 
-# --- metadata ---------------------------------------------------------------------------------------------------------------------------
+# --- metadata -----------------------------------------------------------------------------------
 
 
 def _stages(whole: _Whole, graph: gs.Graph) -> list[list[dict[str, str]]]:
@@ -240,7 +240,7 @@ def _envelope(envelope: onnx.ModelProto, about: Mapping[str, str]) -> onnx.Model
     return made
 
 
-# --- verification -----------------------------------------------------------------------------------------------------------------------
+# --- verification -------------------------------------------------------------------------------
 
 
 def _require_same(base: gs.Graph, graph: gs.Graph, sizes: Mapping[str, Shape] | None) -> None:

@@ -189,7 +189,7 @@ def _moved_knobs(before: Analysis, after: Analysis) -> tuple[str, ...]:
     return (f"{len(moved)} knobs are other ones now, as '{moved[0]}'; 'fnatool inspect' lists them",) if moved else ()
 
 
-# --- statistics -------------------------------------------------------------------------------------------------------------------------
+# --- statistics ---------------------------------------------------------------------------------
 
 
 def _statistics(model: files.Model, analysis: Analysis, tensors: Mapping[str, str], rows: Iterator[Values]) -> dict[str, Moments]:

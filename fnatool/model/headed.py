@@ -204,7 +204,7 @@ def own_taps(analysis: Analysis, options: HeadOptions) -> tuple[str, ...]:
     return default_taps(analysis, wanted(options)[2])
 
 
-# --- what the model is for ---------------------------------------------------------------------------------------------------------------
+# --- what the model is for ----------------------------------------------------------------------
 
 
 def input_of(image: HeadImage, how: Pixels) -> description.Input:
@@ -219,7 +219,7 @@ def input_of(image: HeadImage, how: Pixels) -> description.Input:
     )
 
 
-# --- verification -----------------------------------------------------------------------------------------------------------------------
+# --- verification -------------------------------------------------------------------------------
 
 
 def require_same(headed: Headed) -> None:

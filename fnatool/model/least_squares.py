@@ -1,9 +1,10 @@
 """Least squares that shrinks towards what is there, from sums over all positions.
 
-    D(λ) = argmin  Σ ‖e − D x‖² + λ ‖D‖²  =  (Σ e xᵀ) (Σ x xᵀ + λ I)⁻¹        e = what is missing,  x = what is read, with a 1 at its end
+    D(λ) = argmin  Σ ‖e − D x‖² + λ ‖D‖²  =  (Σ e xᵀ) (Σ x xᵀ + λ I)⁻¹
 
-so that W + D(λ) is W for λ → ∞ and plain least squares for λ → 0 (ridge regression about W; Hoerl and Kennard 1970). The strength is
-relative: λ = strength · the mean of the reads' squares, and for the 1, whose square that is, strength itself.
+with e what is missing and x what is read, a 1 at its end, so that W + D(λ) is W for λ → ∞ and plain least
+squares for λ → 0 (ridge regression about W; Hoerl and Kennard 1970). The strength is relative: λ = strength ·
+the mean of the reads' squares, and for the 1, whose square that is, strength itself.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ def say(how: Pixels) -> None:
         console.print(f"warning: {WARNING}", markup=False)
 
 
-# --- where it is known from -------------------------------------------------------------------------------------------------------------
+# --- where it is known from ---------------------------------------------------------------------
 
 
 def _document(model: files.Model, key: str) -> object:

@@ -245,7 +245,7 @@ class _Spread:
         return RefitDistance(name, before, after)
 
 
-# --- what a change of the tensor is in the layer ------------------------------------------------------------------------------------------
+# --- what a change of the tensor is in the layer ------------------------------------------------
 
 
 class _Way:

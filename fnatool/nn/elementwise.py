@@ -18,7 +18,7 @@ from passes.graph.view import element_type
 
 Operand = Tensor | float
 
-# --- activations ------------------------------------------------------------------------------------------------------------------------
+# --- activations ---------------------------------------------------------------------------------
 
 
 def relu(site: NodeSite) -> Step:
@@ -153,7 +153,7 @@ def dropout(site: NodeSite) -> Step:
     return Step(run, (site.node.inputs[0], Given.TRAINING))
 
 
-# --- types ------------------------------------------------------------------------------------------------------------------------------
+# --- types --------------------------------------------------------------------------------------
 
 
 def cast(site: NodeSite) -> Step:
@@ -193,7 +193,7 @@ def is_inf(site: NodeSite) -> Step:
     return on(site, torch.isneginf if negative else torch.isposinf, 0)
 
 
-# --- two operands and more --------------------------------------------------------------------------------------------------------------
+# --- two operands and more ----------------------------------------------------------------------
 
 
 def binary(run: Callable[[Any, Any], Any]) -> Row:

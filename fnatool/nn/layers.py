@@ -23,7 +23,7 @@ A number also updates them: it is the share that is new, whatever the graph says
 KEEPING = ("running", "batch", "batch over processes")  # of these the running statistics stay as they are
 TOGETHER = ("batch over processes", "update over processes")
 
-# --- weights ----------------------------------------------------------------------------------------------------------------------------
+# --- weights -------------------------------------------------------------------------------------
 
 
 def convolution(site: NodeSite) -> Step:
@@ -115,7 +115,7 @@ def einsum(site: NodeSite) -> Step:
     return on(site, lambda *operands: torch.einsum(equation, *operands), *range(len(site.node.inputs)))
 
 
-# --- normalisation ----------------------------------------------------------------------------------------------------------------------
+# --- normalisation ------------------------------------------------------------------------------
 
 
 def batch_normalization(site: NodeSite) -> Step:
@@ -274,7 +274,7 @@ def _hardmax(x: Tensor, axis: int) -> Tensor:
     return torch.zeros_like(x).scatter(axis, x.argmax(axis, keepdim=True), 1.0)
 
 
-# --- reductions -------------------------------------------------------------------------------------------------------------------------
+# --- reductions ---------------------------------------------------------------------------------
 
 
 def reduction(run: Callable[[Tensor, list[int], bool], Tensor]) -> Row:

@@ -18,7 +18,7 @@ from fnatool.nn.site import Given, NodeSite, Row, Step, on, torch_type
 from passes.graph.regrouping import UNBOUNDED, regrouped
 from passes.graph.view import element_type
 
-# --- shape ------------------------------------------------------------------------------------------------------------------------------
+# --- shape ---------------------------------------------------------------------------------------
 
 
 def reshape(site: NodeSite) -> Step:
@@ -147,7 +147,7 @@ def tile(site: NodeSite) -> Step:
     return Step(lambda x, times: x.tile(tuple(times)), (site.node.inputs[0], site.numbers(1)))
 
 
-# --- cut and join -----------------------------------------------------------------------------------------------------------------------
+# --- cut and join -------------------------------------------------------------------------------
 
 
 def concat(site: NodeSite) -> Step:
@@ -278,7 +278,7 @@ def gather_nd(site: NodeSite) -> Step:
     return on(site, run, 0, 1)
 
 
-# --- pad --------------------------------------------------------------------------------------------------------------------------------
+# --- pad ----------------------------------------------------------------------------------------
 
 
 def pad(site: NodeSite) -> Step:
@@ -324,7 +324,7 @@ def _places(size: int, before: int, after: int, mode: str) -> list[int]:
     return [min(i % period, period - i % period) if size > 1 else 0 for i in range(-before, size + after)]
 
 
-# --- space and depth --------------------------------------------------------------------------------------------------------------------
+# --- space and depth ----------------------------------------------------------------------------
 
 
 def depth_to_space(site: NodeSite) -> Step:
@@ -355,7 +355,7 @@ def space_to_depth(site: NodeSite) -> Step:
     return on(site, run, 0)
 
 
-# --- made from sizes --------------------------------------------------------------------------------------------------------------------
+# --- made from sizes ----------------------------------------------------------------------------
 
 
 def shape(site: NodeSite) -> Step:

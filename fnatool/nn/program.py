@@ -83,12 +83,23 @@ def run(program: Program, values: Sequence[Tensor], inputs: Sequence[Tensor], *,
     return tuple(slots[slot] for slot in program.results)
 
 
-# --- from a graph to a program ----------------------------------------------------------------------------------------------------------
+# --- from a graph to a program ------------------------------------------------------------------
 
 FRESH = frozenset(
-    {"Conv", "ConvTranspose", "BatchNormalization", "GroupNormalization", "LayerNormalization", "Gemm", "MatMul", "Concat",
-     "Add", "Sub", "Mul"}
-)  # fmt: skip
+    {
+        "Conv",
+        "ConvTranspose",
+        "BatchNormalization",
+        "GroupNormalization",
+        "LayerNormalization",
+        "Gemm",
+        "MatMul",
+        "Concat",
+        "Add",
+        "Sub",
+        "Mul",
+    }
+)
 """Operators whose result is memory of its own that their gradient does not read: it may be overwritten."""
 
 

@@ -86,7 +86,7 @@ class Reading:
         return run(self.program(taps), [known[name] for name in self.names], inputs, norms=norms, training=training)
 
 
-# --- facts ------------------------------------------------------------------------------------------------------------------------------
+# --- facts --------------------------------------------------------------------------------------
 
 
 def _require_elements(seen: View) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fnatool.nn.site import NodeSite, Read, Row, Step, on, torch_type
 
-# --- quantisation -----------------------------------------------------------------------------------------------------------------------
+# --- quantisation --------------------------------------------------------------------------------
 
 
 def quantize(site: NodeSite) -> Step:
@@ -57,7 +57,7 @@ def _spread(site: NodeSite) -> Callable[[Tensor, Tensor], Tensor]:
     return spread
 
 
-# --- attention --------------------------------------------------------------------------------------------------------------------------
+# --- attention ----------------------------------------------------------------------------------
 
 
 def attention(site: NodeSite) -> Step:
@@ -119,7 +119,7 @@ def _bias(scores: Tensor, mask: Tensor | None, past: int | None) -> Tensor | Non
     return bias
 
 
-# --- places -----------------------------------------------------------------------------------------------------------------------------
+# --- places -------------------------------------------------------------------------------------
 
 
 def scatter_nd(site: NodeSite) -> Step:
@@ -199,7 +199,7 @@ def center_crop_pad(site: NodeSite) -> Step:
     return Step(run, (site.node.inputs[0], site.numbers(1)))
 
 
-# --- boxes ------------------------------------------------------------------------------------------------------------------------------
+# --- boxes --------------------------------------------------------------------------------------
 
 
 def non_max_suppression(site: NodeSite) -> Step:

@@ -206,7 +206,7 @@ HALVES = frozenset({onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16})
 FLOATING = HALVES | {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE}
 
 
-# --- what a constant means to its readers -----------------------------------------------------------------------------------------------
+# --- what a constant means to its readers -------------------------------------------------------
 
 STATISTICS = {"BatchNormalization": frozenset({3, 4})}
 

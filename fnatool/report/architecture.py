@@ -113,7 +113,7 @@ def _channels(tensor: str, analysis: Analysis) -> int:
     return shape[1] if len(shape) > 1 else 1
 
 
-# --- side by side -----------------------------------------------------------------------------------------------------------------------
+# --- side by side -------------------------------------------------------------------------------
 
 
 def sources_of(stages: Mapping[int, Sequence[int]]) -> Sources:

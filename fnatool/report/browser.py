@@ -33,8 +33,8 @@ def write_picture(page: Path, png: Path, *, force: bool = False, size: tuple[int
         shot = Path(folder) / "page.png"
         command = [
             browser, "--headless=new", "--disable-gpu", "--hide-scrollbars", "--no-first-run", "--disable-extensions",
-            f"--user-data-dir={folder}/profile", f"--window-size={size[0]},{size[1]}", f"--virtual-time-budget={PATIENCE}",
-            f"--screenshot={shot}", *unconfined(), page.resolve().as_uri(),
+            f"--user-data-dir={folder}/profile", f"--window-size={size[0]},{size[1]}",
+            f"--virtual-time-budget={PATIENCE}", f"--screenshot={shot}", *unconfined(), page.resolve().as_uri(),
         ]  # fmt: skip
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)

@@ -69,9 +69,11 @@ def verify_batch(before: gs.Graph, after: gs.Graph, found: Rebatched, analysis: 
     old, new = view(before), view(after)
     shared = {name for name in found.samples if name in old.producer and name in new.producer}
     pairs = {
-        name: node.name for node in old.nodes for name in node.outputs
+        name: node.name
+        for node in old.nodes
+        for name in node.outputs
         if name in shared and (node.op in WEIGHTED or name in old.outputs) and sum(c.count(SAMPLES) for c in found.samples[name]) == 1
-    }  # fmt: skip
+    }
     inputs, names = batched_inputs(old), list(pairs)
     shape = old.inputs[inputs[0]][0]
     own = found.before if shape is not None and isinstance(shape[0], int) else None

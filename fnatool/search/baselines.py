@@ -1,7 +1,8 @@
 """What a search is measured against, if that is asked for: the seed's own shape, and every width narrowed alike, tuned as what was found.
 
 seed      at its own cost
-uniform   all hidden widths times one factor, the largest one within the budgets; where there are none, all that may change
+uniform   all hidden widths times one factor, the largest one within the budgets;
+          where there are none, all that may change
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The search: every step on weights and on α, in one place.
 
     warm up   weights only, a member drawn by what α is at first: all paths alike, but for the lead of the seed's own
-    search    a weight step on a member drawn by α; every `alpha_every`-th one is followed by a step on α with all candidates,
-              on data that the weights do not see: task loss + λ · log_τ(γ · expected cost)
+    search    a weight step on a member drawn by α; every `alpha_every`-th one is followed by a step on α with
+              all candidates, on data that the weights do not see: task loss + λ · log_τ(γ · expected cost)
 
 No state of a random generator is kept: batches, members and dropout are functions of (seed, step).
 """
@@ -214,7 +214,7 @@ def drawn(network: SuperNetwork, seed: int, step: int) -> Member:
     return sample(network.choices, [[next(numbers) for _ in range(len(row))] for row in rows], seed=seed, step=step)
 
 
-# --- around the steps -------------------------------------------------------------------------------------------------------------------
+# --- around the steps ---------------------------------------------------------------------------
 
 
 def _batches(job: SearchJob, world: World, steps: tuple[int, int], *, stream: int) -> Iterator[Batch]:

@@ -1,7 +1,8 @@
 """The member nearest to the seed within budgets, by the distances of single changes and then of whole members. Nothing is trained.
 
     Δ_bc = d(the seed with block b as candidate c)       min Σ_b Δ_b,c(b)  within the budgets: an integer program
-    then members near its optimum are measured whole, and one or two blocks of the best one are changed while that brings it nearer
+    then members near its optimum are measured whole, and one or two blocks of the best one are changed
+    while that brings it nearer
 
 What the whole members' distances say beyond the sum goes into the prediction of the next ones: d(m) ≈ a + s · Σ Δ + Σ u_b,c(b), with
 a and s by least squares and u by ridge regression of what is left.

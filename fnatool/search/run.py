@@ -180,7 +180,7 @@ def _phases(made: PreparedSearch, folder: Path, world: World, *, dry_run: bool) 
     return Found(found.emitted, found.figures, tuned, folder)
 
 
-# --- by gradient ------------------------------------------------------------------------------------------------------------------------
+# --- by gradient --------------------------------------------------------------------------------
 
 
 def by_gradient(made: PreparedSearch, world: World) -> Way:
@@ -254,7 +254,7 @@ def _member(found: object, choices: Choices, path: Path) -> Member:
     return tuple(found)
 
 
-# --- by distance ------------------------------------------------------------------------------------------------------------------------
+# --- by distance --------------------------------------------------------------------------------
 
 
 def by_distance(made: PreparedSearch, world: World) -> Way:
@@ -292,7 +292,7 @@ def by_distance(made: PreparedSearch, world: World) -> Way:
 METHODS: Mapping[str, Callable[[PreparedSearch, World], Way]] = {"distance": by_distance, "gradient": by_gradient}
 
 
-# --- in all ------------------------------------------------------------------------------------------------------------------------------
+# --- in all -------------------------------------------------------------------------------------
 
 
 def _refitted(made: PreparedSearch, pick: Pick, found: HeadedMember) -> HeadedMember:
@@ -331,7 +331,7 @@ def _fine_tune(made: PreparedSearch, folder: Path, world: World) -> Tuned | None
     return tune_found(made, files.read(remapped), RunPlaces(target, own, force=True), world)
 
 
-# --- parts ------------------------------------------------------------------------------------------------------------------------------
+# --- parts --------------------------------------------------------------------------------------
 
 
 def job_of(made: PreparedSearch, network: SuperNetwork, tables: Mapping[str, Table], run: tuple[Path, str]) -> SearchJob:
@@ -362,7 +362,7 @@ def _costs(made: PreparedSearch) -> dict[str, object]:
     return {"candidates": candidates, "trunks": trunks, **rows}
 
 
-# --- before and after -------------------------------------------------------------------------------------------------------------------
+# --- before and after ---------------------------------------------------------------------------
 
 
 def _config(given: Path | str | SearchConfig | None, folder: Path, asked: SearchOptions) -> tuple[SearchConfig, bool]:

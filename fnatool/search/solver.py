@@ -1,6 +1,7 @@
 """From learnt preferences to architectures within a budget: an exact multiple-choice problem, solved by integer programming (HiGHS).
 
-    maximise Σ_b score(b, c_b)   subject to   base + Σ_b cost(b, c_b) ≤ budget,   one choice c_b per block, at least so many blocks a stage
+    maximise    Σ_b score(b, c_b)
+    subject to  base + Σ_b cost(b, c_b) ≤ budget,   one choice c_b per block,   at least so many blocks a stage
 
 The score of a choice is log softmax(α)_c, so that the sum is the log-probability of the member.
 """

@@ -1,8 +1,10 @@
 """All candidates of a block at once, by mixing the largest weights before the operator, with the marginals of the block's one softmax.
 
-    channels  W ⊙ Σ_m P(m | keep) · M_m    M_m: the columns that read kept channels of the atom, within the groups' diagonal blocks
+    channels  W ⊙ Σ_m P(m | keep) · M_m    M_m: the columns that read kept channels of the atom, within the
+                                           groups' diagonal blocks
     kernel    W ⊙ Σ_k P(k | keep) · C_k    C_k: the taps at the centre
-    skip      the branch's last affine · P(keep), where all after it up to the merge is homogeneous; else exit and entry are weighed
+    skip      the branch's last affine · P(keep), where all after it up to the merge is homogeneous;
+              else exit and entry are weighed
 
 What *makes* channels is not touched: every channel is computed whole, normalised as in the member that keeps it, and weighed where it is
 read. So no activation is multiplied, and a choice of one candidate is that member exactly, whatever the statistics.
@@ -140,7 +142,7 @@ def _outer(axes: Mapping[int, np.ndarray], shape: Shape) -> np.ndarray:
     return mask
 
 
-# --- skip -------------------------------------------------------------------------------------------------------------------------------
+# --- skip ---------------------------------------------------------------------------------------
 
 
 def _folded(variants: Variants, segment: Segment) -> tuple[str, ...]:
@@ -155,7 +157,7 @@ def _folded(variants: Variants, segment: Segment) -> tuple[str, ...]:
     return tuple(trained[name] for name in silence.tensors)
 
 
-# --- what cannot be mixed ---------------------------------------------------------------------------------------------------------------
+# --- what cannot be mixed -----------------------------------------------------------------------
 
 
 def unmixable(analysis: Analysis, choices: Choices) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """The super network: all members of a Space in one torch module, its parameters remapped from the seed.
 
     network = build(graph, analysis, choices(analysis, space))   # remap(graph, largest member), read by torch
-    network(x, member)                                           # a weight step: slices of the shared weights, or one path
+    network(x, member)                                           # a weight step: slices of shared weights, or a path
     network(x)                                                   # a step on α: all candidates at once
-    network.architecture.hold(floor_at(progress))                # after it: the guard against collapse to skip (alpha.py)
+    network.architecture.hold(floor_at(progress))                # after it: against collapse to skip (alpha.py)
     found = network.recalibrate(member, batches)                 # a score: the member with statistics of its own
     network.forward_member(x, member, norms="running", statistics=found)
     network.architecture.log_probabilities()                     # what derivation works with

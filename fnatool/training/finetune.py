@@ -160,7 +160,7 @@ def require_teacher(how: Imitate) -> None:
         raise UserError(f"'{how.teacher}', the 'imitate.teacher', does not exist; give the path of an ONNX file")
 
 
-# --- the end of a run -------------------------------------------------------------------------------------------------------------------
+# --- the end of a run ---------------------------------------------------------------------------
 
 
 def finished(model: files.Model, config: Learning, places: RunPlaces, metric: str) -> Tuned | None:

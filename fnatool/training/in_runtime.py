@@ -22,7 +22,8 @@ SECONDS = 120.0  # to load a model and run it once, in a process of its own
 
 
 def evaluate_file(
-    path: Path, samples: Evaluation, *, batch: int = 32, workers: int = 2, provider: str = "cpu", done: Callable[[int], None] | None = None
+    path: Path, samples: Evaluation, *, batch: int = 32, workers: int = 2, provider: str = "cpu",
+    done: Callable[[int], None] | None = None
 ) -> dict[str, float]:  # fmt: skip
     """The figures of the task on all samples. Raises RefusedModel where the model does not run, UserError without the provider."""
     require_runs(path, samples.description, samples.size)

@@ -152,7 +152,7 @@ def _batches(job: TrainingJob, learner: Learner, total: int, *, start: int | Non
     return job.objective.batches(order, world.device, workers=job.workers)
 
 
-# --- around the steps -------------------------------------------------------------------------------------------------------------------
+# --- around the steps ---------------------------------------------------------------------------
 
 
 @torch.no_grad()

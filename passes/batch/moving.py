@@ -34,7 +34,7 @@ def transpose(node: Node, space: BatchSpace) -> Made:
     return node, [tuple(x[axis] for axis in node.ints("perm", range(len(x))[::-1]))]
 
 
-# --- reshaping --------------------------------------------------------------------------------------------------------------------------
+# --- reshaping ----------------------------------------------------------------------------------
 
 
 def reshape(node: Node, space: BatchSpace) -> Made:
@@ -230,7 +230,7 @@ def unsqueeze(node: Node, space: BatchSpace) -> Made:
     return node, [tuple(x)]
 
 
-# --- joining and cutting ----------------------------------------------------------------------------------------------------------------
+# --- joining and cutting ------------------------------------------------------------------------
 
 
 def concat(node: Node, space: BatchSpace) -> Made:
@@ -415,7 +415,7 @@ def gather_nd(node: Node, space: BatchSpace) -> Made:
     return node, [(*picked[:-1], *x[beside + depth :])]
 
 
-# --- repeating --------------------------------------------------------------------------------------------------------------------------
+# --- repeating ----------------------------------------------------------------------------------
 
 
 def expand(node: Node, space: BatchSpace) -> Made:

@@ -200,7 +200,7 @@ def _require_predicted(space: BatchSpace, view: View) -> None:
                 raise Mixed(f"'{name}' would have the shape {list(actual)} with {space.new} samples, not {list(wanted)}")
 
 
-# --- of a graph -------------------------------------------------------------------------------------------------------------------------
+# --- of a graph ---------------------------------------------------------------------------------
 
 
 def declared_sizes(made: Rebatched, names: Sequence[str], batch: int | None, symbol: str) -> dict[str, dict[int, int | str | None]]:

@@ -33,7 +33,7 @@ def _only_front(node: Node, axes: Axes, fronts: int = 1) -> None:
         raise _mixes(node, f"works along axis {axis}, on which the samples are")
 
 
-# --- element by element -----------------------------------------------------------------------------------------------------------------
+# --- element by element -------------------------------------------------------------------------
 
 
 def same(node: Node, space: BatchSpace) -> Made:
@@ -69,7 +69,7 @@ def _met(node: Node, space: BatchSpace, slots: Sequence[int], upto: int | None =
     return space.rewired(node, inputs), [tuple(result)]
 
 
-# --- layers -----------------------------------------------------------------------------------------------------------------------------
+# --- layers -------------------------------------------------------------------------------------
 
 
 def front(node: Node, space: BatchSpace) -> Made:
@@ -240,7 +240,7 @@ def grid_sample(node: Node, space: BatchSpace) -> Made:
     return space.rewired(node, inputs), [(samples, *_plain(node, space)[1:])]
 
 
-# --- over axes --------------------------------------------------------------------------------------------------------------------------
+# --- over axes ----------------------------------------------------------------------------------
 
 
 def reduction(node: Node, space: BatchSpace) -> Made:
@@ -295,7 +295,7 @@ def one_hot(node: Node, space: BatchSpace) -> Made:
     return node, [(*x[:axis], _plain(node, space)[axis], *x[axis:])]
 
 
-# --- where nothing can be said ----------------------------------------------------------------------------------------------------------
+# --- where nothing can be said ------------------------------------------------------------------
 
 
 def refuse_chosen(node: Node, space: BatchSpace) -> Made:

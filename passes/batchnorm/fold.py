@@ -4,7 +4,8 @@ With f = γ/√(σ²+ε) and s = β − fμ a BatchNormalization is y = fx + s, 
 
     behind a convolution    f(Wx + b) + s  =  (fW)x + (fb + s)
     before one              W(fx + s) + b  =  (Wf)x + (Ws + b), where no padding puts zeros in the place of s
-    put back                Wx + b  =  γ(Wx − μ)/√(σ²+ε) + β  with γ = √(σ²+ε), β = m, μ = m − b: m and σ² are the statistics of Wx + b
+    put back                Wx + b  =  γ(Wx − μ)/√(σ²+ε) + β  with γ = √(σ²+ε), β = m, μ = m − b:
+                            m and σ² are the statistics of Wx + b
 
 Arithmetic is in float64, and what the graph stores is rounded once.
 """
@@ -51,7 +52,7 @@ class Folded:
     left: tuple[Left, ...]
 
 
-# --- folding ----------------------------------------------------------------------------------------------------------------------------
+# --- folding ------------------------------------------------------------------------------------
 
 
 def fold(graph: gs.Graph | Normalised, *, sizes: Mapping[str, Shape] | None = None) -> Folded:

@@ -45,7 +45,7 @@ class UnfoldPlaces:
     left: tuple[Left, ...]
 
 
-# --- unfolding --------------------------------------------------------------------------------------------------------------------------
+# --- unfolding ----------------------------------------------------------------------------------
 
 PASSING = having(
     lambda row: row.adds or row.keeps_values or (row.form == "pooling" and CONSTANTS in row.has)

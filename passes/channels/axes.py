@@ -54,8 +54,8 @@ class Site:
     def along(self, ids: Ids) -> Site:
         """The same axis with these identities along it; a network has so many that dataclasses.replace takes its time."""
         return Site(
-            tensor=self.tensor, axis=self.axis, ids=ids, role=self.role, fill=self.fill, node=self.node, dense=self.dense,
-            extent=self.extent, repeat=self.repeat, weight=self.weight,
+            tensor=self.tensor, axis=self.axis, ids=ids, role=self.role, fill=self.fill, node=self.node,
+            dense=self.dense, extent=self.extent, repeat=self.repeat, weight=self.weight,
         )  # fmt: skip
 
 
@@ -181,8 +181,8 @@ class Flow:
         """The axis of what the node reads there has these identities; `extent`: that of what the node makes, unless told otherwise."""
         extent = self._extent(node) if extent is None else extent
         site = Site(
-            tensor=node.inputs[slot], axis=axis, ids=ids, role=role, fill=fill, node=node.name, dense=dense, extent=extent, repeat=repeat,
-            weight=weight,
+            tensor=node.inputs[slot], axis=axis, ids=ids, role=role, fill=fill, node=node.name, dense=dense,
+            extent=extent, repeat=repeat, weight=weight,
         )  # fmt: skip
         shape = tuple(self.view.constants[site.tensor].shape)
         if not 0 <= axis < len(shape) or shape[axis] != site.ids.size:

@@ -32,7 +32,8 @@ Finish = Callable[[Steps, Mapping[str, str], Ending], list[End]]
 
 
 def assembled(
-    graph: gs.Graph, *, batch: Axis, size: Size, front: Front | None, finish: Finish | None, engine: bool, real: npt.DTypeLike
+    graph: gs.Graph, *, batch: Axis, size: Size, front: Front | None, finish: Finish | None, engine: bool,
+    real: npt.DTypeLike
 ) -> gs.Graph:  # fmt: skip
     """The graph (one input, of that size) for images uint8 instead of its input, and with answers instead of its outputs, as asked.
 

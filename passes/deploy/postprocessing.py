@@ -143,7 +143,7 @@ def _on_image(steps: Steps, points: str, ending: Ending) -> str:
     return steps.cast(steps.div(steps.sub(steps.as_real(points), shift), scale), np.float32)
 
 
-# --- boxes ------------------------------------------------------------------------------------------------------------------------------
+# --- boxes --------------------------------------------------------------------------------------
 
 
 def detected(steps: Steps, outputs: tuple[str, str], how: BoxReading, ending: Ending) -> list[End]:

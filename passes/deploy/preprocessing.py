@@ -105,7 +105,7 @@ def preprocessed(steps: Steps, image: str, box: str, framing: Framing, taking: T
     return _values(steps, pixels, taking), placed
 
 
-# --- what is shown ----------------------------------------------------------------------------------------------------------------------
+# --- what is shown ------------------------------------------------------------------------------
 
 Shown = tuple[tuple[_Window, _Window], Placed]
 
@@ -168,7 +168,7 @@ def _around(steps: Steps, extents: tuple[str, str], box: str, how: tuple[Framing
 _FRAMINGS = {"fitted": _fitted, "middle": _middle, "around": _around}
 
 
-# --- resizing ---------------------------------------------------------------------------------------------------------------------------
+# --- resizing -----------------------------------------------------------------------------------
 
 
 def _taps(steps: Steps, window: _Window) -> _Taps:
@@ -232,7 +232,7 @@ def _resized(steps: Steps, pixels: str, taps: _Taps, where: tuple[int, str]) -> 
     return steps.node("Clip", rounded, steps.constant(0.0, np.float32), steps.constant(255.0, np.float32))
 
 
-# --- values -----------------------------------------------------------------------------------------------------------------------------
+# --- values -------------------------------------------------------------------------------------
 
 
 def _values(steps: Steps, pixels: str, taking: Taking) -> str:

@@ -483,7 +483,7 @@ def _channels(name: str, view: View) -> int:
     return 3
 
 
-# --- shape arithmetic: op → function of (node, arrays, opset) ---------------------------------------------------------------------------
+# --- shape arithmetic: op → function of (node, arrays, opset) -----------------------------------
 
 Arrays = Sequence[np.ndarray | None]
 

@@ -261,7 +261,7 @@ def _weight(shape: Sequence[int], perm: Perm) -> int:
     return UNIT if moved == sorted(moved) else REAL
 
 
-# --- operators that may be moved: (node, permutation of its first late input, walk) → what it is before the Transpose, None: it stays -----
+# --- operators that may be moved: (node, permutation of its first late input, walk) → what it is before the Transpose, None: it stays ---
 
 Rule = Callable[[Node, Perm, _Moving], Moved | None]
 

@@ -225,8 +225,8 @@ def build(nodes: Sequence[Node], constants: Mapping[str, gs.Constant], like: gs.
         (nodes, {**constants, **{name: tensor for name, tensor in ends.items() if name in constants}}), types,
         partial(_objects, nodes, constants, ends, types), whole=True,
         inputs=[ends[tensor.name] for tensor in like.inputs], outputs=[ends[tensor.name] for tensor in like.outputs],
-        name=like.name, doc_string=like.doc_string, opset=like.opset, import_domains=like.import_domains, ir_version=like.ir_version,
-        producer_name=like.producer_name, producer_version=like.producer_version,
+        name=like.name, doc_string=like.doc_string, opset=like.opset, import_domains=like.import_domains,
+        ir_version=like.ir_version, producer_name=like.producer_name, producer_version=like.producer_version,
     )  # fmt: skip
 
 

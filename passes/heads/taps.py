@@ -178,7 +178,7 @@ def _whole(tensor: str, seen: View) -> str:
     return tensor if node is None or node.op not in ("Pad", "Split") else _whole(node.inputs[0], seen)
 
 
-# --- what a head taps when nobody says --------------------------------------------------------------------------------------------------
+# --- what a head taps when nobody says ----------------------------------------------------------
 
 
 def last_exit(found: Chart) -> list[str]:

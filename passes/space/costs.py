@@ -97,7 +97,7 @@ def whole_costs(analysis: Analysis) -> dict[str, int]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-# --- tables -----------------------------------------------------------------------------------------------------------------------------
+# --- tables -------------------------------------------------------------------------------------
 
 
 Rows = dict[str, list[list[int]]]  # kind → block → candidate

@@ -14,7 +14,7 @@ from passes.target.conforming import declare, require_shapes
 from passes.target.plan import Plan
 from passes.target.take import Take, bytes_made, require_room, taken
 
-# --- carrying it out --------------------------------------------------------------------------------------------------------------------
+# --- carrying it out -----------------------------------------------------------------------------
 
 
 def apply(graph: gs.Graph | Normalised, plan: Plan) -> gs.Graph:

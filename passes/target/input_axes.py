@@ -20,7 +20,7 @@ from passes.network.resolution import SizedView
 from passes.target.conforming import require_shapes, said_anew
 from passes.target.plan import Plan
 
-# --- planning ---------------------------------------------------------------------------------------------------------------------------
+# --- planning ------------------------------------------------------------------------------------
 
 
 def with_inputs(plan: Plan, start: SizedView, analysis: Analysis) -> Plan:
@@ -91,7 +91,7 @@ def _with_batch(plan: Plan, start: SizedView, made: Rebatched) -> dict[str, Mapp
     return found
 
 
-# --- carrying it out --------------------------------------------------------------------------------------------------------------------
+# --- carrying it out ----------------------------------------------------------------------------
 
 
 def with_colours(graph: gs.Graph, plan: Plan, before: Plan) -> gs.Graph:

@@ -147,7 +147,7 @@ def _silenced(analysis: Analysis, layout: NodeLayout) -> dict[BlockPlace, Held]:
     return {place: silence.values() for place, silence in quiet.items() if silence.why is None}
 
 
-# --- where groups change: by way of the skeleton ---------------------------------------------------------------------------------------
+# --- where groups change: by way of the skeleton ------------------------------------------------
 
 
 def _on_skeleton(silenced: Mapping[BlockPlace, Held], bones: Skeleton) -> dict[BlockPlace, Held]:

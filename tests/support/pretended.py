@@ -37,8 +37,8 @@ class There(Tensor):
     @staticmethod
     def __new__(cls, here: Tensor) -> There:
         made: There = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            cls, here.shape, strides=here.stride(), storage_offset=here.storage_offset(), dtype=here.dtype, device="meta",
-            requires_grad=False,
+            cls, here.shape, strides=here.stride(), storage_offset=here.storage_offset(), dtype=here.dtype,
+            device="meta", requires_grad=False,
         )  # fmt: skip
         made.here = here
         return made

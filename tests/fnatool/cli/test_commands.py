@@ -45,7 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-# --- from Python ------------------------------------------------------------------------------------------------------------------------
+# --- from Python --------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_importing_fnatool_brings_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", line], check=True, cwd=ROOT)
 
 
-# --- how the code lies ------------------------------------------------------------------------------------------------------------------
+# --- how the code lies --------------------------------------------------------------------------
 
 
 @functools.cache
@@ -216,7 +216,7 @@ def test_commands_leave_the_work_to_functions() -> None:
     assert {row for row in found if row.startswith(("fnatool.files", "fnatool.runtime", "fnatool.nn", "passes"))} <= {"passes.errors"}
 
 
-# --- options ----------------------------------------------------------------------------------------------------------------------------
+# --- options ------------------------------------------------------------------------------------
 
 
 def test_options_of_a_name_mean_the_same_everywhere() -> None:
@@ -264,7 +264,7 @@ def test_a_shape_without_a_name_is_for_one_input(folder: Path, capsys: Capture) 
     assert "a shape without a name stands alone" in capsys.readouterr().err
 
 
-# --- once -------------------------------------------------------------------------------------------------------------------------------
+# --- once ---------------------------------------------------------------------------------------
 
 
 def loaded() -> list[ModuleType]:
@@ -320,7 +320,7 @@ def test_a_network_is_read_and_analysed_once(line: str, counts: dict[str, int], 
     assert tuple(counts.values()) == ONCE[line]
 
 
-# --- light ------------------------------------------------------------------------------------------------------------------------------
+# --- light --------------------------------------------------------------------------------------
 
 
 def test_help_imports_no_library_but_click() -> None:

@@ -98,7 +98,7 @@ def test_only_the_terminal_module_knows_rich_and_only_the_command_line_echoes() 
             assert not re.search(r"std(out|err)\.(buffer\.)?write|__stdout__|__stderr__", path.read_text()), name
 
 
-# --- every command ----------------------------------------------------------------------------------------------------------------------
+# --- every command ------------------------------------------------------------------------------
 
 
 def network(*, spoilt: bool = False) -> onnx.ModelProto:

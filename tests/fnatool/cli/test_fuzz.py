@@ -47,7 +47,7 @@ def test_what_is_made_to_hurt_does_not(name: str, tmp_path: Path) -> None:
     assert fuzz.hostile_case(SEED, list(hostile.CASES).index(name), tmp_path).problems == ()
 
 
-# --- the judge ---------------------------------------------------------------------------------------------------------------------------
+# --- the judge ----------------------------------------------------------------------------------
 
 
 def test_a_planted_traceback_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,7 @@ def refused(capsys: Capture) -> str:
     return captured.err
 
 
-# --- what it says and writes ------------------------------------------------------------------------------------------------------------
+# --- what it says and writes --------------------------------------------------------------------
 
 
 def test_a_detector_says_what_it_taps_gives_reads_and_costs(folder: Path, capsys: Capture) -> None:
@@ -210,7 +210,7 @@ def test_from_python_in_the_same_words(tmp_path: Path) -> None:
         fnatool.head(seed, tmp_path / "out.onnx", options=HeadOptions(task="segmentation", classes="4", width=8))
 
 
-# --- old opsets -------------------------------------------------------------------------------------------------------------------------
+# --- old opsets ---------------------------------------------------------------------------------
 
 
 def old(opset: int = 9, mode: str = "linear") -> onnx.ModelProto:
@@ -259,7 +259,7 @@ def test_names_that_look_like_markup_are_shown(folder: Path, capsys: Capture) ->
     assert "  gives mask_logits [[/red], 3, 2, 2]\n" in capsys.readouterr().out
 
 
-# --- verification -----------------------------------------------------------------------------------------------------------------------
+# --- verification -------------------------------------------------------------------------------
 
 
 def test_a_tap_that_is_not_the_seeds_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,7 +293,7 @@ def test_a_result_that_does_not_pass_the_check_is_refused(folder: Path, monkeypa
         attach_to_model(model, HeadOptions(task="segmentation", classes="4", width=8))
 
 
-# --- what it refuses --------------------------------------------------------------------------------------------------------------------
+# --- what it refuses ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -394,7 +394,7 @@ def test_known_colours_are_those_of_bundled_seeds() -> None:
     assert set(seeds.PIXELS) <= set(seeds.NAMES)
 
 
-# --- on a network that has a head -------------------------------------------------------------------------------------------------------
+# --- on a network that has a head ---------------------------------------------------------------
 
 
 def test_other_classes_keep_the_pyramid_and_the_towers(folder: Path, capsys: Capture) -> None:

@@ -126,7 +126,8 @@ def test_the_json_has_the_keys_that_programs_rely_on(seed: str, capsys: Capture)
     assert [block["name"] for block in found["blocks"]] == ["stage0.block0", "stage0.block1"]
     assert found["blocks"][1]["nodes"] == ["e1", "e1.n", "e1.n.r", "l1", "l1.n", "s1"]
     assert found["blocks"][1] | {"nodes": []} == {
-        "name": "stage0.block1", "kind": "residual", "entry": "s0", "exit": "s1", "nodes": [], "params": 632, "macs": 38_400
+        "name": "stage0.block1", "kind": "residual", "entry": "s0", "exit": "s1", "nodes": [], "params": 632,
+        "macs": 38_400
     }  # fmt: skip
     assert found["frozen"] == [
         {"name": "output_stride", "why": "no map of this network has a stride"},

@@ -64,8 +64,8 @@ LINES = {
     "deploy": "deploy start.onnx --target onnxruntime -o deployed",
 }
 WRITTEN = {
-    "remap": "made.json", "finetune": "tuned.run/report.json", "search": "run/report.json", "derive": "run/derived/derived.json",
-    "latency-table": "latency.json", "deploy": "deployed/deploy.json",
+    "remap": "made.json", "finetune": "tuned.run/report.json", "search": "run/report.json",
+    "derive": "run/derived/derived.json", "latency-table": "latency.json", "deploy": "deployed/deploy.json",
 }  # fmt: skip
 
 
@@ -106,13 +106,20 @@ def test_without_it_there_is_a_curve(folder: Path, capsys: Capture) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "remap seed.onnx --set stage9.depth=1 -o wrong.onnx", "head seed.onnx --task segmentation -o wrong.onnx",
-        "task start.onnx --task pose -o wrong.onnx", "export module.py:none --input 1x3x8x8 -o wrong.onnx", "fold none.onnx -o wrong.onnx",
-        "unfold seed.onnx --data none -o wrong.onnx", "cut seed.onnx --outputs nowhere -o wrong.onnx",
-        "finetune seed.onnx --config tune.toml -o wrong.onnx", "search --config none.toml -o wrong.onnx", "derive none --argmax",
-        "latency-table seed.onnx --space none -o wrong.onnx", "deploy none.onnx --target onnxruntime -o wrong.onnx",
+        "remap seed.onnx --set stage9.depth=1 -o wrong.onnx",
+        "head seed.onnx --task segmentation -o wrong.onnx",
+        "task start.onnx --task pose -o wrong.onnx",
+        "export module.py:none --input 1x3x8x8 -o wrong.onnx",
+        "fold none.onnx -o wrong.onnx",
+        "unfold seed.onnx --data none -o wrong.onnx",
+        "cut seed.onnx --outputs nowhere -o wrong.onnx",
+        "finetune seed.onnx --config tune.toml -o wrong.onnx",
+        "search --config none.toml -o wrong.onnx",
+        "derive none --argmax",
+        "latency-table seed.onnx --space none -o wrong.onnx",
+        "deploy none.onnx --target onnxruntime -o wrong.onnx",
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_a_message_and_no_document(line: str, folder: Path, capsys: Capture) -> None:
     assert run([*line.split(), "--json"]) == 2
     told = capsys.readouterr()

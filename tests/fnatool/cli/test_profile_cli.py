@@ -83,7 +83,8 @@ def test_the_json_has_the_keys_that_programs_rely_on(seed: str, capsys: Capture)
     assert [set(stage) for stage in found["stages"]] == [numbers | {"name"}]
     assert [found[key] for key in ("params", "macs", "activations", "peak_activations")] == [1473, 87_198, 29_252, 6656]
     assert found["nodes"][0] == {
-        "name": "stem", "op": "Conv", "stage": "stem", "shape": [1, 6, 8, 8], "params": 162, "macs": 10_368, "activations": 1536
+        "name": "stem", "op": "Conv", "stage": "stem", "shape": [1, 6, 8, 8], "params": 162, "macs": 10_368,
+        "activations": 1536
     }  # fmt: skip
     for key in ("params", "macs", "activations"):
         assert sum(part[key] for part in (found["stem"], *found["stages"], found["head"])) == found[key]

@@ -297,7 +297,7 @@ SPECS = [
     ("seed no text", '{"version": 1, "seed": 3, "knobs": {}}', "'seed' is the string 'sha256:…'"),
     ("huge", '{"version": 1, "knobs": {"stage0.width": 65536, "stage0.block*.hidden": 65536}}', "GiB of weights, or more; the most is"),
     ("deep", '{"version": 1, "knobs": ' + "[" * 100_000 + "}", "is not JSON: "),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("text", "message"), [row[1:] for row in SPECS], ids=[row[0] for row in SPECS])
@@ -406,7 +406,7 @@ REFUSED: list[tuple[str, Callable[[Path], object], str]] = [
     ("cyclic", lambda folder: save(cyclic(), folder / "bad.onnx"), "wait for each other"),
     ("data missing", missing, "is missing; copy it beside the model"),
     ("data outside", outside, "must be a path within the model's folder"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("command", ["remap", "inspect"])

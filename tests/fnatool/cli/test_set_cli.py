@@ -168,7 +168,7 @@ def test_a_planted_error_in_one_sample_is_found(folder: Path, capsys: Capture, m
     assert not Path("out.onnx").exists()
 
 
-# --- channels of the image --------------------------------------------------------------------------------------------------------------
+# --- channels of the image ----------------------------------------------------------------------
 
 
 def test_an_image_becomes_grey_and_the_description_follows(folder: Path, capsys: Capture) -> None:
@@ -235,14 +235,23 @@ def test_channels_go_with_a_size_a_batch_and_a_width(folder: Path, capsys: Captu
     assert f"→ {told['macs']:,}\n" in out
 
 
-# --- widths a device likes --------------------------------------------------------------------------------------------------------------
+# --- widths a device likes ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("factor", "multiple", "width"),
-    [("x0.75", 8, 72), ("x0.75", 16, 64), ("x0.7", 32, 64), ("x1.3", 16, 128), ("x1.01", 32, 96), ("x0.99", 64, 64), ("x1", 64, 96),
-     ("x0.1", 64, 64), ("-5", 16, 91)],
-)  # fmt: skip
+    [
+        ("x0.75", 8, 72),
+        ("x0.75", 16, 64),
+        ("x0.7", 32, 64),
+        ("x1.3", 16, 128),
+        ("x1.01", 32, 96),
+        ("x0.99", 64, 64),
+        ("x1", 64, 96),
+        ("x0.1", 64, 64),
+        ("-5", 16, 91),
+    ],
+)
 def test_a_factor_gives_a_multiple_on_its_side_of_the_seeds(factor: str, multiple: int, width: int) -> None:
     from fnatool import seeds
     from passes import Spec, analyse, resolve
@@ -263,7 +272,7 @@ def test_widths_are_multiples_and_check_warns_of_others(folder: Path, capsys: Ca
     assert not Path("x.onnx").exists()
 
 
-# --- keys of a config -------------------------------------------------------------------------------------------------------------------
+# --- keys of a config ---------------------------------------------------------------------------
 
 
 def test_a_key_is_set_on_top_of_a_config(folder: Path) -> None:

@@ -493,7 +493,7 @@ ODD: dict[str, tuple[Callable[[dict], object], str | None]] = {
     "text as category": (lambda d: d["annotations"][0].update(category_id="cat"), "its category_id 'cat' is that of no category"),
     "width as text": (lambda d: d["images"][0].update(width="30"), None),
     "width as fraction": (lambda d: d["images"][0].update(width=30.0), None),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", ODD)

@@ -301,7 +301,8 @@ def test_no_chance_leaves_the_image_as_it_is(tmp_path: Path) -> None:
 
 def training_of(task: str, root: Path) -> Training:
     make: dict[str, Callable[[Path], Path]] = {
-        "classification": sets.image_folder, "segmentation": sets.mask_folders, "detection": sets.boxes, "pose": sets.people,
+        "classification": sets.image_folder, "segmentation": sets.mask_folders, "detection": sets.boxes,
+        "pose": sets.people,
     }  # fmt: skip
     split = read(make[task](root), task=task, holdout=Holdout(0))
     descriptions: dict[str, Description] = {

@@ -92,9 +92,10 @@ def test_figures_before_and_after_are_told(tmp_path: Path, models: dict[str, Pat
 
     scenes.write_scenes(tmp_path / "scenes", scenes.SceneOptions("segmentation", 48, 4, 6, 0))
     fnatool.head(
-        models["deeplabv3"].with_name("seed_deeplabv3.onnx"), "many.onnx",
+        models["deeplabv3"].with_name("seed_deeplabv3.onnx"),
+        "many.onnx",
         options=fnatool.HeadOptions(task="segmentation", classes="11", width=8, mean=(127.5,), scale=(127.5,), verify=False),
-    )  # fmt: skip
+    )
     made = fnatool.deploy("many.onnx", "out", options=Options(data=tmp_path / "scenes"))
     evaluated = fnatool.evaluate("many.onnx", tmp_path / "scenes", options=fnatool.EvaluateOptions(workers=0)).figures
     assert made.document.figures is not None

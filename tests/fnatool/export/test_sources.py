@@ -65,11 +65,13 @@ SOURCES: dict[str, tuple[list[str], str]] = {
     "unknown to torchvision": (["torchvision:resnet19"], "torchvision has no model 'resnet19'; did you mean resnet1"),
     "unknown to timm": (["timm:mobilenetv2_10"], "timm has no model 'mobilenetv2_10'; did you mean mobilenetv2_1"),
     "unknown weights": (
-        ["torchvision:resnet18", "--weights", "BEST"], "torchvision:resnet18 has no weights 'BEST'; there are: DEFAULT, IMAGENET1K_V1"
+        ["torchvision:resnet18", "--weights", "BEST"],
+        "torchvision:resnet18 has no weights 'BEST'; there are: DEFAULT, IMAGENET1K_V1",
     ),
     "unknown weights of timm": (["timm:mobilenetv2_100", "--weights", "best"], "has no weights 'best'; there are: DEFAULT, "),
     "weights for other classes": (
-        ["torchvision:resnet18", "--weights", "DEFAULT", "--classes", "5"], "the weights IMAGENET1K_V1 are for 1000 classes, not 5"
+        ["torchvision:resnet18", "--weights", "DEFAULT", "--classes", "5"],
+        "the weights IMAGENET1K_V1 are for 1000 classes, not 5",
     ),
     "weights twice": (["torchvision:resnet18", "--weights", "DEFAULT", "--checkpoint", "a.pt"], "give --weights or --checkpoint, not both"),
     "no file": (["nowhere.py:f"], "there is no file 'nowhere.py'"),
@@ -81,7 +83,7 @@ SOURCES: dict[str, tuple[list[str], str]] = {
     "an input of the wrong form": (["mine.py:small", "--input", "3,224"], "'3,224' is not of the form 1x3x224x224"),
     "an input that does not fit": (["mine.py:small", "--input", "1x4x8x8"], "the module does not take an input of 2×4×8×8"),
     "no checkpoint": (["mine.py:small", "--checkpoint", "nowhere.pt"], "there is no checkpoint 'nowhere.pt'"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -206,17 +208,20 @@ UNFIT: dict[str, tuple[Save, str]] = {
     "missing": (without("fc.bias"), "does not fit the model; 1 missing: fc.bias"),
     "left over": (lambda state: {**state, "head.weight": torch.zeros(1)}, "does not fit the model; 1 unexpected: head.weight"),
     "another shape": (
-        lambda state: {**state, "fc.weight": torch.zeros(7, 8)}, r"1 of another shape: fc\.weight \(7×8, the model has 5×8\)"
+        lambda state: {**state, "fc.weight": torch.zeros(7, 8)},
+        r"1 of another shape: fc\.weight \(7×8, the model has 5×8\)",
     ),
     "another network": (lambda _: nn.Linear(2, 2).state_dict(), r"22 missing: .* …; 2 unexpected: weight, bias"),
-    "twice": (lambda state: {**under("student.", state), **under("teacher.", state, 2)},
-              r"holds the model 2 times, as 'student\.\*' and 'teacher\.\*'; save the one that is meant"),
+    "twice": (
+        lambda state: {**under("student.", state), **under("teacher.", state, 2)},
+        r"holds the model 2 times, as 'student\.\*' and 'teacher\.\*'; save the one that is meant",
+    ),
     "twice, in two dictionaries": (lambda state: {"g": state, "g_ema": state}, r"2 times, as 'g → \*' and 'g_ema → \*'"),
     "another network and a loss": (lambda _: {"net": nn.Linear(2, 2).state_dict(), "loss": torch.zeros(())}, "2 unexpected: weight, bias"),
     "no tensors": (lambda _: {"epoch": 3, "loss": 0.5}, "holds no state_dict but dict with the keys epoch, loss"),
     "a list": (lambda _: [1, 2], "holds no state_dict but list"),
     "not finite": (infinite, r"holds infinities or NaN in fc\.bias"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", UNFIT)

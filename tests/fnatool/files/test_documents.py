@@ -89,7 +89,7 @@ def test_a_pipe_that_never_ends_is_given_up(tmp_path: Path, monkeypatch: pytest.
     os.close(handle)
 
 
-# --- specs that nobody wrote --------------------------------------------------------------------------------------------------------------
+# --- specs that nobody wrote --------------------------------------------------------------------
 
 
 def spec(tmp_path: Path, document: object) -> Path:

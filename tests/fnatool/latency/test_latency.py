@@ -95,7 +95,7 @@ def space(tmp_path: Path) -> str:
     return str(path)
 
 
-# --- the table --------------------------------------------------------------------------------------------------------------------------
+# --- the table ----------------------------------------------------------------------------------
 
 
 def test_on_a_machine_without_noise_the_table_is_that_of_multiply_adds(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_the_seed_is_found_among_the_members() -> None:
     assert cost_tables(of.analysis, of.found)["madds"].of(own) == of.analysis.cost.macs
 
 
-# --- resuming ---------------------------------------------------------------------------------------------------------------------------
+# --- resuming -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("until", [0, 1, 30])
@@ -203,7 +203,7 @@ def test_a_full_disk_leaves_the_timings_that_are_there(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-# --- refusals ---------------------------------------------------------------------------------------------------------------------------
+# --- refusals -----------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers() and Path("/dev/nvidia0").exists(), reason="has a GPU")
@@ -275,9 +275,10 @@ def test_a_table_of_something_else_is_refused(tmp_path: Path) -> None:
 def damages() -> list[tuple[str, object]]:
     """Keys of a table's document, and what they must not be."""
     return [
-        ("version", 2), ("version", True), ("kind", "madds"), ("seed", 1), ("space", None), ("inputs", []), ("inputs", {"x": [1.5]}),
-        ("table", {"base": 1}), ("table", {"base": 1, "blocks": [[1], [2]]}), ("table", {"base": 1, "blocks": [[-1]]}), ("parts", 3),
-        ("table", {"base": 1 << 60, "blocks": []}), ("fit", {"a": 1}), ("load", [1]), ("load", ["a", "b"]), ("members", [3]),
+        ("version", 2), ("version", True), ("kind", "madds"), ("seed", 1), ("space", None), ("inputs", []),
+        ("inputs", {"x": [1.5]}), ("table", {"base": 1}), ("table", {"base": 1, "blocks": [[1], [2]]}),
+        ("table", {"base": 1, "blocks": [[-1]]}), ("parts", 3), ("table", {"base": 1 << 60, "blocks": []}),
+        ("fit", {"a": 1}), ("load", [1]), ("load", ["a", "b"]), ("members", [3]),
         ("members", [{"member": [True], "parts": 1, "measured": 1}]), ("rounds", "8"),
     ]  # fmt: skip
 
@@ -301,7 +302,7 @@ def test_an_existing_table_is_not_overwritten(seed: Path, space: str, tmp_path: 
     assert (tmp_path / "t.json").read_text() == "mine"
 
 
-# --- the fit ----------------------------------------------------------------------------------------------------------------------------
+# --- the fit ------------------------------------------------------------------------------------
 
 
 def test_a_fit_finds_a_and_b() -> None:

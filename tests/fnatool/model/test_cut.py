@@ -116,7 +116,7 @@ def test_a_spec_keeps_the_knobs_that_are_there(folder: Path) -> None:
     assert "stage1.block0.hidden" in spec["knobs"]
 
 
-# --- inference --------------------------------------------------------------------------------------------------------------------------
+# --- inference ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def test_where_it_would_be_wrong_it_is_refused_with_that_advice(line: str, train
     assert "or bring it to inference with 'fnatool cut --inference'" in said
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------------------------
+# --- what is refused ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_nothing_to_do_is_a_mistake_in_python_too() -> None:
         fnatool.cut("mobilenetv2_bn", options=fnatool.CutOptions())
 
 
-# --- places -----------------------------------------------------------------------------------------------------------------------------
+# --- places -------------------------------------------------------------------------------------
 
 
 def test_places_to_tap_and_to_cut_are_told_by_stage(folder: Path, capsys: Capture) -> None:

@@ -78,7 +78,7 @@ def answer(model: files.Model, asked: PixelOptions = NOTHING) -> Pixels:
     return pixels_of(model, seen, pixels.seen_as(seen, "x", channels), asked)
 
 
-# --- the order of answers ---------------------------------------------------------------------------------------------------------------
+# --- the order of answers -----------------------------------------------------------------------
 
 
 def test_what_is_asked_comes_before_what_is_recorded(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_signed_bytes_carry_centred_pixels() -> None:
         pixels.require_carried(Seen("x", 1, np.dtype(np.int8)), (0.0,), (1.0,))
 
 
-# --- what the graph tells ---------------------------------------------------------------------------------------------------------------
+# --- what the graph tells -----------------------------------------------------------------------
 
 
 def brightest(*steps: tuple[str, float]) -> float | None:
@@ -205,7 +205,7 @@ def test_an_image_that_is_read_unscaled_too_is_not_scaled_by_the_network() -> No
     assert own_scaling(net.analysis().view, "x") is None
 
 
-# --- every command ----------------------------------------------------------------------------------------------------------------------
+# --- every command ------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -283,7 +283,7 @@ def test_a_record_that_bytes_cannot_carry_is_refused_before_anything_runs(tmp_pa
         attach_to_model(model, HeadOptions(task="classification", classes="2", mean=(127.5,), scale=(127.5,)))
 
 
-# --- the values -------------------------------------------------------------------------------------------------------------------------
+# --- the values ---------------------------------------------------------------------------------
 
 TYPES = {
     onnx.TensorProto.FLOAT: np.float32,
@@ -345,7 +345,7 @@ def test_statistics_are_of_colours_in_the_networks_order(photos: Path) -> None:
     assert not np.allclose(*means)
 
 
-# --- odd inputs -------------------------------------------------------------------------------------------------------------------------
+# --- odd inputs ---------------------------------------------------------------------------------
 
 
 def test_an_image_beyond_all_bounds_is_one_message(tmp_path: Path, capsys: Capture) -> None:

@@ -320,7 +320,8 @@ def test_the_report_says_in_a_word_what_happened_to_a_tensor(tmp_path: Path) -> 
     told = report.report(made)
     rows = {row["target"]: row for row in told["tensors"]}  # type: ignore[attr-defined]
     assert rows["stem.w"] == {
-        "target": "stem.w", "source": "stem.w", "from": [6, 3, 3, 3], "to": [6, 3, 3, 3], "indices": {}, "what": ["copied"]
+        "target": "stem.w", "source": "stem.w", "from": [6, 3, 3, 3], "to": [6, 3, 3, 3], "indices": {},
+        "what": ["copied"]
     }  # fmt: skip
     assert rows["e0.w"]["what"] == ["copied", "cropped"]
     assert rows["e0.w"]["indices"] == {"0": [0, 1, 2, 3]}
@@ -548,7 +549,7 @@ def test_a_remap_is_frozen(tmp_path: Path) -> None:
         made.verified = None  # type: ignore[misc]
 
 
-# --- native code that dies --------------------------------------------------------------------------------------------------------------
+# --- native code that dies ----------------------------------------------------------------------
 
 
 def gathering(batch_dims: int) -> onnx.ModelProto:

@@ -156,7 +156,7 @@ def test_a_part_keeps_the_task_whose_output_it_has(folder: Path) -> None:
     assert record("two.onnx")["outputs"] == [["logits", "y"]]
 
 
-# --- detectors and pose networks --------------------------------------------------------------------------------------------------------
+# --- detectors and pose networks ----------------------------------------------------------------
 
 
 def test_a_detector_of_our_form_gets_other_names(folder: Path, capsys: Capture) -> None:
@@ -184,7 +184,7 @@ def test_a_pose_network_says_its_joints(folder: Path) -> None:
     assert record("two.onnx")["flip_pairs"] == [[0, 1]]
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------------------------
+# --- what is refused ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

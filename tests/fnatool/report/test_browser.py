@@ -49,9 +49,10 @@ def look(page: Path, width: int, *, dark: bool = False) -> dict[str, Any]:
     probed = Path("probed.html")
     probed.write_text(text, encoding="utf-8")
     command = [
-        browser.find_browser(), "--headless=new", "--disable-gpu", "--no-first-run", f"--user-data-dir={Path('profile').resolve()}",
-        f"--window-size={width},1600", "--virtual-time-budget=8000", "--dump-dom", *browser.unconfined(),
-        *(["--blink-settings=preferredColorScheme=0"] if dark else []), probed.resolve().as_uri(),
+        browser.find_browser(), "--headless=new", "--disable-gpu", "--no-first-run",
+        f"--user-data-dir={Path('profile').resolve()}", f"--window-size={width},1600", "--virtual-time-budget=8000",
+        "--dump-dom", *browser.unconfined(), *(["--blink-settings=preferredColorScheme=0"] if dark else []),
+        probed.resolve().as_uri(),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)

@@ -44,7 +44,7 @@ def table(folder: str | Path) -> object:
     return json.loads((Path(folder) / "distances.json").read_text())["distances"]
 
 
-# --- from a seed to a target ------------------------------------------------------------------------------------------------------------
+# --- from a seed to a target --------------------------------------------------------------------
 
 
 def test_a_search_ends_with_a_network_of_its_spec_within_the_budget_and_trains_no_super_network(near: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_dry_run_measures_nothing(near: Path, capsys: Capture) -> None:
     assert not Path("run/distances.json").exists()
 
 
-# --- interrupted, and on several processes ----------------------------------------------------------------------------------------------
+# --- interrupted, and on several processes ------------------------------------------------------
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_bits(near: Path) -> None:
@@ -186,7 +186,7 @@ def test_two_processes_measure_the_same_bits(near: Path) -> None:
     assert report("two")["architecture"] == report(near / "measured")["architecture"]
 
 
-# --- derive -----------------------------------------------------------------------------------------------------------------------------
+# --- derive -------------------------------------------------------------------------------------
 
 
 def test_any_budget_and_a_front_come_from_the_table_without_data(near: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
@@ -208,7 +208,7 @@ def test_with_images_the_derived_member_is_measured_whole_and_is_the_searched_on
     assert row["costs"] == found["costs"]
 
 
-# --- widths outside blocks --------------------------------------------------------------------------------------------------------------
+# --- widths outside blocks ----------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -313,7 +313,7 @@ def test_a_network_without_blocks_comes_to_a_budget_by_its_widths(narrowed: Path
     refused(capsys, "'plain.onnx' leaves a size of its input open", '"input.size": [320, 320]')
 
 
-# --- what goes wrong --------------------------------------------------------------------------------------------------------------------
+# --- what goes wrong ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ def test_a_network_without_blocks_comes_to_a_budget_by_its_widths(narrowed: Path
         (["--budget", "madds=1M"], {"search": {"select": "last"}}, ["'search.select'"]),
         (["--budget", "madds=1M"], {"distance": {"images": 1}}, ["'distance.images'"]),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit_is_said_before_anything_is_measured(
     arguments: list[str], sections: Mapping[str, Mapping[str, object]], parts: list[str], near: Path, capsys: Capture
 ) -> None:

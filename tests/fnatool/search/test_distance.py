@@ -56,7 +56,7 @@ def budget(choices: Choices, share: float) -> list[Budget]:
     return [Budget("madds", int(low + share * (high - low)), costs)]
 
 
-# --- the measure ------------------------------------------------------------------------------------------------------------------------
+# --- the measure --------------------------------------------------------------------------------
 
 
 def test_the_distance_is_that_of_the_remapped_network_by_the_formula(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_with_a_narrower_trunk_the_distance_is_that_of_the_remapped_network_by_t
     assert list(narrow.known.distances) == [(1, *member)]
 
 
-# --- kept -------------------------------------------------------------------------------------------------------------------------------
+# --- kept ---------------------------------------------------------------------------------------
 
 
 def test_what_was_measured_is_not_measured_again_and_an_interrupted_table_goes_on_to_the_same_bits(
@@ -245,7 +245,7 @@ def test_two_processes_measure_half_each(tmp_path: Path) -> None:
     assert not (tmp_path / "1.json").exists()
 
 
-# --- chosen -----------------------------------------------------------------------------------------------------------------------------
+# --- chosen -------------------------------------------------------------------------------------
 
 
 def test_where_swaps_bring_nothing_the_choice_ends(tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_a_prediction_is_the_sum_of_changes_until_measurements_say_otherwise() -
     assert before < 0.7 < 0.9 < after
 
 
-# --- trunks -----------------------------------------------------------------------------------------------------------------------------
+# --- trunks -------------------------------------------------------------------------------------
 
 BLOCK = (SpaceBlock(0, 0, 0, ({"hidden": 1}, {"hidden": 2}), False),)
 

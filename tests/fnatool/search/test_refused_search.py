@@ -30,7 +30,7 @@ Capture = pytest.CaptureFixture[str]
         ([], {"run": {"batch": 500}}, ["samples do not fill a batch of 500"]),
         ([], {"head": {"classes": "7"}}, ["has 11 classes, the model 7"]),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit_is_said_before_anything_is_trained(
     arguments: list[str], sections: Sections, parts: list[str], world: Path, capsys: Capture
 ) -> None:

@@ -101,7 +101,7 @@ def test_the_cost_loss_is_the_published_one_and_its_gradient_knows_no_unit() -> 
     assert torch.autograd.grad(loss, cost)[0].item() == pytest.approx(scaled.item())
 
 
-# --- sampling ---------------------------------------------------------------------------------------------------------------------------
+# --- sampling -----------------------------------------------------------------------------------
 
 
 def test_a_draw_is_a_function_of_seed_and_step() -> None:
@@ -136,7 +136,7 @@ def test_a_stage_that_would_skip_all_keeps_as_many_as_it_has_to() -> None:
         assert sum(k != SKIP for k in member) == 2
 
 
-# --- the guard --------------------------------------------------------------------------------------------------------------------------
+# --- the guard ----------------------------------------------------------------------------------
 
 
 def test_holding_lifts_every_block_to_the_floor_and_no_further() -> None:

@@ -33,7 +33,7 @@ def some(name: str, count: int = 10) -> list[tuple[int, ...]]:
     return [sample(found, uniform(found), seed=0, step=k) for k in range(count)]
 
 
-# --- members are remaps -----------------------------------------------------------------------------------------------------------------
+# --- members are remaps -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("relaxation", RELAXATIONS)
@@ -116,7 +116,7 @@ def test_what_is_no_member_is_refused() -> None:
         net({"image": x})
 
 
-# --- the mixture ------------------------------------------------------------------------------------------------------------------------
+# --- the mixture --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("norms", ["running", "batch"])
@@ -246,7 +246,7 @@ def test_mixed_precision_does_not_round_the_gradients_of_what_weighs_outputs(
     assert row.grad.double() == pytest.approx(wanted, rel=1e-4)
 
 
-# --- steps ------------------------------------------------------------------------------------------------------------------------------
+# --- steps --------------------------------------------------------------------------------------
 
 
 def statistics(net: torch.nn.Module) -> dict[str, Tensor]:

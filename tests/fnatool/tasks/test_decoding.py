@@ -162,7 +162,7 @@ def test_torch_tensors_are_decoded_as_numpy_arrays_are() -> None:
         (Segmentation(classes=CLASSES), {"mask_logits": (1, 3, 8)}, "output 'mask_logits' is 1×3×8, but"),
         (Segmentation(classes=CLASSES), {"mask_logits": (2, 3, 8, 8)}, "output 'mask_logits' is 2×3×8×8, but"),
     ],
-)  # fmt: skip
+)
 def test_outputs_that_are_not_those_of_the_description_are_refused(description: Detection, outputs: dict, message: str) -> None:
     with pytest.raises(RefusedModel) as raised:
         decode({name: np.zeros(shape, np.float32) for name, shape in outputs.items()}, description, [PLACED], size=SIZE)

@@ -92,7 +92,7 @@ def rows(kind: str, folder: str = "out.run") -> list[dict[str, float]]:
     return [row for row in metric_rows(Path(folder) / "metrics.jsonl") if row["kind"] == kind]
 
 
-# --- four tasks -------------------------------------------------------------------------------------------------------------------------
+# --- four tasks ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("task", HEADS)
@@ -182,7 +182,7 @@ def test_frozen_statistics_stay_and_others_move(world: Path) -> None:
     assert len(moved["no"]) > 20
 
 
-# --- interrupted, and on several processes --------------------------------------------------------------------------------------------
+# --- interrupted, and on several processes ------------------------------------------------------
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_bits(world: Path) -> None:
@@ -234,7 +234,7 @@ def test_two_processes_learn_what_one_does(world: Path) -> None:
             assert np.abs(value - second[name]).max() <= 1e-4 * max(float(np.ptp(value)), 1e-3), name
 
 
-# --- what goes wrong --------------------------------------------------------------------------------------------------------------------
+# --- what goes wrong ----------------------------------------------------------------------------
 
 
 def refused(capsys: Capture, *parts: str) -> None:
@@ -384,7 +384,7 @@ def test_a_folder_of_something_else_is_left_alone(world: Path, capsys: Capture) 
         ("classification", "classification", {"imitate": {"features": 1.0, "teacher": "none.onnx"}}, ["none.onnx"]),
         ("classification", "seed", {}, ["does not say what it is for", "fnatool head"]),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit_is_said_before_anything_is_trained(
     task: str, model: str, sections: dict[str, dict[str, object]], parts: list[str], world: Path, capsys: Capture
 ) -> None:

@@ -62,21 +62,23 @@ FOLDS: dict[str, tuple[str, Weights]] = {
     "conv": (f"n {IMAGE} {{ c = Conv (x, w) y = {BN} }}", {"w": (6, 4, 3, 3), **statistics(6)}),
     "conv with a bias": (f"n {IMAGE} {{ c = Conv (x, w, b) y = {BN} }}", {"w": (6, 4, 3, 3), "b": (6,), **statistics(6)}),
     "conv that pads": (
-        f"n {IMAGE} {{ c = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (x, w) y = {BN} }}", {"w": (6, 4, 3, 3), **statistics(6)}
+        f"n {IMAGE} {{ c = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (x, w) y = {BN} }}",
+        {"w": (6, 4, 3, 3), **statistics(6)},
     ),
     "epsilon": (
-        f"n {IMAGE} {{ c = Conv (x, w) y = BatchNormalization <epsilon = 0.5> (c, g, h, m, v) }}", {"w": (6, 4, 3, 3), **statistics(6)}
+        f"n {IMAGE} {{ c = Conv (x, w) y = BatchNormalization <epsilon = 0.5> (c, g, h, m, v) }}",
+        {"w": (6, 4, 3, 3), **statistics(6)},
     ),
     "grouped conv": (f"n {IMAGE} {{ c = Conv <group = 2> (x, w, b) y = {BN} }}", {"w": (6, 2, 3, 3), "b": (6,), **statistics(6)}),
     "depthwise conv": (f"n {IMAGE} {{ c = Conv <group = 4> (x, w) y = {BN} }}", {"w": (8, 1, 3, 3), **statistics(8)}),
-    "conv in one dimension": (
-        f"n (float[N,4,6] x) => (float[N,?,?] y) {{ c = Conv (x, w) y = {BN} }}", {"w": (6, 4, 3), **statistics(6)}
-    ),
+    "conv in one dimension": (f"n (float[N,4,6] x) => (float[N,?,?] y) {{ c = Conv (x, w) y = {BN} }}", {"w": (6, 4, 3), **statistics(6)}),
     "conv in three dimensions": (
-        f"n (float[N,4,4,4,4] x) => (float[N,?,?,?,?] y) {{ c = Conv (x, w) y = {BN} }}", {"w": (6, 4, 3, 3, 3), **statistics(6)}
+        f"n (float[N,4,4,4,4] x) => (float[N,?,?,?,?] y) {{ c = Conv (x, w) y = {BN} }}",
+        {"w": (6, 4, 3, 3, 3), **statistics(6)},
     ),
     "transposed conv": (
-        f"n {IMAGE} {{ c = ConvTranspose <strides = [2, 2]> (x, w, b) y = {BN} }}", {"w": (4, 6, 4, 4), "b": (6,), **statistics(6)}
+        f"n {IMAGE} {{ c = ConvTranspose <strides = [2, 2]> (x, w, b) y = {BN} }}",
+        {"w": (4, 6, 4, 4), "b": (6,), **statistics(6)},
     ),
     "grouped transposed conv": (f"n {IMAGE} {{ c = ConvTranspose <group = 2> (x, w) y = {BN} }}", {"w": (4, 3, 2, 2), **statistics(6)}),
     "gemm": (
@@ -84,7 +86,8 @@ FOLDS: dict[str, tuple[str, Weights]] = {
         {"w": (4, 6), "b": (6,), **statistics(6)},
     ),
     "gemm with a transposed weight": (
-        f"n (float[N,4] x) => (float[N,6] y) {{ c = Gemm <transB = 1> (x, w) y = {BN} }}", {"w": (6, 4), **statistics(6)}
+        f"n (float[N,4] x) => (float[N,6] y) {{ c = Gemm <transB = 1> (x, w) y = {BN} }}",
+        {"w": (6, 4), **statistics(6)},
     ),
     "gemm whose bias is one number": (
         f"n (float[N,4] x) => (float[N,6] y) {{ c = Gemm <transB = 1> (x, w, b) y = {BN} }}",
@@ -103,10 +106,14 @@ FOLDS: dict[str, tuple[str, Weights]] = {
         f"n {IMAGE} <float[6] g = {{1,2,3,4,5,6}}> {{ k = Constant <value = float[6] {{1,2,3,4,5,6}}> () c = Conv (x, w) y = BatchNormalization (c, g, k, m, v) }}",
         {"w": (6, 4, 3, 3), "m": (6,), "v": (6,)},
     ),
-    "before a pointwise conv": (f"n {IMAGE} {{ x2 = Relu (x) c = {BN.replace('c,', 'x2,')} y = Conv (c, w, b) }}", {"w": (6, 4, 1, 1), "b": (6,), **statistics(4)}),
+    "before a pointwise conv": (
+        f"n {IMAGE} {{ x2 = Relu (x) c = {BN.replace('c,', 'x2,')} y = Conv (c, w, b) }}",
+        {"w": (6, 4, 1, 1), "b": (6,), **statistics(4)},
+    ),
     "before a conv without pads": (f"n {IMAGE} {{ c = {BN.replace('c,', 'x,')} y = Conv (c, w) }}", {"w": (6, 4, 3, 3), **statistics(4)}),
     "before a grouped conv": (
-        f"n {IMAGE} {{ c = {BN.replace('c,', 'x,')} y = Conv <group = 2> (c, w, b) }}", {"w": (6, 2, 3, 3), "b": (6,), **statistics(4)}
+        f"n {IMAGE} {{ c = {BN.replace('c,', 'x,')} y = Conv <group = 2> (c, w, b) }}",
+        {"w": (6, 2, 3, 3), "b": (6,), **statistics(4)},
     ),
     "before a conv that pads, without a shift": (
         f"n {IMAGE} {{ c = {BN.replace('c,', 'x,')} y = Conv <pads = [1, 1, 1, 1]> (c, w) }}",
@@ -116,7 +123,7 @@ FOLDS: dict[str, tuple[str, Weights]] = {
         f"n (float[N,4] x) => (float[N,6] y) {{ c = {BN.replace('c,', 'x,')} y = Gemm <alpha = 0.5, beta = 2.0, transB = 1> (c, w, b) }}",
         {"w": (6, 4), "b": (6,), **statistics(4)},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", FOLDS)
@@ -194,70 +201,102 @@ def test_a_new_bias_takes_no_name_that_is_there() -> None:
     assert conv_bn("stem.weight", also="stem.bias").by_name["c"].inputs[2] == "stem.bias_2"
 
 
-# --- what stays -------------------------------------------------------------------------------------------------------------------------
+# --- what stays ---------------------------------------------------------------------------------
 
 CONV: Weights = {"w": (6, 4, 3, 3), **statistics(6)}
 STAYS: dict[str, tuple[str, Weights, str]] = {
-    "behind an activation": (f"n {IMAGE} {{ d = Conv (x, w) c = Relu (d) y = {BN} }}", CONV, "it stands behind 'c' (Relu), which has no weight"),
+    "behind an activation": (
+        f"n {IMAGE} {{ d = Conv (x, w) c = Relu (d) y = {BN} }}",
+        CONV,
+        "it stands behind 'c' (Relu), which has no weight",
+    ),
     "behind an addition": (
-        f"n {IMAGE} {{ d = Conv (x, w) c = Add (d, d) y = {BN} }}", CONV, "it stands behind 'c' (Add), which has no weight"
+        f"n {IMAGE} {{ d = Conv (x, w) c = Add (d, d) y = {BN} }}",
+        CONV,
+        "it stands behind 'c' (Add), which has no weight",
     ),
     "behind the input": (f"n {IMAGE} {{ y = {BN.replace('c,', 'x,')} }}", statistics(4), "it stands behind the input 'x'"),
     "the convolution is an output": (
-        f"n (float[N,4,6,6] x) => (float[N,?,?,?] y, float[N,?,?,?] c) {{ c = Conv (x, w) y = {BN} }}", CONV, "'c' before it is also an output"
+        f"n (float[N,4,6,6] x) => (float[N,?,?,?] y, float[N,?,?,?] c) {{ c = Conv (x, w) y = {BN} }}",
+        CONV,
+        "'c' before it is also an output",
     ),
     "the convolution is read elsewhere": (
-        f"n {IMAGE} {{ c = Conv (x, w) z = {BN} y = Add (z, c) }}", CONV, "'c' before it is also read elsewhere"
+        f"n {IMAGE} {{ c = Conv (x, w) z = {BN} y = Add (z, c) }}",
+        CONV,
+        "'c' before it is also read elsewhere",
     ),
     "training mode": (
-        f"n {IMAGE} {{ c = Conv (x, w) y, rm, rv = BatchNormalization <training_mode = 1> (c, g, h, m, v) }}", CONV, "training mode"
+        f"n {IMAGE} {{ c = Conv (x, w) y, rm, rv = BatchNormalization <training_mode = 1> (c, g, h, m, v) }}",
+        CONV,
+        "training mode",
     ),
     "computed statistics": (
         f"n (float[N,4,6,6] x, float[6] g) => (float[N,?,?,?] y) {{ c = Conv (x, w) y = {BN} }}",
-        {k: v for k, v in CONV.items() if k != "g"}, "'g' is computed",
+        {k: v for k, v in CONV.items() if k != "g"},
+        "'g' is computed",
     ),
     "a computed weight": (
-        f"n (float[N,4,6,6] x, float[6,4,3,3] w) => (float[N,?,?,?] y) {{ c = Conv (x, w) y = {BN} }}", statistics(6), "'w' of 'c' is computed"
+        f"n (float[N,4,6,6] x, float[6,4,3,3] w) => (float[N,?,?,?] y) {{ c = Conv (x, w) y = {BN} }}",
+        statistics(6),
+        "'w' of 'c' is computed",
     ),
     "a computed bias": (
-        f"n (float[N,4,6,6] x, float[6] b) => (float[N,?,?,?] y) {{ c = Conv (x, w, b) y = {BN} }}", CONV, "'b' of 'c' is computed"
+        f"n (float[N,4,6,6] x, float[6] b) => (float[N,?,?,?] y) {{ c = Conv (x, w, b) y = {BN} }}",
+        CONV,
+        "'b' of 'c' is computed",
     ),
     "a negative variance": (
-        f"n {IMAGE} {{ c = Conv (x, w) y = {BN} }}", {**CONV, "v": np.array([1, 1, -1, 1, 1, 1], np.float32)}, "1 of its variances are not above −ε"
+        f"n {IMAGE} {{ c = Conv (x, w) y = {BN} }}",
+        {**CONV, "v": np.array([1, 1, -1, 1, 1, 1], np.float32)},
+        "1 of its variances are not above −ε",
     ),
     "a value that is not finite": (
-        f"n {IMAGE} {{ c = Conv (x, w) y = {BN} }}", {**CONV, "g": np.array([1, 1, np.inf, 1, 1, 1], np.float32)}, "not finite"
+        f"n {IMAGE} {{ c = Conv (x, w) y = {BN} }}",
+        {**CONV, "g": np.array([1, 1, np.inf, 1, 1, 1], np.float32)},
+        "not finite",
     ),
     "a value too large": (
-        f"n {IMAGE} {{ c = Conv (x, w) y = {BN} }}", {**CONV, "w": np.full((6, 4, 3, 3), 3e38, np.float32), "v": np.full(6, 1e-9, np.float32)},
+        f"n {IMAGE} {{ c = Conv (x, w) y = {BN} }}",
+        {**CONV, "w": np.full((6, 4, 3, 3), 3e38, np.float32), "v": np.full(6, 1e-9, np.float32)},
         "would not fit into float32",
     ),
     "a bias by row": (
-        f"n (float[2,4] x) => (float[2,6] y) {{ c = Gemm (x, w, b) y = {BN} }}", {"w": (4, 6), "b": (2, 6), **statistics(6)}, "to each row"
+        f"n (float[2,4] x) => (float[2,6] y) {{ c = Gemm (x, w, b) y = {BN} }}",
+        {"w": (4, 6), "b": (2, 6), **statistics(6)},
+        "to each row",
     ),
     "a weight that is also read as data": (
-        f"n {IMAGE} {{ c = Conv (x, w) z = {BN} s = ReduceMean <keepdims = 0> (x) k = Mul (s, w) l = ReduceMean <keepdims = 0> (k) y = Add (z, l) }}", {**CONV}, "'w' is also read by 'k'"
+        f"n {IMAGE} {{ c = Conv (x, w) z = {BN} s = ReduceMean <keepdims = 0> (x) k = Mul (s, w) l = ReduceMean <keepdims = 0> (k) y = Add (z, l) }}",
+        {**CONV},
+        "'w' is also read by 'k'",
     ),
     "before a conv that pads": (
-        f"n {IMAGE} {{ c = {BN.replace('c,', 'x,')} y = Conv <pads = [1, 1, 1, 1]> (c, w) }}", {"w": (6, 4, 3, 3), **statistics(4)},
+        f"n {IMAGE} {{ c = {BN.replace('c,', 'x,')} y = Conv <pads = [1, 1, 1, 1]> (c, w) }}",
+        {"w": (6, 4, 3, 3), **statistics(4)},
         "nor can it go into 'y', which reads it: it pads with zeros, which the shift would have to reach",
     ),
     "before a transposed conv": (
-        f"n {IMAGE} {{ c = {BN.replace('c,', 'x,')} y = ConvTranspose (c, w) }}", {"w": (4, 6, 3, 3), **statistics(4)}, "fewer of its taps"
+        f"n {IMAGE} {{ c = {BN.replace('c,', 'x,')} y = ConvTranspose (c, w) }}",
+        {"w": (4, 6, 3, 3), **statistics(4)},
+        "fewer of its taps",
     ),
     "before two convs": (
         f"n {IMAGE} {{ c = {BN.replace('c,', 'x,')} d = Conv (c, w) e = Conv (c, w2) y = Add (d, e) }}",
-        {"w": (6, 4, 1, 1), "w2": (6, 4, 1, 1), **statistics(4)}, "it stands behind the input 'x'",
+        {"w": (6, 4, 1, 1), "w2": (6, 4, 1, 1), **statistics(4)},
+        "it stands behind the input 'x'",
     ),
     "before a gemm that transposes it": (
-        f"n (float[5,4] x) => (float[4,6] y) {{ c = {BN.replace('c,', 'x,')} y = Gemm <transA = 1> (c, w) }}", {"w": (5, 6), **statistics(4)},
+        f"n (float[5,4] x) => (float[4,6] y) {{ c = {BN.replace('c,', 'x,')} y = Gemm <transA = 1> (c, w) }}",
+        {"w": (5, 6), **statistics(4)},
         "it transposes",
     ),
     "on a weight": (
-        f"n (float[N,4,6,6] x, float[4,4,3,3] k) => (float[N,?,?,?] y) {{ c = {BN.replace('c,', 'k,')} y = Conv (x, c) }}", statistics(4),
+        f"n (float[N,4,6,6] x, float[4,4,3,3] k) => (float[N,?,?,?] y) {{ c = {BN.replace('c,', 'k,')} y = Conv (x, c) }}",
+        statistics(4),
         "it is its weight",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", STAYS)
@@ -301,7 +340,7 @@ def test_what_has_no_batchnorm_is_not_changed() -> None:
     assert (found.folded, found.left) == ((), ())
 
 
-# --- where one belongs ------------------------------------------------------------------------------------------------------------------
+# --- where one belongs --------------------------------------------------------------------------
 
 
 def network(tail: str = "", **weights: tuple[int, ...]) -> gs.Graph:
@@ -338,22 +377,27 @@ NO_PLACES: dict[str, tuple[str, Weights, str]] = {
     "an InstanceNormalization follows": ("z = InstanceNormalization (a, g, h)", statistics(6), "a normalisation follows"),
     "a LayerNormalization follows behind a transposition": (
         "t = Transpose <perm = [0, 2, 3, 1]> (a) l = LayerNormalization <axis = -1> (t, g) z = Transpose <perm = [0, 3, 1, 2]> (l)",
-        {"g": (6,)}, "a normalisation follows",
+        {"g": (6,)},
+        "a normalisation follows",
     ),
     "a squeeze": (
-        "q = GlobalAveragePool (a) s = Conv (q, w2) t = Sigmoid (s) z = Mul (a, t)", {"w2": (6, 6, 1, 1)}, "pooled values, one a channel"
+        "q = GlobalAveragePool (a) s = Conv (q, w2) t = Sigmoid (s) z = Mul (a, t)",
+        {"w2": (6, 6, 1, 1)},
+        "pooled values, one a channel",
     ),
     "an excitation behind a squeeze": (
         "q = ReduceMean <axes = [2, 3]> (a) s = Conv (q, w2) r = Relu (s) u = Conv (r, w3) t = Sigmoid (u) z = Mul (a, t)",
-        {"w2": (2, 6, 1, 1), "w3": (6, 2, 1, 1)}, "pooled values, one a channel",
+        {"w2": (2, 6, 1, 1), "w3": (6, 2, 1, 1)},
+        "pooled values, one a channel",
     ),
     "a squeeze behind a flattening": (
         "q = GlobalAveragePool (a) f0 = Flatten (q) u = Unsqueeze <axes = [2, 3]> (f0) s = Conv (u, w2) t = Sigmoid (s) z = Mul (a, t)",
-        {"w2": (6, 6, 1, 1)}, "pooled values, one a channel",
+        {"w2": (6, 6, 1, 1)},
+        "pooled values, one a channel",
     ),
     "one channel": ("s = Conv (a, w2) t = Sigmoid (s) z = Mul (a, t)", {"w2": (1, 6, 1, 1)}, "single output channel"),
     "a shared weight": ("r = Relu (a) s = Conv (r, w2) t = Conv (s, w2) z = Relu (t)", {"w2": (6, 6, 1, 1)}, "'w2' is shared"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", NO_PLACES)
@@ -392,7 +436,7 @@ def test_a_pattern_that_matches_nothing_is_a_mistake() -> None:
         places(network(), only=["stem"])
 
 
-# --- unfolding --------------------------------------------------------------------------------------------------------------------------
+# --- unfolding ----------------------------------------------------------------------------------
 
 
 def moments(made: gs.Graph, tensors: Mapping[str, str]) -> dict[str, Moments]:
@@ -531,7 +575,7 @@ def test_statistics_for_something_else_are_a_mistake(name: str) -> None:
         unfold(network("r = Relu (a) z = Relu (r)"), {name: Moments(np.zeros(6), np.ones(6))})
 
 
-# --- the bundled seed -------------------------------------------------------------------------------------------------------------------
+# --- the bundled seed ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

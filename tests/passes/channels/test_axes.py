@@ -30,7 +30,7 @@ def sizes_and_reasons(found: Identities) -> list[tuple[str, int, str | None]]:
     return [(atom.first.tensor, atom.value, atom.frozen) for atom in found.atoms]
 
 
-# --- resized ----------------------------------------------------------------------------------------------------------------------------
+# --- resized ------------------------------------------------------------------------------------
 
 
 def change(count: int, drop: tuple[int, ...] = (), grow: dict[int, int] | None = None) -> Change:
@@ -120,7 +120,7 @@ def test_a_fresh_position_takes_after_the_same_place_of_its_model(ids: list[int]
     assert modelled(vector, found, {2: np.array([0, 1])}).tolist() == expected
 
 
-# --- atoms ------------------------------------------------------------------------------------------------------------------------------
+# --- atoms --------------------------------------------------------------------------------------
 
 
 def chain() -> Net:
@@ -295,7 +295,7 @@ def test_channels_of_one_weight_with_different_readers_are_different_atoms() -> 
     assert sizes_and_reasons(identities(made)) == [("w", 2, "graph output 'z'"), ("w", 4, None), ("u", 5, "graph output 'y'")]
 
 
-# --- frozen -----------------------------------------------------------------------------------------------------------------------------
+# --- frozen -------------------------------------------------------------------------------------
 
 
 def test_an_operator_without_a_rule_freezes_what_it_reads_and_names_itself() -> None:
@@ -353,7 +353,7 @@ def test_meeting_channels_that_no_weight_makes_freezes() -> None:
     assert "'s' (Add)" in why
 
 
-# --- a planted error --------------------------------------------------------------------------------------------------------------------
+# --- a planted error ----------------------------------------------------------------------------
 
 
 def joined() -> tuple[gs.Graph, Analysis]:
@@ -394,7 +394,7 @@ def test_positions_are_as_many_as_the_change_says() -> None:
     assert len(found) == 5 - 2 + 4
 
 
-# --- weights that do not fit ------------------------------------------------------------------------------------------------------------
+# --- weights that do not fit --------------------------------------------------------------------
 
 MISFITS = {
     "a bias": ("c=Conv(x,w,b) y=Conv(c,v)", {"w": (8, 3, 1, 1), "b": (7,), "v": (4, 8, 1, 1)}),

@@ -58,7 +58,7 @@ def dense(weight: np.ndarray, groups: int) -> np.ndarray:
     return full
 
 
-# --- arrays -----------------------------------------------------------------------------------------------------------------------------
+# --- arrays -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3, 4, 6, 12])
@@ -78,7 +78,7 @@ def test_groups_divide_both_axes_and_leave_two_inputs_each() -> None:
     assert possible(7, 5, 5) == [1]
 
 
-# --- from dense to groups ---------------------------------------------------------------------------------------------------------------
+# --- from dense to groups -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("groups", [2, 4, 8])
@@ -113,7 +113,7 @@ def test_more_groups_are_refused_by_preserve_and_dropped_when_allowed() -> None:
     require_exact(made, {"stage0.block0.groups": 2}, strategy="preserve", allow_drift=True)
 
 
-# --- and back ---------------------------------------------------------------------------------------------------------------------------
+# --- and back -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -135,7 +135,7 @@ def test_there_and_back_gives_the_blocks_of_the_dense_weight() -> None:
     assert view(back).by_name["a0"].attrs["group"] == 1
 
 
-# --- together with other knobs ----------------------------------------------------------------------------------------------------------
+# --- together with other knobs ------------------------------------------------------------------
 
 
 def test_width_and_groups_are_judged_on_the_final_shapes() -> None:
@@ -217,7 +217,7 @@ def test_the_written_shape_is_read_back_as_the_spec() -> None:
     assert {name: read[name] for name in wanted} == wanted
 
 
-# --- other convolutions -----------------------------------------------------------------------------------------------------------------
+# --- other convolutions -------------------------------------------------------------------------
 
 
 def test_a_transposed_convolution_is_cut_along_its_inputs() -> None:
@@ -262,7 +262,7 @@ def test_depthwise_convolutions_have_no_groups_knob_and_the_first_one_is_frozen(
     assert knobs["node:stem.groups"].growth == "frozen"
 
 
-# --- mistakes ---------------------------------------------------------------------------------------------------------------------------
+# --- mistakes -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

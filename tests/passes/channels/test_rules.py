@@ -288,7 +288,7 @@ WRONG: list[Line] = [
 ]
 
 
-# --- reading a line -------------------------------------------------------------------------------------------------------------------
+# --- reading a line -----------------------------------------------------------------------------
 
 
 class Vec(tuple[str, ...]):
@@ -610,7 +610,7 @@ class Reading:
             assert why in actual[k]
 
 
-# --- what the operator computes, whatever the rules say ---------------------------------------------------------------------------------
+# --- what the operator computes, whatever the rules say -----------------------------------------
 
 
 class Experiment:

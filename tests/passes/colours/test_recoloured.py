@@ -41,14 +41,20 @@ ALIKE = {
     "a focus": lambda: net(
         "a = Slice (x, f00, e, ax, st)  b = Slice (x, f10, e, ax, st)  c1 = Slice (x, f01, e, ax, st)  d = Slice (x, f11, e, ax, st)"
         "j = Concat <axis = 1> (a, b, c1, d)  " + LAYER % "j",
-        w=FOCUS, f00=np.array([0, 0]), f10=np.array([1, 0]), f01=np.array([0, 1]), f11=np.array([1, 1]),
-        e=np.array([99, 99]), ax=np.array([2, 3]), st=np.array([2, 2]),
+        w=FOCUS,
+        f00=np.array([0, 0]),
+        f10=np.array([1, 0]),
+        f01=np.array([0, 1]),
+        f11=np.array([1, 1]),
+        e=np.array([99, 99]),
+        ax=np.array([2, 3]),
+        st=np.array([2, 2]),
     ),
     "a resized image": lambda: net('r = Resize <mode = "linear"> (x, "", "", s)  ' + LAYER % "r", w=W, s=np.array([1, 3, 16, 16])),
     "two readers": lambda: net(
         "c = Conv <kernel_shape = [3, 3]> (x, w)  d = Conv <kernel_shape = [3, 3]> (x, v)  y = Add (c, d)", w=W, v=W[::-1].copy()
     ),
-}  # fmt: skip
+}
 
 
 def run(graph: gs.Graph, x: np.ndarray) -> np.ndarray:

@@ -57,7 +57,8 @@ def test_what_only_scales_answers_is_not_learnt() -> None:
     made = net(
         "b = Conv (a, v) t = Transpose <perm = [0,2,3,1]> (b) q = Reshape (t, s)",
         "m = Mul (q, sizes) n = Add (m, centres) p = Mul (n, variances) y = Mul (p, strides)",
-        s=np.array([1, 64, 2, 2]), sizes=table(1, 64, 2, 2), centres=table(1, 64, 2, 2), variances=table(2), strides=table(1, 64, 1, 1),
+        s=np.array([1, 64, 2, 2]), sizes=table(1, 64, 2, 2), centres=table(1, 64, 2, 2), variances=table(2),
+        strides=table(1, 64, 1, 1),
     )  # fmt: skip
     assert found(made) == set()
 

@@ -28,7 +28,7 @@ def ints(*numbers: int) -> np.ndarray:
     return np.array(numbers, np.int64)
 
 
-# --- sizes of inputs --------------------------------------------------------------------------------------------------------------------
+# --- sizes of inputs ----------------------------------------------------------------------------
 
 CONV = "g (float[{}] x) => (float[A,B,C,D] y) {{ y = Conv <group = 2> (x, w) }}"
 
@@ -94,7 +94,7 @@ def test_every_tensor_of_the_bundled_seed_has_a_shape() -> None:
     assert found.shapes["stem/out"][1] == 32
 
 
-# --- values -----------------------------------------------------------------------------------------------------------------------------
+# --- values -------------------------------------------------------------------------------------
 
 VALUES = [
     ("v = Identity (s)", {}, [1, 3, 6, 8]),
@@ -260,9 +260,9 @@ FOLLOWERS = {
 @pytest.mark.parametrize(("line", "free"), FOLLOWERS.values(), ids=FOLLOWERS)
 def test_every_axis_that_a_free_size_moves_is_marked(line: str, free: list[int]) -> None:
     constants = {
-        "c": np.zeros((1, 1, 1, 1), np.float32), "table": np.zeros((9, 9, 400, 400), np.float32), "nil": np.array(0), "one": np.array(1),
-        "w": np.array(3), "h": np.array(2), "w0": np.array(0), "h2": ints(2), "o": ints(0), "o1": ints(0), "o2": ints(1), "a1": ints(1),
-        "flat": ints(-1, 24),
+        "c": np.zeros((1, 1, 1, 1), np.float32), "table": np.zeros((9, 9, 400, 400), np.float32), "nil": np.array(0),
+        "one": np.array(1), "w": np.array(3), "h": np.array(2), "w0": np.array(0), "h2": ints(2), "o": ints(0),
+        "o1": ints(0), "o2": ints(1), "a1": ints(1), "flat": ints(-1, 24),
     }  # fmt: skip
     given = {name: value for name, value in constants.items() if f"{name}," in line or f"{name})" in line}
     made = graph(f"g (float[N,3,H,W] x) => (float[N] y) {{ s = Shape (x) {line} v = Shape (t) y = Relu (x) }}", given, 17)
@@ -305,7 +305,7 @@ def test_half_precision_flows_through_arithmetic() -> None:
     assert found.types["v"] == 10
 
 
-# --- what one graph says is not said of another -------------------------------------------------------------------------------------------
+# --- what one graph says is not said of another -------------------------------------------------
 
 
 def test_an_answer_is_for_the_values_that_were_read() -> None:
@@ -321,7 +321,7 @@ def test_an_answer_is_for_the_attributes_as_they_are_written() -> None:
     assert [shapes(graph(line.format(axis=axis))).shapes["y"] for axis in (0, 1, 0)] == [(8, 6), (4, 12), (8, 6)]
 
 
-# --- what is too large, or nonsense ------------------------------------------------------------------------------------------------------
+# --- what is too large, or nonsense -------------------------------------------------------------
 
 
 def test_small_numbers_that_broadcast_to_gigabytes_are_not_evaluated() -> None:

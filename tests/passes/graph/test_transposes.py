@@ -50,17 +50,17 @@ MOVED = [
     ("q = PRelu (p, c)", {"c": (1, 1, 4)}, ["PRelu"]),
     ("n = Sigmoid (p) q = Mul (n, p)", {}, ["Sigmoid", "Mul"]),
     ("q = Pad (p, c)", {"c": np.array([0, 1, 2, 0, 0, 0, 1, 0])}, ["Pad"]),
-    ("q = Pad <mode = \"reflect\"> (p, c)", {"c": np.array([0, 1, 2, 0, 0, 0, 1, 0])}, ["Pad"]),
+    ('q = Pad <mode = "reflect"> (p, c)', {"c": np.array([0, 1, 2, 0, 0, 0, 1, 0])}, ["Pad"]),
     ("m = ReduceMean (p, sp) q = Mul (p, m)", {"sp": np.array([1, 2])}, ["ReduceMean", "Mul"]),
     ("m = ReduceMax (p, ch) q = Mul (p, m)", {"ch": np.array([-1])}, ["ReduceMax", "Mul"]),
     ("q = Softmax <axis = 2> (p)", {}, ["Softmax"]),
     ("l, m = Split <axis = 3, num_outputs = 2> (p) q = Concat <axis = -1> (m, l)", {}, ["Split", "Concat"]),
     ("l = Slice (p, s, e, z) q = Relu (l)", {"s": np.array([0, 1]), "e": np.array([4, 4]), "z": np.array([1, 2])}, ["Slice", "Relu"]),
     ("l = Slice (p, s, e) q = Relu (l)", {"s": np.array([0, 1]), "e": np.array([9, 4])}, ["Slice", "Relu"]),
-    ("q = Resize <mode = \"nearest\"> (p, , c)", {"c": np.array([1, 2, 3, 1], np.float32)}, ["Resize"]),
+    ('q = Resize <mode = "nearest"> (p, , c)', {"c": np.array([1, 2, 3, 1], np.float32)}, ["Resize"]),
     ("q = Concat <axis = 1> (p, c)", {"c": (1, 2, 8, 4)}, ["Concat"]),
     ("q = Clip (p, lo, hi)", {"lo": np.array(0, np.float32), "hi": np.array(0.5, np.float32)}, ["Clip"]),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("line", "constants", "expected"), MOVED, ids=[row[0] for row in MOVED])

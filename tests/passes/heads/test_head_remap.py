@@ -106,7 +106,7 @@ def test_one_knob_resizes_a_tower_on_all_levels() -> None:
     assert weights["head.box.conv1.weight"] == (8, 8, 3, 3)
 
 
-# --- a block that is tapped inside ------------------------------------------------------------------------------------------------------
+# --- a block that is tapped inside --------------------------------------------------------------
 
 
 def tapped() -> tuple[Attached, Analysis]:
@@ -147,7 +147,7 @@ def test_a_table_is_not_believed_where_the_graph_shows_the_inside_of_a_block() -
     assert len(analyse(shown).stages[2].blocks) == 1
 
 
-# --- the bundled seed -------------------------------------------------------------------------------------------------------------------
+# --- the bundled seed ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def names(found: Chart, tensors: list[str]) -> list[str]:
     return [found.name_of(tensor) for tensor in tensors]
 
 
-# --- the trunk --------------------------------------------------------------------------------------------------------------------------
+# --- the trunk ----------------------------------------------------------------------------------
 
 
 def test_the_trunk_is_what_every_path_passes() -> None:
@@ -60,7 +60,7 @@ def test_a_second_output_does_not_widen_the_trunk() -> None:
     assert trunk(net.analysis("y", "z").view) == ("a", "y")
 
 
-# --- how maps lie -----------------------------------------------------------------------------------------------------------------------
+# --- how maps lie -------------------------------------------------------------------------------
 
 
 def grid(net: Net, tensor: str) -> tuple[float, float, int] | None:
@@ -102,7 +102,7 @@ def test_a_map_may_be_finer_than_the_image() -> None:
     assert grid(net, "y") == (0.5, 0.5, 1)
 
 
-# --- names ------------------------------------------------------------------------------------------------------------------------------
+# --- names --------------------------------------------------------------------------------------
 
 
 def test_stages_blocks_nodes_and_tensors_are_names() -> None:
@@ -167,7 +167,7 @@ def test_a_tap_of_bytes_is_refused() -> None:
         charted(net, "mask").tap("mask")
 
 
-# --- what styles tap by themselves ------------------------------------------------------------------------------------------------------
+# --- what styles tap by themselves --------------------------------------------------------------
 
 DEFAULTS = (last_exit, last_map, pyramid, before_last_stride)
 
@@ -235,7 +235,7 @@ def test_a_network_without_maps_has_nothing_to_tap() -> None:
         last_exit(charted(net))
 
 
-# --- networks of several outputs, and with decoders -------------------------------------------------------------------------------------
+# --- networks of several outputs, and with decoders ---------------------------------------------
 
 
 def up(net: Net, x: str, out: str) -> str:
@@ -380,7 +380,7 @@ def test_a_search_knows_by_name_what_its_members_tap() -> None:
     assert default_taps(mobile().analysis(), HeadSpec("linear", 3)) == ()
 
 
-# --- what a head sees the network by ----------------------------------------------------------------------------------------------------
+# --- what a head sees the network by ------------------------------------------------------------
 
 
 def test_a_head_sees_a_network_by_its_taps_and_a_classifier_by_the_last_map_before_it_is_pooled() -> None:

@@ -29,7 +29,7 @@ def shapes(found: Attached) -> dict[str, list[object]]:
     return {tensor.name: list(tensor.shape) for tensor in found.graph.outputs}
 
 
-# --- what they give ---------------------------------------------------------------------------------------------------------------------
+# --- what they give -----------------------------------------------------------------------------
 
 GIVEN = {
     "linear": {"logits": [1, 3]},
@@ -165,7 +165,7 @@ def channels_last(batch: int | str) -> gs.Graph:
     return net.graph("scores", batch=batch)
 
 
-# --- what stays, what goes --------------------------------------------------------------------------------------------------------------
+# --- what stays, what goes ----------------------------------------------------------------------
 
 
 def test_what_is_behind_the_taps_goes_and_all_else_stays() -> None:
@@ -222,7 +222,7 @@ def test_an_output_that_the_seed_needs_the_name_of_is_refused() -> None:
         made(net.graph(), small("linear", 3, "logits.r"))
 
 
-# --- initial values ---------------------------------------------------------------------------------------------------------------------
+# --- initial values -----------------------------------------------------------------------------
 
 
 def test_batch_normalisations_have_seen_nothing() -> None:
@@ -246,7 +246,7 @@ def test_every_class_begins_with_the_probability_of_focal_loss() -> None:
     assert (1 / (1 + np.exp(-scores))).mean() == pytest.approx(0.01, rel=0.2)
 
 
-# --- RetinaNet and SSDLite --------------------------------------------------------------------------------------------------------------
+# --- RetinaNet and SSDLite ----------------------------------------------------------------------
 
 
 def test_one_tower_serves_all_levels() -> None:
@@ -340,7 +340,7 @@ def test_an_image_too_small_for_the_levels_is_refused_with_how_many_fit(style: s
     assert len(made(mobile().graph(), HeadSpec(style, 3, levels=fitting)).detection.levels) == fitting
 
 
-# --- DeepLabv3 and pose -----------------------------------------------------------------------------------------------------------------
+# --- DeepLabv3 and pose -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("tap", "rates"), [("stage3.exit", [3, 6, 9]), ("stage2.exit", [6, 12, 18]), ("stage1.exit", [12, 24, 36])])
@@ -358,7 +358,7 @@ def test_the_mean_of_the_image_is_everywhere() -> None:
     np.testing.assert_array_equal(spread, np.broadcast_to(one, spread.shape))
 
 
-# --- classifiers ------------------------------------------------------------------------------------------------------------------------
+# --- classifiers --------------------------------------------------------------------------------
 
 
 def seed_with(classifier: str) -> gs.Graph:
@@ -451,7 +451,7 @@ def test_a_seed_without_a_classifier_has_no_rows() -> None:
         made(seed, HeadSpec("linear", 2, keep=(0,)))
 
 
-# --- what cannot be ---------------------------------------------------------------------------------------------------------------------
+# --- what cannot be -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

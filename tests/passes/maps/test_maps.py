@@ -86,7 +86,7 @@ LINES = [
     ("t = Transpose <perm = [0,2,3,1]> (a) y = MatMul (t, n)", None, "exact"),
     ("t = Transpose <perm = [0,1,3,2]> (a) y = MatMul (a, t)", None, "'y' (MatMul) sums over a map, which would have more samples"),
     ("f = Reshape (a, flat) t = Transpose <perm = [0,2,1]> (f) y = MatMul (t, f)", None, "exact"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("line", "image", "finer"), LINES, ids=[row[0] for row in LINES])

@@ -24,7 +24,7 @@ def kinds(analysis: Analysis) -> list[list[str]]:
     return [[block.kind for block in stage.blocks] for stage in analysis.stages]
 
 
-# --- what the networks of the field are made of -----------------------------------------------------------------------------------------
+# --- what the networks of the field are made of -------------------------------------------------
 
 
 def basic(net: Net, x: str, name: str, width: int, stride: int = 1) -> str:
@@ -211,7 +211,7 @@ def test_a_skip_over_the_whole_network_does_not_swallow_its_blocks() -> None:
     assert depths(net.analysis()) == [2]
 
 
-# --- silence ----------------------------------------------------------------------------------------------------------------------------
+# --- silence ------------------------------------------------------------------------------------
 
 
 def silences(net: Net) -> list[tuple[tuple[str, ...], str | None]]:
@@ -491,7 +491,7 @@ def test_a_stored_projection_that_keeps_its_channels_is_one_to_copy() -> None:
     assert analyse(made, table=table).knobs["stage0.depth"] == found.knobs["stage0.depth"]
 
 
-# --- the stage table --------------------------------------------------------------------------------------------------------------------
+# --- the stage table ----------------------------------------------------------------------------
 
 
 def test_the_stage_table_gives_back_the_same_stages() -> None:

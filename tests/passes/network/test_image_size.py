@@ -160,7 +160,7 @@ FROZEN = [
     ("a wrong bias", f"{CONV} y = LayerNormalization <axis = 3> (a, m, n)", {"m": (16,), "n": (3,)}, "'y' (LayerNormalization) joins"),
     ("unknown", f'{CONV} y = Einsum <equation = "abcd->abcd"> (a)', {}, "operator Einsum ('y') has no rule for space"),
     ("no convolution", "f = Flatten (x) y = Gemm (f, m)", {"m": (6144, 5)}, "convolutions slide over no input, and the image is the one"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("body", "weights", "why"), [row[1:] for row in FROZEN], ids=[row[0] for row in FROZEN])
@@ -175,7 +175,7 @@ NUMBERS = [
     ("a batch of positions", "t = Transpose <perm = [0,2,3,1]> (a) y = Reshape (t, rows)", "output 'y' would have 512 entries on axis 0"),
     ("an odd enlargement", "y = Resize (a, , , sizes)", "'y' (Resize) makes 12 positions of 8, a size that is written in the file"),
     ("a spread", "g1 = GlobalAveragePool (a) e = Expand (g1, same) i = Neg (e) y = Mul (a, i)", "'y' (Mul) joins the map with 'i', which"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("body", "why"), [row[1:] for row in NUMBERS], ids=[row[0] for row in NUMBERS])

@@ -42,10 +42,25 @@ def test_a_share_of_what_is_not_known_is_refused_with_what_to_say_instead() -> N
 @pytest.mark.parametrize(
     "text",
     [
-        "", "madds", "madds=", "flops=3M", "madds=-1M", "madds=0", "madds=nan", "latency=3", "latency=infms", "madds=3X", "madds=x",
-        "madds=%", "madds=-5%", "madds=0x", "madds=nan%", "madds=x1x", "params=3ms",
+        "",
+        "madds",
+        "madds=",
+        "flops=3M",
+        "madds=-1M",
+        "madds=0",
+        "madds=nan",
+        "latency=3",
+        "latency=infms",
+        "madds=3X",
+        "madds=x",
+        "madds=%",
+        "madds=-5%",
+        "madds=0x",
+        "madds=nan%",
+        "madds=x1x",
+        "params=3ms",
     ],
-)  # fmt: skip
+)
 def test_what_is_no_budget_says_so(text: str) -> None:
     with pytest.raises(UserError, match=r"is no (budget|number)"):
         parse_budget(text)

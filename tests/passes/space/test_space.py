@@ -275,7 +275,7 @@ def test_the_published_presets_are_the_papers_and_refuse_other_seeds() -> None:
         preset("fna", analysis)
 
 
-# --- widths outside blocks --------------------------------------------------------------------------------------------------------------
+# --- widths outside blocks ----------------------------------------------------------------------
 
 
 def plain(*widths: int) -> Analysis:

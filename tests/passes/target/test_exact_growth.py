@@ -39,8 +39,8 @@ def sized(name: str) -> gs.Graph:
     """x → a (8 channels) → the operators that know its size → b → c2 → y."""
     text = SIZES[name].replace("nothing", "")
     constants = {
-        "split": [1, 2, 4, 6, 6], "back": [1, 8, 6, 6], "flat": [1, 8, 36], "halves": [4, 4], "zero": [0], "one": [1], "four": [4],
-        "all": [1 << 40], "last": [-3], "picks": [3, 0, 7, 5, 6],
+        "split": [1, 2, 4, 6, 6], "back": [1, 8, 6, 6], "flat": [1, 8, 36], "halves": [4, 4], "zero": [0], "one": [1],
+        "four": [4], "all": [1 << 40], "last": [-3], "picks": [3, 0, 7, 5, 6],
     }  # fmt: skip
     used = {key: np.array(value, np.int64) for key, value in constants.items() if key in text}
     return graph(

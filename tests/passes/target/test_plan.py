@@ -14,7 +14,7 @@ from plans import arrays, blocks, bound, chain, indices, marked, remapped, seed
 from passes import Spec, UserError, analyse, apply, plan
 from passes.graph.view import view
 
-# --- the fna rules: width -----------------------------------------------------------------------------------------------------------------
+# --- the fna rules: width ------------------------------------------------------------------------
 
 
 def test_narrowing_keeps_the_first_channels() -> None:
@@ -75,7 +75,7 @@ def test_an_unchanged_network_plans_nothing() -> None:
     assert [(node.op, node.inputs) for node in view(target).nodes] == [(node.op, node.inputs) for node in view(made).nodes]
 
 
-# --- the fna rules: kernel ----------------------------------------------------------------------------------------------------------------
+# --- the fna rules: kernel ----------------------------------------------------------------------
 
 
 def test_a_larger_kernel_has_the_seed_s_taps_in_its_centre_and_zeros_around() -> None:
@@ -120,7 +120,7 @@ def test_fresh_channels_of_a_larger_kernel_have_zeros_around_too() -> None:
     assert not border.any()
 
 
-# --- the fna rules: depth -----------------------------------------------------------------------------------------------------------------
+# --- the fna rules: depth -----------------------------------------------------------------------
 
 
 def test_layer_i_takes_the_parameters_of_the_seed_s_layer_i_or_its_last() -> None:
@@ -180,7 +180,7 @@ def test_a_graph_output_that_moves_to_an_earlier_block_keeps_its_name() -> None:
     assert found.origin()[seen.producer["y"]] == "s0"
 
 
-# --- preserve -----------------------------------------------------------------------------------------------------------------------------
+# --- preserve -----------------------------------------------------------------------------------
 
 
 def test_a_fresh_channel_is_heard_by_none_of_the_old_and_by_all_of_the_new() -> None:
@@ -297,7 +297,7 @@ def test_growth_by_the_fna_rule_is_stated() -> None:
     assert set(found.drifts) == {"stage0.depth grows from 1 to 2 by the fna rule", "stage0.width grows from 6 to 8 by the fna rule"}
 
 
-# --- same seed, same bytes ----------------------------------------------------------------------------------------------------------------
+# --- same seed, same bytes ----------------------------------------------------------------------
 
 
 def content(strategy: str, rng_seed: int) -> bytes:
@@ -317,7 +317,7 @@ def test_the_noise_of_a_tensor_does_not_depend_on_the_rest_of_the_spec() -> None
     np.testing.assert_array_equal(one, other)
 
 
-# --- the graph given --------------------------------------------------------------------------------------------------------------------
+# --- the graph given ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("strategy", ["fna", "preserve"])
@@ -356,7 +356,7 @@ def test_an_enormous_target_is_refused_before_its_positions_take_memory() -> Non
     assert peak < 2**27
 
 
-# --- the order of nodes -----------------------------------------------------------------------------------------------------------------
+# --- the order of nodes -------------------------------------------------------------------------
 
 
 def test_copies_keep_the_order_of_nodes_of_the_block_they_copy() -> None:

@@ -42,7 +42,7 @@ def refused(knobs: dict[str, int | str], found: Analysis | None = None) -> str:
     return str(caught.value)
 
 
-# --- the document -----------------------------------------------------------------------------------------------------------------------
+# --- the document -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_spec_survives_its_document() -> None:
     assert parse(json.loads(json.dumps(spec.to_json()))) == spec
 
 
-# --- keys -------------------------------------------------------------------------------------------------------------------------------
+# --- keys ---------------------------------------------------------------------------------------
 
 
 def test_what_is_unsaid_keeps_the_seed_s_value() -> None:
@@ -138,7 +138,7 @@ def test_special_letters_in_a_key_mean_themselves() -> None:
     assert "matches no knob" in refused({"stage[0-9]*": 5})
 
 
-# --- frozen knobs -----------------------------------------------------------------------------------------------------------------------
+# --- frozen knobs -------------------------------------------------------------------------------
 
 
 def test_an_exact_key_on_a_frozen_knob_is_an_error_with_the_reason() -> None:
@@ -164,7 +164,7 @@ def test_a_long_list_of_skipped_knobs_is_cut() -> None:
     assert found.notes == ("pattern 'node:*.width' skipped 5 frozen knob(s): node:c0.width, node:c1.width, node:c2.width and 2 more",)
 
 
-# --- values -----------------------------------------------------------------------------------------------------------------------------
+# --- values -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", ["", "big", "1.25", "*2", "x", "x-1", "+1.5", "++1", "x1e9", "x9999999", "12"])
@@ -269,7 +269,7 @@ def test_growth_says_why_it_is_not_exact() -> None:
     assert knob.why == "'n' (LRN) looks at neighbouring channels"
 
 
-# --- depth and from ---------------------------------------------------------------------------------------------------------------------
+# --- depth and from -----------------------------------------------------------------------------
 
 
 def test_a_new_block_comes_from_the_last_and_takes_its_values() -> None:
@@ -325,7 +325,7 @@ def test_from_is_written_only_where_it_is_not_the_default() -> None:
     assert [key for key in spec.knobs if key.endswith(".from")] == ["stage2.block3.from"]
 
 
-# --- closure ----------------------------------------------------------------------------------------------------------------------------
+# --- closure ------------------------------------------------------------------------------------
 
 
 def test_the_own_spec_has_every_knob_but_the_default_from() -> None:
