@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from fnatool.data import coco, imagefolder, masks, voc, yolo
+from fnatool.data import coco, darknet, imagefolder, masks, voc, yolo
 from fnatool.data.split import DataLayout, FileReader
 
 
@@ -19,7 +19,7 @@ class Format:
 
 
 def _yolo(task: str, kind: str) -> DataLayout:
-    file = FileReader((".yaml", ".yml"), partial(yolo.read_file, kind=kind, task=task))
+    file = FileReader((".yaml", ".yml", darknet.SUFFIX), partial(yolo.read_file, kind=kind, task=task))
     return DataLayout(yolo.LOOKED_FOR[kind], partial(yolo.find, kind=kind, task=task), file=file)
 
 

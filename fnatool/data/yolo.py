@@ -1,4 +1,5 @@
-"""Detection, pose and segmentation: YOLO's text files, one a picture, with a data.yaml (Ultralytics, Roboflow) or a list of class names.
+"""Detection, pose and segmentation: YOLO's text files, one a picture, with a data.yaml (Ultralytics,
+Roboflow), an obj.data (darknet, CVAT) or a list of class names.
 
 A row is `class x y width height` of a box, its middle first; for poses `px py` or `px py visibility` of each joint follow; or it is
 `class x y x y …`, an outline. All are shares of the picture's width and height, from its corner: a box has its left edge at
@@ -16,7 +17,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from fnatool.data import naming
+from fnatool.data import darknet, naming
 from fnatool.data.folders import below, is_image, listed, special
 from fnatool.data.inputs import Unreadable
 from fnatool.data.numbers import number
@@ -62,7 +63,7 @@ class _Part:
 
 def find(root: Path, options: DataOptions, *, kind: str, task: str) -> Sources:
     """The splits that a data.yaml of root names, or that lie in folders; nothing where there is neither, or no such rows."""
-    found = _by_yaml(root) or _by_folders(root)
+    found = _by_file(root) or _by_folders(root)
     if found is None or not found[1]:
         return {}
     facts, splits = found
@@ -76,8 +77,8 @@ def find(root: Path, options: DataOptions, *, kind: str, task: str) -> Sources:
 
 
 def read_file(file: Path, images: Path | None, *, name: str, classes: Sequence[str] | None, kind: str, task: str) -> Split:
-    """The split of that name, of the data that a data.yaml describes."""
-    facts = facts_of(file)
+    """The split of that name, of the data that a data.yaml or an obj.data describes."""
+    facts = _facts(file)
     root = file.parent
     splits = {split: _sources(root, facts, said) for split, said in facts.splits.items()}
     if name not in splits:
@@ -90,16 +91,23 @@ def read_file(file: Path, images: Path | None, *, name: str, classes: Sequence[s
 Splits = Mapping[str, tuple[Path, ...]]
 
 
-def _by_yaml(root: Path) -> tuple[YoloFacts, Splits] | None:
-    files = [path for path in listed(root) if path.suffix.lower() in (".yaml", ".yml") and special(path) is None]
-    usual = [path for path in files if path.name.lower() in YAMLS]
-    suiting = usual or [path for path in files if is_yolo(path)]
+def _facts(file: Path) -> YoloFacts:
+    return (darknet.facts_of if file.suffix.lower() == darknet.SUFFIX else facts_of)(file)
+
+
+def _by_file(root: Path) -> tuple[YoloFacts, Splits] | None:
+    """What a data.yaml says, or where there is none darknet's obj.data."""
+    files = [path for path in listed(root) if special(path) is None]
+    yamls = [path for path in files if path.suffix.lower() in (".yaml", ".yml")]
+    usual = [path for path in yamls if path.name.lower() in YAMLS]
+    suiting = usual or [path for path in yamls if is_yolo(path)]
+    suiting = suiting or [path for path in files if path.suffix.lower() == darknet.SUFFIX and darknet.is_darknet(path)]
     if not suiting:
         return None
     if len(suiting) > 1:
         names = ", ".join(path.name for path in suiting[:5])
         raise UserError(f"'{root}' has several files that describe data: {names}; give the path of the one to read")
-    facts = facts_of(suiting[0])
+    facts = _facts(suiting[0])
     there = {name: said for name, said in facts.splits.items() if name != "test" or _has_sources(root, facts, said)}
     return facts, {name: _sources(root, facts, said) for name, said in there.items()}
 
@@ -115,7 +123,8 @@ def _sources(root: Path, facts: YoloFacts, said: Sequence[str]) -> tuple[Path, .
 
 
 def _located(root: Path, facts: YoloFacts, name: str) -> Path:
-    """Where a path of a yaml leads: seen from its `path`, from its own folder, or from there without the ../ that Roboflow writes."""
+    """Where a path of a yaml leads: seen from its `path`, from its own folder, or
+    from there without the ../ that Roboflow writes, or without darknet's data/."""
     inside = [path for path in _candidates(root, facts.path, name) if not os.path.relpath(path, root).startswith("..")]
     there = next((path for path in inside if path.exists()), None)
     if there is not None:
@@ -130,7 +139,8 @@ def _candidates(root: Path, base: str | None, name: str) -> list[Path]:
     while relative.startswith(("../", "./")):
         relative = relative.partition("/")[2]
     given = [] if base is None else [os.path.join(base.replace("\\", "/"), plain)]  # noqa: PTH118 — an absolute one may come second
-    found = [os.path.abspath(os.path.join(root, form)) for form in (*given, plain, relative)]  # noqa: PTH100, PTH118 — not resolved
+    forms = (*given, plain, relative, darknet.without_first_folder(relative))
+    found = [os.path.abspath(os.path.join(root, form)) for form in forms]  # noqa: PTH100, PTH118 — not resolved
     top = Path(os.path.abspath(root))  # noqa: PTH100
     return [root / os.path.relpath(path, top) for path in found]
 

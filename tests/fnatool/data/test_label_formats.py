@@ -426,6 +426,50 @@ def test_a_yaml_may_be_given_instead_of_its_folder(root: Path) -> None:
     assert seen(split) == seen(read(root, task="detection", split="val"))
 
 
+def darknet(root: Path, said: str = "classes = 3\ntrain = data/train.txt\nvalid = data/valid.txt\nnames = data/obj.names\n") -> Path:
+    """As CVAT writes YOLO 1.1: paths begin with a folder that is not there."""
+    label_forms.yolo(root)
+    (root / "data.yaml").unlink()
+    for split, name in (("train", "train"), ("val", "valid")):
+        shutil.move(root / "images" / split, root / f"obj_{name}_data")
+        for label in (root / "labels" / split).iterdir():
+            label.rename(root / f"obj_{name}_data" / label.name)
+        pictures = sorted(path.name for path in (root / f"obj_{name}_data").glob("*.png"))
+        write(root / f"{name}.txt", "".join(f"data/obj_{name}_data/{picture}\n" for picture in pictures))
+    for folder in ("images", "labels"):
+        shutil.rmtree(root / folder)
+    write(root / "obj.names", "\n".join(label_forms.NAMES))
+    write(root / "obj.data", said)
+    return root
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_darknets_obj_data_says_the_same_as_a_yaml(split: str, tmp_path: Path) -> None:
+    old, new = label_forms.yolo(tmp_path / "yaml"), darknet(tmp_path / "darknet")
+    before, after = read(old, task="detection", split=split), read(new, task="detection", split=split)
+    assert seen(after) == seen(before)
+    assert after.classes == before.classes
+    assert seen(read(new / "obj.data", task="detection", split=split)) == seen(after)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("train = data/train.txt\nnames = none.names", "there is no file of names 'none.names'"),
+        ("train = data/gone.txt\nnames = obj.names", "'data/gone.txt' is not there"),
+        ("train = ../../train.lst\nnames = obj.names", "'../../train.lst' is not there"),
+        ("classes = 7\ntrain = train.txt\nnames = obj.names", "'classes' is 7, but there are 3 names"),
+        ("train = train.txt\nnames = twice.names", "two of the names in"),
+    ],
+)
+def test_an_obj_data_of_no_use_is_one_message(said: str, message: str, tmp_path: Path) -> None:
+    root = darknet(tmp_path, said)
+    write(root / "twice.names", "cat\ncat\n")
+    with pytest.raises(UserError) as error:
+        read(root, task="detection")
+    assert message in str(error.value)
+
+
 POSE = "kpt_shape: [3, 3]\nkpt_names: {0: [nose, left_eye, right_eye]}"
 
 
