@@ -77,11 +77,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.inputs", description=__doc__.partition("\n\n")[0])
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE_OR_FOLDER", help="ONNX files in place of the zoo's networks")
     parser.add_argument("--name", default="*", metavar="PATTERN", help="only exports like this, as timm.resnet*")
+    parser.add_argument("--once", action="store_true", help="one export of each network, by the older exporter where it can")
     parser.add_argument("--output", type=Path, default=RESULTS / "inputs.json", metavar="FILE", help="where the figures go")
+    parser.add_argument("--go-on", action="store_true", help="leave out what the output has already")
     options = parser.parse_args()
-    rows: dict[str, dict[str, Row]] = {}
+    rows = _read(options.output) if options.go_on and options.output.is_file() else {}
     print(f"{'network':52} " + " ".join(f"{step:>9}" for step in STEPS))
-    for name, path in _named(options.files) if options.files else _zoo(options.name):
+    for name, path in _named(options.files) if options.files else _zoo(options.name, once=options.once):
+        if options.go_on and name in rows:
+            continue
         rows[name] = tried(path)
         print(_line(name, rows[name]), flush=True)
         _write(options.output, rows)
@@ -95,11 +99,12 @@ def _named(places: Sequence[Path]) -> Iterator[tuple[str, Callable[[], Path]]]:
     return ((path.stem, partial(Path, path)) for path in paths)
 
 
-def _zoo(pattern: str) -> Iterator[tuple[str, Callable[[], Path]]]:
-    """The first export of each network by each exporter: the small ones first."""
-    once = {(export.name, export.exporter): export for export in reversed(zoo.SWEEP)}
-    chosen = sorted(once.values(), key=lambda export: export.size or zoo.NETWORKS[export.name])
-    return ((zoo.place(e).stem, partial(zoo.cached, e)) for e in chosen if fnmatch.fnmatch(zoo.place(e).stem, pattern))
+def _zoo(pattern: str, *, once: bool) -> Iterator[tuple[str, Callable[[], Path]]]:
+    """The first export of each network by each exporter, or by one: the small ones first."""
+    older_last = sorted(reversed(zoo.SWEEP), key=lambda export: export.exporter == "legacy")
+    chosen = {(export.name, "" if once else export.exporter): export for export in older_last}
+    ordered = sorted(chosen.values(), key=lambda export: export.size or zoo.NETWORKS[export.name])
+    return ((zoo.place(e).stem, partial(zoo.cached, e)) for e in ordered if fnmatch.fnmatch(zoo.place(e).stem, pattern))
 
 
 def tried(path: Callable[[], Path]) -> dict[str, Row]:
@@ -221,6 +226,11 @@ def _line(name: str, rows: Mapping[str, Row]) -> str:
 
 def _cells(rows: Mapping[str, Row]) -> Iterator[Row]:
     return (rows.get(step, Row("")) for step in STEPS)
+
+
+def _read(path: Path) -> dict[str, dict[str, Row]]:
+    held = json.loads(path.read_text())["networks"]
+    return {name: {step: Row(**row) for step, row in steps.items()} for name, steps in held.items()}
 
 
 def _write(path: Path, rows: Mapping[str, Mapping[str, Row]]) -> None:
