@@ -57,8 +57,8 @@ def _front(made: Core, described: Description | None, options: DeployOptions) ->
     (tensor,) = (tensor for tensor in made.model.graph.inputs if tensor.name in made.shapes)
     taking = Taking(made.size or (0, 0), like.layout, like.channels, like.mean, like.scale, np.dtype(tensor.dtype))
     framing = TASKS[described.task].frame(described)
-    if framing.kind == "around" and options.target != ONNXRUNTIME:
-        framing = replace(framing, taps=2 * MOST_REDUCTION + 1)
+    if options.target != ONNXRUNTIME:
+        framing = replace(framing, most=MOST_REDUCTION if framing.kind == "around" else None, cut=False)
     return Front(framing, taking, options.layout, options.image_size)
 
 

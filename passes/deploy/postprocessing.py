@@ -79,10 +79,13 @@ def segmented(steps: Steps, logits: str, undecided: int, ending: Ending) -> list
     if ending.placed is not None:
         shown = steps.node("Slice", on_input, steps.ints(0, 0), steps.listed(*ending.placed.resized), steps.ints(2, 3))
         on_input = _interpolated(steps, shown, ending.placed.image)
-    best = steps.largest(on_input, 1)
-    ties = steps.sum(steps.cast(steps.node("Equal", on_input, best), np.float32), 1)
-    label = steps.cast(steps.node("ArgMax", on_input, axis=1, keepdims=0), np.int32)
-    alone = steps.node("Equal", steps.cast(ties, np.int32), steps.constant(1, np.int32))
+    label = steps.node("ArgMax", on_input, axis=1, keepdims=0)
+    if ending.engine:
+        ties = steps.sum(steps.cast(steps.node("Equal", on_input, steps.largest(on_input, 1)), np.float32), 1)
+        alone = steps.node("Equal", steps.cast(ties, np.int32), steps.constant(1, np.int32))
+    else:  # the first of the best is the last of them
+        alone = steps.node("Equal", label, steps.node("ArgMax", on_input, axis=1, keepdims=0, select_last_index=1))
+    label = steps.cast(label, np.int32)
     mask = steps.node("Where", alone, label, steps.constant(undecided, np.int32))
     dtype = np.int32 if ending.engine else np.uint8
     return [End("mask", steps.cast(mask, dtype), dtype, (ending.batch, *ending.image))]

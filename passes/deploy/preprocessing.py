@@ -6,12 +6,20 @@ first across and then down, each rounded to bytes (torch's UpSampleKernel, which
     centre(i) = (i + ½) · s,   s = pixels before / pixels after,   w(i, j) = max(0, 1 − |j + ½ − centre(i)| / max(s, 1)),  Σⱼ w = 1
     ŵ = ⌊w · 2ᵖ + ½⌋, p the largest ≤ 22 for which every ŵ has 15 bits,   pixel(i) = ⌊(Σⱼ ŵ(i, j) · pixel(j)) / 2ᵖ + ½⌋
 
-every sum is of whole numbers, so that no order of adding changes it; float32 holds them exactly up to a reduction of about four times.
+as matrix products: pixels that lie side by side in the smaller picture are made of nearly the same ones, so BLOCK of them are one product
+with all that they are made of. Each ŵ is split into 256·a + b, whole numbers of 8 bits as pixels are: their products, and the sums of those
+in any order, are exact in float32 up to a reduction of 100 times, also where it multiplies with fewer bits, as a GPU may (TF32, bfloat16).
+With A = Σ a·pixel and B = Σ b·pixel
+
+    pixel(i) = ⌊A · 2⁸⁻ᵖ + ⌊B / 256⌋ · 2⁸⁻ᵖ + ½⌋,   as ½ · 2ᵖ is a multiple of 256
+
+which is never above 255: the ŵ add up to 2ᵖ but for ½ each.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,6 +29,8 @@ from passes.deploy.steps import Steps
 
 Size = tuple[int, int]  # height, width
 BITS, MOST_SHIFT = 15, 22
+LOW = 256.0  # ŵ = LOW · a + b
+BLOCK = 16  # pixels of the smaller picture that are made together
 GREY = (19595.0, 38470.0, 7471.0)  # of red, green and blue, in 65,536ths (ITU-R BT.601)
 
 
@@ -30,13 +40,15 @@ class Framing:
 
     fitted: all of it, as large as there is room for, in the upper left corner. middle: `share` of what fills the input, cut from
     its middle. around: the part around a box, `share` times as large, in the input's aspect. Beyond the image is the colour `fill` (RGB).
-    taps: how many pixels one is made of at most, along an axis, where a runtime must know that; None: as many as it takes.
+    most: by how much a box gets smaller at most, along an axis, where a runtime must know that; None: by as much as it takes.
+    cut: whether what is not shown is cut off first, for which a runtime has to take sizes that are computed from values.
     """
 
     kind: Literal["fitted", "middle", "around"]
     share: float = 1.0
     fill: tuple[int, int, int] = (0, 0, 0)
-    taps: int | None = None
+    most: int | None = None
+    cut: bool = True
 
 
 @dataclass(frozen=True)
@@ -74,21 +86,26 @@ class _Window:
     resized: str
     corner: str
     out: int
-    taps: int | None = None
+    most: int | None = None
 
 
 @dataclass(frozen=True)
 class _Taps:
-    """For each pixel that is shown, [out, T]: those of the image that it is made of, and their weights, whole numbers of which `unit` is 1.
+    """The J blocks of the `out` pixels that are shown.
 
-    outside: the weights of those beyond the image, summed, [out]; shown: whether the resized window goes there, [out].
+    index [J, K]: the K pixels of the image that each block is made of. weight [J, 2 · BLOCK, K]: a for each of its pixels, then b / LOW.
+    outside [J, 2 · BLOCK, 1]: the weights of what is beyond the image, summed. part: LOW / 2ᵖ. first, end: what is needed of the image.
+    shown [out]: whether the resized window goes there.
     """
 
     index: str
     weight: str
     outside: str
-    unit: str
+    part: str
+    first: str
+    end: str
     shown: str
+    out: int
 
 
 def preprocessed(steps: Steps, image: str, box: str, framing: Framing, taking: Taking) -> tuple[str, Placed]:
@@ -96,12 +113,16 @@ def preprocessed(steps: Steps, image: str, box: str, framing: Framing, taking: T
     extents = (steps.extent(image, 1), steps.extent(image, 2))
     windows, placed = _FRAMINGS[framing.kind](steps, extents, box, (framing, taking.size))
     down, across = (_taps(steps, window) for window in windows)
-    fill = steps.constant(framing.fill, np.float32)
-    pixels = _resized(steps, image, across, (2, fill))
-    pixels = _resized(steps, pixels, down, (1, fill))
+    if framing.cut and framing.kind != "fitted":
+        first, end = (steps.listed(*pair) for pair in ((down.first, across.first), (down.end, across.end)))
+        image = steps.node("Slice", image, first, end, steps.ints(1, 2))
+        down, across = (replace(taps, index=steps.sub(taps.index, taps.first)) for taps in (down, across))
+    pixels = _down(steps, _across(steps, image, across, framing), (down, taking.size), framing)
+    pixels = steps.transposed(pixels, 0, 3, 1, 2) if taking.layout == "NCHW" else pixels
     if framing.kind == "fitted":
-        shown = steps.node("And", steps.with_axes(down.shown, 1, 2), steps.with_axes(across.shown, 0, 2))
-        pixels = steps.node("Where", shown, pixels, fill)
+        shown = steps.node("And", steps.with_axes(down.shown, 1), steps.with_axes(across.shown, 0))
+        shown = shown if taking.layout == "NCHW" else steps.with_axes(shown, 2)
+        pixels = steps.node("Where", shown, pixels, _by_colour(steps, framing.fill, taking))
     return _values(steps, pixels, taking), placed
 
 
@@ -157,7 +178,7 @@ def _around(steps: Steps, extents: tuple[str, str], box: str, how: tuple[Framing
     firsts = [_rounded(steps, steps.div(steps.sub(total, steps.as_real(length)), two)) for total, length in zip(sums, lengths, strict=True)]
     sizes = [steps.whole(rows), steps.whole(columns)]
     windows = [
-        _Window(e, f, length, r, nothing, side, framing.taps)
+        _Window(e, f, length, r, nothing, side, framing.most)
         for e, f, length, r, side in zip(extents, firsts, lengths, sizes, how[1], strict=True)
     ]
     scale = [steps.div(steps.number(side), steps.as_real(length)) for side, length in zip(how[1], lengths, strict=True)]
@@ -181,35 +202,62 @@ def _taps(steps: Steps, window: _Window) -> _Taps:
     centre = steps.mul(steps.add(steps.as_real(steps.range(window.resized)), half), scale)  # [resized]
     first = steps.most(steps.as_whole(steps.add(steps.sub(centre, reach), half)), none)
     end = steps.least(steps.as_whole(steps.add(steps.add(centre, reach), half)), window.length)
-    number = steps.with_axes(_numbers(steps, reach, window.taps), 0)  # [1, T]
-    index = steps.add(steps.with_axes(first, 1), number)  # [resized, T], in the window
-    away = steps.mul(steps.add(steps.sub(steps.as_real(index), steps.with_axes(centre, 1)), half), inverse)
-    plain = steps.node("Relu", steps.sub(one, steps.node("Abs", away)))
-    there = steps.node("Less", index, steps.with_axes(end, 1))
-    plain = steps.mul(plain, steps.as_real(there))
-    share = steps.div(plain, steps.sum(plain, 1, keep=True))
-    unit = _unit(steps, steps.node("ReduceMax", share, keepdims=0))
-    weight = steps.node("Floor", steps.add(steps.mul(share, unit), half))
-    shown = steps.add(steps.constant(np.arange(window.out), np.int64), window.corner)
-    row = steps.least(shown, steps.sub(window.resized, steps.whole(1)))
-    index, weight = (steps.node("Gather", values, row, axis=0) for values in (index, weight))
-    place = steps.add(index, window.first)
-    last = steps.sub(window.extent, steps.whole(1))
-    clipped = steps.least(steps.most(place, none), last)
-    inside = steps.as_real(steps.node("Equal", place, clipped))
-    kept = steps.mul(weight, inside)
-    outside = steps.sum(steps.sub(weight, kept), 1)
+
+    def triangle(start: str, count: str, centre: str, end: str) -> tuple[str, str]:
+        """Pixels of the window [rows, count] from `start` on, and what they weigh so far."""
+        index = steps.add(steps.with_axes(start, 1), steps.with_axes(count, 0))
+        away = steps.mul(steps.add(steps.sub(steps.as_real(index), steps.with_axes(centre, 1)), half), inverse)
+        plain = steps.node("Relu", steps.sub(one, steps.node("Abs", away)))
+        return index, steps.mul(plain, steps.as_real(steps.node("Less", index, steps.with_axes(end, 1))))
+
+    twice = steps.mul(reach, steps.number(2.0))
+    _, plain = triangle(first, _numbers(steps, twice, window.most and 2 * window.most), centre, end)
+    whole = steps.sum(plain, 1, keep=True)  # [resized, 1]
+    unit = _unit(steps, steps.node("ReduceMax", steps.div(plain, whole), keepdims=0))
+
+    blocks = -(-window.out // BLOCK)
+    places = steps.add(steps.constant(np.arange(blocks * BLOCK), np.int64), window.corner)
+    row = steps.least(places, steps.sub(window.resized, steps.whole(1)))
+    centre, first, end, whole = (steps.node("Gather", values, row, axis=0) for values in (centre, first, end, whole))
+    starts = np.arange(blocks) * BLOCK
+    own = steps.node("Gather", first, steps.constant(starts.repeat(BLOCK), np.int64), axis=0)
+    width = steps.add(steps.mul(scale, steps.number(BLOCK - 1.0)), twice)
+    count = _numbers(steps, width, window.most and (BLOCK + 1) * window.most)
+    index, plain = triangle(own, count, centre, end)  # [blocks · BLOCK, K]
+    weight = steps.node("Floor", steps.add(steps.mul(steps.div(plain, whole), unit), half))
+    high = steps.node("Floor", steps.div(weight, steps.number(LOW)))
+    low = steps.sub(steps.div(weight, steps.number(LOW)), high)
+    parts = [steps.node("Reshape", steps.cast(part, np.float32), steps.ints(blocks, BLOCK, -1)) for part in (high, low)]
+    both = steps.joined(*parts, axis=1)
+
+    place = steps.add(steps.node("Gather", index, steps.constant(starts, np.int64), axis=0), window.first)  # [blocks, K]
+    clipped = _between(steps, place, none, steps.sub(window.extent, steps.whole(1)))
+    inside = steps.with_axes(steps.cast(steps.node("Equal", place, clipped), np.float32), 1)
+    needed = [
+        _between(steps, steps.add(value, window.first), none, steps.sub(window.extent, steps.whole(1)))
+        for value in (
+            steps.node("Gather", first, steps.whole(0), axis=0),
+            steps.sub(steps.node("Gather", end, steps.whole(blocks * BLOCK - 1), axis=0), steps.whole(1)),
+        )
+    ]
+    kept = steps.mul(both, inside)
     return _Taps(
-        clipped, steps.cast(kept, np.float32), steps.cast(outside, np.float32), steps.cast(unit, np.float32),
-        steps.node("Less", shown, window.resized),
+        _between(steps, clipped, *needed), kept, steps.sum(steps.sub(both, kept), 2, keep=True),
+        steps.cast(steps.div(steps.number(LOW), unit), np.float32),
+        needed[0], steps.add(needed[1], steps.whole(1)),
+        steps.node("Less", steps.node("Slice", places, steps.ints(0), steps.ints(window.out)), window.resized), window.out,
     )  # fmt: skip
 
 
-def _numbers(steps: Steps, reach: str, most: int | None) -> str:
-    """0 … T − 1, T being as many as a pixel is made of, or as there may be."""
+def _between(steps: Steps, x: str, least: str, most: str) -> str:
+    return steps.least(steps.most(x, least), most)
+
+
+def _numbers(steps: Steps, width: str, most: int | None) -> str:
+    """0 … K − 1, K being as many as can lie in such a width, or as there may be."""
     if most is not None:
-        return steps.constant(np.arange(most), np.int64)
-    return steps.range(steps.add(steps.mul(steps.as_whole(steps.node("Ceil", reach)), steps.whole(2)), steps.whole(1)))
+        return steps.constant(np.arange(most + 1), np.int64)
+    return steps.range(steps.add(steps.as_whole(steps.node("Ceil", width)), steps.whole(1)))
 
 
 def _unit(steps: Steps, most: str) -> str:
@@ -219,31 +267,54 @@ def _unit(steps: Steps, most: str) -> str:
     return steps.most(steps.node("ReduceMax", steps.mul(powers, steps.as_real(fits)), keepdims=0), steps.number(1.0))
 
 
-def _resized(steps: Steps, pixels: str, taps: _Taps, where: tuple[int, str]) -> str:
-    """The pixels [N, h, w, 3] resized along an axis. where: that axis, and the colour beyond the image."""
-    axis, fill = where
-    tail = (2,) if axis == 2 else (2, 3)
-    gathered = steps.cast(steps.node("Gather", pixels, taps.index, axis=axis), np.float32)  # [N, (h,) out, T, (w,) 3]
-    inside = steps.sum(steps.mul(gathered, steps.with_axes(taps.weight, *tail)), axis + 1)
-    outside = steps.mul(steps.with_axes(taps.outside, *(() if axis == 2 else (1,)), -1), fill)
-    half = steps.mul(taps.unit, steps.constant(0.5, np.float32))
-    total = steps.add(steps.add(inside, outside), half)
-    rounded = steps.node("Floor", steps.div(total, taps.unit))
-    return steps.node("Clip", rounded, steps.constant(0.0, np.float32), steps.constant(255.0, np.float32))
+def _across(steps: Steps, pixels: str, taps: _Taps, framing: Framing) -> str:
+    """The pixels [N, H, W, 3] resized along W: [N, H, out · 3]."""
+    flat = steps.node("Reshape", steps.transposed(pixels, 0, 2, 3, 1), steps.ints(0, 0, -1))  # colours are rows as long as H
+    beyond = ""
+    if framing.kind == "around":
+        colours = steps.constant(np.reshape(framing.fill, (3, 1)), np.float32)
+        beyond = steps.node("Reshape", steps.node("Expand", colours, steps.listed(steps.whole(3), steps.extent(pixels, 1))), steps.ints(-1))
+    made = steps.node("Reshape", _resized(steps, flat, taps, beyond), steps.ints(0, taps.out, 3, -1))
+    return steps.node("Reshape", steps.transposed(made, 0, 3, 1, 2), steps.ints(0, 0, taps.out * 3))
+
+
+def _down(steps: Steps, pixels: str, how: tuple[_Taps, Size], framing: Framing) -> str:
+    """The pixels [N, H, W · 3] resized along H: [N, out, W, 3]."""
+    taps, (_, wide) = how
+    beyond = steps.constant(np.tile(framing.fill, wide), np.float32) if framing.kind == "around" else ""
+    return steps.node("Reshape", _resized(steps, pixels, taps, beyond), steps.ints(0, taps.out, wide, 3))
+
+
+def _resized(steps: Steps, pixels: str, taps: _Taps, beyond: str) -> str:
+    """The pixels [N, L, M] resized along L: [N, out, M]. beyond: those beyond the image, [M], where it can be looked there."""
+    gathered = steps.cast(steps.node("Gather", pixels, taps.index, axis=1), np.float32)  # [N, J, K, M]
+    sums = steps.node("MatMul", taps.weight, gathered)  # [N, J, 2 · BLOCK, M]
+    if beyond:
+        sums = steps.add(sums, steps.mul(taps.outside, beyond))
+    high, low = steps.several("Split", 2, sums, steps.ints(BLOCK, BLOCK), axis=2)
+    total = steps.add(steps.add(high, steps.node("Floor", low)), steps.div(steps.constant(0.5, np.float32), taps.part))
+    rounded = steps.node("Floor", steps.mul(total, taps.part))
+    blocks = -(-taps.out // BLOCK)
+    made = steps.node("Reshape", rounded, steps.joined(steps.with_axes(steps.extent(pixels, 0), 0), steps.ints(blocks * BLOCK, -1)))
+    return made if taps.out == blocks * BLOCK else steps.node("Slice", made, steps.ints(0), steps.ints(taps.out), steps.ints(1))
 
 
 # --- values -------------------------------------------------------------------------------------
 
 
 def _values(steps: Steps, pixels: str, taking: Taking) -> str:
-    """(pixel − mean) / scale of [N, h, w, 3], in the layout, the channels and the type of the input."""
+    """(pixel − mean) / scale of pixels in the layout of the input, in its channels and its type."""
+    axis = 1 if taking.layout == "NCHW" else 3
     if taking.channels == "BGR":
-        pixels = steps.node("Gather", pixels, steps.ints(2, 1, 0), axis=3)
+        pixels = steps.node("Gather", pixels, steps.ints(2, 1, 0), axis=axis)
     elif taking.channels == "GREY":
-        total = steps.sum(steps.mul(pixels, steps.constant(GREY, np.float32)), 3, keep=True)
+        total = steps.sum(steps.mul(pixels, _by_colour(steps, GREY, taking)), axis, keep=True)
         half, unit = steps.constant(32768.0, np.float32), steps.constant(65536.0, np.float32)
         pixels = steps.node("Floor", steps.div(steps.add(total, half), unit))
-    values = steps.div(steps.sub(pixels, steps.constant(taking.mean, np.float32)), steps.constant(taking.scale, np.float32))
-    if taking.layout == "NCHW":
-        values = steps.transposed(values, 0, 3, 1, 2)
+    values = steps.div(steps.sub(pixels, _by_colour(steps, taking.mean, taking)), _by_colour(steps, taking.scale, taking))
     return values if np.dtype(taking.dtype) == np.float32 else steps.cast(values, taking.dtype)
+
+
+def _by_colour(steps: Steps, numbers: Sequence[float], taking: Taking) -> str:
+    """A number for each channel."""
+    return steps.constant(np.reshape(numbers, (-1, 1, 1) if taking.layout == "NCHW" else (-1,)), np.float32)

@@ -28,7 +28,7 @@ LIKES = {
 }
 
 
-def session(framing: Framing, like: Input, real: type = np.float64) -> ort.InferenceSession:
+def graph(framing: Framing, like: Input, real: type = np.float64) -> gs.Graph:
     """Images, and a box where one is asked for → values, and where the image lies."""
     steps = Steps(17, ["image", "box"], real=real)
     taking = Taking(SIZE, like.layout, like.channels, like.mean, like.scale, np.float32)
@@ -40,7 +40,12 @@ def session(framing: Framing, like: Input, real: type = np.float64) -> ort.Infer
     ]
     inputs = [image, box] if framing.kind == "around" else [image]
     frame = gs.Graph(inputs=inputs, outputs=ends, opset=17)
-    proto = gs.export_onnx(build(steps.nodes, steps.constants, frame), do_type_check=False)
+    return build(steps.nodes, steps.constants, frame)
+
+
+def session(framing: Framing, like: Input, real: type = np.float64) -> ort.InferenceSession:
+    """The same, to run."""
+    proto = gs.export_onnx(graph(framing, like, real), do_type_check=False)
     proto.ir_version = 8
     onnx.checker.check_model(proto, full_check=True)
     return ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -76,6 +81,41 @@ def test_the_graph_shows_what_evaluation_shows(kind: str, share: float, colours:
         values, *numbers = made.run(None, feeds)
         assert np.array_equal(values, to_array(shown.numpy()[None], like)), size
         assert [float(number) for number in numbers] == [*placed.scale, *placed.shift], size
+
+
+def test_a_large_reduction_is_exact_too() -> None:
+    like = Input(mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0))
+    pixels = picture((2000, 3000), 1)
+    pixels[:1200, :1200] = 255  # the largest sums
+    shown, _ = augment.fitted(F.to_image(pixels), SIZE, FILL)
+    values = session(Framing("fitted", fill=FILL), like).run(None, {"image": pixels[None]})[0]
+    assert np.array_equal(values, to_array(shown.numpy()[None], like))
+
+
+@pytest.mark.parametrize("most", [None, 4])
+def test_all_of_the_image_may_be_read_where_sizes_cannot_be_computed(most: int | None) -> None:
+    like = LIKES["RGB"]
+    pixels, box = picture((300, 270), 0), around(0, (300, 270))
+    feeds = {"image": pixels[None], "box": box}
+    cut, whole = (session(Framing("around", 1.25, FILL, **how), like) for how in ({}, {"cut": False, "most": most}))  # type: ignore[arg-type]
+    assert np.array_equal(cut.run(None, feeds)[0], whole.run(None, feeds)[0])
+
+
+def test_products_are_exact_where_a_gpu_multiplies_with_8_bits() -> None:
+    made = graph(Framing("fitted"), LIKES["RGB"])
+    products = [node.inputs[0].name for node in made.nodes if node.op == "MatMul"]
+    made.outputs = [tensor for tensor in made.tensors().values() if tensor.name in products]
+    for tensor in made.outputs:
+        tensor.dtype = np.float32
+    proto = gs.export_onnx(made, do_type_check=False)
+    proto.ir_version = 8
+    found = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+        None, {"image": picture((700, 500), 0)[None]}
+    )
+    assert len(found) == 2
+    for weight in found:
+        assert torch.equal(torch.from_numpy(weight).bfloat16().float(), torch.from_numpy(weight))
+        assert weight.max() > 1
 
 
 def test_places_in_single_precision_change_a_pixel_by_one_level_at_most() -> None:
