@@ -13,7 +13,7 @@ import numpy as np
 from fnatool import terminal
 from fnatool.search.config import SearchConfig
 from fnatool.search.sampling import Member
-from fnatool.search.scoring import Scoring, loss
+from fnatool.search.scoring import Scoring, chooser
 from fnatool.search.solver import Budget, Scores, likeliest
 from fnatool.supernet.network import SuperNetwork
 from fnatool.tasks.finite import NotFinite
@@ -28,10 +28,11 @@ def choosing(network: SuperNetwork, how: SearchConfig, scoring: Scoring) -> Call
         members = finalists(network.choices, scores, budgets, how.search.finalists, seed=how.run.seed)
         if len(members) == 1:
             return members[0]
-        with terminal.progress(f"the best of {len(members)} architectures", len(members)) as advance:
+        progress = terminal.progress(f"the best of {len(members)} architectures", len(members))
+        with chooser(network, scoring) as loss, progress as advance:
 
             def looked_at(member: Member) -> float:
-                found = loss(network, member, scoring)
+                found = loss(member)
                 advance(1)
                 return found
 

@@ -6,7 +6,8 @@ own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,7 +27,7 @@ from fnatool.training.loading import workers_for
 from fnatool.training.model_and_data import inputs_of, sizes
 from fnatool.training.order import TrainOrder
 from fnatool.training.samples import Batch, Evaluation, Training
-from fnatool.training.stepping import dealt
+from fnatool.training.stepping import dealer
 
 
 def parts_of(made: PreparedSearch) -> tuple[Training, Training]:
@@ -84,28 +85,41 @@ class Scoring:
 def score(network: SuperNetwork, member: Member, how: Scoring) -> dict[str, float]:
     """The figures of the task, of the member with the super network's weights; nothing of the network changes."""
     network.eval()
-    statistics = _statistics(network, member, how)
+    with _calibration(network, how) as batches:
+        statistics = _statistics(network, member, how, batches)
     about = how.validation.description
 
     def predict(images: torch.Tensor) -> dict[str, torch.Tensor]:
-        inputs = inputs_of(network.reading, images.to(_device(network)), about.input)
+        inputs = inputs_of(network.reading, images, about.input)
         return network.forward_member(inputs, member, norms=RUNNING, statistics=statistics)
 
     few = replace(how.validation, split=spread(how.validation.split, how.images[1]))
-    return evaluate(predict, few, batch=how.batch, workers=how.workers)
+    return evaluate(predict, few, batch=how.batch, workers=how.workers, device=_device(network))
+
+
+@contextmanager
+def chooser(network: SuperNetwork, how: Scoring) -> Iterator[Callable[[Member], float]]:
+    """Within it the task's loss of any member on the data to choose by, a mean over batches; nothing of the network changes.
+
+    The processes that load the data are started once. The loss raises NotFinite where the member computes what is no number.
+    """
+    choosing = _batches(network, how, how.choosing, count=min(how.images[1], len(how.choosing)), stream=CHOOSING)
+    with _calibration(network, how) as calibration, choosing as batches:
+        yield lambda member: _loss(network, member, how, (calibration, batches))
+
+
+Batches = Callable[[], Iterator[Batch]]
 
 
 @torch.no_grad()
-def loss(network: SuperNetwork, member: Member, how: Scoring) -> float:
-    """The task's loss of the member on the data to choose by, a mean over batches; nothing of the network changes.
-
-    Raises NotFinite where the member computes what is no number.
-    """
+def _loss(network: SuperNetwork, member: Member, how: Scoring, data: tuple[Batches, Batches]) -> float:
+    """data: for the statistics, and to choose by."""
     network.eval()
-    statistics = _statistics(network, member, how)
+    calibration, batches = data
+    statistics = _statistics(network, member, how, calibration)
     about = how.choosing.description
     losses = []
-    for batch in _batches(network, how, how.choosing, count=min(how.images[1], len(how.choosing)), stream=CHOOSING):
+    for batch in batches():
         outputs = network.forward_member(
             inputs_of(network.reading, batch["images"], about.input), member, norms=RUNNING, statistics=statistics
         )
@@ -114,20 +128,23 @@ def loss(network: SuperNetwork, member: Member, how: Scoring) -> float:
     return sum(losses) / len(losses)
 
 
-def _statistics(network: SuperNetwork, member: Member, how: Scoring) -> dict[str, torch.Tensor] | None:
+def _statistics(network: SuperNetwork, member: Member, how: Scoring, batches: Batches) -> dict[str, torch.Tensor] | None:
     """The member's own; None where those of training are kept."""
     if how.frozen:
         return None
-    batches = _batches(network, how, how.calibration, count=how.images[0], stream=STREAM)
     like = how.calibration.description.input
-    return network.recalibrate(member, (inputs_of(network.reading, batch["images"], like) for batch in batches))
+    return network.recalibrate(member, (inputs_of(network.reading, batch["images"], like) for batch in batches()))
 
 
-def _batches(network: SuperNetwork, how: Scoring, samples: Training, *, count: int, stream: int) -> Iterator[Batch]:
-    """As many batches as make up so many images, drawn by a stream of chance."""
+def _calibration(network: SuperNetwork, how: Scoring) -> AbstractContextManager[Batches]:
+    return _batches(network, how, how.calibration, count=how.images[0], stream=STREAM)
+
+
+def _batches(network: SuperNetwork, how: Scoring, samples: Training, *, count: int, stream: int) -> AbstractContextManager[Batches]:
+    """As many batches as make up so many images, drawn by a stream of chance; the same ones as often as wanted."""
     batch = min(how.batch, len(samples))
     order = TrainOrder(len(samples), batch, max(count // batch, 1), how.seed + stream)
-    yield from dealt(samples, order, _device(network), workers=how.workers)
+    return dealer(samples, order, _device(network), workers=how.workers)
 
 
 def _device(network: SuperNetwork) -> torch.device:

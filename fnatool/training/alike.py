@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,13 @@ from fnatool.nn.program import to_array, to_tensor
 from fnatool.nn.reading import Reading
 from fnatool.tasks.finite import NotFinite
 from fnatool.tasks.parts import Parts
+from fnatool.training.ahead import ahead, is_fetching
 from fnatool.training.config import Imitate
 from fnatool.training.learner import outputs_of
+from fnatool.training.objective import Judge
 from fnatool.training.order import Key, TrainOrder
 from fnatool.training.processes import World
-from fnatool.training.samples import Batch, loaded
+from fnatool.training.samples import Batch, loader
 from passes.errors import RefusedModel, UserError
 from passes.graph.tensors import Shape
 from passes.heads.taps import FLOATS
@@ -79,9 +83,13 @@ class AlikeObjective:
 
     def batches(self, order: TrainOrder, device: torch.device, *, workers: int) -> Iterator[Batch]:
         """The inputs by name."""
-        pin = device.type == "cuda"
-        for batch in loaded(Samples(self.train), order, self._stacked, workers, pin=pin):
-            yield {name: value.to(device, non_blocking=pin) for name, value in batch.items()}
+        pin = is_fetching(device)
+
+        def placed(batch: Batch) -> Batch:
+            return {name: value.to(device, non_blocking=pin) for name, value in batch.items()}
+
+        with loader(Samples(self.train), order, self._stacked, workers, pin=pin) as batches:
+            yield from ahead(batches(), placed, tensors=dict.values, device=device)
 
     def _stacked(self, samples: Sequence[Sample]) -> Batch:
         return {name: to_tensor(value) for name, value in stacked(samples, self.fields).items()}
@@ -94,12 +102,15 @@ class AlikeObjective:
         """Nothing but what the teacher says."""
         return {}
 
+    def judge(self, world: World, *, batch: int, workers: int) -> AbstractContextManager[Judge]:
+        """By how like its outputs are, on the samples kept back; each process looks at all of them."""
+        return nullcontext(partial(self._likeness, device=world.device, batch=batch))
+
     @torch.inference_mode()
-    def figures(self, network: Network, world: World, *, batch: int, workers: int) -> dict[str, float]:
-        """How like its outputs are, on the samples kept back; each process looks at all of them."""
+    def _likeness(self, network: Network, *, device: torch.device, batch: int) -> dict[str, float]:
         found = LikenessSums()
         for values in self.kept.batches(batch):
-            inputs = {name: to_tensor(value).to(world.device) for name, value in values.items()}
+            inputs = {name: to_tensor(value).to(device) for name, value in values.items()}
             own, _ = outputs_of(network, [inputs[name] for name in network.origin.reading.inputs])
             other, _ = self.teacher(inputs, with_taps=False)
             try:

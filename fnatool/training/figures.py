@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,11 +13,15 @@ import torch
 from fnatool.tasks.decode import decode
 from fnatool.tasks.finite import Array
 from fnatool.tasks.table import TASKS
+from fnatool.training.ahead import ahead, is_fetching
 from fnatool.training.order import EvaluationOrder
 from fnatool.training.processes import World
-from fnatool.training.samples import Evaluation, evaluation_batches
+from fnatool.training.samples import Evaluation, EvaluationBatch, evaluation_loader
 
-Predict = Callable[[torch.Tensor], Mapping[str, Array]]  # images uint8 RGB [N, 3, H, W] → the graph's outputs by name
+Predict = Callable[[torch.Tensor], Mapping[str, Array]]  # images uint8 RGB [N, 3, H, W] on the device → the graph's outputs by name
+
+
+CPU = torch.device("cpu")
 
 
 def evaluate(
@@ -24,18 +31,55 @@ def evaluate(
     batch: int,
     workers: int,
     world: World | None = None,
-    pin: bool = False,
+    device: torch.device = CPU,
     done: Callable[[int], None] | None = None,
 ) -> dict[str, float]:
     """The figures of the task over all samples, each process of world doing its part; the same in every process.
 
-    done gets the number of images of each batch; pin: they lie where a device can fetch them while the host goes on.
+    device: where `predict` is given its images; done gets the number of images of each batch.
     """
+    with evaluator(samples, batch=batch, workers=workers, world=world, device=device, done=done) as figures:
+        return figures(predict)
+
+
+@contextmanager
+def evaluator(
+    samples: Evaluation,
+    *,
+    batch: int,
+    workers: int,
+    world: World | None = None,
+    device: torch.device = CPU,
+    done: Callable[[int], None] | None = None,
+) -> Iterator[Callable[[Predict], dict[str, float]]]:
+    """Within it `evaluate`, as often as wanted: the processes that load the samples are started once."""
     rank, size = (world.rank, world.size) if world is not None else (0, 1)
+    order = EvaluationOrder(len(samples), batch, rank, size)
+    with evaluation_loader(samples, order, workers=workers, pin=is_fetching(device)) as batches:
+
+        def figures(predict: Predict) -> dict[str, float]:
+            shown = ahead(batches(), partial(_placed, device=device), tensors=lambda batch: (batch.images,), device=device)
+            return _figures(predict, samples, shown, world=world, done=done)
+
+        yield figures
+
+
+def _placed(shown: EvaluationBatch, device: torch.device) -> EvaluationBatch:
+    return replace(shown, images=shown.images.to(device, non_blocking=is_fetching(device)))
+
+
+def _figures(
+    predict: Predict,
+    samples: Evaluation,
+    batches: Iterable[EvaluationBatch],
+    *,
+    world: World | None,
+    done: Callable[[int], None] | None,
+) -> dict[str, float]:
+    """Of the batches of this process and of all others."""
     task = TASKS[samples.description.task]
     found: list[tuple[int, Any]] = []
-    order = EvaluationOrder(len(samples), batch, rank, size)
-    for shown in evaluation_batches(samples, order, workers=workers, pin=pin):
+    for shown in batches:
         predictions = decode(predict(shown.images), samples.description, shown.placements, size=samples.size)
         for index, prediction, truth in zip(shown.indices, predictions, shown.truths, strict=True):
             found.append((index, task.compare(prediction, truth, samples.description)))

@@ -19,7 +19,7 @@ from fnatool.training import checkpoint, diagnosis
 from fnatool.training.config import Learning
 from fnatool.training.journal import RESULT, Journal
 from fnatool.training.learner import Learner, outputs_of
-from fnatool.training.objective import Objective
+from fnatool.training.objective import Judge, Objective
 from fnatool.training.optimising import set_rate
 from fnatool.training.order import TrainOrder
 from fnatool.training.processes import World
@@ -85,25 +85,27 @@ def finetune(job: TrainingJob, world: World, watch: TrainingWatch, ready: Callab
     ready()
     journal = Journal(job.folder, learner.step) if world.first else None
     watch.started(learner.step, total)
-    if learner.step == 0:
-        _begin(learner, job, (journal, watch))
-    written = time.monotonic()
-    for batch in _batches(job, learner, total):
-        rate = config.optimiser.lr * factor(learner.step, total, config.optimiser)
-        values = _step(learner, job, batch, (rate, learner.step / total))
-        learner.step += 1
-        if learner.average is not None:
-            learner.average.update(learner.network, learner.step)
-        if journal is not None:
-            journal.write(learner.step, "train", values)
-        watch.stepped(learner.step, values)
-        last = learner.step == total
-        if last or learner.step % between == 0:
-            _evaluate(learner, job, (journal, watch))
-        if world.first and (last or checkpoint.is_due(run.checkpoint, learner.step, written)):
-            _write(learner, job)
-            written = time.monotonic()
-    learnt = _finish(learner, job)
+    with job.objective.judge(world, batch=order.batch, workers=job.workers) as judge:
+        around = Around(judge, journal, watch)
+        if learner.step == 0:
+            _begin(learner, job, around)
+        written = time.monotonic()
+        for batch in _batches(job, learner, total):
+            rate = config.optimiser.lr * factor(learner.step, total, config.optimiser)
+            values = _step(learner, job, batch, (rate, learner.step / total))
+            learner.step += 1
+            if learner.average is not None:
+                learner.average.update(learner.network, learner.step)
+            if journal is not None:
+                journal.write(learner.step, "train", values)
+            watch.stepped(learner.step, values)
+            last = learner.step == total
+            if last or learner.step % between == 0:
+                _evaluate(learner, job, around)
+            if world.first and (last or checkpoint.is_due(run.checkpoint, learner.step, written)):
+                _write(learner, job)
+                written = time.monotonic()
+        learnt = _finish(learner, job, judge)
     if journal is not None:
         journal.write(learnt.step, RESULT, learnt.figures)
         journal.close()
@@ -171,41 +173,47 @@ def refresh(learner: Learner, job: TrainingJob, steps: int, network: Network | N
             value.copy_(learner.world.total(value) / learner.world.size)
 
 
-def evaluated(learner: Learner, job: TrainingJob, network: Network | None = None) -> dict[str, float]:
+def evaluated(learner: Learner, job: TrainingJob, judge: Judge, network: Network | None = None) -> dict[str, float]:
     """The figures of the network that will be written, on the validation split. Raises UserError where it computes no numbers."""
     network = (network or learner.evaluated).eval()
     learner.world.share(network.buffers())  # while training each process has statistics of its own
-
-    batch = share(job.config.run.batch, learner.world)
     try:
-        return job.objective.figures(network, learner.world, batch=batch, workers=job.workers)
+        return judge(network)
     except NotFinite as error:
         raise _wrong(learner.step, diagnosis.broken_value(network) or str(error), job) from error
 
 
-def _begin(learner: Learner, job: TrainingJob, told: tuple[Journal | None, TrainingWatch]) -> None:
+@dataclass(frozen=True)
+class Around:
+    """Who judges a run, and who is told of it; `journal` is the first process's alone."""
+
+    judge: Judge
+    journal: Journal | None
+    watch: TrainingWatch
+
+
+def _begin(learner: Learner, job: TrainingJob, around: Around) -> None:
     """BatchNorm's statistics follow the data, if wanted; where the network can do this already and the best is kept, only if that helps."""
     steps, knows = job.config.averages.refresh_before, job.objective.knows and job.config.run.keep == "best"
     if knows:
-        _evaluate(learner, job, told)
+        _evaluate(learner, job, around)
     if not steps:
         return
     # an average of the weights has statistics of its own, so that nothing can be told by it
     before, best = {name: value.clone() for name, value in learner.network.state_dict().items()}, learner.best
     refresh(learner, job, steps)
     if knows and learner.average is None:
-        _evaluate(learner, job, told)
+        _evaluate(learner, job, around)
         if learner.best == best:
             learner.network.load_state_dict(before)
 
 
-def _evaluate(learner: Learner, job: TrainingJob, told: tuple[Journal | None, TrainingWatch]) -> None:
+def _evaluate(learner: Learner, job: TrainingJob, around: Around) -> None:
     """How good the network is now, which is written and said; it is kept where it is the best so far."""
-    figures = evaluated(learner, job)
-    journal, watch = told
-    if journal is not None:
-        journal.write(learner.step, "val", figures)
-    watch.evaluated(learner.step, figures)
+    figures = evaluated(learner, job, around.judge)
+    if around.journal is not None:
+        around.journal.write(learner.step, "val", figures)
+    around.watch.evaluated(learner.step, figures)
     _keep_best(learner, job, figures)
 
 
@@ -226,7 +234,7 @@ def _write(learner: Learner, job: TrainingJob) -> None:
     checkpoint.write(learner.state(), job.folder / CHECKPOINT, key=job.key, processes=learner.world.size)
 
 
-def _finish(learner: Learner, job: TrainingJob) -> Trained:
+def _finish(learner: Learner, job: TrainingJob, judge: Judge) -> Trained:
     """The network to write: the best or the last one, its statistics refreshed if wanted."""
     network, step = learner.evaluated, learner.step
     learner.world.wait()
@@ -237,7 +245,7 @@ def _finish(learner: Learner, job: TrainingJob) -> Trained:
         step = held.step(best)
     if job.config.averages.refresh_after:
         refresh(learner, job, job.config.averages.refresh_after, network)
-    return Trained(network, evaluated(learner, job, network), step)
+    return Trained(network, evaluated(learner, job, judge, network), step)
 
 
 def _wrong(step: int, what: str, job: TrainingJob) -> UserError:

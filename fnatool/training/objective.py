@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +20,7 @@ from fnatool.tasks import description as descriptions
 from fnatool.tasks.description import Description
 from fnatool.tasks.parts import Outputs, Parts
 from fnatool.tasks.table import TASKS, loss_of
-from fnatool.training.figures import evaluate
+from fnatool.training.figures import evaluator
 from fnatool.training.in_runtime import evaluate_together, require_runs
 from fnatool.training.learner import outputs_of
 from fnatool.training.model_and_data import inputs_of, open_sizes
@@ -27,6 +29,8 @@ from fnatool.training.processes import World
 from fnatool.training.samples import Batch, Evaluation, Training
 from fnatool.training.stepping import dealt
 from passes.graph.tensors import Shape
+
+Judge = Callable[[Network], dict[str, float]]  # its figures
 
 
 class Objective(Protocol):
@@ -67,8 +71,8 @@ class Objective(Protocol):
     def loss(self, outputs: Outputs, batch: Batch) -> Parts:
         """What training lowers, beside what the teacher says."""
 
-    def figures(self, network: Network, world: World, *, batch: int, workers: int) -> dict[str, float]:
-        """How good the network is on what is kept back, the same in every process."""
+    def judge(self, world: World, *, batch: int, workers: int) -> AbstractContextManager[Judge]:
+        """Within it what says how good a network is on what is kept back, the same in every process."""
 
     def require_runs(self, path: Path) -> None:
         """A file with such a network runs in ONNX Runtime. Raises RefusedModel otherwise."""
@@ -125,15 +129,17 @@ class LabelledObjective:
         """The task's."""
         return loss_of(outputs, batch, self.description)
 
-    def figures(self, network: Network, world: World, *, batch: int, workers: int) -> dict[str, float]:
-        """The task's, on the validation split."""
+    @contextmanager
+    def judge(self, world: World, *, batch: int, workers: int) -> Iterator[Judge]:
+        """By the task's figures on the validation split."""
 
         @torch.inference_mode()
-        def predict(images: Tensor) -> dict[str, Tensor]:
-            inputs = inputs_of(network.origin.reading, images.to(world.device, non_blocking=True), self.description.input)
+        def predict(network: Network, images: Tensor) -> dict[str, Tensor]:
+            inputs = inputs_of(network.origin.reading, images, self.description.input)
             return outputs_of(network, (inputs,))[0]
 
-        return evaluate(predict, self.val, batch=batch, workers=workers, world=world, pin=world.device.type == "cuda")
+        with evaluator(self.val, batch=batch, workers=workers, world=world, device=world.device) as figures:
+            yield lambda network: figures(partial(predict, network))
 
     def require_runs(self, path: Path) -> None:
         """On one image."""

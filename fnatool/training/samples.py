@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import zip_longest
@@ -169,6 +169,20 @@ def evaluation_batches(samples: Evaluation, order: EvaluationOrder, *, workers: 
     return loaded(samples, order, evaluation_batch, workers, pin=pin)
 
 
+def training_loader(
+    samples: Training, order: TrainOrder, *, workers: int, pin: bool = False
+) -> AbstractContextManager[Callable[[], Iterator[Batch]]]:
+    """Within it `training_batches`, as often as they are asked for, by the same processes."""
+    return loader(samples, order, partial(_collated, TASKS[samples.split.task].batch), workers, pin=pin)
+
+
+def evaluation_loader(
+    samples: Evaluation, order: EvaluationOrder, *, workers: int, pin: bool = False
+) -> AbstractContextManager[Callable[[], Iterator[EvaluationBatch]]]:
+    """Within it `evaluation_batches`, as often as they are asked for, by the same processes."""
+    return loader(samples, order, evaluation_batch, workers, pin=pin)
+
+
 def _tied(parent: int, place: Path, worker: int) -> None:
     """A worker ends with the process that it loads for and not by Ctrl-C before it; its sockets lie in a place that is cleared away."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -178,24 +192,45 @@ def _tied(parent: int, place: Path, worker: int) -> None:
 
 def loaded(samples: Dataset[T], order: Order, collate: Callable[[list[T]], U], workers: int, *, pin: bool) -> Iterator[U]:
     """The batches of order, made by so many processes; the result does not depend on their number. Raises UserError."""
+    with loader(samples, order, collate, workers, pin=pin) as batches:
+        yield from batches()
+
+
+@contextmanager
+def loader(
+    samples: Dataset[T], order: Order, collate: Callable[[list[T]], U], workers: int, *, pin: bool
+) -> Iterator[Callable[[], Iterator[U]]]:
+    """Within it the batches of order from the first on, as often as they are asked for, one time after the other.
+
+    The processes that make them are started when they are first asked for, and end with it.
+    """
     own = torch.Generator()  # otherwise the loader draws its workers' seeds from the global one
     with temporary() if workers else nullcontext(Path()) as place:
-        loader: DataLoader[U] = DataLoader(
+        made: DataLoader[U] = DataLoader(
             samples,  # type: ignore[arg-type]
             batch_sampler=order,
             num_workers=workers,
             collate_fn=collate,
             pin_memory=pin,
+            persistent_workers=workers > 0,
             generator=own,
             worker_init_fn=partial(_tied, os.getpid(), place),
         )
+        held = [made]
+        del made
         try:
-            yield from loader
-        except UserError as error:  # from a worker it comes with its traceback as text
-            raise UserError(str(error).rpartition("UserError: ")[2].strip()) from error
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker"):
-                raise
-            raise UserError(
-                "a process that loads samples has ended before its time, perhaps for want of memory; lower 'workers'"
-            ) from error
+            yield lambda: _told(held[0])
+        finally:
+            held.clear()  # its processes end before their place goes
+
+
+def _told(batches: Iterable[U]) -> Iterator[U]:
+    """The same. Raises UserError where a process that makes them did, or is gone."""
+    try:
+        yield from batches
+    except UserError as error:  # from a worker it comes with its traceback as text
+        raise UserError(str(error).rpartition("UserError: ")[2].strip()) from error
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise UserError("a process that loads samples has ended before its time, perhaps for want of memory; lower 'workers'") from error

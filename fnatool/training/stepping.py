@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from fnatool.tasks.augment import coloured
+from fnatool.training.ahead import ahead, is_fetching
 from fnatool.training.order import TrainOrder
 from fnatool.training.processes import World
-from fnatool.training.samples import COLOURS, Batch, Training, training_batches
+from fnatool.training.samples import COLOURS, Batch, Training, training_loader
 from passes.errors import UserError
 
 
@@ -42,11 +45,22 @@ def require_in_step(world: World, step: int, folder: Path) -> None:
 
 def dealt(samples: Training, order: TrainOrder, device: torch.device, *, workers: int) -> Iterator[Batch]:
     """The batches of order on the device, which changes the colours of their images itself where it is faster than the processor."""
-    pin = device.type == "cuda"
-    for batch in training_batches(replace(samples, colours_later=pin), order, workers=workers, pin=pin):
-        placed = {name: value.to(device, non_blocking=pin) for name, value in batch.items()}
-        colours = placed.pop(COLOURS, None)
-        yield placed if colours is None else {**placed, "images": coloured(placed["images"], colours)}
+    with dealer(samples, order, device, workers=workers) as batches:
+        yield from batches()
+
+
+@contextmanager
+def dealer(samples: Training, order: TrainOrder, device: torch.device, *, workers: int) -> Iterator[Callable[[], Iterator[Batch]]]:
+    """Within it `dealt`, as often as they are asked for, by the same processes."""
+    pin = is_fetching(device)
+    with training_loader(replace(samples, colours_later=pin), order, workers=workers, pin=pin) as batches:
+        yield lambda: ahead(batches(), partial(_placed, device=device), tensors=dict.values, device=device)
+
+
+def _placed(batch: Batch, device: torch.device) -> Batch:
+    placed = {name: value.to(device, non_blocking=is_fetching(device)) for name, value in batch.items()}
+    colours = placed.pop(COLOURS, None)
+    return placed if colours is None else {**placed, "images": coloured(placed["images"], colours)}
 
 
 def reseed(*key: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from fnatool.tasks.parts import Outputs, Part, Parts
 from fnatool.training.config import parse_config
 from fnatool.training.learner import outputs_of
 from fnatool.training.loop import TrainingJob
+from fnatool.training.objective import Judge
 from fnatool.training.order import TrainOrder
 from fnatool.training.processes import World
 from fnatool.training.samples import Batch
@@ -73,10 +75,13 @@ class Zero:
         values = outputs["y"].square()
         return {"square": Part(values.sum(), torch.tensor(values.numel()))}
 
-    def figures(self, network: Network, world: World, *, batch: int, workers: int) -> dict[str, float]:
-        with torch.no_grad():
+    def judge(self, world: World, *, batch: int, workers: int) -> AbstractContextManager[Judge]:
+        @torch.no_grad()
+        def figures(network: Network) -> dict[str, float]:
             outputs, _ = outputs_of(network, (torch.stack([sample(k) for k in range(self.samples)]).to(world.device),))
-        return {"nearness": -outputs["y"].square().mean().item()}
+            return {"nearness": -outputs["y"].square().mean().item()}
+
+        return nullcontext(figures)
 
     def require_runs(self, path: Path) -> None:
         pass

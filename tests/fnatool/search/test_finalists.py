@@ -16,7 +16,7 @@ from spaces import small
 
 from fnatool.data.checking import checked
 from fnatool.search.finalists import finalists, least
-from fnatool.search.scoring import Scoring, loss, score
+from fnatool.search.scoring import Scoring, chooser, score
 from fnatool.search.solver import Budget, likeliest
 from fnatool.supernet.network import SuperNetwork
 from fnatool.tasks.classification import Classification
@@ -115,6 +115,7 @@ def test_no_figure_and_no_loss_is_made_of_a_broken_super_network(tmp_path: Path)
         frozen=True,
     )
     network = cast(SuperNetwork, Broken())
-    for ask in (loss, score):
-        with pytest.raises(NotFinite, match="output 'logits' is not finite"):
-            ask(network, (0,), how)
+    with chooser(network, how) as loss:
+        for ask in (loss, lambda member: score(network, member, how)):
+            with pytest.raises(NotFinite, match="output 'logits' is not finite"):
+                ask((0,))

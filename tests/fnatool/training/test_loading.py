@@ -1,4 +1,4 @@
-"""How many processes load samples where that is left to us."""
+"""Processes that load samples: how many where that is left to us, and how long they live."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import os
 
 import pytest
 import torch
+from torch.utils.data import Dataset
 
 from fnatool.training import loading
 from fnatool.training.config import parse_config
 from fnatool.training.loading import workers_for
+from fnatool.training.order import EvaluationOrder
+from fnatool.training.samples import loader
 from passes.errors import UserError
 
 IMAGE = 3 * 224 * 224
@@ -47,3 +50,52 @@ def test_a_config_takes_a_number_or_the_word() -> None:
     for wrong in ("many", -1, 1000, 1.5, True):
         with pytest.raises(UserError, match=r"^'data\.workers' is .*: input should be a whole number from 0 to 256, or 'auto'$"):
             parse_config({"data": {"workers": wrong}})
+
+
+# --- processes that load ---
+
+
+class Makers(Dataset[torch.Tensor]):
+    """Of every sample its number and the process that made it; number `wrong` cannot be made."""
+
+    def __init__(self, wrong: int = -1) -> None:
+        self.wrong = wrong
+
+    def __getitem__(self, key: tuple[int, int]) -> torch.Tensor:
+        if key[1] == self.wrong:
+            raise UserError("it cannot be made")
+        return torch.tensor([key[1], os.getpid()])
+
+
+def test_processes_that_load_are_kept_from_one_time_to_the_next_and_end_with_the_loader() -> None:
+    with loader(Makers(), EvaluationOrder(8, 2), torch.stack, 2, pin=False) as batches:
+        first, again = (torch.cat(list(batches())) for _ in range(2))
+        makers = set(first[:, 1].tolist())
+        assert (len(makers), os.getpid() in makers) == (2, False)
+        assert all(map(is_running, makers))
+        torch.testing.assert_close(again, first, rtol=0, atol=0)
+    assert first[:, 0].tolist() == list(range(8))
+    assert not any(map(is_running, makers))
+
+
+def is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_that_were_left_in_the_middle_begin_with_the_first(workers: int) -> None:
+    with loader(Makers(), EvaluationOrder(12, 2), torch.stack, workers, pin=False) as batches:
+        next(batches())
+        assert torch.cat(list(batches()))[:, 0].tolist() == list(range(12))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_sample_that_cannot_be_made_ends_every_time_with_the_same_words(workers: int) -> None:
+    with loader(Makers(wrong=5), EvaluationOrder(12, 2), torch.stack, workers, pin=False) as batches:
+        for _ in range(2):
+            with pytest.raises(UserError, match=r"^it cannot be made$"):
+                list(batches())
