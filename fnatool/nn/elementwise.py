@@ -38,8 +38,7 @@ def clip(site: NodeSite) -> Step:
         whole = [None if math.isinf(bound) else int(bound) for bound in (low, high)]
         return on(site, lambda x: x.clamp(*whole) if whole != [None, None] else x, 0)
     if -math.inf < low < high < math.inf:
-        inplace = 0 in site.own
-        return on(site, lambda x: F.hardtanh(x, low, high, inplace), 0)  # keeps the output for its gradient, where clamp keeps the input
+        return on(site, lambda x: F.hardtanh(x, low, high), 0)  # not in place: for its gradient torch would copy x first
     return on(site, lambda x: x.clamp(low, high), 0)
 
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from nets import Net, graph
 from onnx import TensorProto, helper, numpy_helper
 from tiny import model, save
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fnatool import nn, seeds
 from fnatool.files import model as files
@@ -210,6 +212,30 @@ def test_training_changes_values_and_nothing_else(tmp_path: Path) -> None:
     assert list(old) == list(new)
     assert [name for name in old if old[name] == new[name]] == ["fc.b"]
     assert drift(module(images(3)), runtime(tmp_path / "out.onnx", images(3))) < TOLERANCE
+
+
+def test_no_activation_between_two_bounds_copies_what_it_is_given(tmp_path: Path) -> None:
+    net = Net(opset=11)
+    net.constant("low", 0.0)
+    net.constant("high", 6.0)
+    net.classifier(net.op("Clip", "clipped", net.conv_bn("x", "c", 8, 3), "low", "high"))
+    module = loaded(net.model(), tmp_path).train()
+    with Operators() as done:
+        module(images(2)).sum().backward()
+    assert "hardtanh_backward" in done.names
+    assert not {"clone", "copy_"} & set(done.names)
+
+
+class Operators(TorchDispatchMode):
+    """Remembers what torch computes by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
 
 
 def test_what_is_loaded_again_is_what_was_saved(tmp_path: Path) -> None:
