@@ -502,19 +502,29 @@ def resize(node: Node, space: BatchSpace) -> Made:
     slot = 3 if node.op == "Resize" and space.view.opset >= 11 else -1
     if slot < 0 or not node.input(slot):
         return node, [result]
+    return _of_size(node, space, slot, tuple(result[axis % len(x)] for axis in node.ints("axes", range(len(x))))), [result]
+
+
+def unpool(node: Node, space: BatchSpace) -> Made:
+    """Values and their positions, which count through all samples; a size that is written for the samples follows them."""
+    x, positions = (space.of(name) for name in node.inputs[:2])
+    if any_samples(x[1:]) or x[:1] != positions[:1]:
+        raise Mixed(f"'{node.name}' ({node.op}) takes positions in other samples than its values are of")
+    result = (x[0], *without_samples(space.shape(node.outputs[0]))[1:])
+    return (_of_size(node, space, 2, result) if node.input(2) else node), [result]
+
+
+def _of_size(node: Node, space: BatchSpace, slot: int, axes: Axes) -> Node:
+    """The node, the sizes at `slot` being those of these axes."""
     before, after = space.numbers(node, slot), space.numbers_after(node, slot)
     if before is None or after is None:
         raise Mixed(f"'{node.name}' ({node.op}) resamples to a size that is computed of values")
-    listed = [axis % len(x) for axis in node.ints("axes", range(len(x)))]
     numbers = _Numbers(before.ravel(), after.ravel(), space.computed(node, slot))
-    axes = tuple(result[axis] for axis in listed)
     wrong = [
         k for k, content in enumerate(axes)
         if counts_samples(content) and not (numbers.moves(k) and numbers.after[k] == size_at(content, space.new))
     ]  # fmt: skip
-    if not wrong:
-        return node, [result]
-    return space.rewired(node, {slot: _vector(space, node.inputs[slot], axes, numbers, wrong=wrong)}), [result]
+    return space.rewired(node, {slot: _vector(space, node.inputs[slot], axes, numbers, wrong=wrong)}) if wrong else node
 
 
 MOVING: Mapping[str, Rule] = {
@@ -538,4 +548,5 @@ MOVING: Mapping[str, Rule] = {
     "SpaceToDepth": blocks,
     "Resize": resize,
     "Upsample": resize,
+    "MaxUnpool": unpool,
 }

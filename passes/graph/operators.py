@@ -284,6 +284,7 @@ OPERATORS: Mapping[str, Operator] = {
     "Unsqueeze": _layout(),
     "Concat": Operator(form="moving", has=NONE, depends=ALL, every_input=True, joins=True, counts=True, folds=True),
     "DepthToSpace": _moving(),
+    "MaxUnpool": Operator(form="moving", has=ZERO | HOMOGENEOUS, depends=SLOPE | IDEMPOTENT, every_input=True),
     "Expand": _moving(repeats=True, counts=True),
     "Gather": _moving(counts=True),
     "Pad": Operator(form="moving", has=NONE, depends=ALL, folds=True),

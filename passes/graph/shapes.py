@@ -341,6 +341,11 @@ class Walk:
             if node.inputs[0] in self.shapes:
                 self.shapes[node.outputs[0]] = self.shapes[node.inputs[0]]
             return
+        asked = self.values.get(node.input(2)) if node.op == "MaxUnpool" and node.input(2) else None
+        if asked is not None:  # ONNX's rule leaves a size that is asked for to the run
+            self.types[node.outputs[0]] = self.types[node.inputs[0]]
+            self.shapes[node.outputs[0]] = tuple(max(int(size), 0) for size in asked.array.ravel())
+            return
         if node.op == "Cast" and isinstance(node.attrs.get("to"), str):  # before opset 6, for which there is no rule
             self.types[node.outputs[0]] = element_type(node.attrs["to"])
             if node.inputs[0] in self.shapes:
@@ -679,7 +684,7 @@ ARITHMETIC: Mapping[str, Evaluate] = {
 
 ANY_AXIS = frozenset(range(16))
 REDUCED = REDUCTIONS | {"ArgMax", "ArgMin"}
-SIZED_WHOLE = frozenset({"ConstantOfShape", "Expand", "Reshape", "Resize", "Tile", "Upsample"})
+SIZED_WHOLE = frozenset({"ConstantOfShape", "Expand", "MaxUnpool", "Reshape", "Resize", "Tile", "Upsample"})
 SIZED_BY: Mapping[str, tuple[int, ...]] = {
     **dict.fromkeys(("ConstantOfShape", "EyeLike"), (0,)),
     **dict.fromkeys(("Expand", "Reshape", "Tile", "Upsample", "Pad"), (1,)),

@@ -34,9 +34,9 @@ def transpose(node: Node, space: MapSpace) -> Axes:
 
 
 def reshape(node: Node, space: MapSpace) -> Axes:
-    """Row-major regrouping: factors stay whole, numbers may be cut; sizes written for the output follow."""
+    """Row-major regrouping: numbers may be cut, and a map into parts of as many positions each; sizes written for the output follow."""
     target = space.shape(node.outputs[0])
-    result = _regrouped(node, [factor for content in space.axes(node.inputs[0]) for factor in content], target)
+    result = _regrouped(node, space, [factor for content in space.axes(node.inputs[0]) for factor in content], target)
     if node.op == "Reshape":
         written = space.ints(node, 1) if node.input(1) else list(node.ints("shape", ()))
         for axis, number in enumerate(written or ()):
@@ -48,7 +48,7 @@ def reshape(node: Node, space: MapSpace) -> Axes:
     return result
 
 
-def _regrouped(node: Node, factors: Sequence[Factor], target: Shape) -> Axes:
+def _regrouped(node: Node, space: MapSpace, factors: Sequence[Factor], target: Shape) -> Axes:
     """The factors dealt out to axes of these sizes."""
     queue = list(factors)[::-1]
     result: list[list[Factor]] = []
@@ -67,6 +67,10 @@ def _regrouped(node: Node, factors: Sequence[Factor], target: Shape) -> Axes:
                 taken.append(left)
                 queue.append(factor // left)
                 left = 1
+            elif isinstance(factor, Side) and factor.old % left == 0:
+                taken.append(_parts(node, space, factor, factor.old // left))
+                queue.append(factor.old // left)
+                left = 1
             else:
                 raise Unfollowed(f"'{node.name}' ({node.op}) cuts a map into parts of a size that is written in the file")
         result.append(taken)
@@ -74,6 +78,15 @@ def _regrouped(node: Node, factors: Sequence[Factor], target: Shape) -> Axes:
         raise Unfollowed(f"'{node.name}' ({node.op}) regroups a map in an unknown way")
     result[-1] += queue[::-1]
     return tuple(tuple(taken) for taken in result)
+
+
+def _parts(node: Node, space: MapSpace, side: Side, by: int) -> Side:
+    """The side in parts of so many positions each, counted by part, as SpaceToDepth takes it apart."""
+    if space.strides_on(side, by, node) or side.rate != 1:
+        raise Stuck(f"'{node.name}' ({node.op}) strides by cutting a map into parts of {by} positions, which has no dilation")
+    if side.new % by:
+        raise Stuck(f"'{node.name}' ({node.op}) cuts a map into parts of {by} positions, which a map of {side.new} has not")
+    return Side(side.axis, None if side.stride is None else side.stride * by, side.old // by, side.new // by)
 
 
 def squeeze(node: Node, space: MapSpace) -> Axes:

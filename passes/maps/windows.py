@@ -243,6 +243,27 @@ def transposed(node: Node, space: MapSpace) -> Axes:
     return (x[0], count(out[1]), *result)
 
 
+def unpooled(node: Node, space: MapSpace) -> Axes:
+    """The map that a pooling read whose positions are given: they count in it, so it has to be made again as large as it is there."""
+    x, out = space.axes(node.inputs[0]), space.shape(node.outputs[0])
+    pool = space.view.by_name.get(space.view.producer.get(node.inputs[1], ""))
+    over = windows(node, space)
+    if pool is None or pool.op != "MaxPool" or len(over) != len(x) - 2:
+        raise Unfollowed(f"'{node.name}' ({node.op}) takes positions that are no pooling's")
+    pooled = space.axes(pool.inputs[0])
+    if tuple(map(size_before, pooled)) != tuple(out):
+        raise Unfollowed(f"'{node.name}' ({node.op}) makes another map than '{pool.name}' (MaxPool) read")
+    for axis, window in enumerate(over, 2):
+        if not changed(pooled[axis]):
+            continue
+        size = size_after(pooled[axis])
+        if node.input(2):
+            space.number(node, 2, axis, size)
+        elif (size_after(x[axis]) - 1) * window.stride + window.reach + 1 - window.before - window.behind != size:
+            raise Stuck(f"'{node.name}' ({node.op}) makes another map than '{pool.name}' (MaxPool) would read, of {size} samples")
+    return (x[0], x[1], *pooled[2:])
+
+
 def whole_map(node: Node, space: MapSpace) -> Axes:
     """All of space, channel by channel."""
     x = space.axes(node.inputs[0])
@@ -258,4 +279,5 @@ WINDOWS: Mapping[str, Rule] = {
     **dict.fromkeys(SLIDING, slides),
     **dict.fromkeys(of_form("transposed convolution"), transposed),
     **dict.fromkeys(of_form("global pooling"), whole_map),
+    "MaxUnpool": unpooled,
 }

@@ -50,9 +50,23 @@ def space_to_depth(node: Node, flow: Flow) -> Labels:
     return Label(1, np.tile(x.ids, node.int("blocksize", 1) ** 2))
 
 
+def max_unpool(node: Node, flow: Flow) -> Labels:
+    """Each channel goes back to where a pooling found its values; a size written for the channels follows them."""
+    x, positions = flow.label(node.inputs[0]), flow.label(node.inputs[1])
+    if x is None or positions is None or x.axis != 1 or positions.axis != 1:
+        for label in (x, positions):
+            freeze(flow, label, f"'{node.name}' (MaxUnpool) needs a position for each of its values")
+        return None
+    flow.unite(x.ids, positions.ids, f"'{node.name}' (MaxUnpool) takes positions of fixed channels")
+    if node.input(2):
+        flow.size(node.input(2), 1, x.ids)
+    return x
+
+
 RESAMPLING: Mapping[str, Rule] = {
     "Resize": resize,
     "Upsample": resize,
     "DepthToSpace": depth_to_space,
     "SpaceToDepth": space_to_depth,
+    "MaxUnpool": max_unpool,
 }

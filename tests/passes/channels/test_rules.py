@@ -53,6 +53,7 @@ REDUCTIONS = """
 """
 ATTRIBUTES: Mapping[str, Mapping[str, object]] = {"Cast": {"to": TensorProto.DOUBLE}, "Mod": {"fmod": 1}}
 
+POOLED: Mapping[str, object] = {"kernel_shape": [2, 2], "strides": [2, 2]}
 LINES: list[Line] = [
     # element by element
     *((op, ATTRIBUTES.get(op, {}), "(n,a,h,w) -> (n,a,h,w)") for op in UNARY.split()),
@@ -117,6 +118,15 @@ LINES: list[Line] = [
     ("MatMul", {}, "(n,a,h), (n,h,w) -> (n,a,w)"),
     ("MatMul", {}, "(n,w,h), (n,h,a) -> (n,w,a)"),
     ("MatMul", {}, "(n,a,h), (n,h,c) -> _", "frozen a+c: makes a matrix of channels by channels"),
+    ("MatMul", {}, "(n,a,h), (n,h,b) -> (n,4,b)", "frozen a: makes a matrix of channels by channels"),
+    ("MatMul", {}, "(n,b,h), (n,h,a) -> (n,b,4)", "frozen a: makes a matrix of channels by channels"),
+    ("MatMul", {}, "(n,h,w,a), W(4,-a,+o) -> (n,h,w,o)"),
+    ("MatMul", {}, "(n,h,w,a), W(3,1,4,-a,+o) -> (3,n,h,w,o)"),
+    ("MatMul", {}, "(n,h,a,6), W(4,6,8) -> (n,h,a,8)"),
+    ("MatMul", {}, "(n,a,h,6), W(4,6,8) -> _", "frozen a: has a matrix for each of them"),
+    ("MatMul", {}, "(n,a,h,6), W(1,6,8) -> (n,a,h,8)"),
+    ("MatMul", {}, "W(4,+o,-a), (n,h,a,w) -> (n,h,o,w)"),
+    ("MatMul", {}, "W(4,8,6), (n,h,6,a) -> (n,h,8,a)"),
     ("MatMul", {}, "(n,h,a), (n,4,w) -> _", "frozen a: sums it against an axis that is fixed"),
     ("MatMul", {}, "(n,a,h,w), (n,c,w,1) -> (n,a,h,1)", "a=c"),
     # normalisation
@@ -253,6 +263,9 @@ LINES: list[Line] = [
     ("DepthToSpace", {"blocksize": 2}, "(n,4,h,a) -> _", "frozen a: mixes it with space"),
     ("SpaceToDepth", {"blocksize": 2}, "(n,a,h,w) -> (n,a*4,2,3)"),
     ("SpaceToDepth", {"blocksize": 2}, "(n,3,h,a) -> _", "frozen a: mixes it with space"),
+    ("MaxUnpool", POOLED, "(n,a,h,w), (n,c,h,w) -> (n,a,8,12)", "a=c"),
+    ("MaxUnpool", POOLED, "(n,a,h,w), (n,c,h,w), [2,a,8,12] -> (n,a,8,12)", "a=c"),
+    ("MaxUnpool", POOLED, "(n,a,h,w), W(n,4,h,w) -> _", "frozen a: needs a position for each of its values"),
     # about sizes, not channels
     ("Shape", {}, "(n,a,h,w) -> _"),
     ("Size", {}, "(n,a,h,w) -> _"),
@@ -419,6 +432,8 @@ class Case:
 
     def kind(self, slot: int) -> int:
         """The element type of an input."""
+        if self.op == "MaxUnpool" and slot == 1:
+            return TensorProto.INT64
         if self.op in BOOLEAN or (self.op == "Where" and slot == 0):
             return TensorProto.BOOL
         return TensorProto.INT32 if self.op in WHOLE else TensorProto.FLOAT
@@ -635,6 +650,9 @@ class Experiment:
         kind, shape = self.case.types[name], self.case.direct[name]
         if kind == TensorProto.BOOL:
             return self.case.rng.random(shape) < 0.5
+        if kind == TensorProto.INT64:  # positions for 2×2 windows, in the channel that they are of
+            area = 4 * shape[2] * shape[3]
+            return area * np.arange(shape[0] * shape[1]).reshape(*shape[:2], 1, 1) + self.case.rng.integers(0, area, shape)
         return self.case.rng.integers(0, 99, shape, np.int32) if kind == TensorProto.INT32 else self.case.sample(shape)
 
     def moved(self, name: str, position: int) -> list[np.ndarray]:

@@ -13,7 +13,8 @@ from passes import Spec, UserError, analyse, apply, plan
 
 NUMBERS = """<int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, int64[1] three = {3}, int64[1] four = {4}, int64[1] end = {-1},
     int64[1] before = {-99}, int64[2] space = {2,3}, int64[2] halves = {4,4}, int64[4] ones = {1,1,1,1},
-    int64[4] thrice = {1,1,3,1}, int64[2] picks = {5,0}, int64[8] border = {0,0,1,2,0,0,0,1},
+    int64[6] blocks = {1,8,4,2,8,2}, int64[4] deep = {1,32,4,8}, int64[5] strips = {1,8,8,2,8},
+    int64[6] depth = {1,2,2,2,8,16}, int64[4] wide = {1,2,16,32}, int64[4] thrice = {1,1,3,1}, int64[2] picks = {5,0}, int64[8] border = {0,0,1,2,0,0,0,1},
     float[4] twice = {1,1,2,2}, int64[4] full = {1,8,8,16}, int64[3] rows = {1,8,-1}, int64[3] flat = {1,8,128},
     float[1] step = {0.1}, uint8[1] none = {3}, float[1] slope = {0.2}>"""  # fmt: skip
 WEIGHTS = {
@@ -21,6 +22,8 @@ WEIGHTS = {
     "scale": (8,), "shift": (8,), "mean": (8,), "var": (8,), "part": (2,),
 }  # fmt: skip
 
+POOLED = "p, i = MaxPool <kernel_shape = [2,2], strides = [2,2]> (a)"
+THIRDS = "p, i = MaxPool <kernel_shape = [3,3], strides = [3,3]> (a)"
 # operator → why the image is frozen (None: it is not), and what becomes of a finer map: "exact", "approximate", or why not
 LINES = [
     ("y = Relu (a)", None, "exact"),
@@ -56,6 +59,13 @@ LINES = [
     ("y = AveragePool <kernel_shape = [3,3], pads = [1,1,1,1]> (a)", None, "exact"),
     ("y, i = MaxPool <kernel_shape = [2,2], strides = [2,2]> (a) z = Relu (y)", None, "exact"),
     ("z, y = MaxPool <kernel_shape = [2,2], strides = [2,2]> (a)", None, "the positions that 'z' (MaxPool) gives would be others"),
+    (f"{POOLED} y = MaxUnpool <kernel_shape = [2,2], strides = [2,2]> (p, i)", None, "the positions that 'p' (MaxPool) gives"),
+    (f"{POOLED} y = MaxUnpool <kernel_shape = [2,2], strides = [2,2]> (p, i, full)", None, "the positions that 'p' (MaxPool) gives"),
+    (f"{THIRDS} y = MaxUnpool <kernel_shape = [3,3], strides = [3,3]> (p, i, full)", None, "the positions that 'p' (MaxPool) gives"),
+    (f"{THIRDS} y = MaxUnpool <kernel_shape = [3,3], strides = [3,3]> (p, i)", "'y' (MaxUnpool) makes another map", "'p' (MaxPool)"),
+    ("b = Reshape (a, blocks) t = Transpose <perm = [0,1,3,5,2,4]> (b) y = Reshape (t, deep)", None, "cutting a map into parts of 2"),
+    ("b = Reshape (a, strips) y = ReduceMean <keepdims = 0> (b, three)", None, "cutting a map into parts of 8 positions"),
+    ("b = Reshape (a, depth) t = Transpose <perm = [0,3,4,1,5,2]> (b) y = Reshape (t, wide)", None, "exact"),
     ("y = ConvTranspose <strides = [2,2], output_padding = [1,0]> (a, u)", None, "'y' (ConvTranspose) resamples a map"),
     ('y = ConvTranspose <strides = [2,2], auto_pad = "SAME_UPPER"> (a, u)', None, "'y' (ConvTranspose) resamples a map"),
     ("y = ConvTranspose <strides = [2,2], output_shape = [16,32]> (a, u)", "the output size of 'y'", "'y' (ConvTranspose)"),
