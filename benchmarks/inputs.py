@@ -101,8 +101,9 @@ def _named(places: Sequence[Path]) -> Iterator[tuple[str, Callable[[], Path]]]:
 
 def _zoo(pattern: str, *, once: bool) -> Iterator[tuple[str, Callable[[], Path]]]:
     """The first export of each network by each exporter, or by one: the small ones first."""
-    older_last = sorted(reversed(zoo.SWEEP), key=lambda export: export.exporter == "legacy")
-    chosen = {(export.name, "" if once else export.exporter): export for export in older_last}
+    chosen: dict[tuple[str, str], zoo.Export] = {}
+    for export in sorted(zoo.SWEEP, key=lambda export: export.exporter != "legacy"):
+        chosen.setdefault((export.name, "" if once else export.exporter), export)
     ordered = sorted(chosen.values(), key=lambda export: export.size or zoo.NETWORKS[export.name])
     return ((zoo.place(e).stem, partial(zoo.cached, e)) for e in ordered if fnmatch.fnmatch(zoo.place(e).stem, pattern))
 
