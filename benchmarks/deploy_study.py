@@ -64,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if asked.train_only:
             continue
         held[task] = row(task, model, data, asked.seconds)
-        write_text(RESULTS, json.dumps({"place": place(), "size": SIZE, "tasks": held}, indent=1) + "\n", force=True)
+        text = json.dumps({"place": place(), "size": SIZE, "tasks": held}, indent=1) + "\n"
+        write_text(RESULTS, text.replace(f"{asked.models}/", ""), force=True)  # no folder of this machine
     lines = list(table(held))
     print("\n".join(lines))
     if asked.page is not None:

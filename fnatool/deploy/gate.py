@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fnatool.deploy.answering import Answering
     from fnatool.deploy.calibrating import CalibrationSamples
 
+ROUNDING = 1e-9  # of figures: one of 100 pictures less is a point, not a little more
 LEVELS = {"after": "all", "after, as written": "none"}  # what figures are called, and how much of the graph is rewritten then
 Figures = dict[str, dict[str, float]]
 
@@ -101,7 +102,18 @@ class _Judging:
             if isinstance(figures, Apart):
                 return figures
             update["figures"] = figures
+            update["notes"] = (*document.notes, *self._few())
         return document.model_copy(update=update)
+
+    def _few(self) -> list[str]:
+        """That the data can hardly tell what may be lost, where one picture alone weighs more."""
+        most, count = self.options.most_lost, len(self.split.items) if self.split is not None else 0
+        if most is None or not count or count * most > 1 - ROUNDING:
+            return []
+        weight = f"one may weigh {100 / count:.1f} points, and {100 * most:.1f} may be lost"
+        return [
+            f"the figures are of {count} picture(s), of which {weight}: that none is lost says little, and that one is need not mean much"
+        ]
 
     def _answers(self, one: Answering, others: Mapping[str, Answering], document: Document) -> dict[str, object] | Apart:
         """How far answers are apart, on patterns of many sizes; of int8 the mean over the user's pictures that were kept back, if any."""
@@ -131,7 +143,7 @@ class _Judging:
             found[name] = judging.figures(replace(other, description=described), self.split, f"figures {name}")
             lost = self.before[metric] - found[name][metric]
             most = self.options.most_lost
-            if self.options.verify and most is not None and lost > most:
+            if self.options.verify and most is not None and lost > most + ROUNDING:
                 return Apart(lost, most, f"of {metric} on '{self.options.data}'")
         return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -171,6 +172,32 @@ def test_the_figure_is_what_counts_where_there_are_labels(tmp_path: Path) -> Non
     made = fnatool.deploy("many.onnx", "out", options=Options(precision="int8", data=tmp_path / "scenes", tolerance=0.5)).document
     assert made.figures is not None
     assert list(made.figures) == ["before", "after", "after, as written"]
+
+
+@pytest.mark.parametrize(("after", "passes"), [(0.30, True), (0.29, False)])
+def test_one_picture_of_a_hundred_less_is_a_point_and_two_are_more(after: float, passes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fnatool.deploy import gate, judging
+
+    figures = iter([0.31, after])
+    monkeypatch.setattr(judging, "figures", lambda whose, split, what: {"top1": next(figures)})
+    described = SimpleNamespace(task="classification", adopting=lambda classes, joints: described)
+    split = SimpleNamespace(classes=(), joints=(), items=(None,) * 100)
+    one = Answering(Path("m"), "", described, lambda image, item: None, lambda image: {})  # type: ignore[arg-type]
+    judge = gate._Judging(None, Options(precision="int8", data=Path("d")), None, None)  # type: ignore[arg-type]
+    found = judge._figures(one, {"after": one}, lambda: split)  # type: ignore[arg-type, return-value]
+    assert isinstance(found, dict) == passes
+    assert judge._few() == []
+
+
+def test_figures_of_few_pictures_are_said_to_tell_little(tmp_path: Path) -> None:
+    from fnatool.tasks import scenes
+
+    scenes.write_scenes(tmp_path / "scenes", scenes.SceneOptions("segmentation", 48, 12, 6, 0))
+    headed(tmp_path, "deeplabv3")
+    how = fnatool.HeadOptions(task="segmentation", classes="11", width=8, mean=(127.5,), scale=(127.5,), verify=False)
+    fnatool.head(tmp_path / "seed_deeplabv3.onnx", "many.onnx", options=how)
+    made = fnatool.deploy("many.onnx", "out", options=Options(precision="fp16", data=tmp_path / "scenes", tolerance=0.1)).document
+    assert [note for note in made.notes if "one may weigh" in note]
 
 
 BAD = {
