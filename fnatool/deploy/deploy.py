@@ -16,12 +16,16 @@ from fnatool.files import model as files
 from fnatool.files.atomic import replacing_folder
 from fnatool.files.interface import TASK_KEY
 from fnatool.model.analysed import metadata
+from fnatool.model.faults import STANDARD
 from fnatool.model.source import Source, open_model
 from fnatool.model.targets import ONNXRUNTIME
 from fnatool.runtime import engine
 from passes.check.engine import RTX, check_for_engine
 from passes.check.finding import errors
 from passes.errors import RefusedModel, UserError
+from passes.graph.view import view
+
+INTERNAL = ("com.microsoft.", "com.ms.internal.")  # domains of graphs that ONNX Runtime has rewritten
 
 
 def deploy(model: Source, out: Path | str, *, options: DeployOptions | None = None) -> Deployed:
@@ -36,6 +40,8 @@ def deploy(model: Source, out: Path | str, *, options: DeployOptions | None = No
     require_replaceable(folder, MARK, force=options.force)
     read, given = open_model(model, options.inputs)
     _require_target(read, options.target)
+    if options.target == ONNXRUNTIME and options.verify:
+        _require_known(read)
     if options.precision == INT8:
         require_single(read)
     newer = (TASK_KEY in metadata(read.envelope) and (options.preprocessing or options.postprocessing)) or options.precision == INT8
@@ -55,6 +61,17 @@ def _require_target(model: files.Model, target: str) -> None:
     if wrong:
         more = f" ({len(wrong) - 1} more; 'fnatool check --target {target}' lists all)" if len(wrong) > 1 else ""
         raise UserError(f"{wrong[0].where}: {wrong[0].message}; {wrong[0].fix}{more}")
+
+
+def _require_known(model: files.Model) -> None:
+    """ONNX Runtime brings all operators of the graph, without which no answer can be compared. Raises UserError."""
+    for node in view(model.graph).nodes:
+        domain, named, _ = node.op.rpartition("::")
+        if named and domain not in STANDARD and not domain.startswith(INTERNAL):
+            raise UserError(
+                f"{node.op} '{node.name}': ONNX Runtime itself has no operators of that domain, so that answers cannot be compared; "
+                "--no-verify writes the result without that, for who registers them"
+            )
 
 
 def _filled(place: Path, read: files.Model, made: Core, options: DeployOptions) -> Document:

@@ -241,6 +241,18 @@ def test_a_pose_is_answered_for_one_image_at_a_time(models: dict[str, Path], her
     assert list(here.iterdir()) == []
 
 
+def test_an_operator_that_onnx_runtime_does_not_bring_is_one_message(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(net(), here / "own.onnx")
+    own = onnx.load("own.onnx")
+    own.graph.node[0].domain, own.graph.node[0].op_type = "com.acme", "Magic"
+    own.opset_import.append(onnx.helper.make_opsetid("com.acme", 1))
+    onnx.save(own, "own.onnx")
+    before = sorted(here.iterdir())
+    assert run(["deploy", "own.onnx", "--target", "onnxruntime", "-o", "out"]) == 2
+    assert "com.acme::Magic" in capsys.readouterr().err
+    assert sorted(here.iterdir()) == before
+
+
 def test_operators_of_other_domains_and_new_opsets_are_not_for_engines(here: Path) -> None:
     text = "g (float[1,3,8,8] x) => (float[1,3,8,8] y) { y = com.microsoft.QuickGelu (x) }"
     header = '<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>'
