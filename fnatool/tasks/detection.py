@@ -338,8 +338,8 @@ def draw(image: Image.Image, prediction: Detected, description: Detection) -> Im
     sure = [row for row in rows if row[1] >= SURE]
     for box, _, label in reversed(sure):
         drawing.outlined(made, box, drawing.colour(label))
-    for box, score, label in reversed(sure):
-        drawing.label(made, (box[0], box[1]), f"{description.classes[label]} {score:.0%}", drawing.colour(label))
+    named = [(box, f"{description.classes[label]} {score:.0%}", drawing.colour(label)) for box, score, label in sure]
+    drawing.labels(made, named)
     return made
 
 
@@ -349,9 +349,8 @@ def mark(image: Image.Image, truth: Boxed, description: Detection) -> Image.Imag
     rows = list(zip((truth.boxes * zoom).tolist(), truth.labels.tolist(), truth.crowd.tolist(), strict=True))
     for box, label, _ in rows:
         drawing.outlined(made, box, drawing.colour(label))
-    for box, label, crowd in rows:
-        words = f"{description.classes[label]}{' (not counted)' if crowd else ''}"
-        drawing.label(made, (box[0], box[1]), words, drawing.colour(label))
+    words = [f"{description.classes[label]}{' (not counted)' if crowd else ''}" for _, label, crowd in rows]
+    drawing.labels(made, [(box, text, drawing.colour(label)) for (box, label, _), text in zip(rows, words, strict=True)])
     return made
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 Entry = tuple[Colour, str]  # of a legend
 
 # Told apart with any kind of colour vision (Okabe and Ito 2008); the order keeps the first ones farthest apart
@@ -71,21 +72,52 @@ def shortened(text: str, face: Any, room: float) -> str:
     return f"{text.rstrip()}…"
 
 
-def label(image: Image.Image, corner: Point, text: str, ground: Colour) -> None:
-    """The image has the text in it on a ground of that colour, above the corner or as near as there is room."""
+def labels(image: Image.Image, rows: Sequence[tuple[Box, str, Colour]]) -> None:
+    """The image has the text of each row in it, on a ground of its colour: above the corner of its box, or, to cover no other text,
+
+    elsewhere at an edge of it. The first rows choose first, and are on top where there is no room at all.
+    """
     from PIL import ImageDraw
 
     draw, face, pad = ImageDraw.Draw(image), font(image), line_width(image)
-    text = shortened(text, face, image.width - 2 * pad)
-    wide, high = round(face.getlength(text)) + 2 * pad, sum(face.getmetrics()) + pad
-    left, bottom = corner
-    x = max(min(round(left), image.width - wide), 0)
-    y = round(bottom) - high if bottom >= high else max(min(round(bottom), image.height - high), 0)
-    draw.rectangle((x, y, x + wide - 1, y + high - 1), fill=ground)
-    draw.text((x + pad, y + pad // 2), text, fill=ink(ground), font=face)
+    high = sum(face.getmetrics()) + pad
+    taken: list[Box] = []
+    shown: list[tuple[Box, str, Colour]] = []
+    for box, words, ground in rows:
+        text = shortened(words, face, image.width - 2 * pad)
+        wide = round(face.getlength(text)) + 2 * pad
+        places = [_within(image, corner, (wide, high)) for corner in _corners(box, wide, high)]
+        place = next((place for place in places if not any(_meet(place, other) for other in taken)), places[0])
+        taken.append(place)
+        shown.append((place, text, ground))
+    for (left, top, right, bottom), text, ground in reversed(shown):
+        draw.rectangle((left, top, right - 1, bottom - 1), fill=ground)
+        draw.text((left + pad, top + pad // 2), text, fill=ink(ground), font=face)
 
 
-def outlined(image: Image.Image, box: tuple[float, float, float, float], hue: Colour) -> None:
+def _corners(box: Box, wide: int, high: int) -> Iterator[Point]:
+    """Where a text of that size may begin, the best first."""
+    left, top, right, bottom = box
+    yield left, top - high
+    for number in range(max(int((bottom - top) // high), 1)):
+        yield left, top + number * high
+    yield left, bottom
+    yield right - wide, top - high
+    for number in range(max(int((bottom - top) // high), 1)):
+        yield right - wide, top + number * high
+
+
+def _within(image: Image.Image, corner: Point, size: tuple[int, int]) -> Box:
+    """A box of that size with its corner there, or as near as it is in the image."""
+    x, y = (max(min(round(at), side - extent), 0) for at, side, extent in zip(corner, image.size, size, strict=True))
+    return x, y, x + size[0], y + size[1]
+
+
+def _meet(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def outlined(image: Image.Image, box: Box, hue: Colour) -> None:
     """The image has a frame around the box, with a dark rim, so that it is seen on any ground."""
     from PIL import ImageDraw
 

@@ -42,10 +42,31 @@ def test_small_pictures_are_enlarged_and_large_ones_are_not() -> None:
 def test_words_stay_in_the_picture() -> None:
     for corner in ((-50.0, -50.0), (470.0, 475.0), (0.0, 0.0)):
         image = Image.new("RGB", (480, 480), (128, 128, 128))
-        drawing.label(image, corner, "a name that is far longer than any picture has room for, whatever its size may be", (0, 114, 178))
+        words = "a name that is far longer than any picture has room for, whatever its size may be"
+        drawing.labels(image, [((*corner, *corner), words, (0, 114, 178))])
         there = (np.asarray(image) == (0, 114, 178)).all(-1)
         assert there.any()
         assert there.any(0).sum() <= 480
+
+
+def ground(image: Image.Image, hue: drawing.Colour) -> int:
+    return int((np.asarray(image) == hue).all(-1).sum())
+
+
+def test_words_of_boxes_at_one_place_do_not_cover_each_other() -> None:
+    box, hues = (40.0, 40.0, 400.0, 400.0), [drawing.colour(number) for number in range(6)]
+    together = Image.new("RGB", (480, 480))
+    drawing.labels(together, [(box, "coat", hue) for hue in hues])
+    for hue in hues:
+        alone = Image.new("RGB", (480, 480))
+        drawing.labels(alone, [(box, "coat", hue)])
+        assert ground(together, hue) == ground(alone, hue) > 0
+
+
+def test_where_there_is_no_room_the_first_is_on_top() -> None:
+    image = Image.new("RGB", (60, 24))
+    drawing.labels(image, [((0, 0, 60, 24), "coat", hue) for hue in (drawing.colour(0), drawing.colour(1))])
+    assert ground(image, drawing.colour(0)) > ground(image, drawing.colour(1))
 
 
 def test_ink_is_read_on_every_ground() -> None:
