@@ -46,6 +46,7 @@ from fnatool.tasks import scenes
 from fnatool.training import learner, loop, machine, watching
 from fnatool.training.config import Config, parse_config
 from fnatool.training.finetune import prepare_training
+from fnatool.training.loading import AHEAD
 from fnatool.training.order import TrainOrder
 from fnatool.training.processes import World
 from fnatool.training.stepping import dealt
@@ -60,8 +61,8 @@ HEADS = {
 }
 BACKBONES = ("seed", "resnet50")  # the bundled MobileNetV2, and onnx's own graph with drawn weights
 SECONDS = {
-    "provider": 30, "forward": 70, "tasks": 110, "resume": 40, "search": 80, "idle": 70, "too large": 20, "steps": 120,
-    "processes": 60,
+    "provider": 30, "forward": 50, "tasks": 100, "resume": 40, "search": 80, "idle": 70, "too large": 20, "steps": 160,
+    "processes": 50,
 }  # fmt: skip
 """That each check may take, on a device: ten minutes together."""
 DRY_SECONDS = 300  # on a processor that is busy with other things
@@ -300,13 +301,13 @@ def _waits(bench: Bench) -> int:
     how = bench.config("classification")
     job = prepare_training(files.read(bench.model("classification")), how, bench.folder / "waits", bench.world())
     made = learner.Learner(job.model, how, bench.world())
-    batches = loop._batches(job, made, 3)
-    loop._step(made, job, next(batches), (1e-3, 0.0))
-    batch = next(batches)
+    batches = loop._batches(job, made, 6)  # so many that one is fetched ahead in the step that is looked at
+    for _ in range(2):
+        loop._step(made, job, next(batches), (1e-3, 0.0))
     torch.cuda.set_sync_debug_mode("warn")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        loop._step(made, job, batch, (1e-3, 0.0))
+        loop._step(made, job, next(batches), (1e-3, 0.0))
     torch.cuda.set_sync_debug_mode("default")
     return sum("synchroniz" in str(warning.message) for warning in caught)
 
@@ -343,6 +344,8 @@ def _search_config(bench: Bench, method: str, relaxation: str, amp: bool) -> Any
             "space": {"choices": "coarse"},
             "search": {"method": method, "relaxation": relaxation, "steps": steps, "alpha_from": 0.0, "finalists": 1},
             "distance": {"images": bench.few(32, 2), "batch": bench.few(32, 2), "members": bench.few(8, 1)},
+            # Adam goes its rate whatever the gradient is: where that is nothing but rounding, twenty steps part by it at most
+            "alpha": {"lr": ALPHA / 20},
             "cost": {"budget": ["madds=80%"]},
             "refit": {"enabled": "no"},
             "run": {"batch": bench.few(16, 2), "device": bench.device, "amp": amp},
@@ -363,13 +366,17 @@ def idle(bench: Bench) -> Verdict:
     made = learner.Learner(job.model, how, bench.world())
     steps = bench.few(24, 2)
     numbers: dict[str, float] = {}
+    train, device = job.objective.train, bench.world().device  # type: ignore[attr-defined]
+    batch = next(dealt(train, TrainOrder(len(job.objective), many, 1, 0), device, workers=0))
+    _seconds(made, job, [batch] * 2, bench)
+    synthetic = _seconds(made, job, [batch] * steps, bench)
     for workers in (2, 8, 16)[: bench.few(3, 1)]:
-        order = TrainOrder(len(job.objective), many, steps + 2, 0)
-        train = job.objective.train  # type: ignore[attr-defined]
-        batches = dealt(train, order, bench.world().device, workers=0 if bench.dry else workers)
-        batch = next(batches)
-        _seconds(made, job, [batch] * 2, bench)
-        synthetic, real = _seconds(made, job, [batch] * steps, bench), _seconds(made, job, batches, bench)
+        kept = AHEAD * workers + 2  # batches that the processes make before anybody asks: without these, what they make in the time
+        order = TrainOrder(len(job.objective), many, kept + steps, 0)
+        batches = dealt(train, order, device, workers=0 if bench.dry else workers)
+        for _ in range(kept):
+            next(batches)
+        real = _seconds(made, job, batches, bench)
         numbers |= {
             f"{workers}, images/s": many / real,
             f"{workers}, idle": max(1 - synthetic / real, 0.0),
@@ -422,11 +429,14 @@ class _Many:
 # --- the same steps elsewhere -------------------------------------------------------------------
 
 
+TRAINING = ["--models", "timm:mobilenetv2_100", "--orders", "NCHW", "NHWC", "--no-memory"]
 STEPS = {
-    "training_step": ["--models", "timm:mobilenetv2_100", "--orders", "NCHW", "NHWC", "--modes", "eager", "compiled", "--no-memory"],
+    "training_step": [*TRAINING, "--modes", "eager"],
     "architecture_step": ["--alpha-only", "--order", "NHWC"],
+    "training_step, compiled": [*TRAINING, "--modes", "compiled"],
     "architecture_step, compiled": ["--alpha-only", "--order", "NHWC", "--compile"],
 }
+REST = 15  # seconds in which a check says what it has found
 
 
 def steps(bench: Bench) -> Verdict:
@@ -435,6 +445,8 @@ def steps(bench: Bench) -> Verdict:
         return Verdict(None, "not in a dry run: `python -m benchmarks.training_step` is the same on the CPU")
     said: list[str] = []
     numbers: dict[str, Any] = {}
+    late: list[str] = []
+    end = time.monotonic() + SECONDS["steps"] - REST
     for name, more in STEPS.items():
         script = name.partition(",")[0]
         if script == "training_step" and importlib.util.find_spec("timm") is None:
@@ -443,11 +455,17 @@ def steps(bench: Bench) -> Verdict:
         place = bench.folder / f"{script}.json"
         place.unlink(missing_ok=True)
         command = [sys.executable, "-m", f"benchmarks.{script}", "--device", bench.device, "--output", str(place), "--batch", "64", *more]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS["steps"])
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=max(end - time.monotonic(), 1))
+        except subprocess.TimeoutExpired:
+            late.append(name)
+            continue
         numbers[name] = json.loads(place.read_text()) if place.exists() else done.stderr.strip()[-200:]
         told = "; ".join(re.findall(r"[0-9.]+×", done.stdout)[:8])
         said.append(f"{name}: {told or done.stderr.strip()[-80:]}")
-    return Verdict(_within(numbers), " | ".join(said), numbers)
+    said += [f"{name}: not in time" for name in late]
+    holds = _within(numbers)
+    return Verdict(None if holds and late else holds, " | ".join(said), numbers)
 
 
 def _within(numbers: Mapping[str, Any]) -> bool:
@@ -570,13 +588,16 @@ def checked(name: str, options: argparse.Namespace) -> Verdict:
     """A check in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.gpu", "--one", name, "--device", options.device, *(["--dry"] if options.dry else [])]
     limit = DRY_SECONDS if options.dry else SECONDS[name]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
-    except subprocess.TimeoutExpired:
-        return Verdict(False, f"it took more than {limit} seconds")
-    last = (done.stdout.strip().splitlines() or [""])[-1]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as done:
+        try:
+            out, err = done.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            os.killpg(done.pid, signal.SIGKILL)  # and all that it has started, which would take the device from the next check
+            done.communicate()
+            return Verdict(False, f"it took more than {limit} seconds")
+    last = (out.strip().splitlines() or [""])[-1]
     if done.returncode or not last.startswith("{"):
-        why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        why = (err.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         return Verdict(False, f"it died: {why[:200]}")
     return Verdict(**json.loads(last))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,11 +39,37 @@ def test_a_line_a_check_and_a_file_with_the_machine(
 
 
 def test_a_check_that_dies_is_a_failure_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    died = subprocess.CompletedProcess([], 1, "", "Traceback …\nValueError: broken")
-    monkeypatch.setattr(subprocess, "run", lambda *given, **more: died)
+    class Died:
+        returncode = 1
+
+        def __init__(self, *given: object, **more: object) -> None:
+            pass
+
+        def __enter__(self) -> Died:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+        def communicate(self, timeout: float) -> tuple[str, str]:
+            return "", "Traceback …\nValueError: broken"
+
+    monkeypatch.setattr(subprocess, "Popen", Died)
     options = type("Options", (), {"device": "cpu", "dry": True})
     found = gpu.checked("forward", options)  # type: ignore[arg-type]
     assert (found.holds, found.said) == (False, "it died: ValueError: broken")
+
+
+def test_a_check_that_takes_too_long_is_a_failure_and_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "DRY_SECONDS", 0.5)
+    killed: list[int] = []
+    kill = os.killpg
+    monkeypatch.setattr(os, "killpg", lambda group, how: killed.append(group) or kill(group, how))
+    options = type("Options", (), {"device": "cpu", "dry": True})
+    found = gpu.checked("forward", options)  # type: ignore[arg-type]
+    assert (found.holds, found.said) == (False, "it took more than 0.5 seconds")
+    with pytest.raises(ProcessLookupError):
+        kill(killed[0], 0)
 
 
 def test_without_a_device_it_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +86,7 @@ def test_all_checks_together_take_ten_minutes_at_most_and_the_plan_is_said(
     assert sum(gpu.SECONDS.values()) <= 600
     monkeypatch.setattr(gpu, "checked", lambda name, options: Verdict(True, "fine"))
     assert gpu.main(["--dry", "--only", "idle", "steps"]) == 0
-    assert capsys.readouterr().out.startswith("on a device at most 3 minutes: idle 70 s, steps 120 s\n")
+    assert capsys.readouterr().out.startswith("on a device at most 4 minutes: idle 70 s, steps 160 s\n")
 
 
 def test_a_step_over_its_bar_is_a_failure() -> None:

@@ -25,6 +25,8 @@ WRITTEN = {
     "{ a = Reshape(x, s)  b = Transpose<perm=[2,0,1]>(a)  c = Reshape(b, t)  y = Transpose<perm=[2,0,1,3]>(c) }",
     "a Flatten": "(float[1,144] y) { y = Flatten(x) }",
     "a Resize": '(float[1,4,9,9] y) <int64[4] s = {1,4,9,9}> { y = Resize<mode="linear">(x, "", "", s) }',
+    "an unpooling": "(float[1,4,6,6] y) <int64[4] s = {1,4,6,6}> { p, i = MaxPool<kernel_shape=[2,2], strides=[2,2]>(x)"
+    "  y = MaxUnpool<kernel_shape=[2,2], strides=[2,2]>(p, i, s) }",
     "an Expand": "(float[1,4,6,6] y) <int64[4] s = {1,4,6,6}> { m = ReduceMean<axes=[2,3]>(x)  e = Expand(m, s)  y = Mul(e, x) }",
     "a constant joined": "(float[1,5,6,6] y) <float[1,1,1,1] one = {1}, int64[4] s = {1,1,6,6}>"
     "{ k = Expand(one, s)  y = Concat<axis=1>(x, k) }",

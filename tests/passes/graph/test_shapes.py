@@ -246,6 +246,7 @@ FOLLOWERS = {
     "cut by a size without axes": ("n = Slice (s, o1, o2) t = Slice (table, o, n)", [1, 1, 1, 1]),
     "padded by a size": ("p = Concat <axis = 0> (s, s) t = Pad (c, p)", [1, 0, 1, 1]),
     "resized to a size": ("t = Resize (c, , , s)", [1, 0, 1, 1]),
+    "unpooled to a size": ("p, i = MaxPool <kernel_shape = [1,1]> (x) t = MaxUnpool <kernel_shape = [1,1]> (p, i, s)", [1, 0, 1, 1]),
     "the mean over channels": ("t = ReduceMean <axes = [1], keepdims = 0> (x)", [1, 1, 1]),
     "the mean over the batch": ("t = ReduceMean <axes = [0], keepdims = 0> (x)", [0, 1, 1]),
     "the sum over axes in a constant": ("t = ReduceSum <keepdims = 0> (x, a1)", [1, 1, 1]),
