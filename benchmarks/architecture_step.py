@@ -1,12 +1,13 @@
-"""`python -m benchmarks.architecture_step`: what a step of the search costs, beside plain training steps of the same networks.
+"""`python -m benchmarks.architecture_step`: what a step of the search costs, beside plain training steps of the same
+networks.
 
-MobileNetV2 (the bundled seed), the published space for detection. In every round all kinds take one whole step each (forward, backward,
-optimiser), in turn; a time is the median of the rounds, a ratio the median of the rounds' ratios. On a CPU it is the processor's time, on
-one thread unless said otherwise: others use the machine. Memory is what autograd saves for the backward pass, every storage once,
-parameters left out. Exit code 1 where a bar is missed.
+MobileNetV2 (the bundled seed), the published space for detection. In every round all kinds take one whole step each
+(forward, backward, optimiser), in turn; a time is the median of the rounds, a ratio the median of the rounds' ratios.
+On a CPU it is the processor's time, on one thread unless said otherwise: others use the machine. Memory is what
+autograd saves for the backward pass, every storage once, parameters left out. Exit code 1 where a bar is missed.
 
-As published, an architecture step computes the gradients of the weights too and drops them: the bars are for that. With --alpha-only both
-relaxations spare them, as a search does.
+As published, an architecture step computes the gradients of the weights too and drops them: the bars are for that. With
+--alpha-only both relaxations spare them, as a search does.
 """
 
 from __future__ import annotations
@@ -120,7 +121,9 @@ def kinds(options: argparse.Namespace) -> tuple[dict[str, Kind], set[int]]:
         "weight step": _weights(networks["entangled"], member),
     }
     modules = (largest, alone, *networks.values())
-    return table, {value.untyped_storage().data_ptr() for one in modules for value in (*one.parameters(), *one.buffers())}
+    return table, {
+        value.untyped_storage().data_ptr() for one in modules for value in (*one.parameters(), *one.buffers())
+    }
 
 
 def _loaded(seed: files.Model, found: Choices, member: tuple[int, ...]) -> torch.nn.Module:
@@ -154,7 +157,9 @@ def _weights(network: SuperNetwork, member: tuple[int, ...]) -> Kind:
 
 def measure(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Seconds and saved bytes of each kind, and the ratios."""
-    images = torch.randn(options.batch, 3, options.size, options.size, generator=torch.Generator().manual_seed(0)).to(options.device)
+    images = torch.randn(options.batch, 3, options.size, options.size, generator=torch.Generator().manual_seed(0)).to(
+        options.device
+    )
     images = images.to(memory_format=torch.channels_last) if options.order == "NHWC" else images
     labels = (torch.arange(options.batch) % 1000).to(options.device)
     table, parameters = kinds(options)
@@ -181,16 +186,22 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """Measure and print times, memory and ratios beside their bars."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.architecture_step", description=__doc__.partition("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.architecture_step", description=__doc__.partition("\n\n")[0]
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, default=96, help="side of the images in pixels")
     parser.add_argument("--runs", type=int, default=7, help="timed rounds")
     parser.add_argument("--warm", type=int, default=2, help="rounds before them")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--alpha-only", action="store_true", help="architecture steps compute no gradients of the weights")
+    parser.add_argument(
+        "--alpha-only", action="store_true", help="architecture steps compute no gradients of the weights"
+    )
     parser.add_argument("--order", default="NCHW", choices=("NCHW", "NHWC"), help="of memory")
-    parser.add_argument("--compile", action="store_true", help="torch compiles all of them, with --alpha-only the mixture too")
+    parser.add_argument(
+        "--compile", action="store_true", help="torch compiles all of them, with --alpha-only the mixture too"
+    )
     parser.add_argument("--output", type=Path, default=RESULTS / "architecture_step.json", metavar="FILE")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -208,11 +219,19 @@ def main() -> None:
 
 def _write(options: argparse.Namespace, found: dict[str, dict[str, float]]) -> None:
     """The figures of this device in the file, those of another kept."""
-    device = torch.cuda.get_device_name() if options.device == "cuda" else f"{platform.machine()}, {os.cpu_count()} cores"
+    device = (
+        torch.cuda.get_device_name() if options.device == "cuda" else f"{platform.machine()}, {os.cpu_count()} cores"
+    )
     settings = {key: getattr(options, key) for key in ("batch", "size", "runs", "threads", "alpha_only")}
     document = json.loads(options.output.read_text()) if options.output.exists() else {}
     more = [
-        word for word, said in (("α only", options.alpha_only), ("NHWC", options.order == "NHWC"), ("compiled", options.compile)) if said
+        word
+        for word, said in (
+            ("α only", options.alpha_only),
+            ("NHWC", options.order == "NHWC"),
+            ("compiled", options.compile),
+        )
+        if said
     ]
     key = ", ".join([options.device, *more])
     document[key] = {"device": device, "torch": metadata.version("torch"), **settings, **found}

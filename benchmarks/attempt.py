@@ -1,4 +1,6 @@
-"""One command of fnatool in a process of its own, under limits: how it ended, how long it took, how much memory, and what it said."""
+"""One command of fnatool in a process of its own, under limits: how it ended, how long it took, how much memory, and
+what it said.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ class Attempt:
 
 
 def attempt(command: Sequence[str], *, seconds: float = 60, memory: int = 6 * GIB, fresh: bool = False) -> Attempt:
-    """`fnatool command` in a fork of this process, which should have imported what it needs, or in a fresh Python; killed after `seconds`."""
+    """`fnatool command` in a fork of this process, which should have imported what it needs, or in a fresh Python;
+    killed after `seconds`.
+    """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         start = time.monotonic()
         with warnings.catch_warnings():
@@ -72,7 +76,9 @@ def attempt(command: Sequence[str], *, seconds: float = 60, memory: int = 6 * GI
 
 
 def ended(child: int, seconds: float) -> tuple[int | None, str, int]:
-    """Exit code, what it died of, and the peak in bytes of the largest of a child, which leads a group of its own, and its children."""
+    """Exit code, what it died of, and the peak in bytes of the largest of a child, which leads a group of its own, and
+    its children.
+    """
     handle = os.pidfd_open(child)
     in_time = bool(select.select([handle], [], [], seconds)[0])
     os.close(handle)
@@ -94,7 +100,10 @@ def _run(command: Sequence[str], streams: tuple[BinaryIO, BinaryIO], memory: int
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for number, stream in enumerate(streams, 1):
             os.dup2(stream.fileno(), number)
-        sys.stdin, sys.stdout, sys.stderr = (open(number, mode, errors="replace") for number, mode in ((0, "r"), (1, "w"), (2, "w")))  # noqa: PTH123, SIM115 - file numbers
+        streams_by_number = [
+            os.fdopen(number, mode, errors="replace") for number, mode in ((0, "r"), (1, "w"), (2, "w"))
+        ]
+        sys.stdin, sys.stdout, sys.stderr = streams_by_number
         faulthandler.disable()
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + memory

@@ -1,6 +1,8 @@
-"""Small networks of many kinds for the fuzzer: written as ONNX text, the bundled seed, light graphs of onnx, and timm exports where they are.
+"""Small networks of many kinds for the fuzzer: written as ONNX text, the bundled seed, light graphs of onnx, and timm
+exports where they are.
 
-A base is a name and a function to the bytes of a valid model; the same name gives the same bytes on every machine that has it.
+A base is a name and a function to the bytes of a valid model; the same name gives the same bytes on every machine that
+has it.
 """
 
 from __future__ import annotations
@@ -59,7 +61,13 @@ def residual() -> onnx.ModelProto:
         + HEAD.format("c8")
         + "}"
     )
-    weights: dict[str, tuple[int, ...]] = {"sw": (8, 3, 3, 3), "jw": (16, 8, 1, 1), "kw": (16, 8, 1, 1), "m": (5, 16), "mb": (5,)}
+    weights: dict[str, tuple[int, ...]] = {
+        "sw": (8, 3, 3, 3),
+        "jw": (16, 8, 1, 1),
+        "kw": (16, 8, 1, 1),
+        "m": (5, 16),
+        "mb": (5,),
+    }
     for name, width, inner in (("a", 8, 4), ("b", 8, 4), ("c", 16, 8)):
         weights |= {f"{name}w1": (inner, width, 1, 1), f"{name}w2": (inner, inner, 3, 3), f"{name}c2": (inner,)}
         weights |= {f"{name}w3": (width, inner, 1, 1), **_norm(f"{name}n", inner)}
@@ -84,7 +92,12 @@ def inverted() -> onnx.ModelProto:
     weights: dict[str, tuple[int, ...] | np.ndarray] = {"sw": (8, 3, 3, 3), "m": (5, 8), "mb": (5,)}
     weights |= {"low": np.array(0, np.float32), "high": np.array(6, np.float32)}
     for name in "ab":
-        weights |= {f"{name}w1": (16, 8, 1, 1), f"{name}w2": (16, 1, 3, 3), f"{name}w3": (8, 16, 1, 1), **_norm(f"{name}n", 16)}
+        weights |= {
+            f"{name}w1": (16, 8, 1, 1),
+            f"{name}w2": (16, 1, 3, 3),
+            f"{name}w3": (8, 16, 1, 1),
+            **_norm(f"{name}n", 16),
+        }
         weights |= {f"{name}w4": (4, 16, 1, 1), f"{name}c4": (4,), f"{name}w5": (16, 4, 1, 1), f"{name}c5": (16,)}
     return written(text, weights, 13)
 
@@ -98,7 +111,12 @@ def dense() -> onnx.ModelProto:
         g, h = Split<axis=1,split=[8,12]>(e) i = Conv<kernel_shape=[1,1]>(g, iw) j = AveragePool<kernel_shape=[2,2],auto_pad="VALID">(h)
         k = Slice(h, from, to, one) l = Gather<axis=1>(h, picks) n = Sum(k, l) o = Conv<kernel_shape=[1,1]>(n, ow) t = Add(i, o)
         {HEAD.format("t")} }}"""
-    weights: dict[str, tuple[int, ...] | np.ndarray] = {"sw": (8, 3, 5, 5), "sb": (8,), "aw": (6, 8, 3, 3), "dw": (6, 14, 3, 3)}
+    weights: dict[str, tuple[int, ...] | np.ndarray] = {
+        "sw": (8, 3, 5, 5),
+        "sb": (8,),
+        "aw": (6, 8, 3, 3),
+        "dw": (6, 14, 3, 3),
+    }
     weights |= {"iw": (10, 8, 1, 1), "ow": (10, 4, 1, 1), "m": (5, 10), "mb": (5,)}
     weights |= {"from": np.array([2]), "to": np.array([6]), "one": np.array([1]), "picks": np.array([0, 5, 7, 11])}
     return written(text, weights, 12)
@@ -112,14 +130,21 @@ def shuffle() -> onnx.ModelProto:
         g = Conv<{SAME3},group=12>(e, gw) h = Conv<kernel_shape=[1,1],group=2>(g, hw) i = Add(r, h) j = Relu(i)
         k = Pad<pads=[0,0,1,1,0,0,1,1],mode="reflect">(j) n = Conv<kernel_shape=[3,3],dilations=[2,2]>(k, nw)
         {HEAD.format("n")} z = Softmax<axis=1>(y) }}"""
-    weights: dict[str, tuple[int, ...] | np.ndarray] = {"sw": (8, 3, 3, 3), "aw": (12, 4, 1, 1), "gw": (12, 1, 3, 3), "hw": (8, 6, 1, 1)}
+    weights: dict[str, tuple[int, ...] | np.ndarray] = {
+        "sw": (8, 3, 3, 3),
+        "aw": (12, 4, 1, 1),
+        "gw": (12, 1, 3, 3),
+        "hw": (8, 6, 1, 1),
+    }
     weights |= {"nw": (6, 8, 3, 3), "m": (5, 6), "mb": (5,), **_norm("n", 12)}
     weights |= {"five": np.array([1, 2, 6, 12, 12]), "four": np.array([1, 12, 12, 12])}
     return written(text, weights, 9)
 
 
 def next_() -> onnx.ModelProto:
-    """Large depthwise kernels, LayerNormalization over the last axis, matrix products, a written-out GELU and layer scales."""
+    """Large depthwise kernels, LayerNormalization over the last axis, matrix products, a written-out GELU and layer
+    scales.
+    """
     block = """
         {a}1 = Conv<kernel_shape=[7,7],pads=[3,3,3,3],group=8>({x}, {a}w1, {a}b1) {a}2 = Transpose<perm=[0,2,3,1]>({a}1)
         {a}3 = LayerNormalization<axis=-1>({a}2, {a}lg, {a}lb) {a}4 = MatMul({a}3, {a}w2) {a}5 = Add({a}4, {a}b2)
@@ -131,10 +156,23 @@ def next_() -> onnx.ModelProto:
         + block.format(a="b", x="a14")
         + "t = ReduceMean<axes=[2,3],keepdims=0>(b14) u = LayerNormalization<axis=-1>(t, ug, ub) y = Gemm<transB=1>(u, m, mb) }"
     )
-    weights: dict[str, tuple[int, ...] | np.ndarray] = {"sw": (8, 3, 4, 4), "sb": (8,), "ug": (8,), "ub": (8,), "m": (5, 8), "mb": (5,)}
+    weights: dict[str, tuple[int, ...] | np.ndarray] = {
+        "sw": (8, 3, 4, 4),
+        "sb": (8,),
+        "ug": (8,),
+        "ub": (8,),
+        "m": (5, 8),
+        "mb": (5,),
+    }
     weights |= {name: np.array(value, np.float32) for name, value in (("root", 2**0.5), ("one", 1), ("half", 0.5))}
     for name in "ab":
-        weights |= {f"{name}w1": (8, 1, 7, 7), f"{name}b1": (8,), f"{name}lg": (8,), f"{name}lb": (8,), f"{name}w2": (8, 32)}
+        weights |= {
+            f"{name}w1": (8, 1, 7, 7),
+            f"{name}b1": (8,),
+            f"{name}lg": (8,),
+            f"{name}lb": (8,),
+            f"{name}w2": (8, 32),
+        }
         weights |= {f"{name}b2": (32,), f"{name}w3": (32, 8), f"{name}s": (8,)}
     return written(text, weights, 17)
 
@@ -165,7 +203,10 @@ def quantised() -> onnx.ModelProto:
         q = QuantizeLinear(x, scale, zero) d = DequantizeLinear(q, scale, zero) w = DequantizeLinear<axis=0>(wq, ws, wz)
         a = Conv<{SAME3}>(d, w) r = Relu(a) b = Conv<{SAME3}>(r, bw) c = Conv<kernel_shape=[1,1]>(b, cw) {HEAD.format("c")} }}"""
     rng = np.random.default_rng(0)
-    weights: dict[str, tuple[int, ...] | np.ndarray] = {"scale": np.array(0.02, np.float32), "zero": np.array(3, np.int8)}
+    weights: dict[str, tuple[int, ...] | np.ndarray] = {
+        "scale": np.array(0.02, np.float32),
+        "zero": np.array(3, np.int8),
+    }
     weights |= {"wq": rng.integers(-99, 99, (8, 3, 3, 3)).astype(np.int8), "ws": (8,), "wz": np.zeros(8, np.int8)}
     return written(text, {**weights, "bw": (8, 8, 3, 3), "cw": (6, 8, 1, 1), "m": (5, 6), "mb": (5,)}, 13)
 
@@ -195,14 +236,32 @@ def rare() -> onnx.ModelProto:
         i = Tile(h, times) j = Conv<kernel_shape=[1,1]>(i, jw) k = GroupNormalization<num_groups=2>(j, gg, gb) l = Mish(k)
         n = GlobalMaxPool(l) o = Squeeze(n, axes) q = Unsqueeze(o, axes) r = Mul(l, q) t = HardSwish(r) u = Softmax<axis=1>(t)
         v = Cast<to=10>(u) w = Cast<to=1>(v) z = Where(less, w, t) {HEAD.format("z")} val, top = TopK(y, three) }}"""
-    weights: dict[str, tuple[int, ...] | np.ndarray] = {"sw": (8, 4, 3, 3), "ig": (8,), "ib": (8,), "slope": (8, 1, 1), "hw": (6, 8, 3, 3)}
-    weights |= {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "value": np.array(0.5, np.float32), "times": np.array([1, 2, 1, 1])}
-    weights |= {"jw": (8, 12, 1, 1), "gg": (8,), "gb": (8,), "axes": np.array([2, 3]), "less": np.ones((1, 8, 1, 1), bool)}
+    weights: dict[str, tuple[int, ...] | np.ndarray] = {
+        "sw": (8, 4, 3, 3),
+        "ig": (8,),
+        "ib": (8,),
+        "slope": (8, 1, 1),
+        "hw": (6, 8, 3, 3),
+    }
+    weights |= {
+        "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+        "value": np.array(0.5, np.float32),
+        "times": np.array([1, 2, 1, 1]),
+    }
+    weights |= {
+        "jw": (8, 12, 1, 1),
+        "gg": (8,),
+        "gb": (8,),
+        "axes": np.array([2, 3]),
+        "less": np.ones((1, 8, 1, 1), bool),
+    }
     return written(text, {**weights, "three": np.array([3]), "m": (5, 8), "mb": (5,)}, 21)
 
 
 def folded() -> onnx.ModelProto:
-    """Weights that are computed from others: standardised, cast, made of one number, read through Identity and Constant nodes."""
+    """Weights that are computed from others: standardised, cast, made of one number, read through Identity and Constant
+    nodes.
+    """
     text = f"""net (float[1,3,10,10] x) => (float[1,5] y) {{
         mean = ReduceMean<axes=[1,2,3],keepdims=1>(raw) sw = Sub(raw, mean) s = Conv<{SAME3}>(x, sw)
         hw = Cast<to=1>(half) r = Relu(s) a = Conv<{SAME3}>(r, hw)
@@ -224,7 +283,20 @@ def _text(make: Callable[[], onnx.ModelProto]) -> bytes:
 
 WRITTEN: Mapping[str, Callable[[], onnx.ModelProto]] = {
     make.__name__.rstrip("_"): make
-    for make in (residual, inverted, dense, shuffle, next_, segmenting, perceptron, quantised, functions, branching, rare, folded)
+    for make in (
+        residual,
+        inverted,
+        dense,
+        shuffle,
+        next_,
+        segmenting,
+        perceptron,
+        quantised,
+        functions,
+        branching,
+        rare,
+        folded,
+    )
 }
 TIMM = ("timm:lcnet_050", "timm:tinynet_e", "timm:edgenext_xx_small")
 

@@ -1,13 +1,17 @@
-"""`python -m benchmarks.bench`: our commands beside onnxsim, onnxslim and Torch-Pruning on the same networks, as a user would call them.
+"""`python -m benchmarks.bench`: our commands beside onnxsim, onnxslim and Torch-Pruning on the same networks, as a user
+would call them.
 
-Every command is a process of its own and the tools take turns; a figure is the median of its runs, and a ratio is to `onnx.load` +
-`onnx.save` of the same file in the same round. What is comparable, and what is not:
+Every command is a process of its own and the tools take turns; a figure is the median of its runs, and a ratio is to
+`onnx.load` + `onnx.save` of the same file in the same round. What is comparable, and what is not:
 
-* onnxsim and onnxslim simplify, the network stays as wide as it is. Their output must compute what the input does, in ONNX Runtime.
-* Torch-Pruning prunes torch modules. It halves the same network of timm or torchvision; what it makes must run. Its time includes building
-  the network, but no export.
-* `remap x0.5` compares the result on its inner values by itself; here it must run and have the input's outputs, type and shape.
-* `remap x1.25` is `--strategy preserve --allow-drift`: it must compute what the input does, unless it says that it cannot.
+* onnxsim and onnxslim simplify, the network stays as wide as it is. Their output must compute what the input does, in
+  ONNX Runtime.
+* Torch-Pruning prunes torch modules. It halves the same network of timm or torchvision; what it makes must run. Its
+  time includes building the network, but no export.
+* `remap x0.5` compares the result on its inner values by itself; here it must run and have the input's outputs, type
+  and shape.
+* `remap x1.25` is `--strategy preserve --allow-drift`: it must compute what the input does, unless it says that it
+  cannot.
 
 The figures go to benchmarks/results/bench.json after every round; the exit code is 1 if a command of ours failed.
 """
@@ -61,7 +65,19 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "fnatool inspect": ("-m", "fnatool", "inspect", "MODEL"),
     "fnatool check": ("-m", "fnatool", "check", "MODEL"),
     "fnatool profile": ("-m", "fnatool", "profile", "MODEL"),
-    "fnatool remap x1.25": ("-m", "fnatool", "remap", "MODEL", "--spec", "x1.25", "-o", "OUT", "--strategy", "preserve", "--allow-drift"),
+    "fnatool remap x1.25": (
+        "-m",
+        "fnatool",
+        "remap",
+        "MODEL",
+        "--spec",
+        "x1.25",
+        "-o",
+        "OUT",
+        "--strategy",
+        "preserve",
+        "--allow-drift",
+    ),
     "fnatool remap x0.5": ("-m", "fnatool", "remap", "MODEL", "--spec", "x0.5", "-o", "OUT"),
     "fnatool diff": ("-m", "fnatool", "diff", "MODEL", "LAST"),
     "onnxsim": ("-m", "onnxsim", "MODEL", "OUT"),
@@ -108,7 +124,11 @@ def run(name: str, words: Mapping[str, str], folder: Path) -> Run:
         return Run(*figures, left=row["left"], problem=row["error"] or "")
     if "OUT" not in COMMANDS[name]:
         return Run(*figures)
-    note = next((line for line in "".join(said).splitlines() if "the function changes" in line), "") if name in SAME else ""
+    note = (
+        next((line for line in "".join(said).splitlines() if "the function changes" in line), "")
+        if name in SAME
+        else ""
+    )
     return _judged(name, words, figures, note)
 
 
@@ -137,7 +157,9 @@ def _judged(name: str, words: Mapping[str, str], figures: tuple[float, float], n
 
 
 def judge(model: Path, output: Path) -> dict[str, object]:
-    """Both files on the same noise in ONNX Runtime: parameters left, how far outputs moved, what is wrong with their types and shapes."""
+    """Both files on the same noise in ONNX Runtime: parameters left, how far outputs moved, what is wrong with their
+    types and shapes.
+    """
     import numpy as np
     import onnxruntime as ort
 
@@ -147,7 +169,10 @@ def judge(model: Path, output: Path) -> dict[str, object]:
     sessions = [ort.InferenceSession(str(path), providers=["CPUExecutionProvider"]) for path in (model, output)]
     rng = np.random.default_rng(0)
     inputs = sessions[0].get_inputs()
-    feeds = {i.name: rng.standard_normal([n if isinstance(n, int) else 1 for n in i.shape]).astype(kinds[i.type]) for i in inputs}
+    feeds = {
+        i.name: rng.standard_normal([n if isinstance(n, int) else 1 for n in i.shape]).astype(kinds[i.type])
+        for i in inputs
+    }
     names = [value.name for value in sessions[0].get_outputs()]
     if names != [value.name for value in sessions[1].get_outputs()]:
         return {"left": None, "moved": None, "tolerance": TOLERANCE, "problem": "its outputs have other names"}
@@ -207,7 +232,9 @@ def measure(name: str, source: zoo.Export | Path, folder: Path) -> dict[str, Run
 def _patterns(model: str) -> list[str]:
     """Those that stand for all channels of a model; one that matches nothing is a mistake in a Spec."""
     command = [sys.executable, "-m", "fnatool", "inspect", model, "--json"]
-    names = [knob["name"] for knob in json.loads(subprocess.run(command, capture_output=True, check=True).stdout)["knobs"]]
+    names = [
+        knob["name"] for knob in json.loads(subprocess.run(command, capture_output=True, check=True).stdout)["knobs"]
+    ]
     return [f"**.{kind}*" for kind in ("width", "hidden", "se") if any(f".{kind}" in name for name in names)]
 
 
@@ -241,13 +268,22 @@ def show(rows: Mapping[str, Mapping[str, Mapping[str, object]]]) -> None:
     for command in COMMANDS:
         of = [commands[command] for commands in rows.values() if command in commands]
         done = [row for row in of if not row["problem"]]
-        print(f"{command:24} {f'{len(done)}/{len(of)}':>7} {_median(done, 'seconds'):8.2f} {_median(done, 'ratio'):7.2f} ", end="")
+        print(
+            f"{command:24} {f'{len(done)}/{len(of)}':>7} {_median(done, 'seconds'):8.2f} "
+            f"{_median(done, 'ratio'):7.2f} ",
+            end="",
+        )
         print(f"{_median(done, 'peak_mb'):8.0f} {_median(done, 'left'):6.3f}")
 
 
 def _figures(row: Mapping[str, object]) -> str:
     left, moved = row["left"], row["moved"]
-    texts = (f"{row['seconds']:7.2f} s", f"{row['ratio']:6.2f}×", f"{row['peak_mb']:7.0f} MB", "" if left is None else f"{left:.3f}")
+    texts = (
+        f"{row['seconds']:7.2f} s",
+        f"{row['ratio']:6.2f}×",
+        f"{row['peak_mb']:7.0f} MB",
+        "" if left is None else f"{left:.3f}",
+    )
     return " ".join((*texts[:3], f"{texts[3]:>6}", "" if moved is None else f"{moved:.0e}"))
 
 
@@ -260,9 +296,17 @@ def _machine() -> dict[str, object]:
     """Versions, and what it ran on."""
     information = Path("/proc/cpuinfo")
     lines = information.read_text().splitlines() if information.exists() else []
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+    model = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
     versions = {package: metadata.version(package) for package in PACKAGES}
-    return {"python": platform.python_version(), "versions": versions, "cpu": model, "cores": os.cpu_count(), "threads": 1}
+    return {
+        "python": platform.python_version(),
+        "versions": versions,
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "threads": 1,
+    }
 
 
 def main() -> None:
@@ -270,7 +314,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--runs", type=int, default=3, help="of each command on each model")
     parser.add_argument("--model", choices=list(MODELS), help="only this one")
-    parser.add_argument("--output", type=Path, default=RESULTS / "bench.json", metavar="FILE", help="where the figures go")
+    parser.add_argument(
+        "--output", type=Path, default=RESULTS / "bench.json", metavar="FILE", help="where the figures go"
+    )
     parser.add_argument("--judge", nargs=2, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.judge is not None:
@@ -289,7 +335,9 @@ def main() -> None:
         rows = summary(found)
         write_text(options.output, json.dumps({**machine, "runs": k + 1, "models": rows}, indent=1) + "\n", force=True)
     show(rows)
-    raise SystemExit(any(row["problem"] for commands in rows.values() for name, row in commands.items() if name.startswith(OURS)))
+    raise SystemExit(
+        any(row["problem"] for commands in rows.values() for name, row in commands.items() if name.startswith(OURS))
+    )
 
 
 if __name__ == "__main__":

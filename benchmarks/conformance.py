@@ -1,10 +1,11 @@
 """`python -m benchmarks.conformance`: the ONNX project's own backend suite, read by torch.
 
-Every case is a model with inputs and the outputs that the standard wants: 'node' (one operator, or a few), 'simple', 'pytorch-converted'
-and 'pytorch-operator'. Each is loaded by `fnatool.nn` and run in a child process: as it is, and where that is refused with all inputs but
-the first as initializers, as networks have their weights, axes and sizes. It passes where shapes, types and values are those expected (to
-the case's own tolerance; half precision is held in single), is refused where a message says why it is not read, is wrong where the values
-differ, and is a traceback where anything else is raised, or the process dies. Exit code 1 if one is wrong or a traceback.
+Every case is a model with inputs and the outputs that the standard wants: 'node' (one operator, or a few), 'simple',
+'pytorch-converted' and 'pytorch-operator'. Each is loaded by `fnatool.nn` and run in a child process: as it is, and
+where that is refused with all inputs but the first as initializers, as networks have their weights, axes and sizes. It
+passes where shapes, types and values are those expected (to the case's own tolerance; half precision is held in
+single), is refused where a message says why it is not read, is wrong where the values differ, and is a traceback where
+anything else is raised, or the process dies. Exit code 1 if one is wrong or a traceback.
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ def tried(some: Sequence[TestCase]) -> list[Outcome]:
 
 
 def _tried(case: TestCase) -> tuple[str, str]:
-    """The outcome with the inputs as they are; where that is refused, with all but the first as initializers, as networks have them."""
+    """The outcome with the inputs as they are; where that is refused, with all but the first as initializers, as
+    networks have them.
+    """
     warnings.simplefilter("error")
     model = onnx.load(Path(case.model_dir) / "model.onnx") if case.model_dir else case.model
     verdict, why = _run(model, list(_data(case)), case)
@@ -140,7 +143,8 @@ def _differences(made: Sequence[np.ndarray], expected: Values, case: TestCase) -
         return
     for k, (got, want) in enumerate(zip(made, expected, strict=True)):
         wanted = _array(want)
-        if is_half := wanted.dtype.itemsize == 2 and wanted.dtype.kind in "fV":  # held in single precision, as `fnatool.nn` does
+        # held in single precision, as `fnatool.nn` does
+        if is_half := wanted.dtype.itemsize == 2 and wanted.dtype.kind in "fV":
             wanted = wanted.astype(np.float32)
         rtol = max(case.rtol, 1e-2) if is_half else case.rtol
         if got.shape != wanted.shape or got.dtype != wanted.dtype:
@@ -165,7 +169,10 @@ def _wide(values: np.ndarray) -> np.ndarray:
 def counts(outcomes: Sequence[Outcome]) -> Mapping[str, int]:
     """Verdict → how many."""
     found = Counter(outcome.verdict for outcome in outcomes)
-    return {"cases": len(outcomes), **{verdict: found[verdict] for verdict in ("passed", "refused", "wrong", "traceback")}}
+    return {
+        "cases": len(outcomes),
+        **{verdict: found[verdict] for verdict in ("passed", "refused", "wrong", "traceback")},
+    }
 
 
 def reason(why: str) -> str:
@@ -193,7 +200,9 @@ def main() -> int:
     """The suite, in the terminal and as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kind", action="append", choices=KINDS, help="only this kind; may be repeated")
-    parser.add_argument("--only", default="", help="a regular expression: only the cases whose names it finds; nothing is written")
+    parser.add_argument(
+        "--only", default="", help="a regular expression: only the cases whose names it finds; nothing is written"
+    )
     parser.add_argument("--output", type=Path, default=RESULTS / "conformance.json")
     asked = parser.parse_args()
     torch.set_num_threads(1)

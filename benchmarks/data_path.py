@@ -1,12 +1,15 @@
-"""`python -m benchmarks.data_path`: images a second on one core, our training samples beside a plain torchvision pipeline.
+"""`python -m benchmarks.data_path`: images a second on one core, our training samples beside a plain torchvision
+pipeline.
 
-Photographs of 640×480 as JPEG, made of scikit-image's; batches of 224×224 as floats, normalised, in one process. The plain pipelines are
-those of torchvision's references (transforms of the second kind) with the same changes of size, place, direction and colours: for
-classification RandomResizedCrop, for segmentation RandomResize and RandomCrop, for detection ScaleJitter and RandomCrop, for pose the part
-around the box and RandomAffine, with keypoints. Classification is measured on Pillow's images and on tensors, and the faster one counts.
+Photographs of 640×480 as JPEG, made of scikit-image's; batches of 224×224 as floats, normalised, in one process. The
+plain pipelines are those of torchvision's references (transforms of the second kind) with the same changes of size,
+place, direction and colours: for classification RandomResizedCrop, for segmentation RandomResize and RandomCrop, for
+detection ScaleJitter and RandomCrop, for pose the part around the box and RandomAffine, with keypoints. Classification
+is measured on Pillow's images and on tensors, and the faster one counts.
 
-With --runs steps of `finetune` beside those of the references' own loop too, same network, same photographs.
-Both take turns, a few batches each; time is the processor's, the ratio the median of the rounds. Exit code 1 where a ratio is below BAR.
+With --runs steps of `finetune` beside those of the references' own loop too, same network, same photographs. Both take
+turns, a few batches each; time is the processor's, the ratio the median of the rounds. Exit code 1 where a ratio is
+below BAR.
 """
 
 from __future__ import annotations
@@ -126,10 +129,18 @@ def _write_coco(root: Path, task: str, count: int) -> None:
     for number in range(count):
         for box in boxes_of(number)[: 1 if task == "pose" else 3]:
             left, top, width, height = box
-            places = np.random.default_rng([number, 2]).uniform((left, top), (left + width, top + height), (len(JOINTS), 2)).round(1)
+            places = (
+                np.random.default_rng([number, 2])
+                .uniform((left, top), (left + width, top + height), (len(JOINTS), 2))
+                .round(1)
+            )
             points = [value for x, y in places.tolist() for value in (x, y, 2)]
             own = {"keypoints": points, "num_keypoints": len(JOINTS)} if task == "pose" else {}
-            about = {"id": len(rows) + 1, "image_id": number + 1, "category_id": 1 + len(rows) % (1 if task == "pose" else 2)}
+            about = {
+                "id": len(rows) + 1,
+                "image_id": number + 1,
+                "category_id": 1 + len(rows) % (1 if task == "pose" else 2),
+            }
             rows.append({**about, "bbox": box, "area": width * height, "iscrowd": 0, **own})
     images = [{"id": k + 1, "file_name": f"{k}.jpg", "height": EXTENT[0], "width": EXTENT[1]} for k in range(count)]
     kinds = [{"id": 1, "name": "one", "keypoints": list(JOINTS), "skeleton": []}] if task == "pose" else []
@@ -144,7 +155,9 @@ def _write_coco(root: Path, task: str, count: int) -> None:
 DESCRIPTIONS: Mapping[str, Description] = {
     "classification": Classification(classes=CLASSES, input=INPUT),
     "segmentation": Segmentation(classes=("ground", *CLASSES), input=INPUT),
-    "detection": Detection(classes=CLASSES, input=INPUT, levels=(Level(stride=(16, 16), sizes=(32.0,), ratios=(1.0,)),)),
+    "detection": Detection(
+        classes=CLASSES, input=INPUT, levels=(Level(stride=(16, 16), sizes=(32.0,), ratios=(1.0,)),)
+    ),
     "pose": Pose(classes=("one",), joints=JOINTS, sigmas=(0.05,) * len(JOINTS), flip_pairs=PAIRS, input=INPUT),
 }
 
@@ -196,7 +209,11 @@ def _picture(samples: Training, item: Item) -> Image.Image:
 def _last(how: Any) -> list[Any]:
     """What all pipelines end with."""
     scaled = [value / 255 for value in MEAN], [value / 255 for value in SCALE]
-    return [v2.ColorJitter(how.colour, how.colour, how.colour), v2.ToDtype(torch.float32, scale=True), v2.Normalize(*scaled)]
+    return [
+        v2.ColorJitter(how.colour, how.colour, how.colour),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(*scaled),
+    ]
 
 
 def _changes(task: str) -> Any:
@@ -241,7 +258,10 @@ def _pose(changes: Any, samples: Training, item: Any) -> Any:
     side = round(1.25 * max(right - left, bottom - top))
     corner = round((top + bottom - side) / 2), round((left + right - side) / 2)
     points = tv_tensors.KeyPoints(torch.from_numpy(item.points), canvas_size=item.size)  # type: ignore[call-overload]
-    around = [F.resized_crop(value, *corner, side, side, list(SIZE)) for value in (F.to_image(_picture(samples, item)), points)]
+    around = [
+        F.resized_crop(value, *corner, side, side, list(SIZE))
+        for value in (F.to_image(_picture(samples, item)), points)
+    ]
     return changes(*around)
 
 
@@ -249,7 +269,10 @@ def plain_kinds(task: str) -> dict[str, Callable[[Training, Any], Any]]:
     """Plain pipelines by name."""
     changes = _changes(task)
     if task == "classification":
-        return {"Pillow": partial(_classification, changes, tensors=False), "tensors": partial(_classification, changes, tensors=True)}
+        return {
+            "Pillow": partial(_classification, changes, tensors=False),
+            "tensors": partial(_classification, changes, tensors=True),
+        }
     make = {"segmentation": _segmentation, "detection": _detection, "pose": _pose}[task]
     return {"tensors": partial(make, changes)}
 
@@ -289,7 +312,11 @@ def networks() -> dict[str, torch.nn.Module]:
     """One of two convolutions, so that the data shows, and MobileNetV2."""
 
     def layer(before: int, after: int) -> list[torch.nn.Module]:
-        return [torch.nn.Conv2d(before, after, 3, stride=4, padding=1, bias=False), torch.nn.BatchNorm2d(after), torch.nn.ReLU()]
+        return [
+            torch.nn.Conv2d(before, after, 3, stride=4, padding=1, bias=False),
+            torch.nn.BatchNorm2d(after),
+            torch.nn.ReLU(),
+        ]
 
     pooled = [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(32, len(CLASSES))]
     small = torch.nn.Sequential(*layer(3, 16), *layer(16, 32), *pooled)
@@ -297,7 +324,9 @@ def networks() -> dict[str, torch.nn.Module]:
 
 
 def run_row(network: torch.nn.Module, root: Path, place: Path, options: argparse.Namespace) -> dict[str, float]:
-    """Images a second of `finetune` and of a plain loop as torchvision's references write it, on the same photographs, turn by turn."""
+    """Images a second of `finetune` and of a plain loop as torchvision's references write it, on the same photographs,
+    turn by turn.
+    """
     (place / "run").mkdir(parents=True)
     fnatool.export(network, place / "trunk.onnx", options=ExportOptions(inputs=(1, 3, *SIZE)))
     head = HeadOptions(task="classification", classes=str(len(CLASSES)), verify=False)
@@ -324,7 +353,11 @@ def run_row(network: torch.nn.Module, root: Path, place: Path, options: argparse
         loop.finetune(job, World(0, 1, torch.device("cpu")), replace(watching.silent(), stepped=stepped))
     mine, other = (values[2:] for values in found.values())
     ratio = statistics.median(b / a for a, b in zip(mine, other, strict=True))
-    return {"finetune": options.batch / statistics.median(mine), "plain": options.batch / statistics.median(other), "ratio": ratio}
+    return {
+        "finetune": options.batch / statistics.median(mine),
+        "plain": options.batch / statistics.median(other),
+        "ratio": ratio,
+    }
 
 
 class _Enough(Exception):
@@ -371,11 +404,20 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{task:15} {speeds} images/s: {row['ratio']:.2f}× (bar: at least {BAR})")
     for name, run in runs.items():
         print(
-            f"{name:18} finetune {run['finetune']:.1f}, plain loop {run['plain']:.1f} images/s: {run['ratio']:.2f}× (bar: at least {BAR})"
+            f"{name:18} finetune {run['finetune']:.1f}, plain loop {run['plain']:.1f} images/s: "
+            f"{run['ratio']:.2f}× (bar: at least {BAR})"
         )
     settings = {key: getattr(options, key) for key in ("images", "batch", "rounds", "each", "runs")}
     versions = {name: metadata.version(name) for name in ("torch", "torchvision", "pillow")}
-    document = {"device": platform.machine(), **versions, **settings, "size": SIZE, "photographs": EXTENT, "tasks": rows, "runs": runs}
+    document = {
+        "device": platform.machine(),
+        **versions,
+        **settings,
+        "size": SIZE,
+        "photographs": EXTENT,
+        "tasks": rows,
+        "runs": runs,
+    }
     write_text(options.output, json.dumps(document, indent=1) + "\n", force=True)
     return 1 if any(row["ratio"] < BAR for row in (*rows.values(), *runs.values())) else 0
 

@@ -1,8 +1,10 @@
-"""`python -m benchmarks.deploy_study`: a model of each task deployed in fp32, fp16 and int8: its figures, its file, its speed on this CPU.
+"""`python -m benchmarks.deploy_study`: a model of each task deployed in fp32, fp16 and int8: its figures, its file, its
+speed on this CPU.
 
-The models are the bundled seed at 96×96 with a head, tuned for a few hundred steps on 500 scenes of garments. Figures are of 200 scenes
-of other garments, end to end, from the bytes of a picture to the answer, in ONNX Runtime; speed is that of the network alone, as
-`fnatool bench` compares, on one thread. `--models DIR` keeps models and data (task.onnx and a folder task), and takes those that are there.
+The models are the bundled seed at 96×96 with a head, tuned for a few hundred steps on 500 scenes of garments. Figures
+are of 200 scenes of other garments, end to end, from the bytes of a picture to the answer, in ONNX Runtime; speed is
+that of the network alone, as `fnatool bench` compares, on one thread. `--models DIR` keeps models and data (task.onnx
+and a folder task), and takes those that are there.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ MARKS = ("<!-- deployed: generated -->", "<!-- deployed: end -->")
 
 @dataclass(frozen=True)
 class Recipe:
-    """A model that is worth deploying: the head, how many steps it is tuned for, and knobs of the seed beside its size."""
+    """A model that is worth deploying: the head, how many steps it is tuned for, and knobs of the seed beside its
+    size.
+    """
 
     steps: int
     head: HeadOptions
@@ -50,9 +54,15 @@ RECIPES = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """The tables printed, and the JSON written."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, default=Path("build/deploy_study"), help="where models and data are, or go")
-    parser.add_argument("--steps", type=int, help="of training, for models that are not there; default: enough for sensible figures")
-    parser.add_argument("--train-only", action="store_true", help="make the models that are not there, and measure nothing")
+    parser.add_argument(
+        "--models", type=Path, default=Path("build/deploy_study"), help="where models and data are, or go"
+    )
+    parser.add_argument(
+        "--steps", type=int, help="of training, for models that are not there; default: enough for sensible figures"
+    )
+    parser.add_argument(
+        "--train-only", action="store_true", help="make the models that are not there, and measure nothing"
+    )
     parser.add_argument("--task", choices=list(TASKS), action="append", help="only this one; repeatable")
     parser.add_argument("--seconds", type=float, default=10.0, help="of timing a model")
     parser.add_argument("--page", type=Path, help="a page of the documentation, whose table is written anew")
@@ -160,7 +170,8 @@ def table(held: dict[str, dict[str, dict[str, object]]]) -> list[str]:
             kept, size = len(cell["kept"]) or "–", float(str(cell["bytes"])) / 1e6  # type: ignore[arg-type]
             faster = float(str(cell["faster"]))
             lines.append(
-                f"| {task} | {precision} | {rows['metric']} {after:.4f} | {100 * (before - after):+.2f} | {_share(cell)} | {kept} | "
+                f"| {task} | {precision} | {rows['metric']} {after:.4f} | {100 * (before - after):+.2f} | "
+                f"{_share(cell)} | {kept} | "
                 f"{size:.1f} MB | {faster:.2f} |"
             )
     return lines

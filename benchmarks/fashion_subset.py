@@ -3,7 +3,8 @@
     apt-get download dataset-fashion-mnist && dpkg -x dataset-fashion-mnist_*.deb unpacked
     python -m benchmarks.fashion_subset unpacked/usr/share/datasets/fashion-mnist
 
-The first 1000 training images and the first 200 test images of every class, in the order of the classes: one array uint8 [12000, 28, 28].
+The first 1000 training images and the first 200 test images of every class, in the order of the classes: one array
+uint8 [12000, 28, 28].
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from fnatool.data.fashion import CLASSES, FILE, PER_CLASS
 
 
 def idx(path: Path) -> npt.NDArray[np.uint8]:
-    """The array in a file of the IDX format: two zero bytes, 8 for uint8, the number of axes, their extents as big-endian uint32."""
+    """The array in a file of the IDX format: two zero bytes, 8 for uint8, the number of axes, their extents as
+    big-endian uint32.
+    """
     content = gzip.decompress(path.read_bytes())
     axes = content[3]
     extents = np.frombuffer(content, ">u4", axes, 4)

@@ -1,7 +1,8 @@
 """`python -m benchmarks.fuzz`: damaged model files and wild specs through `inspect`, `remap` and `check`.
 
-Each command either does what was asked, and then the result passes `check`, or refuses with a message and exit code 1 or 2: no traceback, no
-crash, no hang. Every case follows from (seed, kind, number) alone; `--replay KIND:NUMBER` runs one again and keeps its files.
+Each command either does what was asked, and then the result passes `check`, or refuses with a message and exit code 1
+or 2: no traceback, no crash, no hang. Every case follows from (seed, kind, number) alone; `--replay KIND:NUMBER` runs
+one again and keeps its files.
 """
 
 from __future__ import annotations
@@ -93,7 +94,9 @@ def _surroundings(folder: Path) -> None:
 
 
 def _knobs(looked: Attempt) -> list[wild_specs.Knob]:
-    """What `inspect --json` lists and has a value (the size of an image may be free); nothing where it refused, or drew tables."""
+    """What `inspect --json` lists and has a value (the size of an image may be free); nothing where it refused, or drew
+    tables.
+    """
     rows = json.loads(looked.out)["knobs"] if looked.code == SUCCESS and "--json" in looked.command else []
     return [row for row in rows if row["value"] is not None]
 
@@ -145,10 +148,16 @@ def _judged(case: Case) -> Case:
         problems.append(f"the result of remap fails the check: {(last.out + last.err).strip()[:400]}")
     made = any(one.command[0] == "remap" and one.code == SUCCESS for one in case.attempts)
     attempts = tuple(replace(one, out=one.out[:SHOWN], err=one.err[-SHOWN:]) for one in case.attempts)
-    return replace(case, attempts=attempts, outcome="remapped" if made else "refused", problems=(*case.problems, *problems))
+    return replace(
+        case, attempts=attempts, outcome="remapped" if made else "refused", problems=(*case.problems, *problems)
+    )
 
 
-CASES: Mapping[str, Callable[[int, int, Path], Case]] = {"specs": spec_case, "hostile": hostile_case, "files": file_case}
+CASES: Mapping[str, Callable[[int, int, Path], Case]] = {
+    "specs": spec_case,
+    "hostile": hostile_case,
+    "files": file_case,
+}
 
 
 def run_case(task: tuple[str, int], *, seed: int, root: Path) -> Case:
@@ -226,7 +235,11 @@ def _spread(values: Iterable[float]) -> dict[str, float]:
 
 
 def _most(cases: Sequence[Case], figure: Callable[[Attempt], float]) -> list[tuple[str, str, float, str]]:
-    rows = [(f"{case.kind}:{case.number}", one.command[0], figure(one), case.about[:80]) for case in cases for one in case.attempts]
+    rows = [
+        (f"{case.kind}:{case.number}", one.command[0], figure(one), case.about[:80])
+        for case in cases
+        for one in case.attempts
+    ]
     return sorted(rows, key=lambda row: -row[2])[:SLOWEST]
 
 
@@ -238,13 +251,17 @@ def replay(name: str, seed: int) -> None:
     case = CASES[kind or "files"](seed, int(number), folder)
     print(f"{case.about}\n")
     for one in case.attempts:
-        print(f"fnatool {' '.join(one.command)}\n  {one.death or f'exit code {one.code}'}, {one.seconds} s, {one.peak / 1e6:.0f} MB")
+        print(
+            f"fnatool {' '.join(one.command)}\n  {one.death or f'exit code {one.code}'}, {one.seconds} s, {one.peak / 1e6:.0f} MB"
+        )
         print("".join(f"  | {line}\n" for line in (one.out + one.err).splitlines()[:40]))
     print(*case.problems or ("no problem",), sep="\n")
 
 
 def again(path: Path, jobs: int, root: Path) -> bool:
-    """The cases with problems of an earlier run on the code as it is now; what became of them is written beside them. Whether all went well."""
+    """The cases with problems of an earlier run on the code as it is now; what became of them is written beside them.
+    Whether all went well.
+    """
     document = json.loads(path.read_text())
     names = [(kind, int(number)) for kind, _, number in (name.rpartition(":") for name in document["problems"])]
     cases = run_all(names, seed=document["seed"], jobs=jobs, root=root)
@@ -264,7 +281,9 @@ def main() -> None:
     parser.add_argument("--start", type=int, default=0, help="the first number")
     parser.add_argument("--replay", metavar="KIND:NUMBER", help="run one case and show it")
     parser.add_argument("--again", action="store_true", help="run the cases with problems in --output again")
-    parser.add_argument("--output", type=Path, default=RESULTS / "fuzz.json", metavar="FILE", help="where the figures go")
+    parser.add_argument(
+        "--output", type=Path, default=RESULTS / "fuzz.json", metavar="FILE", help="where the figures go"
+    )
     options = parser.parse_args()
     if options.replay is not None:
         replay(options.replay, options.seed)

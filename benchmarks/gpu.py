@@ -1,8 +1,9 @@
 """`python -m benchmarks.gpu` (`make gpu`): what only a device can show, a line a check; under ten minutes on one GPU.
 
-Every check runs in a process of its own, so that one that dies takes no other with it. Figures and the machine go to results/gpu.json.
-`--dry` goes through the same code on the CPU with next to nothing to do: it says that the script is whole, and measures nothing.
-Exit code 1 where a check fails. A check that this machine cannot do (a second device, timm) says so and is no failure.
+Every check runs in a process of its own, so that one that dies takes no other with it. Figures and the machine go to
+results/gpu.json. `--dry` goes through the same code on the CPU with next to nothing to do: it says that the script is
+whole, and measures nothing. Exit code 1 where a check fails. A check that this machine cannot do (a second device,
+timm) says so and is no failure.
 """
 
 from __future__ import annotations
@@ -114,7 +115,9 @@ class Bench:
                 path = place / f"{'train' if number % 8 else 'val'}/{'ab'[number % 2]}/{number}.jpg"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if number < len(files_of):
-                    Image.open(files_of[number]).convert("RGB").resize((640, 480), Image.Resampling.BICUBIC).save(path, quality=90)
+                    Image.open(files_of[number]).convert("RGB").resize((640, 480), Image.Resampling.BICUBIC).save(
+                        path, quality=90
+                    )
                     files_of[number] = path
                 else:
                     path.write_bytes(files_of[number % len(files_of)].read_bytes())
@@ -127,7 +130,9 @@ class Bench:
             scenes.write_scenes(place, scenes.SceneOptions(task, self.size, self.few(512, 12), self.few(64, 10), 0))
         return place
 
-    def model(self, task: str, backbone: str = BACKBONES[0], *, size: int | None = None, classes: str | None = None) -> Path:
+    def model(
+        self, task: str, backbone: str = BACKBONES[0], *, size: int | None = None, classes: str | None = None
+    ) -> Path:
         """A backbone with the head of a task; size: another one than its own."""
         place = self.folder / f"{task}-{backbone}-{size}-{classes}.onnx"
         if not place.exists():
@@ -177,7 +182,9 @@ def provider(bench: Bench) -> Verdict:
     found = {}
     for name in ("cpu", bench.device):
         options = fnatool.EvaluateOptions(provider=name, batch=bench.few(32, 2), workers=0)
-        found[name] = fnatool.evaluate(bench.model("classification"), bench.data("classification"), options=options).figures
+        found[name] = fnatool.evaluate(
+            bench.model("classification"), bench.data("classification"), options=options
+        ).figures
     apart = max(abs(found["cpu"][key] - found[bench.device][key]) for key in found["cpu"])
     return Verdict(apart <= 0.02, f"evaluate on {bench.device} is {apart:.4f} from the CPU", {"apart": apart})
 
@@ -191,11 +198,17 @@ def forward(bench: Bench) -> Verdict:
             here, there = (nn.load(bench.model(task, backbone)) for _ in range(2))
             there = there.to(bench.world().device)
             x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-            worst["outputs"] = max(worst["outputs"], _apart(_outputs(here, x), _outputs(there, x.to(bench.world().device))))
+            worst["outputs"] = max(
+                worst["outputs"], _apart(_outputs(here, x), _outputs(there, x.to(bench.world().device)))
+            )
             gradients = [_gradients(module.double(), x.double()) for module in (here, there)]
             worst["gradients"] = max(worst["gradients"], _apart(*gradients))
     holds = worst["outputs"] <= TOLERANCE and worst["gradients"] <= DOUBLE
-    return Verdict(holds, f"outputs {worst['outputs']:.1e} (float32), gradients {worst['gradients']:.1e} (double) from the CPU", worst)
+    return Verdict(
+        holds,
+        f"outputs {worst['outputs']:.1e} (float32), gradients {worst['gradients']:.1e} (double) from the CPU",
+        worst,
+    )
 
 
 def _outputs(module: torch.nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
@@ -232,7 +245,9 @@ def _precision(kind: torch.dtype | None) -> Iterator[None]:
 
 
 def tasks(bench: Bench) -> Verdict:
-    """Four tasks learn in bfloat16 and in float16: the loss falls, all is finite, ONNX Runtime says what training said."""
+    """Four tasks learn in bfloat16 and in float16: the loss falls, all is finite, ONNX Runtime says what training
+    said.
+    """
     numbers: dict[str, Any] = {}
     wrong = []
     for task in list(HEADS)[: bench.few(4, 1)]:
@@ -242,14 +257,18 @@ def tasks(bench: Bench) -> Verdict:
             with _precision(kind):
                 tuned = fnatool.finetune(bench.model(task), bench.config(task), out)
             assert tuned is not None
-            losses = [row["loss"] for row in metric_rows(out.with_suffix(".run") / "metrics.jsonl") if row["kind"] == "train"]
+            losses = [
+                row["loss"] for row in metric_rows(out.with_suffix(".run") / "metrics.jsonl") if row["kind"] == "train"
+            ]
             edge = max(len(losses) // 6, 1)
             falls = statistics.mean(losses[-edge:]) < statistics.mean(losses[:edge])
             apart = abs(tuned.figures[tuned.metric] - tuned.in_runtime[tuned.metric])
             numbers[name] = {"first": losses[0], "last": losses[-1], "apart": apart}
             if not (all(map(math.isfinite, losses)) and (falls or bench.dry) and apart <= 0.03):
                 wrong.append(name)
-    return Verdict(not wrong, f"{len(numbers)} runs learn, {len(wrong)} do not" + f": {'; '.join(wrong)}" * bool(wrong), numbers)
+    return Verdict(
+        not wrong, f"{len(numbers)} runs learn, {len(wrong)} do not" + f": {'; '.join(wrong)}" * bool(wrong), numbers
+    )
 
 
 class _Enough(Exception):
@@ -257,7 +276,9 @@ class _Enough(Exception):
 
 
 def resume(bench: Bench) -> Verdict:
-    """A run that ends in the middle goes on at the same speed, and no step waits for the device more often than it has to."""
+    """A run that ends in the middle goes on at the same speed, and no step waits for the device more often than it has
+    to.
+    """
     steps, stop = bench.few(40, 4), bench.few(20, 2)
     folder = bench.folder / "resume"
     folder.mkdir()
@@ -283,7 +304,9 @@ def resume(bench: Bench) -> Verdict:
     waits = _waits(bench)
     ratio = second / first
     holds = (0.9 <= ratio <= 1.1 or bench.dry) and waits <= SYNCS
-    return Verdict(holds, f"a step after a resume takes {ratio:.2f}×; {waits} waits a step", {"ratio": ratio, "waits": waits})
+    return Verdict(
+        holds, f"a step after a resume takes {ratio:.2f}×; {waits} waits a step", {"ratio": ratio, "waits": waits}
+    )
 
 
 @contextmanager
@@ -313,9 +336,13 @@ def _waits(bench: Bench) -> int:
 
 
 def search(bench: Bench) -> Verdict:
-    """Both methods and both relaxations find something; α under mixed precision is what it is without. Peak memory is of each."""
+    """Both methods and both relaxations find something; α under mixed precision is what it is without. Peak memory is
+    of each.
+    """
     numbers: dict[str, Any] = {}
-    for method, relaxation in (("distance", "entangled"), ("gradient", "entangled"), ("gradient", "paths"))[: bench.few(3, 1)]:
+    for method, relaxation in (("distance", "entangled"), ("gradient", "entangled"), ("gradient", "paths"))[
+        : bench.few(3, 1)
+    ]:
         alphas = {}
         for amp in (True, False) if method == "gradient" else (True,):
             name = f"{method}-{relaxation}{'' if amp else '-float32'}"
@@ -344,7 +371,8 @@ def _search_config(bench: Bench, method: str, relaxation: str, amp: bool) -> Any
             "space": {"choices": "coarse"},
             "search": {"method": method, "relaxation": relaxation, "steps": steps, "alpha_from": 0.0, "finalists": 1},
             "distance": {"images": bench.few(32, 2), "batch": bench.few(32, 2), "members": bench.few(8, 1)},
-            # Adam goes its rate whatever the gradient is: where that is nothing but rounding, twenty steps part by it at most
+            # Adam goes its rate whatever the gradient is: where that is nothing but rounding, twenty steps part by it
+            # at most
             "alpha": {"lr": ALPHA / 20},
             "cost": {"budget": ["madds=80%"]},
             "refit": {"enabled": "no"},
@@ -356,7 +384,9 @@ def _search_config(bench: Bench, method: str, relaxation: str, amp: bool) -> Any
 
 
 def idle(bench: Bench) -> Verdict:
-    """The share of a step in which the device waits for samples, by the number of processes that load them; photographs at 224×224."""
+    """The share of a step in which the device waits for samples, by the number of processes that load them; photographs
+    at 224×224.
+    """
     size, many = bench.few(224, 96), bench.few(128, 2)
     how = bench.config("classification", batch=many)
     data = how.data.model_copy(update={"path": str(bench.photographs())})
@@ -371,7 +401,8 @@ def idle(bench: Bench) -> Verdict:
     _seconds(made, job, [batch] * 2, bench)
     synthetic = _seconds(made, job, [batch] * steps, bench)
     for workers in (2, 8, 16)[: bench.few(3, 1)]:
-        kept = AHEAD * workers + 2  # batches that the processes make before anybody asks: without these, what they make in the time
+        # batches that the processes make before anybody asks: without these, what they make in the time
+        kept = AHEAD * workers + 2
         order = TrainOrder(len(job.objective), many, kept + steps, 0)
         batches = dealt(train, order, device, workers=0 if bench.dry else workers)
         for _ in range(kept):
@@ -382,7 +413,9 @@ def idle(bench: Bench) -> Verdict:
             f"{workers}, idle": max(1 - synthetic / real, 0.0),
             "images/s, synthetic": many / synthetic,
         }
-    said = ", ".join(f"{value:.0%} with {name.partition(',')[0]}" for name, value in numbers.items() if name.endswith("idle"))
+    said = ", ".join(
+        f"{value:.0%} with {name.partition(',')[0]}" for name, value in numbers.items() if name.endswith("idle")
+    )
     few = (os.cpu_count() or 1) < 16
     holds = bench.dry or few or numbers["16, idle"] <= IDLE
     return Verdict(holds, f"the device is idle {said} workers, at {size}×{size}, on {os.cpu_count()} cores", numbers)
@@ -440,7 +473,9 @@ REST = 15  # seconds in which a check says what it has found
 
 
 def steps(bench: Bench) -> Verdict:
-    """A training step beside native timm's, eager and compiled, NCHW and NHWC; an architecture step beside the largest member's."""
+    """A training step beside native timm's, eager and compiled, NCHW and NHWC; an architecture step beside the largest
+    member's.
+    """
     if bench.dry:
         return Verdict(None, "not in a dry run: `python -m benchmarks.training_step` is the same on the CPU")
     said: list[str] = []
@@ -454,7 +489,18 @@ def steps(bench: Bench) -> Verdict:
             continue
         place = bench.folder / f"{script}.json"
         place.unlink(missing_ok=True)
-        command = [sys.executable, "-m", f"benchmarks.{script}", "--device", bench.device, "--output", str(place), "--batch", "64", *more]
+        command = [
+            sys.executable,
+            "-m",
+            f"benchmarks.{script}",
+            "--device",
+            bench.device,
+            "--output",
+            str(place),
+            "--batch",
+            "64",
+            *more,
+        ]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=max(end - time.monotonic(), 1))
         except subprocess.TimeoutExpired:
@@ -516,8 +562,12 @@ def _together(bench: Bench, count: int, name: str) -> subprocess.CompletedProces
 
 
 def _killed(bench: Bench) -> float:
-    """Seconds from the death of one of two processes in the middle of a run to the end of the other and of their launcher."""
-    with subprocess.Popen(_command(bench, 2, "killed", 10**5), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as launcher:
+    """Seconds from the death of one of two processes in the middle of a run to the end of the other and of their
+    launcher.
+    """
+    with subprocess.Popen(
+        _command(bench, 2, "killed", 10**5), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as launcher:
         rows = bench.folder / "killed.run/metrics.jsonl"
         while not (rows.exists() and rows.read_text().count("train") > 3):
             if launcher.poll() is not None:
@@ -580,19 +630,35 @@ def machine_named(device: str) -> dict[str, str]:
         "onnxruntime": onnxruntime.__version__,
     }
     if device == "cuda":
-        names |= {"device": torch.cuda.get_device_name(), "devices": str(torch.cuda.device_count()), "cuda": str(torch.version.cuda)}
+        names |= {
+            "device": torch.cuda.get_device_name(),
+            "devices": str(torch.cuda.device_count()),
+            "cuda": str(torch.version.cuda),
+        }
     return names
 
 
 def checked(name: str, options: argparse.Namespace) -> Verdict:
     """A check in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.gpu", "--one", name, "--device", options.device, *(["--dry"] if options.dry else [])]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.gpu",
+        "--one",
+        name,
+        "--device",
+        options.device,
+        *(["--dry"] if options.dry else []),
+    ]
     limit = DRY_SECONDS if options.dry else SECONDS[name]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as done:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as done:
         try:
             out, err = done.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
-            os.killpg(done.pid, signal.SIGKILL)  # and all that it has started, which would take the device from the next check
+            # and all that it has started, which would take the device from the next check
+            os.killpg(done.pid, signal.SIGKILL)
             done.communicate()
             return Verdict(False, f"it took more than {limit} seconds")
     last = (out.strip().splitlines() or [""])[-1]
@@ -613,7 +679,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--device", default="cuda", choices=("cpu", "cuda"))
     parser.add_argument("--dry", action="store_true", help="next to nothing to do, on the CPU")
-    parser.add_argument("--only", nargs="+", default=list(CHECKS), choices=list(CHECKS), metavar="CHECK", help=", ".join(CHECKS))
+    parser.add_argument(
+        "--only", nargs="+", default=list(CHECKS), choices=list(CHECKS), metavar="CHECK", help=", ".join(CHECKS)
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: results/gpu.json; a dry run writes none")
     parser.add_argument("--one", choices=list(CHECKS), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

@@ -1,6 +1,8 @@
-"""Files made to hurt: few bytes that stand for gigabytes, much of everything, specs without end, paths that are no files.
+"""Files made to hurt: few bytes that stand for gigabytes, much of everything, specs without end, paths that are no
+files.
 
-A case is a function from an empty folder, into which it puts its files, to the commands to try. Nothing here is drawn by chance.
+A case is a function from an empty folder, into which it puts its files, to the commands to try. Nothing here is drawn
+by chance.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ CONV = np.ones((8, 3, 1, 1), np.float32)
 NARROW = {"version": 1, "knobs": {"**.width*": "x0.5"}}
 
 
-def network(nodes: Sequence[NodeProto], weights: Weights, shape: Shape = (1, 3, 8, 8), opset: int = 17, out: str = "y") -> onnx.ModelProto:
+def network(
+    nodes: Sequence[NodeProto], weights: Weights, shape: Shape = (1, 3, 8, 8), opset: int = 17, out: str = "y"
+) -> onnx.ModelProto:
     """x → a convolution c with 8 channels → the nodes → y."""
     first = helper.make_node("Conv", ["x", "w"], ["c"], name="c")
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
@@ -88,13 +92,24 @@ CONSTANTS: Mapping[str, tuple[list[NodeProto], Weights]] = {
         [node("ConstantOfShape", ["s"], "a"), node("MatMul", ["a", "a"], "b")],
         {"s": sizes(15_000, 15_000)},
     ),
-    "OneHot": ([node("OneHot", ["i", "n", "v"], "b")], {"i": sizes(0, 1), "n": np.array(2**40), "v": np.array([0.0, 1.0], np.float32)}),
+    "OneHot": (
+        [node("OneHot", ["i", "n", "v"], "b")],
+        {"i": sizes(0, 1), "n": np.array(2**40), "v": np.array([0.0, 1.0], np.float32)},
+    ),
     "broadcasting": (
         [node("Where", ["p", "q", "r"], "b")],
-        {"p": np.ones((1300, 1, 1), bool), "q": np.ones((1, 1300, 1), np.float32), "r": np.ones((1, 1, 1300), np.float32)},
+        {
+            "p": np.ones((1300, 1, 1), bool),
+            "q": np.ones((1, 1300, 1), np.float32),
+            "r": np.ones((1, 1, 1300), np.float32),
+        },
     ),
     "a chain of copies": (
-        [node("ConstantOfShape", ["s"], "b0"), *(node("Neg", [f"b{k}"], f"b{k + 1}") for k in range(40)), node("Neg", ["b40"], "b")],
+        [
+            node("ConstantOfShape", ["s"], "b0"),
+            *(node("Neg", [f"b{k}"], f"b{k + 1}") for k in range(40)),
+            node("Neg", ["b40"], "b"),
+        ],
         {"s": sizes(100_000, 1000)},
     ),
 }
@@ -167,7 +182,10 @@ def _(folder: Path) -> list[Command]:
     inner = [helper.make_node("Relu", ["a"], ["b"])]
     for k in range(41):
         model.functions.append(helper.make_function("own", f"f{k}", ["a"], ["b"], inner, imports))
-        inner = [helper.make_node(f"f{k}", ["a"], ["m"], domain="own"), helper.make_node(f"f{k}", ["m"], ["b"], domain="own")]
+        inner = [
+            helper.make_node(f"f{k}", ["a"], ["m"], domain="own"),
+            helper.make_node(f"f{k}", ["m"], ["b"], domain="own"),
+        ]
     return through_all(folder, model)
 
 
@@ -215,7 +233,9 @@ def _(folder: Path) -> list[Command]:
 
 @case("initializers")
 def _(folder: Path) -> list[Command]:
-    return through_all(folder, network([node("Relu", ["c"], "y")], {f"v{k}": np.ones(1, np.float32) for k in range(MANY)}))
+    return through_all(
+        folder, network([node("Relu", ["c"], "y")], {f"v{k}": np.ones(1, np.float32) for k in range(MANY)})
+    )
 
 
 @case("millions of empty initializers")
@@ -255,7 +275,9 @@ def varint(value: int) -> bytes:
 @case("inputs and outputs")
 def _(folder: Path) -> list[Command]:
     model = network([node("Relu", ["c"], f"y{k}") for k in range(MANY // 10)], {}, out="y0")
-    model.graph.output.extend(helper.make_tensor_value_info(f"y{k}", TensorProto.FLOAT, None) for k in range(1, MANY // 10))
+    model.graph.output.extend(
+        helper.make_tensor_value_info(f"y{k}", TensorProto.FLOAT, None) for k in range(1, MANY // 10)
+    )
     model.graph.input.extend(helper.make_tensor_value_info(f"x{k}", TensorProto.FLOAT, [1]) for k in range(MANY // 10))
     return through_all(folder, model)
 
@@ -263,7 +285,9 @@ def _(folder: Path) -> list[Command]:
 @case("descriptions of inner values")
 def _(folder: Path) -> list[Command]:
     model = network([node("Relu", ["c"], "y")], {})
-    model.graph.value_info.extend(helper.make_tensor_value_info(f"v{k}", TensorProto.FLOAT, [1, 2, 3]) for k in range(MANY))
+    model.graph.value_info.extend(
+        helper.make_tensor_value_info(f"v{k}", TensorProto.FLOAT, [1, 2, 3]) for k in range(MANY)
+    )
     return through_all(folder, model)
 
 
@@ -271,7 +295,10 @@ def _(folder: Path) -> list[Command]:
 def _(folder: Path) -> list[Command]:
     nodes: list[NodeProto] = []
     for k in range(MANY // 20):
-        nodes += [node("Conv", [f"t{k}" if k else "c", f"v{k % 10}"], f"a{k}"), node("Add", [f"a{k}", "c"], f"t{k + 1}")]
+        nodes += [
+            node("Conv", [f"t{k}" if k else "c", f"v{k % 10}"], f"a{k}"),
+            node("Add", [f"a{k}", "c"], f"t{k + 1}"),
+        ]
     weights = {f"v{k}": np.ones((8, 8, 1, 1), np.float32) for k in range(10)}
     return through_all(folder, network([*nodes, node("Relu", [f"t{MANY // 20}"], "y")], weights))
 
@@ -287,7 +314,10 @@ def _(folder: Path) -> list[Command]:
 def _(folder: Path) -> list[Command]:
     nodes: list[NodeProto] = []
     for k in range(MANY // 20):
-        nodes += [node("Conv", [f"t{k}" if k else "c", f"v{k}"], f"a{k}"), node("Add", [f"a{k}", f"t{k}" if k else "c"], f"t{k + 1}")]
+        nodes += [
+            node("Conv", [f"t{k}" if k else "c", f"v{k}"], f"a{k}"),
+            node("Add", [f"a{k}", f"t{k}" if k else "c"], f"t{k + 1}"),
+        ]
     weights = {f"v{k}": np.ones((8, 8, 1, 1), np.float32) for k in range(MANY // 20)}
     return through_all(folder, network([*nodes, node("Relu", [f"t{MANY // 20}"], "y")], weights))
 
@@ -296,7 +326,10 @@ def _(folder: Path) -> list[Command]:
 def _(folder: Path) -> list[Command]:
     depth = MANY // 100
     down = [node("Conv", [f"t{k}" if k else "c", f"v{k}"], f"t{k + 1}") for k in range(depth)]
-    up = [node("Add", [f"u{k}" if k else f"t{depth}", f"t{depth - k - 1}" if k < depth - 1 else "c"], f"u{k + 1}") for k in range(depth)]
+    up = [
+        node("Add", [f"u{k}" if k else f"t{depth}", f"t{depth - k - 1}" if k < depth - 1 else "c"], f"u{k + 1}")
+        for k in range(depth)
+    ]
     weights = {f"v{k}": np.ones((8, 8, 1, 1), np.float32) for k in range(depth)}
     return through_all(folder, network([*down, *up, node("Relu", [f"u{depth}"], "y")], weights))
 
@@ -306,8 +339,14 @@ def _(folder: Path) -> list[Command]:
     count = MANY // 10
     cut = helper.make_node("Split", ["a", "parts"], [f"p{k}" for k in range(count)], axis=1, name="cut")
     joined = node("Concat", [f"p{k}" for k in range(count)], "j", axis=1)
-    weights = {"v": np.ones((count, 8, 1, 1), np.float32), "parts": np.ones(count, np.int64), "u": np.ones((4, count, 1, 1), np.float32)}
-    return through_all(folder, network([node("Conv", ["c", "v"], "a"), cut, joined, node("Conv", ["j", "u"], "y")], weights))
+    weights = {
+        "v": np.ones((count, 8, 1, 1), np.float32),
+        "parts": np.ones(count, np.int64),
+        "u": np.ones((4, count, 1, 1), np.float32),
+    }
+    return through_all(
+        folder, network([node("Conv", ["c", "v"], "a"), cut, joined, node("Conv", ["j", "u"], "y")], weights)
+    )
 
 
 @case("an attribute of ten million numbers")
@@ -342,7 +381,9 @@ def _(folder: Path) -> list[Command]:
 
 @case("stored stages without end")
 def _(folder: Path) -> list[Command]:
-    model = network([node("Conv", ["c", "v"], "a"), node("Add", ["a", "c"], "y")], {"v": np.ones((8, 8, 1, 1), np.float32)})
+    model = network(
+        [node("Conv", ["c", "v"], "a"), node("Add", ["a", "c"], "y")], {"v": np.ones((8, 8, 1, 1), np.float32)}
+    )
     row = {"kind": "residual", "entry": "c", "exit": "y", "merge": "y"}
     model.metadata_props.add(key="fnatool.stages", value=json.dumps([[row] * MANY]))
     return through_all(folder, model)
@@ -365,13 +406,19 @@ def _(folder: Path) -> list[Command]:
 
 SPECS: Mapping[str, Callable[[], str]] = {
     "a key of ten megabytes": lambda: json.dumps({"version": 1, "knobs": {"k" * 10**7: 1}}),
-    "a key of ten megabytes that resembles one": lambda: json.dumps({"version": 1, "knobs": {"stage0." + "w" * 10**7: 1}}),
+    "a key of ten megabytes that resembles one": lambda: json.dumps(
+        {"version": 1, "knobs": {"stage0." + "w" * 10**7: 1}}
+    ),
     "a value of ten megabytes": lambda: json.dumps({"version": 1, "knobs": {"**.width*": "x" + "9" * 10**7}}),
     "a number of millions of digits": lambda: '{"version": 1, "knobs": {"stage0.depth": ' + "9" * 10**6 + "}}",
     "half a million keys": lambda: json.dumps({"version": 1, "knobs": {f"stage0.k{k}": 1 for k in range(25 * MANY)}}),
-    "many patterns": lambda: json.dumps({"version": 1, "knobs": {f"**.width{'*' * (k % 3)}?{k}*": "x0.5" for k in range(MANY)}}),
+    "many patterns": lambda: json.dumps(
+        {"version": 1, "knobs": {f"**.width{'*' * (k % 3)}?{k}*": "x0.5" for k in range(MANY)}}
+    ),
     "many unknown keys of a document": lambda: json.dumps({"version": 1, **{f"k{k}": 1 for k in range(MANY)}}),
-    "a key twice among many": lambda: '{"version": 1, "knobs": {' + ",".join(f'"k{k}": 1' for k in [*range(MANY), 0]) + "}}",
+    "a key twice among many": lambda: (
+        '{"version": 1, "knobs": {' + ",".join(f'"k{k}": 1' for k in [*range(MANY), 0]) + "}}"
+    ),
     "a pattern that backtracks": lambda: json.dumps({"version": 1, "knobs": {"**" + "s*t*a*g*e" * 12 + "!": "x0.5"}}),
     "a pattern of stars": lambda: json.dumps({"version": 1, "knobs": {"*a" * 200 + "!": "x0.5"}}),
     "brackets without end": lambda: "[" * 10**7,
@@ -379,7 +426,9 @@ SPECS: Mapping[str, Callable[[], str]] = {
     "spaces without end": lambda: " " * 10**8,
     "a depth of all numbers": lambda: '{"version": 1, "knobs": {"stage0.depth": 1e400}}',
     "no number": lambda: '{"version": 1, "knobs": {"stage0.depth": NaN, "stage0.width": -Infinity}}',
-    "the deepest and widest": lambda: json.dumps({"version": 1, "knobs": {"**.depth": 256, "**.width": 65536, "**.hidden*": 65536}}),
+    "the deepest and widest": lambda: json.dumps(
+        {"version": 1, "knobs": {"**.depth": 256, "**.width": 65536, "**.hidden*": 65536}}
+    ),
     "the widest": lambda: json.dumps({"version": 1, "knobs": {"**.width*": 65536, "**.hidden*": 65536}}),
     "the deepest": lambda: json.dumps({"version": 1, "knobs": {"**.depth": 256}}),
     "the largest kernels": lambda: json.dumps({"version": 1, "knobs": {"**.kernel*": 31}}),
@@ -447,7 +496,9 @@ def _(folder: Path) -> list[Command]:
         file.truncate(2**42)
     small, huge = (8, 3, 1, 1), (8, 3, 2**18, 2**17)
     found = []
-    for k, (place, shape) in enumerate((("pipe", small), ("loop", small), ("zero", small), ("sparse", huge), ("4.onnx", small))):
+    for k, (place, shape) in enumerate(
+        (("pipe", small), ("loop", small), ("zero", small), ("sparse", huge), ("4.onnx", small))
+    ):
         model = network([node("Relu", ["c"], "y")], {})
         weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=shape, data_location=TensorProto.EXTERNAL)
         weight.external_data.add(key="location", value=place)
@@ -460,7 +511,10 @@ def _(folder: Path) -> list[Command]:
 @case("a model of terabytes that is not there")
 def _(folder: Path) -> list[Command]:
     _odd(folder)
-    for name, start in (("zeros.onnx", b""), ("weights.onnx", b"\x3a" + varint(2**41) + b"\x2a" + varint(2**40) + b"\x4a" + varint(2**39))):
+    for name, start in (
+        ("zeros.onnx", b""),
+        ("weights.onnx", b"\x3a" + varint(2**41) + b"\x2a" + varint(2**40) + b"\x4a" + varint(2**39)),
+    ):
         with (folder / name).open("wb") as file:
             file.write(start)
             file.truncate(2**42)

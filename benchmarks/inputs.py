@@ -1,10 +1,12 @@
-"""`python -m benchmarks.inputs [FILE_OR_FOLDER…]`: networks with another number of samples and of channels; one row each.
+"""`python -m benchmarks.inputs [FILE_OR_FOLDER…]`: networks with another number of samples and of channels; one row
+each.
 
-Without files, the zoo's networks, one of each exporter. Of each: its batch becomes free, of that 1 and 4, and of 4 what it was; its image
-becomes grey, and has one channel more with `preserve`. Whatever remap itself compares, the files written are run here in ONNX Runtime, with
-1, 2 and 3 samples where any number goes: each sample's outputs are to be those of the seed for it alone, those of grey pictures the seed's
-for grey pictures in colour, and those with one more channel the seed's without it. A step ends done, with how far outputs are off
-(in multiples of what rounding may do), refused, with the reason, which is for people to judge, or wrong. Exit code 1 where one is wrong.
+Without files, the zoo's networks, one of each exporter. Of each: its batch becomes free, of that 1 and 4, and of 4 what
+it was; its image becomes grey, and has one channel more with `preserve`. Whatever remap itself compares, the files
+written are run here in ONNX Runtime, with 1, 2 and 3 samples where any number goes: each sample's outputs are to be
+those of the seed for it alone, those of grey pictures the seed's for grey pictures in colour, and those with one more
+channel the seed's without it. A step ends done, with how far outputs are off (in multiples of what rounding may do),
+refused, with the reason, which is for people to judge, or wrong. Exit code 1 where one is wrong.
 """
 
 from __future__ import annotations
@@ -69,16 +71,25 @@ class Network:
     def feeds(self, sample: int) -> dict[str, np.ndarray]:
         """A sample, as often as the network takes samples at once."""
         drawn = noise(self.analysis, sample)
-        return {name: np.repeat(value[:1], len(value), 0) if name in self.batched else value for name, value in drawn.items()}
+        return {
+            name: np.repeat(value[:1], len(value), 0) if name in self.batched else value
+            for name, value in drawn.items()
+        }
 
 
 def main() -> None:
     """Run all and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.inputs", description=__doc__.partition("\n\n")[0])
-    parser.add_argument("files", nargs="*", type=Path, metavar="FILE_OR_FOLDER", help="ONNX files in place of the zoo's networks")
+    parser.add_argument(
+        "files", nargs="*", type=Path, metavar="FILE_OR_FOLDER", help="ONNX files in place of the zoo's networks"
+    )
     parser.add_argument("--name", default="*", metavar="PATTERN", help="only exports like this, as timm.resnet*")
-    parser.add_argument("--once", action="store_true", help="one export of each network, by the older exporter where it can")
-    parser.add_argument("--output", type=Path, default=RESULTS / "inputs.json", metavar="FILE", help="where the figures go")
+    parser.add_argument(
+        "--once", action="store_true", help="one export of each network, by the older exporter where it can"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=RESULTS / "inputs.json", metavar="FILE", help="where the figures go"
+    )
     parser.add_argument("--go-on", action="store_true", help="leave out what the output has already")
     options = parser.parse_args()
     rows = _read(options.output) if options.go_on and options.output.is_file() else {}
@@ -139,25 +150,41 @@ def steps(network: Network, folder: Path) -> dict[str, Row]:
     """How each step ended."""
     own = network.analysis.batching.value
     free, one, four, back = (folder / f"{step}.onnx" for step in ("free", "one", "four", "back"))
-    rows = {"free": _step(network.path, free, {"batch": "free"}, lambda: max(_batched(network, free, free, n) for n in COUNTS))}
+    rows = {
+        "free": _step(
+            network.path, free, {"batch": "free"}, lambda: max(_batched(network, free, free, n) for n in COUNTS)
+        )
+    }
     if rows["free"].end == DONE:
         rows["one"] = _step(free, one, {"batch": 1}, lambda: _batched(network, one, free, 1))
         rows["four"] = _step(free, four, {"batch": 4}, lambda: _batched(network, four, free, 4))
         if rows["four"].end == DONE:
-            rows["back"] = _step(four, back, {"batch": own or "free"}, lambda: _batched(network, back, free, own or COUNTS[-1]))
+            rows["back"] = _step(
+                four, back, {"batch": own or "free"}, lambda: _batched(network, back, free, own or COUNTS[-1])
+            )
     colours = network.analysis.colours
     if colours.value is None:
         return {**rows, **dict.fromkeys(("grey", "more"), Row(REFUSED, reason=str(colours.why)))}
     image, axis, channels = colours.image, colours.axis, colours.value
     grey, more = folder / "grey.onnx", folder / "more.onnx"
-    rows["grey"] = Row(NOTHING) if channels == 1 else _step(network.path, grey, {"input.channels": 1}, lambda: _grey(network, grey))
+    rows["grey"] = (
+        Row(NOTHING)
+        if channels == 1
+        else _step(network.path, grey, {"input.channels": 1}, lambda: _grey(network, grey))
+    )
     rows["more"] = _step(
-        network.path, more, {"input.channels": channels + 1}, lambda: _more(network, more, image=image, axis=axis), strategy="preserve"
+        network.path,
+        more,
+        {"input.channels": channels + 1},
+        lambda: _more(network, more, image=image, axis=axis),
+        strategy="preserve",
     )
     return rows
 
 
-def _step(source: Path, path: Path, knobs: Mapping[str, int | str], off: Callable[[], float], *, strategy: str = "fna") -> Row:
+def _step(
+    source: Path, path: Path, knobs: Mapping[str, int | str], off: Callable[[], float], *, strategy: str = "fna"
+) -> Row:
     """A remap, and how far what it wrote is off, in multiples of what it may be."""
     try:
         remap(source, None, path, options=RemapOptions(knobs=knobs, strategy=strategy))
@@ -172,14 +199,18 @@ def _off(network: Network, before: Values, after: Values) -> float:
 
 
 def _batched(network: Network, path: Path, free: Path, count: int) -> float:
-    """How far what it makes of so many samples is off from what the seed makes of each; free: the one that takes any number."""
+    """How far what it makes of so many samples is off from what the seed makes of each; free: the one that takes any
+    number.
+    """
     made = _stacked(network, path, count)
     two, one = _stacked(network, free, 2), _stacked(network, free, 1)
     worst = 0.0
     for sample in range(count):
         before = network.alone[sample % SAMPLES]
         for name, value in made.items():
-            axis = next((k for k, (a, b) in enumerate(zip(two[name].shape, one[name].shape, strict=True)) if a != b), None)
+            axis = next(
+                (k for k, (a, b) in enumerate(zip(two[name].shape, one[name].shape, strict=True)) if a != b), None
+            )
             own = np.arange(0 if axis is None else one[name].shape[axis])
             theirs = value if axis is None else value.take(own + sample * len(own), axis)
             alone = before[name] if axis is None else before[name].take(own, axis)
@@ -220,8 +251,12 @@ def counted(rows: Mapping[str, Mapping[str, Row]]) -> dict[str, Counter[str]]:
 
 
 def _line(name: str, rows: Mapping[str, Row]) -> str:
-    cells = (f"{row.drift:9.0e}" if row.end == DONE and row.drift is not None else f"{row.end:>9}" for row in _cells(rows))
-    reasons = dict.fromkeys(f"    {row.end}: {row.reason or row.drift}" for row in rows.values() if row.end in (REFUSED, WRONG))
+    cells = (
+        f"{row.drift:9.0e}" if row.end == DONE and row.drift is not None else f"{row.end:>9}" for row in _cells(rows)
+    )
+    reasons = dict.fromkeys(
+        f"    {row.end}: {row.reason or row.drift}" for row in rows.values() if row.end in (REFUSED, WRONG)
+    )
     return "\n".join((f"{name[:52]:52} {' '.join(cells)}", *reasons))
 
 
@@ -237,7 +272,12 @@ def _read(path: Path) -> dict[str, dict[str, Row]]:
 def _write(path: Path, rows: Mapping[str, Mapping[str, Row]]) -> None:
     versions = {name: metadata.version(name) for name in PACKAGES}
     networks = {name: {step: asdict(row) for step, row in steps.items()} for name, steps in rows.items()}
-    document = {"python": platform.python_version(), "machine": platform.machine(), "versions": versions, "networks": networks}
+    document = {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "versions": versions,
+        "networks": networks,
+    }
     write_text(path, json.dumps(document, indent=1) + "\n", force=True)
 
 

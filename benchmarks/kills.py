@@ -1,9 +1,11 @@
-"""remap, finetune and search, killed at random moments: the same command again comes to the same bits, and nothing is left behind.
+"""remap, finetune and search, killed at random moments: the same command again comes to the same bits, and nothing is
+left behind.
 
-`python -m benchmarks.kills --count 100`. Half of the kills come at a random time, half right before a random operation on a file, of
-which a run has hundreds: there it counts. Every command runs in a child of this process, in a session of its own, on a tiny network;
-now and then its repetition is killed too. After a kill is looked for: other bits than those of a run that nobody disturbed, other rows in
-metrics.jsonl, files that such a run does not have, and processes of the killed session that are still there five seconds later.
+`python -m benchmarks.kills --count 100`. Half of the kills come at a random time, half right before a random operation
+on a file, of which a run has hundreds: there it counts. Every command runs in a child of this process, in a session of
+its own, on a tiny network; now and then its repetition is killed too. After a kill is looked for: other bits than those
+of a run that nobody disturbed, other rows in metrics.jsonl, files that such a run does not have, and processes of the
+killed session that are still there five seconds later.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ RESULTS = Path(__file__).parent / "results" / "kills.json"
 PATIENCE = 5.0  # seconds that what a killed process started may live
 AGAIN = 0.25  # how often the repetition is killed too
 READY = (finetuning, searching)
-NAMES_ONLY = ("events.out.tfevents", "checkpoint.pt", "best.pt", MARK)  # dates or process numbers are in them, or are theirs to say
+# dates or process numbers are in them, or are theirs to say
+NAMES_ONLY = ("events.out.tfevents", "checkpoint.pt", "best.pt", MARK)
 OPERATIONS = {"os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "os.truncate", "open"}
 
 
@@ -52,7 +55,11 @@ def network() -> onnx.ModelProto:
     weights: list[onnx.TensorProto] = []
 
     def weight(name: str, *shape: int) -> str:
-        values = rng.uniform(0.5, 1.5, shape) if len(shape) < 2 else rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
+        values = (
+            rng.uniform(0.5, 1.5, shape)
+            if len(shape) < 2
+            else rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
+        )
         weights.append(numpy_helper.from_array(values.astype(np.float32), name))
         return name
 
@@ -60,12 +67,19 @@ def network() -> onnx.ModelProto:
         nodes.append(helper.make_node(kind, list(inputs), [out], name=out, **how))
         return out
 
-    def conv(x: str, out: str, sizes: tuple[int, int, int], *, stride: int = 1, group: int = 1, active: bool = True) -> str:
+    def conv(
+        x: str, out: str, sizes: tuple[int, int, int], *, stride: int = 1, group: int = 1, active: bool = True
+    ) -> str:
         before, width, kernel = sizes
         shape = (width, before // group, kernel, kernel)
         how = {"kernel_shape": [kernel] * 2, "pads": [kernel // 2] * 4, "strides": [stride] * 2, "group": group}
         y = add("Conv", out, x, weight(f"{out}.w", *shape), **how)
-        y = add("BatchNormalization", f"{out}.n", y, *(weight(f"{out}.{part}", width) for part in ("gamma", "beta", "mean", "var")))
+        y = add(
+            "BatchNormalization",
+            f"{out}.n",
+            y,
+            *(weight(f"{out}.{part}", width) for part in ("gamma", "beta", "mean", "var")),
+        )
         return add("Relu", f"{out}.r", y) if active else y
 
     y, channels = conv("x", "stem", (3, 6, 3), stride=2), 6
@@ -80,7 +94,10 @@ def network() -> onnx.ModelProto:
     add("GlobalAveragePool", "pool", y)
     add("Flatten", "flat", "pool")
     add("Gemm", "y", "flat", weight("fc.w", 5, channels), weight("fc.b", 5), transB=1)
-    ends = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 32, 32])], [helper.make_tensor_value_info("y", 1, ["N", 5])]
+    ends = (
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 32, 32])],
+        [helper.make_tensor_value_info("y", 1, ["N", 5])],
+    )
     graph = helper.make_graph(nodes, "tiny", *ends, weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
@@ -170,13 +187,24 @@ def prepare(root: Path) -> None:
     (root / "finetune.toml").write_text(FINETUNE.format(root=root))
     (root / "search.toml").write_text(SEARCH.format(root=root))
     (root / "distance.toml").write_text(DISTANCE.format(root=root))
-    fnatool.head(root / "seed.onnx", root / "headed.onnx", options=HeadOptions(task="classification", classes="2", verify=False))
+    fnatool.head(
+        root / "seed.onnx", root / "headed.onnx", options=HeadOptions(task="classification", classes="2", verify=False)
+    )
 
 
 def commands(root: Path) -> dict[str, list[str]]:
     """The command of each kind, to be run in a folder of its own."""
     return {
-        "remap": ["remap", f"{root}/seed.onnx", "--spec", f"{root}/narrow.json", "-o", "out.onnx", "--report", "out.json"],
+        "remap": [
+            "remap",
+            f"{root}/seed.onnx",
+            "--spec",
+            f"{root}/narrow.json",
+            "-o",
+            "out.onnx",
+            "--report",
+            "out.json",
+        ],
         "finetune": ["finetune", f"{root}/headed.onnx", "--config", f"{root}/finetune.toml", "-o", "out.onnx"],
         "search": ["search", "--config", f"{root}/search.toml", "-o", "run"],
         "distance": ["search", "--config", f"{root}/distance.toml", "-o", "run"],
@@ -188,7 +216,9 @@ def commands(root: Path) -> dict[str, list[str]]:
 
 @dataclass
 class Ran:
-    """A child that has ended: its session, when, its exit code (None: killed), how long it took, and how many file operations it did."""
+    """A child that has ended: its session, when, its exit code (None: killed), how long it took, and how many file
+    operations it did.
+    """
 
     session: int
     ended: float
@@ -198,7 +228,9 @@ class Ran:
 
 
 def run(command: Sequence[str], folder: Path, *, after: float | None = None, operation: int | None = None) -> Ran:
-    """The command in the folder; killed after so many seconds, or right before so many of its file operations, where it gets that far."""
+    """The command in the folder; killed after so many seconds, or right before so many of its file operations, where it
+    gets that far.
+    """
     start = time.monotonic()
     child = os.fork()
     if child == 0:
@@ -346,12 +378,18 @@ def trial(name: str, whole: Whole, folder: Path, rng: random.Random) -> tuple[Fo
     return found, killed
 
 
-def kills(count: int, seed: int, place: Path, *, kinds: Sequence[str] = (), said: Callable[[str], None] = print) -> Found:
+def kills(
+    count: int, seed: int, place: Path, *, kinds: Sequence[str] = (), said: Callable[[str], None] = print
+) -> Found:
     """At least so many kills, dealt to the kinds in turn, and all that was found."""
     root = place / "root"
     root.mkdir(parents=True)
     prepare(root)
-    wholes = {kind: undisturbed(kind, command, place) for kind, command in commands(root).items() if not kinds or kind in kinds}
+    wholes = {
+        kind: undisturbed(kind, command, place)
+        for kind, command in commands(root).items()
+        if not kinds or kind in kinds
+    }
     for kind, whole in wholes.items():
         said(f"{kind}: {whole.ran.seconds:.1f} s, {whole.ran.operations} file operations")
     total, waiting, number = Found(), [], 0
@@ -383,7 +421,12 @@ def main() -> None:
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="kills-") as place:
         found = kills(asked.count, asked.seed, Path(place), kinds=[kind for kind in asked.only.split(",") if kind])
-    document = {"kills": dict(found.kills), "seed": asked.seed, "patience": PATIENCE, "seconds": round(time.monotonic() - start)}
+    document = {
+        "kills": dict(found.kills),
+        "seed": asked.seed,
+        "patience": PATIENCE,
+        "seconds": round(time.monotonic() - start),
+    }
     document |= {name: getattr(found, name) for name in ("differing", "leftovers", "orphans", "refused")}
     asked.output.write_text(json.dumps(document, indent=1) + "\n")
     print(json.dumps(document, indent=1))

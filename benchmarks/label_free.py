@@ -1,9 +1,10 @@
 """`python -m benchmarks.label_free DIR --images DIR`: any ONNX files to a budget without labels; one row each.
 
-A network is searched by distance, its target learns a few steps of what the seed computes, and the file is compared with the
-seed on samples kept back, before these steps and after. Beside it stand what it costs, as `fnatool profile` counts, and the
-budget. A network whose input is no picture has its samples as .npy files in a folder of its name in `--inputs`. A row is ok,
-refused (with the message), wrong, or what the process died of. Exit code 1 where something is wrong or died.
+A network is searched by distance, its target learns a few steps of what the seed computes, and the file is compared
+with the seed on samples kept back, before these steps and after. Beside it stand what it costs, as `fnatool profile`
+counts, and the budget. A network whose input is no picture has its samples as .npy files in a folder of its name in
+`--inputs`. A row is ok, refused (with the message), wrong, or what the process died of. Exit code 1 where something is
+wrong or died.
 """
 
 from __future__ import annotations
@@ -61,11 +62,26 @@ def measure(name: str, path: Path, options: Options) -> Row:
         config = Path(place) / "search.toml"
         config.write_text(_toml(options.config))
         samples = options.samples(name)
-        command = ["search", str(path), "--images", str(samples), "--budget", options.budget, "--config", str(config), "-o", str(folder)]
+        command = [
+            "search",
+            str(path),
+            "--images",
+            str(samples),
+            "--budget",
+            options.budget,
+            "--config",
+            str(config),
+            "-o",
+            str(folder),
+        ]
         done = attempt(command, seconds=options.seconds, memory=MEMORY)
         row: Row = {"end": OK, "seconds": round(done.seconds, 1)}
         if done.bad:
-            return {**row, "end": WRONG if done.code is not None else done.death, "reason": _nameless(done.bad, path, place)}
+            return {
+                **row,
+                "end": WRONG if done.code is not None else done.death,
+                "reason": _nameless(done.bad, path, place),
+            }
         if done.code != SUCCESS:
             return {**row, "end": REFUSED, "reason": _nameless(done.err.strip().removeprefix("fnatool: "), path, place)}
         return {**row, **figures(path, folder, options.budget)}
@@ -100,7 +116,12 @@ def figures(path: Path, folder: Path, budget: str) -> Row:
 
 def _nameless(text: str, path: Path, place: str) -> str:
     """A message without the paths of this machine."""
-    return text.replace(str(path.parent.resolve()) + "/", "").replace(str(path.parent) + "/", "").replace(place + "/", "").splitlines()[-1]
+    return (
+        text.replace(str(path.parent.resolve()) + "/", "")
+        .replace(str(path.parent) + "/", "")
+        .replace(place + "/", "")
+        .splitlines()[-1]
+    )
 
 
 def _toml(config: Mapping[str, Any]) -> str:
@@ -115,7 +136,10 @@ def line(name: str, row: Row) -> str:
     if "after" not in row:
         return f"{name:24} {row['end']}: {row.get('reason', '')} ({row['seconds']:.0f} s)"
     costs = f"{row['seed']:>14,} → {row['target']:>14,} of {row['budget']:>14,}"
-    return f"{name:24} {row['end']:8} {costs}  ×{row['trunk']:<5}  {row['before']:.3f} → {row['after']:.3f}  {row['seconds']:.0f} s"
+    return (
+        f"{name:24} {row['end']:8} {costs}  ×{row['trunk']:<5}  {row['before']:.3f} → {row['after']:.3f}  "
+        f"{row['seconds']:.0f} s"
+    )
 
 
 def main() -> None:
@@ -123,9 +147,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.label_free", description=__doc__.partition("\n\n")[0])
     parser.add_argument("paths", nargs="+", type=Path, metavar="FILE_OR_FOLDER", help="ONNX files, or folders of them")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="pictures")
-    parser.add_argument("--inputs", type=Path, metavar="DIR", help="a folder NAME for each network whose inputs are no pictures")
+    parser.add_argument(
+        "--inputs", type=Path, metavar="DIR", help="a folder NAME for each network whose inputs are no pictures"
+    )
     parser.add_argument("--budget", default="madds=0.7x")
-    parser.add_argument("--config", type=json.loads, default={"finetune.run": {"steps": 20}}, metavar="JSON", help="section → key → value")
+    parser.add_argument(
+        "--config",
+        type=json.loads,
+        default={"finetune.run": {"steps": 20}},
+        metavar="JSON",
+        help="section → key → value",
+    )
     parser.add_argument("--seconds", type=float, default=3600, help="that a network may take")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="where the figures go")
     parser.add_argument("--resume", action="store_true", help="leave out the networks that FILE has already")

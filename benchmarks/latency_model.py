@@ -1,8 +1,8 @@
 """`python -m benchmarks.latency_model`: how well a latency table predicts members that were not used to make it.
 
-50 random members of the MobileNetV2 detection space are timed whole, in the same rounds as the parts and the members that the table is
-fitted on. Beside it, how well multiply-adds would predict them, by the same fit. Exit code 1 where a bar is missed. With --store FILE an
-interrupted run goes on.
+50 random members of the MobileNetV2 detection space are timed whole, in the same rounds as the parts and the members
+that the table is fitted on. Beside it, how well multiply-adds would predict them, by the same fit. Exit code 1 where a
+bar is missed. With --store FILE an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def judged(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float]:
 
 def main() -> None:
     """Measure, print, write the results; exit 1 where a bar is missed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.latency_model", description=__doc__.partition("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.latency_model", description=__doc__.partition("\n\n")[0]
+    )
     parser.add_argument("--model", default="mobilenetv2_bn", help="a path, or the bundled seed")
     parser.add_argument("--space", default="fna-detection")
     parser.add_argument("--provider", default="cpu", choices=("cpu", "cuda", "tensorrt"))
@@ -73,7 +75,10 @@ def main() -> None:
         document = measured(asked, asked.store or Path(folder) / "timings.json")
     for kind in ("latency table", "multiply-adds"):
         row = document[kind]
-        print(f"{kind:14} mean error {row['mean_error']:.1%}, largest {row['largest_error']:.1%}, Spearman {row['spearman']:.3f}")
+        print(
+            f"{kind:14} mean error {row['mean_error']:.1%}, largest {row['largest_error']:.1%}, Spearman "
+            f"{row['spearman']:.3f}"
+        )
     write_text(asked.output, json.dumps(document, indent=1) + "\n", force=True)
     row = document["latency table"]
     raise SystemExit(1 if row["mean_error"] > ERROR_BAR or row["spearman"] < RANK_BAR else 0)
@@ -93,7 +98,10 @@ def measured(asked: argparse.Namespace, store_path: Path) -> dict[str, dict[str,
     fitted_on = making.members_of_fit(of, options)
     members = random_members(of, asked.members, set(fitted_on))
     networks = {member: whole(of.graph, of.analysis, of.found, member) for member in (*fitted_on, *members)}
-    everything = {**cut_up(of.graph, of.analysis, of.found).networks, **{one.signature: one for one in networks.values()}}
+    everything = {
+        **cut_up(of.graph, of.analysis, of.found).networks,
+        **{one.signature: one for one in networks.values()},
+    }
     store = Store(store_path, options.place.key)
     times = making.time_all(everything, store, options)
     table = making.measure_table(of, store, options)
@@ -103,7 +111,12 @@ def measured(asked: argparse.Namespace, store_path: Path) -> dict[str, dict[str,
         "latency table": judged(np.array([table.table.of(member) for member in members]), real),
         "multiply-adds": judged(np.array([by_madds.of(madds.of(member)) for member in members]), real),
         "bars": {"mean_error": ERROR_BAR, "spearman": RANK_BAR},
-        "fit": {"a_ms": table.fit.a / 1e6, "b": table.fit.b, "error": table.fit.error, "error_left_out": table.fit.error_left_out},
+        "fit": {
+            "a_ms": table.fit.a / 1e6,
+            "b": table.fit.b,
+            "error": table.fit.error,
+            "error_left_out": table.fit.error_left_out,
+        },
         "how": {
             "model": asked.model,
             "space": asked.space,

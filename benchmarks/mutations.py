@@ -1,7 +1,7 @@
 """Damaged model files: on the level of bytes, and on the level of what the bytes mean, where the interesting damage is.
 
-A mutation changes a model in place with draws from the generator it is given, and nothing else: the same generator, the same damage.
-Where a model has nothing to damage in that way it does nothing.
+A mutation changes a model in place with draws from the generator it is given, and nothing else: the same generator, the
+same damage. Where a model has nothing to damage in that way it does nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,28 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 T = TypeVar("T")
 Mutation = Callable[[ModelProto, random.Random], None]
 
-INTEGERS = (0, 1, -1, 2, -2, 3, 7, 8, 64, 255, 4097, 2**16, 10**6, 2**31 - 1, 2**31, -(2**31), 2**32, 2**40, 2**63 - 1, -(2**63))
+INTEGERS = (
+    0,
+    1,
+    -1,
+    2,
+    -2,
+    3,
+    7,
+    8,
+    64,
+    255,
+    4097,
+    2**16,
+    10**6,
+    2**31 - 1,
+    2**31,
+    -(2**31),
+    2**32,
+    2**40,
+    2**63 - 1,
+    -(2**63),
+)
 FLOATS = (0.0, -0.0, 1.0, -1.0, 1e-45, 1e38, float("inf"), float("-inf"), float("nan"))
 NAMES = (
     "", " ", "x", "y", "\n", "\x00", "a\tb", "\x1b[31mred", "é", "名前", "\u202etxt.exe", "*", "**", "a.b.c",
@@ -47,7 +68,8 @@ def damaged(data: bytes, other: bytes, rng: random.Random) -> tuple[bytes, tuple
     model = ModelProto.FromString(data)
     names = rng.choices(list(MUTATIONS), k=rng.choice((1, 1, 1, 2, 2, 4)))
     for name in names:
-        with contextlib.suppress(ValueError, TypeError, KeyError, IndexError, DecodeError):  # of what the damage before has left unreadable
+        # of what the damage before has left unreadable
+        with contextlib.suppress(ValueError, TypeError, KeyError, IndexError, DecodeError):
             MUTATIONS[name](model, rng)
     data = model.SerializeToString()
     if rng.random() < 0.05:
@@ -69,7 +91,10 @@ def _broken_bytes(data: bytes, other: bytes, rng: random.Random, times: int) -> 
 def _place(data: bytes, rng: random.Random) -> int:
     """Anywhere, but as often near an end, where most of the structure is."""
     return min(
-        rng.choice((rng.randrange(len(data) + 1), int(rng.expovariate(1 / 200)), len(data) - int(rng.expovariate(1 / 200)))), len(data)
+        rng.choice(
+            (rng.randrange(len(data) + 1), int(rng.expovariate(1 / 200)), len(data) - int(rng.expovariate(1 / 200)))
+        ),
+        len(data),
     )
 
 
@@ -104,7 +129,9 @@ def _joined(data: bytes, other: bytes, rng: random.Random) -> bytes:
 
 def _varint(data: bytes, other: bytes, rng: random.Random) -> bytes:
     k = max(_place(data, rng), 0)
-    huge = rng.choice((b"\xff" * 9 + b"\x01", b"\xff\xff\xff\xff\x0f", b"\xff" * 12, b"\x80" * 11, b"\xff\xff\xff\xff\x07"))
+    huge = rng.choice(
+        (b"\xff" * 9 + b"\x01", b"\xff\xff\xff\xff\x0f", b"\xff" * 12, b"\x80" * 11, b"\xff\xff\xff\xff\x07")
+    )
     return data[:k] + huge + data[k + rng.choice((0, 1)) :]
 
 
@@ -141,7 +168,9 @@ def _integer(rng: random.Random, near: int = 1) -> int:
 
 def _tensor_names(graph: GraphProto) -> list[str]:
     names = [name for node in graph.node for name in (*node.input, *node.output)]
-    return list(dict.fromkeys([*names, *(t.name for t in graph.initializer), *(v.name for v in (*graph.input, *graph.output))]))
+    return list(
+        dict.fromkeys([*names, *(t.name for t in graph.initializer), *(v.name for v in (*graph.input, *graph.output))])
+    )
 
 
 def _values(graph: GraphProto) -> list[ValueInfoProto]:
@@ -232,14 +261,20 @@ def tensor_type(model: ModelProto, rng: random.Random) -> None:
 def tensor_cast(model: ModelProto, rng: random.Random) -> None:
     """A weight is of another element type, data and all."""
     tensor = _pick(rng, model.graph.initializer)
-    if tensor is None or math.prod(tensor.dims) > 10**6 or tensor.data_type in (TensorProto.STRING, TensorProto.UNDEFINED):
+    if (
+        tensor is None
+        or math.prod(tensor.dims) > 10**6
+        or tensor.data_type in (TensorProto.STRING, TensorProto.UNDEFINED)
+    ):
         return
     values = numpy_helper.to_array(tensor)
     kind = rng.choice(("f2", "f8", "i1", "u1", "i2", "i4", "i8", "?", "c8", "bfloat16", "string"))
     if kind == "string":
         tensor.CopyFrom(helper.make_tensor(tensor.name, TensorProto.STRING, values.shape, [b"a\xff"] * values.size))
     elif kind == "bfloat16":
-        tensor.CopyFrom(numpy_helper.from_array(values.astype(helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16)), tensor.name))
+        tensor.CopyFrom(
+            numpy_helper.from_array(values.astype(helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16)), tensor.name)
+        )
     else:
         with np.errstate(all="ignore"):
             tensor.CopyFrom(numpy_helper.from_array(np.nan_to_num(values).astype(kind), tensor.name))
@@ -286,7 +321,9 @@ def tensor_values(model: ModelProto, rng: random.Random) -> None:
 
 def sizes_written(model: ModelProto, rng: random.Random) -> None:
     """A number that says sizes, axes or pads (an integer initializer or attribute tensor) is another."""
-    tensor = _pick(rng, [t for t in _tensors(model.graph) if t.data_type == TensorProto.INT64 and math.prod(t.dims) < 100])
+    tensor = _pick(
+        rng, [t for t in _tensors(model.graph) if t.data_type == TensorProto.INT64 and math.prod(t.dims) < 100]
+    )
     if tensor is None:
         return
     values = numpy_helper.to_array(tensor).copy()
@@ -326,7 +363,10 @@ def external(model: ModelProto, rng: random.Random) -> None:
     for key in ("offset", "length"):
         if rng.random() < 0.6:
             tensor.external_data.add(
-                key=key, value=rng.choice(("0", "8", "4096", "-1", "99999999999999999999", "x", "1e3", "٣", "", str(2**62), str(2**63 - 1)))
+                key=key,
+                value=rng.choice(
+                    ("0", "8", "4096", "-1", "99999999999999999999", "x", "1e3", "٣", "", str(2**62), str(2**63 - 1))
+                ),
             )
 
 
@@ -362,7 +402,9 @@ def initializer_doubled(model: ModelProto, rng: random.Random) -> None:
 def sparse(model: ModelProto, rng: random.Random) -> None:
     """A sparse initializer, or a sparse attribute."""
     values = helper.make_tensor("sparse", TensorProto.FLOAT, [1], [1.0])
-    made = helper.make_sparse_tensor(values, helper.make_tensor("at", TensorProto.INT64, [1], [_integer(rng)]), _shape_like(rng))
+    made = helper.make_sparse_tensor(
+        values, helper.make_tensor("at", TensorProto.INT64, [1], [_integer(rng)]), _shape_like(rng)
+    )
     node = _pick(rng, model.graph.node)
     if rng.random() < 0.5 or node is None:
         model.graph.sparse_initializer.append(made)
@@ -389,7 +431,9 @@ def attribute_value(model: ModelProto, rng: random.Random) -> None:
             k = rng.randrange(len(attribute.ints))
             attribute.ints[k] = _integer(rng, attribute.ints[k])
         else:
-            attribute.ints[:] = rng.choice(([], [1], [0, 0], [-1, -1, -1, -1], [1] * 100, [2**40, 2**40], list(attribute.ints)[1:]))
+            attribute.ints[:] = rng.choice(
+                ([], [1], [0, 0], [-1, -1, -1, -1], [1] * 100, [2**40, 2**40], list(attribute.ints)[1:])
+            )
     elif attribute.type == AttributeProto.FLOATS:
         attribute.floats[:] = rng.choice(([], [math.nan], [1.0] * 7))
 
@@ -404,7 +448,16 @@ def attribute_kind(model: ModelProto, rng: random.Random) -> None:
     if rng.random() < 0.3:
         node.attribute[k].type = rng.randrange(16)
         return
-    values: tuple[object, ...] = (1, 1.5, "text", [1, 2], [1.5], ["a"], helper.make_tensor("t", TensorProto.FLOAT, [1], [1.0]), b"\xff\xfe")
+    values: tuple[object, ...] = (
+        1,
+        1.5,
+        "text",
+        [1, 2],
+        [1.5],
+        ["a"],
+        helper.make_tensor("t", TensorProto.FLOAT, [1], [1.0]),
+        b"\xff\xfe",
+    )
     node.attribute[k].CopyFrom(helper.make_attribute(name, rng.choice(values)))
 
 
@@ -449,10 +502,24 @@ def attribute_added(model: ModelProto, rng: random.Random) -> None:
 
 def window(model: ModelProto, rng: random.Random) -> None:
     """A convolution or pool has an odd stride, pad, dilation, kernel or number of groups."""
-    node = _pick(rng, [n for n in model.graph.node if n.op_type in ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool")])
+    node = _pick(
+        rng, [n for n in model.graph.node if n.op_type in ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool")]
+    )
     if node is None:
         return
-    name = rng.choice(("strides", "dilations", "pads", "kernel_shape", "group", "auto_pad", "output_padding", "output_shape", "ceil_mode"))
+    name = rng.choice(
+        (
+            "strides",
+            "dilations",
+            "pads",
+            "kernel_shape",
+            "group",
+            "auto_pad",
+            "output_padding",
+            "output_shape",
+            "ceil_mode",
+        )
+    )
     kept = [attribute for attribute in node.attribute if attribute.name != name]
     del node.attribute[:]
     node.attribute.extend(kept)
@@ -462,7 +529,9 @@ def window(model: ModelProto, rng: random.Random) -> None:
         node.attribute.append(helper.make_attribute(name, rng.choice(("SAME_UPPER", "SAME_LOWER", "VALID", "odd"))))
     else:
         length = rng.choice((0, 1, 2, 2, 2, 3, 4, 4))
-        node.attribute.append(helper.make_attribute(name, [_integer(rng) for _ in range(length)], attr_type=AttributeProto.INTS))
+        node.attribute.append(
+            helper.make_attribute(name, [_integer(rng) for _ in range(length)], attr_type=AttributeProto.INTS)
+        )
 
 
 def operator(model: ModelProto, rng: random.Random) -> None:
@@ -492,8 +561,12 @@ def node_inserted(model: ModelProto, rng: random.Random) -> None:
     names = _tensor_names(model.graph)
     node = helper.make_node(rng.choice(OPERATORS), [name, *rng.choices(names, k=rng.choice((0, 0, 1, 1, 2)))], [made])
     for _ in range(rng.choice((0, 0, 1, 2))):
-        key = rng.choice(("axis", "axes", "keepdims", "to", "perm", "blocksize", "num_groups", "mode", "shape", "split", "k"))
-        node.attribute.append(helper.make_attribute(key, rng.choice((0, 1, -1, [0], [1, 0], [0, 2, 3, 1], 6, 10, "linear"))))
+        key = rng.choice(
+            ("axis", "axes", "keepdims", "to", "perm", "blocksize", "num_groups", "mode", "shape", "split", "k")
+        )
+        node.attribute.append(
+            helper.make_attribute(key, rng.choice((0, 1, -1, [0], [1, 0], [0, 2, 3, 1], 6, 10, "linear")))
+        )
     reader.input[slot] = made
     position = next(i for i, other in enumerate(model.graph.node) if made in other.input)
     model.graph.node.insert(position, node)
@@ -532,7 +605,9 @@ def nodes_reordered(model: ModelProto, rng: random.Random) -> None:
 
 
 def edge(model: ModelProto, rng: random.Random) -> None:
-    """A node reads another tensor: an earlier one, a later one (a cycle), its own output, one that is not there, none."""
+    """A node reads another tensor: an earlier one, a later one (a cycle), its own output, one that is not there,
+    none.
+    """
     node = _pick(rng, [n for n in model.graph.node if n.input])
     if node is not None:
         names = [*_tensor_names(model.graph), *node.output, "nowhere", "", "x"]
@@ -566,7 +641,16 @@ def outputs(model: ModelProto, rng: random.Random) -> None:
         return
     names = list(node.output)
     node.output[:] = rng.choice(
-        ([], [""], [*names, *names], [*names, "more", "most"], _tensor_names(model.graph)[:1], ["x"], names[::-1], ["", *names])
+        (
+            [],
+            [""],
+            [*names, *names],
+            [*names, "more", "most"],
+            _tensor_names(model.graph)[:1],
+            ["x"],
+            names[::-1],
+            ["", *names],
+        )
     )
 
 
@@ -587,7 +671,13 @@ def tensor_renamed(model: ModelProto, rng: random.Random) -> None:
 def node_renamed(model: ModelProto, rng: random.Random) -> None:
     """Nodes have odd names, or all the same."""
     new = rng.choice(NAMES)
-    chosen = list(model.graph.node) if rng.random() < 0.2 else rng.choices(list(model.graph.node), k=2) if model.graph.node else []
+    chosen = (
+        list(model.graph.node)
+        if rng.random() < 0.2
+        else rng.choices(list(model.graph.node), k=2)
+        if model.graph.node
+        else []
+    )
     for node in chosen:
         node.name = new
 
@@ -598,13 +688,21 @@ def subgraph(model: ModelProto, rng: random.Random) -> None:
     if node is None:
         return
     body = helper.make_graph(
-        [helper.make_node("Identity", list(node.input[:1]) or ["q"], ["o"])], "b", [], [helper.make_empty_tensor_value_info("o")]
+        [helper.make_node("Identity", list(node.input[:1]) or ["q"], ["o"])],
+        "b",
+        [],
+        [helper.make_empty_tensor_value_info("o")],
     )
     for _ in range(rng.choice((0, 0, 25))):
         body = helper.make_graph(
-            [helper.make_node("If", ["c"], ["o"], then_branch=body)], "b", [], [helper.make_empty_tensor_value_info("o")]
+            [helper.make_node("If", ["c"], ["o"], then_branch=body)],
+            "b",
+            [],
+            [helper.make_empty_tensor_value_info("o")],
         )
-    node.attribute.append(helper.make_attribute(rng.choice(("then_branch", "body", "odd")), rng.choice((body, [body, body]))))
+    node.attribute.append(
+        helper.make_attribute(rng.choice(("then_branch", "body", "odd")), rng.choice((body, [body, body])))
+    )
 
 
 def function(model: ModelProto, rng: random.Random) -> None:
@@ -617,7 +715,9 @@ def function(model: ModelProto, rng: random.Random) -> None:
         attribute = inner.attribute.add(name="alpha", type=AttributeProto.FLOAT, ref_attr_name="alpha")
         attribute.ref_attr_name = "alpha"
     model.functions.append(
-        helper.make_function("own", "own", ["a"], ["b"], [inner], [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)])
+        helper.make_function(
+            "own", "own", ["a"], ["b"], [inner], [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+        )
     )
     model.opset_import.append(helper.make_opsetid("own", 1))
     node.op_type, node.domain = "own", "own"
@@ -648,7 +748,9 @@ def bomb(model: ModelProto, rng: random.Random) -> None:
         return
     slot = rng.randrange(len(node.input))
     name, made, k = node.input[slot], f"bomb_{rng.randrange(10**9)}", rng.randrange(10**9)
-    sizes = rng.choice(([10**5, 10**5], [2**20, 2**20, 1], [1, 2**30], [2**40], [300, 300, 300, 300], [1, 1, 10**5, 10**5]))
+    sizes = rng.choice(
+        ([10**5, 10**5], [2**20, 2**20, 1], [1, 2**30], [2**40], [300, 300, 300, 300], [1, 1, 10**5, 10**5])
+    )
     model.graph.initializer.append(numpy_helper.from_array(np.array(sizes, np.int64), f"sizes_{k}"))
     one = numpy_helper.from_array(np.array([1.0], np.float32), f"one_{k}")
     model.graph.initializer.append(one)
@@ -722,7 +824,9 @@ def declared(model: ModelProto, rng: random.Random) -> None:
         kind.ClearField("shape")
     elif how == 3:
         rank = rng.choice((0, 1, 2, 3, 5, 6, 65))
-        value.type.CopyFrom(helper.make_tensor_type_proto(kind.elem_type or 1, [rng.choice((1, 3, 8, "n")) for _ in range(rank)]))
+        value.type.CopyFrom(
+            helper.make_tensor_type_proto(kind.elem_type or 1, [rng.choice((1, 3, 8, "n")) for _ in range(rank)])
+        )
     elif how == 4:
         value.type.CopyFrom(helper.make_tensor_type_proto(kind.elem_type or 1, _shape_like(rng)))
     elif kind.shape.dim:
@@ -753,7 +857,17 @@ def metadata(model: ModelProto, rng: random.Random) -> None:
     """Stored stages and specs that are none, or another model's; documentation without end."""
     row = {"kind": "residual", "entry": "x", "exit": "y", "merge": "m"}
     names = _tensor_names(model.graph) or [""]
-    drawn = [[{**row, "kind": rng.choice(("residual", "bottleneck")), "entry": rng.choice(names), "exit": rng.choice(names), "merge": ""}]]
+    drawn = [
+        [
+            {
+                **row,
+                "kind": rng.choice(("residual", "bottleneck")),
+                "entry": rng.choice(names),
+                "exit": rng.choice(names),
+                "merge": "",
+            }
+        ]
+    ]
     tables: tuple[object, ...] = (
         None,
         [],
@@ -771,7 +885,16 @@ def metadata(model: ModelProto, rng: random.Random) -> None:
     )
     key = rng.choice(("fnatool.stages", "fnatool.spec", "fnatool.task", "", "note"))
     text = rng.choice(
-        (json.dumps(rng.choice(tables)), "{", "[" * 100_000, "", "\x00", '{"version": 1, "knobs": []}', '{"version": 2}', "1e999")
+        (
+            json.dumps(rng.choice(tables)),
+            "{",
+            "[" * 100_000,
+            "",
+            "\x00",
+            '{"version": 1, "knobs": []}',
+            '{"version": 2}',
+            "1e999",
+        )
     )
     model.metadata_props.add(key=key, value=text)
     if rng.random() < 0.2:
@@ -784,8 +907,12 @@ def quantised(model: ModelProto, rng: random.Random) -> None:
     if node is None:
         return
     slot, k = rng.randrange(len(node.input)), rng.randrange(10**9)
-    model.graph.initializer.append(numpy_helper.from_array(np.array(rng.choice((0.1, 0.0, math.nan)), np.float32), f"scale_{k}"))
-    model.graph.initializer.append(numpy_helper.from_array(np.array(0, rng.choice((np.uint8, np.int8, np.int16))), f"zero_{k}"))
+    model.graph.initializer.append(
+        numpy_helper.from_array(np.array(rng.choice((0.1, 0.0, math.nan)), np.float32), f"scale_{k}")
+    )
+    model.graph.initializer.append(
+        numpy_helper.from_array(np.array(0, rng.choice((np.uint8, np.int8, np.int16))), f"zero_{k}")
+    )
     ends_ = [f"scale_{k}", f"zero_{k}"]
     pair = [
         helper.make_node("QuantizeLinear", [node.input[slot], *ends_], [f"q_{k}"]),

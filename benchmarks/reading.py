@@ -1,10 +1,11 @@
 """`python -m benchmarks.reading`: what torch computes for every model of the sweep, beside ONNX Runtime.
 
-Two samples in one batch; the output of every convolution and matrix product, and of the graph, is compared with the sample alone in the
-runtime: max |torch − runtime| of the spread of the runtime's values. Where that is more than the tolerance, `rounding` says how far the
-runtime's own values move when its input moves by a rounding error. The runtime works without graph optimisations: 1.31 fuses a Pad with
-zeros into the MaxPool after it, which pads with −∞ (resnetv2_50x1_bit is off by 7e-3 for it). What is newer than the runtime is held to
-ONNX's reference. Exit code 1 if a model fails.
+Two samples in one batch; the output of every convolution and matrix product, and of the graph, is compared with the
+sample alone in the runtime: max |torch − runtime| of the spread of the runtime's values. Where that is more than the
+tolerance, `rounding` says how far the runtime's own values move when its input moves by a rounding error. The runtime
+works without graph optimisations: 1.31 fuses a Pad with zeros into the MaxPool after it, which pads with −∞
+(resnetv2_50x1_bit is off by 7e-3 for it). What is newer than the runtime is held to ONNX's reference. Exit code 1 if a
+model fails.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ Run = Callable[[Array], list[Array]]
 
 @dataclass(frozen=True)
 class Drift:
-    """How one model was read: the worst drift and its tensor, that of rounding where it was measured, seconds to load it."""
+    """How one model was read: the worst drift and its tensor, that of rounding where it was measured, seconds to load
+    it.
+    """
 
     drift: float
     tensor: str
@@ -65,7 +68,9 @@ class Drift:
 
     @property
     def is_right(self) -> bool:
-        return self.drift <= max(self.tolerance, self.rounding) or self.double <= max(DOUBLE_TOLERANCE, WIRING * self.drift)
+        return self.drift <= max(self.tolerance, self.rounding) or self.double <= max(
+            DOUBLE_TOLERANCE, WIRING * self.drift
+        )
 
 
 def measure(export: zoo.Export) -> Drift:
@@ -75,7 +80,9 @@ def measure(export: zoo.Export) -> Drift:
     module = fnatool.nn.load(path)
     seconds = time.perf_counter() - start
     reading = module.origin.reading
-    inner = tuple(node.outputs[0] for node in reading.view.nodes if node.op in WEIGHTED and node.outputs[0] not in reading.outputs)
+    inner = tuple(
+        node.outputs[0] for node in reading.view.nodes if node.op in WEIGHTED and node.outputs[0] not in reading.outputs
+    )
     names = (*inner, *reading.outputs)
     newer = export.opset > zoo.RUNTIME_NEWEST
     run = (_reference if newer else _runtime)(path, names)
@@ -94,13 +101,23 @@ def measure(export: zoo.Export) -> Drift:
     if drifts[worst] > tolerance:
         moved = run((samples[0] * (1 + NUDGE * rng.standard_normal(samples[0].shape))).astype(samples[0].dtype))
         rounding = ROUNDING_FACTOR * distance(alone[0][worst], moved[worst])
-    return Drift(drifts[worst], names[worst], len(names), tolerance, rounding, "onnx.reference" if newer else "onnxruntime", seconds)
+    return Drift(
+        drifts[worst],
+        names[worst],
+        len(names),
+        tolerance,
+        rounding,
+        "onnx.reference" if newer else "onnxruntime",
+        seconds,
+    )
 
 
 def every_tensor(path: Path) -> Drift:
-    """The drift of any model on every tensor that its file computes, one sample; and of two samples in one batch on what has them in front.
+    """The drift of any model on every tensor that its file computes, one sample; and of two samples in one batch on
+    what has them in front.
 
-    A tensor beyond the tolerance, and beyond what rounding may, is computed again in float64, by torch and by ONNX's reference.
+    A tensor beyond the tolerance, and beyond what rounding may, is computed again in float64, by torch and by ONNX's
+    reference.
     """
     model = files.read(path)
     feeds = noise(analyse_model(model), 0)
@@ -110,7 +127,12 @@ def every_tensor(path: Path) -> Drift:
     reading = module.origin.reading
     made = {name for node in onnx.load(path, load_external_data=False).graph.node for name in node.output}
     hidden = reading.facts.known.keys() | reading.view.constants.keys() | set(reading.outputs)
-    inner = tuple(name for node in reading.view.nodes for name in node.outputs if name in made - hidden and name in reading.shapes.types)
+    inner = tuple(
+        name
+        for node in reading.view.nodes
+        for name in node.outputs
+        if name in made - hidden and name in reading.shapes.types
+    )
     names = (*inner, *reading.outputs)
     alone, reference = _fed(path, names, feeds)
     values = _computed(module, reading, feeds, inner)
@@ -137,7 +159,9 @@ Fed = Mapping[str, Array]
 
 
 def _fed(path: Path, names: Sequence[str], feeds: Fed) -> tuple[list[Array], str]:
-    """The tensors for these inputs in ONNX Runtime, or where that cannot run the model in ONNX's reference; and which it was."""
+    """The tensors for these inputs in ONNX Runtime, or where that cannot run the model in ONNX's reference; and which
+    it was.
+    """
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -154,7 +178,9 @@ def _computed(module: fnatool.nn.Network, reading: fnatool.nn.Reading, feeds: Fe
     with torch.no_grad():
         results = module(*(torch.from_numpy(feeds[name]) for name in reading.inputs), taps=inner)
     outputs, taps = results if inner else (results, {})  # type: ignore[misc]
-    return [value.detach().numpy() for value in (*taps.values(), *(outputs if isinstance(outputs, tuple) else (outputs,)))]
+    return [
+        value.detach().numpy() for value in (*taps.values(), *(outputs if isinstance(outputs, tuple) else (outputs,)))
+    ]
 
 
 def _of_two(path: Path, read: tuple[fnatool.nn.Network, fnatool.nn.Reading], feeds: Fed) -> list[float]:
@@ -162,20 +188,29 @@ def _of_two(path: Path, read: tuple[fnatool.nn.Network, fnatool.nn.Reading], fee
     module, reading = read
     if not reading.facts.batched:
         return []
-    others = {name: value[..., ::-1].copy() if name in reading.facts.batched else value for name, value in feeds.items()}
-    both = {name: np.concatenate((value, others[name])) if name in reading.facts.batched else value for name, value in feeds.items()}
+    others = {
+        name: value[..., ::-1].copy() if name in reading.facts.batched else value for name, value in feeds.items()
+    }
+    both = {
+        name: np.concatenate((value, others[name])) if name in reading.facts.batched else value
+        for name, value in feeds.items()
+    }
     alone = [_fed(path, reading.outputs, one)[0] for one in (feeds, others)]
     drifts: list[float] = []
     for one, other, value in zip(*alone, _computed(module, reading, both, ()), strict=True):
         if not one.ndim or value.shape[:1] != (2 * one.shape[0],):
             break
-        floor = ROUNDING_FACTOR * distance(*(_fed(path, reading.outputs, f)[0][len(drifts)] for f in (others, nudged(others))))
+        floor = ROUNDING_FACTOR * distance(
+            *(_fed(path, reading.outputs, f)[0][len(drifts)] for f in (others, nudged(others)))
+        )
         drift = distance(np.concatenate((one, other)), value)
         drifts.append(0.0 if drift <= floor else drift)
     return drifts
 
 
-def _in_double(path: Path, read: tuple[fnatool.nn.Network, fnatool.nn.Reading], feeds: Fed, inner: Sequence[str]) -> tuple[float, str]:
+def _in_double(
+    path: Path, read: tuple[fnatool.nn.Network, fnatool.nn.Reading], feeds: Fed, inner: Sequence[str]
+) -> tuple[float, str]:
     """The worst drift where both compute in float64, and on which tensor; infinite, and why, where one cannot."""
     module, reading = read
     wide = {name: value.astype(np.float64) if value.dtype == np.float32 else value for name, value in feeds.items()}
@@ -220,7 +255,9 @@ def _runtime(path: Path, names: Sequence[str]) -> Run:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(_with_outputs(path, names).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(
+        _with_outputs(path, names).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     name = session.get_inputs()[0].name
     return lambda sample: [np.asarray(value) for value in session.run(None, {name: sample})]
 
@@ -236,9 +273,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reading", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--name", default="*", metavar="PATTERN", help="only exports like this, as timm.resnet*")
     parser.add_argument("--representative", action="store_true", help="only the quick ones")
-    parser.add_argument("--output", type=Path, default=RESULTS / "reading.json", metavar="FILE", help="where the figures go")
+    parser.add_argument(
+        "--output", type=Path, default=RESULTS / "reading.json", metavar="FILE", help="where the figures go"
+    )
     options = parser.parse_args()
-    exports = [e for e in (zoo.REPRESENTATIVE if options.representative else zoo.SWEEP) if fnmatch.fnmatch(zoo.place(e).stem, options.name)]
+    exports = [
+        e
+        for e in (zoo.REPRESENTATIVE if options.representative else zoo.SWEEP)
+        if fnmatch.fnmatch(zoo.place(e).stem, options.name)
+    ]
     rows: dict[str, Drift] = {}
     for export in exports:
         found = rows[zoo.place(export).stem] = measure(export)
@@ -255,7 +298,12 @@ def main() -> None:
 
 def _write(path: Path, rows: Mapping[str, Mapping[str, object]]) -> None:
     versions = {name: metadata.version(name) for name in PACKAGES}
-    document = {"python": platform.python_version(), "machine": platform.machine(), "versions": versions, "models": rows}
+    document = {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "versions": versions,
+        "models": rows,
+    }
     write_text(path, json.dumps(document, indent=1) + "\n", force=True)
 
 

@@ -1,10 +1,12 @@
-"""`python -m benchmarks.real_networks FILE_OR_FOLDER…`: any ONNX files through everything that fnatool does with a network; one row each.
+"""`python -m benchmarks.real_networks FILE_OR_FOLDER…`: any ONNX files through everything that fnatool does with a
+network; one row each.
 
-Of every network: its normal form twice, what is found in it, all widths halved and widened, everything exact grown and narrowed back,
-blocks added, another image size, the output stride halved, what torch reads beside ONNX Runtime on all inner tensors, heads. What is
-written passes `fnatool check` where the seed does, and has the cost that the remap said. A step runs in a process of its own, with a limit
-on time and memory. It ends ok, refused (with its reason), wrong, in a traceback or killed, or there is nothing for it to do.
-The reasons are for people: whether they are true is to be read. Exit code 1 where something is wrong, a traceback or killed.
+Of every network: its normal form twice, what is found in it, all widths halved and widened, everything exact grown and
+narrowed back, blocks added, another image size, the output stride halved, what torch reads beside ONNX Runtime on all
+inner tensors, heads. What is written passes `fnatool check` where the seed does, and has the cost that the remap said.
+A step runs in a process of its own, with a limit on time and memory. It ends ok, refused (with its reason), wrong, in a
+traceback or killed, or there is nothing for it to do. The reasons are for people: whether they are true is to be read.
+Exit code 1 where something is wrong, a traceback or killed.
 """
 
 from __future__ import annotations
@@ -94,7 +96,9 @@ def normal(case: Case) -> Figures:
     once = normalise(case.model().graph)
     twice = normalise(once.graph)
     if different := trials.different(once.graph, twice.graph):
-        raise Wrong(f"normalising again changes {len(different)} initializer(s), as '{different[0]}' ({', '.join(twice.notes)})")
+        raise Wrong(
+            f"normalising again changes {len(different)} initializer(s), as '{different[0]}' ({', '.join(twice.notes)})"
+        )
     if _proto(once.graph) != _proto(twice.graph):
         raise Wrong(f"normalising again changes the nodes ({', '.join(twice.notes) or 'no note says how'})")
     return {"notes": list(once.notes)}
@@ -105,7 +109,9 @@ def _proto(graph: gs.Graph) -> bytes:
 
 
 def look(case: Case) -> Figures:
-    """What the analysis finds: its time, stages and knobs, and every reason it gives, with the parameters that a frozen width holds."""
+    """What the analysis finds: its time, stages and knobs, and every reason it gives, with the parameters that a frozen
+    width holds.
+    """
     model = case.model()
     start = time.thread_time()
     found = analyse_model(model)
@@ -129,7 +135,12 @@ def look(case: Case) -> Figures:
         "stages": [len(stage.blocks) for stage in found.stages],
         "knobs": len(found.knobs),
         "frozen": sum(knob.growth == "frozen" for knob in found.knobs.values()),
-        "image": {"input": found.image.input, "size": found.image.size, "free": found.image.free, "why": found.image.why},
+        "image": {
+            "input": found.image.input,
+            "size": found.image.size,
+            "free": found.image.free,
+            "why": found.image.why,
+        },
         "strides": {"values": list(found.strides.values), "why": found.strides.why},
         "held": dict(sorted(held.items(), key=lambda item: -item[1])),
         "whys": {why: {"count": len(names), "as": names[0]} for why, names in whys.items()},
@@ -177,7 +188,11 @@ def deepened(case: Case) -> Figures:
     spec = Spec({knob.name: "+1" for knob in depths if knob.growth != "frozen"})
     if not spec.knobs:
         raise Nothing("no stage" if not depths else f"no stage can be deeper: {depths[0].why}")
-    return {**_written(case, "deepened", remap_model(model, spec, RemapOptions())), "stages": len(spec.knobs), "of": len(depths)}
+    return {
+        **_written(case, "deepened", remap_model(model, spec, RemapOptions())),
+        "stages": len(spec.knobs),
+        "of": len(depths),
+    }
 
 
 def resized(case: Case) -> Figures:
@@ -208,11 +223,15 @@ def strided(case: Case) -> Figures:
         raise Nothing(strides.why or "the output stride is 1")
     strategy = "preserve" if strides.growth == "exact" else "fna"
     smaller = max(value for value in strides.values if value < strides.value)
-    return _written(case, "strided", remap_model(model, Spec({"output_stride": smaller}), RemapOptions(strategy=strategy)))
+    return _written(
+        case, "strided", remap_model(model, Spec({"output_stride": smaller}), RemapOptions(strategy=strategy))
+    )
 
 
 def _written(case: Case, step: str, made: Remapped) -> Figures:
-    """The result is in its file; as read from there it runs, is finite where the seed is, costs what was said and realises the spec."""
+    """The result is in its file; as read from there it runs, is finite where the seed is, costs what was said and
+    realises the spec.
+    """
     out = case.out(step)
     made.write(out)
     out.with_suffix(".json").write_text(json.dumps(made.plan.resolved.spec().to_json()))
@@ -248,14 +267,19 @@ def _unsound(case: Case, out: Path, made: Remapped) -> list[str]:
     ]
     wanted, own = made.plan.resolved.spec().knobs, own_spec(written).knobs
     unlike = [name for name in (*wanted, *own) if wanted.get(name) != own.get(name)]
-    return problems + [f"its own spec differs at '{name}': {own.get(name)}, not {wanted.get(name)}" for name in unlike[:3]]
+    return problems + [
+        f"its own spec differs at '{name}': {own.get(name)}, not {wanted.get(name)}" for name in unlike[:3]
+    ]
 
 
 def read(case: Case) -> Figures:
     """What torch computes is what ONNX Runtime does, on every inner tensor."""
     found = reading.every_tensor(case.path)
     if not found.is_right:
-        raise Wrong(f"'{found.tensor}' of {found.compared} is off by {found.drift:.1e}, rounding may {found.rounding:.1e}; {found.note}")
+        raise Wrong(
+            f"'{found.tensor}' of {found.compared} is off by {found.drift:.1e}, rounding may "
+            f"{found.rounding:.1e}; {found.note}"
+        )
     return asdict(found)
 
 
@@ -344,7 +368,9 @@ def _checked(path: Path, seconds: float, *demands: str) -> Outcome:
 
 
 def _then_checked(before: Outcome, case: Case, step: str, seconds: float) -> Outcome:
-    """The step's outcome, or what `check` says of its file: it must be as sound as the seed, with its interface, and realise the spec."""
+    """The step's outcome, or what `check` says of its file: it must be as sound as the seed, with its interface, and
+    realise the spec.
+    """
     out = case.out(step)
     found = _checked(out, seconds, "--against", str(case.path), "--spec", str(out.with_suffix(".json")))
     if found.end == OK:
@@ -358,7 +384,8 @@ def _headed(case: Case, task: str, seconds: float, *, sound: bool) -> Outcome:
     out = case.out(task)
     command = ["head", str(case.path), "--task", task, "--classes", "7", "-o", str(out)]
     found = _command(command, seconds)
-    if found.end == REFUSED and "--mean and --scale" in found.reason:  # grey, or of other channels: nothing is known of the pixels
+    # grey, or of other channels: nothing is known of the pixels
+    if found.end == REFUSED and "--mean and --scale" in found.reason:
         found = _command([*command, "--mean", "0", "--scale", "255"], seconds)
     if found.end != OK:
         return found
@@ -389,7 +416,11 @@ Rows = Mapping[str, Mapping[str, Outcome]]
 def bars(rows: Rows) -> Figures:
     """The counts that the bars are about."""
     ends = [outcome.end for row in rows.values() for outcome in row.values()]
-    left = {name: float(str(row["halved"].figures["left"])) for name, row in rows.items() if "left" in _figures(row, "halved")}
+    left = {
+        name: float(str(row["halved"].figures["left"]))
+        for name, row in rows.items()
+        if "left" in _figures(row, "halved")
+    }
     growth = _ends(rows, "grown")
     heads = {task: _kept_of(rows, task) for task in TASKS}
     return {
@@ -397,12 +428,16 @@ def bars(rows: Rows) -> Figures:
         "analysed": sum(row["look"].end == OK for row in rows.values()),
         **{f"steps {end}": ends.count(end) for end in (OK, REFUSED, WRONG, TRACEBACK, KILLED, NOTHING)},
         "median left when halved": statistics.median(left.values()) if left else None,
-        "over half left when halved": {name: [share, _holders(rows[name])] for name, share in left.items() if share > 0.5},
+        "over half left when halved": {
+            name: [share, _holders(rows[name])] for name, share in left.items() if share > 0.5
+        },
         "exact growth": f"{growth.count(OK)} of {len(growth) - growth.count(NOTHING)}",
         "not narrowed back": [name for name, row in rows.items() if "narrowing back" in _reason(row, "grown")],
         "read right": f"{_ends(rows, 'read').count(OK)} of {len(_ends(rows, 'read'))}",
         "median kept under a head": {task: statistics.median(kept.values()) for task, kept in heads.items() if kept},
-        "less than half kept": {task: sorted(name for name, share in kept.items() if share < 0.5) for task, kept in heads.items()},
+        "less than half kept": {
+            task: sorted(name for name, share in kept.items() if share < 0.5) for task, kept in heads.items()
+        },
     }
 
 
@@ -419,7 +454,9 @@ def _ends(rows: Rows, step: str) -> list[str]:
 
 
 def _kept_of(rows: Rows, task: str) -> dict[str, float]:
-    return {name: float(str(_figures(row, task)["kept"])) for name, row in rows.items() if "kept" in _figures(row, task)}
+    return {
+        name: float(str(_figures(row, task)["kept"])) for name, row in rows.items() if "kept" in _figures(row, task)
+    }
 
 
 def _holders(row: Mapping[str, Outcome]) -> list[str]:
@@ -481,7 +518,9 @@ COLUMNS = {
 
 def main() -> None:
     """Measure the files and print a row for each, then the counts."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.real_networks", description=__doc__.partition("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.real_networks", description=__doc__.partition("\n\n")[0]
+    )
     parser.add_argument("paths", nargs="+", type=Path, metavar="FILE_OR_FOLDER", help="ONNX files, or folders of them")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="where the figures go")
     parser.add_argument("--only", default="", metavar="STEP", help=f"only this step: {', '.join((*STEPS, *TASKS))}")
@@ -505,7 +544,9 @@ def main() -> None:
 
 
 def warm_up() -> None:
-    """Everything that the steps import is imported, once and before any fork: torch takes its time to get ready for shapes alone."""
+    """Everything that the steps import is imported, once and before any fork: torch takes its time to get ready for
+    shapes alone.
+    """
     import fnatool.model.headed  # noqa: F401
 
     fuzz.warm_up()
@@ -523,7 +564,9 @@ def named(paths: Iterable[Path]) -> dict[str, Path]:
 
 def _before(path: Path) -> dict[str, dict[str, Outcome]]:
     document = json.loads(path.read_text())
-    return {name: {step: Outcome(**outcome) for step, outcome in row.items()} for name, row in document["networks"].items()}
+    return {
+        name: {step: Outcome(**outcome) for step, outcome in row.items()} for name, row in document["networks"].items()
+    }
 
 
 def _write(path: Path, rows: Rows) -> None:

@@ -1,11 +1,13 @@
-"""`python -m benchmarks.remap_study`: does remapping pay? One target network, started from remapped, copied and random weights.
+"""`python -m benchmarks.remap_study`: does remapping pay? One target network, started from remapped, copied and random
+weights.
 
-fashion-scenes segmentation, the published FNA target (fna-seg) with its DeepLabv3 head at a small image size, and the seed's own
-architecture beside it; with the optimiser that `fnatool finetune` takes for the task. `--rows` makes other tables: other tasks, numbers
-of scenes, steps, a larger scale for a GPU. `--rows unfold` asks whether a seed whose BatchNorm the exporter folded away learns better
-with one put in again (classification). Every arm chooses its learning rate on seed 0, by a part of the training scenes that is kept back;
-then it is trained on all of them, with three seeds, and measured on scenes of other garments. A run that is finished is never run again,
-so the study can be stopped and goes on. `--plan` prints the runs and the minutes they are estimated to take.
+fashion-scenes segmentation, the published FNA target (fna-seg) with its DeepLabv3 head at a small image size, and the
+seed's own architecture beside it; with the optimiser that `fnatool finetune` takes for the task. `--rows` makes other
+tables: other tasks, numbers of scenes, steps, a larger scale for a GPU. `--rows unfold` asks whether a seed whose
+BatchNorm the exporter folded away learns better with one put in again (classification). Every arm chooses its learning
+rate on seed 0, by a part of the training scenes that is kept back; then it is trained on all of them, with three seeds,
+and measured on scenes of other garments. A run that is finished is never run again, so the study can be stopped and
+goes on. `--plan` prints the runs and the minutes they are estimated to take.
 """
 
 from __future__ import annotations
@@ -57,7 +59,9 @@ ASIDE = 20.0  # seconds that a run takes beside its steps
 
 @dataclass(frozen=True)
 class Row:
-    """One table: a task, so many labelled scenes, steps of training, a batch and an image size; `kind` is what is compared."""
+    """One table: a task, so many labelled scenes, steps of training, a batch and an image size; `kind` is what is
+    compared.
+    """
 
     kind: str = "remap"
     task: str = "segmentation"
@@ -83,7 +87,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Run:
-    """One training: an arm with a learning rate and a seed; `choosing` runs see the kept-back scenes instead of the real validation."""
+    """One training: an arm with a learning rate and a seed; `choosing` runs see the kept-back scenes instead of the
+    real validation.
+    """
 
     row: Row
     arm: str
@@ -200,13 +206,21 @@ def perform(run: Run, folder: Path) -> dict[str, object]:
                 "task": run.row.task,
                 "data": {"path": str(data), "workers": 0},
                 "optimiser": {**run.row.optimiser, "lr": run.rate},
-                "run": {"steps": run.row.steps, "batch": run.row.batch, "seed": run.seed, "evaluate": EPOCHS, "threads": 1},
+                "run": {
+                    "steps": run.row.steps,
+                    "batch": run.row.batch,
+                    "seed": run.seed,
+                    "evaluate": EPOCHS,
+                    "threads": 1,
+                },
             }
         )
         options = fnatool.FinetuneOptions(folder=home / "run", force=True)
         tuned = fnatool.finetune(home / "start.onnx", config, home / "tuned.onnx", options=options)
         assert tuned is not None
-        curve = [(row["step"], row[tuned.metric]) for row in metric_rows(home / "run/metrics.jsonl") if row["kind"] == "val"]
+        curve = [
+            (row["step"], row[tuned.metric]) for row in metric_rows(home / "run/metrics.jsonl") if row["kind"] == "val"
+        ]
         result = {**asdict(run), "figure": tuned.in_runtime[tuned.metric], "curve": curve}
         write_text(done, json.dumps(result) + "\n", force=True)
     found: dict[str, object] = json.loads(done.read_text(encoding="utf-8"))
@@ -214,7 +228,9 @@ def perform(run: Run, folder: Path) -> dict[str, object]:
 
 
 def scenes(row: Row, folder: Path, *, choosing: bool) -> Path:
-    """The data: all training scenes and others to validate; or to choose by, the training scenes alone, one in KEPT_BACK kept back."""
+    """The data: all training scenes and others to validate; or to choose by, the training scenes alone, one in
+    KEPT_BACK kept back.
+    """
     whole = folder / f"scenes-{row.task}-{row.labels}-{row.size}"
     if not whole.exists():
         writing.write_scenes(whole, writing.SceneOptions(row.task, row.size, row.labels, 200, 0))
@@ -250,7 +266,9 @@ def _keep_back(folder: Path, task: str) -> None:
         images = [image for k, image in enumerate(document["images"]) if (k % KEPT_BACK == 0) == wanted]
         ids = {image["id"] for image in images}
         boxes = [box for box in document["annotations"] if box["image_id"] in ids]
-        (path.parent / f"instances_{split}.json").write_text(json.dumps({**document, "images": images, "annotations": boxes}))
+        (path.parent / f"instances_{split}.json").write_text(
+            json.dumps({**document, "images": images, "annotations": boxes})
+        )
         if wanted:
             for image in images:
                 (folder / "val").mkdir(exist_ok=True)
@@ -261,7 +279,9 @@ def _keep_back(folder: Path, task: str) -> None:
 
 
 def study(row: Row, folder: Path, jobs: int) -> dict[str, object]:
-    """The table of a row: for each arm its rate, figures, mean ± deviation, and the steps to reach the best of the base."""
+    """The table of a row: for each arm its rate, figures, mean ± deviation, and the steps to reach the best of the
+    base.
+    """
     found: dict[str, dict[str, object]] = {}
     tries = perform_all(choosing(row), folder, jobs)
     tried = {arm: {one["rate"]: one["figure"] for one in tries if one["arm"] == arm} for arm in ARMS[row.kind]}
@@ -294,12 +314,18 @@ def table(found: Mapping[str, object]) -> str:
     """The table as Markdown."""
     arms: Mapping[str, dict[str, object]] = found["arms"]  # type: ignore[assignment]
     base = arms[str(found["base"])]
-    lines = [f"| started from | learning rate | {found['metric']} | against {found['base']} | steps to its best |", "|---|---|---|---|---|"]
+    lines = [
+        f"| started from | learning rate | {found['metric']} | against {found['base']} | steps to its best |",
+        "|---|---|---|---|---|",
+    ]
     for name, arm in arms.items():
         difference = float(arm["mean"]) - float(base["mean"])  # type: ignore[arg-type]
         apart = f"{difference:+.3f}" if separated(arm, base) else "not separated"  # type: ignore[arg-type]
         steps = ", ".join("–" if step is None else str(step) for step in arm["steps_to_best_of_base"])  # type: ignore[attr-defined]
-        lines.append(f"| {name} | {arm['rate']} | {arm['mean']:.3f} ± {arm['deviation']:.3f} | {'' if arm is base else apart} | {steps} |")
+        lines.append(
+            f"| {name} | {arm['rate']} | {arm['mean']:.3f} ± {arm['deviation']:.3f} | "
+            f"{'' if arm is base else apart} | {steps} |"
+        )
     return "\n".join(lines)
 
 
@@ -308,11 +334,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.remap_study", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--plan", action="store_true", help="print the runs and how long they may take, and do nothing")
     parser.add_argument(
-        "--rows", nargs="*", default=["segmentation"], metavar="TASK|unfold[:LABELS[:STEPS[:BATCH[:SIZE]]]]", help="tables to make"
+        "--rows",
+        nargs="*",
+        default=["segmentation"],
+        metavar="TASK|unfold[:LABELS[:STEPS[:BATCH[:SIZE]]]]",
+        help="tables to make",
     )
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="runs at a time, each on one thread")
-    parser.add_argument("--folder", type=Path, default=Path("build/remap_study"), metavar="DIR", help="where runs are kept")
-    parser.add_argument("--output", type=Path, default=RESULTS / "remap_study.json", metavar="FILE", help="where the figures go")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("build/remap_study"), metavar="DIR", help="where runs are kept"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=RESULTS / "remap_study.json", metavar="FILE", help="where the figures go"
+    )
     options = parser.parse_args()
     rows = [_row(text) for text in options.rows]
     if options.plan:
@@ -322,7 +356,12 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     found = [study(row, options.folder, options.jobs) for row in rows]
     versions = {name: metadata.version(name) for name in ("torch", "onnxruntime-gpu", "numpy")}
-    machine = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version(), "versions": versions}
+    machine = {
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
     write_text(options.output, json.dumps({**machine, "tables": found}, indent=1) + "\n", force=True)
     for one in found:
         print(table(one))
@@ -340,7 +379,9 @@ def show_plan(row: Row, folder: Path, jobs: int) -> None:
     minutes = (row.steps * SECONDS[row.task] * row.batch / 16 * (row.size / 96) ** 2 + ASIDE) / 60
     left = 0.0
     for run in plan(row):
-        what = f"learning rate {run.rate}, to choose by" if run.choosing else f"the chosen learning rate, seed {run.seed}"
+        what = (
+            f"learning rate {run.rate}, to choose by" if run.choosing else f"the chosen learning rate, seed {run.seed}"
+        )
         done = (folder / row.name / run.name / "result.json").exists()
         left += 0 if done else minutes
         print(f"{row.name}: {run.arm}, {what}: {'done' if done else f'{minutes:.1f} min'}")

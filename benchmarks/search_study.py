@@ -1,9 +1,10 @@
-"""`python -m benchmarks.search_study`: searches beside chance, hand, and other tools, at equal cost and with equal fine-tuning.
+"""`python -m benchmarks.search_study`: searches beside chance, hand, and other tools, at equal cost and with equal
+fine-tuning.
 
-A cell is a row (a way to an architecture) on a task at a budget with a seed. After the architecture is there all rows go the same way: the
-same head, the same last phase, figures in ONNX Runtime on what is kept back; everything on one thread. Each cell leaves a file when it is
-done, and is never done again: the study can be stopped at any time and goes on, and any part of it can be asked for. The tables are of all
-cells that are there.
+A cell is a row (a way to an architecture) on a task at a budget with a seed. After the architecture is there all rows
+go the same way: the same head, the same last phase, figures in ONNX Runtime on what is kept back; everything on one
+thread. Each cell leaves a file when it is done, and is never done again: the study can be stopped at any time and goes
+on, and any part of it can be asked for. The tables are of all cells that are there.
 """
 
 from __future__ import annotations
@@ -75,33 +76,59 @@ def write(folder: Path, output: Path, page: Path | None) -> None:
         return
     found, ranked = table.tables(cells), table.ranks(cells)
     versions = {name: metadata.version(name) for name in ("torch", "onnxruntime-gpu", "numpy", "torch-pruning")}
-    machine = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version(), "versions": versions}
+    machine = {
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
     write_text(output, json.dumps({**machine, "spearman": ranked, "cells": cells}, indent=1) + "\n", force=True)
     if page is not None:
         write_text(page, table.placed(page.read_text(encoding="utf-8"), found), force=True)
     print(found)
     for place, row in ranked.items():
-        print(f"{place}: rank correlation with the figure of {', '.join(f'{name} {value:.2f}' for name, value in row.items())}")
+        print(
+            f"{place}: rank correlation with the figure of "
+            f"{', '.join(f'{name} {value:.2f}' for name, value in row.items())}"
+        )
     for one in table.over_budget(cells):
         print(f"over its budget: {one['task']} {one['row']} {one['budget']} %: {one['share']:.2%}")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(prog="python -m benchmarks.search_study", description=(__doc__ or "").partition("\n\n")[0])
+    made = argparse.ArgumentParser(
+        prog="python -m benchmarks.search_study", description=(__doc__ or "").partition("\n\n")[0]
+    )
     made.add_argument("--plan", action="store_true", help="print the cells and how long they may take, and do nothing")
-    made.add_argument("--table", action="store_true", help="write the tables of the cells that are there, and do nothing else")
-    made.add_argument("--task", nargs="+", default=[*LABELLED, "like"], metavar="TASK", help=f"{', '.join(LABELLED)}, like, like-NAME")
-    made.add_argument("--budget", nargs="+", type=int, default=list(BUDGETS), metavar="PERCENT", help="of the seed's multiply-adds")
+    made.add_argument(
+        "--table", action="store_true", help="write the tables of the cells that are there, and do nothing else"
+    )
+    made.add_argument(
+        "--task", nargs="+", default=[*LABELLED, "like"], metavar="TASK", help=f"{', '.join(LABELLED)}, like, like-NAME"
+    )
+    made.add_argument(
+        "--budget", nargs="+", type=int, default=list(BUDGETS), metavar="PERCENT", help="of the seed's multiply-adds"
+    )
     made.add_argument("--row", nargs="+", choices=list(ROWS), default=None, metavar="ROW", help=", ".join(ROWS))
-    made.add_argument("--seeds", nargs="+", type=int, default=None, metavar="N", help="which ones; default: as many as the row has")
+    made.add_argument(
+        "--seeds", nargs="+", type=int, default=None, metavar="N", help="which ones; default: as many as the row has"
+    )
     made.add_argument("--steps", type=int, default=STEPS, metavar="N", help="of training, the same for all rows")
-    made.add_argument("--like", nargs="+", default=[], metavar="ONNX", help="networks that are to be like themselves at less cost")
+    made.add_argument(
+        "--like", nargs="+", default=[], metavar="ONNX", help="networks that are to be like themselves at less cost"
+    )
     made.add_argument("--images", type=Path, metavar="DIR", help="photographs for these")
     made.add_argument("--kept", type=Path, metavar="DIR", help="others for their figures; default: a part of the same")
-    made.add_argument("--folder", type=Path, default=Path("build/search_study"), metavar="DIR", help="where cells are kept")
-    made.add_argument("--output", type=Path, default=RESULTS / "search_study.json", metavar="FILE", help="where the figures go")
-    made.add_argument("--page", type=Path, metavar="FILE", help="a page whose tables between two marks are written anew")
+    made.add_argument(
+        "--folder", type=Path, default=Path("build/search_study"), metavar="DIR", help="where cells are kept"
+    )
+    made.add_argument(
+        "--output", type=Path, default=RESULTS / "search_study.json", metavar="FILE", help="where the figures go"
+    )
+    made.add_argument(
+        "--page", type=Path, metavar="FILE", help="a page whose tables between two marks are written anew"
+    )
     return made
 
 

@@ -1,8 +1,10 @@
-"""`python -m benchmarks.speed`: the processor time and peak memory of whole commands beside those of `onnx.load` + `onnx.save`.
+"""`python -m benchmarks.speed`: the processor time and peak memory of whole commands beside those of `onnx.load` +
+`onnx.save`.
 
-Narrowing and widening ResNet-50 (102 MB) beside load and save of the same file, `inspect` of the bundled seed, and remaps of networks of
-10,000 and 50,000 nodes. Every run is a process of its own, interpreter and imports included, the kinds taking turns; verification is not
-part of it. Processor time, since other work on the machine does not count in it; figures are medians.
+Narrowing and widening ResNet-50 (102 MB) beside load and save of the same file, `inspect` of the bundled seed, and
+remaps of networks of 10,000 and 50,000 nodes. Every run is a process of its own, interpreter and imports included, the
+kinds taking turns; verification is not part of it. Processor time, since other work on the machine does not count in
+it; figures are medians.
 """
 
 from __future__ import annotations
@@ -48,7 +50,18 @@ def commands(model: Path, folder: Path) -> Mapping[str, Sequence[str]]:
     width.write_text(json.dumps({"version": 1, "knobs": {"**.width*": "x0.5"}}))
 
     def remap(seed: Path, spec: Path) -> Sequence[str]:
-        return ["-m", "fnatool", "remap", str(seed), "--spec", str(spec), "-o", str(folder / "out.onnx"), "--force", "--no-verify"]
+        return [
+            "-m",
+            "fnatool",
+            "remap",
+            str(seed),
+            "--spec",
+            str(spec),
+            "-o",
+            str(folder / "out.onnx"),
+            "--force",
+            "--no-verify",
+        ]
 
     found: dict[str, Sequence[str]] = {
         "load and save": ["-c", LOAD_AND_SAVE, str(model), str(folder / "same.onnx")],
@@ -64,7 +77,9 @@ def commands(model: Path, folder: Path) -> Mapping[str, Sequence[str]]:
 
 
 def residual(size: int, channels: int = 8) -> onnx.ModelProto:
-    """A network of about so many nodes: a stem, blocks of two convolutions around which the data goes too, and a classifier."""
+    """A network of about so many nodes: a stem, blocks of two convolutions around which the data goes too, and a
+    classifier.
+    """
     rng = np.random.default_rng(0)
     nodes: list[onnx.NodeProto] = []
     weights: list[onnx.TensorProto] = []
@@ -88,7 +103,8 @@ def residual(size: int, channels: int = 8) -> onnx.ModelProto:
     features = made("Flatten", "flat", made("GlobalAveragePool", "pool", trunk))
     made("MatMul", "head", features, weight("head.weight", channels, 10))
     ends = [
-        helper.make_tensor_value_info(*end) for end in (("x", TensorProto.FLOAT, [1, 3, 16, 16]), ("head_out", TensorProto.FLOAT, [1, 10]))
+        helper.make_tensor_value_info(*end)
+        for end in (("x", TensorProto.FLOAT, [1, 3, 16, 16]), ("head_out", TensorProto.FLOAT, [1, 10]))
     ]
     graph = helper.make_graph(nodes, "residual", ends[:1], ends[1:], weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -96,7 +112,9 @@ def residual(size: int, channels: int = 8) -> onnx.ModelProto:
 
 def measure(arguments: Sequence[str]) -> dict[str, float]:
     """Seconds of processor time and peak bytes of Python with these arguments."""
-    started = subprocess.run([sys.executable, "-c", START, sys.executable, *arguments], check=True, capture_output=True, text=True)
+    started = subprocess.run(
+        [sys.executable, "-c", START, sys.executable, *arguments], check=True, capture_output=True, text=True
+    )
     return dict(json.loads(started.stdout))
 
 
@@ -113,7 +131,10 @@ def main() -> None:
             for kind, arguments in kinds.items():
                 if done < LONG_RUNS or not kind.endswith("nodes"):
                     found[kind].append(measure(arguments))
-    medians = {kind: {key: statistics.median(run[key] for run in runs) for key in ("seconds", "peak")} for kind, runs in found.items()}
+    medians = {
+        kind: {key: statistics.median(run[key] for run in runs) for key in ("seconds", "peak")}
+        for kind, runs in found.items()
+    }
     base = medians["load and save"]
     over = False
     for kind, row in medians.items():
@@ -125,8 +146,16 @@ def main() -> None:
         print(f"{kind:14} {row['seconds']:6.2f} s {row['peak'] / 1e6:5.0f} MB   {ratios}")
     short, long = (medians[f"{nodes} nodes"]["seconds"] / nodes for nodes in LONG)
     over |= long > NEAR_LINEAR * short
-    print(f"a node of the longer network takes {long / short:.2f} times what one of the shorter does (bar {NEAR_LINEAR})")
-    document = {"model": model.stem, "bytes": model.stat().st_size, "cores": os.cpu_count(), "python": platform.python_version(), **medians}
+    print(
+        f"a node of the longer network takes {long / short:.2f} times what one of the shorter does (bar {NEAR_LINEAR})"
+    )
+    document = {
+        "model": model.stem,
+        "bytes": model.stat().st_size,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **medians,
+    }
     write_text(RESULTS / "speed.json", json.dumps(document, indent=1) + "\n", force=True)
     raise SystemExit(1 if over else 0)
 

@@ -1,6 +1,8 @@
-"""`python -m benchmarks.sweep`: every network of the zoo through every trial, beside what Torch-Pruning leaves of it; one row each.
+"""`python -m benchmarks.sweep`: every network of the zoo through every trial, beside what Torch-Pruning leaves of it;
+one row each.
 
-Models that are not built yet are built first. The figures go to benchmarks/results/sweep.json; the exit code is 1 if a trial failed.
+Models that are not built yet are built first. The figures go to benchmarks/results/sweep.json; the exit code is 1 if a
+trial failed.
 """
 
 from __future__ import annotations
@@ -34,12 +36,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--name", default="*", metavar="PATTERN", help="only exports like this, as timm.resnet*")
     parser.add_argument("--representative", action="store_true", help="only the quick ones")
-    parser.add_argument("--output", type=Path, default=RESULTS / "sweep.json", metavar="FILE", help="where the figures go")
+    parser.add_argument(
+        "--output", type=Path, default=RESULTS / "sweep.json", metavar="FILE", help="where the figures go"
+    )
     options = parser.parse_args()
-    exports = [e for e in (zoo.REPRESENTATIVE if options.representative else zoo.SWEEP) if fnmatch.fnmatch(zoo.place(e).stem, options.name)]
+    exports = [
+        e
+        for e in (zoo.REPRESENTATIVE if options.representative else zoo.SWEEP)
+        if fnmatch.fnmatch(zoo.place(e).stem, options.name)
+    ]
     baseline = json.loads((RESULTS / "torch_pruning.json").read_text())["models"]
     rows: dict[str, dict[str, object]] = {}
-    print(f"{'model':58} {'nodes':>5} {'left':>6} {'TP':>6} {'x1.25':>6} {'growth':>8} {'narrow':>8} {'cover':>6} {'s':>5}  stages")
+    print(
+        f"{'model':58} {'nodes':>5} {'left':>6} {'TP':>6} {'x1.25':>6} {'growth':>8} {'narrow':>8} {'cover':>6} "
+        f"{'s':>5}  stages"
+    )
     for export in exports:
         row = _row(export, baseline.get(export.name, {}).get("left"))
         rows[zoo.place(export).stem] = row
@@ -49,7 +60,8 @@ def main() -> None:
     times = [float(str(row["analyse_s"])) for row in rows.values() if "analyse_s" in row]
     if times:
         print(
-            f"{len(rows)} models, {len(failed)} failed; analysis {statistics.median(times):.2f} s in the median, {max(times):.2f} s at most"
+            f"{len(rows)} models, {len(failed)} failed; analysis {statistics.median(times):.2f} s in the "
+            f"median, {max(times):.2f} s at most"
         )
     raise SystemExit(1 if failed else 0)
 
@@ -60,7 +72,8 @@ def _row(export: zoo.Export, torch_pruning: float | None) -> dict[str, object]:
         found = isolate.run(_measure, export, seconds=SECONDS, memory=20 * isolate.GIB)
     except (isolate.Died, RefusedModel) as error:
         if isinstance(error, RefusedModel) and export.opset > zoo.RUNTIME_NEWEST:
-            return {"problems": [], "refused": str(error), "torch_pruning": torch_pruning}  # nothing here can run the seed itself
+            # nothing here can run the seed itself
+            return {"problems": [], "refused": str(error), "torch_pruning": torch_pruning}
         return {"problems": [str(error)], "torch_pruning": torch_pruning}
     limit = LIGHT_LEFT if torch_pruning is None and export.name.startswith("light:") else None
     limit = torch_pruning + MARGIN if torch_pruning is not None else limit
@@ -90,7 +103,12 @@ def _line(name: str, row: dict[str, object]) -> str:
 
 def _write(path: Path, rows: dict[str, dict[str, object]]) -> None:
     versions = {name: metadata.version(name) for name in PACKAGES}
-    document = {"python": platform.python_version(), "machine": platform.machine(), "versions": versions, "models": rows}
+    document = {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "versions": versions,
+        "models": rows,
+    }
     write_text(path, json.dumps(document, indent=1) + "\n", force=True)
 
 

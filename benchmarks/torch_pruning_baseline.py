@@ -1,8 +1,8 @@
 """What Torch-Pruning leaves of the zoo's torch networks when it halves every width.
 
-As its README does it: BasePruner, magnitude importance, pruning_ratio 0.5 in every layer (not global), no rounding
-of channels, only the layers that give the outputs (classes) ignored. Each network is pruned in a process of its own
-with a limit of time and memory. The answer counts only if the pruned network still runs and gives outputs of the same shape.
+As its README does it: BasePruner, magnitude importance, pruning_ratio 0.5 in every layer (not global), no rounding of
+channels, only the layers that give the outputs (classes) ignored. Each network is pruned in a process of its own with a
+limit of time and memory. The answer counts only if the pruned network still runs and gives outputs of the same shape.
 """
 
 from __future__ import annotations

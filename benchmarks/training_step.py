@@ -1,8 +1,10 @@
-"""`python -m benchmarks.training_step`: a training step of the loaded module beside that of the torch network it was exported from.
+"""`python -m benchmarks.training_step`: a training step of the loaded module beside that of the torch network it was
+exported from.
 
-Same weights, same images, the two taking turns in one process. Time is the median of the steps, the ratio the median of those of
-neighbours; the seconds of the processor say the same where others use the machine. Memory is the peak of a process of its own above what
-it held before its first step (on CUDA: what torch allocated at most). Exit code 1 where a ratio is over its bar.
+Same weights, same images, the two taking turns in one process. Time is the median of the steps, the ratio the median of
+those of neighbours; the seconds of the processor say the same where others use the machine. Memory is the peak of a
+process of its own above what it held before its first step (on CUDA: what torch allocated at most). Exit code 1 where a
+ratio is over its bar.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ RESULTS = Path(__file__).parent / "results"
 BAR = 1.05
 MODELS = ("timm:resnet50", "timm:mobilenetv2_100")
 KINDS = ("native", "loaded")
-TRIM = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # what is freed leaves the process, so a peak is a peak
+# what is freed leaves the process, so a peak is a peak
+TRIM = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
 def build(kind: str, export: zoo.Export) -> torch.nn.Module:
@@ -38,7 +41,9 @@ def build(kind: str, export: zoo.Export) -> torch.nn.Module:
     return (zoo.network(export.name) if kind == "native" else fnatool.nn.load(zoo.cached(export))).train()
 
 
-def step(module: torch.nn.Module, optimiser: torch.optim.Optimizer, images: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+def step(
+    module: torch.nn.Module, optimiser: torch.optim.Optimizer, images: torch.Tensor, labels: torch.Tensor
+) -> tuple[float, float]:
     """Seconds of one step of SGD: on the clock, and of the processor."""
     start = time.perf_counter(), time.process_time()
     optimiser.zero_grad(set_to_none=True)
@@ -107,7 +112,9 @@ def peak(kind: str, export: zoo.Export, options: argparse.Namespace) -> float:
         before = _resident("VmRSS")
     for _ in range(2):
         step(module, optimiser, images, labels)
-    return float(torch.cuda.max_memory_allocated() - before if options.device == "cuda" else _resident("VmHWM") - before)
+    return float(
+        torch.cuda.max_memory_allocated() - before if options.device == "cuda" else _resident("VmHWM") - before
+    )
 
 
 def _resident(key: str) -> int:
@@ -120,7 +127,9 @@ def _resident(key: str) -> int:
 
 def main() -> None:
     """Measure and print the ratios."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training_step", description=__doc__.partition("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.training_step", description=__doc__.partition("\n\n")[0]
+    )
     parser.add_argument("--models", nargs="+", default=MODELS, metavar="NAME", help="of the zoo")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
     parser.add_argument("--batch", type=int, default=32)
@@ -148,7 +157,9 @@ def main() -> None:
             f"(processor {row['processor_ratio']:.3f}×)"
         )
         if "peak_ratio" in row:
-            told += f";  {row['native_peak'] / 1e6:6.0f} MB, {row['loaded_peak'] / 1e6:6.0f} MB: {row['peak_ratio']:.3f}×"
+            told += (
+                f";  {row['native_peak'] / 1e6:6.0f} MB, {row['loaded_peak'] / 1e6:6.0f} MB: {row['peak_ratio']:.3f}×"
+            )
         print(f"{told} (bar {BAR})")
     _write(options, rows)
     raise SystemExit(1 if over else 0)
@@ -163,7 +174,16 @@ def _row(name: str, options: argparse.Namespace, way: Way) -> dict[str, float]:
     if options.no_memory or way != Way():
         return row
     for kind in KINDS:
-        same = ("--device", options.device, "--batch", str(options.batch), "--size", str(options.size), "--threads", str(options.threads))
+        same = (
+            "--device",
+            options.device,
+            "--batch",
+            str(options.batch),
+            "--size",
+            str(options.size),
+            "--threads",
+            str(options.threads),
+        )
         command = [sys.executable, "-m", "benchmarks.training_step", "--one", kind, name, *same]
         done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | TRIM)
         row[f"{kind}_peak"] = float(done.stdout)
@@ -173,7 +193,13 @@ def _row(name: str, options: argparse.Namespace, way: Way) -> dict[str, float]:
 def _write(options: argparse.Namespace, rows: dict[str, dict[str, float]]) -> None:
     """The figures of this device in the file, those of another kept."""
     device = torch.cuda.get_device_name() if options.device == "cuda" else platform.machine()
-    settings = {"device": device, "batch": options.batch, "size": options.size, "runs": options.runs, "threads": options.threads}
+    settings = {
+        "device": device,
+        "batch": options.batch,
+        "size": options.size,
+        "runs": options.runs,
+        "threads": options.threads,
+    }
     versions = {name: metadata.version(name) for name in ("torch", "timm")}
     document = json.loads(options.output.read_text()) if options.output.exists() else {}
     document[options.device] = {**settings, **versions, "models": rows}

@@ -1,7 +1,7 @@
 """What every network must pass, measured: halved, widened, grown exactly, and back.
 
-A trial takes one model through the passes as a user would, with weights at realistic scale, and returns figures; the sweep prints them and
-the tests hold them to their bars.
+A trial takes one model through the passes as a user would, with weights at realistic scale, and returns figures; the
+sweep prints them and the tests hold them to their bars.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ GROWTH = {"width": "x1.25", "depth": "+1", "kernel": "+2"}
 
 @dataclass(frozen=True)
 class Trial:
-    """The figures of one model. `problems` holds a sentence for everything that should not be; empty means it passed."""
+    """The figures of one model. `problems` holds a sentence for everything that should not be; empty means it
+    passed.
+    """
 
     nodes: int
     params: int
@@ -73,18 +75,31 @@ def trial(graph: gs.Graph) -> Trial:
 
 def covered(analysis: Analysis) -> float:
     """The share of the parameters that lie in a tensor which an exact width knob changes."""
-    tensors = {site.tensor for name, atom in analysis.atoms.items() if analysis.knobs[name].growth == "exact" for site in atom.sites}
+    tensors = {
+        site.tensor
+        for name, atom in analysis.atoms.items()
+        if analysis.knobs[name].growth == "exact"
+        for site in atom.sites
+    }
     return sum(size for name, size in analysis.cost.tensor_params.items() if name in tensors) / analysis.cost.params
 
 
 def exact_growth(analysis: Analysis) -> Spec:
     """Every knob that grows exactly, grown: widths × 1.25, depth + 1, kernels + 2."""
-    return Spec({name: GROWTH[knob.kind] for name, knob in analysis.knobs.items() if knob.growth == "exact" and knob.kind in GROWTH})
+    return Spec(
+        {
+            name: GROWTH[knob.kind]
+            for name, knob in analysis.knobs.items()
+            if knob.growth == "exact" and knob.kind in GROWTH
+        }
+    )
 
 
 def factors(analysis: Analysis, factor: str, *, exact: bool = False) -> Spec:
     wanted = ("exact",) if exact else ("exact", "approximate")
-    return Spec({name: factor for name, knob in analysis.knobs.items() if knob.kind == "width" and knob.growth in wanted})
+    return Spec(
+        {name: factor for name, knob in analysis.knobs.items() if knob.kind == "width" and knob.growth in wanted}
+    )
 
 
 def _remapped(graph: gs.Graph, analysis: Analysis, spec: Spec, strategy: str) -> tuple[Plan, gs.Graph]:
@@ -101,15 +116,21 @@ def _not_sound(target: gs.Graph, found: Plan, analysis: Analysis) -> list[str]:
     problems += [f"output '{name}' is not finite" for name, values in outputs.items() if not np.isfinite(values).all()]
     wanted, own = found.resolved.spec().knobs, own_spec(analyse(target, table=found.table)).knobs
     different = [name for name in (*wanted, *own) if wanted.get(name) != own.get(name)]
-    return problems + [f"its own Spec differs at '{name}': {own.get(name)}, not {wanted.get(name)}" for name in different[:3]]
+    return problems + [
+        f"its own Spec differs at '{name}': {own.get(name)}, not {wanted.get(name)}" for name in different[:3]
+    ]
 
 
 def _narrowing(graph: gs.Graph, analysis: Analysis, problems: list[str]) -> float:
-    """Halving the exact widths equals the seed with the dropped channels' consumed columns zeroed, on all kept inner channels."""
+    """Halving the exact widths equals the seed with the dropped channels' consumed columns zeroed, on all kept inner
+    channels.
+    """
     found, target = _remapped(graph, analysis, factors(analysis, "x0.5", exact=True), "fna")
     result = verify(graph, target, analysis, found)
     if result.first is not None:
-        problems.append(f"narrowing differs from the masked seed at '{result.first.tensor}' by {result.first.relative:.1e}")
+        problems.append(
+            f"narrowing differs from the masked seed at '{result.first.tensor}' by {result.first.relative:.1e}"
+        )
     return result.worst
 
 
@@ -124,13 +145,20 @@ def _growth(graph: gs.Graph, analysis: Analysis, problems: list[str]) -> float:
     problems += [f"grown: {what}" for what in _not_sound(grown, found, analysis)]
     again = analyse(grown, table=found.table)
     back = apply(grown, plan(again, Spec(own_spec(analysis).knobs)))
-    problems += [f"'{name}' is not the seed's after growing and narrowing back" for name in different(normalise(graph).graph, back)[:3]]
+    problems += [
+        f"'{name}' is not the seed's after growing and narrowing back"
+        for name in different(normalise(graph).graph, back)[:3]
+    ]
     return result.worst
 
 
 def different(seed: gs.Graph, other: gs.Graph) -> Sequence[str]:
     before, after = _constants(seed), _constants(other)
-    return [name for name in {**before, **after} if name not in before or name not in after or not _same(before[name], after[name])]
+    return [
+        name
+        for name in {**before, **after}
+        if name not in before or name not in after or not _same(before[name], after[name])
+    ]
 
 
 def _constants(graph: gs.Graph) -> Mapping[str, np.ndarray]:

@@ -1,4 +1,6 @@
-"""Specs for a network, right and wrong: drawn from the knobs that `fnatool inspect --json` lists, whatever kinds of knob there are."""
+"""Specs for a network, right and wrong: drawn from the knobs that `fnatool inspect --json` lists, whatever kinds of
+knob there are.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ KEYS = (
 
 @dataclass(frozen=True)
 class Wish:
-    """A spec file and how to remap with it. `sound`: every value lies within what its knob allows, so it should not be refused as wrong."""
+    """A spec file and how to remap with it. `sound`: every value lies within what its knob allows, so it should not be
+    refused as wrong.
+    """
 
     text: str
     options: tuple[str, ...]
@@ -48,7 +52,9 @@ def wish(knobs: Sequence[Knob], rng: random.Random) -> Wish:
 
 
 def sound(knobs: Sequence[Knob], rng: random.Random) -> dict[str, object]:
-    """Some knobs that are not frozen, each by its own name at a value it allows; nothing that depends on another knob of the spec."""
+    """Some knobs that are not frozen, each by its own name at a value it allows; nothing that depends on another knob
+    of the spec.
+    """
     free = [knob for knob in knobs if knob["growth"] != "frozen"]
     chosen = rng.sample(free, min(len(free), rng.choice((0, 1, 1, 2, 3, 5, 10))))
     if groups := [knob for knob in chosen if knob["kind"] == "groups"]:
@@ -61,7 +67,10 @@ def sound(knobs: Sequence[Knob], rng: random.Random) -> dict[str, object]:
 def _allowed(knob: Knob, rng: random.Random) -> object:
     """A value in range, mostly near the seed's; a list stays a list."""
     if isinstance(knob["value"], list):
-        return [_number(value, low, high, knob["multiple"], rng) for value, low, high in zip(knob["value"], *_bounds(knob), strict=True)]
+        return [
+            _number(value, low, high, knob["multiple"], rng)
+            for value, low, high in zip(knob["value"], *_bounds(knob), strict=True)
+        ]
     if knob["kind"] == "batch":
         return rng.choice((knob["value"], "free", 1, 2, 3))
     if knob["kind"] in ("groups", "stride"):  # not all between the bounds divide what they have to
@@ -87,7 +96,26 @@ def _number(value: int, low: int, high: int, multiple: int, rng: random.Random) 
 
 
 def _relative(rng: random.Random) -> str:
-    return rng.choice(("x0.5", "x0.25", "x1.25", "x1.5", "x2", "x0.9", "x1.1", "+1", "+2", "+8", "-1", "-2", "-8", "x1", "+0", "x0.01"))
+    return rng.choice(
+        (
+            "x0.5",
+            "x0.25",
+            "x1.25",
+            "x1.5",
+            "x2",
+            "x0.9",
+            "x1.1",
+            "+1",
+            "+2",
+            "+8",
+            "-1",
+            "-2",
+            "-8",
+            "x1",
+            "+0",
+            "x0.01",
+        )
+    )
 
 
 def _value(knob: Knob, rng: random.Random) -> object:
@@ -145,7 +173,11 @@ def _mixed(knobs: Sequence[Knob], rng: random.Random) -> dict[str, object]:
         elif draw < 0.45:
             name = name.replace("block0", f"block{rng.randrange(6)}").replace("stage0", f"stage{rng.randrange(4)}")
         elif draw < 0.5:
-            name = name[: rng.randrange(len(name) + 1)] + rng.choice(("", "x", ".", "2")) + name[rng.randrange(len(name) + 1) :]
+            name = (
+                name[: rng.randrange(len(name) + 1)]
+                + rng.choice(("", "x", ".", "2"))
+                + name[rng.randrange(len(name) + 1) :]
+            )
         found[name] = _value(knob, rng)
     if rng.random() < 0.3:
         depths = [knob for knob in knobs if knob["kind"] == "depth"]
@@ -168,7 +200,13 @@ def _options(rng: random.Random) -> tuple[str, ...]:
         found += ["--seed", str(rng.randrange(2**32))]
     if rng.random() < 0.05:
         found += rng.choice(
-            (["--input", "x=1x3x16x16"], ["--input", "nothing=1"], ["--input", "x=1"], ["--seed", "-1"], ["--select", "best"])
+            (
+                ["--input", "x=1x3x16x16"],
+                ["--input", "nothing=1"],
+                ["--input", "x=1"],
+                ["--seed", "-1"],
+                ["--select", "best"],
+            )
         )
     return tuple(found)
 
@@ -184,7 +222,9 @@ DOCUMENTS: tuple[Document, ...] = (
     lambda knobs, rng: json.dumps({"knobs": sound(knobs, rng)}),
     lambda knobs, rng: json.dumps({"version": rng.choice((0, 2, "1", 1.0, True, None, [1], 10**30)), "knobs": {}}),
     lambda knobs, rng: json.dumps({"version": 1, "knobs": rng.choice((None, [], "x", 1, {"stage0": {"depth": 2}}))}),
-    lambda knobs, rng: json.dumps({"version": 1, "seed": rng.choice(("sha256:0", 1, None, "", "\x00", "s" * 10**6)), "knobs": {}}),
+    lambda knobs, rng: json.dumps(
+        {"version": 1, "seed": rng.choice(("sha256:0", 1, None, "", "\x00", "s" * 10**6)), "knobs": {}}
+    ),
     lambda knobs, rng: json.dumps({"version": 1, **sound(knobs, rng)}),
     lambda knobs, rng: json.dumps({"version": 1, "knobs": {}, "x" * 10**6: 1}),
     lambda knobs, rng: '{"version": 1, "knobs": {"a": 1, "a": 2}}',
@@ -203,4 +243,6 @@ DOCUMENTS: tuple[Document, ...] = (
 
 def _repeated(knobs: Sequence[Knob], rng: random.Random) -> str:
     """A pattern whose naive match would take for ever."""
-    return rng.choice(("*e*a*i*o", "**a", "*" + "a*" * 20, "**t**a**g**e")) * rng.choice((1, 20)) + rng.choice(("", "!", "**", "width"))
+    return rng.choice(("*e*a*i*o", "**a", "*" + "a*" * 20, "**t**a**g**e")) * rng.choice((1, 20)) + rng.choice(
+        ("", "!", "**", "width")
+    )

@@ -161,8 +161,12 @@ class Export:
 
 # What torch cannot export, and why
 FAILS: dict[Export, str] = {
-    Export("timm:resnet18", opset=13): "torch writes opset 18 at least; the onnx converter has no way from 14 to 13 for Relu",
-    Export("timm:mobilenetv2_100", opset=13): "torch writes opset 18 at least; the onnx converter has no way from 14 to 13 for Add",
+    Export(
+        "timm:resnet18", opset=13
+    ): "torch writes opset 18 at least; the onnx converter has no way from 14 to 13 for Relu",
+    Export(
+        "timm:mobilenetv2_100", opset=13
+    ): "torch writes opset 18 at least; the onnx converter has no way from 14 to 13 for Add",
     Export("timm:densenet121", opset=14): "the onnx converter has no way from 15 to 14 for BatchNormalization",
     Export("torchvision:shufflenet_v2_x1_0", opset=14): "the onnx converter has no way from 18 to 17 for Split",
     Export("timm:mixnet_s", opset=16): "the onnx converter has no way from 18 to 17 for Split",
@@ -442,9 +446,14 @@ def _calibrate_graph(proto: onnx.ModelProto, rng: np.random.Generator) -> None:
     for norm, noise, factor, x in zip(norms, noises, factors, _norm_inputs(proto, weights, rng), strict=True):
         mean, var = x.mean(axis=(0, 2, 3)), x.var(axis=(0, 2, 3))
         var = np.maximum(var, max(LEAST_VARIANCE * float(var.mean()), 1e-6))
-        statistics[norm.input[3]], statistics[norm.input[4]] = mean + np.float32(0.1) * noise * np.sqrt(var), var * factor
+        statistics[norm.input[3]], statistics[norm.input[4]] = (
+            mean + np.float32(0.1) * noise * np.sqrt(var),
+            var * factor,
+        )
     others = [tensor for tensor in proto.graph.initializer if tensor.name not in statistics]
-    _replace_initializers(proto.graph, others + [numpy_helper.from_array(array, name) for name, array in statistics.items()])
+    _replace_initializers(
+        proto.graph, others + [numpy_helper.from_array(array, name) for name, array in statistics.items()]
+    )
     probe = onnx.ModelProto()
     probe.CopyFrom(proto)
     last = probe.graph.node[-1]

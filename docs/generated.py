@@ -1,4 +1,6 @@
-"""The pages of the reference, made from the code each time the documentation is built, so that none of them can be stale."""
+"""The pages of the reference, made from the code each time the documentation is built, so that none of them can be
+stale.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,10 @@ def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
 
 def commands() -> Iterator[str]:
     """Every command as its --help says it."""
-    yield "# Commands\n\nWhat `fnatool COMMAND --help` prints. Exit codes: 0 done; 1 a failed check, or a model that is refused;"
+    yield (
+        "# Commands\n\nWhat `fnatool COMMAND --help` prints. Exit codes: 0 done; 1 a failed check, or a model "
+        "that is refused;"
+    )
     yield "2 a mistake in what was asked; 130 interrupted.\n"
     for name, command in sorted(cli.commands.items()):
         yield from _command(command, f"fnatool {name}", "##")
@@ -60,9 +65,18 @@ def _command(command: click.Command, path: str, level: str) -> Iterator[str]:
 
 def documents() -> Iterator[str]:
     """What --json prints."""
-    yield "# JSON\n\nWith `--json` a command prints one JSON document on standard output and nothing else there: progress and notes go to"
-    yield "standard error. Exit codes and messages are the same; after a mistake standard output is empty. `inspect`, `profile`, `check`,"
-    yield "`diff`, `bench`, `evaluate` and `predict` print what they found; the figure of a class without ground truth is null."
+    yield (
+        "# JSON\n\nWith `--json` a command prints one JSON document on standard output and nothing else there: "
+        "progress and notes go to"
+    )
+    yield (
+        "standard error. Exit codes and messages are the same; after a mistake standard output is empty. "
+        "`inspect`, `profile`, `check`,"
+    )
+    yield (
+        "`diff`, `bench`, `evaluate` and `predict` print what they found; the figure of a class without ground "
+        "truth is null."
+    )
     yield "A key whose text begins with *where* may be absent.\n"
     yield from table(("command", "the same document is in"), ((f"`{name}`", text) for name, text in FILES.items()))
     yield ""
@@ -76,14 +90,19 @@ def documents() -> Iterator[str]:
 
 def configs() -> Iterator[str]:
     """Every key of the two configs, as the commands write them."""
-    yield "# Config files\n\n`fnatool config FILE --task TASK` writes every key at the task's default with what it means; unknown keys and"
+    yield (
+        "# Config files\n\n`fnatool config FILE --task TASK` writes every key at the task's default with what it "
+        "means; unknown keys and"
+    )
     yield "impossible values are reported all at once, before anything starts. Relative paths are seen from the file.\n"
     first, *others = TASKS
     yield f"## Fine-tuning\n\n``` toml\n{template(first)}```\n"
     yield "Where a task's defaults are others:\n"
     for task in others:
         general = template(first).splitlines()
-        own = [line for line in template(task).splitlines() if line not in general and not line.startswith(("#", "task"))]
+        own = [
+            line for line in template(task).splitlines() if line not in general and not line.startswith(("#", "task"))
+        ]
         yield f"### {task}\n\n" + ("\n".join(["``` toml", *own, "```"]) if own else "The same.") + "\n"
     yield f"## Search\n\n``` toml\n{search_template(first)}```\n"
 
@@ -103,10 +122,17 @@ def tasks() -> Iterator[str]:
         yield ""
         one = {"classes": "class", "joints": "joint"}[task.labels]
         each = (f"{task.each}/{one.upper()}", f"the same of each {one} that the data have truth of")
-        yield from table(("figure", "what it is"), ((f"`{name}`", text) for name, text in (*task.metrics.items(), each)))
+        yield from table(
+            ("figure", "what it is"), ((f"`{name}`", text) for name, text in (*task.metrics.items(), each))
+        )
         yield ""
-    yield "## Costs\n\nWhat a budget can be of; instead of a number it may be a share of what the seed costs with its head: `madds=60%`.\n"
-    yield from table(("kind", "what it is", "as a budget"), ((f"`{k.name}`", k.text, f"`{k.name}={k.example}`") for k in COSTS))
+    yield (
+        "## Costs\n\nWhat a budget can be of; instead of a number it may be a share of what the seed costs with "
+        "its head: `madds=60%`.\n"
+    )
+    yield from table(
+        ("kind", "what it is", "as a budget"), ((f"`{k.name}`", k.text, f"`{k.name}={k.example}`") for k in COSTS)
+    )
 
 
 def checks() -> Iterator[str]:
@@ -117,11 +143,19 @@ def checks() -> Iterator[str]:
 
 def operators() -> Iterator[str]:
     """Which readings know an operator."""
-    yield "# Operators\n\nWhich reading of a graph knows an operator. An operator without *channels* freezes the widths that it touches,"
-    yield "without *maps* the image size; without *torch* the graph is not loaded for training. Each is refused by name, never guessed.\n"
+    yield (
+        "# Operators\n\nWhich reading of a graph knows an operator. An operator without *channels* freezes the "
+        "widths that it touches,"
+    )
+    yield (
+        "without *maps* the image size; without *torch* the graph is not loaded for training. Each is refused by "
+        "name, never guessed.\n"
+    )
     readings: tuple[Mapping[str, object] | frozenset[str], ...] = (RULES, SPACE, TORCH)
     names = sorted({name for reading in readings for name in reading})
-    rows = ([f"`{name}`", *("yes" if name in reading else "" for reading in readings), _counted(name)] for name in names)
+    rows = (
+        [f"`{name}`", *("yes" if name in reading else "" for reading in readings), _counted(name)] for name in names
+    )
     yield from table(("operator", "channels", "maps", "torch", "multiply-adds"), rows)
 
 
@@ -137,7 +171,10 @@ def knobs() -> Iterator[str]:
 
 def api() -> Iterator[str]:
     """The public functions and classes with their docstrings."""
-    yield "# Python API\n\nThe commands' work, from Python, with the same words. Errors: `passes.UserError` for a mistake in what was"
+    yield (
+        "# Python API\n\nThe commands' work, from Python, with the same words. Errors: `passes.UserError` for a "
+        "mistake in what was"
+    )
     yield "asked, `passes.RefusedModel` for a model that cannot be handled without the risk of breaking it.\n"
     for module in (fnatool, fnatool.nn, passes):
         yield f"## {module.__name__}\n\n{inspect.getdoc(module)}\n"
@@ -146,7 +183,9 @@ def api() -> Iterator[str]:
 
 
 def _public(module: ModuleType, name: str) -> object:
-    """What the module gives of that name; of `fnatool` from where it lies, since a folder may have the name of a function."""
+    """What the module gives of that name; of `fnatool` from where it lies, since a folder may have the name of a
+    function.
+    """
     return getattr(import_module(f"fnatool.{fnatool.HOMES[name]}") if module is fnatool else module, name)
 
 
@@ -155,7 +194,11 @@ def _object(name: str, found: object) -> Iterator[str]:
     if callable(found) and not (isinstance(found, type) and issubclass(found, Exception)):
         with suppress(ValueError):  # some have no signature
             yield f"``` python\n{name.rpartition('.')[2]}{_signature(found)}\n```\n"
-    yield f"{inspect.getdoc(found) or ''}\n" if not isinstance(found, Mapping) else "A table; see [Operators](operators.md).\n"
+    yield (
+        f"{inspect.getdoc(found) or ''}\n"
+        if not isinstance(found, Mapping)
+        else "A table; see [Operators](operators.md).\n"
+    )
     if isinstance(found, type) and is_dataclass(found):
         yield "Fields: " + ", ".join(f"`{field.name}`" for field in fields(found)) + ".\n"
 
@@ -180,7 +223,15 @@ class _Plain(str):
 
 
 TABLES = {"<!-- the table of knobs -->": knobs}
-PAGES = {"commands": commands, "configs": configs, "tasks": tasks, "checks": checks, "operators": operators, "json": documents, "api": api}
+PAGES = {
+    "commands": commands,
+    "configs": configs,
+    "tasks": tasks,
+    "checks": checks,
+    "operators": operators,
+    "json": documents,
+    "api": api,
+}
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:

@@ -1,7 +1,7 @@
 """fnatool: adapt a pretrained CNN, ONNX in and ONNX out, to another task, shape and budget.
 
-Each command is a function of the same name, with its options in a class of their own. The functions print nothing; within
-`fnatool.terminal.heard()` long work shows how it goes, as on the command line.
+Each command is a function of the same name, with its options in a class of their own. The functions print nothing;
+within `fnatool.terminal.heard()` long work shows how it goes, as on the command line.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ __all__ = [*HOMES]
 
 
 def __getattr__(name: str) -> object:
-    """What is in __all__, imported when asked for: the command line's --help needs none of it, and only some of it needs torch."""
+    """What is in __all__, imported when asked for: the command line's --help needs none of it, and only some of it
+    needs torch.
+    """
     if name in HOMES:
         from importlib import import_module
 
@@ -60,7 +62,9 @@ def __getattr__(name: str) -> object:
 
 
 class CalledFolder(ModuleType):
-    """A folder of modules that has the name of a function here: calling it calls the function, whatever was imported before."""
+    """A folder of modules that has the name of a function here: calling it calls the function, whatever was imported
+    before.
+    """
 
     def __call__(self, *arguments: object, **named: object) -> object:
         """What the function of this name returns."""

@@ -31,7 +31,8 @@ def main() -> None:
     except KeyboardInterrupt:  # before or after all that has its own way to stop
         _end()
     except SystemExit as end:
-        if end.code == INTERRUPTED:  # the interpreter would end by the signal itself where it hit code made of text, as a dataclass is
+        # the interpreter would end by the signal itself where it hit code made of text, as a dataclass is
+        if end.code == INTERRUPTED:
             _leave()
         raise
     finally:
@@ -39,7 +40,9 @@ def main() -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """A KeyboardInterrupt; but where that would surprise (native code that is being imported, the interpreter's end, a child), the end."""
+    """A KeyboardInterrupt; but where that would surprise (native code that is being imported, the interpreter's end, a
+    child), the end.
+    """
     if os.getpid() != _process:
         os._exit(0)  # any other code is a fault to who waits for it, and hides the interrupt
     if not _running:

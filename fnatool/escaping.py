@@ -1,7 +1,9 @@
-"""Text of others, as names in a model file are, on its way out: shown so that nothing that reads along takes it for an order.
+"""Text of others, as names in a model file are, on its way out: shown so that nothing that reads along takes it for an
+order.
 
-A terminal obeys control characters, and its reader is misled by invisible and turning ones; services for continuous integration obey
-lines of a log (`::error …::` of GitHub, `##vso[…]` of Azure, `##teamcity[…]`); Markdown obeys its marks. Programs get JSON, exact.
+A terminal obeys control characters, and its reader is misled by invisible and turning ones; services for continuous
+integration obey lines of a log (`::error …::` of GitHub, `##vso[…]` of Azure, `##teamcity[…]`); Markdown obeys its
+marks. Programs get JSON, exact.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ MARKS = re.compile(r"([\\`*_{}\[\]<>|~$&#!])")
 
 
 def shown(text: str) -> str:
-    """The text in one line of printable characters: others as in Python's own strings, `\\n` or `\\x1b`, a byte that is none as `\\xff`.
+    """The text in one line of printable characters: others as in Python's own strings, `\\n` or `\\x1b`, a byte that is
+    none as `\\xff`.
 
     What begins a command to a service that reads logs is broken by an escape. Showing what is shown changes nothing.
     """
@@ -41,7 +44,9 @@ def _escape(character: str) -> str:
 
 
 def document(text: str) -> str:
-    """A JSON document, which escapes control characters itself, in which commands in strings are broken by an escape: it says the same."""
+    """A JSON document, which escapes control characters itself, in which commands in strings are broken by an escape:
+    it says the same.
+    """
     return text.replace("##", "#\\u0023")
 
 

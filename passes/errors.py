@@ -4,11 +4,15 @@ from __future__ import annotations
 
 
 class UserError(Exception):
-    """A mistake in what the user asked (spec, option, path): a message saying what, where and what to do; exit code 2."""
+    """A mistake in what the user asked (spec, option, path): a message saying what, where and what to do; exit code
+    2.
+    """
 
 
 class Listed(UserError):
-    """The same with a list: a line for each of what is in it, which may name anything. `lines` are all of the message."""
+    """The same with a list: a line for each of what is in it, which may name anything. `lines` are all of the
+    message.
+    """
 
     def __init__(self, *lines: str) -> None:
         super().__init__("\n".join(lines))
@@ -16,4 +20,6 @@ class Listed(UserError):
 
 
 class RefusedModel(Exception):
-    """A model that cannot be handled without the risk of breaking it: the reason, naming node or tensor; exit code 1."""
+    """A model that cannot be handled without the risk of breaking it: the reason, naming node or tensor; exit code
+    1.
+    """

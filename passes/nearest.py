@@ -11,8 +11,9 @@ MOST_NAMES = 5000
 
 
 def nearest(wanted: str, names: Sequence[str]) -> str | None:
-    """The likeliest of the names, if any is: written alike but for case and signs; of the same last part (`lr`, `optimiser.lr`), or an
-    abbreviation of it (`learning_rate`); going on where what is wanted ends (`mobilenetv2`, `mobilenetv2_bn`); else of like letters.
+    """The likeliest of the names, if any is: written alike but for case and signs; of the same last part (`lr`,
+    `optimiser.lr`), or an abbreviation of it (`learning_rate`); going on where what is wanted ends (`mobilenetv2`,
+    `mobilenetv2_bn`); else of like letters.
     """
     if not wanted or len(wanted) > MOST_CHARACTERS:
         return None

@@ -46,13 +46,17 @@ WHOLE_COMMANDS = ("cli", "deploy", "export", "latency", "model", "nn", "search",
 
 
 def pytest_configure() -> None:
-    """Ctrl-C ends the commands that tests start, also where the tests themselves run in the background, with it ignored."""
+    """Ctrl-C ends the commands that tests start, also where the tests themselves run in the background, with it
+    ignored.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long is marked; the files that take longest begin first, so that no process waits for the other in the end."""
+    """What takes long is marked; the files that take longest begin first, so that no process waits for the other in the
+    end.
+    """
     for item in items:
         if is_slow(item.path):
             item.add_marker("slow")

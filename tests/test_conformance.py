@@ -12,20 +12,26 @@ from onnx.backend.test.loader import load_model_tests
 from benchmarks.conformance import reason, tried
 
 PASSED = (
-    "test_Conv2d_groups test_ConvTranspose2d test_PReLU_2d test_AvgPool3d_stride test_Embedding test_operator_permute2 test_operator_pad"
+    "test_Conv2d_groups test_ConvTranspose2d test_PReLU_2d test_AvgPool3d_stride test_Embedding "
+    "test_operator_permute2 test_operator_pad"
 )
 
 
 @pytest.fixture(scope="module")
 def suite() -> dict[str, TestCase]:
-    return {case.name: case for kind in ("pytorch-converted", "pytorch-operator", "simple") for case in load_model_tests(kind=kind)}
+    return {
+        case.name: case
+        for kind in ("pytorch-converted", "pytorch-operator", "simple")
+        for case in load_model_tests(kind=kind)
+    }
 
 
 def case(op: str, inputs: list[np.ndarray], output: np.ndarray, **attributes: object) -> TestCase:
     """A case of one operator that wants this output."""
     names = [f"in_{k}" for k in range(len(inputs))]
     values = [
-        helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for k, v in zip(names, inputs, strict=True)
+        helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
+        for k, v in zip(names, inputs, strict=True)
     ]
     made = helper.make_tensor_value_info("y", helper.np_dtype_to_tensor_dtype(output.dtype), output.shape)
     graph = helper.make_graph([helper.make_node(op, names, ["y"], **attributes)], "g", values, [made])
@@ -40,7 +46,9 @@ def test_cases_of_layers_pass(suite: dict[str, TestCase]) -> None:
 
 def test_another_value_is_wrong_and_an_operator_without_a_row_is_refused_by_name() -> None:
     x = np.ones((2, 3), np.float32)
-    wrong, unknown = tried([case("Neg", [x], x), case("Det", [np.eye(3, dtype=np.float32)[None]], np.ones(1, np.float32))])
+    wrong, unknown = tried(
+        [case("Neg", [x], x), case("Det", [np.eye(3, dtype=np.float32)[None]], np.ones(1, np.float32))]
+    )
     assert (wrong.verdict, unknown.verdict) == ("wrong", "refused")
     assert reason(unknown.why) == "node '…' (Det) cannot be read by torch: fnatool has no such operator there"
 
@@ -68,6 +76,6 @@ def test_whole_numbers_are_computed_or_refused_before_a_run(line: tuple[str, lis
         (outcome,) = tried([case("Add", [np.ones((2, 2), kind), np.ones((2, 2), kind)], np.ones((2, 2), kind))])
         assert outcome.verdict == "refused"
         assert (
-            f"torch computes with no element type {onnx.TensorProto.DataType.Name(helper.np_dtype_to_tensor_dtype(np.dtype(kind)))}"
-            in outcome.why
+            "torch computes with no element type "
+            f"{onnx.TensorProto.DataType.Name(helper.np_dtype_to_tensor_dtype(np.dtype(kind)))}" in outcome.why
         )

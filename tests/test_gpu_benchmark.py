@@ -1,4 +1,6 @@
-"""The script that is run where there is a GPU: its checks go through on the CPU, where they have next to nothing to do."""
+"""The script that is run where there is a GPU: its checks go through on the CPU, where they have next to nothing to
+do.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +29,18 @@ def test_a_check_goes_through_on_the_cpu(name: str, tmp_path: Path, monkeypatch:
 def test_a_line_a_check_and_a_file_with_the_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    verdicts = {"forward": Verdict(True, "fine", {"outputs": 0.0}), "idle": Verdict(None, "no way"), "tasks": Verdict(False, "bad")}
+    verdicts = {
+        "forward": Verdict(True, "fine", {"outputs": 0.0}),
+        "idle": Verdict(None, "no way"),
+        "tasks": Verdict(False, "bad"),
+    }
     monkeypatch.setattr(gpu, "checked", lambda name, options: verdicts[name])
     out = tmp_path / "gpu.json"
     assert gpu.main(["--dry", "--only", "forward", "idle", "--output", str(out)]) == 0
-    assert [line[:20].split() for line in capsys.readouterr().out.splitlines()[1:]] == [["ok", "forward"], ["skipped", "idle"]]
+    assert [line[:20].split() for line in capsys.readouterr().out.splitlines()[1:]] == [
+        ["ok", "forward"],
+        ["skipped", "idle"],
+    ]
     document = json.loads(out.read_text())
     assert document["checks"]["forward"] == {"holds": True, "said": "fine", "numbers": {"outputs": 0.0}}
     assert {"processor", "torch", "onnxruntime"} <= set(document["machine"])

@@ -60,7 +60,9 @@ def roots(name: str) -> set[str]:
 
 
 def called(name: str) -> set[str]:
-    return {node.func.id for node in ast.walk(tree(name)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    return {
+        node.func.id for node in ast.walk(tree(name)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
 
 
 def test_there_are_modules_to_look_at() -> None:
@@ -92,7 +94,10 @@ def test_reading_data_and_describing_a_task_do_not_load_torch(name: str) -> None
 
 
 def test_a_command_line_without_torch_starts() -> None:
-    code = "import sys; sys.modules['torch'] = None; import fnatool.cli.main, fnatool.model.remap, fnatool.model.check, passes"
+    code = (
+        "import sys; sys.modules['torch'] = None; import fnatool.cli.main, fnatool.model.remap, "
+        "fnatool.model.check, passes"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -24,7 +24,8 @@ net (float[1,3,8,8] x) => (float[1,4] y) {
 """
 WEIGHTS = {"w": (6, 3, 3, 3), "m": (4, 6), "s": np.array([1, 6])}
 MIXED = NET.replace(
-    "y = Gemm <transB = 1> (f, m)", "o = ReduceMean <axes = [0], keepdims = 1> (f)  d = Sub (f, o)  y = Gemm <transB = 1> (d, m)"
+    "y = Gemm <transB = 1> (f, m)",
+    "o = ReduceMean <axes = [0], keepdims = 1> (f)  d = Sub (f, o)  y = Gemm <transB = 1> (d, m)",
 )
 
 
@@ -58,7 +59,9 @@ def test_a_network_that_does_not_run_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", ["free", "grey", "more"])
-def test_a_result_that_computes_something_else_is_noticed(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_that_computes_something_else_is_noticed(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = inputs.remap
 
     def planted(seed: Path, spec: None, out: Path, **how: object) -> None:

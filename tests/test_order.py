@@ -1,4 +1,6 @@
-"""The order of the house: folders in the order of the data, no circle, no arrow back, no name twice, no chain that nobody can follow."""
+"""The order of the house: folders in the order of the data, no circle, no arrow back, no name twice, no chain that
+nobody can follow.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +91,9 @@ def test_no_file_imports_one_of_a_later_folder() -> None:
 
 
 def test_passes_know_nothing_of_fnatool() -> None:
-    assert [a for a, others in IMPORTS.items() if a.startswith("passes") and any(b.startswith("fnatool") for b in others)] == []
+    assert [
+        a for a, others in IMPORTS.items() if a.startswith("passes") and any(b.startswith("fnatool") for b in others)
+    ] == []
 
 
 def _depths() -> dict[str, int]:

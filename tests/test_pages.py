@@ -1,4 +1,6 @@
-"""The commands that the documentation shows are commands that there are: their options, their choices, how many files they take."""
+"""The commands that the documentation shows are commands that there are: their options, their choices, how many files
+they take.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def commands() -> list[tuple[str, list[str]]]:
 
 
 def understood(words: list[str]) -> None:
-    """The options are there, choices are among them, and no argument is missing or too many. Raises click.UsageError."""
+    """The options are there, choices are among them, and no argument is missing or too many. Raises
+    click.UsageError.
+    """
     group: click.Command = cli
     context = click.Context(group, info_name="fnatool")
     while isinstance(group, click.Group):
@@ -52,7 +56,9 @@ def understood(words: list[str]) -> None:
             parameter.type.convert(value, parameter, context)
 
 
-@pytest.mark.parametrize(("page", "words"), commands(), ids=lambda value: value if isinstance(value, str) else " ".join(value))
+@pytest.mark.parametrize(
+    ("page", "words"), commands(), ids=lambda value: value if isinstance(value, str) else " ".join(value)
+)
 def test_a_command_on_a_page_is_understood(page: str, words: list[str]) -> None:
     understood(words)
 

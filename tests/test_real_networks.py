@@ -1,4 +1,6 @@
-"""The benchmark of any ONNX files, on small ones of our own: every step does something, and what is planted is noticed."""
+"""The benchmark of any ONNX files, on small ones of our own: every step does something, and what is planted is
+noticed.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,14 @@ net (float[1,3,32,32] x) => (float[1,4] y) {
     y = Gemm <transB = 1> (f, last, bias)
 }
 """
-SHAPES = {"stem": (8, 3, 3, 3), "first": (12, 8, 3, 3), "second": (8, 12, 3, 3), "down": (16, 8, 3, 3), "last": (4, 16), "bias": (4,)}
+SHAPES = {
+    "stem": (8, 3, 3, 3),
+    "first": (12, 8, 3, 3),
+    "second": (8, 12, 3, 3),
+    "down": (16, 8, 3, 3),
+    "last": (4, 16),
+    "bias": (4,),
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -65,7 +74,9 @@ def test_what_cannot_be_looked_at_is_refused_with_its_reason(tmp_path: Path) -> 
     assert any("no convolution" in reason for reason in real_networks.reasons({"relu": row})[REFUSED])
 
 
-@pytest.mark.parametrize(("planted", "end"), [(ZeroDivisionError("planted"), TRACEBACK), (real_networks.Wrong("planted"), WRONG)])
+@pytest.mark.parametrize(
+    ("planted", "end"), [(ZeroDivisionError("planted"), TRACEBACK), (real_networks.Wrong("planted"), WRONG)]
+)
 def test_what_a_step_raises_is_noticed(network: Path, tmp_path: Path, planted: Exception, end: str) -> None:
     def step(case: Case) -> dict[str, object]:
         raise planted
@@ -83,7 +94,9 @@ def test_a_step_that_takes_too_long_is_killed(network: Path, tmp_path: Path) -> 
     assert real_networks.isolated(step, Case(network, tmp_path), 0.2).end == KILLED
 
 
-def test_a_cost_that_is_not_that_of_the_file_is_noticed(network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cost_that_is_not_that_of_the_file_is_noticed(
+    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     honest = Remapped.cost
     monkeypatch.setattr(Remapped, "cost", lambda made: type(honest(made))(**{**vars(honest(made)), "params": 1}))
     outcome = real_networks.isolated(real_networks.halved, Case(network, tmp_path), 60)
@@ -91,7 +104,9 @@ def test_a_cost_that_is_not_that_of_the_file_is_noticed(network: Path, tmp_path:
     assert outcome.reason.startswith("the remap says 1 parameters")
 
 
-def test_another_value_than_the_runtimes_is_noticed(network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_value_than_the_runtimes_is_noticed(
+    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(TORCH, "Relu", lambda site: on(site, lambda x: torch.relu(x) * 1.01, 0))
     outcome = real_networks.isolated(real_networks.read, Case(network, tmp_path), 60)
     assert outcome.end == WRONG
@@ -99,12 +114,16 @@ def test_another_value_than_the_runtimes_is_noticed(network: Path, tmp_path: Pat
 
 
 def test_equal_reasons_of_different_networks_meet() -> None:
-    one, other = ({"halved": Outcome(REFUSED, f"node '{name}' has {size} channels")} for name, size in (("a", 3), ("b", 16)))
+    one, other = (
+        {"halved": Outcome(REFUSED, f"node '{name}' has {size} channels")} for name, size in (("a", 3), ("b", 16))
+    )
     assert real_networks.reasons({"x": one, "y": other}) == {
         REFUSED: {"halved: node '…' has N channels": ["x: node 'a' has 3 channels", "y"]}
     }
 
 
 def test_a_network_without_a_stage_has_nothing_to_deepen(tmp_path: Path) -> None:
-    outcome = real_networks.isolated(real_networks.deepened, Case(tiny.save(tiny.net(), tmp_path / "net.onnx"), tmp_path), 60)
+    outcome = real_networks.isolated(
+        real_networks.deepened, Case(tiny.save(tiny.net(), tmp_path / "net.onnx"), tmp_path), 60
+    )
     assert (outcome.end, outcome.reason) == (NOTHING, "no stage")

@@ -12,7 +12,9 @@ from benchmarks.sweep import LIGHT_LEFT, MARGIN
 from benchmarks.trials import Trial, trial
 from fnatool.files import model as files
 
-BASELINE = json.loads((Path(__file__).parents[1] / "benchmarks" / "results" / "torch_pruning.json").read_text())["models"]
+BASELINE = json.loads((Path(__file__).parents[1] / "benchmarks" / "results" / "torch_pruning.json").read_text())[
+    "models"
+]
 ANALYSE_S = 4.0  # of one thread, on a machine whose cores are shared; `make sweep` holds the narrow bar
 STAGES = {
     "timm:resnet18": (2, 2, 2, 2),

@@ -99,7 +99,9 @@ def test_a_part_of_the_plan_can_be_asked_for(classification: StudyTask) -> None:
     ]  # fmt: skip
 
 
-def test_a_shape_that_rows_share_is_counted_once_and_what_is_done_not_at_all(classification: StudyTask, tmp_path: Path) -> None:
+def test_a_shape_that_rows_share_is_counted_once_and_what_is_done_not_at_all(
+    classification: StudyTask, tmp_path: Path
+) -> None:
     asked = Asked(budgets=(65,), rows=("distance", "distance+imitate", "near"), seeds=(0,))
     plan = cells.plan([classification], asked)
     ready = cells.done(plan[2], tmp_path)
@@ -137,7 +139,9 @@ def cost_of(task: StudyTask, knobs: dict[str, object]) -> int:
     return whole_costs(with_head(prepared(task, 0).ground, Spec(knobs), verify=False)[1])["madds"]  # type: ignore[arg-type]
 
 
-def test_one_factor_for_all_hidden_widths_is_the_largest_that_keeps_the_budget(classification: StudyTask, tmp_path: Path) -> None:
+def test_one_factor_for_all_hidden_widths_is_the_largest_that_keeps_the_budget(
+    classification: StudyTask, tmp_path: Path
+) -> None:
     asked = job(classification, tmp_path)
     found = shapes.uniform(asked)
     assert found.knobs is not None
@@ -149,7 +153,9 @@ def test_one_factor_for_all_hidden_widths_is_the_largest_that_keeps_the_budget(c
     assert cost_of(classification, dict(found.knobs)) <= asked.limit < cost_of(classification, more)
 
 
-def test_a_smaller_image_keeps_the_budget_and_one_pixel_more_does_not(classification: StudyTask, tmp_path: Path) -> None:
+def test_a_smaller_image_keeps_the_budget_and_one_pixel_more_does_not(
+    classification: StudyTask, tmp_path: Path
+) -> None:
     asked = job(classification, tmp_path)
     found = shapes.smaller_input(asked)
     side = int(found.known["side"])
@@ -157,7 +163,9 @@ def test_a_smaller_image_keeps_the_budget_and_one_pixel_more_does_not(classifica
     assert cost_of(classification, {"input.size": (side + 1, side + 1)}) > asked.limit
 
 
-def test_members_by_chance_keep_the_budget_and_another_seed_has_another(classification: StudyTask, tmp_path: Path) -> None:
+def test_members_by_chance_keep_the_budget_and_another_seed_has_another(
+    classification: StudyTask, tmp_path: Path
+) -> None:
     asked = job(classification, tmp_path)
     for shape in (shapes.random, shapes.near):
         found = shape(asked)
@@ -200,7 +208,8 @@ def test_what_is_pruned_by_nothing_is_the_seed(seed: str) -> None:
 
 
 def test_what_torch_pruning_does_not_do_is_said(seed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Layered, "forward", lambda self, x: (self.layers["stem"](x),))  # an output that it does not know of
+    # an output that it does not know of
+    monkeypatch.setattr(Layered, "forward", lambda self, x: (self.layers["stem"](x),))
     with pytest.raises(NotPruned, match="the outputs have shapes"):
         pruned(files.read(seed), 0.5)
 
@@ -208,7 +217,9 @@ def test_what_torch_pruning_does_not_do_is_said(seed: str, monkeypatch: pytest.M
 # --- cells --------------------------------------------------------------------------------------
 
 
-def test_a_cell_is_done_once_and_goes_on_where_it_was(classification: StudyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cell_is_done_once_and_goes_on_where_it_was(
+    classification: StudyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cell = Cell("classification", 60, "near", 0, 2)
     with monkeypatch.context() as killed:
         killed.setattr(cells, "tune", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -226,7 +237,9 @@ def test_a_cell_is_done_once_and_goes_on_where_it_was(classification: StudyTask,
     assert not (tmp_path / "runs" / cell.name).exists()
 
 
-def test_a_budget_that_a_row_cannot_reach_is_told_and_not_tried_again(classification: StudyTask, tmp_path: Path) -> None:
+def test_a_budget_that_a_row_cannot_reach_is_told_and_not_tried_again(
+    classification: StudyTask, tmp_path: Path
+) -> None:
     found = cells.perform(Cell("classification", 1, "smaller-input", 0, 2), classification, tmp_path)
     assert found["impossible"].startswith("the least it can cost")
 
@@ -282,7 +295,8 @@ def test_less_is_better_where_a_figure_is_a_distance() -> None:
 
 def test_ranks_are_of_what_was_known_before_training() -> None:
     found = [
-        cell("random", 80, k, figure, before={"features/batch": far}) for k, (figure, far) in enumerate(((4, 1), (3, 2), (2, 4), (1, 3)))
+        cell("random", 80, k, figure, before={"features/batch": far})
+        for k, (figure, far) in enumerate(((4, 1), (3, 2), (2, 4), (1, 3)))
     ]
     assert table.ranks(found) == {"t, 200 steps, 80 %": {"features/batch": 0.8}}
     assert table.ranks(found[:3]) == {}

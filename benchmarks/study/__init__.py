@@ -1,1 +1,3 @@
-"""The study behind `python -m benchmarks.search_study`: tasks, rows of architectures, cells of both, and their table."""
+"""The study behind `python -m benchmarks.search_study`: tasks, rows of architectures, cells of both, and their
+table.
+"""

@@ -10,7 +10,8 @@ class OverBudget(Exception):
 
 
 def largest(cost: Callable[[int], int], limit: int, low: int, high: int) -> int:
-    """The largest whole number from low to high whose cost is within the limit, where cost grows with it. Raises OverBudget for none.
+    """The largest whole number from low to high whose cost is within the limit, where cost grows with it. Raises
+    OverBudget for none.
 
     Where cost does not always grow, one whose successor, or some number before it, costs more.
     """

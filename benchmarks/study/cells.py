@@ -1,4 +1,6 @@
-"""The cells of the study: a row on a task at a budget with a seed. Each leaves a small file when it is done, and is never done again."""
+"""The cells of the study: a row on a task at a budget with a seed. Each leaves a small file when it is done, and is
+never done again.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ def plan(tasks: Sequence[StudyTask], asked: Asked) -> list[Cell]:
         for row in (ROWS[name] for name in asked.rows or ROWS):
             for budget in (100,) if row.whole else asked.budgets:
                 if row.is_for(task, budget):
-                    found += [Cell(task.name, budget, row.name, seed, asked.steps) for seed in asked.seeds or range(row.seeds)]
+                    found += [
+                        Cell(task.name, budget, row.name, seed, asked.steps) for seed in asked.seeds or range(row.seeds)
+                    ]
     order = list(ROWS)
     return sorted(found, key=lambda cell: (cell.seed, -cell.budget, order.index(cell.row)))
 
@@ -74,7 +78,9 @@ def plan(tasks: Sequence[StudyTask], asked: Asked) -> list[Cell]:
 
 
 def minutes(cells: Sequence[Cell], tasks: Mapping[str, StudyTask], folder: Path) -> Iterator[float | None]:
-    """Of each cell, as estimated for a core; None where it is done. A shape that is there, or that a cell before it makes, takes none."""
+    """Of each cell, as estimated for a core; None where it is done. A shape that is there, or that a cell before it
+    makes, takes none.
+    """
     made: set[Path] = set()
     for cell in cells:
         if done(cell, folder).exists():
@@ -96,7 +102,12 @@ def shape_folder(cell: Cell, folder: Path) -> Path:
     """Where the cell's shape lies, which other rows may share; and other seeds, where it has no chance in it."""
     row = ROWS[cell.row]
     last = f"-seed{cell.seed}" if row.by_chance else ""
-    return folder / "shapes" / cell.task / f"{row.shaped}-{cell.budget}{last}{f'-{cell.steps}' if row.shaped == 'tuned-first' else ''}"
+    return (
+        folder
+        / "shapes"
+        / cell.task
+        / f"{row.shaped}-{cell.budget}{last}{f'-{cell.steps}' if row.shaped == 'tuned-first' else ''}"
+    )
 
 
 SHAPE = "shape.json"
@@ -106,7 +117,9 @@ SHAPE = "shape.json"
 
 
 def perform(cell: Cell, task: StudyTask, folder: Path) -> Found:
-    """What the cell comes to, from its file where that is there; begun before, it goes on. Raises UserError and RefusedModel."""
+    """What the cell comes to, from its file where that is there; begun before, it goes on. Raises UserError and
+    RefusedModel.
+    """
     path = done(cell, folder)
     if not path.exists():
         try:
@@ -114,7 +127,9 @@ def perform(cell: Cell, task: StudyTask, folder: Path) -> Found:
         except (OverBudget, NotPruned) as error:
             found = {"impossible": str(error)}
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps({**asdict(cell), "metric": task.metric, "better": task.better, **found}, indent=1) + "\n")
+        write_text(
+            path, json.dumps({**asdict(cell), "metric": task.metric, "better": task.better, **found}, indent=1) + "\n"
+        )
         shutil.rmtree(_home(cell, folder), ignore_errors=True)
     return read(path)
 
@@ -160,7 +175,9 @@ def shaped(cell: Cell, task: StudyTask, folder: Path) -> tuple[Shape, float]:
         place.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
         shape = row.shape(ShapeJob(task, cell.budget, cell.seed, cell.steps, place, place.parent))
-        write_text(path, json.dumps({"seconds": time.monotonic() - began, "shape": asdict(shape)}, indent=1) + "\n", force=True)
+        write_text(
+            path, json.dumps({"seconds": time.monotonic() - began, "shape": asdict(shape)}, indent=1) + "\n", force=True
+        )
     found = read(path)
     return Shape.of_json(found["shape"]), float(found["seconds"])
 

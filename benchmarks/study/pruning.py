@@ -1,7 +1,8 @@
 """Torch-Pruning on an ONNX file: its layers as torch's own modules, pruned, and what is left in the same graph.
 
-As its README says it: BasePruner, global pruning by the norm of groups, isomorphic (arXiv 2407.04616), no rounding of channels. Layers that
-make the outputs of the network are left alone; where they go with the old head, nothing is lost by that.
+As its README says it: BasePruner, global pruning by the norm of groups, isomorphic (arXiv 2407.04616), no rounding of
+channels. Layers that make the outputs of the network are left alone; where they go with the old head, nothing is lost
+by that.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ class NotPruned(Exception):
 
 
 class Layered(torch.nn.Module):
-    """A graph whose convolutions, linear layers, normalisations and slopes are modules of torch; `layers` has them by node."""
+    """A graph whose convolutions, linear layers, normalisations and slopes are modules of torch; `layers` has them by
+    node.
+    """
 
     def __init__(self, graph: gs.Graph) -> None:
         super().__init__()
@@ -39,7 +42,13 @@ class Layered(torch.nn.Module):
         seen, own = self.reading.view, self.reading.weights
         self.layers: dict[str, torch.nn.Module] = {}
         facts = facts_of(seen, self.reading.shapes, own)
-        rows = {**TORCH, "Conv": self._conv, "Gemm": self._linear, "BatchNormalization": self._norm, "PRelu": self._slopes}
+        rows = {
+            **TORCH,
+            "Conv": self._conv,
+            "Gemm": self._linear,
+            "BatchNormalization": self._norm,
+            "PRelu": self._slopes,
+        }
         constants: dict[str, torch.Tensor] = {}
         self.program = compiled(seen, facts, self.reading.outputs, constants, rows=rows)
         self.values = [*(self.reading.initial(weight) for weight in own), *constants.values()]

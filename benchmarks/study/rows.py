@@ -26,9 +26,9 @@ IMITATE = {"finetune": {"imitate": {"features": 1.0}}}
 class Row:
     """One way to a network within a budget. Rows of the same `shaped` share their architectures.
 
-    minutes: that a shape takes on a core, beside training. seeds: how many, unless said. by_chance: another seed is another architecture.
-    refit: layers are solved anew before the last phase. more: what the config of that says. labels: whether it needs them, or (False)
-    wants none; None: neither. whole: at the seed's own cost alone.
+    minutes: that a shape takes on a core, beside training. seeds: how many, unless said. by_chance: another seed is
+    another architecture. refit: layers are solved anew before the last phase. more: what the config of that says.
+    labels: whether it needs them, or (False) wants none; None: neither. whole: at the seed's own cost alone.
     """
 
     name: str
@@ -56,10 +56,31 @@ ROWS: Mapping[str, Row] = {
         Row("seed", "the seed's own, at its own cost", shapes.own, "seed", labels=True, whole=True),
         DISTANCE,
         replace(DISTANCE, name="distance+refit", said="search by distance, refitted", refit=True),
-        replace(DISTANCE, name="distance+imitate", said="search by distance, imitating the seed's features", more=IMITATE, labels=True),
-        replace(DISTANCE, name="distance+both", said="search by distance, refitted and imitating", refit=True, more=IMITATE, labels=True),
+        replace(
+            DISTANCE,
+            name="distance+imitate",
+            said="search by distance, imitating the seed's features",
+            more=IMITATE,
+            labels=True,
+        ),
+        replace(
+            DISTANCE,
+            name="distance+both",
+            said="search by distance, refitted and imitating",
+            refit=True,
+            more=IMITATE,
+            labels=True,
+        ),
         Row("gradient", "search by gradient, entangled", shapes.gradient, "gradient", 4.0, by_chance=True, labels=True),
-        Row("gradient-paths", "search by gradient, paths", shapes.gradient_paths, "gradient-paths", 7.0, by_chance=True, labels=True),
+        Row(
+            "gradient-paths",
+            "search by gradient, paths",
+            shapes.gradient_paths,
+            "gradient-paths",
+            7.0,
+            by_chance=True,
+            labels=True,
+        ),
         Row("uniform-l1", "every hidden width × one factor, by l1", shapes.uniform, "uniform-l1", 0.4),
         Row("torch-pruning", "Torch-Pruning 1.6.1, global, isomorphic", shapes.torch_pruning, "torch-pruning", 0.6),
         Row("smaller-input", "a smaller image", shapes.smaller_input, "smaller-input", 0.3, labels=True),
@@ -87,6 +108,8 @@ def started(row: Row, shape: Shape, task: StudyTask, seed: int, folder: Path) ->
     spec = Spec({**of.before, **shape.knobs})
     if not row.refit:
         return with_head(replace(of, select=shape.select), spec)
-    options = RemapOptions(strategy=of.strategy, select=shape.select, seed=of.rng_seed, inputs=of.inputs, verify=False, refit=task.photos)
+    options = RemapOptions(
+        strategy=of.strategy, select=shape.select, seed=of.rng_seed, inputs=of.inputs, verify=False, refit=task.photos
+    )
     made = fnatool.remap(seeds.find(task.seed), spec, options=options)
     return of.finish(made.model, True, None)

@@ -39,7 +39,8 @@ MODEL = "model.onnx"
 
 @dataclass(frozen=True)
 class ShapeJob:
-    """What a shape is asked for: a task, a budget in percent of the seed's multiply-adds, the number of chance, and a folder to work in.
+    """What a shape is asked for: a task, a budget in percent of the seed's multiply-adds, the number of chance, and a
+    folder to work in.
 
     steps: of all training; shared: a folder for what shapes of this task may have in common.
     """
@@ -70,9 +71,11 @@ class ShapeJob:
 
 @dataclass(frozen=True)
 class Shape:
-    """An architecture: the knobs that make it of the seed, or (None) the network in `MODEL` in the job's folder, perhaps with its head.
+    """An architecture: the knobs that make it of the seed, or (None) the network in `MODEL` in the job's folder,
+    perhaps with its head.
 
-    select: which channels narrowing keeps. known: what the row says of it without training it. spent: steps that have been trained.
+    select: which channels narrowing keeps. known: what the row says of it without training it. spent: steps that have
+    been trained.
     """
 
     knobs: Mapping[str, Value] | None
@@ -85,7 +88,11 @@ class Shape:
     def of_json(found: Mapping[str, Any]) -> Shape:
         """As it was written down."""
         knobs = found["knobs"]
-        named = None if knobs is None else {key: tuple(value) if isinstance(value, list) else value for key, value in knobs.items()}
+        named = (
+            None
+            if knobs is None
+            else {key: tuple(value) if isinstance(value, list) else value for key, value in knobs.items()}
+        )
         return Shape(**{**found, "knobs": named})
 
 
@@ -123,7 +130,9 @@ gradient_paths = searching({"search": {"method": "gradient", "relaxation": "path
 
 
 def tuned_first(job: ShapeJob) -> Shape:
-    """The seed has learnt the task in the first half of the steps, and is shaped by distance to what it computes then, without labels."""
+    """The seed has learnt the task in the first half of the steps, and is shaped by distance to what it computes then,
+    without labels.
+    """
     first = job.steps // 2
     config = job.task.config(job.seed, first)
     home, run = job.shared / f"tuned-{first}-seed{job.seed}", job.folder / "search"

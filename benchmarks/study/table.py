@@ -22,7 +22,9 @@ def finished(folder: Path) -> list[Found]:
     """All cells that are there, in the order of the rows."""
     order = list(ROWS)
     known = [found for path in sorted((folder / "cells").rglob("*.json")) if (found := read(path))["row"] in order]
-    return sorted(known, key=lambda one: (one["task"], one["steps"], order.index(one["row"]), -one["budget"], one["seed"]))
+    return sorted(
+        known, key=lambda one: (one["task"], one["steps"], order.index(one["row"]), -one["budget"], one["seed"])
+    )
 
 
 def tables(cells: Sequence[Found]) -> str:
@@ -32,7 +34,10 @@ def tables(cells: Sequence[Found]) -> str:
 
 def _table(cells: Sequence[Found]) -> str:
     first, budgets = cells[0], sorted({one["budget"] for one in cells if not ROWS[one["row"]].whole}, reverse=True)
-    title = f"**{first['task']}**, {first['steps']} steps: {first['metric']}, {'more' if first['better'] > 0 else 'less'} is better"
+    title = (
+        f"**{first['task']}**, {first['steps']} steps: {first['metric']}, "
+        f"{'more' if first['better'] > 0 else 'less'} is better"
+    )
     lines = [f"| | {' | '.join(f'{budget} %' for budget in budgets)} |", "|---" * (1 + len(budgets)) + "|"]
     means = {(row, budget): _mean(_at(cells, row, budget)) for row in ROWS for budget in budgets}
     for row in ROWS.values():
@@ -42,7 +47,10 @@ def _table(cells: Sequence[Found]) -> str:
         if row.whole:
             title += f"; {row.said}: {_said(own)}"
             continue
-        lines.append(f"| {row.said} | {' | '.join(_bold(_at(cells, row.name, b), _best(means, b, first['better'])) for b in budgets)} |")
+        lines.append(
+            f"| {row.said} | "
+            f"{' | '.join(_bold(_at(cells, row.name, b), _best(means, b, first['better'])) for b in budgets)} |"
+        )
         if row.name == "random":
             best = [_extreme(_at(cells, row.name, budget), first["better"]) for budget in budgets]
             lines.append(f"| … the best of them | {' | '.join(best)} |")

@@ -1,4 +1,6 @@
-"""What the rows are compared on: the tasks with labels on fashion-scenes, and any network to be like itself on photographs."""
+"""What the rows are compared on: the tasks with labels on fashion-scenes, and any network to be like itself on
+photographs.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,8 @@ DISTANCE = {"search": {"method": "distance"}, "space": {"choices": "auto"}}
 class StudyTask:
     """A seed and its data. `photos` are pictures without labels, of those to learn from alone where there are labels.
 
-    `own` is what its config says beside the embedded default's; `kept` are photographs for figures alone (None: a part of `photos`);
-    `better` is 1 where a larger figure is the better one, else −1.
+    `own` is what its config says beside the embedded default's; `kept` are photographs for figures alone (None: a part
+    of `photos`); `better` is 1 where a larger figure is the better one, else −1.
     """
 
     name: str
@@ -70,8 +72,12 @@ class StudyTask:
         return found
 
 
-def labelled(task: str, folder: Path, *, quick: Mapping[str, Any] = QUICK, scenes: writing.SceneOptions | None = None) -> StudyTask:
-    """A task of fashion-scenes, its data in the folder, written if it is not there: the embedded default's, to be told from 400 others."""
+def labelled(
+    task: str, folder: Path, *, quick: Mapping[str, Any] = QUICK, scenes: writing.SceneOptions | None = None
+) -> StudyTask:
+    """A task of fashion-scenes, its data in the folder, written if it is not there: the embedded default's, to be told
+    from 400 others.
+    """
     data = folder / f"scenes-{task}"
     if not data.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +95,9 @@ OWN: Mapping[str, Mapping[str, Any]] = {
         "finetune": {"optimiser": {"lr": 0.001}},
     }
 }
-"""Where a task's config is not the embedded default's: what its own head needs at 96×96, and the rate of its own optimiser."""
+"""Where a task's config is not the embedded default's: what its own head needs at 96×96, and the rate of its own
+optimiser.
+"""
 
 
 def _photos(task: str, data: Path, folder: Path) -> Path:

@@ -1,4 +1,6 @@
-"""The last phase, the same for all rows: what has been shaped learns its task, or to be like the seed, and is measured."""
+"""The last phase, the same for all rows: what has been shaped learns its task, or to be like the seed, and is
+measured.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from fnatool.search.config import SearchConfig
 
 
 def tune(task: StudyTask, config: SearchConfig, start: Path, out: Path) -> Mapping[str, float]:
-    """The network in a file, tuned as the config's last phase says, at `out`; its figures in ONNX Runtime on what is kept back.
+    """The network in a file, tuned as the config's last phase says, at `out`; its figures in ONNX Runtime on what is
+    kept back.
 
     A run that was interrupted goes on.
     """

@@ -52,7 +52,9 @@ class Command(click.Command):
         except ModuleNotFoundError as error:
             if error.name not in EXTRA:
                 raise
-            raise Mistake(f"this needs {error.name}, which is not installed; pip install 'fnatool[search]' brings it") from error
+            raise Mistake(
+                f"this needs {error.name}, which is not installed; pip install 'fnatool[search]' brings it"
+            ) from error
         except BrokenPipeError as error:  # before click makes exit code 1 of it
             raise ReaderLeft from error
 
@@ -76,7 +78,8 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(fnatool.__version__, prog_name="fnatool")
 def cli() -> None:
-    """Give it any pretrained CNN as ONNX and the shape you need; get back that network, in that shape, with what the seed knows.
+    """Give it any pretrained CNN as ONNX and the shape you need; get back that network, in that shape, with what the
+    seed knows.
 
     MODEL is the path of an ONNX file or the name of the bundled seed, mobilenetv2_bn.
     """

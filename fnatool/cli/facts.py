@@ -18,7 +18,9 @@ from fnatool.cli.types import MODEL, SPEC
 @click.option("--json", "form", flag_value="json", help="Everything as JSON.")
 @click.option("--spec", "form", flag_value="spec", help="The network's own Spec, to edit and give to remap.")
 @click.option("--group", metavar="KNOB", help="Every weight axis that moves with this knob.")
-@click.option("--taps", is_flag=True, help="The places that a head can tap and that 'fnatool cut' can cut at, by stage.")
+@click.option(
+    "--taps", is_flag=True, help="The places that a head can tap and that 'fnatool cut' can cut at, by stage."
+)
 @options.inputs()
 def inspect(model: Path, form: str | None, group: str | None, taps: bool, inputs: Inputs) -> None:
     """Show stages, blocks, and every knob: its value, its range, whether growth is exact, and why not."""
@@ -58,14 +60,15 @@ def inspect(model: Path, form: str | None, group: str | None, taps: bool, inputs
     type=click.Choice(["conv", "paper"]),
     default="conv",
     show_default=True,
-    help="What multiply-adds are. conv: those of convolutions and matrix products. paper: the biases of convolutions too, as in FNA.",
+    help="What multiply-adds are. conv: those of convolutions and matrix products. paper: the biases of "
+    "convolutions too, as in FNA.",
 )
 @options.inputs()
 def profile(model: Path, nodes: bool, as_json: bool, convention: str, inputs: Inputs) -> None:
     """Show multiply-adds, parameters and activation memory: in all, of the stem, every stage and the head, and by node.
 
-    A layer between two stages belongs to the later one, what no stage needs to the head; without stages everything is head. Activations
-    are the tensors the nodes compute, all of them and those that exist at once.
+    A layer between two stages belongs to the later one, what no stage needs to the head; without stages everything is
+    head. Activations are the tensors the nodes compute, all of them and those that exist at once.
     """
     import fnatool
     from fnatool import terminal
@@ -82,9 +85,19 @@ def profile(model: Path, nodes: bool, as_json: bool, convention: str, inputs: In
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=MODEL)
 @options.provider()
 @options.threads()
-@click.option("--batch", type=click.IntRange(1, 1 << 16), metavar="N", help="Samples at once [default: as many as a model fixes, else 1].")
 @click.option(
-    "--seconds", type=click.FloatRange(0.01, 1e5), default=10.0, show_default=True, metavar="S", help="How long each model is timed."
+    "--batch",
+    type=click.IntRange(1, 1 << 16),
+    metavar="N",
+    help="Samples at once [default: as many as a model fixes, else 1].",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.01, 1e5),
+    default=10.0,
+    show_default=True,
+    metavar="S",
+    help="How long each model is timed.",
 )
 @options.seed("For the inputs, and the order in every round.")
 @options.as_json()
@@ -101,14 +114,16 @@ def bench(
 ) -> None:
     """Time models side by side in ONNX Runtime: latency, throughput, memory, and how each compares with the first.
 
-    In twenty rounds each model has its turn, alone, in a process of its own, so that what disturbs the machine hits all alike; ratios are
-    those of the fastest rounds. Memory is the machine's, not a graphics card's.
+    In twenty rounds each model has its turn, alone, in a process of its own, so that what disturbs the machine hits all
+    alike; ratios are those of the fastest rounds. Memory is the machine's, not a graphics card's.
     """
     import fnatool
     from fnatool import terminal
     from fnatool.cli.show.benchmark import show_benchmark
 
-    how = fnatool.BenchOptions(provider=provider, threads=threads, batch=batch, seconds=seconds, seed=seed, inputs=inputs)
+    how = fnatool.BenchOptions(
+        provider=provider, threads=threads, batch=batch, seconds=seconds, seed=seed, inputs=inputs
+    )
     made = fnatool.bench(*models, options=how)
     if as_json:
         terminal.document(json.dumps(made.to_json(), indent=2))
@@ -125,8 +140,8 @@ def bench(
 def diff(a: Path, b: Path, everything: bool, as_json: bool, inputs: Inputs) -> int:
     """Show in what two models differ, by name: knobs, stages, inputs and outputs, nodes, and the values of tensors.
 
-    A change of values is relative to the spread of the tensor in A. Exit code 0: equal, 1: different, 2: a mistake, or a file that cannot
-    be read.
+    A change of values is relative to the spread of the tensor in A. Exit code 0: equal, 1: different, 2: a mistake, or
+    a file that cannot be read.
     """
     import fnatool
     from fnatool import terminal
@@ -142,14 +157,22 @@ def diff(a: Path, b: Path, everything: bool, as_json: bool, inputs: Inputs) -> i
 
 @cli.command()
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=MODEL)
-@click.option("--against", type=MODEL, metavar="SEED", help="Demand the inputs and outputs of this model: names, types and shapes.")
-@click.option("--spec", type=SPEC, metavar="SPEC", help="Demand that the model realises this spec, a file, - or a bundled one.")
+@click.option(
+    "--against",
+    type=MODEL,
+    metavar="SEED",
+    help="Demand the inputs and outputs of this model: names, types and shapes.",
+)
+@click.option(
+    "--spec", type=SPEC, metavar="SPEC", help="Demand that the model realises this spec, a file, - or a bundled one."
+)
 @options.knobs("Demand this value of a knob, on top of SPEC or alone. Repeatable.")
 @click.option(
     "--multiple",
     type=click.IntRange(2, 1024),
     metavar="N",
-    help="Warn of widths that are no multiple of N: a device that works on N channels at a time computes the rest for nothing.",
+    help="Warn of widths that are no multiple of N: a device that works on N channels at a time computes the rest "
+    "for nothing.",
 )
 @click.option("--max-macs", type=click.IntRange(min=1), metavar="N", help="Demand at most N multiply-accumulates.")
 @click.option("--max-params", type=click.IntRange(min=1), metavar="N", help="Demand at most N parameters.")

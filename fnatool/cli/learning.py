@@ -29,29 +29,44 @@ def data() -> None:
     help="What is labelled, and so the format: ImageFolder, Pascal VOC masks, COCO boxes, COCO keypoints.",
 )  # fmt: skip
 @click.option("--size", type=click.IntRange(32, 1024), default=96, show_default=True, help="Pixels a side.")
-@click.option("--train", type=click.IntRange(1, 10**6), default=2000, show_default=True, metavar="N", help="Scenes to train on.")
-@click.option("--val", type=click.IntRange(1, 10**6), default=500, show_default=True, metavar="N", help="Scenes of other garments.")
+@click.option(
+    "--train", type=click.IntRange(1, 10**6), default=2000, show_default=True, metavar="N", help="Scenes to train on."
+)
+@click.option(
+    "--val",
+    type=click.IntRange(1, 10**6),
+    default=500,
+    show_default=True,
+    metavar="N",
+    help="Scenes of other garments.",
+)
 @options.seed("The same seed gives the same bytes.")
 @options.force("Replace an older folder of scenes (never any other).")
 def fashion_scenes(folder: Path, task: str, size: int, train: int, val: int, seed: int, force: bool) -> None:
     """Write a small real data set to DIR: garments on textured grounds, labelled for a task.
 
-    The garments are 12,000 images of Fashion-MNIST that come with fnatool, scaled, turned, coloured and partly hidden; those of the
-    training scenes and those of the others are different ones.
+    The garments are 12,000 images of Fashion-MNIST that come with fnatool, scaled, turned, coloured and partly hidden;
+    those of the training scenes and those of the others are different ones.
     """
     from fnatool import terminal
     from fnatool.tasks import scenes
 
     with terminal.progress(f"scenes for {task}", train + val) as advance:
-        scenes.write_scenes(folder, scenes.SceneOptions(task, size, train, val, seed), force=force, done=lambda: advance(1))
+        scenes.write_scenes(
+            folder, scenes.SceneOptions(task, size, train, val, seed), force=force, done=lambda: advance(1)
+        )
     click.echo(f"{train:,} scenes to train on and {val:,} to validate, {size}×{size} → {shown(str(folder))}")
 
 
 @data.command("check")
 @click.argument("folder", metavar="DIR", type=FILE)
-@click.option("--task", type=TASK, help="What the labels are for [default: told by the layout, where it leaves no choice].")
+@click.option(
+    "--task", type=TASK, help="What the labels are for [default: told by the layout, where it leaves no choice]."
+)
 @options.reading()
-@options.file("--sheet", metavar="OUT.png", help_="Write a contact sheet: the labels drawn on a few pictures of each split.")
+@options.file(
+    "--sheet", metavar="OUT.png", help_="Write a contact sheet: the labels drawn on a few pictures of each split."
+)
 @options.seed("Which pictures are on the sheet.")
 @options.as_json()
 @options.force("Replace an older sheet.")
@@ -60,8 +75,9 @@ def check_data(
 ) -> int:  # fmt: skip
     """Look at every file of the data set in DIR; exit 1 if anything is wrong with it, 2 if it cannot be looked at.
 
-    Said are the format, pictures and labels of each class and split, every fault with its file, and what --skip-bad would leave out. DIR
-    may also be COCO's json or YOLO's data.yaml. What is whole is remembered: later commands do not look at it again.
+    Said are the format, pictures and labels of each class and split, every fault with its file, and what --skip-bad
+    would leave out. DIR may also be COCO's json or YOLO's data.yaml. What is whole is remembered: later commands do not
+    look at it again.
     """
     require_search("data check")
     import fnatool
@@ -93,7 +109,9 @@ def config(path: Path, task: str | None, like: bool, folder: Path | None, search
         raise click.UsageError("give either --task, or --like for learning without labels")
     if task is None and not searches:
         if folder is not None:
-            raise click.UsageError("--data: where the samples are is said to 'fnatool finetune --like', with --images or --inputs")
+            raise click.UsageError(
+                "--data: where the samples are is said to 'fnatool finetune --like', with --images or --inputs"
+            )
         training.write_like_template(path, force=force)
         click.echo(f"a config for learning without labels → {shown(str(path))}")
         return
@@ -104,11 +122,18 @@ def config(path: Path, task: str | None, like: bool, folder: Path | None, search
 
 @cli.command()
 @click.argument("model", type=MODEL)
-@options.file("--config", dest="how", metavar="TOML", help_="What to learn, and how; 'fnatool config' writes one. Needed unless --like.")
+@options.file(
+    "--config",
+    dest="how",
+    metavar="TOML",
+    help_="What to learn, and how; 'fnatool config' writes one. Needed unless --like.",
+)
 @options.settings("Set one key of the config, on top of the file: run.epochs=3, data.size=[96,96]. Repeatable.")
 @options.like("Learn to be like SEED, without labels.")
 @options.output()
-@options.file("--work-dir", dest="folder", metavar="DIR", help_="Where checkpoints and metrics are kept [default: OUT with .run].")
+@options.file(
+    "--work-dir", dest="folder", metavar="DIR", help_="Where checkpoints and metrics are kept [default: OUT with .run]."
+)
 @options.restart()
 @options.skip_bad("Leave out samples that cannot be used, whatever the config says.")
 @options.force("Overwrite an existing file (never the model).")
@@ -129,10 +154,11 @@ def finetune(
 ) -> None:
     """Train MODEL, which has a head, on a data set, and write the same graph with what it learnt.
 
-    With --like it needs no head and no labels: it learns to compute what SEED computes, on pictures (--images) or arrays (--inputs).
+    With --like it needs no head and no labels: it learns to compute what SEED computes, on pictures (--images) or
+    arrays (--inputs).
 
-    A run that was interrupted goes on where it was, to the same result, by the same command line. On several devices or machines:
-    torchrun --nproc-per-node N -m fnatool finetune …
+    A run that was interrupted goes on where it was, to the same result, by the same command line. On several devices or
+    machines: torchrun --nproc-per-node N -m fnatool finetune …
     """
     require_search("finetune")
     import fnatool
@@ -145,7 +171,9 @@ def finetune(
     said = settings_of(settings)
     if like is not None:
         data = options.samples(images, arrays)
-        wanted = fnatool.LikeOptions(data=data, config=how, settings=said, folder=folder, restart=restart, skip_bad=skip_bad, force=force)
+        wanted = fnatool.LikeOptions(
+            data=data, config=how, settings=said, folder=folder, restart=restart, skip_bad=skip_bad, force=force
+        )
         tuned = fnatool.finetune_like(model, like, output, wanted)
     else:
         options.refuse_samples(images, arrays)
@@ -170,7 +198,14 @@ def finetune(
 @options.like("Compare with SEED, without labels.")
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="val", show_default=True)
 @click.option("--batch", type=click.IntRange(1, 1 << 16), default=32, show_default=True, metavar="N")
-@click.option("--workers", type=click.IntRange(0, 256), default=2, show_default=True, metavar="N", help="Processes that load samples.")
+@click.option(
+    "--workers",
+    type=click.IntRange(0, 256),
+    default=2,
+    show_default=True,
+    metavar="N",
+    help="Processes that load samples.",
+)
 @options.provider()
 @options.skip_bad("Leave out samples that cannot be used, and say how many.")
 @options.reading()
@@ -191,8 +226,8 @@ def evaluate(
 ) -> None:
     """Say how good MODEL is on a data set, as it runs in ONNX Runtime: top-1, mIoU, mAP, or OKS AP and PCK.
 
-    With --like: how like its outputs are to those of SEED, on pictures (--images) or arrays (--inputs). A distance of 0 is the same, 1 as
-    far as samples are from each other.
+    With --like: how like its outputs are to those of SEED, on pictures (--images) or arrays (--inputs). A distance of 0
+    is the same, 1 as far as samples are from each other.
     """
     require_search("evaluate")
     import fnatool
@@ -213,7 +248,9 @@ def evaluate(
     options.refuse_samples(images, arrays)
     if folder is None:
         raise click.UsageError("give --data DIR, or --like SEED to compare without labels")
-    asked = fnatool.EvaluateOptions(split=split, batch=batch, workers=workers, provider=provider, skip_bad=skip_bad, reading=reading)
+    asked = fnatool.EvaluateOptions(
+        split=split, batch=batch, workers=workers, provider=provider, skip_bad=skip_bad, reading=reading
+    )
     found = fnatool.evaluate(model, folder, options=asked)
     if as_json:
         terminal.document(json.dumps(found.to_json(), indent=1))

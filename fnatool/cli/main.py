@@ -16,17 +16,22 @@ from fnatool.escaping import shown
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 success, 1 a failed check or a refused model, 2 a mistake in what was asked, 130 Ctrl-C."""
+    """Run the command line and exit: 0 success, 1 a failed check or a refused model, 2 a mistake in what was asked, 130
+    Ctrl-C.
+    """
     _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows a question mark
-    gc.set_threshold(200_000, 20, 20)  # a graph is many small objects that live long: collecting them often takes a third of the time
+    # a graph is many small objects that live long: collecting them often takes a third of the time
+    gc.set_threshold(200_000, 20, 20)
     sys.exit(run(arguments))
 
 
 def _open_streams() -> None:
-    """Standard input, output and error are open: a closed one leads nowhere, and no file or pipe of ours takes its number."""
+    """Standard input, output and error are open: a closed one leads nowhere, and no file or pipe of ours takes its
+    number.
+    """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)
@@ -50,7 +55,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         click.echo("fnatool: interrupted", err=True)
         return INTERRUPTED
     except (ReaderLeft, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to fail when Python flushes at exit
+        # nothing is left to fail when Python flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SUCCESS
     except MemoryError:
         return _say("not enough memory", MISUSED)

@@ -25,7 +25,8 @@ OVERWRITE = "Overwrite an existing file (never the model)."
     "--spec",
     type=SPEC,
     metavar="SPEC",
-    help="The shape asked for; 'fnatool inspect SEED --spec' writes one to edit. Or fna-seg, fna-retinanet, fna-ssdlite: what FNA found. "
+    help="The shape asked for; 'fnatool inspect SEED --spec' writes one to edit. Or fna-seg, fna-retinanet, "
+    "fna-ssdlite: what FNA found. "
     "- is standard input.",
 )
 @options.knobs("Set one knob, on top of SPEC or alone: stage2.depth=4, input.size=512x1024, batch=free. Repeatable.")
@@ -34,14 +35,19 @@ OVERWRITE = "Overwrite an existing file (never the model)."
     type=click.IntRange(1, 1024),
     default=1,
     metavar="N",
-    help="What a width given by a factor, as x0.75, is a multiple of: 8, 16 or 32, as devices like [default: as the seed's is, up to 8].",
+    help="What a width given by a factor, as x0.75, is a multiple of: 8, 16 or 32, as devices like [default: as "
+    "the seed's is, up to 8].",
 )
 @options.output("The ONNX file to write (needed unless --dry-run).", required=False)
 @click.option(
     "--strategy", type=click.Choice(["fna", "preserve"]), default="fna", show_default=True,
     help="fna: the paper's rules. preserve: growth never changes the function, and what is new can learn.",
 )  # fmt: skip
-@click.option("--allow-drift", is_flag=True, help="Let preserve grow what cannot grow exactly by the fna rule, and say how far it drifts.")
+@click.option(
+    "--allow-drift",
+    is_flag=True,
+    help="Let preserve grow what cannot grow exactly by the fna rule, and say how far it drifts.",
+)
 @click.option(
     "--select", type=click.Choice(["first", "bn", "l1", "std"]), default="first", show_default=True,
     help="Which channels stay where a width shrinks.",
@@ -52,7 +58,8 @@ OVERWRITE = "Overwrite an existing file (never the model)."
 @options.file(
     "--refit",
     metavar="DIR",
-    help_="Solve layers that lost something anew, so that they come close to the seed's on the pictures in DIR, or on the arrays "
+    help_="Solve layers that lost something anew, so that they come close to the seed's on the pictures in DIR, or "
+    "on the arrays "
     "(.npy, .npz) for its inputs. No labels are needed.",
 )
 @click.option(
@@ -94,8 +101,8 @@ def remap(
 ) -> None:
     """Write SEED in the shape that SPEC and --set ask for, with what it knows in it.
 
-    The result is verified in ONNX Runtime on inner values: a remap that must be exact and is not is refused, naming the first tensor. With
-    --refit layers are solved anew after that, by least squares against the seed.
+    The result is verified in ONNX Runtime on inner values: a remap that must be exact and is not is refused, naming the
+    first tensor. With --refit layers are solved anew after that, by least squares against the seed.
     """
     import fnatool
     from fnatool.cli.show.documents import show_json
@@ -140,16 +147,27 @@ def remap(
 )  # fmt: skip
 @click.option("--classes", metavar="N|FILE", help="How many classes, or a file with a name on every line.")
 @click.option(
-    "--joints", metavar="N|coco|FILE", help="The joints of a pose: how many, COCO's, or a JSON file (joints, sigmas, flip_pairs)."
+    "--joints",
+    metavar="N|coco|FILE",
+    help="The joints of a pose: how many, COCO's, or a JSON file (joints, sigmas, flip_pairs).",
 )
-@options.file("--data", metavar="DIR", help_="Data of the task, whose classes or joints the head is for, instead of these two.")
+@options.file(
+    "--data", metavar="DIR", help_="Data of the task, whose classes or joints the head is for, instead of these two."
+)
 @options.reading()
 @click.option(
     "--taps", type=LIST, default=(), metavar="NAME,...",
     help="What the head reads: stageI.exit, stageI.blockJ.hidden, a node; from fine to coarse. Default: by the style.",
 )  # fmt: skip
-@click.option("--width", type=click.IntRange(max=1 << 16), metavar="N", help="Channels inside the head (256; not for ssdlite and linear).")
-@click.option("--levels", type=click.IntRange(max=32), metavar="N", help="Maps a detector looks at (retinanet 5, ssdlite 6).")
+@click.option(
+    "--width",
+    type=click.IntRange(max=1 << 16),
+    metavar="N",
+    help="Channels inside the head (256; not for ssdlite and linear).",
+)
+@click.option(
+    "--levels", type=click.IntRange(max=32), metavar="N", help="Maps a detector looks at (retinanet 5, ssdlite 6)."
+)
 @click.option(
     "--keep-rows", type=ROWS, default=(), metavar="all|0-9,12",
     help="Rows of the seed's own classifier, or of a head that 'fnatool head' has made, that become the first classes.",
@@ -189,12 +207,12 @@ def head(
 ) -> None:
     """Put a task's head on MODEL, its weights fresh; what is behind the taps goes, all else stays.
 
-    Where MODEL has a head of 'fnatool head' of the same style already, and no taps, width or levels are asked for, the new one goes on
-    from it: it has all of its weights but those of classes.
+    Where MODEL has a head of 'fnatool head' of the same style already, and no taps, width or levels are asked for, the
+    new one goes on from it: it has all of its weights but those of classes.
 
-    The result says in its metadata what it is for. Its outputs: logits; mask_logits; cls_logits and boxes; heatmaps. How pixels are scaled
-    is what --mean and --scale say; else what the metadata of MODEL say; else nothing where its input takes whole numbers or its first
-    nodes scale; else ImageNet's, with a warning.
+    The result says in its metadata what it is for. Its outputs: logits; mask_logits; cls_logits and boxes; heatmaps.
+    How pixels are scaled is what --mean and --scale say; else what the metadata of MODEL say; else nothing where its
+    input takes whole numbers or its first nodes scale; else ImageNet's, with a warning.
     """
     import fnatool
     from fnatool.cli.show.documents import show_json
@@ -229,7 +247,11 @@ def head(
 @cli.command()
 @click.argument("model", type=MODEL)
 @click.option("--task", type=TASK, required=True, help="What the network does already.")
-@click.option("--names", metavar="FILE", help="Names of its classes, one on every line [default: as its record says, else numbers].")
+@click.option(
+    "--names",
+    metavar="FILE",
+    help="Names of its classes, one on every line [default: as its record says, else numbers].",
+)
 @click.option("--joints", metavar="coco|FILE", help="The joints of a pose: COCO's, or a JSON file [default: likewise].")
 @options.file("--record", metavar="FILE", help_="JSON with what else its record says, as the levels of a detector.")
 @options.pixels(
@@ -257,10 +279,11 @@ def task(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Say in MODEL's metadata what it is for, so that evaluate, finetune and search know; its graph and weights stay, byte for byte.
+    """Say in MODEL's metadata what it is for, so that evaluate, finetune and search know; its graph and weights stay,
+    byte for byte.
 
-    For networks that do the task already: a classifier gives [N, K], a segmenter [N, K, h, w], a pose network heatmaps [N, J, h, w],
-    whatever their outputs are called; a detector cls_logits and boxes, as our heads do.
+    For networks that do the task already: a classifier gives [N, K], a segmenter [N, K, h, w], a pose network heatmaps
+    [N, J, h, w], whatever their outputs are called; a detector cls_logits and boxes, as our heads do.
     """
     import fnatool
     from fnatool.cli.show.described import show_described
@@ -290,7 +313,9 @@ def task(
 @cli.command()
 @click.argument("source", metavar="SOURCE")
 @options.output()
-@click.option("--weights", metavar="TAG", help="Trained weights by their tag, or DEFAULT; downloaded by torchvision or timm.")
+@click.option(
+    "--weights", metavar="TAG", help="Trained weights by their tag, or DEFAULT; downloaded by torchvision or timm."
+)
 @options.file("--checkpoint", metavar="FILE", help_="A state_dict (.pt, .pth, .safetensors); no code in it is run.")
 @options.inputs("The shape of the input [default: what the model says]. Of several, by the names input_0, input_1 …")
 @click.option("--classes", type=click.IntRange(1, 1 << 16), metavar="N", help="Outputs of the classifier.")
@@ -308,16 +333,19 @@ def export(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Write a torch model as a seed: BatchNorm kept, batch axis free, nodes named after modules, checked against the model.
+    """Write a torch model as a seed: BatchNorm kept, batch axis free, nodes named after modules, checked against the
+    model.
 
-    SOURCE is torchvision:NAME, timm:NAME, or path/to/file.py:FUNCTION, a function without arguments that returns a torch.nn.Module. The
-    file is run: give only one that you trust.
+    SOURCE is torchvision:NAME, timm:NAME, or path/to/file.py:FUNCTION, a function without arguments that returns a
+    torch.nn.Module. The file is run: give only one that you trust.
     """
     import fnatool
 
     if importlib.util.find_spec("torch") is None:
         raise Mistake("export needs torch, which is not installed; pip install 'fnatool[export]'")
-    how = fnatool.ExportOptions(inputs=inputs, weights=weights, checkpoint=checkpoint, classes=classes, opset=opset, force=force)
+    how = fnatool.ExportOptions(
+        inputs=inputs, weights=weights, checkpoint=checkpoint, classes=classes, opset=opset, force=force
+    )
     made = fnatool.export(source, output, options=how)
     from fnatool.cli.show.documents import show_json
     from fnatool.cli.show.exported import show_exported
@@ -354,11 +382,26 @@ def fold(model: Path, output: Path, inputs: Inputs, no_verify: bool, force: bool
 @cli.command()
 @click.argument("model", type=MODEL)
 @click.option(
-    "--data", required=True, metavar="FOLDER|random", help="Images for the statistics, at any depth; or noise, which fits no data."
+    "--data",
+    required=True,
+    metavar="FOLDER|random",
+    help="Images for the statistics, at any depth; or noise, which fits no data.",
 )
 @options.output()
-@click.option("--only", multiple=True, metavar="PATTERN", help="Only behind the convolutions of these names; * is any text. Repeatable.")
-@click.option("--images", type=click.IntRange(1, 10**9), default=256, show_default=True, metavar="N", help="How many images to look at.")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="PATTERN",
+    help="Only behind the convolutions of these names; * is any text. Repeatable.",
+)
+@click.option(
+    "--images",
+    type=click.IntRange(1, 10**9),
+    default=256,
+    show_default=True,
+    metavar="N",
+    help="How many images to look at.",
+)
 @options.seed("For the choice of images, or the noise.")
 @options.pixels(
     "An input is (pixel − mean) / scale, pixels from 0 to 255 …",
@@ -386,7 +429,8 @@ def unfold(
 ) -> None:
     """Write MODEL with a BatchNorm behind its convolutions: the same function, for training.
 
-    Exporters fold BatchNorm away, and a folded network trains badly. The statistics are those of the data, so that the function stays.
+    Exporters fold BatchNorm away, and a folded network trains badly. The statistics are those of the data, so that the
+    function stays.
     """
     import fnatool
     from fnatool.cli.show.batchnorm import show_folding
@@ -417,8 +461,12 @@ def unfold(
     "--outputs", type=LIST, default=(), metavar="NAME,...",
     help="Where it is to end: tensors, nodes, or places like stage5.exit, which 'fnatool inspect --taps' lists.",
 )  # fmt: skip
-@click.option("--inputs", "starts", type=LIST, default=(), metavar="NAME,...", help="Where it is to begin, in the same words.")
-@click.option("--inference", is_flag=True, help="Bring Dropout and BatchNormalization that compute as in training to inference.")
+@click.option(
+    "--inputs", "starts", type=LIST, default=(), metavar="NAME,...", help="Where it is to begin, in the same words."
+)
+@click.option(
+    "--inference", is_flag=True, help="Bring Dropout and BatchNormalization that compute as in training to inference."
+)
 @options.inputs()
 @options.output()
 @options.no_verify("Skip the comparison with the whole and the check of the result.")
@@ -435,7 +483,8 @@ def cut(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Write the part of MODEL that makes --outputs, from --inputs on: a model of its own that computes there what the whole does.
+    """Write the part of MODEL that makes --outputs, from --inputs on: a model of its own that computes there what the
+    whole does.
 
     Names stay, and what of the metadata is still true. Inputs that nothing reads any more go.
     """
@@ -443,7 +492,9 @@ def cut(
     from fnatool.cli.show.cut import show_cut
     from fnatool.cli.show.documents import show_json
 
-    how = fnatool.CutOptions(outputs=outputs, new_inputs=starts, inference=inference, inputs=inputs, verify=not no_verify, force=force)
+    how = fnatool.CutOptions(
+        outputs=outputs, new_inputs=starts, inference=inference, inputs=inputs, verify=not no_verify, force=force
+    )
     made = fnatool.cut(model, output, options=how)
     if as_json:
         show_json(made.to_json())

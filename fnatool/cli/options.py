@@ -70,7 +70,9 @@ def restart() -> Decorator:
 
 def threads() -> Decorator:
     """--threads N, of ONNX Runtime."""
-    return click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True, metavar="N", help="Of ONNX Runtime.")
+    return click.option(
+        "--threads", type=click.IntRange(1, 1024), default=1, show_default=True, metavar="N", help="Of ONNX Runtime."
+    )
 
 
 def skip_bad(help_: str) -> Decorator:
@@ -83,7 +85,9 @@ def reading() -> Decorator:
 
     def declared(command: F) -> F:
         @functools.wraps(command)
-        def call(*given: Any, data_format: str | None, background: int | None, ignore: tuple[int, ...], **named: Any) -> object:
+        def call(
+            *given: Any, data_format: str | None, background: int | None, ignore: tuple[int, ...], **named: Any
+        ) -> object:
             from fnatool.data.options import IGNORED, DataOptions
 
             found = DataOptions(format=data_format, background=background, ignore=ignore or IGNORED)
@@ -98,12 +102,21 @@ def reading() -> Decorator:
 
 _VALUE = click.IntRange(0, 255)
 _READING: tuple[Decorator, ...] = (
-    click.option("--data-format", metavar="NAME", help="folders, coco, voc, yolo, masks or cityscapes [default: recognised]."),
     click.option(
-        "--background", type=_VALUE, metavar="N", help="The value of the background in masks: the first class [default: in order]."
+        "--data-format", metavar="NAME", help="folders, coco, voc, yolo, masks or cityscapes [default: recognised]."
     ),
     click.option(
-        "--ignore", type=_VALUE, multiple=True, metavar="N", help="A value of masks that counts for nothing [default: 255]. Repeatable."
+        "--background",
+        type=_VALUE,
+        metavar="N",
+        help="The value of the background in masks: the first class [default: in order].",
+    ),
+    click.option(
+        "--ignore",
+        type=_VALUE,
+        multiple=True,
+        metavar="N",
+        help="A value of masks that counts for nothing [default: 255]. Repeatable.",
     ),
 )
 
@@ -111,13 +124,17 @@ _READING: tuple[Decorator, ...] = (
 def inputs(help_: str = "The shape of a dynamic input; its name where the model has several. Repeatable.") -> Decorator:
     """--input [NAME=]1x3x224x224."""
     metavar = "[NAME=]1x3x224x224"
-    return click.option("--input", "inputs", type=INPUT_SHAPE, multiple=True, metavar=metavar, help=help_, callback=_shapes)
+    return click.option(
+        "--input", "inputs", type=INPUT_SHAPE, multiple=True, metavar=metavar, help=help_, callback=_shapes
+    )
 
 
 def _shapes(ctx: click.Context, param: click.Parameter, given: tuple[tuple[str, Shape], ...]) -> Inputs:
     """The shapes by name, or the one that has none."""
     if any(not name for name, _ in given) and len(given) > 1:
-        raise click.BadParameter("a shape without a name stands alone; say which input each is for, as in NAME=1x3x224x224", ctx, param)
+        raise click.BadParameter(
+            "a shape without a name stands alone; say which input each is for, as in NAME=1x3x224x224", ctx, param
+        )
     return given[0][1] if given and not given[0][0] else dict(given) or None
 
 
@@ -189,7 +206,9 @@ def like(help_: str) -> Decorator:
     """--like SEED, with --images DIR or --inputs DIR."""
 
     def declared(command: F) -> F:
-        command = file("--inputs", dest="arrays", metavar="DIR", help_="With --like: .npy or .npz files, an array for each input.")(command)
+        command = file(
+            "--inputs", dest="arrays", metavar="DIR", help_="With --like: .npy or .npz files, an array for each input."
+        )(command)
         command = file("--images", metavar="DIR", help_="With --like: pictures, in folders of any depth.")(command)
         return click.option("--like", type=MODEL, metavar="SEED", help=help_)(command)
 
@@ -201,7 +220,9 @@ def samples(images: Path | None, arrays: Path | None) -> UnlabelledOptions:
     from fnatool.model.unlabelled import UnlabelledOptions
 
     if (images is None) == (arrays is None):
-        raise click.UsageError("with --like give either --images DIR, a folder of pictures, or --inputs DIR, one of .npy or .npz files")
+        raise click.UsageError(
+            "with --like give either --images DIR, a folder of pictures, or --inputs DIR, one of .npy or .npz files"
+        )
     return UnlabelledOptions(images=images, arrays=arrays)
 
 

@@ -16,7 +16,14 @@ from fnatool.escaping import shown
 @click.argument("run", metavar="[RUN]", required=False, type=FILE)
 @click.option("--before", type=MODEL, metavar="MODEL", help="In place of a run: a network …")
 @click.option("--after", type=MODEL, metavar="MODEL", help="… and what was made of it.")
-@click.option("-o", "--output", "out", type=FILE, metavar="HTML", help="The page to write [default: report.html, in RUN if there is one].")
+@click.option(
+    "-o",
+    "--output",
+    "out",
+    type=FILE,
+    metavar="HTML",
+    help="The page to write [default: report.html, in RUN if there is one].",
+)
 @options.file("--data", metavar="DIR", help_="The data set that pictures come from [default: the run's own].")
 @options.file("--model", metavar="MODEL", help_="What the fine-tuning in RUN wrote [default: RUN with .onnx].")
 @click.option("--no-pictures", is_flag=True, help="Leave out pictures with answers.")
@@ -35,8 +42,8 @@ def report(
 ) -> None:
     """Show in one HTML file what a search or fine-tuning in RUN came to, or what --before became in --after.
 
-    The architecture before and after, what each stage costs, how it was chosen, how it was trained, answers on validation images (the worst
-    first), and how to do it again. The page needs no network and no other file.
+    The architecture before and after, what each stage costs, how it was chosen, how it was trained, answers on
+    validation images (the worst first), and how to do it again. The page needs no network and no other file.
     """
     import fnatool
     from fnatool.report.browser import find_browser, write_picture

@@ -18,10 +18,12 @@ from fnatool.cli.types import FILE, MODEL
     "--config",
     dest="how",
     metavar="TOML",
-    help_="Task, data, space, steps; 'fnatool config --search' writes one. Default: search.toml, or a small one for fashion-scenes.",
+    help_="Task, data, space, steps; 'fnatool config --search' writes one. Default: search.toml, or a small one "
+    "for fashion-scenes.",
 )
 @options.settings(
-    "Set one key of the config, on top of the file: finetune.run.epochs=3; or the values of a knob, on top of the space: "
+    "Set one key of the config, on top of the file: finetune.run.epochs=3; or the values of a knob, on top of "
+    "the space: "
     "stage2.*.hidden=x0.5,x1. Repeatable."
 )
 @click.option(
@@ -32,10 +34,13 @@ from fnatool.cli.types import FILE, MODEL
     "--images",
     dest="images",
     metavar="DIR",
-    help_="Search without a task: the result is to compute what SEED computes, on pictures (or .npy, .npz files) like these.",
+    help_="Search without a task: the result is to compute what SEED computes, on pictures (or .npy, .npz files) "
+    "like these.",
 )
 @options.budgets("What the result may cost (params= too). Repeatable.")
-@click.option("--dry-run", is_flag=True, help="Check everything, show the space and what its members cost; train nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Check everything, show the space and what its members cost; train nothing."
+)
 @options.restart()
 @options.as_json()
 def search(
@@ -49,16 +54,19 @@ def search(
     restart: bool,
     as_json: bool,
 ) -> None:
-    """Find the shape of SEED that is best for a task within a budget, and write that network: architecture adaptation, as in FNA++.
+    """Find the shape of SEED that is best for a task within a budget, and write that network: architecture adaptation,
+    as in FNA++.
 
-    By gradient a super network is made by remapping; it warms up; its weights and the preferences for candidates learn in turn; of a few
-    architectures within the budget the best in the super network is found. By distance ('search.method' in the config) nothing learns and
-    no label is read: what is found keeps the seed's features best. It is remapped from the seed and fine-tuned.
+    By gradient a super network is made by remapping; it warms up; its weights and the preferences for candidates learn
+    in turn; of a few architectures within the budget the best in the super network is found. By distance
+    ('search.method' in the config) nothing learns and no label is read: what is found keeps the seed's features best.
+    It is remapped from the seed and fine-tuned.
 
-    With --images there is no task, no head and no label: any network comes to a budget, and learns to compute what SEED computes.
+    With --images there is no task, no head and no label: any network comes to a budget, and learns to compute what SEED
+    computes.
 
-    RUN holds target.onnx, spec.json, report.md, and all that is needed to go on after an interruption, to the same result. Several
-    processes: torchrun --nproc-per-node N -m fnatool search …
+    RUN holds target.onnx, spec.json, report.md, and all that is needed to go on after an interruption, to the same
+    result. Several processes: torchrun --nproc-per-node N -m fnatool search …
     """
     require_search("search")
     import fnatool
@@ -67,7 +75,9 @@ def search(
     from fnatool.cli.show.searched import show_found
     from fnatool.search.config import settings_of_search
 
-    asked = fnatool.SearchOptions(settings=settings_of_search(settings), images=images, budgets=budgets, restart=restart, dry_run=dry_run)
+    asked = fnatool.SearchOptions(
+        settings=settings_of_search(settings), images=images, budgets=budgets, restart=restart, dry_run=dry_run
+    )
     found = fnatool.search(model, how, folder, options=asked)
     if dry_run and as_json:
         show_space(folder)
@@ -83,9 +93,13 @@ def search(
 @cli.command()
 @click.argument("folder", metavar="RUN", type=FILE)
 @options.budgets("What a network may cost with its head. Repeatable.")
-@click.option("--pareto", type=click.IntRange(2, 1000), metavar="N", help="N architectures, from the cheapest to the best.")
+@click.option(
+    "--pareto", type=click.IntRange(2, 1000), metavar="N", help="N architectures, from the cheapest to the best."
+)
 @click.option("--argmax", is_flag=True, help="The best choice of every block by itself, as published.")
-@click.option("--images", type=click.IntRange(0, 10**9), metavar="N", help="Of the validation data, for the score; 0: no score.")
+@click.option(
+    "--images", type=click.IntRange(0, 10**9), metavar="N", help="Of the validation data, for the score; 0: no score."
+)
 @click.option("-o", "--output", "out", type=FILE, metavar="DIR", help="Where they go [default: RUN/derived].")
 @options.force("Overwrite existing files.")
 @options.as_json()
@@ -101,10 +115,10 @@ def derive(
 ) -> None:
     """Write other architectures that the search in RUN knows of, for other budgets, without training again.
 
-    Each is a spec and an ONNX file, remapped from the seed, with a fresh head, ready for finetune; it never costs more than its budget,
-    as 'fnatool profile' counts. For a budget it is chosen as the search chose; --pareto and --images 0 go by the preferences alone, or by
-    the distances of single changes. The score is that of the super network with inherited weights and statistics taken anew, or the
-    distance of the whole network.
+    Each is a spec and an ONNX file, remapped from the seed, with a fresh head, ready for finetune; it never costs more
+    than its budget, as 'fnatool profile' counts. For a budget it is chosen as the search chose; --pareto and --images 0
+    go by the preferences alone, or by the distances of single changes. The score is that of the super network with
+    inherited weights and statistics taken anew, or the distance of the whole network.
     """
     require_search("derive")
     import fnatool
@@ -127,7 +141,11 @@ def derive(
 )  # fmt: skip
 @options.knob_values("Values of a knob, on top of the space: stage2.*.hidden=x0.5,x1. Repeatable.")
 @options.output("The JSON file to write (needed unless --pack).", required=False)
-@options.file("--pack", metavar="DIR", help_="Time nothing here: write the pieces to DIR, and a script that times them on another machine.")
+@options.file(
+    "--pack",
+    metavar="DIR",
+    help_="Time nothing here: write the pieces to DIR, and a script that times them on another machine.",
+)
 @options.file("--unpack", metavar="DIR", help_="Make the table of what the script in DIR has timed.")
 @options.provider()
 @options.threads()
@@ -154,13 +172,14 @@ def latency_table(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Time every candidate of every block of SEED in ONNX Runtime: a table of latencies that a search reads as it reads multiply-adds.
+    """Time every candidate of every block of SEED in ONNX Runtime: a table of latencies that a search reads as it reads
+    multiply-adds.
 
-    Each is cut out as a network of its own; t = a + b·Σ is fitted on members timed whole. Every timing is kept beside OUT: what was
-    interrupted goes on where it was, by the same command line.
+    Each is cut out as a network of its own; t = a + b·Σ is fitted on members timed whole. Every timing is kept beside
+    OUT: what was interrupted goes on where it was, by the same command line.
 
-    For a device that is not this machine: --pack DIR, there `python DIR/time_pieces.py`, which needs numpy and onnxruntime and takes any
-    provider, and here --unpack DIR.
+    For a device that is not this machine: --pack DIR, there `python DIR/time_pieces.py`, which needs numpy and
+    onnxruntime and takes any provider, and here --unpack DIR.
     """
     import fnatool
     from fnatool.cli.show.documents import show_file, show_json
@@ -168,7 +187,9 @@ def latency_table(
     from fnatool.latency.measure import store_path
     from fnatool.latency.timing import TimingDevice
 
-    asked = fnatool.LatencyOptions(place=TimingDevice(provider, threads), rounds=rounds, seed=seed, inputs=inputs, knobs=knobs, force=force)
+    asked = fnatool.LatencyOptions(
+        place=TimingDevice(provider, threads), rounds=rounds, seed=seed, inputs=inputs, knobs=knobs, force=force
+    )
     if pack is not None:
         if output is not None or unpack is not None:
             raise click.UsageError("--pack writes the pieces alone: leave -o and --unpack out")

@@ -22,7 +22,9 @@ class ModelPath(click.ParamType[Path]):
 
 
 class SpecPath(click.ParamType[Path]):
-    """The path of a spec's JSON file, or the name of a bundled spec where no file has that name; - is standard input."""
+    """The path of a spec's JSON file, or the name of a bundled spec where no file has that name; - is standard
+    input.
+    """
 
     name = "spec"
 
@@ -65,13 +67,19 @@ class NumbersType(click.ParamType[tuple[float, ...]]):
     def __init__(self, kind: type[int] | type[float]) -> None:
         self.kind = kind
 
-    def convert(self, value: str | tuple[float, ...], param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+    def convert(
+        self, value: str | tuple[float, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
         if isinstance(value, tuple):
             return value
         try:
             numbers = tuple(self.kind(part) for part in value.split(","))
         except ValueError:
-            self.fail(f"'{value}' is not a list of {'whole ' if self.kind is int else ''}numbers with commas between them", param, ctx)
+            self.fail(
+                f"'{value}' is not a list of {'whole ' if self.kind is int else ''}numbers with commas between them",
+                param,
+                ctx,
+            )
         if not all(abs(number) < 1e12 for number in numbers):
             self.fail(f"'{value}' holds a number that is not finite or far too large", param, ctx)
         return numbers
@@ -93,8 +101,14 @@ class RowsType(click.ParamType[tuple[int, ...] | Literal["all"]]):
         for part in value.split(","):
             first, _, last = part.strip().partition("-")
             ends = (first, last or first)
-            if not all(end.isascii() and end.isdigit() and len(end) <= 6 for end in ends) or int(ends[0]) > int(ends[1]):
-                self.fail(f"'{value}' is neither 'all' nor numbers and ranges of them with commas between, as in 0-9,12", param, ctx)
+            if not all(end.isascii() and end.isdigit() and len(end) <= 6 for end in ends) or int(ends[0]) > int(
+                ends[1]
+            ):
+                self.fail(
+                    f"'{value}' is neither 'all' nor numbers and ranges of them with commas between, as in 0-9,12",
+                    param,
+                    ctx,
+                )
             rows += range(int(ends[0]), int(ends[1]) + 1)
         if len(set(rows)) < len(rows):
             self.fail(f"'{value}' names a row twice", param, ctx)
@@ -106,7 +120,9 @@ class Names(click.ParamType[tuple[str, ...]]):
 
     name = "names"
 
-    def convert(self, value: str | tuple[str, ...], param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+    def convert(
+        self, value: str | tuple[str, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
         if isinstance(value, tuple):
             return value
         return tuple(part.strip() for part in value.split(","))

@@ -26,10 +26,21 @@ LARGEST = 1 << 31  # bytes of an array in a .npz file, which is read whole
 
 # What reading such files raises where they are not what they say
 DAMAGED: tuple[type[Exception], ...] = (
-    *(OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, NotImplementedError, RuntimeError, OverflowError),
+    *(
+        OSError,
+        ValueError,
+        EOFError,
+        KeyError,
+        TypeError,
+        SyntaxError,
+        NotImplementedError,
+        RuntimeError,
+        OverflowError,
+    ),
     *(zipfile.BadZipFile, zlib.error, struct.error),
 )
-KINDS = {"i": "iu", "u": "iu"}  # of element types that become each other where the values allow it; any other only its own
+# of element types that become each other where the values allow it; any other only its own
+KINDS = {"i": "iu", "u": "iu"}
 
 
 @dataclass(frozen=True)
@@ -68,15 +79,21 @@ class Arrays:
     def _count(self, found: Mapping[str, Header], path: Path) -> int:
         names = [given.name for given in self.inputs]
         if path.suffix.lower() == ".npy" and len(names) != 1:
-            raise Unreadable(f"it is one array, but the network has the inputs {_quoted(names)}; save them by their names as .npz")
+            raise Unreadable(
+                f"it is one array, but the network has the inputs {_quoted(names)}; save them by their names as .npz"
+            )
         if path.suffix.lower() == ".npy":
             found = {names[0]: found[""]}
         if found.keys() != set(names):
-            raise Unreadable(f"it holds {_quoted(found) or 'nothing'}, but the inputs of the network are {_quoted(names)}")
+            raise Unreadable(
+                f"it holds {_quoted(found) or 'nothing'}, but the inputs of the network are {_quoted(names)}"
+            )
         counts = {given.name: _rows(given, found[given.name]) for given in self.inputs}
         several = {count for count in counts.values() if count is not None}
         if len(several) > 1:
-            raise Unreadable(f"its arrays have other numbers of samples: {', '.join(f'{n!r} {c}' for n, c in counts.items() if c)}")
+            raise Unreadable(
+                f"its arrays have other numbers of samples: {', '.join(f'{n!r} {c}' for n, c in counts.items() if c)}"
+            )
         count = several.pop() if several else 1
         if count < 1:
             raise Unreadable("it holds no sample")
@@ -103,11 +120,15 @@ def _rows(given: SampleInput, found: Header) -> int | None:
     if fits and found.shape[1:] == given.shape and len(found.shape) > len(given.shape):
         return found.shape[0]
     said = described(found.dtype, found.shape)
-    raise Unreadable(f"'{given.name}' is {said}; the network takes {given.said}, with an axis of samples before that or without")
+    raise Unreadable(
+        f"'{given.name}' is {said}; the network takes {given.said}, with an axis of samples before that or without"
+    )
 
 
 def _value(given: SampleInput, array: Values, row: int) -> Values:
-    """The sample of a row in the network's element type. Raises Unreadable for what is not finite, or not in its range."""
+    """The sample of a row in the network's element type. Raises Unreadable for what is not finite, or not in its
+    range.
+    """
     values = np.ascontiguousarray(array if array.shape == given.shape else array[row])
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise Unreadable(f"'{given.name}' holds what is no finite number")

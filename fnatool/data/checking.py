@@ -1,4 +1,6 @@
-"""Every file of a data set is looked at before anything is trained on it; what was whole is remembered, by the file's size and date."""
+"""Every file of a data set is looked at before anything is trained on it; what was whole is remembered, by the file's
+size and date.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +36,13 @@ def checked(
     splits: Sequence[Split], *, skip_bad: bool = False, workers: int | None = None, cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Split, ...]:  # fmt: skip
-    """The splits, every file of which has been decoded, without faults; or with skip_bad without what is broken. Each has its `digest`.
+    """The splits, every file of which has been decoded, without faults; or with skip_bad without what is broken. Each
+    has its `digest`.
 
-    All faults are found before the first is reported: raises BadData with every one of them. The splits still know what they lack
-    (`left_out`, `entries_left_out`, `faults`). Raises UserError too where nothing useful is left. workers: threads, by default one a
-    core. cache: the folder that remembers whole files (None: the user's cache folder). progress gets (images looked at, images in all).
+    All faults are found before the first is reported: raises BadData with every one of them. The splits still know what
+    they lack (`left_out`, `entries_left_out`, `faults`). Raises UserError too where nothing useful is left. workers:
+    threads, by default one a core. cache: the folder that remembers whole files (None: the user's cache folder).
+    progress gets (images looked at, images in all).
     """
     seen = list(looked_at(splits, workers=workers, cache=cache, progress=progress))
     if any(one.split.faults for one in seen) and not skip_bad:
@@ -60,7 +64,11 @@ class LookedAt:
 
 
 def looked_at(
-    splits: Sequence[Split], *, workers: int | None = None, cache: Path | None = None, progress: Callable[[int, int], None] | None = None
+    splits: Sequence[Split],
+    *,
+    workers: int | None = None,
+    cache: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[LookedAt]:
     """Each split, after every file of it has been decoded. The arguments are those of `checked`."""
     groups = [_by_image(split) for split in splits]
@@ -85,7 +93,8 @@ def looked_at(
 
 
 def digest(split: Split, contents: Mapping[str, int]) -> str:
-    """The same for data that teaches and measures the same: names and sizes of its files in their order, classes, labels and boxes.
+    """The same for data that teaches and measures the same: names and sizes of its files in their order, classes,
+    labels and boxes.
 
     contents: by image, a number for the values of its mask.
     """

@@ -21,11 +21,15 @@ from passes.errors import UserError
 
 LAYOUT = "COCO"
 BOXES_LOOKED_FOR = (
-    "DIR/annotations/instances_train.json (or _train2017.json) and images in DIR/train, DIR/train/_annotations.coco.json, "
+    "DIR/annotations/instances_train.json (or _train2017.json) and images in DIR/train, "
+    "DIR/train/_annotations.coco.json, "
     "or one json of COCO's format beside its images"
 )
-JOINTS_LOOKED_FOR = "DIR/annotations/person_keypoints_train.json (or any *keypoints_train*.json) and images in DIR/train"
-OTHER_KINDS = ("keypoints", "captions", "panoptic", "stuff", "image_info")  # of files in the annotations of COCO; detection wants none
+JOINTS_LOOKED_FOR = (
+    "DIR/annotations/person_keypoints_train.json (or any *keypoints_train*.json) and images in DIR/train"
+)
+# of files in the annotations of COCO; detection wants none
+OTHER_KINDS = ("keypoints", "captions", "panoptic", "stuff", "image_info")
 ROBOFLOW = "_annotations.coco.json"  # in the folder of a split
 FOREIGN = "foreign-class"  # the code of a fault: the category is known, but no class of the model
 MOST_NAMED = 5  # files in a message
@@ -37,25 +41,42 @@ Json = Mapping[str, object]
 
 
 def find(root: Path, options: DataOptions, *, keypoints: bool = False) -> Sources:
-    """The splits that the annotation files below root are named after, or "all" where there is a single one without a split's name.
+    """The splits that the annotation files below root are named after, or "all" where there is a single one without a
+    split's name.
 
     Where the files are not beside each other, each is in the folder of its split.
     """
-    beside = {name: folder / ROBOFLOW for name, folder in folders_by_split(root, lambda folder: (folder / ROBOFLOW).is_file()).items()}
+    beside = {
+        name: folder / ROBOFLOW
+        for name, folder in folders_by_split(root, lambda folder: (folder / ROBOFLOW).is_file()).items()
+    }
     if beside:
-        return {name: partial(_read, file, [file.parent], _Part(name, root, keypoints)) for name, file in beside.items()}
+        return {
+            name: partial(_read, file, [file.parent], _Part(name, root, keypoints)) for name, file in beside.items()
+        }
     top = _files_by_split(root, keypoints=keypoints)
     if top.keys() <= {"all"}:
         inner = {name: _files_by_split(folder, keypoints=keypoints) for name, folder in folders_by_split(root).items()}
-        splits = {name: file for name, found in inner.items() if (file := found.get(name) or found.get("all")) is not None}
+        splits = {
+            name: file for name, found in inner.items() if (file := found.get(name) or found.get("all")) is not None
+        }
         top = splits if splits and not any(_is_coco(file, keypoints=keypoints) for file in top.values()) else top
-    return {name: partial(_read, file, naming.image_folders(file, root, name), _Part(name, root, keypoints)) for name, file in top.items()}
+    return {
+        name: partial(_read, file, naming.image_folders(file, root, name), _Part(name, root, keypoints))
+        for name, file in top.items()
+    }
 
 
 def _files_by_split(folder: Path, *, keypoints: bool) -> dict[str, Path]:
-    """The annotation files of a folder, or of its folder "annotations", by the split in their names or "all". Raises UserError."""
-    places = [place for place in (named(folder, ("annotations",)), named(folder, ("labels",)), folder) if place is not None]
-    files = [file for place in places for file in sorted(place.glob("*.json")) if file.is_file() and not is_aside(file.name)]
+    """The annotation files of a folder, or of its folder "annotations", by the split in their names or "all". Raises
+    UserError.
+    """
+    places = [
+        place for place in (named(folder, ("annotations",)), named(folder, ("labels",)), folder) if place is not None
+    ]
+    files = [
+        file for place in places for file in sorted(place.glob("*.json")) if file.is_file() and not is_aside(file.name)
+    ]
     suiting = [file for file in files if _suits(file.stem, keypoints=keypoints)]
     found: dict[str, list[Path]] = {}
     for file in suiting or [file for file in files if _is_coco(file, keypoints=keypoints)]:
@@ -67,14 +88,19 @@ def _files_by_split(folder: Path, *, keypoints: bool) -> dict[str, Path]:
             found[name] = [file for file in several if _is_coco(file, keypoints=keypoints)] or several
             if len(found[name]) > 1:
                 of = "" if name == "all" else f" for {name}"
-                raise UserError(f"'{folder}' has several annotation files{of}: {_names(found[name])}; give the path of the one to read")
+                raise UserError(
+                    f"'{folder}' has several annotation files{of}: {_names(found[name])}; give the path of the "
+                    "one to read"
+                )
     return {name: several[0] for name, several in found.items()}
 
 
 def is_sure(root: Path, *, keypoints: bool = False) -> bool:
     """One of the files that `find` looks at is of COCO's format by its content."""
     folders = [root, *folders_by_split(root).values()]
-    places = [place for folder in folders for place in (named(folder, ("annotations",)), named(folder, ("labels",)), folder)]
+    places = [
+        place for folder in folders for place in (named(folder, ("annotations",)), named(folder, ("labels",)), folder)
+    ]
     files = [file for place in places if place is not None for file in sorted(place.glob("*.json")) if file.is_file()]
     return any(_is_coco(file, keypoints=keypoints) for file in files)
 
@@ -101,7 +127,9 @@ def read_file(
 
 
 def _names(files: Sequence[Path]) -> str:
-    return ", ".join(file.name for file in files[:MOST_NAMED]) + (f" and {len(files) - MOST_NAMED} more" if len(files) > MOST_NAMED else "")
+    return ", ".join(file.name for file in files[:MOST_NAMED]) + (
+        f" and {len(files) - MOST_NAMED} more" if len(files) > MOST_NAMED else ""
+    )
 
 
 def _suits(stem: str, *, keypoints: bool) -> bool:
@@ -139,7 +167,8 @@ class _Document(LabelFindings):
     name: str = ""
     categories: Mapping[int | str, Json] = field(default_factory=dict)
     images: dict[int | str, _Image] = field(default_factory=dict)
-    refused: dict[int | str, int] = field(default_factory=dict)  # the number among the entries, by id, of those that are no images
+    # the number among the entries, by id, of those that are no images
+    refused: dict[int | str, int] = field(default_factory=dict)
 
 
 def _read(file: Path, folders: Sequence[Path], part: _Part, classes: Sequence[str] | None) -> Split:
@@ -164,12 +193,15 @@ def _load(file: Path) -> dict[str, list[Json]]:
     except FileNotFoundError:
         raise UserError(f"'{file}' does not exist; give the path of an annotation file") from None
     except json.JSONDecodeError as error:
-        raise UserError(f"'{file}', line {error.lineno}, column {error.colno}: this is not JSON, or not all of it ({error.msg})") from error
+        raise UserError(
+            f"'{file}', line {error.lineno}, column {error.colno}: this is not JSON, or not all of it ({error.msg})"
+        ) from error
     except (ValueError, RecursionError) as error:  # not UTF-8, a number of thousands of digits, thousands of brackets
         raise UserError(f"'{file}' is not JSON that can be read ({error})") from error
     if not isinstance(document, dict):
         raise UserError(
-            f"'{file}' is not in COCO's format: it is a {type(document).__name__}, not an object with images, annotations, categories"
+            f"'{file}' is not in COCO's format: it is a {type(document).__name__}, not an object with images, "
+            "annotations, categories"
         )
     lists: dict[str, list[Json]] = {}
     for key in ("images", "annotations", "categories"):
@@ -203,10 +235,16 @@ def _categories(reading: _Document, entries: Sequence[Json], used: set[int | str
     roots = [number for number in found if number not in used and above[number] and len(found) > 1]
     for number in roots:
         entry = found.pop(number)
-        reading.notes.append(f"the category '{entry['name']}' is no class: no annotation has it, and others name it as their supercategory")
+        reading.notes.append(
+            f"the category '{entry['name']}' is no class: no annotation has it, and others name it as their "
+            "supercategory"
+        )
     names = Counter(str(entry["name"]) for entry in found.values())
     if twice := [name for name, count in names.items() if count > 1]:
-        raise UserError(f"{reading.name}: {names[twice[0]]} categories have the name '{twice[0]}'; give each class a name of its own")
+        raise UserError(
+            f"{reading.name}: {names[twice[0]]} categories have the name '{twice[0]}'; give each class a name "
+            "of its own"
+        )
     return dict(sorted(found.items(), key=lambda row: (isinstance(row[0], str), row[0])))
 
 
@@ -248,7 +286,9 @@ def _read_images(reading: _Document, entries: Sequence[Json], root: Path, folder
             continue
         path = place.file(name) or place.expected(name)
         if path is None:
-            message = "its file_name leads out of the folder of the data; give names that begin in the folder of the images"
+            message = (
+                "its file_name leads out of the folder of the data; give names that begin in the folder of the images"
+            )
             reading.fault("outside", f"{where} ('{name}')", message, samples=1)
             continue
         if number in reading.images:
@@ -293,10 +333,11 @@ class _Object:
 def _usable(
     reading: _Document, entries: Iterable[tuple[int, Json]], category_of: Callable[[Json], int | str]
 ) -> Iterator[tuple[int | str, _Object]]:
-    """(image id, object) for each annotation without fault; category_of gives the index of its class, or what is wrong with it.
+    """(image id, object) for each annotation without fault; category_of gives the index of its class, or what is wrong
+    with it.
 
-    Every annotation that is left out is the one entry of a fault. An image with an object that cannot be used would teach that there is
-    none, so the fault is the image's too; but one of a category that is no class is none.
+    Every annotation that is left out is the one entry of a fault. An image with an object that cannot be used would
+    teach that there is none, so the fault is the image's too; but one of a category that is no class is none.
     """
     for index, entry in entries:
         number = _number(entry.get("image_id"))
@@ -305,7 +346,9 @@ def _usable(
             reading.fault("no-image", where, f"its image, images[{reading.refused[number]}], cannot be used", entries=1)
             continue
         if number is None or number not in reading.images:
-            reading.fault("unknown-image", where, f"its image_id {entry.get('image_id')!r} is that of no image", entries=1)
+            reading.fault(
+                "unknown-image", where, f"its image_id {entry.get('image_id')!r} is that of no image", entries=1
+            )
             continue
         image = reading.images[number]
         where = f"{where[:-1]}, '{image.file}')"
@@ -321,12 +364,18 @@ def _usable(
         if isinstance(category, str) or isinstance(box, str):
             continue
         area = entry.get("area")
-        own = float(area) if isinstance(area, int | float) and 0 < area < LARGEST else (box[2] - box[0]) * (box[3] - box[1])
+        own = (
+            float(area)
+            if isinstance(area, int | float) and 0 < area < LARGEST
+            else (box[2] - box[0]) * (box[3] - box[1])
+        )
         yield number, _Object(LabelledBox(int(category), box, own, bool(entry.get("iscrowd"))), entry, where)
 
 
 def _box(value: object, size: Size, overhangs: list[float]) -> Edges | str:
-    """Left, top, right, bottom within the image, or what is wrong with the box; how far it reached out of it joins overhangs."""
+    """Left, top, right, bottom within the image, or what is wrong with the box; how far it reached out of it joins
+    overhangs.
+    """
     if not isinstance(value, list) or len(value) != 4 or not all(map(_is_number, value)):
         return f"its bbox {_short(value)} is not four numbers x, y, width, height"
     left, top, width, height = map(float, value)
@@ -391,11 +440,19 @@ def _poses(reading: _Document, entries: Sequence[Json], part: _Part) -> Split:
 
     def category_of(entry: Json) -> int | str:
         number = _number(entry.get("category_id"))
-        return 0 if number in posed else f"its category_id {entry.get('category_id')!r} is that of no category with keypoints"
+        return (
+            0
+            if number in posed
+            else f"its category_id {entry.get('category_id')!r} is that of no category with keypoints"
+        )
 
     items: list[Item] = []
     outside = 0
-    people = [(index, entry) for index, entry in enumerate(entries) if not entry.get("iscrowd") and entry.get("num_keypoints") != 0]
+    people = [
+        (index, entry)
+        for index, entry in enumerate(entries)
+        if not entry.get("iscrowd") and entry.get("num_keypoints") != 0
+    ]
     for number, found in _usable(reading, people, category_of):
         image = reading.images[number]
         points = _points(found.entry.get("keypoints"), len(joints), image.size or (0, 0))
@@ -407,16 +464,28 @@ def _poses(reading: _Document, entries: Sequence[Json], part: _Part) -> Split:
             box = np.array(found.labelled.box, np.float32)
             seen = points[:, 2].astype(np.uint8)
             items.append(
-                Posed(image.file, image.size or (0, 0), box, points[:, :2] + np.float32(0.5), seen, found.labelled.area, image.where)
+                Posed(
+                    image.file,
+                    image.size or (0, 0),
+                    box,
+                    points[:, :2] + np.float32(0.5),
+                    seen,
+                    found.labelled.area,
+                    image.where,
+                )
             )
-    faults = tuple(Fault(fault.finding, samples=fault.entries) for fault in reading.faults)  # an annotation is a sample here
+    # an annotation is a sample here
+    faults = tuple(Fault(fault.finding, samples=fault.entries) for fault in reading.faults)
     unusable = sum(fault.samples for fault in faults)
     classes = tuple(str(categories[number]["name"]) for number in posed)
     without = len(entries) - len(items) - unusable
     notes = [f"{without:,} annotations are crowds or have no keypoint"] if without else []
     notes += [f"{outside:,} keypoint(s) are outside their images and count as not labelled"] if outside else []
     if not items and not faults:
-        raise UserError(f"{reading.name}: no annotation has a keypoint ({len(entries):,} annotations of {len(reading.images):,} images)")
+        raise UserError(
+            f"{reading.name}: no annotation has a keypoint ({len(entries):,} annotations of "
+            f"{len(reading.images):,} images)"
+        )
     found_samples = len(items) + unusable
     all_notes = (*reading.all_notes(), *notes)
     return Split(
@@ -443,7 +512,9 @@ def _joints(file: str, categories: Mapping[int | str, Json]) -> tuple[str, ...]:
     if not named or not isinstance(first, list) or len(set(first)) < len(first):
         raise UserError(f"{file}: 'keypoints' of a category is not a list of different names")
     if any(other != first for other in found.values()):
-        raise UserError(f"{file}: its categories have different keypoints, which one network cannot find; split the file")
+        raise UserError(
+            f"{file}: its categories have different keypoints, which one network cannot find; split the file"
+        )
     return tuple(first)
 
 

@@ -1,7 +1,9 @@
-"""What darknet's obj.data says of data in YOLO's format, as CVAT's export "YOLO 1.1" has it too: `train = data/train.txt`.
+"""What darknet's obj.data says of data in YOLO's format, as CVAT's export "YOLO 1.1" has it too: `train =
+data/train.txt`.
 
-A line is `key = value`; `names` is a file of class names, one a line, `train` and `valid` are lists of pictures. Paths are
-seen from where the program was started, mostly the folder above `data/`; so a path also counts without its first folder.
+A line is `key = value`; `names` is a file of class names, one a line, `train` and `valid` are lists of pictures. Paths
+are seen from where the program was started, mostly the folder above `data/`; so a path also counts without its first
+folder.
 """
 
 from __future__ import annotations

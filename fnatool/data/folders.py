@@ -1,4 +1,5 @@
-"""Walking the folders of a data set: each real folder once, wherever links lead, and nothing of what tools put beside data.
+"""Walking the folders of a data set: each real folder once, wherever links lead, and nothing of what tools put beside
+data.
 
 Without Pillow and torch, so that whatever reads images can use it; the one list of the names that images have.
 """
@@ -20,10 +21,21 @@ SUFFIXES = frozenset(
     }
 )
 
-# What file managers, network drives and notebooks leave behind, in lower case; hidden names (".git", ".DS_Store") are not needed here
+# What file managers, network drives and notebooks leave behind, in lower case; hidden names (".git", ".DS_Store") are
+# not needed here
 TOOLS = frozenset(
     {
-        *("__macosx", "__pycache__", "@eadir", "@recycle", "@recently-snapshot", "@__thumb", "#recycle", "#snapshot", "$recycle.bin"),
+        *(
+            "__macosx",
+            "__pycache__",
+            "@eadir",
+            "@recycle",
+            "@recently-snapshot",
+            "@__thumb",
+            "#recycle",
+            "#snapshot",
+            "$recycle.bin",
+        ),
         *("system volume information", "lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini"),
     }
 )
@@ -55,7 +67,9 @@ def kinds() -> str:
 
 
 def special(path: Path) -> str | None:
-    """What there is instead of a file at path, in words: opening it might never end. None for a file, and where there is nothing."""
+    """What there is instead of a file at path, in words: opening it might never end. None for a file, and where there
+    is nothing.
+    """
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):
@@ -69,7 +83,9 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def listed(folder: Path) -> list[Path]:
-    """What is in a folder, sorted by name, without what is aside; nothing where it is none. Raises UserError where it cannot be read."""
+    """What is in a folder, sorted by name, without what is aside; nothing where it is none. Raises UserError where it
+    cannot be read.
+    """
     return [folder / entry.name for entry in _entries(folder)]
 
 
@@ -91,13 +107,15 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def below(tops: Sequence[Path]) -> list[list[Path]]:
     """The files in and below each of the folders, sorted, without what is aside.
 
-    Links to folders are followed, and every real folder is read once: where it lies, if that is in one of the tops, else behind the first
-    link that leads there. One that a top lies in is never read: the link would lead in a circle. Raises UserError where one cannot be read.
+    Links to folders are followed, and every real folder is read once: where it lies, if that is in one of the tops,
+    else behind the first link that leads there. One that a top lies in is never read: the link would lead in a circle.
+    Raises UserError where one cannot be read.
     """
     files: list[list[Path]] = [[] for _ in tops]
     around = {folder for top in tops for folder in Path(os.path.realpath(top)).parents}
     seen = {identity for folder in around if (identity := _identity(folder)) is not None}
-    pending = sorted(enumerate(tops), key=lambda row: row[1].is_symlink())  # the sort is stable: what is no link comes first
+    # the sort is stable: what is no link comes first
+    pending = sorted(enumerate(tops), key=lambda row: row[1].is_symlink())
     while pending:
         links: list[tuple[int, Path]] = []
         for index, top in pending:
@@ -129,7 +147,9 @@ def _identity(folder: Path) -> Identity | None:
 
 
 def left_out(root: Path, files: Iterable[Path]) -> tuple[str, ...]:
-    """A note on files that are not read because of their names, with how many of which kind; none where there are none."""
+    """A note on files that are not read because of their names, with how many of which kind; none where there are
+    none.
+    """
     others = list(files)
     if not others:
         return ()

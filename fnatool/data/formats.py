@@ -24,11 +24,15 @@ def _yolo(task: str, kind: str) -> DataLayout:
 
 
 FORMATS: Mapping[str, Format] = {
-    "folders": Format(imagefolder.LAYOUT, {"classification": DataLayout(imagefolder.LOOKED_FOR, imagefolder.find, general=2)}),
+    "folders": Format(
+        imagefolder.LAYOUT, {"classification": DataLayout(imagefolder.LOOKED_FOR, imagefolder.find, general=2)}
+    ),
     "coco": Format(
         coco.LAYOUT,
         {
-            "detection": DataLayout(coco.BOXES_LOOKED_FOR, coco.find, sure=coco.is_sure, file=FileReader((".json", ""), coco.read_file)),
+            "detection": DataLayout(
+                coco.BOXES_LOOKED_FOR, coco.find, sure=coco.is_sure, file=FileReader((".json", ""), coco.read_file)
+            ),
             "pose": DataLayout(
                 coco.JOINTS_LOOKED_FOR,
                 partial(coco.find, keypoints=True),
@@ -45,7 +49,9 @@ FORMATS: Mapping[str, Format] = {
         },
     ),
     "cityscapes": Format(masks.STREETS, {"segmentation": DataLayout(masks.STREETS_LOOKED_FOR, masks.find_streets)}),
-    "masks": Format(masks.FOLDERS, {"segmentation": DataLayout(masks.FOLDERS_LOOKED_FOR, masks.find_folders, general=1)}),
+    "masks": Format(
+        masks.FOLDERS, {"segmentation": DataLayout(masks.FOLDERS_LOOKED_FOR, masks.find_folders, general=1)}
+    ),
     "yolo": Format(
         yolo.LAYOUT,
         {

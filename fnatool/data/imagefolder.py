@@ -35,7 +35,10 @@ def _require_classes(root: Path) -> None:
     flat = {split: name for name in subfolders(root) if (split := split_of(name)) is not None}
     if len(flat) > 1:
         names = " and ".join(f"'{name}'" for name in flat.values())
-        raise UserError(f"{names} in '{root}' are named like splits, but have no folders of classes; what is looked for: {LOOKED_FOR}")
+        raise UserError(
+            f"{names} in '{root}' are named like splits, but have no folders of classes; what is looked for: "
+            f"{LOOKED_FOR}"
+        )
 
 
 def _unwrapped(folder: Path, name: str) -> Path:
@@ -53,7 +56,9 @@ def _read(root: Path, folder: Path, name: str, classes: Sequence[str] | None) ->
     if len(known) < 2:
         raise UserError(f"'{folder}' has {len(known)} class folder(s); classification needs two or more{_hint(folder)}")
     if len(set(known)) < len(known):
-        raise UserError(f"'{folder}' has two folders whose names are the same letters, written in two ways of Unicode; rename one")
+        raise UserError(
+            f"'{folder}' has two folders whose names are the same letters, written in two ways of Unicode; rename one"
+        )
     items: list[Labelled] = []
     faults: list[Fault] = []
     others = [path for path in listed(folder) if not path.is_dir()]
@@ -63,12 +68,19 @@ def _read(root: Path, folder: Path, name: str, classes: Sequence[str] | None) ->
         if names[label] in known:
             items += [Labelled(image, known.index(names[label])) for image in images]
         else:
-            message = f"it is none of the {len(known)} classes ({', '.join(known[:3])} …), so its {len(images)} images have no label"
+            message = (
+                f"it is none of the {len(known)} classes ({', '.join(known[:3])} …), so its {len(images)} "
+                "images have no label"
+            )
             faults.append(_fault("unknown-class", root, folder / label, message, samples=len(images)))
         if not images:
             faults.append(_empty(root, folder / label, [folder / other for other in names if other != label]))
     found = len(items) + sum(fault.samples for fault in faults)
-    notes = (*left_out(root, (path for path in others if not is_image(path.name))), *_loose(root, folder, others), *_beside(root, folder))
+    notes = (
+        *left_out(root, (path for path in others if not is_image(path.name))),
+        *_loose(root, folder, others),
+        *_beside(root, folder),
+    )
     return Split(
         task="classification",
         name=name,
@@ -83,12 +95,16 @@ def _read(root: Path, folder: Path, name: str, classes: Sequence[str] | None) ->
 
 
 def _class_name(folder: Path, name: str) -> str:
-    """The class of a folder: its name, in the form of Unicode that most systems write. Raises UserError where it is not text."""
+    """The class of a folder: its name, in the form of Unicode that most systems write. Raises UserError where it is not
+    text.
+    """
     try:
         name.encode()
     except UnicodeEncodeError as error:
         shown = name.encode("utf-8", "backslashreplace").decode()
-        raise UserError(f"the name of the folder '{shown}' in '{folder}' is not UTF-8, so it cannot name a class; rename it") from error
+        raise UserError(
+            f"the name of the folder '{shown}' in '{folder}' is not UTF-8, so it cannot name a class; rename it"
+        ) from error
     return unicodedata.normalize("NFC", name)
 
 
@@ -102,8 +118,16 @@ def _empty(root: Path, folder: Path, others: Sequence[Path]) -> Fault:
     """The fault of a class without an image."""
     same = [other.name for other in others if other.resolve() == folder.resolve()]
     if same:
-        return _fault("same-folder", root, folder, f"it is the same folder as '{same[0]}', so its images have two classes", samples=0)
-    return _fault("empty-class", root, folder, f"this class has no image; files of these kinds are: {kinds()}", samples=0)
+        return _fault(
+            "same-folder",
+            root,
+            folder,
+            f"it is the same folder as '{same[0]}', so its images have two classes",
+            samples=0,
+        )
+    return _fault(
+        "empty-class", root, folder, f"this class has no image; files of these kinds are: {kinds()}", samples=0
+    )
 
 
 def _fault(code: str, root: Path, folder: Path, message: str, *, samples: int) -> Fault:
@@ -118,5 +142,9 @@ def _loose(root: Path, folder: Path, files: Sequence[Path]) -> tuple[str, ...]:
 
 def _beside(root: Path, folder: Path) -> tuple[str, ...]:
     """A note on folders beside those of the splits; a split without folders of classes is none."""
-    found = [name for name in subfolders(root) if split_of(name) is None or not subfolders(root / name)] if folder != root else []
+    found = (
+        [name for name in subfolders(root) if split_of(name) is None or not subfolders(root / name)]
+        if folder != root
+        else []
+    )
     return (f"{len(found)} folder(s) beside the splits, as '{found[0]}'",) if found else ()

@@ -1,4 +1,6 @@
-"""Image files: pictures become RGB of 8 bits, masks one class number per pixel; what cannot is said, never passed on."""
+"""Image files: pictures become RGB of 8 bits, masks one class number per pixel; what cannot is said, never passed
+on.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,18 @@ LOSSY = ("JPEG", "MPO")  # change the values of a mask
 
 # What Pillow's readers raise about files that are not what they say
 DAMAGED: tuple[type[Exception], ...] = (
-    *(OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError, struct.error, zlib.error),
+    *(
+        OSError,
+        SyntaxError,
+        ValueError,
+        TypeError,
+        EOFError,
+        IndexError,
+        KeyError,
+        OverflowError,
+        struct.error,
+        zlib.error,
+    ),
     *(Image.DecompressionBombError, Image.DecompressionBombWarning),
 )
 
@@ -31,7 +44,8 @@ DAMAGED: tuple[type[Exception], ...] = (
 def rgb(path: Path) -> Image.Image:
     """The picture in path, as its viewers show it (turned by its EXIF tag), in mode RGB. Raises Unreadable.
 
-    Grey is repeated, transparency dropped, CMYK converted; of 16 bits the upper 8 are kept, of several frames the first.
+    Grey is repeated, transparency dropped, CMYK converted; of 16 bits the upper 8 are kept, of several frames the
+    first.
     """
     with _reading(path) as image:
         if image.format in LOSSY and image.mode == "RGB":  # a photograph is not copied twice
@@ -41,14 +55,18 @@ def rgb(path: Path) -> Image.Image:
 
 
 def mask(path: Path, colours: Colours = ()) -> npt.NDArray[np.uint8]:
-    """The class numbers in path, [height, width]: a grey, palette or black-and-white file, or one whose colours are all grey.
+    """The class numbers in path, [height, width]: a grey, palette or black-and-white file, or one whose colours are all
+    grey.
 
-    colours: those that stand for 0, 1, 2 …, where the mask has them alone; without, a picture in Pascal VOC's colours is read as such.
-    Raises Unreadable.
+    colours: those that stand for 0, 1, 2 …, where the mask has them alone; without, a picture in Pascal VOC's colours
+    is read as such. Raises Unreadable.
     """
     with _reading(path) as image:
         if image.format in LOSSY:
-            raise Unreadable("it is a JPEG, which changes the class numbers near every edge; save it as PNG, from what it was made of")
+            raise Unreadable(
+                "it is a JPEG, which changes the class numbers near every edge; save it as PNG, from what it "
+                "was made of"
+            )
         values = _coloured(image, colours) if colours else _grey(image)
         if values.size and values.dtype != np.uint8 and not 0 <= int(values.min()) <= int(values.max()) <= 255:
             raise Unreadable(f"it holds the value {int(values.max())}; class numbers go up to 253")
@@ -74,13 +92,16 @@ def _grey(image: Image.Image) -> npt.NDArray[np.generic]:
         if numbers is not None:
             return numbers
     raise Unreadable(
-        f"it is a picture of mode {image.mode}, and not in Pascal VOC's colours; a mask holds one class number per pixel, in a grey or "
+        f"it is a picture of mode {image.mode}, and not in Pascal VOC's colours; a mask holds one class number "
+        "per pixel, in a grey or "
         "palette PNG, or colours that a labelmap.txt beside the folders names"
     )
 
 
 def _coloured(image: Image.Image, colours: Colours) -> npt.NDArray[np.generic]:
-    """The number of each pixel's colour. Grey pictures without these colours hold the numbers themselves. Raises Unreadable."""
+    """The number of each pixel's colour. Grey pictures without these colours hold the numbers themselves. Raises
+    Unreadable.
+    """
     if image.mode.startswith("I") or image.mode in ("F", "CMYK", "YCbCr", "LAB", "HSV"):
         return _grey(image)
     pixels = np.asarray(image.convert("RGB"))
@@ -112,7 +133,9 @@ def _packed(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
 
 @cache
 def voc_colours() -> Colours:
-    """Pascal VOC's colours of 0 … 255: the bits of the number, three at a time, are the highest bits of red, green and blue."""
+    """Pascal VOC's colours of 0 … 255: the bits of the number, three at a time, are the highest bits of red, green and
+    blue.
+    """
 
     def part(number: int, channel: int) -> int:
         return sum((number >> 3 * bit + channel & 1) << 7 - bit for bit in range(3))

@@ -18,7 +18,8 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True)
 class SampleInput:
-    """An input of a network: its name, its element type, and the shape of one sample; `batched`: before that it has an axis of samples.
+    """An input of a network: its name, its element type, and the shape of one sample; `batched`: before that it has an
+    axis of samples.
 
     What is not batched is the same for all samples that run together.
     """
@@ -42,4 +43,7 @@ def described(dtype: np.dtype[np.generic], shape: Sequence[int]) -> str:
 def stacked(samples: Sequence[Sample], inputs: Sequence[SampleInput]) -> dict[str, Values]:
     """The samples as a network takes them at once: along a new first axis where that is the one of samples."""
     first = samples[0]
-    return {given.name: np.stack([one[given.name] for one in samples]) if given.batched else first[given.name] for given in inputs}
+    return {
+        given.name: np.stack([one[given.name] for one in samples]) if given.batched else first[given.name]
+        for given in inputs
+    }

@@ -1,4 +1,6 @@
-"""The colours of masks by name: labelmap.txt as CVAT writes it, a line `name:red,green,blue:parts:actions` for each label."""
+"""The colours of masks by name: labelmap.txt as CVAT writes it, a line `name:red,green,blue:parts:actions` for each
+label.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,10 @@ def labelmap(root: Path) -> tuple[NamedColour, ...] | None:
         label = NamedColour(read["name"].strip(), colour)
         for other in found:
             if other.name == label.name or other.colour == label.colour:
-                raise UserError(f"'{file}', line {number}: '{label.name}' has the name or the colour of another label, '{other.name}'")
+                raise UserError(
+                    f"'{file}', line {number}: '{label.name}' has the name or the colour of another label, "
+                    f"'{other.name}'"
+                )
         found.append(label)
     if not found or len(found) > MOST:
         raise UserError(f"'{file}' names {len(found)} labels; masks have 1 … {MOST}")

@@ -1,4 +1,6 @@
-"""A small XML file as a tree, read without trust: no entities, no document type from elsewhere, bounded in size and depth."""
+"""A small XML file as a tree, read without trust: no entities, no document type from elsewhere, bounded in size and
+depth.
+"""
 
 from __future__ import annotations
 

@@ -16,15 +16,30 @@ from fnatool.data.split import IGNORE, UNKNOWN, Fault, Masked, Sources, Split
 from passes.check.finding import Finding
 from passes.errors import UserError
 
-IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "photos", "pictures", "inputs", "leftimg8bit")  # in any case
+# in any case
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "photos", "pictures", "inputs", "leftimg8bit")
 MASK_FOLDERS = (
     *("masks", "mask", "labels", "label", "annotations", "annotation", "segmentationclass", "segmentationclasspng"),
-    *("segmentation", "segmentations", "seg", "segs", "groundtruth", "ground_truth", "ground-truth", "gt", "gtfine", "targets", "trimaps"),
+    *(
+        "segmentation",
+        "segmentations",
+        "seg",
+        "segs",
+        "groundtruth",
+        "ground_truth",
+        "ground-truth",
+        "gt",
+        "gtfine",
+        "targets",
+        "trimaps",
+    ),
 )
 MOST_CLASSES = 253  # 254 and 255 have other meanings
-# What the name of a mask has after that of its image, and that of an image where both lie in one folder, or have such ends both
+# What the name of a mask has after that of its image, and that of an image where both lie in one folder, or have such
+# ends both
 MASK_ENDS = re.compile(
-    r"[-_. ](masks?|seg|segm|segmentation|segmented|labels?|labelids|labeltrainids|gt|groundtruth|ground[-_ ]truth|annotations?|annot|"
+    r"[-_. ](masks?|seg|segm|segmentation|segmented|labels?|labelids|labeltrainids|gt|groundtruth|ground[-_ "
+    r"]truth|annotations?|annot|"
     r"target|trimap|l)$",
     re.I,
 )
@@ -34,7 +49,22 @@ OTHER_LABELS = (".txt", ".xml", ".json")  # of files in a folder of labels that 
 
 # Pascal VOC's own classes, in the order of its palette
 VOC = (
-    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse"),
+    *(
+        "background",
+        "aeroplane",
+        "bicycle",
+        "bird",
+        "boat",
+        "bottle",
+        "bus",
+        "car",
+        "cat",
+        "chair",
+        "cow",
+        "diningtable",
+        "dog",
+        "horse",
+    ),
     *("motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 # The 19 classes that Cityscapes is evaluated on, and the id that each has in its labelIds files
@@ -61,14 +91,18 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Values:
-    """What the values of masks mean: the classes, for each of the 256 values a code (see Split), and the values' colours."""
+    """What the values of masks mean: the classes, for each of the 256 values a code (see Split), and the values'
+    colours.
+    """
 
     classes: tuple[str, ...]
     codes: bytes
     colours: Colours = ()
 
 
-def _split(of: _Part, pairs: Sequence[Pair], faults: Sequence[Fault], *, values: _Values, others: Sequence[Path]) -> Split:
+def _split(
+    of: _Part, pairs: Sequence[Pair], faults: Sequence[Fault], *, values: _Values, others: Sequence[Path]
+) -> Split:
     items = tuple(Masked(image, mask) for image, mask in pairs)
     found = len(items) + sum(fault.samples for fault in faults)
     notes = left_out(of.root, others)
@@ -88,7 +122,9 @@ def _split(of: _Part, pairs: Sequence[Pair], faults: Sequence[Fault], *, values:
 
 
 def codes_of(classes: int, options: DataOptions = USUAL) -> bytes:
-    """For each value of a mask its class, IGNORE, or UNKNOWN: without options masks hold the class itself, and 255 is IGNORE."""
+    """For each value of a mask its class, IGNORE, or UNKNOWN: without options masks hold the class itself, and 255 is
+    IGNORE.
+    """
     codes = bytearray([UNKNOWN] * 256)
     for number, value in enumerate(_order(options)[:classes]):
         codes[value] = number
@@ -113,19 +149,25 @@ def _values(of: _Part, wanted: Sequence[str] | None, default: Sequence[str] | No
     classes = _classes(of.root, wanted, names)
     if classes != tuple(names):
         said = "classes.txt states" if class_names(of.root) else "are asked for"
-        raise UserError(f"the classes in '{of.root / LABELMAP}' ({_some(names)}) are not those that {said} ({_some(classes)})")
+        raise UserError(
+            f"the classes in '{of.root / LABELMAP}' ({_some(names)}) are not those that {said} ({_some(classes)})"
+        )
     return _Values(classes, codes_of(len(classes), of.options), tuple(label.colour for label in labels))
 
 
 def _classes(root: Path, wanted: Sequence[str] | None, default: Sequence[str] | None = None) -> tuple[str, ...]:
-    """The names of the classes in the order of their values. Raises UserError where they are unknown or not the wanted ones."""
+    """The names of the classes in the order of their values. Raises UserError where they are unknown or not the wanted
+    ones.
+    """
     stated = class_names(root)
     if stated is not None and wanted is not None and tuple(wanted) != stated:
         raise UserError(f"the classes that '{root}' states ({_some(stated)}) are not those asked for ({_some(wanted)})")
     names = tuple(stated or wanted or default or ())
     if len(names) < 2 or len(set(names)) != len(names) or len(names) > MOST_CLASSES:
         why = f"there are {len(names)} of them, or two are equal" if names else "there is no such file"
-        raise UserError(f"put the class names into '{root / 'classes.txt'}', one a line from the class of mask value 0 on ({why})")
+        raise UserError(
+            f"put the class names into '{root / 'classes.txt'}', one a line from the class of mask value 0 on ({why})"
+        )
     return names
 
 
@@ -143,8 +185,14 @@ FOLDERS_LOOKED_FOR = (
 
 
 def find_folders(root: Path, options: DataOptions) -> Sources:
-    """The parts of a data set whose masks are called like their images, but for an end as _mask; nothing without such folders."""
-    pairs = {name: pair for name, folder in folders_by_split(root, _has_pair).items() if (pair := _pair_of_folders(folder)) is not None}
+    """The parts of a data set whose masks are called like their images, but for an end as _mask; nothing without such
+    folders.
+    """
+    pairs = {
+        name: pair
+        for name, folder in folders_by_split(root, _has_pair).items()
+        if (pair := _pair_of_folders(folder)) is not None
+    }
     top = _pair_of_folders(root)
     if not pairs and top is not None:
         images, masks = (folders_by_split(folder) for folder in top)
@@ -191,7 +239,10 @@ def _read_folders(of: _Part, folders: tuple[Path, Path], wanted: Sequence[str] |
         message = f"it has no mask: there is no '{stem}' in {_place(of, folders[1])}"
         faults.append(Fault(Finding("error", "missing-mask", images[stem], message), samples=1))
     for stem in masks.keys() - used:
-        message = f"there is no image '{MASK_ENDS.sub('', stem) if together else stem}' in {_place(of, folders[0])} for this mask"
+        message = (
+            f"there is no image '{MASK_ENDS.sub('', stem) if together else stem}' in {_place(of, folders[0])} "
+            "for this mask"
+        )
         faults.append(Fault(Finding("error", "missing-image", masks[stem], message), samples=1))
     files = [(images[image], masks[mask]) for image, mask in pairs]
     faults.sort(key=lambda fault: fault.finding.where)
@@ -203,14 +254,22 @@ def _place(of: _Part, folder: Path) -> str:
 
 
 def _divided(files: Sequence[Path]) -> list[list[Path]]:
-    """Images, and masks by the ends of their names, of files that lie together; a name like that of a mask whose image is there is one."""
+    """Images, and masks by the ends of their names, of files that lie together; a name like that of a mask whose image
+    is there is one.
+    """
     stems = {path.with_suffix("") for path in files if is_image(path.name)}
-    masks = {stem for stem in stems if (image := stem.with_name(MASK_ENDS.sub("", stem.name))) != stem and _has_image(image, stems)}
+    masks = {
+        stem
+        for stem in stems
+        if (image := stem.with_name(MASK_ENDS.sub("", stem.name))) != stem and _has_image(image, stems)
+    }
     return [[path for path in files if (path.with_suffix("") in masks) == is_mask] for is_mask in (False, True)]
 
 
 def _has_image(stem: Path, stems: set[Path]) -> bool:
-    return stem in stems or any(IMAGE_ENDS.sub("", other.name) == stem.name for other in stems if other.parent == stem.parent)
+    return stem in stems or any(
+        IMAGE_ENDS.sub("", other.name) == stem.name for other in stems if other.parent == stem.parent
+    )
 
 
 def _paired(images: Files, masks: Files) -> list[Pair]:
@@ -231,13 +290,16 @@ def _no_pair(folders: tuple[Path, Path], images: Files, masks: Files) -> str:
     """What to say where not one mask is called like an image."""
     image, mask = images[min(images)], masks[min(masks)]
     return (
-        f"no mask in '{folders[1]}' has the name of its image in '{folders[0]}': there are {len(images):,} images, as '{image}', and "
+        f"no mask in '{folders[1]}' has the name of its image in '{folders[0]}': there are {len(images):,} "
+        f"images, as '{image}', and "
         f"{len(masks):,} masks, as '{mask}'; give both the same name, but for the suffix and an end as _mask"
     )
 
 
 def _by_stem(root: Path, folder: Path, files: Sequence[Path], faults: list[Fault]) -> dict[str, str]:
-    """The images among the files of a folder, by what precedes the suffix of their path; those whose stem is taken become faults."""
+    """The images among the files of a folder, by what precedes the suffix of their path; those whose stem is taken
+    become faults.
+    """
     found: dict[str, str] = {}
     for path in files:
         if not is_image(path.name):
@@ -268,7 +330,10 @@ def find_pascal(root: Path, options: DataOptions) -> Sources:
     lists = [path for path in listed(root / "ImageSets" / "Segmentation") if path.suffix == ".txt" and path.is_file()]
     listing = {split: path for path in lists if (split := split_of(path.stem)) is not None}
     sources: Mapping[str, Path | None] = listing or {"all": None}
-    return {name: partial(_read_pascal, _Part(name, root, PASCAL, options), (photos, masks[0]), lines) for name, lines in sources.items()}
+    return {
+        name: partial(_read_pascal, _Part(name, root, PASCAL, options), (photos, masks[0]), lines)
+        for name, lines in sources.items()
+    }
 
 
 def _read_pascal(of: _Part, folders: tuple[Path, Path], lines: Path | None, wanted: Sequence[str] | None) -> Split:
@@ -280,7 +345,9 @@ def _read_pascal(of: _Part, folders: tuple[Path, Path], lines: Path | None, want
     pairs: list[Pair] = []
     seen: set[str] = set()
     for place, stem in _stems(of.root, lines, masks):
-        missing = [f"{folder.name}/{stem}" for folder, files in zip(folders, (images, masks), strict=True) if stem not in files]
+        missing = [
+            f"{folder.name}/{stem}" for folder, files in zip(folders, (images, masks), strict=True) if stem not in files
+        ]
         if missing:
             code = "missing-image" if stem not in images else "missing-mask"
             faults.append(Fault(Finding("error", code, place, f"there is no {' and no '.join(missing)}"), samples=1))
@@ -304,7 +371,10 @@ def _stems(root: Path, lines: Path | None, masks: Files) -> list[tuple[str, str]
 # --- Cityscapes ---
 
 STREETS = "Cityscapes"
-STREETS_LOOKED_FOR = "DIR/leftImg8bit/train/CITY/*_leftImg8bit.png and DIR/gtFine/train/CITY/*_gtFine_labelIds.png (or _labelTrainIds.png)"
+STREETS_LOOKED_FOR = (
+    "DIR/leftImg8bit/train/CITY/*_leftImg8bit.png and DIR/gtFine/train/CITY/*_gtFine_labelIds.png "
+    "(or _labelTrainIds.png)"
+)
 PHOTO = "_leftImg8bit.png"
 
 

@@ -1,4 +1,6 @@
-"""Which file an entry of COCO's json means: its name as annotation tools write it, in the folder where its images turn out to be."""
+"""Which file an entry of COCO's json means: its name as annotation tools write it, in the folder where its images turn
+out to be.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,15 @@ IMAGE_FOLDERS = ("images", "image", "imgs", "img", "data", "jpegimages")  # in a
 LOOKED_AT = 64  # names that tell where all are
 LONGEST = 255  # bytes of a name between slashes
 DEEPEST = 12  # folders before a name that are looked past
-SERVED = re.compile(r"/data/(upload|local-files/\?d=)|[a-z][a-z0-9+.-]*://[^/]*", re.I)  # as Label Studio and clouds say where a file is
+# as Label Studio and clouds say where a file is
+SERVED = re.compile(r"/data/(upload|local-files/\?d=)|[a-z][a-z0-9+.-]*://[^/]*", re.I)
 
 
 @dataclass(frozen=True)
 class ImagePlace:
-    """A folder of images, and how many folders of the names in the json it stands for. Nothing outside `within` is looked at."""
+    """A folder of images, and how many folders of the names in the json it stands for. Nothing outside `within` is
+    looked at.
+    """
 
     folder: Path
     skipped: int
@@ -30,7 +35,9 @@ class ImagePlace:
 
     def has(self, name: str) -> bool:
         """There is a file of that name, which has all the folders that are left off."""
-        return any(len(PurePosixPath(form).parts) > self.skipped for form in forms(name)) and self.file(name) is not None
+        return (
+            any(len(PurePosixPath(form).parts) > self.skipped for form in forms(name)) and self.file(name) is not None
+        )
 
     def file(self, name: str) -> Path | None:
         """The file of that name, if there is one."""
@@ -59,7 +66,9 @@ class ImagePlace:
 
 
 def forms(name: str) -> Iterator[str]:
-    """The ways of reading a name, the most literal first: backslashes may be separators, characters quoted as in a URL, accents apart."""
+    """The ways of reading a name, the most literal first: backslashes may be separators, characters quoted as in a URL,
+    accents apart.
+    """
     seen: set[str] = set()
     plain = SERVED.sub("", name, count=1).lstrip("/") if SERVED.match(name) else name
     for form in (plain, plain.replace("\\", "/"), unquote(plain).replace("\\", "/")):
@@ -86,9 +95,11 @@ def is_name(name: object) -> bool:
 
 
 def place(names: Sequence[str], folders: Sequence[Path], within: Sequence[Path]) -> ImagePlace:
-    """Where most of the names are found, the same place for all, so that none is looked for in the folder of another split.
+    """Where most of the names are found, the same place for all, so that none is looked for in the folder of another
+    split.
 
-    Tried are the folders, the likeliest first, with none, one, two … folders of the names left off; of equals the first is it.
+    Tried are the folders, the likeliest first, with none, one, two … folders of the names left off; of equals the first
+    is it.
     """
     some = names[:: max(len(names) // LOOKED_AT, 1)]
     best, most = ImagePlace(folders[0], 0, tuple(within)), 0
@@ -108,7 +119,9 @@ def _deepest(names: Sequence[str]) -> int:
 
 
 def image_folders(file: Path, root: Path, split: str) -> list[Path]:
-    """Where the images of an annotation file may be, the likeliest first: train2017 beside annotations, or what people make of it."""
+    """Where the images of an annotation file may be, the likeliest first: train2017 beside annotations, or what people
+    make of it.
+    """
     last = file.stem.rpartition("_")[2].lower()
     around = file.parent.parent if file.parent.name.lower() in ("annotations", "labels") else file.parent
     tops = list(dict.fromkeys([around, root, file.parent]))

@@ -11,7 +11,9 @@ LONGEST = 64  # characters
 
 
 def number(word: str) -> float | None:
-    """The number that a word is, None where it is none that a position can be: no nan, no infinity, nothing beyond LARGEST."""
+    """The number that a word is, None where it is none that a position can be: no nan, no infinity, nothing beyond
+    LARGEST.
+    """
     word = word.strip()
     if len(word) > LONGEST or NUMBER.fullmatch(word) is None:
         return None

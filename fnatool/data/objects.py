@@ -13,7 +13,8 @@ from passes.check.finding import Finding
 LARGEST = 1e9  # a number beyond it is no position, size or area
 OVERHANG = 1.0  # pixels: what rounding explains, and no note is made of
 
-Edges = tuple[float, float, float, float]  # left, top, right, bottom in pixels, (0, 0) being the corner of the first pixel
+# left, top, right, bottom in pixels, (0, 0) being the corner of the first pixel
+Edges = tuple[float, float, float, float]
 
 
 @dataclass
@@ -24,20 +25,28 @@ class LabelFindings:
     notes: list[str] = field(default_factory=list)
     overhangs: list[float] = field(default_factory=list)  # of boxes that were cut, in pixels
 
-    def fault(self, code: str, where: str, message: str, *, items: tuple[int, ...] = (), samples: int = 0, entries: int = 0) -> None:
+    def fault(
+        self, code: str, where: str, message: str, *, items: tuple[int, ...] = (), samples: int = 0, entries: int = 0
+    ) -> None:
         """One more fault."""
         self.faults.append(Fault(Finding("error", code, where, message), items, samples, entries))
 
     def all_notes(self) -> tuple[str, ...]:
         """The notes, with one on boxes that were cut to their images."""
         over = self.overhangs
-        boxes = [f"{len(over):,} box(es) reach out of their images, by up to {max(over):.4g} pixels, and are cut to them"] if over else []
+        boxes = (
+            [f"{len(over):,} box(es) reach out of their images, by up to {max(over):.4g} pixels, and are cut to them"]
+            if over
+            else []
+        )
         return (*self.notes, *boxes)
 
 
 @dataclass(frozen=True)
 class LabelledBox:
-    """An object that can be used: the index of its class, its box cut to the image, its own pixels, whether it is a region of many."""
+    """An object that can be used: the index of its class, its box cut to the image, its own pixels, whether it is a
+    region of many.
+    """
 
     label: int
     box: Edges

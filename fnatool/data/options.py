@@ -14,9 +14,9 @@ IGNORED = (255,)  # values of a mask, unless others are said
 class DataOptions:
     """How labels are read. format: one of FORMAT_NAMES, where the data could be read in several; None: recognised.
 
-    Of masks: `background` is the value of the background, which becomes the first class; the classes after it have the other values in
-    their order. None: the classes have the values 0, 1, 2 … in their order. Values in `ignore` are of no class and count for nothing; they
-    are left out of that order.
+    Of masks: `background` is the value of the background, which becomes the first class; the classes after it have the
+    other values in their order. None: the classes have the values 0, 1, 2 … in their order. Values in `ignore` are of
+    no class and count for nothing; they are left out of that order.
     """
 
     format: str | None = None

@@ -7,8 +7,11 @@ import numpy.typing as npt
 
 
 def filled(points: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """[h, w], true where the middle of the pixel is in the polygon of these corners [n, 2] (x, y), by the even-odd rule."""
-    turns = np.zeros((size[0], size[1] + 1), np.int32)  # in each row, how often the outline is crossed just before a pixel's middle
+    """[h, w], true where the middle of the pixel is in the polygon of these corners [n, 2] (x, y), by the even-odd
+    rule.
+    """
+    # in each row, how often the outline is crossed just before a pixel's middle
+    turns = np.zeros((size[0], size[1] + 1), np.int32)
     corners = points.astype(np.float64)
     for (x, y), (to_x, to_y) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         rows = np.arange(*sorted((_first(y, size[0]), _first(to_y, size[0]))))

@@ -1,4 +1,6 @@
-"""Pictures as a network takes them: each scaled until it covers the input, cropped in the middle, and its pixels made input values."""
+"""Pictures as a network takes them: each scaled until it covers the input, cropped in the middle, and its pixels made
+input values.
+"""
 
 from __future__ import annotations
 

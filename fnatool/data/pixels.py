@@ -8,15 +8,21 @@ import numpy as np
 import numpy.typing as npt
 
 COLOURS = ("RGB", "BGR")
-SAY = "--mean and --scale of 'fnatool head' and 'fnatool unfold' say others (in the config of a search 'head.mean' and 'head.scale')"
-GREY = (19595, 38470, 7471)  # of red, green and blue, in 65,536ths (ITU-R BT.601, as Pillow's): whole numbers stay whole
+SAY = (
+    "--mean and --scale of 'fnatool head' and 'fnatool unfold' say others (in the config of a search 'head.mean' "
+    "and 'head.scale')"
+)
+# of red, green and blue, in 65,536ths (ITU-R BT.601, as Pillow's): whole numbers stay whole
+GREY = (19595, 38470, 7471)
 
 Values = npt.NDArray[np.generic]
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """How pixels become input values, the order of the channels, where that is known from, and whether it is a guess."""
+    """How pixels become input values, the order of the channels, where that is known from, and whether it is a
+    guess.
+    """
 
     mean: tuple[float, ...]
     scale: tuple[float, ...]
@@ -39,7 +45,9 @@ class Pixels:
 
 
 def values_of(picture: npt.NDArray[np.uint8], how: Pixels, dtype: np.dtype[np.generic]) -> Values:
-    """What a picture [height, width, 3], red, green, blue, becomes: [height, width, channels], bit for bit what training feeds."""
+    """What a picture [height, width, 3], red, green, blue, becomes: [height, width, channels], bit for bit what
+    training feeds.
+    """
     channels = picture[..., ::-1] if how.channels == "BGR" else grey(picture) if how.channels == "GREY" else picture
     mean, scale = np.asarray(how.mean, np.float32), np.asarray(how.scale, np.float32)
     return ((channels.astype(np.float32) - mean) / scale).astype(dtype)

@@ -1,4 +1,6 @@
-"""Where an image, or the part of it that a model is shown, lies in the model's input; and the way back for what the model finds."""
+"""Where an image, or the part of it that a model is shown, lies in the model's input; and the way back for what the
+model finds.
+"""
 
 from __future__ import annotations
 

@@ -9,14 +9,19 @@ from pathlib import Path
 from fnatool.data.folders import subfolders
 from passes.errors import UserError
 
-# From the names of the parts that a layout finds ("train", "val", "test", or "all" for data that is not split) to what reads each;
-# its argument is the classes it must keep to, None for the data's own.
+# From the names of the parts that a layout finds ("train", "val", "test", or "all" for data that is not split) to what
+# reads each; its argument is the classes it must keep to, None for the data's own.
 SPLITS = {"train": "train|training|trn", "val": "val|valid|validation", "test": "test|testing|tst"}
-WORDS = {name: re.compile(rf"({words})[-_. ]?(sets?|data|split)?[-_. ]?((19|20)\d\d)?", re.I) for name, words in SPLITS.items()}
+WORDS = {
+    name: re.compile(rf"({words})[-_. ]?(sets?|data|split)?[-_. ]?((19|20)\d\d)?", re.I)
+    for name, words in SPLITS.items()
+}
 
 
 def split_of(name: str) -> str | None:
-    """The split that a folder or a list of this name is: 'Train', 'training_set', 'val2017', 'Validation' …; None where it is none."""
+    """The split that a folder or a list of this name is: 'Train', 'training_set', 'val2017', 'Validation' …; None where
+    it is none.
+    """
     return next((split for split, words in WORDS.items() if words.fullmatch(name)), None)
 
 
@@ -27,14 +32,19 @@ def split_in(name: str) -> str | None:
 
 
 def folders_by_split(folder: Path, holds: Callable[[Path], bool] = Path.is_dir) -> dict[str, Path]:
-    """The folders in folder that are named like splits and hold what is looked for. Raises UserError where two are the same split."""
+    """The folders in folder that are named like splits and hold what is looked for. Raises UserError where two are the
+    same split.
+    """
     found: dict[str, Path] = {}
     for name in subfolders(folder):
         split = split_of(name)
         if split is None or not holds(folder / name):
             continue
         if split in found:
-            raise UserError(f"'{folder}' has two folders for {split}: {found[split].name} and {name}; rename the one that is not meant")
+            raise UserError(
+                f"'{folder}' has two folders for {split}: {found[split].name} and {name}; rename the one that "
+                "is not meant"
+            )
         found[split] = folder / name
     return {split: found[split] for split in SPLITS if split in found}
 

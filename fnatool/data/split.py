@@ -93,7 +93,9 @@ class Item:
 
     @classmethod
     def require_use(cls, split: Split, values: Flags | None = None) -> None:
-        """Something can be learnt from the split's items, or measured on them; values: of all its masks. Raises UserError."""
+        """Something can be learnt from the split's items, or measured on them; values: of all its masks. Raises
+        UserError.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,8 @@ class Masked(Item):
 
 
 OF_255 = (
-    "255 means a pixel to ignore: if it stands for a class, save that class as its number, or say what it is in a labelmap.txt beside the "
+    "255 means a pixel to ignore: if it stands for a class, save that class as its number, or say what it is "
+    "in a labelmap.txt beside the "
     "folders, a line like 'thing:255,255,255::' for each class"
 )
 
@@ -227,7 +230,9 @@ class Outlined(Item):
         """The classes of the pixels of the whole image, [h, w]; where outlines overlap the smaller one is on top."""
         made = np.zeros(self.size, np.uint8)
         shapes = (
-            [filled(outline, self.size) for outline in np.split(self.points, np.cumsum(self.lengths)[:-1])] if len(self.lengths) else []
+            [filled(outline, self.size) for outline in np.split(self.points, np.cumsum(self.lengths)[:-1])]
+            if len(self.lengths)
+            else []
         )
         for index in np.argsort([-int(shape.sum()) for shape in shapes], kind="stable"):
             made[shapes[index]] = self.labels[index]
@@ -294,7 +299,8 @@ class Posed(Item):
 
     size: Size
     box: Floats  # [4] left, top, right, bottom
-    points: Floats  # [J, 2] x, y with (0, 0) at the corner of the first pixel: COCO's numbers, which count from its middle, plus 0.5
+    # [J, 2] x, y with (0, 0) at the corner of the first pixel: COCO's numbers, which count from its middle, plus 0.5
+    points: Floats
     seen: npt.NDArray[np.uint8]  # [J] 0 not labelled, 1 labelled but hidden, 2 in sight
     area: float
     where: str = ""
@@ -341,7 +347,9 @@ class Fault:
 
 @dataclass(frozen=True)
 class Split:
-    """One part of a data set ("train", "val"), as read: `items` may still hold broken ones, until `checking.checked` has seen it."""
+    """One part of a data set ("train", "val"), as read: `items` may still hold broken ones, until `checking.checked`
+    has seen it.
+    """
 
     task: str
     name: str
@@ -353,7 +361,8 @@ class Split:
     found: int = 0  # samples, whether they can be used or not
     entries: int = 0  # boxes, whether they can be used or not
     codes: bytes = b""  # segmentation: class (or IGNORE) for each of the 256 values of a mask, see UNKNOWN
-    colours: Colours = ()  # segmentation: those that masks have for their values; none: Pascal VOC's, where they have colours
+    # segmentation: those that masks have for their values; none: Pascal VOC's, where they have colours
+    colours: Colours = ()
     joints: tuple[str, ...] = ()  # pose: their names
     notes: tuple[str, ...] = ()  # what is not as usual and no fault, a line each
     digest: str = ""  # of names, sizes and labels, once it has been checked
@@ -398,7 +407,9 @@ def bad_data(splits: Sequence[Split]) -> BadData:
 
 
 def usable(split: Split) -> Split:
-    """The split without the items that a fault names; `found`, `entries` and `faults` stay, so that nothing is lost sight of."""
+    """The split without the items that a fault names; `found`, `entries` and `faults` stay, so that nothing is lost
+    sight of.
+    """
     broken = {index for fault in split.faults for index in fault.items}
     return replace(split, items=tuple(item for index, item in enumerate(split.items) if index not in broken))
 
@@ -435,7 +446,9 @@ Sources = Mapping[str, Callable[[Sequence[str] | None], Split]]
 
 @dataclass(frozen=True)
 class FileReader:
-    """How a single file that stands for a split is read: its suffixes, and read(file, images, name=, classes=) → Split."""
+    """How a single file that stands for a split is read: its suffixes, and read(file, images, name=, classes=) →
+    Split.
+    """
 
     suffixes: tuple[str, ...]
     read: Callable[..., Split]
@@ -443,11 +456,12 @@ class FileReader:
 
 @dataclass(frozen=True)
 class DataLayout:
-    """A format as a task knows it: what is looked for, in words, and what finds it, nothing where there is nothing of the kind.
+    """A format as a task knows it: what is looked for, in words, and what finds it, nothing where there is nothing of
+    the kind.
 
-    general: how many other folders look like this too; of the formats that are found the least general ones are meant. sure: what is
-    found is of this format by its content too, not by its name alone; asked where another format is found as well. file: what reads a file
-    instead of a folder.
+    general: how many other folders look like this too; of the formats that are found the least general ones are meant.
+    sure: what is found is of this format by its content too, not by its name alone; asked where another format is found
+    as well. file: what reads a file instead of a folder.
     """
 
     looked_for: str

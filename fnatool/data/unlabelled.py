@@ -55,7 +55,8 @@ class Place:
 
 @dataclass(frozen=True)
 class Unlabelled:
-    """Samples without labels, sorted by where they lie. Of the `found` ones those are left out that `findings` speaks of.
+    """Samples without labels, sorted by where they lie. Of the `found` ones those are left out that `findings` speaks
+    of.
 
     Only what a batch holds is in memory, and of a .npz file the whole.
     """
@@ -80,11 +81,15 @@ class Unlabelled:
         return found.hexdigest()
 
     def sample(self, index: int) -> Sample:
-        """By input the values of one sample. Raises UserError where its file has changed and cannot be read any more."""
+        """By input the values of one sample. Raises UserError where its file has changed and cannot be read any
+        more.
+        """
         return next(self._samples(self.places[index : index + 1]))
 
     def batches(self, size: int) -> Iterator[dict[str, Values]]:
-        """All samples in order, as the network takes them, so many at a time; one, where an input has no axis of samples."""
+        """All samples in order, as the network takes them, so many at a time; one, where an input has no axis of
+        samples.
+        """
         inputs = self.form.inputs
         size = size if all(given.batched for given in inputs) else 1
         held: list[Sample] = []
@@ -99,7 +104,9 @@ class Unlabelled:
     def _samples(self, places: Sequence[Place]) -> Iterator[Sample]:
         for place, found in _read(self, places):
             if isinstance(found, Unreadable):
-                raise UserError(f"'{self.root / place.file}' was whole when it was checked, and now {found}; has it been changed?")
+                raise UserError(
+                    f"'{self.root / place.file}' was whole when it was checked, and now {found}; has it been changed?"
+                )
             yield found
 
     def summary(self) -> str:
@@ -109,7 +116,9 @@ class Unlabelled:
 
 
 def _read(data: Unlabelled, places: Sequence[Place]) -> Iterator[tuple[Place, Sample | Unreadable]]:
-    """Each of the places with its sample, or with why there is none; a file whose samples follow each other is opened once."""
+    """Each of the places with its sample, or with why there is none; a file whose samples follow each other is opened
+    once.
+    """
     file, opened = "", None
     for place in places:
         try:
@@ -125,12 +134,16 @@ def _read(data: Unlabelled, places: Sequence[Place]) -> Iterator[tuple[Place, Sa
 
 
 def find(root: Path, form: Form) -> Unlabelled:
-    """The samples of this form in a folder and the folders in it, without what is hidden or of tools; what is not of the form is noted.
+    """The samples of this form in a folder and the folders in it, without what is hidden or of tools; what is not of
+    the form is noted.
 
-    A file whose head says that it cannot be used is in `findings`. Raises UserError where there is no such folder, or nothing in it.
+    A file whose head says that it cannot be used is in `findings`. Raises UserError where there is no such folder, or
+    nothing in it.
     """
     if not root.is_dir():
-        raise UserError(f"'{root}' {'is not a folder' if root.exists() else 'does not exist'}; give a folder of {form.plural}")
+        raise UserError(
+            f"'{root}' {'is not a folder' if root.exists() else 'does not exist'}; give a folder of {form.plural}"
+        )
     files = folders.below([root])[0]
     names = [path.relative_to(root).as_posix() for path in files if form.takes(path.name)]
     notes = folders.left_out(root, (path for path in files if not form.takes(path.name)))
@@ -147,13 +160,19 @@ def find(root: Path, form: Form) -> Unlabelled:
 
 
 def drawn(
-    data: Unlabelled, count: int | None = None, *, seed: int = 0, skip_bad: bool = False, done: Callable[[int], None] = lambda read: None
+    data: Unlabelled,
+    count: int | None = None,
+    *,
+    seed: int = 0,
+    skip_bad: bool = False,
+    done: Callable[[int], None] = lambda read: None,
 ) -> Unlabelled:
-    """So many of the samples, drawn with the seed, each read once to see that it can be; all where count is None or larger.
+    """So many of the samples, drawn with the seed, each read once to see that it can be; all where count is None or
+    larger.
 
-    A sample is drawn by its name: as long as it is there, others that come or go hardly change which ones are. Without skip_bad raises
-    BadData with everything that cannot be used; with it that is left out, and others take its place. Raises UserError where nothing is
-    left.
+    A sample is drawn by its name: as long as it is there, others that come or go hardly change which ones are. Without
+    skip_bad raises BadData with everything that cannot be used; with it that is left out, and others take its place.
+    Raises UserError where nothing is left.
     """
     order = sorted(data.places, key=lambda place: _number(place, f"draw {seed}"))
     wanted = len(order) if count is None else min(count, len(order))
@@ -173,19 +192,22 @@ def drawn(
         raise _bad(data, findings)
     if not good:
         raise UserError(
-            f"nothing is left of the {data.found:,} {data.form.plural} in '{data.root}'; {findings[0].where}: {findings[0].message}"
+            f"nothing is left of the {data.found:,} {data.form.plural} in '{data.root}'; {findings[0].where}: "
+            f"{findings[0].message}"
         )
     return replace(data, places=tuple(sorted(good, key=_by_place)), findings=tuple(findings))
 
 
 def parted(data: Unlabelled, share: float, *, use: str = "part") -> tuple[Unlabelled, Unlabelled]:
-    """The samples that are used, and those kept back: about this share, at least one of each. Raises UserError where there is only one.
+    """The samples that are used, and those kept back: about this share, at least one of each. Raises UserError where
+    there is only one.
 
     By its name a sample is one or the other, whatever else is in the folder; another `use` parts independently of that.
     """
     if len(data.places) < 2:
         raise UserError(
-            f"'{data.root}' has {len(data.places)} of the {data.form.plural} that are needed: one to use and one to keep back at least"
+            f"'{data.root}' has {len(data.places)} of the {data.form.plural} that are needed: one to use and "
+            "one to keep back at least"
         )
     order = sorted(data.places, key=lambda place: _number(place, use))
     below = sum(_number(place, use) < share for place in order)

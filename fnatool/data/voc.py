@@ -1,8 +1,8 @@
 """Detection: Pascal VOC's XML of boxes, one file a picture, in VOC's own folders or as LabelImg and others leave them.
 
-VOC counts pixels from 1, and its xmax is the last pixel of the object: a box from xmin to xmax has its edges at xmin - 1 and xmax, those of
-COCO's [xmin - 1, ymin - 1, xmax - xmin + 1, ymax - ymin + 1]. An object that is `difficult` is as COCO's crowds are: nothing is learnt from
-it, and whoever finds it is neither right nor wrong.
+VOC counts pixels from 1, and its xmax is the last pixel of the object: a box from xmin to xmax has its edges at xmin -
+1 and xmax, those of COCO's [xmin - 1, ymin - 1, xmax - xmin + 1, ymax - ymin + 1]. An object that is `difficult` is as
+COCO's crowds are: nothing is learnt from it, and whoever finds it is neither right nor wrong.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from passes.errors import UserError
 
 LAYOUT = "Pascal VOC"
 LOOKED_FOR = (
-    "DIR/JPEGImages, DIR/Annotations/*.xml and DIR/ImageSets/Main/train.txt, val.txt; or an .xml for each picture, beside it or in "
+    "DIR/JPEGImages, DIR/Annotations/*.xml and DIR/ImageSets/Main/train.txt, val.txt; or an .xml for each "
+    "picture, beside it or in "
     "DIR/annotations, in DIR/train and DIR/val or without"
 )
 SUFFIX = ".xml"
@@ -39,7 +40,9 @@ BACKGROUND = "background"  # a label of masks, which no box has
 
 @dataclass(frozen=True)
 class _Part:
-    """A split: where pictures and XML files lie, and which of these it lists (None: all); and where those of all splits lie."""
+    """A split: where pictures and XML files lie, and which of these it lists (None: all); and where those of all splits
+    lie.
+    """
 
     name: str
     root: Path
@@ -53,26 +56,36 @@ class _Part:
 
 
 def find(root: Path, options: DataOptions) -> Sources:
-    """The splits of a data set with an XML file for each picture, or "all" where it has none; nothing where there are no such files."""
+    """The splits of a data set with an XML file for each picture, or "all" where it has none; nothing where there are
+    no such files.
+    """
     top = unwrapped(root, lambda folder: _places(folder) is not None)
     places = _places(top)
     if places is None:
         splits = {name: pair for name, folder in folders_by_split(top).items() if (pair := _places(folder)) is not None}
     else:
-        inner = {name: (_same_split(places[0], name), folder) for name, folder in folders_by_split(places[1], _has_notes).items()}
+        inner = {
+            name: (_same_split(places[0], name), folder)
+            for name, folder in folders_by_split(places[1], _has_notes).items()
+        }
         splits = inner or {"all": places}
     everywhere = tuple(dict.fromkeys(notes for _, notes in splits.values()))
     lists = _lists(top) if splits.keys() == {"all"} else {}
     rows: dict[str, tuple[Path, Path, Path | None]] = {name: (*pair, None) for name, pair in splits.items()}
     if lists:
         rows = {name: (*splits["all"], lines) for name, lines in lists.items()}
-    return {name: partial(_read, _Part(name, root, pictures, notes, lines, everywhere)) for name, (pictures, notes, lines) in rows.items()}
+    return {
+        name: partial(_read, _Part(name, root, pictures, notes, lines, everywhere))
+        for name, (pictures, notes, lines) in rows.items()
+    }
 
 
 def _places(folder: Path) -> tuple[Path, Path] | None:
     """Where the pictures and the XML files of a folder lie."""
     notes, pictures = named(folder, NOTES), named(folder, PICTURES)
-    if notes is not None and (_has_notes(notes) or any(_has_notes(inner) for inner in folders_by_split(notes).values())):
+    if notes is not None and (
+        _has_notes(notes) or any(_has_notes(inner) for inner in folders_by_split(notes).values())
+    ):
         return pictures or folder, notes
     return next(((place, place) for place in (folder, pictures) if place is not None and _has_notes(place)), None)
 
@@ -123,7 +136,11 @@ class _Note:
         """The size of the picture as the file says it, if it does."""
         stated = next(iter(self.content.all("size")), Element(""))
         height, width = (number(stated.words(side) or "") for side in ("height", "width"))
-        is_size = height is not None and width is not None and all(0 < side < LARGEST and side == int(side) for side in (height, width))
+        is_size = (
+            height is not None
+            and width is not None
+            and all(0 < side < LARGEST and side == int(side) for side in (height, width))
+        )
         return (int(height), int(width)) if is_size and height is not None and width is not None else None
 
 
@@ -138,11 +155,18 @@ def _read(part: _Part, wanted: Sequence[str] | None) -> Split:
     for note in notes:
         picture = pictures.of_note(note)
         if isinstance(picture, str):
-            found.fault("missing-image" if not picture.startswith("its filename leads") else "outside", note.file, picture, samples=1)
+            found.fault(
+                "missing-image" if not picture.startswith("its filename leads") else "outside",
+                note.file,
+                picture,
+                samples=1,
+            )
             continue
         image = picture.relative_to(part.root).as_posix()
         if image in taken:
-            found.fault("same-file", note.file, f"its picture '{image}' is that of {taken[image]} too; join the two", samples=1)
+            found.fault(
+                "same-file", note.file, f"its picture '{image}' is that of {taken[image]} too; join the two", samples=1
+            )
             continue
         taken[image] = note.file
         objects = note.content.all("object")
@@ -188,7 +212,11 @@ def _notes(part: _Part, found: LabelFindings) -> list[_Note]:
 
 def _files(part: _Part, found: LabelFindings) -> list[tuple[str | None, Path]]:
     """The XML files of a split, with the line of the list that names each."""
-    there = {path.relative_to(part.notes).with_suffix("").as_posix(): path for path in below([part.notes])[0] if _is_note(path)}
+    there = {
+        path.relative_to(part.notes).with_suffix("").as_posix(): path
+        for path in below([part.notes])[0]
+        if _is_note(path)
+    }
     if part.listing is None:
         return [(None, path) for path in there.values()]
     list_name = part.listing.relative_to(part.root).as_posix()
@@ -196,7 +224,10 @@ def _files(part: _Part, found: LabelFindings) -> list[tuple[str | None, Path]]:
     for index, line in enumerate(lines_of(part.listing), 1):
         if not line.strip():
             continue
-        stem = next((name for name in (line.strip(), line.split()[0], PurePosixPath(line.split()[0]).stem) if name in there), None)
+        stem = next(
+            (name for name in (line.strip(), line.split()[0], PurePosixPath(line.split()[0]).stem) if name in there),
+            None,
+        )
         where = f"{list_name}:{index}"
         if stem is None:
             notes = part.notes.relative_to(part.root).as_posix()
@@ -214,7 +245,8 @@ class _Pictures:
 
     place: naming.ImagePlace
     files: tuple[str, ...]  # relative to the root
-    by_stem: Mapping[str, Path | None]  # below their folder without suffix, and the last part of that alone; None where several have it
+    # below their folder without suffix, and the last part of that alone; None where several have it
+    by_stem: Mapping[str, Path | None]
 
     @classmethod
     def of(cls, part: _Part, notes: Sequence[_Note]) -> _Pictures:
@@ -229,15 +261,24 @@ class _Pictures:
         return cls(place, tuple(path.relative_to(part.root).as_posix() for path in found), by_stem)
 
     def of_note(self, note: _Note) -> Path | str:
-        """The picture that an XML file is about, or why there is none: that of its filename, else the one that is called like the file."""
+        """The picture that an XML file is about, or why there is none: that of its filename, else the one that is
+        called like the file.
+        """
         name = note.picture
         if naming.is_name(name):
             if self.place.expected(name) is None:
-                return "its filename leads out of the folder of the data; give names that begin in the folder of the pictures"
+                return (
+                    "its filename leads out of the folder of the data; give names that begin in the folder of "
+                    "the pictures"
+                )
             exact = self.place.file(name)
             if exact is not None and is_image(exact.name):
                 return exact
-        stems = (note.stem, PurePosixPath(note.stem).name, PurePosixPath(next(naming.forms(name), name)).stem if name else "")
+        stems = (
+            note.stem,
+            PurePosixPath(note.stem).name,
+            PurePosixPath(next(naming.forms(name), name)).stem if name else "",
+        )
         like = next((path for stem in stems if (path := self.by_stem.get(stem)) is not None), None)
         return like or f"there is no picture of its name, or of its filename '{name[:200]}'"
 
@@ -253,7 +294,9 @@ def _measured(picture: Path) -> Size | None:
 
 
 def _classes(part: _Part, notes: Sequence[_Note], wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """The wanted classes; those that classes.txt or labelmap.txt names; else the names of all objects of all splits, sorted."""
+    """The wanted classes; those that classes.txt or labelmap.txt names; else the names of all objects of all splits,
+    sorted.
+    """
     stated = class_names(part.root) or _labels(part.root)
     if stated is not None or wanted is not None:
         classes = tuple(wanted or stated or ())
@@ -262,7 +305,9 @@ def _classes(part: _Part, notes: Sequence[_Note], wanted: Sequence[str] | None) 
         known = {note.path for note in notes}
         rest = (_content(path) for path in others if path not in known)
         contents = [*(note.content for note in notes), *(content for content in rest if content is not None)]
-        classes = tuple(sorted({name for content in contents for entry in content.all("object") if (name := entry.words("name"))}))
+        classes = tuple(
+            sorted({name for content in contents for entry in content.all("object") if (name := entry.words("name"))})
+        )
     if len(set(classes)) < len(classes):
         raise UserError(f"'{part.root}': two of its classes have the same name")
     return classes
@@ -280,14 +325,18 @@ def _labels(root: Path) -> tuple[str, ...] | None:
     file = root / LABELMAP
     if not file.is_file():
         return None
-    names = [line.partition(":")[0].strip() for line in lines_of(file) if line.strip() and not line.lstrip().startswith("#")]
+    names = [
+        line.partition(":")[0].strip() for line in lines_of(file) if line.strip() and not line.lstrip().startswith("#")
+    ]
     return tuple(name for name in names if name and name != BACKGROUND) or None
 
 
 def _objects(
     note: _Note, objects: Sequence[Element], about: tuple[Size | None, Sequence[str], int], found: LabelFindings
 ) -> list[LabelledBox]:
-    """The objects that can be used; each of the others is the one entry of a fault. about: size, classes and the number of the item."""
+    """The objects that can be used; each of the others is the one entry of a fault. about: size, classes and the number
+    of the item.
+    """
     size, classes, item = about
     usable: list[LabelledBox] = []
     for index, entry in enumerate(objects, 1):
@@ -322,7 +371,9 @@ def _box(entry: Element, size: Size, overhangs: list[float]) -> Edges | str:
     values = [None if word is None else number(word) for word in said]
     xmin, ymin, xmax, ymax = values
     if xmin is None or ymin is None or xmax is None or ymax is None:
-        shown = ", ".join(f"{corner} '{word[:20] if word else word}'" for corner, word in zip(CORNERS, said, strict=True))
+        shown = ", ".join(
+            f"{corner} '{word[:20] if word else word}'" for corner, word in zip(CORNERS, said, strict=True)
+        )
         return f"its bndbox is not four numbers: {shown}"
     shown = ", ".join(f"{corner} {value:g}" for corner, value in zip(CORNERS, (xmin, ymin, xmax, ymax), strict=True))
     if xmax <= xmin - 1 or ymax <= ymin - 1:

@@ -1,9 +1,10 @@
 """Detection, pose and segmentation: YOLO's text files, one a picture, with a data.yaml (Ultralytics,
 Roboflow), an obj.data (darknet, CVAT) or a list of class names.
 
-A row is `class x y width height` of a box, its middle first; for poses `px py` or `px py visibility` of each joint follow; or it is
-`class x y x y …`, an outline. All are shares of the picture's width and height, from its corner: a box has its left edge at
-(x - width / 2) · W pixels. Decimals round: six of them move an edge by up to a millionth of the side.
+A row is `class x y width height` of a box, its middle first; for poses `px py` or `px py visibility` of each joint
+follow; or it is `class x y x y …`, an outline. All are shares of the picture's width and height, from its corner: a box
+has its left edge at (x - width / 2) · W pixels. Decimals round: six of them move an edge by up to a millionth of the
+side.
 """
 
 from __future__ import annotations
@@ -29,11 +30,15 @@ from fnatool.data.yolo_yaml import YAMLS, YoloFacts, facts_of, is_yolo
 from passes.errors import UserError
 
 LAYOUT = "YOLO"
-FOLDERS_SAID = "DIR/data.yaml with names, train and val; or DIR/images and DIR/labels/*.txt (or .txt beside pictures) with DIR/classes.txt"
+FOLDERS_SAID = (
+    "DIR/data.yaml with names, train and val; or DIR/images and DIR/labels/*.txt (or .txt beside "
+    "pictures) with DIR/classes.txt"
+)
 BOXES, JOINTS, OUTLINES = "boxes", "joints", "outlines"  # what rows are of
 LOOKED_FOR = {
     BOXES: f"{FOLDERS_SAID}; a row is 'class x y width height'",
-    JOINTS: "DIR/data.yaml with kpt_shape, names, train and val; a row is 'class x y width height', and 'x y visibility' for each joint",
+    JOINTS: "DIR/data.yaml with kpt_shape, names, train and val; a row is 'class x y width height', and 'x y "
+    "visibility' for each joint",
     OUTLINES: f"{FOLDERS_SAID}; a row is 'class x y x y x y …', an outline",
 }
 PICTURES = ("images", "image", "imgs", "img")  # in any case
@@ -48,7 +53,9 @@ UNREAD = ("number", "unknown-class")  # the codes of faults of rows that are rea
 
 @dataclass(frozen=True)
 class _Part:
-    """A split: what its rows are of, its task, its folders of pictures and lists of them, and what is said of the labels."""
+    """A split: what its rows are of, its task, its folders of pictures and lists of them, and what is said of the
+    labels.
+    """
 
     name: str
     root: Path
@@ -62,7 +69,9 @@ class _Part:
 
 
 def find(root: Path, options: DataOptions, *, kind: str, task: str) -> Sources:
-    """The splits that a data.yaml of root names, or that lie in folders; nothing where there is neither, or no such rows."""
+    """The splits that a data.yaml of root names, or that lie in folders; nothing where there is neither, or no such
+    rows.
+    """
     found = _by_file(root) or _by_folders(root)
     if found is None or not found[1]:
         return {}
@@ -76,7 +85,9 @@ def find(root: Path, options: DataOptions, *, kind: str, task: str) -> Sources:
     return {name: partial(_read, _Part(name, root, kind, task, sources, facts)) for name, sources in splits.items()}
 
 
-def read_file(file: Path, images: Path | None, *, name: str, classes: Sequence[str] | None, kind: str, task: str) -> Split:
+def read_file(
+    file: Path, images: Path | None, *, name: str, classes: Sequence[str] | None, kind: str, task: str
+) -> Split:
     """The split of that name, of the data that a data.yaml or an obj.data describes."""
     facts = _facts(file)
     root = file.parent
@@ -118,7 +129,9 @@ def _has_sources(root: Path, facts: YoloFacts, said: Sequence[str]) -> bool:
 
 
 def _sources(root: Path, facts: YoloFacts, said: Sequence[str]) -> tuple[Path, ...]:
-    """The folders and lists that a yaml names. Raises UserError where one is not there, or leads out of the folder of the data."""
+    """The folders and lists that a yaml names. Raises UserError where one is not there, or leads out of the folder of
+    the data.
+    """
     return tuple(_located(root, facts, name) for name in said)
 
 
@@ -146,13 +159,18 @@ def _candidates(root: Path, base: str | None, name: str) -> list[Path]:
 
 
 def _by_folders(root: Path) -> tuple[YoloFacts, Splits] | None:
-    """The same where there is no yaml: pictures and labels in folders, or together, with the names of the classes in a file."""
+    """The same where there is no yaml: pictures and labels in folders, or together, with the names of the classes in a
+    file.
+    """
     splits = _labelled_folders(root)
     if not splits:
         return None
     names = _names(root)
     if names is None:
-        raise UserError(f"'{root}' has YOLO's labels, but nothing that names their classes: put the names into classes.txt, one a line")
+        raise UserError(
+            f"'{root}' has YOLO's labels, but nothing that names their classes: put the names into classes.txt, "
+            "one a line"
+        )
     return YoloFacts(root / NAMES[0], names), {name: (folder,) for name, folder in splits.items()}
 
 
@@ -193,7 +211,14 @@ def _looks_like_rows(path: Path) -> bool:
 
 
 def _names(root: Path) -> tuple[str, ...] | None:
-    places = [root, *(folder for folder in (named(root, LABELS), named(root, PICTURES), named(root, ("obj_train_data",))) if folder)]
+    places = [
+        root,
+        *(
+            folder
+            for folder in (named(root, LABELS), named(root, PICTURES), named(root, ("obj_train_data",)))
+            if folder
+        ),
+    ]
     places += [inner for folder in places[:2] for inner in folders_by_split(folder).values()]
     file = next((place / name for place in places for name in NAMES if (place / name).is_file()), None)
     return None if file is None else tuple(line.strip() for line in lines_of(file) if line.strip())
@@ -203,7 +228,9 @@ def _has_outlines(root: Path, facts: YoloFacts, splits: Splits) -> bool:
     """Rows of the first labels are outlines."""
     if facts.shape is not None:
         return False
-    pictures = [path for sources in splits.values() for source in sources for path in _pictures(root, source, facts)[:LOOKED_AT]]
+    pictures = [
+        path for sources in splits.values() for source in sources for path in _pictures(root, source, facts)[:LOOKED_AT]
+    ]
     rows = [words for path in pictures for words in _first_rows(_label_of(root, path))]
     return any(len(words) > 6 and len(words) % 2 for words in rows)
 
@@ -252,7 +279,9 @@ def _listed(root: Path, source: Path, facts: YoloFacts, line: str) -> Path:
     beside = source.parent.relative_to(root).as_posix()
     found = [path for base in (beside, facts.path) for path in _candidates(root, base, plain)]
     inside = [path for path in found if not os.path.relpath(path, root).startswith("..")]
-    return next((path for path in inside if path.is_file()), inside[0] if inside else root / ".." / PurePosixPath(plain).name)
+    return next(
+        (path for path in inside if path.is_file()), inside[0] if inside else root / ".." / PurePosixPath(plain).name
+    )
 
 
 @dataclass(frozen=True)
@@ -289,7 +318,9 @@ def _labelled(part: _Part, found: LabelFindings) -> list[_Labelled]:
     for source in part.sources:
         for index, picture in enumerate(_pictures(part.root, source, part.facts), 1):
             if source.is_file() and (problem := _unusable(part, picture, seen)):
-                found.fault(*problem[:1], f"{source.relative_to(part.root).as_posix()}, picture {index}", problem[1], samples=1)
+                found.fault(
+                    *problem[:1], f"{source.relative_to(part.root).as_posix()}, picture {index}", problem[1], samples=1
+                )
                 continue
             if picture in seen:
                 continue
@@ -307,7 +338,8 @@ def _labelled(part: _Part, found: LabelFindings) -> list[_Labelled]:
     if read and without == len(read):
         example = _label_of(part.root, part.root / read[0].image)
         raise UserError(
-            f"not one of the {len(read):,} pictures for {part.name} in '{part.root}' has labels: looked for '{example}' and the like"
+            f"not one of the {len(read):,} pictures for {part.name} in '{part.root}' has labels: looked for "
+            f"'{example}' and the like"
         )
     if without:
         found.notes.append(f"{without:,} picture(s) have no file of labels, and count as pictures without objects")
@@ -339,13 +371,22 @@ def _orphans(part: _Part, pictures: set[Path], found: LabelFindings) -> None:
             continue
         for path in below([folder])[0]:
             stem = source / path.relative_to(folder).with_suffix("")
-            if path.suffix.lower() == ".txt" and path.name.lower() not in NAMES and split_of(path.stem) is None and stem not in stems:
-                message = f"there is no picture '{stem.name}' in {source.relative_to(part.root).as_posix()}/ for these labels"
+            if (
+                path.suffix.lower() == ".txt"
+                and path.name.lower() not in NAMES
+                and split_of(path.stem) is None
+                and stem not in stems
+            ):
+                message = (
+                    f"there is no picture '{stem.name}' in {source.relative_to(part.root).as_posix()}/ for these labels"
+                )
                 found.fault("missing-image", path.relative_to(part.root).as_posix(), message, samples=1)
 
 
 def _rows(part: _Part, file: Path, about: tuple[str, int], found: LabelFindings) -> tuple[list[_Row], int]:
-    """The rows of a file of labels that hold numbers, and how many stand there twice. about: the file's name, the picture's number."""
+    """The rows of a file of labels that hold numbers, and how many stand there twice. about: the file's name, the
+    picture's number.
+    """
     name, item = about
     try:
         lines = _text(file).splitlines()
@@ -363,7 +404,13 @@ def _rows(part: _Part, file: Path, about: tuple[str, int], found: LabelFindings)
         values = [number(word) for word in words[:MOST_NUMBERS]]
         if None in values:
             strange = words[values.index(None)]
-            found.fault("number", where, f"it holds '{strange[:40]}', which is no number that a place can be", items=(item,), entries=1)
+            found.fault(
+                "number",
+                where,
+                f"it holds '{strange[:40]}', which is no number that a place can be",
+                items=(item,),
+                entries=1,
+            )
             continue
         numbers = tuple(value for value in values if value is not None)
         label = int(numbers[0])
@@ -461,7 +508,9 @@ def _outline(numbers: Sequence[float], size: Size, found: LabelFindings) -> tupl
 
 
 def _hint(numbers: Sequence[float]) -> str:
-    return "; are these pixels? YOLO's numbers are shares of the picture's sides, from 0 to 1" if max(numbers) > 2 else ""
+    return (
+        "; are these pixels? YOLO's numbers are shares of the picture's sides, from 0 to 1" if max(numbers) > 2 else ""
+    )
 
 
 def _short(numbers: Sequence[float]) -> str:
@@ -475,7 +524,9 @@ def _area(points: Floats) -> float:
 
 
 def _usable(picture: _Labelled, read: Callable[[_Row, Size], T | Problem | None], found: LabelFindings) -> list[T]:
-    """What the rows of a picture are read as. A row with a fault makes its picture useless: it would teach that there is nothing."""
+    """What the rows of a picture are read as. A row with a fault makes its picture useless: it would teach that there
+    is nothing.
+    """
     usable: list[T] = []
     for row in picture.rows:
         if picture.size is None:
@@ -520,10 +571,14 @@ def _expected(part: _Part) -> str:
     return "the 5 of a class and a box, or a class and the points of an outline, three or more"
 
 
-def _outlines_of(part: _Part, pictures: Sequence[_Labelled], wanted: Sequence[str] | None, found: LabelFindings) -> Split:
+def _outlines_of(
+    part: _Part, pictures: Sequence[_Labelled], wanted: Sequence[str] | None, found: LabelFindings
+) -> Split:
     classes = tuple(wanted or (BACKGROUND, *(name for name in part.facts.names if name != BACKGROUND)))
     if classes[0] != BACKGROUND:
-        raise UserError(f"what is outside of YOLO's outlines is '{BACKGROUND}', which must be the first class, not '{classes[0]}'")
+        raise UserError(
+            f"what is outside of YOLO's outlines is '{BACKGROUND}', which must be the first class, not '{classes[0]}'"
+        )
 
     def read(row: _Row, size: Size) -> tuple[int, Floats] | Problem | None:
         if len(row.numbers) < 6 or len(row.numbers) % 2:
@@ -550,7 +605,9 @@ def _joints_of(part: _Part, pictures: Sequence[_Labelled], wanted: Sequence[str]
     joints, each = part.facts.shape
     outside = without = 0
 
-    def read(row: _Row, size: Size) -> tuple[_Row, Edges, Floats, np.ndarray[tuple[int], np.dtype[np.uint8]]] | Problem | None:
+    def read(
+        row: _Row, size: Size
+    ) -> tuple[_Row, Edges, Floats, np.ndarray[tuple[int], np.dtype[np.uint8]]] | Problem | None:
         nonlocal outside, without
         if len(row.numbers) != 4 + joints * each:
             return Problem("row", f"it holds {len(row.numbers) + 1} numbers, not {_expected(part)}")
@@ -577,7 +634,8 @@ def _joints_of(part: _Part, pictures: Sequence[_Labelled], wanted: Sequence[str]
         for row, box, points, seen in _usable(one, read, found):
             area = (box[2] - box[0]) * (box[3] - box[1])
             items.append(Posed(one.image, one.size or (0, 0), np.array(box, np.float32), points, seen, area, row.where))
-    faults = tuple(Fault(fault.finding, samples=max(fault.samples, fault.entries)) for fault in found.faults)  # a row is a sample here
+    # a row is a sample here
+    faults = tuple(Fault(fault.finding, samples=max(fault.samples, fault.entries)) for fault in found.faults)
     found.notes += [f"{without:,} object(s) have no joint that is labelled"] if without else []
     found.notes += [f"{outside:,} joint(s) are outside their pictures and count as not labelled"] if outside else []
     found.faults[:] = faults
@@ -587,7 +645,9 @@ def _joints_of(part: _Part, pictures: Sequence[_Labelled], wanted: Sequence[str]
 
 def _entries(pictures: Sequence[_Labelled], found: LabelFindings) -> int:
     """Rows that stand for objects, those that cannot be read too."""
-    return sum(len(one.rows) for one in pictures) + sum(fault.entries for fault in found.faults if fault.finding.code in UNREAD)
+    return sum(len(one.rows) for one in pictures) + sum(
+        fault.entries for fault in found.faults if fault.finding.code in UNREAD
+    )
 
 
 def _split(part: _Part, items: Sequence[Item], found: LabelFindings, *, classes: Sequence[str], entries: int) -> Split:

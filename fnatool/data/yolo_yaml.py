@@ -1,4 +1,6 @@
-"""What a data.yaml says of data in YOLO's format, read without trust: plain values only, no anchors, bounded in size."""
+"""What a data.yaml says of data in YOLO's format, read without trust: plain values only, no anchors, bounded in
+size.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,20 @@ LARGEST = 256 << 10  # bytes
 DEEPEST = 32  # lists and maps in brackets within each other: the reader's time grows with the square of that
 MOST_CLASSES = 10_000
 MOST_JOINTS = 1000
-# COCO's joints of a person, and which change places in a mirror: what files of 17 joints with that flip_idx, but without names, mean
+# COCO's joints of a person, and which change places in a mirror: what files of 17 joints with that flip_idx, but
+# without names, mean
 PERSON = (
-    *("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow", "right_elbow"),
+    *(
+        "nose",
+        "left_eye",
+        "right_eye",
+        "left_ear",
+        "right_ear",
+        "left_shoulder",
+        "right_shoulder",
+        "left_elbow",
+        "right_elbow",
+    ),
     *("left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle"),
 )
 PERSON_MIRRORED = (0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15)
@@ -26,7 +39,9 @@ PERSON_MIRRORED = (0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15)
 
 @dataclass(frozen=True)
 class YoloFacts:
-    """The names of the classes, where the splits are (`path` is what they are seen from), and the joints of poses and their numbers."""
+    """The names of the classes, where the splits are (`path` is what they are seen from), and the joints of poses and
+    their numbers.
+    """
 
     file: Path
     names: tuple[str, ...]
@@ -54,7 +69,11 @@ def facts_of(file: Path) -> YoloFacts:
     """What the file says. Raises UserError."""
     document = _document(file)
     names = _names(file, document)
-    splits = {split: _paths(file, key, said) for key, said in document.items() if (split := split_of(str(key))) is not None and said}
+    splits = {
+        split: _paths(file, key, said)
+        for key, said in document.items()
+        if (split := split_of(str(key))) is not None and said
+    }
     if not splits:
         raise UserError(f"'{file}' says nowhere where the data is; give 'train' and 'val', folders of pictures")
     path = document.get("path")
@@ -79,15 +98,22 @@ def _document(file: Path) -> Mapping[object, object]:
     try:
         text = content.decode("utf-8-sig")
         if _depth(text) > DEEPEST:
-            raise UserError(f"'{file}': brackets lie more than {DEEPEST} deep in each other; a file that describes data has a few")
+            raise UserError(
+                f"'{file}': brackets lie more than {DEEPEST} deep in each other; a file that describes data has a few"
+            )
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise UserError(f"'{file}' has aliases, a few of which make a document as large as one likes; write out what they stand for")
+            raise UserError(
+                f"'{file}' has aliases, a few of which make a document as large as one likes; write out what "
+                "they stand for"
+            )
         document = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError, TypeError, AttributeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
         why = getattr(error, "problem", None) or str(error)
-        raise UserError(f"'{file}'{where}: this is not YAML that can be read ({' '.join(str(why).split())[:200]})") from error
+        raise UserError(
+            f"'{file}'{where}: this is not YAML that can be read ({' '.join(str(why).split())[:200]})"
+        ) from error
     if not isinstance(document, dict):
         raise UserError(f"'{file}' does not describe data: it has no 'names', 'train' and 'val'")
     return document
@@ -109,13 +135,17 @@ def _names(file: Path, document: Mapping[object, object]) -> tuple[str, ...]:
     if said is None and is_count and isinstance(count, int):
         return tuple(f"class_{number}" for number in range(count))
     if isinstance(said, dict):
-        numbers = [int(key) if isinstance(key, int) or (isinstance(key, str) and key.isdecimal()) else None for key in said]
+        numbers = [
+            int(key) if isinstance(key, int) or (isinstance(key, str) and key.isdecimal()) else None for key in said
+        ]
         if sorted(number for number in numbers if number is not None) != list(range(len(said))):
             raise UserError(f"'{file}': 'names' does not give a name to each of 0 … {len(said) - 1}")
         by_number = dict(zip(numbers, said.values(), strict=True))
         said = [by_number[number] for number in range(len(said))]
     if not isinstance(said, list) or not said or len(said) > MOST_CLASSES:
-        raise UserError(f"'{file}': 'names' is no list of names; give one for each class, in the order of their numbers")
+        raise UserError(
+            f"'{file}': 'names' is no list of names; give one for each class, in the order of their numbers"
+        )
     names = tuple(str(name).strip() for name in said)
     if not all(isinstance(name, str | int | float) for name in said) or not all(names):
         raise UserError(f"'{file}': 'names' holds something that is no name")
@@ -149,7 +179,9 @@ def _shape(file: Path, said: object) -> tuple[int, int] | None:
 
 
 def _joints(file: Path, document: Mapping[object, object], count: int) -> tuple[str, ...]:
-    """The names of the joints. Raises UserError where the file mirrors some and names none: what a mirror swaps follows from names."""
+    """The names of the joints. Raises UserError where the file mirrors some and names none: what a mirror swaps follows
+    from names.
+    """
     said = document.get("kpt_names")
     if isinstance(said, dict):
         different = {tuple(map(str, names)) if isinstance(names, list) else () for names in said.values()}
@@ -167,7 +199,8 @@ def _joints(file: Path, document: Mapping[object, object], count: int) -> tuple[
         return PERSON
     if mirrored is not None and mirrored != list(range(count)):
         raise UserError(
-            f"'{file}': 'flip_idx' says that joints change places in a mirror, but nothing names them; add 'kpt_names', a list of "
+            f"'{file}': 'flip_idx' says that joints change places in a mirror, but nothing names them; add "
+            "'kpt_names', a list of "
             f"{count} names, of which such pairs differ in left and right alone: [nose, left_eye, right_eye]"
         )
     return tuple(f"joint{number}" for number in range(count))

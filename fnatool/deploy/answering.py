@@ -1,4 +1,6 @@
-"""What answers for a picture: a model with a description, shown what evaluation shows it, or a deployed folder, given the picture."""
+"""What answers for a picture: a model with a description, shown what evaluation shows it, or a deployed folder, given
+the picture.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,8 @@ TRIED = 64  # pixels of a side of the image that a deployed graph is tried on
 
 @dataclass(frozen=True)
 class Answering:
-    """What a model is for, and the answer of its task (see `Task.decode`) for a picture, which may be one of a data set's items.
+    """What a model is for, and the answer of its task (see `Task.decode`) for a picture, which may be one of a data
+    set's items.
 
     raw: the outputs themselves.
     """
@@ -60,7 +63,9 @@ def answering(source: Path | str, provider: str) -> Answering:
 
 
 def of_model(path: Path | str, provider: str, size: Size | None = None, *, optimised: str = "all") -> Answering:
-    """The same of a model file; `size` where nothing else says it; optimised: how much ONNX Runtime rewrites the graph."""
+    """The same of a model file; `size` where nothing else says it; optimised: how much ONNX Runtime rewrites the
+    graph.
+    """
     read = files.read(seeds.find(path))
     described = description_of(metadata(read.envelope))
     size = sizes(read, described, size)[1]
@@ -85,7 +90,9 @@ def of_folder(folder: Path, provider: str, *, optimised: str = "all") -> Answeri
     document = read_document(folder)
     path = folder / MODEL
     if document.task is None or document.description is None or document.size is None:
-        raise UserError(f"'{folder}' was made of a model without a task: what its outputs mean is not known; run '{path}' itself")
+        raise UserError(
+            f"'{folder}' was made of a model without a task: what its outputs mean is not known; run '{path}' itself"
+        )
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != document.sha256:
             raise UserError(f"'{path}' is not the file that '{folder / MARK}' was written for; deploy the model again")
@@ -93,7 +100,8 @@ def of_folder(folder: Path, provider: str, *, optimised: str = "all") -> Answeri
         return of_model(path, provider, document.size, optimised=optimised)
     if not document.preprocessing:
         raise UserError(
-            f"'{folder}' answers in pixels of its input and not of a picture, as it has no pre-processing; predict with the model itself"
+            f"'{folder}' answers in pixels of its input and not of a picture, as it has no pre-processing; "
+            "predict with the model itself"
         )
     described = parse_description(json.dumps(document.description))
     require_deployed_runs(path, document)
@@ -120,13 +128,19 @@ def _try(path: Path, document: Document, size: Size) -> None:
 
 
 def _feeds(document: Document, picture: np.ndarray, box: np.ndarray) -> dict[str, np.ndarray]:
-    """What the graph takes of a picture [h, w, 3], as often as it wants several; box: what it is to look at, where it asks for that."""
+    """What the graph takes of a picture [h, w, 3], as often as it wants several; box: what it is to look at, where it
+    asks for that.
+    """
     size = picture.shape[:2]
     if document.image_size not in (None, size):
         asked = document.image_size or size
-        raise UserError(f"this graph takes images of {asked[0]}×{asked[1]} alone, and a picture has {size[0]}×{size[1]}")
+        raise UserError(
+            f"this graph takes images of {asked[0]}×{asked[1]} alone, and a picture has {size[0]}×{size[1]}"
+        )
     own = picture if document.layout == "NHWC" else picture.transpose(2, 0, 1)
-    feeds = {IMAGE: np.ascontiguousarray(np.repeat(own[None], document.batch.usual if document.batch.fixed else 1, axis=0))}
+    feeds = {
+        IMAGE: np.ascontiguousarray(np.repeat(own[None], document.batch.usual if document.batch.fixed else 1, axis=0))
+    }
     return {**feeds, BOX: box} if any(value.name == BOX for value in document.inputs) else feeds
 
 

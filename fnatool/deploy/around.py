@@ -42,7 +42,8 @@ def around(made: Core, options: DeployOptions) -> Around:
     front = _front(made, made.described, options)
     if front is not None and front.framing.kind == "around" and made.axis != 1:
         raise UserError(
-            f"{made.described.task if made.described else ''} is answered for a box of an image, so its pre-processing takes one image at "
+            f"{made.described.task if made.described else ''} is answered for a box of an image, so its "
+            "pre-processing takes one image at "
             "a time; leave out --batch, or add --no-preprocessing"
         )
     return Around(front, _finish(made, made.described, options))
@@ -63,7 +64,9 @@ def _front(made: Core, described: Description | None, options: DeployOptions) ->
 
 
 def is_exact(options: DeployOptions, front: Front | None) -> bool:
-    """Whether places are computed as evaluation does: engines have no float64, but of images of one size all is known beforehand."""
+    """Whether places are computed as evaluation does: engines have no float64, but of images of one size all is known
+    beforehand.
+    """
     known = options.image_size is not None and front is not None and front.framing.kind != "around"
     return options.target == ONNXRUNTIME or known
 
@@ -78,12 +81,16 @@ def _written(made: Core, described: Description, steps: Steps, outputs: Mapping[
     task = TASKS[described.task]
     missing = [name for name in task.outputs if name not in outputs]
     if missing:
-        raise RefusedModel(f"the model has no output '{missing[0]}', which {described.task} needs; it has {', '.join(outputs)}")
+        raise RefusedModel(
+            f"the model has no output '{missing[0]}', which {described.task} needs; it has {', '.join(outputs)}"
+        )
     return task.finish(steps, outputs, described, made.shapes, ending)
 
 
 def write_whole(place: Path, made: Core, core: files.Model, parts: Around, *, options: DeployOptions) -> None:
-    """The model in the folder: the network `core`, which is that of `made` or one with narrower numbers, with its parts around it."""
+    """The model in the folder: the network `core`, which is that of `made` or one with narrower numbers, with its parts
+    around it.
+    """
     graph, (front, finish) = core.graph, (parts.front, parts.finish)
     if front is not None or finish is not None:
         real = np.float64 if is_exact(options, front) else np.float32
@@ -92,11 +99,15 @@ def write_whole(place: Path, made: Core, core: files.Model, parts: Around, *, op
         if options.image_size is not None and isinstance(made.axis, int):
             graph = normalise(graph).graph  # what follows from the size of the image is a number
     without = made.described is not None and (front is not None or finish is not None)
-    files.write(replace(_enveloped(replace(core, graph=graph), without=without), path=place / "none"), place / MODEL, force=True)
+    files.write(
+        replace(_enveloped(replace(core, graph=graph), without=without), path=place / "none"), place / MODEL, force=True
+    )
 
 
 def _enveloped(model: files.Model, *, without: bool) -> files.Model:
-    """The model without what its metadata say no more of: stages, and where the graph does it itself, how outputs are read."""
+    """The model without what its metadata say no more of: stages, and where the graph does it itself, how outputs are
+    read.
+    """
     envelope = onnx.ModelProto()
     envelope.CopyFrom(model.envelope)
     gone = {STAGES_KEY, *((TASK_KEY,) if without else ())}

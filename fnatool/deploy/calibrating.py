@@ -1,4 +1,6 @@
-"""The samples that int8 is made of, and those that it is judged by: as the network takes them, read when they are needed."""
+"""The samples that int8 is made of, and those that it is judged by: as the network takes them, read when they are
+needed.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,8 @@ Shown = tuple["Image.Image", Any]  # a picture, and the item of a data set that 
 
 @dataclass(frozen=True)
 class CalibrationSamples:
-    """What values are looked at on, and what it is judged by: batches for the network, and pictures where they are such.
+    """What values are looked at on, and what it is judged by: batches for the network, and pictures where they are
+    such.
 
     said: where they are from, in words.
     """
@@ -58,7 +61,9 @@ def samples_for(made: Core, options: DeployOptions) -> CalibrationSamples:
     _require_enough(len(found), f"'{options.images}'")
     used, back = unlabelled.parted(found, JUDGED)
     if made.described is None:
-        return CalibrationSamples(partial(_batches, made, used), partial(_batches, made, back), lambda: iter(()), len(used), used.summary())
+        return CalibrationSamples(
+            partial(_batches, made, used), partial(_batches, made, back), lambda: iter(()), len(used), used.summary()
+        )
     return CalibrationSamples(
         partial(_fed, made, partial(_pictures, used)), partial(_fed, made, partial(_pictures, back)),
         partial(_named, back), len(used), used.summary(),
@@ -98,7 +103,11 @@ def _of_data(made: Core, options: DeployOptions) -> CalibrationSamples:
     back, used = split.items[::every], [item for place, item in enumerate(split.items) if place % every]
     said = f"{len(used)} training pictures of '{data}'"
     return CalibrationSamples(
-        partial(_fed, made, partial(shown, used)), partial(_fed, made, partial(shown, back)), lambda: iter(()), len(used), said
+        partial(_fed, made, partial(shown, used)),
+        partial(_fed, made, partial(shown, back)),
+        lambda: iter(()),
+        len(used),
+        said,
     )
 
 
@@ -106,7 +115,10 @@ def _batches(made: Core, data: Unlabelled) -> Iterator[Feeds]:
     """The samples as arrays for all inputs, as many as the network takes at once."""
     count = made.batch.usual
     for batch in data.batches(count):
-        yield {name: _filled(values, count) if values.ndim and len(values) < count else values for name, values in batch.items()}
+        yield {
+            name: _filled(values, count) if values.ndim and len(values) < count else values
+            for name, values in batch.items()
+        }
 
 
 def _pictures(data: Unlabelled) -> Iterator[Shown]:

@@ -31,8 +31,8 @@ INTERNAL = ("com.microsoft.", "com.ms.internal.")  # domains of graphs that ONNX
 def deploy(model: Source, out: Path | str, *, options: DeployOptions | None = None) -> Deployed:
     """The folder `out` holds the model for its target: model.onnx, deploy.json, and engine.plan where that is built.
 
-    All is there or, after any failure, nothing. Raises UserError for what cannot be asked of this model or here, RefusedModel for a model
-    that cannot be deployed, or whose deployed graph does not answer as it does.
+    All is there or, after any failure, nothing. Raises UserError for what cannot be asked of this model or here,
+    RefusedModel for a model that cannot be deployed, or whose deployed graph does not answer as it does.
     """
     options = options or DeployOptions()
     folder = Path(out)
@@ -44,7 +44,9 @@ def deploy(model: Source, out: Path | str, *, options: DeployOptions | None = No
         _require_known(read)
     if options.precision == INT8:
         require_single(read)
-    newer = (TASK_KEY in metadata(read.envelope) and (options.preprocessing or options.postprocessing)) or options.precision == INT8
+    newer = (
+        TASK_KEY in metadata(read.envelope) and (options.preprocessing or options.postprocessing)
+    ) or options.precision == INT8
     made = network(read, given, size=options.size, batch=batch, newer=newer)
     if options.data is not None and made.described is None:
         raise UserError("--data is for models with a task; this one has none")
@@ -69,7 +71,8 @@ def _require_known(model: files.Model) -> None:
         domain, named, _ = node.op.rpartition("::")
         if named and domain not in STANDARD and not domain.startswith(INTERNAL):
             raise UserError(
-                f"{node.op} '{node.name}': ONNX Runtime itself has no operators of that domain, so that answers cannot be compared; "
+                f"{node.op} '{node.name}': ONNX Runtime itself has no operators of that domain, so that answers "
+                "cannot be compared; "
                 "--no-verify writes the result without that, for who registers them"
             )
 
@@ -89,7 +92,9 @@ def _filled(place: Path, read: files.Model, made: Core, options: DeployOptions) 
 
 
 def _accepted(place: Path, read: files.Model, made: Core, options: DeployOptions) -> Document:
-    """The graph in the folder answers as the model does. Raises RefusedModel where that cannot be had with few nodes as they are."""
+    """The graph in the folder answers as the model does. Raises RefusedModel where that cannot be had with few nodes as
+    they are.
+    """
     parts, ways = around(made, options), narrowed(place, made, options)
     judge = judge_of(read, made, options, ways[0].samples)
 

@@ -49,7 +49,8 @@ class Document(_Part):
     files: tuple[str, ...]
     target: str
     precision: str
-    model: dict[str, str]  # file and sha256 of the model that was deployed, and of the seed that it comes from where it says so
+    # file and sha256 of the model that was deployed, and of the seed that it comes from where it says so
+    model: dict[str, str]
     sha256: str  # of model.onnx
     task: str | None = None
     description: dict[str, Any] | None = None
@@ -100,15 +101,21 @@ def parsed_batch(text: str) -> Batch:
     parts = text.split(":")
     numbers = [int(part) for part in parts if part.isascii() and part.isdigit() and 0 < len(part) < 7]
     if len(numbers) != len(parts) or len(parts) not in (1, 3):
-        raise UserError(f"'{text}' is no batch; give a number as 8, or the least, the usual and the largest one as 1:8:32")
+        raise UserError(
+            f"'{text}' is no batch; give a number as 8, or the least, the usual and the largest one as 1:8:32"
+        )
     least, usual, most = numbers if len(numbers) == 3 else numbers * 3
     if not 1 <= least <= usual <= most:
         raise UserError(f"a batch of '{text}' goes from the least over the usual to the largest one, each at least 1")
     return Batch(least=least, usual=usual, most=most)
 
 
-def trtexec_line(inputs: Mapping[str, tuple[int | str, ...]], batch: Batch, sides: Mapping[str, tuple[int, int, int]]) -> str:
-    """The command that builds an engine of model.onnx; precision is in the file, so that no flag says it. sides: of images of any size."""
+def trtexec_line(
+    inputs: Mapping[str, tuple[int | str, ...]], batch: Batch, sides: Mapping[str, tuple[int, int, int]]
+) -> str:
+    """The command that builds an engine of model.onnx; precision is in the file, so that no flag says it. sides: of
+    images of any size.
+    """
     words = ["trtexec", f"--onnx={MODEL}"]
     if any(not all(isinstance(axis, int) for axis in shape) for shape in inputs.values()):
         for option, place in (("minShapes", 0), ("optShapes", 1), ("maxShapes", 2)):
@@ -117,7 +124,9 @@ def trtexec_line(inputs: Mapping[str, tuple[int | str, ...]], batch: Batch, side
     return " ".join([*words, f"--saveEngine={ENGINE}", "--timingCacheFile=timing.cache"])
 
 
-def at(shape: tuple[int | str, ...], batch: Batch, sides: Mapping[str, tuple[int, int, int]], place: int) -> tuple[int, ...]:
+def at(
+    shape: tuple[int | str, ...], batch: Batch, sides: Mapping[str, tuple[int, int, int]], place: int
+) -> tuple[int, ...]:
     """The axes of an input with their free ones at the least, the usual or the largest size (place 0, 1, 2)."""
     numbers = (batch.least, batch.usual, batch.most)
     return tuple(axis if isinstance(axis, int) else sides.get(axis, numbers)[place] for axis in shape)

@@ -22,14 +22,22 @@ SIDES: Mapping[str, tuple[int, int, int]] = {"height": (32, 720, 2160), "width":
 """The least, usual and largest image that an engine for images of any size is built for."""
 
 
-def document_of(place: Path, read: files.Model, made: Core, options: DeployOptions, *, has: tuple[bool, bool]) -> Document:
+def document_of(
+    place: Path, read: files.Model, made: Core, options: DeployOptions, *, has: tuple[bool, bool]
+) -> Document:
     """What is known of the graph in the folder. has: pre- and post-processing."""
     written = onnx.load(place / MODEL, load_external_data=False)
     described = made.described
     ends = [tuple(_value(value) for value in values) for values in (written.graph.input, written.graph.output)]
-    candidates = options.target != ONNXRUNTIME and any(value.name == "boxes" and len(value.shape) == 3 for value in ends[1])
+    candidates = options.target != ONNXRUNTIME and any(
+        value.name == "boxes" and len(value.shape) == 3 for value in ends[1]
+    )
     inputs = {value.name: value.shape for value in ends[0]}
-    pixels = None if described is None else described.input.model_dump(mode="json", include={"mean", "scale", "channels", "layout"})
+    pixels = (
+        None
+        if described is None
+        else described.input.model_dump(mode="json", include={"mean", "scale", "channels", "layout"})
+    )
     with (place / MODEL).open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Document(

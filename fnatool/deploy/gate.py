@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from fnatool.deploy.calibrating import CalibrationSamples
 
 ROUNDING = 1e-9  # of figures: one of 100 pictures less is a point, not a little more
-LEVELS = {"after": "all", "after, as written": "none"}  # what figures are called, and how much of the graph is rewritten then
+# what figures are called, and how much of the graph is rewritten then
+LEVELS = {"after": "all", "after, as written": "none"}
 Figures = dict[str, dict[str, float]]
 
 
@@ -62,7 +63,11 @@ class _Judging:
     """The same for a model with a task. What the model itself comes to is measured once."""
 
     def __init__(
-        self, read: files.Model, options: DeployOptions, samples: CalibrationSamples | None, data: Callable[[], Split] | None
+        self,
+        read: files.Model,
+        options: DeployOptions,
+        samples: CalibrationSamples | None,
+        data: Callable[[], Split] | None,
     ) -> None:
         self.read, self.options, self.samples, self.data = read, options, samples, data
         self.split: Split | None = None
@@ -72,7 +77,9 @@ class _Judging:
         """See Judge."""
         options = self.options
         if not options.preprocessing and options.postprocessing:
-            return document.model_copy(update={"notes": (*document.notes, "answers are in pixels of the input and were not compared")})
+            return document.model_copy(
+                update={"notes": (*document.notes, "answers are in pixels of the input and were not compared")}
+            )
         if not options.verify and options.data is None:
             return document
         (place / MARK).write_text(document.to_json())  # for who reads a folder
@@ -112,16 +119,30 @@ class _Judging:
             return []
         weight = f"one may weigh {100 / count:.1f} points, and {100 * most:.1f} may be lost"
         return [
-            f"the figures are of {count} picture(s), of which {weight}: that none is lost says little, and that one is need not mean much"
+            (
+                f"the figures are of {count} picture(s), of which {weight}: that none is lost says little, and that "
+                "one is need not mean much"
+            )
         ]
 
-    def _answers(self, one: Answering, others: Mapping[str, Answering], document: Document) -> dict[str, object] | Apart:
-        """How far answers are apart, on patterns of many sizes; of int8 the mean over the user's pictures that were kept back, if any."""
+    def _answers(
+        self, one: Answering, others: Mapping[str, Answering], document: Document
+    ) -> dict[str, object] | Apart:
+        """How far answers are apart, on patterns of many sizes; of int8 the mean over the user's pictures that were
+        kept back, if any.
+        """
         from fnatool.deploy import judging
 
         options, mean = self.options, False
-        shown: Callable[[], Iterator[tuple[str, Image.Image]]] = partial(judging.pictures, document.size or (0, 0), document.image_size)
-        if options.precision == INT8 and self.samples is not None and options.images is not None and document.image_size is None:
+        shown: Callable[[], Iterator[tuple[str, Image.Image]]] = partial(
+            judging.pictures, document.size or (0, 0), document.image_size
+        )
+        if (
+            options.precision == INT8
+            and self.samples is not None
+            and options.images is not None
+            and document.image_size is None
+        ):
             shown, mean = self.samples.pictures, True
         found = [judging.judged(one, other, shown()) for other in others.values()]
         far = max(found, key=lambda row: row.mean if mean else row.worst)
@@ -167,13 +188,17 @@ def _checked_split(made: Core, options: DeployOptions) -> Split:
 def _judged_outputs(
     place: Path, document: Document, *, made: Core, options: DeployOptions, samples: CalibrationSamples | None
 ) -> Document | Apart:
-    """Of a model without a task: how far its outputs are from those of the network in single precision, on noise or samples kept back."""
+    """Of a model without a task: how far its outputs are from those of the network in single precision, on noise or
+    samples kept back.
+    """
     if not options.verify:
         return document
     share, name = farthest(made, place / MODEL, None if samples is None else samples.back)
     if share > options.outputs_apart:
         return Apart(share, options.outputs_apart, f"of the spread of the output '{name}'")
-    return document.model_copy(update={"verified": {"output": name, "apart": share, "tolerance": options.outputs_apart}})
+    return document.model_copy(
+        update={"verified": {"output": name, "apart": share, "tolerance": options.outputs_apart}}
+    )
 
 
 def require_same_front(place: Path, read: files.Model, made: Core, options: DeployOptions, *, parts: Around) -> None:

@@ -22,7 +22,9 @@ SIDES: tuple[Size, ...] = ((1, 1), (2, 3), (1, 2), (3, 2), (5, 4))
 
 @dataclass(frozen=True)
 class Judged:
-    """How far answers are apart (see `Task.apart`): the farthest, on which picture, the mean, and how many were compared."""
+    """How far answers are apart (see `Task.apart`): the farthest, on which picture, the mean, and how many were
+    compared.
+    """
 
     worst: float
     where: str
@@ -31,7 +33,9 @@ class Judged:
 
 
 def pictures(size: Size, fixed: Size | None) -> Iterator[tuple[str, Image.Image]]:
-    """Pictures of several sizes, coarse and fine patterns of colours, each with a name; of one size where the graph takes one alone."""
+    """Pictures of several sizes, coarse and fine patterns of colours, each with a name; of one size where the graph
+    takes one alone.
+    """
     rng = np.random.default_rng(0)
     for number, (rows, columns) in enumerate(SIDES if fixed is None else SIDES[:1] * len(SIDES)):
         high, wide = fixed or (max(size[0] * rows // 2 + number, 8), max(size[1] * columns // 2 - number, 8))
@@ -62,12 +66,16 @@ def figures(whose: Answering, split: Split, what: str) -> dict[str, float]:
 
 
 def outputs_apart(one: Answering, other: Answering, shown: Iterator[tuple[str, Image.Image]]) -> Judged:
-    """How far the outputs are apart, as a share of the spread of each: where nothing is found in a picture, answers say little."""
+    """How far the outputs are apart, as a share of the spread of each: where nothing is found in a picture, answers say
+    little.
+    """
     found = []
     for name, image in shown:
         before, after = one.raw(image), other.raw(image)
         for output, values in before.items():
             spread = float(np.ptp(values)) or 1.0
-            found.append((float(np.abs(values - after[output][: len(values)]).max(initial=0)) / spread, f"'{output}' on {name}"))
+            found.append(
+                (float(np.abs(values - after[output][: len(values)]).max(initial=0)) / spread, f"'{output}' on {name}")
+            )
     worst, where = max(found)
     return Judged(worst, where, float(np.mean([apart for apart, _ in found])), len(found))

@@ -1,4 +1,6 @@
-"""The network itself as it is deployed: BatchNorm folded, dead nodes gone, for a batch and a size; and the proof that it is the same."""
+"""The network itself as it is deployed: BatchNorm folded, dead nodes gone, for a batch and a size; and the proof that
+it is the same.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ SAME = 1e-4  # of the spread of an output: what rounding may move where samples 
 
 @dataclass(frozen=True)
 class Core:
-    """A network as it is deployed, with what it is for; `shapes` of its inputs and outputs for the usual batch; what it costs, before and
+    """A network as it is deployed, with what it is for; `shapes` of its inputs and outputs for the usual batch; what it
+    costs, before and
 
     after; the worst drift of an inner tensor (None: not compared)."""
 
@@ -47,7 +50,9 @@ class Core:
     notes: tuple[str, ...]
 
 
-def network(model: files.Model, given: Mapping[str, Shape] | None, *, size: Size | None, batch: Batch | None, newer: bool) -> Core:
+def network(
+    model: files.Model, given: Mapping[str, Shape] | None, *, size: Size | None, batch: Batch | None, newer: bool
+) -> Core:
     """The network of a model. given: shapes for its free sizes; newer: whether it is to have an opset that pre- and
     post-processing and scales per channel can be written in.
 
@@ -87,17 +92,23 @@ def _sizes(
     model: files.Model, described: Description | None, size: Size | None, given: Mapping[str, Shape] | None
 ) -> tuple[Size | None, dict[str, Shape] | None]:
     """Height and width of the input of a model with a task, and shapes for all that the file leaves open."""
-    from fnatool.training.model_and_data import open_sizes, sizes  # it loads torch, which a model without a task does not need
+    # it loads torch, which a model without a task does not need
+    from fnatool.training.model_and_data import open_sizes, sizes
 
     if described is None:
         if size is not None:
-            raise UserError("--size is for models with a task, whose input is known to be an image; say the sizes of this one with --input")
+            raise UserError(
+                "--size is for models with a task, whose input is known to be an image; say the sizes of this "
+                "one with --input"
+            )
         return None, dict(given) if given else None
     full = sizes(model, described, size)[1]
     return full, {**open_sizes(model, described, full), **(given or {})} or None
 
 
-def _own_batch(inputs: Mapping[str, tuple[tuple[int | str | None, ...] | None, int]], shapes: Mapping[str, Shape]) -> Batch:
+def _own_batch(
+    inputs: Mapping[str, tuple[tuple[int | str | None, ...] | None, int]], shapes: Mapping[str, Shape]
+) -> Batch:
     """What the file says, and one where it leaves that open."""
     counts = {shape[0] for name, shape in shapes.items() if len(shape) > 1 and inputs[name][0] is not None}
     count = counts.pop() if len(counts) == 1 else 1
@@ -110,26 +121,33 @@ def _costs(graph: gs.Graph, sizes: Mapping[str, Shape] | None) -> dict[str, int]
 
 
 def _require_separate(before: gs.Graph, after: gs.Graph, shapes: Mapping[str, Shape], count: int) -> None:
-    """Several samples together come to what each comes to by itself. Raises RefusedModel, naming the output that does not."""
+    """Several samples together come to what each comes to by itself. Raises RefusedModel, naming the output that does
+    not.
+    """
     from fnatool.runtime.verify import run_inner
 
     seen, rng = view(before), np.random.default_rng(0)
     types = {name: np.dtype(tensor.dtype) for tensor in before.inputs for name in [tensor.name] if name in shapes}
     feeds = {
-        name: (rng.standard_normal((count, *shape[1:])) if types[name].kind == "f" else rng.integers(0, 256, (count, *shape[1:]))).astype(
-            types[name]
-        )
+        name: (
+            rng.standard_normal((count, *shape[1:]))
+            if types[name].kind == "f"
+            else rng.integers(0, 256, (count, *shape[1:]))
+        ).astype(types[name])
         for name, shape in shapes.items()
     }
     names = list(seen.outputs)
     together = run_inner(after, feeds, names, "the network with that batch")
     for place in range(min(count, 2)):
-        alone = run_inner(before, {name: values[place : place + 1] for name, values in feeds.items()}, names, "the model")
+        alone = run_inner(
+            before, {name: values[place : place + 1] for name, values in feeds.items()}, names, "the model"
+        )
         for name in names:
             one, other = alone[name], together[name][place : place + 1]
             spread = float(np.ptp(one.astype(np.float64))) or 1.0
             if one.shape != other.shape or float(np.abs(one.astype(np.float64) - other).max(initial=0)) > SAME * spread:
                 raise RefusedModel(
-                    f"several samples together change what the output '{name}' says of each, so the network has no other batch; "
+                    f"several samples together change what the output '{name}' says of each, so the network has "
+                    "no other batch; "
                     "deploy it with the batch of the file"
                 )

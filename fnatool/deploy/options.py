@@ -30,15 +30,17 @@ FEWEST_SAMPLES = 8  # that int8 is made of
 class DeployOptions:
     """What it is to run on (see TARGETS), its precision, and for what.
 
-    batch: a number, or 1:8:32; None: as the file says, one where it leaves that open. size: of the network's input, where the file leaves
-    it open. image_size: of the images, where they all have one; layout: of the images. preprocessing and postprocessing: whether they go
-    into the graph of a model with a task. data: a data set of the task, whose figures before and after are told; reading: how its labels
-    are read. tolerance: how much of an answer may be another, or with data, in fp16 and int8, how much of the first figure may be lost;
-    None: by the precision. inputs: shapes for free sizes of a model without a task. verify: whether the answers are compared.
+    batch: a number, or 1:8:32; None: as the file says, one where it leaves that open. size: of the network's input,
+    where the file leaves it open. image_size: of the images, where they all have one; layout: of the images.
+    preprocessing and postprocessing: whether they go into the graph of a model with a task. data: a data set of the
+    task, whose figures before and after are told; reading: how its labels are read. tolerance: how much of an answer
+    may be another, or with data, in fp16 and int8, how much of the first figure may be lost; None: by the precision.
+    inputs: shapes for free sizes of a model without a task. verify: whether the answers are compared.
 
-    For int8, images: a folder of pictures (or, without a task, of arrays) that values are looked at on, None: those of the training data;
-    samples: how many of them, drawn by seed; reduce_range: whether weights take 7 bits, so that sums of processors without
-    instructions for int8 cannot overflow; None: on such a processor where the answers are too far apart otherwise.
+    For int8, images: a folder of pictures (or, without a task, of arrays) that values are looked at on, None: those of
+    the training data; samples: how many of them, drawn by seed; reduce_range: whether weights take 7 bits, so that sums
+    of processors without instructions for int8 cannot overflow; None: on such a processor where the answers are too far
+    apart otherwise.
     """
 
     target: str = ONNXRUNTIME
@@ -99,7 +101,9 @@ def checked(options: DeployOptions) -> Batch | None:
 
 def _require_samples(options: DeployOptions) -> None:
     if options.images is None and options.data is None:
-        raise UserError("int8 is made by looking at values: give pictures with --images DIR, or labelled ones with --data DIR")
+        raise UserError(
+            "int8 is made by looking at values: give pictures with --images DIR, or labelled ones with --data DIR"
+        )
     if options.samples < FEWEST_SAMPLES:
         raise UserError(f"int8 is made of at least {FEWEST_SAMPLES} samples, and not of {options.samples}")
     if options.reduce_range and options.target != ONNXRUNTIME:

@@ -1,4 +1,6 @@
-"""Folders that a command writes as a whole: new, or with force in the place of one that it wrote before, and of nothing else."""
+"""Folders that a command writes as a whole: new, or with force in the place of one that it wrote before, and of nothing
+else.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ FILES = "files"  # in the mark of a folder: the names of what belongs to it
 
 
 def require_replaceable(folder: Path, mark: str, *, force: bool) -> None:
-    """A folder marked by a file of that name may be put there. Raises UserError where anything else is, or would be lost."""
+    """A folder marked by a file of that name may be put there. Raises UserError where anything else is, or would be
+    lost.
+    """
     if not folder.absolute().parent.is_dir():
         raise UserError(f"'{folder.absolute().parent}', where '{folder.name}' should go, is no folder; create it first")
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):

@@ -16,10 +16,11 @@ LEAST = 1e-2  # of the largest value: the spread of an output that is nearly the
 
 
 def farthest(made: Core, path: Path, samples: Callable[[], Iterator[Feeds]] | None = None) -> tuple[float, str]:
-    """The largest difference, as a share of the spread of its output, and that output: on noise, with graph optimisation and without.
+    """The largest difference, as a share of the spread of its output, and that output: on noise, with graph
+    optimisation and without.
 
-    On samples it is the mean over them, root mean square, in parts of the standard deviation: values of 8 bits have a coarse step, and
-    one of many is off by several. Raises RefusedModel where one of them does not run.
+    On samples it is the mean over them, root mean square, in parts of the standard deviation: values of 8 bits have a
+    coarse step, and one of many is off by several. Raises RefusedModel where one of them does not run.
     """
     return in_child(_farthest, made, path, samples)
 
@@ -35,7 +36,9 @@ def _farthest(made: Core, path: Path, samples: Callable[[], Iterator[Feeds]] | N
     found: list[list[list[float]]] = []  # sample, runner, output
     for feeds in iter([noise(made)]) if samples is None else samples():
         plain = before.run(feeds, names)
-        found.append([[measure(plain[name], other[name]) for name in names] for other in (runner(feeds) for runner in after)])
+        found.append(
+            [[measure(plain[name], other[name]) for name in names] for other in (runner(feeds) for runner in after)]
+        )
     whole = np.array(found).mean(axis=0).max(axis=0)
     return float(whole.max()), names[int(whole.argmax())]
 
@@ -47,7 +50,9 @@ def noise(made: Core) -> dict[str, np.ndarray]:
     for tensor in made.model.graph.inputs:
         if tensor.name in made.shapes:
             shape, dtype = made.shapes[tensor.name], np.dtype(tensor.dtype)
-            feeds[tensor.name] = (rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, 2, shape)).astype(dtype)
+            feeds[tensor.name] = (
+                rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, 2, shape)
+            ).astype(dtype)
     return feeds
 
 
@@ -58,7 +63,8 @@ def _apart(one: np.ndarray, other: np.ndarray) -> float:
         return float(not np.array_equal(one, other))
     plain = one.astype(np.float64)
     most = float(np.abs(plain).max(initial=0.0))
-    spread = most if plain.size == 1 else max(float(np.ptp(plain)) if plain.size else 0.0, LEAST * most)  # one number has no spread
+    # one number has no spread
+    spread = most if plain.size == 1 else max(float(np.ptp(plain)) if plain.size else 0.0, LEAST * most)
     difference = np.abs(plain - other.astype(np.float64)).max(initial=0.0)
     return float(difference / max(spread, NOTHING))
 

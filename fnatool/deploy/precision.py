@@ -29,7 +29,8 @@ MOST_KEPT = 0.5  # the share of the nodes that may stay
 
 @dataclass(frozen=True)
 class Narrowed:
-    """How a network's numbers get narrower. make: the network in which the nodes of these names stay as they are; order: all nodes, those
+    """How a network's numbers get narrower. make: the network in which the nodes of these names stay as they are;
+    order: all nodes, those
 
     that are hurt most first. samples: what int8 is made of; said: how, for the document.
     """
@@ -48,7 +49,9 @@ class Narrowed:
 
 
 def narrowed(place: Path, made: Core, options: DeployOptions) -> list[Narrowed]:
-    """The ways to make that of the options, of which the first that will do is taken; place: a folder for files in between."""
+    """The ways to make that of the options, of which the first that will do is taken; place: a folder for files in
+    between.
+    """
     if options.precision == FP32:
         return [Narrowed(lambda kept: made.model, list)]
     return [_halving(place, made)] if options.precision == FP16 else _quantising(place, made, options)
@@ -82,14 +85,24 @@ def _schemes(options: DeployOptions) -> list[Scheme]:
     """Those to try."""
     if options.target != ONNXRUNTIME:
         return [Scheme(signed=True, paired=True, reduced=False)]
-    widths = [options.reduce_range] if options.reduce_range is not None else [False, True][: 1 + (not quantising.has_int8_instructions())]
+    widths = (
+        [options.reduce_range]
+        if options.reduce_range is not None
+        else [False, True][: 1 + (not quantising.has_int8_instructions())]
+    )
     return [Scheme(signed=False, paired=False, reduced=reduced) for reduced in widths]
 
 
-def _in_8_bits(place: Path, made: Core, samples: CalibrationSamples, ranges: quantising.Ranges, scheme: Scheme) -> Narrowed:
+def _in_8_bits(
+    place: Path, made: Core, samples: CalibrationSamples, ranges: quantising.Ranges, scheme: Scheme
+) -> Narrowed:
     def make(kept: tuple[str, ...]) -> files.Model:
         return _through_files(
-            place, made, lambda one, other, names: quantising.write_quantised(one, other, ranges, scheme, names), kept, "quantiser"
+            place,
+            made,
+            lambda one, other, names: quantising.write_quantised(one, other, ranges, scheme, names),
+            kept,
+            "quantiser",
         )
 
     def order() -> list[str]:
@@ -103,12 +116,23 @@ def _in_8_bits(place: Path, made: Core, samples: CalibrationSamples, ranges: qua
 def require_single(model: files.Model) -> None:
     """The numbers of the model are float32, so that they can get narrower. Raises UserError."""
     seen = view(model.graph)
-    node = next((node for node in seen.nodes if of(node.op).form == "quantisation" or "Integer" in node.op or "QLinear" in node.op), None)
+    node = next(
+        (
+            node
+            for node in seen.nodes
+            if of(node.op).form == "quantisation" or "Integer" in node.op or "QLinear" in node.op
+        ),
+        None,
+    )
     if node is not None:
-        raise UserError(f"this model is quantised already ('{node.name}' is {node.op}); deploy the model that it was made of")
+        raise UserError(
+            f"this model is quantised already ('{node.name}' is {node.op}); deploy the model that it was made of"
+        )
     wide = {np.dtype(constant.dtype) for constant in seen.constants.values()}
     if np.dtype(np.float16) in wide and np.dtype(np.float32) not in wide:
-        raise UserError("the weights of this model are float16, and int8 is made of float32; deploy the model that it was made of")
+        raise UserError(
+            "the weights of this model are float16, and int8 is made of float32; deploy the model that it was made of"
+        )
 
 
 def _through_files(

@@ -29,8 +29,8 @@ PNG = ".png"
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions:
-    """The provider of ONNX Runtime (cpu, cuda, tensorrt), whether pictures that cannot be read are left out, and whether an older result
-    is replaced."""
+    """The provider of ONNX Runtime (cpu, cuda, tensorrt), whether pictures that cannot be read are left out, and
+    whether an older result is replaced."""
 
     provider: str = "cpu"
     skip_bad: bool = False
@@ -49,7 +49,9 @@ class Answer:
 
 @dataclass(frozen=True)
 class Predictions:
-    """The answers of a model for pictures, in their order; what shows several at once; and (file, why) of what was left out."""
+    """The answers of a model for pictures, in their order; what shows several at once; and (file, why) of what was left
+    out.
+    """
 
     model: Path
     sha256: str
@@ -63,17 +65,29 @@ class Predictions:
         rows = [{"image": str(row.image), "drawn": row.drawn and row.drawn.name, **row.said} for row in self.answers]
         names = [path.name for path in (*(row.drawn for row in self.answers if row.drawn is not None), *self.sheets)]
         left = [{"image": str(path), "why": why} for path, why in self.left_out]
-        return {"model": str(self.model), "sha256": self.sha256, "task": self.task, "images": rows, "left_out": left, FILES: names}
+        return {
+            "model": str(self.model),
+            "sha256": self.sha256,
+            "task": self.task,
+            "images": rows,
+            "left_out": left,
+            FILES: names,
+        }
 
 
 def predict(
-    model: Path | str, pictures: Sequence[Path | str], out: Path | str | None = None, *, options: PredictOptions | None = None
+    model: Path | str,
+    pictures: Sequence[Path | str],
+    out: Path | str | None = None,
+    *,
+    options: PredictOptions | None = None,
 ) -> Predictions:
-    """The answers of a model with a task, or of a deployed folder, for pictures, each the path of a file or of a folder of such.
+    """The answers of a model with a task, or of a deployed folder, for pictures, each the path of a file or of a folder
+    of such.
 
-    With `out` they are drawn: one picture into a file of that name where it ends in .png, else each into a PNG in a folder of that name,
-    with contact sheets where there are several, and all answers as JSON. Raises UserError for what cannot be read or written, RefusedModel
-    for a model that does not run; nothing is written then.
+    With `out` they are drawn: one picture into a file of that name where it ends in .png, else each into a PNG in a
+    folder of that name, with contact sheets where there are several, and all answers as JSON. Raises UserError for what
+    cannot be read or written, RefusedModel for a model that does not run; nothing is written then.
     """
     options = options or PredictOptions()
     found = _pictures(pictures)
@@ -81,7 +95,9 @@ def predict(
     single = place is not None and place.suffix.lower() == PNG
     if place is not None and single:
         if len(found) > 1:
-            raise UserError(f"'{place}' is a file, but there are {len(found)} pictures; give a folder for what is drawn of them")
+            raise UserError(
+                f"'{place}' is a file, but there are {len(found)} pictures; give a folder for what is drawn of them"
+            )
         require_writable(place, force=options.force, forbid=found)
     elif place is not None:
         require_replaceable(place, MARK, force=options.force)
@@ -105,7 +121,9 @@ def _pictures(given: Sequence[Path | str]) -> list[Path]:
             continue
         inside = [file for file in folders.below([path])[0] if folders.is_image(file.name)]
         if not inside:
-            raise UserError(f"there is no picture in '{path}' (looked for {folders.kinds()}, also in the folders in it)")
+            raise UserError(
+                f"there is no picture in '{path}' (looked for {folders.kinds()}, also in the folders in it)"
+            )
         found += inside
     if not found:
         raise UserError("give a picture, or a folder of them")
@@ -149,7 +167,9 @@ def _predictions(
 ) -> Predictions:  # fmt: skip
     if not answers:
         raise UserError(f"none of the {len(left)} picture(s) can be read: '{left[0][0]}': {left[0][1]}")
-    return Predictions(answering.model, answering.sha256, answering.description.task, tuple(answers), tuple(sheets), tuple(left))
+    return Predictions(
+        answering.model, answering.sha256, answering.description.task, tuple(answers), tuple(sheets), tuple(left)
+    )
 
 
 def _drawn(answering: Answering, image: Image.Image, prediction: Any) -> Image.Image:
@@ -170,7 +190,9 @@ def _one(answering: Answering, pictures: Sequence[Path], place: Path, options: P
     return _predictions(answering, answers, (), left)
 
 
-def _several(answering: Answering, pictures: Sequence[Path], places: tuple[Path, Path], options: PredictOptions) -> Predictions:
+def _several(
+    answering: Answering, pictures: Sequence[Path], places: tuple[Path, Path], options: PredictOptions
+) -> Predictions:
     """All in a new folder. places: that, and what it will be called."""
     made, place = places
     answers: list[Answer] = []

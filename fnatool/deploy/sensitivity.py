@@ -1,4 +1,6 @@
-"""Which nodes are hurt most by narrower numbers: behind which the difference to the network in single precision grows most."""
+"""Which nodes are hurt most by narrower numbers: behind which the difference to the network in single precision grows
+most.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +90,9 @@ def _behind(node: Node, differences: Mapping[str, float], reached: float) -> Seq
 
 
 def with_makers(seen: View, order: Sequence[str]) -> list[str]:
-    """The nodes in their order, behind each those that make what it reads: a value between two nodes is whole where both are."""
+    """The nodes in their order, behind each those that make what it reads: a value between two nodes is whole where
+    both are.
+    """
     found: dict[str, None] = {}
     for name in order:
         found[name] = None

@@ -1,4 +1,6 @@
-"""An exported graph made readable: parameters under their own names, nodes named after modules, and nothing of the exporter's own."""
+"""An exported graph made readable: parameters under their own names, nodes named after modules, and nothing of the
+exporter's own.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ Sizes = Sequence[int | str]
 
 @dataclass(frozen=True)
 class ModuleOrigin:
-    """What is known of the module: the name of its class, the paths of its parts, its parameters and buffers, and torch's version."""
+    """What is known of the module: the name of its class, the paths of its parts, its parameters and buffers, and
+    torch's version.
+    """
 
     name: str
     modules: frozenset[str]
@@ -28,12 +32,16 @@ class ModuleOrigin:
 
 
 def tidy(model: files.Model, origin: ModuleOrigin, shapes: Mapping[str, Sizes]) -> files.Model:
-    """The same network in readable form; shapes are those of its inputs and outputs, by name, with a word for what is free."""
+    """The same network in readable form; shapes are those of its inputs and outputs, by name, with a word for what is
+    free.
+    """
     graph = _simplified(model.graph, origin.parameters)
     _rename(graph, _paths(graph, model.envelope, origin.modules), origin.parameters, frozenset(shapes))
     for tensor in (*graph.inputs, *graph.outputs):
         tensor.shape = list(shapes[tensor.name])
-    envelope = onnx.ModelProto(ir_version=model.envelope.ir_version, producer_name="pytorch", producer_version=origin.version)
+    envelope = onnx.ModelProto(
+        ir_version=model.envelope.ir_version, producer_name="pytorch", producer_version=origin.version
+    )
     used = {node.domain or "" for node in graph.nodes}
     envelope.opset_import.extend(entry for entry in model.envelope.opset_import if entry.domain in used)
     graph.import_domains = list(envelope.opset_import)
@@ -42,9 +50,13 @@ def tidy(model: files.Model, origin: ModuleOrigin, shapes: Mapping[str, Sizes]) 
 
 
 def _simplified(graph: gs.Graph, parameters: frozenset[str]) -> gs.Graph:
-    """In normal form, except that nothing is computed from parameters beforehand: they stay as the module has them, to be trained."""
+    """In normal form, except that nothing is computed from parameters beforehand: they stay as the module has them, to
+    be trained.
+    """
     _untie(graph, parameters)
-    constants = {t.name: t for node in graph.nodes for t in node.inputs if isinstance(t, gs.Constant) and t.name in parameters}
+    constants = {
+        t.name: t for node in graph.nodes for t in node.inputs if isinstance(t, gs.Constant) and t.name in parameters
+    }
     inputs = {name: gs.Variable(name, constant.dtype, list(constant.shape)) for name, constant in constants.items()}
     _exchange(graph, inputs)
     graph.inputs.extend(inputs.values())
@@ -65,7 +77,9 @@ def _drop_zero_biases(graph: gs.Graph, parameters: frozenset[str]) -> None:
 
 
 def _mark_pads(graph: gs.Graph) -> None:
-    """A zero padded in front of a MaxPool is −0: the same number, but +0 makes ONNX Runtime fuse it into padding by −∞."""
+    """A zero padded in front of a MaxPool is −0: the same number, but +0 makes ONNX Runtime fuse it into padding by
+    −∞.
+    """
     pooled = {node.inputs[0].name for node in graph.nodes if node.op == "MaxPool"}
     for node in graph.nodes:
         if node.op != "Pad" or node.outputs[0].name not in pooled or len(node.inputs) < 2:
@@ -85,7 +99,9 @@ def _is_zero(tensor: gs.Tensor) -> bool:
 
 
 def _untie(graph: gs.Graph, parameters: frozenset[str]) -> None:
-    """Parameters of equal values are several again: the tracing exporter keeps one and passes it on through Identity."""
+    """Parameters of equal values are several again: the tracing exporter keeps one and passes it on through
+    Identity.
+    """
     own: dict[str, gs.Tensor] = {}
     for node in graph.nodes:
         name = node.outputs[0].name if node.outputs else ""
@@ -105,7 +121,9 @@ def _exchange(graph: gs.Graph, tensors: Mapping[str, gs.Tensor]) -> None:
 
 def _paths(graph: gs.Graph, envelope: onnx.ModelProto, modules: frozenset[str]) -> dict[str, str]:
     """Node name → the path of the module that made it, '' for the outermost."""
-    scopes = {stub.name: entry.value for stub in envelope.graph.node for entry in stub.metadata_props if entry.key == SCOPES}
+    scopes = {
+        stub.name: entry.value for stub in envelope.graph.node for entry in stub.metadata_props if entry.key == SCOPES
+    }
     found = {}
     for node in graph.nodes:
         if node.name in scopes:
@@ -125,7 +143,9 @@ def _strings(text: str) -> list[str]:
 
 
 def _path_of_scope(parts: Sequence[str], modules: frozenset[str]) -> str:
-    """The path of /layer1/layer1.0/conv1: each part continues the path before it, or that of a container further out."""
+    """The path of /layer1/layer1.0/conv1: each part continues the path before it, or that of a container further
+    out.
+    """
     path = ""
     for part in parts:
         outer = path
@@ -138,7 +158,9 @@ def _path_of_scope(parts: Sequence[str], modules: frozenset[str]) -> str:
 
 
 def _rename(graph: gs.Graph, paths: Mapping[str, str], parameters: frozenset[str], ends: frozenset[str]) -> None:
-    """Nodes are named after their modules, what they compute after them, constants after their place; parameters keep their names."""
+    """Nodes are named after their modules, what they compute after them, constants after their place; parameters keep
+    their names.
+    """
     seen = view(graph)
     names = _node_names(seen, paths, parameters)
     taken = {*ends, *parameters}
@@ -160,7 +182,9 @@ def _rename(graph: gs.Graph, paths: Mapping[str, str], parameters: frozenset[str
 
 
 def _node_names(seen: View, paths: Mapping[str, str], parameters: frozenset[str]) -> dict[str, str]:
-    """A module's path for the node that carries it out; for others the path and what they do: `layer1.0.add`, `layers.2.gamma`."""
+    """A module's path for the node that carries it out; for others the path and what they do: `layer1.0.add`,
+    `layers.2.gamma`.
+    """
     inside = Counter(paths.values())
     leaves = {path for path in inside if not any(other.startswith(f"{path}.") for other in inside)}
     behind = _parameters_behind(seen, parameters)

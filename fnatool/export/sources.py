@@ -1,4 +1,6 @@
-"""Torch models by name: torchvision's, timm's, or one that a function in a file of the user's returns; and a checkpoint into them."""
+"""Torch models by name: torchvision's, timm's, or one that a function in a file of the user's returns; and a checkpoint
+into them.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ from passes.errors import UserError
 SEED = 0  # of random weights, so that the same command gives the same file
 CHANNELS, SIDE = 3, 224  # where the model does not say what its input is
 
-WRAPPINGS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")  # where a state_dict is looked for first
+# where a state_dict is looked for first
+WRAPPINGS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
 DEPTH = 3  # of dictionaries in dictionaries
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")  # of DataParallel, torch.compile and trainers
 PROBED = 8  # names of the module that tell the prefixes
@@ -39,7 +42,8 @@ RAISED = (
 class Source:
     """A torch module in eval mode, where it comes from, and what it says of its input.
 
-    size is [channels, height, width]; an input is (pixel − mean) / scale with pixels from 0 to 255, both empty where it does not say.
+    size is [channels, height, width]; an input is (pixel − mean) / scale with pixels from 0 to 255, both empty where it
+    does not say.
     """
 
     module: torch.nn.Module
@@ -62,11 +66,14 @@ def of_module(module: torch.nn.Module) -> Source:
     return Source(module, type(module).__qualname__, "")
 
 
-def load(name: str, *, weights: str | None = None, checkpoint: Path | None = None, classes: int | None = None) -> Source:
+def load(
+    name: str, *, weights: str | None = None, checkpoint: Path | None = None, classes: int | None = None
+) -> Source:
     """The module that name says: `torchvision:resnet18`, `timm:mobilenetv2_100` or `path/to/file.py:function`.
 
-    weights is a tag of the library's (or DEFAULT), which it downloads; checkpoint a file with a state_dict, read without running code in
-    it; classes the size of the classifier. Raises UserError where there is no such model, no such weights, or the checkpoint does not fit.
+    weights is a tag of the library's (or DEFAULT), which it downloads; checkpoint a file with a state_dict, read
+    without running code in it; classes the size of the classifier. Raises UserError where there is no such model, no
+    such weights, or the checkpoint does not fit.
     """
     if weights is not None and checkpoint is not None:
         raise UserError("give --weights or --checkpoint, not both: each says where all parameters come from")
@@ -107,7 +114,8 @@ def _torchvision(name: str, weights: str | None, classes: int | None) -> Source:
         options |= {} if classes is None else {"num_classes": classes}
     elif classes is not None and classes != len(chosen.meta.get("categories", ())):
         raise UserError(
-            f"the weights {chosen.name} are for {len(chosen.meta.get('categories', ()))} classes, not {classes}; leave --classes out, and "
+            f"the weights {chosen.name} are for {len(chosen.meta.get('categories', ()))} classes, not "
+            f"{classes}; leave --classes out, and "
             "give the exported seed another head"
         )
     with nullcontext() if chosen is None else _downloading(f"the weights {chosen.name} of torchvision:{name}"):
@@ -129,7 +137,10 @@ def _tag(tags: Any, name: str, wanted: str) -> Any:
     if wanted == "DEFAULT" and names:
         return tags.DEFAULT
     if wanted not in names:
-        raise UserError(f"torchvision:{name} has no weights '{wanted}'; there are: {', '.join(('DEFAULT', *names)) if names else 'none'}")
+        raise UserError(
+            f"torchvision:{name} has no weights '{wanted}'; there are: "
+            f"{', '.join(('DEFAULT', *names)) if names else 'none'}"
+        )
     return names[wanted]
 
 
@@ -153,7 +164,9 @@ def _prepared(weights: Any) -> tuple[tuple[int, ...], tuple[float, ...], tuple[f
     return (size, *_pixels(getattr(transform, "mean", None), getattr(transform, "std", None)))
 
 
-def _pixels(mean: Sequence[float] | None, deviation: Sequence[float] | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _pixels(
+    mean: Sequence[float] | None, deviation: Sequence[float] | None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and scale of pixels from 0 to 255, from those of pixels from 0 to 1."""
     if not mean or not deviation:
         return (), ()
@@ -164,11 +177,15 @@ def _timm(name: str, weights: str | None, classes: int | None) -> Source:
     try:
         import timm
     except ImportError as error:
-        raise UserError("timm is not installed; pip install timm, or give torchvision:NAME or path/to/file.py:function") from error
+        raise UserError(
+            "timm is not installed; pip install timm, or give torchvision:NAME or path/to/file.py:function"
+        ) from error
     base, _, tag = name.partition(".")
     if not timm.is_model(base):
         raise UserError(f"timm has no model '{base}'{_closest(base, timm.list_models())}")
-    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{base}.*")] or [""] * timm.is_model_pretrained(base)
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{base}.*")] or [""] * timm.is_model_pretrained(
+        base
+    )
     chosen = tag if weights in (None, "DEFAULT") else weights
     if (chosen and chosen not in tags) or (weights is not None and not tags):
         there = ", ".join(("DEFAULT", *tags)) if tags else "none"
@@ -211,7 +228,10 @@ def _closest(name: str, known: Sequence[str]) -> str:
 def _from_file(name: str, weights: str | None, classes: int | None) -> Source:
     """The module that the function returns. The file is run."""
     if weights is not None or classes is not None:
-        raise UserError(f"--{'weights' if weights is not None else 'classes'} is for torchvision: and timm:; the function decides itself")
+        raise UserError(
+            f"--{'weights' if weights is not None else 'classes'} is for torchvision: and timm:; the function "
+            "decides itself"
+        )
     text, _, function = name.rpartition(":")
     path = Path(text)
     if not path.is_file():
@@ -247,7 +267,11 @@ def _guarded(function: Callable[[], object], what: str, path: Path) -> object:
     try:
         return function()
     except RAISED as error:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() == path.resolve()]
+        lines = [
+            frame.lineno
+            for frame in traceback.extract_tb(error.__traceback__)
+            if Path(frame.filename).resolve() == path.resolve()
+        ]
         line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
         where = f"'{path}'" if line is None else f"'{path}', line {line}"
         raise UserError(f"{where}: {what} failed: {type(error).__name__}: {first_line(error)}") from error
@@ -265,7 +289,8 @@ def first_line(error: BaseException) -> str:
 def fill(module: torch.nn.Module, path: Path) -> tuple[str, ...]:
     """The module has the values of the state_dict in the file; what was unwrapped for that, as notes.
 
-    Raises UserError where the file is none, holds code, or does not fit the module: which names are missing, left over or of other shapes.
+    Raises UserError where the file is none, holds code, or does not fit the module: which names are missing, left over
+    or of other shapes.
     """
     wanted = module.state_dict()
     state, notes = _state_for(wanted, _read(path), path)
@@ -283,7 +308,8 @@ def _read(path: Path) -> object:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"'{path}' holds more than tensors ({_unsafe(error)}), and reading that would run code from it; save the state_dict alone: "
+            f"'{path}' holds more than tensors ({_unsafe(error)}), and reading that would run code from it; "
+            "save the state_dict alone: "
             "torch.save(model.state_dict(), …)"
         ) from error
     except (RuntimeError, EOFError, ValueError, LookupError, OSError, TypeError, AttributeError) as error:
@@ -291,7 +317,9 @@ def _read(path: Path) -> object:
 
 
 def _unsafe(error: Exception) -> str:
-    """What torch refused to read: its message names it after 'GLOBAL', and is a page of advice on how to read it all the same."""
+    """What torch refused to read: its message names it after 'GLOBAL', and is a page of advice on how to read it all
+    the same.
+    """
     words = str(error).split()
     return words[words.index("GLOBAL") + 1].rstrip(".,") if "GLOBAL" in words[:-1] else "pickled objects"
 
@@ -301,7 +329,9 @@ def _read_safetensors(path: Path) -> object:
         import safetensors
         import safetensors.torch
     except ImportError as error:
-        raise UserError("safetensors is not installed; pip install safetensors, or save with torch.save(model.state_dict(), …)") from error
+        raise UserError(
+            "safetensors is not installed; pip install safetensors, or save with torch.save(model.state_dict(), …)"
+        ) from error
     try:
         return safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError, ValueError) as error:
@@ -312,22 +342,29 @@ State = dict[str, torch.Tensor]
 
 
 def _state_for(wanted: Mapping[str, torch.Tensor], found: object, path: Path) -> tuple[State, tuple[str, ...]]:
-    """Of the dictionaries in a checkpoint the one that fits best, without a prefix of its names; and what was done, as notes.
+    """Of the dictionaries in a checkpoint the one that fits best, without a prefix of its names; and what was done, as
+    notes.
 
-    A checkpoint may hold more: a step, a loss, an optimiser's memory, the weights of a loss. Raises UserError where there is no state_dict,
-    or where two fit alike and nothing says which is meant.
+    A checkpoint may hold more: a step, a loss, an optimiser's memory, the weights of a loss. Raises UserError where
+    there is no state_dict, or where two fit alike and nothing says which is meant.
     """
     candidates = list(_states(found, ()))
     if not candidates:
         keys = f" with the keys {', '.join(str(key) for key in list(found)[:5])}" if isinstance(found, Mapping) else ""
-        raise UserError(f"'{path}' holds no state_dict but {type(found).__name__}{keys}; save torch.save(model.state_dict(), …)")
+        raise UserError(
+            f"'{path}' holds no state_dict but {type(found).__name__}{keys}; save torch.save(model.state_dict(), …)"
+        )
     rows = [(place, state, prefix) for place, state in candidates for prefix in _prefixes(state, wanted)]
     fits = [_fit(state, prefix, wanted) for _, state, prefix in rows]
     best = max(range(len(rows)), key=lambda k: (fits[k], 0 if fits[k] else len(rows[k][1])))  # the first of equals
     place, state, prefix = rows[best]
-    same = [_said(place, prefix) for (place, _, prefix), fit in zip(rows, fits, strict=True) if fit and fit == fits[best]]
+    same = [
+        _said(place, prefix) for (place, _, prefix), fit in zip(rows, fits, strict=True) if fit and fit == fits[best]
+    ]
     if len(same) > 1 and not (_is_known(prefix) and all(key in WRAPPINGS for key in place)):
-        raise UserError(f"'{path}' holds the model {len(same)} times, as {' and '.join(same[:3])}; save the one that is meant")
+        raise UserError(
+            f"'{path}' holds the model {len(same)} times, as {' and '.join(same[:3])}; save the one that is meant"
+        )
     inside = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     others = [name for name in state if not name.startswith(prefix)]
     notes = [f"took '{key}' out of '{path.name}'" for key in place]
@@ -347,13 +384,17 @@ def _states(found: object, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, 
     state = {key: value for key, value in found.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
     if state:
         yield place, state
-    inner = [key for key in WRAPPINGS if key in found] + [key for key in found if isinstance(key, str) and key not in WRAPPINGS]
+    inner = [key for key in WRAPPINGS if key in found] + [
+        key for key in found if isinstance(key, str) and key not in WRAPPINGS
+    ]
     for key in inner:
         yield from _states(found[key], (*place, key))
 
 
 def _prefixes(state: State, wanted: Mapping[str, torch.Tensor]) -> list[str]:
-    """What may stand before the module's own names in the state: nothing, then what wrappers are known to write, then anything else."""
+    """What may stand before the module's own names in the state: nothing, then what wrappers are known to write, then
+    anything else.
+    """
     firsts = [name for name in wanted if not name.endswith(UNIMPORTANT)][:PROBED]
     found = {name.removesuffix(first) for name in state for first in firsts if name.endswith(f".{first}")}
     return ["", *sorted(found, key=lambda prefix: (not _is_known(prefix), len(prefix), prefix))]
@@ -382,9 +423,15 @@ def _require_fit(state: State, wanted: Mapping[str, torch.Tensor], path: Path) -
         ("unexpected", [name for name in state if name not in wanted and not name.endswith(UNIMPORTANT)]),
         ("of another shape", shapes),
     )
-    said = [f"{len(names)} {what}: {', '.join(names[:3])}{' …' if len(names) > 3 else ''}" for what, names in problems if names]
+    said = [
+        f"{len(names)} {what}: {', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
+        for what, names in problems
+        if names
+    ]
     if said:
         raise UserError(f"'{path}' does not fit the model; {'; '.join(said)}")
-    broken = [n for n in wanted if n in state and state[n].is_floating_point() and not bool(torch.isfinite(state[n]).all())]
+    broken = [
+        n for n in wanted if n in state and state[n].is_floating_point() and not bool(torch.isfinite(state[n]).all())
+    ]
     if broken:
         raise UserError(f"'{path}' holds infinities or NaN in {', '.join(broken[:3])}; take an earlier checkpoint")

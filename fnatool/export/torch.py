@@ -1,7 +1,8 @@
 """A torch module as a seed: exported by torch, put into readable form, and checked against the module in ONNX Runtime.
 
-torch has two exporters. The tracing one writes the cleaner graph and runs first; where it fails, or its graph does not compute what the
-module does, the newer one has its turn. Both are asked to leave BatchNorm alone: a folded network trains badly.
+torch has two exporters. The tracing one writes the cleaner graph and runs first; where it fails, or its graph does not
+compute what the module does, the newer one has its turn. Both are asked to leave BatchNorm alone: a folded network
+trains badly.
 """
 
 from __future__ import annotations
@@ -49,10 +50,12 @@ Tensors = tuple[torch.Tensor, ...]
 
 @dataclass(frozen=True)
 class Exported:
-    """A finished export: the model, which of torch's exporters made it, how many BatchNorms it keeps, and how far it drifts.
+    """A finished export: the model, which of torch's exporters made it, how many BatchNorms it keeps, and how far it
+    drifts.
 
-    `drifts` holds (batch size, max |ONNX Runtime − torch| relative to the spread of torch's values), the worst over all outputs; `inner`
-    is the worst over what `compared` convolutions, linear layers and BatchNorms inside make. `source` goes into the metadata.
+    `drifts` holds (batch size, max |ONNX Runtime − torch| relative to the spread of torch's values), the worst over all
+    outputs; `inner` is the worst over what `compared` convolutions, linear layers and BatchNorms inside make. `source`
+    goes into the metadata.
     """
 
     model: files.Model
@@ -84,7 +87,9 @@ class Exported:
 
 @dataclass(frozen=True)
 class _Task:
-    """What is exported: the module, an input of TRACED_BATCH, the names of inputs and outputs, and what the module computes."""
+    """What is exported: the module, an input of TRACED_BATCH, the names of inputs and outputs, and what the module
+    computes.
+    """
 
     module: torch.nn.Module
     example: Tensors
@@ -97,7 +102,8 @@ class _Task:
 
 @dataclass(frozen=True)
 class _Reference:
-    """Inputs of one batch size, and what the module makes of them: its outputs, and inside, by the path of the part that makes it.
+    """Inputs of one batch size, and what the module makes of them: its outputs, and inside, by the path of the part
+    that makes it.
 
     The tolerances are what rounding may do, measured on inputs moved by a rounding error where that is more than usual.
     """
@@ -110,11 +116,12 @@ class _Reference:
 
 
 def export_module(module: torch.nn.Module, example: torch.Tensor | Tensors | None, opset: int) -> Exported:
-    """The module in eval mode as a model, with BatchNorm kept and a free batch axis, which computes what the module does.
+    """The module in eval mode as a model, with BatchNorm kept and a free batch axis, which computes what the module
+    does.
 
-    example: an input, or a tuple of them, batch first; None: 1×3×224×224. Nodes are named after modules, initializers as in the state_dict.
-    Raises UserError for an input the module does not take, RefusedModel where torch cannot export it or the result is further than 1e-4 of
-    the spread from the module.
+    example: an input, or a tuple of them, batch first; None: 1×3×224×224. Nodes are named after modules, initializers
+    as in the state_dict. Raises UserError for an input the module does not take, RefusedModel where torch cannot export
+    it or the result is further than 1e-4 of the spread from the module.
     """
     if not LOWEST <= opset <= HIGHEST:
         raise UserError(f"opset {opset} is not one that torch writes; choose {LOWEST} to {HIGHEST} ({OPSET} is usual)")
@@ -190,7 +197,9 @@ def _batch(given: Tensors, size: int) -> Tensors:
 
 
 def _counting(module: torch.nn.Module) -> Callable[[int], int]:
-    """Counts the calls of BatchNorms in the module from here on; the function returned stops it and gives the calls per run."""
+    """Counts the calls of BatchNorms in the module from here on; the function returned stops it and gives the calls per
+    run.
+    """
     calls: Counter[str] = Counter()
     hooks = [
         part.register_forward_hook(lambda *_, name=name: calls.update([name]))
@@ -207,13 +216,16 @@ def _counting(module: torch.nn.Module) -> Callable[[int], int]:
 
 
 def _run(module: torch.nn.Module, inputs: Tensors) -> dict[str, torch.Tensor]:
-    """The outputs by name. Raises UserError where the module does not take the inputs or returns something else than tensors."""
+    """The outputs by name. Raises UserError where the module does not take the inputs or returns something else than
+    tensors.
+    """
     shapes = " and ".join("×".join(map(str, tensor.shape)) for tensor in inputs)
     try:
         found = module(*inputs)
     except RAISED as error:
         raise UserError(
-            f"the module does not take an input of {shapes}: {type(error).__name__}: {first_line(error)}; --input gives another shape"
+            f"the module does not take an input of {shapes}: {type(error).__name__}: {first_line(error)}; "
+            "--input gives another shape"
         ) from error
     named = dict(_named(found, ""))
     if not named:
@@ -222,7 +234,9 @@ def _run(module: torch.nn.Module, inputs: Tensors) -> dict[str, torch.Tensor]:
 
 
 def _named(found: object, name: str) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor in what a module returns: dictionaries give their keys, sequences numbers, a tensor alone is the logits."""
+    """Every tensor in what a module returns: dictionaries give their keys, sequences numbers, a tensor alone is the
+    logits.
+    """
     if isinstance(found, torch.Tensor):
         yield name or "logits", found
     elif isinstance(found, Mapping):
@@ -232,7 +246,9 @@ def _named(found: object, name: str) -> Iterator[tuple[str, torch.Tensor]]:
         for i, value in enumerate(found):
             yield from _named(value, f"{name or 'output'}_{i}" if len(found) > 1 else name)
     elif found is not None:
-        raise UserError(f"the module returns {type(found).__name__}; a seed returns tensors, or dictionaries and lists of them")
+        raise UserError(
+            f"the module returns {type(found).__name__}; a seed returns tensors, or dictionaries and lists of them"
+        )
 
 
 def _reference(module: torch.nn.Module, given: Tensors, names: Sequence[str], batch: int) -> _Reference:
@@ -245,8 +261,12 @@ def _reference(module: torch.nn.Module, given: Tensors, names: Sequence[str], ba
         raise UserError("the module computes infinities or NaN for standard normal noise; are its weights whole?")
     again, _ = _unwatched(module, inputs)
     if max(distance(outputs[name], again[name]) for name in outputs) > TOLERANCE:
-        raise UserError("the module computes something else each time it runs, even in eval mode; a seed is a function of its input")
-    moved = tuple(torch.from_numpy(array).to(tensor) for array, tensor in zip(nudged(feeds).values(), inputs, strict=True))
+        raise UserError(
+            "the module computes something else each time it runs, even in eval mode; a seed is a function of its input"
+        )
+    moved = tuple(
+        torch.from_numpy(array).to(tensor) for array, tensor in zip(nudged(feeds).values(), inputs, strict=True)
+    )
     moved_outputs, moved_inner = run(module, moved)
     pairs = [(f"output {name}", value, moved_outputs[name]) for name, value in outputs.items()]
     pairs += [(name, value, moved_inner[name]) for name, value in inner.items()]
@@ -335,7 +355,9 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _native_output_dropped() -> Iterator[None]:
-    """Within it, what native code writes to standard output is dropped; one exporter writes its graph there when it fails."""
+    """Within it, what native code writes to standard output is dropped; one exporter writes its graph there when it
+    fails.
+    """
     flush = ctypes.CDLL(None).fflush
     flush(None)
     kept = os.dup(1)
@@ -391,7 +413,8 @@ def _through_export(task: _Task) -> onnx.ModelProto:
         verbose=False,
     )
     assert program is not None
-    onnxscript.optimizer.fold_constants(program.model, should_fold=lambda _: False)  # it writes splits as sequences: these go
+    # it writes splits as sequences: these go
+    onnxscript.optimizer.fold_constants(program.model, should_fold=lambda _: False)
     proto: onnx.ModelProto = program.model_proto
     return proto
 
@@ -410,7 +433,9 @@ HIGHEST = max(high for _, _, high in EXPORTERS.values())
 
 
 def _check(proto: onnx.ModelProto, task: _Task, exporter: str) -> Exported:
-    """The tidy model. Raises RefusedModel where a BatchNorm is gone, or ONNX Runtime computes something else than the module."""
+    """The tidy model. Raises RefusedModel where a BatchNorm is gone, or ONNX Runtime computes something else than the
+    module.
+    """
     with temporary() as folder:
         raw, mended = folder / "raw.onnx", folder / "mended.onnx"
         _save(proto, raw)
@@ -423,7 +448,16 @@ def _check(proto: onnx.ModelProto, task: _Task, exporter: str) -> Exported:
         drifts = tuple((reference.batch, _drift(mended, reference)) for reference in task.references)
     inner, compared = _inner_drift(model.graph, seen, task.references[0])
     params, notes = _used(task.module, seen)
-    return Exported(model=model, exporter=exporter, norms=norms, params=params, drifts=drifts, inner=inner, compared=compared, notes=notes)
+    return Exported(
+        model=model,
+        exporter=exporter,
+        norms=norms,
+        params=params,
+        drifts=drifts,
+        inner=inner,
+        compared=compared,
+        notes=notes,
+    )
 
 
 def _used(module: torch.nn.Module, seen: View) -> tuple[int, tuple[str, ...]]:
@@ -431,7 +465,11 @@ def _used(module: torch.nn.Module, seen: View) -> tuple[int, tuple[str, ...]]:
     own = dict(module.named_parameters(remove_duplicate=False))
     kept = {id(parameter): parameter.numel() for name, parameter in own.items() if name in seen.constants}
     left = [name for name, parameter in own.items() if id(parameter) not in kept]
-    note = f"{len(left)} parameters of the module take no part in its forward pass and are left out, as '{left[0]}'" if left else ""
+    note = (
+        f"{len(left)} parameters of the module take no part in its forward pass and are left out, as '{left[0]}'"
+        if left
+        else ""
+    )
     return sum(kept.values()), (note,) if note else ()
 
 
@@ -441,19 +479,27 @@ def _save(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def _drift(path: Path, reference: _Reference) -> float:
-    """How far ONNX Runtime is from the module, the worst over the outputs. Raises RefusedModel where that is more than rounding."""
+    """How far ONNX Runtime is from the module, the worst over the outputs. Raises RefusedModel where that is more than
+    rounding.
+    """
     return _require_near(reference, "output ", _output_distances, path, reference)
 
 
 def _inner_drift(graph: gs.Graph, seen: View, reference: _Reference) -> tuple[float, int]:
-    """The same for what parts of the module make inside, and how many were compared: outputs alone are a poor witness."""
-    tensors = {node.name: node.outputs[0] for node in seen.nodes if node.op in WATCHED_OPS and node.name in reference.inner}
+    """The same for what parts of the module make inside, and how many were compared: outputs alone are a poor
+    witness.
+    """
+    tensors = {
+        node.name: node.outputs[0] for node in seen.nodes if node.op in WATCHED_OPS and node.name in reference.inner
+    }
     if not tensors:
         return 0.0, 0
     return _require_near(reference, "", _inner_distances, graph, tensors, reference), len(tensors)
 
 
-def _require_near(reference: _Reference, kind: str, measure: Callable[..., dict[str, float]], *arguments: object) -> float:
+def _require_near(
+    reference: _Reference, kind: str, measure: Callable[..., dict[str, float]], *arguments: object
+) -> float:
     """The worst of the distances that are measured in a child process; each must be within its tolerance."""
     try:
         drifts = isolate.run(measure, *arguments, seconds=CHECK_SECONDS, memory=16 * isolate.GIB)
@@ -463,7 +509,9 @@ def _require_near(reference: _Reference, kind: str, measure: Callable[..., dict[
         tolerance = reference.tolerances[f"{kind}{name}"]
         if not drift <= tolerance:
             far = "has another shape or is not finite" if drift == float("inf") else f"is {drift:.1e} of its spread off"
-            raise RefusedModel(f"{kind or 'the output of '}'{name}' {far} at batch {reference.batch} (tolerance {tolerance:.0e})")
+            raise RefusedModel(
+                f"{kind or 'the output of '}'{name}' {far} at batch {reference.batch} (tolerance {tolerance:.0e})"
+            )
     return max(drifts.values())
 
 
@@ -491,7 +539,9 @@ def _origin(module: torch.nn.Module) -> ModuleOrigin:
 
 
 def _shapes(task: _Task) -> dict[str, Sizes]:
-    """Of inputs and outputs: N where the batch is, the size where it does not follow the batch, else a name of its own."""
+    """Of inputs and outputs: N where the batch is, the size where it does not follow the batch, else a name of its
+    own.
+    """
     one, other = task.references
     first, second = ({**reference.feeds, **reference.outputs} for reference in (one, other))
     return {

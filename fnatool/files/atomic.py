@@ -1,7 +1,8 @@
 """Output files: complete or absent, never half written, never over something the user did not offer.
 
-A file is written as a draft beside its place, `.NAME.TOKEN.tmp`, which is locked as long as its process lives; what a killed one left is
-cleared away by the next that writes there. Files that belong together have one token: all take their places, or none.
+A file is written as a draft beside its place, `.NAME.TOKEN.tmp`, which is locked as long as its process lives; what a
+killed one left is cleared away by the next that writes there. Files that belong together have one token: all take their
+places, or none.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ WORKPLACE, TEMPORARY = "work", "fnatool-"
 
 
 def require_writable(path: Path, *, force: bool = False, forbid: Iterable[Path] = ()) -> None:
-    """A file may be put at path: its folder exists, it is none of the files in forbid, and it is new unless force. Raises UserError.
+    """A file may be put at path: its folder exists, it is none of the files in forbid, and it is new unless force.
+    Raises UserError.
 
     What a killed process left of a draft for it is gone.
     """
@@ -44,7 +46,9 @@ def require_writable(path: Path, *, force: bool = False, forbid: Iterable[Path] 
         return
     for other in forbid:
         if same_file(path, other):
-            raise UserError(f"'{path}' is the input '{other}' itself, which is never overwritten; choose another output")
+            raise UserError(
+                f"'{path}' is the input '{other}' itself, which is never overwritten; choose another output"
+            )
     if path.exists() and not stat.S_ISREG(path.stat().st_mode):
         raise UserError(f"'{path}' is not a regular file; choose another output")
     if not force:
@@ -60,7 +64,8 @@ def same_file(one: Path, other: Path) -> bool:
 
 @contextmanager
 def replacing(*paths: Path, force: bool = True) -> Iterator[tuple[BinaryIO, ...]]:
-    """Files to write to; at the end they take the places of paths, the last one first. After any failure nothing has changed.
+    """Files to write to; at the end they take the places of paths, the last one first. After any failure nothing has
+    changed.
 
     Unless force, nothing is replaced, even if it has appeared meanwhile. Raises UserError then.
     """
@@ -105,23 +110,31 @@ def _place(draft: Path, path: Path) -> None:
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
             draft.replace(path)
     except FileExistsError as error:
-        raise UserError(f"'{path}' has appeared meanwhile; choose another output or pass --force to overwrite it") from error
+        raise UserError(
+            f"'{path}' has appeared meanwhile; choose another output or pass --force to overwrite it"
+        ) from error
 
 
 def recover(*paths: Path) -> None:
-    """No draft for any of the paths is left by a process that is gone; what it had put in one place but not in all is taken back."""
+    """No draft for any of the paths is left by a process that is gone; what it had put in one place but not in all is
+    taken back.
+    """
     groups: dict[str, list[tuple[Path, Path]]] = defaultdict(list)
     wanted = {(path.parent, _quoted(path.name)): path for path in paths}
     with ExitStack() as stack:
         for folder in dict.fromkeys(path.parent for path in paths):
-            found = [(name, match) for name in _names(folder) if (match := DRAFT.fullmatch(name)) and match["kind"] == "tmp"]
+            found = [
+                (name, match) for name in _names(folder) if (match := DRAFT.fullmatch(name)) and match["kind"] == "tmp"
+            ]
             tokens = {match["token"] for _, match in found if (folder, match["name"]) in wanted}
             for name, match in found:
                 draft, target = folder / name, wanted.get((folder, match["name"]), folder / match["name"])
                 if match["token"] in tokens and draft.is_file() and stack.enter_context(locks.abandoned(draft)):
                     groups[match["token"]].append((draft, target))
         for pairs in groups.values():
-            placed = [target for draft, target in pairs if target.exists() and draft.exists() and target.samefile(draft)]
+            placed = [
+                target for draft, target in pairs if target.exists() and draft.exists() and target.samefile(draft)
+            ]
             for path in (*(placed if len(placed) < len(pairs) else ()), *(draft for draft, _ in pairs)):
                 path.unlink(missing_ok=True)
 
@@ -180,7 +193,9 @@ def write_text(path: Path, text: str, *, force: bool = False, forbid: Iterable[P
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """A new folder to fill; at the end it takes the place of path, with all that was in there. After any failure nothing has changed."""
+    """A new folder to fill; at the end it takes the place of path, with all that was in there. After any failure
+    nothing has changed.
+    """
     _recover_folder(path)
     token = secrets.token_hex(4)
     old = _draft(path, token, "old")
@@ -199,7 +214,9 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def _recover_folder(path: Path) -> None:
-    """What a killed process left of a draft for the folder is gone, and what it had set aside is back, or gone where the new one is."""
+    """What a killed process left of a draft for the folder is gone, and what it had set aside is back, or gone where
+    the new one is.
+    """
     for name in sorted(_names(path.parent)):  # what was set aside comes first
         match = DRAFT.fullmatch(name)
         if match is None or match["name"] != _quoted(path.name):
@@ -214,7 +231,9 @@ def _recover_folder(path: Path) -> None:
 
 @contextmanager
 def workplace(folder: Path) -> Iterator[Path]:
-    """A new folder in this one for drafts that are read again; it is gone at the end, or after a kill when the next one is made."""
+    """A new folder in this one for drafts that are read again; it is gone at the end, or after a kill when the next one
+    is made.
+    """
     _clear(folder, re.compile(rf"\.{WORKPLACE}\.{TOKEN}\.tmp"))
     with _new_folder(_draft(folder / WORKPLACE, secrets.token_hex(4))) as made:
         yield made
@@ -230,10 +249,14 @@ def temporary() -> Iterator[Path]:
 
 
 def _temporary_folder() -> Path:
-    """The system's place for temporary files. Python would try folders by writing a file, which a kill in that moment leaves there."""
+    """The system's place for temporary files. Python would try folders by writing a file, which a kill in that moment
+    leaves there.
+    """
     if tempfile.tempdir is None:
         folders = (*filter(None, map(os.environ.get, ("TMPDIR", "TEMP", "TMP"))), "/tmp", "/var/tmp")
-        tempfile.tempdir = next((str(Path(folder).resolve()) for folder in folders if os.access(folder, os.W_OK | os.X_OK)), None)
+        tempfile.tempdir = next(
+            (str(Path(folder).resolve()) for folder in folders if os.access(folder, os.W_OK | os.X_OK)), None
+        )
     return Path(tempfile.gettempdir())
 
 

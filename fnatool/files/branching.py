@@ -24,9 +24,9 @@ def without_decided_branches(
 ) -> tuple[onnx.ModelProto, list[str]]:
     """The model without the Ifs that are decided before it runs, and what was done, in words.
 
-    sizes: of free inputs. Those that decide an If are the model's own in what is returned: at others it would take the other branch. A
-    free batch stays free. What decides runs native shape inference on the untrusted file: in a child process only. A
-    model whose names do not fit together is left as it is, for the check that follows to say so.
+    sizes: of free inputs. Those that decide an If are the model's own in what is returned: at others it would take the
+    other branch. A free batch stays free. What decides runs native shape inference on the untrusted file: in a child
+    process only. A model whose names do not fit together is left as it is, for the check that follows to say so.
     """
     if not has_branches(proto.graph) or [found for found in errors(check_proto(proto)) if found.code != "unsorted"]:
         return proto, []

@@ -12,7 +12,8 @@ from passes.errors import UserError
 
 
 def copy(model: Model, path: Path, *, force: bool, beside: Mapping[Path, str] | None = None) -> None:
-    """The file at path has the bytes of the model's, those in `beside` their texts: all of them or, after any failure, none.
+    """The file at path has the bytes of the model's, those in `beside` their texts: all of them or, after any failure,
+    none.
 
     Raises UserError as files.write does, and where the weights lie beside the model.
     """
@@ -20,7 +21,9 @@ def copy(model: Model, path: Path, *, force: bool, beside: Mapping[Path, str] | 
     for place in (path, *texts):
         require_writable(place, force=force, forbid=(model.path, *model.data))
     if model.data:
-        raise UserError(f"nothing changes, and '{model.path}' keeps its weights in other files; copy it together with them")
+        raise UserError(
+            f"nothing changes, and '{model.path}' keeps its weights in other files; copy it together with them"
+        )
     with replacing(path, *texts, force=force) as (target, *others), model.path.open("rb") as source:
         for other, text in zip(others, texts.values(), strict=True):
             other.write(text.encode())

@@ -1,4 +1,6 @@
-"""JSON that people write. A file is read as far as any of theirs could reach: no device and no pipe without an end holds us up."""
+"""JSON that people write. A file is read as far as any of theirs could reach: no device and no pipe without an end
+holds us up.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,15 @@ PATIENCE = 10.0  # seconds for what writes into a pipe
 
 
 def read(path: Path, *, pipes: bool = True) -> object:
-    """The document in the file at path, in which no key stands twice. Raises UserError, and OSError where it may not be read.
+    """The document in the file at path, in which no key stands twice. Raises UserError, and OSError where it may not be
+    read.
 
     Unless pipes, only a regular file is opened.
     """
     try:
-        return json.loads(text(path, "a JSON file", pipes=pipes), object_pairs_hook=_without_repeats, parse_constant=_refused)
+        return json.loads(
+            text(path, "a JSON file", pipes=pipes), object_pairs_hook=_without_repeats, parse_constant=_refused
+        )
     except (ValueError, RecursionError) as error:
         raise UserError(f"'{path}' is not JSON: {error}") from error
 
@@ -38,21 +43,25 @@ def read_json(path: Path, what: str, *, pipes: bool = True) -> object:
 
 
 def text(path: Path, what: str, *, pipes: bool = True) -> str:
-    """What is written in the file at path, in UTF-8. what: such as 'a JSON file'. Raises UserError, and OSError where it may not be read.
+    """What is written in the file at path, in UTF-8. what: such as 'a JSON file'. Raises UserError, and OSError where
+    it may not be read.
 
     Unless pipes, only a regular file is opened.
     """
     try:
         return _bytes(path, what, pipes=pipes).decode()
     except UnicodeDecodeError as error:
-        raise UserError(f"'{path}' cannot be read: {error.reason} at byte {error.start}; it must be UTF-8 text") from error
+        raise UserError(
+            f"'{path}' cannot be read: {error.reason} at byte {error.start}; it must be UTF-8 text"
+        ) from error
 
 
 def _bytes(path: Path, what: str, *, pipes: bool) -> bytes:
     kind = path.stat().st_mode
     if not stat.S_ISREG(kind) and not (pipes and stat.S_ISFIFO(kind)):
         raise UserError(f"'{path}' is not a file that can be read; give the path of {what}")
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # opening a pipe that nobody writes to would wait
+    # opening a pipe that nobody writes to would wait
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         data = _from_pipe(file, path) if stat.S_ISFIFO(kind) else file.read(LARGEST + 1)
     if len(data) > LARGEST:
         raise UserError(f"'{path}' is larger than {LARGEST >> 20} MiB; that is no file somebody wrote")

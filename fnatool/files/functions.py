@@ -1,4 +1,6 @@
-"""Local functions of a model, put where they are called. A few that call each other can stand for more nodes than fit anywhere."""
+"""Local functions of a model, put where they are called. A few that call each other can stand for more nodes than fit
+anywhere.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ Name = tuple[str, str, str]  # domain, name, overload
 
 
 def require_few(proto: onnx.ModelProto) -> None:
-    """The graph has at most MOST nodes, and the functions stand for no more, counted without writing them out. Raises RefusedModel."""
+    """The graph has at most MOST nodes, and the functions stand for no more, counted without writing them out. Raises
+    RefusedModel.
+    """
     if len(proto.graph.node) > MOST:
         raise RefusedModel(f"it has {len(proto.graph.node)} nodes; at most {MOST} are supported")
     calls = {(f.domain, f.name, f.overload): list(_calls(f.node)) for f in proto.functions}
@@ -46,7 +50,9 @@ def _calls(nodes: Iterable[onnx.NodeProto]) -> Iterator[Name]:
 
 
 def inlined(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model without local functions. The inliner is native code: it sees the untrusted file in a child process only."""
+    """The model without local functions. The inliner is native code: it sees the untrusted file in a child process
+    only.
+    """
     if not proto.functions:
         return proto
     try:

@@ -30,7 +30,9 @@ Constants = Mapping[str, gs.Constant]
 
 
 def import_graph(proto: onnx.ModelProto, arrays: Mapping[str, Array]) -> gs.Graph:
-    """The graph of proto with arrays as its constants; it keeps nothing of proto alive. Other than READABLE attributes are lost."""
+    """The graph of proto with arrays as its constants; it keeps nothing of proto alive. Other than READABLE attributes
+    are lost.
+    """
     graph = _imported(_lean(proto, arrays), _constants(arrays), proto.opset_import)
     for key in SAID:
         setattr(graph, key, getattr(proto, key))
@@ -42,7 +44,9 @@ KEPT = ("name", "doc_string", "opset", "import_domains", *SAID)
 
 
 def recorded_graph(proto: onnx.ModelProto, arrays: Mapping[str, Array], found: Order) -> gs.Graph:
-    """The same in the order found, known as records until someone asks for objects. All attributes of proto are READABLE."""
+    """The same in the order found, known as records until someone asks for objects. All attributes of proto are
+    READABLE.
+    """
     lean, constants, imports = _lean(proto, arrays), _constants(arrays), list(proto.opset_import)
     nodes = [_record(lean.node[index]) for index in found.nodes]
     shell = _imported(_shell(lean), constants, imports)
@@ -78,7 +82,9 @@ def _shell(lean: onnx.GraphProto) -> onnx.GraphProto:
 
 def _record(node: onnx.NodeProto) -> Node:
     op = node.op_type if node.domain in CORE_DOMAINS else f"{node.domain}::{node.op_type}"
-    return Node(node.name, op, tuple(node.input), tuple(node.output), {each.name: _attribute(each) for each in node.attribute})
+    return Node(
+        node.name, op, tuple(node.input), tuple(node.output), {each.name: _attribute(each) for each in node.attribute}
+    )
 
 
 def _attribute(attribute: AttributeProto) -> object:
@@ -107,7 +113,11 @@ def _element_type(value: onnx.ValueInfoProto) -> Any:
     """As the graph type has it; None where nothing is said."""
     if not value.type.ByteSize():
         return None
-    return _of_elements(value.type.tensor_type.elem_type) if value.type.HasField("tensor_type") else get_onnx_tensor_dtype(value)
+    return (
+        _of_elements(value.type.tensor_type.elem_type)
+        if value.type.HasField("tensor_type")
+        else get_onnx_tensor_dtype(value)
+    )
 
 
 @functools.cache
@@ -117,7 +127,8 @@ def _of_elements(kind: int) -> Any:
 
 def _imported(lean: onnx.GraphProto, constants: Constants, imports: Iterable[onnx.OperatorSetIdProto]) -> gs.Graph:
     """The graph of the message, of objects."""
-    gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.ERROR  # its warnings go to stdout, and are about what the envelope keeps
+    # its warnings go to stdout, and are about what the envelope keeps
+    gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.ERROR
     domains = [onnx.helper.make_opsetid(entry.domain, entry.version) for entry in imports]
     opset = OnnxImporter.get_opset(onnx.ModelProto(opset_import=domains))
     try:

@@ -24,17 +24,26 @@ def named_shapes(given: Inputs, names: Sequence[str]) -> dict[str, Shape]:
     if given is None or isinstance(given, Mapping):
         return dict(given or {})
     if len(names) != 1:
-        which = f"its inputs are {', '.join(names)}: say which, as in {names[0]}={shape_text(given)}" if names else "it has no input"
+        which = (
+            f"its inputs are {', '.join(names)}: say which, as in {names[0]}={shape_text(given)}"
+            if names
+            else "it has no input"
+        )
         raise UserError(f"--input {shape_text(given)} is a shape for a model with one input; {which}")
     return {names[0]: tuple(given)}
 
 
 def declared_shape(value: onnx.ValueInfoProto) -> tuple[int | str | None, ...] | None:
-    """The sizes that a file declares, of free axes (also of less than 0) the name or None; None where it declares no shape."""
+    """The sizes that a file declares, of free axes (also of less than 0) the name or None; None where it declares no
+    shape.
+    """
     if not value.type.tensor_type.HasField("shape"):
         return None
     axes = value.type.tensor_type.shape.dim
-    return tuple(axis.dim_value if axis.HasField("dim_value") and axis.dim_value >= 0 else axis.dim_param or None for axis in axes)
+    return tuple(
+        axis.dim_value if axis.HasField("dim_value") and axis.dim_value >= 0 else axis.dim_param or None
+        for axis in axes
+    )
 
 
 def signature(value: onnx.ValueInfoProto, *, names: bool = False) -> str:

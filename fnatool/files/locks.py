@@ -1,4 +1,6 @@
-"""Locks that vanish with their process, however it ends: flock on an open file or folder. A forked child lets go of them at once."""
+"""Locks that vanish with their process, however it ends: flock on an open file or folder. A forked child lets go of
+them at once.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 UNKNOWN = {errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF}
-"""What a file system says that has no locks, or none of what is open for reading, as NFS: there nobody is kept out, and nobody is taken
+"""What a file system says that has no locks, or none of what is open for reading, as NFS: there nobody is kept out, and
+nobody is taken
 
 to be gone.
 """
@@ -40,7 +43,9 @@ def let_go(handle: int) -> None:
 
 @contextmanager
 def abandoned(path: Path) -> Iterator[bool]:
-    """Nobody held what is at path, as far as that can be known: whoever did is gone. It is ours until the end, to be removed."""
+    """Nobody held what is at path, as far as that can be known: whoever did is gone. It is ours until the end, to be
+    removed.
+    """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -67,7 +72,9 @@ def holding(handle: int) -> Iterator[int]:
 
 
 def make_locked(name: Callable[[], Path], make: Callable[[Path], int]) -> tuple[Path, int]:
-    """Something new under one of the names, and its open file, which is ours. make creates it at a path and opens it."""
+    """Something new under one of the names, and its open file, which is ours. make creates it at a path and opens
+    it.
+    """
     while True:
         path = name()
         handle = make(path)

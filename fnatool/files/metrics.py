@@ -10,7 +10,9 @@ from passes.errors import UserError
 
 
 def metric_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl; a last one cut short by a kill is left out. Raises UserError where another one is none."""
+    """The rows of a metrics.jsonl; a last one cut short by a kill is left out. Raises UserError where another one is
+    none.
+    """
     if not path.exists():
         return []
     lines = _lines(path)

@@ -1,7 +1,8 @@
-"""ONNX files: `read` one into a graph, `write` a graph as one, and nothing that the graph type does not know of is lost in between.
+"""ONNX files: `read` one into a graph, `write` a graph as one, and nothing that the graph type does not know of is lost
+in between.
 
-onnx-graphsurgeon drops documentation, metadata, quantisation annotations and a few more; `Model.envelope` keeps them, by name.
-A file is untrusted: what it claims is checked before it is believed, and a message says what is wrong.
+onnx-graphsurgeon drops documentation, metadata, quantisation annotations and a few more; `Model.envelope` keeps them,
+by name. A file is untrusted: what it claims is checked before it is believed, and a message says what is wrong.
 """
 
 from __future__ import annotations
@@ -78,10 +79,11 @@ class Model:
 
 
 def read(path: Path | str, inputs: Inputs = None, *, tolerated: Collection[str] = ()) -> Model:
-    """The model in the file at path, ready for the passes; inputs: shapes, where they decide which branch of an If is taken.
+    """The model in the file at path, ready for the passes; inputs: shapes, where they decide which branch of an If is
+    taken.
 
-    tolerated: codes of errors that who reads will mend. Raises UserError where there is no such file, RefusedModel where it is broken or
-    has what the passes do not handle.
+    tolerated: codes of errors that who reads will mend. Raises UserError where there is no such file, RefusedModel
+    where it is broken or has what the passes do not handle.
     """
     return _model(load(path), inputs, tolerated)
 
@@ -113,7 +115,9 @@ def _model(raw: Raw, inputs: Inputs, tolerated: Collection[str]) -> Model:
     used = _constants(graph)
     unused = [name for name in arrays if name not in used]
     if unused:
-        notes.append(f"dropped {len(unused)} unused initializers ({', '.join(unused[:3])}{' …' if len(unused) > 3 else ''})")
+        notes.append(
+            f"dropped {len(unused)} unused initializers ({', '.join(unused[:3])}{' …' if len(unused) > 3 else ''})"
+        )
     return Model(graph=graph, envelope=envelope, sha256=raw.sha256, path=raw.path, data=raw.data, notes=tuple(notes))
 
 
@@ -132,7 +136,9 @@ class _naming:
 
 
 def load(path: Path | str) -> Raw:
-    """The file at path with its weights as arrays, each byte read into memory once. Raises UserError and RefusedModel as read does."""
+    """The file at path with its weights as arrays, each byte read into memory once. Raises UserError and RefusedModel
+    as read does.
+    """
     path = Path(path)
     with _open(path) as file, _naming(path):
         try:
@@ -141,8 +147,12 @@ def load(path: Path | str) -> Raw:
         except (wire.Malformed, DecodeError) as error:
             file.seek(0)
             if file.read(len(POINTER)) == POINTER:
-                raise RefusedModel("this is no ONNX model but a pointer of Git LFS to one: 'git lfs pull' fetches the model") from error
-            raise RefusedModel(f"this is not an ONNX model, or not a whole one: {error}; copy or export it again") from error
+                raise RefusedModel(
+                    "this is no ONNX model but a pointer of Git LFS to one: 'git lfs pull' fetches the model"
+                ) from error
+            raise RefusedModel(
+                f"this is not an ONNX model, or not a whole one: {error}; copy or export it again"
+            ) from error
         if not proto.HasField("graph"):
             raise RefusedModel("this is not an ONNX model: it has no graph; copy or export it again")
         functions.require_few(proto)
@@ -152,13 +162,17 @@ def load(path: Path | str) -> Raw:
             raise RefusedModel(f"initializer '{name}' is sparse, which is not supported; save it dense")
         folder = path.parent
         data = _external_files(proto, folder)
-        arrays = tuple(tensors.to_array(t, w, folder) for t, w in zip(proto.graph.initializer, slim.weights, strict=True))
+        arrays = tuple(
+            tensors.to_array(t, w, folder) for t, w in zip(proto.graph.initializer, slim.weights, strict=True)
+        )
         _load_attributes(proto.graph, folder)
         return Raw(proto, arrays, _sha256(slim.digest, data), path, data)
 
 
 def _require_text(message: wire.Message) -> None:
-    """Every name and text in message is UTF-8; protobuf hands others over as bytes, which surprise whoever meets them first."""
+    """Every name and text in message is UTF-8; protobuf hands others over as bytes, which surprise whoever meets them
+    first.
+    """
     for field, value in message.ListFields():
         if field.message_type is not None:
             for inner in value if isinstance(value, Iterable) else (value,):
@@ -166,7 +180,10 @@ def _require_text(message: wire.Message) -> None:
         elif field.type == field.TYPE_STRING:
             for text in (value,) if isinstance(value, str | bytes) else value:
                 if isinstance(text, bytes):
-                    raise RefusedModel(f"the {field.name} {text[:40]!r} is not UTF-8 text; the file is damaged, copy or export it again")
+                    raise RefusedModel(
+                        f"the {field.name} {text[:40]!r} is not UTF-8 text; the file is damaged, copy or export "
+                        "it again"
+                    )
 
 
 def _open(path: Path) -> BinaryIO:
@@ -218,16 +235,26 @@ def _feed(digest: hashlib._Hash, file: BinaryIO) -> None:
 
 
 def _require_sound(proto: onnx.ModelProto, found: Order, tolerated: Collection[str]) -> None:
-    """The names fit together and the passes know every construct. Raises RefusedModel with the first problem and the number of others."""
+    """The names fit together and the passes know every construct. Raises RefusedModel with the first problem and the
+    number of others.
+    """
     for node in proto.graph.node:
         for attribute in node.attribute:
             if attribute.HasField("g") or attribute.graphs:
-                known = "; its condition depends on the data, or on a free size that --input can give" if node.op_type == "If" else ""
+                known = (
+                    "; its condition depends on the data, or on a free size that --input can give"
+                    if node.op_type == "If"
+                    else ""
+                )
                 raise RefusedModel(
-                    f"{_shown(node)} has a subgraph, which cannot be remapped{known}; export the network without {node.op_type}"
+                    f"{_shown(node)} has a subgraph, which cannot be remapped{known}; export the network "
+                    f"without {node.op_type}"
                 )
             if attribute.ref_attr_name or attribute.type not in READABLE:
-                raise RefusedModel(f"attribute '{attribute.name}' of {_shown(node)} is of a kind that is not supported; export without it")
+                raise RefusedModel(
+                    f"attribute '{attribute.name}' of {_shown(node)} is of a kind that is not supported; export "
+                    "without it"
+                )
     for value in proto.graph.input:
         if (kind := value.type.WhichOneof("value")) not in (None, "tensor_type"):
             what = str(kind).removesuffix("_type").replace("_", " ")
@@ -244,7 +271,9 @@ def _shown(node: onnx.NodeProto) -> str:
 
 
 def _name_nodes(graph: onnx.GraphProto, topological: Iterable[int]) -> list[str]:
-    """Every node has a name of its own: the first keeps it, the nameless get `<Op>_<k>` in topological order. Returns notes."""
+    """Every node has a name of its own: the first keeps it, the nameless get `<Op>_<k>` in topological order. Returns
+    notes.
+    """
     taken = {node.name for node in graph.node if node.name}
     seen: set[str] = set()
     counts: dict[str, int] = {}
@@ -264,11 +293,15 @@ def _name_nodes(graph: onnx.GraphProto, topological: Iterable[int]) -> list[str]
         node.name = f"{stem}_{k}"
         taken.add(node.name)
         seen.add(node.name)
-    return [f"renamed {len(renamed)} nodes that shared a name ({', '.join(sorted(set(renamed))[:3])})"] if renamed else []
+    return (
+        [f"renamed {len(renamed)} nodes that shared a name ({', '.join(sorted(set(renamed))[:3])})"] if renamed else []
+    )
 
 
 def _envelope(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """All of proto but tensor data and what the graph type keeps: of nodes and initializers the name and what is documented."""
+    """All of proto but tensor data and what the graph type keeps: of nodes and initializers the name and what is
+    documented.
+    """
     envelope = onnx.ModelProto()
     wire.copy_fields(proto, envelope, leave=("graph", "functions", "training_info"))
     wire.copy_fields(proto.graph, envelope.graph, leave=("node", "initializer", "sparse_initializer"))
@@ -301,7 +334,8 @@ def data_path(path: Path) -> Path:
 
 
 def with_metadata(model: Model, metadata: Mapping[str, str | None], origin: Mapping[str, str] | None = None) -> Model:
-    """The model as its file would be read, with metadata added to its own; origin (new name → old name) lends new nodes documentation.
+    """The model as its file would be read, with metadata added to its own; origin (new name → old name) lends new nodes
+    documentation.
 
     What is None goes. The model given stays as it is.
     """
@@ -334,11 +368,12 @@ def write(
     origin: Mapping[str, str] | None = None,
     beside: Mapping[Path, str] | None = None,
 ) -> None:
-    """The file at path holds model, with metadata added to the model's own; origin (new name → old name) lends new nodes documentation.
+    """The file at path holds model, with metadata added to the model's own; origin (new name → old name) lends new
+    nodes documentation.
 
-    The file that model was read from is never overwritten, nor any in forbid; another existing one only with force. External data
-    goes into one file beside it. The files in `beside` hold their texts. All are complete or, after any failure, as they were before.
-    Raises UserError and OSError.
+    The file that model was read from is never overwritten, nor any in forbid; another existing one only with force.
+    External data goes into one file beside it. The files in `beside` hold their texts. All are complete or, after any
+    failure, as they were before. Raises UserError and OSError.
     """
     path = Path(path)
     weights = _weights(model)
@@ -390,7 +425,11 @@ def _proto(model: Model, metadata: Mapping[str, str], origin: Mapping[str, str])
     merged = {entry.key: entry.value for entry in old.metadata_props} | dict(metadata)
     for key, value in merged.items():
         proto.metadata_props.add(key=key, value=value)
-    wire.copy_fields(old.graph, proto.graph, leave=("node", "initializer", "input", "output", "value_info", "quantization_annotation"))
+    wire.copy_fields(
+        old.graph,
+        proto.graph,
+        leave=("node", "initializer", "input", "output", "value_info", "quantization_annotation"),
+    )
     stubs = {stub.name: stub for stub in old.graph.node}
     for node, domain in nodes:
         _write_node(node, domain, stubs.get(node.name) or stubs.get(origin.get(node.name, "")), proto.graph.node.add())
@@ -419,7 +458,8 @@ def _write_node(node: Node, domain: str | None, stub: onnx.NodeProto | None, pro
     empty = {attribute.name: attribute for attribute in stub.attribute} if stub else {}
     for name, value in node.attrs.items():
         if type(value) is list and value and all(type(each) is int for each in value):
-            proto.attribute.add(name=name, type=AttributeProto.INTS, ints=value)  # as below, which looks through all that it might be
+            # as below, which looks through all that it might be
+            proto.attribute.add(name=name, type=AttributeProto.INTS, ints=value)
         else:
             proto.attribute.append(_attribute(name, value, empty.get(name)))
     if stub is not None:
@@ -458,11 +498,18 @@ def _add_values(model: Model, graph: onnx.GraphProto) -> None:
     known_nodes = whole_records(new)
     inner: dict[str, gs.Tensor] = {}  # where records are all there is, no shape within is known
     if known_nodes is None:
-        inner = {tensor.name: tensor for node in new.nodes for tensor in node.outputs if tensor.name and tensor.name not in ends}
+        inner = {
+            tensor.name: tensor
+            for node in new.nodes
+            for tensor in node.outputs
+            if tensor.name and tensor.name not in ends
+        }
     described = [value.name for value in old.value_info]  # torch's exporter describes its initializers too
     listed = list(dict.fromkeys(name for name in (*described, *inner) if name in inner or name in constants))
     values = [inner[name] if name in inner else constants[name] for name in listed]
-    graph.value_info.extend(_value(tensor, known) for tensor in values if tensor.dtype is not None and tensor.shape is not None)
+    graph.value_info.extend(
+        _value(tensor, known) for tensor in values if tensor.dtype is not None and tensor.shape is not None
+    )
     names = {*ends, *inner, *constants, *(name for node in (known_nodes or [()])[0] for name in node.outputs)}
     graph.quantization_annotation.extend(entry for entry in old.quantization_annotation if entry.tensor_name in names)
 

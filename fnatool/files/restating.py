@@ -13,7 +13,9 @@ from passes.errors import UserError
 
 
 def require_place(model: Model, path: Path, *, force: bool) -> None:
-    """The result may be written there: over the model itself too, with force, unless it is a bundled seed. Raises UserError."""
+    """The result may be written there: over the model itself too, with force, unless it is a bundled seed. Raises
+    UserError.
+    """
     own = path.exists() and path.samefile(model.path)
     if own and seeds.FOLDER.resolve() in path.resolve().parents:
         raise UserError(f"'{path}' is a bundled seed, which stays as it is; give another output")

@@ -1,6 +1,8 @@
-"""The folder of a run, of fine-tuning or of a search: ours by a mark, in use by one process at a time, and emptied of what we wrote alone.
+"""The folder of a run, of fine-tuning or of a search: ours by a mark, in use by one process at a time, and emptied of
+what we wrote alone.
 
-The mark is a hidden file. Its lock vanishes with the process that holds it, so that after any kill the same command goes on.
+The mark is a hidden file. Its lock vanishes with the process that holds it, so that after any kill the same command
+goes on.
 """
 
 from __future__ import annotations
@@ -21,15 +23,17 @@ from passes.errors import UserError
 MARK = ".fnatool-run"
 WIDTH = 80  # bytes of the mark: it is written at once, and never cut short
 LINE = re.compile(r"fnatool (?P<kind>[a-z]+) 1, last opened by process (?P<process>\d+)\s*")
-NEW, OLD, GONE = ".fnatool-new", ".fnatool-old", ".fnatool-gone"  # what is prepared, what is set aside, what was and is not wanted
+# what is prepared, what is set aside, what was and is not wanted
+NEW, OLD, GONE = ".fnatool-new", ".fnatool-old", ".fnatool-gone"
 
 
 @dataclass(frozen=True)
 class RunLayout:
-    """What a run of a kind writes into its folder: files, folders of files (patterns of their names), and drafts that have a name.
+    """What a run of a kind writes into its folder: files, folders of files (patterns of their names), and drafts that
+    have a name.
 
-    option: what names another folder. first: the file that a run has from when it begins. kept: folders that a run which begins anew finds
-    as they were.
+    option: what names another folder. first: the file that a run has from when it begins. kept: folders that a run
+    which begins anew finds as they were.
     """
 
     kind: str
@@ -50,16 +54,23 @@ CHECKPOINT, BEST, METRICS, EVENTS = "checkpoint.pt", "best.pt", "metrics.jsonl",
 CONFIG, REPORT, SHOWN = "config.json", "report.json", "report.html"
 OF_EVENTS = r"events\.out\.tfevents\..+"  # TensorBoard's files
 TUNING = RunLayout(
-    "finetune", "run", "--work-dir", CONFIG, frozenset({CHECKPOINT, BEST, METRICS, CONFIG, REPORT, SHOWN}), {EVENTS: OF_EVENTS}
+    "finetune",
+    "run",
+    "--work-dir",
+    CONFIG,
+    frozenset({CHECKPOINT, BEST, METRICS, CONFIG, REPORT, SHOWN}),
+    {EVENTS: OF_EVENTS},
 )
 
 
 @contextmanager
 def hold_folder(folder: Path, layout: RunLayout) -> Iterator[None]:
-    """The folder is there, is a run of this kind or new, and nobody else's until the end; drafts that a killed process left are gone.
+    """The folder is there, is a run of this kind or new, and nobody else's until the end; drafts that a killed process
+    left are gone.
 
     Where what is done within it fails before a run begins, a new folder is as it was before: unmarked, or not there.
-    Raises UserError where it holds anything else, where another process works in it, and where what it holds cannot be one of a run.
+    Raises UserError where it holds anything else, where another process works in it, and where what it holds cannot be
+    one of a run.
     """
     _require_ours(folder, layout)
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -67,7 +78,11 @@ def hold_folder(folder: Path, layout: RunLayout) -> Iterator[None]:
     before = {path.name for path in folder.iterdir()}
     with locks.holding(_take_mark(folder, layout)) as handle:
         _require_ours(folder, layout)  # it may have become another's before it was locked
-        os.pwrite(handle, f"fnatool {layout.kind} 1, last opened by process {os.getpid()}".ljust(WIDTH - 1).encode() + b"\n", 0)
+        os.pwrite(
+            handle,
+            f"fnatool {layout.kind} 1, last opened by process {os.getpid()}".ljust(WIDTH - 1).encode() + b"\n",
+            0,
+        )
         try:
             require_regular(folder, layout)
             _recover(folder, layout)
@@ -83,14 +98,18 @@ def _take_mark(folder: Path, layout: RunLayout) -> int:
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            handle = os.open(folder / MARK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+            handle = os.open(
+                folder / MARK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666
+            )
         except FileNotFoundError:  # the folder was taken away just now
             continue
         if not locks.take_lock(handle):
             line = LINE.fullmatch(os.pread(handle, WIDTH, 0).decode(errors="replace"))
             os.close(handle)
             who = f"process {line['process']}" if line else "another process"
-            raise UserError(f"'{folder}' is in use by {who}; wait for its end, or give another folder with {layout.option}")
+            raise UserError(
+                f"'{folder}' is in use by {who}; wait for its end, or give another folder with {layout.option}"
+            )
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle), (folder / MARK).lstat()):
                 return handle
@@ -112,9 +131,13 @@ def _leave(folder: Path, layout: RunLayout, made: Sequence[Path]) -> None:
 def _require_ours(folder: Path, layout: RunLayout) -> None:
     """Raises UserError where the folder is none, or holds what no run of this kind has written."""
     if folder.is_symlink() and not folder.exists():
-        raise UserError(f"'{folder}', where the run is to be kept, is a link to nowhere; give another folder with {layout.option}")
+        raise UserError(
+            f"'{folder}', where the run is to be kept, is a link to nowhere; give another folder with {layout.option}"
+        )
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"'{folder}', where the run is to be kept, is not a folder; give another one with {layout.option}")
+        raise UserError(
+            f"'{folder}', where the run is to be kept, is not a folder; give another one with {layout.option}"
+        )
     if not folder.is_dir():
         return
     kind = kind_of(folder)
@@ -125,7 +148,8 @@ def _require_ours(folder: Path, layout: RunLayout) -> None:
     others = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     if others:
         raise UserError(
-            f"'{folder}' holds '{others[0]}', which is of no {layout.what}: one has fnatool's mark ('{MARK}') in its folder; "
+            f"'{folder}' holds '{others[0]}', which is of no {layout.what}: one has fnatool's mark ('{MARK}') "
+            "in its folder; "
             f"give another folder with {layout.option}"
         )
 
@@ -144,7 +168,9 @@ def kind_of(folder: Path) -> str | None:
             return None
     line = LINE.fullmatch(data.decode(errors="replace"))
     if line is None:
-        raise UserError(f"'{path}' is not what fnatool writes there; give another folder, or remove it if the folder is of a run")
+        raise UserError(
+            f"'{path}' is not what fnatool writes there; give another folder, or remove it if the folder is of a run"
+        )
     return line["kind"]
 
 
@@ -158,11 +184,16 @@ def require_regular(folder: Path, layout: RunLayout) -> None:
         if path.is_symlink() and not path.exists():
             continue
         if path.exists() and not path.is_file():
-            raise UserError(f"'{path}' is not a regular file, so '{folder}' is damaged; remove it, or give another folder")
+            raise UserError(
+                f"'{path}' is not a regular file, so '{folder}' is damaged; remove it, or give another folder"
+            )
     for name in sorted({*layout.folders, *layout.kept}):
         path = folder / name
         if os.path.lexists(path) and not path.is_dir():
-            raise UserError(f"'{path}' is no folder, or a link to nowhere, so '{folder}' is damaged; remove it, or give another folder")
+            raise UserError(
+                f"'{path}' is no folder, or a link to nowhere, so '{folder}' is damaged; remove it, or give "
+                "another folder"
+            )
         inner = layout.folders.get(name)
         if path.is_dir() and isinstance(inner, RunLayout):
             require_regular(path, inner)
@@ -220,7 +251,8 @@ def written(folder: Path, layout: RunLayout) -> Iterator[Path]:
 def empty_folder(folder: Path, layout: RunLayout, arrange: Callable[[], None] = lambda: None) -> None:
     """Nothing is left of an earlier run, and nothing else is touched; arrange puts what is new in its place.
 
-    Every file is set aside first: where one cannot be, or arrange fails, or the process is killed, all are back. Raises OSError then.
+    Every file is set aside first: where one cannot be, or arrange fails, or the process is killed, all are back. Raises
+    OSError then.
     """
     aside: list[tuple[Path, Path]] = []
     (folder / OLD).mkdir()

@@ -21,14 +21,16 @@ Array = npt.NDArray[np.generic]
 
 # Elements smaller than a byte are packed; onnx.numpy_helper unpacks them.
 PACKED_BITS = {TensorProto.DataType.Value(name): bits for name, bits in (("INT4", 4), ("UINT4", 4), ("FLOAT4E2M1", 4))}
-PACKED_BITS |= {TensorProto.DataType.Value(name): 2 for name in ("INT2", "UINT2") if name in TensorProto.DataType.keys()}  # noqa: SIM118
+KNOWN = frozenset(TensorProto.DataType.keys())
+PACKED_BITS |= {TensorProto.DataType.Value(name): 2 for name in ("INT2", "UINT2") if name in KNOWN}
 KINDS = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}
 MOST = 2**56  # elements: numpy counts the bytes of an array in 63 bits, also where another axis is 0
 PACKED_DTYPES = {onnx.helper.tensor_dtype_to_np_dtype(kind) for kind in PACKED_BITS}
 
 
 def to_array(tensor: TensorProto, data: Bytes | None, folder: Path) -> Array:
-    """The values of tensor in its shape; data is its raw data where the file reader kept it apart, folder is where external data lies.
+    """The values of tensor in its shape; data is its raw data where the file reader kept it apart, folder is where
+    external data lies.
 
     Raises RefusedModel where the tensor is not what it says.
     """
@@ -42,7 +44,9 @@ def to_array(tensor: TensorProto, data: Bytes | None, folder: Path) -> Array:
     if data is None:
         return _typed(tensor)
     if tensor.data_type == TensorProto.STRING:
-        raise RefusedModel(f"tensor '{tensor.name}' has strings in its raw data, which ONNX does not allow; export the model again")
+        raise RefusedModel(
+            f"tensor '{tensor.name}' has strings in its raw data, which ONNX does not allow; export the model again"
+        )
     if data.size != size:
         raise RefusedModel(_mismatch(tensor, f"{size} bytes", f"{data.size}"))
     if tensor.data_type in PACKED_BITS:
@@ -54,7 +58,9 @@ def to_array(tensor: TensorProto, data: Bytes | None, folder: Path) -> Array:
 def byte_size(tensor: TensorProto) -> int:
     """How long the raw data of tensor is by its type and dims. Raises RefusedModel for impossible ones."""
     if tensor.data_type not in KINDS:
-        raise RefusedModel(f"tensor '{tensor.name}' has the unknown element type {tensor.data_type}; is it from a newer ONNX?")
+        raise RefusedModel(
+            f"tensor '{tensor.name}' has the unknown element type {tensor.data_type}; is it from a newer ONNX?"
+        )
     if any(dim < 0 for dim in tensor.dims) or math.prod(max(dim, 1) for dim in tensor.dims) > MOST:
         raise RefusedModel(f"tensor '{tensor.name}' has the impossible shape {_shape(tensor)}")
     count = int(math.prod(tensor.dims))
@@ -76,14 +82,21 @@ def _typed(tensor: TensorProto) -> Array:
     try:
         return np.array(onnx.numpy_helper.to_array(tensor))
     except UnicodeDecodeError as error:
-        raise RefusedModel(f"tensor '{tensor.name}' holds {error.object[:20]!r}, which is not UTF-8 text and not supported") from error
+        raise RefusedModel(
+            f"tensor '{tensor.name}' holds {error.object[:20]!r}, which is not UTF-8 text and not supported"
+        ) from error
 
 
 def external_file(tensor: TensorProto, folder: Path) -> Path:
     """The file with the data of tensor: a regular file within folder. Raises RefusedModel."""
     location = _entries(tensor).get("location", "")
     where = f"the external data of tensor '{tensor.name}', '{location[:80]}',"
-    if not location or PurePosixPath(location).is_absolute() or PureWindowsPath(location).drive or ".." in PurePosixPath(location).parts:
+    if (
+        not location
+        or PurePosixPath(location).is_absolute()
+        or PureWindowsPath(location).drive
+        or ".." in PurePosixPath(location).parts
+    ):
         raise RefusedModel(f"{where} must be a path within the model's folder; save the model with its data beside it")
     root = Path(os.path.realpath(folder))
     try:
@@ -108,7 +121,8 @@ def _external(tensor: TensorProto, size: int, folder: Path) -> Bytes:
         available = os.fstat(file.fileno()).st_size - offset
         if available < size:
             raise RefusedModel(
-                f"tensor '{tensor.name}' needs {size} bytes at offset {offset} of '{path.name}', which has {max(available, 0)} there; "
+                f"tensor '{tensor.name}' needs {size} bytes at offset {offset} of '{path.name}', which has "
+                f"{max(available, 0)} there; "
                 "is the file complete?"
             )
         file.seek(offset)

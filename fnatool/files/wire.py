@@ -1,7 +1,9 @@
-"""The protobuf wire format, walked by hand where an ONNX file keeps its weights: they go from file to array and back without a copy.
+"""The protobuf wire format, walked by hand where an ONNX file keeps its weights: they go from file to array and back
+without a copy.
 
-A message is a sequence of fields `varint(number << 3 | type) payload`; a payload of type 2 is `varint(length) bytes`. The weights are
-`ModelProto.graph (7) . GraphProto.initializer (5) . TensorProto.raw_data (9)`; everything else is small and is left to protobuf.
+A message is a sequence of fields `varint(number << 3 | type) payload`; a payload of type 2 is `varint(length) bytes`.
+The weights are `ModelProto.graph (7) . GraphProto.initializer (5) . TensorProto.raw_data (9)`; everything else is small
+and is left to protobuf.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ class Malformed(Exception):
 
 @dataclass(frozen=True)
 class Slim:
-    """A model file in two parts: the message without its large weights, and those weights, one entry per initializer in file order."""
+    """A model file in two parts: the message without its large weights, and those weights, one entry per initializer in
+    file order.
+    """
 
     message: bytes
     weights: tuple[Bytes | None, ...]  # None: the initializer's data is still in the message, or external
@@ -104,7 +108,9 @@ def slim(file: BinaryIO) -> Slim:
 
 
 def _message(cursor: Cursor, length: int, nested: dict[int, Callable[[int], bytes | None]]) -> bytes:
-    """The next `length` bytes, with the payload of every field in nested replaced by what its function returns (None: left out)."""
+    """The next `length` bytes, with the payload of every field in nested replaced by what its function returns (None:
+    left out).
+    """
     end = cursor.position + length
     out = bytearray()
     while (start := cursor.position) < end:
@@ -117,7 +123,10 @@ def _message(cursor: Cursor, length: int, nested: dict[int, Callable[[int], byte
             continue
         size = cursor.varint()
         if size > end - cursor.position:
-            raise Malformed(f"truncated: field {number} at byte {start} needs {size} bytes, {max(end - cursor.position, 0)} are left")
+            raise Malformed(
+                f"truncated: field {number} at byte {start} needs {size} bytes, {max(end - cursor.position, 0)} "
+                "are left"
+            )
         if number not in nested and len(out) + size > LIMIT:
             raise Malformed(f"field {number} at byte {start} is larger than protobuf can read (2 GiB)")
         payload = nested[number](size) if number in nested else cursor.read(size)
@@ -147,7 +156,8 @@ ONE_BYTE = tuple(bytes([value]) for value in range(0x80))
 
 
 def restate(source: BinaryIO, target: BinaryIO, metadata: Mapping[str, str]) -> None:
-    """The model in source is in target, with these metadata instead of those of the same keys; all else, the graph too, byte for byte.
+    """The model in source is in target, with these metadata instead of those of the same keys; all else, the graph too,
+    byte for byte.
 
     Raises Malformed.
     """
@@ -178,12 +188,15 @@ class WireInitializer:
     """An initializer to be written: the message without raw data, and the raw data."""
 
     header: onnx.TensorProto
-    data: Callable[[], Bytes | None]  # called when its turn comes, so that one contiguous copy is alive at a time; None: header has all
+    # called when its turn comes, so that one contiguous copy is alive at a time; None: header has all
+    data: Callable[[], Bytes | None]
     size: int  # bytes of raw data
 
 
 def write(file: BinaryIO, model: onnx.ModelProto, weights: Sequence[WireInitializer]) -> None:
-    """The bytes of model, which has no initializers itself, with the weights as its graph's, in protobuf's canonical order."""
+    """The bytes of model, which has no initializers itself, with the weights as its graph's, in protobuf's canonical
+    order.
+    """
     before, after = _halves(model.graph, INITIALIZER)
     headers = [_halves(weight.header, RAW_DATA) for weight in weights]
     sizes = [_tensor_size(front, back, weight.size) for (front, back), weight in zip(headers, weights, strict=True)]
@@ -232,7 +245,9 @@ def copy_fields(source: Message, target: Message, *, leave: Iterable[str] = ()) 
 
 
 def copy_field(name: str, value: object, target: object) -> None:
-    """Field `name` of the protobuf message target becomes a copy of value: a scalar, a message or a sequence of either."""
+    """Field `name` of the protobuf message target becomes a copy of value: a scalar, a message or a sequence of
+    either.
+    """
     if hasattr(value, "CopyFrom"):
         getattr(target, name).CopyFrom(value)
     elif isinstance(value, Iterable) and not isinstance(value, str | bytes):

@@ -1,1 +1,3 @@
-"""A network that is to do what another one does: where the two are compared, how far apart they are, and how one learns from the other."""
+"""A network that is to do what another one does: where the two are compared, how far apart they are, and how one learns
+from the other.
+"""

@@ -21,7 +21,8 @@ from passes.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class LikenessOptions:
-    """The samples, how many of them (None: all; drawn with the seed), how many at a time, on which provider of ONNX Runtime.
+    """The samples, how many of them (None: all; drawn with the seed), how many at a time, on which provider of ONNX
+    Runtime.
 
     `skip_bad` leaves out samples that cannot be used.
     """
@@ -36,7 +37,8 @@ class LikenessOptions:
 
 @dataclass(frozen=True)
 class LikenessReport:
-    """How like a model is to another one: over all samples and per output, which sample differs most, and outputs left out, with why.
+    """How like a model is to another one: over all samples and per output, which sample differs most, and outputs left
+    out, with why.
 
     notes: what is to be said of the data.
     """
@@ -51,12 +53,16 @@ class LikenessReport:
 
     @property
     def figures(self) -> dict[str, float]:
-        """distance (0: the same; 1: as far as samples are from each other), agreement of the largest, distance/OUTPUT."""
+        """distance (0: the same; 1: as far as samples are from each other), agreement of the largest,
+        distance/OUTPUT.
+        """
         return self.likeness.figures()
 
     def to_json(self) -> dict[str, Any]:
         """For programs."""
-        rows = {name: {"distance": one.distance, "agreement": one.agreement} for name, one in self.likeness.outputs.items()}
+        rows = {
+            name: {"distance": one.distance, "agreement": one.agreement} for name, one in self.likeness.outputs.items()
+        }
         return {
             **{name: value for name, value in self.figures.items() if "/" not in name},
             "outputs": rows,
@@ -71,19 +77,24 @@ class LikenessReport:
 
 
 def evaluate_like(model: Path | str, like: Path | str, options: LikenessOptions) -> LikenessReport:
-    """How like the outputs of the model in a file are to those of another one, on samples without labels; each at its own sizes.
+    """How like the outputs of the model in a file are to those of another one, on samples without labels; each at its
+    own sizes.
 
-    Raises UserError for data that does not fit and for models with other inputs, RefusedModel where one does not run, or nothing can be
-    compared.
+    Raises UserError for data that does not fit and for models with other inputs, RefusedModel where one does not run,
+    or nothing can be compared.
     """
     read = [files.read(seeds.find(source)) for source in (model, like)]
     analyses = [analyse_model(one) for one in read]
     names = [sorted(name for name in found.view.inputs if name not in found.view.constants) for found in analyses]
     if names[0] != names[1]:
         said = [", ".join(f"'{name}'" for name in found) or "none" for found in names]
-        raise UserError(f"'{read[0].path}' has the inputs {said[0]}, '{read[1].path}' has {said[1]}: they are not for the same data")
+        raise UserError(
+            f"'{read[0].path}' has the inputs {said[0]}, '{read[1].path}' has {said[1]}: they are not for the same data"
+        )
     found = [find_unlabelled(one, analysis, options.data) for one, analysis in zip(read, analyses, strict=True)]
-    with terminal.progress("looking at the data", len(found[1]) if options.count is None else min(options.count, len(found[1]))) as advance:
+    with terminal.progress(
+        "looking at the data", len(found[1]) if options.count is None else min(options.count, len(found[1]))
+    ) as advance:
         used = drawn(found[1], options.count, seed=options.seed, skip_bad=options.skip_bad, done=advance)
     own = replace(used, form=found[0].form)
     with terminal.progress("comparing", len(used)) as advance:
@@ -91,5 +102,11 @@ def evaluate_like(model: Path | str, like: Path | str, options: LikenessOptions)
             (read[0].path, read[1].path), (own, used), batch=options.batch, provider=options.provider, done=advance
         )
     return LikenessReport(
-        read[0].path, read[1].path, likeness, len(used), used.places[likeness.worst].name, left_out, (*used.notes, used.summary())
+        read[0].path,
+        read[1].path,
+        likeness,
+        len(used),
+        used.places[likeness.worst].name,
+        left_out,
+        (*used.notes, used.summary()),
     )

@@ -18,9 +18,11 @@ Outputs = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Imitation:
-    """L + features · λ(t) · (features at the places) + outputs · (outputs), with λ falling from 1 to 0 at the share `until` of the steps.
+    """L + features · λ(t) · (features at the places) + outputs · (outputs), with λ falling from 1 to 0 at the share
+    `until` of the steps.
 
-    apart: how far outputs are from the teacher's. norms: whose statistics the teacher's BatchNormalization normalises by.
+    apart: how far outputs are from the teacher's. norms: whose statistics the teacher's BatchNormalization normalises
+    by.
     """
 
     pair: Pair
@@ -43,8 +45,12 @@ class Imitation:
         """The teacher is not asked any more."""
         return not self.outputs and not self.weight(progress)
 
-    def parts(self, own: tuple[Outputs, Sequence[Tensor]], teacher: tuple[Outputs, Sequence[Tensor]], progress: float) -> dict[str, Tensor]:
-        """The terms of the loss by name; own and teacher: outputs, and the values at the places where these are compared."""
+    def parts(
+        self, own: tuple[Outputs, Sequence[Tensor]], teacher: tuple[Outputs, Sequence[Tensor]], progress: float
+    ) -> dict[str, Tensor]:
+        """The terms of the loss by name; own and teacher: outputs, and the values at the places where these are
+        compared.
+        """
         found = {}
         if self.weight(progress):
             found["features"] = self.weight(progress) * features_apart(own[1], teacher[1])

@@ -26,7 +26,8 @@ def compare(
     provider: str = "cpu",
     done: Callable[[int], None] = lambda count: None,
 ) -> tuple[Likeness, Mapping[str, str]]:
-    """How like the first model is to the second on the same samples, each as that model takes them; and the outputs left out, with why.
+    """How like the first model is to the second on the same samples, each as that model takes them; and the outputs
+    left out, with why.
 
     Raises RefusedModel where one does not run, computes what is not finite, or where nothing can be compared.
     """
@@ -69,7 +70,9 @@ def _at_once(runners: Sequence[Runner], data: Sequence[Unlabelled], batch: int) 
 
 
 def _outputs(runner: Runner, data: Unlabelled, at_once: int) -> Iterator[dict[str, Array]]:
-    """Of all samples in order, each output with its samples in front; a single number of a file that takes several is for all of them."""
+    """Of all samples in order, each output with its samples in front; a single number of a file that takes several is
+    for all of them.
+    """
     for feeds in data.batches(at_once):
         made = runner.over(feeds)
         yield made if at_once > 1 else {name: _with_axis(value, lone=runner.batch == 1) for name, value in made.items()}

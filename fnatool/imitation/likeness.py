@@ -1,4 +1,6 @@
-"""How like one network's outputs are to another's, over samples: sums that grow with every batch, and the figures they come to."""
+"""How like one network's outputs are to another's, over samples: sums that grow with every batch, and the figures they
+come to.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,13 @@ METRIC = "distance"  # less is better
 
 @dataclass
 class OutputSums:
-    """What has been seen of one output: d = Σ ‖own − other‖² / Σ ‖other − mean other‖², and how often the largest of axis 1 is the same."""
+    """What has been seen of one output: d = Σ ‖own − other‖² / Σ ‖other − mean other‖², and how often the largest of
+    axis 1 is the same.
+    """
 
     count: int = 0
-    first: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # sums are of what differs from it, which is smaller
+    # sums are of what differs from it, which is smaller
+    first: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     total: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     square: float = 0.0
     around: float = 0.0
@@ -58,7 +63,9 @@ class OutputSums:
 
 @dataclass(frozen=True)
 class OutputLikeness:
-    """distance: 0 the same, 1 as far as the samples are from each other; agreement: the share of samples (pixels) with the same largest."""
+    """distance: 0 the same, 1 as far as the samples are from each other; agreement: the share of samples (pixels) with
+    the same largest.
+    """
 
     distance: float
     agreement: float | None
@@ -78,10 +85,14 @@ class Likeness:
         return int(np.argmax(self.samples))
 
     def figures(self) -> dict[str, float]:
-        """The mean distance, the mean agreement of outputs that have one, and the distances of single outputs with a / in their names."""
+        """The mean distance, the mean agreement of outputs that have one, and the distances of single outputs with a /
+        in their names.
+        """
         agreements = [one.agreement for one in self.outputs.values() if one.agreement is not None]
         found = {METRIC: self.distance} | ({"agreement": sum(agreements) / len(agreements)} if agreements else {})
-        return found | ({f"{METRIC}/{name}": one.distance for name, one in self.outputs.items()} if len(self.outputs) > 1 else {})
+        return found | (
+            {f"{METRIC}/{name}": one.distance for name, one in self.outputs.items()} if len(self.outputs) > 1 else {}
+        )
 
 
 @dataclass
@@ -103,13 +114,17 @@ class LikenessSums:
                 continue
             for whose, value in (("the network's", own[name]), ("the other one's", wanted)):
                 if not np.isfinite(value.astype(np.float64)).all():
-                    raise RefusedModel(f"{whose} output '{name}' holds values that are not finite, so nothing can be said of it")
+                    raise RefusedModel(
+                        f"{whose} output '{name}' holds values that are not finite, so nothing can be said of it"
+                    )
             self.sums.setdefault(name, OutputSums()).add(own[name], wanted)
 
     def result(self) -> Likeness:
         """Raises RefusedModel where no output could be compared."""
         if not self.sums:
-            raise RefusedModel("; ".join(f"output '{name}' cannot be compared: {why}" for name, why in self.left_out.items()))
+            raise RefusedModel(
+                "; ".join(f"output '{name}' cannot be compared: {why}" for name, why in self.left_out.items())
+            )
         rows = {
             name: OutputLikeness(sum(one.moved) / one.spread, one.agreed / one.asked if one.asked else None)
             for name, one in self.sums.items()

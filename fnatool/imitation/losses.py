@@ -1,4 +1,6 @@
-"""How far a network is from its teacher, as a loss: by features, by what its outputs mean, or by the outputs as they are."""
+"""How far a network is from its teacher, as a loss: by features, by what its outputs mean, or by the outputs as they
+are.
+"""
 
 from __future__ import annotations
 
@@ -29,27 +31,34 @@ def features_apart(own: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
 
 
 def outputs_apart(student: Outputs, teacher: Outputs, description: Description, temperature: float) -> Tensor:
-    """The mean over samples (pixels, anchors) and outputs of how far the student is from the teacher (Hinton et al. 2015, 1503.02531).
+    """The mean over samples (pixels, anchors) and outputs of how far the student is from the teacher (Hinton et al.
+    2015, 1503.02531).
 
-    Scores of classes: T² · KL(teacher ‖ student) of softmax(· / T) over axis 1, of anchors over the last; sigmoid scores (boxes too) and
-    heatmaps: half the squared distance, over T². Maps of another resolution are resized to the student's. Raises UserError where outputs
-    do not correspond.
+    Scores of classes: T² · KL(teacher ‖ student) of softmax(· / T) over axis 1, of anchors over the last; sigmoid
+    scores (boxes too) and heatmaps: half the squared distance, over T². Maps of another resolution are resized to the
+    student's. Raises UserError where outputs do not correspond.
     """
     outputs = TASKS[description.task].outputs.items()
     own, others = by_task(student, description), by_task(teacher, description)
-    parts = [_apart(name, own[name].float(), others, temperature, axis=made(description).softmax) for name, made in outputs]
+    parts = [
+        _apart(name, own[name].float(), others, temperature, axis=made(description).softmax) for name, made in outputs
+    ]
     return torch.stack(parts).sum()
 
 
 def _apart(name: str, own: Tensor, teacher: Outputs, temperature: float, *, axis: int | None) -> Tensor:
     if name not in teacher:
-        raise UserError(f"the teacher has no output '{name}'; it has {', '.join(teacher)}: give one with a head for the same task")
+        raise UserError(
+            f"the teacher has no output '{name}'; it has {', '.join(teacher)}: give one with a head for the same task"
+        )
     other = teacher[name].float().detach()
     if other.dim() == own.dim() == 4 and other.shape[2:] != own.shape[2:]:
         other = F.interpolate(other, own.shape[2:], mode="bilinear", align_corners=False)
     if other.shape != own.shape:
         found, wanted = ("×".join(map(str, value.shape)) for value in (other, own))
-        raise UserError(f"the teacher's '{name}' is {found}, the model's {wanted}: they are for other classes or anchors")
+        raise UserError(
+            f"the teacher's '{name}' is {found}, the model's {wanted}: they are for other classes or anchors"
+        )
     if axis is None:
         return 0.5 * F.mse_loss(own, other) / temperature**2
     logs = (F.log_softmax(value / temperature, axis) for value in (own, other))

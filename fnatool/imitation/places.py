@@ -20,7 +20,8 @@ class PlacePair:
 
 
 def places(student: Analysis, teacher: Analysis, asked: Sequence[str] = ()) -> tuple[PlacePair, ...]:
-    """The places asked for, by the names of taps; else the exits of the stages, in order, and the last map, where both have the same shape.
+    """The places asked for, by the names of taps; else the exits of the stages, in order, and the last map, where both
+    have the same shape.
 
     Raises UserError for a place that one of them does not have, or that has another shape there.
     """

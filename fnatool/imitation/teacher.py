@@ -37,19 +37,25 @@ class Pair:
         return places(self.student, self.teacher, asked)
 
 
-def paired(student: files.Model, teacher: str | files.Model, sizes: Mapping[str, Shape] | None = None, *, resize: bool = True) -> Pair:
+def paired(
+    student: files.Model, teacher: str | files.Model, sizes: Mapping[str, Shape] | None = None, *, resize: bool = True
+) -> Pair:
     """The teacher (a model, a path, or the bundled seed's name) beside a network.
 
-    resize: it is remapped to the network's image size where its own is fixed; sizes: of inputs that the network leaves open. Raises
-    UserError where their inputs are not the same.
+    resize: it is remapped to the network's image size where its own is fixed; sizes: of inputs that the network leaves
+    open. Raises UserError where their inputs are not the same.
     """
     read = teacher if isinstance(teacher, files.Model) else files.read(seeds.find(teacher))
     own = analyse_model(student, sizes)
     wanted = input_shapes(own)
-    stated = {name: shape for name, (shape, _) in view(read.graph).inputs.items() if name not in view(read.graph).constants}
+    stated = {
+        name: shape for name, (shape, _) in view(read.graph).inputs.items() if name not in view(read.graph).constants
+    }
     if stated.keys() != wanted.keys():
         said = [", ".join(f"'{name}'" for name in found) or "none" for found in (stated, wanted)]
-        raise UserError(f"'{read.path}' has the inputs {said[0]}, '{student.path}' has {said[1]}: they are not for the same data")
+        raise UserError(
+            f"'{read.path}' has the inputs {said[0]}, '{student.path}' has {said[1]}: they are not for the same data"
+        )
     found = analyse_model(read, {name: shape for name, shape in wanted.items() if _is_open(stated[name])})
     if resize and input_shapes(found) != wanted and own.image.axes is not None and found.image.axes == own.image.axes:
         (shape, *_) = wanted.values()
@@ -59,7 +65,10 @@ def paired(student: files.Model, teacher: str | files.Model, sizes: Mapping[str,
     for name, shape in input_shapes(found).items():
         if shape != wanted[name]:
             said = ["×".join(map(str, one[1:])) for one in (shape, wanted[name])]
-            raise UserError(f"'{read.path}' takes {said[0]} as '{name}', '{student.path}' takes {said[1]}: make their sizes the same")
+            raise UserError(
+                f"'{read.path}' takes {said[0]} as '{name}', '{student.path}' takes {said[1]}: make their sizes "
+                "the same"
+            )
     return Pair(own, read, found)
 
 
@@ -78,7 +87,9 @@ class Teacher:
     """A network that does not learn, on a device: what it makes of inputs, at its outputs and inside."""
 
     def __init__(self, pair: Pair, taps: Sequence[str], device: torch.device, norms: Norms) -> None:
-        """norms: whose statistics BatchNormalization normalises by. Raises RefusedModel where torch cannot compute it."""
+        """norms: whose statistics BatchNormalization normalises by. Raises RefusedModel where torch cannot compute
+        it.
+        """
         reading = Reading(pair.model.graph, input_shapes(pair.teacher))
         values = {weight.name: reading.initial(weight) for weight in reading.weights}
         require_batch(reading, values, static=reading.static_batch)

@@ -1,8 +1,9 @@
 """Models side by side in ONNX Runtime: latency, throughput and memory, in rounds in which each has its turn.
 
-One session lives at a time, in a process of its own, on fixed threads that do not spin, and what disturbs a machine for a while hits
-all models of a round. It only makes runs slower, so two models compare by their fastest rounds. (Forty rounds of one network against
-itself on a busy machine: of draws of twenty, 99 % come within 3 % of 1 by ratios within a round, all by the fastest.)
+One session lives at a time, in a process of its own, on fixed threads that do not spin, and what disturbs a machine for
+a while hits all models of a round. It only makes runs slower, so two models compare by their fastest rounds. (Forty
+rounds of one network against itself on a busy machine: of draws of twenty, 99 % come within 3 % of 1 by ratios within a
+round, all by the fastest.)
 """
 
 from __future__ import annotations
@@ -43,9 +44,11 @@ ANYWHERE = 1 << 46
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
-    """On which provider and how many threads of ONNX Runtime, on how many samples at once (None: as many as a model fixes, else one).
+    """On which provider and how many threads of ONNX Runtime, on how many samples at once (None: as many as a model
+    fixes, else one).
 
-    seconds: how long each model is timed in all; seed: for the inputs and the order in rounds; inputs: shapes for free sizes.
+    seconds: how long each model is timed in all; seed: for the inputs and the order in rounds; inputs: shapes for free
+    sizes.
     """
 
     provider: str = "cpu"
@@ -58,11 +61,13 @@ class BenchOptions:
 
 @dataclass(frozen=True)
 class Timing:
-    """A model in the benchmark: nanoseconds of a run (median, quartiles), samples a second, bytes at most, and how it compares.
+    """A model in the benchmark: nanoseconds of a run (median, quartiles), samples a second, bytes at most, and how it
+    compares.
 
-    memory: what the process took beyond an empty one, of the machine's memory; None where the system does not tell. ratio: time of a run
-    over that of the first model, both in their fastest rounds. spread: half of what lies between the quartiles of the rounds' medians, as a
-    share; ratio_spread: the standard deviation of the ratio where rounds are drawn anew with replacement.
+    memory: what the process took beyond an empty one, of the machine's memory; None where the system does not tell.
+    ratio: time of a run over that of the first model, both in their fastest rounds. spread: half of what lies between
+    the quartiles of the rounds' medians, as a share; ratio_spread: the standard deviation of the ratio where rounds are
+    drawn anew with replacement.
     """
 
     model: str
@@ -79,7 +84,9 @@ class Timing:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Every model's timing, where and by which clock it was timed, in how many rounds, and the load of the machine before and after."""
+    """Every model's timing, where and by which clock it was timed, in how many rounds, and the load of the machine
+    before and after.
+    """
 
     timings: tuple[Timing, ...]
     place: str
@@ -104,7 +111,13 @@ class Benchmark:
             }
             for row in self.timings
         ]
-        return {"place": self.place, "clock": self.clock, "rounds": self.rounds, "load": list(self.load), "models": rows}
+        return {
+            "place": self.place,
+            "clock": self.clock,
+            "rounds": self.rounds,
+            "load": list(self.load),
+            "models": rows,
+        }
 
     def write(self, path: Path | str, *, force: bool = False) -> None:
         """The same as a JSON file."""
@@ -112,9 +125,11 @@ class Benchmark:
 
 
 def bench(*models: Source, options: BenchOptions | None = None) -> Benchmark:
-    """How fast the models (paths, the bundled seed's name, or models in memory) run, side by side; the first is what others compare with.
+    """How fast the models (paths, the bundled seed's name, or models in memory) run, side by side; the first is what
+    others compare with.
 
-    Raises UserError for a wrong path or size and a provider that is not there, RefusedModel for a model that does not run.
+    Raises UserError for a wrong path or size and a provider that is not there, RefusedModel for a model that does not
+    run.
     """
     options = options or BenchOptions()
     if not models:
@@ -228,10 +243,15 @@ def _provided(place: TimingDevice) -> None:
 
 
 def _look(path: Path, place: TimingDevice, options: BenchOptions) -> _Entry:
-    """The model's inputs, and the sizes that they get. Raises UserError for sizes that nobody says, or that do not fit."""
+    """The model's inputs, and the sizes that they get. Raises UserError for sizes that nobody says, or that do not
+    fit.
+    """
     inputs = _open(path, place).get_inputs()
     given = named_shapes(options.inputs, [value.name for value in inputs])
-    sizes = {value.name: _sizes(value.name, value.shape, given.get(value.name), batch=options.batch, path=path) for value in inputs}
+    sizes = {
+        value.name: _sizes(value.name, value.shape, given.get(value.name), batch=options.batch, path=path)
+        for value in inputs
+    }
     return _Entry(path, sizes, next((shape[0] for shape in sizes.values() if len(shape) > 1), 1))
 
 
@@ -244,7 +264,9 @@ def _sizes(name: str, shape: Sequence[object], given: Shape | None, *, batch: in
         own = said if isinstance(said, int) and said > 0 else None
         asked = given[axis] if given is not None else batch if axis == 0 and len(shape) > 1 else None
         if axis == 0 and len(shape) > 1 and batch is not None and asked != batch:
-            raise UserError(f"'{path}': --input and --batch say different numbers of samples for '{name}', {asked} and {batch}")
+            raise UserError(
+                f"'{path}': --input and --batch say different numbers of samples for '{name}', {asked} and {batch}"
+            )
         if own is not None and asked not in (None, own):
             raise UserError(f"'{path}': '{name}' has a fixed size of {own} on axis {axis}, so it cannot be {asked}")
         if own is None and asked is None and axis > 0:

@@ -20,7 +20,9 @@ Member = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Fit:
-    """a in nanoseconds and b, the mean of |predicted / measured − 1|, and the same where each member is predicted without itself."""
+    """a in nanoseconds and b, the mean of |predicted / measured − 1|, and the same where each member is predicted
+    without itself.
+    """
 
     a: float
     b: float
@@ -40,7 +42,10 @@ def fit(sums: Sequence[float], measured: Sequence[float]) -> Fit:
     s, t = np.array(sums, float), np.array(measured, float)
     a, b = _least_squares(s, t)
     if b <= 0:
-        raise UserError("whole members do not get slower with their parts: the machine was too busy to measure on; give more --rounds")
+        raise UserError(
+            "whole members do not get slower with their parts: the machine was too busy to measure on; give "
+            "more --rounds"
+        )
     left_out = []
     for k in range(len(s)):
         others = np.arange(len(s)) != k
@@ -58,19 +63,25 @@ def _least_squares(s: np.ndarray, t: np.ndarray) -> tuple[float, float]:
 
 def applied(found: Fit, table: Table) -> Table:
     """The Table whose sums are a + b · those of the given one, in whole nanoseconds."""
-    return Table(round(found.of(table.base)), tuple(tuple(round(found.b * cost) for cost in row) for row in table.blocks))
+    return Table(
+        round(found.of(table.base)), tuple(tuple(round(found.b * cost) for cost in row) for row in table.blocks)
+    )
 
 
 # --- members ------------------------------------------------------------------------------------
 
 
 def random_member(found: Choices, rng: np.random.Generator) -> Member:
-    """A member with every choice of a block, skipping among them, equally likely; a stage with too few blocks gets some back."""
+    """A member with every choice of a block, skipping among them, equally likely; a stage with too few blocks gets some
+    back.
+    """
     return _drawn(found, [list(range(len(block.candidates))) for block in found.blocks], 0.0, rng)
 
 
 def spread(found: Choices, table: Table, count: int, seed: int) -> tuple[Member, ...]:
-    """Up to `count` different random members whose costs lie evenly between cheap and dear; the same seed gives the same."""
+    """Up to `count` different random members whose costs lie evenly between cheap and dear; the same seed gives the
+    same.
+    """
     rng = np.random.default_rng(seed)
     ranked = [sorted(range(len(row)), key=row.__getitem__) for row in table.blocks]
     drawn = {_drawn(found, ranked, rng.uniform(-LEANING, LEANING), rng): None for _ in range(count * DRAWS)}
@@ -84,7 +95,9 @@ def spread(found: Choices, table: Table, count: int, seed: int) -> tuple[Member,
 
 
 def _drawn(found: Choices, ranked: Sequence[Sequence[int]], leaning: float, rng: np.random.Generator) -> Member:
-    """A member; leaning > 0 makes the last of a block's ranked candidates e^leaning times as likely as skipping it, or as its first."""
+    """A member; leaning > 0 makes the last of a block's ranked candidates e^leaning times as likely as skipping it, or
+    as its first.
+    """
     member = []
     for block, order in zip(found.blocks, ranked, strict=True):
         options = [*([SKIP] if block.skippable else []), *order]

@@ -37,7 +37,8 @@ MEMBERS = 12  # timed whole, to fit on
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyOptions:
-    """Where and how often to time; `inputs` gives shapes for free dimensions, `seed` draws the members and the order of the rounds.
+    """Where and how often to time; `inputs` gives shapes for free dimensions, `seed` draws the members and the order of
+    the rounds.
 
     `knobs` have these values, whatever the space says of them.
 
@@ -64,7 +65,11 @@ class Subject:
 
 
 def subject(
-    model: files.Model, space: str, inputs: Mapping[str, Shape] | None = None, *, knobs: Mapping[str, Sequence[int | str]] | None = None
+    model: files.Model,
+    space: str,
+    inputs: Mapping[str, Shape] | None = None,
+    *,
+    knobs: Mapping[str, Sequence[int | str]] | None = None,
 ) -> Subject:
     """The seed with the space of that name or in that file, in which these knobs have these values.
 
@@ -73,18 +78,26 @@ def subject(
     analysis = analyse_model(model, inputs)
     known = spaces.read_space(space, analysis)
     if knobs:
-        known = overlaid(known, parse_space({"version": 1, "knobs": {key: list(values) for key, values in knobs.items()}}).knobs)
+        known = overlaid(
+            known, parse_space({"version": 1, "knobs": {key: list(values) for key, values in knobs.items()}}).knobs
+        )
     found = choices(analysis, known).at(0)
     if found.size < 2:
-        raise UserError(f"space '{space}' leaves the network's blocks, if it has any, without a choice: there is nothing to measure")
+        raise UserError(
+            f"space '{space}' leaves the network's blocks, if it has any, without a choice: there is nothing to measure"
+        )
     return Subject(model.graph, analysis, found, about(model.sha256, analysis, found))
 
 
-def latency_table(seed: Source, space: str, out: Path | str, *, options: LatencyOptions) -> tuple[LatencyTable, Subject]:
-    """The table of a seed's space, written to `out`; every timing is kept beside it, and a further run makes those that are missing.
+def latency_table(
+    seed: Source, space: str, out: Path | str, *, options: LatencyOptions
+) -> tuple[LatencyTable, Subject]:
+    """The table of a seed's space, written to `out`; every timing is kept beside it, and a further run makes those that
+    are missing.
 
-    seed: a path, the bundled seed's name, or a model in memory; space: the name of a preset, or the path of a JSON file. Raises UserError
-    for a wrong space, path or provider, RefusedModel for a network of which parts do not run alone.
+    seed: a path, the bundled seed's name, or a model in memory; space: the name of a preset, or the path of a JSON
+    file. Raises UserError for a wrong space, path or provider, RefusedModel for a network of which parts do not run
+    alone.
     """
     model, sizes = open_model(seed, options.inputs)
     out = Path(out)
@@ -104,21 +117,27 @@ def store_path(output: Path) -> Path:
 
 
 def pack_latency(seed: Source, space: str, folder: Path | str, *, options: LatencyOptions) -> int:
-    """All that is to be timed for the table is in a new folder, with a script that times it elsewhere; how many pieces there are.
+    """All that is to be timed for the table is in a new folder, with a script that times it elsewhere; how many pieces
+    there are.
 
-    The script needs Python, numpy and onnxruntime. Raises UserError where the folder exists, unless `force`, and as latency_table does.
+    The script needs Python, numpy and onnxruntime. Raises UserError where the folder exists, unless `force`, and as
+    latency_table does.
     """
     model, sizes = open_model(seed, options.inputs)
     folder = Path(folder)
     if folder.exists() and not (options.force and (folder / time_pieces.PIECES).is_file()):
-        raise UserError(f"'{folder}' exists; choose another folder, or overwrite one that was packed before with --force")
+        raise UserError(
+            f"'{folder}' exists; choose another folder, or overwrite one that was packed before with --force"
+        )
     if not folder.resolve().parent.is_dir():
         raise UserError(f"'{folder.parent}', the folder for '{folder.name}', does not exist; create it first")
     job = cut_subject(subject(model, space, sizes, knobs=options.knobs), options)
     with replacing_folder(folder) as made:
         for signature, network in job.networks.items():
             (made / f"{signature}.onnx").write_bytes(filled(network))
-        write_text(made / time_pieces.PIECES, json.dumps({"version": time_pieces.VERSION, "pieces": list(job.networks)}) + "\n")
+        write_text(
+            made / time_pieces.PIECES, json.dumps({"version": time_pieces.VERSION, "pieces": list(job.networks)}) + "\n"
+        )
         write_text(made / SCRIPT, Path(time_pieces.__file__).read_text(encoding="utf-8"))
     return len(job.networks)
 
@@ -126,7 +145,8 @@ def pack_latency(seed: Source, space: str, folder: Path | str, *, options: Laten
 def unpack_latency(
     seed: Source, space: str, folder: Path | str, out: Path | str, *, options: LatencyOptions
 ) -> tuple[LatencyTable, Subject]:
-    """The table from timings that the script of a packed folder took, written to `out`; of several places that of options' provider.
+    """The table from timings that the script of a packed folder took, written to `out`; of several places that of
+    options' provider.
 
     Raises UserError where something is not timed yet, or the folder is of another seed or space.
     """
@@ -140,7 +160,10 @@ def unpack_latency(
     rounds = min(len(store.rounds(signature)) for signature in job.networks)
     if rounds == 0:
         missing = sum(not store.rounds(signature) for signature in job.networks)
-        raise UserError(f"{missing} of {len(job.networks)} pieces are not timed in '{folder}' on {place.key}; run '{SCRIPT}' there again")
+        raise UserError(
+            f"{missing} of {len(job.networks)} pieces are not timed in '{folder}' on {place.key}; run "
+            f"'{SCRIPT}' there again"
+        )
     times = {signature: timings.estimate(store.rounds(signature)) for signature in job.networks}
     made = _fitted(of, job, times, replace(options, place=place, rounds=rounds), load)
     write(made, out, force=options.force)
@@ -162,7 +185,9 @@ def measure_table(of: Subject, store: Store, options: LatencyOptions) -> Latency
 
 @dataclass(frozen=True)
 class TimingJob:
-    """What is to be timed: the pieces, the members that are timed whole and their networks, and all networks by signature."""
+    """What is to be timed: the pieces, the members that are timed whole and their networks, and all networks by
+    signature.
+    """
 
     pieces: Pieces
     members: tuple[Member, ...]
@@ -172,7 +197,11 @@ class TimingJob:
     def networks(self) -> dict[str, Bare]:
         """With an empty one, first."""
         empty = call()
-        return {empty.signature: empty, **self.pieces.networks, **{network.signature: network for network in self.wholes}}
+        return {
+            empty.signature: empty,
+            **self.pieces.networks,
+            **{network.signature: network for network in self.wholes},
+        }
 
 
 def cut_subject(of: Subject, options: LatencyOptions) -> TimingJob:
@@ -183,16 +212,22 @@ def cut_subject(of: Subject, options: LatencyOptions) -> TimingJob:
         return TimingJob(pieces, members, tuple(_wholes(of, members, done)))
 
 
-def _fitted(of: Subject, job: TimingJob, times: Mapping[str, float], options: LatencyOptions, load: tuple[float, float]) -> LatencyTable:
+def _fitted(
+    of: Subject, job: TimingJob, times: Mapping[str, float], options: LatencyOptions, load: tuple[float, float]
+) -> LatencyTable:
     """The table by these nanoseconds. Raises UserError where they make no sense."""
     parts = sums(job.pieces, times)
     timed = tuple(
-        Timed(member, float(parts.of(member)), times[network.signature]) for member, network in zip(job.members, job.wholes, strict=True)
+        Timed(member, float(parts.of(member)), times[network.signature])
+        for member, network in zip(job.members, job.wholes, strict=True)
     )
     fitted = fit([one.parts for one in timed], [one.measured for one in timed])
     table = applied(fitted, parts)
     if extremes(table, of.found)[0] <= 0:
-        raise UserError("by these timings the smallest member takes no time: the machine was too busy to measure on; give more --rounds")
+        raise UserError(
+            "by these timings the smallest member takes no time: the machine was too busy to measure on; give "
+            "more --rounds"
+        )
     return LatencyTable(
         about=of.about,
         provider=options.place.provider,
@@ -225,7 +260,14 @@ def time_all(wanted: Mapping[str, Bare], store: Store, options: LatencyOptions) 
     place = options.place
     assert isinstance(place, TimingDevice)  # what was timed elsewhere has all its timings
     with terminal.progress("timing", timings.missing(list(wanted), store, options.rounds)) as done:
-        timings.measure(wanted, store, options.rounds, timed=lambda network: options.timed(network, place), done=done, seed=options.seed)
+        timings.measure(
+            wanted,
+            store,
+            options.rounds,
+            timed=lambda network: options.timed(network, place),
+            done=done,
+            seed=options.seed,
+        )
     return {signature: timings.estimate(store.rounds(signature)) for signature in wanted}
 
 

@@ -35,8 +35,11 @@ def columns(found: Choices) -> int:
     return max(len(block.candidates) for block in found.blocks)
 
 
-def cut_up(graph: gs.Graph, analysis: Analysis, found: Choices, done: Callable[[int], None] = lambda count: None) -> Pieces:
-    """All pieces of the Choices on the analysed graph, from as many members as a block has candidates at most; `done` is called for each.
+def cut_up(
+    graph: gs.Graph, analysis: Analysis, found: Choices, done: Callable[[int], None] = lambda count: None
+) -> Pieces:
+    """All pieces of the Choices on the analysed graph, from as many members as a block has candidates at most; `done`
+    is called for each.
 
     Raises RefusedModel where a part cannot run alone, UserError where a head reads a width that is chosen.
     """
@@ -51,7 +54,9 @@ def cut_up(graph: gs.Graph, analysis: Analysis, found: Choices, done: Callable[[
         return signature
 
     for column in range(columns(found)):
-        made, target = member_graph(graph, analysis, found, [min(column, len(block.candidates) - 1) for block in found.blocks])
+        made, target = member_graph(
+            graph, analysis, found, [min(column, len(block.candidates) - 1) for block in found.blocks]
+        )
         seen = view(target)
         shapes = infer(seen, input_sizes(made, target) or None)
         places = _places(made)
@@ -66,13 +71,20 @@ def cut_up(graph: gs.Graph, analysis: Analysis, found: Choices, done: Callable[[
 
 
 def _require_apart(analysis: Analysis, found: Choices) -> None:
-    """What no block holds is timed once: a block's choices do not change it. Raises UserError where a head reads a width that is chosen."""
+    """What no block holds is timed once: a block's choices do not change it. Raises UserError where a head reads a
+    width that is chosen.
+    """
     for block in found.blocks:
         tapped = analysis.stages[block.stage].blocks[block.source].tapped
-        widths = [tail for tail in block.candidates[0] if tail.startswith("hidden") and len({row[tail] for row in block.candidates}) > 1]
+        widths = [
+            tail
+            for tail in block.candidates[0]
+            if tail.startswith("hidden") and len({row[tail] for row in block.candidates}) > 1
+        ]
         if tapped and widths:
             raise UserError(
-                f"'{block.name}.{widths[0]}' is read by the head too, whose latency would depend on it; give it one value in the space"
+                f"'{block.name}.{widths[0]}' is read by the head too, whose latency would depend on it; give it "
+                "one value in the space"
             )
 
 

@@ -1,4 +1,6 @@
-"""Rounds over many networks: each network once a round, in another order every time, so that what disturbs the machine hits all alike."""
+"""Rounds over many networks: each network once a round, in another order every time, so that what disturbs the machine
+hits all alike.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,13 @@ def missing(signatures: Sequence[str], store: Store, rounds: int) -> int:
 
 
 def measure(
-    networks: Mapping[str, Bare], store: Store, rounds: int, *, timed: Callable[[Bare], int], done: Callable[[int], None], seed: int = 0
+    networks: Mapping[str, Bare],
+    store: Store,
+    rounds: int,
+    *,
+    timed: Callable[[Bare], int],
+    done: Callable[[int], None],
+    seed: int = 0,
 ) -> None:
     """Every network has at least so many timings in the store; `timed` makes one, `done` is called after each."""
     for number in range(rounds):
@@ -31,7 +39,7 @@ def measure(
 def estimate(rounds: Sequence[int]) -> float:
     """The nanoseconds that stand for all rounds: their lower quartile.
 
-    Whatever disturbs a run makes it slower, so high values say little; and the least of all is the luck of a short network sooner than
-    that of a long one.
+    Whatever disturbs a run makes it slower, so high values say little; and the least of all is the luck of a short
+    network sooner than that of a long one.
     """
     return float(np.percentile(rounds, 25))

@@ -1,4 +1,6 @@
-"""Timings kept in a file after each of them, so that what was interrupted goes on: by where it was measured, then by signature."""
+"""Timings kept in a file after each of them, so that what was interrupted goes on: by where it was measured, then by
+signature.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ VERSION = 1
 
 
 class Store:
-    """The timings in one file of one place: signature → nanoseconds, one number a round. Those of other places stay as they are."""
+    """The timings in one file of one place: signature → nanoseconds, one number a round. Those of other places stay as
+    they are.
+    """
 
     def __init__(self, path: Path, place: str) -> None:
         """Raises UserError where the file exists and is not such a store."""
@@ -37,11 +41,17 @@ def _read(path: Path) -> dict[str, dict[str, list[int]]]:
         document = read_json(path, "store of timings")
     except UserError as error:
         raise _damaged(path, f" ({error})") from error
-    if not isinstance(document, Mapping) or document.get("version") != VERSION or not isinstance(document.get("timings"), Mapping):
+    if (
+        not isinstance(document, Mapping)
+        or document.get("version") != VERSION
+        or not isinstance(document.get("timings"), Mapping)
+    ):
         raise _damaged(path)
     places: dict[str, dict[str, list[int]]] = {}
     for place, rows in document["timings"].items():
-        if not isinstance(rows, Mapping) or not all(isinstance(row, list) and all(map(_is_time, row)) for row in rows.values()):
+        if not isinstance(rows, Mapping) or not all(
+            isinstance(row, list) and all(map(_is_time, row)) for row in rows.values()
+        ):
             raise _damaged(path)
         places[place] = {str(signature): list(row) for signature, row in rows.items()}
     return places
@@ -52,4 +62,7 @@ def _is_time(value: object) -> bool:
 
 
 def _damaged(path: Path, why: str = "") -> UserError:
-    return UserError(f"'{path}' does not hold the timings of an earlier run, version {VERSION}{why}; delete it, and all is measured anew")
+    return UserError(
+        f"'{path}' does not hold the timings of an earlier run, version {VERSION}{why}; delete it, and all is "
+        "measured anew"
+    )

@@ -20,7 +20,9 @@ from passes.space.space import Choices
 
 def about(sha256: str, analysis: Analysis, found: Choices) -> About:
     """What a table of these Choices on the seed with this hash says it is of."""
-    inputs = {name: analysis.shapes.shapes[name] for name in analysis.view.inputs if name not in analysis.view.constants}
+    inputs = {
+        name: analysis.shapes.shapes[name] for name in analysis.view.inputs if name not in analysis.view.constants
+    }
     return About(sha256, space_signature(found), inputs)
 
 
@@ -109,9 +111,13 @@ def read(path: Path, about: About, found: Choices, *, provider: str | None = Non
     """
     document = read_json(path, "latency table")
     if not isinstance(document, Mapping) or document.get("kind") != KIND:
-        raise UserError(f"'{path}' is no latency table; 'fnatool latency-table SEED --space SPACE -o {path.name}' writes one")
+        raise UserError(
+            f"'{path}' is no latency table; 'fnatool latency-table SEED --space SPACE -o {path.name}' writes one"
+        )
     if document.get("version") != VERSION or isinstance(document.get("version"), bool):
-        raise UserError(f"'{path}' has version {document.get('version')!r}; this fnatool reads version {VERSION}; measure it anew")
+        raise UserError(
+            f"'{path}' has version {document.get('version')!r}; this fnatool reads version {VERSION}; measure it anew"
+        )
     try:
         made = _parsed(document)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -119,17 +125,23 @@ def read(path: Path, about: About, found: Choices, *, provider: str | None = Non
         raise UserError(f"'{path}' is damaged: {reason}; measure it anew with 'fnatool latency-table'") from error
     _require_about(path, made.about, about)
     if provider is not None and made.provider != provider:
-        raise UserError(f"'{path}' was measured on {made.provider}, not on {provider}; measure one with --provider {provider}")
+        raise UserError(
+            f"'{path}' was measured on {made.provider}, not on {provider}; measure one with --provider {provider}"
+        )
     rows = [len(block.candidates) for block in found.blocks]
     if any([len(row) for row in table.blocks] != rows for table in (made.table, made.parts)):
-        raise UserError(f"'{path}' is damaged: its rows are not those of the space; measure it anew with 'fnatool latency-table'")
+        raise UserError(
+            f"'{path}' is damaged: its rows are not those of the space; measure it anew with 'fnatool latency-table'"
+        )
     return made
 
 
 def _require_about(path: Path, found: About, wanted: About) -> None:
     again = "measure one for it with 'fnatool latency-table'"
     if found.seed != wanted.seed:
-        raise UserError(f"'{path}' is of another seed (sha256:{found.seed[:12]}…, not sha256:{wanted.seed[:12]}…); {again}")
+        raise UserError(
+            f"'{path}' is of another seed (sha256:{found.seed[:12]}…, not sha256:{wanted.seed[:12]}…); {again}"
+        )
     if found.inputs != wanted.inputs:
         raise UserError(f"'{path}' is for inputs {_sizes(found.inputs)}, not {_sizes(wanted.inputs)}; {again}")
     if found.space != wanted.space:
@@ -165,7 +177,9 @@ def _parsed(document: Mapping[str, object]) -> LatencyTable:
 
 
 def _timed(row: Mapping[str, object]) -> Timed:
-    return Timed(_whole_numbers(row["member"], "members"), _real(row["parts"], "members"), _real(row["measured"], "members"))
+    return Timed(
+        _whole_numbers(row["member"], "members"), _real(row["parts"], "members"), _real(row["measured"], "members")
+    )
 
 
 def _table(value: object, key: str) -> Table:

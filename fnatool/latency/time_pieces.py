@@ -1,10 +1,13 @@
-"""Time the pieces of a network that lie beside this file, in ONNX Runtime: a script that needs Python, numpy and onnxruntime alone.
+"""Time the pieces of a network that lie beside this file, in ONNX Runtime: a script that needs Python, numpy and
+onnxruntime alone.
 
-    python time_pieces.py [--provider cpu|cuda|tensorrt|NameOfExecutionProvider] [--threads N] [--rounds N] [--seconds S]
+    python time_pieces.py [--provider cpu|cuda|tensorrt|NameOfExecutionProvider] [--threads N] [--rounds N] [--seconds
+    S]
 
-`fnatool latency-table SEED --space SPACE --pack DIR` wrote the folder; run this on the device, take the folder back, and
-`fnatool latency-table SEED --space SPACE --unpack DIR -o latency.json` makes the table. Every timing is kept in timings.json at once: what
-was interrupted, or ran out of its --seconds, goes on by the same command line. One session lives at a time, in a process of its own.
+`fnatool latency-table SEED --space SPACE --pack DIR` wrote the folder; run this on the device, take the folder back,
+and `fnatool latency-table SEED --space SPACE --unpack DIR -o latency.json` makes the table. Every timing is kept in
+timings.json at once: what was interrupted, or ran out of its --seconds, goes on by the same command line. One session
+lives at a time, in a process of its own.
 """
 
 from __future__ import annotations
@@ -33,7 +36,9 @@ Clock = Callable[[], int]
 
 
 def clock_name(provider: str, threads: int) -> str:
-    """What one run is timed by. A single thread on the processor is charged for its own work, not for others' turns on its core."""
+    """What one run is timed by. A single thread on the processor is charged for its own work, not for others' turns on
+    its core.
+    """
     return "processor" if provider == "cpu" and threads == 1 else "wall"
 
 
@@ -97,11 +102,15 @@ def _burst(run: Callable[[], None], clock: Clock, runs: int, seconds: float) -> 
 
 def main() -> int:
     """Time what is missing; 0 where nothing is any more, 3 where the budget of seconds was over before."""
-    parser = argparse.ArgumentParser(description="Time the pieces of a network that lie beside this file, in ONNX Runtime.")
+    parser = argparse.ArgumentParser(
+        description="Time the pieces of a network that lie beside this file, in ONNX Runtime."
+    )
     parser.add_argument("--provider", default="cpu", help="cpu, cuda, tensorrt, or the name of an execution provider")
     parser.add_argument("--threads", type=int, default=1, help="of ONNX Runtime (1)")
     parser.add_argument("--rounds", type=int, default=8, help="how often everything is timed (8)")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so many; the same command goes on")
+    parser.add_argument(
+        "--seconds", type=float, default=float("inf"), help="stop after so many; the same command goes on"
+    )
     parser.add_argument("--one", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.threads < 1 or asked.rounds < 1:
@@ -127,7 +136,9 @@ def _one(path: Path, provider: str, threads: int) -> int:
     for value in session.get_inputs():
         kind = np.dtype(kinds.get(value.type[7:-1], value.type[7:-1]))
         shape = [extent if isinstance(extent, int) else 1 for extent in value.shape]
-        noise = rng.standard_normal(shape) if kind.kind == "f" else rng.integers(0, 256 if kind == np.uint8 else 2, shape)
+        noise = (
+            rng.standard_normal(shape) if kind.kind == "f" else rng.integers(0, 256 if kind == np.uint8 else 2, shape)
+        )
         binding.bind_ortvalue_input(value.name, ort.OrtValue.ortvalue_from_numpy(noise.astype(kind), device, 0))
     for value in session.get_outputs():
         binding.bind_output(value.name, device)
@@ -140,7 +151,12 @@ def _all(folder: Path, asked: argparse.Namespace) -> int:
     kept = _kept(folder)
     rows: dict[str, list[int]] = kept["timings"].setdefault(place, {})
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    about = {"provider": asked.provider, "threads": asked.threads, "clock": clock_name(asked.provider, asked.threads), "load": [load, load]}
+    about = {
+        "provider": asked.provider,
+        "threads": asked.threads,
+        "clock": clock_name(asked.provider, asked.threads),
+        "load": [load, load],
+    }
     kept["places"][place] = about
     end = time.monotonic() + asked.seconds
     for number in range(asked.rounds):
@@ -160,7 +176,16 @@ def _all(folder: Path, asked: argparse.Namespace) -> int:
 
 
 def _in_child(piece: str, asked: argparse.Namespace) -> int:
-    line = [sys.executable, __file__, "--one", f"{piece}.onnx", "--provider", asked.provider, "--threads", str(asked.threads)]
+    line = [
+        sys.executable,
+        __file__,
+        "--one",
+        f"{piece}.onnx",
+        "--provider",
+        asked.provider,
+        "--threads",
+        str(asked.threads),
+    ]
     done = subprocess.run(line, capture_output=True, text=True, timeout=SECONDS)
     if done.returncode:
         raise SystemExit(f"{piece}.onnx: {(done.stderr.strip().splitlines() or ['it died'])[-1]}")
@@ -170,7 +195,9 @@ def _in_child(piece: str, asked: argparse.Namespace) -> int:
 def _kept(folder: Path) -> dict[str, Any]:
     """What is timed already."""
     path = folder / TIMINGS
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"version": VERSION, "timings": {}, "places": {}}
+    found: dict[str, Any] = (
+        json.loads(path.read_text()) if path.exists() else {"version": VERSION, "timings": {}, "places": {}}
+    )
     return found
 
 

@@ -1,4 +1,6 @@
-"""How long a network takes in ONNX Runtime on one provider: one session alive at a time, each in a process of its own."""
+"""How long a network takes in ONNX Runtime on one provider: one session alive at a time, each in a process of its
+own.
+"""
 
 from __future__ import annotations
 
@@ -96,9 +98,13 @@ def _bursts(network: Bare, place: TimingDevice) -> int:
 
 
 def bound(
-    session: ort.InferenceSession, device: str, sizes: Mapping[str, Sequence[int]] | None = None, what: str = "a part of the network"
+    session: ort.InferenceSession,
+    device: str,
+    sizes: Mapping[str, Sequence[int]] | None = None,
+    what: str = "a part of the network",
 ) -> Callable[[], None]:
-    """Runs the session on noise that lies on the device, where its outputs stay too; sizes: of inputs, by name, where they are not 1.
+    """Runs the session on noise that lies on the device, where its outputs stay too; sizes: of inputs, by name, where
+    they are not 1.
 
     Raises RefusedModel for inputs that there is no noise for.
     """
@@ -109,7 +115,9 @@ def bound(
             raise RefusedModel(f"an input of {what} is a {value.type}, for which there is no noise to time it with")
         kind = np.dtype(KINDS[value.type])
         shape = (sizes or {}).get(value.name, [extent if isinstance(extent, int) else 1 for extent in value.shape])
-        noise = rng.standard_normal(shape) if kind.kind == "f" else rng.integers(0, 256 if kind == np.uint8 else 2, shape)
+        noise = (
+            rng.standard_normal(shape) if kind.kind == "f" else rng.integers(0, 256 if kind == np.uint8 else 2, shape)
+        )
         binding.bind_ortvalue_input(value.name, ort.OrtValue.ortvalue_from_numpy(noise.astype(kind), device, 0))
     for value in session.get_outputs():
         binding.bind_output(value.name, device)

@@ -34,7 +34,9 @@ USUAL = RULES.keys() | {"Constant"}  # operators whose shape inference `make fuz
 
 
 def analyse_model(model: files.Model, inputs: Mapping[str, Shape] | None = None) -> Analysis:
-    """The analysis of a model read from a file, with the stages its metadata stores. Raises RefusedModel and UserError as analyse does."""
+    """The analysis of a model read from a file, with the stages its metadata stores. Raises RefusedModel and UserError
+    as analyse does.
+    """
     table = stored_stages(model.envelope)
 
     def look() -> object:
@@ -55,16 +57,22 @@ def rehearse(model: files.Model, look: Callable[[], object]) -> None:
     try:
         isolate.run(lambda: (look(), None)[1], seconds=REHEARSAL_SECONDS, memory=4 * isolate.GIB)
     except isolate.Died as error:
-        raise RefusedModel(f"shape inference died on this model: {error}; 'fnatool check' lists what is wrong with it") from error
+        raise RefusedModel(
+            f"shape inference died on this model: {error}; 'fnatool check' lists what is wrong with it"
+        ) from error
 
 
-def profile_model(model: files.Model, inputs: Mapping[str, Shape] | None = None, *, convention: str = "conv") -> Profile:
+def profile_model(
+    model: files.Model, inputs: Mapping[str, Shape] | None = None, *, convention: str = "conv"
+) -> Profile:
     """The profile of a model read from a file, with the stages its metadata stores."""
     return profile(model.graph, sizes=inputs, table=stored_stages(model.envelope), convention=convention)
 
 
 def stored_stages(envelope: onnx.ModelProto) -> list[list[dict[str, str]]] | None:
-    """The stage table in the model's metadata; None where there is none or it is not one (then stages are found anew)."""
+    """The stage table in the model's metadata; None where there is none or it is not one (then stages are found
+    anew).
+    """
     text = metadata(envelope).get(STAGES_KEY)
     if text is None:
         return None
@@ -73,8 +81,15 @@ def stored_stages(envelope: onnx.ModelProto) -> list[list[dict[str, str]]] | Non
     except (ValueError, RecursionError):
         return None
     keys = {"kind", "entry", "exit", "merge"}
-    rows = [row for stage in table for row in stage] if isinstance(table, list) and all(isinstance(s, list) and s for s in table) else None
-    if not rows or any(not isinstance(row, dict) or set(row) != keys or not all(isinstance(v, str) for v in row.values()) for row in rows):
+    rows = (
+        [row for stage in table for row in stage]
+        if isinstance(table, list) and all(isinstance(s, list) and s for s in table)
+        else None
+    )
+    if not rows or any(
+        not isinstance(row, dict) or set(row) != keys or not all(isinstance(v, str) for v in row.values())
+        for row in rows
+    ):
         return None
     return table  # type: ignore[no-any-return]
 
@@ -116,7 +131,9 @@ def require_seed(spec: Spec, model: files.Model) -> None:
 
 @dataclass(frozen=True)
 class Analysed:
-    """A model and its analysis, which is made when it is first asked for, once; `inputs` are shapes, perhaps for other models too."""
+    """A model and its analysis, which is made when it is first asked for, once; `inputs` are shapes, perhaps for other
+    models too.
+    """
 
     model: files.Model
     inputs: Mapping[str, Shape]
@@ -130,7 +147,9 @@ class Analysed:
             if shape is None:
                 continue
             stated = tuple(tensor.shape or shape)
-            if len(stated) == len(shape) and all(own == size or not isinstance(own, int) for own, size in zip(stated, shape, strict=True)):
+            if len(stated) == len(shape) and all(
+                own == size or not isinstance(own, int) for own, size in zip(stated, shape, strict=True)
+            ):
                 found[tensor.name] = shape
         return found
 
@@ -151,8 +170,9 @@ def realises(
 def unrealised(model: Analysed, wanted: Spec, seed: Analysed | None) -> list[str]:
     """Where the model is not what the Spec says, one sentence each; none: it realises it.
 
-    With the seed the Spec is resolved first, so that relative values and every unnamed knob are checked too; where groups or the channels
-    of the image change, which may split knobs, tie them together or take them away, against the knobs that the target has then.
+    With the seed the Spec is resolved first, so that relative values and every unnamed knob are checked too; where
+    groups or the channels of the image change, which may split knobs, tie them together or take them away, against the
+    knobs that the target has then.
     """
     if seed is None:
         return differences(model.analysis, wanted)
@@ -167,7 +187,9 @@ def unrealised(model: Analysed, wanted: Spec, seed: Analysed | None) -> list[str
 
 
 def declared(seed: Analysed, wanted: Spec) -> Mapping[str, Mapping[int, int | str | None]]:
-    """Where inputs and outputs of the Spec's target say another size than the seed's: name → axis → size, no number where it is free."""
+    """Where inputs and outputs of the Spec's target say another size than the seed's: name → axis → size, no number
+    where it is free.
+    """
     if not {BATCH, CHANNELS, IMAGE, STRIDE} & set(wanted.knobs):
         return {}
     require_seed(wanted, seed.model)

@@ -35,7 +35,8 @@ class TaskOutput:
 
 
 def answers_of(model: files.Model, describe: Describe, sizes: Mapping[str, Shape] | None) -> tuple[TaskOutput, ...]:
-    """The outputs of the task: those of its names, else, of a task with one output, the model's only one that has as many axes.
+    """The outputs of the task: those of its names, else, of a task with one output, the model's only one that has as
+    many axes.
 
     Raises UserError where the model has none, or several.
     """
@@ -43,13 +44,18 @@ def answers_of(model: files.Model, describe: Describe, sizes: Mapping[str, Shape
     seen = view(model.graph)
     shapes = infer(seen, sizes)
     found = declared(seen, shapes, seen.outputs)
-    outputs = {name: shape for name in seen.outputs if (shape := found[name]) is not None and shapes.types.get(name) in FLOATS}
+    outputs = {
+        name: shape for name in seen.outputs if (shape := found[name]) is not None and shapes.types.get(name) in FLOATS
+    }
     wanted = TASKS[about.task].outputs
     if wanted.keys() <= outputs.keys():
         return tuple(TaskOutput(name, name, outputs[name]) for name in wanted)
     said = ", ".join(f"'{name}' {shape_text(found[name])}" for name in seen.outputs)
     if len(wanted) > 1:
-        raise UserError(f"{about.task} has the outputs {' and '.join(wanted)}, this model gives {said}: no other form of it is known")
+        raise UserError(
+            f"{about.task} has the outputs {' and '.join(wanted)}, this model gives {said}: no other form of it "
+            "is known"
+        )
     ((name, make),) = wanted.items()
     rank = 1 + len(make(about).shape)
     fitting = [tensor for tensor, shape in outputs.items() if len(shape) == rank]
@@ -67,7 +73,10 @@ def labels_in(answers: Sequence[TaskOutput], describe: Describe) -> int:
         for extent, first, second in sizes:
             if first is not None and first != second and isinstance(extent, int) and extent >= first:
                 return extent - first + 1
-    raise UserError(f"the size of output '{answers[0].tensor}' ({shape_text(answers[0].shape)}) does not tell how many labels there are")
+    raise UserError(
+        f"the size of output '{answers[0].tensor}' ({shape_text(answers[0].shape)}) does not tell how many "
+        "labels there are"
+    )
 
 
 def require_scores(answers: Sequence[TaskOutput], about: Description, model: files.Model) -> None:
@@ -77,16 +86,21 @@ def require_scores(answers: Sequence[TaskOutput], about: Description, model: fil
         output = TASKS[about.task].outputs[answer.name](about)
         wanted = (None, *output.shape)
         fits = len(wanted) == len(answer.shape)
-        fits &= all(None in (size, own) or isinstance(own, str) or size == own for size, own in zip(wanted, answer.shape, strict=False))
+        fits &= all(
+            None in (size, own) or isinstance(own, str) or size == own
+            for size, own in zip(wanted, answer.shape, strict=False)
+        )
         if not fits:
             count = f"{len(about.labels)} {'name' if len(about.labels) == 1 else 'names'}"
             raise UserError(
-                f"output '{answer.tensor}' is {shape_text(answer.shape)}; {about.task} with {count} has {shape_text(wanted)} there"
+                f"output '{answer.tensor}' is {shape_text(answer.shape)}; {about.task} with {count} has "
+                f"{shape_text(wanted)} there"
             )
         made_by = _maker(answer.tensor, seen)
         if output.logits and made_by is not None and made_by.op in SHARES:
             raise UserError(
-                f"output '{answer.tensor}' holds shares, which '{made_by.name}' ({made_by.op}) makes; {about.task} reads the numbers "
+                f"output '{answer.tensor}' holds shares, which '{made_by.name}' ({made_by.op}) makes; "
+                f"{about.task} reads the numbers "
                 f"before it: 'fnatool cut MODEL --outputs {made_by.inputs[0]}' makes a model that ends there"
             )
 
@@ -96,7 +110,8 @@ def require_channels_first(answers: Sequence[TaskOutput], grids: Mapping[str, Gr
     for answer in answers:
         if answer.tensor in grids and grids[answer.tensor].axis != 1:
             raise UserError(
-                f"output '{answer.tensor}' is {shape_text(answer.shape)} with its labels last; a task reads [N, labels, h, w]: export it so"
+                f"output '{answer.tensor}' is {shape_text(answer.shape)} with its labels last; a task reads [N, "
+                "labels, h, w]: export it so"
             )
 
 

@@ -39,12 +39,19 @@ def input_of(analysis: Analysis) -> NetworkInput:
     seen = analysis.view
     names = [name for name in seen.inputs if name not in seen.constants]
     if len(names) != 1:
-        raise UserError(f"statistics are collected on networks with one input; this one has {', '.join(names) or 'none'}")
+        raise UserError(
+            f"statistics are collected on networks with one input; this one has {', '.join(names) or 'none'}"
+        )
     (name,) = names
     stated, dtype = seen.inputs[name]
     batch = stated[0] if stated else None
     shape = analysis.shapes.shapes[name]
-    return NetworkInput(name, np.dtype(onnx.helper.tensor_dtype_to_np_dtype(dtype)), shape[1:], batch if isinstance(batch, int) else None)
+    return NetworkInput(
+        name,
+        np.dtype(onnx.helper.tensor_dtype_to_np_dtype(dtype)),
+        shape[1:],
+        batch if isinstance(batch, int) else None,
+    )
 
 
 # --- inputs -------------------------------------------------------------------------------------
@@ -59,7 +66,9 @@ def noise_rows(input_: NetworkInput, count: int, seed: int) -> Iterator[Values]:
 
 
 def image_files(folder: Path, count: int, seed: int) -> list[Path]:
-    """`count` of the images in a folder and the folders in it, drawn with the seed; all where there are no more. Raises UserError."""
+    """`count` of the images in a folder and the folders in it, drawn with the seed; all where there are no more. Raises
+    UserError.
+    """
     if importlib.util.find_spec("PIL") is None:
         raise UserError("reading images needs pillow, which is not installed; pip install pillow")
     require_folder(folder)
@@ -91,10 +100,11 @@ def image_rows(input_: NetworkInput, paths: Sequence[Path], how: Preparation) ->
 def measure(
     graph: gs.Graph, tensors: Mapping[str, str], input_: NetworkInput, rows: Iterator[Values], sizes: Mapping[str, int]
 ) -> dict[str, Moments]:
-    """Mean and variance per channel of each tensor (name → tensor; `sizes` its bytes for one image) over all rows, in one pass.
+    """Mean and variance per channel of each tensor (name → tensor; `sizes` its bytes for one image) over all rows, in
+    one pass.
 
-    Memory: the inner values of one batch, at most BUDGET bytes where a single image needs no more. Raises RefusedModel where ONNX Runtime
-    cannot run the graph.
+    Memory: the inner values of one batch, at most BUDGET bytes where a single image needs no more. Raises RefusedModel
+    where ONNX Runtime cannot run the graph.
     """
     from fnatool.runtime.verify import Inner  # not above: who only prepares images needs no ONNX Runtime
 
@@ -125,7 +135,9 @@ def _groups(tensors: Mapping[str, str], sizes: Mapping[str, int]) -> list[list[s
 
 
 def _batches(rows: Iterator[Values], size: int) -> Iterator[tuple[Values, int]]:
-    """The rows in batches of exactly this size, each with how many of it count: the last is filled up with its first row."""
+    """The rows in batches of exactly this size, each with how many of it count: the last is filled up with its first
+    row.
+    """
     held: list[Values] = []
     for row in rows:
         held.append(row)
@@ -149,7 +161,9 @@ class _Running:
         rows = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1)
         count = rows.shape[1]
         mean = rows.mean(axis=1, dtype=np.float64)
-        squares = np.array([float(np.square(row.astype(np.float64) - middle).sum()) for row, middle in zip(rows, mean, strict=True)])
+        squares = np.array(
+            [float(np.square(row.astype(np.float64) - middle).sum()) for row, middle in zip(rows, mean, strict=True)]
+        )
         if self.count:
             total = self.count + count
             step = mean - self.mean

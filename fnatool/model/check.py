@@ -52,10 +52,11 @@ CODES: Mapping[str, str] = {
 class CheckOptions:
     """What is asked of a model beyond being valid.
 
-    `against`: the seed whose inputs and outputs it must have; `spec`: what it must realise, a Spec, its JSON document, the path of one,
-    or the name of a bundled one, on top of which `knobs` are set; `multiple`: what widths are to be multiples of, so that a device wastes
-    nothing (others are warned of); `max_macs` and `max_params`: what it may cost at most; `target`: what an engine of it is to be for, of
-    TARGETS; `inputs`: shapes of dynamic inputs; `seconds` of processor time for each step that runs in a process of its own.
+    `against`: the seed whose inputs and outputs it must have; `spec`: what it must realise, a Spec, its JSON document,
+    the path of one, or the name of a bundled one, on top of which `knobs` are set; `multiple`: what widths are to be
+    multiples of, so that a device wastes nothing (others are warned of); `max_macs` and `max_params`: what it may cost
+    at most; `target`: what an engine of it is to be for, of TARGETS; `inputs`: shapes of dynamic inputs; `seconds` of
+    processor time for each step that runs in a process of its own.
     """
 
     against: Path | str | None = None
@@ -83,7 +84,11 @@ class Report:
 
     def to_json(self) -> Json:
         """For programs: `model`, `passed` and `findings`."""
-        return {"model": str(self.model), "passed": self.passed, "findings": [asdict(finding) for finding in self.findings]}
+        return {
+            "model": str(self.model),
+            "passed": self.passed,
+            "findings": [asdict(finding) for finding in self.findings],
+        }
 
     def write(self, path: Path | str, *, force: bool = False) -> None:
         """The same as a JSON file."""
@@ -91,10 +96,12 @@ class Report:
 
 
 def check(model: Source, *, options: CheckOptions | None = None) -> Report:
-    """The report on a model (a path, the bundled seed's name, or a model in memory, which is looked at as it would be written).
+    """The report on a model (a path, the bundled seed's name, or a model in memory, which is looked at as it would be
+    written).
 
-    The static rules, the ONNX checker, strict shape inference and a run in ONNX Runtime, then what the options demand. Raises UserError
-    where there is no such file, or an option does not fit the model; whatever is wrong with the model itself is a finding.
+    The static rules, the ONNX checker, strict shape inference and a run in ONNX Runtime, then what the options demand.
+    Raises UserError where there is no such file, or an option does not fit the model; whatever is wrong with the model
+    itself is a finding.
     """
     options = options or CheckOptions()
     if options.target not in (None, *TARGETS):
@@ -123,6 +130,8 @@ def _report(path: Path, options: CheckOptions) -> Report:
 def _demands(options: CheckOptions, inputs: Mapping[str, tuple[int, ...]]) -> Demands:
     against = None if options.against is None else files.load(seeds.find(options.against))
     spec = options.spec
-    wanted = None if spec is None else spec_of(spec) if isinstance(spec, Spec | Mapping) else read_spec(specs.find(spec))
+    wanted = (
+        None if spec is None else spec_of(spec) if isinstance(spec, Spec | Mapping) else read_spec(specs.find(spec))
+    )
     wanted = with_knobs(wanted, options.knobs) if options.knobs else wanted
     return Demands(against, wanted, options.max_macs, options.max_params, inputs, multiple=options.multiple)

@@ -1,7 +1,8 @@
 """Findings in the forms that services for continuous integration read: GitHub's workflow commands, and SARIF 2.1.0.
 
-Workflow commands: docs.github.com, "Workflow commands for GitHub Actions". SARIF: OASIS Standard "Static Analysis Results Interchange
-Format Version 2.1.0"; GitHub's code scanning wants a first line for every place, so a model file, which has no lines, gets line 1.
+Workflow commands: docs.github.com, "Workflow commands for GitHub Actions". SARIF: OASIS Standard "Static Analysis
+Results Interchange Format Version 2.1.0"; GitHub's code scanning wants a first line for every place, so a model file,
+which has no lines, gets line 1.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ def _words(finding: Finding) -> str:
 
 def to_json(reports: Sequence[Report]) -> str:
     """The reports for programs: `passed` for all, then a row per model."""
-    return json.dumps({"passed": all(report.passed for report in reports), "models": [report.to_json() for report in reports]}, indent=2)
+    return json.dumps(
+        {"passed": all(report.passed for report in reports), "models": [report.to_json() for report in reports]},
+        indent=2,
+    )
 
 
 # --- GitHub ---
@@ -51,7 +55,9 @@ def _command(model: Path, finding: Finding) -> str:
 
 
 def _data(text: str) -> str:
-    """Lines keep their ends, in the runner's own code; other control characters would reach a terminal and are shown escaped."""
+    """Lines keep their ends, in the runner's own code; other control characters would reach a terminal and are shown
+    escaped.
+    """
     parts = re.split(r"([\r\n])", text.replace("%", "%25"))
     return "".join(ENDS.get(part) or printable(part).replace("##", "#\\x23") for part in parts)
 
@@ -76,7 +82,9 @@ def to_sarif(reports: Sequence[Report], *, complete: bool) -> str:
     """All findings as one SARIF log with one run; complete is False where a model could not be looked at."""
     rules = list(CODES)
     run: Json = {
-        "tool": {"driver": {"name": "fnatool", "version": fnatool.__version__, "rules": [_rule(code) for code in rules]}},
+        "tool": {
+            "driver": {"name": "fnatool", "version": fnatool.__version__, "rules": [_rule(code) for code in rules]}
+        },
         "invocations": [{"executionSuccessful": complete}],
         "results": [row for report in reports for row in _results(report, rules)],
         "columnKind": "unicodeCodePoints",
@@ -135,7 +143,8 @@ def _logical(where: str) -> list[Json]:
     if not named or ", ".join(f"{kind} '{name}'" for kind, name in named) != where:
         return [{"name": where, "fullyQualifiedName": where}]
     return [
-        {"name": name or kind, "fullyQualifiedName": f"{kind} '{name}'", "kind": kind if kind in PARTS else "node"} for kind, name in named
+        {"name": name or kind, "fullyQualifiedName": f"{kind} '{name}'", "kind": kind if kind in PARTS else "node"}
+        for kind, name in named
     ]
 
 

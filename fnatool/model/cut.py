@@ -1,4 +1,6 @@
-"""A part of a model as a model of its own: it ends, and may begin, at other tensors; or the whole of it, brought to inference."""
+"""A part of a model as a model of its own: it ends, and may begin, at other tensors; or the whole of it, brought to
+inference.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +40,9 @@ from passes.network.stages import table_of_whole
 class CutOptions:
     """Where the model ends and begins: names of tensors or nodes, or of places like `stage5.exit`; none: where it does.
 
-    `inference` brings Dropout and BatchNormalization that compute as in training to inference. `inputs` gives shapes for free dimensions,
-    `verify` compares the outputs with the inner values of the whole and checks the result; `force` lets it replace another file.
+    `inference` brings Dropout and BatchNormalization that compute as in training to inference. `inputs` gives shapes
+    for free dimensions, `verify` compares the outputs with the inner values of the whole and checks the result; `force`
+    lets it replace another file.
     """
 
     outputs: tuple[str, ...] = ()
@@ -52,7 +55,9 @@ class CutOptions:
 
 @dataclass(frozen=True)
 class CutModel:
-    """A model that was cut: `changed` nodes were brought to inference, `left` of the `whole` nodes are in it, `notes` say what went."""
+    """A model that was cut: `changed` nodes were brought to inference, `left` of the `whole` nodes are in it, `notes`
+    say what went.
+    """
 
     model: files.Model
     seed: files.Model
@@ -65,7 +70,10 @@ class CutModel:
     def to_json(self) -> dict[str, object]:
         """The same, for programs."""
         sides = {"inputs": self.model.graph.inputs, "outputs": self.model.graph.outputs}
-        shapes = {name: [{"name": one.name, "shape": shape_json(one.shape)} for one in tensors] for name, tensors in sides.items()}
+        shapes = {
+            name: [{"name": one.name, "shape": shape_json(one.shape)} for one in tensors]
+            for name, tensors in sides.items()
+        }
         return {
             "seed": f"sha256:{self.seed.sha256}",
             **shapes,
@@ -81,13 +89,16 @@ class CutModel:
 
 
 def cut(model: Source, out: Path | str | None = None, *, options: CutOptions) -> CutModel:
-    """The model (a path, the bundled seed's name, or a model in memory) from its new inputs to its new outputs; written to `out` if given.
+    """The model (a path, the bundled seed's name, or a model in memory) from its new inputs to its new outputs; written
+    to `out` if given.
 
-    Names stay; of the metadata stays what is still true. Raises UserError for places that are not there and a file that must not be
-    written, RefusedModel for a model that cannot be read or cut, or a result that is not sound.
+    Names stay; of the metadata stays what is still true. Raises UserError for places that are not there and a file that
+    must not be written, RefusedModel for a model that cannot be read or cut, or a result that is not sound.
     """
     if not (options.outputs or options.new_inputs or options.inference):
-        raise UserError("say where the model is to end (--outputs) or to begin (--inputs), or bring it to inference (--inference)")
+        raise UserError(
+            "say where the model is to end (--outputs) or to begin (--inputs), or bring it to inference (--inference)"
+        )
     read, sizes = open_model(model, options.inputs, tolerated={"training-mode"} if options.inference else ())
     if out is not None:
         require_writable(Path(out), force=options.force, forbid=(read.path, *read.data))
@@ -122,7 +133,9 @@ def _cut(read: files.Model, sizes: Mapping[str, Shape] | None, options: CutOptio
     about, gone = _metadata(model, graph, table)
     target = files.with_metadata(replace(model, graph=graph, envelope=_envelope(model.envelope, about), notes=()), {})
     if options.verify:
-        left = {name: shape for name, shape in (sizes or {}).items() if name in {tensor.name for tensor in graph.inputs}}
+        left = {
+            name: shape for name, shape in (sizes or {}).items() if name in {tensor.name for tensor in graph.inputs}
+        }
         _require_same(base, graph, sizes)
         require_sound(target, replace(model, graph=base), left)
     notes = [f"output '{name}', which only training has, is gone" for name in (brought.gone if brought else ())]
@@ -145,7 +158,10 @@ def _cut(read: files.Model, sizes: Mapping[str, Shape] | None, options: CutOptio
 def _resolved(names: Sequence[str], whole: _Whole) -> tuple[str, ...]:
     """The tensors of these names. Raises UserError for a name that is none."""
     seen = view(whole.model.graph)
-    return tuple(name if name in seen.producer or name in seen.inputs or name in seen.constants else _place(name, whole) for name in names)
+    return tuple(
+        name if name in seen.producer or name in seen.inputs or name in seen.constants else _place(name, whole)
+        for name in names
+    )
 
 
 def _place(name: str, whole: _Whole) -> str:
@@ -158,7 +174,9 @@ def _place(name: str, whole: _Whole) -> str:
         return places[name]
     near = nearest(name, [*places, *seen.by_name, *seen.producer])
     meant = f"; did you mean '{near}'?" if near else ";"
-    raise UserError(f"'{name}' is no tensor, node or place of this model{meant} 'fnatool inspect --taps' lists the places")
+    raise UserError(
+        f"'{name}' is no tensor, node or place of this model{meant} 'fnatool inspect --taps' lists the places"
+    )
 
 
 def _with_tensors(tensors: Sequence[str], whole: _Whole) -> gs.Graph:
@@ -182,7 +200,9 @@ def _stages(whole: _Whole, graph: gs.Graph) -> list[list[dict[str, str]]]:
     return table_of_whole(stages, {node.name for node in records(graph)[0]})
 
 
-def _metadata(model: files.Model, graph: gs.Graph, table: list[list[dict[str, str]]]) -> tuple[dict[str, str], list[str]]:
+def _metadata(
+    model: files.Model, graph: gs.Graph, table: list[list[dict[str, str]]]
+) -> tuple[dict[str, str], list[str]]:
     """What of the metadata is true of a part, and what is gone of it, in words."""
     about, gone = metadata(model.envelope), list[str]()
     about.pop(STAGES_KEY, None)
@@ -217,14 +237,25 @@ def _with_pixels(source: str | None, text: str) -> str:
         known, seen = json.loads(source or "{}"), parse_description(text).input
     except (ValueError, RecursionError, UserError):
         return source or "{}"
-    return json.dumps({**(known if isinstance(known, dict) else {}), "mean": seen.mean, "scale": seen.scale, "channels": seen.channels})
+    return json.dumps(
+        {
+            **(known if isinstance(known, dict) else {}),
+            "mean": seen.mean,
+            "scale": seen.scale,
+            "channels": seen.channels,
+        }
+    )
 
 
 def _spec(text: str, graph: gs.Graph, table: list[list[dict[str, str]]]) -> str:
     """The Spec with the knobs that the part still has."""
     try:
         document = json.loads(text)
-        knobs = {name: value for name, value in document["knobs"].items() if name in analyse(graph, table=table or None).knobs}
+        knobs = {
+            name: value
+            for name, value in document["knobs"].items()
+            if name in analyse(graph, table=table or None).knobs
+        }
     except (ValueError, RecursionError, TypeError, KeyError, AttributeError, RefusedModel):
         return text
     return json.dumps({**document, "knobs": knobs})
@@ -257,7 +288,9 @@ def _moved(base: gs.Graph, graph: gs.Graph, sizes: Mapping[str, Shape] | None) -
     seen = view(base)
     starts, ends = ([tensor.name for tensor in one] for one in (graph.inputs, graph.outputs))
     feeds = noise_for(seen, infer(seen, sizes), 0)
-    inner = run_inner(base, feeds, [name for name in (*starts, *ends) if name not in feeds], "the model", optimised=False)
+    inner = run_inner(
+        base, feeds, [name for name in (*starts, *ends) if name not in feeds], "the model", optimised=False
+    )
     known = {**feeds, **inner}
     made = run_inner(graph, {name: known[name] for name in starts}, ends, "the result", optimised=False)
     return [name for name in ends if known[name].tobytes() != made[name].tobytes()]

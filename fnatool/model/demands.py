@@ -98,8 +98,14 @@ def _wasteful(model: Analysed, multiple: int) -> Iterator[Finding]:
         if knob.kind == "width" and knob.growth != "frozen" and knob.value != more:
             below = knob.value // multiple * multiple
             message = f"{knob.value} channels cost as much as {more} where {multiple} are computed at a time"
-            near = [str(value) for value in (below, more) if knob.min <= value <= knob.max and value % knob.multiple == 0]
-            fix = f"'fnatool remap --set {knob.name}={near[0]}'" + (f", or {near[1]}" if len(near) > 1 else "") if near else ""
+            near = [
+                str(value) for value in (below, more) if knob.min <= value <= knob.max and value % knob.multiple == 0
+            ]
+            fix = (
+                f"'fnatool remap --set {knob.name}={near[0]}'" + (f", or {near[1]}" if len(near) > 1 else "")
+                if near
+                else ""
+            )
             yield Finding("warning", "width", f"'{knob.name}'", message, fix)
 
 
@@ -126,8 +132,13 @@ NARROW = "'fnatool profile' shows where they are, 'fnatool remap' makes it narro
 
 
 def same_interface(model: onnx.ModelProto, seed: onnx.ModelProto) -> Iterator[Finding]:
-    """Findings where model's inputs and outputs differ from seed's: name, order, type, shape (any two dynamic axes are alike)."""
-    sides = (("input", free_inputs(model), free_inputs(seed)), ("output", list(model.graph.output), list(seed.graph.output)))
+    """Findings where model's inputs and outputs differ from seed's: name, order, type, shape (any two dynamic axes are
+    alike).
+    """
+    sides = (
+        ("input", free_inputs(model), free_inputs(seed)),
+        ("output", list(model.graph.output), list(seed.graph.output)),
+    )
     for kind, ours, theirs in sides:
         wanted = {value.name: value for value in theirs}
         names = [value.name for value in ours]
@@ -140,7 +151,13 @@ def same_interface(model: onnx.ModelProto, seed: onnx.ModelProto) -> Iterator[Fi
                 message, fix = "the model has it, the seed has not", "remove it, or give it the seed's name"
                 yield Finding("error", "interface", f"{kind} '{value.name}'", message, fix)
             elif (here := signature(value)) != (there := signature(wanted[value.name])):
-                yield Finding("error", "interface", f"{kind} '{value.name}'", f"it is {here}, the seed's is {there}", "export it like that")
+                yield Finding(
+                    "error",
+                    "interface",
+                    f"{kind} '{value.name}'",
+                    f"it is {here}, the seed's is {there}",
+                    "export it like that",
+                )
         if sorted(names) == sorted(wanted) and names != list(wanted):
             message = f"their order is {', '.join(names)}, the seed's {', '.join(wanted)}"
             yield Finding("error", "interface", f"{kind}s", message, "list them in the seed's order")

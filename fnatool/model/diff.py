@@ -1,6 +1,8 @@
-"""Two model files side by side, by name: knobs, stages and blocks, inputs and outputs, nodes, and the values of tensors.
+"""Two model files side by side, by name: knobs, stages and blocks, inputs and outputs, nodes, and the values of
+tensors.
 
-Equal means that nothing of this differs; the order of nodes, documentation and what a file claims of inner shapes are not looked at.
+Equal means that nothing of this differs; the order of nodes, documentation and what a file claims of inner shapes are
+not looked at.
 """
 
 from __future__ import annotations
@@ -75,7 +77,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class NodeChange:
-    """A node that both sides have, and a difference per thing that is not the same: op, an attribute, inputs, outputs."""
+    """A node that both sides have, and a difference per thing that is not the same: op, an attribute, inputs,
+    outputs.
+    """
 
     name: str
     op: str
@@ -84,10 +88,11 @@ class NodeChange:
 
 @dataclass(frozen=True)
 class TensorChange:
-    """A tensor that both sides have: type and shape in A and in B, the largest change of a value, and that relative to A's spread.
+    """A tensor that both sides have: type and shape in A and in B, the largest change of a value, and that relative to
+    A's spread.
 
-    The spread is max − min of A's finite values, or their largest magnitude where all are equal. largest and relative are None where the
-    shapes differ or the values are no numbers, infinite where a value is finite on one side only.
+    The spread is max − min of A's finite values, or their largest magnitude where all are equal. largest and relative
+    are None where the shapes differ or the values are no numbers, infinite where a value is finite on one side only.
     """
 
     name: str
@@ -151,8 +156,8 @@ class Comparison:
 def diff(a: Path | str, b: Path | str, *, options: DiffOptions | None = None) -> Comparison:
     """In what two model files differ, by name: knobs, stages, inputs and outputs, nodes, and the values of tensors.
 
-    a and b: paths, or the bundled seed's name. Raises UserError where a file is not there or cannot be read, or neither model has an input
-    that a shape is given for.
+    a and b: paths, or the bundled seed's name. Raises UserError where a file is not there or cannot be read, or neither
+    model has an input that a shape is given for.
     """
     given = (options or DiffOptions()).inputs
     raws = tuple(_load(seeds.find(path)) for path in (a, b))
@@ -165,7 +170,9 @@ def diff(a: Path | str, b: Path | str, *, options: DiffOptions | None = None) ->
 
 
 def compare(a: DiffSide, b: DiffSide) -> Comparison:
-    """The differences of two models, each list in the order of A, then of B; changed tensors by how much they changed."""
+    """The differences of two models, each list in the order of A, then of B; changed tensors by how much they
+    changed.
+    """
     return Comparison(
         a,
         b,
@@ -216,7 +223,11 @@ def _side(raw: files.Raw, inputs: Mapping[str, Shape]) -> DiffSide:
 def _facts(analysis: Analysis) -> NetworkFacts:
     image = image_row(analysis.image)
     size = FREE if analysis.image.free else image["value"]
-    sizes: dict[str, object] = {IMAGE: size, CHANNELS: analysis.colours.value, BATCH: batch_text(analysis.batching.value)}
+    sizes: dict[str, object] = {
+        IMAGE: size,
+        CHANNELS: analysis.colours.value,
+        BATCH: batch_text(analysis.batching.value),
+    }
     return NetworkFacts(
         analysis.cost.params,
         analysis.cost.macs,
@@ -227,7 +238,9 @@ def _facts(analysis: Analysis) -> NetworkFacts:
 
 
 def _rows(rows: Sequence[Json]) -> dict[str, object]:
-    return {str(row["name"]): {key: value for key, value in row.items() if key not in ("name", "nodes")} for row in rows}
+    return {
+        str(row["name"]): {key: value for key, value in row.items() if key not in ("name", "nodes")} for row in rows
+    }
 
 
 def _beside(proto: onnx.ModelProto) -> dict[str, object]:
@@ -280,7 +293,11 @@ def _by_name(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
     counts = Counter(node.name for node in graph.node)
     named: dict[str, onnx.NodeProto] = {}
     for k, node in enumerate(graph.node):
-        own = node.name if counts[node.name] == 1 and node.name else next((f"→ {name}" for name in node.output if name), "")
+        own = (
+            node.name
+            if counts[node.name] == 1 and node.name
+            else next((f"→ {name}" for name in node.output if name), "")
+        )
         named[own if own and own not in named else f"(node {k})"] = node
     return named
 
@@ -295,7 +312,11 @@ def _node_changes(a: onnx.NodeProto, b: onnx.NodeProto) -> Iterator[Difference]:
     first, second = _attributes(a), _attributes(b)
     for name in (*first, *(name for name in second if name not in first)):
         one, two = first.get(name), second.get(name)
-        if one is None or two is None or one.SerializeToString(deterministic=True) != two.SerializeToString(deterministic=True):
+        if (
+            one is None
+            or two is None
+            or one.SerializeToString(deterministic=True) != two.SerializeToString(deterministic=True)
+        ):
             yield Difference(name, one and _value(one), two and _value(two))
     for kind, here, there in (("input", a.input, b.input), ("output", a.output, b.output)):
         if len(here) != len(there):
@@ -319,7 +340,11 @@ def _value(attribute: AttributeProto) -> object:
     if attribute.type not in PLAIN:
         return f"{AttributeProto.AttributeType.Name(attribute.type).lower()}"
     value = onnx.helper.get_attribute_value(attribute)
-    return [_scalar(entry) for entry in value] if isinstance(value, Sequence) and not isinstance(value, bytes) else _scalar(value)
+    return (
+        [_scalar(entry) for entry in value]
+        if isinstance(value, Sequence) and not isinstance(value, bytes)
+        else _scalar(value)
+    )
 
 
 PLAIN = {getattr(AttributeProto, kind) for kind in ("FLOAT", "INT", "STRING", "FLOATS", "INTS", "STRINGS")}
@@ -386,13 +411,19 @@ def comparison_json(found: Comparison) -> Json:
         "equal": found.equal,
         "a": _side_json(found.a),
         "b": _side_json(found.b),
-        **{kind: [vars(row) for row in getattr(found, kind)] for kind in ("knobs", "stages", "blocks", "inputs", "outputs")},
+        **{
+            kind: [vars(row) for row in getattr(found, kind)]
+            for kind in ("knobs", "stages", "blocks", "inputs", "outputs")
+        },
         "model": [{"name": row.name, "a": printable_value(row.a), "b": printable_value(row.b)} for row in found.model],
         "nodes": {
             "equal": found.nodes.equal,
             "added": [{"name": node.name, "op": node.what} for node in found.nodes.added],
             "removed": [{"name": node.name, "op": node.what} for node in found.nodes.removed],
-            "changed": [{"name": n.name, "op": n.op, "changes": [vars(row) for row in n.differences]} for n in found.nodes.changed],
+            "changed": [
+                {"name": n.name, "op": n.op, "changes": [vars(row) for row in n.differences]}
+                for n in found.nodes.changed
+            ],
         },
         "tensors": {
             "equal": found.tensors.equal,

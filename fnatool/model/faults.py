@@ -1,6 +1,7 @@
 """Everything that is wrong with a model file by itself.
 
-What runs native code on the file (checker, shape inference, ONNX Runtime) does so in a child process, whose death is a finding.
+What runs native code on the file (checker, shape inference, ONNX Runtime) does so in a child process, whose death is a
+finding.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ STANDARD = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}  # the operator domain
 
 
 def find_faults(raw: files.Raw, inputs: Mapping[str, Shape], seconds: float = STEP_SECONDS) -> list[Finding]:
-    """The findings on a file as it is; inputs: shapes of dynamic inputs. Raises UserError where they do not fit the model."""
+    """The findings on a file as it is; inputs: shapes of dynamic inputs. Raises UserError where they do not fit the
+    model.
+    """
     given = _with_inputs(raw.proto, inputs)
     shapes, inferred = _infer(given, seconds)
     findings = [*check_proto(raw.proto)]
@@ -61,11 +64,18 @@ def _with_inputs(proto: onnx.ModelProto, shapes: Mapping[str, Shape]) -> onnx.Mo
     inputs = {value.name: value for value in free_inputs(changed)}
     for name, shape in shapes.items():
         if name not in inputs:
-            raise UserError(f"--input {name}: the model has no such input; it has {', '.join(map(repr, inputs)) or 'none'}")
+            raise UserError(
+                f"--input {name}: the model has no such input; it has {', '.join(map(repr, inputs)) or 'none'}"
+            )
         axes = inputs[name].type.tensor_type.shape.dim
-        fits = len(axes) == len(shape) and all(a.dim_value <= 0 or a.dim_value == size for a, size in zip(axes, shape, strict=True))
+        fits = len(axes) == len(shape) and all(
+            a.dim_value <= 0 or a.dim_value == size for a, size in zip(axes, shape, strict=True)
+        )
         if axes and not fits:
-            raise UserError(f"--input {name}: {shape_text(shape)} does not fit the model's {shape_text(declared_shape(inputs[name]))}")
+            raise UserError(
+                f"--input {name}: {shape_text(shape)} does not fit the model's "
+                f"{shape_text(declared_shape(inputs[name]))}"
+            )
         del axes[:]
         for size in shape:
             axes.add(dim_value=size)
@@ -86,7 +96,13 @@ def _checker(path: Path, seconds: float) -> Iterator[Finding]:
     try:
         isolate.run(_check_whole, path, seconds=seconds)
     except isolate.Died as death:
-        yield Finding("error", "checker-died", "onnx.checker", str(death), _remedy(death) or "do not use this file: it breaks the checker")
+        yield Finding(
+            "error",
+            "checker-died",
+            "onnx.checker",
+            str(death),
+            _remedy(death) or "do not use this file: it breaks the checker",
+        )
     except failures.FAILURES as error:
         yield Finding("error", "checker", "onnx.checker", _brief(error))
 
@@ -158,7 +174,11 @@ def _run(path: Path, given: onnx.ModelProto, proto: onnx.ModelProto, seconds: fl
     except failures.FAILURES as error:
         yield _failed_run(_brief(error), sizes, guessed, _remedy(error))
         return
-    if foreign := sorted({node.domain for node in proto.graph.node} - STANDARD) if found.problem and not found.loaded else []:
+    if (
+        foreign := sorted({node.domain for node in proto.graph.node} - STANDARD)
+        if found.problem and not found.loaded
+        else []
+    ):
         message = f"not run: it needs the operators of {', '.join(foreign)} ({found.problem})"
         yield Finding("note", "not-run", "ONNX Runtime", message, "run it where they are installed")
         return
@@ -169,33 +189,48 @@ def _run(path: Path, given: onnx.ModelProto, proto: onnx.ModelProto, seconds: fl
         stated = outputs.get(name)
         if stated is None or not isinstance(shape, tuple):
             continue
-        fits = len(stated) == len(shape) and all(a == b for a, b in zip(stated, shape, strict=True) if isinstance(a, int))
+        fits = len(stated) == len(shape) and all(
+            a == b for a, b in zip(stated, shape, strict=True) if isinstance(a, int)
+        )
         if not fits:
             message = f"it is declared as {shape_text(stated)} but runs as {shape_text(shape)} ({sizes})"
             yield Finding("error", "output-shape", f"output '{name}'", message, "declare the shape it has")
     if found.batch:
-        yield Finding("error", "batch", "ONNX Runtime", f"its batch is declared free, but {found.batch} ({sizes})", FREE)
+        yield Finding(
+            "error", "batch", "ONNX Runtime", f"its batch is declared free, but {found.batch} ({sizes})", FREE
+        )
     for name in found.not_finite:
         message = f"it is not finite on random input ({sizes})"
         yield Finding("warning", "output-not-finite", f"output '{name}'", message, "see whether it is on real input")
 
 
-FREE = "export it with a batch that is free all the way, or free sizes that were written for one sample: 'fnatool remap --set batch=free'"
+FREE = (
+    "export it with a batch that is free all the way, or free sizes that were written for one sample: 'fnatool "
+    "remap --set batch=free'"
+)
 
 
 Names = frozenset[str]
 
 
 def _batched(proto: onnx.ModelProto, feeds: Sequence[Feed]) -> tuple[Names, Names]:
-    """The inputs whose first axis is a free batch (of images, and what names it alike), and the outputs that may have it."""
+    """The inputs whose first axis is a free batch (of images, and what names it alike), and the outputs that may have
+    it.
+    """
     inputs = {value.name: declared_shape(value) for value in free_inputs(proto)}
-    images = [shape[0] for shape in inputs.values() if shape is not None and len(shape) > 2 and not isinstance(shape[0], int)]
+    images = [
+        shape[0] for shape in inputs.values() if shape is not None and len(shape) > 2 and not isinstance(shape[0], int)
+    ]
     if not images:
         return frozenset(), frozenset()
     batch = images[0]
     batched = (feed.name for feed in feeds if (shape := inputs[feed.name]) and shape[0] == batch)
     outputs = {value.name: declared_shape(value) for value in proto.graph.output}
-    followers = (name for name, shape in outputs.items() if not shape or not isinstance(shape[0], str) or shape[0] == batch or not batch)
+    followers = (
+        name
+        for name, shape in outputs.items()
+        if not shape or not isinstance(shape[0], str) or shape[0] == batch or not batch
+    )
     return frozenset(batched), frozenset(followers)
 
 
@@ -210,7 +245,8 @@ def _failed_run(problem: str, sizes: str, guessed: bool, remedy: str = "") -> Fi
 REMEDIES = {
     "is under development and support for this is limited": "export the model in an older opset",
     "Unsupported model IR version": "install a newer ONNX Runtime, or export the model for an older one",
-    "Could not find an implementation": "the processor has no such operator for these types: export in float32 or in another opset",
+    "Could not find an implementation": "the processor has no such operator for these types: export in float32 or "
+    "in another opset",
 }
 """part of what ONNX Runtime says → what helps."""
 
@@ -221,7 +257,9 @@ def _remedy(error: BaseException) -> str:
 
 
 def _feeds(proto: onnx.ModelProto) -> tuple[list[Feed], bool]:
-    """One feed per input, and whether any size of them is a guess: batch 1, channels as the first convolution wants them, extent 224."""
+    """One feed per input, and whether any size of them is a guess: batch 1, channels as the first convolution wants
+    them, extent 224.
+    """
     channels = _first_channels(proto)
     feeds: list[Feed] = []
     guessed = False
@@ -229,7 +267,9 @@ def _feeds(proto: onnx.ModelProto) -> tuple[list[Feed], bool]:
         stated = declared_shape(value)
         guessed |= stated is None or any(not isinstance(size, int) for size in stated) or _may_hold_sizes(value)
         axes: tuple[int | str | None, ...] = stated if stated is not None else (None,) * 4
-        guess = (1, channels.get(value.name, 3), *(GUESSED_EXTENT for _ in axes[2:])) if len(axes) > 2 else (1,) * len(axes)
+        guess = (
+            (1, channels.get(value.name, 3), *(GUESSED_EXTENT for _ in axes[2:])) if len(axes) > 2 else (1,) * len(axes)
+        )
         shape = tuple(size if isinstance(size, int) else other for size, other in zip(axes, guess, strict=True))
         feeds.append(Feed(value.name, onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type), shape))
     return feeds, guessed
@@ -255,7 +295,9 @@ def _first_channels(proto: onnx.ModelProto) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Ran:
-    """What became of a run: a problem, or the shapes of the outputs, those not finite, and what is wrong with two samples at once."""
+    """What became of a run: a problem, or the shapes of the outputs, those not finite, and what is wrong with two
+    samples at once.
+    """
 
     problem: str
     loaded: bool
@@ -278,7 +320,11 @@ def _session_run(path: Path, feeds: Sequence[Feed], free: tuple[Names, Names]) -
         outputs = session.run(None, values)
     except FAILURES as error:
         return Ran(_brief(error), True, {}, ())
-    results = {value.name: array for value, array in zip(session.get_outputs(), outputs, strict=True) if isinstance(array, np.ndarray)}
+    results = {
+        value.name: array
+        for value, array in zip(session.get_outputs(), outputs, strict=True)
+        if isinstance(array, np.ndarray)
+    }
     bad = tuple(name for name, array in results.items() if array.dtype.kind == "f" and not np.isfinite(array).all())
     batched, followers = free
     alone = {name: array for name, array in results.items() if name in followers}
@@ -289,11 +335,17 @@ def _session_run(path: Path, feeds: Sequence[Feed], free: tuple[Names, Names]) -
 def _two_samples(
     session: InferenceSession, first: Mapping[str, Array], alone: Mapping[str, Array], batched: Names
 ) -> str:  # fmt: skip
-    """What is wrong with the first sample in a batch of two; '' where each output holds, in front, what the sample gives alone."""
+    """What is wrong with the first sample in a batch of two; '' where each output holds, in front, what the sample
+    gives alone.
+    """
     from fnatool.runtime.session import FAILURES
 
     rng = np.random.default_rng(1)
-    seconds = {name: rng.permuted(value) if value.dtype.kind == "f" else value for name, value in first.items() if name in batched}
+    seconds = {
+        name: rng.permuted(value) if value.dtype.kind == "f" else value
+        for name, value in first.items()
+        if name in batched
+    }
     both = {name: np.concatenate([value, seconds[name]]) if name in batched else value for name, value in first.items()}
     try:
         together = dict(zip([value.name for value in session.get_outputs()], session.run(None, both), strict=True))
@@ -305,7 +357,10 @@ def _two_samples(
         if samples not in counts or value.dtype.kind != "f":
             continue
         if together[name].shape != (2 * samples, *value.shape[1:]):
-            return f"output '{name}' of two samples has the shape {shape_text(together[name].shape)}, that of one {shape_text(value.shape)}"
+            return (
+                f"output '{name}' of two samples has the shape {shape_text(together[name].shape)}, that of one "
+                f"{shape_text(value.shape)}"
+            )
         moved = _apart(together[name], value)
         if moved > APART:
             return f"output '{name}' of a sample depends on the other in its batch (by {moved:.1e} of its spread)"
@@ -313,7 +368,9 @@ def _two_samples(
 
 
 def _apart(both: Array, one: Array) -> float:
-    """max |difference| of one from the beginning of both, of the spread of both, and at least of a thousandth of their size."""
+    """max |difference| of one from the beginning of both, of the spread of both, and at least of a thousandth of their
+    size.
+    """
     wide = both.astype(np.float64)
     moved = float(np.abs(wide[: one.shape[0]] - one.astype(np.float64)).max(initial=0.0))
     return moved / max(float(np.ptp(wide)), 1e-3 * float(np.abs(wide).max())) if moved else 0.0

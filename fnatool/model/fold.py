@@ -39,13 +39,15 @@ from passes.target.resolve import own_spec
 RANDOM = "random"
 MEASURE_SECONDS = 3600
 NOISE_NOTE = (
-    "the statistics are those of noise: the function is unchanged, but training will not start from your data's; --data FOLDER does"
+    "the statistics are those of noise: the function is unchanged, but training will not start from your "
+    "data's; --data FOLDER does"
 )
 
 
 @dataclass(frozen=True)
 class BatchNormResult:
-    """A model whose BatchNorms were folded or put back: (BatchNorm, convolution) for each, what is left and why, and what was verified.
+    """A model whose BatchNorms were folded or put back: (BatchNorm, convolution) for each, what is left and why, and
+    what was verified.
 
     `verified` is None where it was not asked for or nothing changed.
     """
@@ -78,7 +80,9 @@ class BatchNormResult:
 
 @dataclass(frozen=True, kw_only=True)
 class FoldOptions:
-    """`inputs` gives shapes for free dimensions, `verify` runs the check of inner values, `force` lets the result replace another file."""
+    """`inputs` gives shapes for free dimensions, `verify` runs the check of inner values, `force` lets the result
+    replace another file.
+    """
 
     verify: bool = True
     inputs: Inputs = None
@@ -87,11 +91,13 @@ class FoldOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class UnfoldOptions:
-    """What statistics are collected on, how a pixel becomes an input value, and behind which convolutions a BatchNorm is put.
+    """What statistics are collected on, how a pixel becomes an input value, and behind which convolutions a BatchNorm
+    is put.
 
-    data is a folder of images, or the word random: noise. `images` of them are looked at, drawn with `seed`. mean and scale are per
-    channel, (pixel − mean) / scale with pixels from 0 to 255, channels RGB or BGR; None: as the model is known to want them (see
-    `fnatool.model.pixels`). `only` are patterns of names of convolutions; none: all where it makes sense. The others as in FoldOptions.
+    data is a folder of images, or the word random: noise. `images` of them are looked at, drawn with `seed`. mean and
+    scale are per channel, (pixel − mean) / scale with pixels from 0 to 255, channels RGB or BGR; None: as the model is
+    known to want them (see `fnatool.model.pixels`). `only` are patterns of names of convolutions; none: all where it
+    makes sense. The others as in FoldOptions.
     """
 
     data: Path | str
@@ -107,10 +113,11 @@ class UnfoldOptions:
 
 
 def fold(model: Source, out: Path | str | None = None, *, options: FoldOptions | None = None) -> BatchNormResult:
-    """The model (a path, the bundled seed's name, or a model in memory) with every BatchNorm that can be in the convolution beside it.
+    """The model (a path, the bundled seed's name, or a model in memory) with every BatchNorm that can be in the
+    convolution beside it.
 
-    Written to `out` if given. Raises UserError for a wrong path, RefusedModel for a model that cannot be read or a result that fails
-    verification.
+    Written to `out` if given. Raises UserError for a wrong path, RefusedModel for a model that cannot be read or a
+    result that fails verification.
     """
     options = options or FoldOptions()
     read, sizes = _open(model, out, options)
@@ -123,7 +130,8 @@ def fold(model: Source, out: Path | str | None = None, *, options: FoldOptions |
 
 
 def unfold(model: Source, out: Path | str | None = None, *, options: UnfoldOptions) -> BatchNormResult:
-    """The model (a path, the bundled seed's name, or a model in memory) with a BatchNorm behind its convolutions, with statistics of data.
+    """The model (a path, the bundled seed's name, or a model in memory) with a BatchNorm behind its convolutions, with
+    statistics of data.
 
     Written to `out` if given. Raises UserError for a wrong path or data that does not fit, RefusedModel as fold does.
     """
@@ -136,7 +144,9 @@ def unfold(model: Source, out: Path | str | None = None, *, options: UnfoldOptio
     return made
 
 
-def _open(model: Source, out: Path | str | None, options: FoldOptions | UnfoldOptions) -> tuple[files.Model, Mapping[str, Shape] | None]:
+def _open(
+    model: Source, out: Path | str | None, options: FoldOptions | UnfoldOptions
+) -> tuple[files.Model, Mapping[str, Shape] | None]:
     read, sizes = open_model(model, options.inputs)
     if out is not None:
         require_writable(Path(out), force=options.force, forbid=(read.path, *read.data))
@@ -152,8 +162,12 @@ def _unfolded(model: files.Model, options: UnfoldOptions, sizes: Mapping[str, Sh
     statistics = _statistics(model, analysis, sites.tensors, _rows(calibration.input_of(analysis), options, how))
     found = put_in(analysis.normal or model.graph, statistics, sizes=sizes)
     still = [name for name, moments in statistics.items() if not moments.variance.all()]
-    notes: tuple[str, ...] = (NOISE_NOTE,) if how is None else (how.pixels.sentence(), *([pixels.WARNING] if how.pixels.guessed else []))
-    notes += (f"{len(still)} convolutions have channels that never vary on this data, as '{still[0]}'",) if still else ()
+    notes: tuple[str, ...] = (
+        (NOISE_NOTE,) if how is None else (how.pixels.sentence(), *([pixels.WARNING] if how.pixels.guessed else []))
+    )
+    notes += (
+        (f"{len(still)} convolutions have channels that never vary on this data, as '{still[0]}'",) if still else ()
+    )
     return _finished(model, analysis, found.graph, found.added, left=sites.left, verify=options.verify, notes=notes)
 
 
@@ -170,7 +184,13 @@ def _finished(
     """The result with its stages, verified if asked for."""
     if not changed:
         return BatchNormResult(
-            model=model, seed=model, changed=(), left=left, notes=notes, table=stage_table(analysis.stages), verified=None
+            model=model,
+            seed=model,
+            changed=(),
+            left=left,
+            notes=notes,
+            table=stage_table(analysis.stages),
+            verified=None,
         )
     target = replace(model, graph=graph, notes=())
     sizes = {name: analysis.shapes.shapes[name] for name in analysis.view.inputs if name in analysis.shapes.shapes}
@@ -179,7 +199,13 @@ def _finished(
     verified = verify_same(model, target, analysis) if verify else None
     target = files.with_metadata(target, {STAGES_KEY: json.dumps(stage_table(after.stages))})
     return BatchNormResult(
-        model=target, seed=model, changed=changed, left=left, notes=notes, table=stage_table(after.stages), verified=verified
+        model=target,
+        seed=model,
+        changed=changed,
+        left=left,
+        notes=notes,
+        table=stage_table(after.stages),
+        verified=verified,
     )
 
 
@@ -192,14 +218,23 @@ def _moved_knobs(before: Analysis, after: Analysis) -> tuple[str, ...]:
 # --- statistics ---------------------------------------------------------------------------------
 
 
-def _statistics(model: files.Model, analysis: Analysis, tensors: Mapping[str, str], rows: Iterator[Values]) -> dict[str, Moments]:
+def _statistics(
+    model: files.Model, analysis: Analysis, tensors: Mapping[str, str], rows: Iterator[Values]
+) -> dict[str, Moments]:
     """Mean and variance of each tensor on the inputs, measured in a child process."""
     input_ = calibration.input_of(analysis)
     sizes = {tensor: int(np.prod(analysis.shapes.shapes[tensor][1:])) * BYTES for tensor in tensors.values()}
     try:
         with guessing(analysis.shapes):
             return isolate.run(
-                calibration.measure, model.graph, tensors, input_, rows, sizes, seconds=MEASURE_SECONDS, memory=16 * isolate.GIB
+                calibration.measure,
+                model.graph,
+                tensors,
+                input_,
+                rows,
+                sizes,
+                seconds=MEASURE_SECONDS,
+                memory=16 * isolate.GIB,
             )
     except isolate.Died as error:
         raise RefusedModel(f"ONNX Runtime died while it collected statistics: {error}; try fewer --images") from error
@@ -209,12 +244,16 @@ BYTES = 4  # of a value in float32
 
 
 def _rows(input_: NetworkInput, options: UnfoldOptions, how: Preparation | None) -> Iterator[Values]:
-    """The inputs to collect statistics on, one at a time: noise where nothing says how images become inputs. Raises UserError."""
+    """The inputs to collect statistics on, one at a time: noise where nothing says how images become inputs. Raises
+    UserError.
+    """
     if options.images < 1:
         raise UserError(f"{options.images} images are none to take statistics of; ask for at least 1")
     if how is None:
         return calibration.noise_rows(input_, options.images, options.seed)
-    return calibration.image_rows(input_, calibration.image_files(Path(options.data), options.images, options.seed), how)
+    return calibration.image_rows(
+        input_, calibration.image_files(Path(options.data), options.images, options.seed), how
+    )
 
 
 def _preparation(model: files.Model, analysis: Analysis, options: UnfoldOptions) -> Preparation:
@@ -225,7 +264,11 @@ def _preparation(model: files.Model, analysis: Analysis, options: UnfoldOptions)
     channels = shape[-1 if last else 0] if len(shape) == 3 else 0
     if channels not in (1, 3):
         what = printed(shape)
-        raise UserError(f"the input '{input_.name}' of {what} is no grey or RGB image; --data random takes noise instead")
-    mean, scale = (None if given is None else tuple(float(value) for value in given) for given in (options.mean, options.scale))
+        raise UserError(
+            f"the input '{input_.name}' of {what} is no grey or RGB image; --data random takes noise instead"
+        )
+    mean, scale = (
+        None if given is None else tuple(float(value) for value in given) for given in (options.mean, options.scale)
+    )
     image = pixels.Seen(input_.name, channels, input_.dtype)
     return Preparation(pixels.pixels_of(model, analysis.view, image, PixelOptions(mean, scale, options.channels)), last)

@@ -10,10 +10,11 @@ from fnatool.model.source import Source, open_model
 
 
 def head(model: Source, out: Path | str | None = None, *, options: HeadOptions) -> Headed:
-    """The model (a path, the bundled seed's name, or a model in memory) with the head, its weights fresh; written to `out` if given.
+    """The model (a path, the bundled seed's name, or a model in memory) with the head, its weights fresh; written to
+    `out` if given.
 
-    Raises UserError for a head that cannot be or a file that must not be written, before any work; RefusedModel for a model that cannot
-    take a head or a result that is not sound.
+    Raises UserError for a head that cannot be or a file that must not be written, before any work; RefusedModel for a
+    model that cannot take a head or a result that is not sound.
     """
     read, _ = open_model(model, options.inputs)
     options = named_by_data(options)

@@ -36,14 +36,15 @@ from passes.network.analysis import Analysis
 
 @dataclass(frozen=True, kw_only=True)
 class HeadOptions:
-    """The head asked for, in the user's words: `classes` a number or a file of names, `joints` a number, 'coco' or a JSON file; or names.
+    """The head asked for, in the user's words: `classes` a number or a file of names, `joints` a number, 'coco' or a
+    JSON file; or names.
 
-    data: a folder of data, whose classes or joints they are instead; reading: how its labels are read. keep_rows: rows of the seed's own
-    head that become the first classes, or 'all'.
+    data: a folder of data, whose classes or joints they are instead; reading: how its labels are read. keep_rows: rows
+    of the seed's own head that become the first classes, or 'all'.
 
-    mean and scale: per colour, or one for all; an input value is (pixel − mean) / scale. channels: RGB or BGR, the order of the colours.
-    None: as the seed is known to be. `seed` is for the weights of the head. `verify` compares the taps with the seed's and checks the
-    result; `force` lets it replace another file (never the model).
+    mean and scale: per colour, or one for all; an input value is (pixel − mean) / scale. channels: RGB or BGR, the
+    order of the colours. None: as the seed is known to be. `seed` is for the weights of the head. `verify` compares the
+    taps with the seed's and checks the result; `force` lets it replace another file (never the model).
     """
 
     task: str
@@ -67,7 +68,9 @@ class HeadOptions:
 
 @dataclass(frozen=True)
 class Headed:
-    """A model with its head: what was attached, what it is for, the seed, both analyses, and how its pixels are scaled."""
+    """A model with its head: what was attached, what it is for, the seed, both analyses, and how its pixels are
+    scaled.
+    """
 
     model: files.Model
     made: Attached
@@ -109,9 +112,9 @@ class Headed:
 def attach_to_model(model: files.Model, options: HeadOptions, *, analysis: Analysis | None = None) -> Headed:
     """The model with the head; sizes that its free batch is written into follow the batch (see `passes.batch.freeing`).
 
-    analysis: of the model at these inputs, if there is one. Unless told otherwise, what is returned has been compared with the seed and
-    checked. Raises UserError for a head that cannot be,
-    RefusedModel for a model that cannot take one or a result that is not sound.
+    analysis: of the model at these inputs, if there is one. Unless told otherwise, what is returned has been compared
+    with the seed and checked. Raises UserError for a head that cannot be, RefusedModel for a model that cannot take one
+    or a result that is not sound.
     """
     classes, named, head = wanted(options)
     head = replace(head, own=own_head(model))
@@ -126,12 +129,25 @@ def attach_to_model(model: files.Model, options: HeadOptions, *, analysis: Analy
     made = attach(model.graph, before, head, rng=np.random.default_rng(options.seed))
     model = model if made.base is model.graph else replace(model, graph=made.base)
     about = TASKS[options.task].describe(seen, classes=classes, joints=named, boxes=made.detection)
-    notes = {STAGES_KEY: json.dumps(made.table), TASK_KEY: description.to_json(about), HEAD_KEY: json.dumps(asdict(made.own))}
+    notes = {
+        STAGES_KEY: json.dumps(made.table),
+        TASK_KEY: description.to_json(about),
+        HEAD_KEY: json.dumps(asdict(made.own)),
+    }
     if how.guessed or pixels.GUESS_KEY in metadata(model.envelope):
         notes[pixels.GUESS_KEY] = pixels.GUESS if how.guessed else pixels.KNOWN
     target = files.with_metadata(replace(model, graph=made.graph, notes=()), notes)
     after = analyse(made.normal, sizes=sizes, table=made.table)
-    headed = Headed(model=target, made=made, description=about, seed=model, before=before, after=after, pixels=how, verified=options.verify)
+    headed = Headed(
+        model=target,
+        made=made,
+        description=about,
+        seed=model,
+        before=before,
+        after=after,
+        pixels=how,
+        verified=options.verify,
+    )
     if options.verify:
         upgrading.require_same(given, model, before)
         require_same(headed)
@@ -140,14 +156,18 @@ def attach_to_model(model: files.Model, options: HeadOptions, *, analysis: Analy
 
 
 def wanted(options: HeadOptions) -> tuple[tuple[str, ...], Joints | None, HeadSpec]:
-    """Class names, joints, and the head that they ask for. Raises UserError where the options contradict each other or the task."""
+    """Class names, joints, and the head that they ask for. Raises UserError where the options contradict each other or
+    the task.
+    """
     require_task(options.task)
     task = TASKS[options.task]
     style = options.style or task.head
     fitting = [name for name, known in STYLES.items() if known.outputs.keys() == task.outputs.keys()]
     if style not in fitting:
         raise UserError(f"'{style}' is no style of {options.task}; there is {' and '.join(map(repr, fitting))}")
-    build = partial(HeadSpec, style, taps=options.taps, width=options.width, levels=options.levels, keep=options.keep_rows)
+    build = partial(
+        HeadSpec, style, taps=options.taps, width=options.width, levels=options.levels, keep=options.keep_rows
+    )
     if task.labels == "joints":
         if options.joints is None:
             raise UserError("say which joints a pose has with --joints: a number, 'coco', or a JSON file")
@@ -156,7 +176,9 @@ def wanted(options: HeadOptions) -> tuple[tuple[str, ...], Joints | None, HeadSp
     if options.joints is not None:
         raise UserError(f"--joints is for poses, not for {options.task}")
     if options.classes is None:
-        raise UserError(f"say how many classes {options.task} has with --classes: a number, or a file with a name on every line")
+        raise UserError(
+            f"say how many classes {options.task} has with --classes: a number, or a file with a name on every line"
+        )
     classes = _classes(options.classes)
     return classes, None, build(len(classes))
 
@@ -172,7 +194,9 @@ def _joints(said: str | int | tuple[str, ...]) -> Joints:
 
 
 def named_by_data(options: HeadOptions) -> HeadOptions:
-    """The options with the classes or joints of the data, where it is to name them. Raises UserError where it is none."""
+    """The options with the classes or joints of the data, where it is to name them. Raises UserError where it is
+    none.
+    """
     if options.data is None:
         return options
     require_task(options.task)
@@ -200,7 +224,9 @@ _OWN_HEAD: TypeAdapter[OwnHead] = TypeAdapter(OwnHead)
 
 
 def own_taps(analysis: Analysis, options: HeadOptions) -> tuple[str, ...]:
-    """The names of what the head asked for taps when nobody says; none for what the seed's own classifier reads. Raises UserError."""
+    """The names of what the head asked for taps when nobody says; none for what the seed's own classifier reads. Raises
+    UserError.
+    """
     return default_taps(analysis, wanted(options)[2])
 
 
@@ -212,7 +238,8 @@ def input_of(image: HeadImage, how: Pixels) -> description.Input:
     if max(image.size) > description.LARGEST:
         height, width = image.size
         raise UserError(
-            f"the input '{image.name}' takes images of {height:,}×{width:,}; a task has images of at most {description.LARGEST:,} a side"
+            f"the input '{image.name}' takes images of {height:,}×{width:,}; a task has images of at most "
+            f"{description.LARGEST:,} a side"
         )
     return description.Input.model_validate(
         {"layout": image.layout, "channels": how.channels, "mean": how.mean, "scale": how.scale, "size": image.size}
@@ -226,11 +253,15 @@ def require_same(headed: Headed) -> None:
     """What the head taps has the seed's bits in ONNX Runtime, and the head runs. Raises RefusedModel otherwise."""
     found = in_child(_moved, headed)
     if found:
-        raise RefusedModel(f"'{found[0]}', which the head taps, is not what it is in the seed; nothing was written. Please report it")
+        raise RefusedModel(
+            f"'{found[0]}', which the head taps, is not what it is in the seed; nothing was written. Please report it"
+        )
 
 
 def _moved(headed: Headed) -> list[str]:
     from fnatool.runtime.verify import moved, noise
 
     with guessing(headed.before.shapes):
-        return moved(headed.seed.graph, headed.model.graph, noise(headed.before, 0), [tap.tensor for tap in headed.made.taps])
+        return moved(
+            headed.seed.graph, headed.model.graph, noise(headed.before, 0), [tap.tensor for tap in headed.made.taps]
+        )

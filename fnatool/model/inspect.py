@@ -1,4 +1,6 @@
-"""What a network is made of and what can change: stages, blocks, knobs, as data, as JSON, or as the network's own Spec."""
+"""What a network is made of and what can change: stages, blocks, knobs, as data, as JSON, or as the network's own
+Spec.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ class Inspection:
         return re.sub(r"\[\s+(\d+),\s+(\d+)\s+\]", r"[\1, \2]", text)  # a size on one line
 
     def group(self, knob: str) -> list[Json]:
-        """Every (initializer, axis, indices, role) that moves with a width or kernel knob. Raises UserError for other knobs."""
+        """Every (initializer, axis, indices, role) that moves with a width or kernel knob. Raises UserError for other
+        knobs.
+        """
         return group_rows(self.analysis, knob)
 
     def places(self) -> list[Json]:
@@ -61,9 +65,11 @@ class Inspection:
 
 
 def inspect(model: Source, *, options: InspectOptions | None = None) -> Inspection:
-    """The stages, blocks and knobs of a model (a path, the bundled seed's name, or a model in memory), with what each knob can be.
+    """The stages, blocks and knobs of a model (a path, the bundled seed's name, or a model in memory), with what each
+    knob can be.
 
-    Raises UserError for a wrong path or shape, RefusedModel for a model that cannot be read or that nothing can be changed in.
+    Raises UserError for a wrong path or shape, RefusedModel for a model that cannot be read or that nothing can be
+    changed in.
     """
     options = options or InspectOptions()
     read, sizes = open_model(model, options.inputs)
@@ -71,7 +77,9 @@ def inspect(model: Source, *, options: InspectOptions | None = None) -> Inspecti
 
 
 def analysis_json(analysis: Analysis) -> Json:
-    """params, macs (None where a free image size leaves them open), stages, blocks, knobs, atoms, frozen, and notes on the reading."""
+    """params, macs (None where a free image size leaves them open), stages, blocks, knobs, atoms, frozen, and notes on
+    the reading.
+    """
     return {
         "params": analysis.cost.params,
         "macs": analysis.cost.macs,

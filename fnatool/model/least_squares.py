@@ -36,7 +36,8 @@ class Sums(Protocol):
 
 @dataclass(frozen=True)
 class LayerChange:
-    """What is added to a layer, [groups, rows, reads + 1], the strength it was found with, and Σ e² on what was kept back without it and
+    """What is added to a layer, [groups, rows, reads + 1], the strength it was found with, and Σ e² on what was kept
+    back without it and
 
     with it.
     """
@@ -49,7 +50,8 @@ class LayerChange:
 
 @dataclass(frozen=True)
 class Basis:
-    """The sums in the basis in which x xᵀ is diagonal, so that every strength is a division: cross [g, rows, d] and values [g, d].
+    """The sums in the basis in which x xᵀ is diagonal, so that every strength is a division: cross [g, rows, d] and
+    values [g, d].
 
     An x is `turn` · its coordinates.
     """

@@ -14,14 +14,26 @@ from passes.errors import UserError
 MOST = 1 << 16
 
 COCO = (
-    *("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow", "right_elbow"),
+    *(
+        "nose",
+        "left_eye",
+        "right_eye",
+        "left_ear",
+        "right_ear",
+        "left_shoulder",
+        "right_shoulder",
+        "left_elbow",
+        "right_elbow",
+    ),
     *("left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle"),
 )
 """The joints of a person in COCO, in its order."""
 
 
 def class_names(text: str) -> tuple[str, ...]:
-    """`19` is class0 … class18; anything else the path of a file with a name on every line. Raises UserError for neither."""
+    """`19` is class0 … class18; anything else the path of a file with a name on every line. Raises UserError for
+    neither.
+    """
     number = _number(text, "classes")
     if number is not None:
         return tuple(f"class{k}" for k in range(number))
@@ -32,7 +44,8 @@ def class_names(text: str) -> tuple[str, ...]:
 
 
 def joints_of(text: str) -> Joints:
-    """`coco`, a number of joints (joint0 …), or a JSON file with `joints` and, if it says them, `sigmas` and `flip_pairs`.
+    """`coco`, a number of joints (joint0 …), or a JSON file with `joints` and, if it says them, `sigmas` and
+    `flip_pairs`.
 
     What it leaves unsaid follows from the names: see fnatool.tasks.joints. Raises UserError.
     """
@@ -49,7 +62,11 @@ def joints_of(text: str) -> Joints:
 
 
 def _joints(document: object, where: str) -> Joints:
-    if not isinstance(document, Mapping) or not set(document) <= {"joints", "sigmas", "flip_pairs"} or "joints" not in document:
+    if (
+        not isinstance(document, Mapping)
+        or not set(document) <= {"joints", "sigmas", "flip_pairs"}
+        or "joints" not in document
+    ):
         raise UserError(f"'{where}' must be a JSON object with 'joints' and, if known, 'sigmas' and 'flip_pairs'")
     listed = document["joints"]
     if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
@@ -60,7 +77,9 @@ def _joints(document: object, where: str) -> Joints:
         raise UserError(f"'sigmas' in '{where}' must be a list of {len(names)} positive numbers, one per joint")
     pairs = document.get("flip_pairs", [list(pair) for pair in joints.pairs(names)])
     if not isinstance(pairs, list) or not all(_is_pair(pair, len(names)) for pair in pairs):
-        raise UserError(f"'flip_pairs' in '{where}' must be a list of pairs of joints, each a number from 0 to {len(names) - 1}")
+        raise UserError(
+            f"'flip_pairs' in '{where}' must be a list of pairs of joints, each a number from 0 to {len(names) - 1}"
+        )
     return Joints(names, tuple(float(sigma) for sigma in sigmas), tuple((pair[0], pair[1]) for pair in pairs))
 
 
@@ -69,7 +88,9 @@ def _positive(value: object) -> bool:
 
 
 def _is_pair(pair: object, count: int) -> bool:
-    numbers = isinstance(pair, list) and all(isinstance(j, int) and not isinstance(j, bool) and 0 <= j < count for j in pair)
+    numbers = isinstance(pair, list) and all(
+        isinstance(j, int) and not isinstance(j, bool) and 0 <= j < count for j in pair
+    )
     return numbers and len(pair) == 2 and pair[0] != pair[1]  # type: ignore[arg-type,index]
 
 

@@ -1,8 +1,9 @@
 """How pixels become what a network is given: one answer for all commands, and the values themselves.
 
-An input is (pixel − mean) / scale per channel, pixels from 0 to 255. What the user says comes first; then what the model's record of its
-task says; what its export recorded; what its graph tells (an input of whole numbers, or a network that scales by itself); what is known of
-a bundled seed. Where nothing is known, colours are taken to be ImageNet's: a guess, of which every command warns.
+An input is (pixel − mean) / scale per channel, pixels from 0 to 255. What the user says comes first; then what the
+model's record of its task says; what its export recorded; what its graph tells (an input of whole numbers, or a network
+that scales by itself); what is known of a bundled seed. Where nothing is known, colours are taken to be ImageNet's: a
+guess, of which every command warns.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class Seen:
 
 @dataclass(frozen=True)
 class PixelOptions:
-    """What the user says: per channel, or one number for all; `channels` is the order of the colours. None: as the model is known to be."""
+    """What the user says: per channel, or one number for all; `channels` is the order of the colours. None: as the
+    model is known to be.
+    """
 
     mean: tuple[float, ...] | None = None
     scale: tuple[float, ...] | None = None
@@ -61,16 +64,22 @@ def seen_as(seen: View, name: str, channels: int) -> Seen:
 
 
 def pixels_of(model: files.Model, graph: View, image: Seen, asked: PixelOptions) -> Pixels:
-    """The answer for a model, whose graph in normal form is also given. Raises UserError where nothing is known of grey pixels, and for
+    """The answer for a model, whose graph in normal form is also given. Raises UserError where nothing is known of grey
+    pixels, and for
 
-    what is asked that does not fit the image: another number of values, a scale of 0, values that whole numbers cannot carry.
+    what is asked that does not fit the image: another number of values, a scale of 0, values that whole numbers cannot
+    carry.
     """
     if image.channels not in (1, 3):
-        raise UserError(f"the input '{image.name}' has {image.channels} channels; a task needs images of three colours, or grey ones")
+        raise UserError(
+            f"the input '{image.name}' has {image.channels} channels; a task needs images of three colours, or "
+            "grey ones"
+        )
     known = next((found for answer in ANSWERS if (found := answer(model, graph, image)) is not None), None)
     if known is None and (asked.mean is None or asked.scale is None):
         raise UserError(
-            f"nothing is known of pixels of {image.channels} channel(s): say how they are scaled with --mean and --scale "
+            f"nothing is known of pixels of {image.channels} channel(s): say how they are scaled with --mean "
+            "and --scale "
             "(in the config of a search 'head.mean' and 'head.scale')"
         )
     order = _order(image, asked, known)
@@ -99,7 +108,9 @@ def _order(image: Seen, asked: PixelOptions, known: Pixels | None) -> str:
 
 def _turned(known: Pixels) -> Pixels:
     """The same with its colours in the other order."""
-    return replace(known, mean=known.mean[::-1], scale=known.scale[::-1], channels="RGB" if known.channels == "BGR" else "BGR")
+    return replace(
+        known, mean=known.mean[::-1], scale=known.scale[::-1], channels="RGB" if known.channels == "BGR" else "BGR"
+    )
 
 
 def _per_channel(values: tuple[float, ...], image: Seen) -> tuple[float, ...]:
@@ -109,22 +120,30 @@ def _per_channel(values: tuple[float, ...], image: Seen) -> tuple[float, ...]:
 def _require_values(found: Pixels, image: Seen) -> None:
     for word, values in (("mean", found.mean), ("scale", found.scale)):
         if len(values) != image.channels:
-            raise UserError(f"the input '{image.name}' has {image.channels} channels, the {word} {len(values)} values; give one for each")
+            raise UserError(
+                f"the input '{image.name}' has {image.channels} channels, the {word} {len(values)} values; give "
+                "one for each"
+            )
     if 0 in found.scale:
         raise UserError("a scale of 0 would divide by zero; give what the pixels are divided by, such as 255")
 
 
 def require_carried(image: Seen, mean: Sequence[float], scale: Sequence[float]) -> None:
-    """An input of whole numbers gets whole numbers in its range. Raises UserError where (pixel − mean) / scale is something else."""
+    """An input of whole numbers gets whole numbers in its range. Raises UserError where (pixel − mean) / scale is
+    something else.
+    """
     if image.dtype.kind not in "iub":
         return
     values = [(np.arange(256.0) - centre) / width for centre, width in zip(mean, scale, strict=True)]
     limits = np.iinfo(image.dtype.str) if image.dtype.kind in "iu" else np.iinfo(np.uint8)
     low, high = (0, 1) if image.dtype.kind == "b" else (limits.min, limits.max)
     if not all(bool((row == np.rint(row)).all()) and row.min() >= low and row.max() <= high for row in values):
-        told = ", ".join(f"(pixel − {centre:g}) / {width:g}" for centre, width in dict.fromkeys(zip(mean, scale, strict=True)))
+        told = ", ".join(
+            f"(pixel − {centre:g}) / {width:g}" for centre, width in dict.fromkeys(zip(mean, scale, strict=True))
+        )
         raise UserError(
-            f"the input '{image.name}' is of {image.dtype}, which cannot carry {told}: the network scales its pixels itself; "
+            f"the input '{image.name}' is of {image.dtype}, which cannot carry {told}: the network scales its "
+            "pixels itself; "
             "--mean 0 --scale 1 gives them as they are"
         )
 
@@ -132,7 +151,9 @@ def require_carried(image: Seen, mean: Sequence[float], scale: Sequence[float]) 
 def recorded(model: files.Model, like: Input) -> Pixels:
     """What the model's record of its task says."""
     guessed = is_guess(model)
-    return Pixels(like.mean, like.scale, like.channels, "as an earlier head guessed" if guessed else "as the model says", guessed)
+    return Pixels(
+        like.mean, like.scale, like.channels, "as an earlier head guessed" if guessed else "as the model says", guessed
+    )
 
 
 def say(how: Pixels) -> None:
@@ -166,7 +187,11 @@ def _stated(found: object, image: Seen) -> Pixels | None:
 
 
 def _is_numbers(found: object) -> bool:
-    return isinstance(found, list) and bool(found) and all(type(value) in (int, float) and abs(value) < 1e12 for value in found)
+    return (
+        isinstance(found, list)
+        and bool(found)
+        and all(type(value) in (int, float) and abs(value) < 1e12 for value in found)
+    )
 
 
 def _of_task(model: files.Model, graph: View, image: Seen) -> Pixels | None:

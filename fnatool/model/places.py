@@ -13,10 +13,11 @@ Json = dict[str, object]
 
 
 def place_rows(analysis: Analysis) -> list[Json]:
-    """One row per place: stage (None outside of stages), name, tensor, shape, stride in pixels of the image, and whether a head can tap it.
+    """One row per place: stage (None outside of stages), name, tensor, shape, stride in pixels of the image, and
+    whether a head can tap it.
 
-    Places are the exits of stages and blocks, the hidden maps of blocks, the maps that every path passes, and what the network's own
-    classifier reads.
+    Places are the exits of stages and blocks, the hidden maps of blocks, the maps that every path passes, and what the
+    network's own classifier reads.
     """
     rows = own_classifier(analysis)
     found = chart(analysis, None if rows is None else rows.features)
@@ -26,7 +27,9 @@ def place_rows(analysis: Analysis) -> list[Json]:
     places += [(found.name_of(tensor), tensor) for tensor in dict.fromkeys(others) if tensor not in known]
     order = {name: k for k, node in enumerate(analysis.view.nodes) for name in node.outputs}
     inside = _stages(analysis)
-    return [_row(name, tensor, found, inside) for name, tensor in sorted(places, key=lambda place: order.get(place[1], -1))]
+    return [
+        _row(name, tensor, found, inside) for name, tensor in sorted(places, key=lambda place: order.get(place[1], -1))
+    ]
 
 
 def _maps(found: Chart) -> list[str]:
@@ -39,7 +42,9 @@ def _maps(found: Chart) -> list[str]:
 
 def _stages(analysis: Analysis) -> dict[str, str]:
     """Tensor → the stage in which it is computed."""
-    nodes = {node: stage_name(i) for i, stage in enumerate(analysis.stages) for block in stage.blocks for node in block.nodes}
+    nodes = {
+        node: stage_name(i) for i, stage in enumerate(analysis.stages) for block in stage.blocks for node in block.nodes
+    }
     return {tensor: nodes[node.name] for node in analysis.view.nodes if node.name in nodes for tensor in node.outputs}
 
 

@@ -19,13 +19,16 @@ Json = dict[str, object]
 MEANING = {
     "params": "weights, biases and scales, a shared one once; running statistics are none",
     "activations": "bytes of all tensors that the nodes compute, each once, in their own memory",
-    "peak_activations": "bytes of the inputs and computed tensors that exist at once while the nodes run one by one, at the most",
+    "peak_activations": "bytes of the inputs and computed tensors that exist at once while the nodes run one by "
+    "one, at the most",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProfileOptions:
-    """`inputs` gives shapes for free dimensions; `convention` says what multiply-adds are: see `passes.network.profile.CONVENTIONS`."""
+    """`inputs` gives shapes for free dimensions; `convention` says what multiply-adds are: see
+    `passes.network.profile.CONVENTIONS`.
+    """
 
     inputs: Inputs = None
     convention: str = "conv"
@@ -40,7 +43,9 @@ class ModelProfile:
     convention: str
 
     def to_json(self) -> Json:
-        """The whole, its parts and its nodes; macs and activations are None where a free image size leaves them open."""
+        """The whole, its parts and its nodes; macs and activations are None where a free image size leaves them
+        open.
+        """
         return profile_json(self.profile, str(self.model.path), self.convention)
 
     def write(self, path: Path | str, *, force: bool = False) -> None:

@@ -23,10 +23,14 @@ def recoloured_metadata(said: Mapping[str, str], old: int, new: int) -> dict[str
         turned = isinstance(inner, Mapping) and inner.get("channels") == "BGR" and old == new
         order = "BGR" if turned else ORDERS.get(new)
         own = {"mean": [127.5] * old, "scale": [127.5] * old, **(inner if isinstance(inner, Mapping) else {})}
-        found[TASK_KEY] = json.dumps({**task, "input": {**_scaled(own, old, new), "channels": order}}) if known else None
+        found[TASK_KEY] = (
+            json.dumps({**task, "input": {**_scaled(own, old, new), "channels": order}}) if known else None
+        )
     if source is not None and ("mean" in source or "scale" in source):
         made = _scaled(source, old, new)
-        found[SOURCE_KEY] = json.dumps({**made, **({"channels": ORDERS[new]} if "channels" in source and new in ORDERS else {})})
+        found[SOURCE_KEY] = json.dumps(
+            {**made, **({"channels": ORDERS[new]} if "channels" in source and new in ORDERS else {})}
+        )
     return found
 
 
@@ -44,7 +48,12 @@ def _scaled(said: Mapping[str, object], old: int, new: int) -> dict[str, object]
 
 
 def _resized(values: object, old: int, new: int) -> object:
-    if not isinstance(values, Sequence) or isinstance(values, str) or not values or not all(type(v) in (int, float) for v in values):
+    if (
+        not isinstance(values, Sequence)
+        or isinstance(values, str)
+        or not values
+        or not all(type(v) in (int, float) for v in values)
+    ):
         return values
     numbers = [float(v) for v in values] * (old if len(values) == 1 else 1)
     mean = sum(numbers) / len(numbers)

@@ -1,8 +1,9 @@
 """A remap whose layers are solved anew against the seed, from pictures without labels.
 
-Layer by layer in the order of the target, each after those before it: from what it reads in the target and what its tensor lacks to be
-the seed's, over all positions of all pictures, by least squares that shrink towards the layer as it is; how much they shrink is chosen by
-pictures kept back, and a layer that no strength helps there stays as it is. (He, Zhang, Sun 2017; Luo, Wu, Lin 2017; without shrinking.)
+Layer by layer in the order of the target, each after those before it: from what it reads in the target and what its
+tensor lacks to be the seed's, over all positions of all pictures, by least squares that shrink towards the layer as it
+is; how much they shrink is chosen by pictures kept back, and a layer that no strength helps there stays as it is. (He,
+Zhang, Sun 2017; Luo, Wu, Lin 2017; without shrinking.)
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def require_torch() -> None:
 
 
 def refit(made: Remapped, data: tuple[Unlabelled, Unlabelled]) -> Remapped:
-    """The remap with its layers solved anew, and what came of that. data: the samples that are used, and those kept back.
+    """The remap with its layers solved anew, and what came of that. data: the samples that are used, and those kept
+    back.
 
     Raises RefusedModel where torch cannot compute one of the networks, MissingTorch where there is none.
     """
@@ -67,7 +69,9 @@ def refit(made: Remapped, data: tuple[Unlabelled, Unlabelled]) -> Remapped:
     return replace(made, model=replace(made.model, graph=graph), refit=found)
 
 
-def refitted(analysis: Analysis, plan: Plan, graph: gs.Graph, data: tuple[Unlabelled, Unlabelled]) -> tuple[gs.Graph, Refit]:
+def refitted(
+    analysis: Analysis, plan: Plan, graph: gs.Graph, data: tuple[Unlabelled, Unlabelled]
+) -> tuple[gs.Graph, Refit]:
     """The target's graph with its layers solved anew. data: the samples that are used, and those kept back.
 
     Raises RefusedModel where torch cannot compute one of the networks, MissingTorch where there is none.
@@ -190,22 +194,34 @@ class _Fitting:
 
     def outputs(self) -> list[tuple[str, str]]:
         """The networks' outputs that can be compared."""
-        shapes, types = (self.target.reading.shapes.shapes, self.seed.reading.shapes.shapes), self.target.reading.facts.types
+        shapes, types = (
+            (self.target.reading.shapes.shapes, self.seed.reading.shapes.shapes),
+            self.target.reading.facts.types,
+        )
         pairs = zip(self.target.reading.outputs, self.seed.reading.outputs, strict=True)
-        return [(a, b) for a, b in pairs if types.get(a) in FLOATING and shapes[0].get(a) == shapes[1].get(b) is not None]
+        return [
+            (a, b) for a, b in pairs if types.get(a) in FLOATING and shapes[0].get(a) == shapes[1].get(b) is not None
+        ]
 
-    def distances(self, data: Unlabelled, size: int, before: Mapping[str, object]) -> dict[tuple[str, str], RefitDistance]:
+    def distances(
+        self, data: Unlabelled, size: int, before: Mapping[str, object]
+    ) -> dict[tuple[str, str], RefitDistance]:
         """Of the layers' tensors and the outputs, on the samples kept back."""
         matches = {(layer.tensor, layer.seed): (layer.axis, layer.rows, layer.matches) for layer in self.layers}
         pairs = dict.fromkeys([*matches, *self.outputs()])
         spreads = {pair: _Spread() for pair in pairs}
-        own, other = (network.whole(dict.fromkeys(pair[k] for pair in pairs)) for k, network in enumerate((self.target, self.seed)))
+        own, other = (
+            network.whole(dict.fromkeys(pair[k] for pair in pairs))
+            for k, network in enumerate((self.target, self.seed))
+        )
         for batch in data.batches(size):
             wanted = other(self.seed.weights, self.seed.given(batch))
             was = own(before, self.target.given(batch))  # type: ignore[arg-type]
             now = own(self.target.weights, self.target.given(batch))
             for pair in pairs:
-                values = [found[name].cpu().numpy() for found, name in ((wanted, pair[1]), (was, pair[0]), (now, pair[0]))]
+                values = [
+                    found[name].cpu().numpy() for found, name in ((wanted, pair[1]), (was, pair[0]), (now, pair[0]))
+                ]
                 if pair in matches:
                     axis, rows, matching = matches[pair]
                     values = [values[0].take(matching, axis), *(value.take(rows, axis) for value in values[1:])]
@@ -239,7 +255,8 @@ class _Spread:
 
     def distance(self, name: str) -> RefitDistance:
         with np.errstate(all="ignore"):
-            mean = float(np.square(self.total).sum()) / self.count if self.count > 1 else 0.0  # one sample is compared with its own size
+            # one sample is compared with its own size
+            mean = float(np.square(self.total).sum()) / self.count if self.count > 1 else 0.0
             spread = np.float64(self.square - mean)
             before, after = np.where(self.moved > 0, self.moved / spread, self.moved).tolist()
         return RefitDistance(name, before, after)
@@ -276,7 +293,9 @@ class _Way:
         return np.asarray(np.prod([np.ones(self.channels), *self.scales[k + 1 :]], axis=0))
 
     def _shift_place(self) -> tuple[str, np.ndarray] | None:
-        """A weight that shifts the channels one by one, and what it is multiplied by up to the tensor: a normalisation's first of all."""
+        """A weight that shifts the channels one by one, and what it is multiplied by up to the tensor: a
+        normalisation's first of all.
+        """
         places = []
         for k, step in enumerate(self.nodes):
             if step.op == "BatchNormalization":
@@ -286,7 +305,11 @@ class _Way:
                 places.append((constants[0], self.after(k)))
         if self.node.input(2):
             places.insert(0, (self.node.inputs[2], self.linear.bias * self.after(-1)))
-        suiting = [(name, scale) for name, scale in places if name in self.walk.weights and self.walk.weight(name).size == self.channels]
+        suiting = [
+            (name, scale)
+            for name, scale in places
+            if name in self.walk.weights and self.walk.weight(name).size == self.channels
+        ]
         return suiting[0] if suiting else None
 
     def without_shift(self, sums: PositionSums) -> PositionSums:
@@ -300,8 +323,9 @@ class _Way:
     def write(self, change: LayerChange) -> None:
         """The layer and its shift are new, so that T moves by the change.
 
-        A normalisation behind it keeps its statistics and its scale: the layer comes close to the one that these are of. (Statistics of the
-        new layer with a scale that makes up for them are the same function, but further from the seed with those of a batch.)
+        A normalisation behind it keeps its statistics and its scale: the layer comes close to the one that these are
+        of. (Statistics of the new layer with a scale that makes up for them are the same function, but further from the
+        seed with those of a batch.)
         """
         name = self.node.inputs[1]
         rows = self.linear.rows(self.walk.weight(name)).astype(np.float64)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RefitDistance:
-    """How far a tensor is from the seed's on the pictures kept back, relative to how far the seed's is from its mean there.
+    """How far a tensor is from the seed's on the pictures kept back, relative to how far the seed's is from its mean
+    there.
 
     `before`: of the remap as it was, `after`: as it is now; NaN or infinite where values are.
     """
@@ -20,7 +21,9 @@ class RefitDistance:
 
 @dataclass(frozen=True)
 class RefitLayer:
-    """A layer, the target's block it is in ('' outside), the strength it was solved with (None: it stays), and what came of it."""
+    """A layer, the target's block it is in ('' outside), the strength it was solved with (None: it stays), and what
+    came of it.
+    """
 
     node: str
     block: str
@@ -30,7 +33,9 @@ class RefitLayer:
 
 @dataclass(frozen=True)
 class Refit:
-    """What was solved anew: the layers in order, the outputs, how many pictures were used and kept back; `skipped`: layers with reasons."""
+    """What was solved anew: the layers in order, the outputs, how many pictures were used and kept back; `skipped`:
+    layers with reasons.
+    """
 
     layers: tuple[RefitLayer, ...]
     outputs: tuple[RefitDistance, ...]

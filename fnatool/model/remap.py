@@ -25,23 +25,28 @@ def remap(
     *,
     options: RemapOptions | None = None,
 ) -> Remapped:
-    """The seed in the shape the spec asks for, with what it knows; written to `out` if given, with the report that the options name.
+    """The seed in the shape the spec asks for, with what it knows; written to `out` if given, with the report that the
+    options name.
 
-    seed: a path, the name of the bundled seed, or a model in memory; spec: a Spec, its JSON document, the path of one, or the name of a
-    bundled one; None where the options set all that is asked for. Raises UserError for a wrong spec or path, before any work for files that
-    must not be written, and RefusedModel for a model that cannot be remapped safely or whose result fails verification.
+    seed: a path, the name of the bundled seed, or a model in memory; spec: a Spec, its JSON document, the path of one,
+    or the name of a bundled one; None where the options set all that is asked for. Raises UserError for a wrong spec or
+    path, before any work for files that must not be written, and RefusedModel for a model that cannot be remapped
+    safely or whose result fails verification.
     """
     options = options or RemapOptions()
     out = None if out is None else Path(out)
     if options.refit is not None:
-        from fnatool.model.refit_samples import refitted_on, require_data  # not above: it takes a tenth of a second, and few ask for it
+        # not above: it takes a tenth of a second, and few ask for it
+        from fnatool.model.refit_samples import refitted_on, require_data
 
         require_data(options.refit, options.refit_samples)
     path = None if spec is None or isinstance(spec, (Spec, Mapping)) else specs.find(spec)
     read, _ = open_model(seed, options.inputs)
     _require_places(out, options, forbid=(read.path, *read.data, *([] if path is None else [path])))
     with nullcontext() if path is None else specs.fitting(path):
-        made = remap_model(read, read_spec(path) if path is not None else spec_of({"version": 1} if spec is None else spec), options)
+        made = remap_model(
+            read, read_spec(path) if path is not None else spec_of({"version": 1} if spec is None else spec), options
+        )
     if options.refit is not None and not made.plan.identity:
         made = refitted_on(made, options)
     texts = {} if options.report is None else {options.report: json.dumps(report(made), indent=1)}
@@ -60,5 +65,9 @@ def _require_places(out: Path | None, options: RemapOptions, *, forbid: Sequence
         recover(*places)
     for path in places:
         require_writable(path, force=options.force, forbid=forbid)
-    if out is not None and options.report is not None and options.report.resolve() in (out.resolve(), data_path(out).resolve()):
+    if (
+        out is not None
+        and options.report is not None
+        and options.report.resolve() in (out.resolve(), data_path(out).resolve())
+    ):
         raise UserError(f"'{options.report}' cannot be both part of the result and its report")

@@ -22,7 +22,10 @@ def report(made: Remapped) -> Json:
         "seed": f"sha256:{made.seed.sha256}",
         "strategy": made.plan.strategy,
         "spec": dict(made.plan.resolved.spec().knobs),
-        "changes": [{"knob": name, "from": None if (name, old) == (IMAGE, FREE) else old, "to": new} for name, old, new in changes(made)],
+        "changes": [
+            {"knob": name, "from": None if (name, old) == (IMAGE, FREE) else old, "to": new}
+            for name, old, new in changes(made)
+        ],
         "drifts": [*made.plan.drifts, *averages(made)],
         "notes": [*made.analysis.notes, *made.plan.notes],
         "verified": None if verified is None else verified.to_json(),
@@ -32,14 +35,18 @@ def report(made: Remapped) -> Json:
 
 
 def refit_rows(found: Refit) -> Json:
-    """Which layers were solved anew, and how far their tensors and the outputs are from the seed's on the samples kept back.
+    """Which layers were solved anew, and how far their tensors and the outputs are from the seed's on the samples kept
+    back.
 
     `strength` is null for a layer that stays as it is, as none helped; a distance, where values are not finite.
     """
     return {
         "used": found.used,
         "kept_back": found.kept,
-        "layers": [{"node": row.node, "block": row.block, "strength": row.strength, **_distance(row.distance)} for row in found.layers],
+        "layers": [
+            {"node": row.node, "block": row.block, "strength": row.strength, **_distance(row.distance)}
+            for row in found.layers
+        ],
         "outputs": [_distance(row) for row in found.outputs],
         "skipped": dict(found.skipped),
     }
@@ -79,7 +86,8 @@ def averages(made: Remapped) -> list[str]:
 
 
 def tensor_rows(made: Remapped) -> list[Json]:
-    """One row per target tensor: its source, the index vector of each changed axis (−1 fresh), and a word for each change.
+    """One row per target tensor: its source, the index vector of each changed axis (−1 fresh), and a word for each
+    change.
 
     A weight whose groups change is resized while it has `resized_at` groups: its index vectors speak of that shape.
     """
@@ -87,13 +95,21 @@ def tensor_rows(made: Remapped) -> list[Json]:
     for take in made.plan.takes:
         shape = made.analysis.shapes.shapes[take.source]
         axes = {str(axis): along.index.tolist() for axis, along in take.axes.items()}
-        row: Json = {"target": take.target, "source": take.source, "from": list(shape), "to": list(take.shape(shape)), "indices": axes}
+        row: Json = {
+            "target": take.target,
+            "source": take.source,
+            "from": list(shape),
+            "to": list(take.shape(shape)),
+            "indices": axes,
+        }
         groups = take.regroup
         if groups is not None:
             row["groups"] = {"from": groups.seed, "resized_at": groups.ground, "to": groups.target}
         rows.append({**row, "what": list(dict.fromkeys(_words(take, shape)))})
     for name, array in made.plan.numbers.items():
-        rows.append({"target": name, "source": None, "from": None, "to": list(array.shape), "indices": {}, "what": ["size"]})
+        rows.append(
+            {"target": name, "source": None, "from": None, "to": list(array.shape), "indices": {}, "what": ["size"]}
+        )
     return rows
 
 

@@ -27,16 +27,17 @@ from passes.target.spec import Spec, Value
 
 @dataclass(frozen=True, kw_only=True)
 class RemapOptions:
-    """How to remap: see `passes.plan`; `knobs` are set on top of the spec; `multiple` is what a width that a factor gives is one of.
+    """How to remap: see `passes.plan`; `knobs` are set on top of the spec; `multiple` is what a width that a factor
+    gives is one of.
 
     `inputs` gives shapes for free dimensions, `verify` runs the check of inner values.
 
-    `refit` is a folder of pictures, or of arrays for the inputs, without labels: layers that lost something are solved anew against the
-    seed (see `fnatool.model.refit`), from at most `refit_samples` of them, drawn with `seed`; mean, scale and channels say how pixels
-    become inputs, as in HeadOptions; `skip_bad` leaves out what cannot be read.
+    `refit` is a folder of pictures, or of arrays for the inputs, without labels: layers that lost something are solved
+    anew against the seed (see `fnatool.model.refit`), from at most `refit_samples` of them, drawn with `seed`; mean,
+    scale and channels say how pixels become inputs, as in HeadOptions; `skip_bad` leaves out what cannot be read.
 
-    `seed` is for the noise of fresh weights too: the same seed gives the same bytes. `report` is where what happened to every tensor is
-    written as JSON; `force` lets both files replace others (never the seed, nor the spec).
+    `seed` is for the noise of fresh weights too: the same seed gives the same bytes. `report` is where what happened to
+    every tensor is written as JSON; `force` lets both files replace others (never the seed, nor the spec).
     """
 
     knobs: Mapping[str, Value] = field(default_factory=dict)
@@ -59,7 +60,8 @@ class RemapOptions:
 
 @dataclass(frozen=True)
 class Remapped:
-    """A finished remap: the target's model, the plan that made it, the seed's analysis, and what verification found (None: not run).
+    """A finished remap: the target's model, the plan that made it, the seed's analysis, and what verification found
+    (None: not run).
 
     What was verified is the remap before layers were solved anew; `refit` says what came of that (None: not asked for).
     """
@@ -72,11 +74,15 @@ class Remapped:
     refit: Refit | None = None
 
     def cost(self) -> Cost:
-        """Parameters and multiply-adds of the result, at its image size; where that is free, at the size the seed was analysed with."""
+        """Parameters and multiply-adds of the result, at its image size; where that is free, at the size the seed was
+        analysed with.
+        """
         return planned_cost(self.plan, self.analysis)
 
     def write(self, path: Path | str, *, force: bool = False, beside: Mapping[Path, str] | None = None) -> None:
-        """The result as a file, and texts beside it, atomically; the seed itself, byte for byte, where nothing changes."""
+        """The result as a file, and texts beside it, atomically; the seed itself, byte for byte, where nothing
+        changes.
+        """
         if self.plan.identity:
             copy(self.seed, Path(path), force=force, beside=beside)
             return
@@ -84,14 +90,17 @@ class Remapped:
 
 
 def remap_model(model: files.Model, spec: Spec, options: RemapOptions, *, analysis: Analysis | None = None) -> Remapped:
-    """The model in the shape of the spec, verified unless told otherwise; analysis: of the model at these inputs, if there is one.
+    """The model in the shape of the spec, verified unless told otherwise; analysis: of the model at these inputs, if
+    there is one.
 
     No layer is solved anew, whatever the options say. Raises UserError and RefusedModel as `fnatool.remap` does.
     """
     spec = with_knobs(spec, options.knobs)
     require_seed(spec, model)
     if analysis is None:
-        analysis = analyse_model(model, named_shapes(options.inputs, [tensor.name for tensor in model.graph.inputs]) or None)
+        analysis = analyse_model(
+            model, named_shapes(options.inputs, [tensor.name for tensor in model.graph.inputs]) or None
+        )
     found = plan(
         analysis,
         spec,
@@ -122,12 +131,16 @@ def _pixels(model: files.Model, analysis: Analysis, found: Plan) -> dict[str, st
 
 
 def _recorded(target: files.Model, found: Plan) -> Spec:
-    """The Spec without groups that the target cannot have others of: a convolution that reads one channel now has no such knob."""
+    """The Spec without groups that the target cannot have others of: a convolution that reads one channel now has no
+    such knob.
+    """
     spec = found.resolved.spec(f"sha256:{target.sha256}")
     if found.recolouring is None:
         return spec
     known = analyse(target.graph, table=found.table).knobs
-    return replace(spec, knobs={key: value for key, value in spec.knobs.items() if kind_of(key) != "groups" or key in known})
+    return replace(
+        spec, knobs={key: value for key, value in spec.knobs.items() if kind_of(key) != "groups" or key in known}
+    )
 
 
 def _with_spec(target: files.Model, found: Plan, said: Mapping[str, str | None]) -> files.Model:

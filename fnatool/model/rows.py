@@ -36,7 +36,9 @@ def channels_row(colours: Colours) -> Json:
 
 
 def batch_row(batching: Batching) -> Json:
-    """How many samples there are as a knob: its value is a number, or "free"; null where no input has an axis of samples."""
+    """How many samples there are as a knob: its value is a number, or "free"; null where no input has an axis of
+    samples.
+    """
     why = batching.why
     value = batch_text(batching.value) if batching.inputs else None
     low, high = (value, value) if why is not None else (1, MAX_BATCH)
@@ -72,7 +74,16 @@ def stage_rows(analysis: Analysis) -> list[Json]:
         width = None if label is None else int(label.ids.size)
         shape = analysis.shapes.shapes.get(stage.blocks[-1].exit)
         space = None if analysis.shapes.free_space or shape is None else list(shape[2:])
-        rows.append({"name": f"stage{i}", "depth": len(stage.blocks), "width": width, "space": space, "params": params, "macs": macs})
+        rows.append(
+            {
+                "name": f"stage{i}",
+                "depth": len(stage.blocks),
+                "width": width,
+                "space": space,
+                "params": params,
+                "macs": macs,
+            }
+        )
     return rows
 
 
@@ -89,12 +100,16 @@ def cost_of(analysis: Analysis, nodes: Iterable[str]) -> tuple[int, int | None]:
 
 
 def group_rows(analysis: Analysis, knob: str) -> list[Json]:
-    """Every (initializer, axis, indices, role) that moves with a width or kernel knob. Raises UserError for other knobs."""
+    """Every (initializer, axis, indices, role) that moves with a width or kernel knob. Raises UserError for other
+    knobs.
+    """
     found = analysis.knobs.get(knob)
     if knob in (IMAGE, CHANNELS, BATCH):
         raise UserError(f"'{knob}' changes no weight; --group shows the weights of width and kernel knobs")
     if found is None:
-        raise UserError(f"'{knob}' is not a knob of this model{closest(knob, [IMAGE, CHANNELS, BATCH, *analysis.knobs])}")
+        raise UserError(
+            f"'{knob}' is not a knob of this model{closest(knob, [IMAGE, CHANNELS, BATCH, *analysis.knobs])}"
+        )
     if knob in analysis.kernels:
         kernel = analysis.kernels[knob]
         return [
@@ -103,7 +118,10 @@ def group_rows(analysis: Analysis, knob: str) -> list[Json]:
             if extent > 1
         ]
     if knob in analysis.groups:
-        raise UserError(f"'{knob}' cuts '{analysis.groups[knob].weight}' into blocks; --group shows the weights of width and kernel knobs")
+        raise UserError(
+            f"'{knob}' cuts '{analysis.groups[knob].weight}' into blocks; --group shows the weights of width "
+            "and kernel knobs"
+        )
     if knob not in analysis.atoms:
         what = WHOLE.get(found.kind, "moves no weight axis alone")
         raise UserError(f"'{knob}' {what}; --group shows the weights of width and kernel knobs")
@@ -114,7 +132,9 @@ WHOLE = {"stride": "changes no weight", "depth": "repeats whole blocks", "from":
 
 
 def numbers_of(part: ProfilePart, found: Profile) -> Json:
-    """Parameters, multiply-adds, bytes of activations in all and at once; None where a free image size leaves them open."""
+    """Parameters, multiply-adds, bytes of activations in all and at once; None where a free image size leaves them
+    open.
+    """
     return {
         "params": part.params,
         "macs": part.macs if found.sized else None,

@@ -24,8 +24,14 @@ def require_sound(target: files.Model, seed: files.Model, inputs: Mapping[str, S
         if not found:
             return
         files.write(seed, folder / "seed.onnx")
-        known = {name: shape for name, shape in (inputs or {}).items() if name in {tensor.name for tensor in seed.graph.inputs}}
-        own = [(finding.code, finding.where) for finding in errors(find_faults(files.load(folder / "seed.onnx"), known))]
+        known = {
+            name: shape
+            for name, shape in (inputs or {}).items()
+            if name in {tensor.name for tensor in seed.graph.inputs}
+        }
+        own = [
+            (finding.code, finding.where) for finding in errors(find_faults(files.load(folder / "seed.onnx"), known))
+        ]
     message = f"{found[0].where}: {found[0].message.replace(str(path), 'the result')}"
     if (found[0].code, found[0].where) in own:
         fix = f"; {found[0].fix}" if found[0].fix else ""

@@ -15,7 +15,9 @@ TARGETS = (ONNXRUNTIME, TENSORRT, RTX)
 
 
 def for_target(raw: files.Raw, target: str) -> Iterator[Finding]:
-    """Findings of the target's rules, and for tensorrt-rtx of its parser where that is here. What ONNX Runtime runs has been run."""
+    """Findings of the target's rules, and for tensorrt-rtx of its parser where that is here. What ONNX Runtime runs has
+    been run.
+    """
     if target == ONNXRUNTIME:
         return
     names = [tensor.name for tensor in raw.proto.graph.initializer]
@@ -26,7 +28,13 @@ def for_target(raw: files.Raw, target: str) -> Iterator[Finding]:
     yield from check_for_engine(graph, target)
     if not engine.is_installed():
         fix = f"pip install '{engine.EXTRA}' (NVIDIA's own licence)"
-        yield Finding("note", "engine-not-parsed", "model", f"it was looked at, but not parsed: {engine.MODULE} is not installed", fix)
+        yield Finding(
+            "note",
+            "engine-not-parsed",
+            "model",
+            f"it was looked at, but not parsed: {engine.MODULE} is not installed",
+            fix,
+        )
         return
     said = engine.parse(raw.path)
     if said:

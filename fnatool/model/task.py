@@ -29,11 +29,12 @@ from passes.heads.grids import grids_of
 
 @dataclass(frozen=True, kw_only=True)
 class TaskOptions:
-    """What the model is for, in the user's words: `names` a file of class names, `joints` a number, 'coco' or a JSON file.
+    """What the model is for, in the user's words: `names` a file of class names, `joints` a number, 'coco' or a JSON
+    file.
 
-    None: as many as its output has, by numbers, or as an earlier record says. `record` is a JSON file with what else the task's record has
-    to say, as the levels of a detector. mean, scale and channels as in HeadOptions. `inputs` gives shapes for free dimensions. `in_place`
-    lets the file itself be replaced, `force` another one.
+    None: as many as its output has, by numbers, or as an earlier record says. `record` is a JSON file with what else
+    the task's record has to say, as the levels of a detector. mean, scale and channels as in HeadOptions. `inputs`
+    gives shapes for free dimensions. `in_place` lets the file itself be replaced, `force` another one.
     """
 
     task: str
@@ -50,7 +51,9 @@ class TaskOptions:
 
 @dataclass(frozen=True)
 class DescribedModel:
-    """A model and what it is for now; `answers` are its outputs by the task's names; `in_memory`: it is not as its file is."""
+    """A model and what it is for now; `answers` are its outputs by the task's names; `in_memory`: it is not as its file
+    is.
+    """
 
     model: files.Model
     description: Description
@@ -64,12 +67,16 @@ class DescribedModel:
         return {
             "seed": f"sha256:{self.model.sha256}",
             "description": json.loads(description.to_json(self.description)),
-            "outputs": [{"name": one.name, "tensor": one.tensor, "shape": shape_json(one.shape)} for one in self.answers],
+            "outputs": [
+                {"name": one.name, "tensor": one.tensor, "shape": shape_json(one.shape)} for one in self.answers
+            ],
             "pixels": self.pixels.to_json(),
         }
 
     def write(self, path: Path | str, *, force: bool = False) -> None:
-        """The model as a file that says it, atomically; the bytes of the graph and of the weights are those of the model's own file."""
+        """The model as a file that says it, atomically; the bytes of the graph and of the weights are those of the
+        model's own file.
+        """
         if self.in_memory:
             files.write(self.model, path, force=force)
         else:
@@ -77,10 +84,11 @@ class DescribedModel:
 
 
 def task(model: Source, out: Path | str | None = None, *, options: TaskOptions) -> DescribedModel:
-    """The model (a path, the bundled seed's name, or a model in memory) saying what it is for; written to `out`, or in place, if asked for.
+    """The model (a path, the bundled seed's name, or a model in memory) saying what it is for; written to `out`, or in
+    place, if asked for.
 
-    Raises UserError where its outputs are not those of the task, or for a file that must not be written; RefusedModel for a model that
-    cannot be read.
+    Raises UserError where its outputs are not those of the task, or for a file that must not be written; RefusedModel
+    for a model that cannot be read.
     """
     require_task(options.task)
     if options.in_place and out is not None:
@@ -99,12 +107,19 @@ def task(model: Source, out: Path | str | None = None, *, options: TaskOptions) 
     return made
 
 
-def _described(model: files.Model, options: TaskOptions, sizes: Mapping[str, tuple[int, ...]] | None, *, in_memory: bool) -> DescribedModel:
+def _described(
+    model: files.Model, options: TaskOptions, sizes: Mapping[str, tuple[int, ...]] | None, *, in_memory: bool
+) -> DescribedModel:
     analysis = analyse_model(model, sizes)
     image = image_of(analysis)
     asked = PixelOptions(options.mean, options.scale, options.channels)
     how = pixels.pixels_of(model, analysis.view, pixels.seen_as(analysis.view, image.name, image.channels), asked)
-    document = {**_known(model, options), "version": 1, "task": options.task, "input": input_of(image, how).model_dump(mode="json")}
+    document = {
+        **_known(model, options),
+        "version": 1,
+        "task": options.task,
+        "input": input_of(image, how).model_dump(mode="json"),
+    }
     document.pop("outputs", None)
 
     def describe(names: tuple[str, ...]) -> Description:
@@ -122,7 +137,9 @@ def _described(model: files.Model, options: TaskOptions, sizes: Mapping[str, tup
 
 
 def _known(model: files.Model, options: TaskOptions) -> dict[str, object]:
-    """What an earlier record says of the same task, and over it what the user's file says. Raises UserError for a file that is none."""
+    """What an earlier record says of the same task, and over it what the user's file says. Raises UserError for a file
+    that is none.
+    """
     try:
         found = json.loads(metadata(model.envelope).get(TASK_KEY, "{}"))
     except (ValueError, RecursionError):
@@ -135,7 +152,9 @@ def _known(model: files.Model, options: TaskOptions) -> dict[str, object]:
     except OSError as error:
         raise UserError(f"'{options.record}' cannot be read: {error.strerror}") from error
     if not isinstance(stated, dict):
-        raise UserError(f"'{options.record}' must be a JSON object, with what the record of a {options.task} model is to say")
+        raise UserError(
+            f"'{options.record}' must be a JSON object, with what the record of a {options.task} model is to say"
+        )
     return {**known, **stated}
 
 
@@ -147,17 +166,27 @@ def _named(options: TaskOptions, names: tuple[str, ...]) -> dict[str, object]:
 
 
 def _labels(options: TaskOptions, document: Mapping[str, object], count: Callable[[], int]) -> dict[str, object]:
-    """Of classes, and joints where the task has them: those asked for, else those known, else as many as the outputs have (`count`)."""
+    """Of classes, and joints where the task has them: those asked for, else those known, else as many as the outputs
+    have (`count`).
+    """
     asked: dict[str, object] = {} if options.names is None else {"classes": class_names(options.names)}
     if TASKS[options.task].labels == "classes":
         if options.joints is not None:
             raise UserError(f"--joints is for poses, not for {options.task}")
         known = document.get("classes")
-        return asked or ({} if isinstance(known, list) and len(known) == count() else {"classes": class_names(str(count()))})
+        return asked or (
+            {} if isinstance(known, list) and len(known) == count() else {"classes": class_names(str(count()))}
+        )
     if options.joints is None and "joints" in document:
         return asked
     found = joints_of(str(count() if options.joints is None else options.joints))
-    return {"classes": ("object",), "joints": found.names, "sigmas": found.sigmas, "flip_pairs": found.flip_pairs, **asked}
+    return {
+        "classes": ("object",),
+        "joints": found.names,
+        "sigmas": found.sigmas,
+        "flip_pairs": found.flip_pairs,
+        **asked,
+    }
 
 
 def _parsed(document: Mapping[str, object]) -> Description:

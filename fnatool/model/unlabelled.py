@@ -26,7 +26,8 @@ COLOURS = (1, 3)  # channels of a picture
 
 @dataclass(frozen=True, kw_only=True)
 class UnlabelledOptions:
-    """Where the samples are, and how a pixel becomes an input value (None: as the model is known to want it, see `fnatool.model.pixels`).
+    """Where the samples are, and how a pixel becomes an input value (None: as the model is known to want it, see
+    `fnatool.model.pixels`).
 
     images is a folder of pictures, arrays one of .npy or .npz files; one of the two.
     """
@@ -41,7 +42,8 @@ class UnlabelledOptions:
 def find_unlabelled(
     model: files.Model, analysis: Analysis, options: UnlabelledOptions, *, sizes: Mapping[str, Shape] | None = None
 ) -> Unlabelled:
-    """The samples that the options name, for the model at the sizes of its analysis, or others; none of them has been read.
+    """The samples that the options name, for the model at the sizes of its analysis, or others; none of them has been
+    read.
 
     Raises UserError where the folder has none, and for pictures that the network cannot take.
     """
@@ -56,10 +58,15 @@ def find_unlabelled(
 
 
 def folder_options(folder: Path | str, asked: PixelOptions | None = None) -> UnlabelledOptions:
-    """The options for a folder that holds pictures or arrays, by the names of its files. Raises UserError where it has both or neither."""
+    """The options for a folder that holds pictures or arrays, by the names of its files. Raises UserError where it has
+    both or neither.
+    """
     root, asked = Path(folder), asked or PixelOptions()
     if not root.is_dir():
-        raise UserError(f"'{root}' {'is not a folder' if root.exists() else 'does not exist'}; give a folder of pictures, or of arrays")
+        raise UserError(
+            f"'{root}' {'is not a folder' if root.exists() else 'does not exist'}; give a folder of pictures, "
+            "or of arrays"
+        )
     names = [path.name for path in folders.below([root])[0]]
     has_pictures, has_arrays = any(map(folders.is_image, names)), any(map(arrays.is_arrays, names))
     if has_pictures == has_arrays:
@@ -85,15 +92,21 @@ def inputs_of(analysis: Analysis, sizes: Mapping[str, Shape]) -> tuple[SampleInp
 
 
 def pictures_of(model: files.Model, analysis: Analysis, inputs: Sequence[SampleInput], asked: PixelOptions) -> Pictures:
-    """How pictures become the network's one input. Raises UserError where they cannot, or nothing is known of its pixels."""
+    """How pictures become the network's one input. Raises UserError where they cannot, or nothing is known of its
+    pixels.
+    """
     if len(inputs) != 1:
         names = ", ".join(f"'{given.name}'" for given in inputs) or "none"
-        raise UserError(f"pictures fill one input, but the network has {names}; give all of them as arrays, an .npz file a sample")
+        raise UserError(
+            f"pictures fill one input, but the network has {names}; give all of them as arrays, an .npz file a sample"
+        )
     (given,) = inputs
     last = channels_last(analysis, given.shape)
     channels = given.shape[-1 if last else 0] if len(given.shape) == 3 else 0
     if channels not in COLOURS or not given.batched:
-        raise UserError(f"the input '{given.name}' takes {given.said}, which is no grey or RGB picture; give arrays, .npy files")
+        raise UserError(
+            f"the input '{given.name}' takes {given.said}, which is no grey or RGB picture; give arrays, .npy files"
+        )
     how = pixels.pixels_of(model, analysis.view, pixels.seen_as(analysis.view, given.name, channels), asked)
     return Pictures(given, Preparation(how, last))
 

@@ -1,4 +1,6 @@
-"""A model of an old opset in a newer one, by ONNX's own converter: what passes write needs a newer one than many files have."""
+"""A model of an old opset in a newer one, by ONNX's own converter: what passes write needs a newer one than many files
+have.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,10 @@ def at_least(model: files.Model, opset: int, what: str) -> files.Model:
     envelope.metadata_props.extend(model.envelope.metadata_props)
     envelope.doc_string = model.envelope.doc_string
     return replace(
-        model, graph=made.graph, envelope=envelope, notes=(*model.notes, f"{CONVERTED} {own} to {opset}, by ONNX's own converter")
+        model,
+        graph=made.graph,
+        envelope=envelope,
+        notes=(*model.notes, f"{CONVERTED} {own} to {opset}, by ONNX's own converter"),
     )
 
 
@@ -64,7 +69,8 @@ def _convert(old: Path, new: Path, opset: int) -> str:
 
 
 def _place_as_before(made: onnx.ModelProto) -> None:
-    """What resized before opset 11 does so as then: position x of the result is x / scale of the source, the nearest one below.
+    """What resized before opset 11 does so as then: position x of the result is x / scale of the source, the nearest
+    one below.
 
     The converter leaves it at the newer defaults, half a pixel off.
     """
@@ -83,4 +89,7 @@ def require_same(before: files.Model, after: files.Model, analysis: Analysis) ->
         return
     first = in_child(compare, before.graph, after.graph, analysis).first
     if first is not None:
-        raise RefusedModel(f"ONNX's own converter changes what the model computes: '{first[0]}' drifts; export it again in a newer opset")
+        raise RefusedModel(
+            f"ONNX's own converter changes what the model computes: '{first[0]}' drifts; export it again in a "
+            "newer opset"
+        )

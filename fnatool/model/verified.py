@@ -36,16 +36,20 @@ def in_child(compare: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> 
     try:
         return isolate.run(lambda: compare(*arguments, **named), seconds=VERIFY_SECONDS, memory=16 * isolate.GIB)
     except isolate.Died as error:
-        raise RefusedModel(f"verification in ONNX Runtime died: {error}; --no-verify writes the result without it") from error
+        raise RefusedModel(
+            f"verification in ONNX Runtime died: {error}; --no-verify writes the result without it"
+        ) from error
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What the comparison of inner values found: worst relative drift, the first tensor beyond the tolerance, how many were compared.
+    """What the comparison of inner values found: worst relative drift, the first tensor beyond the tolerance, how many
+    were compared.
 
-    `batch`: what came of comparing each sample of another batch with what it is alone (None: the batch is the seed's); `colours`: the same
-    of other channels of the image. `whole`: how far the outputs are from the seed's, where the target lacks some of its channels or weights
-    (None: it lacks none, or that is unknown). `blind`: tensors that hold no finite value in the seed; they are not among those compared.
+    `batch`: what came of comparing each sample of another batch with what it is alone (None: the batch is the seed's);
+    `colours`: the same of other channels of the image. `whole`: how far the outputs are from the seed's, where the
+    target lacks some of its channels or weights (None: it lacks none, or that is unknown). `blind`: tensors that hold
+    no finite value in the seed; they are not among those compared.
     """
 
     worst: float
@@ -60,7 +64,9 @@ class Verified:
     colours: Verified | None = None
 
     def to_json(self) -> dict[str, object]:
-        """What was compared; `whole` only where something of the seed's is gone, `batch` and `channels` where the inputs are others."""
+        """What was compared; `whole` only where something of the seed's is gone, `batch` and `channels` where the
+        inputs are others.
+        """
         parts: dict[str, object] = {} if self.whole is None else {"whole": self.whole}
         for name, part in (("channels", self.colours), ("batch", self.batch)):
             if part is not None:
@@ -71,19 +77,24 @@ class Verified:
     def judged(self) -> str:
         """By what `first` was found to be too far."""
         if self.doubt:
-            return f"tolerance {self.tolerance:.0e}; rounding may be why, but double precision cannot tell: {self.doubt}"
+            return (
+                f"tolerance {self.tolerance:.0e}; rounding may be why, but double precision cannot tell: {self.doubt}"
+            )
         in_double = "" if self.worst == float("inf") else ", and in double precision it drifts too"
         return f"tolerance {self.tolerance:.0e}{in_double}"
 
 
 def verify_same(model: files.Model, target: files.Model, analysis: Analysis) -> Verified:
-    """Inner values compared in a child process. Raises RefusedModel where one moved by more than rounding, naming the first."""
+    """Inner values compared in a child process. Raises RefusedModel where one moved by more than rounding, naming the
+    first.
+    """
     require_finite(model)
     verified = in_child(compare, model.graph, target.graph, analysis)
     if verified.first is not None:
         tensor, node, drift = verified.first
         raise RefusedModel(
-            f"the result must compute what the model does, but '{tensor}' of node '{node}' is the first to drift, by {drift:.1e} of its "
+            f"the result must compute what the model does, but '{tensor}' of node '{node}' is the first to "
+            f"drift, by {drift:.1e} of its "
             f"spread ({verified.judged}); nothing was written. Please report it with the model"
         )
     return verified
@@ -94,13 +105,16 @@ def require_finite(model: files.Model) -> None:
     found = next(not_finite(model.graph), None)
     if found is not None:
         raise RefusedModel(
-            f"{found.where} of the model: {found.message}, so there is nothing to compare the result with; {found.fix} (--no-verify "
+            f"{found.where} of the model: {found.message}, so there is nothing to compare the result with; "
+            f"{found.fix} (--no-verify "
             "writes the result without a comparison)"
         )
 
 
 def compare(before: gs.Graph, after: gs.Graph, analysis: Analysis) -> Verified:
-    """What both graphs compute inside, on noise of the analysed sizes; for `in_child`, since ONNX Runtime may die of it."""
+    """What both graphs compute inside, on noise of the analysed sizes; for `in_child`, since ONNX Runtime may die of
+    it.
+    """
     from fnatool.runtime import verify
 
     with guessing(analysis.shapes):
@@ -109,7 +123,8 @@ def compare(before: gs.Graph, after: gs.Graph, analysis: Analysis) -> Verified:
 
 
 def verify_remap(model: files.Model, target: files.Model, analysis: Analysis, found: Plan) -> Verified:
-    """Compare inner values in a child process. Raises RefusedModel where a remap that must be exact is not, naming the first tensor.
+    """Compare inner values in a child process. Raises RefusedModel where a remap that must be exact is not, naming the
+    first tensor.
 
     A target for another image size is compared as it would be for the seed's.
     """
@@ -130,11 +145,14 @@ def verify_remap(model: files.Model, target: files.Model, analysis: Analysis, fo
 def _require_as_promised(verified: Verified, what: str) -> None:
     """The result is finite, and the same where it must be. Raises RefusedModel, naming the first tensor that is not."""
     if verified.worst == float("inf"):
-        raise RefusedModel("the result computes infinities or NaN where the seed does not; nothing was written (--no-verify writes it)")
+        raise RefusedModel(
+            "the result computes infinities or NaN where the seed does not; nothing was written (--no-verify writes it)"
+        )
     if verified.exact and verified.first is not None:
         tensor, node, drift = verified.first
         raise RefusedModel(
-            f"{what} must be exact but is not: '{tensor}' of node '{node}' is the first to drift, by {drift:.1e} of its spread "
+            f"{what} must be exact but is not: '{tensor}' of node '{node}' is the first to drift, by "
+            f"{drift:.1e} of its spread "
             f"({verified.judged}); nothing was written. Please report it with the model"
         )
 
@@ -167,12 +185,15 @@ def _colours(model: files.Model, analysis: Analysis, found: Plan) -> Verified:
 
 
 def _verify_batch(model: files.Model, target: files.Model, analysis: Analysis, found: Plan) -> Verified:
-    """Each sample compared with itself alone, in a child process. Raises RefusedModel where one differs, naming the first tensor."""
+    """Each sample compared with itself alone, in a child process. Raises RefusedModel where one differs, naming the
+    first tensor.
+    """
     verified = in_child(_batches, model, target, analysis, found)
     if verified.first is not None:
         tensor, node, drift = verified.first
         raise RefusedModel(
-            f"'{BATCH}': a sample is not what it is alone: '{tensor}' of node '{node}' is the first to drift, by {drift:.1e} of its spread "
+            f"'{BATCH}': a sample is not what it is alone: '{tensor}' of node '{node}' is the first to drift, "
+            f"by {drift:.1e} of its spread "
             f"({verified.judged}), so the samples are not computed each by itself; nothing was written"
         )
     return verified
@@ -200,7 +221,11 @@ def _verify(model: files.Model, target: files.Model, analysis: Analysis, found: 
     with guessing(analysis.shapes):
         result = verify.verify(model.graph, target.graph, analysis, found)
         known = not set(result.blind) & set(analysis.view.outputs)
-        whole = verify.drift_of_whole(model.graph, target.graph, analysis, found) if known and drops(analysis, found) else None
+        whole = (
+            verify.drift_of_whole(model.graph, target.graph, analysis, found)
+            if known and drops(analysis, found)
+            else None
+        )
     return replace(_in_words(result), whole=whole)
 
 

@@ -1,4 +1,6 @@
-"""An ONNX graph as a trainable torch module: `load` it, train it with any loop, `save` the values back into the same graph."""
+"""An ONNX graph as a trainable torch module: `load` it, train it with any loop, `save` the values back into the same
+graph.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Whether a network computes any number of samples, each by itself.
 
-Sizes in a file may hold for the batch it was exported with only. Reading lets them follow the batch; here is the proof that this is right.
+Sizes in a file may hold for the batch it was exported with only. Reading lets them follow the batch; here is the proof
+that this is right.
 """
 
 from __future__ import annotations
@@ -53,8 +54,12 @@ Empty = Mapping[str, Tensor]
 
 
 def _shapes(reading: Reading, empty: Empty, times: int, taps: tuple[str, ...] = ()) -> dict[str, tuple[int, ...]]:
-    """The shapes of the outputs and taps for a multiple of the probe's batch, without computing. Raises RefusedModel."""
-    inputs = [torch.empty(_shape(reading, name, times), dtype=_type(reading, name), device="meta") for name in reading.inputs]
+    """The shapes of the outputs and taps for a multiple of the probe's batch, without computing. Raises
+    RefusedModel.
+    """
+    inputs = [
+        torch.empty(_shape(reading, name, times), dtype=_type(reading, name), device="meta") for name in reading.inputs
+    ]
     try:
         with ShapesAlone():
             results = reading(empty, inputs, taps=taps)
@@ -69,10 +74,16 @@ def _shapes(reading: Reading, empty: Empty, times: int, taps: tuple[str, ...] = 
 
 
 class ShapesAlone(TorchFunctionMode):
-    """Within it a normalization by running statistics takes no time: torch's own rule for meta tensors takes milliseconds."""
+    """Within it a normalization by running statistics takes no time: torch's own rule for meta tensors takes
+    milliseconds.
+    """
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         given = kwargs or {}
         if func is F.batch_norm and not given["training"] and _fits(*args, given["weight"], given["bias"]):
@@ -82,13 +93,21 @@ class ShapesAlone(TorchFunctionMode):
 
 def _fits(x: Tensor, *channels: Tensor | None) -> bool:
     """Whether each of the vectors has a number for each channel."""
-    return x.is_meta and x.dim() > 1 and all(vector is not None and vector.shape == (x.shape[1],) for vector in channels)
+    return (
+        x.is_meta and x.dim() > 1 and all(vector is not None and vector.shape == (x.shape[1],) for vector in channels)
+    )
 
 
 def _stopped(reading: Reading, empty: Empty, where: str, times: int) -> str:
-    """What the node that does not take so many samples reads: what grows with the batch, and what does not. '' where that is unknown."""
+    """What the node that does not take so many samples reads: what grows with the batch, and what does not. '' where
+    that is unknown.
+    """
     node = next((node for node in reading.view.nodes if f"'{node.name}'" in where), None)
-    read = [] if node is None else [name for name in node.inputs if name in reading.facts.data or name in reading.shapes.shapes]
+    read = (
+        []
+        if node is None
+        else [name for name in node.inputs if name in reading.facts.data or name in reading.shapes.shapes]
+    )
     if node is None or not read:
         return ""
     more = {name: reading.shapes.shapes[name] for name in read if name in reading.shapes.shapes}
@@ -111,8 +130,13 @@ def _before(reading: Reading, empty: Empty, names: Sequence[str], times: int) ->
     """The shapes of tensors that are made before a run fails."""
     constants = dict(reading.constants)
     program = compiled(reading.view, reading.facts, names, constants, rows=TORCH)
-    values = [empty[name] if name in empty else torch.empty_like(constants[name], device="meta") for name in _all(reading, constants)]
-    inputs = [torch.empty(_shape(reading, name, times), dtype=_type(reading, name), device="meta") for name in reading.inputs]
+    values = [
+        empty[name] if name in empty else torch.empty_like(constants[name], device="meta")
+        for name in _all(reading, constants)
+    ]
+    inputs = [
+        torch.empty(_shape(reading, name, times), dtype=_type(reading, name), device="meta") for name in reading.inputs
+    ]
     made = run(program, values, inputs, norms="running", training=False)
     return {name: tuple(value.shape) for name, value in zip(names, made, strict=True)}
 
@@ -126,7 +150,9 @@ def _require_inferred(reading: Reading, shapes: Mapping[str, tuple[int, ...]]) -
     for name, shape in shapes.items():
         stated = reading.shapes.shapes.get(name, shape)
         if shape != stated:
-            raise RefusedModel(f"output '{name}' has shape {shape} in torch, but {stated} by ONNX's rules; please report it")
+            raise RefusedModel(
+                f"output '{name}' has shape {shape} in torch, but {stated} by ONNX's rules; please report it"
+            )
 
 
 def _shape(reading: Reading, name: str, times: int) -> tuple[int, ...]:
@@ -151,7 +177,9 @@ def _require_scaled(reading: Reading, empty: Empty, name: str, shape: tuple[int,
 
 
 def _lost(reading: Reading, empty: Empty, name: str, times: int) -> str:
-    """Which node ends the batch on the way to an output: the first that reads a tensor with all samples in front and makes none such."""
+    """Which node ends the batch on the way to an output: the first that reads a tensor with all samples in front and
+    makes none such.
+    """
     seen, data = reading.shapes, reading.facts.data
     inner = [
         made for node in reading.view.nodes for made in node.outputs
@@ -175,7 +203,10 @@ def _lost(reading: Reading, empty: Empty, name: str, times: int) -> str:
             return f"node '{node.name}' ({node.op}) holds sizes for a batch of {reading.facts.batch}; {FIX}"
         return f"node '{node.name}' ({node.op}) takes {reading.facts.batch} of the samples, whatever the batch; {FIX}"
     if len(reading.facts.batched) > 1:
-        return f"the inputs {', '.join(map(repr, reading.facts.batched))} are taken to have the samples in front, and it has not; {FIX}"
+        return (
+            f"the inputs {', '.join(map(repr, reading.facts.batched))} are taken to have the samples in front, "
+            f"and it has not; {FIX}"
+        )
     return f"its first axis is not the batch; {FIX}"
 
 
@@ -188,13 +219,18 @@ def _front(once: tuple[int, ...], more: tuple[int, ...], times: int) -> bool:
 
 
 def _require_separate(reading: Reading, values: Mapping[str, Tensor]) -> None:
-    """Each of two samples (of the batch of the file) gives what it gives alone; where rounding may be the cause, in double precision."""
+    """Each of two samples (of the batch of the file) gives what it gives alone; where rounding may be the cause, in
+    double precision.
+    """
     single = [name for name in reading.inputs if name not in reading.facts.batched]
     if any(not _type(reading, name).is_floating_point for name in single):
         return  # an input that holds sizes or positions, say: no value is known to fit it
     for low in (0, 1):
         rng = np.random.default_rng(0)
-        inputs = [_unlike(_noise(rng, _shape(reading, name, 2), _type(reading, name), low), name, reading) for name in reading.inputs]
+        inputs = [
+            _unlike(_noise(rng, _shape(reading, name, 2), _type(reading, name), low), name, reading)
+            for name in reading.inputs
+        ]
         try:
             name, moved = _furthest(reading, values, inputs)
         except FAILURES:
@@ -203,11 +239,15 @@ def _require_separate(reading: Reading, values: Mapping[str, Tensor]) -> None:
         if moved > DOUBTFUL:
             with suppress(*FAILURES):  # it computes in single precision only, and stays in doubt
                 name, moved = _furthest(
-                    reading, {k: _double(v) for k, v in {**reading.constants, **values}.items()}, [_double(value) for value in inputs]
+                    reading,
+                    {k: _double(v) for k, v in {**reading.constants, **values}.items()},
+                    [_double(value) for value in inputs],
                 )
                 limit = DOUBLE_TOLERANCE
         if moved > limit:
-            raise RefusedModel(f"output '{name}' of a sample depends on the others in its batch (by {moved:.1e} of its spread); {FIX}")
+            raise RefusedModel(
+                f"output '{name}' of a sample depends on the others in its batch (by {moved:.1e} of its spread); {FIX}"
+            )
         return
 
 
@@ -216,7 +256,9 @@ def _furthest(reading: Reading, values: Mapping[str, Tensor], inputs: Sequence[T
     probe, batched = reading.facts.batch, reading.facts.batched
     with torch.no_grad():
         together = reading(values, inputs)
-        alone = reading(values, [x[:probe] if name in batched else x for name, x in zip(reading.inputs, inputs, strict=True)])
+        alone = reading(
+            values, [x[:probe] if name in batched else x for name, x in zip(reading.inputs, inputs, strict=True)]
+        )
     found = [
         (name, _apart(both, one))
         for name, both, one in zip(reading.outputs, together, alone, strict=True)

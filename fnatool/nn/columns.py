@@ -2,7 +2,8 @@
 
     layer(x) at position p, in group g  =  W_g · column_g(p) + b
 
-One row an operator: how x becomes columns [groups, reads, positions], how a weight becomes W [groups, rows, reads], and back.
+One row an operator: how x becomes columns [groups, reads, positions], how a weight becomes W [groups, rows, reads], and
+back.
 """
 
 from __future__ import annotations
@@ -54,7 +55,10 @@ def _unfolded(x: Tensor, view: Window, groups: int) -> Tensor:
     space = x.shape[2:]
     before, after = view.pads(space)
     x = padded(x, before, after, 0.0)
-    counts = [(size + b + a - e) // s + 1 for size, b, a, e, s in zip(space, before, after, view.extent, view.strides, strict=True)]
+    counts = [
+        (size + b + a - e) // s + 1
+        for size, b, a, e, s in zip(space, before, after, view.extent, view.strides, strict=True)
+    ]
     taps = []
     for place in np.ndindex(*view.kernel):
         tap = x

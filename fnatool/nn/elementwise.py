@@ -38,7 +38,8 @@ def clip(site: NodeSite) -> Step:
         whole = [None if math.isinf(bound) else int(bound) for bound in (low, high)]
         return on(site, lambda x: x.clamp(*whole) if whole != [None, None] else x, 0)
     if -math.inf < low < high < math.inf:
-        return on(site, lambda x: F.hardtanh(x, low, high), 0)  # not in place: for its gradient torch would copy x first
+        # not in place: for its gradient torch would copy x first
+        return on(site, lambda x: F.hardtanh(x, low, high), 0)
     return on(site, lambda x: x.clamp(low, high), 0)
 
 
@@ -119,7 +120,9 @@ def thresholded_relu(site: NodeSite) -> Step:
 def shrink(site: NodeSite) -> Step:
     """x + bias below −lambd, x − bias above lambd, else 0."""
     lambd, bias = site.real("lambd", 0.5), site.real("bias", 0.0)
-    return on(site, lambda x: torch.where(x < -lambd, x + bias, torch.where(x > lambd, x - bias, torch.zeros_like(x))), 0)
+    return on(
+        site, lambda x: torch.where(x < -lambd, x + bias, torch.where(x > lambd, x - bias, torch.zeros_like(x))), 0
+    )
 
 
 def prelu(site: NodeSite) -> Step:
@@ -134,9 +137,11 @@ def prelu(site: NodeSite) -> Step:
 
 
 def dropout(site: NodeSite) -> Step:
-    """x in evaluation; in training each element is zero with probability ratio, the others scaled up. The mask says which are kept.
+    """x in evaluation; in training each element is zero with probability ratio, the others scaled up. The mask says
+    which are kept.
 
-    Raises RefusedModel where the graph itself drops (`training_mode`): its values are random, whatever the module's mode.
+    Raises RefusedModel where the graph itself drops (`training_mode`): its values are random, whatever the module's
+    mode.
     """
     ratio = site.real("ratio", 0.5) if site.opset < 12 else site.number(1, 0.5)
     if ratio and site.opset >= 12 and site.has(2) and (site.known(2) is None or bool(site.require(2).any())):
@@ -232,7 +237,8 @@ def power(site: NodeSite) -> Step:
     exponent = site.known(1)
     if exponent is not None and exponent.size == 1:
         value = exponent.item()
-        value = int(value) if float(value).is_integer() else value  # x ** 2 and x ** 2.0 have the same gradient, and one is quicker
+        # x ** 2 and x ** 2.0 have the same gradient, and one is quicker
+        value = int(value) if float(value).is_integer() else value
         return on(site, lambda a: a**value, 0)
     return Step(lambda a, b: (a**b).to(a.dtype), tuple(site.node.inputs))
 
@@ -278,7 +284,9 @@ def bounded(tensors: Callable[[Tensor, Tensor], Tensor], number: str) -> Row:
 
 def shift(site: NodeSite) -> Step:
     """The bits of a moved left or right by b."""
-    return Step(operator.lshift if site.text("direction", "LEFT") == "LEFT" else operator.rshift, tuple(site.node.inputs))
+    return Step(
+        operator.lshift if site.text("direction", "LEFT") == "LEFT" else operator.rshift, tuple(site.node.inputs)
+    )
 
 
 def _tensors(run: Callable[..., Any]) -> Row:

@@ -1,4 +1,6 @@
-"""What exporters write in several operators as the one it is: torch then keeps fewer tensors, and sizes can follow the batch."""
+"""What exporters write in several operators as the one it is: torch then keeps fewer tensors, and sizes can follow the
+batch.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,11 @@ from passes.graph.view import Node
 
 
 def fused(nodes: Sequence[Node], wanted: Collection[str], facts: LoadFacts) -> list[Node]:
-    """The nodes with x · σ(x) as Swish, x · hardsigmoid(x) as HardSwish, and all of a flattened x picked in order as a Reshape.
+    """The nodes with x · σ(x) as Swish, x · hardsigmoid(x) as HardSwish, and all of a flattened x picked in order as a
+    Reshape.
 
-    What is between goes where nobody else reads it; a gate that somebody reads stays, and so does its product. The new constants are
-    added to the known ones.
+    What is between goes where nobody else reads it; a gate that somebody reads stays, and so does its product. The new
+    constants are added to the known ones.
     """
     producer = {node.outputs[0]: node for node in nodes if node.outputs}
     readers: dict[str, int] = dict.fromkeys(wanted, 1)

@@ -1,8 +1,9 @@
 """Names of initializers as keys of a torch module.
 
-A dot in a name is a step into a submodule, as in torch's own names: `layer1.0.bn2.weight` is the key of the initializer of that name. What
-torch cannot have as a name gets a `%` in front of the part between dots: an empty part, one that begins with `%`, one that names something
-else of a module (`training`, `float`, …), and the last part of a name that is also the beginning of another (`a` beside `a.b`).
+A dot in a name is a step into a submodule, as in torch's own names: `layer1.0.bn2.weight` is the key of the initializer
+of that name. What torch cannot have as a name gets a `%` in front of the part between dots: an empty part, one that
+begins with `%`, one that names something else of a module (`training`, `float`, …), and the last part of a name that is
+also the beginning of another (`a` beside `a.b`).
 """
 
 from __future__ import annotations

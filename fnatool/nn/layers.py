@@ -14,10 +14,11 @@ from fnatool.nn.together import batch_norm_together
 from fnatool.nn.windows import Window, padded, window
 
 Norms = Literal["running", "batch", "update", "batch over processes", "update over processes"] | float
-"""What BatchNormalization normalises by: its running statistics, those of the batch, or those of the batch, updating the running ones;
-the batch may be that of all processes.
+"""What BatchNormalization normalises by: its running statistics, those of the batch, or those of the batch, updating
+the running ones; the batch may be that of all processes.
 
-A number also updates them: it is the share that is new, whatever the graph says. 1 / n for the n-th batch makes them the mean of all.
+A number also updates them: it is the share that is new, whatever the graph says. 1 / n for the n-th batch makes them
+the mean of all.
 """
 
 KEEPING = ("running", "batch", "batch over processes")  # of these the running statistics stay as they are
@@ -36,10 +37,14 @@ def convolution(site: NodeSite) -> Step:
     strides, dilations = view.strides, view.dilations
     if view.is_even:
         pads = view.before
-        return on(site, lambda x, w, b=None: convolve(x, w, b, strides, pads, dilations, x.shape[1] // w.shape[1]), 0, 1, 2)
+        return on(
+            site, lambda x, w, b=None: convolve(x, w, b, strides, pads, dilations, x.shape[1] // w.shape[1]), 0, 1, 2
+        )
 
     def run(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
-        y: Tensor = convolve(padded(x, *view.pads(x.shape[2:]), 0.0), w, b, strides, 0, dilations, x.shape[1] // w.shape[1])
+        y: Tensor = convolve(
+            padded(x, *view.pads(x.shape[2:]), 0.0), w, b, strides, 0, dilations, x.shape[1] // w.shape[1]
+        )
         return y
 
     return on(site, run, 0, 1, 2)
@@ -75,14 +80,20 @@ def transposed_convolution(site: NodeSite) -> Step:
     return on(site, run, 0, 1, 2)
 
 
-def _cuts(view: Window, space: Sequence[int], extra: Sequence[int], asked: Sequence[int]) -> tuple[list[int], list[int]]:
-    """How much of the whole result is cut before and after: the pads, or what makes it the size asked for (the odd one as ONNX says)."""
+def _cuts(
+    view: Window, space: Sequence[int], extra: Sequence[int], asked: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    """How much of the whole result is cut before and after: the pads, or what makes it the size asked for (the odd one
+    as ONNX says).
+    """
     if view.is_same and not asked:
         asked = [size * stride for size, stride in zip(space, view.strides, strict=True)]
     if not asked:
         return list(view.before), list(view.after)
     before, after = [], []
-    for size, stride, extent, more, want in zip(space, view.strides, view.extent, extra, asked[-len(space) :], strict=True):
+    for size, stride, extent, more, want in zip(
+        space, view.strides, view.extent, extra, asked[-len(space) :], strict=True
+    ):
         total = (size - 1) * stride + extent + more - want
         total = max(total, 0) if view.is_same else total  # SAME only ever cuts
         small = total // 2
@@ -119,7 +130,9 @@ def einsum(site: NodeSite) -> Step:
 
 
 def batch_normalization(site: NodeSite) -> Step:
-    """y = γ (x − μ) / √(σ² + ε) + β. ONNX's momentum is the share that running statistics keep, torch's the share that is new."""
+    """y = γ (x − μ) / √(σ² + ε) + β. ONNX's momentum is the share that running statistics keep, torch's the share that
+    is new.
+    """
     epsilon = site.real("epsilon", 1e-5)
     momentum = round(1 - site.real("momentum", 0.9), 6)  # 0.1, where a float32 of 0.9 leaves 0.10000002
     training = site.opset >= 14 and bool(site.node.int("training_mode", 0))
@@ -130,7 +143,9 @@ def batch_normalization(site: NodeSite) -> Step:
     if any(site.read_outputs):
         raise site.refuse("outputs of its training form are read")
     if training and computed:
-        return on(site, lambda x, scale, bias: F.batch_norm(x, None, None, scale, bias, True, momentum, epsilon), 0, 1, 2)
+        return on(
+            site, lambda x, scale, bias: F.batch_norm(x, None, None, scale, bias, True, momentum, epsilon), 0, 1, 2
+        )
     if computed:
         return on(site, _by_computed(epsilon), *range(5))
 
@@ -148,7 +163,9 @@ def batch_normalization(site: NodeSite) -> Step:
 
 
 def _by_computed(epsilon: float) -> Callable[..., Tensor]:
-    """By statistics that are computed (of a weight, say): gradients go through them too, which torch's batch_norm would not let."""
+    """By statistics that are computed (of a weight, say): gradients go through them too, which torch's batch_norm would
+    not let.
+    """
 
     def run(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
         across = [-1 if axis == 1 else 1 for axis in range(x.dim())]
@@ -177,11 +194,15 @@ def instance_normalization(site: NodeSite) -> Step:
     """Each map of each sample by its own mean and variance."""
     epsilon = site.real("epsilon", 1e-5)
     quick = torch.backends.cudnn.enabled
-    return on(site, lambda x, scale, bias: torch.instance_norm(x, scale, bias, None, None, True, 0.0, epsilon, quick), 0, 1, 2)
+    return on(
+        site, lambda x, scale, bias: torch.instance_norm(x, scale, bias, None, None, True, 0.0, epsilon, quick), 0, 1, 2
+    )
 
 
 def group_normalization(site: NodeSite) -> Step:
-    """Each group of channels by its own mean and variance; scale and bias have an entry per group before opset 21, per channel after."""
+    """Each group of channels by its own mean and variance; scale and bias have an entry per group before opset 21, per
+    channel after.
+    """
     groups, epsilon = site.node.int("num_groups", 1), site.real("epsilon", 1e-5)
     per_group = site.opset < 21
 
@@ -194,7 +215,9 @@ def group_normalization(site: NodeSite) -> Step:
 
 
 def layer_normalization(site: NodeSite) -> Step:
-    """The axes from `axis` on by their mean and variance; the further outputs are the mean and 1 / standard deviation."""
+    """The axes from `axis` on by their mean and variance; the further outputs are the mean and 1 / standard
+    deviation.
+    """
     axis, rank, epsilon = site.axis(-1), site.rank(0), site.real("epsilon", 1e-5)
     whole = all(not site.has(slot) or site.shape(slot) == (site.shape(0) or ())[axis:] for slot in (1, 2))
     outputs = len(site.node.outputs)
@@ -235,7 +258,12 @@ def mean_variance_normalization(site: NodeSite) -> Step:
 
 def local_response(site: NodeSite) -> Step:
     """x / (bias + alpha / size · Σ x²)^beta over `size` neighbouring channels, the odd one behind."""
-    size, alpha, beta, bias = site.node.int("size", 1), site.real("alpha", 1e-4), site.real("beta", 0.75), site.real("bias", 1.0)
+    size, alpha, beta, bias = (
+        site.node.int("size", 1),
+        site.real("alpha", 1e-4),
+        site.real("beta", 0.75),
+        site.real("bias", 1.0),
+    )
 
     def run(x: Tensor) -> Tensor:
         squares = x.square().flatten(2).unsqueeze(1)
@@ -278,7 +306,9 @@ def _hardmax(x: Tensor, axis: int) -> Tensor:
 
 
 def reduction(run: Callable[[Tensor, list[int], bool], Tensor]) -> Row:
-    """The row of an operator that reduces over `axes` (attribute or input; none: all, or nothing where noop_with_empty_axes says so)."""
+    """The row of an operator that reduces over `axes` (attribute or input; none: all, or nothing where
+    noop_with_empty_axes says so).
+    """
 
     def row(site: NodeSite) -> Step:
         axes = site.integers(1, "axes")

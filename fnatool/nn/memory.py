@@ -18,7 +18,8 @@ SHARE = 4  # so much of the free memory may be taken: one part of so many
 
 
 def require_memory(seen: View, shapes: Shapes, data: Container[str]) -> None:
-    """Two samples of the probe's sizes take no more than LEAST, or a part of the memory that is free. Raises RefusedModel.
+    """Two samples of the probe's sizes take no more than LEAST, or a part of the memory that is free. Raises
+    RefusedModel.
 
     `data` are the tensors that follow from the inputs; all others are computed once and stay.
     """
@@ -29,7 +30,8 @@ def require_memory(seen: View, shapes: Shapes, data: Container[str]) -> None:
     widest = max(sizes, key=lambda name: sizes[name])
     shape = printed(shapes.shapes[widest])
     raise RefusedModel(
-        f"it would take {most / GIB:,.1f} GiB to run two samples at its sizes (tensor '{widest}' of node '{seen.producer[widest]}' has "
+        f"it would take {most / GIB:,.1f} GiB to run two samples at its sizes (tensor '{widest}' of node "
+        f"'{seen.producer[widest]}' has "
         f"the shape {shape}); export it for smaller sizes"
     )
 
@@ -52,9 +54,14 @@ def peak(seen: View, shapes: Shapes, data: Container[str]) -> int:
 
 
 def held(seen: View, shapes: Shapes, data: Container[str]) -> int:
-    """The least bytes that a run keeps for the gradients: every tensor that a convolution or matrix product multiplies its weights by."""
+    """The least bytes that a run keeps for the gradients: every tensor that a convolution or matrix product multiplies
+    its weights by.
+    """
     readers = [node for node in live(seen.nodes, seen.outputs) if dense_weights(node, seen)]
-    return sum(bytes_of(shapes, name) for name in dict.fromkeys(name for node in readers for name in node.inputs if name in data))
+    return sum(
+        bytes_of(shapes, name)
+        for name in dict.fromkeys(name for node in readers for name in node.inputs if name in data)
+    )
 
 
 def largest(seen: View, shapes: Shapes, data: Container[str]) -> int:

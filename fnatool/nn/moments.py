@@ -1,4 +1,6 @@
-"""Sums over all positions of what a layer reads, and of what its tensor lacks to be another: all that least squares needs."""
+"""Sums over all positions of what a layer reads, and of what its tensor lacks to be another: all that least squares
+needs.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ LARGEST = 1 << 24  # numbers that are multiplied at a time
 
 @dataclass(frozen=True)
 class PositionSums:
-    """Over `count` positions: Σ x xᵀ [groups, reads + 1, reads + 1], Σ e xᵀ [groups, rows, reads + 1] and Σ e², x having a 1 at its end."""
+    """Over `count` positions: Σ x xᵀ [groups, reads + 1, reads + 1], Σ e xᵀ [groups, rows, reads + 1] and Σ e², x
+    having a 1 at its end.
+    """
 
     count: int
     gram: np.ndarray
@@ -72,7 +76,8 @@ class Summing:
 def moments(
     rows: Iterator[tuple[Tensor, Tensor, Tensor]], linear: Linear, match: Match, kept: Sequence[bool]
 ) -> tuple[PositionSums, PositionSums]:
-    """Of the batches that are used and of those kept back. rows: per batch what the layer reads, its tensor, and what that is to be.
+    """Of the batches that are used and of those kept back. rows: per batch what the layer reads, its tensor, and what
+    that is to be.
 
     Raises ValueError where the tensors differ in more than their channels.
     """

@@ -1,7 +1,7 @@
 """Rows of the operators that move elements: reshape, cut, join, pick, pad.
 
-Sizes written in a graph hold for the batch and the widths it was exported with. Here they follow the tensors of the run, so that the same
-steps serve any batch, and weights with other widths.
+Sizes written in a graph hold for the batch and the widths it was exported with. Here they follow the tensors of the
+run, so that the same steps serve any batch, and weights with other widths.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from passes.graph.view import element_type
 
 
 def reshape(site: NodeSite) -> Step:
-    """Row-major regrouping. Each group of axes that the probe shows to belong together keeps what it holds in this run."""
+    """Row-major regrouping. Each group of axes that the probe shows to belong together keeps what it holds in this
+    run.
+    """
     follow = _Follow(site)
     name = site.node.inputs[0]
     if site.has(1):
@@ -65,7 +67,10 @@ class _Follow:
             giving_way = self.largest(after)
             written = written // max(sizes[giving_way], 1)
         if written == 0 or total % written:
-            raise ValueError(f"node '{self.name}' (Reshape) was exported for {self.target}; {total} elements do not divide by {written}")
+            raise ValueError(
+                f"node '{self.name}' (Reshape) was exported for {self.target}; {total} elements do not divide "
+                f"by {written}"
+            )
         sizes[giving_way] = total // written
 
     def largest(self, after: Sequence[int]) -> int:
@@ -151,7 +156,9 @@ def tile(site: NodeSite) -> Step:
 
 
 def concat(site: NodeSite) -> Step:
-    """One behind the other along an axis; what does not depend on the input, with a batch of one, is repeated for every sample."""
+    """One behind the other along an axis; what does not depend on the input, with a batch of one, is repeated for every
+    sample.
+    """
     axis = site.axis(1)
     rank = site.rank(0)
     fixed = [name not in site.facts.data for name in site.node.inputs]
@@ -160,7 +167,10 @@ def concat(site: NodeSite) -> Step:
 
     def run(*parts: Tensor) -> Tensor:
         batch = max(part.shape[0] for part, constant in zip(parts, fixed, strict=True) if not constant)
-        whole = [part.expand(batch, *part.shape[1:]) if constant else part for part, constant in zip(parts, fixed, strict=True)]
+        whole = [
+            part.expand(batch, *part.shape[1:]) if constant else part
+            for part, constant in zip(parts, fixed, strict=True)
+        ]
         return torch.cat(whole, axis)
 
     return on(site, run, *range(len(fixed)))
@@ -178,7 +188,9 @@ def split(site: NodeSite) -> Step:
         if total == size:
             return torch.split(x, list(sizes), axis)
         if sum([part * size // total for part in sizes]) != size:
-            raise ValueError(f"node '{site.node.name}' (Split) cannot cut {size} as it does {total}: into {list(sizes)}")
+            raise ValueError(
+                f"node '{site.node.name}' (Split) cannot cut {size} as it does {total}: into {list(sizes)}"
+            )
         return torch.split(x, [part * size // total for part in sizes], axis)
 
     return Step(run, (site.node.inputs[0], site.numbers(1)) if site.has(1) else (site.node.inputs[0],))
@@ -217,7 +229,9 @@ class _Cut:
             size = x.shape[axis]
             if axis == 1 and self.width not in (None, size) and (start != 0 or end < UNBOUNDED):
                 name = self.site.node.name
-                raise ValueError(f"node '{name}' (Slice) cuts {self.width} channels at {start} and {end}; it has {size} here")
+                raise ValueError(
+                    f"node '{name}' (Slice) cuts {self.width} channels at {start} and {end}; it has {size} here"
+                )
             forwards = (slice(None),) * axis + (slice(start, end, step),)
             x = x[forwards] if step > 0 else _backwards(x, axis, (start, end, step))
         return x
@@ -328,7 +342,9 @@ def _places(size: int, before: int, after: int, mode: str) -> list[int]:
 
 
 def depth_to_space(site: NodeSite) -> Step:
-    """Blocks of channels become blocks of space; DCR: the block's position is the slow part of the channel, CRD: the quick one."""
+    """Blocks of channels become blocks of space; DCR: the block's position is the slow part of the channel, CRD: the
+    quick one.
+    """
     block, mode = site.node.int("blocksize", 1), site.text("mode", "DCR")
     if mode == "CRD":
         return on(site, lambda x: F.pixel_shuffle(x, block), 0)
@@ -342,7 +358,9 @@ def depth_to_space(site: NodeSite) -> Step:
 
 
 def space_to_depth(site: NodeSite) -> Step:
-    """Blocks of space become channels; DCR: the block's position is the slow part of the channel, CRD: the quick one."""
+    """Blocks of space become channels; DCR: the block's position is the slow part of the channel, CRD: the quick
+    one.
+    """
     block, mode = site.node.int("blocksize", 1), site.text("mode", "DCR")
     if mode == "CRD":
         return on(site, lambda x: F.pixel_unshuffle(x, block), 0)

@@ -36,14 +36,18 @@ class Origin:
         return self
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a network is not pickled whole; pickle its state_dict(), or write the graph with fnatool.nn.save")
+        raise TypeError(
+            "a network is not pickled whole; pickle its state_dict(), or write the graph with fnatool.nn.save"
+        )
 
 
 class Network(torch.nn.Module):
-    """The graph of an ONNX file. Its parameters and buffers are the file's initializers, under their names (see `keys`).
+    """The graph of an ONNX file. Its parameters and buffers are the file's initializers, under their names (see
+    `keys`).
 
-    `norms_in_training` says what BatchNormalization does in train mode: "update" its running statistics, normalise by those of the
-    "batch" and leave the running ones alone, or stay with the "running" ones (frozen). `initializers` maps keys to names in the file.
+    `norms_in_training` says what BatchNormalization does in train mode: "update" its running statistics, normalise by
+    those of the "batch" and leave the running ones alone, or stay with the "running" ones (frozen). `initializers` maps
+    keys to names in the file.
     """
 
     def __init__(self, origin: Origin) -> None:
@@ -86,14 +90,19 @@ class Network(torch.nn.Module):
         """The tensors of the graph by their names in it."""
         return dict(zip(self.origin.reading.names, self.values(), strict=True))
 
-    def forward(self, *inputs: Tensor, taps: Sequence[str] = ()) -> Tensor | tuple[Tensor, ...] | tuple[object, dict[str, Tensor]]:
-        """The output, or a tuple of all outputs in the order of the graph; with taps, that and the inner tensors asked for, by name.
+    def forward(
+        self, *inputs: Tensor, taps: Sequence[str] = ()
+    ) -> Tensor | tuple[Tensor, ...] | tuple[object, dict[str, Tensor]]:
+        """The output, or a tuple of all outputs in the order of the graph; with taps, that and the inner tensors asked
+        for, by name.
 
         Raises UserError for a tap that is no tensor of the graph.
         """
         reading = self.origin.reading
         if len(inputs) != len(reading.inputs):
-            raise TypeError(f"the graph has {len(reading.inputs)} inputs ({', '.join(reading.inputs)}), {len(inputs)} are given")
+            raise TypeError(
+                f"the graph has {len(reading.inputs)} inputs ({', '.join(reading.inputs)}), {len(inputs)} are given"
+            )
         program = reading.program(tuple(taps))
         norms: Norms = self.norms_in_training if self.training else "running"
         results = run(program, self.values(), inputs, norms=norms, training=self.training)
@@ -103,10 +112,12 @@ class Network(torch.nn.Module):
 
 
 def load(source: str | Path | Model, *, sizes: Mapping[str, Shape] | None = None) -> Network:
-    """The network of an ONNX file (a path, the name of a bundled seed, or a model read) as a torch module in evaluation mode.
+    """The network of an ONNX file (a path, the name of a bundled seed, or a model read) as a torch module in evaluation
+    mode.
 
-    Its batch is free, whatever the file says. `sizes` gives shapes for inputs that the file leaves open, where the graph needs them.
-    Raises UserError where there is no such file, RefusedModel where torch cannot compute or batch it, naming the node.
+    Its batch is free, whatever the file says. `sizes` gives shapes for inputs that the file leaves open, where the
+    graph needs them. Raises UserError where there is no such file, RefusedModel where torch cannot compute or batch it,
+    naming the node.
     """
     model = source if isinstance(source, Model) else files.read(seeds.find(source), sizes)
     reading = Reading(model.graph, sizes)
@@ -115,16 +126,21 @@ def load(source: str | Path | Model, *, sizes: Mapping[str, Shape] | None = None
     return network
 
 
-def save(module: torch.nn.Module, path: str | Path, *, force: bool = False, metadata: Mapping[str, str] | None = None) -> None:
+def save(
+    module: torch.nn.Module, path: str | Path, *, force: bool = False, metadata: Mapping[str, str] | None = None
+) -> None:
     """The file at path holds the graph that was loaded, with the values that the module has now.
 
-    `module` is what `load` returned, or a wrapper around it (DistributedDataParallel, an average, a compiled module). Nodes, names and
-    metadata are the file's; of an initializer nothing changes but its values, and none whose values are the same. Where training made an
-    initializer differ that several nodes read, its readers get their own. Raises UserError and OSError as `files.write` does.
+    `module` is what `load` returned, or a wrapper around it (DistributedDataParallel, an average, a compiled module).
+    Nodes, names and metadata are the file's; of an initializer nothing changes but its values, and none whose values
+    are the same. Where training made an initializer differ that several nodes read, its readers get their own. Raises
+    UserError and OSError as `files.write` does.
     """
     networks = [part for part in module.modules() if isinstance(part, Network)]
     if len(networks) != 1:
-        raise UserError(f"a module with {len(networks)} networks made by fnatool.nn.load in it cannot be saved; give it one")
+        raise UserError(
+            f"a module with {len(networks)} networks made by fnatool.nn.load in it cannot be saved; give it one"
+        )
     network = networks[0]
     model, sources = network.origin.model, network.origin.reading.sources
     graph = stored(model.graph, sources, network.named_values())

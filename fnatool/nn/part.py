@@ -18,7 +18,9 @@ FLOATING = frozenset({1, 10, 11, 16})  # ONNX's element types of single, half, d
 
 
 class NetworkPart:
-    """What of a network makes the `wanted` tensors of the `given` ones; `inputs` are those of the given that it reads."""
+    """What of a network makes the `wanted` tensors of the `given` ones; `inputs` are those of the given that it
+    reads.
+    """
 
     def __init__(self, reading: Reading, wanted: Sequence[str], given: Collection[str]) -> None:
         """Raises RefusedModel as a Reading does. What is given and wanted is passed on."""
@@ -26,10 +28,14 @@ class NetworkPart:
         self.wanted = tuple(wanted)
         self.made = tuple(name for name in dict.fromkeys(wanted) if name not in given)
         nodes, self.inputs = needed(seen, self.made, given)
-        constants = {name: seen.constants[name] for k in nodes for name in seen.nodes[k].inputs if name in seen.constants}
+        constants = {
+            name: seen.constants[name] for k in nodes for name in seen.nodes[k].inputs if name in seen.constants
+        }
         sizes = {name: reading.shapes.shapes[name] for name in self.inputs}
         inputs = {name: (_freed(reading, sizes[name]), reading.facts.types[name]) for name in self.inputs}
-        view = linked([seen.nodes[k] for k in nodes], constants, dataclasses.replace(seen, inputs=inputs, outputs=self.made))
+        view = linked(
+            [seen.nodes[k] for k in nodes], constants, dataclasses.replace(seen, inputs=inputs, outputs=self.made)
+        )
         weights = tuple(weight for weight in reading.weights if weight.name in constants)
         facts = dataclasses.replace(facts_of(view, infer(view, sizes), weights), main_type=reading.facts.main_type)
         self.constants: dict[str, Tensor] = {}
@@ -43,12 +49,19 @@ class NetworkPart:
         if self.program is None:
             return found
         inputs = [given[name] for name in self.inputs]
-        values = [*(weights[name] for name in self.weights), *(value.to(inputs[0].device) for value in self.constants.values())]
-        return found | dict(zip(self.made, run(self.program, values, inputs, norms="running", training=False), strict=True))
+        values = [
+            *(weights[name] for name in self.weights),
+            *(value.to(inputs[0].device) for value in self.constants.values()),
+        ]
+        return found | dict(
+            zip(self.made, run(self.program, values, inputs, norms="running", training=False), strict=True)
+        )
 
 
 def needed(seen: View, wanted: Collection[str], given: Collection[str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """The nodes that make the wanted tensors of the given ones, in order and by number, and which of the given they read."""
+    """The nodes that make the wanted tensors of the given ones, in order and by number, and which of the given they
+    read.
+    """
     index = {node.name: k for k, node in enumerate(seen.nodes)}
     nodes: set[int] = set()
     inputs: dict[str, None] = {}

@@ -1,4 +1,5 @@
-"""A network run part by part over the same batches, in the order of its nodes: nothing that is behind is computed twice.
+"""A network run part by part over the same batches, in the order of its nodes: nothing that is behind is computed
+twice.
 
 Between parts the tensors that the rest needs lie in files, so that memory stays flat in the number of samples.
 """
@@ -77,11 +78,17 @@ class PartedNetwork:
         self.weights[name] = to_tensor(np.ascontiguousarray(values)).to(old.dtype).reshape(old.shape).to(self.device)
 
     def run(self, wanted: Collection[str], before: str, later: Collection[str]) -> Iterator[dict[str, Tensor]]:
-        """The wanted tensors batch by batch; afterwards the batches stand before the node of that name, with what `later` tensors need."""
+        """The wanted tensors batch by batch; afterwards the batches stand before the node of that name, with what
+        `later` tensors need.
+        """
         kept = self._kept(before, later)
         part = NetworkPart(self.reading, tuple(dict.fromkeys([*wanted, *kept])), self.state)
         for k in range(len(self.samples)):
-            given = {name: self._load(k, j) for j, name in enumerate(self.state) if name in part.inputs or name in part.wanted}
+            given = {
+                name: self._load(k, j)
+                for j, name in enumerate(self.state)
+                if name in part.inputs or name in part.wanted
+            }
             found = part(self.weights, given)
             if kept != self.state:
                 for j, name in enumerate(kept):
@@ -100,11 +107,15 @@ class PartedNetwork:
         return {name: to_tensor(batch[name]).to(self.device) for name in self.reading.inputs}
 
     def changed(self, graph: gs.Graph) -> gs.Graph:
-        """The graph that the network was read from with the weights as they are now; what did not change is shared with it."""
+        """The graph that the network was read from with the weights as they are now; what did not change is shared with
+        it.
+        """
         return stored(graph, self.reading.sources, self.weights)
 
     def _kept(self, before: str, later: Collection[str]) -> tuple[str, ...]:
-        """What of the tensors made before a node the later ones need; what is kept now, where that would be too much."""
+        """What of the tensors made before a node the later ones need; what is kept now, where that would be too
+        much.
+        """
         types, numbers, nodes = self.reading.facts.types, self.reading.facts.numbers, self.reading.view.nodes
         outputs = [name for node in nodes[: self.index[before]] for name in node.outputs]
         made = {name for name in outputs if types.get(name) in FLOATING and name not in numbers}

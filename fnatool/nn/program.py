@@ -1,7 +1,7 @@
 """The steps of a graph in order, and their run.
 
-A run keeps its tensors in numbered slots. Constants lie there from the start, a tensor leaves its slot after its last use, and one that
-nobody else needs is overwritten where torch can.
+A run keeps its tensors in numbered slots. Constants lie there from the start, a tensor leaves its slot after its last
+use, and one that nobody else needs is overwritten where torch can.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class Program:
 FAILURES = (RuntimeError, ValueError, TypeError, IndexError)
 
 
-def run(program: Program, values: Sequence[Tensor], inputs: Sequence[Tensor], *, norms: Norms, training: bool) -> tuple[Any, ...]:
+def run(
+    program: Program, values: Sequence[Tensor], inputs: Sequence[Tensor], *, norms: Norms, training: bool
+) -> tuple[Any, ...]:
     """The results of a program."""
     slots = program.template.copy()
     for slot, value in zip(program.values, values, strict=False):
@@ -103,7 +105,9 @@ FRESH = frozenset(
 """Operators whose result is memory of its own that their gradient does not read: it may be overwritten."""
 
 
-def compiled(seen: View, facts: LoadFacts, wanted: Sequence[str], constants: dict[str, Tensor], *, rows: Mapping[str, Row]) -> Program:
+def compiled(
+    seen: View, facts: LoadFacts, wanted: Sequence[str], constants: dict[str, Tensor], *, rows: Mapping[str, Row]
+) -> Program:
     """The program for the wanted tensors. What its steps read of known tensors is added to constants.
 
     Raises RefusedModel for an operator without a row, and for what a row cannot do.
@@ -124,7 +128,10 @@ def _bind(
     if missing:
         others = sorted({node.op for node in missing[1:]} - {missing[0].op})
         more = f"; nor for {', '.join(others)}" if others else ""
-        raise RefusedModel(f"node '{missing[0].name}' ({missing[0].op}) cannot be read by torch: fnatool has no such operator there{more}")
+        raise RefusedModel(
+            f"node '{missing[0].name}' ({missing[0].op}) cannot be read by torch: fnatool has no such operator "
+            f"there{more}"
+        )
     producer = {output: node for node in nodes for output in node.outputs if output}
     readers: dict[str, int] = dict.fromkeys(wanted, 1)
     for node in nodes:
@@ -163,7 +170,12 @@ def require_types(site: NodeSite) -> None:
         if kind is not None and torch_type(kind) is None:
             raise site.refuse(f"torch computes with no element type {onnx.TensorProto.DataType.Name(kind)}")
     source = types.get(site.node.input(0))
-    if site.node.op in ("Cast", "CastLike") and source is not None and torch_type(source) is None and source not in CASTABLE:
+    if (
+        site.node.op in ("Cast", "CastLike")
+        and source is not None
+        and torch_type(source) is None
+        and source not in CASTABLE
+    ):
         raise site.refuse(f"torch casts from no element type {onnx.TensorProto.DataType.Name(source)}")
 
 
@@ -174,7 +186,9 @@ MOST_TRIED = 1 << 22  # elements
 
 
 def _try(site: NodeSite, step: Step) -> None:
-    """A node between whole numbers has run once, on ones of the probe's sizes. Raises RefusedModel where torch has no such operator."""
+    """A node between whole numbers has run once, on ones of the probe's sizes. Raises RefusedModel where torch has no
+    such operator.
+    """
     kinds = {torch_type(site.facts.types.get(name, 0)) for name in site.node.inputs if name}
     if kinds.isdisjoint({*WHOLE, torch.bool}):
         return
@@ -198,7 +212,9 @@ def _try(site: NodeSite, step: Step) -> None:
 
 
 def _guarded(site: NodeSite, run: Callable[[], Any], *, lacking: bool = False) -> None:
-    """What torch cannot do at load is a RefusedModel; with lacking only what it never can: values of ones may be out of its range."""
+    """What torch cannot do at load is a RefusedModel; with lacking only what it never can: values of ones may be out of
+    its range.
+    """
     try:
         with torch.no_grad():
             run()
@@ -210,7 +226,9 @@ def _guarded(site: NodeSite, run: Callable[[], Any], *, lacking: bool = False) -
 
 
 def _is_known(read: Read, facts: LoadFacts) -> bool:
-    return read is Given.LIKE if isinstance(read, Given) else (read if isinstance(read, str) else read.name) in facts.known
+    return (
+        read is Given.LIKE if isinstance(read, Given) else (read if isinstance(read, str) else read.name) in facts.known
+    )
 
 
 def _evaluate(node: Node, step: Step, facts: LoadFacts) -> None:
@@ -296,7 +314,10 @@ class _Layout:
             spent.setdefault(last.get(slot, 0), []).append(slot)
         code = tuple(replace(step, spent=tuple(spent.get(k, ()))) for k, step in enumerate(self.code))
         kinds = self.facts.types
-        likely = (*(name for name in (*self.facts.weights, *self.names) if kinds[name] == self.facts.main_type), *self.names)
+        likely = (
+            *(name for name in (*self.facts.weights, *self.names) if kinds[name] == self.facts.main_type),
+            *self.names,
+        )
         like = self.places[likely[0]] if likely else self.place("like", torch.empty(0))
         batched = self.places[self.facts.batched[0]] if self.facts.batched else None
         return Program(

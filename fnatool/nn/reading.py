@@ -26,12 +26,15 @@ from passes.nearest import nearest
 class Reading:
     """How torch computes a graph: a function of its weights and inputs.
 
-    `weights` are the tensors that training changes, `constants` the other tensors of the graph that are no plain numbers. Both may be given
-    in a call, with other widths too: group counts come from the weights, and sizes written in the graph follow the tensors.
+    `weights` are the tensors that training changes, `constants` the other tensors of the graph that are no plain
+    numbers. Both may be given in a call, with other widths too: group counts come from the weights, and sizes written
+    in the graph follow the tensors.
     """
 
     def __init__(self, graph: gs.Graph, sizes: Mapping[str, Shape] | None = None) -> None:
-        """Raises RefusedModel for an operator that torch has no row for, naming it and the node, and for sizes beyond our memory."""
+        """Raises RefusedModel for an operator that torch has no row for, naming it and the node, and for sizes beyond
+        our memory.
+        """
         prepared = prepare(graph)
         given = view(prepared.graph)
         _require_elements(given)
@@ -62,9 +65,15 @@ class Reading:
         return to_tensor(self.view.values(weight.name)).clone()
 
     def program(self, taps: tuple[str, ...]) -> Program:
-        """The instructions for the graph's outputs and then the taps. Raises UserError for a name that the graph does not compute."""
+        """The instructions for the graph's outputs and then the taps. Raises UserError for a name that the graph does
+        not compute.
+        """
         if taps not in self._programs:
-            unknown = [name for name in taps if name not in self.shapes.types or name in self.facts.known or name in self.view.constants]
+            unknown = [
+                name
+                for name in taps
+                if name not in self.shapes.types or name in self.facts.known or name in self.view.constants
+            ]
             if unknown:
                 close = nearest(unknown[0], list(self.view.producer))
                 hint = f"; did you mean '{close}'?" if close else ""
@@ -94,7 +103,8 @@ def _require_elements(seen: View) -> None:
     for name, (shape, _) in seen.inputs.items():
         if shape is not None and 0 in shape:
             raise RefusedModel(
-                f"input '{name}' has a size of 0 on axis {shape.index(0)}: it runs on no data; export it with a size, or a free one"
+                f"input '{name}' has a size of 0 on axis {shape.index(0)}: it runs on no data; export it with a "
+                "size, or a free one"
             )
 
 
@@ -109,7 +119,9 @@ def _with_free_batch(seen: View) -> View:
 
 
 def _sizes(seen: View, sizes: Mapping[str, Shape] | None) -> dict[str, Shape]:
-    """Sizes to probe with: those given, else those of the file where its batch is static (it is taken for free, but sizes may count it)."""
+    """Sizes to probe with: those given, else those of the file where its batch is static (it is taken for free, but
+    sizes may count it).
+    """
     found = dict(sizes or {})
     for name, (shape, _) in seen.inputs.items():
         if name not in found and name not in seen.constants and shape and isinstance(shape[0], int):
@@ -131,11 +143,15 @@ def facts_of(seen: View, shapes: Shapes, weights: Sequence[Weight]) -> LoadFacts
     names = tuple(weight.name for weight in weights)
     known = {name: np.asarray(seen.values(name)) for name in seen.constants if name not in names}
     trained = _from(seen, names)
-    known |= {name: value.array for name, value in shapes.values.items() if name not in trained and not value.free.any()}
+    known |= {
+        name: value.array for name, value in shapes.values.items() if name not in trained and not value.free.any()
+    }
     sizes: dict[int, int] = {}
     for weight in weights:
         sizes[weight.held] = sizes.get(weight.held, 0) + seen.values(weight.name).size
-    batched = tuple(name for name, (shape, _) in seen.inputs.items() if shape and len(shape) > 1 and not isinstance(shape[0], int))
+    batched = tuple(
+        name for name, (shape, _) in seen.inputs.items() if shape and len(shape) > 1 and not isinstance(shape[0], int)
+    )
     return LoadFacts(
         shapes=shapes.shapes,
         types=shapes.types,

@@ -1,7 +1,7 @@
 """Rows of the operators that resample space: Resize, Upsample, GridSample.
 
-Where torch's interpolate means the same, it is used. All else is done axis by axis, as the standard defines it: every position of the
-output has a coordinate x in the input, and takes Σ_k w(x − k) · input[k] over the neighbours k of x.
+Where torch's interpolate means the same, it is used. All else is done axis by axis, as the standard defines it: every
+position of the output has a coordinate x in the input, and takes Σ_k w(x − k) · input[k] over the neighbours k of x.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def resize(site: NodeSite) -> Step:
     """Resize from opset 10 on; Upsample before."""
     rank = site.rank(0)
     if site.is_whole(0) and site.text("mode", "nearest") != "nearest":
-        raise site.refuse("whole numbers between others are rounded differently everywhere; only 'nearest' resamples them")
+        raise site.refuse(
+            "whole numbers between others are rounded differently everywhere; only 'nearest' resamples them"
+        )
     axes = tuple(axis % rank for axis in site.node.ints("axes", range(rank)))
     scales, sizes = (1, None) if site.opset < 11 else (2, 3)
     cropped = site.text("coordinate_transformation_mode", "") == "tf_crop_and_resize"
@@ -73,8 +75,13 @@ def resize(site: NodeSite) -> Step:
 
     def run(x: Tensor, wanted: Sequence[float]) -> Tensor:
         found = by_scales(x, how, wanted)
-        if how.coordinates == "align_corners" and any(abs(a.size * a.scale - a.out) > WHOLE_SIZE * a.out for a in found):
-            raise site.refuse("a factor that makes no whole size aligns its corners in different ways; give the sizes, not the factors")
+        if how.coordinates == "align_corners" and any(
+            abs(a.size * a.scale - a.out) > WHOLE_SIZE * a.out for a in found
+        ):
+            raise site.refuse(
+                "a factor that makes no whole size aligns its corners in different ways; give the sizes, not "
+                "the factors"
+            )
         return resampled(x, how, found)
 
     written = site.reals("scales", ()) if site.opset < 9 else ()
@@ -144,7 +151,13 @@ def _torch_mode(x: Tensor, how: Resampling, axes: Sequence[Axis]) -> dict[str, A
     """The options with which torch's interpolate computes the same, None where there are none."""
     fits = all(a.axis >= 2 and a.out == a.size * a.scale for a in axes)
     smoothed = how.antialias and any(a.out < a.size for a in axes)
-    if x.dim() not in (3, 4, 5) or not x.is_floating_point() or not fits or how.region or how.exclude_outside != smoothed:
+    if (
+        x.dim() not in (3, 4, 5)
+        or not x.is_floating_point()
+        or not fits
+        or how.region
+        or how.exclude_outside != smoothed
+    ):
         return None
     if how.mode == "nearest":
         whole = all(a.out % a.size == 0 for a in axes)
@@ -153,22 +166,32 @@ def _torch_mode(x: Tensor, how: Resampling, axes: Sequence[Axis]) -> dict[str, A
     if how.mode == "cubic" and (x.dim() != 4 or how.cubic != -0.75):
         return None
     aligned = how.coordinates == "align_corners"
-    halved = how.coordinates == "half_pixel" or (how.coordinates == "pytorch_half_pixel" and all(a.out > 1 for a in axes))
+    halved = how.coordinates == "half_pixel" or (
+        how.coordinates == "pytorch_half_pixel" and all(a.out > 1 for a in axes)
+    )
     if not (aligned or halved) or (smoothed and (x.dim() != 4 or how.mode == "cubic" or aligned)):
         return None  # torch's antialiasing leaves out what is outside, and has another cubic
     mode = {"linear": {3: "linear", 4: "bilinear", 5: "trilinear"}[x.dim()], "cubic": "bicubic"}[how.mode]
     return {"mode": mode, "align_corners": aligned, "antialias": smoothed}
 
 
-NEAREST = {("asymmetric", "floor"), ("asymmetric", "legacy"), ("half_pixel", "round_prefer_floor"), ("half_pixel", "round_prefer_ceil")}
-"""What, for whole factors, repeats every element as often as the factor says. (The middle of an element is never between two.)"""
+NEAREST = {
+    ("asymmetric", "floor"),
+    ("asymmetric", "legacy"),
+    ("half_pixel", "round_prefer_floor"),
+    ("half_pixel", "round_prefer_ceil"),
+}
+"""What, for whole factors, repeats every element as often as the factor says. (The middle of an element is never
+between two.)
+"""
 
 
 def _along(x: Tensor, how: Resampling, a: Axis) -> Tensor:
     """x resampled along one axis, as the standard defines it."""
     at = _coordinates(how.coordinates, a, x.device)
     near = how.mode == "nearest"
-    rounding = how.nearest if how.nearest != "legacy" else "ceil" if a.scale < 1 else "floor"  # as runtimes read Resize-10
+    # as runtimes read Resize-10
+    rounding = how.nearest if how.nearest != "legacy" else "ceil" if a.scale < 1 else "floor"
     y = x.index_select(a.axis, ROUND[rounding](at).clamp(0, a.size - 1).long()) if near else _weighted(x, a, at, how)
     if how.coordinates != "tf_crop_and_resize":
         return y
@@ -178,7 +201,8 @@ def _along(x: Tensor, how: Resampling, a: Axis) -> Tensor:
 
 def _coordinates(mode: str, a: Axis, device: torch.device) -> Tensor:
     """Where in the input each position of the output lies [out]."""
-    i = torch.arange(a.out, device=device, dtype=torch.float32)  # as runtimes do: where two positions are equally near, rounding decides
+    # as runtimes do: where two positions are equally near, rounding decides
+    i = torch.arange(a.out, device=device, dtype=torch.float32)
     if mode == "asymmetric":
         return i / a.scale
     if mode == "align_corners":

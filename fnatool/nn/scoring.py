@@ -43,7 +43,9 @@ def dequantize(site: NodeSite) -> Step:
 
 
 def _spread(site: NodeSite) -> Callable[[Tensor, Tensor], Tensor]:
-    """A scale or zero point in the shape that broadcasts with x: one for all, one per entry of an axis, or one per block of it."""
+    """A scale or zero point in the shape that broadcasts with x: one for all, one per entry of an axis, or one per
+    block of it.
+    """
     rank, block = site.rank(0), site.node.int("block_size", 0)
     axis = site.node.int("axis", 1)
 
@@ -61,7 +63,9 @@ def _spread(site: NodeSite) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def attention(site: NodeSite) -> Step:
-    """softmax(Q Kᵀ · scale + mask) V by heads, as ONNX's own definition; outputs are also the keys and values with those of the past."""
+    """softmax(Q Kᵀ · scale + mask) V by heads, as ONNX's own definition; outputs are also the keys and values with
+    those of the past.
+    """
     node = site.node
     if site.has(6) or node.int("left_window_size", -1) >= 0 or node.int("right_window_size", -1) >= 0:
         raise site.refuse("neither lengths of a static cache nor sliding windows are supported")
@@ -93,7 +97,8 @@ def attention(site: NodeSite) -> Step:
         masked = scores if bias is None else scores + bias
         shares = masked.softmax(-1)
         if bias is not None:
-            shares = torch.where((bias == -math.inf).all(-1, keepdim=True), torch.zeros_like(shares), shares)  # nothing to look at
+            # nothing to look at
+            shares = torch.where((bias == -math.inf).all(-1, keepdim=True), torch.zeros_like(shares), shares)
         y = shares @ v
         y = y.transpose(1, 2).flatten(2) if flat else y
         return (y, keys, values, {0: scores, 2: masked, 3: shares}.get(mode, scores))[: len(node.outputs)]
@@ -102,7 +107,9 @@ def attention(site: NodeSite) -> Step:
 
 
 def _bias(scores: Tensor, mask: Tensor | None, past: int | None) -> Tensor | None:
-    """What is added to the scores: a mask, of truths or numbers, short ones padded; with a past, nothing after the query is seen."""
+    """What is added to the scores: a mask, of truths or numbers, short ones padded; with a past, nothing after the
+    query is seen.
+    """
     bias = None
     if mask is not None:
         missing = scores.shape[-1] - mask.shape[-1]
@@ -128,7 +135,10 @@ def scatter_nd(site: NodeSite) -> Step:
     reduce = {"none": "", "add": "sum", "mul": "prod", "max": "amax", "min": "amin"}[site.text("reduction", "none")]
 
     def run(x: Tensor, where: Tensor, new: Tensor) -> Tensor:
-        index = tuple(torch.where(part < 0, part + size, part) for part, size in zip(where.long().unbind(-1), x.shape[:depth], strict=True))
+        index = tuple(
+            torch.where(part < 0, part + size, part)
+            for part, size in zip(where.long().unbind(-1), x.shape[:depth], strict=True)
+        )
         if not reduce:
             return x.index_put(index, new)
         place = torch.zeros_like(index[0])
@@ -162,7 +172,10 @@ def roi_align(site: NodeSite) -> Step:
 def affine_grid(site: NodeSite) -> Step:
     """The places that an affine map sends a regular grid to."""
     aligned = bool(site.node.int("align_corners", 0))
-    return Step(lambda theta, size: F.affine_grid(theta, [int(n) for n in size], aligned), (site.node.inputs[0], site.numbers(1)))
+    return Step(
+        lambda theta, size: F.affine_grid(theta, [int(n) for n in size], aligned),
+        (site.node.inputs[0], site.numbers(1)),
+    )
 
 
 def col2im(site: NodeSite) -> Step:
@@ -203,7 +216,9 @@ def center_crop_pad(site: NodeSite) -> Step:
 
 
 def non_max_suppression(site: NodeSite) -> Step:
-    """The boxes kept, [kept, 3]: sample, class, box; by falling score, those that overlap a better one of their class left out."""
+    """The boxes kept, [kept, 3]: sample, class, box; by falling score, those that overlap a better one of their class
+    left out.
+    """
     most = int(site.number(2, 0))
     overlap, least = site.number(3, 0.0), site.number(4, -math.inf)
     centred = bool(site.node.int("center_point_box", 0))
@@ -215,7 +230,9 @@ def non_max_suppression(site: NodeSite) -> Step:
             torch.tensor([[sample, label, box]], device=boxes.device)
             for sample in range(scores.shape[0])
             for label in range(scores.shape[1])
-            for box in _kept(_corners(boxes[sample], centred=centred), scores[sample, label], most=most, overlap=overlap, least=least)
+            for box in _kept(
+                _corners(boxes[sample], centred=centred), scores[sample, label], most=most, overlap=overlap, least=least
+            )
         ]
         return torch.cat(kept) if kept else torch.empty((0, 3), dtype=torch.int64, device=boxes.device)
 
@@ -237,7 +254,9 @@ def _kept(corners: Tensor, scores: Tensor, *, most: int, overlap: float, least: 
     while left.numel() and len(kept) < most:
         best, left = left[0], left[1:]
         kept.append(int(best))
-        sides = torch.minimum(corners[best, 2:], corners[left, 2:]) - torch.maximum(corners[best, :2], corners[left, :2])
+        sides = torch.minimum(corners[best, 2:], corners[left, 2:]) - torch.maximum(
+            corners[best, :2], corners[left, :2]
+        )
         shared = sides.clamp(min=0).prod(1)
         united = areas[best] + areas[left] - shared
         left = left[~((shared > 0) & (shared > overlap * united))]

@@ -1,7 +1,8 @@
-"""What a row of the table `TORCH` sees of its node when a graph is loaded, and what it gives back: one step, ready to run.
+"""What a row of the table `TORCH` sees of its node when a graph is loaded, and what it gives back: one step, ready to
+run.
 
-Everything that can be decided at load is decided there: attributes, versions, constants, paddings. A step is a function of run-time
-values only, in the order of its `reads`.
+Everything that can be decided at load is decided there: attributes, versions, constants, paddings. A step is a function
+of run-time values only, in the order of its `reads`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ Array = np.ndarray
 class Given(Enum):
     """Values every run has beside the graph's own."""
 
-    LIKE = "like"  # a tensor of the run: what is made from nothing takes its device, and its type where that is `Facts.main_type`
+    # a tensor of the run: what is made from nothing takes its device, and its type where that is `Facts.main_type`
+    LIKE = "like"
     BATCH = "batch"  # how many samples the run has
     NORMS = "norms"  # see Norms
     TRAINING = "training"  # whether dropout is active
@@ -67,7 +69,8 @@ class LoadFacts:
     inputs: tuple[str, ...]  # what a run is given
     batched: tuple[str, ...]  # those whose axis 0 is the batch
     batch: int  # how many samples the probe has
-    main_type: int  # ONNX's element type of the weights, which follows the module where that is cast; UNDEFINED without any
+    # ONNX's element type of the weights, which follows the module where that is cast; UNDEFINED without any
+    main_type: int
     weights: tuple[str, ...]  # parameters and statistics
     data: Container[str]  # tensors that follow from the inputs of the graph
     samples: Container[str]  # those that follow from the values of a batch, and not from how large it is alone
@@ -124,7 +127,9 @@ class NodeSite:
         return value.decode() if isinstance(value, bytes) else str(value)
 
     def number(self, slot: int, default: float) -> float:
-        """The one value of an input known at load, the default where it is absent. Raises RefusedModel where it is computed."""
+        """The one value of an input known at load, the default where it is absent. Raises RefusedModel where it is
+        computed.
+        """
         if not self.has(slot):
             return default
         return float(self.require(slot).reshape(-1)[0])
@@ -133,20 +138,30 @@ class NodeSite:
         """The values of an input. Raises RefusedModel where they depend on the run."""
         values = self.known(slot)
         if values is None:
-            raise self.refuse(f"its input '{self.node.input(slot)}' is {self._from(slot)}; only a constant can be read there")
+            raise self.refuse(
+                f"its input '{self.node.input(slot)}' is {self._from(slot)}; only a constant can be read there"
+            )
         return values
 
     def integers(self, slot: int, attribute: str) -> tuple[int, ...] | None:
-        """Integers from the input at slot or the attribute, None where neither is given. Raises RefusedModel where they are computed."""
+        """Integers from the input at slot or the attribute, None where neither is given. Raises RefusedModel where they
+        are computed.
+        """
         if self.has(slot):
             return tuple(int(v) for v in self.require(slot).reshape(-1))
         return self.node.ints(attribute, ()) if attribute in self.node.attrs else None
 
     def numbers(self, slot: int) -> Numbers:
-        """The input at slot as a list of numbers, at load or in the run. Raises RefusedModel where it is computed from data."""
+        """The input at slot as a list of numbers, at load or in the run. Raises RefusedModel where it is computed from
+        data.
+        """
         name = self.node.input(slot)
         if name not in self.facts.known and name not in self.facts.numbers:
-            how = "is an input of the graph" if name in self.facts.inputs else "follows from the values of the graph's inputs"
+            how = (
+                "is an input of the graph"
+                if name in self.facts.inputs
+                else "follows from the values of the graph's inputs"
+            )
             raise self.refuse(f"its input '{name}' {how}; only constants and sizes can be read there")
         return Numbers(name)
 
@@ -154,7 +169,9 @@ class NodeSite:
         return "an input of the graph" if self.node.input(slot) in self.facts.inputs else "computed"
 
     def operands(self) -> tuple[Read, ...]:
-        """The inputs for an element-wise operator: single constants as Python numbers, where another operand has the rank of the result."""
+        """The inputs for an element-wise operator: single constants as Python numbers, where another operand has the
+        rank of the result.
+        """
         names = [name for name in self.node.inputs if name]
         single = [self._is_single(name) for name in names]
         ranks = {name: len(self.facts.shapes.get(name, ())) for name in names}

@@ -1,7 +1,7 @@
 """Shape arithmetic in a run: on flat lists of Python numbers, never on tensors.
 
-How many numbers there are and which goes where is known at load, so moving them is a list of positions, found by doing the same move on a
-numbering of the elements.
+How many numbers there are and which goes where is known at load, so moving them is a list of positions, found by doing
+the same move on a numbering of the elements.
 """
 
 from __future__ import annotations
@@ -36,7 +36,11 @@ def arithmetic(site: NodeSite) -> Step | None:
     if node.op in REDUCTIONS:
         return _reduce(site)
     function = FUNCTIONS.get(node.op)
-    return None if function is None else _each(site, _whole_division if node.op == "Div" and site.is_whole(0) else function)
+    return (
+        None
+        if function is None
+        else _each(site, _whole_division if node.op == "Div" and site.is_whole(0) else function)
+    )
 
 
 def _is_numbers(node: Node, facts: LoadFacts) -> bool:
@@ -106,12 +110,18 @@ def _reduce(site: NodeSite) -> Step | None:
     (numbering,) = _numbering(site)[:1]
     if (axes is None or not np.size(axes)) and site.node.int("noop_with_empty_axes", 0):
         return Step(list, (Numbers(site.node.inputs[0]),))
-    over = tuple(range(numbering.ndim)) if axes is None or not np.size(axes) else tuple(int(axis) for axis in np.ravel(axes))
+    over = (
+        tuple(range(numbering.ndim))
+        if axes is None or not np.size(axes)
+        else tuple(int(axis) for axis in np.ravel(axes))
+    )
     kept = [axis for axis in range(numbering.ndim) if axis not in {axis % numbering.ndim for axis in over}]
     rows = np.transpose(numbering, [*kept, *(axis for axis in range(numbering.ndim) if axis not in kept)])
     picks = rows.reshape(math.prod(numbering.shape[axis] for axis in kept), -1).tolist()
     function = REDUCTIONS[site.node.op]
-    return Step(lambda numbers: [function([numbers[i] for i in pick]) for pick in picks], (Numbers(site.node.inputs[0]),))
+    return Step(
+        lambda numbers: [function([numbers[i] for i in pick]) for pick in picks], (Numbers(site.node.inputs[0]),)
+    )
 
 
 def _whole_division(a: Any, b: Any) -> Any:

@@ -41,7 +41,10 @@ def _array(weight: Weight, value: Tensor | None, old: np.ndarray) -> np.ndarray:
     if value is None:
         return old  # a fixed reading
     if tuple(value.shape) != old.shape:
-        raise UserError(f"'{weight.name}' has shape {tuple(value.shape)} in the module and {old.shape} in the graph; save what was loaded")
+        raise UserError(
+            f"'{weight.name}' has shape {tuple(value.shape)} in the module and {old.shape} in the graph; save "
+            "what was loaded"
+        )
     return to_array(value.detach().to(TYPES[weight.type]))
 
 
@@ -83,7 +86,9 @@ class _File:
     def separate(self, weight: Weight, array: np.ndarray) -> None:
         """The places of a weight read an initializer of their own."""
         node = weight.places[0][0]
-        name = weight.name if weight.name not in self.taken else unique(f"{weight.source}_{node}", self.taken.__contains__)
+        name = (
+            weight.name if weight.name not in self.taken else unique(f"{weight.source}_{node}", self.taken.__contains__)
+        )
         self.taken.add(name)
         own = gs.Constant(name, array)
         for node, slot in weight.places:

@@ -1,6 +1,7 @@
 """BatchNormalization by the samples of all processes (SyncBN), by torch.distributed's default group on any device.
 
-torch's own module for it is one of a network written in Python, and for CUDA alone; here it is one way to run the operator.
+torch's own module for it is one of a network written in Python, and for CUDA alone; here it is one way to run the
+operator.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ def batch_norm_together(
 ) -> Tensor:
     """y = γ (x − μ) / √(σ² + ε) + β, μ and σ² being those of the batches of all processes, which are of the same size.
 
-    running: mean and variance that move by the share `momentum` towards these (σ² · n / (n − 1), as torch does). Statistics are computed
-    in single precision at least: μ first, then σ² about it, so that large means cancel nothing.
+    running: mean and variance that move by the share `momentum` towards these (σ² · n / (n − 1), as torch does).
+    Statistics are computed in single precision at least: μ first, then σ² about it, so that large means cancel nothing.
     """
     values = x.to(torch.promote_types(x.dtype, torch.float32))
     axes = [axis for axis in range(x.dim()) if axis != 1]

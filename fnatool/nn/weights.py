@@ -1,10 +1,11 @@
 """Which constants of a graph training changes, under which names, and where each is written in the file.
 
-Trained is what is learnt (passes/learnt.py says the rule): weights, biases, scales, position embeddings. Numbers (bounds, scales of a
-resize, epsilons) are not, nor what prepares the input before the first layer, nor anchors, grids and masks. Running statistics are kept
-apart: they are updated, not trained.
+Trained is what is learnt (passes/learnt.py says the rule): weights, biases, scales, position embeddings. Numbers
+(bounds, scales of a resize, epsilons) are not, nor what prepares the input before the first layer, nor anchors, grids
+and masks. Running statistics are kept apart: they are updated, not trained.
 
-Exporters write equal tensors once. A vector that several layers read is each one's own, unless they share their large weight too.
+Exporters write equal tensors once. A vector that several layers read is each one's own, unless they share their large
+weight too.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ Role = Literal["trained", "statistic", "fixed"]
 class Weight:
     """A constant of the file with one meaning: a parameter, a running statistic, or what stays as it is beside them.
 
-    It comes from the constant `source` of the file; `places` are the inputs that must read it there once it is no longer what the constant
-    holds for its other readers. `type` is ONNX's element type in the file, `held` the one it is computed in.
+    It comes from the constant `source` of the file; `places` are the inputs that must read it there once it is no
+    longer what the constant holds for its other readers. `type` is ONNX's element type in the file, `held` the one it
+    is computed in.
     """
 
     name: str
@@ -53,9 +55,11 @@ class PreparedGraph:
 
 
 def prepare(graph: gs.Graph) -> PreparedGraph:
-    """The graph without Constant nodes, in single precision where it was in half, its weights read directly and each one's own.
+    """The graph without Constant nodes, in single precision where it was in half, its weights read directly and each
+    one's own.
 
-    Node and tensor names stay; arrays are shared where their type stays. Raises RefusedModel for a Constant without a dense value.
+    Node and tensor names stay; arrays are shared where their type stays. Raises RefusedModel for a Constant without a
+    dense value.
     """
     work = _Work(view(graph), graph)
     work.take_constants()
@@ -67,7 +71,9 @@ def prepare(graph: gs.Graph) -> PreparedGraph:
 
 @dataclass(frozen=True)
 class _Reader:
-    """A use of a constant: the input that reads it, the inputs of the file that lead there, and the tensor by which it came."""
+    """A use of a constant: the input that reads it, the inputs of the file that lead there, and the tensor by which it
+    came.
+    """
 
     use: Use
     path: tuple[Use, ...]  # from the constant on; the last is the use itself
@@ -100,7 +106,9 @@ class _Work:
                 del self.nodes[node.name]
 
     def hold_in_single(self) -> None:
-        """Constants, inputs and casts in half precision are in single precision: what trains needs it, and autocast gives the rest."""
+        """Constants, inputs and casts in half precision are in single precision: what trains needs it, and autocast
+        gives the rest.
+        """
         self.widen_inputs()
         for name, constant in self.constants.items():
             kind = element_type(constant.dtype)
@@ -122,13 +130,21 @@ class _Work:
         wide = {name: unique(f"{name}_single", read.__contains__) for name in halves}
         if not wide:
             return
-        casts = {name: Node(unique(f"Cast_{name}", self.nodes.__contains__), "Cast", (name,), (to,), {"to": onnx.TensorProto.FLOAT})
-                 for name, to in wide.items()}  # fmt: skip
-        nodes = [replace(node, inputs=tuple(wide.get(name, name) for name in node.inputs)) for node in self.nodes.values()]
+        casts = {
+            name: Node(
+                unique(f"Cast_{name}", self.nodes.__contains__), "Cast", (name,), (to,), {"to": onnx.TensorProto.FLOAT}
+            )
+            for name, to in wide.items()
+        }
+        nodes = [
+            replace(node, inputs=tuple(wide.get(name, name) for name in node.inputs)) for node in self.nodes.values()
+        ]
         self.nodes = {node.name: node for node in (*casts.values(), *nodes)}
 
     def bypass(self) -> None:
-        """Readers of a constant through Identity, or a Cast to the type it has, read it directly; such nodes go, except for outputs."""
+        """Readers of a constant through Identity, or a Cast to the type it has, read it directly; such nodes go, except
+        for outputs.
+        """
         made: dict[str, tuple[str, tuple[Use, ...]]] = {}
         for node in list(self.nodes.values()):
             inputs = list(node.inputs)
@@ -146,7 +162,9 @@ class _Work:
     def is_the_same(self, node: Node) -> bool:
         """Whether the node hands a constant on as it is."""
         constant = self.constants.get(node.input(0))
-        return constant is not None and (node.op == "Identity" or (node.op == "Cast" and _cast_to(node) == element_type(constant.dtype)))
+        return constant is not None and (
+            node.op == "Identity" or (node.op == "Cast" and _cast_to(node) == element_type(constant.dtype))
+        )
 
     def reader(self, use: Use) -> _Reader:
         """How a constant comes to an input."""
@@ -160,20 +178,30 @@ class _Work:
                 if name in self.constants:
                     readers.setdefault(name, []).append(self.reader((node.name, slot)))
         roles = _Roles(linked(in_order(list(self.nodes.values())), self.constants, self.seen))
-        taken = set(self.constants) | {output for node in self.nodes.values() for output in node.outputs} | set(self.inputs)
+        taken = (
+            set(self.constants) | {output for node in self.nodes.values() for output in node.outputs} | set(self.inputs)
+        )
         taken |= {reader.through for uses in readers.values() for reader in uses}
         weights = []
         for name, uses in readers.items():
             held = element_type(self.constants[name].dtype)
-            for k, (group, role) in enumerate(roles.meanings(name, uses, {n for n, found in readers.items() if len(found) > 1})):
+            for k, (group, role) in enumerate(
+                roles.meanings(name, uses, {n for n, found in readers.items() if len(found) > 1})
+            ):
                 own = name if k == 0 else self.split(name, group, uses, taken)
                 if role != "fixed" or k > 0:
                     places = tuple(dict.fromkeys(_place(reader, group, uses) for reader in group))
-                    weights.append(Weight(name=own, source=name, places=places, type=self.stored.get(name, held), held=held, role=role))
+                    weights.append(
+                        Weight(
+                            name=own, source=name, places=places, type=self.stored.get(name, held), held=held, role=role
+                        )
+                    )
         return tuple(weights)
 
     def split(self, name: str, group: Sequence[_Reader], uses: Sequence[_Reader], taken: set[str]) -> str:
-        """The group reads a copy of the constant under a name of its own: the one the exporter gave its Identity, or after its reader."""
+        """The group reads a copy of the constant under a name of its own: the one the exporter gave its Identity, or
+        after its reader.
+        """
         through = group[0].through
         alone = through and all((other.through == through) == (other in group) for other in uses)
         own = through if alone else unique(f"{name}_{group[0].use[0]}", taken.__contains__)

@@ -18,7 +18,8 @@ Sizes = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Window:
-    """A window of `kernel` taps that moves in `strides` over space padded by `before` and `after`; all one entry per spatial axis.
+    """A window of `kernel` taps that moves in `strides` over space padded by `before` and `after`; all one entry per
+    spatial axis.
 
     `auto` is VALID, SAME_UPPER or SAME_LOWER where the pads follow from the size of the input, else NOTSET.
     """
@@ -47,7 +48,9 @@ class Window:
         return not self.is_same and self.before == self.after
 
     def pads(self, space: Sequence[int]) -> tuple[list[int], list[int]]:
-        """The pads before and after for an input of this size: the explicit ones, or so many that there are ⌈size / stride⌉ positions."""
+        """The pads before and after for an input of this size: the explicit ones, or so many that there are ⌈size /
+        stride⌉ positions.
+        """
         if not self.is_same:
             return list(self.before), list(self.after)
         before, after = [], []
@@ -59,7 +62,9 @@ class Window:
         return before, after
 
     def overhang(self, space: Sequence[int], before: Sequence[int], after: Sequence[int]) -> list[int]:
-        """How far the last window reaches beyond the padding where positions are rounded up; one that starts there does not exist."""
+        """How far the last window reaches beyond the padding where positions are rounded up; one that starts there does
+        not exist.
+        """
         beyond = []
         for size, extent, stride, front, back in zip(space, self.extent, self.strides, before, after, strict=True):
             padded = size + front + back
@@ -144,7 +149,9 @@ def max_unpool(site: NodeSite) -> Step:
     asked = tuple(int(v) for v in site.require(2)) if site.has(2) else None
 
     def run(x: Tensor, positions: Tensor) -> Tensor:
-        space = [(size - 1) * stride + rest for size, stride, rest in zip(x.shape[2:], view.strides, implied, strict=True)]
+        space = [
+            (size - 1) * stride + rest for size, stride, rest in zip(x.shape[2:], view.strides, implied, strict=True)
+        ]
         flat = x.new_zeros(x.shape[0] * x.shape[1] * math.prod(space)).scatter(0, positions.flatten(), x.flatten())
         small = flat.reshape(x.shape[0], x.shape[1], *space)
         if asked is None:

@@ -1,7 +1,7 @@
 """Two networks block by block: how large each block is, and what became of each block of the first one in the second.
 
-A piece is a block of a stage, or a layer with weights outside all blocks. Pieces stand in parts: the stem, the stages and the head; in a
-network without stages, the sizes of the maps that they make.
+A piece is a block of a stage, or a layer with weights outside all blocks. Pieces stand in parts: the stem, the stages
+and the head; in a network without stages, the sizes of the maps that they make.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ FATES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Piece:
-    """A block, or a layer outside all blocks: `inner` channels at its widest, `out` channels of what it makes, and what it costs.
+    """A block, or a layer outside all blocks: `inner` channels at its widest, `out` channels of what it makes, and what
+    it costs.
 
-    A block without hidden channels of its own is as wide as what it makes. `kernels` are the extents of its convolutions over space, the
-    1×1 ones apart. source: the piece of the other network it was made from; fate: what became of that.
+    A block without hidden channels of its own is as wide as what it makes. `kernels` are the extents of its
+    convolutions over space, the 1×1 ones apart. source: the piece of the other network it was made from; fate: what
+    became of that.
     """
 
     name: str
@@ -79,7 +81,9 @@ def pieces_of(analysis: Analysis, profile: Profile) -> list[Piece]:
             continue
         piece = found.get(block) or _block(block, blocks[block], row.part, analysis)
         macs = None if piece.macs is None or not profile.sized else piece.macs + row.macs
-        found[block] = replace(piece, params=piece.params + row.params, macs=macs, kernels=(*piece.kernels, *_kernels(node, row)))
+        found[block] = replace(
+            piece, params=piece.params + row.params, macs=macs, kernels=(*piece.kernels, *_kernels(node, row))
+        )
     return list(found.values())
 
 
@@ -122,7 +126,8 @@ def sources_of(stages: Mapping[int, Sequence[int]]) -> Sources:
 
 
 def related(before: Sequence[Piece], after: Sequence[Piece], sources: Sources) -> list[Piece]:
-    """The pieces of the second network, each with the piece of the first one that it comes from, and what became of that.
+    """The pieces of the second network, each with the piece of the first one that it comes from, and what became of
+    that.
 
     Pieces that sources does not name come from those of their own names.
     """
@@ -146,8 +151,12 @@ def _fate(source: Piece | None, piece: Piece, used: set[str]) -> str:
     return KEPT if not change else WIDENED if change > 0 else NARROWED
 
 
-def side_by_side(before: Sequence[Piece], after: Sequence[Piece], spaces: Mapping[str, tuple[int, ...] | None]) -> list[PartPair]:
-    """Part by part, the first network's pieces each beside what was made of it, copies behind it; both in the order they run."""
+def side_by_side(
+    before: Sequence[Piece], after: Sequence[Piece], spaces: Mapping[str, tuple[int, ...] | None]
+) -> list[PartPair]:
+    """Part by part, the first network's pieces each beside what was made of it, copies behind it; both in the order
+    they run.
+    """
     parts = in_order([piece.part for piece in (*before, *after)])
     return [PartPair(part, spaces.get(part), tuple(_pairs(before, after, part))) for part in parts]
 

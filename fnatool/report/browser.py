@@ -21,12 +21,17 @@ def find_browser() -> str:
     """The path of a Chromium. Raises UserError where there is none."""
     found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if found is None:
-        raise UserError(f"a picture of the page needs Chromium, and none is installed ({', '.join(BROWSERS)}); the page itself needs none")
+        raise UserError(
+            f"a picture of the page needs Chromium, and none is installed ({', '.join(BROWSERS)}); the page "
+            "itself needs none"
+        )
     return found
 
 
 def write_picture(page: Path, png: Path, *, force: bool = False, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
-    """A PNG of the upper part of the page, so many pixels wide and high. Raises UserError where no Chromium can make one."""
+    """A PNG of the upper part of the page, so many pixels wide and high. Raises UserError where no Chromium can make
+    one.
+    """
     browser = find_browser()
     require_writable(png, force=force)
     with tempfile.TemporaryDirectory(prefix="fnatool-") as folder:

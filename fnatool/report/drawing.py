@@ -50,7 +50,9 @@ class Panel:
 
 def panels(parts: Sequence[PartPair]) -> list[Panel]:
     """A picture for each part, all of one scale."""
-    widest = max((piece.inner for part in parts for pair in part.pairs for piece in pair if piece is not None), default=1)
+    widest = max(
+        (piece.inner for part in parts for pair in part.pairs for piece in pair if piece is not None), default=1
+    )
     return [_panel(part, widest) for part in parts]
 
 

@@ -1,4 +1,6 @@
-"""Curves, as plotly.js draws them: {"data": traces, "layout": …}. Colours are the page's, so that it is readable in light and dark."""
+"""Curves, as plotly.js draws them: {"data": traces, "layout": …}. Colours are the page's, so that it is readable in
+light and dark.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,17 @@ def front(search: Mapping[str, Any], words: Mapping[str, str]) -> Figure:
     ]
     knee = search.get("knee")
     if knee is not None:
-        traces.append(_trace("knee", [knee["cost"]], [knee["distance"]], "knee", mode="markers", symbol="diamond-open", text=["the knee"]))
+        traces.append(
+            _trace(
+                "knee",
+                [knee["cost"]],
+                [knee["distance"]],
+                "knee",
+                mode="markers",
+                symbol="diamond-open",
+                text=["the knee"],
+            )
+        )
     return {"data": traces, "layout": _layout(f"{kind} of the whole network", "distance from the seed")}
 
 
@@ -35,7 +47,11 @@ def _hover(row: Mapping[str, Any], cost: str) -> str:
     share = "" if row["share"] is None else f", {row['share']:.0%} of the seed"
     blocks = row.get("blocks") or {}
     return "<br>".join(
-        [f"{cost}{share}", f"widths outside blocks ×{row['trunk']:g}", *(f"{name}: {said}" for name, said in blocks.items())]
+        [
+            f"{cost}{share}",
+            f"widths outside blocks ×{row['trunk']:g}",
+            *(f"{name}: {said}" for name, said in blocks.items()),
+        ]
     )
 
 
@@ -51,7 +67,14 @@ def training(runs: Mapping[str, Rows], metric: str, best: Mapping[str, int]) -> 
         at = best[name]
         if at in steps:
             traces.append(
-                _trace(f"{name}, written", [at], [values[steps.index(at)]], COLOURS.get(name, "other"), mode="markers", symbol="star")
+                _trace(
+                    f"{name}, written",
+                    [at],
+                    [values[steps.index(at)]],
+                    COLOURS.get(name, "other"),
+                    mode="markers",
+                    symbol="star",
+                )
             )
     return {"data": traces, "layout": _layout("steps", metric)}
 
@@ -109,7 +132,17 @@ def _trace(
     if "markers" in mode:
         drawn["marker"] = {"symbol": symbol, "size": 13 if symbol != "circle" else 6}
     hover = {"hovertemplate": "%{text}<br>%{y:.4g}<extra></extra>"} if "text" in more else {}
-    return {"type": "scatter", "name": name, "x": list(x), "y": list(y), "meta": colour, "mode": mode, **drawn, **hover, **more}
+    return {
+        "type": "scatter",
+        "name": name,
+        "x": list(x),
+        "y": list(y),
+        "meta": colour,
+        "mode": mode,
+        **drawn,
+        **hover,
+        **more,
+    }
 
 
 def _layout(x: str, y: str) -> Figure:

@@ -48,7 +48,10 @@ def lead(document: Json) -> Iterator[str]:
     if document["kind"] == "search":
         found = document["search"]
         budget = ", ".join(found["budgets"]) or "none"
-        yield f"Budget: {budget}. Method: {found['method']}; 10^{found['space']['log10_members']} architectures to choose from."
+        yield (
+            f"Budget: {budget}. Method: {found['method']}; 10^{found['space']['log10_members']} architectures to "
+            "choose from."
+        )
     sides = document["networks"]
     if sides is not None and sides["before"] is not None:
         told = ", ".join(f"{count} {fate}" for fate, count in sides["fates"].items() if count)
@@ -78,7 +81,14 @@ def tiles(document: Json) -> Iterator[Tile]:
             got = sides["after"].get(key)
             if got is not None:
                 share = f"{got / own:.1%} of it" if own else ""
-                yield Tile(name, ("networks", "after", key), how, ("networks", "before", key) if own is not None else None, "seed", share)
+                yield Tile(
+                    name,
+                    ("networks", "after", key),
+                    how,
+                    ("networks", "before", key) if own is not None else None,
+                    "seed",
+                    share,
+                )
     for name, run in tuning.items():
         if name in ("found", "model"):
             metric = run["report"].get("metric") or main_metric(run["report"])

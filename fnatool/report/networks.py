@@ -59,15 +59,22 @@ class NetworkPair:
         names = [name for parts in costs.values() for name in parts]
         return {
             **{name: None if side is None else _side(side) for name, side in sides.items()},
-            "parts": [{"name": name, **{side: parts.get(name) for side, parts in costs.items()}} for name in in_order(names)],
-            "pieces": {name: None if side is None else [piece.to_json() for piece in side.pieces] for name, side in sides.items()},
+            "parts": [
+                {"name": name, **{side: parts.get(name) for side, parts in costs.items()}} for name in in_order(names)
+            ],
+            "pieces": {
+                name: None if side is None else [piece.to_json() for piece in side.pieces]
+                for name, side in sides.items()
+            },
             "fates": {} if self.before is None else self._fates(self.before),
         }
 
     def _fates(self, before: ReportedNetwork) -> dict[str, int]:
         """How many pieces had each fate."""
         used = {piece.source for piece in self.after.pieces}
-        counts = Counter([piece.fate for piece in self.after.pieces] + [DROPPED for piece in before.pieces if piece.name not in used])
+        counts = Counter(
+            [piece.fate for piece in self.after.pieces] + [DROPPED for piece in before.pieces if piece.name not in used]
+        )
         return {fate: counts[fate] for fate in FATES}
 
 
@@ -107,7 +114,9 @@ def reported(model: files.Model, sizes: Mapping[str, Shape] | None = None) -> Re
 
 
 def network_pair(before: ReportedNetwork | None, after: ReportedNetwork, spec: Spec | None = None) -> NetworkPair:
-    """Both side by side. spec: what took the first one to the second; else what the second one says, if it says that of the first one."""
+    """Both side by side. spec: what took the first one to the second; else what the second one says, if it says that of
+    the first one.
+    """
     spaces = _spaces(after) if before is None else {**_spaces(before), **_spaces(after)}
     if before is None:
         return NetworkPair(None, after, tuple(side_by_side((), after.pieces, spaces)))
@@ -127,7 +136,9 @@ def _sources(before: ReportedNetwork, after: ReportedNetwork, spec: Spec | None)
             continue
     depths = [len(stage.blocks) for stage in before.analysis.stages]
     own = [len(stage.blocks) for stage in after.analysis.stages]
-    return sources_of({i: [min(j, depth - 1) for j in range(made)] for i, (depth, made) in enumerate(zip(depths, own, strict=False))})
+    return sources_of(
+        {i: [min(j, depth - 1) for j in range(made)] for i, (depth, made) in enumerate(zip(depths, own, strict=False))}
+    )
 
 
 def _stored(before: files.Model, after: files.Model) -> Spec | None:

@@ -1,4 +1,6 @@
-"""The page: a document, written as HTML that needs nothing else. Every number on it is looked up in the document, and says where."""
+"""The page: a document, written as HTML that needs nothing else. Every number on it is looked up in the document, and
+says where.
+"""
 
 from __future__ import annotations
 
@@ -49,13 +51,20 @@ def html(document: Json, networks: NetworkPair | None, pictures: object = None, 
     }
     drawn = told["front"] or told["learning"] or told["curves"]
     plotly = Markup(_resource("plotly-basic.min.js")) if drawn else ""
-    return _template().render(**told, sections=[(place, name) for place, (name, there) in sections.items() if there], plotly=plotly)
+    return _template().render(
+        **told, sections=[(place, name) for place, (name, there) in sections.items() if there], plotly=plotly
+    )
 
 
 @functools.cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, finalize=_plain, trim_blocks=True, lstrip_blocks=True, loader=None
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_plain,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=None,
     )
     environment.filters["lines"] = _lines
     return environment.from_string(_resource("page.html"))
@@ -79,7 +88,9 @@ def _lines(value: str) -> Markup:
 
 
 def number(document: Json, path: Sequence[str | int], how: str) -> Markup:
-    """The number at a path in the document as people read it; its element has the number itself, and a JSON pointer (RFC 6901) to it."""
+    """The number at a path in the document as people read it; its element has the number itself, and a JSON pointer
+    (RFC 6901) to it.
+    """
     value: Any = document
     for step in path:
         value = value[step]

@@ -34,7 +34,9 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Answered:
-    """An image, what the model says, and what is true, as data: URIs of JPEGs; figure: the task's metric for this image alone."""
+    """An image, what the model says, and what is true, as data: URIs of JPEGs; figure: the task's metric for this image
+    alone.
+    """
 
     name: str
     metric: str
@@ -55,8 +57,8 @@ class Gallery:
 def gallery(model: Path, data: Path, *, digest: str | None = None, options: DataOptions = USUAL) -> Gallery:
     """The worst answers of a model on the validation data in a folder.
 
-    digest: what the data was when the model was made; options: how labels are read. Raises UserError where the data is not there, does
-    not fit or is another, RefusedModel where the model does not run.
+    digest: what the data was when the model was made; options: how labels are read. Raises UserError where the data is
+    not there, does not fit or is another, RefusedModel where the model does not run.
     """
     read = files.read(model)
     described = description_of(metadata(read.envelope))
@@ -85,7 +87,9 @@ def gallery(model: Path, data: Path, *, digest: str | None = None, options: Data
 def _answered(split: Split, described: Description, row: tuple[float, int, Any, Any]) -> Answered:
     figure, index, prediction, truth = row
     task, item = TASKS[described.task], split.items[index]
-    answer, right = (_framed(picture(split, item), said, described) for said in (prediction, task.right(truth, described)))
+    answer, right = (
+        _framed(picture(split, item), said, described) for said in (prediction, task.right(truth, described))
+    )
     return Answered(str(item.image), task.metric, figure, answer, right)
 
 

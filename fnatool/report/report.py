@@ -17,7 +17,8 @@ from passes.errors import RefusedModel, UserError
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions:
-    """`data`: the data set that pictures are made of (None: the one of the run, if it is still what it was); pictures=False: none.
+    """`data`: the data set that pictures are made of (None: the one of the run, if it is still what it was);
+    pictures=False: none.
 
     `model`: what a fine-tuning wrote (None: the file of the folder's name, with .onnx).
     """
@@ -29,7 +30,8 @@ class ReportOptions:
 
 
 def report(run: Path | str, out: Path | str | None = None, *, options: ReportOptions | None = None) -> Path:
-    """The page about a run of `search` or `finetune` is at `out` (None: report.html in its folder), whose path is returned.
+    """The page about a run of `search` or `finetune` is at `out` (None: report.html in its folder), whose path is
+    returned.
 
     Raises UserError where the folder holds no run, or a damaged or unfinished one.
     """
@@ -48,7 +50,9 @@ def report(run: Path | str, out: Path | str | None = None, *, options: ReportOpt
 
 
 def report_pair(before: Source, after: Source, out: Path | str, *, options: ReportOptions | None = None) -> Path:
-    """The page about what one network became in another is at `out`. Raises UserError and RefusedModel where one cannot be read."""
+    """The page about what one network became in another is at `out`. Raises UserError and RefusedModel where one cannot
+    be read.
+    """
     options, path = options or ReportOptions(), Path(out)
     require_writable(path, force=options.force)
     (first, _), (second, _) = (open_model(model, None) for model in (before, after))

@@ -1,6 +1,7 @@
 """What the folder of a run holds, as one document: everything that its page says is in it.
 
-A run is data. Its files are read as such: no path in it is followed out of it, but that of the data set, whose digest must be the same.
+A run is data. Its files are read as such: no path in it is followed out of it, but that of the data set, whose digest
+must be the same.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ WEIGHTS = ("", ".data")  # a model's file, and where its weights lie if they are
 
 @dataclass(frozen=True)
 class GatheredRun:
-    """A run as a document, its networks, and what pictures can be made of: the model, the data set, its digest and how it is read."""
+    """A run as a document, its networks, and what pictures can be made of: the model, the data set, its digest and how
+    it is read.
+    """
 
     document: Json
     networks: NetworkPair | None
@@ -50,11 +53,14 @@ class GatheredRun:
 def require_run(folder: Path) -> None:
     """The folder is there. Raises UserError where it is not."""
     if not folder.is_dir():
-        raise UserError(f"'{folder}' is no folder of a run; 'fnatool search -o' and 'fnatool finetune --work-dir' name one")
+        raise UserError(
+            f"'{folder}' is no folder of a run; 'fnatool search -o' and 'fnatool finetune --work-dir' name one"
+        )
 
 
 def gather_run(folder: Path, model: Path | None = None) -> GatheredRun:
-    """What a search or a fine-tuning left in its folder. Raises UserError where it is the folder of neither, or not finished.
+    """What a search or a fine-tuning left in its folder. Raises UserError where it is the folder of neither, or not
+    finished.
 
     model: what a fine-tuning wrote; otherwise the file of the folder's name is taken, if it is that.
     """
@@ -66,7 +72,8 @@ def gather_run(folder: Path, model: Path | None = None) -> GatheredRun:
         raise UserError(f"'{folder}' is no folder of a search or a fine-tuning; --before and --after show two models")
     if model is not None:
         return _finetune(folder, model)
-    return replace(_finetune(folder, folder.with_suffix(".onnx")), data=None)  # of which nothing says that it is what it was
+    # of which nothing says that it is what it was
+    return replace(_finetune(folder, folder.with_suffix(".onnx")), data=None)
 
 
 def _search(folder: Path) -> GatheredRun:
@@ -83,7 +90,12 @@ def _search(folder: Path) -> GatheredRun:
     document = {
         **_beside(folder),
         "kind": "search",
-        "run": {"model": facts.model, "sha256": facts.sha256, "samples": list(facts.samples), "processes": facts.processes},
+        "run": {
+            "model": facts.model,
+            "sha256": facts.sha256,
+            "samples": list(facts.samples),
+            "processes": facts.processes,
+        },
         "config": config,
         "search": found,
         "learning": metric_rows(folder / METRICS),
@@ -111,7 +123,8 @@ def _timed(networks: Json, found: Json, path: Path) -> Json:
             inside = {name: said for name, said in blocks.items() if name.startswith(f"{part['name']}.")}
             there = {piece["name"] for piece in networks["pieces"][side] or ()}
             own = [
-                _latency(table["blocks"][name], costs["candidates"][name], said) if name in there else 0 for name, said in inside.items()
+                _latency(table["blocks"][name], costs["candidates"][name], said) if name in there else 0
+                for name, said in inside.items()
             ]
             if own and part[side] is not None and None not in own:
                 part[side]["latency"] = sum(value for value in own if value is not None)
@@ -130,7 +143,9 @@ def _finetune(folder: Path, model: Path) -> GatheredRun:
     require_regular(folder, OF_TUNING)
     tuned = _tuning(folder) if (folder / REPORT).exists() else None
     if tuned is None or tuned["report"].get("in_runtime", {}) is None:  # it is written before it is evaluated
-        raise UserError(f"the fine-tuning in '{folder}' is not finished; the same 'fnatool finetune' command goes on with it")
+        raise UserError(
+            f"the fine-tuning in '{folder}' is not finished; the same 'fnatool finetune' command goes on with it"
+        )
     config = _object(folder / CONFIG)
     after = _network(model)
     if after is not None and after.model.sha256 != tuned["report"].get("sha256"):

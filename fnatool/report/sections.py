@@ -25,13 +25,17 @@ def architecture(document: Json, networks: NetworkPair | None) -> dict[str, Any]
     fates = [(_legend(fate), FATES[fate]) for fate, count in document["networks"]["fates"].items() if count]
     names = [row["name"] for row in document["networks"]["parts"]]
     rows = [(name, ("networks", "parts", k)) for k, name in enumerate(names)]
-    paths: list[tuple[str, Mapping[str, Path]]] = [(name, {side: (*at, side) for side in ("before", "after")}) for name, at in rows]
+    paths: list[tuple[str, Mapping[str, Path]]] = [
+        (name, {side: (*at, side) for side in ("before", "after")}) for name, at in rows
+    ]
     paths.append(("whole", {"before": ("networks", "before"), "after": ("networks", "after")}))
     return {
         "panels": panels(networks.parts),
         "fates": fates,
         "costs": [COSTS[key] for key in known],
-        "cost_rows": [{"name": name, "cells": list(_cells(document, at, known, related=related))} for name, at in paths],
+        "cost_rows": [
+            {"name": name, "cells": list(_cells(document, at, known, related=related))} for name, at in paths
+        ],
     }
 
 
@@ -42,12 +46,20 @@ def _legend(fate: str) -> dict[str, Any]:
 
 def _cells(document: Json, at: Mapping[str, Path], keys: Sequence[str], *, related: bool) -> Iterator[dict[str, Any]]:
     for key in keys:
-        largest = max((document["networks"][side].get(key) or 0 for side in ("before", "after") if document["networks"][side]), default=0)
+        largest = max(
+            (document["networks"][side].get(key) or 0 for side in ("before", "after") if document["networks"][side]),
+            default=0,
+        )
         for side in ("before", "after") if related else ("after",):
             part = _look_up(document, at[side])
             value = None if part is None else part.get(key)
             share = 0.0 if not value or not largest else value / largest
-            yield {"path": None if value is None else (*at[side], key), "how": COSTS[key][1], "share": f"{share:.3f}", "side": side}
+            yield {
+                "path": None if value is None else (*at[side], key),
+                "how": COSTS[key][1],
+                "share": f"{share:.3f}",
+                "side": side,
+            }
 
 
 def _look_up(document: Any, path: Path) -> Any:
@@ -94,14 +106,22 @@ def _heat(search: Json) -> dict[str, Any]:
             at = chosen.get(name)
             is_chosen = at is not None and (at == k or (at < 0 and label == "skip"))
             level = min(max(value, 0.0) / most, 1.0) if by_distance else min(math.exp(value), 1.0)
-            cells.append({"label": label, "path": ("search", what, name, key, k), "chosen": is_chosen, "level": round(level, 3)})
+            cells.append(
+                {"label": label, "path": ("search", what, name, key, k), "chosen": is_chosen, "level": round(level, 3)}
+            )
         rows.append({"name": name, "cells": cells})
     said = (
-        "How far the features move from the seed's where one block alone is changed so: 0 is the same, 1 as far as from their mean."
+        "How far the features move from the seed's where one block alone is changed so: 0 is the same, 1 as "
+        "far as from their mean."
         if by_distance
         else "How likely each candidate is after the search (logarithms: 0 is certain); the darker, the likelier."
     )
-    return {"said": said, "rows": rows, "columns": max((len(row["cells"]) for row in rows), default=0), "how": "distance"}
+    return {
+        "said": said,
+        "rows": rows,
+        "columns": max((len(row["cells"]) for row in rows), default=0),
+        "how": "distance",
+    }
 
 
 def _candidates(rows: Sequence[Json]) -> list[str]:
@@ -118,9 +138,15 @@ def _front(search: Json) -> dict[str, Any]:
     knee = search.get("knee")
     said = "What single changes predict at other costs."
     if knee is not None:
-        said += f" The knee is at {cost_text(kind, knee['cost'])}: what is saved above it costs little, below it the distance grows faster."
+        said += (
+            f" The knee is at {cost_text(kind, knee['cost'])}: what is saved above it costs little, below it "
+            "the distance grows faster."
+        )
     rows = [
-        {key: ("search", "predicted", k, key) if row[key] is not None else None for key in ("cost", "share", "trunk", "distance")}
+        {
+            key: ("search", "predicted", k, key) if row[key] is not None else None
+            for key in ("cost", "share", "trunk", "distance")
+        }
         for k, row in enumerate(search["predicted"])
     ]
     return {"kind": kind, "said": said, "figure": figures.front(search, words), "rows": rows}
@@ -133,7 +159,9 @@ def _learning(document: Json) -> Iterator[tuple[figures.Figure, str]]:
     if likely["data"]:
         yield likely, "How likely what was chosen was in each block, over the steps of the search"
     for kind in dict.fromkeys(row["kind"] for row in rows):
-        names = sorted({name for row in rows if row["kind"] == kind for name in row} - {"step", "kind", "lr", "gradient"})
+        names = sorted(
+            {name for row in rows if row["kind"] == kind for name in row} - {"step", "kind", "lr", "gradient"}
+        )
         for name in names:
             figure = figures.over_steps(rows, kind, {name: name}, name)
             if figure["data"]:
@@ -159,7 +187,12 @@ def training(document: Json) -> dict[str, Any]:
     metric = main_metric(first["report"])
     names = list(dict.fromkeys(name for run in tuning.values() for name in run["report"]["in_runtime"]))
     best = {name: run["report"]["step"] for name, run in tuning.items()}
-    curves = [(figures.training({name: run["rows"] for name, run in tuning.items()}, metric, best), f"{metric} on validation data")]
+    curves = [
+        (
+            figures.training({name: run["rows"] for name, run in tuning.items()}, metric, best),
+            f"{metric} on validation data",
+        )
+    ]
     curves += [(figures.losses(run["rows"]), f"Loss of {said_of(name)}") for name, run in tuning.items()]
     return {
         "curves": [(figure, said) for figure, said in curves if figure["data"]],

@@ -1,4 +1,6 @@
-"""Verification of another number of channels of the image in ONNX Runtime: of what the channels mean, the network makes what it made."""
+"""Verification of another number of channels of the image in ONNX Runtime: of what the channels mean, the network makes
+what it made.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from passes.graph.view import view
 from passes.network.analysis import Analysis
 
 
-def verify_colours(before: gs.Graph, after: gs.Graph, analysis: Analysis, asked: Recolouring, *, exact: bool) -> Verification:
+def verify_colours(
+    before: gs.Graph, after: gs.Graph, analysis: Analysis, asked: Recolouring, *, exact: bool
+) -> Verification:
     """What `after` makes of other channels u, beside what `before` makes of A·u (see `passes.colours.recoloured`).
 
     What still has the channels of the image, as a filter for each of them makes, has others, and is not compared.
@@ -38,7 +42,10 @@ def verify_colours(before: gs.Graph, after: gs.Graph, analysis: Analysis, asked:
     if exact and result.first is not None and not half:
         moved = run_inner(before, nudged(theirs), names, "the network before")
         result = replace(
-            result, drifts=tuple(replace(d, rounding=ROUNDING_FACTOR * distance(one[d.tensor], moved[d.tensor])) for d in drifts)
+            result,
+            drifts=tuple(
+                replace(d, rounding=ROUNDING_FACTOR * distance(one[d.tensor], moved[d.tensor])) for d in drifts
+            ),
         )
     doubtful = list(result.in_doubt()) if exact else []
     if not doubtful or result.worst == float("inf"):
@@ -49,7 +56,8 @@ def verify_colours(before: gs.Graph, after: gs.Graph, analysis: Analysis, asked:
         return replace(result, doubt=str(error))
     limit = ROUNDING_FACTOR * (HALF_TOLERANCE if half else DOUBLE_TOLERANCE)
     decided = (
-        replace(d, relative=distance(one[d.tensor], other[d.tensor]), limit=limit) if d.tensor in one else d for d in result.drifts
+        replace(d, relative=distance(one[d.tensor], other[d.tensor]), limit=limit) if d.tensor in one else d
+        for d in result.drifts
     )  # columns that are sums are rounded themselves
     return replace(result, drifts=tuple(decided))
 

@@ -14,7 +14,9 @@ ROUNDING_FACTOR = 10.0  # a planted error moves values by orders of magnitude mo
 
 
 def distance(before: np.ndarray, after: np.ndarray) -> float:
-    """max |after − before| / (max − min of before); infinite where the shapes differ, or a value is not finite in one of them only."""
+    """max |after − before| / (max − min of before); infinite where the shapes differ, or a value is not finite in one
+    of them only.
+    """
     if before.shape != after.shape:
         return float("inf")
     if not before.size:
@@ -33,4 +35,7 @@ def distance(before: np.ndarray, after: np.ndarray) -> float:
 def nudged(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Inputs moved by about a rounding error: ROUNDING_FACTOR times what that changes is what rounding may."""
     rng = np.random.default_rng(1)
-    return {k: (v * (1 + NUDGE * rng.standard_normal(v.shape))).astype(v.dtype) if v.dtype.kind == "f" else v for k, v in feeds.items()}
+    return {
+        k: (v * (1 + NUDGE * rng.standard_normal(v.shape))).astype(v.dtype) if v.dtype.kind == "f" else v
+        for k, v in feeds.items()
+    }

@@ -1,6 +1,7 @@
 """A network once more in double precision, where rounding is no excuse for a difference.
 
-ONNX Runtime has no convolution of float64, so onnx's own reference implementation runs here: slow, and not able to run everything.
+ONNX Runtime has no convolution of float64, so onnx's own reference implementation runs here: slow, and not able to run
+everything.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from onnx import AttributeProto, TensorProto
 from fnatool.runtime.native import first_line
 
 FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16}
-FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)  # of what is not implemented
+# of what is not implemented
+FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class NotRepeated(Exception):
@@ -29,7 +31,11 @@ def repeated(graph: gs.Graph, feeds: Mapping[str, np.ndarray], tensors: Sequence
 
     model = doubled(gs.export_onnx(graph, do_type_check=False), tensors)
     used = {name for node in model.graph.node for name in node.input}
-    inputs = {name: values.astype(np.float64) if values.dtype.kind == "f" else values for name, values in feeds.items() if name in used}
+    inputs = {
+        name: values.astype(np.float64) if values.dtype.kind == "f" else values
+        for name, values in feeds.items()
+        if name in used
+    }
     try:
         with np.errstate(all="ignore"):
             found = ReferenceEvaluator(model).run(list(tensors), inputs)
@@ -63,7 +69,9 @@ def doubled(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
             elif attribute.name in ("to", "dtype") and attribute.i in FLOATS:
                 attribute.i = TensorProto.DOUBLE
             elif node.op_type == "Constant" and attribute.name in ("value_float", "value_floats"):
-                values = np.array(attribute.f if attribute.name == "value_float" else list(attribute.floats), np.float64)
+                values = np.array(
+                    attribute.f if attribute.name == "value_float" else list(attribute.floats), np.float64
+                )
                 attribute.CopyFrom(onnx.helper.make_attribute("value", onnx.numpy_helper.from_array(values)))
     return made
 
@@ -81,4 +89,6 @@ def _behind(nodes: Iterable[onnx.NodeProto], tensors: Iterable[str]) -> list[onn
 
 def _double(tensor: TensorProto) -> None:
     if tensor.data_type in FLOATS:
-        tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
+        tensor.CopyFrom(
+            onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float64), tensor.name)
+        )

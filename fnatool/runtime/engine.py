@@ -25,7 +25,8 @@ def require_installed() -> None:
     """Raises UserError where the library is not there, with what brings it."""
     if not is_installed():
         raise UserError(
-            f"the target tensorrt-rtx builds an engine, which needs {MODULE}, and that is not installed; pip install '{EXTRA}' "
+            f"the target tensorrt-rtx builds an engine, which needs {MODULE}, and that is not installed; pip "
+            f"install '{EXTRA}' "
             "(NVIDIA's own licence)"
         )
 
@@ -55,7 +56,9 @@ def _parsed(trt: Any, logger: Any, network: Any, model: Path) -> str:
 
 
 def build_engine(model: Path, profiles: Mapping[str, Profile]) -> bytes:
-    """The engine of an ONNX file. profiles: for inputs with free axes. Raises RefusedModel where it cannot be parsed or built."""
+    """The engine of an ONNX file. profiles: for inputs with free axes. Raises RefusedModel where it cannot be parsed or
+    built.
+    """
     try:
         made = isolate.run(_build, model, dict(profiles), seconds=SECONDS, memory=64 * isolate.GIB)
     except isolate.Died as error:

@@ -17,7 +17,8 @@ RAISED: tuple[type[Exception], ...] = (RuntimeError, ValueError, TypeError, KeyE
 
 
 def write_half(source: Path, target: Path, kept: Sequence[str] = ()) -> None:
-    """The file at target is the model at source in float16, its inputs and outputs and the nodes of the names in `kept` as they are.
+    """The file at target is the model at source in float16, its inputs and outputs and the nodes of the names in `kept`
+    as they are.
 
     Raises RefusedModel where the converter cannot do it.
     """
@@ -33,7 +34,8 @@ def _convert(source: Path, target: Path, kept: tuple[str, ...]) -> str:
     """In the child; returned is what went wrong."""
     model = onnx.load(source)
     constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in constants]  # old files list weights too, which would stay wide
+    # old files list weights too, which would stay wide
+    inputs = [value for value in model.graph.input if value.name not in constants]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     model.ir_version = max(model.ir_version, 4)
@@ -48,7 +50,8 @@ def _convert(source: Path, target: Path, kept: tuple[str, ...]) -> str:
 
 
 def _give_own_sizes(graph: onnx.GraphProto) -> None:
-    """What a Resize takes beside its data is its own: one constant in two places, of which one is wide, would go through a Cast, and its
+    """What a Resize takes beside its data is its own: one constant in two places, of which one is wide, would go
+    through a Cast, and its
 
     values are asked for before anything runs.
     """
@@ -62,7 +65,9 @@ def _give_own_sizes(graph: onnx.GraphProto) -> None:
 
 
 def _write_casts_once(graph: onnx.GraphProto) -> None:
-    """The converter writes a Cast for every reader of a tensor that wants it wide, all of the same name: the first one does for all."""
+    """The converter writes a Cast for every reader of a tensor that wants it wide, all of the same name: the first one
+    does for all.
+    """
     seen: set[str] = set()
     nodes = []
     for node in graph.node:

@@ -1,4 +1,6 @@
-"""Native code on untrusted input runs in a child process, with a limit on time and memory; its death is an answer, not the end of us."""
+"""Native code on untrusted input runs in a child process, with a limit on time and memory; its death is an answer, not
+the end of us.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ except ImportError:  # not every system has limits on processes
 T = TypeVar("T")
 
 GIB = 2**30
-PATIENCE = 10  # by the clock a child may take so many times what it may take of the processor: another may have it meanwhile
+# by the clock a child may take so many times what it may take of the processor: another may have it meanwhile
+PATIENCE = 10
 POLL = 0.2  # seconds between looks at what a child has taken
 
 
@@ -37,12 +40,14 @@ class TimedOut(Died):
 
 
 def run(function: Callable[..., T], *arguments: object, seconds: float = 120, memory: int = 8 * GIB) -> T:
-    """What function(*arguments) returns in a child process that may take `seconds` and `memory` bytes of address space beyond ours.
+    """What function(*arguments) returns in a child process that may take `seconds` and `memory` bytes of address space
+    beyond ours.
 
-    The seconds are those that the processor spends on its main thread, so that an answer does not depend on what else the machine does;
-    by the clock it may take PATIENCE times as many, for a child that waits for what never comes. An exception of function is raised here
-    too. Raises Died where the child was killed: by a signal, by its time or by its memory.
-    The child never outlives the call, nor this process; what it prints is discarded. The result travels pickled.
+    The seconds are those that the processor spends on its main thread, so that an answer does not depend on what else
+    the machine does; by the clock it may take PATIENCE times as many, for a child that waits for what never comes. An
+    exception of function is raised here too. Raises Died where the child was killed: by a signal, by its time or by its
+    memory. The child never outlives the call, nor this process; what it prints is discarded. The result travels
+    pickled.
     """
     reader, writer = os.pipe()
     child = 0
@@ -116,7 +121,9 @@ def _processor_seconds(process: int) -> float:
 
 
 def _answer(writer: int, function: Callable[[], object], limits: tuple[int, float, int]) -> NoReturn:
-    """The life of the child: its answer, (value, None) or (None, error), is in the pipe. limits: its parent, its time, its memory."""
+    """The life of the child: its answer, (value, None) or (None, error), is in the pipe. limits: its parent, its time,
+    its memory.
+    """
     try:
         _limit(*limits)
         try:
@@ -140,7 +147,8 @@ def _limit(parent: int, seconds: float, memory: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     die_with(parent)
-    signal.setitimer(signal.ITIMER_REAL, min(PATIENCE * seconds + 1, LONGEST))  # for the case that the parent is stopped and cannot do it
+    # for the case that the parent is stopped and cannot do it
+    signal.setitimer(signal.ITIMER_REAL, min(PATIENCE * seconds + 1, LONGEST))
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)
@@ -177,7 +185,9 @@ def _of_the_processor(seconds: float) -> TimedOut:
 
 
 def _by_the_clock(seconds: float) -> TimedOut:
-    return TimedOut(f"it took more than {PATIENCE * seconds:g} seconds by the clock ({seconds:g} of processor time are allowed)")
+    return TimedOut(
+        f"it took more than {PATIENCE * seconds:g} seconds by the clock ({seconds:g} of processor time are allowed)"
+    )
 
 
 def _death(status: int, seconds: float) -> Died:
@@ -187,7 +197,10 @@ def _death(status: int, seconds: float) -> Died:
             return _by_the_clock(seconds)
         if number == signal.SIGXCPU:
             return _of_the_processor(seconds)
-        return Died(f"it was killed by signal {signal.Signals(number).name}" + (" (out of memory?)" if number == signal.SIGKILL else ""))
+        return Died(
+            f"it was killed by signal {signal.Signals(number).name}"
+            + (" (out of memory?)" if number == signal.SIGKILL else "")
+        )
     if os.WEXITSTATUS(status) == OUT_OF_MEMORY:
         return Died("it needed more memory than allowed")
     return Died(f"it ended without an answer (exit status {os.WEXITSTATUS(status)})")

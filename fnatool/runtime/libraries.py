@@ -1,4 +1,6 @@
-"""The shared libraries that a provider of ONNX Runtime stands on: loaded from where pip puts them, and those that are not to be found."""
+"""The shared libraries that a provider of ONNX Runtime stands on: loaded from where pip puts them, and those that are
+not to be found.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ QUIET = 4  # the severity that ONNX Runtime says nothing of
 
 @functools.cache
 def preload() -> None:
-    """What pip has installed for CUDA is loaded, so that ONNX Runtime finds it, and what ONNX Runtime says of failures is not shown."""
+    """What pip has installed for CUDA is loaded, so that ONNX Runtime finds it, and what ONNX Runtime says of failures
+    is not shown.
+    """
     ort.set_default_logger_severity(QUIET)
     if hasattr(ort, "preload_dlls"):  # from 1.21 on
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
@@ -30,7 +34,10 @@ def why_absent(provider: str) -> str:
     """Why ONNX Runtime does not have the provider (a key of OF_PROVIDER), and what to do, in words."""
     library = Path(ort.__file__).parent / "capi" / OF_PROVIDER[provider]
     if not library.is_file():
-        return f"it has been built without {provider}; install 'fnatool[cuda]', and no package onnxruntime beside onnxruntime-gpu"
+        return (
+            f"it has been built without {provider}; install 'fnatool[cuda]', and no package onnxruntime beside "
+            "onnxruntime-gpu"
+        )
     lacking = missing(library)
     driver = [name for name in lacking if name.startswith(DRIVER)]
     tensorrt = [name for name in lacking if name.startswith("libnv") and ("infer" in name or "onnxparser" in name)]
@@ -40,7 +47,10 @@ def why_absent(provider: str) -> str:
         *([f"it does not find {', '.join(tensorrt)}: install TensorRT"] if tensorrt else []),
         *([f"it does not find {', '.join(driver)}, which comes with the driver of an NVIDIA GPU"] if driver else []),
     ]
-    return "; ".join(found) or "all libraries are there: 'nvidia-smi' says whether there is a GPU, and whether its driver is new enough"
+    return (
+        "; ".join(found)
+        or "all libraries are there: 'nvidia-smi' says whether there is a GPU, and whether its driver is new enough"
+    )
 
 
 def missing(library: Path) -> list[str]:
@@ -80,7 +90,9 @@ def needed(library: Path) -> list[str]:
         entries = list(struct.iter_unpack("<QQ", file.read(dynamic[0][1] // 16 * 16)))
         entries = entries[: [tag for tag, _ in entries].index(END)]
         strings = dict(entries)[STRINGS]
-        start = next(strings - address + offset for address, offset, length in loads if address <= strings < address + length)
+        start = next(
+            strings - address + offset for address, offset, length in loads if address <= strings < address + length
+        )
         return [_word(file, start + value) for tag, value in entries if tag == NEEDED]
 
 

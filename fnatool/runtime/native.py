@@ -10,7 +10,8 @@ from pathlib import Path
 
 @contextmanager
 def openable(path: Path | str) -> Iterator[str]:
-    """A path of the same file that is text, as libraries in C++ want it: one that is not UTF-8 goes through open descriptors.
+    """A path of the same file that is text, as libraries in C++ want it: one that is not UTF-8 goes through open
+    descriptors.
 
     The folder stays that of the file where its name is text, so that what lies beside it is found.
     """

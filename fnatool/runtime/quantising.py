@@ -1,4 +1,6 @@
-"""int8: a model file whose values are rounded to 8 bits and back between its operators, by ONNX Runtime's own quantiser."""
+"""int8: a model file whose values are rounded to 8 bits and back between its operators, by ONNX Runtime's own
+quantiser.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +33,9 @@ Ranges = Mapping[str, tuple[float, float]]
 class Scheme:
     """How values become 8 bits; weights always as int8, symmetric, with a scale for each channel.
 
-    signed: values are int8 around zero, else uint8 with a zero of their own. paired: weights stay float32 in the file and are rounded and
-    widened like values, and biases are left alone, which is what TensorRT reads. reduced: weights take 7 bits, so that the sums of
-    processors without instructions for int8 cannot overflow.
+    signed: values are int8 around zero, else uint8 with a zero of their own. paired: weights stay float32 in the file
+    and are rounded and widened like values, and biases are left alone, which is what TensorRT reads. reduced: weights
+    take 7 bits, so that the sums of processors without instructions for int8 cannot overflow.
     """
 
     signed: bool
@@ -92,12 +94,15 @@ def _only(value: np.ndarray) -> float:
 
 
 def write_quantised(source: Path, target: Path, ranges: Ranges, scheme: Scheme, kept: Sequence[str] = ()) -> None:
-    """The file at target is the model at source in 8 bits, its inputs and outputs and the nodes of the names in `kept` as they are.
+    """The file at target is the model at source in 8 bits, its inputs and outputs and the nodes of the names in `kept`
+    as they are.
 
     Raises RefusedModel where the quantiser cannot do it.
     """
     try:
-        said = isolate.run(_quantise, source, target, ranges, scheme, tuple(kept), seconds=SECONDS, memory=32 * isolate.GIB)
+        said = isolate.run(
+            _quantise, source, target, ranges, scheme, tuple(kept), seconds=SECONDS, memory=32 * isolate.GIB
+        )
     except isolate.Died as error:
         raise RefusedModel(f"ONNX Runtime's quantiser died on this model: {error}; deploy it in fp32") from error
     if said:

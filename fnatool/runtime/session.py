@@ -1,4 +1,6 @@
-"""ONNX Runtime: a session on the provider asked for and no other, and what it raises (a class of its own per kind of failure)."""
+"""ONNX Runtime: a session on the provider asked for and no other, and what it raises (a class of its own per kind of
+failure).
+"""
 
 from __future__ import annotations
 
@@ -34,9 +36,11 @@ LEVELS = {
 def make_session(
     model: str | bytes, provider: str = "cpu", options: ort.SessionOptions | None = None, *, optimised: str = "all"
 ) -> ort.InferenceSession:
-    """The one maker of sessions, of a model (a path or bytes) on this provider and no other; `optimised` is one of LEVELS.
+    """The one maker of sessions, of a model (a path or bytes) on this provider and no other; `optimised` is one of
+    LEVELS.
 
-    Raises one of FAILURES where ONNX Runtime cannot load it, UserError where the provider is not there: nothing falls back to another.
+    Raises one of FAILURES where ONNX Runtime cannot load it, UserError where the provider is not there: nothing falls
+    back to another.
     """
     options = ort.SessionOptions() if options is None else options
     if provider != "cpu":
@@ -52,22 +56,32 @@ def make_session(
 
 
 def left_to_cpu(session: ort.InferenceSession) -> str | None:
-    """Which nodes of a session on another provider run on the CPU, in words; None where none does, or this version does not say."""
+    """Which nodes of a session on another provider run on the CPU, in words; None where none does, or this version does
+    not say.
+    """
     if not hasattr(session, "get_provider_graph_assignment_info"):  # before 1.24
         return None
-    parts = [(part.ep_name, f"{node.name or '?'} ({node.op_type})") for part in session.get_provider_graph_assignment_info()
-             for node in part.get_nodes()]  # fmt: skip
+    parts = [
+        (part.ep_name, f"{node.name or '?'} ({node.op_type})")
+        for part in session.get_provider_graph_assignment_info()
+        for node in part.get_nodes()
+    ]
     left = [node for provider, node in parts if provider == PROVIDERS["cpu"]]
     if not left:
         return None
     more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
-    return f"{len(left)} of {len(parts)} nodes run on the CPU, where the provider has nothing for them: {', '.join(left[:SHOWN])}{more}"
+    return (
+        f"{len(left)} of {len(parts)} nodes run on the CPU, where the provider has nothing for them: "
+        f"{', '.join(left[:SHOWN])}{more}"
+    )
 
 
 def open_session(
     model: str | bytes, provider: str, options: ort.SessionOptions, what: str, *, optimised: str = "all"
 ) -> ort.InferenceSession:
-    """The same, calling the model `what`. Raises RefusedModel where ONNX Runtime cannot load it, UserError without the provider."""
+    """The same, calling the model `what`. Raises RefusedModel where ONNX Runtime cannot load it, UserError without the
+    provider.
+    """
     try:
         return make_session(model, provider, options, optimised=optimised)
     except FAILURES as error:
@@ -75,7 +89,8 @@ def open_session(
 
 
 class Runner:
-    """A model file in ONNX Runtime; `batch`: how many samples it takes at once, None for any number; `types`: its inputs, by name.
+    """A model file in ONNX Runtime; `batch`: how many samples it takes at once, None for any number; `types`: its
+    inputs, by name.
 
     `left`: the nodes that another provider than cpu leaves to the CPU, in words, if there are any.
     """
@@ -83,7 +98,8 @@ class Runner:
     def __init__(self, path: Path, provider: str = "cpu", *, threads: int = 0, optimised: str = "all") -> None:
         """threads: that one run takes (0: all cores).
 
-        Raises RefusedModel where it cannot be loaded, UserError where the provider is not there: nothing falls back to another.
+        Raises RefusedModel where it cannot be loaded, UserError where the provider is not there: nothing falls back to
+        another.
         """
         self.path = path
         options = ort.SessionOptions()
@@ -101,7 +117,9 @@ class Runner:
     def dtype(self, name: str) -> np.dtype[Any]:
         """The numbers that an input takes. Raises RefusedModel for one of others, or of no numbers."""
         if self.types[name] not in TYPES:
-            raise RefusedModel(f"the input '{name}' of '{self.path}' is a {self.types[name]}, not one of whole numbers or floats")
+            raise RefusedModel(
+                f"the input '{name}' of '{self.path}' is a {self.types[name]}, not one of whole numbers or floats"
+            )
         return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(TYPES[self.types[name]]))
 
     def __call__(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -112,13 +130,18 @@ class Runner:
             raise RefusedModel(f"ONNX Runtime cannot run '{self.path}': {native.first_line(error)}") from error
 
     def over(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The outputs for all samples, so many at once as it takes, the last ones filled with copies of the last sample.
+        """The outputs for all samples, so many at once as it takes, the last ones filled with copies of the last
+        sample.
 
-        An output that does not have its samples in front comes whole, and one run must do. Raises RefusedModel otherwise.
+        An output that does not have its samples in front comes whole, and one run must do. Raises RefusedModel
+        otherwise.
         """
         count = len(next(iter(feeds.values())))
         step = self.batch or count
-        parts = [self(self.filled({name: value[k : k + step] for name, value in feeds.items()})) for k in range(0, count, step)]
+        parts = [
+            self(self.filled({name: value[k : k + step] for name, value in feeds.items()}))
+            for k in range(0, count, step)
+        ]
         return {name: self._joined(name, [part[name] for part in parts], step, count) for name in self.outputs}
 
     def filled(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -130,7 +153,8 @@ class Runner:
             return np.concatenate(parts)[:count] if len(parts) > 1 or step > count else parts[0]
         if len(parts) > 1:
             raise RefusedModel(
-                f"output '{name}' of '{self.path}' is {list(parts[0].shape)} for {step} sample(s): it does not have them in front, so "
+                f"output '{name}' of '{self.path}' is {list(parts[0].shape)} for {step} sample(s): it does not "
+                "have them in front, so "
                 "those of several cannot be put together"
             )
         return parts[0]
@@ -138,7 +162,11 @@ class Runner:
 
 def _filled(values: np.ndarray, count: int) -> np.ndarray:
     """So many samples, the last one repeated."""
-    return values if len(values) == count else np.concatenate([values, np.repeat(values[-1:], count - len(values), axis=0)])
+    return (
+        values
+        if len(values) == count
+        else np.concatenate([values, np.repeat(values[-1:], count - len(values), axis=0)])
+    )
 
 
 TYPES = {

@@ -1,8 +1,8 @@
 """Verification in ONNX Runtime, on inner values.
 
-The final output is a poor witness: a wiring error may leave it almost unchanged. So every convolution and matrix product that the target
-has in common with the seed is compared on the seed's channels. Where channels were dropped, the seed is masked first: what read them reads
-zeros.
+The final output is a poor witness: a wiring error may leave it almost unchanged. So every convolution and matrix
+product that the target has in common with the seed is compared on the seed's channels. Where channels were dropped, the
+seed is masked first: what read them reads zeros.
 """
 
 from __future__ import annotations
@@ -37,10 +37,12 @@ DOUBLE_SECONDS = 60
 
 @dataclass(frozen=True)
 class Drift:
-    """How far one tensor moved: max |target − seed| on the seed's channels, relative to the spread (max − min) of the seed's values.
+    """How far one tensor moved: max |target − seed| on the seed's channels, relative to the spread (max − min) of the
+    seed's values.
 
-    `rounding` is how far it may move by rounding alone, where the tolerance was not enough and this was measured. `limit` is what decides
-    instead of both where that was in doubt still: then `relative` is how far it moved in double precision.
+    `rounding` is how far it may move by rounding alone, where the tolerance was not enough and this was measured.
+    `limit` is what decides instead of both where that was in doubt still: then `relative` is how far it moved in double
+    precision.
     """
 
     tensor: str
@@ -52,7 +54,8 @@ class Drift:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was compared, in the order of the graph, and how much may move. `doubt`: why double precision could not be asked.
+    """What was compared, in the order of the graph, and how much may move. `doubt`: why double precision could not be
+    asked.
 
     `blind`: those of the tensors that hold no finite value in the seed, so that nothing is known of them.
     """
@@ -82,7 +85,8 @@ class Verification:
 
 
 def verify(seed: gs.Graph, target: gs.Graph, analysis: Analysis, plan: Plan, *, rng_seed: int = 0) -> Verification:
-    """Both networks run on the same noise, at the same image size; every tensor they share is compared on what they share of it.
+    """Both networks run on the same noise, at the same image size; every tensor they share is compared on what they
+    share of it.
 
     Raises RefusedModel where ONNX Runtime cannot run one of them.
     """
@@ -97,16 +101,24 @@ def verify(seed: gs.Graph, target: gs.Graph, analysis: Analysis, plan: Plan, *, 
     blind = tuple(name for name in dict.fromkeys(names) if not np.isfinite(before[name]).any())
     result = Verification(tuple(drifts), HALF_TOLERANCE if half else TOLERANCE, not plan.drifts, blind=blind)
     if result.exact and result.first is not None and not half:
-        result = replace(result, drifts=_with_rounding(result.drifts, pairs, before, run_inner(masked, nudged(feeds), names, "the seed")))
+        result = replace(
+            result,
+            drifts=_with_rounding(result.drifts, pairs, before, run_inner(masked, nudged(feeds), names, "the seed")),
+        )
     return _settled(result, pairs, (masked, target, feeds), DOUBLE_TOLERANCE) if result.exact else result
 
 
 def drift_of_whole(seed: gs.Graph, target: gs.Graph, analysis: Analysis, plan: Plan, *, rng_seed: int = 0) -> float:
-    """How far the outputs are from those of the whole seed, with all that the target drops; of inner values where no output is shared."""
+    """How far the outputs are from those of the whole seed, with all that the target drops; of inner values where no
+    output is shared.
+    """
     pairs = shared_tensors(analysis, plan)
     pairs = [pair for pair in pairs if pair.tensor in analysis.view.outputs] or pairs
     feeds, names = noise(analysis, rng_seed), [pair.tensor for pair in pairs]
-    before, after = run_inner(_in_normal_form(seed, analysis), feeds, names, "the seed"), run_inner(target, feeds, names, "the target")
+    before, after = (
+        run_inner(_in_normal_form(seed, analysis), feeds, names, "the seed"),
+        run_inner(target, feeds, names, "the target"),
+    )
     return max((pair.drift(before[pair.tensor], after[pair.tensor]) for pair in pairs), default=0.0)
 
 
@@ -115,7 +127,8 @@ def _in_normal_form(seed: gs.Graph, analysis: Analysis) -> gs.Graph:
     normal = analysis.normal
     if normal is None or normal.given is not seed:
         return normalise(
-            seed, {name: analysis.shapes.shapes[name] for name in analysis.view.inputs if name in analysis.shapes.shapes}
+            seed,
+            {name: analysis.shapes.shapes[name] for name in analysis.view.inputs if name in analysis.shapes.shapes},
         ).graph
     return build(normal.seen.nodes, normal.seen.constants, normal.given)
 
@@ -123,15 +136,24 @@ def _in_normal_form(seed: gs.Graph, analysis: Analysis) -> gs.Graph:
 def _with_rounding(
     drifts: Sequence[Drift], pairs: Sequence[Shared], before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]
 ) -> tuple[Drift, ...]:
-    """A deep network may amplify rounding beyond the tolerance; how far shows in the seed itself when its input moves by that much."""
-    floors = [ROUNDING_FACTOR * replace(pair, new=pair.old, sampling=None).drift(before[pair.tensor], after[pair.tensor]) for pair in pairs]
+    """A deep network may amplify rounding beyond the tolerance; how far shows in the seed itself when its input moves
+    by that much.
+    """
+    floors = [
+        ROUNDING_FACTOR * replace(pair, new=pair.old, sampling=None).drift(before[pair.tensor], after[pair.tensor])
+        for pair in pairs
+    ]
     return tuple(replace(drift, rounding=floor) for drift, floor in zip(drifts, floors, strict=True))
 
 
 def _settled(
-    result: Verification, pairs: Sequence[Shared], run: tuple[gs.Graph, gs.Graph, Mapping[str, np.ndarray]], limit: float
+    result: Verification,
+    pairs: Sequence[Shared],
+    run: tuple[gs.Graph, gs.Graph, Mapping[str, np.ndarray]],
+    limit: float,
 ) -> Verification:
-    """What is in doubt is decided in double precision: a value of its own scale, as one that a sigmoid has saturated, rounds far.
+    """What is in doubt is decided in double precision: a value of its own scale, as one that a sigmoid has saturated,
+    rounds far.
 
     run: both networks and their inputs.
     """
@@ -139,14 +161,21 @@ def _settled(
     if not doubtful or result.worst == float("inf"):
         return result
     try:
-        moved = isolate.run(_drifts_in_double, [pair for pair in pairs if pair.tensor in doubtful], *run, seconds=DOUBLE_SECONDS)
+        moved = isolate.run(
+            _drifts_in_double, [pair for pair in pairs if pair.tensor in doubtful], *run, seconds=DOUBLE_SECONDS
+        )
     except (NotRepeated, isolate.Died) as error:
         return replace(result, doubt=str(error))
-    decided = (replace(drift, relative=moved[drift.tensor], limit=limit) if drift.tensor in moved else drift for drift in result.drifts)
+    decided = (
+        replace(drift, relative=moved[drift.tensor], limit=limit) if drift.tensor in moved else drift
+        for drift in result.drifts
+    )
     return replace(result, drifts=tuple(decided))
 
 
-def _drifts_in_double(pairs: Sequence[Shared], before: gs.Graph, after: gs.Graph, feeds: Mapping[str, np.ndarray]) -> dict[str, float]:
+def _drifts_in_double(
+    pairs: Sequence[Shared], before: gs.Graph, after: gs.Graph, feeds: Mapping[str, np.ndarray]
+) -> dict[str, float]:
     """In a child: it may take long."""
     names = [pair.tensor for pair in pairs]
     one, other = repeated(before, feeds, names), repeated(after, feeds, names)
@@ -154,7 +183,8 @@ def _drifts_in_double(pairs: Sequence[Shared], before: gs.Graph, after: gs.Graph
 
 
 def compare(before: gs.Graph, after: gs.Graph, feeds: Mapping[str, np.ndarray]) -> Verification:
-    """Two graphs that must compute the same, on every tensor of both that something with a weight makes, and on the outputs.
+    """Two graphs that must compute the same, on every tensor of both that something with a weight makes, and on the
+    outputs.
 
     Raises RefusedModel where ONNX Runtime cannot run one of them.
     """
@@ -164,7 +194,9 @@ def compare(before: gs.Graph, after: gs.Graph, feeds: Mapping[str, np.ndarray]) 
         tensor: node.name
         for node in old.nodes
         for tensor in node.outputs
-        if tensor and tensor in new.producer and (node.op in made or new.by_name[new.producer[tensor]].op in made or tensor in old.outputs)
+        if tensor
+        and tensor in new.producer
+        and (node.op in made or new.by_name[new.producer[tensor]].op in made or tensor in old.outputs)
     }
     pairs = [Shared(tensor, node, 0, None, None) for tensor, node in found.items()]
     names = list(found)
@@ -173,13 +205,16 @@ def compare(before: gs.Graph, after: gs.Graph, feeds: Mapping[str, np.ndarray]) 
     drifts = tuple(Drift(pair.tensor, pair.node, pair.drift(one[pair.tensor], other[pair.tensor])) for pair in pairs)
     result = Verification(drifts, HALF_TOLERANCE if half else TOLERANCE, exact=True)
     if result.first is not None and not half:
-        result = replace(result, drifts=_with_rounding(drifts, pairs, one, run_inner(before, nudged(feeds), names, "the model")))
+        result = replace(
+            result, drifts=_with_rounding(drifts, pairs, one, run_inner(before, nudged(feeds), names, "the model"))
+        )
     return _settled(result, pairs, (before, after, feeds), result.tolerance)  # changed weights are rounded themselves
 
 
 @dataclass(frozen=True)
 class Shared:
-    """A tensor of both networks: its channel axis, and the positions there that are the seed's, in the seed and in the target.
+    """A tensor of both networks: its channel axis, and the positions there that are the seed's, in the seed and in the
+    target.
 
     `sampling`: where the seed's positions in space are in the target's finer map.
     """
@@ -192,7 +227,9 @@ class Shared:
     sampling: Sampling | None = None
 
     def drift(self, before: np.ndarray, after: np.ndarray) -> float:
-        """max |after − before| / (max − min) on the shared positions; infinite where a value is not finite in one of them only."""
+        """max |after − before| / (max − min) on the shared positions; infinite where a value is not finite in one of
+        them only.
+        """
         if self.sampling is not None:
             if after.size != np.prod(self.sampling.sizes):
                 return float("inf")
@@ -203,7 +240,8 @@ class Shared:
 
 
 def shared_tensors(analysis: Analysis, plan: Plan) -> list[Shared]:
-    """The outputs of convolutions and matrix products, and the graph's outputs, that both networks have, with what they share of them.
+    """The outputs of convolutions and matrix products, and the graph's outputs, that both networks have, with what they
+    share of them.
 
     What comes after an average over a finer map is another value, and not among them.
     """
@@ -224,7 +262,16 @@ def shared_tensors(analysis: Analysis, plan: Plan) -> list[Shared]:
                 continue
             positions = resized(label.ids, plan.changes.at(placed.place))
             kept = np.flatnonzero(positions.copy == 0)
-            found.append(Shared(tensor=tensor, node=placed.source, axis=label.axis, old=positions.old[kept], new=kept, sampling=sampling))
+            found.append(
+                Shared(
+                    tensor=tensor,
+                    node=placed.source,
+                    axis=label.axis,
+                    old=positions.old[kept],
+                    new=kept,
+                    sampling=sampling,
+                )
+            )
     return found
 
 
@@ -234,7 +281,9 @@ def noise(analysis: Analysis, rng_seed: int) -> dict[str, np.ndarray]:
 
 
 def noise_for(seen: View, shapes: Shapes, rng_seed: int) -> dict[str, np.ndarray]:
-    """Standard normal inputs of these sizes, batch 1 where it is free; bytes are pixels, sizes fit, other integers are 0 or 1."""
+    """Standard normal inputs of these sizes, batch 1 where it is free; bytes are pixels, sizes fit, other integers are
+    0 or 1.
+    """
     rng = np.random.default_rng(rng_seed)
     feeds = {}
     for name, (_, dtype) in seen.inputs.items():
@@ -243,7 +292,9 @@ def noise_for(seen: View, shapes: Shapes, rng_seed: int) -> dict[str, np.ndarray
         shape = shapes.shapes[name]
         kind = onnx.helper.tensor_dtype_to_np_dtype(dtype)
         bytes_ = np.dtype(kind) == np.uint8
-        values = rng.standard_normal(shape) if np.dtype(kind).kind == "f" else rng.integers(0, 256 if bytes_ else 2, shape)
+        values = (
+            rng.standard_normal(shape) if np.dtype(kind).kind == "f" else rng.integers(0, 256 if bytes_ else 2, shape)
+        )
         fitting = None if np.dtype(kind).kind == "f" else sizes_for(seen, shapes, name)
         feeds[name] = (values if fitting is None else np.array(fitting)).astype(kind)
     return feeds
@@ -254,7 +305,9 @@ SIZES = {"Resize": 3, "Expand": 1, "Reshape": 1}
 
 
 def sizes_for(seen: View, shapes: Shapes, name: str) -> Shape | None:
-    """Sizes that fit where an input holds those of a node's result: the ones its data has already. None for any other input."""
+    """Sizes that fit where an input holds those of a node's result: the ones its data has already. None for any other
+    input.
+    """
     for reader, slot in seen.readers.get(name, ()):
         node = seen.by_name[reader]
         shape = shapes.shapes.get(node.inputs[0])
@@ -264,7 +317,9 @@ def sizes_for(seen: View, shapes: Shapes, name: str) -> Shape | None:
 
 
 def mask_dropped(graph: gs.Graph, analysis: Analysis, plan: Plan) -> gs.Graph:
-    """The seed in which whatever consumes a dropped channel multiplies it by zero; the graph given (in normal form) is changed."""
+    """The seed in which whatever consumes a dropped channel multiplies it by zero; the graph given (in normal form) is
+    changed.
+    """
     masked: dict[str, np.ndarray] = {}
     unread: dict[str, dict[int, np.ndarray]] = {}
     keep = plan.changes.base.keep
@@ -281,7 +336,9 @@ def mask_dropped(graph: gs.Graph, analysis: Analysis, plan: Plan) -> gs.Graph:
         if tensor in regroups:
             kept = _within_groups(kept, regroups[tensor])
         values = analysis.view.values(tensor)
-        masked[tensor] = np.where(kept.reshape(*kept.shape, *(1 for _ in shape[2:])), values, np.zeros((), values.dtype))
+        masked[tensor] = np.where(
+            kept.reshape(*kept.shape, *(1 for _ in shape[2:])), values, np.zeros((), values.dtype)
+        )
     constants = {name: gs.Constant(name, values) for name, values in masked.items()}
     for node in graph.nodes:
         for slot, tensor in enumerate(node.inputs):
@@ -291,11 +348,14 @@ def mask_dropped(graph: gs.Graph, analysis: Analysis, plan: Plan) -> gs.Graph:
 
 
 def _within_groups(kept: np.ndarray, take: Take) -> np.ndarray:
-    """Which entries of the seed's weight stay, of those of the weight with its `ground` groups: none that crosses the target's groups."""
+    """Which entries of the seed's weight stay, of those of the weight with its `ground` groups: none that crosses the
+    target's groups.
+    """
     groups = take.regroup
     if groups is None:
         return kept
-    if groups.ground != groups.target:  # dense in between: two channels stay together where the target has them in one group
+    # dense in between: two channels stay together where the target has them in one group
+    if groups.ground != groups.target:
         homes = []
         for axis, extent in enumerate(kept.shape):
             index = take.axes[axis].index if axis in take.axes else np.arange(extent)
@@ -328,18 +388,26 @@ def run_inner(
     graph: gs.Graph, feeds: Mapping[str, np.ndarray], tensors: Sequence[str], what: str, *, optimised: bool = True
 ) -> dict[str, np.ndarray]:
     """The values of inner tensors for the inputs given. Unless optimised, every node runs as it is written."""
-    return Inner(graph, tensors, what, "; --no-verify writes the result without this check", optimised=optimised).run(feeds, tensors)
+    return Inner(graph, tensors, what, "; --no-verify writes the result without this check", optimised=optimised).run(
+        feeds, tensors
+    )
 
 
 class Inner:
-    """A graph in ONNX Runtime whose inner tensors can be asked for. A RefusedModel says what cannot be run, and the fix."""
+    """A graph in ONNX Runtime whose inner tensors can be asked for. A RefusedModel says what cannot be run, and the
+    fix.
+    """
 
-    def __init__(self, graph: gs.Graph, tensors: Sequence[str], what: str, fix: str = "", *, optimised: bool = True) -> None:
+    def __init__(
+        self, graph: gs.Graph, tensors: Sequence[str], what: str, fix: str = "", *, optimised: bool = True
+    ) -> None:
         self.failed = (what, fix)
         model = gs.export_onnx(graph, do_type_check=False)
         del model.graph.value_info[:]  # ONNX Runtime infers them; a graph has no type for sequences
         known = {info.name for info in model.graph.output}
-        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors) if name not in known)
+        model.graph.output.extend(
+            onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors) if name not in known
+        )
         try:
             self.session = make_session(model.SerializeToString(), optimised="basic" if optimised else "none")
         except FAILURES as error:

@@ -1,4 +1,5 @@
-"""What a search is measured against, if that is asked for: the seed's own shape, and every width narrowed alike, tuned as what was found.
+"""What a search is measured against, if that is asked for: the seed's own shape, and every width narrowed alike, tuned
+as what was found.
 
 seed      at its own cost
 uniform   all hidden widths times one factor, the largest one within the budgets;
@@ -36,10 +37,15 @@ def baseline_specs(made: PreparedSearch) -> dict[str, Spec]:
     if asked == "none":
         return {}
     if not made.config.finetune.enabled:
-        raise UserError("'finetune.baseline' tunes what was not searched beside what was, but 'finetune.enabled' is false")
+        raise UserError(
+            "'finetune.baseline' tunes what was not searched beside what was, but 'finetune.enabled' is false"
+        )
     budgets = made.budgets(made.config.cost.budget)
     if asked != "seed" and not budgets:
-        raise UserError("without a budget nothing says how narrow all widths alike are to be: 'finetune.baseline' is seed or none then")
+        raise UserError(
+            "without a budget nothing says how narrow all widths alike are to be: 'finetune.baseline' is seed "
+            "or none then"
+        )
     specs = {} if asked == "uniform" else {"seed": Spec({})}
     return specs if asked == "seed" else {**specs, "uniform": uniform(made, budgets)}
 
@@ -50,10 +56,15 @@ def baselines(made: PreparedSearch, specs: Mapping[str, Spec], folder: Path, wor
 
 
 def uniform(made: PreparedSearch, budgets: list[Budget]) -> Spec:
-    """All widths times the largest factor that keeps the budgets. Raises UserError where none does, or the cost is no file's."""
+    """All widths times the largest factor that keeps the budgets. Raises UserError where none does, or the cost is no
+    file's.
+    """
     strange = [budget.kind for budget in budgets if budget.kind not in whole_costs(made.analysis)]
     if strange:
-        raise UserError(f"what a uniformly narrower network has in {strange[0]} is not known: 'finetune.baseline' is seed or none with it")
+        raise UserError(
+            f"what a uniformly narrower network has in {strange[0]} is not known: 'finetune.baseline' is seed "
+            "or none with it"
+        )
     knobs = _widths(made)
     if not knobs:
         raise UserError("nothing can be narrowed uniformly here: 'finetune.baseline' is seed or none")
@@ -70,7 +81,11 @@ def uniform(made: PreparedSearch, budgets: list[Budget]) -> Spec:
 
 def _widths(made: PreparedSearch) -> list[Knob]:
     """The hidden widths that can shrink; where there are none, all widths but those of a head that was put on."""
-    found = [knob for knob in made.analysis.knobs.values() if knob.kind == "width" and knob.growth != "frozen" and knob.min < knob.value]
+    found = [
+        knob
+        for knob in made.analysis.knobs.values()
+        if knob.kind == "width" and knob.growth != "frozen" and knob.min < knob.value
+    ]
     if made.config.task != UNLABELLED:
         found = [knob for knob in found if knob.name.startswith("stage")]
     return [knob for knob in found if kind_of(knob.name) == "hidden"] or found

@@ -1,4 +1,6 @@
-"""The search by distance: what it measures with, what it chooses, and what it says of it. No weights are trained and no labels read."""
+"""The search by distance: what it measures with, what it chooses, and what it says of it. No weights are trained and no
+labels read.
+"""
 
 from __future__ import annotations
 
@@ -41,11 +43,14 @@ def require_choices(made: PreparedSearch) -> list[Budget]:
     if not budgets:
         others = "" if made.config.task == UNLABELLED else ', or search with search.method = "gradient"'
         raise UserError(
-            f"without a budget nothing is nearer to the seed than the seed itself; give one, such as --budget madds=60%{others}"
+            "without a budget nothing is nearer to the seed than the seed itself; give one, such as --budget "
+            f"madds=60%{others}"
         )
     if len(made.trunks) < 2 and made.choices.size < 2:
         reasons = "; ".join(f"{knob}: {why}" for knob, why in made.fixed.items())
-        raise UserError(f"this space leaves nothing to search by distance, which never grows ({reasons or 'one member'})")
+        raise UserError(
+            f"this space leaves nothing to search by distance, which never grows ({reasons or 'one member'})"
+        )
     require_cheap(made.trunks, budgets)
     if len(budgets) > 1 and not any(_keeps_all(trunk, budgets) for trunk in made.trunks):
         raise UserError("no member of this space keeps all these budgets at once; allow one of them more")
@@ -61,7 +66,9 @@ def _keeps_all(trunk: Trunk, budgets: Sequence[Budget]) -> bool:
 
 @dataclass(frozen=True)
 class Meters:
-    """What is known of distances, and what measures more: `at` a trunk's number. A meter is made when it is first asked for."""
+    """What is known of distances, and what measures more: `at` a trunk's number. A meter is made when it is first asked
+    for.
+    """
 
     known: Known
     world: World
@@ -101,11 +108,15 @@ def meters_of(made: PreparedSearch, run: tuple[Path, str], world: World) -> Mete
 
 
 def _require_batch(reading: Reading) -> None:
-    require_batch(reading, {weight.name: reading.initial(weight) for weight in reading.weights}, static=reading.static_batch)
+    require_batch(
+        reading, {weight.name: reading.initial(weight) for weight in reading.weights}, static=reading.static_batch
+    )
 
 
 def measure_all(made: PreparedSearch, meters: Meters) -> None:
-    """All changes of the seed, and each trunk with nothing else changed, are known; those that were not are measured, with bars."""
+    """All changes of the seed, and each trunk with nothing else changed, are known; those that were not are measured,
+    with bars.
+    """
     base = nearest_member(made.analysis, made.choices)
     _changes(made, meters, made.trunks[0])
     with _progress("widths outside blocks", len(made.trunks), meters.world) as done:
@@ -181,7 +192,12 @@ def finding(made: PreparedSearch, meters: Meters, found: tuple[Pick, Emitted]) -
     own, base = made.own_cost(kind), nearest_member(made.analysis, made.choices)
     front = what.front(made.trunks, kind, None, PREDICTED)
     rows = [
-        {"cost": cost, "share": None if not own else cost / own, "trunk": _rounded(one.trunk.share), "distance": what.distance(one)}
+        {
+            "cost": cost,
+            "share": None if not own else cost / own,
+            "trunk": _rounded(one.trunk.share),
+            "distance": what.distance(one),
+        }
         for one, cost in front
     ]
     chosen = [{"blocks": words_of(one.trunk.choices, one.member)} for one, _ in front]
@@ -194,7 +210,11 @@ def finding(made: PreparedSearch, meters: Meters, found: tuple[Pick, Emitted]) -
         architecture={
             "distance": distance,
             "predicted": figures["sum"],
-            "trunk": {"number": pick.trunk.number, "share": _rounded(pick.trunk.share), "widths": dict(choices.trunks[0])},
+            "trunk": {
+                "number": pick.trunk.number,
+                "share": _rounded(pick.trunk.share),
+                "widths": dict(choices.trunks[0]),
+            },
         },
         beside={
             "kind": kind,
@@ -216,10 +236,11 @@ def finding(made: PreparedSearch, meters: Meters, found: tuple[Pick, Emitted]) -
 
 
 def knee(rows: Sequence[Mapping[str, float | None]]) -> Mapping[str, float | None] | None:
-    """Of a front from the cheapest to the seed the row below which distance grows faster than above it; None where there is no such bend.
+    """Of a front from the cheapest to the seed the row below which distance grows faster than above it; None where
+    there is no such bend.
 
-    It is the one farthest below the line from one end to the other, cost and distance each from 0 to 1 (Satopää et al. 2011). Beyond a
-    distance of 1 nothing is like the seed any more, however far it is.
+    It is the one farthest below the line from one end to the other, cost and distance each from 0 to 1 (Satopää et al.
+    2011). Beyond a distance of 1 nothing is like the seed any more, however far it is.
     """
     points = np.array([[row["cost"], min(row["distance"] or 0.0, 1.0)] for row in rows], float)
     if len(points) < 3 or not (np.ptp(points, axis=0) > 0).all():
@@ -234,11 +255,15 @@ BEND = 0.05  # of the range: a front that bends less is a line
 
 
 def _of_trunk(made: PreparedSearch, trunk: Trunk, known: Known, base: Member) -> dict[str, Any]:
-    """What its members cost, how far its nearest is, whatever that costs, and the nearest within the budgets that was measured, if any."""
+    """What its members cost, how far its nearest is, whatever that costs, and the nearest within the budgets that was
+    measured, if any.
+    """
     budgets = trunk.within(made.budgets(made.config.cost.budget))
     own = {tuple(member): value for (number, *member), value in known.distances.items() if number == trunk.number}
     low, high = extremes(trunk.tables[made.kind], trunk.choices)
-    within = [value for member, value in own.items() if all(budget.table.of(member) <= budget.limit for budget in budgets)]
+    within = [
+        value for member, value in own.items() if all(budget.table.of(member) <= budget.limit for budget in budgets)
+    ]
     return {
         "share": _rounded(trunk.share),
         "smallest": low,

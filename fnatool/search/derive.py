@@ -51,7 +51,8 @@ MOST_STEPS = 10**18  # no search has as many
 
 @dataclass(frozen=True, kw_only=True)
 class DeriveOptions:
-    """Which architectures: the best one within budgets, `pareto` of them up to a budget, or every block's best; and where they go.
+    """Which architectures: the best one within budgets, `pareto` of them up to a budget, or every block's best; and
+    where they go.
 
     images: of the validation data for the super network's score; 0: no score, and no data is needed.
     """
@@ -70,7 +71,8 @@ MEASURED = DeriveWords("predicted_distance", "distances", "Σ Δ", -1.0)
 
 @dataclass(frozen=True)
 class DeriveSource:
-    """What architectures are derived from: scores of the choices, what finds the best within budgets, and the figures of a member.
+    """What architectures are derived from: scores of the choices, what finds the best within budgets, and the figures
+    of a member.
 
     `predicted`: what distances say of members with any trunk, whose figures `figures_of` has.
     """
@@ -94,7 +96,11 @@ class DeriveSource:
 
     def preference(self, pick: Pick) -> float:
         """What its choices say of a member."""
-        return score_of(self.scores, pick.member) * self.words.sign if self.predicted is None else self.predicted.distance(pick)
+        return (
+            score_of(self.scores, pick.member) * self.words.sign
+            if self.predicted is None
+            else self.predicted.distance(pick)
+        )
 
     def look(self, pick: Pick) -> Mapping[str, float]:
         """The figures of a member as a whole."""
@@ -103,7 +109,9 @@ class DeriveSource:
 
 @dataclass(frozen=True)
 class SearchState:
-    """A run as it stands: its search before the first step, its super network with what it has learnt, and its tables."""
+    """A run as it stands: its search before the first step, its super network with what it has learnt, and its
+    tables.
+    """
 
     made: PreparedSearch
     network: SuperNetwork
@@ -114,10 +122,11 @@ class SearchState:
 
 
 def derive(run: Path | str, *, options: DeriveOptions) -> list[DerivedModel]:
-    """The architectures wanted, each as NAME.onnx and NAME.json in a folder (RUN/derived unless said), in order of cost.
+    """The architectures wanted, each as NAME.onnx and NAME.json in a folder (RUN/derived unless said), in order of
+    cost.
 
-    run: the folder of a search. Raises UserError for budgets that no member keeps, for a folder that holds no run or one of another
-    version, where the seed has changed, and where nothing has been learnt yet.
+    run: the folder of a search. Raises UserError for budgets that no member keeps, for a folder that holds no run or
+    one of another version, where the seed has changed, and where nothing has been learnt yet.
     """
     wanted, folder = options, Path(run)
     _require_one_question(wanted)
@@ -131,16 +140,24 @@ def derive(run: Path | str, *, options: DeriveOptions) -> list[DerivedModel]:
     found: list[DerivedModel] = []
     with terminal.progress("architectures", len(members)) as advance:
         for member in members:
-            found.append(_write_architecture(source, member, wanted, out=out, taken=[row.emitted.path for row in found]))
+            found.append(
+                _write_architecture(source, member, wanted, out=out, taken=[row.emitted.path for row in found])
+            )
             advance(1)
     rows = [{"model": row.emitted.path.name, **as_json(row)} for row in found]
-    write_text(out / folders.LIST, json.dumps({"run": str(folder), **source.about, "architectures": rows}, indent=1) + "\n", force=True)
+    write_text(
+        out / folders.LIST,
+        json.dumps({"run": str(folder), **source.about, "architectures": rows}, indent=1) + "\n",
+        force=True,
+    )
     return found
 
 
 def _require_one_question(wanted: DeriveOptions) -> None:
     if wanted.argmax and (wanted.budgets or wanted.pareto):
-        raise UserError("--argmax knows no budget: every block's best choice by itself; leave out --budget and --pareto")
+        raise UserError(
+            "--argmax knows no budget: every block's best choice by itself; leave out --budget and --pareto"
+        )
     if wanted.pareto and len(wanted.budgets) > 1:
         raise UserError("--pareto goes along one kind of cost: give one --budget, its largest, or none")
     if not (wanted.argmax or wanted.budgets or wanted.pareto):
@@ -196,14 +213,20 @@ def _no_figures(member: Member) -> Mapping[str, float]:
 
 
 def _measured(folder: Path, wanted: DeriveOptions) -> DeriveSource:
-    """The distances of single changes; with images members are measured whole. Raises UserError where they are not all known."""
+    """The distances of single changes; with images members are measured whole. Raises UserError where they are not all
+    known.
+    """
     if wanted.argmax:
-        raise UserError("every block's best choice by itself is the seed's own, as distances go; give --budget or --pareto")
+        raise UserError(
+            "every block's best choice by itself is the seed's own, as distances go; give --budget or --pareto"
+        )
     made, facts = _prepared(folder, with_data=wanted.images != 0)
     known = distances.known(folder / folders.DISTANCES, facts.key, made.whole)
     said = by_distance.predicted_of(made, known)
     if said is None:
-        raise UserError(f"the search in '{folder}' has not measured all single changes yet; 'fnatool search' goes on with it")
+        raise UserError(
+            f"the search in '{folder}' has not measured all single changes yet; 'fnatool search' goes on with it"
+        )
     scores = said.scores[0]
     if wanted.images == 0:
         return DeriveSource(
@@ -256,7 +279,12 @@ def read_run(folder: Path, *, with_data: bool) -> SearchState:
     held = checkpoint.Held(path, MOST_STEPS)
     network.load_state_dict(held.tensors(held.part(state, "network"), network.state_dict()))
     return SearchState(
-        made=made, network=network, tables=tables, facts=facts, step=held.step(state), finished=(folder / folders.REMAPPED).exists()
+        made=made,
+        network=network,
+        tables=tables,
+        facts=facts,
+        step=held.step(state),
+        finished=(folder / folders.REMAPPED).exists(),
     )
 
 
@@ -276,7 +304,8 @@ def _prepared(folder: Path, *, with_data: bool) -> tuple[PreparedSearch, folders
     made = on_ground(of, config, known, folder=folder, start=(start, analyse_model(start, of.inputs)), knobs=space)
     if with_data and facts.data != made.purpose.digests:
         raise UserError(
-            f"the data in '{config.data.path}' is not what it was when this search began: other names, sizes or labels; put it back"
+            f"the data in '{config.data.path}' is not what it was when this search began: other names, sizes or "
+            "labels; put it back"
         )
     return made, facts
 
@@ -290,12 +319,15 @@ def _asked(facts: folders.RunFacts, path: Path) -> tuple[SearchConfig, Space]:
 
 
 def _within(config: SearchConfig, folder: Path, about: Description) -> SearchConfig:
-    """The config with what the folder itself holds in the place of other files that it names: names of classes and joints, latencies.
+    """The config with what the folder itself holds in the place of other files that it names: names of classes and
+    joints, latencies.
 
     A run may come from elsewhere.
     """
     if about.task != config.task:
-        raise UserError(f"'{folder / folders.SEED}' is for {about.task}, the search for {config.task}; --restart begins anew")
+        raise UserError(
+            f"'{folder / folders.SEED}' is for {about.task}, the search for {config.task}; --restart begins anew"
+        )
     count: dict[str, str | None] = {"classes": None, "joints": None, TASKS[about.task].labels: str(len(about.labels))}
     head = config.head.model_copy(update=count)
     latency = folder / folders.LATENCY
@@ -309,14 +341,24 @@ def _seed(facts: folders.RunFacts) -> files.Model:
         raise UserError(f"the seed of this run, '{path}', is no longer there; put it back")
     seed = files.load(path)
     if seed.sha256 != facts.sha256:
-        raise UserError(f"'{path}' is not what it was when this run began (sha256:{facts.sha256[:12]}…); put the seed back")
+        raise UserError(
+            f"'{path}' is not what it was when this run began (sha256:{facts.sha256[:12]}…); put the seed back"
+        )
     return files.of_raw(seed)
 
 
 def _named(about: Description, config: SearchConfig) -> tuple[Split, Split]:
     """No data, but its names, from the seed with its head."""
     joints = about.labels if TASKS[about.task].labels == "joints" else ()
-    split = Split(task=config.task, name="train", root=Path(config.data.path), layout="", classes=about.classes, items=(), joints=joints)
+    split = Split(
+        task=config.task,
+        name="train",
+        root=Path(config.data.path),
+        layout="",
+        classes=about.classes,
+        items=(),
+        joints=joints,
+    )
     return split, split
 
 
@@ -339,7 +381,12 @@ def _members(source: DeriveSource, wanted: DeriveOptions) -> list[Pick | list[Bu
     kind = source.made.kind
     if source.predicted is not None:
         limit = budgets[0].limit if budgets else None
-        return [pick for pick, _ in source.predicted.front(source.trunks, budgets[0].kind if budgets else kind, limit, wanted.pareto)]
+        return [
+            pick
+            for pick, _ in source.predicted.front(
+                source.trunks, budgets[0].kind if budgets else kind, limit, wanted.pareto
+            )
+        ]
     axis = budgets[0] if budgets else Budget(kind, extremes(source.tables[kind], choices)[1], source.tables[kind])
     return [Pick(first, row.member) for row in pareto(choices, scores, axis, wanted.pareto)]
 
@@ -371,7 +418,8 @@ def _require_kept(made: PreparedSearch, found: HeadedMember, wanted: DeriveOptio
     for budget in made.budgets(wanted.budgets):
         if found.costs.get(budget.kind, 0) > budget.limit:
             raise RefusedModel(
-                f"a network has {found.costs[budget.kind]:,} {budget.kind} and should have {budget.limit:,}; please report it"
+                f"a network has {found.costs[budget.kind]:,} {budget.kind} and should have {budget.limit:,}; "
+                "please report it"
             )
 
 

@@ -2,11 +2,11 @@
 
     d(m) = Σ_s w_s d_s / Σ_s w_s        d_s = Σ_x ‖φ_s^m(x) − φ_s(x)‖² / Σ_x ‖φ_s(x) − mean φ_s‖²
 
-φ_s are the tensors compared, of the seed and of the member, over the same images; the mean is over the images. Channels that a narrower
-trunk has not are as far as they are from their mean: ‖φ_s^m(x) − φ_s(x)‖² is taken over those kept, and Σ_x ‖φ_s(x) − mean φ_s‖² over the
-others is added.
-BatchNormalization has the statistics of the images, batch by batch, in both. What is known is kept in the run's folder as it grows: a
-distance is a function of the member and the images, so that a run that was killed goes on to the same bits.
+φ_s are the tensors compared, of the seed and of the member, over the same images; the mean is over the images. Channels
+that a narrower trunk has not are as far as they are from their mean: ‖φ_s^m(x) − φ_s(x)‖² is taken over those kept, and
+Σ_x ‖φ_s(x) − mean φ_s‖² over the others is added. BatchNormalization has the statistics of the images, batch by batch,
+in both. What is known is kept in the run's folder as it grows: a distance is a function of the member and the images,
+so that a run that was killed goes on to the same bits.
 """
 
 from __future__ import annotations
@@ -41,9 +41,11 @@ Kept = Sequence[KeptChannels | None]
 
 @dataclass(frozen=True)
 class Reference:
-    """The seed's features: per batch of images one tensor per place, and per place how far they are from their mean, and its weight.
+    """The seed's features: per batch of images one tensor per place, and per place how far they are from their mean,
+    and its weight.
 
-    `kept` are the channels that the compared network has, the only ones in the features; `lost` is how far the others are from their mean.
+    `kept` are the channels that the compared network has, the only ones in the features; `lost` is how far the others
+    are from their mean.
     """
 
     features: tuple[tuple[Tensor, ...], ...]
@@ -55,7 +57,9 @@ class Reference:
     def distance(self, features: Sequence[Sequence[Tensor]]) -> float:
         """d of a network with these features, batch by batch."""
         parts = []
-        for place, (spread, weight, kept, lost) in enumerate(zip(self.spread, self.weights, self.kept, self.lost, strict=True)):
+        for place, (spread, weight, kept, lost) in enumerate(
+            zip(self.spread, self.weights, self.kept, self.lost, strict=True)
+        ):
             pairs = zip(features, self.features, strict=True)
             moved = sum(_square(_picked(own[place], kept, of_seed=False) - other[place]) for own, other in pairs)
             parts.append(weight * (moved + lost) / spread)
@@ -63,7 +67,9 @@ class Reference:
 
     def narrowed(self, kept: Kept) -> Reference:
         """The same for networks that have only these of the channels, by place (None: all)."""
-        features = tuple(tuple(_picked(x, one, of_seed=True) for x, one in zip(row, kept, strict=True)) for row in self.features)
+        features = tuple(
+            tuple(_picked(x, one, of_seed=True) for x, one in zip(row, kept, strict=True)) for row in self.features
+        )
         lost = tuple(
             0.0 if one is None else whole - _spread([row[place] for row in features])
             for place, (whole, one) in enumerate(zip(self.spread, kept, strict=True))
@@ -90,10 +96,17 @@ def reference(reading: Reading, batches: Batches, device: torch.device, weights:
     spread = tuple(_spread([row[place] for row in features]) for place in range(len(reading.outputs)))
     for name, value in zip(reading.outputs, spread, strict=True):
         if not math.isfinite(value):
-            raise UserError(f"the seed's features '{name}' are not finite on these images, so nothing can be compared with them")
+            raise UserError(
+                f"the seed's features '{name}' are not finite on these images, so nothing can be compared with them"
+            )
         if value <= 0:
-            raise UserError(f"the seed's features '{name}' are the same for all of these images; give other images, or more than one")
-    return Reference(features, spread, tuple(weights) or (1.0,) * len(spread), (None,) * len(spread), (0.0,) * len(spread))
+            raise UserError(
+                f"the seed's features '{name}' are the same for all of these images; give other images, or more "
+                "than one"
+            )
+    return Reference(
+        features, spread, tuple(weights) or (1.0,) * len(spread), (None,) * len(spread), (0.0,) * len(spread)
+    )
 
 
 def _spread(parts: Sequence[Tensor]) -> float:
@@ -111,7 +124,9 @@ def _square(x: Tensor) -> float:
 
 @dataclass
 class Known:
-    """The distances that have been measured, by the number of the trunk and then the member; kept at `path`, under the key of its run."""
+    """The distances that have been measured, by the number of the trunk and then the member; kept at `path`, under the
+    key of its run.
+    """
 
     path: Path
     key: str
@@ -125,20 +140,30 @@ class Known:
 
 
 def known(path: Path, key: str, choices: Choices) -> Known:
-    """What a run has measured so far; nothing where there is no file. Raises UserError where it is of another run, or damaged."""
+    """What a run has measured so far; nothing where there is no file. Raises UserError where it is of another run, or
+    damaged.
+    """
     found = Known(path, key)
     if not path.exists():
         return found
     document = read_json(path, "distances", pipes=False)
-    if not isinstance(document, dict) or document.get("version") != VERSION or not isinstance(document.get("distances"), list):
+    if (
+        not isinstance(document, dict)
+        or document.get("version") != VERSION
+        or not isinstance(document.get("distances"), list)
+    ):
         raise damaged(path, "it says no distances")
     if document.get("key") != key:
-        raise UserError(f"'{path}' is of a run with another model, config or data; --restart begins anew, or name another folder")
+        raise UserError(
+            f"'{path}' is of a run with another model, config or data; --restart begins anew, or name another folder"
+        )
     for row in document["distances"]:
         member, value = row if isinstance(row, list) and len(row) == 2 else (None, -1)
         if not isinstance(member, list) or not _is_trunk(member[:1], choices) or not _is_complete(member[1:], choices):
             raise damaged(path, "it says no member of this space")
-        if value is not None and not (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf):
+        if value is not None and not (
+            isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+        ):
             raise damaged(path, "a distance is none")
         found.distances[tuple(member)] = math.inf if value is None else float(value)
     return found
@@ -151,12 +176,15 @@ def _is_trunk(found: list[Any], choices: Choices) -> bool:
 
 
 def _is_complete(member: list[Any], choices: Choices) -> TypeGuard[list[int]]:
-    """It says for every block a candidate or, where that is possible, that it is skipped; a stage may have fewer blocks than it keeps."""
+    """It says for every block a candidate or, where that is possible, that it is skipped; a stage may have fewer blocks
+    than it keeps.
+    """
     if len(member) != len(choices.blocks):
         return False
     whole = all(isinstance(k, int) and not isinstance(k, bool) for k in member)
     return whole and all(
-        0 <= k < len(block.candidates) or (k == SKIP and block.skippable) for k, block in zip(member, choices.blocks, strict=True)
+        0 <= k < len(block.candidates) or (k == SKIP and block.skippable)
+        for k, block in zip(member, choices.blocks, strict=True)
     )
 
 
@@ -165,7 +193,9 @@ def _is_complete(member: list[Any], choices: Choices) -> TypeGuard[list[int]]:
 
 @dataclass(frozen=True)
 class Meter:
-    """What measures distances: members with one trunk, the images, the seed's features, what is known, and who shares the work."""
+    """What measures distances: members with one trunk, the images, the seed's features, what is known, and who shares
+    the work.
+    """
 
     members: Members
     batches: Batches
@@ -183,8 +213,12 @@ class Meter:
             done(min(self.world.size, len(missing)))
         return [self.known.distances[self.trunk, *member] for member in members]
 
-    def around(self, base: Member, members: Sequence[Member], done: Callable[[int], None] = lambda count: None) -> list[float]:
-        """The same for members that differ from the base in one block at most: only what is behind that block is run."""
+    def around(
+        self, base: Member, members: Sequence[Member], done: Callable[[int], None] = lambda count: None
+    ) -> list[float]:
+        """The same for members that differ from the base in one block at most: only what is behind that block is
+        run.
+        """
         found = self.members
         missing: dict[int, list[Member]] = {}
         for member in dict.fromkeys(members):
@@ -203,7 +237,8 @@ class Meter:
                 break
             for state in states:
                 found.step(segment, base, state)
-        self.of([member for rows in missing.values() for member in rows], done)  # of blocks that nothing compared comes from
+        # of blocks that nothing compared comes from
+        self.of([member for rows in missing.values() for member in rows], done)
         return [self.known.distances[self.trunk, *member] for member in members]
 
     def _whole(self, member: Member) -> float:
@@ -213,7 +248,9 @@ class Meter:
         return self.reference.distance([self.members.after(number, member, state) for state in states])
 
     def _learn(self, own: Mapping[Member, float]) -> None:
-        """What all processes have measured is known to each, and written by the first; one that is no number is infinite."""
+        """What all processes have measured is known to each, and written by the first; one that is no number is
+        infinite.
+        """
         found: dict[Whole, float] = {}
         for part in self.world.gather({(self.trunk, *member): value for member, value in own.items()}):
             assert isinstance(part, dict)
@@ -239,7 +276,9 @@ def _changed(base: Member, member: Member) -> int:
 
 
 def changes(choices: Choices, base: Member) -> list[list[Member]]:
-    """Per block the members that differ from the base there alone: one per candidate, and one more for skipping where that is possible."""
+    """Per block the members that differ from the base there alone: one per candidate, and one more for skipping where
+    that is possible.
+    """
     rows = []
     for k, block in enumerate(choices.blocks):
         ways = [*range(len(block.candidates)), *([SKIP] if block.skippable else [])]

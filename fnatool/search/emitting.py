@@ -1,4 +1,6 @@
-"""From a seed and a Spec to a network with a head: what the super network is made of, and what comes out in the end, by the same path."""
+"""From a seed and a Spec to a network with a head: what the super network is made of, and what comes out in the end, by
+the same path.
+"""
 
 from __future__ import annotations
 
@@ -66,12 +68,13 @@ class HeadedMember:
 
 @dataclass(frozen=True)
 class Ground:
-    """A seed and its analysis, the knobs set before anything is searched, how it is remapped, and what finishes a remapped one.
+    """A seed and its analysis, the knobs set before anything is searched, how it is remapped, and what finishes a
+    remapped one.
 
-    `finish` puts the head on, verified or not, and analyses the result; it may be given the analysis of what it gets. `select` says which
-    channels narrowing keeps; `inputs` is the shape of an input that the file leaves open, `pixels` what an image becomes (None: as the
-    samples say); `features` are the tensors that the head sees the seed by; `knobs` are the seed's own that may change,
-    None where no head is put on.
+    `finish` puts the head on, verified or not, and analyses the result; it may be given the analysis of what it gets.
+    `select` says which channels narrowing keeps; `inputs` is the shape of an input that the file leaves open, `pixels`
+    what an image becomes (None: as the samples say); `features` are the tensors that the head sees the seed by; `knobs`
+    are the seed's own that may change, None where no head is put on.
     """
 
     seed: files.Model
@@ -88,7 +91,9 @@ class Ground:
 
 
 def ground(seed: files.Model, config: SearchConfig, names: Split | Description) -> Ground:
-    """The seed with the config's size, output stride and head; names: of classes and joints. Raises UserError where no size is known."""
+    """The seed with the config's size, output stride and head; names: of classes and joints. Raises UserError where no
+    size is known.
+    """
     before: dict[str, Value] = {}
     asked = config.data.size
     assumed = _assumed(seed, asked)
@@ -108,7 +113,8 @@ def ground(seed: files.Model, config: SearchConfig, names: Split | Description) 
         task=config.task,
         style=head.style,
         classes=head.classes or (None if joints else str(len(names.classes))),
-        joints=head.joints or (str(len(names.joints if isinstance(names, Split) else names.labels)) if joints else None),
+        joints=head.joints
+        or (str(len(names.joints if isinstance(names, Split) else names.labels)) if joints else None),
         taps=head.taps,
         width=head.width,
         levels=head.levels,
@@ -140,13 +146,16 @@ def ground(seed: files.Model, config: SearchConfig, names: Split | Description) 
 
 
 def ground_alike(seed: files.Model, config: SearchConfig) -> Ground:
-    """The same of a seed that stays what it is: no head, and its features are its outputs and its last map. Raises UserError."""
+    """The same of a seed that stays what it is: no head, and its features are its outputs and its last map. Raises
+    UserError.
+    """
     if config.data.size is not None or config.space.output_stride is not None:
         raise UserError("without a task the seed keeps its size and stride; change them with 'fnatool remap' first")
     analysis = analyse_model(seed)
     if analysis.cost.macs is None:
         raise UserError(
-            f"'{seed.path.name}' leaves a size of its input open, on which its multiply-adds depend; set it first, for an image with "
+            f"'{seed.path.name}' leaves a size of its input open, on which its multiply-adds depend; set it "
+            "first, for an image with "
             "'fnatool remap' and a spec that says \"input.size\": [320, 320]"
         )
     return Ground(
@@ -164,13 +173,17 @@ def ground_alike(seed: files.Model, config: SearchConfig) -> Ground:
 
 
 def features_of(analysis: Analysis) -> tuple[str, ...]:
-    """The outputs that are floats with an axis of samples, and the last map on the way. Raises UserError where there is none."""
+    """The outputs that are floats with an axis of samples, and the last map on the way. Raises UserError where there is
+    none.
+    """
     end = last_map(analysis)
     shapes, types = analysis.shapes.shapes, analysis.shapes.types
     outputs = [name for name in analysis.view.outputs if types.get(name) in FLOATS and len(shapes.get(name, ())) > 1]
     features = tuple(dict.fromkeys([*outputs, *([] if end is None else [end])]))
     if not features:
-        raise UserError("this network has no output of floats and no map, so that nothing tells how like it another one is")
+        raise UserError(
+            "this network has no output of floats and no map, so that nothing tells how like it another one is"
+        )
     return features
 
 
@@ -180,11 +193,15 @@ def _headed(
     """The model with the head, which has these names."""
     made = attach_to_model(bare, replace(options, verify=verify), analysis=known)
     own = made.description
-    made = made.described(own.adopting(names.classes, names.joints) if isinstance(names, Split) else own.named_like(names))
+    made = made.described(
+        own.adopting(names.classes, names.joints) if isinstance(names, Split) else own.named_like(names)
+    )
     return made.model, made.after
 
 
-def _before(seed: files.Model, analysis: Analysis, before: Mapping[str, Value], inputs: Mapping[str, Shape] | None) -> Analysis:
+def _before(
+    seed: files.Model, analysis: Analysis, before: Mapping[str, Value], inputs: Mapping[str, Shape] | None
+) -> Analysis:
     """The analysis of the seed with these knobs set."""
     if not before:
         return analysis
@@ -209,7 +226,9 @@ def _shape(layout: str, channels: int, size: tuple[int, int]) -> Shape:
 
 
 def with_head(of: Ground, spec: Spec, *, verify: bool = True) -> tuple[files.Model, Analysis]:
-    """The seed in the shape of the spec, finished, and its analysis. Raises UserError and RefusedModel as remap and head do."""
+    """The seed in the shape of the spec, finished, and its analysis. Raises UserError and RefusedModel as remap and
+    head do.
+    """
     bare = _bare(of, spec, verify=verify)
     return of.finish(bare.model, verify, of.analysis if bare.plan.identity else None)
 
@@ -228,7 +247,8 @@ def member_with_head(of: Ground, choices: Choices, member: Member) -> HeadedMemb
 
 
 def member_refitted(of: Ground, choices: Choices, member: Member, data: Callable[[Remapped], Samples]) -> HeadedMember:
-    """The same with its layers solved anew against the seed; the member as it is where it is the seed. data: the samples for it.
+    """The same with its layers solved anew against the seed; the member as it is where it is the seed. data: the
+    samples for it.
 
     Raises RefusedModel where torch cannot compute it.
     """
@@ -245,11 +265,14 @@ def _from_seed(of: Ground, spec: Spec) -> Spec:
     return Spec({**of.before, **spec.knobs}, f"sha256:{of.seed.sha256}")
 
 
-def best_within(of: Ground, best: Callable[[Sequence[Budget]], Pick], *, budgets: Sequence[Budget]) -> tuple[Pick, HeadedMember]:
-    """The best member within the budgets, which keeps every one of them as `fnatool profile` counts; with the costs of its tables.
+def best_within(
+    of: Ground, best: Callable[[Sequence[Budget]], Pick], *, budgets: Sequence[Budget]
+) -> tuple[Pick, HeadedMember]:
+    """The best member within the budgets, which keeps every one of them as `fnatool profile` counts; with the costs of
+    its tables.
 
-    The table is what derivation trusts; where a network costs more than its table says, less is asked for. Raises UserError where no member
-    keeps them, RefusedModel where asking for less does not help.
+    The table is what derivation trusts; where a network costs more than its table says, less is asked for. Raises
+    UserError where no member keeps them, RefusedModel where asking for less does not help.
     """
     asked = list(budgets)
     for _ in range(TIMES):
@@ -259,4 +282,6 @@ def best_within(of: Ground, best: Callable[[Sequence[Budget]], Pick], *, budgets
         if not any(over):
             return pick, made.costed(pick.trunk.tables)
         asked = [replace(budget, limit=budget.limit - more) for budget, more in zip(asked, over, strict=True)]
-    raise RefusedModel(f"the networks cost more than their table says, by {max(over):,}; please report it with the seed and the space")
+    raise RefusedModel(
+        f"the networks cost more than their table says, by {max(over):,}; please report it with the seed and the space"
+    )

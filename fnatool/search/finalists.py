@@ -1,6 +1,8 @@
-"""The last choice of a search: a few architectures within the budget, drawn by what it prefers, and the best of them in the super network.
+"""The last choice of a search: a few architectures within the budget, drawn by what it prefers, and the best of them in
+the super network.
 
-α weighs every block by itself, on the mixture of all candidates; how its favourites work together shows only when they run together.
+α weighs every block by itself, on the mixture of all candidates; how its favourites work together shows only when they
+run together.
 """
 
 from __future__ import annotations
@@ -45,10 +47,11 @@ DRAWS = 8  # for each finalist, before there are taken to be no others
 
 
 def finalists(choices: Choices, scores: Scores, budgets: Sequence[Budget], count: int, *, seed: int) -> list[Member]:
-    """Up to `count` distinct members within the budgets: the one of the highest score, then others by chance, the likelier the sooner.
+    """Up to `count` distinct members within the budgets: the one of the highest score, then others by chance, the
+    likelier the sooner.
 
-    A draw is the best member by scores with Gumbel noise on each, which without budgets has the probability exp Σ score (perturb and
-    maximise; Papandreou & Yuille 2011). Raises UserError where no member keeps the budgets.
+    A draw is the best member by scores with Gumbel noise on each, which without budgets has the probability exp Σ score
+    (perturb and maximise; Papandreou & Yuille 2011). Raises UserError where no member keeps the budgets.
     """
     found = {likeliest(choices, scores, budgets): None}
     for draw in range(DRAWS * count):
@@ -77,5 +80,7 @@ def least(members: Sequence[Member], loss: Callable[[Member], float]) -> Member:
     sound = {member: value for member, value in losses.items() if math.isfinite(value)}
     if not sound:
         why = str(broken[0]) if broken else f"their losses are {', '.join(str(value) for value in losses.values())}"
-        raise NotFinite(f"none of the {len(members)} architectures looked at in the super network computes finite values: {why}")
+        raise NotFinite(
+            f"none of the {len(members)} architectures looked at in the super network computes finite values: {why}"
+        )
     return min(sound, key=lambda member: sound[member])

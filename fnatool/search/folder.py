@@ -16,7 +16,9 @@ from fnatool.files.runfolder import TUNING as OF_TUNING
 from passes.errors import UserError
 from passes.space.costs import KINDS
 
-VERSION = 6  # 1 knew no lead of the seed's own choices, 2 nothing of the data but its counts, 3 no method, 4 no imitation, 5 no trunks
+# 1 knew no lead of the seed's own choices, 2 nothing of the data but its counts, 3 no method, 4 no imitation, 5 no
+# trunks
+VERSION = 6
 RUN, SPACE, COSTS, SEED = "run.json", "space.json", "costs.json", "seed.onnx"
 SPEC, REMAPPED, TARGET, CHOSEN = "spec.json", "remapped.onnx", "target.onnx", "chosen.json"
 DISTANCES = "distances.json"
@@ -25,7 +27,23 @@ LIST = "derived.json"  # in the folder of those that were derived
 TUNING, DERIVED, SCENES, LATENCY = "finetune", "derived", "scenes", "latency.json"
 BASELINE = "baseline-"  # and its name: the folder of one
 OF_DERIVED = rf"derived\.json|({'|'.join(kind.name for kind in KINDS)})-.+\.(onnx|onnx\.data|json)"
-FILES = {RUN, SPACE, COSTS, SEED, SPEC, REMAPPED, TARGET, CHOSEN, DISTANCES, REPORT, SHOWN, PAGE, LATENCY, CHECKPOINT, METRICS}
+FILES = {
+    RUN,
+    SPACE,
+    COSTS,
+    SEED,
+    SPEC,
+    REMAPPED,
+    TARGET,
+    CHOSEN,
+    DISTANCES,
+    REPORT,
+    SHOWN,
+    PAGE,
+    LATENCY,
+    CHECKPOINT,
+    METRICS,
+}
 OF_BASELINE = RunLayout(
     kind="baseline",
     what="baseline",
@@ -80,7 +98,9 @@ def require_outside(folder: Path, needed: Iterable[Path]) -> None:
     """Raises UserError where a file that is needed lies in the folder and would be lost."""
     for path in needed:
         if folder.resolve() in path.resolve().parents:
-            raise UserError(f"'{path}' lies where the run is kept and would be overwritten; give another folder with -o")
+            raise UserError(
+                f"'{path}' lies where the run is kept and would be overwritten; give another folder with -o"
+            )
 
 
 def arrange(folder: Path) -> None:
@@ -108,7 +128,10 @@ def read(folder: Path) -> RunFacts:
     version = document.get("version") if isinstance(document, dict) else None
     if version != VERSION or isinstance(version, bool):
         said = f"a run of version {version}" if isinstance(version, int) else "no run that says its version"
-        raise UserError(f"'{folder}' is {said}, this fnatool reads version {VERSION}; --restart begins anew, -o names another folder")
+        raise UserError(
+            f"'{folder}' is {said}, this fnatool reads version {VERSION}; --restart begins anew, -o names "
+            "another folder"
+        )
     assert isinstance(document, dict)
     return _facts(document, path)
 
@@ -116,7 +139,13 @@ def read(folder: Path) -> RunFacts:
 def _facts(document: Mapping[str, Any], path: Path) -> RunFacts:
     model, sha256, processes = (document.get(key) for key in ("model", "sha256", "processes"))
     samples, config, knobs, data = (document.get(key) for key in ("samples", "config", "knobs", "data"))
-    if not (isinstance(model, str) and model and isinstance(sha256, str) and isinstance(config, dict) and isinstance(knobs, dict)):
+    if not (
+        isinstance(model, str)
+        and model
+        and isinstance(sha256, str)
+        and isinstance(config, dict)
+        and isinstance(knobs, dict)
+    ):
         raise UserError(f"'{path}' is damaged; --restart begins anew")
     if not isinstance(samples, list) or len(samples) != 2 or not all(map(_is_count, samples)):
         raise UserError(f"'{path}' is damaged; --restart begins anew")
@@ -140,18 +169,23 @@ def _is_count(value: object) -> TypeGuard[int]:
 
 
 def require_same(folder: Path, facts: RunFacts) -> None:
-    """The run in the folder, if there is one, is this one. Raises UserError where it is another, with what is different."""
+    """The run in the folder, if there is one, is this one. Raises UserError where it is another, with what is
+    different.
+    """
     if (folder / RUN).exists():
         differences = list(_differences(read(folder), facts))
         if differences:
             raise UserError(
-                f"'{folder}' is of another run: {'; '.join(differences[:3])}; --restart begins anew, -o names another folder, "
+                f"'{folder}' is of another run: {'; '.join(differences[:3])}; --restart begins anew, -o names "
+                "another folder, "
                 "'fnatool derive' takes other budgets"
             )
 
 
 def claim(folder: Path, facts: RunFacts, latency: str | None) -> None:
-    """The folder is of this run, says so from now on, and keeps its latency table. Raises UserError where it is of another."""
+    """The folder is of this run, says so from now on, and keeps its latency table. Raises UserError where it is of
+    another.
+    """
     require_same(folder, facts)
     if latency is not None and not (folder / LATENCY).exists():
         write_text(folder / LATENCY, documents.text(Path(latency), "a latency table"))
@@ -160,7 +194,10 @@ def claim(folder: Path, facts: RunFacts, latency: str | None) -> None:
 
 def _differences(old: RunFacts, new: RunFacts) -> Iterator[str]:
     if old.sha256 != new.sha256:
-        yield f"its seed was '{old.model}' (sha256:{old.sha256[:12]}…), not this '{new.model}' (sha256:{new.sha256[:12]}…)"
+        yield (
+            f"its seed was '{old.model}' (sha256:{old.sha256[:12]}…), not this '{new.model}' "
+            f"(sha256:{new.sha256[:12]}…)"
+        )
     if old.processes != new.processes:
         yield f"it had {old.processes} process(es), not {new.processes}"
     if tuple(old.samples) != tuple(new.samples):
@@ -176,7 +213,9 @@ def _differences(old: RunFacts, new: RunFacts) -> Iterator[str]:
 def _telling(facts: RunFacts) -> dict[str, Any]:
     """Every key of the config and every knob of the space that changes what comes out."""
     whole = json.loads(json.dumps({**facts.config, "knobs": facts.knobs or {}}))
-    return {key: value for key, value in _flat(whole) if not any(key == free or key.startswith(f"{free}.") for free in FREE)}
+    return {
+        key: value for key, value in _flat(whole) if not any(key == free or key.startswith(f"{free}.") for free in FREE)
+    }
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -49,9 +49,11 @@ Figures = Mapping[str, float]
 
 @dataclass(frozen=True)
 class SearchJob:
-    """A super network, what it is for, the two parts of the training data, what a member costs, and where the run is kept.
+    """A super network, what it is for, the two parts of the training data, what a member costs, and where the run is
+    kept.
 
-    `key` tells this run from any other; `budget` is the first one given, None where the search pays for every bit of `table`.
+    `key` tells this run from any other; `budget` is the first one given, None where the search pays for every bit of
+    `table`.
     """
 
     config: SearchConfig
@@ -81,7 +83,9 @@ class SearchJob:
 
 @dataclass(frozen=True)
 class SearchWatch:
-    """Who is told how a search goes: after resuming (steps done, in all), and after every step (phase, steps done, its rows by kind)."""
+    """Who is told how a search goes: after resuming (steps done, in all), and after every step (phase, steps done, its
+    rows by kind).
+    """
 
     started: Callable[[int, int], None]
     stepped: Callable[[str, int, Mapping[str, Figures]], None]
@@ -89,7 +93,9 @@ class SearchWatch:
 
 @dataclass(frozen=True)
 class AlphaSchedule:
-    """Which of `total` weight steps are followed by a step on α: every `every`-th from `start` on. Steps count from 0."""
+    """Which of `total` weight steps are followed by a step on α: every `every`-th from `start` on. Steps count from
+    0.
+    """
 
     total: int
     start: int
@@ -135,7 +141,11 @@ def learn(job: SearchJob, world: World, watch: SearchWatch) -> SuperNetwork:
         for kind, values in rows.items():
             if journal is not None:
                 journal.write(searcher.step, kind, values)
-        if journal is not None and "alpha" in rows and (searcher.step == total or searcher.step % max(total // MOMENTS, 1) == 0):
+        if (
+            journal is not None
+            and "alpha" in rows
+            and (searcher.step == total or searcher.step % max(total // MOMENTS, 1) == 0)
+        ):
             journal.write(searcher.step, PROBABILITIES, _probabilities(searcher.network))
         watch.stepped(plan.phase(step), searcher.step, rows)
         if world.first and (searcher.step == total or checkpoint.is_due(run.checkpoint, searcher.step, written)):
@@ -162,7 +172,9 @@ def _weight_step(searcher: Searcher, job: SearchJob, batch: Batch, plan: AlphaSc
 
 
 def _alpha_step(searcher: Searcher, job: SearchJob, batch: Batch, plan: AlphaSchedule) -> dict[str, float]:
-    """α moves: the loss of all candidates on the other data, the expected cost, what it is charged, the entropy, and the floor."""
+    """α moves: the loss of all candidates on the other data, the expected cost, what it is charged, the entropy, and
+    the floor.
+    """
     config, architecture = job.config, searcher.network.architecture
     number = plan.alphas_before(searcher.step)
     values = _task_loss(searcher, job, batch, step=number, member=None)
@@ -173,14 +185,18 @@ def _alpha_step(searcher: Searcher, job: SearchJob, batch: Batch, plan: AlphaSch
     shared, (total, gradient) = _shared(values, searcher.world, (loss, norm))
     _require_sound(searcher.alphas, total, gradient, searcher)
     searcher.alphas.step()
-    floor = floor_at(number / max(plan.alphas_before(plan.total), 1), floor=config.search.floor, annealed=config.search.annealed)
+    floor = floor_at(
+        number / max(plan.alphas_before(plan.total), 1), floor=config.search.floor, annealed=config.search.annealed
+    )
     architecture.hold(floor)
     with torch.no_grad():
         after, paid, entropy = read(architecture.expected_cost(job.table), charged, architecture.entropy())
     return {**shared, "cost": after, "charged": paid, "entropy": entropy, "floor": floor}
 
 
-def _task_loss(searcher: Searcher, job: SearchJob, batch: Batch, *, step: int, member: Member | None) -> dict[str, torch.Tensor]:
+def _task_loss(
+    searcher: Searcher, job: SearchJob, batch: Batch, *, step: int, member: Member | None
+) -> dict[str, torch.Tensor]:
     """The parts of the task's loss of a member, or without one of all candidates at once, in that step."""
     reseed(job.config.run.seed, searcher.world.rank, step, WEIGHTS if member is not None else ALPHAS)  # for dropout
     searcher.network.train()
@@ -191,7 +207,9 @@ def _task_loss(searcher: Searcher, job: SearchJob, batch: Batch, *, step: int, m
 
 
 def _charged(cost: torch.Tensor, job: SearchJob) -> torch.Tensor:
-    """λ · log_τ(γ · cost), cost in millions; with a budget what is above it: λ · log_τ(cost / budget), and nothing below."""
+    """λ · log_τ(γ · cost), cost in millions; with a budget what is above it: λ · log_τ(cost / budget), and nothing
+    below.
+    """
     how = job.config.cost
     if job.budget is not None:
         return torch.relu(cost_loss(cost, weight=how.weight, base=how.base, scale=1 / job.budget.limit))
@@ -203,7 +221,11 @@ def _probabilities(network: SuperNetwork) -> dict[str, float]:
     """Of every candidate of every block, the last one to skip it where that may be: BLOCK/NUMBER."""
     rows = network.architecture.probabilities()
     numbers = iter(torch.cat(rows).tolist())
-    return {f"{block.name}/{k}": next(numbers) for block, row in zip(network.choices.blocks, rows, strict=True) for k in range(len(row))}
+    return {
+        f"{block.name}/{k}": next(numbers)
+        for block, row in zip(network.choices.blocks, rows, strict=True)
+        for k in range(len(row))
+    }
 
 
 @torch.no_grad()
@@ -231,11 +253,15 @@ def _batches(job: SearchJob, world: World, steps: tuple[int, int], *, stream: in
         rank=world.rank,
         world=world.size,
     )
-    workers = workers_for(config.data.workers, world.device, batch=order.batch, sample=3 * samples.size[0] * samples.size[1])
+    workers = workers_for(
+        config.data.workers, world.device, batch=order.batch, sample=3 * samples.size[0] * samples.size[1]
+    )
     return dealt(samples, order, world.device, workers=workers)
 
 
-def _shared(values: Mapping[str, torch.Tensor], world: World, own: Sequence[torch.Tensor]) -> tuple[dict[str, float], list[float]]:
+def _shared(
+    values: Mapping[str, torch.Tensor], world: World, own: Sequence[torch.Tensor]
+) -> tuple[dict[str, float], list[float]]:
     """The loss and its parts, over all processes; and what is this one's own, in the same wait."""
     parts = torch.stack([value.detach().double() for value in values.values()])
     world.average([parts])
@@ -246,7 +272,9 @@ def _shared(values: Mapping[str, torch.Tensor], world: World, own: Sequence[torc
 
 def _require_sound(descent: Descent, loss: float, norm: float, searcher: Searcher) -> None:
     if not descent.is_sound(loss, norm):
-        broken = diagnosis.broken_value(searcher.network) or diagnosis.broken_gradient(searcher.network.named_parameters())
+        broken = diagnosis.broken_value(searcher.network) or diagnosis.broken_gradient(
+            searcher.network.named_parameters()
+        )
         raise _wrong(searcher.step + 1, broken)
 
 
@@ -260,6 +288,7 @@ def _write(searcher: Searcher, job: SearchJob) -> None:
 
 def _wrong(step: int, what: str) -> UserError:
     return UserError(
-        f"step {step} of the search went wrong: {what}; lower 'weights.lr' or 'alpha.lr', raise 'weights.warmup' or set 'weights.clip', "
+        f"step {step} of the search went wrong: {what}; lower 'weights.lr' or 'alpha.lr', raise "
+        "'weights.warmup' or set 'weights.clip', "
         "then begin anew with --restart (the last checkpoint is still good)"
     )

@@ -1,14 +1,16 @@
-"""The member nearest to the seed within budgets, by the distances of single changes and then of whole members. Nothing is trained.
+"""The member nearest to the seed within budgets, by the distances of single changes and then of whole members. Nothing
+is trained.
 
     Δ_bc = d(the seed with block b as candidate c)       min Σ_b Δ_b,c(b)  within the budgets: an integer program
     then members near its optimum are measured whole, and one or two blocks of the best one are changed
     while that brings it nearer
 
-What the whole members' distances say beyond the sum goes into the prediction of the next ones: d(m) ≈ a + s · Σ Δ + Σ u_b,c(b), with
-a and s by least squares and u by ridge regression of what is left.
+What the whole members' distances say beyond the sum goes into the prediction of the next ones: d(m) ≈ a + s · Σ Δ + Σ
+u_b,c(b), with a and s by least squares and u by ridge regression of what is left.
 
-All this with each trunk that may have something nearer, its Δ measured anew: those with the seed's trunk order candidates otherwise (rank
-correlation 0.04 … 0.18 on a network whose BatchNormalization is folded). d(m) ≈ d(nearest with the trunk) + Σ (Δ − d(nearest with it)).
+All this with each trunk that may have something nearer, its Δ measured anew: those with the seed's trunk order
+candidates otherwise (rank correlation 0.04 … 0.18 on a network whose BatchNormalization is folded). d(m) ≈ d(nearest
+with the trunk) + Σ (Δ − d(nearest with it)).
 """
 
 from __future__ import annotations
@@ -47,11 +49,16 @@ def silent(count: int) -> None:
 
 
 def nearest_member(analysis: Analysis, choices: Choices) -> Member:
-    """The member that is the seed, as far as the space has it: of other blocks the candidate whose values are nearest to its."""
+    """The member that is the seed, as far as the space has it: of other blocks the candidate whose values are nearest
+    to its.
+    """
     found = []
     for block, own in zip(choices.blocks, own_choices(analysis, choices), strict=True):
         seed = [analysis.knobs[block_knob(block.stage, block.source, tail)].value for tail in block.candidates[0]]
-        rows = [sum(abs(np.log(value / at)) for value, at in zip(row.values(), seed, strict=True)) for row in block.candidates]
+        rows = [
+            sum(abs(np.log(value / at)) for value, at in zip(row.values(), seed, strict=True))
+            for row in block.candidates
+        ]
         found.append(int(np.argmin(rows)) if own is None else own)
     return tuple(found)
 
@@ -70,7 +77,8 @@ def scores_of(deltas: Sequence[Sequence[float]]) -> list[list[float]]:
 
 
 def choose(meter: Meter, scores: Scores, budgets: Sequence[Budget], how: Distance, *, done: Done = silent) -> Member:
-    """The nearest of the members within the budgets that were measured whole: at most `how.members`, fewer where swaps bring nothing.
+    """The nearest of the members within the budgets that were measured whole: at most `how.members`, fewer where swaps
+    bring nothing.
 
     Raises UserError where no member keeps the budgets, or none of those measured has finite features.
     """
@@ -89,19 +97,25 @@ def choose(meter: Meter, scores: Scores, budgets: Sequence[Budget], how: Distanc
         vain = vain + 1 if nearest == best else 0
         best = nearest
     if not np.isfinite(known[best]):
-        raise UserError(f"none of the {len(known)} architectures within the budget that were looked at has finite features")
+        raise UserError(
+            f"none of the {len(known)} architectures within the budget that were looked at has finite features"
+        )
     return best
 
 
 def nearest_of(
-    trunks: Sequence[Trunk], starts: Sequence[float], budgets: Sequence[Budget], best: Callable[[Trunk], tuple[Member, float]]
+    trunks: Sequence[Trunk],
+    starts: Sequence[float],
+    budgets: Sequence[Budget],
+    best: Callable[[Trunk], tuple[Member, float]],
 ) -> Pick:
-    """The nearest member within the budgets over all trunks, of those at the same distance that with the first of these.
+    """The nearest member within the budgets over all trunks, of those at the same distance that with the first of
+    these.
 
-    starts: the distance of each trunk with nothing else changed, in whose order they are asked. What has been found is seldom beaten
-    with a trunk that starts farther, which is not asked; but beyond 1, as far as features are from their mean, by one that starts
-    less than `BEYOND` times as far. best: the nearest member within the budgets with a trunk, and its distance. Raises UserError
-    where no member keeps the budgets, or with no trunk any has finite features.
+    starts: the distance of each trunk with nothing else changed, in whose order they are asked. What has been found is
+    seldom beaten with a trunk that starts farther, which is not asked; but beyond 1, as far as features are from their
+    mean, by one that starts less than `BEYOND` times as far. best: the nearest member within the budgets with a trunk,
+    and its distance. Raises UserError where no member keeps the budgets, or with no trunk any has finite features.
     """
     require_cheap(trunks, budgets)
     found: tuple[float, Pick] | None = None
@@ -117,13 +131,19 @@ def nearest_of(
         if found is None or distance < found[0]:
             found = distance, Pick(trunk, member)
     if found is None:
-        raise refused[0] if refused else UserError("no member of this space keeps all these budgets at once; allow one of them more")
+        raise (
+            refused[0]
+            if refused
+            else UserError("no member of this space keeps all these budgets at once; allow one of them more")
+        )
     return found[1]
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """What single changes say of whole members, by the number of the trunk: `scores` as −Δ, and what is to be added to Σ Δ."""
+    """What single changes say of whole members, by the number of the trunk: `scores` as −Δ, and what is to be added to
+    Σ Δ.
+    """
 
     scores: Mapping[int, Scores]
     offsets: Mapping[int, float]
@@ -139,19 +159,28 @@ class Predicted:
         for trunk in trunks:
             if trunk.keeps(budgets):
                 with suppress(UserError):  # that keeps each of the budgets, but not all at once
-                    picks.append(Pick(trunk, likeliest(trunk.choices, self.scores[trunk.number], trunk.within(budgets))))
+                    picks.append(
+                        Pick(trunk, likeliest(trunk.choices, self.scores[trunk.number], trunk.within(budgets)))
+                    )
         if not picks:
             raise UserError("no member of this space keeps all these budgets at once; allow one of them more")
         return min(picks, key=self.distance)
 
     def front(self, trunks: Sequence[Trunk], kind: str, limit: int | None, count: int) -> list[tuple[Pick, int]]:
-        """Up to `count` members with their costs, the dearer the nearer, from the cheapest to the best within the limit, if any."""
+        """Up to `count` members with their costs, the dearer the nearer, from the cheapest to the best within the
+        limit, if any.
+        """
         rows: list[tuple[int, float, int, Pick]] = []
         for trunk in trunks:
             table = trunk.tables[kind]
             low, high = extremes(table, trunk.choices)
             if limit is None or low <= limit:
-                for one in pareto(trunk.choices, self.scores[trunk.number], Budget(kind, high if limit is None else limit, table), count):
+                for one in pareto(
+                    trunk.choices,
+                    self.scores[trunk.number],
+                    Budget(kind, high if limit is None else limit, table),
+                    count,
+                ):
                     pick = Pick(trunk, one.member)
                     rows.append((one.cost, self.distance(pick), trunk.number, pick))
         if not rows and limit is not None:
@@ -167,7 +196,9 @@ class Predicted:
 
 
 def predictions(starts: Mapping[int, float], base: Member, scores: Mapping[int, Scores]) -> Predicted:
-    """What distances of the base with each trunk come to, and scores of single changes with some: the first's serve those without."""
+    """What distances of the base with each trunk come to, and scores of single changes with some: the first's serve
+    those without.
+    """
     whole = {number: scores.get(number, scores[0]) for number in starts}
     return Predicted(whole, {number: start + score_of(whole[number], base) for number, start in starts.items()})
 
@@ -210,7 +241,10 @@ def _rows(choices: Choices, members: Sequence[Member]) -> npt.NDArray[np.float64
     starts = np.cumsum([0, *(len(ways) for ways in _ways(choices))])
     found = np.zeros((len(members), int(starts[-1])))
     for k, member in enumerate(members):
-        ends = [start + choice if choice != SKIP else end - 1 for start, end, choice in zip(starts, starts[1:], member, strict=False)]
+        ends = [
+            start + choice if choice != SKIP else end - 1
+            for start, end, choice in zip(starts, starts[1:], member, strict=False)
+        ]
         found[k, ends] = 1
     return found
 

@@ -42,19 +42,21 @@ from passes.target.spec import Spec
 END = 0.01
 """The weight of the last stage's exit: among members that are as near before it, the one that is nearest there.
 
-What a network knows that serves another task too is told better before its end, which holds what it knows of its own classes: over 22
-members of mixed kind the rank correlation of -d with the figures after fine-tuning is 0.70 at the last map, 0.80 at the exits of all stages
-alike, 0.85 without the last one (benchmarks/results/search_members.json); and a search with a weight of 0.2 comes to 0.444, without it
-to 0.494.
+What a network knows that serves another task too is told better before its end, which holds what it knows of its own
+classes: over 22 members of mixed kind the rank correlation of -d with the figures after fine-tuning is 0.70 at the last
+map, 0.80 at the exits of all stages alike, 0.85 without the last one (benchmarks/results/search_members.json); and a
+search with a weight of 0.2 comes to 0.444, without it to 0.494.
 """
 
 
 @dataclass(frozen=True)
 class PreparedSearch:
-    """A search before its first step: the seed with its head, what it is for with the data, the space, and what every choice costs.
+    """A search before its first step: the seed with its head, what it is for with the data, the space, and what every
+    choice costs.
 
-    `whole` are the choices with all trunks, `trunks` those that can be, each with its costs; `compared` are the tensors of the seed that
-    distances compare, with their weights; `fixed` are knobs of the space that this method cannot choose, with the reason.
+    `whole` are the choices with all trunks, `trunks` those that can be, each with its costs; `compared` are the tensors
+    of the seed that distances compare, with their weights; `fixed` are knobs of the space that this method cannot
+    choose, with the reason.
     """
 
     config: SearchConfig
@@ -101,8 +103,12 @@ class PreparedSearch:
 
     def _budget(self, asked: AskedBudget) -> Budget:
         if asked.kind not in self.tables:
-            raise UserError(f"'{asked.text}': what members cost in {asked.kind} is not known here; give {' or '.join(self.tables)}")
-        return Budget(asked.kind, asked.limit(self.own_cost(asked.kind) if asked.relative else None), self.tables[asked.kind])
+            raise UserError(
+                f"'{asked.text}': what members cost in {asked.kind} is not known here; give {' or '.join(self.tables)}"
+            )
+        return Budget(
+            asked.kind, asked.limit(self.own_cost(asked.kind) if asked.relative else None), self.tables[asked.kind]
+        )
 
     def own_cost(self, kind: str) -> int | None:
         """What the seed costs, with its head; None where that has not been measured, and is not a member's."""
@@ -114,7 +120,9 @@ class PreparedSearch:
 
 
 def prepare_search(seed: files.Model, config: SearchConfig, folder: Path, world: World) -> PreparedSearch:
-    """The search with all of its parts checked; the first process writes the seed with its head. Raises UserError and RefusedModel."""
+    """The search with all of its parts checked; the first process writes the seed with its head. Raises UserError and
+    RefusedModel.
+    """
     spaces.require_readable(config.space.choices)  # before the data, which takes longer
     if config.task == UNLABELLED:
         of = ground_alike(seed, config)
@@ -143,9 +151,13 @@ def on_ground(
     start: tuple[files.Model, Analysis],
     knobs: Space | None = None,
 ) -> PreparedSearch:
-    """The same from the seed with its head, which is in the folder too, and its analysis. knobs: the space, where it need not be read."""
+    """The same from the seed with its head, which is in the folder too, and its analysis. knobs: the space, where it
+    need not be read.
+    """
     model, analysis = start
-    space = knobs or overlaid(spaces.read_space(config.space.choices, analysis, config.search.multiple), config.space.knobs)
+    space = knobs or overlaid(
+        spaces.read_space(config.space.choices, analysis, config.search.multiple), config.space.knobs
+    )
     whole = choices(analysis, space)
     found, compared, fixed = _left(_trunks_of_seed(whole, of.knobs), analysis, config, of.features)
     trunks, refused = trunks_of(analysis, found)
@@ -154,7 +166,9 @@ def on_ground(
         subject = about(files.load(folder / SEED).sha256, analysis, whole)
         timed = latencies.read(own if own.exists() else Path(config.cost.latency), subject, whole).table
         trunks = (replace(trunks[0], tables={**trunks[0].tables, "latency": restricted(timed, whole, found)}),)
-    purpose = known if isinstance(known, AlikePurpose) else LabelledPurpose(description_of(metadata(model.envelope)), *known)
+    purpose = (
+        known if isinstance(known, AlikePurpose) else LabelledPurpose(description_of(metadata(model.envelope)), *known)
+    )
     made = PreparedSearch(
         config=config,
         ground=of,
@@ -169,7 +183,8 @@ def on_ground(
     )
     if made.kind not in made.tables:
         raise UserError(
-            f"the cost is to be latency, but there is no 'cost.latency': measure one with 'fnatool latency-table {shown(folder) / SEED} "
+            "the cost is to be latency, but there is no 'cost.latency': measure one with 'fnatool "
+            f"latency-table {shown(folder) / SEED} "
             f"--space {shown(folder) / SPACE} -o latency.json'; 'fnatool search --dry-run' writes these two"
         )
     return made
@@ -178,7 +193,9 @@ def on_ground(
 def _left(
     whole: Choices, analysis: Analysis, config: SearchConfig, features: Sequence[str]
 ) -> tuple[Choices, Mapping[str, float], Mapping[str, str]]:
-    """The choices that the config leaves to the search, what distances compare, and the knobs that its method cannot choose."""
+    """The choices that the config leaves to the search, what distances compare, and the knobs that its method cannot
+    choose.
+    """
     how = config.search
     found = held_to(how.multiple, analysis, whole) if how.multiple > 1 else whole
     compared: Mapping[str, float] = dict.fromkeys(features, 1.0)
@@ -199,14 +216,19 @@ def _left(
 def _why_one_trunk(config: SearchConfig) -> str | None:
     """Why the widths outside blocks are not searched, None where they are."""
     if config.search.method == "gradient":
-        return "a super network chooses what is local to a block; 'search.method' distance narrows widths outside blocks too"
+        return (
+            "a super network chooses what is local to a block; 'search.method' distance narrows widths outside "
+            "blocks too"
+        )
     if config.cost.latency is not None:
         return "a table of latencies is of one choice of the widths outside blocks"
     return None
 
 
 def _trunks_of_seed(found: Choices, knobs: Set[str] | None) -> Choices:
-    """The choices without widths of a new head, which is put on in the end, and those that the seed without it cannot change."""
+    """The choices without widths of a new head, which is put on in the end, and those that the seed without it cannot
+    change.
+    """
     if knobs is None:
         return found
     own = [{name: value for name, value in trunk.items() if name in knobs} for trunk in found.trunks]
@@ -221,13 +243,17 @@ def exits(analysis: Analysis, found: Choices) -> Mapping[str, float]:
 
 
 def unlike(analysis: Analysis, found: Choices, compared: Container[str]) -> dict[str, str]:
-    """Knobs of widths that compared tensors have from inside a block, so that a narrower member has others, each with the reason."""
+    """Knobs of widths that compared tensors have from inside a block, so that a narrower member has others, each with
+    the reason.
+    """
     knobs: dict[str, str] = {}
     for block in found.blocks:
         inside = [name for name in analysis.stages[block.stage].blocks[block.source].tapped if name in compared]
         for tail in block.candidates[0] if inside else ():
             if not tail.startswith("kernel") and len({row[tail] for row in block.candidates}) > 1:
-                knobs[f"{block.name}.{tail}"] = f"the head reads '{inside[0]}', whose channels could not be compared with the seed's"
+                knobs[f"{block.name}.{tail}"] = (
+                    f"the head reads '{inside[0]}', whose channels could not be compared with the seed's"
+                )
     return knobs
 
 
@@ -274,7 +300,11 @@ def data(config: SearchConfig, world: World) -> tuple[Split, Split]:
     if not world.first:
         world.wait()
     splits = reading.read_both(
-        config.data.path, task=config.task, classes=None, holdout=reading.Holdout(seed=config.run.seed), options=config.data.reading
+        config.data.path,
+        task=config.task,
+        classes=None,
+        holdout=reading.Holdout(seed=config.run.seed),
+        options=config.data.reading,
     )
     with terminal.progress("looking at the data", sum(len(split.items) for split in splits)) as advance:
         train, val = checking.checked(splits, skip_bad=config.data.skip_bad, progress=lambda done, total: advance(1))
@@ -295,7 +325,9 @@ def unlabelled(of: Ground, config: SearchConfig, world: World) -> tuple[Unlabell
     return samples_of((of.seed, of.analysis), where, config.tuning_alike().data, seed=config.run.seed, world=world)
 
 
-def facts(of: Ground, config: SearchConfig, known: Known | Purpose, processes: int, *, space: Space | None = None) -> RunFacts:
+def facts(
+    of: Ground, config: SearchConfig, known: Known | Purpose, processes: int, *, space: Space | None = None
+) -> RunFacts:
     """What tells this run from others; without a space, of which nothing is said then."""
     if isinstance(known, tuple):
         samples, digests = (len(known[0].items), len(known[1].items)), (known[0].digest, known[1].digest)

@@ -31,7 +31,8 @@ from fnatool.training.stepping import dealt
 from passes.errors import UserError
 
 STREAM = 4  # of chance: which images
-Batches = Callable[[], Iterator[tuple[Tensor, ...]]]  # inputs of samples, in the order of the network's, the same every time
+# inputs of samples, in the order of the network's, the same every time
+Batches = Callable[[], Iterator[tuple[Tensor, ...]]]
 
 
 class Purpose(Protocol):
@@ -49,7 +50,9 @@ class Purpose(Protocol):
         """Inputs to compare features on, drawn by the run's seed; held as they are read. seed: with its head."""
 
     def samples(self, made: Remapped, config: SearchConfig) -> tuple[Unlabelled, Unlabelled]:
-        """Of what is learnt from, without labels, as a remap takes it: to solve its layers with, and to judge that by."""
+        """Of what is learnt from, without labels, as a remap takes it: to solve its layers with, and to judge that
+        by.
+        """
 
 
 def images_of(purpose: Purpose, config: SearchConfig) -> int:

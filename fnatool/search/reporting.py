@@ -30,7 +30,8 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class MethodResult:
-    """What a method found: the network as a file, its figures, and what the report says of the architecture and beside it.
+    """What a method found: the network as a file, its figures, and what the report says of the architecture and beside
+    it.
 
     choices: what the blocks could be; fixed: knobs that were not searched, with the reason.
     """
@@ -43,21 +44,28 @@ class MethodResult:
     beside: Mapping[str, Any]
 
 
-def write(made: PreparedSearch, found: MethodResult, *, tuned: Tuned | None, beside: Sequence[Baseline], folder: Path) -> None:
+def write(
+    made: PreparedSearch, found: MethodResult, *, tuned: Tuned | None, beside: Sequence[Baseline], folder: Path
+) -> None:
     """report.json and report.md are in the folder."""
     document = as_json(made, found, tuned=tuned, beside=beside)
     write_text(folder / REPORT, json.dumps(document, indent=1) + "\n", force=True)
     write_text(folder / PAGE, page(document), force=True)
 
 
-def as_json(made: PreparedSearch, found: MethodResult, *, tuned: Tuned | None, beside: Sequence[Baseline]) -> dict[str, Any]:
-    """Seed, space, the architecture with its costs and its figures, what the method knows of others, and what fine-tuning came to.
+def as_json(
+    made: PreparedSearch, found: MethodResult, *, tuned: Tuned | None, beside: Sequence[Baseline]
+) -> dict[str, Any]:
+    """Seed, space, the architecture with its costs and its figures, what the method knows of others, and what
+    fine-tuning came to.
 
     beside: shapes that were not searched and were tuned alike.
     """
     choices, emitted = found.choices, found.emitted
     own = own_choices(made.analysis, choices)
-    spaces = {kind: dict(zip(("smallest", "largest"), extremes_of(made.trunks, kind), strict=True)) for kind in made.tables}
+    spaces = {
+        kind: dict(zip(("smallest", "largest"), extremes_of(made.trunks, kind), strict=True)) for kind in made.tables
+    }
     return {
         "version": VERSION,
         "task": made.config.task,
@@ -81,13 +89,20 @@ def as_json(made: PreparedSearch, found: MethodResult, *, tuned: Tuned | None, b
         },
         **found.beside,
         "finetuned": None if tuned is None else _figures(tuned),
-        "baselines": {row.name: {"spec": row.spec.to_json(), "costs": dict(row.costs), **_figures(row.tuned)} for row in beside},
+        "baselines": {
+            row.name: {"spec": row.spec.to_json(), "costs": dict(row.costs), **_figures(row.tuned)} for row in beside
+        },
         "target": TARGET,
     }
 
 
 def _figures(tuned: Tuned) -> dict[str, Any]:
-    return {"step": tuned.step, "metric": tuned.metric, "figures": dict(tuned.figures), "in_runtime": dict(tuned.in_runtime)}
+    return {
+        "step": tuned.step,
+        "metric": tuned.metric,
+        "figures": dict(tuned.figures),
+        "in_runtime": dict(tuned.in_runtime),
+    }
 
 
 def learnt(made: PreparedSearch, network: SuperNetwork, found: Emitted, score: Mapping[str, float]) -> MethodResult:
@@ -102,7 +117,11 @@ def learnt(made: PreparedSearch, network: SuperNetwork, found: Emitted, score: M
         architecture={"log_probability": score_of(scores, found.member), "supernet_score": dict(score)},
         beside={
             "preferences": {
-                block.name: {"candidates": [dict(row) for row in block.candidates], "skippable": block.skippable, "log_probabilities": row}
+                block.name: {
+                    "candidates": [dict(row) for row in block.candidates],
+                    "skippable": block.skippable,
+                    "log_probabilities": row,
+                }
                 for block, row in zip(network.choices.blocks, scores, strict=True)
             },
             "expected_cost": {"kind": made.kind, "value": network.architecture.expected_cost(table).item()},
@@ -119,7 +138,9 @@ def page(report: Mapping[str, Any]) -> str:
     found, seed = report["architecture"], report["seed"]
     kinds, space = list(found["costs"]), report["space"]
     costs = {"seed": seed["costs"], "found": found["costs"]}
-    costs |= {f"{name} member": {kind: space["costs"][kind][name] for kind in kinds} for name in ("smallest", "largest")}
+    costs |= {
+        f"{name} member": {kind: space["costs"][kind][name] for kind in kinds} for name in ("smallest", "largest")
+    }
     lines = [
         f"# {TITLES.get(report['task'], report['task'])}: searched from {markdown(seed['model'])}",
         "",
@@ -127,7 +148,11 @@ def page(report: Mapping[str, Any]) -> str:
         "|---" * (len(kinds) + 1) + "|",
     ]
     for name, row in costs.items():
-        lines.append(f"| {name} | " + " | ".join("–" if row.get(kind) is None else cost_text(kind, row[kind]) for kind in kinds) + " |")
+        lines.append(
+            f"| {name} | "
+            + " | ".join("–" if row.get(kind) is None else cost_text(kind, row[kind]) for kind in kinds)
+            + " |"
+        )
     lines += [
         "",
         f"Budget: {markdown(', '.join(report['budgets'])) or 'none'}. Costs are those of the whole network, batch 1.",
@@ -136,11 +161,22 @@ def page(report: Mapping[str, Any]) -> str:
     if "refit" in found:
         lines += list(_said_of_refit(found["refit"]))
     if report["finetuned"] is not None:
-        lines += [f"Fine-tuned for {report['finetuned']['step']:,} steps, in ONNX Runtime: {sentence(report['finetuned']['in_runtime'])}."]
+        lines += [
+            (
+                f"Fine-tuned for {report['finetuned']['step']:,} steps, in ONNX Runtime: "
+                f"{sentence(report['finetuned']['in_runtime'])}."
+            )
+        ]
     lines += list(_said_of_baselines(report))
     lines += ["", "| block | seed | found |", "|---|---|---|"]
-    lines += [f"| {block} | {markdown(seed['blocks'][block])} | {markdown(chosen)} |" for block, chosen in found["blocks"].items()]
-    lines += ["", *(f"* {code(knob)} was not searched: {markdown(why)}" for knob, why in report["not_searched"].items())]
+    lines += [
+        f"| {block} | {markdown(seed['blocks'][block])} | {markdown(chosen)} |"
+        for block, chosen in found["blocks"].items()
+    ]
+    lines += [
+        "",
+        *(f"* {code(knob)} was not searched: {markdown(why)}" for knob, why in report["not_searched"].items()),
+    ]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -154,13 +190,16 @@ def _said_of_baselines(report: Mapping[str, Any]) -> Iterator[str]:
     rows = {"found": {**report["finetuned"], "costs": found["costs"]}}
     rows |= {BASELINES[name]: row for name, row in report["baselines"].items()}
     for name, row in rows.items():
-        costs = " | ".join("–" if row["costs"].get(kind) is None else cost_text(kind, row["costs"][kind]) for kind in kinds)
+        costs = " | ".join(
+            "–" if row["costs"].get(kind) is None else cost_text(kind, row["costs"][kind]) for kind in kinds
+        )
         yield f"| {name} | {row['in_runtime'][metric]:.4f} | {costs} |"
 
 
 def _said_of_learning(report: Mapping[str, Any]) -> Iterator[str]:
     yield (
-        f"Space: 10^{report['space']['log10_members']} architectures; entropy of the choices in the end {report['entropy']:.2f} "
+        f"Space: 10^{report['space']['log10_members']} architectures; entropy of the choices in the end "
+        f"{report['entropy']:.2f} "
         "(1 is undecided)."
     )
     yield f"In the super network, with inherited weights: {sentence(report['architecture']['supernet_score'])}."
@@ -179,11 +218,15 @@ def _said_of_distances(report: Mapping[str, Any]) -> Iterator[str]:
     yield "\nPredicted by its single changes, which others cost less or more:\n"
     yield f"| {report['kind']} | of the seed | widths outside blocks | distance |\n|---|---|---|---|"
     for row in rows:
-        yield f"| {cost_text(report['kind'], row['cost'])} | {_share(row)} | ×{row['trunk']:.3g} | {row['distance']:.3f} |"
+        yield (
+            f"| {cost_text(report['kind'], row['cost'])} | {_share(row)} | ×{row['trunk']:.3g} | "
+            f"{row['distance']:.3f} |"
+        )
     if report["knee"] is not None:
         bend = report["knee"]
         yield (
-            f"\nThe knee is at {cost_text(report['kind'], bend['cost'])} ({_share(bend)} of the seed): what is saved above it costs "
+            f"\nThe knee is at {cost_text(report['kind'], bend['cost'])} ({_share(bend)} of the seed): what is "
+            "saved above it costs "
             "little, below it the distance grows faster.\n"
         )
 
@@ -195,12 +238,16 @@ def _share(row: Mapping[str, Any]) -> str:
 def _said_of_refit(refit: Mapping[str, Any]) -> Iterator[str]:
     solved = sum(row["strength"] is not None for row in refit["layers"])
     yield (
-        f"Then {solved} of {len(refit['layers'])} layers were solved anew with {refit['used']:,} samples. Distance from the seed before "
+        f"Then {solved} of {len(refit['layers'])} layers were solved anew with {refit['used']:,} samples. "
+        "Distance from the seed before "
         f"and after, on {refit['kept_back']:,} samples kept back:\n"
     )
     yield "| tensor | of | before | after |\n|---|---|---|---|"
     for row in refit["layers"]:
-        yield f"| {markdown(row['tensor'])} | {row['block'] or '–'} | {_distance(row['before'])} | {_distance(row['after'])} |"
+        yield (
+            f"| {markdown(row['tensor'])} | {row['block'] or '–'} | {_distance(row['before'])} | "
+            f"{_distance(row['after'])} |"
+        )
     for row in refit["outputs"]:
         yield f"| {markdown(row['tensor'])} | output | {_distance(row['before'])} | {_distance(row['after'])} |"
     yield ""
@@ -216,12 +263,18 @@ def _said_of_trunks(report: Mapping[str, Any]) -> Iterator[str]:
     if len(report["trunks"]) < 2:
         return
     yield f"\nWidths outside blocks are ×{chosen['share']:.3g} of the seed's. Each choice of them:\n"
-    yield f"| widths outside blocks | {kind} | distance, nothing else changed | distance within the budget |\n|---|---|---|---|"
+    yield (
+        f"| widths outside blocks | {kind} | distance, nothing else changed | distance within the budget "
+        "|\n|---|---|---|---|"
+    )
     for row in report["trunks"]:
         within = "–" if row["within"] is None else f"{row['within']:.3f}"
         costs = f"{cost_text(kind, row['smallest'])} … {cost_text(kind, row['largest'])}"
         yield f"| ×{row['share']:.3g} | {costs} | {row['distance']:.3f} | {within} |"
 
 
-SAID: Mapping[str, Callable[[Mapping[str, Any]], Iterator[str]]] = {"gradient": _said_of_learning, "distance": _said_of_distances}
+SAID: Mapping[str, Callable[[Mapping[str, Any]], Iterator[str]]] = {
+    "gradient": _said_of_learning,
+    "distance": _said_of_distances,
+}
 """What the page says of how it was found, by the method."""

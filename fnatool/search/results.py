@@ -14,7 +14,9 @@ from passes.target.spec import Spec
 
 @dataclass(frozen=True)
 class Emitted:
-    """A member as a file: its Spec from the seed, what it costs, and what came of solving its layers anew (None: they are the seed's)."""
+    """A member as a file: its Spec from the seed, what it costs, and what came of solving its layers anew (None: they
+    are the seed's).
+    """
 
     member: Member
     spec: Spec
@@ -25,7 +27,9 @@ class Emitted:
 
 @dataclass(frozen=True)
 class Found:
-    """What came of it: the network as a file, what the search says of it, and what fine-tuning came to (None: not done)."""
+    """What came of it: the network as a file, what the search says of it, and what fine-tuning came to (None: not
+    done).
+    """
 
     emitted: Emitted
     score: Mapping[str, float]
@@ -45,7 +49,9 @@ class Baseline:
 
 @dataclass(frozen=True)
 class DeriveWords:
-    """What a method calls the preference and the figures: keys in the JSON, and the head of a column. sign: of the preference in scores."""
+    """What a method calls the preference and the figures: keys in the JSON, and the head of a column. sign: of the
+    preference in scores.
+    """
 
     preference: str
     score: str
@@ -55,7 +61,9 @@ class DeriveWords:
 
 @dataclass(frozen=True)
 class DerivedModel:
-    """An architecture as a file, what the search says of it by its choices alone, and its figures as a whole (none: not asked for)."""
+    """An architecture as a file, what the search says of it by its choices alone, and its figures as a whole (none: not
+    asked for).
+    """
 
     emitted: Emitted
     preference: float

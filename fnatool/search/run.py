@@ -1,6 +1,8 @@
-"""Searching an architecture for a task, from a seed file to a network that has learnt: the phases of `fnatool search`, in order.
+"""Searching an architecture for a task, from a seed file to a network that has learnt: the phases of `fnatool search`,
+in order.
 
-Methods differ in what they do between preparation and the last phase: `gradient` lets a super network learn, `distance` measures.
+Methods differ in what they do between preparation and the last phase: `gradient` lets a super network learn, `distance`
+measures.
 """
 
 from __future__ import annotations
@@ -65,10 +67,11 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """`settings` (keys by sections) on top of the config, other budgets, to begin anew, to stop before anything is trained.
+    """`settings` (keys by sections) on top of the config, other budgets, to begin anew, to stop before anything is
+    trained.
 
-    With `restart` an earlier run in the folder goes. `images` is a folder of pictures (or of .npy, .npz files, for any inputs) to search
-    without a task by: what the seed computes is wanted.
+    With `restart` an earlier run in the folder goes. `images` is a folder of pictures (or of .npy, .npz files, for any
+    inputs) to search without a task by: what the seed computes is wanted.
     """
 
     settings: Settings = field(default_factory=dict)
@@ -85,17 +88,21 @@ def search(
     *,
     options: SearchOptions | None = None,
 ) -> Found | None:
-    """The folder `out` holds the architecture found for the config's task: its Spec, the network, and a report; a run there goes on.
+    """The folder `out` holds the architecture found for the config's task: its Spec, the network, and a report; a run
+    there goes on.
 
-    seed: another than the config's: a path, or the bundled seed's name. config: a file, or one in memory; without one it is the one in the
-    working folder, or else the embedded default. Under torchrun all processes work together; the first one writes, and the others get None;
-    so does a dry run. Raises UserError and RefusedModel, before anything is trained, for what does not fit; later where a loss is not
-    finite, or where memory or disk is full. The last checkpoint is never lost.
+    seed: another than the config's: a path, or the bundled seed's name. config: a file, or one in memory; without one
+    it is the one in the working folder, or else the embedded default. Under torchrun all processes work together; the
+    first one writes, and the others get None; so does a dry run. Raises UserError and RefusedModel, before anything is
+    trained, for what does not fit; later where a loss is not finite, or where memory or disk is full. The last
+    checkpoint is never lost.
     """
     asked, folder = options or SearchOptions(), Path(out)
     how, embedded = _config(config, folder, asked)
     if asked.restart and asked.dry_run:
-        raise UserError("--dry-run trains nothing and --restart removes an earlier run; give one of them, or another folder with -o")
+        raise UserError(
+            "--dry-run trains nothing and --restart removes an earlier run; give one of them, or another folder with -o"
+        )
     how = _as_asked(how, seed, asked)
     read = files.read(seeds.find(how.model))
     latency = how.cost.latency
@@ -139,7 +146,13 @@ def require_enough(made: PreparedSearch, world: World) -> None:
     weights, alphas = parts_of(made)
     for samples in (weights, alphas):
         TrainOrder(
-            samples=len(samples), batch=share(made.config.run.batch, world), steps=1, seed=0, start=0, rank=world.rank, world=world.size
+            samples=len(samples),
+            batch=share(made.config.run.batch, world),
+            steps=1,
+            seed=0,
+            start=0,
+            rank=world.rank,
+            world=world.size,
         )
     require_tuning(made.config, made.purpose, world)
 
@@ -184,7 +197,9 @@ def _phases(made: PreparedSearch, folder: Path, world: World, *, dry_run: bool) 
 
 
 def by_gradient(made: PreparedSearch, world: World) -> Way:
-    """The super network warms up and learns; of the members that it prefers the best is found. Raises UserError for what does not fit."""
+    """The super network warms up and learns; of the members that it prefers the best is found. Raises UserError for
+    what does not fit.
+    """
     if made.config.task == UNLABELLED:
         raise UserError('a super network learns by labels: without them search.method is "distance"')
     network, tables = network_of(made)
@@ -209,7 +224,9 @@ def by_gradient(made: PreparedSearch, world: World) -> Way:
 def _find_best(
     made: PreparedSearch, network: SuperNetwork, world: World, *, job: SearchJob, tables: Mapping[str, Table]
 ) -> tuple[Emitted | None, Mapping[str, float]]:
-    """The best member within the budgets as a file, remapped from the seed, and its score; the first process alone does it."""
+    """The best member within the budgets as a file, remapped from the seed, and its score; the first process alone does
+    it.
+    """
     found, figures = None, {}
     if world.first:
         budgets = [replace(budget, table=tables[budget.kind]) for budget in made.budgets(made.config.cost.budget)]
@@ -225,7 +242,9 @@ def _find_best(
 
 
 def _remembered(job: SearchJob, best: Callable[[Sequence[Budget]], Member]) -> Callable[[Sequence[Budget]], Member]:
-    """The same choice again where it has been made: losses that are nearly the same may be ordered otherwise on another machine."""
+    """The same choice again where it has been made: losses that are nearly the same may be ordered otherwise on another
+    machine.
+    """
     path = job.folder / folders.CHOSEN
 
     def remembered(budgets: Sequence[Budget]) -> Member:
@@ -258,14 +277,18 @@ def _member(found: object, choices: Choices, path: Path) -> Member:
 
 
 def by_distance(made: PreparedSearch, world: World) -> Way:
-    """Single changes of the seed are measured, then whole members; the nearest is found. Raises UserError for what does not fit."""
+    """Single changes of the seed are measured, then whole members; the nearest is found. Raises UserError for what does
+    not fit.
+    """
     budgets = measuring.require_choices(made)
     images_of(made.purpose, made.config)  # raises
     require_tuning(made.config, made.purpose, world)
 
     def find(run: tuple[Path, str]) -> MethodResult | None:
         if world.first:
-            terminal.console().print(f"distances to the seed on {images_of(made.purpose, made.config)} images, in {run[0]}")
+            terminal.console().print(
+                f"distances to the seed on {images_of(made.purpose, made.config)} images, in {run[0]}"
+            )
         meters = measuring.meters_of(made, run, world)
         measuring.measure_all(made, meters)
         nearest = measuring.choosing(made, meters)(budgets)
@@ -281,8 +304,12 @@ def by_distance(made: PreparedSearch, world: World) -> Way:
         found = _write_found(_refitted(made, pick, member), run[0])
         report = measuring.finding(made, meters, (pick, found))
         if report.figures["distance"] <= SAME:
-            terminal.console().print("the budget allows the seed's own architecture, and nothing is nearer to it; ask for less")
-        terminal.console().print(f"found: {_in_words(found)}; its features are {report.figures['distance']:.3f} from the seed's")
+            terminal.console().print(
+                "the budget allows the seed's own architecture, and nothing is nearer to it; ask for less"
+            )
+        terminal.console().print(
+            f"found: {_in_words(found)}; its features are {report.figures['distance']:.3f} from the seed's"
+        )
         world.wait()
         return report
 
@@ -300,7 +327,9 @@ def _refitted(made: PreparedSearch, pick: Pick, found: HeadedMember) -> HeadedMe
     if not made.config.refits:
         return found
     terminal.console().print("the layers of what was found are solved anew against the seed's")
-    solved = member_refitted(made.ground, pick.trunk.choices, pick.member, lambda bare: made.purpose.samples(bare, made.config))
+    solved = member_refitted(
+        made.ground, pick.trunk.choices, pick.member, lambda bare: made.purpose.samples(bare, made.config)
+    )
     return solved.costed(pick.trunk.tables)
 
 
@@ -334,7 +363,9 @@ def _fine_tune(made: PreparedSearch, folder: Path, world: World) -> Tuned | None
 # --- parts --------------------------------------------------------------------------------------
 
 
-def job_of(made: PreparedSearch, network: SuperNetwork, tables: Mapping[str, Table], run: tuple[Path, str]) -> SearchJob:
+def job_of(
+    made: PreparedSearch, network: SuperNetwork, tables: Mapping[str, Table], run: tuple[Path, str]
+) -> SearchJob:
     """The run's training, its data dealt to weights and α. run: the folder and the key."""
     config = made.config
     weights, alphas = parts_of(made)
@@ -356,7 +387,10 @@ def job_of(made: PreparedSearch, network: SuperNetwork, tables: Mapping[str, Tab
 def _costs(made: PreparedSearch) -> dict[str, object]:
     """The tables as they are written down: what is shared, and what every candidate of every block costs."""
     names = [block.name for block in made.choices.blocks]
-    rows = {kind: {"base": table.base, "blocks": dict(zip(names, table.blocks, strict=True))} for kind, table in made.tables.items()}
+    rows = {
+        kind: {"base": table.base, "blocks": dict(zip(names, table.blocks, strict=True))}
+        for kind, table in made.tables.items()
+    }
     candidates = {block.name: [dict(row) for row in block.candidates] for block in made.choices.blocks}
     trunks = [{"share": round(trunk.share, 3), "widths": dict(trunk.choices.trunks[0])} for trunk in made.trunks]
     return {"candidates": candidates, "trunks": trunks, **rows}
@@ -386,9 +420,15 @@ def _unlabelled(given: Path | str | SearchConfig | None, images: Path | str, set
     if isinstance(given, SearchConfig):
         how = _set(given, settings)
     else:
-        how = parse_search(merged({"task": UNLABELLED}, settings)) if given is None else read_search(Path(given), settings)
+        how = (
+            parse_search(merged({"task": UNLABELLED}, settings))
+            if given is None
+            else read_search(Path(given), settings)
+        )
     if how.task != UNLABELLED:
-        raise UserError(f'the config is for {how.task}, and --images is for a search without labels: task = "{UNLABELLED}"')
+        raise UserError(
+            f'the config is for {how.task}, and --images is for a search without labels: task = "{UNLABELLED}"'
+        )
     return how.model_copy(update={"data": how.data.model_copy(update={"path": str(images)})})
 
 
@@ -403,7 +443,10 @@ def _as_asked(how: SearchConfig, seed: Path | str | None, asked: SearchOptions) 
 def _say_embedded(how: SearchConfig, folder: Path) -> None:
     """The user knows what runs; the scenes it learns from are in the folder."""
     console = terminal.console()
-    console.print(f"no config is given and there is no {NAME} here: the embedded default runs, a small {how.task} of fashion-scenes")
+    console.print(
+        f"no config is given and there is no {NAME} here: the embedded default runs, a small {how.task} of "
+        "fashion-scenes"
+    )
     scenes = folder / folders.SCENES
     if not scenes.exists():
         with terminal.progress("scenes", SCENES.train + SCENES.val) as advance:
@@ -419,13 +462,15 @@ def _guarded(folder: Path, how: SearchConfig) -> Iterator[None]:
         if error.errno not in FULL:
             raise
         raise UserError(
-            f"there is no room left for '{error.filename or folder}' ({error.strerror}); nothing that was written before is lost: "
+            f"there is no room left for '{error.filename or folder}' ({error.strerror}); nothing that was "
+            "written before is lost: "
             "make room, and the same command goes on from the last checkpoint"
         ) from error
     except (RuntimeError, MemoryError) as error:
         if not diagnosis.is_out_of_memory(error):
             raise
         raise UserError(
-            f"there is not enough memory for {how.run.batch} images a step; lower 'run.batch' or 'data.size', or search fewer choices, "
+            f"there is not enough memory for {how.run.batch} images a step; lower 'run.batch' or 'data.size', "
+            "or search fewer choices, "
             f"and begin anew with --restart ('{folder}' keeps the last checkpoint)"
         ) from error

@@ -1,4 +1,6 @@
-"""Which member a weight step trains: a pure function of seed and step, so that a run resumed anywhere draws what it would have drawn."""
+"""Which member a weight step trains: a pure function of seed and step, so that a run resumed anywhere draws what it
+would have drawn.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ def uniform(choices: Choices) -> list[list[float]]:
 def sample(choices: Choices, probabilities: Sequence[Sequence[float]], *, seed: int, step: int) -> Member:
     """A member drawn block by block, given that every stage keeps as many blocks as it has to.
 
-    probabilities: per block one per candidate, and one more for skipping where that is possible; they need not add up to 1.
+    probabilities: per block one per candidate, and one more for skipping where that is possible; they need not add up
+    to 1.
     """
     rng = np.random.default_rng([seed, step])
     member: list[int] = []
@@ -30,7 +33,9 @@ def sample(choices: Choices, probabilities: Sequence[Sequence[float]], *, seed: 
     return tuple(member)
 
 
-def _stage(choices: Choices, probabilities: Sequence[Sequence[float]], stage: tuple[list[int], int], rng: np.random.Generator) -> list[int]:
+def _stage(
+    choices: Choices, probabilities: Sequence[Sequence[float]], stage: tuple[list[int], int], rng: np.random.Generator
+) -> list[int]:
     """The choices of a stage's blocks, of which at least so many stay."""
     blocks, least = stage
     rows = [np.asarray(probabilities[k], float) for k in blocks]

@@ -1,7 +1,7 @@
 """What the super network says of a member that inherits its weights: figures on validation data, and a loss.
 
-The loss is taken on other data, by which architectures are chosen, so that the figures have not been chosen. Statistics are the member's
-own.
+The loss is taken on other data, by which architectures are chosen, so that the figures have not been chosen. Statistics
+are the member's own.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ RUNNING: Norms = "running"
 
 @dataclass(frozen=True)
 class Scoring:
-    """How members are scored: the data for statistics, to choose by and for figures, how many images of each, and how they are loaded.
+    """How members are scored: the data for statistics, to choose by and for figures, how many images of each, and how
+    they are loaded.
 
     frozen: BatchNorm keeps the statistics that the super network was trained with, and none are taken.
     """
@@ -99,9 +100,11 @@ def score(network: SuperNetwork, member: Member, how: Scoring) -> dict[str, floa
 
 @contextmanager
 def chooser(network: SuperNetwork, how: Scoring) -> Iterator[Callable[[Member], float]]:
-    """Within it the task's loss of any member on the data to choose by, a mean over batches; nothing of the network changes.
+    """Within it the task's loss of any member on the data to choose by, a mean over batches; nothing of the network
+    changes.
 
-    The processes that load the data are started once. The loss raises NotFinite where the member computes what is no number.
+    The processes that load the data are started once. The loss raises NotFinite where the member computes what is no
+    number.
     """
     choosing = _batches(network, how, how.choosing, count=min(how.images[1], len(how.choosing)), stream=CHOOSING)
     with _calibration(network, how) as calibration, choosing as batches:
@@ -128,7 +131,9 @@ def _loss(network: SuperNetwork, member: Member, how: Scoring, data: tuple[Batch
     return sum(losses) / len(losses)
 
 
-def _statistics(network: SuperNetwork, member: Member, how: Scoring, batches: Batches) -> dict[str, torch.Tensor] | None:
+def _statistics(
+    network: SuperNetwork, member: Member, how: Scoring, batches: Batches
+) -> dict[str, torch.Tensor] | None:
     """The member's own; None where those of training are kept."""
     if how.frozen:
         return None
@@ -140,7 +145,9 @@ def _calibration(network: SuperNetwork, how: Scoring) -> AbstractContextManager[
     return _batches(network, how, how.calibration, count=how.images[0], stream=STREAM)
 
 
-def _batches(network: SuperNetwork, how: Scoring, samples: Training, *, count: int, stream: int) -> AbstractContextManager[Batches]:
+def _batches(
+    network: SuperNetwork, how: Scoring, samples: Training, *, count: int, stream: int
+) -> AbstractContextManager[Batches]:
     """As many batches as make up so many images, drawn by a stream of chance; the same ones as often as wanted."""
     batch = min(how.batch, len(samples))
     order = TrainOrder(len(samples), batch, max(count // batch, 1), how.seed + stream)

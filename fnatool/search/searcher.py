@@ -71,7 +71,10 @@ class Searcher:
         if not isinstance(scalers, list) or len(scalers) != 2:
             raise damaged(held.path, "its scales of gradients are not two")
         descents = (self.weights, self.alphas)
-        memories = [held.memory(held.part(state, name), one.optimiser) for name, one in zip(("weights", "alphas"), descents, strict=True)]
+        memories = [
+            held.memory(held.part(state, name), one.optimiser)
+            for name, one in zip(("weights", "alphas"), descents, strict=True)
+        ]
         scales = [held.scaling(found, one.scaler.state_dict()) for found, one in zip(scalers, descents, strict=True)]
         self.step = step
         self.network.load_state_dict(network)

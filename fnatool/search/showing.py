@@ -1,4 +1,6 @@
-"""A space in words: a row for blocks that may be the same, and what its smallest and largest member cost beside the seed."""
+"""A space in words: a row for blocks that may be the same, and what its smallest and largest member cost beside the
+seed.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from passes.space.space import SKIP, Choices, SpaceBlock, log10_size
 def show_space(made: PreparedSearch) -> None:
     """The space as a table, and the costs of its smallest and largest member, with the head."""
     console = terminal.console(wrap=False)
-    grid = terminal.table(terminal.whole("blocks"), terminal.right("candidates"), terminal.whole("of"), terminal.whole("depth"))
+    grid = terminal.table(
+        terminal.whole("blocks"), terminal.right("candidates"), terminal.whole("of"), terminal.whole("depth")
+    )
     found = made.choices
     for i, group in itertools.groupby(found.blocks, key=lambda block: block.stage):
         blocks = list(group)
@@ -35,7 +39,9 @@ def show_space(made: PreparedSearch) -> None:
         seed = "" if own is None else f", the seed {cost_text(kind, own)}"
         limits = [asked for asked in map(parse_budget, made.config.cost.budget) if asked.kind == kind]
         limit = f"; the budget is {_limit(limits[0], own)}" if limits else ""
-        console.print(f"  {kind}: the smallest {cost_text(kind, low)}{seed}, the largest {cost_text(kind, high)}{limit}")
+        console.print(
+            f"  {kind}: the smallest {cost_text(kind, low)}{seed}, the largest {cost_text(kind, high)}{limit}"
+        )
 
 
 def _limit(asked: AskedBudget, own: int | None) -> str:

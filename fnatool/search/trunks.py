@@ -1,4 +1,6 @@
-"""The ways the widths outside blocks may be, which are chosen all at once: what each leaves to choose, and what that costs."""
+"""The ways the widths outside blocks may be, which are chosen all at once: what each leaves to choose, and what that
+costs.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ KNOBS = "**.width"  # how reports call the widths outside blocks
 
 @dataclass(frozen=True)
 class Trunk:
-    """One way, by its number in the space: the choices with these widths, what they cost, and how wide it is beside the seed's."""
+    """One way, by its number in the space: the choices with these widths, what they cost, and how wide it is beside the
+    seed's.
+    """
 
     number: int
     choices: Choices
@@ -69,4 +73,6 @@ def require_cheap(trunks: Sequence[Trunk], budgets: Sequence[Budget]) -> None:
     for budget in budgets:
         low, _ = extremes_of(trunks, budget.kind)
         if budget.limit < low:
-            raise UserError(f"the smallest member of this space has {low:,} {budget.kind}, the budget allows {budget.limit:,}")
+            raise UserError(
+                f"the smallest member of this space has {low:,} {budget.kind}, the budget allows {budget.limit:,}"
+            )

@@ -1,4 +1,6 @@
-"""What the user sees of a search: a bar with phase, losses, cost, entropy and time left on a terminal, lines elsewhere."""
+"""What the user sees of a search: a bar with phase, losses, cost, entropy and time left on a terminal, lines
+elsewhere.
+"""
 
 from __future__ import annotations
 

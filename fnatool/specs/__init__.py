@@ -1,8 +1,9 @@
 """The specs that come with the package: the networks FNA found for three tasks, for a MobileNetV2 seed.
 
-Kernels and expansions are those of the released configurations (JaminFong/FNA at 32298e0: fna_seg/…/config.py, fna_det/configs/
-fna_retinanet_fpn_retrain.py, fna_ssdlite_retrain.py); an expansion of 6 is written as 6 × the channels that enter the block. Layers that
-were skipped are left out, so layer i comes from the seed's layer min(i, last), as in the paper.
+Kernels and expansions are those of the released configurations (JaminFong/FNA at 32298e0: fna_seg/…/config.py,
+fna_det/configs/ fna_retinanet_fpn_retrain.py, fna_ssdlite_retrain.py); an expansion of 6 is written as 6 × the channels
+that enter the block. Layers that were skipped are left out, so layer i comes from the seed's layer min(i, last), as in
+the paper.
 """
 
 from __future__ import annotations
@@ -35,5 +36,7 @@ def fitting(spec: Path) -> Iterator[None]:
         yield
     except UserError as error:
         if spec.parent == FOLDER:
-            raise UserError(f"{error}; the bundled spec '{spec.stem}' is for MobileNetV2, with its seven stages") from error
+            raise UserError(
+                f"{error}; the bundled spec '{spec.stem}' is for MobileNetV2, with its seven stages"
+            ) from error
         raise

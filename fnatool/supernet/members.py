@@ -1,4 +1,5 @@
-"""Members of a space as they are before any training: slices of the largest one's weights, run part by part up to some tensors.
+"""Members of a space as they are before any training: slices of the largest one's weights, run part by part up to some
+tensors.
 
     members = members_of(graph, analysis, choices, tensors)
     state = members.start(inputs)                               # what is there at the first segment
@@ -6,9 +7,10 @@
         members.step(segment, member, state)                # runs it in place; states are small copies of each other
     state[tensor]
 
-Only what the tensors need is run, so that a head costs nothing. A state that is kept at a block's entry is where every candidate of the
-block begins: only the part behind it is run again. BatchNormalization takes the statistics of the batch. Where the trunk is not the seed's,
-channels inside blocks are chosen by the weights that the narrower network has.
+Only what the tensors need is run, so that a head costs nothing. A state that is kept at a block's entry is where every
+candidate of the block begins: only the part behind it is run again. BatchNormalization takes the statistics of the
+batch. Where the trunk is not the seed's, channels inside blocks are chosen by the weights that the narrower network
+has.
 """
 
 from __future__ import annotations
@@ -37,8 +39,12 @@ State = dict[str, Tensor]
 class Members:
     """All members of `choices`, run up to `tensors` by the segments in order."""
 
-    def __init__(self, variants: Variants, tensors: Sequence[str], device: torch.device, kept: Sequence[KeptChannels | None] = ()) -> None:
-        """variants: of a reading of the largest member whose outputs are the tensors; kept: what these have of the seed's channels."""
+    def __init__(
+        self, variants: Variants, tensors: Sequence[str], device: torch.device, kept: Sequence[KeptChannels | None] = ()
+    ) -> None:
+        """variants: of a reading of the largest member whose outputs are the tensors; kept: what these have of the
+        seed's channels.
+        """
         self.variants, self.tensors = variants, tuple(tensors)
         self.kept = tuple(kept) or (None,) * len(self.tensors)
         self.choices, self.segments = variants.choices, variants.segments
@@ -63,8 +69,12 @@ class Members:
             present = tuple(whole if k == SKIP else k for k, whole in zip(member, self.variants.largest, strict=True))
             variant = self.variants.of(segment, present)
             inputs = [state[name] for name in segment.inputs]
-            weights = {name: self.weights[name] if cut is None else cut(self.weights[name]) for name, cut in variant.weights}
-            made = run(variant.program, tensors(variant, weights, inputs[0].device), inputs, norms="batch", training=False)
+            weights = {
+                name: self.weights[name] if cut is None else cut(self.weights[name]) for name, cut in variant.weights
+            }
+            made = run(
+                variant.program, tensors(variant, weights, inputs[0].device), inputs, norms="batch", training=False
+            )
             state.update(zip(segment.outputs, made, strict=True))
         for name in segment.spent:
             state.pop(name, None)
@@ -88,14 +98,18 @@ def members_of(
     rng_seed: int = 0,
     device: torch.device | None = None,
 ) -> Members:
-    """The members of the choices on a seed, up to the tensors wanted; of a stage's exit, that of the largest member's stage.
+    """The members of the choices on a seed, up to the tensors wanted; of a stage's exit, that of the largest member's
+    stage.
 
     Raises UserError and RefusedModel as `supernet.build` does.
     """
     if strategy == "preserve":
         choices = choices.with_originals()
     whole = largest(seed, analysis, choices, strategy=strategy, select=select, rng_seed=rng_seed)
-    ends = {before.blocks[-1].exit: after.blocks[-1].exit for before, after in zip(analysis.stages, whole.analysis.stages, strict=True)}
+    ends = {
+        before.blocks[-1].exit: after.blocks[-1].exit
+        for before, after in zip(analysis.stages, whole.analysis.stages, strict=True)
+    }
     names = tuple(ends.get(name, name) for name in wanted)
     reading = Reading(up_to(whole.graph, names), whole.sizes)
     kept = [kept_channels(whole.plan, name) for name in wanted]
@@ -103,7 +117,9 @@ def members_of(
 
 
 def up_to(graph: gs.Graph, names: Sequence[str]) -> gs.Graph:
-    """The part of a graph that the tensors come from, which are its outputs; weights are shared. Raises UserError where it has no such."""
+    """The part of a graph that the tensors come from, which are its outputs; weights are shared. Raises UserError where
+    it has no such.
+    """
     seen = view(graph)
     unknown = [name for name in names if name not in seen.producer]
     if unknown:

@@ -1,4 +1,5 @@
-"""All candidates of a block at once, by mixing the largest weights before the operator, with the marginals of the block's one softmax.
+"""All candidates of a block at once, by mixing the largest weights before the operator, with the marginals of the
+block's one softmax.
 
     channels  W ⊙ Σ_m P(m | keep) · M_m    M_m: the columns that read kept channels of the atom, within the
                                            groups' diagonal blocks
@@ -6,8 +7,9 @@
     skip      the branch's last affine · P(keep), where all after it up to the merge is homogeneous;
               else exit and entry are weighed
 
-What *makes* channels is not touched: every channel is computed whole, normalised as in the member that keeps it, and weighed where it is
-read. So no activation is multiplied, and a choice of one candidate is that member exactly, whatever the statistics.
+What *makes* channels is not touched: every channel is computed whole, normalised as in the member that keeps it, and
+weighed where it is read. So no activation is multiplied, and a choice of one candidate is that member exactly, whatever
+the statistics.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ from passes.target.take import Take, taken
 
 @dataclass(frozen=True)
 class Mask:
-    """What the choice of a block does to one weight: `masks` [ways, positions], and which candidate is which way [candidates, ways]."""
+    """What the choice of a block does to one weight: `masks` [ways, positions], and which candidate is which way
+    [candidates, ways].
+    """
 
     block: int
     masks: Tensor
@@ -40,7 +44,8 @@ class Mask:
     shape: Shape
 
     def mixed(self, kept: Tensor) -> Tensor:
-        """Σ_way P(way) · mask, for the probabilities of the candidates given that the block is kept; broadcasts to the weight.
+        """Σ_way P(way) · mask, for the probabilities of the candidates given that the block is kept; broadcasts to the
+        weight.
 
         In the type of the probabilities, under autocast too: half of it would round away what α learns in a step.
         """
@@ -51,7 +56,9 @@ class Mask:
 
 @dataclass(frozen=True)
 class Mixture:
-    """How a segment's weights are mixed, and which of them P(keep) is folded into (none: exit and entry are weighed)."""
+    """How a segment's weights are mixed, and which of them P(keep) is folded into (none: exit and entry are
+    weighed).
+    """
 
     masks: Mapping[str, tuple[Mask, ...]]
     folded: tuple[str, ...] = ()
@@ -65,7 +72,9 @@ class Mixture:
         return Mixture(moved, self.folded)
 
     def __call__(self, weights: Mapping[str, Tensor], kept: Sequence[Tensor], keep: Tensor | None) -> dict[str, Tensor]:
-        """The mixed weights. kept: per block P(candidate | keep); keep: P(keep) of the segment's block, None where it always is."""
+        """The mixed weights. kept: per block P(candidate | keep); keep: P(keep) of the segment's block, None where it
+        always is.
+        """
         found = dict(weights)
         for name, masks in self.masks.items():
             for mask in masks:
@@ -77,13 +86,18 @@ class Mixture:
 
 
 def mixture(variants: Variants, segment: Segment) -> Mixture:
-    """The mixture of a segment: of its own block's choice, or for a stretch of those of the blocks that it reads inside of."""
+    """The mixture of a segment: of its own block's choice, or for a stretch of those of the blocks that it reads inside
+    of.
+    """
     blocks = segment.varying if segment.block is None else (segment.block,)
     masks: dict[str, list[Mask]] = {}
     for block in blocks:
         count = len(variants.choices.blocks[block].candidates)
         own = segment.block is not None  # then the other blocks' choices do not matter
-        ways = [variants.whole(segment, (k,)) if own else _alone(variants, block, variants.alike(block, k)) for k in range(count)]
+        ways = [
+            variants.whole(segment, (k,)) if own else _alone(variants, block, variants.alike(block, k))
+            for k in range(count)
+        ]
         takes = [variants.takes(segment, way) for way in ways]
         for name in sorted({name for row in takes for name in row}):
             shape = variants.reading.shapes.shapes[name]

@@ -8,9 +8,10 @@
     network.forward_member(x, member, norms="running", statistics=found)
     network.architecture.log_probabilities()                     # what derivation works with
 
-Two relaxations of the same choice. `entangled`: candidates are slices of the largest weights, mixed before the operator (mixing.py).
-`paths`, as published: each candidate of a block has parameters of its own, and their outputs are weighed, Σ_c P(c) · candidate_c(x).
-BatchNormalization takes the statistics of the batch; running ones are never written, a member gets its own by `recalibrate`.
+Two relaxations of the same choice. `entangled`: candidates are slices of the largest weights, mixed before the operator
+(mixing.py). `paths`, as published: each candidate of a block has parameters of its own, and their outputs are weighed,
+Σ_c P(c) · candidate_c(x). BatchNormalization takes the statistics of the batch; running ones are never written, a
+member gets its own by `recalibrate`.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ class Tensors(torch.nn.Module):
 
 @dataclass(frozen=True)
 class Compiled:
-    """What runs instead of the network's own functions: the mixture, and the parts so far by the program that each of them runs."""
+    """What runs instead of the network's own functions: the mixture, and the parts so far by the program that each of
+    them runs.
+    """
 
     wrap: Wrap
     mixed: Callable[..., Outputs]
@@ -81,7 +84,9 @@ class Compiled:
 
 
 def _running(program: Program, name: str) -> Callable[..., tuple[Tensor, ...]]:
-    """What runs the program, with code of its own: by that torch keeps what it compiled, and after a few for the same it stops."""
+    """What runs the program, with code of its own: by that torch keeps what it compiled, and after a few for the same
+    it stops.
+    """
 
     def part(values: Sequence[Tensor], inputs: Sequence[Tensor], *, norms: Norms, training: bool) -> tuple[Tensor, ...]:
         return run(program, values, inputs, norms=norms, training=training)
@@ -92,10 +97,11 @@ def _running(program: Program, name: str) -> Callable[..., tuple[Tensor, ...]]:
 
 
 class SuperNetwork(torch.nn.Module):
-    """All members of `choices`. Parameters: `shared` (and `paths`) are the weights, `architecture.alphas` is α; the state_dict holds all.
+    """All members of `choices`. Parameters: `shared` (and `paths`) are the weights, `architecture.alphas` is α; the
+    state_dict holds all.
 
-    `fixed` are the knobs that this relaxation cannot choose, with the reason; they have their largest value in every one of `choices`.
-    `analysis` and `reading` are of the largest member, `segments` its parts in the order they run.
+    `fixed` are the knobs that this relaxation cannot choose, with the reason; they have their largest value in every
+    one of `choices`. `analysis` and `reading` are of the largest member, `segments` its parts in the order they run.
     """
 
     def __init__(
@@ -108,7 +114,9 @@ class SuperNetwork(torch.nn.Module):
         select: str = "first",
         seed: int = 0,
     ) -> None:
-        """analysis and reading: of remap(seed network, largest member); select: which channels members keep; seed: of the initial α."""
+        """analysis and reading: of remap(seed network, largest member); select: which channels members keep; seed: of
+        the initial α.
+        """
         super().__init__()
         self.relaxation: Relaxation = relaxation
         self.fixed: Mapping[str, str] = unmixable(analysis, choices) if relaxation == "entangled" else {}
@@ -117,11 +125,17 @@ class SuperNetwork(torch.nn.Module):
         self.variants = Variants(analysis, reading, self.choices, select)
         self.segments = self.variants.segments
         self.architecture = Architecture(self.choices, seed)
-        apart = {name for segment in self.segments if self._has_paths(segment) for name, _ in self._largest(segment).weights}
+        apart = {
+            name for segment in self.segments if self._has_paths(segment) for name, _ in self._largest(segment).weights
+        }
         values = {weight.name: (weight, reading.initial(weight)) for weight in reading.weights}
         self.shared = Tensors(
             {name: value for name, (weight, value) in values.items() if name not in apart and weight.role == "trained"},
-            {name: value for name, (weight, value) in values.items() if name not in apart and weight.role == "statistic"},
+            {
+                name: value
+                for name, (weight, value) in values.items()
+                if name not in apart and weight.role == "statistic"
+            },
         )
         self.paths = torch.nn.ModuleDict()
         if relaxation == "paths":
@@ -144,8 +158,12 @@ class SuperNetwork(torch.nn.Module):
             candidates = torch.nn.ModuleList()
             for k in range(len(self.choices.blocks[segment.block].candidates)):
                 variant = self.variants.of(segment, self._with(segment.block, k))
-                own = {name: (values[name] if cut is None else cut(values[name])).clone() for name, cut in variant.weights}
-                split = [{name: value for name, value in own.items() if (name in trained) is kind} for kind in (True, False)]
+                own = {
+                    name: (values[name] if cut is None else cut(values[name])).clone() for name, cut in variant.weights
+                }
+                split = [
+                    {name: value for name, value in own.items() if (name in trained) is kind} for kind in (True, False)
+                ]
                 candidates.append(Tensors(*split))
             self.paths[_key(segment)] = candidates
 
@@ -166,7 +184,9 @@ class SuperNetwork(torch.nn.Module):
 
     # --- runs ---
 
-    def forward(self, x: Tensor | Mapping[str, Tensor], member: Sequence[int] | None = None, norms: Norms = "batch") -> Outputs:
+    def forward(
+        self, x: Tensor | Mapping[str, Tensor], member: Sequence[int] | None = None, norms: Norms = "batch"
+    ) -> Outputs:
         """A member's outputs, or without one the mixture's: one call for both, so that wrappers of modules see it."""
         if member is None:
             mixed = self.forward_mixed if self._compiled is None else self._compiled.mixed
@@ -174,7 +194,8 @@ class SuperNetwork(torch.nn.Module):
         return self._forward_member(x, member, norms=norms, compiled=self._compiled)
 
     def compile_runs(self, wrap: Wrap, device: torch.device) -> None:
-        """From now on `forward` runs what `wrap` makes of a function (torch.compile): the mixture as a whole, of a member every part.
+        """From now on `forward` runs what `wrap` makes of a function (torch.compile): the mixture as a whole, of a
+        member every part.
 
         A member is another one at each step, but its parts come again: each is compiled when it is first drawn.
         """
@@ -182,7 +203,9 @@ class SuperNetwork(torch.nn.Module):
         self._compiled = Compiled(wrap, wrap(self.forward_mixed), {})
 
     def prepare_mixture(self, device: torch.device) -> None:
-        """Programs, masks and constants of the mixture are there, so that a run of it computes with tensors and does nothing else."""
+        """Programs, masks and constants of the mixture are there, so that a run of it computes with tensors and does
+        nothing else.
+        """
         for segment in self.segments:
             if self._has_paths(segment):
                 for k in range(len(self.choices.blocks[_number(segment)].candidates)):
@@ -206,10 +229,11 @@ class SuperNetwork(torch.nn.Module):
         norms: Norms = "batch",
         statistics: Mapping[str, Tensor] | None = None,
     ) -> Outputs:
-        """Output → its tensor, of the member (per block the number of its candidate, or SKIP) with the weights it has here.
+        """Output → its tensor, of the member (per block the number of its candidate, or SKIP) with the weights it has
+        here.
 
-        norms: see fnatool.nn ("running" needs statistics that fit: the seed's, or those of `recalibrate`). Raises UserError where it is no
-        member.
+        norms: see fnatool.nn ("running" needs statistics that fit: the seed's, or those of `recalibrate`). Raises
+        UserError where it is no member.
         """
         return self._forward_member(x, member, norms=norms, statistics=statistics)
 
@@ -310,7 +334,9 @@ class SuperNetwork(torch.nn.Module):
         """The member with the largest candidate where it skips: what nobody runs but others' sizes are asked of."""
         return tuple(largest if k == SKIP else k for k, largest in zip(member, self.variants.largest, strict=True))
 
-    def _sliced(self, segment: Segment, variant: Variant, member: Sequence[int], shared: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _sliced(
+        self, segment: Segment, variant: Variant, member: Sequence[int], shared: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         """The segment's weights with the member's widths."""
         if self._has_paths(segment):
             return self._path(segment, member[_number(segment)])
@@ -325,7 +351,8 @@ class SuperNetwork(torch.nn.Module):
 
     @torch.no_grad()
     def recalibrate(self, member: Sequence[int], batches: Iterable[Tensor | Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """The member's running statistics, by name and of its widths: the means of those of the batches. Nothing else changes.
+        """The member's running statistics, by name and of its widths: the means of those of the batches. Nothing else
+        changes.
 
         Raises UserError where there is no batch.
         """
@@ -355,7 +382,9 @@ class SuperNetwork(torch.nn.Module):
         keep: Tensor | None,
         norms: Norms,
     ) -> Sequence[Tensor]:
-        """A segment with mixed weights. kept: per block P(candidate | keep); keep: P(keep), where its block may be skipped."""
+        """A segment with mixed weights. kept: per block P(candidate | keep); keep: P(keep), where its block may be
+        skipped.
+        """
         mix = self._mixture(segment, kept[0].detach())
         variant = self._largest(segment)
         weights = mix({name: shared[name] for name, _ in variant.weights}, kept, keep)
@@ -367,7 +396,8 @@ class SuperNetwork(torch.nn.Module):
                 for name, y in zip(segment.outputs, made, strict=True)]  # fmt: skip
 
     def _weighed(self, segment: Segment, row: Tensor, found: Outputs, norms: Norms, *, learn: bool) -> list[Tensor]:
-        """Σ_c P(c) · candidate_c(x) + P(skip) · x, row being P; what a head reads inside is filled with zeros to the largest widths.
+        """Σ_c P(c) · candidate_c(x) + P(skip) · x, row being P; what a head reads inside is filled with zeros to the
+        largest widths.
 
         learn: the weights do.
         """
@@ -388,13 +418,17 @@ class SuperNetwork(torch.nn.Module):
     # --- in words ---
 
     def describe(self) -> list[str]:
-        """A line per block: its candidates, how it is skipped; and a line per knob that is not chosen, with the reason."""
+        """A line per block: its candidates, how it is skipped; and a line per knob that is not chosen, with the
+        reason.
+        """
         lines = []
         for segment in self.segments:
             if segment.block is None:
                 continue
             block = self.choices.blocks[segment.block]
-            tails = ", ".join(f"{tail} {'|'.join(map(str, _distinct(block.candidates, tail)))}" for tail in block.candidates[0])
+            tails = ", ".join(
+                f"{tail} {'|'.join(map(str, _distinct(block.candidates, tail)))}" for tail in block.candidates[0]
+            )
             count = len(block.candidates)
             skip = f", or skipped ({self._how_skipped(segment)})" if block.skippable else ""
             lines.append(f"{block.name}: {count} candidate{'s'[: count != 1]} ({tails or 'the seed’s'}){skip}")
@@ -417,10 +451,12 @@ def build(
     select: str = "first",
     rng_seed: int = 0,
 ) -> SuperNetwork:
-    """The super network of a seed, its analysis and the choices on it: remapped to the largest member by the strategy, read by torch.
+    """The super network of a seed, its analysis and the choices on it: remapped to the largest member by the strategy,
+    read by torch.
 
-    select: which channels a narrower member keeps; rng_seed: for the noise of the remap and for α. Raises UserError for an unknown
-    relaxation or an impossible choice, RefusedModel for a network that cannot be remapped, or that torch cannot compute or batch.
+    select: which channels a narrower member keeps; rng_seed: for the noise of the remap and for α. Raises UserError for
+    an unknown relaxation or an impossible choice, RefusedModel for a network that cannot be remapped, or that torch
+    cannot compute or batch.
     """
     if relaxation not in RELAXATIONS:
         raise UserError(f"relaxation {relaxation!r} is not one of {', '.join(RELAXATIONS)}")
@@ -428,7 +464,9 @@ def build(
         choices = choices.with_originals()
     whole = largest(seed, analysis, choices, strategy=strategy, select=select, rng_seed=rng_seed)
     reading = Reading(whole.graph, whole.sizes)
-    require_batch(reading, {weight.name: reading.initial(weight) for weight in reading.weights}, static=reading.static_batch)
+    require_batch(
+        reading, {weight.name: reading.initial(weight) for weight in reading.weights}, static=reading.static_batch
+    )
     analysis = replace(whole.analysis, normal=None)  # whose weights nobody needs twice
     return SuperNetwork(analysis, reading, choices, relaxation=relaxation, select=select, seed=rng_seed)
 
@@ -443,8 +481,12 @@ class LargestMember:
     plan: Plan
 
 
-def largest(seed: gs.Graph, analysis: Analysis, choices: Choices, *, strategy: str, select: str, rng_seed: int) -> LargestMember:
-    """The seed remapped to the largest member of the choices on it. Raises UserError and RefusedModel as a remap does."""
+def largest(
+    seed: gs.Graph, analysis: Analysis, choices: Choices, *, strategy: str, select: str, rng_seed: int
+) -> LargestMember:
+    """The seed remapped to the largest member of the choices on it. Raises UserError and RefusedModel as a remap
+    does.
+    """
     found = plan(analysis, choices.spec(choices.largest()), strategy=strategy, select=select, seed=rng_seed)
     graph = apply(analysis.normal or seed, found)
     sizes = {tensor.name: found.sizes[tensor.name] for tensor in graph.inputs if tensor.name in found.sizes}
@@ -465,7 +507,9 @@ def _held(weights: dict[str, Tensor], *, learn: bool) -> dict[str, Tensor]:
 
 
 def _precise(y: Tensor, like: Tensor) -> Tensor:
-    """y in a type that is no coarser than that of the probabilities it is weighed by, so that their gradients are not rounded."""
+    """y in a type that is no coarser than that of the probabilities it is weighed by, so that their gradients are not
+    rounded.
+    """
     return y.to(torch.promote_types(y.dtype, like.dtype))
 
 

@@ -1,7 +1,8 @@
 """A graph cut at its blocks: what runs at once, from which tensors to which others.
 
-A block is a segment of its own; between two blocks lies a stretch, what the next one needs and has not been computed yet; the last stretch
-is all the rest, heads too. Only floating-point data passes from one to the other: shape arithmetic is done anew where it is needed.
+A block is a segment of its own; between two blocks lies a stretch, what the next one needs and has not been computed
+yet; the last stretch is all the rest, heads too. Only floating-point data passes from one to the other: shape
+arithmetic is done anew where it is needed.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from passes.network.stages import Block
 class Segment:
     """Nodes in order, the tensors they read from before, and those that are read afterwards.
 
-    `number` is its place among the segments, `block` that among the blocks given (None: a stretch), `entry` and `exit` are its ends;
-    `varying` are the blocks whose inner tensors a stretch reads, so that its widths are theirs; `spent` is what nobody reads afterwards.
+    `number` is its place among the segments, `block` that among the blocks given (None: a stretch), `entry` and `exit`
+    are its ends; `varying` are the blocks whose inner tensors a stretch reads, so that its widths are theirs; `spent`
+    is what nobody reads afterwards.
     """
 
     number: int
@@ -33,10 +35,15 @@ class Segment:
 
 
 def cut(view: View, blocks: Sequence[Block], data: Container[str]) -> tuple[Segment, ...]:
-    """The segments of a graph in the order they run; a block that is no part of it has none. data: what may pass between them."""
+    """The segments of a graph in the order they run; a block that is no part of it has none. data: what may pass
+    between them.
+    """
     work = _Cutting(view, data)
     position = {node.name: i for i, node in enumerate(view.nodes)}
-    first = {k: min((position[name] for name in block.nodes if name in position), default=-1) for k, block in enumerate(blocks)}
+    first = {
+        k: min((position[name] for name in block.nodes if name in position), default=-1)
+        for k, block in enumerate(blocks)
+    }
     for k in sorted((k for k, at in first.items() if at >= 0), key=first.__getitem__):
         work.stretch([blocks[k].entry])
         work.block(k, blocks[k])
@@ -62,7 +69,17 @@ class _Cutting:
     def block(self, k: int, block: Block) -> None:
         """One block, by itself."""
         nodes, inputs = self.walk([block.exit, *block.tapped])
-        self.add(Segment(number=len(self.segments), block=k, nodes=nodes, inputs=inputs, outputs=(), entry=block.entry, exit=block.exit))
+        self.add(
+            Segment(
+                number=len(self.segments),
+                block=k,
+                nodes=nodes,
+                inputs=inputs,
+                outputs=(),
+                entry=block.entry,
+                exit=block.exit,
+            )
+        )
 
     def add(self, segment: Segment) -> None:
         for name in segment.nodes:

@@ -1,6 +1,7 @@
 """A Take done by torch: the part of a weight that a smaller network has of it, as a view where its positions are a run.
 
-Only what shrinks can be a slice: a Take with fresh entries is none, except for the zeros between the groups of a convolution.
+Only what shrinks can be a slice: a Take with fresh entries is none, except for the zeros between the groups of a
+convolution.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ Slice = Callable[[Tensor], Tensor]
 
 
 def slicing(take: Take) -> Slice:
-    """What takes the target's values of a tensor that has the source's; the gradient of the slice goes to where it lies in the whole.
+    """What takes the target's values of a tensor that has the source's; the gradient of the slice goes to where it lies
+    in the whole.
 
     Raises ValueError for a Take with fresh entries.
     """

@@ -1,7 +1,8 @@
 """What each choice makes of each part of the largest network: its programs and its slices of the shared weights.
 
-Both come from the plan of a remap from the largest network to a member, the same as that of any remap: so candidates are remaps by
-construction. A block has a variant per candidate; a stretch has one, and more only where a head reads inside a block that may choose.
+Both come from the plan of a remap from the largest network to a member, the same as that of any remap: so candidates
+are remaps by construction. A block has a variant per candidate; a stretch has one, and more only where a head reads
+inside a block that may choose.
 """
 
 from __future__ import annotations
@@ -37,13 +38,16 @@ FLOATING = frozenset({1, 10, 11, 16})  # ONNX's element types of single, half, d
 
 @dataclass(frozen=True)
 class Variant:
-    """One segment as a choice has it: its program, the weights it reads with their slices, its constants, and the shapes it makes."""
+    """One segment as a choice has it: its program, the weights it reads with their slices, its constants, and the
+    shapes it makes.
+    """
 
     program: Program
     weights: tuple[tuple[str, Slice | None], ...]
     constants: tuple[Tensor, ...]
     shapes: Mapping[str, Shape]
-    placed: dict[torch.device, tuple[Tensor, ...]] = field(default_factory=dict, repr=False, compare=False)  # constants, put there once
+    # constants, put there once
+    placed: dict[torch.device, tuple[Tensor, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     def place(self, device: torch.device) -> None:
         """The constants lie on the device."""
@@ -55,7 +59,9 @@ class Variants:
     """All segments of the largest network under all choices, each made when it is first asked for."""
 
     def __init__(self, analysis: Analysis, reading: Reading, choices: Choices, select: str = "first") -> None:
-        """analysis and reading: of the largest network; choices: what its blocks may be; select: which channels stay."""
+        """analysis and reading: of the largest network; choices: what its blocks may be; select: which channels
+        stay.
+        """
         self.analysis, self.reading, self.choices, self.select = analysis, reading, choices, select
         self.largest = choices.largest()
         blocks = [analysis.stages[block.stage].blocks[block.block] for block in choices.blocks]
@@ -71,7 +77,8 @@ class Variants:
         return self  # what it holds follows from the graph alone
 
     def key(self, segment: Segment, member: Sequence[int]) -> Key:
-        """What of a member decides the variant of a segment: a block's own candidate, or those of the blocks a stretch reads inside of.
+        """What of a member decides the variant of a segment: a block's own candidate, or those of the blocks a stretch
+        reads inside of.
 
         Of such blocks, candidates that differ in their kernels only are one.
         """
@@ -95,7 +102,9 @@ class Variants:
         return self._made[place]
 
     def whole(self, segment: Segment, key: Key) -> Key:
-        """A member with all blocks that has this variant of the segment; one for all blocks that have a candidate of that number."""
+        """A member with all blocks that has this variant of the segment; one for all blocks that have a candidate of
+        that number.
+        """
         if segment.block is not None:
             return tuple(min(key[0], len(block.candidates) - 1) for block in self.choices.blocks)
         chosen = dict(zip(segment.varying, key, strict=True))
@@ -113,7 +122,9 @@ class Variants:
         return self._plans[member]
 
     def takes(self, segment: Segment, member: Key) -> dict[str, Take]:
-        """What a member with all blocks takes of the weights that the segment reads; those it takes whole are left out."""
+        """What a member with all blocks takes of the weights that the segment reads; those it takes whole are left
+        out.
+        """
         found = {take.target: take for take in self.plan(member).takes if not take.unchanged}
         read = {name for node in segment.nodes for name in self.reading.view.by_name[node].inputs}
         return {name: found[source] for name in read if (source := self.sources.get(name, name)) in found}
@@ -125,20 +136,30 @@ class Variants:
         read = {name for node in nodes for name in node.inputs if name in self.reading.view.constants}
         constants = {name: self._constant(name, made.numbers, takes) for name in sorted(read)}
         sizes = {name: self._shape(name, member) for name in segment.inputs}
-        seen = linked(nodes, constants, dataclasses.replace(self.reading.view, inputs=self._inputs(sizes), outputs=segment.outputs))
+        seen = linked(
+            nodes,
+            constants,
+            dataclasses.replace(self.reading.view, inputs=self._inputs(sizes), outputs=segment.outputs),
+        )
         shapes = infer(seen, sizes)
         weights = tuple(weight for weight in self.reading.weights if weight.name in read)
         facts = dataclasses.replace(facts_of(seen, shapes, weights), main_type=self.reading.facts.main_type)
         found: dict[str, Tensor] = {}
         program = compiled(seen, facts, segment.outputs, found, rows=TORCH)
-        slices = tuple((weight.name, slicing(takes[weight.name]) if weight.name in takes else None) for weight in weights)
+        slices = tuple(
+            (weight.name, slicing(takes[weight.name]) if weight.name in takes else None) for weight in weights
+        )
         return Variant(program, slices, tuple(found.values()), shapes.shapes)
 
     def _nodes(self, segment: Segment, made: Plan) -> list[Node]:
         """The segment's nodes with the sizes and pads that the plan writes into them."""
         attrs: dict[str, Mapping[str, Any]] = {placed.node.name: placed.node.attrs for placed in made.nodes}
         nodes = [self.reading.view.by_name[name] for name in segment.nodes]
-        edited = {placed.source for placed in made.nodes if placed.node.attrs != self.analysis.view.by_name[placed.source].attrs}
+        edited = {
+            placed.source
+            for placed in made.nodes
+            if placed.node.attrs != self.analysis.view.by_name[placed.source].attrs
+        }
         return [dataclasses.replace(node, attrs=attrs[node.name]) if node.name in edited else node for node in nodes]
 
     def _constant(self, name: str, numbers: Mapping[str, np.ndarray], takes: Mapping[str, Take]) -> gs.Constant:
@@ -157,7 +178,10 @@ class Variants:
     def _inputs(self, sizes: Mapping[str, Shape]) -> dict[str, tuple[tuple[int | str | None, ...] | None, int]]:
         """What a segment reads, its batch free."""
         batch = self.reading.facts.batch
-        free = {name: bool(len(shape) > 1 and shape[0] == batch and self.reading.facts.batched) for name, shape in sizes.items()}
+        free = {
+            name: bool(len(shape) > 1 and shape[0] == batch and self.reading.facts.batched)
+            for name, shape in sizes.items()
+        }
         types = self.reading.facts.types
         return {name: ((None, *shape[1:]) if free[name] else shape, types[name]) for name, shape in sizes.items()}
 

@@ -18,8 +18,9 @@ Size = tuple[int, int]  # height, width of the input
 class Level(Strict):
     """The anchors of one feature map: at every position one for each (size, ratio), in that order.
 
-    `stride` is (down, across), in pixels. The position in row y and column x has its centre at ((x + ½) · across, (y + ½) · down) of the
-    input; an anchor there is size / √ratio wide and size · √ratio high. The map of an input of H rows has ⌈H / down⌉ rows.
+    `stride` is (down, across), in pixels. The position in row y and column x has its centre at ((x + ½) · across, (y +
+    ½) · down) of the input; an anchor there is size / √ratio wide and size · √ratio high. The map of an input of H rows
+    has ⌈H / down⌉ rows.
     """
 
     stride: tuple[Extent, Extent]
@@ -29,7 +30,10 @@ class Level(Strict):
     @model_validator(mode="after")
     def _pairs(self) -> Self:
         if len(self.sizes) != len(self.ratios):
-            raise ValueError(f"every anchor has a size and a ratio, but there are {len(self.sizes)} sizes and {len(self.ratios)} ratios")
+            raise ValueError(
+                f"every anchor has a size and a ratio, but there are {len(self.sizes)} sizes and "
+                f"{len(self.ratios)} ratios"
+            )
         return self
 
 
@@ -39,7 +43,9 @@ def counts(levels: Sequence[Level], size: Size) -> tuple[int, ...]:
 
 
 def anchors(levels: Sequence[Level], size: Size) -> npt.NDArray[np.float32]:
-    """[A, 4] left, top, right, bottom of all anchors in pixels of the input: level by level, row by row, (size, ratio) by (size, ratio)."""
+    """[A, 4] left, top, right, bottom of all anchors in pixels of the input: level by level, row by row, (size, ratio)
+    by (size, ratio).
+    """
     return np.concatenate([_of_level(level, size) for level in levels])
 
 

@@ -1,7 +1,8 @@
 """From an image and its labels to a training sample: changed at random, all together.
 
-The randomness is torch's global generator, which `training.samples` sets from (seed, epoch, index) before and puts back after.
-Points have (0, 0) at the corner of the first pixel. Of an image only the part that is seen is scaled, and what is scaled is turned.
+The randomness is torch's global generator, which `training.samples` sets from (seed, epoch, index) before and puts back
+after. Points have (0, 0) at the corner of the first pixel. Of an image only the part that is seen is scaled, and what
+is scaled is turned.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ def cut_out(image: Image.Image, size: Size, how: Augment) -> torch.Tensor:
 
 
 def scaled(sample: Sample, sampling: SampleOptions, fill: Colour) -> Sample:
-    """Image, mask and boxes, scaled at random from what fits them into `full`, then cut or padded to `size` at a random place."""
+    """Image, mask and boxes, scaled at random from what fits them into `full`, then cut or padded to `size` at a random
+    place.
+    """
     size, full, how = sampling.size, sampling.full, sampling.augment
     image = plain(sample["image"])
     low, high = how.scale
@@ -47,7 +50,9 @@ def scaled(sample: Sample, sampling: SampleOptions, fill: Colour) -> Sample:
     spans = tuple(_span(old, new, factor) for old, new in zip(image.shape[-2:], size, strict=True))
     mirrored = _random() < how.flip
     made = dict(sample)
-    made["image"] = _finished(_filled(_resized(_part(image, spans), _extent(spans)), spans, size, fill), how, mirrored=mirrored)
+    made["image"] = _finished(
+        _filled(_resized(_part(image, spans), _extent(spans)), spans, size, fill), how, mirrored=mirrored
+    )
     if "mask" in sample:
         mask = _filled(_nearest(_part(plain(sample["mask"])[None], spans), _extent(spans)), spans, size, (IGNORE,))[0]
         made["mask"] = mask.flip(-1) if mirrored else mask
@@ -59,8 +64,11 @@ def scaled(sample: Sample, sampling: SampleOptions, fill: Colour) -> Sample:
     return made
 
 
-def posed(sample: Sample, size: Size, how: Augment, *, padding: float, fill: Colour, pairs: tuple[tuple[int, int], ...]) -> Sample:
-    """The image around the object in `box` and its `points` [J, 2], scaled and turned about the middle of the box, mirrored or not.
+def posed(
+    sample: Sample, size: Size, how: Augment, *, padding: float, fill: Colour, pairs: tuple[tuple[int, int], ...]
+) -> Sample:
+    """The image around the object in `box` and its `points` [J, 2], scaled and turned about the middle of the box,
+    mirrored or not.
 
     `weights` [J] is 0 for joints that are not labelled or out of the picture, else 1.
     """
@@ -68,9 +76,13 @@ def posed(sample: Sample, size: Size, how: Augment, *, padding: float, fill: Col
     scale, angle = low * (high / low) ** _random(), how.rotate * (2 * _random() - 1)
     mirrored, factor = _random() < how.flip, padding / scale
     if angle:
-        picture, points = turned(plain(sample["image"]), sample["points"], sample["box"], size=size, factor=factor, angle=angle, fill=fill)
+        picture, points = turned(
+            plain(sample["image"]), sample["points"], sample["box"], size=size, factor=factor, angle=angle, fill=fill
+        )
     else:
-        picture, points, _ = around(sample["image"], sample["points"], sample["box"], size=size, factor=factor, fill=fill)
+        picture, points, _ = around(
+            sample["image"], sample["points"], sample["box"], size=size, factor=factor, fill=fill
+        )
     places, seen = plain(points), sample["seen"]
     if mirrored:
         order = list(range(len(places)))
@@ -78,11 +90,22 @@ def posed(sample: Sample, size: Size, how: Augment, *, padding: float, fill: Col
             order[one], order[other] = other, one
         places, seen = mirrored_points(places, size[1])[order], seen[order]
     inside = ((places >= 0) & (places < torch.tensor([size[1], size[0]]))).all(1)
-    return {"image": _finished(plain(picture), how, mirrored=mirrored), "points": places, "weights": (inside & (seen > 0)).float()}
+    return {
+        "image": _finished(plain(picture), how, mirrored=mirrored),
+        "points": places,
+        "weights": (inside & (seen > 0)).float(),
+    }
 
 
 def turned(
-    image: torch.Tensor, points: torch.Tensor, box: torch.Tensor, *, size: Size, factor: float, angle: float, fill: Colour
+    image: torch.Tensor,
+    points: torch.Tensor,
+    box: torch.Tensor,
+    *,
+    size: Size,
+    factor: float,
+    angle: float,
+    fill: Colour,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What `around` shows, turned by an angle (degrees) about the middle of the box; and the points, [J, 2].
 
@@ -107,14 +130,16 @@ def turned(
         part = _resized(part, (max(round(part.shape[1] * scale), 1), max(round(part.shape[2] * scale), 1)))
     along = (torch.arange(size[1]) + (0.5 - size[1] / 2)) / scale
     down = ((torch.arange(size[0]) + (0.5 - size[0] / 2)) / scale)[:, None]
-    # where the middle of a pixel lies in the part, from −1 to 1: 2·(middle + R·(x, y) − first) / extent − 1, put together from a row and
-    # a column, which are short
+    # where the middle of a pixel lies in the part, from −1 to 1: 2·(middle + R·(x, y) − first) / extent − 1, put
+    # together from a row and a column, which are short
     wide, high = 2 / (end[0] - first[0]), 2 / (end[1] - first[1])
     grid = torch.empty(*size, 2)
     torch.add(wide * cos * along, wide * (middle[0] - first[0]) - 1 - wide * sin * down, out=grid[..., 0])
     torch.add(high * sin * along, high * (middle[1] - first[1]) - 1 + high * cos * down, out=grid[..., 1])
     ground = torch.tensor(fill, dtype=torch.float32)[:, None, None]
-    made = nn.grid_sample((part - ground)[None], grid[None], mode="bilinear", padding_mode="zeros", align_corners=False)[0]
+    made = nn.grid_sample(
+        (part - ground)[None], grid[None], mode="bilinear", padding_mode="zeros", align_corners=False
+    )[0]
     return made.add_(ground + 0.5).clamp_(0, 255).to(torch.uint8), placed
 
 
@@ -187,7 +212,9 @@ def _anywhere(room: int) -> int:
 
 @dataclass(frozen=True)
 class Span:
-    """What becomes of an axis: `count` pixels of the image from `first` on are `length` pixels of the sample from `start` on."""
+    """What becomes of an axis: `count` pixels of the image from `first` on are `length` pixels of the sample from
+    `start` on.
+    """
 
     first: int
     count: int
@@ -196,7 +223,9 @@ class Span:
 
 
 def _span(extent: int, size: int, factor: float) -> Span:
-    """An axis scaled by the factor and then cut or padded to size at a random place: only what is seen need be scaled."""
+    """An axis scaled by the factor and then cut or padded to size at a random place: only what is seen need be
+    scaled.
+    """
     whole = max(round(extent * factor), 1)
     if whole <= size:
         return Span(0, extent, _anywhere(size - whole), whole)
@@ -261,8 +290,9 @@ def drawn_colours(how: Augment) -> torch.Tensor:
 def coloured(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
     """Images uint8 [N, 3, H, W] with factors [N, 3] of brightness b, contrast c and saturation s, where the images lie.
 
-    Grey is g·x with g of sum 1, its mean over the image m. Brightness is b·x, contrast c·x + (1 − c)·m, saturation s·x + (1 − s)·g·x: in
-    every order b·(c·(s·x + (1 − s)·g·x) + (1 − c)·m), so one product of matrices does all three, and nothing is cut off in between.
+    Grey is g·x with g of sum 1, its mean over the image m. Brightness is b·x, contrast c·x + (1 − c)·m, saturation s·x
+    + (1 − s)·g·x: in every order b·(c·(s·x + (1 − s)·g·x) + (1 − c)·m), so one product of matrices does all three, and
+    nothing is cut off in between.
     """
     bright, contrast, saturation = factors.unbind(1)
     shares = constant(GREYS, images.device)
@@ -281,7 +311,9 @@ def _fill_of(value: torch.Tensor, fill: Colour) -> list[float] | float:
 
 
 def _window(value: torch.Tensor, corner: tuple[int, int], size: Size, fill: Colour) -> torch.Tensor:
-    """What lies in a window of that size whose first pixel is `corner` (row, column); beyond the image is fill, or IGNORE in a mask."""
+    """What lies in a window of that size whose first pixel is `corner` (row, column); beyond the image is fill, or
+    IGNORE in a mask.
+    """
     top, left = corner
     height, width = F.get_size(value)
     pad = [max(-left, 0), max(-top, 0), max(left + size[1] - width, 0), max(top + size[0] - height, 0)]

@@ -29,7 +29,8 @@ def require_anchors(found: int, expected: int, size: Size) -> None:
     """Raises RefusedModel where the model has other anchors than its description."""
     if found != expected:
         raise RefusedModel(
-            f"the model answers for {found:,} anchors, but its description has {expected:,} on an input of {size[0]}×{size[1]}; "
+            f"the model answers for {found:,} anchors, but its description has {expected:,} on an input of "
+            f"{size[0]}×{size[1]}; "
             "strides, sizes or ratios of 'fnatool.task' are not those of the head"
         )
 
@@ -53,18 +54,25 @@ def decode(codes: torch.Tensor, anchors: torch.Tensor, weights: Weights) -> torc
 
 
 def assign(
-    anchors: torch.Tensor, boxes: torch.Tensor, labels: torch.Tensor, *, least: tuple[float, float], own_anchor: bool = False
+    anchors: torch.Tensor,
+    boxes: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    least: tuple[float, float],
+    own_anchor: bool = False,
 ) -> torch.Tensor:
-    """For each anchor [A] the index of the box [M, 4] it answers for, NEGATIVE or IGNORED. Boxes of negative label are none.
+    """For each anchor [A] the index of the box [M, 4] it answers for, NEGATIVE or IGNORED. Boxes of negative label are
+    none.
 
-    least: the overlap (IoU) from which an anchor answers, and the one below which it shows background. Every box has an anchor: the one
-    of most overlap, with own_anchor even where that overlaps another box more (SSD), else with the box it overlaps most (RetinaNet).
-    A NEGATIVE anchor that mostly lies in a box of label −2 is IGNORED.
+    least: the overlap (IoU) from which an anchor answers, and the one below which it shows background. Every box has an
+    anchor: the one of most overlap, with own_anchor even where that overlaps another box more (SSD), else with the box
+    it overlaps most (RetinaNet). A NEGATIVE anchor that mostly lies in a box of label −2 is IGNORED.
     """
     matched = torch.full((len(anchors),), NEGATIVE, device=anchors.device)
     if not len(boxes):
         return matched
-    # Every step keeps its shape, whatever the labels are, so that no device has to be waited for. A box that is none overlaps by -1.
+    # Every step keeps its shape, whatever the labels are, so that no device has to be waited for. A box that is none
+    # overlaps by -1.
     overlap = torch.where((labels >= 0)[:, None], box_iou(boxes, anchors), -1.0)
     most, which = overlap.max(0)
     matched = torch.where(most >= least[1], IGNORED, matched)
@@ -77,9 +85,13 @@ def assign(
     else:
         chosen = ((overlap == best[:, None]) & (best[:, None] > 0)).any(0)
         matched = torch.where(chosen, which, matched)
-    if labels.device.type == "cpu" and not bool((labels == -2).any()):  # where it costs nothing to look, there may be nothing to do
+    # where it costs nothing to look, there may be nothing to do
+    if labels.device.type == "cpu" and not bool((labels == -2).any()):
         return matched
-    lower, upper = torch.maximum(anchors[None, :, :2], boxes[:, None, :2]), torch.minimum(anchors[None, :, 2:], boxes[:, None, 2:])
+    lower, upper = (
+        torch.maximum(anchors[None, :, :2], boxes[:, None, :2]),
+        torch.minimum(anchors[None, :, 2:], boxes[:, None, 2:]),
+    )
     covered = (upper - lower).clamp(min=0).prod(-1) / box_area(anchors)
     unclear = ((covered >= COVERED) & (labels == -2)[:, None]).any(0)
     return torch.where(unclear & (matched == NEGATIVE), IGNORED, matched)

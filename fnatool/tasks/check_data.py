@@ -1,4 +1,6 @@
-"""A data set looked at before anything is done with it: its format, what it holds, every fault, and its labels drawn on a few pictures."""
+"""A data set looked at before anything is done with it: its format, what it holds, every fault, and its labels drawn on
+a few pictures.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,8 @@ PNG = ".png"
 class CheckDataOptions:
     """What the labels are for (None: told by the layout, where it leaves no choice), and how they are read.
 
-    sheet: a PNG to write, on which labels are drawn on a few pictures of each split, drawn by `seed`; force: it may replace a file.
+    sheet: a PNG to write, on which labels are drawn on a few pictures of each split, drawn by `seed`; force: it may
+    replace a file.
     """
 
     task: str | None = None
@@ -119,8 +122,8 @@ class DataReport:
 def check_data(root: Path | str, *, options: CheckDataOptions | None = None) -> DataReport:
     """What is in a data set, every file of which has been looked at.
 
-    Raises UserError where it is in no format, in several, or for several tasks of which none is named, and where its structure cannot be
-    read; what is wrong with single files and labels are its faults.
+    Raises UserError where it is in no format, in several, or for several tasks of which none is named, and where its
+    structure cannot be read; what is wrong with single files and labels are its faults.
     """
     options, root = options or CheckDataOptions(), Path(root)
     require_there(root)
@@ -128,7 +131,9 @@ def check_data(root: Path | str, *, options: CheckDataOptions | None = None) -> 
         _require_sheet(options.sheet, force=options.force)
     source = _source(root, options)
     splits = _read(source)
-    with terminal.progress("looking at the data", sum(len({item.image for item in split.items}) for split in splits)) as advance:
+    with terminal.progress(
+        "looking at the data", sum(len({item.image for item in split.items}) for split in splits)
+    ) as advance:
         seen = list(looked_at(splits, progress=lambda done, total: advance(1)))
     found = DataReport(
         root=root,
@@ -156,7 +161,9 @@ def _source(root: Path, options: CheckDataOptions) -> DataSource:
     found = sources_of(root, options.reading)
     tasks = list(dict.fromkeys(one.task for one in found))
     if len(tasks) > 1:
-        rows = " or ".join(f"{task} ({', '.join(FORMATS[one.format].said for one in found if one.task == task)})" for task in tasks)
+        rows = " or ".join(
+            f"{task} ({', '.join(FORMATS[one.format].said for one in found if one.task == task)})" for task in tasks
+        )
         raise UserError(f"'{root}' may be for {rows}; say with --task which one is meant")
     return source_of(root, tasks[0], options.reading)
 
@@ -204,7 +211,9 @@ def _require_sheet(path: Path, *, force: bool) -> None:
 
 def _write_sheet(path: Path, splits: Sequence[Split], options: CheckDataOptions) -> None:
     """The file is the sheet, or what it was before. Raises UserError where no picture is whole."""
-    chosen = [(split, item) for index, split in enumerate(splits) for item in _chosen(usable(split), [options.seed, index])]
+    chosen = [
+        (split, item) for index, split in enumerate(splits) for item in _chosen(usable(split), [options.seed, index])
+    ]
     if not chosen:
         raise UserError(f"no picture in '{splits[0].root}' is without fault, so there is none to draw labels on")
     (sheet,) = drawing.contact_sheets(_drawn(chosen), len(chosen))
@@ -226,6 +235,7 @@ def _drawn(chosen: Sequence[tuple[Split, Item]]) -> Iterator[tuple[str, Image.Im
 
     for split, item in chosen:
         task = TASKS[split.task]
-        named = task.description.model_construct(classes=split.classes, joints=split.joints)  # all that is drawn of it are names
+        # all that is drawn of it are names
+        named = task.description.model_construct(classes=split.classes, joints=split.joints)
         marked = task.mark(picture(split, item), task.truth(split, item), named)
         yield f"{split.name}: {shown(Path(item.image).name)}", marked

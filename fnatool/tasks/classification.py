@@ -57,7 +57,10 @@ def sample(split: Split, item: Labelled, description: Classification, how: Sampl
 
     from fnatool.tasks import augment, samples
 
-    return {"image": augment.cut_out(samples.picture(split, item), how.size, how.augment), "label": torch.tensor(item.label)}
+    return {
+        "image": augment.cut_out(samples.picture(split, item), how.size, how.augment),
+        "label": torch.tensor(item.label),
+    }
 
 
 def batch(samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
@@ -67,7 +70,9 @@ def batch(samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
     return stacked(samples, {"label": "labels"})
 
 
-def show(image: torch.Tensor, description: Classification, size: Size, item: Item | None = None) -> tuple[torch.Tensor, Placement]:
+def show(
+    image: torch.Tensor, description: Classification, size: Size, item: Item | None = None
+) -> tuple[torch.Tensor, Placement]:
     """The middle of the image."""
     from fnatool.tasks import augment
     from fnatool.tasks.pixels import fill
@@ -97,7 +102,9 @@ def loss(outputs: Outputs, batch: Batch, description: Classification, *, smoothi
 
 @dataclass(frozen=True)
 class Classified:
-    """The most probable class, its probability, and those of all, [K]; and the logits, which differ where probabilities round to 0."""
+    """The most probable class, its probability, and those of all, [K]; and the logits, which differ where probabilities
+    round to 0.
+    """
 
     label: int
     score: float
@@ -119,7 +126,9 @@ def compare(prediction: Classified, truth: int, description: Classification) -> 
 
 
 def score(evidence: Sequence[tuple[int, int]], description: Classification) -> dict[str, float]:
-    """top1, and top5 where there are more than five classes: shares of the images; top1/CLASS: of those of a class that has some."""
+    """top1, and top5 where there are more than five classes: shares of the images; top1/CLASS: of those of a class that
+    has some.
+    """
     best = {"top1": 1} | ({"top5": 5} if len(description.classes) > 5 else {})
     whole = {name: sum(rank < most for _, rank in evidence) / len(evidence) for name, most in best.items()}
     found: dict[int, list[bool]] = {}
@@ -169,10 +178,17 @@ def answered(outputs: Mapping[str, npt.NDArray[Any]], description: Classificatio
 
 
 def draw(image: Image.Image, prediction: Classified, description: Classification) -> Image.Image:
-    """The image, and below it the class and its probability, with those that come next as far as they are SEEN or more."""
+    """The image, and below it the class and its probability, with those that come next as far as they are SEEN or
+    more.
+    """
     made, _ = drawing.canvas(image)
-    best = [label for label in _best(prediction) if label == prediction.label or prediction.probabilities[label] >= SEEN]
-    entries = [(drawing.colour(label), f"{description.classes[label]} {prediction.probabilities[label]:.0%}") for label in best[:3]]
+    best = [
+        label for label in _best(prediction) if label == prediction.label or prediction.probabilities[label] >= SEEN
+    ]
+    entries = [
+        (drawing.colour(label), f"{description.classes[label]} {prediction.probabilities[label]:.0%}")
+        for label in best[:3]
+    ]
     return drawing.legend(made, entries)
 
 

@@ -1,7 +1,8 @@
 """Average precision as COCO measures it, by pycocotools, but for what is found with the same score.
 
-COCO ranks such detections in the order in which they are told, image by image: a network that is equally sure of everything scores by luck.
-Here they count against: at each overlap those that are right come after those that are wrong. Where all scores differ, nothing does.
+COCO ranks such detections in the order in which they are told, image by image: a network that is equally sure of
+everything scores by luck. Here they count against: at each overlap those that are right come after those that are
+wrong. Where all scores differ, nothing does.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ class FoundJoints(Protocol):
 
 
 def box_precision(evidence: Sequence[tuple[FoundBoxes, Boxed]], classes: Sequence[str]) -> dict[str, float]:
-    """mAP over IoU .50 … .95, AP50, AP75, those by area that the truth has objects for, and AP/CLASS for each class that it has."""
+    """mAP over IoU .50 … .95, AP50, AP75, those by area that the truth has objects for, and AP/CLASS for each class
+    that it has.
+    """
     truths: list[Json] = []
     found: list[Json] = []
     for image, (prediction, truth) in enumerate(evidence, 1):
@@ -54,7 +57,9 @@ def box_precision(evidence: Sequence[tuple[FoundBoxes, Boxed]], classes: Sequenc
             own = {"bbox": _extent(box), "category_id": int(label) + 1, "iscrowd": int(crowd), "area": float(area)}
             truths.append({"id": len(truths) + 1, "image_id": image, **own})
         for box, score, label in zip(prediction.boxes, prediction.scores, prediction.labels, strict=True):
-            found.append({"image_id": image, "category_id": int(label) + 1, "bbox": _extent(box), "score": float(score)})
+            found.append(
+                {"image_id": image, "category_id": int(label) + 1, "bbox": _extent(box), "score": float(score)}
+            )
     return _figures("bbox", _document(len(evidence), truths, len(classes)), found, BOXES, classes=classes)
 
 
@@ -66,7 +71,12 @@ def joint_precision(evidence: Sequence[tuple[FoundJoints, Posed]], sigmas: Seque
     for prediction, truth in evidence:
         image = numbers.setdefault(truth.image, len(numbers) + 1)
         flat = np.column_stack([truth.points, truth.seen]).ravel().tolist()
-        own = {"keypoints": flat, "num_keypoints": int((truth.seen > 0).sum()), "bbox": _extent(truth.box), "area": float(truth.area)}
+        own = {
+            "keypoints": flat,
+            "num_keypoints": int((truth.seen > 0).sum()),
+            "bbox": _extent(truth.box),
+            "area": float(truth.area),
+        }
         truths.append({"id": len(truths) + 1, "image_id": image, "category_id": 1, "iscrowd": 0, **own})
         points = np.column_stack([prediction.points, np.ones(len(prediction.points))]).ravel().tolist()
         found.append({"image_id": image, "category_id": 1, "keypoints": points, "score": float(prediction.score)})
@@ -96,7 +106,9 @@ def _figures(
     sigmas: np.ndarray | None = None,
     classes: Sequence[str] = (),
 ) -> dict[str, float]:
-    """The figures that pycocotools states; those it has no objects for are left out, and without predictions all are 0."""
+    """The figures that pycocotools states; those it has no objects for are left out, and without predictions all are
+    0.
+    """
     with contextlib.redirect_stdout(io.StringIO()):  # it prints
         stated = COCO()
         stated.dataset = truth
@@ -111,24 +123,33 @@ def _figures(
         evaluation.evaluate()
         _accumulate(evaluation)
         evaluation.summarize()
-    stated_ones = {name: float(evaluation.stats[index]) for name, index in figures.items() if evaluation.stats[index] >= 0}
+    stated_ones = {
+        name: float(evaluation.stats[index]) for name, index in figures.items() if evaluation.stats[index] >= 0
+    }
     return {**stated_ones, **_of_classes(evaluation, classes)}
 
 
 def _of_classes(evaluation: COCOeval, classes: Sequence[str]) -> dict[str, float]:
-    """AP/CLASS: what mAP is the mean of; no class that the truth has no object of, which COCO's convention counts for nothing."""
-    precision = evaluation.eval["precision"]  # [overlaps, recalls, classes, areas, most detections]: −1 where there is no object
+    """AP/CLASS: what mAP is the mean of; no class that the truth has no object of, which COCO's convention counts for
+    nothing.
+    """
+    # [overlaps, recalls, classes, areas, most detections]: −1 where there is no object
+    precision = evaluation.eval["precision"]
     means = {name: precision[:, :, k, 0, -1] for k, name in enumerate(classes)}
     return {f"AP/{name}": float(values.mean()) for name, values in means.items() if values.min() >= 0}
 
 
 def _place(found: Mapping[str, Any]) -> list[float]:
-    """What detections are sorted by, so that those of the same score are matched alike in whatever order they are told."""
+    """What detections are sorted by, so that those of the same score are matched alike in whatever order they are
+    told.
+    """
     return [found["image_id"], found["category_id"], *(found["bbox"] if "bbox" in found else found["keypoints"])]
 
 
 def _accumulate(evaluation: COCOeval) -> None:
-    """Precision and recall over all images, where the right ones among equal scores are the last, overlap by overlap."""
+    """Precision and recall over all images, where the right ones among equal scores are the last, overlap by
+    overlap.
+    """
     compared = evaluation.evalImgs
     levels = np.unique(np.concatenate([each["dtScores"] for each in compared if each is not None] or [[]]))
     if all(len(np.unique(scores)) == len(scores) for scores in _by_category(evaluation)):

@@ -8,6 +8,8 @@ import torch
 
 
 @lru_cache(maxsize=64)
-def constant(values: tuple[float, ...] | tuple[int, ...], device: torch.device, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def constant(
+    values: tuple[float, ...] | tuple[int, ...], device: torch.device, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
     """The numbers on the device, not to be written to."""
     return torch.tensor(values, dtype=dtype, device=device)

@@ -1,6 +1,8 @@
-"""What a model is for, as its metadata `fnatool.task` says it: enough to prepare an image for it and to read its outputs.
+"""What a model is for, as its metadata `fnatool.task` says it: enough to prepare an image for it and to read its
+outputs.
 
-Without torch, so that whatever writes or reads an ONNX file can use it. What only one task says is in that task's module; `table` parses.
+Without torch, so that whatever writes or reads an ONNX file can use it. What only one task says is in that task's
+module; `table` parses.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ class Input(Strict):
     def _scales(self) -> Self:
         channels = 1 if self.channels == "GREY" else 3
         if not len(self.mean) == len(self.scale) == channels:
-            raise ValueError(f"{self.channels} has {channels} channel(s), mean {len(self.mean)} values, scale {len(self.scale)}")
+            raise ValueError(
+                f"{self.channels} has {channels} channel(s), mean {len(self.mean)} values, scale {len(self.scale)}"
+            )
         if 0 in self.scale:
             raise ValueError("a scale of 0 would divide by zero")
         return self
@@ -92,7 +96,9 @@ class Description(Strict):
 
 def is_placeholder(names: Sequence[str]) -> bool:
     """Nobody named them: class0, class1 …, or the one 'object' of a pose."""
-    return any(tuple(names) == tuple(f"{word}{k}" for k in range(len(names))) for word in PLACEHOLDERS) or tuple(names) == ("object",)
+    return any(tuple(names) == tuple(f"{word}{k}" for k in range(len(names))) for word in PLACEHOLDERS) or tuple(
+        names
+    ) == ("object",)
 
 
 def to_json(description: Description) -> str:

@@ -33,19 +33,22 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 
-FOCAL = (0.5, 0.4)  # overlaps from which an anchor answers for a box, and below which it shows background (Lin et al. 2017)
+# overlaps from which an anchor answers for a box, and below which it shows background (Lin et al. 2017)
+FOCAL = (0.5, 0.4)
 MULTIBOX = (0.5, 0.5)  # Liu et al. 2016
 NEGATIVES = 3  # anchors on background for each on an object: those that are most wrong
 SURE = 0.3  # the score from which a box is drawn
-LIKE = 0.01  # how far corners may be apart, as a share of the extent of all boxes, or scores, for two objects to be the same
+# how far corners may be apart, as a share of the extent of all boxes, or scores, for two objects to be the same
+LIKE = 0.01
 
 
 class Detection(Description):
-    """cls_logits [N, A, K] and boxes [N, A, 4] over the anchors of all levels: level by level, row by row, anchors last.
+    """cls_logits [N, A, K] and boxes [N, A, 4] over the anchors of all levels: level by level, row by row, anchors
+    last.
 
-    scores: "sigmoid" with a column for each class, or "softmax" with one for the background before them.
-    boxes: (wx·Δx/w, wy·Δy/h, ww·ln(w′/w), wh·ln(h′/h)) from an anchor (centre, w, h) to a box (centre + Δ, w′, h′), box_weights being
-    (wx, wy, ww, wh).
+    scores: "sigmoid" with a column for each class, or "softmax" with one for the background before them. boxes:
+    (wx·Δx/w, wy·Δy/h, ww·ln(w′/w), wh·ln(h′/h)) from an anchor (centre, w, h) to a box (centre + Δ, w′, h′),
+    box_weights being (wx, wy, ww, wh).
     """
 
     task: Literal["detection"] = "detection"
@@ -93,12 +96,18 @@ def sample(split: Split, item: Boxed, description: Detection, how: SampleOptions
     from fnatool.tasks.pixels import fill
 
     labels = torch.from_numpy(np.where(item.crowd, augment.NEITHER, item.labels))
-    whole: Sample = {"image": samples.tensor(split, item), "boxes": augment.boxes_of(item.boxes, item.size), "labels": labels}
+    whole: Sample = {
+        "image": samples.tensor(split, item),
+        "boxes": augment.boxes_of(item.boxes, item.size),
+        "labels": labels,
+    }
     return augment.scaled(whole, how, fill(description.input))
 
 
 def batch(samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
-    """`images` uint8 [N, 3, H, W], `boxes` [N, M, 4], `labels` [N, M], M being the most boxes of an image; NO_LABEL where there is none."""
+    """`images` uint8 [N, 3, H, W], `boxes` [N, M, 4], `labels` [N, M], M being the most boxes of an image; NO_LABEL
+    where there is none.
+    """
     from torch.nn.utils.rnn import pad_sequence
 
     from fnatool.tasks.augment import NO_LABEL
@@ -111,7 +120,9 @@ def batch(samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
     return made
 
 
-def show(image: torch.Tensor, description: Detection, size: Size, item: Item | None = None) -> tuple[torch.Tensor, Placement]:
+def show(
+    image: torch.Tensor, description: Detection, size: Size, item: Item | None = None
+) -> tuple[torch.Tensor, Placement]:
     """The whole image."""
     from fnatool.tasks import augment
     from fnatool.tasks.pixels import fill
@@ -130,7 +141,8 @@ def truth(split: Split, item: Boxed) -> Boxed:
 def loss(outputs: Outputs, batch: Batch, description: Detection) -> Parts:
     """Parts `class` and `box` of cls_logits [N, A, K] and boxes [N, A, 4], both per anchor that answers for a box.
 
-    The batch has boxes [N, M, 4] in pixels of the input and labels [N, M], negative where there is no box or a doubtful one.
+    The batch has boxes [N, M, 4] in pixels of the input and labels [N, M], negative where there is no box or a doubtful
+    one.
     """
     import torch
     import torch.nn.functional as F
@@ -145,18 +157,23 @@ def loss(outputs: Outputs, batch: Batch, description: Detection) -> Parts:
     focal = description.scores == "sigmoid"
     least = FOCAL if focal else MULTIBOX
     truth = zip(batch["boxes"], batch["labels"], strict=True)
-    matched = torch.stack([assign(anchors, boxes, labels, least=least, own_anchor=not focal) for boxes, labels in truth])
+    matched = torch.stack(
+        [assign(anchors, boxes, labels, least=least, own_anchor=not focal) for boxes, labels in truth]
+    )
     images, rows = torch.nonzero(matched >= 0, as_tuple=True)  # the host waits here, and once more below
     which = matched[images, rows]
     wanted = encode(batch["boxes"][images, which], anchors[rows], description.box_weights)
     labels = batch["labels"][images, which]
     count = torch.full((), len(rows), device=logits.device)
-    by_class = _focal(logits, matched, (images, rows, labels)) if focal else _multibox(logits, matched, (images, rows, labels))
+    by_class = (
+        _focal(logits, matched, (images, rows, labels)) if focal else _multibox(logits, matched, (images, rows, labels))
+    )
     by_box = F.smooth_l1_loss(codes[images, rows], wanted, beta=1 / 9 if focal else 1.0, reduction="sum")
     return {"class": Part(by_class, count), "box": Part(by_box, count)}
 
 
-Answers = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]  # image, anchor and class of each anchor that answers for a box
+# image, anchor and class of each anchor that answers for a box
+Answers = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]
 
 
 def _focal(logits: torch.Tensor, matched: torch.Tensor, answers: Answers) -> torch.Tensor:
@@ -173,7 +190,9 @@ def _focal(logits: torch.Tensor, matched: torch.Tensor, answers: Answers) -> tor
 
 
 def _multibox(logits: torch.Tensor, matched: torch.Tensor, answers: Answers) -> torch.Tensor:
-    """Cross entropy of the anchors on objects and of the NEGATIVES times as many on background with the highest, image by image."""
+    """Cross entropy of the anchors on objects and of the NEGATIVES times as many on background with the highest, image
+    by image.
+    """
     import torch
     import torch.nn.functional as F
 
@@ -195,7 +214,9 @@ def _multibox(logits: torch.Tensor, matched: torch.Tensor, answers: Answers) -> 
 
 @dataclass(frozen=True)
 class Detected:
-    """Objects in the image, the surest first: left, top, right, bottom in its pixels [n, 4], scores [n], indices of classes [n]."""
+    """Objects in the image, the surest first: left, top, right, bottom in its pixels [n, 4], scores [n], indices of
+    classes [n].
+    """
 
     boxes: Floats
     scores: Floats
@@ -204,8 +225,9 @@ class Detected:
 
 @dataclass(frozen=True)
 class Suppression:
-    """Which boxes are kept: of a score above `least`, of each level the `per_level` best, of a class none that overlaps a better one by
-    more than `overlap` (IoU), of an image the `per_image` best. The usual values of COCO's evaluation."""
+    """Which boxes are kept: of a score above `least`, of each level the `per_level` best, of a class none that overlaps
+    a better one by more than `overlap` (IoU), of an image the `per_image` best. The usual values of COCO's
+    evaluation."""
 
     least: float = 0.05
     per_level: int = 1000
@@ -217,7 +239,12 @@ USUAL = Suppression()
 
 
 def decode(
-    placement: Placement, outputs: Sequence[torch.Tensor], description: Detection, size: Size, *, keep: Suppression = USUAL
+    placement: Placement,
+    outputs: Sequence[torch.Tensor],
+    description: Detection,
+    size: Size,
+    *,
+    keep: Suppression = USUAL,
 ) -> Detected:
     """The objects that one image's cls_logits [A, K] and boxes [A, 4] speak of."""
     import torch
@@ -233,12 +260,16 @@ def decode(
     require_anchors(len(codes), len(anchors), size)
     scores = logits.sigmoid() if description.scores == "sigmoid" else logits.softmax(1)[:, 1:]
     found: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-    for part, code, anchor in zip(*(torch.split(values, list(counts)) for values in (scores, codes, anchors)), strict=True):
+    for part, code, anchor in zip(
+        *(torch.split(values, list(counts)) for values in (scores, codes, anchors)), strict=True
+    ):
         flat = part.flatten()
         candidates = torch.nonzero(flat > keep.least).flatten()
         best = candidates[flat[candidates].argsort(descending=True, stable=True)[: keep.per_level]]
         rows = best // part.shape[1]
-        found.append((decode_boxes(code[rows], anchor[rows], description.box_weights), flat[best], best % part.shape[1]))
+        found.append(
+            (decode_boxes(code[rows], anchor[rows], description.box_weights), flat[best], best % part.shape[1])
+        )
     boxes, values, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
     boxes = clip_boxes_to_image(boxes, size)
     kept = batched_nms(boxes, values, labels, keep.overlap)[: keep.per_image]
@@ -252,7 +283,9 @@ def compare(prediction: Detected, truth: Boxed, description: Detection) -> tuple
 
 
 def score(evidence: Sequence[tuple[Detected, Boxed]], description: Detection) -> dict[str, float]:
-    """COCO's mAP (IoU .50 … .95), AP50, AP75, AP_small, AP_medium, AP_large and AP/CLASS where there are such objects."""
+    """COCO's mAP (IoU .50 … .95), AP50, AP75, AP_small, AP_medium, AP_large and AP/CLASS where there are such
+    objects.
+    """
     from fnatool.tasks import coco
 
     return coco.box_precision(evidence, description.classes)
@@ -268,14 +301,18 @@ def right(truth: Boxed, description: Detection) -> Detected:
 
 
 def apart(one: Detected, other: Detected) -> float:
-    """The share of the objects, by their scores, that the other answer does not have: of the class, nearly the box and the score."""
+    """The share of the objects, by their scores, that the other answer does not have: of the class, nearly the box and
+    the score.
+    """
     missed = [_missing(one, other), _missing(other, one)]
     total = float(one.scores.sum() + other.scores.sum())
     return sum(missed) / total if total else 0.0
 
 
 def _missing(one: Detected, other: Detected) -> float:
-    """The scores, summed, of the objects that the other does not have. Corners are compared: a box cut to the image may have no area."""
+    """The scores, summed, of the objects that the other does not have. Corners are compared: a box cut to the image may
+    have no area.
+    """
     if not len(one.scores) or not len(other.scores):
         return float(one.scores.sum())
     reach = LIKE * max(float(one.boxes.max()), 1.0)
@@ -327,12 +364,18 @@ def answered(outputs: Mapping[str, npt.NDArray[Any]], description: Detection, im
         boxes, scores, labels = (values[0][sure] for values in (boxes, scores, labels))
         rows = [torch.from_numpy(np.ascontiguousarray(values)) for values in (boxes, scores, labels)]
         kept = batched_nms(*rows, USUAL.overlap)[: USUAL.per_image].numpy()
-        boxes, scores, labels = np.clip(boxes[kept], 0, np.tile(image[::-1], 2)).astype(np.float32), scores[kept], labels[kept]
+        boxes, scores, labels = (
+            np.clip(boxes[kept], 0, np.tile(image[::-1], 2)).astype(np.float32),
+            scores[kept],
+            labels[kept],
+        )
     return Detected(boxes, scores, labels)
 
 
 def draw(image: Image.Image, prediction: Detected, description: Detection) -> Image.Image:
-    """The image with a box around each object of a score of SURE or more, its class and score at the box; the surest on top."""
+    """The image with a box around each object of a score of SURE or more, its class and score at the box; the surest on
+    top.
+    """
     made, zoom = drawing.canvas(image)
     rows = zip((prediction.boxes * zoom).tolist(), prediction.scores.tolist(), prediction.labels.tolist(), strict=True)
     sure = [row for row in rows if row[1] >= SURE]
@@ -344,20 +387,26 @@ def draw(image: Image.Image, prediction: Detected, description: Detection) -> Im
 
 
 def mark(image: Image.Image, truth: Boxed, description: Detection) -> Image.Image:
-    """The image with a box around each object and its class at it; what counts for nothing, as crowds do, is said to."""
+    """The image with a box around each object and its class at it; what counts for nothing, as crowds do, is said
+    to.
+    """
     made, zoom = drawing.canvas(image)
     rows = list(zip((truth.boxes * zoom).tolist(), truth.labels.tolist(), truth.crowd.tolist(), strict=True))
     for box, label, _ in rows:
         drawing.outlined(made, box, drawing.colour(label))
     words = [f"{description.classes[label]}{' (not counted)' if crowd else ''}" for _, label, crowd in rows]
-    drawing.labels(made, [(box, text, drawing.colour(label)) for (box, label, _), text in zip(rows, words, strict=True)])
+    drawing.labels(
+        made, [(box, text, drawing.colour(label)) for (box, label, _), text in zip(rows, words, strict=True)]
+    )
     return made
 
 
 def say(prediction: Detected, description: Detection) -> dict[str, object]:
     """The objects, the surest first: class, score, and the box (left, top, right, bottom) in pixels of the image."""
     rows = zip(prediction.boxes.tolist(), prediction.scores.tolist(), prediction.labels.tolist(), strict=True)
-    return {"objects": [{"class": description.classes[label], "score": score, "box": box} for box, score, label in rows]}
+    return {
+        "objects": [{"class": description.classes[label], "score": score, "box": box} for box, score, label in rows]
+    }
 
 
 def scenes() -> SceneKind:
@@ -382,7 +431,8 @@ TASK = Task(
     compare=compare,
     score=score,
     metrics={
-        "mAP": "COCO's average precision: the mean over the classes, and over overlaps (IoU) of 0.50 … 0.95; of boxes with the same score "
+        "mAP": "COCO's average precision: the mean over the classes, and over overlaps (IoU) of 0.50 … 0.95; of "
+        "boxes with the same score "
         "the wrong ones are taken to be surer",
         "AP50": "the same where an overlap of a half is enough",
         "AP75": "the same where an overlap of three quarters is asked for",

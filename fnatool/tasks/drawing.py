@@ -1,4 +1,6 @@
-"""Words, colours and lines on a picture, for the tasks' answers: readable at the picture's size, and by the colour-blind."""
+"""Words, colours and lines on a picture, for the tasks' answers: readable at the picture's size, and by the
+colour-blind.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,15 @@ PALETTE: tuple[Colour, ...] = (
 SHADES = (0.0, 0.5, -0.45)  # towards white and towards black, when the palette is at its end
 BLACK, WHITE, PAPER = (0, 0, 0), (255, 255, 255), (250, 250, 250)
 LEAST_SIDE = 480  # pixels: smaller pictures are enlarged, or no word on them could be read
-SHEET_TILE, SHEET_TILES = 360, 30  # pixels of the longer side of a picture on a contact sheet, and how many there are on one
+# pixels of the longer side of a picture on a contact sheet, and how many there are on one
+SHEET_TILE, SHEET_TILES = 360, 30
 
 
 def colour(number: int) -> Colour:
     """The colour of a class or a joint, the same in every picture."""
-    red, green, blue = (_shaded(part, SHADES[number // len(PALETTE) % len(SHADES)]) for part in PALETTE[number % len(PALETTE)])
+    red, green, blue = (
+        _shaded(part, SHADES[number // len(PALETTE) % len(SHADES)]) for part in PALETTE[number % len(PALETTE)]
+    )
     return red, green, blue
 
 
@@ -43,7 +48,9 @@ def ink(ground: Colour) -> Colour:
 
 
 def canvas(image: Image.Image) -> tuple[Image.Image, int]:
-    """A copy of the picture to draw on, and how often it was enlarged: a whole number, so that LEAST_SIDE is reached."""
+    """A copy of the picture to draw on, and how often it was enlarged: a whole number, so that LEAST_SIDE is
+    reached.
+    """
     from PIL import Image as images
 
     zoom = -(-LEAST_SIDE // max(image.size))
@@ -73,7 +80,8 @@ def shortened(text: str, face: Any, room: float) -> str:
 
 
 def labels(image: Image.Image, rows: Sequence[tuple[Box, str, Colour]]) -> None:
-    """The image has the text of each row in it, on a ground of its colour: above the corner of its box, or, to cover no other text,
+    """The image has the text of each row in it, on a ground of its colour: above the corner of its box, or, to cover no
+    other text,
 
     elsewhere at an edge of it. The first rows choose first, and are on top where there is no room at all.
     """
@@ -146,7 +154,9 @@ def dot(image: Image.Image, at: Point, hue: Colour) -> None:
 
 
 def legend(image: Image.Image, entries: Sequence[Entry]) -> Image.Image:
-    """The image, and below it a strip with a patch of each colour and its words; the image alone where there are none."""
+    """The image, and below it a strip with a patch of each colour and its words; the image alone where there are
+    none.
+    """
     from PIL import Image as images
     from PIL import ImageDraw
 
@@ -155,7 +165,11 @@ def legend(image: Image.Image, entries: Sequence[Entry]) -> Image.Image:
     face, pad = font(image), 2 * line_width(image)
     high = sum(face.getmetrics())
     rows = list(
-        _rows([(hue, shortened(text, face, image.width - high - 3 * pad)) for hue, text in entries], face, (image.width, high, pad))
+        _rows(
+            [(hue, shortened(text, face, image.width - high - 3 * pad)) for hue, text in entries],
+            face,
+            (image.width, high, pad),
+        )
     )
     made = images.new("RGB", (image.width, image.height + len(rows) * (high + pad) + pad), PAPER)
     made.paste(image, (0, 0))
@@ -169,7 +183,9 @@ def legend(image: Image.Image, entries: Sequence[Entry]) -> Image.Image:
 
 
 def _rows(entries: Sequence[Entry], face: Any, sizes: tuple[int, int, int]) -> Iterator[list[tuple[int, Entry]]]:
-    """The entries in rows that the width has room for, each with its left end. sizes: of the row, of a patch, of a gap."""
+    """The entries in rows that the width has room for, each with its left end. sizes: of the row, of a patch, of a
+    gap.
+    """
     width, patch, gap = sizes
     row: list[tuple[int, Entry]] = []
     left = gap
@@ -184,7 +200,9 @@ def _rows(entries: Sequence[Entry], face: Any, sizes: tuple[int, int, int]) -> I
 
 
 def cover(image: Image.Image, numbers: npt.NDArray[np.uint8], there: Sequence[int], opacity: float) -> None:
-    """The pixels of the image whose number is one of `there` have its colour over them; their regions have an edge, with a dark rim."""
+    """The pixels of the image whose number is one of `there` have its colour over them; their regions have an edge,
+    with a dark rim.
+    """
     from PIL import Image as images
     from PIL import ImageFilter
 
@@ -199,13 +217,16 @@ def cover(image: Image.Image, numbers: npt.NDArray[np.uint8], there: Sequence[in
     width = line_width(image) // 2 * 2 + 1
     wide = np.asarray(images.fromarray(edge.astype(np.uint8)).filter(ImageFilter.MaxFilter(width))) > 0
     strength = np.where(shown, np.where(wide, 255, round(255 * opacity)), 0).astype(np.uint8)
-    around = images.fromarray(shown.astype(np.uint8) * 255).filter(ImageFilter.MaxFilter(3))  # a dark rim, as lines have
+    # a dark rim, as lines have
+    around = images.fromarray(shown.astype(np.uint8) * 255).filter(ImageFilter.MaxFilter(3))
     image.paste(BLACK, mask=images.fromarray(np.where(shown, 0, np.asarray(around))))
     image.paste(images.fromarray(palette[large]), mask=images.fromarray(strength))
 
 
 def contact_sheets(pictures: Iterator[tuple[str, Image.Image]], count: int) -> Iterator[Image.Image]:
-    """The pictures, `count` in number, small and with their names, in rows on as few sheets as hold SHEET_TILES each."""
+    """The pictures, `count` in number, small and with their names, in rows on as few sheets as hold SHEET_TILES
+    each.
+    """
     held: list[tuple[str, Image.Image]] = []
     columns = min(max(round(count**0.5), 1), 6)
     for name, picture in pictures:

@@ -26,7 +26,8 @@ def require_finite(outputs: Mapping[str, Array], names: Sequence[str]) -> None:
         if count:
             size = values.numel() if isinstance(values, torch.Tensor) else values.size
             raise NotFinite(
-                f"output '{name}' is not finite: {count:,} of its {size:,} values are NaN or infinite, so no figure can be made of it; "
+                f"output '{name}' is not finite: {count:,} of its {size:,} values are NaN or infinite, so no "
+                "figure can be made of it; "
                 "are the model's weights whole?"
             )
 

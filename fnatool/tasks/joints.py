@@ -55,11 +55,16 @@ def pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
 
 def sigmas(names: Sequence[str]) -> tuple[float, ...]:
     """COCO's sigma where a joint is one of a person's, OTHER elsewhere."""
-    return tuple(next((sigma for part, sigma in PERSON.items() if part in re.split(r"[^a-z]+", name.lower())), OTHER) for name in names)
+    return tuple(
+        next((sigma for part, sigma in PERSON.items() if part in re.split(r"[^a-z]+", name.lower())), OTHER)
+        for name in names
+    )
 
 
 def limbs_of(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """The numbers of joints that a person's limbs connect, as far as names are those of such; empty where they are not."""
+    """The numbers of joints that a person's limbs connect, as far as names are those of such; empty where they are
+    not.
+    """
     parts = [tuple(re.split(r"[^a-z]+", name.lower())) for name in names]
     found = []
     for one, other in LIMBS:

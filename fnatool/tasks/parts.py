@@ -1,4 +1,6 @@
-"""What a loss is made of: sums and what they are divided by, kept apart so that several processes can divide by what all have together."""
+"""What a loss is made of: sums and what they are divided by, kept apart so that several processes can divide by what
+all have together.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ Parts = Mapping[str, Part]
 
 
 def means(parts: Parts) -> dict[str, torch.Tensor]:
-    """Each part as a mean over all processes' counts: averaged over the processes they, and their gradients, are those of one process."""
+    """Each part as a mean over all processes' counts: averaged over the processes they, and their gradients, are those
+    of one process.
+    """
     if not parts:
         return {}
     counts = torch.stack([part.count.detach().float() for part in parts.values()])

@@ -71,10 +71,14 @@ class Pose(Description):
         return f"{super().counted()}, {len(self.joints)} joints"
 
     def adopting(self, classes: Sequence[str], joints: Sequence[str]) -> Self:
-        """The same with these names, and what follows from those of joints, where it has only placeholders for as many."""
+        """The same with these names, and what follows from those of joints, where it has only placeholders for as
+        many.
+        """
         made = super().adopting(classes, joints)
         if is_placeholder(self.joints) and len(self.joints) == len(joints):
-            return made.model_copy(update={"joints": tuple(joints), "sigmas": sigmas(joints), "flip_pairs": pairs(joints)})
+            return made.model_copy(
+                update={"joints": tuple(joints), "sigmas": sigmas(joints), "flip_pairs": pairs(joints)}
+            )
         return made
 
 
@@ -105,7 +109,12 @@ def sample(split: Split, item: Posed, description: Pose, how: SampleOptions) -> 
         "seen": torch.from_numpy(item.seen),
     }
     return augment.posed(
-        whole, how.size, how.augment, padding=description.padding, fill=fill(description.input), pairs=description.flip_pairs
+        whole,
+        how.size,
+        how.augment,
+        padding=description.padding,
+        fill=fill(description.input),
+        pairs=description.flip_pairs,
     )
 
 
@@ -116,7 +125,9 @@ def batch(samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
     return stacked(samples, {})
 
 
-def show(image: torch.Tensor, description: Pose, size: Size, item: Posed | None = None) -> tuple[torch.Tensor, Placement]:
+def show(
+    image: torch.Tensor, description: Pose, size: Size, item: Posed | None = None
+) -> tuple[torch.Tensor, Placement]:
     """The part of the image around the item's box, or around the whole image."""
     import torch
 
@@ -143,8 +154,8 @@ def truth(split: Split, item: Posed) -> Posed:
 def loss(outputs: Outputs, batch: Batch, description: Pose) -> Parts:
     """The squared error of heatmaps [N, J, h, w], over that of a heatmap of zeros, for each joint of weight 1.
 
-    points [N, J, 2] are in pixels of the input, whose size the images of the batch tell; weights [N, J]. (A mean over cells would be
-    small for large maps, whose cells are nearly all zero.)
+    points [N, J, 2] are in pixels of the input, whose size the images of the batch tell; weights [N, J]. (A mean over
+    cells would be small for large maps, whose cells are nearly all zero.)
     """
     from fnatool.tasks.parts import Part
 
@@ -174,7 +185,9 @@ def peaks(points: torch.Tensor, size: tuple[int, int], cells: tuple[int, int], s
 
 @dataclass(frozen=True)
 class Jointed:
-    """The joints of an object: x, y in the image's pixels, (0, 0) at the corner of the first one, [J, 2]; their peaks [J], and the mean."""
+    """The joints of an object: x, y in the image's pixels, (0, 0) at the corner of the first one, [J, 2]; their peaks
+    [J], and the mean.
+    """
 
     points: Floats
     scores: Floats
@@ -182,7 +195,9 @@ class Jointed:
 
 
 def decode(placement: Placement, outputs: Sequence[torch.Tensor], description: Pose, size: Size) -> Jointed:
-    """The peak of each of one image's heatmaps [J, h, w], moved by a quarter of a cell towards its higher neighbour on either axis."""
+    """The peak of each of one image's heatmaps [J, h, w], moved by a quarter of a cell towards its higher neighbour on
+    either axis.
+    """
     import torch
 
     (maps,) = outputs
@@ -217,15 +232,17 @@ def compare(prediction: Jointed, truth: Posed, description: Pose) -> tuple[Joint
 
 
 def score(evidence: Sequence[tuple[Jointed, Posed]], description: Pose) -> dict[str, float]:
-    """COCO's OKS_AP (OKS .50 … .95), OKS_AP50, OKS_AP75; PCK@0.1, the share of labelled joints nearer than a tenth of the
-    box's side, and PCK@0.1/JOINT."""
+    """COCO's OKS_AP (OKS .50 … .95), OKS_AP50, OKS_AP75; PCK@0.1, the share of labelled joints nearer than a tenth of
+    the box's side, and PCK@0.1/JOINT."""
     from fnatool.tasks import coco
 
     near = np.array([_near(prediction, truth) for prediction, truth in evidence])  # [objects, J]
     labelled = np.array([truth.seen > 0 for _, truth in evidence])
     precision = coco.joint_precision(evidence, description.sigmas)
     each = {
-        f"PCK@{NEAR}/{name}": float(near[labelled[:, k], k].mean()) for k, name in enumerate(description.joints) if labelled[:, k].any()
+        f"PCK@{NEAR}/{name}": float(near[labelled[:, k], k].mean())
+        for k, name in enumerate(description.joints)
+        if labelled[:, k].any()
     }
     return {**precision, f"PCK@{NEAR}": float(near[labelled].mean()), **each}
 
@@ -247,7 +264,9 @@ def right(truth: Posed, description: Pose) -> Jointed:
 
 
 def apart(one: Jointed, other: Jointed) -> float:
-    """The share of the joints that are elsewhere, by more than LIKE of how far the joints are apart, or whose peak is another."""
+    """The share of the joints that are elsewhere, by more than LIKE of how far the joints are apart, or whose peak is
+    another.
+    """
     reach = max(float(np.ptp(one.points, axis=0).max()), 1.0)
     moved = np.linalg.norm(one.points - other.points, axis=1) > max(LIKE * reach, 0.1)
     return float((moved | (np.abs(one.scores - other.scores) > LIKE)).mean())
@@ -278,7 +297,9 @@ def answered(outputs: Mapping[str, npt.NDArray[Any]], description: Pose, image: 
 
 
 def draw(image: Image.Image, prediction: Jointed, description: Pose) -> Image.Image:
-    """The image with a dot at each joint whose peak is SURE or more, lines between neighbours (see `limbs`), and below it their names."""
+    """The image with a dot at each joint whose peak is SURE or more, lines between neighbours (see `limbs`), and below
+    it their names.
+    """
     made, zoom = drawing.canvas(image)
     sure = [bool(score >= SURE) for score in prediction.scores]
     points = [(float(x) * zoom, float(y) * zoom) for x, y in prediction.points]
@@ -289,7 +310,8 @@ def draw(image: Image.Image, prediction: Jointed, description: Pose) -> Image.Im
     for number in there:
         drawing.dot(made, points[number], drawing.colour(number))
     return drawing.legend(
-        made, [(drawing.colour(number), f"{description.joints[number]} {_percent(prediction, number)}") for number in there]
+        made,
+        [(drawing.colour(number), f"{description.joints[number]} {_percent(prediction, number)}") for number in there],
     )
 
 
@@ -298,7 +320,9 @@ def _percent(prediction: Jointed, number: int) -> str:
 
 
 def mark(image: Image.Image, truth: Posed, description: Pose) -> Image.Image:
-    """The image with the object's box, a dot at each joint that is labelled, lines between neighbours, and below it their names."""
+    """The image with the object's box, a dot at each joint that is labelled, lines between neighbours, and below it
+    their names.
+    """
     made, zoom = drawing.canvas(image)
     left, top, right, bottom = (truth.box * zoom).tolist()
     drawing.outlined(made, (left, top, right, bottom), drawing.WHITE)
@@ -316,11 +340,16 @@ def mark(image: Image.Image, truth: Posed, description: Pose) -> Image.Image:
 def say(prediction: Jointed, description: Pose) -> dict[str, object]:
     """The joints with their places in pixels of the image and their peaks, and the mean of the peaks."""
     rows = zip(description.joints, prediction.points.tolist(), prediction.scores.tolist(), strict=True)
-    return {"score": prediction.score, "joints": [{"joint": name, "x": x, "y": y, "score": score} for name, (x, y), score in rows]}
+    return {
+        "score": prediction.score,
+        "joints": [{"joint": name, "x": x, "y": y, "score": score} for name, (x, y), score in rows],
+    }
 
 
 def limbs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """Which joints are drawn as connected: a person's (see `joints.LIMBS`) where names are such, else each with the one before it."""
+    """Which joints are drawn as connected: a person's (see `joints.LIMBS`) where names are such, else each with the one
+    before it.
+    """
     from fnatool.tasks.joints import limbs_of
 
     known = limbs_of(names)
@@ -350,11 +379,13 @@ TASK = Task(
     compare=compare,
     score=score,
     metrics={
-        "OKS_AP": "COCO's average precision of keypoints: the mean over similarities (OKS) of 0.50 … 0.95; of poses with the same score "
+        "OKS_AP": "COCO's average precision of keypoints: the mean over similarities (OKS) of 0.50 … 0.95; of "
+        "poses with the same score "
         "the wrong ones are taken to be surer",
         "OKS_AP50": "the same where a similarity of a half is enough",
         "OKS_AP75": "the same where a similarity of three quarters is asked for",
-        f"PCK@{NEAR}": "the share of labelled joints that are found within a tenth of the longer side of the object's box",
+        f"PCK@{NEAR}": "the share of labelled joints that are found within a tenth of the longer side of the "
+        "object's box",
     },
     each=f"PCK@{NEAR}",
     right=right,

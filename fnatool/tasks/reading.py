@@ -1,4 +1,6 @@
-"""`read`: a folder of data in one of the layouts of a task as a Split, split by a seed where it is not split already."""
+"""`read`: a folder of data in one of the layouts of a task as a Split, split by a seed where it is not split
+already.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from passes.errors import Listed, UserError
 
 @dataclass(frozen=True)
 class Holdout:
-    """Where data is not split: the share kept back for validation, drawn by a seed (of every class the same share, at least one)."""
+    """Where data is not split: the share kept back for validation, drawn by a seed (of every class the same share, at
+    least one).
+    """
 
     share: float = 0.1
     seed: int = 0
@@ -25,7 +29,9 @@ class Holdout:
 
 @dataclass(frozen=True)
 class DataSource:
-    """Where labelled data is: its folder or file, its task, the format it is in, and what reads each split, or "all"."""
+    """Where labelled data is: its folder or file, its task, the format it is in, and what reads each split, or
+    "all".
+    """
 
     root: Path
     task: str
@@ -37,12 +43,13 @@ def read(
     root: Path | str, *, task: str, split: str = "train", classes: Sequence[str] | None = None,
     holdout: Holdout | None = None, images: Path | None = None, options: DataOptions = USUAL,
 ) -> Split:  # fmt: skip
-    """The split ("train", "val", "test") of the data at root, its faults listed; only a structure that cannot be read raises UserError.
+    """The split ("train", "val", "test") of the data at root, its faults listed; only a structure that cannot be read
+    raises UserError.
 
-    root is a folder in one of the formats of the task, or a file that stands for data: COCO's json of that split, whose images are in
-    `images` or near it, or YOLO's data.yaml. classes fixes the classes and their order (those of a model, or of the training split); None:
-    the data's own. Where the data has no val split, or is not split at all, val is the part of it that holdout keeps back, and train the
-    rest.
+    root is a folder in one of the formats of the task, or a file that stands for data: COCO's json of that split, whose
+    images are in `images` or near it, or YOLO's data.yaml. classes fixes the classes and their order (those of a model,
+    or of the training split); None: the data's own. Where the data has no val split, or is not split at all, val is the
+    part of it that holdout keeps back, and train the rest.
     """
     root = Path(root)
     require_there(root)
@@ -58,7 +65,10 @@ def read(
     part = _held_out(entire, split, holdout or Holdout())
     if not part.items:
         count = len({item.image for item in entire.items})
-        raise UserError(f"'{root}' has no {split} data of its own, and of its {count} image(s) none is kept back for it; add a val split")
+        raise UserError(
+            f"'{root}' has no {split} data of its own, and of its {count} image(s) none is kept back for it; "
+            "add a val split"
+        )
     return part
 
 
@@ -75,11 +85,15 @@ def read_both(
     root: Path | str, *, task: str, classes: Sequence[str] | None = None, holdout: Holdout | None = None,
     options: DataOptions = USUAL,
 ) -> tuple[Split, Split]:  # fmt: skip
-    """The train and the val split of the data at root, with the same classes and joints. Raises UserError as `read` does."""
+    """The train and the val split of the data at root, with the same classes and joints. Raises UserError as `read`
+    does.
+    """
     train = read(root, task=task, classes=classes, holdout=holdout, options=options)
     val = read(root, task=task, split="val", classes=train.classes, holdout=holdout, options=options)
     if train.joints != val.joints:
-        raise UserError(f"'{root}' has other keypoints for val ({', '.join(val.joints)}) than for train ({', '.join(train.joints)})")
+        raise UserError(
+            f"'{root}' has other keypoints for val ({', '.join(val.joints)}) than for train ({', '.join(train.joints)})"
+        )
     return train, val
 
 
@@ -87,12 +101,15 @@ def read_both(
 
 
 def source_of(root: Path, task: str, options: DataOptions = USUAL) -> DataSource:
-    """What reads the data in a folder, by the one format that it is in. Raises UserError where that is none, or several."""
+    """What reads the data in a folder, by the one format that it is in. Raises UserError where that is none, or
+    several.
+    """
     found, problem = _found(root, task, options)
     if len(found) > 1:
         names = " and ".join(f"{FORMATS[name].said} ('{name}')" for name in found)
         raise UserError(
-            f"'{root}' has {task} data as {names}; say which one is meant, with --data-format or 'format' in the config's [data]"
+            f"'{root}' has {task} data as {names}; say which one is meant, with --data-format or 'format' in "
+            "the config's [data]"
         )
     if found:
         name, sources = next(iter(found.items()))
@@ -103,7 +120,8 @@ def source_of(root: Path, task: str, options: DataOptions = USUAL) -> DataSource
 
 
 def sources_of(root: Path, options: DataOptions = USUAL) -> list[DataSource]:
-    """What reads the data in a folder for each task that it may be for; those whose format many folders look like, only if no other is.
+    """What reads the data in a folder for each task that it may be for; those whose format many folders look like, only
+    if no other is.
 
     Raises UserError where it is in no format, or is named after one that cannot be read.
     """
@@ -172,7 +190,9 @@ def _asked(task: str, options: DataOptions) -> dict[str, DataLayout]:
         return layouts
     require_format(options.format)
     if options.format not in layouts:
-        raise UserError(f"there is no {task} data in the format '{options.format}'; its formats are {', '.join(layouts)}")
+        raise UserError(
+            f"there is no {task} data in the format '{options.format}'; its formats are {', '.join(layouts)}"
+        )
     return {options.format: layouts[options.format]}
 
 
@@ -229,7 +249,14 @@ def _part(whole: Split, name: str, indices: Sequence[int]) -> Split:
     ]
     samples = sum(fault.samples for fault in faults)
     boxes = _boxes(items) + (whole.entries - _boxes(whole.items) if loose else 0)
-    return replace(whole, name=name, items=items, faults=tuple(faults), found=len(items) + samples, entries=boxes if whole.entries else 0)
+    return replace(
+        whole,
+        name=name,
+        items=items,
+        faults=tuple(faults),
+        found=len(items) + samples,
+        entries=boxes if whole.entries else 0,
+    )
 
 
 def _boxes(items: Sequence[Item]) -> int:

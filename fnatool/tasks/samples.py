@@ -39,6 +39,8 @@ def readable(read: Callable[[Path], T], path: Path) -> T:
 
 
 def stacked(samples: Sequence[Sample], plural: Mapping[str, str]) -> dict[str, torch.Tensor]:
-    """`images` and everything else of the samples along a new first axis. plural: the names in a batch that are others than in a sample."""
+    """`images` and everything else of the samples along a new first axis. plural: the names in a batch that are others
+    than in a sample.
+    """
     names = {"image": "images", **plural}
     return {names.get(name, name): torch.stack([plain(one[name]) for one in samples]) for name in samples[0]}

@@ -32,15 +32,21 @@ class SceneOptions:
     seed: int = 0
 
 
-def write_scenes(folder: Path, wanted: SceneOptions, *, force: bool = False, done: Callable[[], None] | None = None) -> None:
-    """folder holds the scenes wanted, all of them or, after any failure, what it held before; the same wanted gives the same bytes.
+def write_scenes(
+    folder: Path, wanted: SceneOptions, *, force: bool = False, done: Callable[[], None] | None = None
+) -> None:
+    """folder holds the scenes wanted, all of them or, after any failure, what it held before; the same wanted gives the
+    same bytes.
 
-    Training scenes show the data set's training garments, the others its test garments. `done` is called after every scene.
-    Raises UserError where folder is in use: with force, an older folder of scenes is replaced, but never anything else.
+    Training scenes show the data set's training garments, the others its test garments. `done` is called after every
+    scene. Raises UserError where folder is in use: with force, an older folder of scenes is replaced, but never
+    anything else.
     """
     require_replaceable(folder, force=force)
     if TASKS[wanted.task].scenes().in_turn and wanted.train < len(CLASSES):
-        raise UserError(f"--train {wanted.train} is too few: {wanted.task} wants a scene of each of the {len(CLASSES)} classes")
+        raise UserError(
+            f"--train {wanted.train} is too few: {wanted.task} wants a scene of each of the {len(CLASSES)} classes"
+        )
     with replacing_folder(folder) as made:
         for split in SPLITS:
             TASKS[wanted.task].scenes().write(made, split, _counted(scenes(wanted, split), done))
@@ -57,7 +63,9 @@ def require_replaceable(folder: Path, *, force: bool) -> None:
     if not folder.exists() or not any(folder.iterdir()):
         return
     if not (folder / MARK).is_file():
-        raise UserError(f"'{folder}' holds files that 'fnatool data fashion-scenes' has not written; choose another folder")
+        raise UserError(
+            f"'{folder}' holds files that 'fnatool data fashion-scenes' has not written; choose another folder"
+        )
     if not force:
         raise UserError(f"'{folder}' exists; choose another folder or pass --force to replace it")
 

@@ -33,7 +33,9 @@ OPACITY = 0.5  # of the classes on a picture
 
 
 class Segmentation(Description):
-    """mask_logits [N, K, h, w], to be resized to the input, bilinearly, with pixels as squares (align_corners false)."""
+    """mask_logits [N, K, h, w], to be resized to the input, bilinearly, with pixels as squares (align_corners
+    false).
+    """
 
     task: Literal["segmentation"] = "segmentation"
 
@@ -71,7 +73,9 @@ def batch(samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
     return stacked(samples, {"mask": "masks"})
 
 
-def show(image: torch.Tensor, description: Segmentation, size: Size, item: Item | None = None) -> tuple[torch.Tensor, Placement]:
+def show(
+    image: torch.Tensor, description: Segmentation, size: Size, item: Item | None = None
+) -> tuple[torch.Tensor, Placement]:
     """The whole image."""
     from fnatool.tasks import augment
     from fnatool.tasks.pixels import fill
@@ -90,7 +94,9 @@ def truth(split: Split, item: Masked | Outlined) -> npt.NDArray[np.uint8]:
 
 
 def loss(outputs: Outputs, batch: Batch, description: Segmentation) -> Parts:
-    """Cross entropy of mask_logits [N, K, h, w], resized bilinearly to the masks [N, H, W]; pixels of IGNORE count for nothing."""
+    """Cross entropy of mask_logits [N, K, h, w], resized bilinearly to the masks [N, H, W]; pixels of IGNORE count for
+    nothing.
+    """
     import torch
     import torch.nn.functional as F
 
@@ -112,7 +118,9 @@ class Segmented:
 
 
 def decode(placement: Placement, outputs: Sequence[torch.Tensor], description: Segmentation, size: Size) -> Segmented:
-    """Logits [K, h, w] resized to the input, cut to where the image is, resized to the image: then the best class of every pixel."""
+    """Logits [K, h, w] resized to the input, cut to where the image is, resized to the image: then the best class of
+    every pixel.
+    """
     import torch
     import torch.nn.functional as F
 
@@ -121,7 +129,11 @@ def decode(placement: Placement, outputs: Sequence[torch.Tensor], description: S
     top, left = (round(shift) for shift in placement.shift)
     height, width = (round(extent * scale) for extent, scale in zip(placement.image, placement.scale, strict=True))
     shown = on_input[..., top : top + height, left : left + width]
-    whole = shown if (height, width) == placement.image else F.interpolate(shown, placement.image, mode="bilinear", align_corners=False)
+    whole = (
+        shown
+        if (height, width) == placement.image
+        else F.interpolate(shown, placement.image, mode="bilinear", align_corners=False)
+    )
     best, classes = whole[0].max(0)
     decided = (whole[0] == best).sum(0) == 1
     return Segmented(torch.where(decided, classes, UNDECIDED).to(torch.uint8).cpu().numpy())
@@ -129,14 +141,18 @@ def decode(placement: Placement, outputs: Sequence[torch.Tensor], description: S
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often which (true class · (K + 1) + predicted class) occurs in an image, K standing for none; the pairs that do."""
+    """How often which (true class · (K + 1) + predicted class) occurs in an image, K standing for none; the pairs that
+    do.
+    """
 
     pairs: Ints
     counts: Ints
 
 
 def compare(prediction: Segmented, truth: npt.NDArray[np.uint8], description: Segmentation) -> Confusion:
-    """The confusion of one image, over its pixels that are not IGNORE. A pixel of several classes equally is of none."""
+    """The confusion of one image, over its pixels that are not IGNORE. A pixel of several classes equally is of
+    none.
+    """
     counted, classes = truth != IGNORE, len(description.classes)
     joint = truth[counted].astype(np.int64) * (classes + 1) + np.minimum(prediction.classes[counted], classes)
     counts = np.bincount(joint)
@@ -145,7 +161,9 @@ def compare(prediction: Segmented, truth: npt.NDArray[np.uint8], description: Se
 
 
 def score(evidence: Sequence[Confusion], description: Segmentation) -> dict[str, float]:
-    """mIoU over the classes that occur, in truth or prediction; the share of right pixels; IoU/CLASS for each class that occurs."""
+    """mIoU over the classes that occur, in truth or prediction; the share of right pixels; IoU/CLASS for each class
+    that occurs.
+    """
     classes = len(description.classes)
     flat = np.zeros(classes * (classes + 1), np.int64)
     for confusion in evidence:
@@ -155,7 +173,11 @@ def score(evidence: Sequence[Confusion], description: Segmentation) -> dict[str,
     union = matrix[:, :-1].sum(0) + matrix.sum(1) - right
     occur = union > 0
     each = {f"IoU/{description.classes[index]}": float(right[index] / union[index]) for index in np.flatnonzero(occur)}
-    return {"mIoU": float(np.mean(list(each.values()))) if each else 0.0, "pixels": float(right.sum() / max(matrix.sum(), 1)), **each}
+    return {
+        "mIoU": float(np.mean(list(each.values()))) if each else 0.0,
+        "pixels": float(right.sum() / max(matrix.sum(), 1)),
+        **each,
+    }
 
 
 def right(truth: npt.NDArray[np.uint8], description: Segmentation) -> Segmented:
@@ -202,7 +224,9 @@ def draw(image: Image.Image, prediction: Segmented, description: Segmentation) -
     there = [label for label in shares if label > 0]
     made, _ = drawing.canvas(image)
     drawing.cover(made, prediction.classes, there, OPACITY)
-    return drawing.legend(made, [(drawing.colour(label), f"{description.classes[label]} {shares[label]:.0%}") for label in there])
+    return drawing.legend(
+        made, [(drawing.colour(label), f"{description.classes[label]} {shares[label]:.0%}") for label in there]
+    )
 
 
 def mark(image: Image.Image, truth: npt.NDArray[np.uint8], description: Segmentation) -> Image.Image:
@@ -216,7 +240,9 @@ def say(prediction: Segmented, description: Segmentation) -> dict[str, object]:
 
 
 def _shares(prediction: Segmented, description: Segmentation) -> dict[int, float]:
-    counts = np.bincount(prediction.classes.ravel(), minlength=len(description.classes))[: len(description.classes)].tolist()
+    counts = np.bincount(prediction.classes.ravel(), minlength=len(description.classes))[
+        : len(description.classes)
+    ].tolist()
     rows = sorted(((count, label) for label, count in enumerate(counts) if count), reverse=True)
     return {label: count / prediction.classes.size for count, label in rows}
 

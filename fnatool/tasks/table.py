@@ -28,9 +28,13 @@ _ADAPTER: TypeAdapter[Description] = TypeAdapter(Annotated[_UNION, Field(discrim
 
 
 def parse_description(text: str, wrong: str = f"'{TASK_KEY}' of this model does not describe a task") -> Description:
-    """The description in the metadata's text. Raises UserError for anything that is not one, beginning with what is `wrong` then."""
+    """The description in the metadata's text. Raises UserError for anything that is not one, beginning with what is
+    `wrong` then.
+    """
     if len(text) > LONGEST:
-        raise UserError(f"'{TASK_KEY}' of this model has {len(text):,} characters; a description has at most {LONGEST:,}")
+        raise UserError(
+            f"'{TASK_KEY}' of this model has {len(text):,} characters; a description has at most {LONGEST:,}"
+        )
     try:
         return _ADAPTER.validate_json(text)
     except ValidationError as error:

@@ -26,7 +26,8 @@ Sample = dict[str, "torch.Tensor"]
 
 @dataclass(frozen=True)
 class Output:
-    """An output of a model for one image: its extents (None: any), and the axis behind the batch over which a softmax makes it shares.
+    """An output of a model for one image: its extents (None: any), and the axis behind the batch over which a softmax
+    makes it shares.
 
     Axes count from the batch, which is 0. logits: shares are made of it, so it may hold none yet.
     """
@@ -40,9 +41,9 @@ class Output:
 class Augment:
     """How much training images are changed.
 
-    scale: for classification the share of the area that is cut out (its aspect changes too); else a factor on the size that the image
-    has in evaluation. flip: the chance of a mirrored image. colour: by how much brightness, contrast and saturation change, as a share.
-    rotate: degrees to either side; pose only.
+    scale: for classification the share of the area that is cut out (its aspect changes too); else a factor on the size
+    that the image has in evaluation. flip: the chance of a mirrored image. colour: by how much brightness, contrast and
+    saturation change, as a share. rotate: degrees to either side; pose only.
     """
 
     scale: tuple[float, float] = (1.0, 1.0)
@@ -54,12 +55,16 @@ class Augment:
 PLAIN = Augment(flip=0, colour=0)
 
 ADAMW: Defaults = {"name": "adamw", "lr": 1e-3, "weight_decay": 1e-2}
-"""On small data sets a fresh head learns far sooner by it (fashion-scenes segmentation, 300 steps: mIoU 0.16, by SGD 0.09 at most)."""
+"""On small data sets a fresh head learns far sooner by it (fashion-scenes segmentation, 300 steps: mIoU 0.16, by SGD
+0.09 at most).
+"""
 
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """How training samples are made: their size, the size that evaluation fits an image into, and how much they are changed."""
+    """How training samples are made: their size, the size that evaluation fits an image into, and how much they are
+    changed.
+    """
 
     size: Size
     full: Size
@@ -73,21 +78,25 @@ class Task:
     The functions take the task's own kinds of item, prediction, truth and description, which nobody else looks into:
 
     * describe(input, classes=, joints=, boxes=): the description of a model whose head was made for these
-    * outputs: name of a graph's output → (description → its Output); a head suits the task if it has outputs of these names
-    * sample(split, item, description, sampling): a training sample, by torch's global generator; batch(samples): several, as tensors
-    * show(image, description, size, item): what a model is shown of an image uint8 [3, h, w], and where the image lies in it; without an
-      item it is the whole image. truth(split, item): what `compare` gets
-    * loss(outputs, batch, description): what training lowers
-    * decode(placement, outputs, description, size): the answer for one image, whose outputs are a tuple in the order of `outputs`
-    * compare(prediction, truth, description): what an image says about the model, small enough to be sent around; score(all of that,
-      description): the figures. The first of `metrics` tells the best model (more is better); figures of single classes have a / in their
+    * outputs: name of a graph's output → (description → its Output); a head suits the task if it has outputs of these
       names
+    * sample(split, item, description, sampling): a training sample, by torch's global generator; batch(samples):
+      several, as tensors
+    * show(image, description, size, item): what a model is shown of an image uint8 [3, h, w], and where the image lies
+      in it; without an item it is the whole image. truth(split, item): what `compare` gets
+    * loss(outputs, batch, description): what training lowers
+    * decode(placement, outputs, description, size): the answer for one image, whose outputs are a tuple in the order of
+      `outputs`
+    * compare(prediction, truth, description): what an image says about the model, small enough to be sent around;
+      score(all of that, description): the figures. The first of `metrics` tells the best model (more is better);
+      figures of single classes have a / in their names
     * right(truth, description): the prediction that an image's truth would be
-    * frame(description): what `show` shows, in words; finish(steps, outputs, description, shapes, ending): what `decode` does, as the
-      end of a graph whose outputs have these names and shapes; answered(outputs, description, image): the answer for the one image, of
-      that size, from the outputs of such a graph
+    * frame(description): what `show` shows, in words; finish(steps, outputs, description, shapes, ending): what
+      `decode` does, as the end of a graph whose outputs have these names and shapes; answered(outputs, description,
+      image): the answer for the one image, of that size, from the outputs of such a graph
     * apart(prediction, other): the share of an answer that another one does not give, from 0 to 1
-    * draw(image, prediction, description): the PIL image with the answer on it, a new one, enlarged where it is too small for words
+    * draw(image, prediction, description): the PIL image with the answer on it, a new one, enlarged where it is too
+      small for words
     * mark(image, truth, description): the same with what is labelled
     * say(prediction, description): the answer for programs, as JSON has it
     """
@@ -122,7 +131,8 @@ class Task:
     scenes: Callable[[], SceneKind]  # how the embedded data is labelled for it
     labels: Literal["classes", "joints"] = "classes"  # what its head has an answer for
     small_batch: int = 0  # samples a process: with fewer BatchNorm keeps its statistics, unless a config says otherwise
-    tuning: Defaults = field(default_factory=dict)  # where the config of `finetune` has other defaults than the general ones
+    # where the config of `finetune` has other defaults than the general ones
+    tuning: Defaults = field(default_factory=dict)
     searching: Defaults = field(default_factory=dict)  # the same of `search`
     thresholds: Mapping[str, float] = field(default_factory=dict)  # by which answers are chosen in a deployed graph
     published: Defaults = field(default_factory=dict)  # and of `search` with the relaxation `paths`: as FNA++ did it
@@ -133,7 +143,9 @@ class Task:
         return next(iter(self.metrics))
 
     def of_labels(self, figures: Mapping[str, float], labels: Sequence[str]) -> dict[str, float | None]:
-        """The figure of each class, or joint, by NAME/CLASS; None: the data have no truth of it, so that it counts for nothing."""
+        """The figure of each class, or joint, by NAME/CLASS; None: the data have no truth of it, so that it counts for
+        nothing.
+        """
         return {name: figures.get(name) for name in (f"{self.each}/{label}" for label in labels)}
 
     def labels_of(self, split: Split) -> tuple[str, ...]:

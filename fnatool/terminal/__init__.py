@@ -1,7 +1,8 @@
 """The one console that tables and messages go to, and how tables write columns and numbers.
 
-Nothing else writes to a terminal: what comes here is shown escaped (see fnatool.escaping), one line a call, and never read as markup. It is
-heard within `heard` only, as in the command line: the same functions called from Python are silent.
+Nothing else writes to a terminal: what comes here is shown escaped (see fnatool.escaping), one line a call, and never
+read as markup. It is heard within `heard` only, as in the command line: the same functions called from Python are
+silent.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ def aside() -> Iterator[None]:
 
 
 def say(line: str) -> None:
-    """A line without style on standard output (`aside`: standard error): what needs no more waits for no library that draws tables."""
+    """A line without style on standard output (`aside`: standard error): what needs no more waits for no library that
+    draws tables.
+    """
     if _is_heard.get():
         (sys.stderr if _is_aside.get() else sys.stdout).write(f"{shown(line)}\n")
 
@@ -64,7 +67,9 @@ def console(*, wrap: bool = True) -> Console:
     away = _is_aside.get()
     stream = sys.stderr if away else sys.stdout
     width = max(shutil.get_terminal_size().columns, LEAST_WIDTH) if stream.isatty() else PIPED_WIDTH
-    return Escaped(stderr=away, highlight=False, emoji=False, markup=False, soft_wrap=wrap, width=width, quiet=not _is_heard.get())
+    return Escaped(
+        stderr=away, highlight=False, emoji=False, markup=False, soft_wrap=wrap, width=width, quiet=not _is_heard.get()
+    )
 
 
 def document(text: str) -> None:
@@ -139,4 +144,6 @@ def learning(words: str) -> Progress:
     from fnatool.terminal.escaped import Escaped
 
     columns = (TextColumn(words, markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Escaped(stderr=True), transient=True, disable=not (_is_heard.get() and sys.stderr.isatty()))
+    return Progress(
+        *columns, console=Escaped(stderr=True), transient=True, disable=not (_is_heard.get() and sys.stderr.isatty())
+    )

@@ -1,6 +1,7 @@
 """Batches on their way to a device: the next one is copied while the device computes on this one.
 
-Only where the device has streams and fetches from the host's memory by itself; the processor makes a batch when it is asked for.
+Only where the device has streams and fetches from the host's memory by itself; the processor makes a batch when it is
+asked for.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ def is_fetching(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def ahead(batches: Iterable[T], place: Callable[[T], U], *, tensors: Callable[[U], Iterable[Tensor]], device: torch.device) -> Iterator[U]:
+def ahead(
+    batches: Iterable[T], place: Callable[[T], U], *, tensors: Callable[[U], Iterable[Tensor]], device: torch.device
+) -> Iterator[U]:
     """What `place` makes of every batch, in order; tensors: what of that lies on the device.
 
-    On a device that fetches, the next batch is placed before this one is handed out, on a stream of its own: the stream of whoever asks
-    waits for its own batch alone, and nothing of it is given to others before the work on it is done.
+    On a device that fetches, the next batch is placed before this one is handed out, on a stream of its own: the stream
+    of whoever asks waits for its own batch alone, and nothing of it is given to others before the work on it is done.
     """
     if not is_fetching(device):
         yield from map(place, batches)
@@ -46,5 +49,6 @@ def _handed(placed: tuple[U, torch.cuda.Event], tensors: Callable[[U], Iterable[
     stream = torch.cuda.current_stream(device)
     stream.wait_event(is_there)
     for tensor in tensors(found):
-        tensor.record_stream(stream)  # otherwise its memory is the other stream's again as soon as the host lets go of it
+        # otherwise its memory is the other stream's again as soon as the host lets go of it
+        tensor.record_stream(stream)
     return found

@@ -114,7 +114,10 @@ class AlikeObjective:
             own, _ = outputs_of(network, [inputs[name] for name in network.origin.reading.inputs])
             other, _ = self.teacher(inputs, with_taps=False)
             try:
-                found.add({name: to_array(value) for name, value in own.items()}, {name: to_array(value) for name, value in other.items()})
+                found.add(
+                    {name: to_array(value) for name, value in own.items()},
+                    {name: to_array(value) for name, value in other.items()},
+                )
             except RefusedModel as error:
                 raise NotFinite(str(error)) from error
         return found.result().figures()
@@ -135,7 +138,9 @@ class AlikeObjective:
 
 
 def learnable(pair: Pair) -> tuple[str, ...]:
-    """The outputs that both have, of the same shape, in floats, with an axis of samples. Raises UserError where there is none."""
+    """The outputs that both have, of the same shape, in floats, with an axis of samples. Raises UserError where there
+    is none.
+    """
     student, teacher = pair.student.shapes, pair.teacher.shapes
     found = tuple(
         name
@@ -146,7 +151,9 @@ def learnable(pair: Pair) -> tuple[str, ...]:
         and student.shapes.get(name) == teacher.shapes[name]
     )
     if not found:
-        raise UserError(f"no output of '{pair.model.path}' can be learnt: it needs floats, of the same shape in both networks")
+        raise UserError(
+            f"no output of '{pair.model.path}' can be learnt: it needs floats, of the same shape in both networks"
+        )
     return found
 
 

@@ -1,7 +1,8 @@
 """Checkpoints that survive a kill at any moment: written beside, synced, renamed; read as weights only, no code.
 
-A file is untrusted: all it holds is looked at before it is used, names, shapes, types, and that numbers are finite. No state of a random
-generator is in it: every draw is a function of (seed, step), so a resumed run ends where an unbroken one does.
+A file is untrusted: all it holds is looked at before it is used, names, shapes, types, and that numbers are finite. No
+state of a random generator is in it: every draw is a function of (seed, step), so a resumed run ends where an unbroken
+one does.
 """
 
 from __future__ import annotations
@@ -29,7 +30,16 @@ VERSION = 1
 SECONDS = 60.0  # between checkpoints, where no number of steps is asked for
 PICKLE = 1 << 26  # bytes of what stands beside the tensors
 UNREADABLE = (
-    *(pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, AssertionError),
+    *(
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        AssertionError,
+    ),
     *(ArithmeticError, MemoryError, ImportError, struct.error, zipfile.BadZipFile),
 )
 """What torch, zipfile and pickle raise of a file that is none of ours."""
@@ -38,7 +48,8 @@ State = Mapping[str, Any]  # tensors, numbers, strings, and mappings and lists o
 
 
 def is_due(every: int | None, step: int, written: float) -> bool:
-    """A checkpoint is to be written after so many steps each, or SECONDS after the last one was (a time of time.monotonic).
+    """A checkpoint is to be written after so many steps each, or SECONDS after the last one was (a time of
+    time.monotonic).
 
     Where a run goes on from does not change what it comes to, so a clock may say when.
     """
@@ -46,7 +57,8 @@ def is_due(every: int | None, step: int, written: float) -> bool:
 
 
 def write(state: State, path: Path, *, key: str, processes: int = 1) -> None:
-    """The state as the file at path, under the key of its run and the number of processes that share it. Raises OSError.
+    """The state as the file at path, under the key of its run and the number of processes that share it. Raises
+    OSError.
 
     A reader sees the old one or the new one, never a part.
     """
@@ -57,9 +69,11 @@ def write(state: State, path: Path, *, key: str, processes: int = 1) -> None:
 
 
 def read(path: Path, *, key: str, processes: int = 1) -> dict[str, Any]:
-    """The state at path. Raises UserError where it is no checkpoint, of another version, of another number of processes or another run.
+    """The state at path. Raises UserError where it is no checkpoint, of another version, of another number of processes
+    or another run.
 
-    All tensors lie on the CPU: what loads them places them, and a count of steps that lay on a device would be waited for at every step.
+    All tensors lie on the CPU: what loads them places them, and a count of steps that lay on a device would be waited
+    for at every step.
     """
     try:
         with path.open("rb") as file:
@@ -73,15 +87,20 @@ def read(path: Path, *, key: str, processes: int = 1) -> dict[str, Any]:
     version = document.get("version")
     if not isinstance(version, int) or version != VERSION:
         shown = f"of version {version}" if isinstance(version, int) else "without a version"
-        raise UserError(f"'{path}' is a checkpoint {shown}, this fnatool reads version {VERSION}; --restart begins anew")
+        raise UserError(
+            f"'{path}' is a checkpoint {shown}, this fnatool reads version {VERSION}; --restart begins anew"
+        )
     known = document.get("key")
     if known != key and document.get("processes", processes) != processes:
         raise UserError(
-            f"'{path}' is of a run by {document['processes']} process(es), and this is one by {processes}: each has its part of every "
+            f"'{path}' is of a run by {document['processes']} process(es), and this is one by {processes}: each "
+            "has its part of every "
             "batch, so that it goes on with the same number; --restart begins anew, or name another folder"
         )
     if not isinstance(known, str) or known != key:
-        raise UserError(f"'{path}' is of a run with another model, config or data; --restart begins anew, or name another folder")
+        raise UserError(
+            f"'{path}' is of a run with another model, config or data; --restart begins anew, or name another folder"
+        )
     state = document.get("state")
     if not isinstance(state, dict):
         raise damaged(path, "it holds no state")
@@ -92,7 +111,9 @@ def _document(file: BinaryIO) -> object:
     """What torch reads. Raises one of UNREADABLE."""
     with zipfile.ZipFile(file) as archive:  # of anything else torch takes it for a bare pickle
         for entry in archive.infolist():
-            if entry.compress_type != zipfile.ZIP_STORED or (entry.filename.endswith(".pkl") and entry.file_size > PICKLE):
+            if entry.compress_type != zipfile.ZIP_STORED or (
+                entry.filename.endswith(".pkl") and entry.file_size > PICKLE
+            ):
                 raise ValueError("few bytes may stand for many")
     file.seek(0)
     with warnings.catch_warnings(action="ignore"):  # of what is in a file that is none of ours
@@ -113,7 +134,9 @@ MEMORY: Sequence[tuple[type[Optimizer], Sequence[str]]] = (
 
 @dataclass(frozen=True)
 class Held:
-    """What is in the state of a checkpoint, checked. path: of its file; total: the steps that its run has. All raise UserError."""
+    """What is in the state of a checkpoint, checked. path: of its file; total: the steps that its run has. All raise
+    UserError.
+    """
 
     path: Path
     total: int
@@ -156,7 +179,12 @@ class Held:
             raise damaged(self.path, "it has no memory of an optimiser")
         state: dict[int, dict[str, Tensor | None]] = {}
         for index, row in rows.items():
-            if not isinstance(index, int) or not 0 <= index < len(parameters) or not isinstance(row, Mapping) or set(row) - set(names):
+            if (
+                not isinstance(index, int)
+                or not 0 <= index < len(parameters)
+                or not isinstance(row, Mapping)
+                or set(row) - set(names)
+            ):
                 raise damaged(self.path, "its memory of an optimiser is of another one")
             if row and set(row) != set(names):
                 raise damaged(self.path, "its memory of an optimiser is not whole")
@@ -175,7 +203,11 @@ class Held:
     def scaling(self, found: object, like: Mapping[str, Any]) -> dict[str, Any]:
         """The state of a gradient scaler."""
         whole = isinstance(found, Mapping) and set(found) == set(like)
-        if not isinstance(found, Mapping) or not whole or not all(_is_number(value) and value >= 0 for value in found.values()):
+        if (
+            not isinstance(found, Mapping)
+            or not whole
+            or not all(_is_number(value) and value >= 0 for value in found.values())
+        ):
             raise damaged(self.path, "its scale of gradients is not one")
         return dict(found)
 

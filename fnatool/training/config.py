@@ -23,7 +23,9 @@ from passes.errors import UserError
 
 NOTHING: Settings = {}
 ALIKE: Mapping[str, Any] = {"name": "adamw", "lr": 1e-3, "weight_decay": 1e-2}
-"""What learns to be like another network begins with most of what it needs: steps of a size of their own, none for a fresh head."""
+"""What learns to be like another network begins with most of what it needs: steps of a size of their own, none for a
+fresh head.
+"""
 
 
 def small_batches() -> str:
@@ -60,15 +62,23 @@ class DataSection(Section):
     later = frozenset({"format", "background", "ignore"})
 
     path: str = Field(default="scenes", description="the folder of the data set; its layout is recognised")
-    size: tuple[Side, Side] | None = Field(default=None, description="height and width of training samples; default: the model's")
-    skip_bad: bool = Field(default=False, description="leave out samples that cannot be used, and say how many, instead of stopping")
+    size: tuple[Side, Side] | None = Field(
+        default=None, description="height and width of training samples; default: the model's"
+    )
+    skip_bad: bool = Field(
+        default=False, description="leave out samples that cannot be used, and say how many, instead of stopping"
+    )
     workers: Workers = Field(default=2, description=WORKERS)
-    augment: bool = Field(default=True, description="random crops, flips, scales and colours, as the task's module says")
+    augment: bool = Field(
+        default=True, description="random crops, flips, scales and colours, as the task's module says"
+    )
     format: FormatName | None = Field(
         default=None, description=f"{' | '.join(FORMAT_NAMES)}, where the data could be several; default: recognised"
     )
     background: MaskValue | None = Field(
-        default=None, description="the value of the background in masks, which becomes the first class; default: values in their order"
+        default=None,
+        description="the value of the background in masks, which becomes the first class; default: values in their "
+        "order",
     )
     ignore: Annotated[tuple[MaskValue, ...], Field(max_length=256)] = Field(
         default=IGNORED, description="values of masks that are of no class and count for nothing"
@@ -83,11 +93,17 @@ class DataSection(Section):
 class Optimiser(Section):
     name: Literal["sgd", "adamw"] = Field(default="sgd", description="sgd (momentum) or adamw")
     lr: Rate = Field(default=0.01, description="the highest learning rate, for the whole batch (all processes)")
-    fresh: Words = Field(default=("head.*",), description="parameters (patterns on their names) that learn at another rate …")
-    fresh_lr: Rate = Field(default=1.0, description="… which is so many times lr; those of a new head are called head.*")
+    fresh: Words = Field(
+        default=("head.*",), description="parameters (patterns on their names) that learn at another rate …"
+    )
+    fresh_lr: Rate = Field(
+        default=1.0, description="… which is so many times lr; those of a new head are called head.*"
+    )
     momentum: Fraction = Field(default=0.9, description="of sgd; adamw's betas are 0.9 and 0.999")
     weight_decay: Rate = Field(default=5e-4, description="on weights; biases and normalisation have none")
-    schedule: Literal["cosine", "poly", "constant"] = Field(default="cosine", description="from lr down to final_lr after the warm-up")
+    schedule: Literal["cosine", "poly", "constant"] = Field(
+        default="cosine", description="from lr down to final_lr after the warm-up"
+    )
     power: Rate = Field(default=0.9, description="of the poly schedule: (1 - t) ** power")
     warmup: Count = Field(default=20, description="steps from 0 to lr")
     final_lr: Fraction = Field(default=0.0, description="times lr at the end")
@@ -95,23 +111,33 @@ class Optimiser(Section):
 
 
 Deterministic = Annotated[
-    bool, Field(description="on cuda too the same seed comes to the same bits, by slower kernels; on the CPU it does anyway")
+    bool,
+    Field(description="on cuda too the same seed comes to the same bits, by slower kernels; on the CPU it does anyway"),
 ]
 SyncBatchNorm = Annotated[
-    bool, Field(description="BatchNorm takes its statistics over all processes, as the paper did; otherwise each process has its own")
+    bool,
+    Field(
+        description="BatchNorm takes its statistics over all processes, as the paper did; otherwise each process "
+        "has its own"
+    ),
 ]
 
 
 Compile = Annotated[
     bool,
-    Field(description="torch compiles the network at its first step: minutes, then quicker steps on cuda; needs a compiler"),
+    Field(
+        description="torch compiles the network at its first step: minutes, then quicker steps on cuda; needs a "
+        "compiler"
+    ),
 ]
 
 
 class RunSection(Section):
     later = frozenset({"deterministic", "sync_batchnorm", "compile"})
 
-    seed: Seed = Field(default=0, description="of every random draw: the same seed, the same result (on cuda, see deterministic)")
+    seed: Seed = Field(
+        default=0, description="of every random draw: the same seed, the same result (on cuda, see deterministic)"
+    )
     epochs: Positive = Field(default=10, description="passes over the training data")
     steps: Positive | None = Field(default=None, description="optimiser steps, instead of epochs")
     batch: Samples = Field(default=32, description="samples a step, over all processes together")
@@ -130,8 +156,12 @@ class RunSection(Section):
 
 
 class Averages(Section):
-    ema: Fraction = Field(default=0.0, description="decay of the averaged weights that are evaluated and written, 0.999 say; 0: none")
-    refresh_before: Count = Field(default=0, description="steps that only refresh BatchNorm's statistics before training (the paper: 2000)")
+    ema: Fraction = Field(
+        default=0.0, description="decay of the averaged weights that are evaluated and written, 0.999 say; 0: none"
+    )
+    refresh_before: Count = Field(
+        default=0, description="steps that only refresh BatchNorm's statistics before training (the paper: 2000)"
+    )
     refresh_after: Count = Field(default=0, description="the same after training, before the last evaluation")
     freeze_batchnorm: Literal["auto", "yes", "no"] = Field(
         default="auto", description=f"keep BatchNorm's statistics; auto: for {small_batches()}"
@@ -139,16 +169,24 @@ class Averages(Section):
 
 
 class Imitate(Section):
-    teacher: str | None = Field(default=None, description="an ONNX file, or the bundled seed's name, that the network is to be like")
+    teacher: str | None = Field(
+        default=None, description="an ONNX file, or the bundled seed's name, that the network is to be like"
+    )
     features: Rate = Field(
-        default=0.0, description="weight of the distance between features, at first; their heads may be others; 0: not compared"
+        default=0.0,
+        description="weight of the distance between features, at first; their heads may be others; 0: not compared",
     )
     until: Fraction = Field(default=0.5, description="… the share of the steps at which that weight has fallen to 0")
     places: Words = Field(
-        default=(), description="taps where features are compared, such as stage3.exit; default: exits of stages and the last map"
+        default=(),
+        description="taps where features are compared, such as stage3.exit; default: exits of stages and the last map",
     )
-    outputs: Rate = Field(default=0.0, description="weight of the distance between outputs, which then must be the same ones")
-    temperature: Annotated[float, Field(gt=0, le=100)] = Field(default=2.0, description="of the softmax of class outputs")
+    outputs: Rate = Field(
+        default=0.0, description="weight of the distance between outputs, which then must be the same ones"
+    )
+    temperature: Annotated[float, Field(gt=0, le=100)] = Field(
+        default=2.0, description="of the softmax of class outputs"
+    )
 
     @property
     def is_on(self) -> bool:
@@ -184,8 +222,12 @@ class LikeData(Section):
     images: Annotated[int, Field(ge=2, le=1 << 30)] | None = Field(
         default=None, description="samples that are used, drawn with the seed; default: all there are"
     )
-    kept: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.2, description="share of them that figures are of, and nothing learns from")
-    skip_bad: bool = Field(default=False, description="leave out samples that cannot be used, and say how many, instead of stopping")
+    kept: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.2, description="share of them that figures are of, and nothing learns from"
+    )
+    skip_bad: bool = Field(
+        default=False, description="leave out samples that cannot be used, and say how many, instead of stopping"
+    )
     workers: Workers = Field(default=2, description=WORKERS)
 
 
@@ -196,7 +238,9 @@ class LikeConfig(Section):
     optimiser: Optimiser = Optimiser(**ALIKE)
     run: RunSection = RunSection(epochs=30, batch=16, keep="best")
     averages: Averages = Averages(refresh_before=20)
-    imitate: Imitate = Field(default=Imitate(features=1.0, outputs=1.0), description="the teacher is the one named by --like")
+    imitate: Imitate = Field(
+        default=Imitate(features=1.0, outputs=1.0), description="the teacher is the one named by --like"
+    )
 
 
 def telling(config: Learning) -> dict[str, Any]:
@@ -215,7 +259,9 @@ def read_like_config(path: Path, settings: Settings = NOTHING) -> LikeConfig:
 
 
 def parse_like_config(document: Mapping[str, Any]) -> LikeConfig:
-    """A config from its document. Raises UserError with every unknown key and impossible value, and for a teacher in it."""
+    """A config from its document. Raises UserError with every unknown key and impossible value, and for a teacher in
+    it.
+    """
     found = parsed(LikeConfig, document, LikeConfig().model_dump(mode="json"))
     if found.imitate.teacher is not None:
         raise UserError("'imitate.teacher': the teacher is the network named by --like")
@@ -229,16 +275,23 @@ def read_config(path: Path, settings: Settings = NOTHING) -> Config:
 
     Relative paths in the file are seen from its folder.
 
-    Raises UserError for a file that is not there, is not TOML, or has an unknown key or an impossible value: all of them at once.
+    Raises UserError for a file that is not there, is not TOML, or has an unknown key or an impossible value: all of
+    them at once.
     """
     return read_file(
-        path, f"'fnatool config {path.name} --task classification' writes one to edit", parse_config, beside, settings=settings
+        path,
+        f"'fnatool config {path.name} --task classification' writes one to edit",
+        parse_config,
+        beside,
+        settings=settings,
     )
 
 
 def beside(config: Config, folder: Path) -> Config:
     """The config with the paths in it seen from a folder."""
-    return config.model_copy(update={"data": data_beside(config.data, folder), "imitate": imitate_beside(config.imitate, folder)})
+    return config.model_copy(
+        update={"data": data_beside(config.data, folder), "imitate": imitate_beside(config.imitate, folder)}
+    )
 
 
 def data_beside(data: DataSection, folder: Path) -> DataSection:
@@ -272,7 +325,9 @@ def template(task: str, data: str | None = None) -> str:
 
 
 def write_template(path: Path, task: str, *, data: Path | None = None, force: bool = False) -> None:
-    """The template as a file; `data` is seen from here, in the file from its folder. Raises UserError where it exists, unless forced."""
+    """The template as a file; `data` is seen from here, in the file from its folder. Raises UserError where it exists,
+    unless forced.
+    """
     write_text(path, template(task, seen_from(path.parent, data)), force=force)
 
 
@@ -282,6 +337,8 @@ def seen_from(folder: Path, data: Path | None) -> str | None:
 
 
 def write_like_template(path: Path, *, force: bool = False) -> None:
-    """A config for learning to be like another network, with every key at its default. Raises UserError where it exists, unless forced."""
+    """A config for learning to be like another network, with every key at its default. Raises UserError where it
+    exists, unless forced.
+    """
     first = "# fnatool finetune MODEL --like SEED --images DIR --config THIS -o OUT.onnx"
     write_text(path, "\n".join([first, *lines(LikeConfig())]) + "\n", force=force)

@@ -13,13 +13,18 @@ TAPS = 64  # inner tensors looked at in one pass
 
 
 def not_finite(network: Network, inputs: Sequence[Tensor]) -> str:
-    """The first tensor that is not finite, in words: a parameter, an inner value for these inputs, or else a gradient."""
+    """The first tensor that is not finite, in words: a parameter, an inner value for these inputs, or else a
+    gradient.
+    """
     broken = broken_value(network)
     if broken is not None:
         return broken
     reading = network.origin.reading
     computed = [
-        name for node in reading.view.nodes for name in node.outputs if name in reading.facts.data and name not in reading.facts.known
+        name
+        for node in reading.view.nodes
+        for name in node.outputs
+        if name in reading.facts.data and name not in reading.facts.known
     ]
     with torch.no_grad():
         for start in range(0, len(computed), TAPS):
@@ -75,7 +80,9 @@ OUT_OF_MEMORY = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """torch says so by a type of its own on an accelerator, by words on the CPU, and in words too hands on what the libraries say."""
+    """torch says so by a type of its own on an accelerator, by words on the CPU, and in words too hands on what the
+    libraries say.
+    """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY)

@@ -25,7 +25,8 @@ from fnatool.training.samples import Evaluation, require_fit
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """Of which split, how many images at a time, how many processes load them, on which provider of ONNX Runtime (cpu, cuda, tensorrt).
+    """Of which split, how many images at a time, how many processes load them, on which provider of ONNX Runtime (cpu,
+    cuda, tensorrt).
 
     `skip_bad` leaves out samples that cannot be used. `reading`: how labels are read.
     """
@@ -42,7 +43,8 @@ class EvaluateOptions:
 class Evaluated:
     """The figures of a model: top-1, mIoU, mAP, or OKS AP and PCK, all from 0 to 1.
 
-    `each`: those of single classes (or joints), by names with a /; None where the data have no truth of it, which then counts for nothing.
+    `each`: those of single classes (or joints), by names with a /; None where the data have no truth of it, which then
+    counts for nothing.
     """
 
     model: Path
@@ -61,8 +63,8 @@ class Evaluated:
 def evaluate(model: Path | str, data: Path | str, *, options: EvaluateOptions | None = None) -> Evaluated:
     """How good the model in a file, which has a head, is on the data set in a folder.
 
-    Raises UserError for a model without a task, for data that does not fit it and for a provider that is not there, RefusedModel where the
-    model does not run.
+    Raises UserError for a model without a task, for data that does not fit it and for a provider that is not there,
+    RefusedModel where the model does not run.
     """
     options = options or EvaluateOptions()
     read = files.read(seeds.find(model))
@@ -80,6 +82,8 @@ def evaluate(model: Path | str, data: Path | str, *, options: EvaluateOptions | 
         pixels.say(how)
     samples = Evaluation(found, described, size)
     with terminal.progress("evaluating", len(samples)) as advance:
-        figures = evaluate_file(read.path, samples, batch=options.batch, workers=options.workers, provider=options.provider, done=advance)
+        figures = evaluate_file(
+            read.path, samples, batch=options.batch, workers=options.workers, provider=options.provider, done=advance
+        )
     task = TASKS[described.task]
     return Evaluated(read.path, figures, task.of_labels(figures, described.labels))

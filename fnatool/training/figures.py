@@ -1,4 +1,6 @@
-"""How good a model is on a split: the same for a torch module while it trains and for the written file in ONNX Runtime."""
+"""How good a model is on a split: the same for a torch module while it trains and for the written file in ONNX
+Runtime.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from fnatool.training.order import EvaluationOrder
 from fnatool.training.processes import World
 from fnatool.training.samples import Evaluation, EvaluationBatch, evaluation_loader
 
-Predict = Callable[[torch.Tensor], Mapping[str, Array]]  # images uint8 RGB [N, 3, H, W] on the device → the graph's outputs by name
+# images uint8 RGB [N, 3, H, W] on the device → the graph's outputs by name
+Predict = Callable[[torch.Tensor], Mapping[str, Array]]
 
 
 CPU = torch.device("cpu")
@@ -58,7 +61,9 @@ def evaluator(
     with evaluation_loader(samples, order, workers=workers, pin=is_fetching(device)) as batches:
 
         def figures(predict: Predict) -> dict[str, float]:
-            shown = ahead(batches(), partial(_placed, device=device), tensors=lambda batch: (batch.images,), device=device)
+            shown = ahead(
+                batches(), partial(_placed, device=device), tensors=lambda batch: (batch.images,), device=device
+            )
             return _figures(predict, samples, shown, world=world, done=done)
 
         yield figures

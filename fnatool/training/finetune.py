@@ -1,4 +1,6 @@
-"""Fine-tuning a model file: config, data and model are checked, the network learns, the graph is written with what it learnt."""
+"""Fine-tuning a model file: config, data and model are checked, the network learns, the graph is written with what it
+learnt.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ from passes.errors import RefusedModel, UserError
 
 @dataclass(frozen=True)
 class RunPlaces:
-    """Where the result goes, where the run is kept, whether an older result may be overwritten, and whether an older run is to go."""
+    """Where the result goes, where the run is kept, whether an older result may be overwritten, and whether an older
+    run is to go.
+    """
 
     out: Path
     folder: Path
@@ -53,7 +57,9 @@ class RunPlaces:
 
 
 def tune(read: files.Model, how: Config, places: RunPlaces, world: World) -> Tuned | None:
-    """The model learns its task, by processes that have joined, in a folder that is there and this run's own; the first one writes it."""
+    """The model learns its task, by processes that have joined, in a folder that is there and this run's own; the first
+    one writes it.
+    """
     world.wait()
     return perform(prepare_training(read, how, places.folder, world), places, world)
 
@@ -102,7 +108,9 @@ def prepare_training(model: files.Model, config: Config, folder: Path, world: Wo
         folder=folder,
         key=key,
         imitation=imitation_of(model, config.imitate, objective),
-        workers=workers_for(config.data.workers, world.device, batch=config.run.batch // world.size, sample=3 * size[0] * size[1]),
+        workers=workers_for(
+            config.data.workers, world.device, batch=config.run.batch // world.size, sample=3 * size[0] * size[1]
+        ),
     )
 
 
@@ -112,7 +120,11 @@ def _data(config: Config, described: Description, world: World) -> tuple[Split, 
         world.wait()
     classes = None if is_placeholder(described.classes) else described.classes
     splits = reading.read_both(
-        config.data.path, task=config.task, classes=classes, holdout=reading.Holdout(seed=config.run.seed), options=config.data.reading
+        config.data.path,
+        task=config.task,
+        classes=classes,
+        holdout=reading.Holdout(seed=config.run.seed),
+        options=config.data.reading,
     )
     with terminal.progress("looking at the data", sum(len(split.items) for split in splits)) as advance:
         train, val = checking.checked(splits, skip_bad=config.data.skip_bad, progress=lambda done, total: advance(1))
@@ -122,14 +134,18 @@ def _data(config: Config, described: Description, world: World) -> tuple[Split, 
 
 
 def imitation_of(model: files.Model, how: Imitate, objective: LabelledObjective) -> Imitation | None:
-    """What the model has to do with the config's teacher. Raises UserError where there is none, or the two cannot be compared."""
+    """What the model has to do with the config's teacher. Raises UserError where there is none, or the two cannot be
+    compared.
+    """
     if not how.is_on:
         return None
     require_teacher(how)
     pair = paired(model, str(how.teacher), objective.sizes(model))
     found = pair.places(how.places) if how.features else ()
     if how.features and not found:
-        raise UserError(f"'{pair.model.path}' has no features of the same shape as '{model.path}': 'imitate.features' needs some")
+        raise UserError(
+            f"'{pair.model.path}' has no features of the same shape as '{model.path}': 'imitate.features' needs some"
+        )
     description, temperature = objective.description, how.temperature
     theirs = _of_same_task(pair.model, description)
     return Imitation(
@@ -155,7 +171,9 @@ def require_teacher(how: Imitate) -> None:
     if not how.is_on:
         return
     if how.teacher is None:
-        raise UserError("'imitate.features' or 'imitate.outputs' is not 0, but there is no 'imitate.teacher': give an ONNX file")
+        raise UserError(
+            "'imitate.features' or 'imitate.outputs' is not 0, but there is no 'imitate.teacher': give an ONNX file"
+        )
     if not seeds.find(how.teacher).is_file():
         raise UserError(f"'{how.teacher}', the 'imitate.teacher', does not exist; give the path of an ONNX file")
 
@@ -193,7 +211,9 @@ def _report(model: files.Model, config: Learning, places: RunPlaces) -> dict[str
 
 
 def _are_figures(found: object, metric: str) -> TypeGuard[Mapping[str, float]]:
-    return isinstance(found, dict) and metric in found and all(isinstance(value, int | float) for value in found.values())
+    return (
+        isinstance(found, dict) and metric in found and all(isinstance(value, int | float) for value in found.values())
+    )
 
 
 def _asked(model: files.Model, config: Learning) -> str:
@@ -214,13 +234,15 @@ def _guarded(train: Callable[[], Trained], job: TrainingJob) -> Trained:
         if not diagnosis.is_out_of_memory(error):
             raise
         raise UserError(
-            f"there is not enough memory for {job.config.run.batch} {job.objective.samples_said} a step; lower 'run.batch' or 'data.size'"
+            f"there is not enough memory for {job.config.run.batch} {job.objective.samples_said} a step; lower "
+            "'run.batch' or 'data.size'"
             f" and begin anew with --restart ('{job.folder}' keeps the last checkpoint)"
         ) from error
 
 
 def _finish(learnt: Trained, job: TrainingJob, places: RunPlaces, world: World) -> Tuned | None:
-    """The result is at its place and runs in ONNX Runtime, and then it is evaluated there by all processes, which may take long.
+    """The result is at its place and runs in ONNX Runtime, and then it is evaluated there by all processes, which may
+    take long.
 
     Raises RefusedModel where it does not run, and writes nothing then.
     """
@@ -236,7 +258,9 @@ def _finish(learnt: Trained, job: TrainingJob, places: RunPlaces, world: World) 
 
 
 def _write_result(learnt: Trained, job: TrainingJob, places: RunPlaces) -> dict[str, Any]:
-    """The file, and before it a report that says what it is, without figures in ONNX Runtime yet. Raises RefusedModel."""
+    """The file, and before it a report that says what it is, without figures in ONNX Runtime yet. Raises
+    RefusedModel.
+    """
     network = learnt.network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     out, notes = places.out, job.objective.notes()
     own = is_unevaluated(job.model, job.config, places)

@@ -25,18 +25,24 @@ def evaluate_file(
     path: Path, samples: Evaluation, *, batch: int = 32, workers: int = 2, provider: str = "cpu",
     done: Callable[[int], None] | None = None
 ) -> dict[str, float]:  # fmt: skip
-    """The figures of the task on all samples. Raises RefusedModel where the model does not run, UserError without the provider."""
+    """The figures of the task on all samples. Raises RefusedModel where the model does not run, UserError without the
+    provider.
+    """
     require_runs(path, samples.description, samples.size)
     return evaluate(predicting(path, samples.description, provider), samples, batch=batch, workers=workers, done=done)
 
 
 def evaluate_together(path: Path, samples: Evaluation, world: World, *, batch: int, workers: int) -> dict[str, float]:
     """The same on the CPU, of a file that is known to run, each process doing its part of the samples."""
-    return evaluate(predicting(path, samples.description, threads=cores()), samples, batch=batch, workers=workers, world=world)
+    return evaluate(
+        predicting(path, samples.description, threads=cores()), samples, batch=batch, workers=workers, world=world
+    )
 
 
 def require_runs(path: Path, described: Description, size: Size) -> None:
-    """The model in a file runs on an image of that size, in a process of its own. Raises RefusedModel where it does not."""
+    """The model in a file runs on an image of that size, in a process of its own. Raises RefusedModel where it does
+    not.
+    """
     try:
         isolate.run(_try, path, (1, 3, *size), described, seconds=SECONDS, memory=16 * isolate.GIB)
     except isolate.Died as error:
@@ -46,7 +52,8 @@ def require_runs(path: Path, described: Description, size: Size) -> None:
 def predicting(
     path: Path, described: Description, provider: str = "cpu", *, threads: int = 0, optimised: str = "all"
 ) -> Predict:  # fmt: skip
-    """What the model in a file makes of images, uint8 RGB [N, 3, H, W]; one whose batch is fixed sees as many at once as it takes.
+    """What the model in a file makes of images, uint8 RGB [N, 3, H, W]; one whose batch is fixed sees as many at once
+    as it takes.
 
     The user is told what the provider leaves to the CPU.
     """

@@ -1,4 +1,6 @@
-"""What changes while a network learns, all of it in one place: weights, the optimiser's memory, averages, the best so far."""
+"""What changes while a network learns, all of it in one place: weights, the optimiser's memory, averages, the best so
+far.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ class Learner:
         small_batch: int = 0,
         imitation: Imitation | None = None,
     ) -> None:
-        """sizes: of the inputs that the file leaves open; small_batch: with fewer samples BatchNormalization keeps its statistics."""
+        """sizes: of the inputs that the file leaves open; small_batch: with fewer samples BatchNormalization keeps its
+        statistics.
+        """
         self.step = 0  # steps done
         self.best: float | None = None
         self.config, self.world = config, world
@@ -105,7 +109,8 @@ class Average:
     def update(self, network: Network, step: int) -> None:
         """The average moves towards the network, after so many steps."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(_floats(self.network), _floats(network), 1 - decay)  # one kernel on a device, not one a tensor
+        # one kernel on a device, not one a tensor
+        torch._foreach_lerp_(_floats(self.network), _floats(network), 1 - decay)
 
 
 def _floats(network: Network) -> list[Tensor]:
@@ -115,7 +120,9 @@ def _floats(network: Network) -> list[Tensor]:
 def outputs_of(
     network: Network, inputs: Sequence[Tensor], *, taps: tuple[str, ...] = (), forward: Callable[..., Any] | None = None
 ) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """The outputs by name, and the inner tensors asked for. forward: what runs in place of the network, if anything does."""
+    """The outputs by name, and the inner tensors asked for. forward: what runs in place of the network, if anything
+    does.
+    """
     made = (network if forward is None else forward)(*inputs, taps=taps)
     found, inner = made if taps else (made, {})
     outputs = found if isinstance(found, tuple) else (found,)

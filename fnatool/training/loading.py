@@ -15,11 +15,14 @@ ROOM = 1 << 30  # bytes of all of them
 
 
 def workers_for(asked: Asked, device: torch.device, *, batch: int, sample: int) -> int:
-    """As many as are asked for; sample: bytes of one. "auto", of the c cores that are there for this process and no other on the machine:
+    """As many as are asked for; sample: bytes of one. "auto", of the c cores that are there for this process and no
+    other on the machine:
 
     * a device that is no processor: c − 1, so that one core feeds it, and 16 at most;
-    * the processor: one for every four cores, 4 at most; with two or three cores one, with a single one none: it loads between its steps;
-    * with batches so large that what is kept ahead would take more than a GiB, as many as it has room for, at least one.
+    * the processor: one for every four cores, 4 at most; with two or three cores one, with a single one none: it loads
+      between its steps;
+    * with batches so large that what is kept ahead would take more than a GiB, as many as it has room for, at least
+      one.
     """
     if asked != "auto":
         return asked

@@ -33,7 +33,8 @@ from passes.errors import UserError
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """A network, what it is trained for, its teacher if it has one, and where the run is kept. `key` tells this run from any other.
+    """A network, what it is trained for, its teacher if it has one, and where the run is kept. `key` tells this run
+    from any other.
 
     anew: what the folder holds of an earlier run is not looked at.
     """
@@ -65,17 +66,25 @@ class Trained:
 def finetune(job: TrainingJob, world: World, watch: TrainingWatch, ready: Callable[[], None] = lambda: None) -> Trained:
     """The network after training as the config says, from its last checkpoint if there is one.
 
-    ready is called once, when nothing of what was asked can be refused any more, before anything is written. Raises UserError where the
-    loss is not finite, before the first step where a batch needs more memory than is free, and where memory is out later; the last
-    checkpoint stays.
+    ready is called once, when nothing of what was asked can be refused any more, before anything is written. Raises
+    UserError where the loss is not finite, before the first step where a batch needs more memory than is free, and
+    where memory is out later; the last checkpoint stays.
     """
     config, run = job.config, job.config.run
     sizes, small = job.objective.sizes(job.model), job.objective.small_batch
     learner = Learner(job.model, config, world, sizes=sizes, small_batch=small, imitation=job.imitation)
     order = TrainOrder(
-        samples=len(job.objective), batch=share(run.batch, world), steps=1, seed=run.seed, start=0, rank=world.rank, world=world.size
+        samples=len(job.objective),
+        batch=share(run.batch, world),
+        steps=1,
+        seed=run.seed,
+        start=0,
+        rank=world.rank,
+        world=world.size,
     )
-    require_room(learner.network.origin.reading, order.batch, world.device, key="run.batch", halved=learner.amp is not None)
+    require_room(
+        learner.network.origin.reading, order.batch, world.device, key="run.batch", halved=learner.amp is not None
+    )
     total = run.steps or run.epochs * order.steps_per_epoch
     between = run.evaluate * order.steps_per_epoch
     if (job.folder / CHECKPOINT).exists() and not job.anew:
@@ -143,13 +152,21 @@ def _step(learner: Learner, job: TrainingJob, batch: Batch, now: tuple[float, fl
     return {"loss": sum(values.values()), **values, "lr": rate, "gradient": gradient}
 
 
-def _batches(job: TrainingJob, learner: Learner, total: int, *, start: int | None = None, seed: int = 0) -> Iterator[Batch]:
+def _batches(
+    job: TrainingJob, learner: Learner, total: int, *, start: int | None = None, seed: int = 0
+) -> Iterator[Batch]:
     """The batches of the steps from `start` (where the learner is) to total, on the device."""
     config, world = job.config, learner.world
     begin = learner.step if start is None else start
     own = share(config.run.batch, world)
     order = TrainOrder(
-        samples=len(job.objective), batch=own, steps=total, seed=config.run.seed + seed, start=begin, rank=world.rank, world=world.size
+        samples=len(job.objective),
+        batch=own,
+        steps=total,
+        seed=config.run.seed + seed,
+        start=begin,
+        rank=world.rank,
+        world=world.size,
     )
     return job.objective.batches(order, world.device, workers=job.workers)
 
@@ -159,7 +176,9 @@ def _batches(job: TrainingJob, learner: Learner, total: int, *, start: int | Non
 
 @torch.no_grad()
 def refresh(learner: Learner, job: TrainingJob, steps: int, network: Network | None = None) -> None:
-    """BatchNorm's running statistics of the network follow the training data for so many steps; nothing else changes."""
+    """BatchNorm's running statistics of the network follow the training data for so many steps; nothing else
+    changes.
+    """
     network = network or learner.network
     together = job.config.run.sync_batchnorm and learner.world.size > 1
     norms, network.norms_in_training = network.norms_in_training, "update over processes" if together else "update"
@@ -174,7 +193,9 @@ def refresh(learner: Learner, job: TrainingJob, steps: int, network: Network | N
 
 
 def evaluated(learner: Learner, job: TrainingJob, judge: Judge, network: Network | None = None) -> dict[str, float]:
-    """The figures of the network that will be written, on the validation split. Raises UserError where it computes no numbers."""
+    """The figures of the network that will be written, on the validation split. Raises UserError where it computes no
+    numbers.
+    """
     network = (network or learner.evaluated).eval()
     learner.world.share(network.buffers())  # while training each process has statistics of its own
     try:
@@ -193,7 +214,9 @@ class Around:
 
 
 def _begin(learner: Learner, job: TrainingJob, around: Around) -> None:
-    """BatchNorm's statistics follow the data, if wanted; where the network can do this already and the best is kept, only if that helps."""
+    """BatchNorm's statistics follow the data, if wanted; where the network can do this already and the best is kept,
+    only if that helps.
+    """
     steps, knows = job.config.averages.refresh_before, job.objective.knows and job.config.run.keep == "best"
     if knows:
         _evaluate(learner, job, around)

@@ -1,4 +1,6 @@
-"""What a run works on: how torch is set, and what the user is told of device, type and processes before the first step."""
+"""What a run works on: how torch is set, and what the user is told of device, type and processes before the first
+step.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,8 @@ WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 @contextmanager
 def arranged(run: Running) -> Iterator[None]:
-    """torch has the threads that are asked for, and within it only deterministic kernels where they are wanted and a device is used.
+    """torch has the threads that are asked for, and within it only deterministic kernels where they are wanted and a
+    device is used.
 
     Raises UserError for an operator without such a kernel.
     """
@@ -59,14 +62,18 @@ def arranged(run: Running) -> Iterator[None]:
         if "does not have a deterministic implementation" not in str(error):
             raise
         what = str(error).partition(" does not have")[0]
-        raise UserError(f"'run.deterministic' cannot be kept: torch has no such kernel for {what}; set it to false") from error
+        raise UserError(
+            f"'run.deterministic' cannot be kept: torch has no such kernel for {what}; set it to false"
+        ) from error
     finally:
         torch.use_deterministic_algorithms(before[0])
         torch.backends.cudnn.benchmark = before[1]
 
 
 def amp_type(wanted: bool) -> torch.dtype | None:
-    """The type of mixed precision on this CUDA device; None where it is not wanted. bfloat16 only where it is not emulated."""
+    """The type of mixed precision on this CUDA device; None where it is not wanted. bfloat16 only where it is not
+    emulated.
+    """
     if not wanted:
         return None
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
@@ -94,7 +101,9 @@ def compiling(run: Running) -> Callable[[Callable[..., Any]], Callable[..., Any]
 
 
 def require_compiler(world: World, run: Running) -> None:
-    """torch can compile for the device, where that is wanted: it has done so once. Raises UserError with what is missing."""
+    """torch can compile for the device, where that is wanted: it has done so once. Raises UserError with what is
+    missing.
+    """
     wrap = compiling(run)
     if wrap is None:
         return
@@ -102,7 +111,9 @@ def require_compiler(world: World, run: Running) -> None:
         with warnings.catch_warnings(action="ignore"):
             wrap(_tried)(torch.ones(8, device=world.device))
     except RuntimeError as error:
-        raise UserError(f"'run.compile' is true, but torch cannot compile here: {_cause(error)}; set it to false") from error
+        raise UserError(
+            f"'run.compile' is true, but torch cannot compile here: {_cause(error)}; set it to false"
+        ) from error
 
 
 def _tried(x: torch.Tensor) -> torch.Tensor:

@@ -17,11 +17,14 @@ from passes.graph.view import view
 
 
 def sizes(model: files.Model, described: Description, asked: Size | None) -> tuple[Size, Size]:
-    """Of training samples, which may be asked for, and of evaluation. Raises UserError where the graph wants another or nobody says."""
+    """Of training samples, which may be asked for, and of evaluation. Raises UserError where the graph wants another or
+    nobody says.
+    """
     fixed = _fixed(model, described)
     if asked is not None and any(side not in (None, wanted) for side, wanted in zip(fixed, asked, strict=True)):
         raise UserError(
-            f"images of {asked[0]}×{asked[1]} are asked for ('data.size'), but the model's input is fixed at {list(fixed)}; "
+            f"images of {asked[0]}×{asked[1]} are asked for ('data.size'), but the model's input is fixed at "
+            f"{list(fixed)}; "
             "change that first, with 'fnatool remap' and the knob input.size"
         )
     if described.input.size is None and asked is None and None in fixed:
@@ -43,7 +46,8 @@ def open_sizes(model: files.Model, described: Description, size: Size) -> dict[s
 def _fixed(model: files.Model, described: Description) -> tuple[int | None, int | None]:
     """Height and width of the model's one input, where the graph fixes them.
 
-    Raises UserError for a model that looks at no image, or whose input cannot carry what its description makes of pixels.
+    Raises UserError for a model that looks at no image, or whose input cannot carry what its description makes of
+    pixels.
     """
     seen = view(model.graph)
     names = [name for name in seen.inputs if name not in seen.constants]

@@ -14,7 +14,8 @@ BETAS = (0.9, 0.999)
 
 
 def optimiser_for(parameters: Iterable[tuple[str, nn.Parameter]], how: Optimiser) -> torch.optim.Optimizer:
-    """SGD or AdamW over four groups: inherited or fresh (`how.fresh`), decaying (weights) or not (biases, norms: one axis at most).
+    """SGD or AdamW over four groups: inherited or fresh (`how.fresh`), decaying (weights) or not (biases, norms: one
+    axis at most).
 
     Each group's `factor` times the step's learning rate is its own.
     """

@@ -1,4 +1,6 @@
-"""Which samples make which batch: a pure function of (seed, step), so that a run can stop anywhere and go on to the same result."""
+"""Which samples make which batch: a pure function of (seed, step), so that a run can stop anywhere and go on to the
+same result.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,12 @@ Key = tuple[int, int]  # epoch, index of the sample
 
 @dataclass(frozen=True)
 class TrainOrder:
-    """The batches of steps start … steps−1 for process `rank` of `world`; each is a list of Keys, and a DataLoader's batch_sampler.
+    """The batches of steps start … steps−1 for process `rank` of `world`; each is a list of Keys, and a DataLoader's
+    batch_sampler.
 
-    Every epoch is a permutation of all samples; what does not fill a batch of all processes together is dropped. `batch` is that of one
-    process: the samples of a step are the same for 4 × 8 as for 1 × 32, in the same order over the ranks.
+    Every epoch is a permutation of all samples; what does not fill a batch of all processes together is dropped.
+    `batch` is that of one process: the samples of a step are the same for 4 × 8 as for 1 × 32, in the same order over
+    the ranks.
     """
 
     samples: int
@@ -33,7 +37,8 @@ class TrainOrder:
     def __post_init__(self) -> None:
         if self.samples < self.batch * self.world:
             raise UserError(
-                f"{self.samples} samples do not fill a batch of {self.batch} × {self.world} process(es); make the batch smaller"
+                f"{self.samples} samples do not fill a batch of {self.batch} × {self.world} process(es); make "
+                "the batch smaller"
             )
 
     @property
@@ -44,7 +49,9 @@ class TrainOrder:
         """The samples of a step, for this process."""
         epoch, within = divmod(step, self.steps_per_epoch)
         first = (within * self.world + self.rank) * self.batch
-        return [(epoch, int(index)) for index in _permutation(self.samples, self.seed, epoch)[first : first + self.batch]]
+        return [
+            (epoch, int(index)) for index in _permutation(self.samples, self.seed, epoch)[first : first + self.batch]
+        ]
 
     def __iter__(self) -> Iterator[list[Key]]:
         return (self.keys(step) for step in range(self.start, self.steps))
@@ -60,7 +67,9 @@ def _permutation(samples: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class EvaluationOrder:
-    """Every sample once, over all processes: batches of the samples rank, rank + world, … in order, the last one perhaps smaller."""
+    """Every sample once, over all processes: batches of the samples rank, rank + world, … in order, the last one
+    perhaps smaller.
+    """
 
     samples: int
     batch: int

@@ -21,15 +21,21 @@ from fnatool.training.processes import World
 def job_alike(
     pair: Pair, model: files.Model, how: LikeConfig, data: tuple[Unlabelled, Unlabelled], folder: Path, world: World
 ) -> TrainingJob:
-    """The run with all of its parts checked. data: to learn from, and kept back. Raises UserError where they do not fit."""
+    """The run with all of its parts checked. data: to learn from, and kept back. Raises UserError where they do not
+    fit.
+    """
     used, kept = data
     imitation = imitation_of(pair, how.imitate)
     facts = [model.sha256, pair.model.sha256, telling(how), used.digest, kept.digest, world.size]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     if world.first:
         console = terminal.console()
-        console.print(f"{len(used):,} to learn from, {len(kept):,} kept back; compared at {len(imitation.places)} places inside")
+        console.print(
+            f"{len(used):,} to learn from, {len(kept):,} kept back; compared at {len(imitation.places)} places inside"
+        )
     objective = AlikeObjective(pair, pair.model.path, Teacher(pair, (), world.device, "running"), used, kept)
     sample = sum(math.prod(one.shape) * one.dtype.itemsize for one in objective.fields)
     workers = workers_for(how.data.workers, world.device, batch=how.run.batch // world.size, sample=sample)
-    return TrainingJob(config=how, model=model, objective=objective, folder=folder, key=key, imitation=imitation, workers=workers)
+    return TrainingJob(
+        config=how, model=model, objective=objective, folder=folder, key=key, imitation=imitation, workers=workers
+    )

@@ -1,4 +1,6 @@
-"""One process or several under torchrun: which one this is, and what they do together. torch.distributed is the engine."""
+"""One process or several under torchrun: which one this is, and what they do together. torch.distributed is the
+engine.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +19,27 @@ from passes.errors import UserError
 PATIENCE = timedelta(hours=12)  # the others wait on the CPU while the first one remaps, verifies and measures
 STEP = timedelta(minutes=30)  # and on the device within a step
 LOST = (
-    *("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting", "Socket Timeout"),  # gloo
-    *("ncclRemoteError", "remote process exit", "communicator was aborted", "Watchdog caught collective operation timeout"),  # NCCL
+    # gloo
+    *("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting", "Socket Timeout"),
+    # NCCL
+    *(
+        "ncclRemoteError",
+        "remote process exit",
+        "communicator was aborted",
+        "Watchdog caught collective operation timeout",
+    ),
 )
-"""What torch.distributed says where one of the processes is gone. NCCL fails for reasons of its own too: these are told as they are."""
+"""What torch.distributed says where one of the processes is gone. NCCL fails for reasons of its own too: these are told
+as they are.
+"""
 
 
 @dataclass(frozen=True)
 class World:
     """This process among all: its rank, how many there are, and its device.
 
-    `waiting`: the group in which they wait for each other and hand on what is no tensor, on the CPU (None: that of tensors is).
+    `waiting`: the group in which they wait for each other and hand on what is no tensor, on the CPU (None: that of
+    tensors is).
     """
 
     rank: int
@@ -54,14 +66,18 @@ class World:
                 dist.broadcast(value, 0)
 
     def average(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Each tensor is, in every process, the mean of those that the processes had; one message for each type of numbers."""
+        """Each tensor is, in every process, the mean of those that the processes had; one message for each type of
+        numbers.
+        """
         if self.size == 1:
             return
         for kind in dict.fromkeys(tensor.dtype for tensor in tensors):
             same = [tensor for tensor in tensors if tensor.dtype == kind]
             flat = torch.cat([tensor.reshape(-1) for tensor in same])
             dist.all_reduce(flat)
-            for tensor, mean in zip(same, torch.split(flat / self.size, [tensor.numel() for tensor in same]), strict=True):
+            for tensor, mean in zip(
+                same, torch.split(flat / self.size, [tensor.numel() for tensor in same]), strict=True
+            ):
                 tensor.copy_(mean.reshape(tensor.shape))
 
     def gather(self, item: object) -> list[object]:
@@ -79,7 +95,9 @@ class World:
 
 
 def cores() -> int:
-    """How many of this machine's cores each of the processes on it may take; 0, all of them, where there is one process."""
+    """How many of this machine's cores each of the processes on it may take; 0, all of them, where there is one
+    process.
+    """
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return 0 if beside == 1 else max((os.cpu_count() or 1) // beside, 1)
 
@@ -88,8 +106,8 @@ def cores() -> int:
 def joined(device: str) -> Iterator[World]:
     """The World that torchrun's environment describes (one process without it): gloo on CPU, NCCL on CUDA.
 
-    Raises UserError where cuda is asked for and absent, where this machine has fewer devices than processes, and where another process has
-    ended in the middle of the work.
+    Raises UserError where cuda is asked for and absent, where this machine has fewer devices than processes, and where
+    another process has ended in the middle of the work.
     """
     cuda = torch.cuda.is_available()
     if device == "cuda" and not cuda:
@@ -100,7 +118,8 @@ def joined(device: str) -> Iterator[World]:
     processes, devices = max(local + 1, beside), torch.cuda.device_count()
     if use_cuda and processes > devices:
         raise UserError(
-            f"{processes} processes are on this machine, and torch finds {devices} CUDA device(s): each needs one of its own; "
+            f"{processes} processes are on this machine, and torch finds {devices} CUDA device(s): each needs "
+            "one of its own; "
             "give torchrun a smaller --nproc-per-node, or set 'run.device' to cpu"
         )
     where = torch.device("cuda", local) if use_cuda else torch.device("cpu")
@@ -117,7 +136,8 @@ def joined(device: str) -> Iterator[World]:
         if not any(word in str(error) for word in LOST):
             raise
         raise UserError(
-            "another process of this run has ended; nothing that was written is lost: the same command goes on from the last checkpoint"
+            "another process of this run has ended; nothing that was written is lost: the same command goes on "
+            "from the last checkpoint"
         ) from error
     finally:
         dist.destroy_process_group()

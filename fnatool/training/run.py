@@ -26,8 +26,8 @@ from passes.batch.freeing import freed
 class FinetuneOptions:
     """Where the run is kept (beside the result, unless said), and whether an older run there is removed and begun anew.
 
-    `settings` are keys of the config, by sections, on top of what it says; `skip_bad` leaves out samples that cannot be used, whatever the
-    config says; `force` lets the result replace another file (never the model).
+    `settings` are keys of the config, by sections, on top of what it says; `skip_bad` leaves out samples that cannot be
+    used, whatever the config says; `force` lets the result replace another file (never the model).
     """
 
     settings: Settings = field(default_factory=dict)
@@ -37,12 +37,15 @@ class FinetuneOptions:
     force: bool = False
 
 
-def finetune(model: Source, config: Path | str | Config, out: Path | str, *, options: FinetuneOptions | None = None) -> Tuned | None:
+def finetune(
+    model: Source, config: Path | str | Config, out: Path | str, *, options: FinetuneOptions | None = None
+) -> Tuned | None:
     """The model, which has a head, at `out` with what it learnt; a run that was interrupted goes on from where it was.
 
-    model: a path, the bundled seed's name, or a model in memory; config: a file, or one in memory. Under torchrun all processes work
-    together; the first one writes, and the others get None. Raises UserError, before anything is trained, for a config, a model or data
-    that do not fit; later where the loss is not finite or memory is out. The last checkpoint is never lost.
+    model: a path, the bundled seed's name, or a model in memory; config: a file, or one in memory. Under torchrun all
+    processes work together; the first one writes, and the others get None. Raises UserError, before anything is
+    trained, for a config, a model or data that do not fit; later where the loss is not finite or memory is out. The
+    last checkpoint is never lost.
     """
     options, out = options or FinetuneOptions(), Path(out)
     read, _ = open_model(model)
@@ -60,10 +63,16 @@ def finetune(model: Source, config: Path | str | Config, out: Path | str, *, opt
     if done is None:
         again = options.force or is_unevaluated(read, how, places)
         require_writable(out, force=again, forbid=(read.path, *read.data))
-    with arranged(how.run), joined(how.run.device) as world, hold_folder(folder, TUNING) if world.first else nullcontext():
+    with (
+        arranged(how.run),
+        joined(how.run.device) as world,
+        hold_folder(folder, TUNING) if world.first else nullcontext(),
+    ):
         if done is not None:
             if world.first:
-                terminal.console().print(f"'{out}' is what this run came to: nothing is left to do; --restart trains anew")
+                terminal.console().print(
+                    f"'{out}' is what this run came to: nothing is left to do; --restart trains anew"
+                )
             return done if world.first else None
         say(world, how.run)
         require_compiler(world, how.run)

@@ -28,10 +28,12 @@ from passes.batch.freeing import freed
 
 @dataclass(frozen=True, kw_only=True)
 class LikeOptions:
-    """The samples, and how: a config, a TOML file of one, or the defaults (None), with `settings` (keys by sections) on top.
+    """The samples, and how: a config, a TOML file of one, or the defaults (None), with `settings` (keys by sections) on
+    top.
 
-    `folder` is where the run is kept (beside the result, unless said); `restart` removes an older run there and begins anew; `force` lets
-    the result replace another file (never one of the models). `skip_bad` leaves out samples that cannot be used, whatever the config says.
+    `folder` is where the run is kept (beside the result, unless said); `restart` removes an older run there and begins
+    anew; `force` lets the result replace another file (never one of the models). `skip_bad` leaves out samples that
+    cannot be used, whatever the config says.
     """
 
     data: UnlabelledOptions
@@ -44,10 +46,12 @@ class LikeOptions:
 
 
 def finetune_like(model: Source, like: Source, out: Path | str, options: LikeOptions) -> Tuned | None:
-    """The model at `out` with what it learnt of another one, whose outputs it is to have; a run that was interrupted goes on.
+    """The model at `out` with what it learnt of another one, whose outputs it is to have; a run that was interrupted
+    goes on.
 
-    Under torchrun all processes work together; the first one writes, and the others get None. Raises UserError, before anything is trained,
-    for data or models that do not fit; later where the loss is not finite or memory is out. The last checkpoint is never lost.
+    Under torchrun all processes work together; the first one writes, and the others get None. Raises UserError, before
+    anything is trained, for data or models that do not fit; later where the loss is not finite or memory is out. The
+    last checkpoint is never lost.
     """
     out = Path(out)
     read, _ = open_model(model)
@@ -61,12 +65,20 @@ def finetune_like(model: Source, like: Source, out: Path | str, options: LikeOpt
     done = None if options.force or options.restart else finished(read, how, places, METRIC)
     if done is None:
         require_writable(
-            out, force=options.force or is_unevaluated(read, how, places), forbid=(read.path, *read.data, teacher.path, *teacher.data)
+            out,
+            force=options.force or is_unevaluated(read, how, places),
+            forbid=(read.path, *read.data, teacher.path, *teacher.data),
         )
-    with arranged(how.run), joined(how.run.device) as world, hold_folder(places.folder, TUNING) if world.first else nullcontext():
+    with (
+        arranged(how.run),
+        joined(how.run.device) as world,
+        hold_folder(places.folder, TUNING) if world.first else nullcontext(),
+    ):
         if done is not None:
             if world.first:
-                terminal.console().print(f"'{out}' is what this run came to: nothing is left to do; --restart trains anew")
+                terminal.console().print(
+                    f"'{out}' is what this run came to: nothing is left to do; --restart trains anew"
+                )
             return done if world.first else None
         say(world, how.run)
         require_compiler(world, how.run)

@@ -10,7 +10,9 @@ Figures = Mapping[str, float]
 
 @dataclass(frozen=True)
 class TrainingWatch:
-    """Who is told how a run goes: after resuming, after every step (values, steps done, steps in all), and after every evaluation."""
+    """Who is told how a run goes: after resuming, after every step (values, steps done, steps in all), and after every
+    evaluation.
+    """
 
     started: Callable[[int, int], None]
     stepped: Callable[[int, Figures], None]

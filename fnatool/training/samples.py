@@ -1,7 +1,7 @@
 """Samples for a DataLoader, to train on and to evaluate on, and the batches that become of them.
 
-Their keys are (epoch, index); a training sample is a function of (seed, epoch, index) alone, whichever process makes it and whatever
-was drawn before. Images stay uint8 up to the device: a quarter of the bytes on the way.
+Their keys are (epoch, index); a training sample is a function of (seed, epoch, index) alone, whichever process makes it
+and whatever was drawn before. Images stay uint8 up to the device: a quarter of the bytes on the way.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ COLOURS = "colours"  # of a sample and a batch: what is still to be done to its 
 class Training(Dataset[Sample]):
     """Training samples of a checked split for a model: image uint8 [3, *size], and what the task's `sample` says.
 
-    full: the size that evaluation fits an image into, where it is not the one of training. colours_later: changes of colours are drawn and
-    left to be made on the batch, on a device that does it faster (`augment.coloured`).
+    full: the size that evaluation fits an image into, where it is not the one of training. colours_later: changes of
+    colours are drawn and left to be made on the batch, on a device that does it faster (`augment.coloured`).
     """
 
     split: Split
@@ -75,7 +75,9 @@ class Training(Dataset[Sample]):
 
 @dataclass(frozen=True)
 class Shown:
-    """What a model is shown of an image: uint8 [3, H, W], where the image lies in it, and what is true of the image (see `Task.truth`)."""
+    """What a model is shown of an image: uint8 [3, H, W], where the image lies in it, and what is true of the image
+    (see `Task.truth`).
+    """
 
     index: int
     image: torch.Tensor
@@ -146,7 +148,10 @@ def evaluation_batch(shown: Sequence[Shown]) -> EvaluationBatch:
     """The images stacked, all else in tuples."""
     stacked = torch.stack([one.image for one in shown])
     return EvaluationBatch(
-        stacked, tuple(one.index for one in shown), tuple(one.placement for one in shown), tuple(one.truth for one in shown)
+        stacked,
+        tuple(one.index for one in shown),
+        tuple(one.placement for one in shown),
+        tuple(one.truth for one in shown),
     )
 
 
@@ -154,7 +159,9 @@ Order = TrainOrder | EvaluationOrder
 
 
 def training_batches(samples: Training, order: TrainOrder, *, workers: int, pin: bool = False) -> Iterator[Batch]:
-    """The batches of order; neither the number of workers nor where order starts changes what is in a batch. Raises UserError."""
+    """The batches of order; neither the number of workers nor where order starts changes what is in a batch. Raises
+    UserError.
+    """
     return loaded(samples, order, partial(_collated, TASKS[samples.split.task].batch), workers, pin=pin)
 
 
@@ -164,7 +171,9 @@ def _collated(collate: Callable[..., Batch], samples: Sequence[Sample]) -> Batch
     return {**made, COLOURS: torch.stack([sample[COLOURS] for sample in samples])} if COLOURS in samples[0] else made
 
 
-def evaluation_batches(samples: Evaluation, order: EvaluationOrder, *, workers: int, pin: bool = False) -> Iterator[EvaluationBatch]:
+def evaluation_batches(
+    samples: Evaluation, order: EvaluationOrder, *, workers: int, pin: bool = False
+) -> Iterator[EvaluationBatch]:
     """Batches of all samples of this process, in order. Raises UserError."""
     return loaded(samples, order, evaluation_batch, workers, pin=pin)
 
@@ -184,13 +193,17 @@ def evaluation_loader(
 
 
 def _tied(parent: int, place: Path, worker: int) -> None:
-    """A worker ends with the process that it loads for and not by Ctrl-C before it; its sockets lie in a place that is cleared away."""
+    """A worker ends with the process that it loads for and not by Ctrl-C before it; its sockets lie in a place that is
+    cleared away.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     tempfile.tempdir = str(place)
     die_with(parent)
 
 
-def loaded(samples: Dataset[T], order: Order, collate: Callable[[list[T]], U], workers: int, *, pin: bool) -> Iterator[U]:
+def loaded(
+    samples: Dataset[T], order: Order, collate: Callable[[list[T]], U], workers: int, *, pin: bool
+) -> Iterator[U]:
     """The batches of order, made by so many processes; the result does not depend on their number. Raises UserError."""
     with loader(samples, order, collate, workers, pin=pin) as batches:
         yield from batches()
@@ -233,4 +246,6 @@ def _told(batches: Iterable[U]) -> Iterator[U]:
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise
-        raise UserError("a process that loads samples has ended before its time, perhaps for want of memory; lower 'workers'") from error
+        raise UserError(
+            "a process that loads samples has ended before its time, perhaps for want of memory; lower 'workers'"
+        ) from error

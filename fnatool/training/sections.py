@@ -12,7 +12,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
@@ -32,12 +39,18 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
     later: ClassVar[frozenset[str]] = frozenset()
-    """Keys that earlier versions had not: at their defaults they are not written down, so that a run of then is the same run now."""
+    """Keys that earlier versions had not: at their defaults they are not written down, so that a run of then is the
+    same run now.
+    """
 
     @model_serializer(mode="wrap")
     def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields = type(self).model_fields
-        return {key: value for key, value in handler(self).items() if key not in self.later or getattr(self, key) != fields[key].default}
+        return {
+            key: value
+            for key, value in handler(self).items()
+            if key not in self.later or getattr(self, key) != fields[key].default
+        }
 
 
 def one_of(words: Sequence[str]) -> AfterValidator:
@@ -57,7 +70,9 @@ S = TypeVar("S", bound=Section)
 
 
 def document_of(path: Path, missing: str) -> dict[str, Any]:
-    """What the TOML file at path says. Raises UserError for a file that is not there (saying how to make one) or is not TOML."""
+    """What the TOML file at path says. Raises UserError for a file that is not there (saying how to make one) or is not
+    TOML.
+    """
     try:
         return tomllib.loads(text(path, "a TOML file"))
     except FileNotFoundError:
@@ -76,7 +91,12 @@ def clipped(words: str) -> str:
 
 
 def read_file(
-    path: Path, missing: str, parse: Callable[[dict[str, Any]], S], beside: Callable[[S, Path], S], *, settings: Mapping[str, Any]
+    path: Path,
+    missing: str,
+    parse: Callable[[dict[str, Any]], S],
+    beside: Callable[[S, Path], S],
+    *,
+    settings: Mapping[str, Any],
 ) -> S:
     """What a TOML file says, its relative paths seen from its folder, and what is set on top of it.
 
@@ -90,7 +110,9 @@ def read_file(
 
 
 def parsed(kind: type[S], document: Mapping[str, Any], defaults: Defaults) -> S:
-    """The sections of a document; what it leaves unsaid is in defaults. Raises UserError with the unknown keys and impossible values."""
+    """The sections of a document; what it leaves unsaid is in defaults. Raises UserError with the unknown keys and
+    impossible values.
+    """
     try:
         written = json.dumps(merged(defaults, document))
         if re.search(r"(?<!\\)(\\\\)*\\u0000", written):
@@ -121,7 +143,9 @@ def merged(defaults: Defaults, document: Mapping[str, Any]) -> dict[str, Any]:
 def _sentence(problem: Any, kind: type[Section]) -> str:
     key = clipped(".".join(str(part) for part in problem["loc"]))
     if problem["type"] == "extra_forbidden":
-        return f"'{key}' is no key of a config{closest(key, list(keys_of(kind)))}".replace("'fnatool inspect'", "'fnatool config'")
+        return f"'{key}' is no key of a config{closest(key, list(keys_of(kind)))}".replace(
+            "'fnatool inspect'", "'fnatool config'"
+        )
     if not problem["loc"]:  # JSON that is none, of numbers without end or tables without an end
         return f"this cannot be a config: {clipped(problem['msg'])}"
     return f"'{key}' is {clipped(repr(problem['input']))}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
@@ -159,4 +183,5 @@ def lines(section: Section, prefix: str = "") -> Iterator[str]:
 def _line(key: str, value: object, info: FieldInfo) -> str:
     if value is None:
         return f"# {key} =  # {info.description}"
-    return f"{key} = {json.dumps(value, ensure_ascii=False)}  # {info.description}"  # what JSON writes for these, TOML reads
+    # what JSON writes for these, TOML reads
+    return f"{key} = {json.dumps(value, ensure_ascii=False)}  # {info.description}"

@@ -15,11 +15,13 @@ Settings = Mapping[str, Any]
 
 KEY = re.compile(r"\w+(\.\w+)*", re.ASCII)
 PATHS = ("data.path", "cost.latency")
-FILES = ("model", "imitate.teacher", "finetune.imitate.teacher", "head.classes", "head.joints", "space.choices")  # or names
+# or names
+FILES = ("model", "imitate.teacher", "finetune.imitate.teacher", "head.classes", "head.joints", "space.choices")
 
 
 def settings_of(given: Iterable[str]) -> Settings:
-    """The document that says each section.key=value, values as in TOML, words without quotation marks too; paths are seen from here.
+    """The document that says each section.key=value, values as in TOML, words without quotation marks too; paths are
+    seen from here.
 
     Raises UserError for what is not of that form, and for a key that is set twice.
     """

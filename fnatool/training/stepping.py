@@ -23,7 +23,9 @@ from passes.errors import UserError
 def share(batch: int, world: World) -> int:
     """The part of a batch that one process has. Raises UserError where it cannot be dealt evenly."""
     if batch % world.size:
-        raise UserError(f"a batch of {batch} cannot be dealt to {world.size} processes; make 'run.batch' a multiple of {world.size}")
+        raise UserError(
+            f"a batch of {batch} cannot be dealt to {world.size} processes; make 'run.batch' a multiple of {world.size}"
+        )
     return batch // world.size
 
 
@@ -38,19 +40,24 @@ def require_in_step(world: World, step: int, folder: Path) -> None:
     steps = world.gather(step)
     if len(set(steps)) > 1:
         raise UserError(
-            f"the processes would go on from different steps, {', '.join(map(str, steps))} by rank: '{folder}' is not the same folder for "
+            f"the processes would go on from different steps, {', '.join(map(str, steps))} by rank: '{folder}' "
+            "is not the same folder for "
             "all of them; on several machines it must lie in a file system that they share"
         )
 
 
 def dealt(samples: Training, order: TrainOrder, device: torch.device, *, workers: int) -> Iterator[Batch]:
-    """The batches of order on the device, which changes the colours of their images itself where it is faster than the processor."""
+    """The batches of order on the device, which changes the colours of their images itself where it is faster than the
+    processor.
+    """
     with dealer(samples, order, device, workers=workers) as batches:
         yield from batches()
 
 
 @contextmanager
-def dealer(samples: Training, order: TrainOrder, device: torch.device, *, workers: int) -> Iterator[Callable[[], Iterator[Batch]]]:
+def dealer(
+    samples: Training, order: TrainOrder, device: torch.device, *, workers: int
+) -> Iterator[Callable[[], Iterator[Batch]]]:
     """Within it `dealt`, as often as they are asked for, by the same processes."""
     pin = is_fetching(device)
     with training_loader(replace(samples, colours_later=pin), order, workers=workers, pin=pin) as batches:
@@ -81,7 +88,9 @@ class Descent:
     world: World
 
     def gradients(self, loss: torch.Tensor, clip: float) -> torch.Tensor:
-        """The norm of the gradient of loss; what the parameters have is clipped to `clip` where that is less (0: never)."""
+        """The norm of the gradient of loss; what the parameters have is clipped to `clip` where that is less (0:
+        never).
+        """
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.world.average([parameter.grad for parameter in self.parameters if parameter.grad is not None])

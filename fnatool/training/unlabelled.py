@@ -14,7 +14,9 @@ from passes.network.analysis import Analysis
 def samples_of(
     of: tuple[files.Model, Analysis], where: UnlabelledOptions, how: LikeData, *, seed: int, world: World
 ) -> tuple[Unlabelled, Unlabelled]:
-    """The samples to learn from and those kept back; the first process looks at every file and speaks. of: the model, and its analysis."""
+    """The samples to learn from and those kept back; the first process looks at every file and speaks. of: the model,
+    and its analysis.
+    """
     found = find_unlabelled(*of, where)
     if world.first:
         count = len(found) if how.images is None else min(how.images, len(found))

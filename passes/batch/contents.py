@@ -50,7 +50,9 @@ def shape_at(axes: Axes, samples: int) -> Shape:
 
 
 def scaled(old: int, new: int, samples: tuple[int, int]) -> Content:
-    """What an axis counts that has another size where there are other samples; samples: before and after. Raises Mixed."""
+    """What an axis counts that has another size where there are other samples; samples: before and after. Raises
+    Mixed.
+    """
     if old == new:
         return number(old)
     before, after = samples

@@ -1,7 +1,8 @@
 """A graph that declares a free batch, but holds sizes for one sample, made to take any number of them.
 
-Exporters write the batch they saw into Reshape, Resize and Expand, and join constants of one sample to the data. What becomes of them is as
-for any other batch (see `passes.batch.rebatched`); a graph in which that cannot be stays as it is.
+Exporters write the batch they saw into Reshape, Resize and Expand, and join constants of one sample to the data. What
+becomes of them is as for any other batch (see `passes.batch.rebatched`); a graph in which that cannot be stays as it
+is.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from passes.graph.view import View, view
 
 
 def freed(graph: gs.Graph) -> gs.Graph:
-    """The graph for any number of samples, where it declares that; the same object where nothing had to be changed, or none would help."""
+    """The graph for any number of samples, where it declares that; the same object where nothing had to be changed, or
+    none would help.
+    """
     seen = view(graph)
     free = [name for name, (shape, _) in seen.inputs.items() if name not in seen.constants and _is_free(shape)]
     if not free:

@@ -86,7 +86,10 @@ def _dealt(node: Node, space: BatchSpace, factors: Sequence[Factor], sizes: Sequ
                 queue.append(whole // left)
                 left = 1
             else:
-                raise Mixed(f"'{node.name}' ({node.op}) cuts the {space.old} samples into parts of a size that is written in the file")
+                raise Mixed(
+                    f"'{node.name}' ({node.op}) cuts the {space.old} samples into parts of a size that is "
+                    "written in the file"
+                )
         result.append(taken)
     if result:
         result[-1] += queue[::-1]
@@ -103,7 +106,9 @@ def _flat(node: Node, space: BatchSpace, result: Axes, axis: int) -> Made:
 
 
 class _Numbers:
-    """Numbers that a node reads: before, with other samples as the graph computes them, and which of them follow a free size."""
+    """Numbers that a node reads: before, with other samples as the graph computes them, and which of them follow a free
+    size.
+    """
 
     def __init__(self, before: np.ndarray, after: np.ndarray, free: np.ndarray) -> None:
         self.before = [int(value) for value in before]
@@ -146,7 +151,9 @@ def _fits(k: int, content: Content, x: Axes, how: tuple[_Numbers, BatchSpace, bo
     return value == wanted and (not counts_samples(content) or numbers.moves(k) or not space.free)
 
 
-def _loose(x: Axes, result: Axes, numbers: _Numbers, *, wrong: Sequence[int], copies: bool, open_: bool) -> list[int] | None:
+def _loose(
+    x: Axes, result: Axes, numbers: _Numbers, *, wrong: Sequence[int], copies: bool, open_: bool
+) -> list[int] | None:
     """A shape of plain numbers that holds for any samples; None where there is none."""
     made = list(numbers.before)
     left = []
@@ -183,7 +190,9 @@ def _vector(space: BatchSpace, name: str, result: Axes, numbers: _Numbers, *, wr
         if not any(numbers.free[k:end]):
             parts.append(space.constant(name, numbers.before[k:end]))
         else:
-            parts.append(space.node("Slice", [name, space.constant("sizes_from", [k]), space.constant("sizes_to", [end])]))
+            parts.append(
+                space.node("Slice", [name, space.constant("sizes_from", [k]), space.constant("sizes_to", [end])])
+            )
         k = end
     if not space.free and numbers.written:
         row = [size_at(content, space.new) if j in wrong else numbers.before[j] for j, content in enumerate(result)]
@@ -211,7 +220,9 @@ def squeeze(node: Node, space: BatchSpace) -> Made:
     """Axes of one entry go."""
     x = space.of(node.inputs[0])
     axes = listed_axes(node, space, 1)
-    gone = {axis % len(x) for axis in axes} or {axis for axis, content in enumerate(x) if size_at(content, space.old) == 1}
+    gone = {axis % len(x) for axis in axes} or {
+        axis for axis, content in enumerate(x) if size_at(content, space.old) == 1
+    }
     if any(counts_samples(x[axis]) for axis in gone):
         raise Mixed(f"'{node.name}' (Squeeze) takes away the axis of the samples")
     if not axes and not any(size_at(content, space.new) == 1 for content in x if counts_samples(content)):
@@ -329,7 +340,9 @@ def slice_(node: Node, space: BatchSpace) -> Made:
     if open_ends == list(ends):
         return node, [tuple(x)]
     if by_input and not any(space.computed(node, 2)):
-        inputs[2] = space.constant(node.inputs[2], np.array(open_ends, np.int64).astype(space.shapes.values[node.inputs[2]].array.dtype))
+        inputs[2] = space.constant(
+            node.inputs[2], np.array(open_ends, np.int64).astype(space.shapes.values[node.inputs[2]].array.dtype)
+        )
         if space.shapes.values[node.inputs[2]].array.dtype != np.int64:
             limit = np.iinfo(space.shapes.values[node.inputs[2]].array.dtype).max
             inputs[2] = space.constant(node.inputs[2], np.minimum(open_ends, limit).astype(np.int32))
@@ -410,7 +423,9 @@ def gather_nd(node: Node, space: BatchSpace) -> Made:
     depth = space.shape(node.inputs[1])[-1]
     if any_samples(x[beside : beside + depth]) or counts_samples(picked[-1]):
         raise _parts(node)
-    if any_samples(x[:beside]) != any_samples(picked[:beside]) or (any_samples(x[beside:]) and any_samples(picked[beside:])):
+    if any_samples(x[:beside]) != any_samples(picked[:beside]) or (
+        any_samples(x[beside:]) and any_samples(picked[beside:])
+    ):
         raise Mixed(f"'{node.name}' (GatherND) picks by the positions of all samples from each of them")
     return node, [(*picked[:-1], *x[beside + depth :])]
 
@@ -433,7 +448,11 @@ def expand(node: Node, space: BatchSpace) -> Made:
         if counts_samples(content):
             if size_at(content, space.old) != out[axis]:
                 raise Mixed(f"'{node.name}' (Expand) makes {out[axis]} of each sample on the axis of the samples")
-            if k >= 0 and numbers.before[k] != 1 and not (numbers.moves(k) and numbers.after[k] == size_at(content, space.new)):
+            if (
+                k >= 0
+                and numbers.before[k] != 1
+                and not (numbers.moves(k) and numbers.after[k] == size_at(content, space.new))
+            ):
                 wrong.append(k)
             result.append(content)
         elif k >= 0 and numbers.moves(k):
@@ -502,11 +521,15 @@ def resize(node: Node, space: BatchSpace) -> Made:
     slot = 3 if node.op == "Resize" and space.view.opset >= 11 else -1
     if slot < 0 or not node.input(slot):
         return node, [result]
-    return _of_size(node, space, slot, tuple(result[axis % len(x)] for axis in node.ints("axes", range(len(x))))), [result]
+    return _of_size(node, space, slot, tuple(result[axis % len(x)] for axis in node.ints("axes", range(len(x))))), [
+        result
+    ]
 
 
 def unpool(node: Node, space: BatchSpace) -> Made:
-    """Values and their positions, which count through all samples; a size that is written for the samples follows them."""
+    """Values and their positions, which count through all samples; a size that is written for the samples follows
+    them.
+    """
     x, positions = (space.of(name) for name in node.inputs[:2])
     if any_samples(x[1:]) or x[:1] != positions[:1]:
         raise Mixed(f"'{node.name}' ({node.op}) takes positions in other samples than its values are of")

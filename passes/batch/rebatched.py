@@ -1,13 +1,13 @@
 """The graph for another number of samples at once, each computed as it was.
 
-The samples are followed from the inputs to the outputs; where a number in the file says how many there are (a Reshape, a Resize, an
-Expand), it becomes another one, or where their number is to be free
+The samples are followed from the inputs to the outputs; where a number in the file says how many there are (a Reshape,
+a Resize, an Expand), it becomes another one, or where their number is to be free
 
     Reshape(x, [1, c, …])  becomes  Reshape(x, [0, c, …]): what x has there, or [-1, c, …],
     Resize(x, [1, c, …])   takes    Concat(Shape(input)[:1], [c, …]),
 
-and what is the same for all samples is broadcast to them where an operator does not do that by itself. What adds, compares or measures over
-the samples is refused, by name.
+and what is the same for all samples is broadcast to them where an operator does not do that by itself. What adds,
+compares or measures over the samples is refused, by name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,17 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from passes.batch.contents import SAMPLES, Axes, Mixed, any_samples, counts_samples, scaled, shape_at, size_at, without_samples
+from passes.batch.contents import (
+    SAMPLES,
+    Axes,
+    Mixed,
+    any_samples,
+    counts_samples,
+    scaled,
+    shape_at,
+    size_at,
+    without_samples,
+)
 from passes.batch.moving import MOVING
 from passes.batch.rules import COMPUTING
 from passes.batch.space import BatchSpace, Rule
@@ -35,10 +45,11 @@ TRIED = 3  # samples that a graph whose batch is to be free is tried with: no nu
 
 @dataclass(frozen=True)
 class Rebatched:
-    """A graph for other samples: its nodes in order, the constants that it has beside those it had, what its inputs and outputs count.
+    """A graph for other samples: its nodes in order, the constants that it has beside those it had, what its inputs and
+    outputs count.
 
-    `changes`: how many nodes are others; `shapes` with so many samples as it takes, with one where it takes any; `samples`: what the axes
-    of every tensor count in which samples are, `before` how many there were.
+    `changes`: how many nodes are others; `shapes` with so many samples as it takes, with one where it takes any;
+    `samples`: what the axes of every tensor count in which samples are, `before` how many there were.
     """
 
     nodes: tuple[Node, ...]
@@ -50,8 +61,12 @@ class Rebatched:
 
 
 def batched_inputs(seen: View) -> tuple[str, ...]:
-    """The inputs whose first axis counts samples: those that say there as much as the first one of three axes or more, or else of two."""
-    known = {name: shape for name, (shape, _) in seen.inputs.items() if name not in seen.constants and shape is not None}
+    """The inputs whose first axis counts samples: those that say there as much as the first one of three axes or more,
+    or else of two.
+    """
+    known = {
+        name: shape for name, (shape, _) in seen.inputs.items() if name not in seen.constants and shape is not None
+    }
     likely = [shape for least in (3, 2) for shape in known.values() if len(shape) >= least]
     if not likely:
         return ()
@@ -64,7 +79,9 @@ def _alike(a: int | str | None, b: int | str | None) -> bool:
 
 
 def own_batch(seen: View) -> int | None:
-    """How many samples the file says its inputs have; None where it leaves that open, or no input has an axis of samples."""
+    """How many samples the file says its inputs have; None where it leaves that open, or no input has an axis of
+    samples.
+    """
     inputs = batched_inputs(seen)
     shape = seen.inputs[inputs[0]][0] if inputs else None
     first = None if shape is None else shape[0]
@@ -77,14 +94,18 @@ def rebatched(seen: View, shapes: Shapes, batch: int | None) -> Rebatched:
     if not inputs:
         raise Mixed("no input has an axis of samples")
     old = shapes.shapes[inputs[0]][0]
-    space = BatchSpace(seen, shapes, old, TRIED * (old if old > 1 else 1) if batch is None else batch, inputs[0], batch is None)
+    space = BatchSpace(
+        seen, shapes, old, TRIED * (old if old > 1 else 1) if batch is None else batch, inputs[0], batch is None
+    )
     for name in inputs:
         space.axes[name] = ((SAMPLES,), *without_samples(shapes.shapes[name][1:]))
     for node in seen.nodes:
         _visit(space, node)
     for name in seen.outputs:
         _require_whole(space, name)
-    declared = {name: (batch, *(shape or ())[1:]) if name in inputs else shape for name, (shape, _) in seen.inputs.items()}
+    declared = {
+        name: (batch, *(shape or ())[1:]) if name in inputs else shape for name, (shape, _) in seen.inputs.items()
+    }
     view = _linked(space, declared)
     _require_predicted(space, view)
     probed = space.new if batch is not None else 1
@@ -102,7 +123,9 @@ def _linked(space: BatchSpace, declared: Mapping[str, tuple[int | str | None, ..
 def _sizes(space: BatchSpace, samples: int) -> dict[str, Shape]:
     """The shapes of the inputs with so many samples."""
     known = {
-        name: space.shapes.shapes[name] for name in space.view.inputs if name in space.shapes.shapes and name not in space.view.constants
+        name: space.shapes.shapes[name]
+        for name in space.view.inputs
+        if name in space.shapes.shapes and name not in space.view.constants
     }
     return {name: shape_at(space.axes[name], samples) if name in space.axes else shape for name, shape in known.items()}
 
@@ -147,7 +170,9 @@ def _evaluate(space: BatchSpace, node: Node) -> None:
     values = space.shapes.values
     if node.outputs[0] not in values or node.op not in ARITHMETIC:
         return
-    inputs = [None if not name else space.after[name] if name in space.after else values[name].array for name in node.inputs]
+    inputs = [
+        None if not name else space.after[name] if name in space.after else values[name].array for name in node.inputs
+    ]
     try:
         found = np.asarray(ARITHMETIC[node.op](node, inputs, space.view.opset))
     except (ValueError, LookupError, TypeError, ArithmeticError) as error:
@@ -157,7 +182,9 @@ def _evaluate(space: BatchSpace, node: Node) -> None:
 
 
 def _note_length(space: BatchSpace, node: Node) -> None:
-    """Numbers of which there are more with more samples, as counted up to how many there are, are samples themselves."""
+    """Numbers of which there are more with more samples, as counted up to how many there are, are samples
+    themselves.
+    """
     for name in node.outputs:
         found = space.after.get(name)
         if found is not None and found.shape != space.shape(name):
@@ -197,14 +224,20 @@ def _require_predicted(space: BatchSpace, view: View) -> None:
                 continue
             wanted = known if axes is None else shape_at(axes, space.new)
             if actual != wanted:
-                raise Mixed(f"'{name}' would have the shape {list(actual)} with {space.new} samples, not {list(wanted)}")
+                raise Mixed(
+                    f"'{name}' would have the shape {list(actual)} with {space.new} samples, not {list(wanted)}"
+                )
 
 
 # --- of a graph ---------------------------------------------------------------------------------
 
 
-def declared_sizes(made: Rebatched, names: Sequence[str], batch: int | None, symbol: str) -> dict[str, dict[int, int | str | None]]:
-    """What inputs and outputs say of the axes with samples: name → axis → size, or how a free one is called, None where by nothing."""
+def declared_sizes(
+    made: Rebatched, names: Sequence[str], batch: int | None, symbol: str
+) -> dict[str, dict[int, int | str | None]]:
+    """What inputs and outputs say of the axes with samples: name → axis → size, or how a free one is called, None where
+    by nothing.
+    """
     found: dict[str, dict[int, int | str | None]] = {}
     for name in names:
         for axis, content in enumerate(made.samples.get(name, ())):
@@ -217,11 +250,17 @@ def declared_sizes(made: Rebatched, names: Sequence[str], batch: int | None, sym
 def symbol_for(graph: gs.Graph, inputs: Sequence[str]) -> str:
     """How the free number of samples is called: as it is already, or N, or what no other size is called."""
     said = [(tensor.name, tuple(tensor.shape or ())) for tensor in (*graph.inputs, *graph.outputs)]
-    own = next((shape[0] for name, shape in said if name in inputs and shape and isinstance(shape[0], str) and shape[0]), None)
+    own = next(
+        (shape[0] for name, shape in said if name in inputs and shape and isinstance(shape[0], str) and shape[0]), None
+    )
     if own is not None:
         return str(own)
     taken = {size for _, shape in said for size in shape if isinstance(size, str)}
-    return next(name for name in (FREE_NAME, "batch", "samples", *(f"samples_{k}" for k in range(2, 2 + len(taken)))) if name not in taken)
+    return next(
+        name
+        for name in (FREE_NAME, "batch", "samples", *(f"samples_{k}" for k in range(2, 2 + len(taken))))
+        if name not in taken
+    )
 
 
 def with_samples(graph: gs.Graph, shapes: Shapes, batch: int | None) -> gs.Graph:

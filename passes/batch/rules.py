@@ -95,7 +95,9 @@ def integer_convolution(node: Node, space: BatchSpace) -> Made:
 
 def normalisation(node: Node, space: BatchSpace) -> Made:
     """By the statistics of channels, of each sample or of the training."""
-    if node.int("training_mode", 0) or (node.op == "BatchNormalization" and len([name for name in node.outputs if name]) > 1):
+    if node.int("training_mode", 0) or (
+        node.op == "BatchNormalization" and len([name for name in node.outputs if name]) > 1
+    ):
         raise _mixes(node, "normalises by the mean over all samples")
     return front(node, space)
 
@@ -212,7 +214,11 @@ def einsum(node: Node, space: BatchSpace) -> Made:
     found: dict[str, Content] = {}
     for term, name in zip(terms, node.inputs, strict=True):
         for letter, content in zip(term, space.of(name), strict=True):
-            if counts_samples(content) and counts_samples(found.get(letter, content)) and found.get(letter, content) != content:
+            if (
+                counts_samples(content)
+                and counts_samples(found.get(letter, content))
+                and found.get(letter, content) != content
+            ):
                 raise _mixes(node, "combines samples with each other")
             if counts_samples(content) or letter not in found:
                 found[letter] = content
@@ -301,7 +307,8 @@ def one_hot(node: Node, space: BatchSpace) -> Made:
 def refuse_chosen(node: Node, space: BatchSpace) -> Made:
     """How many rows a sample gets depends on what is in it."""
     raise Mixed(
-        f"how many entries '{node.name}' ({node.op}) makes of a sample depends on its values, and those of all samples are one list"
+        f"how many entries '{node.name}' ({node.op}) makes of a sample depends on its values, and those of all "
+        "samples are one list"
     )
 
 

@@ -8,7 +8,17 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from passes.batch.contents import SAMPLES, Axes, Content, Mixed, any_samples, counts_samples, shape_at, size_at, without_samples
+from passes.batch.contents import (
+    SAMPLES,
+    Axes,
+    Content,
+    Mixed,
+    any_samples,
+    counts_samples,
+    shape_at,
+    size_at,
+    without_samples,
+)
 from passes.graph.tensors import Shape, Shapes
 from passes.graph.view import Node, View, unique
 
@@ -17,10 +27,10 @@ from passes.graph.view import Node, View, unique
 class BatchSpace:
     """Where samples lie in every tensor, and the nodes and constants of the graph for another number of them.
 
-    `old`: how many there are; `new`: how many there are to be, or where that is to be free (`free`) a number to try it with; `source`: an
-    input whose axis 0 counts them. `axes`: what the axes of a tensor count, where samples are among it; `after`: numbers that the graph
-    computes from how many samples there are, as they are then. `nodes` and `constants` are those made so far; `changes` says how many
-    places were others before.
+    `old`: how many there are; `new`: how many there are to be, or where that is to be free (`free`) a number to try it
+    with; `source`: an input whose axis 0 counts them. `axes`: what the axes of a tensor count, where samples are among
+    it; `after`: numbers that the graph computes from how many samples there are, as they are then. `nodes` and
+    `constants` are those made so far; `changes` says how many places were others before.
     """
 
     view: View
@@ -115,7 +125,9 @@ class BatchSpace:
         """How many samples there are in a run, as a list of one number."""
         if not self.counted:
             sizes = self.node("Shape", [self.source])
-            self.counted = self.node("Slice", [sizes, self.constant("samples_from", [0]), self.constant("samples_to", [1])])
+            self.counted = self.node(
+                "Slice", [sizes, self.constant("samples_from", [0]), self.constant("samples_to", [1])]
+            )
         return self.counted
 
     def size(self, content: Content) -> str:
@@ -143,29 +155,43 @@ class BatchSpace:
         return parts[0] if len(parts) == 1 else self.node("Concat", parts, axis=0)
 
     def spread(self, name: str, wanted: Axes) -> str:
-        """The tensor with samples wherever they are wanted, of what is the same for all samples. Raises Mixed where it is not."""
+        """The tensor with samples wherever they are wanted, of what is the same for all samples. Raises Mixed where it
+        is not.
+        """
         own = self.of(name)
         if own == wanted:
             return name
         for axis, (content, other) in enumerate(zip(own, wanted, strict=True)):
             if content == other or size_at(content, self.old) == 1:
                 continue
-            if not counts_samples(other) or counts_samples(content) or size_at(content, self.old) != size_at(other, self.old):
+            if (
+                not counts_samples(other)
+                or counts_samples(content)
+                or size_at(content, self.old) != size_at(other, self.old)
+            ):
                 raise Mixed(f"'{name}' has {size_at(content, self.old)} entries on axis {axis}, whatever the samples")
             name = self.one_of(name, axis, other)
-        sizes = tuple(content if counts_samples(content) else () for content in wanted)  # where a size of 1 is asked for it stays
+        # where a size of 1 is asked for it stays
+        sizes = tuple(content if counts_samples(content) else () for content in wanted)
         self.changed()
         return self.node("Expand", [name, self.sizes(sizes)])
 
     def one_of(self, name: str, axis: int, wanted: Content) -> str:
         """The tensor with one entry on an axis that counts samples, where all of them are alike. Raises Mixed."""
         if wanted != (SAMPLES,):
-            raise Mixed(f"'{name}' has {size_at(wanted, self.old)} entries for {self.old} samples, and what others would have is not known")
+            raise Mixed(
+                f"'{name}' has {size_at(wanted, self.old)} entries for {self.old} samples, and what others "
+                "would have is not known"
+            )
         if name not in self.view.constants:
             if not self._is_alike(name, axis):
-                raise Mixed(f"'{name}' has an entry for each of {self.old} samples, and what others would have is not known")
+                raise Mixed(
+                    f"'{name}' has an entry for each of {self.old} samples, and what others would have is not known"
+                )
             self.changed()
-            numbers = (self.constant(f"one_{what}", [value]) for what, value in (("from", 0), ("to", 1), ("axis", axis)))
+            numbers = (
+                self.constant(f"one_{what}", [value]) for what, value in (("from", 0), ("to", 1), ("axis", axis))
+            )
             return self.node("Slice", [name, *numbers])
         values = self.view.values(name)
         first = values.take([0], axis)

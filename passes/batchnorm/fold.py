@@ -1,4 +1,5 @@
-"""BatchNormalization folded into the convolution beside it, and put behind convolutions again; the function stays the same.
+"""BatchNormalization folded into the convolution beside it, and put behind convolutions again; the function stays the
+same.
 
 With f = γ/√(σ²+ε) and s = β − fμ a BatchNormalization is y = fx + s, per channel:
 
@@ -58,15 +59,18 @@ class Folded:
 def fold(graph: gs.Graph | Normalised, *, sizes: Mapping[str, Shape] | None = None) -> Folded:
     """Every BatchNormalization that can be is part of the convolution or matrix product beside it.
 
-    The result is in normal form. A tensor that is still there has its name and its values; what a BatchNormalization made is now made by
-    the convolution. One that stays is listed with the reason. sizes: shapes for inputs with free dimensions.
+    The result is in normal form. A tensor that is still there has its name and its values; what a BatchNormalization
+    made is now made by the convolution. One that stays is listed with the reason. sizes: shapes for inputs with free
+    dimensions.
     """
     normal = in_normal_form(graph, sizes)
     work = _begun(normal.seen)
     for node in work.seen.nodes:
         if node.op == "BatchNormalization" and node.name in work.nodes:
             _fold(work, node.name)
-    return Folded(build(in_order(list(work.nodes.values())), _constants(work), normal.given), tuple(work.folded), tuple(work.left))
+    return Folded(
+        build(in_order(list(work.nodes.values())), _constants(work), normal.given), tuple(work.folded), tuple(work.left)
+    )
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,9 @@ class _Unfit(Exception):
 
 @dataclass(frozen=True)
 class _Folding:
-    """The graph being folded, which changes: nodes by name, who reads and who makes each tensor, and the new values in float64."""
+    """The graph being folded, which changes: nodes by name, who reads and who makes each tensor, and the new values in
+    float64.
+    """
 
     seen: View
     nodes: dict[str, Node]
@@ -101,7 +107,9 @@ def _begun(seen: View) -> _Folding:
 
 def _constants(work: _Folding) -> dict[str, gs.Constant]:
     """The constants of the seed, those that changed in their old type."""
-    changed = {name: gs.Constant(name, _rounded(values, _stored_type(work, name))) for name, values in work.values.items()}
+    changed = {
+        name: gs.Constant(name, _rounded(values, _stored_type(work, name))) for name, values in work.values.items()
+    }
     return {**work.seen.constants, **changed}
 
 
@@ -167,10 +175,17 @@ def _behind(work: _Folding, norm: Node) -> None:
     """All BatchNormalizations behind the users of one weight go into it, or none."""
     into = _maker_of(work, norm)
     users = _users_of(work, into.inputs[1])
-    pairs = [(into, norm)] if len(users) == 1 else [(work.nodes[user], _norm_behind(work, user, into.inputs[1])) for user in users]
+    pairs = (
+        [(into, norm)]
+        if len(users) == 1
+        else [(work.nodes[user], _norm_behind(work, user, into.inputs[1])) for user in users]
+    )
     affines = [_affine_of(work, other) for _, other in pairs]
     if any(not np.array_equal(affines[0].factor, other.factor) for other in affines):
-        raise _Unfit(f"the weight '{into.inputs[1]}' is shared with {_others(users, into.name)}, behind which the scale is another")
+        raise _Unfit(
+            f"the weight '{into.inputs[1]}' is shared with {_others(users, into.name)}, behind which the scale "
+            "is another"
+        )
     weight = _scaled(work, into, into.inputs[1], affines[0].factor, axis=_output_axis(into))
     biases = [_shifted(work, conv, affine) for (conv, _), affine in zip(pairs, affines, strict=True)]
     work.values[into.inputs[1]] = weight
@@ -201,7 +216,9 @@ def _require_constant(work: _Folding, node: Node) -> None:
 def _users_of(work: _Folding, weight: str) -> list[str]:
     """The nodes that read a weight, all of them as a weight."""
     uses = work.readers[weight]
-    other = next((reader for reader, slot in uses if slot != 1 or work.nodes[reader].op not in (*CONVOLUTIONS, "Gemm")), None)
+    other = next(
+        (reader for reader, slot in uses if slot != 1 or work.nodes[reader].op not in (*CONVOLUTIONS, "Gemm")), None
+    )
     if other is not None or weight in work.seen.outputs:
         raise _Unfit(f"the weight '{weight}' is also {'an output' if other is None else f'read by {other!r}'}")
     return [reader for reader, _ in uses]
@@ -216,7 +233,9 @@ def _norm_behind(work: _Folding, user: str, weight: str) -> Node:
 
 
 def _scaled(work: _Folding, node: Node, weight: str, factor: Reals, *, axis: int) -> Reals:
-    """The weight with each channel of the axis multiplied; axis 1 of a grouped transposed convolution counts within a group."""
+    """The weight with each channel of the axis multiplied; axis 1 of a grouped transposed convolution counts within a
+    group.
+    """
     values = _value_of(work, weight)
     if node.op == "ConvTranspose" and axis == 1:
         groups = node.int("group", 1)
@@ -262,7 +281,12 @@ def _absorb(work: _Folding, conv: Node, norm: Node, bias: Reals) -> None:
 
 def _set_bias(work: _Folding, node: Node, bias: Reals) -> None:
     name = node.input(2)
-    if not name or len(work.readers[name]) > 1 or name in work.seen.outputs or _value_of(work, name).shape != bias.shape:
+    if (
+        not name
+        or len(work.readers[name]) > 1
+        or name in work.seen.outputs
+        or _value_of(work, name).shape != bias.shape
+    ):
         name = _new_bias(work, node)
     if node.input(2) and name != node.inputs[2]:
         work.readers[node.inputs[2]].remove((node.name, 2))
@@ -382,4 +406,6 @@ def stored_values(values: Reals, dtype: DType, name: str) -> Array:
     try:
         return _rounded(values, dtype)
     except _Unfit as error:
-        raise RefusedModel(f"the statistics of '{name}' do not fit into its type, {dtype}; --only leaves it out") from error
+        raise RefusedModel(
+            f"the statistics of '{name}' do not fit into its type, {dtype}; --only leaves it out"
+        ) from error

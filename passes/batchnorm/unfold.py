@@ -10,7 +10,18 @@ from fnmatch import fnmatchcase
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from passes.batchnorm.fold import EPSILON, MIXED, PARTS, Array, Left, Reals, dtype_of, exact_values, output_channels, stored_values
+from passes.batchnorm.fold import (
+    EPSILON,
+    MIXED,
+    PARTS,
+    Array,
+    Left,
+    Reals,
+    dtype_of,
+    exact_values,
+    output_channels,
+    stored_values,
+)
 from passes.errors import RefusedModel, UserError
 from passes.graph.learnt import dense_weights
 from passes.graph.normal import Normalised
@@ -39,7 +50,9 @@ class Moments:
 
 @dataclass(frozen=True)
 class UnfoldPlaces:
-    """Convolutions that can have a BatchNormalization behind them, each with the tensor to measure; and the others, with the reason."""
+    """Convolutions that can have a BatchNormalization behind them, each with the tensor to measure; and the others,
+    with the reason.
+    """
 
     tensors: Mapping[str, str]
     left: tuple[Left, ...]
@@ -50,22 +63,29 @@ class UnfoldPlaces:
 PASSING = having(
     lambda row: row.adds or row.keeps_values or (row.form == "pooling" and CONSTANTS in row.has)
 )  # fmt: skip
-"""What a normalisation behind makes up for as if it stood before: sums, elements in another order, the mean or largest of neighbours."""
+"""What a normalisation behind makes up for as if it stood before: sums, elements in another order, the mean or largest
+of neighbours.
+"""
 
 
-def places(graph: gs.Graph | Normalised, *, only: Sequence[str] = (), sizes: Mapping[str, Shape] | None = None) -> UnfoldPlaces:
-    """The convolutions behind which a BatchNormalization makes sense, in order; `only` patterns (* is any text) choose among them.
+def places(
+    graph: gs.Graph | Normalised, *, only: Sequence[str] = (), sizes: Mapping[str, Shape] | None = None
+) -> UnfoldPlaces:
+    """The convolutions behind which a BatchNormalization makes sense, in order; `only` patterns (* is any text) choose
+    among them.
 
-    Left alone: one whose output is normalised anyway; the last ones (no convolution or matrix product comes after them: classifiers, box
-    and mask heads); one that works on pooled values (squeeze-excite: a batch gives it few values to normalise by); one of a single
-    channel; one whose weight is shared (each use would get statistics of its own, and could not be folded again) or computed.
-    Raises UserError where a pattern matches no convolution.
+    Left alone: one whose output is normalised anyway; the last ones (no convolution or matrix product comes after them:
+    classifiers, box and mask heads); one that works on pooled values (squeeze-excite: a batch gives it few values to
+    normalise by); one of a single channel; one whose weight is shared (each use would get statistics of its own, and
+    could not be folded again) or computed. Raises UserError where a pattern matches no convolution.
     """
     seen = in_normal_form(graph, sizes).seen
     names = [node.name for node in seen.nodes if node.op in CONVOLUTIONS]
     for pattern in only:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise UserError(f"--only '{pattern}' matches none of the {len(names)} convolutions; 'fnatool inspect' shows their names")
+            raise UserError(
+                f"--only '{pattern}' matches none of the {len(names)} convolutions; 'fnatool inspect' shows their names"
+            )
     reader = _Placing(seen, infer(seen, sizes))
     tensors: dict[str, str] = {}
     left: list[Left] = []
@@ -148,12 +168,15 @@ class _Placing:
         return None if shape is None or len(shape) < 2 else math.prod(shape[2:])
 
 
-def unfold(graph: gs.Graph | Normalised, statistics: Mapping[str, Moments], *, sizes: Mapping[str, Shape] | None = None) -> Unfolded:
+def unfold(
+    graph: gs.Graph | Normalised, statistics: Mapping[str, Moments], *, sizes: Mapping[str, Shape] | None = None
+) -> Unfolded:
     """Every convolution that statistics names has a BatchNormalization behind it, and the function is what it was.
 
-    The result is in normal form; every tensor keeps its name and its values, for the BatchNormalization makes what the convolution made.
-    The convolution's bias is gone: it is part of the mean. A channel that never varies has γ = √ε and passes on as it was.
-    Raises UserError where a name is no convolution, RefusedModel where statistics are not finite or do not fit.
+    The result is in normal form; every tensor keeps its name and its values, for the BatchNormalization makes what the
+    convolution made. The convolution's bias is gone: it is part of the mean. A channel that never varies has γ = √ε and
+    passes on as it was. Raises UserError where a name is no convolution, RefusedModel where statistics are not finite
+    or do not fit.
     """
     normal = in_normal_form(graph, sizes)
     seen = normal.seen
@@ -168,7 +191,9 @@ def unfold(graph: gs.Graph | Normalised, statistics: Mapping[str, Moments], *, s
             continue
         name = _free_name(node.name, taken)
         values = _parameters(node, statistics[node.name], seen)
-        constants |= {f"{name}.{part}": gs.Constant(f"{name}.{part}", array) for part, array in zip(PARTS, values, strict=True)}
+        constants |= {
+            f"{name}.{part}": gs.Constant(f"{name}.{part}", array) for part, array in zip(PARTS, values, strict=True)
+        }
         before = f"{name}/in"
         parts = tuple(f"{name}.{part}" for part in PARTS)
         nodes.append(replace(node, inputs=node.inputs[:2], outputs=(before,)))
@@ -188,8 +213,13 @@ def _require_convolutions(statistics: Mapping[str, Moments], seen: View) -> None
         channels = output_channels(node, seen)
         if moments.mean.shape != (channels,) or moments.variance.shape != (channels,):
             raise RefusedModel(f"the statistics of '{name}' are for {moments.mean.shape} channels, it has {channels}")
-        if not (np.isfinite(moments.mean).all() and np.isfinite(moments.variance).all() and (moments.variance >= 0).all()):
-            raise RefusedModel(f"the output of '{name}' has no finite mean and variance on this data; is the data what the network takes?")
+        if not (
+            np.isfinite(moments.mean).all() and np.isfinite(moments.variance).all() and (moments.variance >= 0).all()
+        ):
+            raise RefusedModel(
+                f"the output of '{name}' has no finite mean and variance on this data; is the data what the "
+                "network takes?"
+            )
 
 
 def _free_name(conv: str, taken: set[str]) -> str:
@@ -199,7 +229,8 @@ def _free_name(conv: str, taken: set[str]) -> str:
 
 
 def _parameters(node: Node, moments: Moments, seen: View) -> tuple[Array, ...]:
-    """γ, β, μ and σ², in the type of the weight, or in float32 beside float16 weights where the opset has BatchNormalization so.
+    """γ, β, μ and σ², in the type of the weight, or in float32 beside float16 weights where the opset has
+    BatchNormalization so.
 
     γ and β are computed from what the stored μ and σ² are, so that their rounding is not the function's.
     """

@@ -14,9 +14,9 @@ from passes.channels.axes import Label, Picks, Site, Size, SplitSizes
 class Atom:
     """Channels that always change together, and only together.
 
-    `classes` in the order of the first axis that creates them; `value` counts the channels of that axis, `multiple` those of one class.
-    `fewest` classes have to stay for the graph to be read the same way; `parent` is the class after which fresh ones are born: the last
-    whose runs no cut or join of channels touches, −1 where there is none.
+    `classes` in the order of the first axis that creates them; `value` counts the channels of that axis, `multiple`
+    those of one class. `fewest` classes have to stay for the graph to be read the same way; `parent` is the class after
+    which fresh ones are born: the last whose runs no cut or join of channels touches, −1 where there is none.
     """
 
     classes: np.ndarray

@@ -1,4 +1,6 @@
-"""What the rules say of axes: labels of tensors, sites of weights, sizes written in the graph; and the record they are noted in."""
+"""What the rules say of axes: labels of tensors, sites of weights, sizes written in the graph; and the record they are
+noted in.
+"""
 
 from __future__ import annotations
 
@@ -34,10 +36,11 @@ class Label:
 class Site:
     """A weight's axis and the identities along it.
 
-    `role` is 'creates' for axes that give channels their values (outputs, biases, per-channel scales), 'consumes' for input columns, 'both'
-    for a weight with which one node makes channels and another reads them. `fill` is what a fresh entry holds so that a zero channel stays
-    zero and a divisor stays harmless; `repeat` is how many groups share the axis; `weight`: the tensor multiplies, as a convolution's does,
-    and is no per-channel scale or offset, whatever its rank.
+    `role` is 'creates' for axes that give channels their values (outputs, biases, per-channel scales), 'consumes' for
+    input columns, 'both' for a weight with which one node makes channels and another reads them. `fill` is what a fresh
+    entry holds so that a zero channel stays zero and a divisor stays harmless; `repeat` is how many groups share the
+    axis; `weight`: the tensor multiplies, as a convolution's does, and is no per-channel scale or offset, whatever its
+    rank.
     """
 
     tensor: str
@@ -52,7 +55,9 @@ class Site:
     weight: bool = False
 
     def along(self, ids: Ids) -> Site:
-        """The same axis with these identities along it; a network has so many that dataclasses.replace takes its time."""
+        """The same axis with these identities along it; a network has so many that dataclasses.replace takes its
+        time.
+        """
         return Site(
             tensor=self.tensor, axis=self.axis, ids=ids, role=self.role, fill=self.fill, node=self.node,
             dense=self.dense, extent=self.extent, repeat=self.repeat, weight=self.weight,
@@ -61,10 +66,11 @@ class Site:
 
 @dataclass(frozen=True)
 class Size:
-    """A number in the graph that counts channels: after a change it is len(resized(ids)), negative where it counts from the end.
+    """A number in the graph that counts channels: after a change it is len(resized(ids)), negative where it counts from
+    the end.
 
-    `place` is (constant, index) or (node, attribute, index); `beyond` is how far past the channels the seed's number goes (the end of
-    a slice may).
+    `place` is (constant, index) or (node, attribute, index); `beyond` is how far past the channels the seed's number
+    goes (the end of a slice may).
     """
 
     place: tuple[str, int] | tuple[str, str, int]
@@ -117,7 +123,9 @@ class Flow:
         return self.shapes.shapes.get(name)
 
     def lay(self, node: Node, name: str, label: Label) -> None:
-        """The output `name` of node carries these channels. Raises RefusedModel where the tensor has another size there."""
+        """The output `name` of node carries these channels. Raises RefusedModel where the tensor has another size
+        there.
+        """
         shape = self.shape(name)
         if shape is not None and (label.axis >= len(shape) or shape[label.axis] != label.ids.size):
             where = f"'{node.name}' ({node.op}) makes {label.ids.size} channels, '{name}' has the shape {list(shape)}"
@@ -178,7 +186,9 @@ class Flow:
         repeat: int = 1,
         weight: bool = False,
     ) -> None:
-        """The axis of what the node reads there has these identities; `extent`: that of what the node makes, unless told otherwise."""
+        """The axis of what the node reads there has these identities; `extent`: that of what the node makes, unless
+        told otherwise.
+        """
         extent = self._extent(node) if extent is None else extent
         site = Site(
             tensor=node.inputs[slot], axis=axis, ids=ids, role=role, fill=fill, node=node.name, dense=dense,
@@ -198,7 +208,9 @@ class Flow:
             self.unite(known.ids, site.ids, f"'{site.tensor}' is shared by '{known.node}' and '{node.name}'")
         if known.role != site.role:
             self.sites[key] = replace(known, role="both")
-            self.drift(known.ids, f"'{site.tensor}' both makes these channels and reads them ('{known.node}', '{node.name}')")
+            self.drift(
+                known.ids, f"'{site.tensor}' both makes these channels and reads them ('{known.node}', '{node.name}')"
+            )
 
     def unite(self, a: Ids, b: Ids, why: str) -> None:
         """Position by position, the two vectors are the same channels; a fixed position freezes its partner."""
@@ -222,7 +234,9 @@ class Flow:
         self.drifts.append((ids[ids != FIXED], why))
 
     def size(self, name: str, index: int, ids: Ids, *, from_end: bool = False, beyond: int = 0) -> None:
-        """Element `index` of the tensor counts the channels `ids`; a number that the graph computes follows by itself."""
+        """Element `index` of the tensor counts the channels `ids`; a number that the graph computes follows by
+        itself.
+        """
         value = self.shapes.values.get(name)
         place = None if value is None else value.source[index]
         if value is None or place is None:
@@ -230,7 +244,9 @@ class Flow:
         if int(value.array.ravel()[index]) > 0 or from_end:
             self.sizes.append(Size(place, ids, from_end, beyond))
 
-    def size_attribute(self, node: Node, attribute: str, index: int, ids: Ids, *, from_end: bool = False, beyond: int = 0) -> None:
+    def size_attribute(
+        self, node: Node, attribute: str, index: int, ids: Ids, *, from_end: bool = False, beyond: int = 0
+    ) -> None:
         """The same for an entry of a node's attribute."""
         if from_end or node.ints(attribute, ())[index] > 0:
             self.sizes.append(Size((node.name, attribute, index), ids, from_end, beyond))
@@ -261,7 +277,9 @@ class Flow:
         return any(0 in axes for axes in self.shapes.free_axes.values())
 
     def unify(self, array: np.ndarray, why: str) -> tuple[int, Ids]:
-        """Identities on several axes, reduced to one: the longest varying axis stays (the last of equals), along the others they unite."""
+        """Identities on several axes, reduced to one: the longest varying axis stays (the last of equals), along the
+        others they unite.
+        """
         varying = [axis for axis in range(array.ndim) if (array != array.take([0], axis)).any()]
         if not varying:
             varying = [axis for axis in range(array.ndim) if array.shape[axis] > 1] or [array.ndim - 1]

@@ -1,12 +1,13 @@
 """Groups: which convolutions can be cut into groups, and what becomes of their weight.
 
-A weight of g groups is [A, B/g, …]: row a sees the b of its own group alone (a convolution's A are outputs, a transposed one's inputs).
-As a dense weight D it is block-diagonal:
+A weight of g groups is [A, B/g, …]: row a sees the b of its own group alone (a convolution's A are outputs, a
+transposed one's inputs). As a dense weight D it is block-diagonal:
 
     D[a, j·B/g + b] = W[a, b]  where j = a // (A/g) is the group of row a;  all other entries are zero
 
-Fewer groups, where they divide the seed's, keep the function exactly: the new entries are these zeros. More groups take the diagonal blocks
-(FNA++: "group j takes output rows j and input slice j of the dense kernel") and lose what crossed between them.
+Fewer groups, where they divide the seed's, keep the function exactly: the new entries are these zeros. More groups take
+the diagonal blocks (FNA++: "group j takes output rows j and input slice j of the dense kernel") and lose what crossed
+between them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ SMALLEST = 2  # input channels a group: with one it would be read as depthwise
 
 @dataclass(frozen=True)
 class Grouping:
-    """A groups knob's weight, the nodes that use it, its groups, and its dense extents: axis 0, axis 1, and the input channels."""
+    """A groups knob's weight, the nodes that use it, its groups, and its dense extents: axis 0, axis 1, and the input
+    channels.
+    """
 
     weight: str
     nodes: tuple[str, ...]
@@ -38,7 +41,9 @@ class Grouping:
 
 @dataclass(frozen=True)
 class Regroup:
-    """A weight's way from `seed` to `target` groups, as a knob says; its axes are resized in between, while it has `ground` groups."""
+    """A weight's way from `seed` to `target` groups, as a knob says; its axes are resized in between, while it has
+    `ground` groups.
+    """
 
     knob: str
     seed: int
@@ -47,7 +52,9 @@ class Regroup:
 
 
 def groupings(view: View, shapes: Shapes) -> list[Grouping]:
-    """One per weight that only convolutions of one kind and one number of groups use, depthwise ones apart; in the order of the graph."""
+    """One per weight that only convolutions of one kind and one number of groups use, depthwise ones apart; in the
+    order of the graph.
+    """
     found: dict[str, Grouping] = {}
     for node in view.nodes:
         if node.op not in CONVOLUTIONS or node.input(1) not in view.constants or node.inputs[1] in found:
@@ -88,7 +95,9 @@ def keeps_function(seed: int, target: int) -> bool:
 
 
 def regrouped(weight: np.ndarray, seed: int, target: int) -> np.ndarray:
-    """The weight [A, B/seed, …] as [A, B/target, …]: whole groups merge first, with zeros between them, then blocks are cut out."""
+    """The weight [A, B/seed, …] as [A, B/target, …]: whole groups merge first, with zeros between them, then blocks are
+    cut out.
+    """
     merged = math.gcd(seed, target)
     return _cut(_merge(weight, seed, merged), merged, target)
 

@@ -1,11 +1,12 @@
 """Channel identity: which dimensions must change together.
 
-Every weight axis that creates channels gives each channel an identity. Identities flow through the graph as the data does (rules/, one
-row per operator); a merge unites them. Closing the unions gives classes; classes that always appear in the same places form one atom,
-one width that can be changed on its own. What has no rule freezes what it touches, with the reason.
+Every weight axis that creates channels gives each channel an identity. Identities flow through the graph as the data
+does (rules/, one row per operator); a merge unites them. Closing the unions gives classes; classes that always appear
+in the same places form one atom, one width that can be changed on its own. What has no rule freezes what it touches,
+with the reason.
 
-After closing, each tensor has at most one axis of channels, with one class per position. A new size of an atom is then a change of that
-vector alone (resize.py), for every weight axis and every size written in the graph.
+After closing, each tensor has at most one axis of channels, with one class per position. A new size of an atom is then
+a change of that vector alone (resize.py), for every weight axis and every size written in the graph.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ First = tuple[np.ndarray, Site, int]
 
 
 def flow_identities(view: View, shapes: Shapes, parameters: Container[str] | None = None) -> Identities:
-    """Channel identities of the whole graph (design: channel identity); parameters: the constants that are learnt, where they are known."""
+    """Channel identities of the whole graph (design: channel identity); parameters: the constants that are learnt,
+    where they are known.
+    """
     flow = Flow(view, shapes)
     for node in view.nodes:
         rule = RULES.get(node.op)
@@ -63,7 +66,8 @@ def flow_identities(view: View, shapes: Shapes, parameters: Container[str] | Non
 
 
 def _freeze_what_cannot_follow(flow: Flow, known: Container[str]) -> None:
-    """A weight axis keeps its size where another reader of the weight says nothing of that axis, or the weight is a graph output.
+    """A weight axis keeps its size where another reader of the weight says nothing of that axis, or the weight is a
+    graph output.
 
     So does one of what stands in a weight's place and is not learnt: each of its numbers has a meaning of its own.
     """
@@ -78,7 +82,9 @@ def _freeze_what_cannot_follow(flow: Flow, known: Container[str]) -> None:
 
 
 def _follow_counts(flow: Flow, node: Node) -> None:
-    """Numbers computed from how many channels there are: which elements of a shape they are, and which values they scale."""
+    """Numbers computed from how many channels there are: which elements of a shape they are, and which values they
+    scale.
+    """
     if not flow.counted and node.op not in SIZES:
         return
     counts = [flow.counted.get(name, {}) for name in node.inputs]
@@ -93,7 +99,9 @@ def _follow_counts(flow: Flow, node: Node) -> None:
     elif node.op in ARITHMETIC and any(counts):
         found = {0: next(iter(next(c for c in counts if c).values()))}
         if any(flow.label(name) is not None for name in node.inputs):
-            flow.drift(found[0], f"'{node.name}' ({node.op}) scales by a number computed from how many channels there are")
+            flow.drift(
+                found[0], f"'{node.name}' ({node.op}) scales by a number computed from how many channels there are"
+            )
             found = {}
     if found:
         flow.counted[node.outputs[0]] = found
@@ -108,7 +116,9 @@ def _moved_counts(flow: Flow, node: Node, counts: Sequence[Mapping[int, Ids]]) -
     if node.op == "Concat":
         starts = np.cumsum([0, *sizes])
         return {int(starts[k]) + i: ids for k, row in enumerate(counts) for i, ids in row.items()}
-    numbers: list[np.ndarray | None] = [flow.shapes.values[name].array if name in flow.shapes.values else None for name in node.inputs]
+    numbers: list[np.ndarray | None] = [
+        flow.shapes.values[name].array if name in flow.shapes.values else None for name in node.inputs
+    ]
     if numbers[0] is None or any(value is None and name for value, name in zip(numbers, node.inputs, strict=True)):
         return {}
     numbers[0] = np.arange(sizes[0]).reshape(numbers[0].shape)
@@ -136,7 +146,8 @@ def _close(flow: Flow) -> Identities:
         if not flow.count:
             return ids
         if id(ids) not in done:
-            done[id(ids)] = ids, np.asarray(np.where(ids == FIXED, FIXED, classes[ids]))  # held, so that its id stays its own
+            # held, so that its id stays its own
+            done[id(ids)] = ids, np.asarray(np.where(ids == FIXED, FIXED, classes[ids]))
         return done[id(ids)][1]
 
     sites = {key: site.along(closed(site.ids)) for key, site in flow.sites.items()}
@@ -145,7 +156,9 @@ def _close(flow: Flow) -> Identities:
     borders = closed(np.array(flow.borders, np.int64).reshape(-1, 2))
     touched = frozenset(borders[(borders[:, 0] == borders[:, 1]) & (borders[:, 0] != FIXED), 0].tolist())
     least = [(closed(ids), size) for ids, size in flow.least]
-    atoms, atom_of = _atoms(sites, [closed(ids) for ids in flow.places], count, frozen=frozen, drift=drift, touched=touched, least=least)
+    atoms, atom_of = _atoms(
+        sites, [closed(ids) for ids in flow.places], count, frozen=frozen, drift=drift, touched=touched, least=least
+    )
     lone = {int(atom.classes[0]): atom for atom in atoms if atom.classes.size == 1}
     unions = of_classes(flow.unions, classes, list(lone))
     ones = {c: why_one(flow, unions[c], atom.first, class_=c, copies=atom.value) for c, atom in lone.items()}
@@ -171,14 +184,15 @@ def _fewest(
     atom_of: np.ndarray,
     vectors: Sequence[tuple[Ids, int]],
 ) -> list[int]:
-    """How many classes of each atom have to stay: an axis of one channel could not be told from a broadcast one, and a vector keeps as many
-    positions as the reading of the graph depends on, whatever the other atoms in it have.
+    """How many classes of each atom have to stay: an axis of one channel could not be told from a broadcast one, and a
+    vector keeps as many positions as the reading of the graph depends on, whatever the other atoms in it have.
 
     atom_of: class → atom; vectors: each with the positions that it has to keep.
     """
     fewest, least = [], []
     for (classes, _, _), sites in zip(firsts, touching, strict=True):
-        vectors_of = {id(site.ids): site.ids for site in sites}  # sites hand on their channels: most have the same vector
+        # sites hand on their channels: most have the same vector
+        vectors_of = {id(site.ids): site.ids for site in sites}
         counts = [int(np.count_nonzero(ids == classes[0])) for ids in vectors_of.values()]
         fewest.append(min(-(-2 // min(counts)), int(classes.size)))
         fixed = classes.size == 1 or any(int(c) in frozen for c in classes)

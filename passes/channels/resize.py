@@ -1,4 +1,6 @@
-"""Resizing a vector of channels: which old position each new one stands for. Weight axes and written sizes all follow from this."""
+"""Resizing a vector of channels: which old position each new one stands for. Weight axes and written sizes all follow
+from this.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,11 @@ from passes.graph.arrays import distinct
 
 @dataclass(frozen=True)
 class Change:
-    """What happens to each class: `keep` (bool per class), and `grow`, the number of fresh classes born after it (mostly 0).
+    """What happens to each class: `keep` (bool per class), and `grow`, the number of fresh classes born after it
+    (mostly 0).
 
-    `models` says, for a class after which others are born, which class each of these takes after; without it they take after that class.
+    `models` says, for a class after which others are born, which class each of these takes after; without it they take
+    after that class.
     """
 
     keep: np.ndarray
@@ -40,7 +44,9 @@ class Change:
 
 @dataclass(frozen=True)
 class Positions:
-    """A resized axis: per new position the old one it stands for, and the number of the fresh copy of it (0: the old one itself)."""
+    """A resized axis: per new position the old one it stands for, and the number of the fresh copy of it (0: the old
+    one itself).
+    """
 
     old: np.ndarray
     copy: np.ndarray
@@ -55,7 +61,9 @@ class Positions:
 
 
 def modelled(ids: Ids, positions: Positions, models: Mapping[int, np.ndarray]) -> np.ndarray:
-    """Per new position the old one whose entries it has or may copy: its own, or for a fresh one the same occurrence of its model."""
+    """Per new position the old one whose entries it has or may copy: its own, or for a fresh one the same occurrence of
+    its model.
+    """
     where = positions.old.copy()
     born = positions.copy > 0
     for parent in distinct(ids[positions.old[born]]).tolist() if models else ():
@@ -80,8 +88,8 @@ def length(ids: Ids, change: Change) -> int:
 def resized(ids: Ids, change: Change) -> Positions:
     """The vector after the change: dropped classes vanish, fresh ones follow each run of their parent, run by run.
 
-    Run-wise insertion commutes with what graphs do to channels: tiling (groups), repeating (flattening, interleaving), and cutting and
-    joining between different classes (see `Atom.parent`).
+    Run-wise insertion commutes with what graphs do to channels: tiling (groups), repeating (flattening, interleaving),
+    and cutting and joining between different classes (see `Atom.parent`).
     """
     if not change.touches(ids):
         return Positions(np.arange(ids.size), np.zeros(ids.size, np.int64))

@@ -44,7 +44,10 @@ def why_one(flow: Flow, unions: Sequence[Union], site: Site, *, class_: int, cop
     own = raw[site.ids == class_]
     known = int(np.count_nonzero(site.ids != FIXED))
     if copies == 1 and known > 1:
-        return f"of the {known} channels of '{site.node}' no other goes the same way through the graph, and one alone keeps its number"
+        return (
+            f"of the {known} channels of '{site.node}' no other goes the same way through the graph, and one "
+            "alone keeps its number"
+        )
     node = flow.view.by_name[site.node]
     output = next((name for name in node.outputs if name in flow.view.outputs), None)
     if copies == 1 and output is not None:

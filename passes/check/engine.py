@@ -1,6 +1,7 @@
 """What a graph has that TensorRT and TensorRT for RTX do not read, by looking only.
 
-The tables are what the parser of tensorrt-rtx 1.7.1, which is TensorRT's own, says and does; opsets are those that release notes name.
+The tables are what the parser of tensorrt-rtx 1.7.1, which is TensorRT's own, says and does; opsets are those that
+release notes name.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ QUANTISATION = ("QuantizeLinear", "DequantizeLinear")
 
 
 def check_for_engine(graph: gs.Graph, target: str) -> tuple[Finding, ...]:
-    """What keeps the graph from becoming an engine of the target, one of TENSORRT and RTX; and what it needs for that."""
+    """What keeps the graph from becoming an engine of the target, one of TENSORRT and RTX; and what it needs for
+    that.
+    """
     nodes, constants = records(graph)
     outputs = {tensor.name for tensor in graph.outputs}
     found = [*_opset(graph, target), *_interface(graph)]
@@ -64,9 +67,21 @@ def _opset(graph: gs.Graph, target: str) -> Iterator[Finding]:
 def _operator(node: Node, target: str) -> Iterator[Finding]:
     where = f"{node.op} '{node.name}'"
     if "::" in node.op:
-        yield Finding("error", "engine-operator", where, f"{target} does not know operators of other domains", "run it in ONNX Runtime")
+        yield Finding(
+            "error",
+            "engine-operator",
+            where,
+            f"{target} does not know operators of other domains",
+            "run it in ONNX Runtime",
+        )
     elif node.op in UNKNOWN:
-        yield Finding("error", "engine-operator", where, f"the parser of {target} has nothing for {node.op}", "run it in ONNX Runtime")
+        yield Finding(
+            "error",
+            "engine-operator",
+            where,
+            f"the parser of {target} has nothing for {node.op}",
+            "run it in ONNX Runtime",
+        )
     elif node.op in LACKING.get(target, {}):
         fix = "leave it to what reads the outputs; 'fnatool deploy' of a detector does"
         yield Finding("error", "engine-operator", where, LACKING[target][node.op], fix)
@@ -77,11 +92,20 @@ def _interface(graph: gs.Graph) -> Iterator[Finding]:
         for tensor in tensors:
             name = None if tensor.dtype is None else _name_of(tensor.dtype)
             if name is not None and name not in READ:
-                yield Finding("error", "engine-type", f"{kind} '{tensor.name}'", f"engines have no {name.lower()}", "use int32 or float32")
+                yield Finding(
+                    "error",
+                    "engine-type",
+                    f"{kind} '{tensor.name}'",
+                    f"engines have no {name.lower()}",
+                    "use int32 or float32",
+                )
     for tensor in graph.inputs:
         free = [axis for axis in tensor.shape or () if not isinstance(axis, int) or axis < 1]
         if free:
-            message = f"its shape {typed(tuple(tensor.shape))} is free: an engine is built for a least, a usual and a largest one"
+            message = (
+                f"its shape {typed(tuple(tensor.shape))} is free: an engine is built for a least, a usual and "
+                "a largest one"
+            )
             fix = "'fnatool deploy --batch 1:8:32' sets them, or trtexec's --minShapes, --optShapes and --maxShapes"
             yield Finding("note", "engine-profile", f"input '{tensor.name}'", message, fix)
 
@@ -107,7 +131,15 @@ def _quantisation(node: Node, constants: Mapping[str, gs.Constant]) -> Iterator[
     where, zero = f"{node.op} '{node.name}'", constants.get(node.input(2))
     fix = "'fnatool deploy --precision int8 --target tensorrt' quantises the float model as engines want it"
     if zero is not None and bool(np.asarray(zero.values).any()):
-        yield Finding("error", "engine-quantised", where, "its zero point is not zero, and engines quantise symmetrically", fix)
+        yield Finding(
+            "error", "engine-quantised", where, "its zero point is not zero, and engines quantise symmetrically", fix
+        )
     stored = constants.get(node.input(0)) if node.op == "DequantizeLinear" else None
     if stored is not None and np.dtype(stored.dtype) in (np.dtype(np.int32), np.dtype(np.uint8)):
-        yield Finding("error", "engine-quantised", where, f"it reads constants of {np.dtype(stored.dtype)}, which engines do not", fix)
+        yield Finding(
+            "error",
+            "engine-quantised",
+            where,
+            f"it reads constants of {np.dtype(stored.dtype)}, which engines do not",
+            fix,
+        )

@@ -33,12 +33,16 @@ def cycle(stuck: Sequence[str]) -> Finding:
 
 def dangling(where: str, tensor: str) -> Finding:
     """That something reads a tensor that is nowhere made."""
-    return Finding("error", "dangling", where, f"it reads '{tensor}', which nothing defines", "add the tensor or remove the use")
+    return Finding(
+        "error", "dangling", where, f"it reads '{tensor}', which nothing defines", "add the tensor or remove the use"
+    )
 
 
 def dangling_output(tensor: str) -> Finding:
     """That an output of the graph is nowhere made."""
-    return Finding("error", "dangling", f"output '{tensor}'", "nothing computes it", "remove it or name an existing tensor")
+    return Finding(
+        "error", "dangling", f"output '{tensor}'", "nothing computes it", "remove it or name an existing tensor"
+    )
 
 
 def duplicate_node(name: str, count: int) -> Finding:

@@ -1,7 +1,7 @@
 """What is wrong with a graph, all of it, by looking only: the mistakes that onnx.checker and shape inference let pass.
 
-`check_proto` reads the file's message (names, order, what is used), `check` the graph (what each operator demands of its weights).
-A rule is one function `(node, facts) → findings` and one row in RULES.
+`check_proto` reads the file's message (names, order, what is used), `check` the graph (what each operator demands of
+its weights). A rule is one function `(node, facts) → findings` and one row in RULES.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from passes.graph.view import Node, View, records
 
 @dataclass(frozen=True)
 class GraphFacts:
-    """What is known of tensors: the full shapes given (−1: unknown), the number of channels (axis 1) that the weights imply."""
+    """What is known of tensors: the full shapes given (−1: unknown), the number of channels (axis 1) that the weights
+    imply.
+    """
 
     constants: Mapping[str, gs.Constant]
     shapes: Mapping[str, tuple[int, ...]]
@@ -36,7 +38,9 @@ class GraphFacts:
         return tuple(self.constants[name].shape) if name in self.constants else self.shapes.get(name)
 
     def width(self, name: str) -> int | None:
-        """The length of axis 1, None where unknown. Weights are believed before given shapes, so that a mistake is reported where it is."""
+        """The length of axis 1, None where unknown. Weights are believed before given shapes, so that a mistake is
+        reported where it is.
+        """
         if name in self.channels:
             return self.channels[name]
         shape = self.shape(name)
@@ -44,7 +48,9 @@ class GraphFacts:
 
 
 def check(graph: gs.Graph, shapes: Mapping[str, tuple[int, ...]] | None = None) -> tuple[Finding, ...]:
-    """All findings of the static rules on graph; shapes adds what is known of its variables (−1 for an unknown axis)."""
+    """All findings of the static rules on graph; shapes adds what is known of its variables (−1 for an unknown
+    axis).
+    """
     nodes, constants = records(graph)
     facts = GraphFacts(constants, shapes or {}, graph.opset)
     found = topological([node.inputs for node in nodes], [node.outputs for node in nodes])
@@ -110,9 +116,15 @@ def convolution(node: Node, facts: GraphFacts) -> Iterator[Finding]:
     channels = facts.width(node.inputs[0])
     yield from _groups(node, group, (("C_out", shape[0]), ("C_in", channels)))
     if channels is not None and group > 0 and channels % group == 0 and shape[1] * group != channels:
-        expected = f"{shape[1] * group} input channels ({shape[1]} x {group} groups)" if group > 1 else f"{shape[1]} input channels"
+        expected = (
+            f"{shape[1] * group} input channels ({shape[1]} x {group} groups)"
+            if group > 1
+            else f"{shape[1]} input channels"
+        )
         message = f"its weight is for {expected}, '{node.inputs[0]}' has {channels}"
-        yield _error("input-channels", node, message, f"resize axis 1 of the weight, or what computes '{node.inputs[0]}'")
+        yield _error(
+            "input-channels", node, message, f"resize axis 1 of the weight, or what computes '{node.inputs[0]}'"
+        )
     yield from _bias(node, facts, _optional(node, 2), shape[0])
     yield from _window(node, shape[2:])
 
@@ -131,7 +143,9 @@ def transposed_convolution(node: Node, facts: GraphFacts) -> Iterator[Finding]:
     channels = facts.width(node.inputs[0])
     if channels is not None and channels != shape[0]:
         message = f"its weight is for {shape[0]} input channels, '{node.inputs[0]}' has {channels}"
-        yield _error("input-channels", node, message, f"resize axis 0 of the weight, or what computes '{node.inputs[0]}'")
+        yield _error(
+            "input-channels", node, message, f"resize axis 0 of the weight, or what computes '{node.inputs[0]}'"
+        )
     yield from _bias(node, facts, _optional(node, 2), shape[1] * group)
     yield from _window(node, shape[2:])
 
@@ -142,7 +156,12 @@ def _groups(node: Node, group: int, axes: tuple[tuple[str, int | None], ...]) ->
         return
     for name, size in axes:
         if size is not None and size % group:
-            yield _error("group", node, f"its group {group} does not divide {name} = {size}", "choose a divisor, or resize the weight")
+            yield _error(
+                "group",
+                node,
+                f"its group {group} does not divide {name} = {size}",
+                "choose a divisor, or resize the weight",
+            )
 
 
 def _bias(node: Node, facts: GraphFacts, bias: str | None, length: int) -> Iterator[Finding]:
@@ -156,7 +175,12 @@ def _window(node: Node, kernel: tuple[int, ...]) -> Iterator[Finding]:
     """kernel_shape repeats the weight's; strides, dilations and pads have one entry (pads two) per spatial axis."""
     stated = _ints(node, "kernel_shape")
     if stated is not None and stated != kernel:
-        yield _error("kernel-shape", node, f"its kernel_shape {list(stated)} disagrees with the weight's {list(kernel)}", "make them equal")
+        yield _error(
+            "kernel-shape",
+            node,
+            f"its kernel_shape {list(stated)} disagrees with the weight's {list(kernel)}",
+            "make them equal",
+        )
     for name, length in (("strides", len(kernel)), ("dilations", len(kernel)), ("pads", 2 * len(kernel))):
         given = _ints(node, name)
         if given is not None and len(given) != length:
@@ -170,13 +194,20 @@ def gemm(node: Node, facts: GraphFacts) -> Iterator[Finding]:
     if shape is None:
         return
     if len(shape) != 2:
-        yield _error("weight-rank", node, f"its matrix B has {len(shape)} axes instead of 2", "reshape it, or multiply with MatMul")
+        yield _error(
+            "weight-rank",
+            node,
+            f"its matrix B has {len(shape)} axes instead of 2",
+            "reshape it, or multiply with MatMul",
+        )
         return
     rows, columns = reversed(shape) if _int(node, "transB", 0) else shape
     width = facts.width(node.inputs[0]) if not _int(node, "transA", 0) else None
     if width is not None and rows >= 0 and width != rows:
         message = f"its matrix takes {rows} features, '{node.inputs[0]}' has {width}"
-        yield _error("input-channels", node, message, f"resize the matrix, or what computes '{node.inputs[0]}'; is transB right?")
+        yield _error(
+            "input-channels", node, message, f"resize the matrix, or what computes '{node.inputs[0]}'; is transB right?"
+        )
     bias = _optional(node, 2)
     added = facts.shape(bias) if bias is not None else None
     if bias is not None and added and columns >= 0 and added[-1] not in (1, columns, -1):
@@ -208,10 +239,14 @@ def prelu(node: Node, facts: GraphFacts) -> Iterator[Finding]:
             yield _error("slope", node, message, f"give it 1 value or {channels}")
         return
     if shape is not None:
-        fits = len(slope) <= len(shape) and all(a in (1, b) or -1 in (a, b) for a, b in zip(slope[::-1], shape[::-1], strict=False))
+        fits = len(slope) <= len(shape) and all(
+            a in (1, b) or -1 in (a, b) for a, b in zip(slope[::-1], shape[::-1], strict=False)
+        )
         if not fits:
             fix = f"shape it {typed((*shape[1:2], *(1 for _ in shape[2:])))}" if len(shape) > 1 else "give it 1 value"
-            yield _error("slope", node, f"its slope '{name}' of shape {typed(slope)} does not broadcast to {typed(shape)}", fix)
+            yield _error(
+                "slope", node, f"its slope '{name}' of shape {typed(slope)} does not broadcast to {typed(shape)}", fix
+            )
     elif channels is not None and len(slope) == 3 and slope[0] not in (1, channels):
         message = f"its slope '{name}' has {slope[0]} channels, '{node.inputs[0]}' has {channels}"
         yield _error("slope", node, message, f"shape it {channels}x1x1")
@@ -222,7 +257,12 @@ def batch_normalization(node: Node, facts: GraphFacts) -> Iterator[Finding]:
     yield from _vectors(node, facts, node.inputs[1:5])
     variance = facts.constants.get(node.inputs[4])
     if variance is not None and _is_real(variance.values) and bool((variance.values < 0).any()):
-        yield _error("variance", node, f"its variance '{node.inputs[4]}' has negative values", "variances are squares: export them again")
+        yield _error(
+            "variance",
+            node,
+            f"its variance '{node.inputs[4]}' has negative values",
+            "variances are squares: export them again",
+        )
 
 
 def instance_normalization(node: Node, facts: GraphFacts) -> Iterator[Finding]:
@@ -245,7 +285,12 @@ def _vectors(node: Node, facts: GraphFacts, vectors: Iterable[str]) -> Iterator[
         channels = Counter(math.prod(shape) for _, shape in known).most_common(1)[0][0]
     for name, shape in known:
         if shape != (channels,) and -1 not in shape:
-            yield _error("vector-length", node, f"its '{name}' is {typed(shape)} for {channels} channels", f"give it {channels} values")
+            yield _error(
+                "vector-length",
+                node,
+                f"its '{name}' is {typed(shape)} for {channels} channels",
+                f"give it {channels} values",
+            )
 
 
 def layer_normalization(node: Node, facts: GraphFacts) -> Iterator[Finding]:
@@ -279,7 +324,9 @@ def concat(node: Node, facts: GraphFacts) -> Iterator[Finding]:
 
 
 def broadcast(node: Node, facts: GraphFacts) -> Iterator[Finding]:
-    """Two operands have equal axes, counted from the last, where neither is 1; their channels by the weights are equal."""
+    """Two operands have equal axes, counted from the last, where neither is 1; their channels by the weights are
+    equal.
+    """
     if facts.opset < 7:  # explicit `axis` and `broadcast` attributes
         return
     left, right = node.inputs[:2]
@@ -351,7 +398,9 @@ def _graph_names(graph: gs.Graph) -> Iterator[Finding]:
     made = Counter(tensor.name for node in graph.nodes for tensor in node.outputs if tensor.name)
     for name, count in made.items():
         if count + (name in inputs) > 1:
-            yield Finding("error", "duplicate-tensor", f"tensor '{name}'", "several sources define it", "give each its own name")
+            yield Finding(
+                "error", "duplicate-tensor", f"tensor '{name}'", "several sources define it", "give each its own name"
+            )
     for name, count in Counter(node.name for node in graph.nodes if node.name).items():
         if count > 1:
             yield duplicate_node(name, count)
@@ -383,11 +432,18 @@ def _dead(graph: gs.Graph, found: Order) -> Iterator[Finding]:
         node = graph.nodes[index]
         if any(tensor.name in alive for tensor in node.outputs if tensor.name):
             alive.update(tensor.name for tensor in node.inputs)
-            alive.update(tensor.name for body in node.subgraphs(recursive=True) for inner in body.nodes for tensor in inner.inputs)
+            alive.update(
+                tensor.name
+                for body in node.subgraphs(recursive=True)
+                for inner in body.nodes
+                for tensor in inner.inputs
+            )
         else:
             dead.append(node)
     for node in reversed(dead):
-        yield Finding("warning", "unused-node", f"{node.op} '{node.name}'", "nothing it computes reaches an output", "remove it")
+        yield Finding(
+            "warning", "unused-node", f"{node.op} '{node.name}'", "nothing it computes reaches an output", "remove it"
+        )
 
 
 def _constants(graph: gs.Graph) -> dict[str, tuple[gs.Constant, set[str]]]:
@@ -410,11 +466,18 @@ def not_finite(graph: gs.Graph) -> Iterator[Finding]:
         bad = int(values.size - np.isfinite(values).sum())
         if nans or ops & LEARNED:
             message = f"{bad} of its {values.size} values are not finite ({nans} NaN)"
-            yield Finding("error", "not-finite", f"initializer '{name}'", message, "the training diverged: use an earlier checkpoint")
+            yield Finding(
+                "error",
+                "not-finite",
+                f"initializer '{name}'",
+                message,
+                "the training diverged: use an earlier checkpoint",
+            )
 
 
 def _is_real(values: npt.NDArray[np.generic]) -> bool:
-    return values.dtype.kind in "fc" or values.dtype.name.startswith(("bfloat16", "float8"))  # the latter are ml_dtypes'
+    # the latter are ml_dtypes'
+    return values.dtype.kind in "fc" or values.dtype.name.startswith(("bfloat16", "float8"))
 
 
 def _zero_sized(graph: gs.Graph, facts: GraphFacts) -> Iterator[Finding]:
@@ -427,5 +490,9 @@ def _zero_sized(graph: gs.Graph, facts: GraphFacts) -> Iterator[Finding]:
             shape = facts.shape(tensor.name) or tuple(tensor.shape or ())
             if 0 in shape:
                 yield Finding(
-                    "error", "zero-sized", f"{kind} '{tensor.name}'", f"its shape {typed(shape)} has no elements", "the input is too small"
+                    "error",
+                    "zero-sized",
+                    f"{kind} '{tensor.name}'",
+                    f"its shape {typed(shape)} has no elements",
+                    "the input is too small",
                 )

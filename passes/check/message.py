@@ -24,7 +24,11 @@ def check_proto(model: onnx.ModelProto, found: Order | None = None) -> tuple[Fin
     if not graph.node:
         return (Finding("error", "empty", "graph", "the graph has no nodes", "export the network again"),)
     if not graph.output:
-        return (Finding("error", "no-output", "graph", "it has no output, so nothing that it computes is seen", "declare one"),)
+        return (
+            Finding(
+                "error", "no-output", "graph", "it has no output, so nothing that it computes is seen", "declare one"
+            ),
+        )
     needed = [needed_names(node) for node in graph.node]
     return (
         *_opset(model),
@@ -45,11 +49,20 @@ def _opset(model: onnx.ModelProto) -> Iterator[Finding]:
             message = f"its version {entry.version} is impossible"
             yield Finding("error", "opset", f"operator set '{entry.domain}'", message, "export the network again")
         elif entry.domain in STANDARD and entry.version > onnx.defs.onnx_opset_version():
-            message = f"its version {entry.version} is newer than {onnx.defs.onnx_opset_version()}, the newest that is known here"
-            yield Finding(
-                "error", "opset", f"operator set '{entry.domain}'", message, "export it in an older opset, or install a newer onnx"
+            message = (
+                f"its version {entry.version} is newer than {onnx.defs.onnx_opset_version()}, the newest that "
+                "is known here"
             )
-    if not any(entry.domain in STANDARD for entry in model.opset_import) and any(node.domain in STANDARD for node in model.graph.node):
+            yield Finding(
+                "error",
+                "opset",
+                f"operator set '{entry.domain}'",
+                message,
+                "export it in an older opset, or install a newer onnx",
+            )
+    if not any(entry.domain in STANDARD for entry in model.opset_import) and any(
+        node.domain in STANDARD for node in model.graph.node
+    ):
         message = "no version of the standard operator set is imported, so the operators have no meaning"
         yield Finding("error", "no-opset", "model", message, "set opset_import, as onnx.helper.make_model does")
 
@@ -62,10 +75,20 @@ def _types(graph: onnx.GraphProto) -> Iterator[Finding]:
         kind = value.type.tensor_type.elem_type
         if kind not in known:
             yield Finding(
-                "error", "element-type", f"tensor '{value.name}'", f"its element type {kind} is unknown", "is it from a newer ONNX?"
+                "error",
+                "element-type",
+                f"tensor '{value.name}'",
+                f"its element type {kind} is unknown",
+                "is it from a newer ONNX?",
             )
         elif not kind and value.name in ends and value.type.WhichOneof("value") in (None, "tensor_type"):
-            yield Finding("error", "element-type", f"tensor '{value.name}'", "it has no element type", "state one for inputs and outputs")
+            yield Finding(
+                "error",
+                "element-type",
+                f"tensor '{value.name}'",
+                "it has no element type",
+                "state one for inputs and outputs",
+            )
 
 
 def _duplicates(graph: onnx.GraphProto) -> Iterator[Finding]:
@@ -75,7 +98,9 @@ def _duplicates(graph: onnx.GraphProto) -> Iterator[Finding]:
     sources.update({*initializers, *(value.name for value in graph.input)})
     for name, count in sources.items():
         if count > 1:
-            yield Finding("error", "duplicate-tensor", f"tensor '{name}'", f"{count} sources define it", "give each its own name")
+            yield Finding(
+                "error", "duplicate-tensor", f"tensor '{name}'", f"{count} sources define it", "give each its own name"
+            )
     for kind, names in (
         ("initializer", initializers),
         ("input", [v.name for v in graph.input]),
@@ -83,7 +108,9 @@ def _duplicates(graph: onnx.GraphProto) -> Iterator[Finding]:
     ):
         for name, count in Counter(names).items():
             if count > 1:
-                yield Finding("error", f"duplicate-{kind}", f"{kind} '{name}'", f"it is listed {count} times", "list it once")
+                yield Finding(
+                    "error", f"duplicate-{kind}", f"{kind} '{name}'", f"it is listed {count} times", "list it once"
+                )
     for name, count in Counter(node.name for node in graph.node if node.name).items():
         if count > 1:
             yield duplicate_node(name, count)
@@ -105,7 +132,9 @@ STANDARD = ("", "ai.onnx")
 
 @dataclass(frozen=True)
 class Signature:
-    """What the definition of an operator says of its nodes: how many inputs and outputs, the kinds of attributes, the needed ones."""
+    """What the definition of an operator says of its nodes: how many inputs and outputs, the kinds of attributes, the
+    needed ones.
+    """
 
     counts: tuple[tuple[str, int, int], tuple[str, int, int]]
     kinds: Mapping[str, int]
@@ -113,7 +142,9 @@ class Signature:
 
 
 def _signatures(model: onnx.ModelProto) -> Iterator[Finding]:
-    """Every node has the inputs, outputs and attributes that the definition of its operator demands, where the standard defines it."""
+    """Every node has the inputs, outputs and attributes that the definition of its operator demands, where the standard
+    defines it.
+    """
     version = next((entry.version for entry in model.opset_import if entry.domain in STANDARD), 0)
     own = {(function.domain, function.name) for function in model.functions}
     for index, node in enumerate(model.graph.node):
@@ -153,23 +184,35 @@ def _unlike(node: onnx.NodeProto, index: int, signature: Signature) -> Iterator[
     for name, attribute in given.items():
         wanted = signature.kinds.get(name, attribute.type)
         if attribute.type != wanted and not attribute.ref_attr_name:
-            wrong.append(("attribute", f"its attribute '{name}' is of kind {_kind(attribute.type)} instead of {_kind(wanted)}"))
+            wrong.append(
+                ("attribute", f"its attribute '{name}' is of kind {_kind(attribute.type)} instead of {_kind(wanted)}")
+            )
     parts = given["num_outputs"].i if node.op_type == "Split" and "num_outputs" in given else len(node.output)
     if parts != len(node.output):
-        wrong.append(("arity", f"it has {len(node.output)} outputs instead of the {parts} of its attribute 'num_outputs'"))
+        wrong.append(
+            ("arity", f"it has {len(node.output)} outputs instead of the {parts} of its attribute 'num_outputs'")
+        )
     for code, message in wrong:
         yield Finding("error", code, _site(node, index), message, "export the network again")
 
 
 def _kind(kind: int) -> str:
-    return onnx.AttributeProto.AttributeType.Name(kind).lower() if kind in onnx.AttributeProto.AttributeType.values() else str(kind)
+    return (
+        onnx.AttributeProto.AttributeType.Name(kind).lower()
+        if kind in onnx.AttributeProto.AttributeType.values()
+        else str(kind)
+    )
 
 
 def _order(graph: onnx.GraphProto, found: Order) -> Iterator[Finding]:
     if found.stuck:
         yield cycle([_site(graph.node[index], index) for index in found.stuck])
     elif not found.is_given:
-        index = next(i for i, (given, right) in enumerate(zip(range(len(graph.node)), found.nodes, strict=True)) if given != right)
+        index = next(
+            i
+            for i, (given, right) in enumerate(zip(range(len(graph.node)), found.nodes, strict=True))
+            if given != right
+        )
         message = "it comes before a node whose output it reads; ONNX demands topological order"
         yield Finding("error", "unsorted", _site(graph.node[index], index), message, "sort the nodes topologically")
 
@@ -198,7 +241,9 @@ def _site(node: onnx.NodeProto, index: int) -> str:
 
 
 def _training(model: onnx.ModelProto) -> Iterator[Finding]:
-    """Nodes on the data that compute as in training: they drop values at random, or normalise a sample by the others of its batch."""
+    """Nodes on the data that compute as in training: they drop values at random, or normalise a sample by the others of
+    its batch.
+    """
     graph = model.graph
     version = max((entry.version for entry in model.opset_import if entry.domain in STANDARD), default=0)
     constants = {tensor.name: tensor for tensor in graph.initializer}
@@ -216,9 +261,18 @@ def _training(model: onnx.ModelProto) -> Iterator[Finding]:
         flags = {attribute.name: attribute.i for attribute in node.attribute}
         legacy = 0 < version < 7 and not flags.get("is_test", 0)
         where = f"{node.op_type} '{node.name or ', '.join(node.output)}'"
-        fix = "export the network in evaluation mode (model.eval()), or bring it to inference with 'fnatool cut --inference'"
+        fix = (
+            "export the network in evaluation mode (model.eval()), or bring it to inference with 'fnatool cut "
+            "--inference'"
+        )
         if node.op_type == "BatchNormalization" and (flags.get("training_mode") or legacy):
-            yield Finding("error", "training-mode", where, "it normalises by the batch it sees, so a sample depends on the others", fix)
+            yield Finding(
+                "error",
+                "training-mode",
+                where,
+                "it normalises by the batch it sees, so a sample depends on the others",
+                fix,
+            )
         if node.op_type == "Dropout" and (legacy or _drops(node, constants)):
             yield Finding("error", "training-mode", where, "it drops values at random in every run", fix)
 
@@ -234,4 +288,6 @@ def _drops(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> b
 
 def _has_content(tensor: onnx.TensorProto) -> bool:
     """Whether a small tensor, whose data may be kept elsewhere, holds anything but zeros."""
-    return any(tensor.raw_data) or any(any(field) for field in (tensor.float_data, tensor.int32_data, tensor.double_data))
+    return any(tensor.raw_data) or any(
+        any(field) for field in (tensor.float_data, tensor.int32_data, tensor.double_data)
+    )

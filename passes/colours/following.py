@@ -1,7 +1,7 @@
 """The channels of the image on their way to the layers that read them: one function per kind of operator.
 
-A tensor on that way has its channels on one axis, at each position one of the image's. What works channel by channel passes them on; a
-convolution reads them, and its columns are what another image changes.
+A tensor on that way has its channels on one axis, at each position one of the image's. What works channel by channel
+passes them on; a convolution reads them, and its columns are what another image changes.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Carried:
 class ColourSpace:
     """What is known of the way.
 
-    `carried`: tensor → its channels; `columns`: node → the channels that the columns of its weight read; `sites`: (constant, axis) → the
-    channels that it has a number for; `written`: (node, slot, position) of sizes that count them; `picks`: nodes that pick them by numbers;
-    `groups`: nodes that look at each of them by itself;
-    `affine`: whether all that happens to them on the way is a·x + b, and `offset` whether any b is there.
+    `carried`: tensor → its channels; `columns`: node → the channels that the columns of its weight read; `sites`:
+    (constant, axis) → the channels that it has a number for; `written`: (node, slot, position) of sizes that count
+    them; `picks`: nodes that pick them by numbers; `groups`: nodes that look at each of them by itself; `affine`:
+    whether all that happens to them on the way is a·x + b, and `offset` whether any b is there.
     """
 
     view: View
@@ -66,7 +66,9 @@ ColourRule = Callable[[Node, ColourSpace], Carried | None]
 
 
 def followed_colours(view: View, shapes: Shapes, image: str, axis: int) -> ColourSpace:
-    """The way of the image's channels, which are on that axis. Raises Lost, naming the node, where it does not end in convolutions."""
+    """The way of the image's channels, which are on that axis. Raises Lost, naming the node, where it does not end in
+    convolutions.
+    """
     space = ColourSpace(view, shapes, {image: Carried(axis, np.arange(shapes.shapes[image][axis]))})
     for node in view.nodes:
         if node.op in SIZES or not any(name in space.carried for name in node.inputs):
@@ -146,7 +148,11 @@ def _combined(node: Node, space: ColourSpace) -> Carried:
             if len(space.view.readers[name]) > 1:
                 raise Lost(f"'{name}', which has a number for each channel of the image, is read elsewhere too")
             space.sites[name, axis] = found.ids
-    if node.op not in ("Add", "Sub", "Mul", "Div") or len(carrying) > 1 or (node.op == "Div" and node.inputs[0] not in space.carried):
+    if (
+        node.op not in ("Add", "Sub", "Mul", "Div")
+        or len(carrying) > 1
+        or (node.op == "Div" and node.inputs[0] not in space.carried)
+    ):
         space.affine = space.affine or f"'{node.name}' ({node.op})"
     space.offset |= node.op in ("Add", "Sub")
     return Carried(own, found.ids)
@@ -236,7 +242,9 @@ def _read(node: Node, space: ColourSpace) -> Carried | None:
         space.columns[node.name] = found.ids
         return None
     if space.shape(node.inputs[1])[:2] != (found.ids.size, 1):
-        raise Lost(f"'{node.name}' ({node.op}) makes several channels of each of the image's, or of some of them together")
+        raise Lost(
+            f"'{node.name}' ({node.op}) makes several channels of each of the image's, or of some of them together"
+        )
     for name in (name for name in node.inputs[1:] if name):
         if name not in space.view.constants or len(space.view.readers[name]) > 1:
             raise Lost(f"'{name}', which has a number for each channel of the image, is read elsewhere too")

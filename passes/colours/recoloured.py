@@ -7,8 +7,8 @@ Of the channels x that there were, the graph is given others, u, with x = A·u:
     more          those that there were, and fresh ones that nobody reads yet: A = (I 0)
     fewer         the first ones; the others are nothing: A = (I 0)ᵀ
 
-and the columns W of the convolutions that read them become W·A. Where that is not the same, as behind a number that is another one for each
-channel, one channel is repeated in front of the graph, which then is what it was.
+and the columns W of the convolutions that read them become W·A. Where that is not the same, as behind a number that is
+another one for each channel, one channel is repeated in front of the graph, which then is what it was.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ NOISE = 1e-5  # times kaiming_uniform, as fresh weights are
 
 @dataclass(frozen=True)
 class Recolouring:
-    """The input that is an image, the axis of its channels, and how many they are to be. noise: fresh columns are not zero, but small."""
+    """The input that is an image, the axis of its channels, and how many they are to be. noise: fresh columns are not
+    zero, but small.
+    """
 
     image: str
     axis: int
@@ -42,9 +44,11 @@ class Recolouring:
 
 @dataclass(frozen=True)
 class Recoloured:
-    """A graph for other channels: its nodes in order, the constants that are new or others, and the shapes of all tensors.
+    """A graph for other channels: its nodes in order, the constants that are new or others, and the shapes of all
+    tensors.
 
-    `exact`: of an image that has nothing in what is fresh or gone it computes what it did; `repeated`: the one channel is repeated.
+    `exact`: of an image that has nothing in what is fresh or gone it computes what it did; `repeated`: the one channel
+    is repeated.
     """
 
     nodes: tuple[Node, ...]
@@ -86,7 +90,14 @@ def recoloured(seen: View, shapes: Shapes, asked: Recolouring) -> Recoloured:
 def _unlike(space: ColourSpace, old: int, new: int) -> str:
     """Why other channels would not count as those there were; '' where they do."""
     if new == 1:
-        half = next((node for node in space.columns if space.view.values(space.view.by_name[node].inputs[1]).dtype.itemsize < 4), None)
+        half = next(
+            (
+                node
+                for node in space.columns
+                if space.view.values(space.view.by_name[node].inputs[1]).dtype.itemsize < 4
+            ),
+            None,
+        )
         if half is not None and old > 1:
             return f"the columns of '{half}' are of half precision, and so would their sums be"
         odd = next((name for (name, axis) in space.sites if not space.uniform(name, axis)), None)
@@ -104,7 +115,9 @@ def _changed(node: Node, constants: Mapping[tuple[str, int], gs.Constant], group
 
 
 def _constants(space: ColourSpace, a: np.ndarray, asked: Recolouring) -> dict[tuple[str, int], gs.Constant]:
-    """(node, slot) → the constant that it reads there instead: columns, numbers for each channel, counts of channels, picks."""
+    """(node, slot) → the constant that it reads there instead: columns, numbers for each channel, counts of channels,
+    picks.
+    """
     seen, found = space.view, dict[tuple[str, int], gs.Constant]()
     old, new = a.shape
     for node, ids in space.columns.items():
@@ -131,7 +144,9 @@ def _constants(space: ColourSpace, a: np.ndarray, asked: Recolouring) -> dict[tu
 
 
 def _fresh(seen: View, name: str) -> str:
-    return unique(f"{name}_channels", lambda taken: taken in seen.constants or taken in seen.producer or taken in seen.inputs)
+    return unique(
+        f"{name}_channels", lambda taken: taken in seen.constants or taken in seen.producer or taken in seen.inputs
+    )
 
 
 def _mapped(ids: np.ndarray, new: int) -> np.ndarray:
@@ -184,7 +199,10 @@ def _repeated(seen: View, shapes: Shapes, asked: Recolouring, why: str) -> Recol
     if asked.image in seen.outputs:
         raise Lost(f"output '{asked.image}' is the image itself")
     first = Node(name, "Concat", (asked.image,) * old, (wide,), {"axis": asked.axis})
-    nodes = [replace(node, inputs=tuple(wide if name == asked.image else name for name in node.inputs)) for node in seen.nodes]
+    nodes = [
+        replace(node, inputs=tuple(wide if name == asked.image else name for name in node.inputs))
+        for node in seen.nodes
+    ]
     return _checked(seen, shapes, asked, nodes=[first, *nodes], made={}, exact=True, repeated=why)
 
 
@@ -199,7 +217,9 @@ def _checked(
     repeated: str = "",
     space: ColourSpace | None = None,
 ) -> Recoloured:
-    """The graph, of which nothing has another size but what carries the channels. Raises Lost, naming the first tensor that has."""
+    """The graph, of which nothing has another size but what carries the channels. Raises Lost, naming the first tensor
+    that has.
+    """
     declared, kind = seen.inputs[asked.image]
     assert declared is not None
     said = tuple(asked.channels if axis == asked.axis else size for axis, size in enumerate(declared))
@@ -212,7 +232,9 @@ def _checked(
     except RefusedModel as error:
         raise Lost(str(error)) from error
     carried = set() if space is None else space.carried.keys()
-    for name in (name for name in shapes.shapes if name != asked.image and name in seen.producer and name not in carried):
+    for name in (
+        name for name in shapes.shapes if name != asked.image and name in seen.producer and name not in carried
+    ):
         if found.get(name) not in (None, shapes.shapes[name]):
             raise Lost(f"'{name}' would have the shape {list(found[name])} instead of {list(shapes.shapes[name])}")
     return Recoloured(tuple(nodes), made, found, exact, repeated)

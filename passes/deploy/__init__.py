@@ -1,1 +1,3 @@
-"""What goes around a network for deployment: pre-processing in front of it, post-processing behind it, in ONNX's own operators."""
+"""What goes around a network for deployment: pre-processing in front of it, post-processing behind it, in ONNX's own
+operators.
+"""

@@ -19,7 +19,9 @@ IMAGE, BOX = "image", "box"
 
 @dataclass(frozen=True)
 class Front:
-    """What goes before a network: how images are framed and taken, the layout and the size of the images (None: any)."""
+    """What goes before a network: how images are framed and taken, the layout and the size of the images (None:
+    any).
+    """
 
     framing: Framing
     taking: Taking
@@ -35,10 +37,11 @@ def assembled(
     graph: gs.Graph, *, batch: Axis, size: Size, front: Front | None, finish: Finish | None, engine: bool,
     real: npt.DTypeLike
 ) -> gs.Graph:  # fmt: skip
-    """The graph (one input, of that size) for images uint8 instead of its input, and with answers instead of its outputs, as asked.
+    """The graph (one input, of that size) for images uint8 instead of its input, and with answers instead of its
+    outputs, as asked.
 
-    batch: how many images, or the name of that axis. engine: it is for a runtime that computes with bytes only
-    once they are floats, and has no NonMaxSuppression. Everything else is as it was; nodes that no output needs are gone.
+    batch: how many images, or the name of that axis. engine: it is for a runtime that computes with bytes only once
+    they are floats, and has no NonMaxSuppression. Everything else is as it was; nodes that no output needs are gone.
     """
     seen = _renamed(view(graph))
     steps = Steps(seen.opset, _names(seen), real=real)
@@ -69,7 +72,9 @@ def assembled(
     )  # fmt: skip
     frame.ir_version = graph.ir_version
     used = {name for node in whole for name in node.inputs}
-    return build(whole, {name: value for name, value in {**seen.constants, **steps.constants}.items() if name in used}, frame)
+    return build(
+        whole, {name: value for name, value in {**seen.constants, **steps.constants}.items() if name in used}, frame
+    )
 
 
 def _called(node: Node, names: Mapping[str, str]) -> Node:
@@ -79,7 +84,9 @@ def _called(node: Node, names: Mapping[str, str]) -> Node:
 
 
 def _renamed(seen: View) -> View:
-    """The same with `network.` before the names of all tensors that nodes make or take as inputs, so that others are free."""
+    """The same with `network.` before the names of all tensors that nodes make or take as inputs, so that others are
+    free.
+    """
     names = {name: f"network.{name}" for name in (*seen.inputs, *seen.producer) if name not in seen.constants}
     nodes = tuple(_called(node, names) for node in seen.nodes)
     inputs = {names.get(name, name): value for name, value in seen.inputs.items()}
@@ -87,7 +94,13 @@ def _renamed(seen: View) -> View:
 
 
 def _names(seen: View) -> set[str]:
-    return {*seen.constants, *seen.inputs, *(name for node in seen.nodes for name in (node.name, *node.outputs)), IMAGE, BOX}
+    return {
+        *seen.constants,
+        *seen.inputs,
+        *(name for node in seen.nodes for name in (node.name, *node.outputs)),
+        IMAGE,
+        BOX,
+    }
 
 
 def _entered(steps: Steps, front: Front, batch: Axis, *, engine: bool) -> tuple[list[gs.Variable], str, Placed]:

@@ -19,8 +19,9 @@ Axis = int | str
 
 @dataclass(frozen=True)
 class Ending:
-    """How a graph ends: the size of the network's input, where the image lies in it (None: answers are in pixels of the input), how many
-    images there are (a number, or the name of the axis), and whether it is for an engine, which has no bytes and no NonMaxSuppression."""
+    """How a graph ends: the size of the network's input, where the image lies in it (None: answers are in pixels of the
+    input), how many images there are (a number, or the name of the axis), and whether it is for an engine, which has no
+    bytes and no NonMaxSuppression."""
 
     size: Size
     placed: Placed | None
@@ -45,9 +46,9 @@ class End:
 
 @dataclass(frozen=True)
 class BoxReading:
-    """How a detector's outputs are read: anchors [A, 4] (left, top, right, bottom) level after level, how many each level has, the coder's
-    weights, the largest code of a growth, the classes, whether scores are shares with a background in front; and which boxes are kept: see
-    `fnatool.tasks.detection.Suppression`."""
+    """How a detector's outputs are read: anchors [A, 4] (left, top, right, bottom) level after level, how many each
+    level has, the coder's weights, the largest code of a growth, the classes, whether scores are shares with a
+    background in front; and which boxes are kept: see `fnatool.tasks.detection.Suppression`."""
 
     anchors: npt.NDArray[np.float32]
     counts: tuple[int, ...]
@@ -74,7 +75,9 @@ def classified(steps: Steps, logits: str, classes: int, ending: Ending) -> list[
 
 
 def segmented(steps: Steps, logits: str, undecided: int, ending: Ending) -> list[End]:
-    """mask [N, h, w], uint8, of an engine int32: the best class of every pixel; `undecided` where several are equally good."""
+    """mask [N, h, w], uint8, of an engine int32: the best class of every pixel; `undecided` where several are equally
+    good.
+    """
     on_input = _interpolated(steps, steps.cast(logits, np.float32), [steps.whole(side) for side in ending.size])
     if ending.placed is not None:
         shown = steps.node("Slice", on_input, steps.ints(0, 0), steps.listed(*ending.placed.resized), steps.ints(2, 3))
@@ -99,7 +102,9 @@ def _interpolated(steps: Steps, maps: str, size: Sequence[str]) -> str:
 
 
 def posed(steps: Steps, heatmaps: str, cells: Size, ending: Ending) -> list[End]:
-    """points [N, J, 2], x and y of the peak of each heatmap [N, J, *cells], moved a quarter of a cell to the higher side; scores [N, J]."""
+    """points [N, J, 2], x and y of the peak of each heatmap [N, J, *cells], moved a quarter of a cell to the higher
+    side; scores [N, J].
+    """
     height, width = cells
     maps = steps.cast(heatmaps, np.float32)
     flat = steps.node("Reshape", maps, steps.ints(0, 0, height * width))
@@ -119,7 +124,9 @@ def posed(steps: Steps, heatmaps: str, cells: Size, ending: Ending) -> list[End]
     along = _quarter(steps, column, width, [value((row, moved(column, width, step))) for step in (1, -1)])
     half = steps.constant(0.5, np.float32)
     axes = [
-        steps.mul(steps.add(steps.add(steps.cast(place, np.float32), by), half), steps.constant(side / cell, np.float32))
+        steps.mul(
+            steps.add(steps.add(steps.cast(place, np.float32), by), half), steps.constant(side / cell, np.float32)
+        )
         for place, by, side, cell in ((column, along, ending.size[1], width), (row, down, ending.size[0], height))
     ]
     points = steps.joined(*(steps.with_axes(axis, 2) for axis in axes), axis=2)
@@ -133,7 +140,9 @@ def posed(steps: Steps, heatmaps: str, cells: Size, ending: Ending) -> list[End]
 def _quarter(steps: Steps, place: str, extent: int, beside: Sequence[str]) -> str:
     """A quarter of a cell towards the higher neighbour, nothing at the border. beside: the values behind and before."""
     step = steps.node("Sign", steps.sub(beside[0], beside[1]))
-    inside = steps.node("And", steps.node("Greater", place, steps.whole(0)), steps.node("Less", place, steps.whole(extent - 1)))
+    inside = steps.node(
+        "And", steps.node("Greater", place, steps.whole(0)), steps.node("Less", place, steps.whole(extent - 1))
+    )
     return steps.mul(steps.mul(step, steps.constant(0.25, np.float32)), steps.cast(inside, np.float32))
 
 
@@ -152,8 +161,9 @@ def _on_image(steps: Steps, points: str, ending: Ending) -> str:
 def detected(steps: Steps, outputs: tuple[str, str], how: BoxReading, ending: Ending) -> list[End]:
     """Objects of cls_logits [N, A, K] and codes [N, A, 4]: boxes, scores and labels.
 
-    Where the runtime suppresses: [M, 4], [M] and [M] for the M objects of all images, the surest first, and `image` [M], which one each is
-    in, unless there is one. Elsewhere those of the candidates, [N, C, 4], [N, C] and [N, C], of which the overlapping are left out later.
+    Where the runtime suppresses: [M, 4], [M] and [M] for the M objects of all images, the surest first, and `image`
+    [M], which one each is in, unless there is one. Elsewhere those of the candidates, [N, C, 4], [N, C] and [N, C], of
+    which the overlapping are left out later.
     """
     scores, codes = (steps.cast(name, np.float32) for name in outputs)
     if how.shares:
@@ -229,7 +239,11 @@ def _suppressed(steps: Steps, rows: tuple[str, str, str], how: BoxReading, endin
     numbers = steps.constant(np.arange(how.classes).reshape(1, -1, 1), np.int64)
     own = steps.node("Equal", steps.with_axes(labels, 1), numbers)  # [N, K, C]
     by_class = steps.node("Where", own, steps.with_axes(best, 1), steps.constant(0.0, np.float32))
-    limits = (steps.ints(how.per_image), steps.constant([how.overlap], np.float32), steps.constant([how.least], np.float32))
+    limits = (
+        steps.ints(how.per_image),
+        steps.constant([how.overlap], np.float32),
+        steps.constant([how.least], np.float32),
+    )
     found = steps.node("NonMaxSuppression", boxes, by_class, *limits)  # [M, 3] image, class, box
     image, label, box = (steps.node("Gather", found, steps.whole(k), axis=1) for k in range(3))
     score = steps.node("GatherND", best, steps.joined(steps.with_axes(image, 1), steps.with_axes(box, 1), axis=1))
@@ -238,7 +252,9 @@ def _suppressed(steps: Steps, rows: tuple[str, str, str], how: BoxReading, endin
         first, last, axis = steps.ints(0), steps.ints(how.per_image), steps.ints(0)
         score, order = (steps.node("Slice", x, first, last, axis) for x in (score, order))
     else:  # the rank of each in its own image
-        there = steps.node("Equal", steps.with_axes(steps.node("Gather", image, order), 1), steps.with_axes(_images(steps, best), 0))
+        there = steps.node(
+            "Equal", steps.with_axes(steps.node("Gather", image, order), 1), steps.with_axes(_images(steps, best), 0)
+        )
         rank = steps.node("CumSum", steps.cast(there, np.int32), steps.constant(0, np.int32))
         rank = steps.sum(steps.mul(rank, steps.cast(there, np.int32)), 1)
         kept = steps.node("LessOrEqual", rank, steps.constant(how.per_image, np.int32))

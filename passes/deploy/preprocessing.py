@@ -1,15 +1,18 @@
-"""From an image, uint8 and of any size, to what a network's input takes: the same numbers, bit for bit, as evaluation shows it.
+"""From an image, uint8 and of any size, to what a network's input takes: the same numbers, bit for bit, as evaluation
+shows it.
 
-Evaluation resizes as torch does an image of bytes: the weights of a triangle as wide as a pixel of the smaller picture, rounded to 16 bits,
-first across and then down, each rounded to bytes (torch's UpSampleKernel, which follows Pillow). That is written out here: with
+Evaluation resizes as torch does an image of bytes: the weights of a triangle as wide as a pixel of the smaller picture,
+rounded to 16 bits, first across and then down, each rounded to bytes (torch's UpSampleKernel, which follows Pillow).
+That is written out here: with
 
-    centre(i) = (i + ½) · s,   s = pixels before / pixels after,   w(i, j) = max(0, 1 − |j + ½ − centre(i)| / max(s, 1)),  Σⱼ w = 1
+    centre(i) = (i + ½) · s,   s = pixels before / pixels after
+    w(i, j) = max(0, 1 − |j + ½ − centre(i)| / max(s, 1)),   Σⱼ w = 1
     ŵ = ⌊w · 2ᵖ + ½⌋, p the largest ≤ 22 for which every ŵ has 15 bits,   pixel(i) = ⌊(Σⱼ ŵ(i, j) · pixel(j)) / 2ᵖ + ½⌋
 
-as matrix products: pixels that lie side by side in the smaller picture are made of nearly the same ones, so BLOCK of them are one product
-with all that they are made of. Each ŵ is split into 256·a + b, whole numbers of 8 bits as pixels are: their products, and the sums of those
-in any order, are exact in float32 up to a reduction of 100 times, also where it multiplies with fewer bits, as a GPU may (TF32, bfloat16).
-With A = Σ a·pixel and B = Σ b·pixel
+as matrix products: pixels that lie side by side in the smaller picture are made of nearly the same ones, so BLOCK of
+them are one product with all that they are made of. Each ŵ is split into 256·a + b, whole numbers of 8 bits as pixels
+are: their products, and the sums of those in any order, are exact in float32 up to a reduction of 100 times, also where
+it multiplies with fewer bits, as a GPU may (TF32, bfloat16). With A = Σ a·pixel and B = Σ b·pixel
 
     pixel(i) = ⌊A · 2⁸⁻ᵖ + ⌊B / 256⌋ · 2⁸⁻ᵖ + ½⌋,   as ½ · 2ᵖ is a multiple of 256
 
@@ -38,10 +41,11 @@ GREY = (19595.0, 38470.0, 7471.0)  # of red, green and blue, in 65,536ths (ITU-R
 class Framing:
     """What of an image a network is shown.
 
-    fitted: all of it, as large as there is room for, in the upper left corner. middle: `share` of what fills the input, cut from
-    its middle. around: the part around a box, `share` times as large, in the input's aspect. Beyond the image is the colour `fill` (RGB).
-    most: by how much a box gets smaller at most, along an axis, where a runtime must know that; None: by as much as it takes.
-    cut: whether what is not shown is cut off first, for which a runtime has to take sizes that are computed from values.
+    fitted: all of it, as large as there is room for, in the upper left corner. middle: `share` of what fills the input,
+    cut from its middle. around: the part around a box, `share` times as large, in the input's aspect. Beyond the image
+    is the colour `fill` (RGB). most: by how much a box gets smaller at most, along an axis, where a runtime must know
+    that; None: by as much as it takes. cut: whether what is not shown is cut off first, for which a runtime has to take
+    sizes that are computed from values.
     """
 
     kind: Literal["fitted", "middle", "around"]
@@ -65,7 +69,8 @@ class Taking:
 
 @dataclass(frozen=True)
 class Placed:
-    """Where the image lies in the input, as names of numbers without axes: input = image · scale + shift, down and across.
+    """Where the image lies in the input, as names of numbers without axes: input = image · scale + shift, down and
+    across.
 
     `image`: height and width; `resized`: those that the whole of it, or the part around the box, has been resized to.
     """
@@ -78,7 +83,9 @@ class Placed:
 
 @dataclass(frozen=True)
 class _Window:
-    """Along one axis: a window of the image (its first pixel, its length) is resized; of that `out` pixels from `corner` on are shown."""
+    """Along one axis: a window of the image (its first pixel, its length) is resized; of that `out` pixels from
+    `corner` on are shown.
+    """
 
     extent: str  # of the image
     first: str
@@ -93,9 +100,9 @@ class _Window:
 class _Taps:
     """The J blocks of the `out` pixels that are shown.
 
-    index [J, K]: the K pixels of the image that each block is made of. weight [J, 2 · BLOCK, K]: a for each of its pixels, then b / LOW.
-    outside [J, 2 · BLOCK, 1]: the weights of what is beyond the image, summed. part: LOW / 2ᵖ. first, end: what is needed of the image.
-    shown [out]: whether the resized window goes there.
+    index [J, K]: the K pixels of the image that each block is made of. weight [J, 2 · BLOCK, K]: a for each of its
+    pixels, then b / LOW. outside [J, 2 · BLOCK, 1]: the weights of what is beyond the image, summed. part: LOW / 2ᵖ.
+    first, end: what is needed of the image. shown [out]: whether the resized window goes there.
     """
 
     index: str
@@ -109,7 +116,9 @@ class _Taps:
 
 
 def preprocessed(steps: Steps, image: str, box: str, framing: Framing, taking: Taking) -> tuple[str, Placed]:
-    """What the network takes of images uint8 [N, H, W, 3], and where an image lies in it. box: [4], for a framing around it."""
+    """What the network takes of images uint8 [N, H, W, 3], and where an image lies in it. box: [4], for a framing
+    around it.
+    """
     extents = (steps.extent(image, 1), steps.extent(image, 2))
     windows, placed = _FRAMINGS[framing.kind](steps, extents, box, (framing, taking.size))
     down, across = (_taps(steps, window) for window in windows)
@@ -156,13 +165,22 @@ def _middle(steps: Steps, extents: tuple[str, str], _: str, how: tuple[Framing, 
     reals = [steps.as_real(extent) for extent in extents]
     whole = steps.most(*(steps.div(steps.number(side), real) for side, real in zip(size, reals, strict=True)))
     factor = steps.div(whole, steps.number(framing.share))
-    resized = [steps.most(_rounded(steps, steps.mul(real, factor)), steps.whole(side)) for real, side in zip(reals, size, strict=True)]
-    corners = [steps.div(steps.sub(new, steps.whole(side)), steps.whole(2)) for new, side in zip(resized, size, strict=True)]
+    resized = [
+        steps.most(_rounded(steps, steps.mul(real, factor)), steps.whole(side))
+        for real, side in zip(reals, size, strict=True)
+    ]
+    corners = [
+        steps.div(steps.sub(new, steps.whole(side)), steps.whole(2)) for new, side in zip(resized, size, strict=True)
+    ]
     nothing = steps.whole(0)
-    windows = [_Window(e, nothing, e, r, c, side) for e, r, c, side in zip(extents, resized, corners, size, strict=True)]
+    windows = [
+        _Window(e, nothing, e, r, c, side) for e, r, c, side in zip(extents, resized, corners, size, strict=True)
+    ]
     scale = [steps.div(steps.as_real(new), real) for new, real in zip(resized, reals, strict=True)]
     shift = [steps.node("Neg", steps.as_real(corner)) for corner in corners]
-    return (windows[0], windows[1]), Placed(extents, (resized[0], resized[1]), (scale[0], scale[1]), (shift[0], shift[1]))
+    return (windows[0], windows[1]), Placed(
+        extents, (resized[0], resized[1]), (scale[0], scale[1]), (shift[0], shift[1])
+    )
 
 
 def _around(steps: Steps, extents: tuple[str, str], box: str, how: tuple[Framing, Size]) -> Shown:
@@ -175,14 +193,19 @@ def _around(steps: Steps, extents: tuple[str, str], box: str, how: tuple[Framing
     one, two, nothing = steps.whole(1), steps.number(2.0), steps.whole(0)
     lengths = [steps.most(_rounded(steps, extent), one) for extent in (height, width)]
     sums = [steps.add(top, bottom), steps.add(left, right)]
-    firsts = [_rounded(steps, steps.div(steps.sub(total, steps.as_real(length)), two)) for total, length in zip(sums, lengths, strict=True)]
+    firsts = [
+        _rounded(steps, steps.div(steps.sub(total, steps.as_real(length)), two))
+        for total, length in zip(sums, lengths, strict=True)
+    ]
     sizes = [steps.whole(rows), steps.whole(columns)]
     windows = [
         _Window(e, f, length, r, nothing, side, framing.most)
         for e, f, length, r, side in zip(extents, firsts, lengths, sizes, how[1], strict=True)
     ]
     scale = [steps.div(steps.number(side), steps.as_real(length)) for side, length in zip(how[1], lengths, strict=True)]
-    shift = [steps.mul(steps.node("Neg", steps.as_real(first)), factor) for first, factor in zip(firsts, scale, strict=True)]
+    shift = [
+        steps.mul(steps.node("Neg", steps.as_real(first)), factor) for first, factor in zip(firsts, scale, strict=True)
+    ]
     return (windows[0], windows[1]), Placed(extents, (sizes[0], sizes[1]), (scale[0], scale[1]), (shift[0], shift[1]))
 
 
@@ -230,7 +253,8 @@ def _taps(steps: Steps, window: _Window) -> _Taps:
     parts = [steps.node("Reshape", steps.cast(part, np.float32), steps.ints(blocks, BLOCK, -1)) for part in (high, low)]
     both = steps.joined(*parts, axis=1)
 
-    place = steps.add(steps.node("Gather", index, steps.constant(starts, np.int64), axis=0), window.first)  # [blocks, K]
+    # of each block all K pixels: [blocks, K]
+    place = steps.add(steps.node("Gather", index, steps.constant(starts, np.int64), axis=0), window.first)
     clipped = _between(steps, place, none, steps.sub(window.extent, steps.whole(1)))
     inside = steps.with_axes(steps.cast(steps.node("Equal", place, clipped), np.float32), 1)
     needed = [
@@ -245,7 +269,8 @@ def _taps(steps: Steps, window: _Window) -> _Taps:
         _between(steps, clipped, *needed), kept, steps.sum(steps.sub(both, kept), 2, keep=True),
         steps.cast(steps.div(steps.number(LOW), unit), np.float32),
         needed[0], steps.add(needed[1], steps.whole(1)),
-        steps.node("Less", steps.node("Slice", places, steps.ints(0), steps.ints(window.out)), window.resized), window.out,
+        steps.node("Less", steps.node("Slice", places, steps.ints(0), steps.ints(window.out)), window.resized),
+        window.out,
     )  # fmt: skip
 
 
@@ -269,11 +294,16 @@ def _unit(steps: Steps, most: str) -> str:
 
 def _across(steps: Steps, pixels: str, taps: _Taps, framing: Framing) -> str:
     """The pixels [N, H, W, 3] resized along W: [N, H, out · 3]."""
-    flat = steps.node("Reshape", steps.transposed(pixels, 0, 2, 3, 1), steps.ints(0, 0, -1))  # colours are rows as long as H
+    # colours are rows as long as H
+    flat = steps.node("Reshape", steps.transposed(pixels, 0, 2, 3, 1), steps.ints(0, 0, -1))
     beyond = ""
     if framing.kind == "around":
         colours = steps.constant(np.reshape(framing.fill, (3, 1)), np.float32)
-        beyond = steps.node("Reshape", steps.node("Expand", colours, steps.listed(steps.whole(3), steps.extent(pixels, 1))), steps.ints(-1))
+        beyond = steps.node(
+            "Reshape",
+            steps.node("Expand", colours, steps.listed(steps.whole(3), steps.extent(pixels, 1))),
+            steps.ints(-1),
+        )
     made = steps.node("Reshape", _resized(steps, flat, taps, beyond), steps.ints(0, taps.out, 3, -1))
     return steps.node("Reshape", steps.transposed(made, 0, 3, 1, 2), steps.ints(0, 0, taps.out * 3))
 
@@ -286,7 +316,9 @@ def _down(steps: Steps, pixels: str, how: tuple[_Taps, Size], framing: Framing) 
 
 
 def _resized(steps: Steps, pixels: str, taps: _Taps, beyond: str) -> str:
-    """The pixels [N, L, M] resized along L: [N, out, M]. beyond: those beyond the image, [M], where it can be looked there."""
+    """The pixels [N, L, M] resized along L: [N, out, M]. beyond: those beyond the image, [M], where it can be looked
+    there.
+    """
     gathered = steps.cast(steps.node("Gather", pixels, taps.index, axis=1), np.float32)  # [N, J, K, M]
     sums = steps.node("MatMul", taps.weight, gathered)  # [N, J, 2 · BLOCK, M]
     if beyond:
@@ -295,8 +327,14 @@ def _resized(steps: Steps, pixels: str, taps: _Taps, beyond: str) -> str:
     total = steps.add(steps.add(high, steps.node("Floor", low)), steps.div(steps.constant(0.5, np.float32), taps.part))
     rounded = steps.node("Floor", steps.mul(total, taps.part))
     blocks = -(-taps.out // BLOCK)
-    made = steps.node("Reshape", rounded, steps.joined(steps.with_axes(steps.extent(pixels, 0), 0), steps.ints(blocks * BLOCK, -1)))
-    return made if taps.out == blocks * BLOCK else steps.node("Slice", made, steps.ints(0), steps.ints(taps.out), steps.ints(1))
+    made = steps.node(
+        "Reshape", rounded, steps.joined(steps.with_axes(steps.extent(pixels, 0), 0), steps.ints(blocks * BLOCK, -1))
+    )
+    return (
+        made
+        if taps.out == blocks * BLOCK
+        else steps.node("Slice", made, steps.ints(0), steps.ints(taps.out), steps.ints(1))
+    )
 
 
 # --- values -------------------------------------------------------------------------------------
@@ -311,7 +349,9 @@ def _values(steps: Steps, pixels: str, taking: Taking) -> str:
         total = steps.sum(steps.mul(pixels, _by_colour(steps, GREY, taking)), axis, keep=True)
         half, unit = steps.constant(32768.0, np.float32), steps.constant(65536.0, np.float32)
         pixels = steps.node("Floor", steps.div(steps.add(total, half), unit))
-    values = steps.div(steps.sub(pixels, _by_colour(steps, taking.mean, taking)), _by_colour(steps, taking.scale, taking))
+    values = steps.div(
+        steps.sub(pixels, _by_colour(steps, taking.mean, taking)), _by_colour(steps, taking.scale, taking)
+    )
     return values if np.dtype(taking.dtype) == np.float32 else steps.cast(values, taking.dtype)
 
 

@@ -25,10 +25,11 @@ def without_dead(graph: gs.Graph) -> gs.Graph:
 
 
 def sized(graph: gs.Graph, batch: Axis, sizes: Mapping[str, Shape]) -> gs.Graph:
-    """The graph for so many samples (a name: any number), its inputs of these sizes beside that, and its outputs declared as they are then.
+    """The graph for so many samples (a name: any number), its inputs of these sizes beside that, and its outputs
+    declared as they are then.
 
-    sizes: of the inputs, with a batch of some number in front. Raises RefusedModel where the graph cannot have that batch, UserError where
-    it has no axis for one.
+    sizes: of the inputs, with a batch of some number in front. Raises RefusedModel where the graph cannot have that
+    batch, UserError where it has no axis for one.
     """
     seen = view(graph)
     names = [name for name in seen.inputs if name not in seen.constants]
@@ -37,12 +38,14 @@ def sized(graph: gs.Graph, batch: Axis, sizes: Mapping[str, Shape]) -> gs.Graph:
     flat = [name for name in names if len(sizes[name]) < 2]
     if flat:
         raise UserError(
-            f"the input '{flat[0]}' is {printed(sizes[flat[0]]) or 'one number'}: it has no batch that could be set; leave it out"
+            f"the input '{flat[0]}' is {printed(sizes[flat[0]]) or 'one number'}: it has no batch that could be "
+            "set; leave it out"
         )
     own = {sizes[name][0] for name in names}
     if own != {1} and any(isinstance(seen.inputs[name][0][0], int) for name in names if seen.inputs[name][0]):  # type: ignore[index]
         raise RefusedModel(
-            f"the inputs have a fixed batch of {' and '.join(map(str, sorted(own)))}; export the model with a free batch axis"
+            f"the inputs have a fixed batch of {' and '.join(map(str, sorted(own)))}; export the model with a "
+            "free batch axis"
         )
     opened = freed(_declared(graph, {name: (BATCH, *sizes[name][1:]) for name in names}, None))
     _require_any_batch(view(opened), {name: sizes[name][1:] for name in names})
@@ -56,13 +59,16 @@ def _require_any_batch(seen: View, rest: Mapping[str, Shape]) -> None:
         shapes = [shapes.get(name) for shapes in found]
         if any(shape is None or shape[:1] != (count,) for shape, count in zip(shapes, (2, 3), strict=True)):
             raise RefusedModel(
-                f"with more than one sample the output '{name}' would not have them in front: sizes for one are written into the graph; "
+                f"with more than one sample the output '{name}' would not have them in front: sizes for one are "
+                "written into the graph; "
                 "export the model with a free batch axis"
             )
 
 
 def _declared(graph: gs.Graph, shapes: Mapping[str, tuple[Axis, ...]], batch: Axis | None) -> gs.Graph:
-    """A copy whose inputs are said to have these shapes, and, unless batch is None, its outputs what follows from them."""
+    """A copy whose inputs are said to have these shapes, and, unless batch is None, its outputs what follows from
+    them.
+    """
     seen = view(graph)
     made = build(seen.nodes, seen.constants, graph)
     for tensor in made.inputs:

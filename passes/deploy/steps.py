@@ -17,15 +17,18 @@ AXES_ARE_INPUTS = 18  # of ReduceMax
 
 
 class Steps:
-    """Operators as far as they are written; every method adds to them and returns the name of what the new node computes.
+    """Operators as far as they are written; every method adds to them and returns the name of what the new node
+    computes.
 
-    `taken` are names that others have. `real` is the type that places in an image are computed in: float64 is what evaluation takes, and
-    float32 where a runtime has no other.
+    `taken` are names that others have. `real` is the type that places in an image are computed in: float64 is what
+    evaluation takes, and float32 where a runtime has no other.
     """
 
     def __init__(self, opset: int, taken: Iterable[str], *, real: npt.DTypeLike = np.float64) -> None:
         if opset < OLDEST_OPSET:
-            raise RefusedModel(f"this graph has opset {opset}; pre- and post-processing are written for {OLDEST_OPSET} and newer")
+            raise RefusedModel(
+                f"this graph has opset {opset}; pre- and post-processing are written for {OLDEST_OPSET} and newer"
+            )
         self.opset = opset
         self.real = np.dtype(real)
         self.nodes: list[Node] = []
@@ -60,7 +63,9 @@ class Steps:
         """Any operator with one output; `output` is its name where that matters."""
         return self.several(op, 1, *inputs, outputs=(output,) if output else (), **attributes)[0]
 
-    def several(self, op: str, count: int, *inputs: str, outputs: tuple[str, ...] = (), **attributes: object) -> tuple[str, ...]:
+    def several(
+        self, op: str, count: int, *inputs: str, outputs: tuple[str, ...] = (), **attributes: object
+    ) -> tuple[str, ...]:
         """Any operator with so many outputs."""
         name = self.own(f"deploy.{op}")
         made = outputs or tuple(self.own(f"{name}.out") for _ in range(count))

@@ -1,7 +1,9 @@
-"""Branches that are decided before anything runs: an If whose condition is a constant, or follows from static sizes or a number of axes.
+"""Branches that are decided before anything runs: an If whose condition is a constant, or follows from static sizes or
+a number of axes.
 
-Exporters write them where a function is made for several ranks, or a size may be 1. The branch taken is put where the If stands; names
-inside it that are taken outside get new ones. Sequences that are joined as soon as they are made (torch's cat) become the Concat they mean.
+Exporters write them where a function is made for several ranks, or a size may be 1. The branch taken is put where the
+If stands; names inside it that are taken outside get new ones. Sequences that are joined as soon as they are made
+(torch's cat) become the Concat they mean.
 """
 
 from __future__ import annotations
@@ -82,7 +84,11 @@ class _Work:
         self.walk = Walk(linked([_node(node) for node in graph.node if not _bodies(node)], given, empty))
         self.walk.start({})
         self.kept: list[NodeProto] = []
-        self.names = {name for node in graph.node for name in (*node.input, *node.output, node.name)} | inputs.keys() | given.keys()
+        self.names = (
+            {name for node in graph.node for name in (*node.input, *node.output, node.name)}
+            | inputs.keys()
+            | given.keys()
+        )
         self.sequences, self.branches = 0, 0
         self.made: dict[str, Sequence[str]] = {}  # a sequence → the tensors in it
         read = {name for node in graph.node for name in _reads(node)} | {value.name for value in graph.output}
@@ -102,7 +108,9 @@ class _Work:
             self.walk.visit(_node(node))
 
     def taken(self, node: NodeProto) -> onnx.GraphProto | None:
-        """The branch of an If that is decided; None for another node, or where the condition is known only when it runs."""
+        """The branch of an If that is decided; None for another node, or where the condition is known only when it
+        runs.
+        """
         if node.op_type != "If" or node.domain or not node.input:
             return None
         value = self.walk.values.get(node.input[0])
@@ -114,7 +122,9 @@ class _Work:
     def spliced(self, node: NodeProto, branch: onnx.GraphProto) -> list[NodeProto]:
         """The nodes of the branch, in order, under names that nothing else has; they make what the If made."""
         if len(branch.output) < len(node.output):
-            raise RefusedModel(f"the branches of If '{node.name}' make {len(branch.output)} of its {len(node.output)} outputs")
+            raise RefusedModel(
+                f"the branches of If '{node.name}' make {len(branch.output)} of its {len(node.output)} outputs"
+            )
         names: dict[str, str] = {}
         nodes = [branch.node[index] for index in order(branch).nodes]
         constants = [helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in branch.initializer]
@@ -141,7 +151,11 @@ class _Work:
 
 def _reads(node: NodeProto) -> set[str]:
     """What a node and the graphs in it read."""
-    return {*node.input, *(name for body in _bodies(node) for inner in body.node for name in _reads(inner)), *_results(node)}
+    return {
+        *node.input,
+        *(name for body in _bodies(node) for inner in body.node for name in _reads(inner)),
+        *_results(node),
+    }
 
 
 def _results(node: NodeProto) -> list[str]:
@@ -168,7 +182,9 @@ def _renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
 
 
 def _used(nodes: Sequence[NodeProto], unused: set[str], outputs: Sequence[str]) -> list[NodeProto]:
-    """The nodes without those that only a decided condition needed: what was unused before stays, for the check to find."""
+    """The nodes without those that only a decided condition needed: what was unused before stays, for the check to
+    find.
+    """
     wanted = {*outputs, *unused}
     kept = []
     for node in reversed(nodes):
@@ -213,5 +229,8 @@ READ: Mapping[int, Callable[[AttributeProto], object]] = {
 
 def _array(tensor: TensorProto) -> np.ndarray:
     if tensor.data_location == TensorProto.EXTERNAL:
-        raise RefusedModel(f"tensor '{tensor.name}' inside a branch lies in another file, which is not supported; save it inside the model")
+        raise RefusedModel(
+            f"tensor '{tensor.name}' inside a branch lies in another file, which is not supported; save it "
+            "inside the model"
+        )
     return numpy_helper.to_array(tensor)

@@ -17,7 +17,9 @@ BROADCASTS = having(lambda row: row.repeats)
 
 
 def operands_left_to_broadcast(work: Work) -> int:
-    """An operator that broadcasts by itself reads an operand as it was before Expand or Tile, or a constant of a shape as one number."""
+    """An operator that broadcasts by itself reads an operand as it was before Expand or Tile, or a constant of a shape
+    as one number.
+    """
     wide = _broadcasts(work.seen)
     if not wide or work.shapes.free_space:
         return 0  # an operand of the probe's size may be broadcast at another
@@ -25,7 +27,9 @@ def operands_left_to_broadcast(work: Work) -> int:
 
 
 def written_operands_left_to_broadcast(work: Work) -> int:
-    """The same as with sizes that are known, of what is broadcast to sizes that are written: at others it would stay as it is, and fail."""
+    """The same as with sizes that are known, of what is broadcast to sizes that are written: at others it would stay as
+    it is, and fail.
+    """
     written = [node for node in _broadcasts(work.seen) if _is_written(node, work.seen)]
     return _leave_to_broadcast(work, infer(work.seen, work.sizes), written) if written else 0
 
@@ -40,7 +44,9 @@ def _broadcasts(seen: View) -> list[Node]:
 
 
 def _leave_to_broadcast(work: Work, shapes: Shapes, wide: Sequence[Node]) -> int:
-    """Who reads the result of these nodes reads what they broadcast, where that makes no difference; the number of these places."""
+    """Who reads the result of these nodes reads what they broadcast, where that makes no difference; the number of
+    these places.
+    """
     seen = work.seen
     nodes = {node.name: node for node in work.graph.nodes}
     taken = set(seen.constants) | set(seen.producer) | set(seen.inputs)
@@ -84,6 +90,8 @@ def _broadcasts_to_the_same(node: Node, slot: int, shape: tuple[int, ...], read:
     """Whether the result keeps its shape if the operand has this one."""
     if node.op not in NARY or (node.op == "PRelu" and slot != 1):
         return False
-    operands = [shape if k == slot else read.get(f"{node.name}\0{k}", read.get(name)) for k, name in enumerate(node.inputs)]
+    operands = [
+        shape if k == slot else read.get(f"{node.name}\0{k}", read.get(name)) for k, name in enumerate(node.inputs)
+    ]
     known = [operand for operand in operands if operand is not None]
     return len(known) == len(operands) and np.broadcast_shapes(*known) == read.get(node.outputs[0])

@@ -6,11 +6,14 @@ import numpy as np
 
 
 def connected(a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:
-    """Of each of `count` things the number of its component, where a[i] and b[i] are in one; counted in the order of their first things."""
+    """Of each of `count` things the number of its component, where a[i] and b[i] are in one; counted in the order of
+    their first things.
+    """
     root = np.arange(count)  # of each thing one of its component that is not after it; roots are their own
     a, b = np.asarray(a, np.int64), np.asarray(b, np.int64)
     while a.size:
-        np.minimum.at(root, np.maximum(a, b), np.minimum(a, b))  # each root has the lowest of those that it meets before it
+        # each root has the lowest of those that it meets before it
+        np.minimum.at(root, np.maximum(a, b), np.minimum(a, b))
         root = _followed(root)
         a, b = root[a], root[b]
         apart = a != b

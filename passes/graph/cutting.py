@@ -1,7 +1,9 @@
-"""Parts of a network as networks of their own, so that each can be timed alone; equal ones are recognised by their signature.
+"""Parts of a network as networks of their own, so that each can be timed alone; equal ones are recognised by their
+signature.
 
-How fast a network runs depends on its operators, shapes, types and attributes, not on what its weights hold. So a network to be timed is
-a Bare one: names are counted anew, and of the weights only shapes and types are left. Two Bare networks with the same bytes are equal.
+How fast a network runs depends on its operators, shapes, types and attributes, not on what its weights hold. So a
+network to be timed is a Bare one: names are counted anew, and of the weights only shapes and types are left. Two Bare
+networks with the same bytes are equal.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ class BareWeight:
 
 @dataclass(frozen=True)
 class Bare:
-    """A network without the values of its weights: the ONNX model as bytes, in which they are missing, and what is missing."""
+    """A network without the values of its weights: the ONNX model as bytes, in which they are missing, and what is
+    missing.
+    """
 
     model: bytes
     weights: tuple[BareWeight, ...]
@@ -48,14 +52,17 @@ class Bare:
 
 
 def cut(graph: gs.Graph, seen: View, shapes: Shapes, nodes: Set[str]) -> gs.Graph:
-    """The network of these nodes alone: what they read from outside are its inputs, what is read outside are its outputs, in that order.
+    """The network of these nodes alone: what they read from outside are its inputs, what is read outside are its
+    outputs, in that order.
 
-    Sizes are those of `shapes`; a number that is known there and computed outside is a constant inside. Raises RefusedModel where the
-    size of an input is not known.
+    Sizes are those of `shapes`; a number that is known there and computed outside is a constant inside. Raises
+    RefusedModel where the size of an input is not known.
     """
     inside = [node for node in seen.nodes if node.name in nodes]
     made = {name for node in inside for name in node.outputs if name}
-    outside = [name for name in dict.fromkeys(name for node in inside for name in node.inputs) if name and name not in made]
+    outside = [
+        name for name in dict.fromkeys(name for node in inside for name in node.inputs) if name and name not in made
+    ]
     constants = {name: seen.constants[name] for name in outside if name in seen.constants}
     constants |= {name: _number(name, shapes) for name in outside if name not in constants and name in shapes.values}
     result = build(inside, constants, graph)
@@ -86,7 +93,9 @@ def components(seen: View, nodes: Set[str]) -> list[frozenset[str]]:
     """These nodes in groups that hand no tensor to each other directly, in the order of their first nodes."""
     order = [node.name for node in seen.nodes if node.name in nodes]
     index = {name: k for k, name in enumerate(order)}
-    edges = [(index[a], index[b]) for name in order for a, b in _edges(seen.by_name[name], seen) if a in index and b in index]
+    edges = [
+        (index[a], index[b]) for name in order for a, b in _edges(seen.by_name[name], seen) if a in index and b in index
+    ]
     rows, columns = np.array(edges, np.int64).reshape(-1, 2).T
     groups: dict[int, list[str]] = {}
     for name, label in zip(order, connected(rows, columns, len(order)).tolist(), strict=True):
@@ -99,7 +108,9 @@ def _edges(node: Node, seen: View) -> Iterable[tuple[str, str]]:
 
 
 def bare(graph: gs.Graph, sizes: Mapping[str, Shape] | None = None) -> Bare:
-    """The network with names counted anew and without the values of its weights; `sizes` are given to its inputs. It is not changed."""
+    """The network with names counted anew and without the values of its weights; `sizes` are given to its inputs. It is
+    not changed.
+    """
     copy = graph.copy()
     for tensor in copy.inputs:
         tensor.shape = (sizes or {}).get(tensor.name, tensor.shape)
@@ -117,7 +128,9 @@ def bare(graph: gs.Graph, sizes: Mapping[str, Shape] | None = None) -> Bare:
 
 
 def _weights(graph: gs.Graph) -> list[gs.Constant]:
-    """The constants whose values do not matter to how long it takes: floating-point ones of several elements that are no sizes."""
+    """The constants whose values do not matter to how long it takes: floating-point ones of several elements that are
+    no sizes.
+    """
     found: dict[str, gs.Constant] = {}
     kept: set[str] = set()
     for node in graph.nodes:

@@ -6,7 +6,9 @@ from passes.graph.view import View
 
 
 def immediate_dominators(view: View) -> list[int]:
-    """Per node the last node that every path from an input passes; −1 is the input itself (Cooper, Harvey, Kennedy 2001, for a DAG)."""
+    """Per node the last node that every path from an input passes; −1 is the input itself (Cooper, Harvey, Kennedy
+    2001, for a DAG).
+    """
     index = {node.name: i for i, node in enumerate(view.nodes)}
     idom: list[int] = []
     depth: list[int] = []

@@ -64,7 +64,9 @@ FOLDED = having(lambda row: row.folds)
 
 
 def constant_expressions_folded(work: Work) -> int:
-    """What is computed from initializers alone (weight standardisation, a transposed or cast weight) becomes an initializer."""
+    """What is computed from initializers alone (weight standardisation, a transposed or cast weight) becomes an
+    initializer.
+    """
     seen = work.seen
     found = _constant_expressions(seen)
     if not found:
@@ -80,7 +82,9 @@ def constant_expressions_folded(work: Work) -> int:
             values[node.outputs[0]] = known.array
         elif node.op == "CastLike":
             dtype = onnx.helper.tensor_dtype_to_np_dtype(shapes.types[node.inputs[1]])
-            values[node.outputs[0]] = (values[node.inputs[0]] if node.inputs[0] in values else seen.values(node.inputs[0])).astype(dtype)
+            values[node.outputs[0]] = (
+                values[node.inputs[0]] if node.inputs[0] in values else seen.values(node.inputs[0])
+            ).astype(dtype)
         else:
             values.update(_evaluate(node, seen, values))
     if results:
@@ -90,7 +94,9 @@ def constant_expressions_folded(work: Work) -> int:
 
 
 def _worth_folding(nodes: Sequence[Node], seen: View, shapes: Shapes) -> list[str]:
-    """The results of these constant expressions that are to be initializers; of one larger than its sources, what it reads."""
+    """The results of these constant expressions that are to be initializers; of one larger than its sources, what it
+    reads.
+    """
     expressions = {name: node for node in nodes for name in node.outputs if name}
     names = {node.name for node in nodes}
     wanted = {name for node in seen.nodes if node.name not in names for name in node.inputs}
@@ -108,7 +114,9 @@ NUMBERS = 64  # elements that are a node's numbers (scales, pads, a position) ra
 
 
 def _is_worth_keeping(name: str, expressions: Mapping[str, Node], seen: View, shapes: Shapes) -> bool:
-    """Whether a computed constant is a layer's weight, or a few numbers, or no larger than the constants that it is made of."""
+    """Whether a computed constant is a layer's weight, or a few numbers, or no larger than the constants that it is
+    made of.
+    """
     shape = shapes.shapes.get(name)
     if shape is None or any(slot in of(seen.by_name[reader].op).weights for reader, slot in seen.readers.get(name, ())):
         return True  # an unknown size is refused by name when it comes to memory
@@ -181,15 +189,29 @@ def _evaluate(node: Node, seen: View, values: dict[str, np.ndarray]) -> dict[str
         read.pop()  # what a training mode would return, and nobody reads
     node = replace(node, outputs=tuple(read))
     proto = node_proto(node)
-    inputs = [onnx.helper.make_tensor_value_info(k, onnx.helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for k, v in feeds.items()]
+    inputs = [
+        onnx.helper.make_tensor_value_info(k, onnx.helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
+        for k, v in feeds.items()
+    ]
     outputs = [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in node.outputs if name]
     model = onnx.helper.make_model(onnx.helper.make_graph([proto], "fold", inputs, outputs), opset_imports=imports)
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)  # the mean of nothing, say
             results = ReferenceEvaluator(model).run(None, feeds)
-    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RuntimeWarning) as error:
-        raise RefusedModel(f"node '{node.name}' ({node.op}) cannot be evaluated on its constant inputs: {error}") from error
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        AssertionError,
+        RuntimeWarning,
+    ) as error:
+        raise RefusedModel(
+            f"node '{node.name}' ({node.op}) cannot be evaluated on its constant inputs: {error}"
+        ) from error
     return {info.name: np.asarray(array) for info, array in zip(outputs, results, strict=True)}
 
 

@@ -1,7 +1,8 @@
 """A graph as it was exported for training, brought to inference.
 
-A Dropout that is active, y = x · mask / (1 − ratio), becomes the identity; a BatchNormalization that normalises by the batch,
-y = γ (x − μ_batch) / √(σ²_batch + ε) + β, normalises by the running statistics that it reads, and what it would have made of these is gone.
+A Dropout that is active, y = x · mask / (1 − ratio), becomes the identity; a BatchNormalization that normalises by the
+batch, y = γ (x − μ_batch) / √(σ²_batch + ε) + β, normalises by the running statistics that it reads, and what it would
+have made of these is gone.
 """
 
 from __future__ import annotations
@@ -29,12 +30,16 @@ class Brought:
 
 
 def in_training(seen: View) -> tuple[str, ...]:
-    """The nodes that compute as in training: they drop values at random, or normalise a sample by the others of its batch."""
+    """The nodes that compute as in training: they drop values at random, or normalise a sample by the others of its
+    batch.
+    """
     return tuple(node.name for node in seen.nodes if node.op in IS_TRAINING and IS_TRAINING[node.op](node, seen))
 
 
 def to_inference(graph: gs.Graph) -> Brought:
-    """The graph with every node in inference; the graph itself where all are. Arrays are shared, the graph given is not changed."""
+    """The graph with every node in inference; the graph itself where all are. Arrays are shared, the graph given is not
+    changed.
+    """
     seen = view(graph)
     active = set(in_training(seen))
     if not active:
@@ -55,7 +60,9 @@ def to_inference(graph: gs.Graph) -> Brought:
 
 
 def _drops(node: Node, seen: View) -> bool:
-    """Before version 7 it says whether it is a test; from 12 on an input says whether it trains, and a ratio of 0 drops nothing."""
+    """Before version 7 it says whether it is a test; from 12 on an input says whether it trains, and a ratio of 0 drops
+    nothing.
+    """
     if seen.opset < 7:
         return not node.int("is_test", 0)
     switch = node.input(2) if seen.opset >= 12 else ""
@@ -63,7 +70,9 @@ def _drops(node: Node, seen: View) -> bool:
 
 
 def _is_false(name: str, seen: View) -> bool:
-    """Whether the tensor is a constant that holds nothing but zeros; what is computed, or given by the caller, may hold others."""
+    """Whether the tensor is a constant that holds nothing but zeros; what is computed, or given by the caller, may hold
+    others.
+    """
     if name in seen.constants:
         return not np.any(seen.values(name))
     made_by = seen.by_name.get(seen.producer.get(name, ""))
@@ -71,7 +80,9 @@ def _is_false(name: str, seen: View) -> bool:
 
 
 def _normalises_by_batch(node: Node, seen: View) -> bool:
-    """Before version 7 it says whether it is a test, from 14 on whether it trains; between them its further outputs do."""
+    """Before version 7 it says whether it is a test, from 14 on whether it trains; between them its further outputs
+    do.
+    """
     if seen.opset < 7:
         return not node.int("is_test", 0)
     return bool(node.int("training_mode", 0)) if seen.opset >= 14 else any(node.outputs[1:])
@@ -86,5 +97,11 @@ def _batch_normalization(node: Node, opset: int) -> Node:
     return replace(node, attrs={**attrs, "is_test": 1} if opset < 7 else attrs, outputs=node.outputs[:1])
 
 
-IS_TRAINING: Mapping[str, Callable[[Node, View], bool]] = {"Dropout": _drops, "BatchNormalization": _normalises_by_batch}
-IN_INFERENCE: Mapping[str, Callable[[Node, int], Node]] = {"Dropout": _dropout, "BatchNormalization": _batch_normalization}
+IS_TRAINING: Mapping[str, Callable[[Node, View], bool]] = {
+    "Dropout": _drops,
+    "BatchNormalization": _normalises_by_batch,
+}
+IN_INFERENCE: Mapping[str, Callable[[Node, int], Node]] = {
+    "Dropout": _dropout,
+    "BatchNormalization": _batch_normalization,
+}

@@ -3,18 +3,22 @@
 The rule. Learnt is a floating-point constant (of a quantised layer an integer one)
 
 1. that a layer reads where its weights, biases and scales belong (`Operator.weights`); or
-2. of several elements, that the data meets on its way (`MEETS`: added, multiplied, joined, or computed into something that is), if
-   - the data has passed a layer before: what prepares an input (a pixel's mean and scale) is as fixed as the input, and what is computed
-     with sizes is no data; and
-   - a layer with weights follows on a way to an output (a position embedding, a LayerScale, a class token), or it has one entry for every
-     channel of the layer before (a bias or a scale of the last layer, written as an operator of its own).
+2. of several elements, that the data meets on its way (`MEETS`: added, multiplied, joined, or computed into something
+   that is), if
+   - the data has passed a layer before: what prepares an input (a pixel's mean and scale) is as fixed as the input, and
+     what is computed with sizes is no data; and
+   - a layer with weights follows on a way to an output (a position embedding, a LayerScale, a class token), or it has
+     one entry for every channel of the layer before (a bias or a scale of the last layer, written as an operator of its
+     own).
 
-Why: what a network adds or multiplies behind its last layer turns numbers into answers. Anchors, grids of positions, strides and variances
-of boxes have the shapes of learnt tables; trained, they would no longer say where the boxes are. Before a layer nothing is an answer yet.
+Why: what a network adds or multiplies behind its last layer turns numbers into answers. Anchors, grids of positions,
+strides and variances of boxes have the shapes of learnt tables; trained, they would no longer say where the boxes are.
+Before a layer nothing is an answer yet.
 
-Not learnt, wherever they stand: what a formula gives, that is, numbers in equal steps along every axis (a grid, the bins of a distribution
-over distances), and tables of two values (a mask: open or closed). The ones and zeros that fill the scale and the bias of a normalisation
-with which exporters write another one are not, nor are running statistics, which are kept, not trained.
+Not learnt, wherever they stand: what a formula gives, that is, numbers in equal steps along every axis (a grid, the
+bins of a distribution over distances), and tables of two values (a mask: open or closed). The ones and zeros that fill
+the scale and the bias of a normalisation with which exporters write another one are not, nor are running statistics,
+which are kept, not trained.
 """
 
 from __future__ import annotations
@@ -31,7 +35,10 @@ from passes.graph.view import Node, View
 
 Use = tuple[str, int]  # node and input slot
 
-MEETS = having(lambda row: row.joins or row.form in ("unary", "layout", "moving", "reduction", "softmax")) | {"LpNormalization", "Pow"}
+MEETS = having(lambda row: row.joins or row.form in ("unary", "layout", "moving", "reduction", "softmax")) | {
+    "LpNormalization",
+    "Pow",
+}
 """Operators that take a tensor of several elements on its way into the network, at their first input or as operand."""
 
 APART = having(
@@ -39,7 +46,9 @@ APART = having(
 ) | {"Pad", "Pow", "Transpose"}  # fmt: skip
 """Operators that leave the channels of their first input apart and in their order."""
 
-FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16})
+FLOATS = frozenset(
+    {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
+)
 STEPS = 8  # entries in equal steps that are no accident
 
 
@@ -56,7 +65,9 @@ def learnt_uses(seen: View) -> frozenset[Use]:
 
 def dense_weights(node: Node, seen: View) -> tuple[str, ...]:
     """The constants with which a node makes channels from others, () for one that is no layer, or one of integers."""
-    return tuple(name for slot in of(node.op).dense if node.op in WEIGHTED and (name := node.input(slot)) in seen.constants)
+    return tuple(
+        name for slot in of(node.op).dense if node.op in WEIGHTED and (name := node.input(slot)) in seen.constants
+    )
 
 
 def learnt(seen: View) -> dict[str, tuple[Use, ...]]:
@@ -110,7 +121,9 @@ class _Rule:
         return any(name not in self.seen.constants or not self.is_given(name) for name in weights)
 
     def is_given(self, name: str) -> bool:
-        """Whether a matrix is a formula's: in equal steps, or of a few numbers as what turns centres and sizes into corners."""
+        """Whether a matrix is a formula's: in equal steps, or of a few numbers as what turns centres and sizes into
+        corners.
+        """
         array = np.asarray(self.seen.values(name))
         return is_stepped(array) or (1 < few(array, 4) <= 4 and array.size >= 9)
 
@@ -135,16 +148,22 @@ class _Rule:
         return not is_stepped(array) and not (_axes(shape) > 1 and few(array, 2) <= 2)
 
     def is_filler(self, node: Node, slot: int) -> bool:
-        """The ones and zeros where exporters write another normalisation (of groups, of a weight) by one that wants a scale and a bias."""
+        """The ones and zeros where exporters write another normalisation (of groups, of a weight) by one that wants a
+        scale and a bias.
+        """
         if node.op not in ("BatchNormalization", "InstanceNormalization"):
             return False
         of_weight = node.op == "BatchNormalization" and not set(node.inputs[3:5]) <= self.seen.constants.keys()
         source = self.seen.by_name.get(self.seen.producer.get(node.input(0), ""))
         of_groups = node.op == "InstanceNormalization" and source is not None and source.op == "Reshape"
-        return (of_weight or of_groups) and bool((np.asarray(self.seen.values(node.inputs[slot])) == (1 if slot == 1 else 0)).all())
+        return (of_weight or of_groups) and bool(
+            (np.asarray(self.seen.values(node.inputs[slot])) == (1 if slot == 1 else 0)).all()
+        )
 
     def has_one_a_channel(self, node: Node, shape: Sequence[int]) -> bool:
-        """Whether a vector of this shape has an entry for every channel of the layer that the node's data comes from."""
+        """Whether a vector of this shape has an entry for every channel of the layer that the node's data comes
+        from.
+        """
         if _axes(shape) != 1:
             return False
         while True:
@@ -178,7 +197,9 @@ def _axes(shape: Sequence[int]) -> int:
 
 
 def is_stepped(array: np.ndarray) -> bool:
-    """Whether the numbers lie in equal steps along every axis, over STEPS entries or more on one: a formula gives them."""
+    """Whether the numbers lie in equal steps along every axis, over STEPS entries or more on one: a formula gives
+    them.
+    """
     if array.dtype.kind not in "fiu" or max(array.shape, default=0) < STEPS or _leaves_a_line(array):
         return False
     values = array.astype(np.float64)
@@ -195,13 +216,17 @@ def is_stepped(array: np.ndarray) -> bool:
 
 
 def _leaves_a_line(array: np.ndarray) -> bool:
-    """Whether the first entries of the longest axis already lie too far from equal steps, whatever the others are: no weight is copied."""
+    """Whether the first entries of the longest axis already lie too far from equal steps, whatever the others are: no
+    weight is copied.
+    """
     if not array.size:
         return False
     axis = array.shape.index(max(array.shape))
     line = array[tuple(slice(STEPS) if k == axis else 0 for k in range(array.ndim))].tolist()
     spread = float(array.max()) - float(array.min())  # no step is larger
-    return math.isfinite(spread) and any(abs((c - b) - (b - a)) > 1e-3 * spread for a, b, c in zip(line, line[1:], line[2:], strict=False))
+    return math.isfinite(spread) and any(
+        abs((c - b) - (b - a)) > 1e-3 * spread for a, b, c in zip(line, line[1:], line[2:], strict=False)
+    )
 
 
 def few(array: np.ndarray, most: int) -> int:

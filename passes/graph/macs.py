@@ -25,8 +25,8 @@ def is_known(node: Node, shapes: Sizes) -> bool:
 def bias_adds(node: Node, shapes: Sizes) -> int:
     """The additions of a convolution's bias, one per output element; 0 for all other nodes.
 
-    With them a count is that of FNA's released code (JaminFong/FNA, fna_det/tools/multadds_count.py), which leaves out the bias of a
-    fully connected layer.
+    With them a count is that of FNA's released code (JaminFong/FNA, fna_det/tools/multadds_count.py), which leaves out
+    the bias of a fully connected layer.
     """
     row = of(node.op)
     slot = None if row.form == "product" else row.bias
@@ -61,14 +61,21 @@ def _matmul(node: Node, shapes: Sizes) -> int:
 
 def _attention(node: Node, shapes: Sizes) -> int:
     """softmax(Q·Kᵀ)·V over S positions: S · (Q + out)."""
-    positions = shapes[node.inputs[1]][-2] + (shapes[node.inputs[4]][-2] if node.input(4) else 0)  # with those of the past
+    # with those of the past
+    positions = shapes[node.inputs[1]][-2] + (shapes[node.inputs[4]][-2] if node.input(4) else 0)
     return positions * (_size(shapes, node.inputs[0]) + _size(shapes, node.outputs[0]))
 
 
 def _einsum(node: Node, shapes: Sizes) -> int:
-    """Two operands at a time, from the left: the product of all their axes where an axis is summed over, else nothing."""
+    """Two operands at a time, from the left: the product of all their axes where an axis is summed over, else
+    nothing.
+    """
     terms, result = _subscripts(node, shapes)
-    sizes = {label: size for term, name in zip(terms, node.inputs, strict=True) for label, size in zip(term, shapes[name], strict=True)}
+    sizes = {
+        label: size
+        for term, name in zip(terms, node.inputs, strict=True)
+        for label, size in zip(term, shapes[name], strict=True)
+    }
     total, left = 0, terms[0]
     for k, right in enumerate(terms[1:], 2):
         wanted = set(result).union(*terms[k:])
@@ -80,7 +87,9 @@ def _einsum(node: Node, shapes: Sizes) -> int:
 
 
 def _subscripts(node: Node, shapes: Sizes) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
-    """The labels of every operand's axes and of the result's; those that '...' stands for are counted from the right."""
+    """The labels of every operand's axes and of the result's; those that '...' stands for are counted from the
+    right.
+    """
     left, arrow, right = str(node.attrs["equation"]).replace(" ", "").partition("->")
     terms = []
     for text, name in zip(left.split(","), node.inputs, strict=True):

@@ -12,8 +12,8 @@ from passes.graph.view import View, build
 
 @dataclass(frozen=True)
 class Normalised:
-    """The View of a graph in normal form, a sentence for each kind of change, whether one of them made numbers of static
-    sizes, and the graph given.
+    """The View of a graph in normal form, a sentence for each kind of change, whether one of them made numbers of
+    static sizes, and the graph given.
 
     What takes a graph and brings it into normal form takes this too, and need not do it again.
     """

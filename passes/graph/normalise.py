@@ -1,11 +1,12 @@
 """One normal form, so that every later reading sees weights as initializers and sizes as numbers.
 
-Guaranteed afterwards: no Constant nodes; nothing is computed from initializers alone (quantisation excepted, and what would be larger than
-what it is computed from: a broadcast tensor is no weight); static shape arithmetic is folded; no operand is broadcast before an operator
-that broadcasts by itself, and zeros that are joined to a tensor are padded; a 1-D or uniform tensor of several elements belongs to one node
-(exporters deduplicate equal tensors); weights of two or more axes shared by several nodes stay shared, as one parameter, with their bias; a
-Split says its sizes, and `auto_pad` is explicit, wherever sizes are known. The function is unchanged, and a graph in normal form is
-its own normal form, node by node and tensor by tensor.
+Guaranteed afterwards: no Constant nodes; nothing is computed from initializers alone (quantisation excepted, and what
+would be larger than what it is computed from: a broadcast tensor is no weight); static shape arithmetic is folded; no
+operand is broadcast before an operator that broadcasts by itself, and zeros that are joined to a tensor are padded; a
+1-D or uniform tensor of several elements belongs to one node (exporters deduplicate equal tensors); weights of two or
+more axes shared by several nodes stay shared, as one parameter, with their bias; a Split says its sizes, and `auto_pad`
+is explicit, wherever sizes are known. The function is unchanged, and a graph in normal form is its own normal form,
+node by node and tensor by tensor.
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ from passes.graph.folding import (
 )
 from passes.graph.normal import Normalised
 from passes.graph.padding import auto_pads_made_explicit, joined_zeros_made_pads
-from passes.graph.rewriting import casts_to_their_own_type_bypassed, equal_splits_made_explicit, turned_images_transposed
+from passes.graph.rewriting import (
+    casts_to_their_own_type_bypassed,
+    equal_splits_made_explicit,
+    turned_images_transposed,
+)
 from passes.graph.tensors import Shape
 from passes.graph.transposes import settle
 from passes.graph.unsharing import small_tensors_unshared
@@ -32,13 +37,15 @@ from passes.graph.work import Work, begun
 
 
 def normalise(graph: gs.Graph, sizes: Mapping[str, Shape] | None = None) -> Normalised:
-    """A copy of the graph in normal form (arrays are shared with the original). Raises RefusedModel for cycles and control flow.
+    """A copy of the graph in normal form (arrays are shared with the original). Raises RefusedModel for cycles and
+    control flow.
 
     sizes: shapes for inputs with free dimensions, which stay free: no size becomes a number that the file leaves open.
     """
     work = begun(graph, sizes or {})
     counts = dict.fromkeys(STEPS, 0)
-    while sum(found := [_done(step, work) for step in STEPS]):  # one makes work for another: sizes that are folded leave constants
+    # one makes work for another: sizes that are folded leave constants
+    while sum(found := [_done(step, work) for step in STEPS]):
         for step, count in zip(STEPS, found, strict=True):
             counts[step] += count
     notes = tuple(f"{step.__name__.replace('_', ' ')}: {count}" for step, count in counts.items() if count)
@@ -59,10 +66,11 @@ def _done(step: Callable[[Work], int], work: Work) -> int:
 
 
 def with_sizes_open(graph: gs.Graph, sizes: Mapping[str, Shape] | None = None) -> gs.Graph:
-    """A copy as near to normal form as it comes without the size of any tensor: each number is an initializer, and one node's.
+    """A copy as near to normal form as it comes without the size of any tensor: each number is an initializer, and one
+    node's.
 
-    With `sizes` (of inputs) what is broadcast to written sizes is left to who reads it, and written zeros that are joined are pads, where
-    that is the same at these sizes.
+    With `sizes` (of inputs) what is broadcast to written sizes is left to who reads it, and written zeros that are
+    joined are pads, where that is the same at these sizes.
     """
     work = begun(graph, sizes or {})
     for step in (*OF_NO_SIZES, *((joined_zeros_made_pads, written_operands_left_to_broadcast) if sizes else ())):

@@ -1,7 +1,7 @@
 """What every operator is: one row each, and every set of operators elsewhere is asked of these rows.
 
-A row says the *form* (how axes relate: element by element, a reduction, a product, …), which inputs are weights, and what holds of the
-function that the operator computes from its first input, all others and the attributes being given:
+A row says the *form* (how axes relate: element by element, a reduction, a product, …), which inputs are weights, and
+what holds of the function that the operator computes from its first input, all others and the attributes being given:
 
     ZERO         f(0) = 0
     SLOPE        at 0 it rises, or falls, on both sides: a gradient passes there (not so for Relu, |x| and √x)
@@ -9,8 +9,9 @@ function that the operator computes from its first input, all others and the att
     IDEMPOTENT   f(f(x)) = f(x)
     CONSTANTS    a tensor of one value becomes one of the same value: f(c) = c
 
-A row names what holds (`has`) and what depends on attributes and other inputs, or is not known (`depends`); what it does not name does not
-hold. Tests show both by numbers. An operator without a row is `UNKNOWN`: nothing is known to hold of it. To round is no change of a value.
+A row names what holds (`has`) and what depends on attributes and other inputs, or is not known (`depends`); what it
+does not name does not hold. Tests show both by numbers. An operator without a row is `UNKNOWN`: nothing is known to
+hold of it. To round is no change of a value.
 """
 
 from __future__ import annotations
@@ -65,13 +66,14 @@ LINEAR = ZERO | SLOPE | HOMOGENEOUS
 class Operator:
     """One row. Inputs are given as slots.
 
-    `dense`: the inputs of which one has to be a weight for the operator to be a layer, which mixes channels by what it learnt; `bias`: its
-    offset; `scales`: scales and offsets, one a channel; `integers`: its weights are integers. `every_input`: its channel rule looks at all
-    inputs. `activation`: networks use it as one. `affine`: it scales or shifts its first operand by the others; `adds`: it is their sum.
-    `joins`: any of its inputs may be data, or a tensor that is learnt and added, multiplied, chosen or put beside it. `aligned`: the second
-    operand could, before version 7, be laid along an axis of the first. `repeats`: it makes copies of elements that an operator which
-    broadcasts would make by itself. `counts`: it reads numbers that may count channels. `folds`: weights are made with it, and evaluating
-    it takes no more time and memory than its result suggests.
+    `dense`: the inputs of which one has to be a weight for the operator to be a layer, which mixes channels by what it
+    learnt; `bias`: its offset; `scales`: scales and offsets, one a channel; `integers`: its weights are integers.
+    `every_input`: its channel rule looks at all inputs. `activation`: networks use it as one. `affine`: it scales or
+    shifts its first operand by the others; `adds`: it is their sum. `joins`: any of its inputs may be data, or a tensor
+    that is learnt and added, multiplied, chosen or put beside it. `aligned`: the second operand could, before version
+    7, be laid along an axis of the first. `repeats`: it makes copies of elements that an operator which broadcasts
+    would make by itself. `counts`: it reads numbers that may count channels. `folds`: weights are made with it, and
+    evaluating it takes no more time and memory than its result suggests.
     """
 
     form: Form
@@ -129,10 +131,20 @@ def _logic(*, folds: bool = False) -> Operator:
     return Operator(form="unary", has=NONE, depends=ALL, folds=folds)
 
 
-def _nary(*, affine: bool = False, adds: bool = False, joins: bool = False, aligned: bool = False, folds: bool = True) -> Operator:
+def _nary(
+    *, affine: bool = False, adds: bool = False, joins: bool = False, aligned: bool = False, folds: bool = True
+) -> Operator:
     """What holds depends on the other operands."""
     return Operator(
-        form="n-ary", has=NONE, depends=ALL, every_input=True, affine=affine, adds=adds, joins=joins or affine, aligned=aligned, folds=folds
+        form="n-ary",
+        has=NONE,
+        depends=ALL,
+        every_input=True,
+        affine=affine,
+        adds=adds,
+        joins=joins or affine,
+        aligned=aligned,
+        folds=folds,
     )
 
 
@@ -145,7 +157,9 @@ def _layout() -> Operator:
 
 
 def _moving(*, repeats: bool = False, counts: bool = False) -> Operator:
-    return Operator(form="moving", has=LINEAR | CONSTANTS, depends=IDEMPOTENT, repeats=repeats, counts=counts, folds=True)
+    return Operator(
+        form="moving", has=LINEAR | CONSTANTS, depends=IDEMPOTENT, repeats=repeats, counts=counts, folds=True
+    )
 
 
 def _normalisation(*, scales: tuple[int, ...], folds: bool = False) -> Operator:

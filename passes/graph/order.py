@@ -34,7 +34,9 @@ def needed_names(node: onnx.NodeProto) -> list[str]:
 
 @dataclass(frozen=True)
 class Order:
-    """Indices of nodes so that each comes after what it reads, the given order kept where possible; stuck: those on or behind a cycle."""
+    """Indices of nodes so that each comes after what it reads, the given order kept where possible; stuck: those on or
+    behind a cycle.
+    """
 
     nodes: tuple[int, ...]
     stuck: tuple[int, ...]
@@ -45,7 +47,9 @@ class Order:
 
 
 def topological(reads: Sequence[Iterable[str]], makes: Sequence[Iterable[str]]) -> Order:
-    """The order of nodes that read and make these tensors. O(n log n); a tensor that no node makes is there from the start."""
+    """The order of nodes that read and make these tensors. O(n log n); a tensor that no node makes is there from the
+    start.
+    """
     maker = {name: index for index, names in enumerate(makes) for name in names if name}
     waiting = [{maker[name] for name in names if name in maker} for names in reads]
     readers: defaultdict[int, list[int]] = defaultdict(list)

@@ -19,7 +19,11 @@ def joined_zeros_made_pads(work: Work) -> int:
     seen = work.seen
     if not work.has("Concat"):
         return 0
-    joins = [node for node in work.graph.nodes if node.op == "Concat" and node.domain in CORE_DOMAINS and len(node.inputs) > 1]
+    joins = [
+        node
+        for node in work.graph.nodes
+        if node.op == "Concat" and node.domain in CORE_DOMAINS and len(node.inputs) > 1
+    ]
     if not joins or seen.opset < 2:
         return 0
     shapes = work.shapes
@@ -52,7 +56,9 @@ def _is_zeros(seen: View, name: str) -> bool:
         node = seen.by_name[seen.producer[name]]
         if node.op == "ConstantOfShape":
             value = node.attrs.get("value")
-            return node.inputs[0] in seen.constants and (value is None or not np.asarray(value.values).tobytes().strip(b"\0"))
+            return node.inputs[0] in seen.constants and (
+                value is None or not np.asarray(value.values).tobytes().strip(b"\0")
+            )
         return node.op in ("Expand", "Tile") and node.inputs[1] in seen.constants and _is_zeros(seen, node.inputs[0])
     constant = seen.constants.get(name)
     if constant is None or isinstance(constant.dtype, int) or np.dtype(constant.dtype).kind != "f":
@@ -65,7 +71,11 @@ def auto_pads_made_explicit(work: Work) -> int:
     """SAME_UPPER, SAME_LOWER and VALID become the pads they stand for, where the sizes are static."""
     if all(node.attrs.get("auto_pad", "NOTSET") == "NOTSET" for node in work.seen.nodes):
         return 0
-    named = [node for node in work.graph.nodes if node.attrs.get("auto_pad", "NOTSET") != "NOTSET" and node.domain in CORE_DOMAINS]
+    named = [
+        node
+        for node in work.graph.nodes
+        if node.attrs.get("auto_pad", "NOTSET") != "NOTSET" and node.domain in CORE_DOMAINS
+    ]
     if not named:
         return 0
     shapes = work.shapes
@@ -82,7 +92,9 @@ def auto_pads_made_explicit(work: Work) -> int:
 
 
 def _explicit_pads(node: gs.Node, shapes: Shapes) -> list[int] | None:
-    """ONNX's definition: SAME gives ceil(size / stride) positions; the odd one goes behind (UPPER) or before (LOWER)."""
+    """ONNX's definition: SAME gives ceil(size / stride) positions; the odd one goes behind (UPPER) or before
+    (LOWER).
+    """
     shape = shapes.shapes.get(node.inputs[0].name)
     if shape is None:
         return None

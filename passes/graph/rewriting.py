@@ -1,4 +1,6 @@
-"""Operators written as what they do: a Split says its sizes, a Cast to the same type is none, a Reshape that turns is a Transpose."""
+"""Operators written as what they do: a Split says its sizes, a Cast to the same type is none, a Reshape that turns is a
+Transpose.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ TURNS = (((0, 3, 1, 2), 3), ((0, 2, 3, 1), 1))  # channels first, channels last;
 
 
 def turned_images_transposed(work: Work) -> int:
-    """A Reshape that moves an axis of one entry past the others of a map (grey images from channels last) is the Transpose it means."""
+    """A Reshape that moves an axis of one entry past the others of a map (grey images from channels last) is the
+    Transpose it means.
+    """
     if not work.has("Reshape"):
         return 0
     seen = work.seen
@@ -76,7 +80,11 @@ def turned_images_transposed(work: Work) -> int:
     count = 0
     for node in named:
         before, after = (work.shapes.shapes.get(tensor.name, ()) for tensor in (node.inputs[0], node.outputs[0]))
-        found = [perm for perm, moved in TURNS if len(before) == 4 and before[moved] == 1 and tuple(before[axis] for axis in perm) == after]
+        found = [
+            perm
+            for perm, moved in TURNS
+            if len(before) == 4 and before[moved] == 1 and tuple(before[axis] for axis in perm) == after
+        ]
         if not found or before[1:].count(1) != 1 or node.inputs[0].name in seen.constants or work.shapes.free_space:
             continue
         perm = found[0]

@@ -19,14 +19,19 @@ Declared = tuple[int | str | None, ...]  # of a free axis the name, or None
 
 
 def section(
-    graph: gs.Graph, outputs: Sequence[str] = (), inputs: Sequence[str] = (), *, sizes: Mapping[str, Shape] | None = None
+    graph: gs.Graph,
+    outputs: Sequence[str] = (),
+    inputs: Sequence[str] = (),
+    *,
+    sizes: Mapping[str, Shape] | None = None,
 ) -> gs.Graph:
-    """The network that makes the outputs of the inputs; nothing said of one of them: those of the graph, of inputs the ones that are read.
+    """The network that makes the outputs of the inputs; nothing said of one of them: those of the graph, of inputs the
+    ones that are read.
 
-    A number that is known without the data and computed outside is a constant inside. New inputs and outputs have their types and sizes;
-    an axis that follows a free one of the graph's own inputs is free. Arrays are shared, the graph given is not changed. Raises UserError
-    for tensors that are not there or do not depend on each other, RefusedModel where the type of an end or the size of an input is not
-    known.
+    A number that is known without the data and computed outside is a constant inside. New inputs and outputs have their
+    types and sizes; an axis that follows a free one of the graph's own inputs is free. Arrays are shared, the graph
+    given is not changed. Raises UserError for tensors that are not there or do not depend on each other, RefusedModel
+    where the type of an end or the size of an input is not known.
     """
     seen = view(graph)
     shapes = infer(seen, sizes)
@@ -92,7 +97,9 @@ def _between(seen: View, shapes: Shapes, outputs: Sequence[str], inputs: Sequenc
                     needed.add(name)
     for name in inputs:
         if name not in read:
-            raise UserError(f"no output that is kept comes from '{name}': leave it out of the inputs, or name outputs behind it")
+            raise UserError(
+                f"no output that is kept comes from '{name}': leave it out of the inputs, or name outputs behind it"
+            )
     for name in seen.inputs:
         if name in needed:
             _refuse_input(name, inputs, seen)
@@ -114,7 +121,10 @@ def _refuse_input(name: str, inputs: Sequence[str], seen: View) -> None:
         if not known.isdisjoint(node.inputs) and known.isdisjoint(inputs):
             known.update(found for found in node.outputs if found not in inputs)
             ahead.append(node.name)
-    beside = f"also needs the input '{name}', by a way beside {', '.join(map(repr, inputs))} that begins at node '{ahead[0]}'"
+    beside = (
+        f"also needs the input '{name}', by a way beside {', '.join(map(repr, inputs))} that begins at node "
+        f"'{ahead[0]}'"
+    )
     raise UserError(f"what is kept {beside}: name that input too, or a tensor on that way")
 
 
@@ -144,16 +154,22 @@ def _declare(tensors: Sequence[gs.Tensor], seen: View, shapes: Shapes) -> None:
 
 
 def declared(seen: View, shapes: Shapes, tensors: Iterable[str]) -> dict[str, Declared | None]:
-    """The sizes of tensors as a file says them: a number, or of an axis that follows a free one of an input that one's name or None.
+    """The sizes of tensors as a file says them: a number, or of an axis that follows a free one of an input that one's
+    name or None.
 
-    None for a tensor whose size is not known. Which axes follow is seen by doubling every free size in turn; where the network does not
-    run then, no axis of its tensors is taken for fixed.
+    None for a tensor whose size is not known. Which axes follow is seen by doubling every free size in turn; where the
+    network does not run then, no axis of its tensors is taken for fixed.
     """
     names = tuple(tensors)
-    rows: dict[str, list[int | str | None] | None] = {name: list(shapes.shapes[name]) if name in shapes.shapes else None for name in names}
+    rows: dict[str, list[int | str | None] | None] = {
+        name: list(shapes.shapes[name]) if name in shapes.shapes else None for name in names
+    }
     for symbol, places in _free(seen).items():
         base = {name: shapes.shapes[name] for name in seen.inputs if name not in seen.constants}
-        doubled = {name: tuple(2 * size if (name, axis) in places else size for axis, size in enumerate(base[name])) for name in base}
+        doubled = {
+            name: tuple(2 * size if (name, axis) in places else size for axis, size in enumerate(base[name]))
+            for name in base
+        }
         name, axis = places[0]
         size = base[name][axis]
         try:
@@ -178,7 +194,9 @@ def _free(seen: View) -> dict[str | tuple[str, int], list[tuple[str, int]]]:
     return found
 
 
-def _follow(row: list[int | str | None], before: Shape, after: Shape | None, free: tuple[str | tuple[str, int], int]) -> None:
+def _follow(
+    row: list[int | str | None], before: Shape, after: Shape | None, free: tuple[str | tuple[str, int], int]
+) -> None:
     """The axes of row that another size of a free axis changes are free, by its name where they are as long."""
     symbol, size = free
     for axis, extent in enumerate(before):

@@ -1,7 +1,8 @@
 """The size of every tensor, and the value of every small one that shape arithmetic decides.
 
-One walk in topological order: ONNX's own inference rule per node, fed with the values known so far. Free dimensions (a dynamic batch, a
-dynamic image size) take probe sizes; a value that depends on one is marked, so nothing static is ever derived from a probe.
+One walk in topological order: ONNX's own inference rule per node, fed with the values known so far. Free dimensions (a
+dynamic batch, a dynamic image size) take probe sizes; a value that depends on one is marked, so nothing static is ever
+derived from a probe.
 """
 
 from __future__ import annotations
@@ -34,15 +35,26 @@ def require_elements(view: View) -> None:
     for name, (shape, _) in view.inputs.items():
         if shape is not None and 0 in shape and name not in view.constants:
             axis = shape.index(0)
-            raise RefusedModel(f"input '{name}' has a size of 0 on axis {axis}: it runs on no data; export it with a size, or a free one")
+            raise RefusedModel(
+                f"input '{name}' has a size of 0 on axis {axis}: it runs on no data; export it with a size, or "
+                "a free one"
+            )
 
 
 def why_unknown(view: View, shapes: Shapes) -> str | None:
     """Why the sizes of some tensors are not known, naming the first node that makes one; None where all are."""
     for node in view.nodes:
-        if any(name and name not in shapes.shapes for name in node.outputs) and all(name in shapes.shapes for name in node.inputs if name):
-            what = "no rule is known for its operator" if _is_foreign(node, view) else "they depend on values that it computes"
-            return f"the sizes of what '{node.name}' ({node.op}) makes are unknown ({what}), and with them those after it"
+        if any(name and name not in shapes.shapes for name in node.outputs) and all(
+            name in shapes.shapes for name in node.inputs if name
+        ):
+            what = (
+                "no rule is known for its operator"
+                if _is_foreign(node, view)
+                else "they depend on values that it computes"
+            )
+            return (
+                f"the sizes of what '{node.name}' ({node.op}) makes are unknown ({what}), and with them those after it"
+            )
     return None
 
 
@@ -52,9 +64,11 @@ def _is_foreign(node: Node, view: View) -> bool:
 
 
 def infer(view: View, sizes: Mapping[str, Shape] | None = None) -> Shapes:
-    """Shapes and values of all tensors; `sizes` gives an input's shape where it is free (its free batch counts as free all the same).
+    """Shapes and values of all tensors; `sizes` gives an input's shape where it is free (its free batch counts as free
+    all the same).
 
-    Raises UserError for sizes that name no input or contradict it, RefusedModel where ONNX's rule finds the graph inconsistent.
+    Raises UserError for sizes that name no input or contradict it, RefusedModel where ONNX's rule finds the graph
+    inconsistent.
     """
     walk = Walk(view)
     walk.start(dict(sizes or {}))
@@ -140,12 +154,18 @@ class Walk:
             self.free[name] = frozenset()
             if math.prod(self.shapes[name]) <= SMALL and not isinstance(constant.dtype, int):
                 array = self.view.values(name)
-                where = tuple((name, i) for i in range(array.size)) if array.dtype.kind in "iu" else _nowhere(array.size)
+                where = (
+                    tuple((name, i) for i in range(array.size)) if array.dtype.kind in "iu" else _nowhere(array.size)
+                )
                 self.values[name] = Value(array, _not_free(array.shape), where)
 
     def _hold(self, name: str, array: np.ndarray) -> None:
         """The output of a Constant node."""
-        self.types[name], self.shapes[name], self.free[name] = int(helper.np_dtype_to_tensor_dtype(array.dtype)), array.shape, frozenset()
+        self.types[name], self.shapes[name], self.free[name] = (
+            int(helper.np_dtype_to_tensor_dtype(array.dtype)),
+            array.shape,
+            frozenset(),
+        )
         if array.size <= SMALL:
             self.values[name] = Value(array, _not_free(array.shape), _nowhere(array.size))
 
@@ -164,7 +184,9 @@ class Walk:
                 self.free.setdefault(name, followers if shape is None else followers.intersection(range(len(shape))))
 
     def _followers(self, node: Node) -> frozenset[int]:
-        """Axes of the outputs that may follow a free dimension; where a rule would be long, all of them (never too few)."""
+        """Axes of the outputs that may follow a free dimension; where a rule would be long, all of them (never too
+        few).
+        """
         if not self.open:
             return frozenset()
         return self._of_operands(node) | self._of_values(node)
@@ -229,10 +251,14 @@ class Walk:
             return ANY_AXIS
         axis, free = node.int("axis", 0) % len(data), self.free.get(node.input(0), frozenset())
         behind = {other + len(places) - 1 for other in free if other > axis}
-        return frozenset({other for other in free if other < axis} | {axis + k for k in self.free.get(node.input(1), ())} | behind)
+        return frozenset(
+            {other for other in free if other < axis} | {axis + k for k in self.free.get(node.input(1), ())} | behind
+        )
 
     def _squeezed_followers(self, node: Node, free: frozenset[int]) -> frozenset[int]:
-        """The axes that are not taken out, or those that were there before others were put in, as they are numbered then."""
+        """The axes that are not taken out, or those that were there before others were put in, as they are numbered
+        then.
+        """
         source, target = self.shapes.get(node.input(0)), self.shapes.get(node.outputs[0])
         given = self.values.get(node.input(1))
         axes = node.ints("axes", ()) if given is None else tuple(int(axis) for axis in given.array.ravel())
@@ -250,7 +276,11 @@ class Walk:
         source = self.shapes.get(node.input(0))
         axes = (node.int("axis", 0),) if node.op.startswith("Arg") else node.ints("axes", ())
         if node.input(1):
-            axes = tuple(int(axis) for axis in value.array.ravel()) if (value := self.values.get(node.input(1))) is not None else ()
+            axes = (
+                tuple(int(axis) for axis in value.array.ravel())
+                if (value := self.values.get(node.input(1))) is not None
+                else ()
+            )
         if source is None or not axes:
             return ANY_AXIS
         gone = {axis % len(source) for axis in axes}
@@ -266,15 +296,23 @@ class Walk:
         if target is None:
             return ANY_AXIS
         sizes = [int(size) for size in target.array.ravel()]
-        follows = {axis for axis, size in enumerate(sizes) if bool(target.free.ravel()[axis]) or (size == 0 and axis in free)}
+        follows = {
+            axis for axis, size in enumerate(sizes) if bool(target.free.ravel()[axis]) or (size == 0 and axis in free)
+        }
         if -1 in sizes and not self._is_batch_moved(node, free, [sizes[axis] for axis in follows]):
             follows.add(sizes.index(-1))
         return frozenset(follows)
 
     def _is_batch_moved(self, node: Node, free: frozenset[int], sizes: Sequence[int]) -> bool:
-        """The batch is all that is free, is one axis of what is reshaped, and one of the sizes that are written: the rest stays."""
+        """The batch is all that is free, is one axis of what is reshaped, and one of the sizes that are written: the
+        rest stays.
+        """
         source = self.shapes.get(node.input(0))
-        if source is None or len(free) != 1 or any(self.free[name] - {0} for name in self.view.inputs if name in self.free):
+        if (
+            source is None
+            or len(free) != 1
+            or any(self.free[name] - {0} for name in self.view.inputs if name in self.free)
+        ):
             return False
         return [source[axis] for axis in free] == [size or 1 for size in sizes]
 
@@ -293,7 +331,11 @@ class Walk:
         if sum(v.array.size for v in known) > SMALL:
             return
         function = ARITHMETIC.get(node.op)
-        if function is None or len(node.outputs) != 1 or (self.view.opset < 7 and "axis" in node.attrs and node.op in ALIGNED):
+        if (
+            function is None
+            or len(node.outputs) != 1
+            or (self.view.opset < 7 and "axis" in node.attrs and node.op in ALIGNED)
+        ):
             return
         try:
             with np.errstate(all="ignore"):  # what overflows in the file's arithmetic does so in any runtime
@@ -301,7 +343,9 @@ class Walk:
         except _TooLarge:
             return
         except (ValueError, LookupError, TypeError, ArithmeticError) as error:
-            raise RefusedModel(f"node '{node.name}' ({node.op}) cannot be evaluated on its constant inputs: {error}") from error
+            raise RefusedModel(
+                f"node '{node.name}' ({node.op}) cannot be evaluated on its constant inputs: {error}"
+            ) from error
         if array.size > SMALL:
             return
         name = node.outputs[0]
@@ -358,7 +402,8 @@ class Walk:
         wanted = self.shapes.get(node.input(RANKED[node.op])) if node.op in RANKED else None
         if wanted is not None and math.prod(wanted) > MOST_AXES:
             raise RefusedModel(
-                f"node '{node.name}' ({node.op}) makes a tensor of {math.prod(wanted)} axes; at most {MOST_AXES} are supported"
+                f"node '{node.name}' ({node.op}) makes a tensor of {math.prod(wanted)} axes; at most "
+                f"{MOST_AXES} are supported"
             )
         for name, (kind, shape) in self._results(node, (op, version, domain)).items():
             self.types[name] = kind
@@ -368,7 +413,9 @@ class Walk:
                     self.shapes[name] = pooled(node, self.shapes[node.inputs[0]], shape)
 
     def _results(self, node: Node, rule: Rule) -> dict[str, Result]:
-        """What ONNX's rule says of a node's outputs, asked once of all that differ in names alone: networks repeat layers."""
+        """What ONNX's rule says of a node's outputs, asked once of all that differ in names alone: networks repeat
+        layers.
+        """
         key = self._alike(node, rule)
         known = ANSWERS.get(key) if key is not None else None
         if known is None:
@@ -381,7 +428,9 @@ class Walk:
         return {name: result for name, result in zip(node.outputs, known, strict=True) if result is not None}
 
     def _alike(self, node: Node, rule: Rule) -> object | None:
-        """Equal for nodes of which the rule says the same, of any graph; None where a text cannot stand for what it reads."""
+        """Equal for nodes of which the rule says the same, of any graph; None where a text cannot stand for what it
+        reads.
+        """
         attributes = node.attributes
         if attributes is None:
             return None
@@ -408,10 +457,14 @@ class Walk:
                 onnx.defs.get_schema(*rule), node_proto(node), types, data, opset_imports=self.opsets
             )
         except NATIVE as error:
-            raise RefusedModel(f"node '{node.name}' ({node.op}) does not fit its inputs: {_first_line(error)}") from error
+            raise RefusedModel(
+                f"node '{node.name}' ({node.op}) does not fit its inputs: {_first_line(error)}"
+            ) from error
         tensors = {name: proto.tensor_type for name, proto in found.items()}
         return {  # what is of no known type is a sequence, say
-            name: (tensor.elem_type, _known_shape(tensor)) for name, tensor in tensors.items() if tensor.elem_type != TensorProto.UNDEFINED
+            name: (tensor.elem_type, _known_shape(tensor))
+            for name, tensor in tensors.items()
+            if tensor.elem_type != TensorProto.UNDEFINED
         }
 
     def _proto(self, name: str) -> onnx.TensorProto:
@@ -427,7 +480,12 @@ def _known_shape(tensor: onnx.TypeProto.Tensor) -> Shape | None:
 
 def constant_value(node: Node | gs.Node) -> np.ndarray:
     """What a Constant node holds. Raises RefusedModel where that is neither a dense tensor nor numbers."""
-    for key, dtype in (("value_int", np.int64), ("value_ints", np.int64), ("value_float", np.float32), ("value_floats", np.float32)):
+    for key, dtype in (
+        ("value_int", np.int64),
+        ("value_ints", np.int64),
+        ("value_float", np.float32),
+        ("value_floats", np.float32),
+    ):
         if key in node.attrs:
             return np.array(node.attrs[key], dtype)
     if isinstance(node.attrs.get("value"), gs.Tensor):
@@ -441,7 +499,9 @@ def node_proto(node: Node) -> onnx.NodeProto:
     proto = helper.make_node(op, list(node.inputs), list(node.outputs), name=node.name, domain=domain)
     for key, value in node.attrs.items():
         if isinstance(value, gs.Tensor):
-            proto.attribute.append(helper.make_attribute(key, onnx.numpy_helper.from_array(np.asarray(value.values), key)))
+            proto.attribute.append(
+                helper.make_attribute(key, onnx.numpy_helper.from_array(np.asarray(value.values), key))
+            )
         elif isinstance(value, (int, float, str, bytes)) or (isinstance(value, list) and value):
             proto.attribute.append(helper.make_attribute(key, value))
         elif isinstance(value, (np.dtype, type)):
@@ -467,7 +527,9 @@ def _probe(
     for axis, size in enumerate(shape):
         if isinstance(size, int) and size >= 0:  # of 0 too: such an input has no elements, and takes no others
             if given is not None and given[axis] != size:
-                raise UserError(f"--input gives '{name}' size {given[axis]} on axis {axis}, but the model fixes it to {size}")
+                raise UserError(
+                    f"--input gives '{name}' size {given[axis]} on axis {axis}, but the model fixes it to {size}"
+                )
             probe.append(size)
             continue
         free.append(axis)
@@ -552,7 +614,8 @@ def _slice(node: Node, arrays: Any, opset: int) -> np.ndarray:
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         size = data.shape[axis]
         stop = None if step < 0 and end < -size else end
-        index[axis] = slice(max(start, -size) if step < 0 else start, stop, step)  # ONNX clamps a start before the first to it
+        # ONNX clamps a start before the first to it
+        index[axis] = slice(max(start, -size) if step < 0 else start, stop, step)
     return np.asarray(data[tuple(index)])
 
 
@@ -697,11 +760,14 @@ SIZED_BY: Mapping[str, tuple[int, ...]] = {
 """op → the inputs whose values say how large the result is."""
 NATIVE: tuple[type[Exception], ...] = (
     *(shape_inference.InferenceError, onnx.checker.ValidationError),
-    *(RuntimeError, ValueError, TypeError, IndexError, OverflowError, MemoryError),  # as pybind11 translates what C++ throws
+    # as pybind11 translates what C++ throws
+    *(RuntimeError, ValueError, TypeError, IndexError, OverflowError, MemoryError),
 )
 MOST_AXES = 64  # numpy has no more
 RANKED = {"Expand": 1, "Reshape": 1, "ConstantOfShape": 0}
-"""op → the input whose length is the rank of the output: native inference takes memory for as many axes as a file claims."""
+"""op → the input whose length is the rank of the output: native inference takes memory for as many axes as a file
+claims.
+"""
 
 VALUELESS = of_form("unary", "n-ary", "convolution", "transposed convolution", "product", "normalisation")
 """Operators whose results have sizes that no value decides."""
@@ -710,7 +776,9 @@ SHAPE_OF_INPUT = frozenset({"Dropout", "GroupNormalization", "MeanVarianceNormal
 """Operators for which some version of the standard has no rule of its own."""
 
 
-def _moved(node: Node, inputs: Sequence[Value | None], opset: int) -> tuple[np.ndarray, tuple[tuple[str, int] | None, ...]]:
+def _moved(
+    node: Node, inputs: Sequence[Value | None], opset: int
+) -> tuple[np.ndarray, tuple[tuple[str, int] | None, ...]]:
     """Freedom and provenance of a moved value: the same move done on the marks and on a numbering of the elements."""
     function = MOVES[node.op]
     data_slots = range(len(inputs)) if node.op == "Concat" else range(1)

@@ -22,7 +22,8 @@ def printed(shape: Iterable[object]) -> str:
 
 @dataclass(frozen=True)
 class Value:
-    """A known small tensor: its array, which elements depend on a free dimension, and where each element is written in the file.
+    """A known small tensor: its array, which elements depend on a free dimension, and where each element is written in
+    the file.
 
     `source` holds (constant's name, flat index) per element, flattened, None where the element was computed.
     """
@@ -53,5 +54,10 @@ class Shapes:
         if not guessed:
             return ""
         taken = " and ".join(f"'{name}' was taken as {typed(self.shapes[name])}" for name in guessed)
-        form = typed("…" if axis in self.free_axes[guessed[0]] else size for axis, size in enumerate(self.shapes[guessed[0]]))
-        return f"nobody said what its free sizes are ({taken}): give those that it runs at with --input {guessed[0]}={form}"
+        form = typed(
+            "…" if axis in self.free_axes[guessed[0]] else size for axis, size in enumerate(self.shapes[guessed[0]])
+        )
+        return (
+            f"nobody said what its free sizes are ({taken}): give those that it runs at with --input "
+            f"{guessed[0]}={form}"
+        )

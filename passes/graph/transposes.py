@@ -1,14 +1,16 @@
-"""Transposes that exporters put around layers, moved past what they do not concern, so that inverse ones meet and are gone.
+"""Transposes that exporters put around layers, moved past what they do not concern, so that inverse ones meet and are
+gone.
 
-A framework that keeps channels last and computes with channels first writes a Transpose before and after every layer. Between two of them
-stand operators that do the same in any order of axes: element by element, along axes that are named (padding, joining, reducing), and
-sizes. Such an operator reads its operand as it was before the Transpose, with its axes renamed, and the Transpose moves behind it:
+A framework that keeps channels last and computes with channels first writes a Transpose before and after every layer.
+Between two of them stand operators that do the same in any order of axes: element by element, along axes that are named
+(padding, joining, reducing), and sizes. Such an operator reads its operand as it was before the Transpose, with its
+axes renamed, and the Transpose moves behind it:
 
     op(T(x)) = T(op'(x)),   T⁻¹(T(x)) = x
 
-Every value is computed by the same operations from the same numbers (a sum over space may add them in another order). What is moved
-together is a group: it is rewritten where fewer Transposes are left, else nothing of it changes. One that moves axes of one entry only
-counts little.
+Every value is computed by the same operations from the same numbers (a sum over space may add them in another order).
+What is moved together is a group: it is rewritten where fewer Transposes are left, else nothing of it changes. One that
+moves axes of one entry only counts little.
 """
 
 from __future__ import annotations
@@ -66,7 +68,9 @@ class Late:
 
 @dataclass(frozen=True)
 class Moved:
-    """An operator before the Transpose: what it reads and says there, and the permutation of each output (None: as it was)."""
+    """An operator before the Transpose: what it reads and says there, and the permutation of each output (None: as it
+    was).
+    """
 
     inputs: tuple[str, ...]
     attrs: Mapping[str, object]
@@ -88,7 +92,8 @@ class _Moving:
     nodes: list[Node] = field(default_factory=list)
     constants: dict[str, gs.Constant] = field(default_factory=dict)
     parents: dict[str, str] = field(default_factory=dict)  # node → another of its group
-    balance: dict[str, int] = field(default_factory=dict)  # node → what its Transposes counted before, less what is written for it
+    # node → what its Transposes counted before, less what is written for it
+    balance: dict[str, int] = field(default_factory=dict)
     written: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -144,7 +149,9 @@ class _Moving:
             if name and perm is not None:
                 outputs[k] = self.fresh(f"{name}_moved")
                 self.late[name] = Late(outputs[k], perm, node.name)
-        self.nodes.append(replace(node, op=moved.op or node.op, inputs=moved.inputs, outputs=tuple(outputs), attrs=moved.attrs))
+        self.nodes.append(
+            replace(node, op=moved.op or node.op, inputs=moved.inputs, outputs=tuple(outputs), attrs=moved.attrs)
+        )
         return True
 
     def postpone(self, node: Node) -> bool:
@@ -184,8 +191,12 @@ class _Moving:
             return
         shape = self.shapes.shapes.get(name, ())
         inverse = tuple(np.argsort(late.perm).tolist())
-        self.balance[late.group] = self.balance.get(late.group, 0) - _weight(tuple(shape[i] for i in inverse), late.perm)
-        own = self.node_name(self.seen.producer[name]) if self.is_transpose(name) else self.node_name(f"Transpose_{name}")
+        self.balance[late.group] = self.balance.get(late.group, 0) - _weight(
+            tuple(shape[i] for i in inverse), late.perm
+        )
+        own = (
+            self.node_name(self.seen.producer[name]) if self.is_transpose(name) else self.node_name(f"Transpose_{name}")
+        )
         self.nodes.append(Node(own, "Transpose", (late.source,), (name,), {"perm": list(late.perm)}))
 
     def is_transpose(self, name: str) -> bool:
@@ -197,7 +208,9 @@ class _Moving:
         return True
 
     def before(self, name: str, perm: Perm, group: str) -> str | None:
-        """The operand as it is before the Transpose of its fellow operands; None where it would have to be transposed itself."""
+        """The operand as it is before the Transpose of its fellow operands; None where it would have to be transposed
+        itself.
+        """
         late = self.late.get(name)
         if late is not None:
             return late.source if late.perm == perm else None
@@ -212,7 +225,9 @@ class _Moving:
         self.join(group, [])
         self.balance[group] = self.balance.get(group, 0) - UNIT
         own = self.fresh(f"{name}_before")
-        self.nodes.append(Node(self.node_name(f"Transpose_{own}"), "Transpose", (name,), (own,), {"perm": list(inverse)}))
+        self.nodes.append(
+            Node(self.node_name(f"Transpose_{own}"), "Transpose", (name,), (own,), {"perm": list(inverse)})
+        )
         return own
 
     def turned(self, name: str, perm: Perm) -> str | None:
@@ -233,7 +248,9 @@ class _Moving:
 
     def constant(self, like: str, array: np.ndarray) -> str:
         """A new constant; it keeps the name where the node was the only reader of the old one."""
-        alone = len(self.seen.readers.get(like, ())) == 1 and like not in self.seen.outputs and like not in self.constants
+        alone = (
+            len(self.seen.readers.get(like, ())) == 1 and like not in self.seen.outputs and like not in self.constants
+        )
         own = like if alone and like in self.seen.constants else self.fresh(f"{like}_moved")
         self.constants[own] = gs.Constant(own, array)
         return own
@@ -254,14 +271,17 @@ class _Moving:
 
 
 def _weight(shape: Sequence[int], perm: Perm) -> int:
-    """What a Transpose of a tensor of this shape counts; the first axis is never taken for one of one entry, it may be a free batch."""
+    """What a Transpose of a tensor of this shape counts; the first axis is never taken for one of one entry, it may be
+    a free batch.
+    """
     if tuple(perm) == tuple(range(len(perm))):
         return 0
     moved = [axis for axis in perm if axis == 0 or shape[axis] > 1]
     return UNIT if moved == sorted(moved) else REAL
 
 
-# --- operators that may be moved: (node, permutation of its first late input, walk) → what it is before the Transpose, None: it stays ---
+# --- operators that may be moved: (node, permutation of its first late input, walk) → what it is before the Transpose,
+# None: it stays ---
 
 Rule = Callable[[Node, Perm, _Moving], Moved | None]
 
@@ -287,7 +307,12 @@ def scaled(node: Node, perm: Perm, walk: _Moving) -> Moved | None:
 def operands(node: Node, perm: Perm, walk: _Moving) -> Moved | None:
     """Element by element: all operands are turned alike."""
     shape = walk.shapes.shapes.get(node.outputs[0])
-    if shape is None or len(shape) != len(perm) or "axis" in node.attrs or (node.op == "PRelu" and node.inputs[0] not in walk.late):
+    if (
+        shape is None
+        or len(shape) != len(perm)
+        or "axis" in node.attrs
+        or (node.op == "PRelu" and node.inputs[0] not in walk.late)
+    ):
         return None
     if not all(_can_turn(name, perm, walk) for name in node.inputs):
         return None
@@ -313,7 +338,9 @@ def _can_turn(name: str, perm: Perm, walk: _Moving) -> bool:
 
 def joined(node: Node, perm: Perm, walk: _Moving) -> Moved | None:
     """Concat along the axis as it is called before."""
-    if any(len(walk.shapes.shapes.get(name, ())) != len(perm) or not _can_turn(name, perm, walk) for name in node.inputs):
+    if any(
+        len(walk.shapes.shapes.get(name, ())) != len(perm) or not _can_turn(name, perm, walk) for name in node.inputs
+    ):
         return None
     sources = [walk.before(name, perm, node.name) for name in node.inputs]
     axis = perm[node.int("axis", 1) % len(perm)]
@@ -365,7 +392,9 @@ def _renamed(node: Node, slot: int, axes: Sequence[int], walk: _Moving) -> tuple
 
 
 def reduced(node: Node, perm: Perm, walk: _Moving) -> Moved | None:
-    """Reductions over the axes as they are called before; over none or all: whatever their order, if their sizes stay."""
+    """Reductions over the axes as they are called before; over none or all: whatever their order, if their sizes
+    stay.
+    """
     source, axes = _first(node, perm, walk), _axes(node, 1, len(perm), walk)
     if source is None or not axes:
         return None
@@ -418,7 +447,9 @@ def padded(node: Node, perm: Perm, walk: _Moving) -> Moved | None:
         turned[before], turned[rank + before] = amounts[axis], amounts[rank + axis]
     if not node.input(1):
         return Moved((source,), {**node.attrs, "pads": turned}, (perm,))
-    return Moved((source, walk.constant(node.inputs[1], np.array(turned, np.int64)), *node.inputs[2:]), node.attrs, (perm,))
+    return Moved(
+        (source, walk.constant(node.inputs[1], np.array(turned, np.int64)), *node.inputs[2:]), node.attrs, (perm,)
+    )
 
 
 def resized(node: Node, perm: Perm, walk: _Moving) -> Moved | None:
@@ -426,7 +457,11 @@ def resized(node: Node, perm: Perm, walk: _Moving) -> Moved | None:
     source = _first(node, perm, walk)
     slots = {1} if walk.seen.opset < 11 else {2, 3}
     roi = node.input(1) if walk.seen.opset >= 11 else ""
-    if source is None or "axes" in node.attrs or (roi and (roi not in walk.seen.constants or walk.seen.values(roi).size)):
+    if (
+        source is None
+        or "axes" in node.attrs
+        or (roi and (roi not in walk.seen.constants or walk.seen.values(roi).size))
+    ):
         return None
     given = [(slot, walk.seen.constants.get(node.inputs[slot])) for slot in slots if node.input(slot)]
     if not given or any(constant is None or constant.shape[0] not in (0, len(perm)) for _, constant in given):

@@ -16,7 +16,9 @@ SIZE_READERS = having(lambda row: row.counts)
 
 
 def small_tensors_unshared(work: Work) -> int:
-    """Each use of a 1-D or uniform tensor of several elements gets its own, a layer used several times one; the first keeps the name."""
+    """Each use of a 1-D or uniform tensor of several elements gets its own, a layer used several times one; the first
+    keeps the name.
+    """
     seen = work.seen
     taken = set(seen.constants) | set(seen.producer) | set(seen.inputs)
     shared = [
@@ -47,7 +49,9 @@ def _is_deduplicated(seen: View, name: str) -> bool:
 
 
 def _owners(seen: View, uses: Sequence[tuple[str, int]]) -> list[list[tuple[str, int]]]:
-    """The uses of a deduplicated tensor by whose it is: nodes that share a weight are one layer, as in a detector's towers."""
+    """The uses of a deduplicated tensor by whose it is: nodes that share a weight are one layer, as in a detector's
+    towers.
+    """
     owners: dict[object, list[tuple[str, int]]] = {}
     for reader, slot in uses:
         node = seen.by_name[reader]
@@ -63,5 +67,7 @@ def _is_size(seen: View, name: str, uses: Sequence[tuple[str, int]]) -> bool:
     """A number that may count channels: each operator that reads it may need another."""
     dtype = seen.constants[name].dtype
     return (
-        not isinstance(dtype, int) and np.dtype(dtype).kind in "iu" and any(seen.by_name[reader].op in SIZE_READERS for reader, _ in uses)
+        not isinstance(dtype, int)
+        and np.dtype(dtype).kind in "iu"
+        and any(seen.by_name[reader].op in SIZE_READERS for reader, _ in uses)
     )

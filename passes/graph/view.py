@@ -1,7 +1,7 @@
 """A graph by name: what every analysis reads instead of onnx-graphsurgeon's objects.
 
-gs nodes and tensors compare by name or content and are unhashable, so no analysis keeps them; a View holds names, attributes and arrays
-only.
+gs nodes and tensors compare by name or content and are unhashable, so no analysis keeps them; a View holds names,
+attributes and arrays only.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ class Node:
 
     @property
     def attributes(self) -> str | None:
-        """The attributes as a text that differs where they do (1, 1.0 and True do); None where one holds a tensor or a graph."""
+        """The attributes as a text that differs where they do (1, 1.0 and True do); None where one holds a tensor or a
+        graph.
+        """
         return repr(self.attrs) if all(map(_is_plain, self.attrs.values())) else None
 
     def input(self, slot: int) -> str:
@@ -82,7 +84,9 @@ class View:
 
 @functools.cache
 def element_type(dtype: Any) -> int:
-    """ONNX's number for a numpy dtype, for what gs keeps where numpy has none, or for ONNX's own name (a Cast before opset 6)."""
+    """ONNX's number for a numpy dtype, for what gs keeps where numpy has none, or for ONNX's own name (a Cast before
+    opset 6).
+    """
     if isinstance(dtype, int):
         return dtype
     if isinstance(dtype, str) and dtype in onnx.TensorProto.DataType.keys():  # noqa: SIM118
@@ -95,14 +99,18 @@ Records = tuple[Sequence[Node], Mapping[str, gs.Constant]]
 
 
 class Recorded(gs.Graph):  # type: ignore[misc]
-    """A graph whose nodes are known as records: its objects are made when someone first asks for them, and say all from then on.
+    """A graph whose nodes are known as records: its objects are made when someone first asks for them, and say all from
+    then on.
 
-    Who reads names alone, as a View does, and a file that is written, never asks: of a long network the objects take longer than the rest
-    of reading it.
+    Who reads names alone, as a View does, and a file that is written, never asks: of a long network the objects take
+    longer than the rest of reading it.
     """
 
-    def __init__(self, records: Records, types: Mapping[str, Any], made: Callable[[], list[gs.Node]], *, whole: bool, **said: Any) -> None:
-        """types: the element types of what nodes make, by name; made: the objects, in the order of the records; said: as of any graph.
+    def __init__(
+        self, records: Records, types: Mapping[str, Any], made: Callable[[], list[gs.Node]], *, whole: bool, **said: Any
+    ) -> None:
+        """types: the element types of what nodes make, by name; made: the objects, in the order of the records; said:
+        as of any graph.
 
         whole: the records and types say all that the objects will, as they do not where shapes are known.
         """
@@ -131,7 +139,9 @@ class Recorded(gs.Graph):  # type: ignore[misc]
 
 
 def nodes_of(graph: gs.Graph) -> Sequence[Node | gs.Node]:
-    """The nodes in the graph's own order: records where it has them, else objects; op, name and attributes are the same."""
+    """The nodes in the graph's own order: records where it has them, else objects; op, name and attributes are the
+    same.
+    """
     known = graph.records if isinstance(graph, Recorded) else None
     return graph.nodes if known is None else known[0]
 
@@ -147,7 +157,11 @@ def records(graph: gs.Graph) -> tuple[list[Node], dict[str, gs.Constant]]:
     if known is None:
         return _read(graph)
     nodes, values = known
-    used = (name for names in (*(node.inputs for node in nodes), [tensor.name for tensor in graph.outputs]) for name in names)
+    used = (
+        name
+        for names in (*(node.inputs for node in nodes), [tensor.name for tensor in graph.outputs])
+        for name in names
+    )
     return list(nodes), {name: values[name] for name in used if name in values}
 
 
@@ -160,7 +174,9 @@ def _read(graph: gs.Graph) -> tuple[list[Node], dict[str, gs.Constant]]:
             if isinstance(tensor, gs.Constant):
                 constants[tensor.name] = tensor
         op = node.op if node.domain in CORE_DOMAINS else f"{node.domain}::{node.op}"
-        nodes.append(Node(node.name, op, tuple(t.name for t in node.inputs), tuple(t.name for t in node.outputs), node.attrs))
+        nodes.append(
+            Node(node.name, op, tuple(t.name for t in node.inputs), tuple(t.name for t in node.outputs), node.attrs)
+        )
     for tensor in graph.outputs:
         if isinstance(tensor, gs.Constant):
             constants[tensor.name] = tensor
@@ -171,7 +187,9 @@ def view(graph: gs.Graph) -> View:
     """The View of a graph. Raises RefusedModel for a cycle, naming a node in it."""
     nodes, constants = records(graph)
     inputs = {
-        t.name: (None if t.shape is None else tuple(t.shape), element_type(t.dtype)) for t in graph.inputs if isinstance(t, gs.Variable)
+        t.name: (None if t.shape is None else tuple(t.shape), element_type(t.dtype))
+        for t in graph.inputs
+        if isinstance(t, gs.Variable)
     }
     domains = {entry.domain or "": int(entry.version) for entry in graph.import_domains or ()}
     opset = domains.get("", domains.get("ai.onnx", int(graph.opset)))
@@ -208,13 +226,20 @@ def linked(ordered: Sequence[Node], constants: Mapping[str, gs.Constant], like: 
 
 def _saying(node: Node) -> Node:
     """The node with the attributes that say something: an empty list is none, except in a Constant."""
-    if all(value for value in node.attrs.values() if isinstance(value, list)) or node.op.rpartition("::")[2] == "Constant":
+    if (
+        all(value for value in node.attrs.values() if isinstance(value, list))
+        or node.op.rpartition("::")[2] == "Constant"
+    ):
         return node
-    return replace(node, attrs={name: value for name, value in node.attrs.items() if not isinstance(value, list) or value})
+    return replace(
+        node, attrs={name: value for name, value in node.attrs.items() if not isinstance(value, list) or value}
+    )
 
 
 def build(nodes: Sequence[Node], constants: Mapping[str, gs.Constant], like: gs.Graph) -> gs.Graph:
-    """A graph of these nodes and constants with the inputs, outputs, name and versions of another; arrays are shared, objects are not."""
+    """A graph of these nodes and constants with the inputs, outputs, name and versions of another; arrays are shared,
+    objects are not.
+    """
     ends: dict[str, gs.Tensor] = {}
     for tensor in (*like.inputs, *like.outputs):
         own = constants.get(tensor.name)
@@ -259,7 +284,9 @@ def _objects(
 
 
 def in_order(nodes: Sequence[Node]) -> list[Node]:
-    """The nodes with every producer before its readers, otherwise in the order given. Raises RefusedModel for a cycle."""
+    """The nodes with every producer before its readers, otherwise in the order given. Raises RefusedModel for a
+    cycle.
+    """
     producer = {output: i for i, node in enumerate(nodes) for output in node.outputs if output}
     done = [False] * len(nodes)
     active = [False] * len(nodes)
@@ -277,7 +304,9 @@ def in_order(nodes: Sequence[Node]) -> list[Node]:
                 ordered.append(nodes[i])
                 stack.pop()
             elif active[i]:
-                raise RefusedModel(f"the graph has a cycle through node '{nodes[i].name}'; an ONNX graph must be acyclic")
+                raise RefusedModel(
+                    f"the graph has a cycle through node '{nodes[i].name}'; an ONNX graph must be acyclic"
+                )
             else:
                 active[i] = True
                 stack.extend(reversed(waiting))

@@ -64,7 +64,9 @@ class Work:
         outputs = {tensor.name for tensor in self.graph.outputs}
         kept = []
         for node in self.graph.nodes:
-            if all(t.name in values for t in node.outputs if t.name) and not any(t.name in outputs for t in node.outputs):
+            if all(t.name in values for t in node.outputs if t.name) and not any(
+                t.name in outputs for t in node.outputs
+            ):
                 node.inputs.clear()
                 continue
             kept.append(node)
@@ -116,4 +118,6 @@ def refuse_control_flow(graph: gs.Graph) -> None:
     """Graphs inside nodes are not rewritten: their tensors could not follow a change outside."""
     for node in nodes_of(graph):
         if any(isinstance(value, gs.Graph) for value in node.attrs.values()):
-            raise RefusedModel(f"node '{node.name}' ({node.op}) has a graph inside; export the model without control flow")
+            raise RefusedModel(
+                f"node '{node.name}' ({node.op}) has a graph inside; export the model without control flow"
+            )

@@ -38,11 +38,13 @@ CANDIDATES = 5  # that a refusal names
 
 @dataclass(frozen=True)
 class Attached:
-    """The network with its head, what it taps, its image, the stage table of what is left of the seed, and how a detector is read.
+    """The network with its head, what it taps, its image, the stage table of what is left of the seed, and how a
+    detector is read.
 
-    normal: the network in normal form, to be analysed; kept: the parameters of the seed that are left, of all that it has; base: the graph
-    that the taps are tensors of, the one given where that has them all, else its normal form; own: the head, as the network's own from now
-    on; inherits: all its weights that no class has for itself are those of the head before.
+    normal: the network in normal form, to be analysed; kept: the parameters of the seed that are left, of all that it
+    has; base: the graph that the taps are tensors of, the one given where that has them all, else its normal form; own:
+    the head, as the network's own from now on; inherits: all its weights that no class has for itself are those of the
+    head before.
     """
 
     graph: gs.Graph
@@ -65,8 +67,8 @@ STYLES: Mapping[str, HeadStyle] = {style.name: style for style in HEADS}
 def attach(graph: gs.Graph, analysis: Analysis, head: HeadSpec, *, rng: np.random.Generator) -> Attached:
     """The network up to the taps, with the head on them; arrays are shared with the graph given, which is not changed.
 
-    analysis: of this graph; its sizes are those that levels and anchors are made for. rng: for the initial weights. Raises UserError for a
-    head that cannot be, RefusedModel for a graph that cannot be read.
+    analysis: of this graph; its sizes are those that levels and anchors are made for. rng: for the initial weights.
+    Raises UserError for a head that cannot be, RefusedModel for a graph that cannot be read.
     """
     refuse_control_flow(graph)
     style = _style(head)
@@ -84,8 +86,12 @@ def attach(graph: gs.Graph, analysis: Analysis, head: HeadSpec, *, rng: np.rando
     dtypes = list(dict.fromkeys(tap.dtype for tap in taps))
     if len(dtypes) > 1:
         raise UserError(f"the taps hold {' and '.join(dtypes)} numbers; a head has one kind")
-    computed = image.free or any(node.op in SIZES for node in kept)  # a network that computes its sizes goes on doing so
-    writer, spare = (Writer(seen.opset, dtypes[0], rng=one, computed=computed, taken=taken) for one in (rng, np.random.default_rng(0)))
+    # a network that computes its sizes goes on doing so
+    computed = image.free or any(node.op in SIZES for node in kept)
+    writer, spare = (
+        Writer(seen.opset, dtypes[0], rng=one, computed=computed, taken=taken)
+        for one in (rng, np.random.default_rng(0))
+    )
     work = HeadWork(head, found, image, taps, writer)
     detection = style.build(work)
     constants = None if before is None else _inherited(work, style, spare, seen)
@@ -109,7 +115,9 @@ def attach(graph: gs.Graph, analysis: Analysis, head: HeadSpec, *, rng: np.rando
 
 
 def _chart(analysis: Analysis, head: HeadSpec) -> Chart:
-    """The maps that the head may tap when nobody says: those of the network without the classifier or head that it has."""
+    """The maps that the head may tap when nobody says: those of the network without the classifier or head that it
+    has.
+    """
     rows = own_classifier(analysis)
     tapped = () if head.own is None or not _is_there(head.own, analysis) else head.own.taps
     return chart(analysis, None if rows is None else rows.features, tapped)
@@ -126,13 +134,17 @@ def _taps_of(own: OwnHead, found: Chart) -> tuple[Tap, ...]:
 
 
 def _before(head: HeadSpec, style: HeadStyle, analysis: Analysis) -> OwnHead | None:
-    """The seed's own head, where the new one takes its place and what it taps is there; a classifier finds its rows by itself."""
+    """The seed's own head, where the new one takes its place and what it taps is there; a classifier finds its rows by
+    itself.
+    """
     own = None if style.taps_features else head.goes_on
     return own if own is not None and _is_there(own, analysis) else None
 
 
 def _inherited(work: HeadWork, style: HeadStyle, spare: Writer, seen: View) -> dict[str, Array] | None:
-    """The weights of the head, with those of the seed's; None where the seed's has others. spare: to build one for a class more with."""
+    """The weights of the head, with those of the seed's; None where the seed's has others. spare: to build one for a
+    class more with.
+    """
     style.build(replace(work, head=replace(work.head, count=work.head.count + 1, keep=()), writer=spare))
     fresh, wider = work.writer.constants, spare.constants
     if missing(fresh, wider, seen.constants):
@@ -147,11 +159,15 @@ def _require_rows(head: HeadSpec, style: HeadStyle, before: OwnHead | None, *, i
     if before is None:
         made_by = "one that 'fnatool head' has made, and no taps, width or levels are asked for"
         raise UserError(f"rows of a {style.name} head can be kept where the model has {made_by}")
-    raise UserError("the model's own head has other weights than it was made with (folded?), so none of its rows can be kept")
+    raise UserError(
+        "the model's own head has other weights than it was made with (folded?), so none of its rows can be kept"
+    )
 
 
 def default_taps(analysis: Analysis, head: HeadSpec) -> tuple[str, ...]:
-    """The names of what the head taps when nobody says; none where it taps what the seed's own classifier reads. Raises UserError."""
+    """The names of what the head taps when nobody says; none where it taps what the seed's own classifier reads. Raises
+    UserError.
+    """
     found = _chart(analysis, head)
     style = _style(head)
     taps = _taps(head, style, found, ancestry(analysis))
@@ -159,7 +175,9 @@ def default_taps(analysis: Analysis, head: HeadSpec) -> tuple[str, ...]:
 
 
 def seen_by(analysis: Analysis, head: HeadSpec) -> tuple[str, ...]:
-    """The tensors that a head sees the network by: its taps, and in place of one that was pooled the last map. Raises UserError."""
+    """The tensors that a head sees the network by: its taps, and in place of one that was pooled the last map. Raises
+    UserError.
+    """
     found = _chart(analysis, head)
     last = [tensor for tensor in found.way if found.is_map(tensor)][-1:]
     taps = [tap.tensor for tap in _taps(head, _style(head), found, ancestry(analysis))]
@@ -187,10 +205,11 @@ def _style(head: HeadSpec) -> HeadStyle:
 
 
 def _taps(head: HeadSpec, style: HeadStyle, found: Chart, known: Ancestry) -> tuple[Tap, ...]:
-    """Those named, or those of the style: on the way through the encoder, or where that keeps too little, on all that every path passes.
+    """Those named, or those of the style: on the way through the encoder, or where that keeps too little, on all that
+    every path passes.
 
-    In both with the exits of stages before other maps, or without. Raises UserError where all of these keep less than half of what maps
-    come from, naming maps that could be tapped.
+    In both with the exits of stages before other maps, or without. Raises UserError where all of these keep less than
+    half of what maps come from, naming maps that could be tapped.
     """
     if head.taps:
         return tuple(found.tap(name) for name in head.taps)
@@ -228,13 +247,20 @@ def _too_little(taps: Sequence[Tap], found: Chart, known: Ancestry) -> str:
     best: dict[Stride, tuple[int, str]] = {}
     for tensor, grid in found.grids.items():
         if found.is_map(tensor) and _is_finished(tensor, found):
-            best[grid.stride] = max(best.get(grid.stride, (0, "")), (known.params([tensor]), tensor), key=lambda row: row[0])
+            best[grid.stride] = max(
+                best.get(grid.stride, (0, "")), (known.params([tensor]), tensor), key=lambda row: row[0]
+            )
     rows = sorted(best.items(), key=lambda item: -item[1][0])[:CANDIDATES]
-    words = [f"'{found.name_of(tensor)}' (stride {float(min(stride)):g}, {kept / whole:.0%})" for stride, (kept, tensor) in rows if kept]
+    words = [
+        f"'{found.name_of(tensor)}' (stride {float(min(stride)):g}, {kept / whole:.0%})"
+        for stride, (kept, tensor) in rows
+        if kept
+    ]
     named = " and ".join(f"'{tap.name}'" for tap in taps)
     kept, verb = known.params(tap.tensor for tap in taps) / whole, "comes" if len(taps) == 1 else "come"
     return (
-        f"{named}, which this head would tap, {verb} from {kept:.0%} of the seed's parameters only; say with --taps (in a config "
+        f"{named}, which this head would tap, {verb} from {kept:.0%} of the seed's parameters only; say with "
+        "--taps (in a config "
         f"'head.taps') what it is to read, such as {', '.join(words)}"
     )
 
@@ -254,12 +280,19 @@ def _features(found: Chart) -> Tap | None:
         return None  # positions of a sequence on axis 0 are no images
     height, width = image.size
     return Tap(
-        name=name, tensor=rows.features, channels=max(extents), space=(1, 1), stride=(Fraction(height), Fraction(width)), dtype=dtype
+        name=name,
+        tensor=rows.features,
+        channels=max(extents),
+        space=(1, 1),
+        stride=(Fraction(height), Fraction(width)),
+        dtype=dtype,
     )
 
 
 def _with_tensors(graph: gs.Graph, tensors: Iterable[str], analysis: Analysis) -> gs.Graph:
-    """The graph where it computes these tensors of its analysis, else its normal form, which does: a moved Transpose leaves others."""
+    """The graph where it computes these tensors of its analysis, else its normal form, which does: a moved Transpose
+    leaves others.
+    """
     computed = {tensor.name for node in graph.nodes for tensor in node.outputs}
     return graph if computed.issuperset(tensors) else build(analysis.view.nodes, analysis.view.constants, graph)
 
@@ -280,12 +313,15 @@ def _names(kept: Sequence[Node], inputs: Iterable[str], style: HeadStyle) -> fro
     tensors = {*inputs, *(name for node in kept for name in (*node.inputs, *node.outputs))}
     for name in style.outputs:
         if name in tensors:
-            raise UserError(f"the head's output is called '{name}', and a tensor before the taps is too; rename that one")
+            raise UserError(
+                f"the head's output is called '{name}', and a tensor before the taps is too; rename that one"
+            )
     return frozenset(tensors | {node.name for node in kept} | set(style.outputs))
 
 
 def _with_outputs(graph: gs.Graph, style: HeadStyle, analysis: Analysis, image: HeadImage, *, dtype: str) -> Normalised:
-    """The graph has the head's outputs, typed; axes that follow a free image size have names. Returned is its normal form.
+    """The graph has the head's outputs, typed; axes that follow a free image size have names. Returned is its normal
+    form.
 
     Raises RefusedModel for a misfit.
     """

@@ -1,7 +1,7 @@
 """A classifier: global pooling where the tap is a map, then one matrix product; rows of the seed's own may be kept.
 
-The seed's classifier is the matrix product (or convolution) with constant weights that its first output comes from, through operators that
-act on each class alone or on all of them alike (softmax).
+The seed's classifier is the matrix product (or convolution) with constant weights that its first output comes from,
+through operators that act on each class alone or on all of them alike (softmax).
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ BEHIND = having(lambda row: row.form == "unary" and row.keeps_values) | {
 class Rows:
     """The seed's classifier: what it reads, and weight [classes, channels] and bias [classes] of its classes.
 
-    `bent` names a rectifier that its scores pass before they are pooled, if any: the product alone is not what the seed computes.
+    `bent` names a rectifier that its scores pass before they are pooled, if any: the product alone is not what the seed
+    computes.
     """
 
     features: str
@@ -43,7 +44,8 @@ class Rows:
 
 
 def classifier(features: str, channels: int, writer: Writer, *, classes: int, rows: Rows | None, keep: Keep) -> None:
-    """`logits` [N, classes] of features [N, channels, …], pooled over space. The first classes are the rows kept, as the seed has them.
+    """`logits` [N, classes] of features [N, channels, …], pooled over space. The first classes are the rows kept, as
+    the seed has them.
 
     Fresh rows are N(0, 0.01²), fresh biases 0. Raises UserError where there are no such rows.
     """
@@ -61,12 +63,18 @@ def classifier(features: str, channels: int, writer: Writer, *, classes: int, ro
 def _known(rows: Rows | None, channels: int) -> Rows:
     """The seed's classifier, which reads what the new one does. Raises UserError where there is no such."""
     if rows is None:
-        raise UserError("this seed has no classifier whose rows could be kept: its output does not come from a matrix product with weights")
+        raise UserError(
+            "this seed has no classifier whose rows could be kept: its output does not come from a matrix "
+            "product with weights"
+        )
     if rows.weight.shape[1] != channels:
-        raise UserError(f"rows can be kept where the seed's classifier reads '{rows.features}'; leave the choice of taps to fnatool")
+        raise UserError(
+            f"rows can be kept where the seed's classifier reads '{rows.features}'; leave the choice of taps to fnatool"
+        )
     if rows.bent:
         raise UserError(
-            f"the scores of this seed pass '{rows.bent}' (Relu) before they are pooled, so its rows would not mean the same here"
+            f"the scores of this seed pass '{rows.bent}' (Relu) before they are pooled, so its rows would not "
+            "mean the same here"
         )
     return rows
 
@@ -125,7 +133,10 @@ def build(work: HeadWork) -> None:
         features = work.writer.node("Flatten", "flatten", [features], axis=1)
     rows = own_classifier(work.chart.analysis)
     if rows is not None and rows.features != tap.tensor and work.head.keep:
-        raise UserError(f"rows can be kept where the head taps what the seed's classifier reads: '{work.chart.name_of(rows.features)}'")
+        raise UserError(
+            "rows can be kept where the head taps what the seed's classifier reads: "
+            f"'{work.chart.name_of(rows.features)}'"
+        )
     classifier(features, tap.channels, work.writer, classes=work.head.count, rows=rows, keep=work.head.keep)
 
 

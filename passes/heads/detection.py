@@ -1,6 +1,7 @@
 """What the detection heads have in common: levels with their anchors, and the two outputs, one row per anchor.
 
-`cls_logits` [N, A, K] and `boxes` [N, A, 4]: levels from fine to coarse, in a level row by row, at a location anchor by anchor.
+`cls_logits` [N, A, K] and `boxes` [N, A, 4]: levels from fine to coarse, in a level row by row, at a location anchor by
+anchor.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ from dataclasses import dataclass
 from passes.errors import UserError
 from passes.heads.writer import FeatureMap, Writer
 
-BOXES = {"cls_logits": ("anchors",), "boxes": ("anchors",)}  # the outputs of a detector, and how their first axis is called
+# the outputs of a detector, and how their first axis is called
+BOXES = {"cls_logits": ("anchors",), "boxes": ("anchors",)}
 MOST_TAPS = 8
 
 
 @dataclass(frozen=True)
 class HeadLevel:
-    """A map of `space` (h, w) locations, `stride` (down, across) image pixels apart, and its anchors' (width, height) in pixels.
+    """A map of `space` (h, w) locations, `stride` (down, across) image pixels apart, and its anchors' (width, height)
+    in pixels.
 
-    Location (i, j) is the square around pixel ((j + ½) · across, (i + ½) · down); the map covers the image: h = ⌈image height / down⌉.
+    Location (i, j) is the square around pixel ((j + ½) · across, (i + ½) · down); the map covers the image: h = ⌈image
+    height / down⌉.
     """
 
     space: tuple[int, int]
@@ -30,7 +34,9 @@ class HeadLevel:
 
 @dataclass(frozen=True)
 class BoxCoding:
-    """How a detector's outputs are read: `coder` multiplies (Δx, Δy, Δw, Δh) when boxes are encoded; softmax has the background first."""
+    """How a detector's outputs are read: `coder` multiplies (Δx, Δy, Δw, Δh) when boxes are encoded; softmax has the
+    background first.
+    """
 
     style: str
     levels: tuple[HeadLevel, ...]
@@ -41,7 +47,9 @@ class BoxCoding:
 def per_anchor(x: FeatureMap, entries: int, name: str, writer: Writer) -> str:
     """[N, anchors · entries, h, w] → [N, h · w · anchors, entries]: locations row by row, anchors last."""
     anchors = x.channels // entries
-    split = writer.node("Reshape", f"{name}.split", [x.tensor, writer.sizes(f"{name}.split.shape", [0, anchors, entries, -1])])
+    split = writer.node(
+        "Reshape", f"{name}.split", [x.tensor, writer.sizes(f"{name}.split.shape", [0, anchors, entries, -1])]
+    )
     moved = writer.node("Transpose", f"{name}.move", [split], perm=[0, 3, 1, 2])
     return writer.node("Reshape", f"{name}.rows", [moved, writer.sizes(f"{name}.rows.shape", [0, -1, entries])])
 
@@ -53,7 +61,9 @@ def joined(levels: Sequence[str], output: str, writer: Writer) -> None:
 
 @dataclass(frozen=True)
 class HeadGeometry:
-    """What levels are made for: the image's (height, width) in pixels, whether it is fixed, and the taps' rising strides (down, across)."""
+    """What levels are made for: the image's (height, width) in pixels, whether it is fixed, and the taps' rising
+    strides (down, across).
+    """
 
     image: tuple[int, int]
     fixed: bool
@@ -69,7 +79,8 @@ def require_room(x: FeatureMap, level: int, levels: int, image: tuple[int, int])
     """Another level makes sense behind x. Raises UserError where x has a single location already."""
     if max(x.space) == 1:
         raise UserError(
-            f"an image of {image[0]}×{image[1]} is too small for {levels} levels: the first {level} end in a single location; "
+            f"an image of {image[0]}×{image[1]} is too small for {levels} levels: the first {level} end in a "
+            "single location; "
             f"ask for {level} levels (--levels {level}) or give the model a larger image"
         )
 
@@ -77,14 +88,16 @@ def require_room(x: FeatureMap, level: int, levels: int, image: tuple[int, int])
 def require_levels(levels: int, taps: int) -> None:
     """Every tap makes a level."""
     if levels < taps:
-        raise UserError(f"{levels} levels are fewer than the {taps} maps tapped; ask for more levels or name fewer taps")
+        raise UserError(
+            f"{levels} levels are fewer than the {taps} maps tapped; ask for more levels or name fewer taps"
+        )
 
 
 def stride_of(x: FeatureMap, running: tuple[int, int] | None, scene: HeadGeometry) -> tuple[int, int]:
     """The stride at which x has ⌈image / stride⌉ locations, as whoever makes the anchors will reckon.
 
-    That is the running stride, if there is one. A network that loses its border has fewer locations: they are spread over the image, whose
-    size must be fixed then. Raises UserError where no stride will do.
+    That is the running stride, if there is one. A network that loses its border has fewer locations: they are spread
+    over the image, whose size must be fixed then. Raises UserError where no stride will do.
     """
     if running is not None and _locations(scene.image, running) == x.space:
         return running
@@ -94,7 +107,8 @@ def stride_of(x: FeatureMap, running: tuple[int, int] | None, scene: HeadGeometr
     (height, width), (rows, columns) = scene.image, x.space
     stride = running or spread
     raise UserError(
-        f"a map of {rows}×{columns} at stride {stride[0]}×{stride[1]} does not cover an image of {height}×{width}, so anchors would "
+        f"a map of {rows}×{columns} at stride {stride[0]}×{stride[1]} does not cover an image of "
+        f"{height}×{width}, so anchors would "
         "not lie where the map looks; choose an image size that the strides divide (--input), or other taps"
     )
 

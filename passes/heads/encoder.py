@@ -1,8 +1,9 @@
-"""Where a network grows coarser: its encoder, level by level, over all of its outputs; and what share of the parameters a tap keeps.
+"""Where a network grows coarser: its encoder, level by level, over all of its outputs; and what share of the parameters
+a tap keeps.
 
-A map belongs to the encoder where nothing before it is coarser than it is. What makes a map finer again belongs to a decoder (an FPN, the
-second half of a U-Net), and so does all that reads it. A detour is no level: a map is pooled, and comes back to where it was, with less
-than a twentieth of the parameters on the way.
+A map belongs to the encoder where nothing before it is coarser than it is. What makes a map finer again belongs to a
+decoder (an FPN, the second half of a U-Net), and so does all that reads it. A detour is no level: a map is pooled, and
+comes back to where it was, with less than a twentieth of the parameters on the way.
 """
 
 from __future__ import annotations
@@ -49,11 +50,13 @@ def ancestry(analysis: Analysis) -> Ancestry:
     return Ancestry(sets, tuple(analysis.cost.tensor_params.values()))
 
 
-def encoder(analysis: Analysis, grids: Mapping[str, Grid], is_tap: Callable[[str], bool], behind: Set[str]) -> tuple[str, ...]:
+def encoder(
+    analysis: Analysis, grids: Mapping[str, Grid], is_tap: Callable[[str], bool], behind: Set[str]
+) -> tuple[str, ...]:
     """The maps of the encoder from fine to coarse: those of each level that all coarser maps come from.
 
-    Of the coarsest level those that all comes from that leaves it, or else what the branch with the most parameters comes from. `behind`:
-    tensors that do not count.
+    Of the coarsest level those that all comes from that leaves it, or else what the branch with the most parameters
+    comes from. `behind`: tensors that do not count.
     """
     levels = _levels(analysis, grids, is_tap, behind)
     found: list[str] = []
@@ -65,10 +68,13 @@ def encoder(analysis: Analysis, grids: Mapping[str, Grid], is_tap: Callable[[str
     return tuple(found)
 
 
-def _levels(analysis: Analysis, grids: Mapping[str, Grid], is_tap: Callable[[str], bool], behind: Set[str]) -> dict[Stride, list[str]]:
+def _levels(
+    analysis: Analysis, grids: Mapping[str, Grid], is_tap: Callable[[str], bool], behind: Set[str]
+) -> dict[Stride, list[str]]:
     """The maps of the encoder by stride, in order."""
     seen = analysis.view
-    peaks: dict[str, Stride | None] = {}  # of all before a tensor; None: something before it was coarser than what followed
+    # of all before a tensor; None: something before it was coarser than what followed
+    peaks: dict[str, Stride | None] = {}
     levels: dict[Stride, list[str]] = {}
     for name in seen.inputs:
         if name in grids:
@@ -136,7 +142,9 @@ def _last(analysis: Analysis, own: Sequence[str]) -> list[str]:
     seen = analysis.view
     inside = ancestors(seen, own)
     leaving = [
-        name for name in own if name in seen.outputs or not all(reader in inside for reader, _ in seen.readers.get(name, (("", 0),)))
+        name
+        for name in own
+        if name in seen.outputs or not all(reader in inside for reader, _ in seen.readers.get(name, (("", 0),)))
     ]
     found = _passed(seen, leaving, own)
     if found:
@@ -158,7 +166,9 @@ def ancestors(seen: View, tensors: Iterable[str]) -> set[str]:
 
 
 def _finished(maps: Sequence[str], analysis: Analysis) -> list[str]:
-    """Without those that are a convolution's result as it is (an FPN's lateral, a prediction), unless a block ends there or all are."""
+    """Without those that are a convolution's result as it is (an FPN's lateral, a prediction), unless a block ends
+    there or all are.
+    """
     exits = {block.exit for stage in analysis.stages for block in stage.blocks}
     found = [name for name in maps if name in exits or not is_projection(name, analysis.view)]
     return found or list(maps)

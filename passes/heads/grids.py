@@ -15,7 +15,9 @@ from passes.network.resolution import image_maps
 def followed(analysis: Analysis) -> MapSpace:
     """All maps of the network as it is: what becomes of the image's height and width."""
     image = analysis.image
-    return follow(analysis.view, analysis.shapes, image_maps(analysis.shapes, {image.input: image.axes} if image.axes else {}))
+    return follow(
+        analysis.view, analysis.shapes, image_maps(analysis.shapes, {image.input: image.axes} if image.axes else {})
+    )
 
 
 def grids_of(analysis: Analysis) -> dict[str, Grid]:
@@ -33,7 +35,9 @@ def grids_of(analysis: Analysis) -> dict[str, Grid]:
 
 
 def _along(axes: Axes, image_axis: int) -> tuple[int, Fraction] | None:
-    """Which axis of a tensor counts positions along that axis of the image, and every how many pixels; None where that is not one axis."""
+    """Which axis of a tensor counts positions along that axis of the image, and every how many pixels; None where that
+    is not one axis.
+    """
     places = [k for k, content in enumerate(axes) if any(side.axis[1] == image_axis for side in sides(content))]
     side = one_side(axes[places[0]]) if len(places) == 1 else None
     return None if side is None or side.stride is None else (places[0], side.stride)

@@ -1,8 +1,9 @@
 """A new head that goes on from the one that the network has: of the same style on the same taps, with other classes.
 
-What depends on the classes is seen by building the head for one class more. Such a weight has A · (B + K) entries on its first axis, B
-of them before the classes: a location's anchors one after the other, each with a background, where there is one, and its classes. So of
-the old head's [A, B + K, …] the background's stay, and the rows of classes that are kept become the first ones. All other weights stay.
+What depends on the classes is seen by building the head for one class more. Such a weight has A · (B + K) entries on
+its first axis, B of them before the classes: a location's anchors one after the other, each with a background, where
+there is one, and its classes. So of the old head's [A, B + K, …] the background's stay, and the rows of classes that
+are kept become the first ones. All other weights stay.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ def missing(fresh: Mapping[str, Array], wider: Mapping[str, Array], seed: Mappin
 def inherited(
     fresh: Mapping[str, Array], wider: Mapping[str, Array], seed: Mapping[str, gs.Constant], *, keep: Keep, count: int
 ) -> dict[str, Array]:
-    """The weights of the new head for `count` classes, as far as the seed's head has them. Raises UserError for rows that it has not."""
+    """The weights of the new head for `count` classes, as far as the seed's head has them. Raises UserError for rows
+    that it has not.
+    """
     made: dict[str, Array] = {}
     for name, array in fresh.items():
         if array.dtype.kind != "f":
@@ -59,7 +62,9 @@ def inherited(
         elif array.shape == wider[name].shape:
             made[name] = np.asarray(seed[name].values).astype(array.dtype, copy=False)
         else:
-            made[name] = _rows(array, np.asarray(seed[name].values), _per_class(array, wider[name]), keep=keep, count=count)
+            made[name] = _rows(
+                array, np.asarray(seed[name].values), _per_class(array, wider[name]), keep=keep, count=count
+            )
     return made
 
 
@@ -80,7 +85,9 @@ def _rows(fresh: Array, old: Array, each: int, *, keep: Keep, count: int) -> Arr
 
 
 def keep_rows(keep: Keep, known: int, count: int) -> Sequence[int]:
-    """The rows to keep of `known` ones, for `count` classes. Raises UserError for those that are not there, or more than classes."""
+    """The rows to keep of `known` ones, for `count` classes. Raises UserError for those that are not there, or more
+    than classes.
+    """
     rows = range(known) if keep == "all" else keep
     wrong = [row for row in rows if not 0 <= row < known]
     if wrong:

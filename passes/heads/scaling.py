@@ -1,8 +1,8 @@
 """Whether a network scales its pixels itself: what its first operators do to the image before they meet anything else.
 
-They map x to a·x + b. The zero of that map, m = −b/a, and a say what x is meant to be: a mean of dark to bright pixels (m from 16 to 240),
-or a division by some hundred, means pixels from 0 to 255; a mean between 0 and 1 means shares of 1. Anything else (torchvision's Inception
-turns one normalisation into another) says nothing.
+They map x to a·x + b. The zero of that map, m = −b/a, and a say what x is meant to be: a mean of dark to bright pixels
+(m from 16 to 240), or a division by some hundred, means pixels from 0 to 255; a mean between 0 and 1 means shares of 1.
+Anything else (torchvision's Inception turns one normalisation into another) says nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class Affine:
 
 
 def own_scaling(seen: View, name: str) -> Scaling | None:
-    """How the network scales what its input of this name brings; None where it does not, or the graph does not tell from what."""
+    """How the network scales what its input of this name brings; None where it does not, or the graph does not tell
+    from what.
+    """
     found = list(_ends(seen, name))
     if not found or not all(end.node for end in found):
         return None
@@ -77,7 +79,11 @@ def _ends(seen: View, name: str) -> Iterator[Affine]:
             node = seen.by_name[reader]
             if node.op in SIZES:
                 continue
-            step = affine if of(node.op).keeps_values and (slot == 0 or node.op == "Concat") else _step(node, slot, affine, seen)
+            step = (
+                affine
+                if of(node.op).keeps_values and (slot == 0 or node.op == "Concat")
+                else _step(node, slot, affine, seen)
+            )
             if step is None:
                 yield affine
             else:

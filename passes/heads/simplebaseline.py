@@ -1,7 +1,8 @@
-"""SimpleBaseline pose: transposed convolutions and a 1×1 convolution to one heatmap per joint (Xiao, Wu, Wei 2018, arXiv 1804.06208).
+"""SimpleBaseline pose: transposed convolutions and a 1×1 convolution to one heatmap per joint (Xiao, Wu, Wei 2018,
+arXiv 1804.06208).
 
-Three 4×4 transposed convolutions of stride 2 without bias, each with BatchNormalization and ReLU: at output stride 32 the heatmaps
-[N, joints, h, w] have a quarter of the image's extents.
+Three 4×4 transposed convolutions of stride 2 without bias, each with BatchNormalization and ReLU: at output stride 32
+the heatmaps [N, joints, h, w] have a quarter of the image's extents.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def _doubled(x: FeatureMap, name: str, writer: Writer, width: int) -> FeatureMap
     fan_in = x.channels * (KERNEL // STRIDE) ** 2
     weight = writer.weights(name, (x.channels, width, KERNEL, KERNEL), std=math.sqrt(2 / fan_in)).weight
     pad = (KERNEL - STRIDE) // 2
-    made = writer.node("ConvTranspose", name, [x.tensor, weight], kernel_shape=[KERNEL] * 2, strides=[STRIDE] * 2, pads=[pad] * 4)
+    made = writer.node(
+        "ConvTranspose", name, [x.tensor, weight], kernel_shape=[KERNEL] * 2, strides=[STRIDE] * 2, pads=[pad] * 4
+    )
     y = FeatureMap(made, width, (STRIDE * x.space[0], STRIDE * x.space[1]))
     return writer.relu(writer.bn(y, f"{name}.bn"), f"{name}.relu")
 
@@ -42,4 +45,11 @@ def build(work: HeadWork) -> None:
     simplebaseline(x, work.writer, joints=work.head.count, **work.options("width"))
 
 
-STYLE = HeadStyle("simplebaseline", {"heatmaps": ("", "heat_height", "heat_width")}, last_exit, build, counts="joints", options=("width",))
+STYLE = HeadStyle(
+    "simplebaseline",
+    {"heatmaps": ("", "heat_height", "heat_width")},
+    last_exit,
+    build,
+    counts="joints",
+    options=("width",),
+)

@@ -1,13 +1,14 @@
-"""SSDLite: a depthwise-separable predictor on each of six maps (Liu et al. 2016, arXiv 1512.02325; Sandler et al. 2018, arXiv 1801.04381).
+"""SSDLite: a depthwise-separable predictor on each of six maps (Liu et al. 2016, arXiv 1512.02325; Sandler et al. 2018,
+arXiv 1801.04381).
 
-Behind the taps come extra levels: 1×1 to half the width, 3×3 depthwise of stride 2, 1×1, each with BatchNormalization and ReLU6. A
-predictor is a 3×3 depthwise with BatchNormalization and ReLU6, then a 1×1 with BatchNormalization and no bias, as in FNA's released
-detector (its 4.3M parameters). Classes are a softmax; class 0 is the background.
+Behind the taps come extra levels: 1×1 to half the width, 3×3 depthwise of stride 2, 1×1, each with BatchNormalization
+and ReLU6. A predictor is a 3×3 depthwise with BatchNormalization and ReLU6, then a 1×1 with BatchNormalization and no
+bias, as in FNA's released detector (its 4.3M parameters). Classes are a softmax; class 0 is the background.
 
-Anchors are for one image size. Sizes s are parts of the image's shorter side: 0.1 on the first level, then from 0.2 in equal steps, which
-reach 0.92 on the last of six (SSD, section 2.2, with the scales 0.2 to 0.95 of FNA's configuration). A location has squares of s and of the
-geometric mean of s and the next level's, and boxes of area s² in the ratios 2 and ½; all levels but the first and the last
-two add the ratios 3 and ⅓.
+Anchors are for one image size. Sizes s are parts of the image's shorter side: 0.1 on the first level, then from 0.2 in
+equal steps, which reach 0.92 on the last of six (SSD, section 2.2, with the scales 0.2 to 0.95 of FNA's configuration).
+A location has squares of s and of the geometric mean of s and the next level's, and boxes of area s² in the ratios 2
+and ½; all levels but the first and the last two add the ratios 3 and ⅓.
 """
 
 from __future__ import annotations
@@ -39,8 +40,12 @@ FIRST, LOWEST, HIGHEST = 10, 20, 95  # percent of the shorter side
 CODER = (10.0, 10.0, 5.0, 5.0)
 
 
-def ssdlite(taps: Sequence[FeatureMap], writer: Writer, scene: HeadGeometry, *, classes: int, levels: int = LEVELS) -> BoxCoding:
-    """`cls_logits` [N, A, 1 + classes] and `boxes` [N, A, 4] of maps of rising stride. Raises UserError where the image has no room."""
+def ssdlite(
+    taps: Sequence[FeatureMap], writer: Writer, scene: HeadGeometry, *, classes: int, levels: int = LEVELS
+) -> BoxCoding:
+    """`cls_logits` [N, A, 1 + classes] and `boxes` [N, A, 4] of maps of rising stride. Raises UserError where the image
+    has no room.
+    """
     require_levels(levels, len(taps))
     maps = list(taps)
     for k in range(levels - len(taps)):
@@ -58,7 +63,9 @@ def ssdlite(taps: Sequence[FeatureMap], writer: Writer, scene: HeadGeometry, *, 
 
 
 def anchors(levels: int, side: int) -> list[tuple[tuple[float, float], ...]]:
-    """Per level the (width, height) in pixels of its anchors: the square, the larger square, then each ratio flat and upright."""
+    """Per level the (width, height) in pixels of its anchors: the square, the larger square, then each ratio flat and
+    upright.
+    """
     step = (HIGHEST - LOWEST) // max(levels - 2, 1)
     percent = [FIRST, *(LOWEST + k * step for k in range(levels))]
     found = []
@@ -94,7 +101,8 @@ def build(work: HeadWork) -> BoxCoding:
     """The head on its taps. Raises UserError where the image has no one size."""
     if work.image.free and work.chart.analysis.shapes.free_space:
         raise UserError(
-            f"SSDLite's anchors are made for one image size, and this model's is free; say it with --input {work.image.name}=1x3x320x320"
+            "SSDLite's anchors are made for one image size, and this model's is free; say it with --input "
+            f"{work.image.name}=1x3x320x320"
         )
     return ssdlite(work.maps(), work.writer, work.geometry(), classes=work.head.count, **work.options("levels"))
 

@@ -16,10 +16,11 @@ from passes.heads.writer import FeatureMap, Writer
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """The head asked for: `count` classes or joints, the taps by name (none: the style's own), and what its style lets one choose.
+    """The head asked for: `count` classes or joints, the taps by name (none: the style's own), and what its style lets
+    one choose.
 
-    keep: rows of the seed's head that become the first classes. own: the head that the seed has; where no taps, width or levels are asked
-    for, one of the same style takes its place and its weights.
+    keep: rows of the seed's head that become the first classes. own: the head that the seed has; where no taps, width
+    or levels are asked for, one of the same style takes its place and its weights.
     """
 
     style: str
@@ -39,7 +40,9 @@ class HeadSpec:
 
 @dataclass(frozen=True)
 class HeadWork:
-    """What a head is built from: what was asked for, the network's maps and image, the taps, and what writes the nodes."""
+    """What a head is built from: what was asked for, the network's maps and image, the taps, and what writes the
+    nodes.
+    """
 
     head: HeadSpec
     chart: Chart
@@ -74,8 +77,9 @@ class HeadWork:
 class HeadStyle:
     """A kind of head: its name, its outputs, what it taps when nobody says, and how it is built.
 
-    outputs: by name the axes behind the batch that follow a free image size ('' for one that does not). counts: what `HeadSpec.count`
-    says. options: those that it has. taps_features: it taps what the seed's own classifier reads, where it can.
+    outputs: by name the axes behind the batch that follow a free image size ('' for one that does not). counts: what
+    `HeadSpec.count` says. options: those that it has. taps_features: it taps what the seed's own classifier reads,
+    where it can.
     """
 
     name: str

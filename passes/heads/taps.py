@@ -1,7 +1,8 @@
 """Where heads tap a network: names like knobs, resolved to tensors, and what each kind of head taps when nobody says.
 
-A tap is `stageI.exit`, `stageI.blockJ.exit`, `stageI.blockJ.hidden` (the channels inside a block, after their activation) or the name of a
-node or tensor. The defaults follow from running strides and the encoder (where the network grows coarser) alone.
+A tap is `stageI.exit`, `stageI.blockJ.exit`, `stageI.blockJ.hidden` (the channels inside a block, after their
+activation) or the name of a node or tensor. The defaults follow from running strides and the encoder (where the network
+grows coarser) alone.
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ from passes.nearest import nearest
 from passes.network.analysis import Analysis, blocks_named
 from passes.network.knobs import block_of, kind_of, named, stage_knob
 
-FLOATS: Mapping[int, str] = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.DOUBLE: "float64"}
+FLOATS: Mapping[int, str] = {
+    TensorProto.FLOAT: "float32",
+    TensorProto.FLOAT16: "float16",
+    TensorProto.DOUBLE: "float64",
+}
 COARSE = 8  # pixels: the finest map a detector looks at, in RetinaNet (P3) as in SSD
 FPN_TAPS = 3  # C3, C4, C5
 MOST_TAPS = 4  # where a network goes on to stride 64
@@ -31,7 +36,9 @@ MOST_TAPS = 4  # where a network goes on to stride 64
 
 @dataclass(frozen=True)
 class Chart:
-    """The maps of a network: how they lie, the way through them in order, and the tensors by the names that a user may give."""
+    """The maps of a network: how they lie, the way through them in order, and the tensors by the names that a user may
+    give.
+    """
 
     analysis: Analysis
     grids: Mapping[str, Grid]
@@ -41,7 +48,9 @@ class Chart:
     staged: bool = True  # exits of stages come before other maps
 
     def tap(self, name: str) -> Tap:
-        """The tap of that name. Raises UserError where there is none, or it is no map of numbers with its channels on axis 1 or 3."""
+        """The tap of that name. Raises UserError where there is none, or it is no map of numbers with its channels on
+        axis 1 or 3.
+        """
         return self.tap_at(self._tensor(name), name)
 
     def tap_at(self, tensor: str, name: str) -> Tap:
@@ -53,11 +62,23 @@ class Chart:
             raise UserError(f"tap '{name}' is the input itself; tap what the network makes of it")
         if shape is None or grid is None:
             seen = "unknown" if shape is None else list(shape)
-            raise UserError(f"tap '{name}' is no map [N, channels, h, w] of the image (its shape is {seen}); {self._suggestion()}")
+            raise UserError(
+                f"tap '{name}' is no map [N, channels, h, w] of the image (its shape is {seen}); {self._suggestion()}"
+            )
         if dtype is None:
-            raise UserError(f"tap '{name}' does not hold 16-, 32- or 64-bit floats, which a head is made of; {self._suggestion()}")
+            raise UserError(
+                f"tap '{name}' does not hold 16-, 32- or 64-bit floats, which a head is made of; {self._suggestion()}"
+            )
         space = (shape[2], shape[3]) if grid.axis == 1 else (shape[1], shape[2])
-        return Tap(name=name, tensor=tensor, channels=shape[grid.axis], space=space, stride=grid.stride, dtype=dtype, axis=grid.axis)
+        return Tap(
+            name=name,
+            tensor=tensor,
+            channels=shape[grid.axis],
+            space=space,
+            stride=grid.stride,
+            dtype=dtype,
+            axis=grid.axis,
+        )
 
     def _tensor(self, name: str) -> str:
         seen = self.analysis.view
@@ -77,7 +98,9 @@ class Chart:
         return f"this model has {', '.join(map(repr, suggested))}" if suggested else "this model has no map to tap"
 
     def name_of(self, tensor: str) -> str:
-        """The name of a tensor's tap: of its stage or block where it is one's exit or hidden map, else of its node where that makes one."""
+        """The name of a tensor's tap: of its stage or block where it is one's exit or hidden map, else of its node
+        where that makes one.
+        """
         seen = self.analysis.view
         node = seen.by_name.get(seen.producer.get(tensor, ""))
         own = node.name if node is not None and node.outputs[0] == tensor else tensor
@@ -91,7 +114,9 @@ class Chart:
         """The maps on the way, in order. Raises UserError where there is none."""
         found = [tensor for tensor in self.way if self.is_map(tensor)]
         if not found:
-            raise UserError("no map [N, channels, h, w] lies on every path of this model: name the tensors to tap with --taps")
+            raise UserError(
+                "no map [N, channels, h, w] lies on every path of this model: name the tensors to tap with --taps"
+            )
         return found
 
     def exits(self) -> list[str]:
@@ -167,7 +192,12 @@ def _activated(analysis: Analysis, atom: str, block: Sequence[str]) -> str:
         node = seen.by_name[name]
         tensor = _whole(node.inputs[0], seen)
         label = labels.get(tensor)
-        if node.op in WEIGHTED and label is not None and shapes[tensor][2:] == space and np.isin(classes, label.ids).all():
+        if (
+            node.op in WEIGHTED
+            and label is not None
+            and shapes[tensor][2:] == space
+            and np.isin(classes, label.ids).all()
+        ):
             return tensor
     return creator.outputs[0]
 
@@ -194,7 +224,8 @@ def last_map(found: Chart) -> list[str]:
 
 
 def pyramid(found: Chart) -> list[str]:
-    """Up to four maps on the way from stride 8 on, finest first: of each stride the last stage's exit, else the last map.
+    """Up to four maps on the way from stride 8 on, finest first: of each stride the last stage's exit, else the last
+    map.
 
     A network that stays finer than 8 is tapped at its last three strides.
     """
@@ -207,7 +238,9 @@ def pyramid(found: Chart) -> list[str]:
 
 
 def before_last_stride(found: Chart) -> list[str]:
-    """SSD's two: the widest map that the last reduction on the way reads (SSDLite on MobileNetV2: an expansion), and the last map."""
+    """SSD's two: the widest map that the last reduction on the way reads (SSDLite on MobileNetV2: an expansion), and
+    the last map.
+    """
     seen = found.analysis.view
     last = found.maps()[-1]
     strides = {tensor: grid.stride for tensor, grid in found.grids.items()}

@@ -9,7 +9,9 @@ from passes.graph.view import Node, View
 
 
 def trunk(seen: View, targets: Sequence[str] | None = None) -> tuple[str, ...]:
-    """The tensors that every path from the input to the targets passes, in order; the target is the first output unless said."""
+    """The tensors that every path from the input to the targets passes, in order; the target is the first output unless
+    said.
+    """
     wanted = tuple(dict.fromkeys(seen.outputs[:1] if targets is None else targets))
     nodes = _on_the_way(seen, wanted)
     waiting = dict.fromkeys(wanted, 1)

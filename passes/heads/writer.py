@@ -1,4 +1,5 @@
-"""Writes a head: nodes and their initializers, node by node, every one named for a reader (`head.aspp1.conv`, `head.aspp1.conv.weight`).
+"""Writes a head: nodes and their initializers, node by node, every one named for a reader (`head.aspp1.conv`,
+`head.aspp1.conv.weight`).
 
 Random values come from the generator it is given; nothing is read from or written to a graph before `assembled`.
 """
@@ -44,13 +45,17 @@ class Weights:
 class Writer:
     """The head as far as it is written; every method adds to it and returns what the new node computes.
 
-    `computed` says that sizes must be computed when the network runs, as the image may have another; `taken` are the names of the seed.
+    `computed` says that sizes must be computed when the network runs, as the image may have another; `taken` are the
+    names of the seed.
     """
 
-    def __init__(self, opset: int, dtype: str, *, rng: np.random.Generator, computed: bool, taken: frozenset[str]) -> None:
+    def __init__(
+        self, opset: int, dtype: str, *, rng: np.random.Generator, computed: bool, taken: frozenset[str]
+    ) -> None:
         if opset < OLDEST_OPSET:
             raise UserError(
-                f"heads are written for opset {OLDEST_OPSET} and newer, this model has {opset}; convert it first (onnx.version_converter)"
+                f"heads are written for opset {OLDEST_OPSET} and newer, this model has {opset}; convert it "
+                "first (onnx.version_converter)"
             )
         self.opset = opset
         self.dtype = np.dtype(dtype)
@@ -91,14 +96,20 @@ class Writer:
     # --- convolutions ---
 
     def weights(self, name: str, shape: tuple[int, int, int, int], *, std: float, bias: float | None = None) -> Weights:
-        """Initial values: weight ~ N(0, std²), the bias constant, none where it is None. Raises UserError for one too large."""
+        """Initial values: weight ~ N(0, std²), the bias constant, none where it is None. Raises UserError for one too
+        large.
+        """
         if math.prod(shape) > MAX_WEIGHT:
             sizes = printed(shape)
-            raise UserError(f"'{name}' of this head would be a weight of {sizes} numbers; ask for fewer classes or a smaller width")
+            raise UserError(
+                f"'{name}' of this head would be a weight of {sizes} numbers; ask for fewer classes or a smaller width"
+            )
         weight = self.constant(f"{name}.weight", std * self.rng.standard_normal(shape))
         return Weights(weight, "" if bias is None else self.constant(f"{name}.bias", np.full(shape[0], bias)), shape)
 
-    def convolve(self, x: FeatureMap, weights: Weights, name: str, *, stride: int = 1, dilation: int = 1, output: str = "") -> FeatureMap:
+    def convolve(
+        self, x: FeatureMap, weights: Weights, name: str, *, stride: int = 1, dilation: int = 1, output: str = ""
+    ) -> FeatureMap:
         """A convolution with these weights, padded so that the extents are divided by the stride, rounding up."""
         out, inner, kernel, _ = weights.shape
         attributes = {
@@ -112,7 +123,9 @@ class Writer:
         space = (-(-x.space[0] // stride), -(-x.space[1] // stride))
         return FeatureMap(self.node("Conv", name, inputs, output=output, **attributes), out, space)
 
-    def conv(self, x: FeatureMap, name: str, width: int, kernel: int = 1, *, stride: int = 1, bias: bool = False) -> FeatureMap:
+    def conv(
+        self, x: FeatureMap, name: str, width: int, kernel: int = 1, *, stride: int = 1, bias: bool = False
+    ) -> FeatureMap:
         """A convolution that an activation follows, without one: He-initialised, std = √(2 / fan-in)."""
         shape = (width, x.channels, kernel, kernel)
         weights = self.weights(name, shape, std=relu_std(shape), bias=0.0 if bias else None)
@@ -129,7 +142,9 @@ class Writer:
         """A BatchNormalization that has seen nothing yet: γ = 1, β = 0, μ = 0, σ² = 1."""
         values = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
         names = [self.constant(f"{name}.{part}", np.full(x.channels, value)) for part, value in values.items()]
-        return FeatureMap(self.node("BatchNormalization", name, [x.tensor, *names], epsilon=epsilon), x.channels, x.space)
+        return FeatureMap(
+            self.node("BatchNormalization", name, [x.tensor, *names], epsilon=epsilon), x.channels, x.space
+        )
 
     def relu(self, x: FeatureMap, name: str) -> FeatureMap:
         """max(x, 0)."""
@@ -145,8 +160,8 @@ class Writer:
     def resized(self, x: FeatureMap, like: FeatureMap, name: str) -> FeatureMap:
         """x [N, c, …] at the extents of another map, by the nearest value.
 
-        By a factor where that is whole and the image fixed; else, and where x is one position, which no factor could spread over another
-        image, to the extents that the other map turns out to have.
+        By a factor where that is whole and the image fixed; else, and where x is one position, which no factor could
+        spread over another image, to the extents that the other map turns out to have.
         """
         factors = (like.space[0] / x.space[0], like.space[1] / x.space[1])
         modes = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
@@ -163,7 +178,9 @@ class Writer:
 
     def _part_of_shape(self, x: FeatureMap, name: str, start: int, end: int) -> str:
         shape = self.node("Shape", f"{name}_shape", [x.tensor])
-        bounds = [self.sizes(f"{name}_{word}", [value]) for word, value in (("start", start), ("end", end), ("axis", 0))]
+        bounds = [
+            self.sizes(f"{name}_{word}", [value]) for word, value in (("start", start), ("end", end), ("axis", 0))
+        ]
         return self.node("Slice", name, [shape, *bounds])
 
 

@@ -14,8 +14,8 @@ import numpy as np
 class Side:
     """One extent of a map in space, before and after the change.
 
-    `axis`: the input and its axis that it comes from; `stride`: pixels of the image from one sample to the next, afterwards (None: no one
-    number); `old`, `new`: how many samples; `rate`: samples afterwards per sample before.
+    `axis`: the input and its axis that it comes from; `stride`: pixels of the image from one sample to the next,
+    afterwards (None: no one number); `old`, `new`: how many samples; `rate`: samples afterwards per sample before.
     """
 
     axis: tuple[str, int]
@@ -34,7 +34,8 @@ class Side:
 class Pooled:
     """What a window as large as the map leaves of an extent: one sample. Its node stays global when the map grows.
 
-    Where a map of one position is combined with it, or a window, a resampling or another pooling runs over it, it was a window after all.
+    Where a map of one position is combined with it, or a window, a resampling or another pooling runs over it, it was a
+    window after all.
     """
 
     node: str
@@ -48,7 +49,9 @@ Axes = tuple[Content, ...]
 
 @dataclass(frozen=True)
 class Map:
-    """The axes of a tensor that comes from the image; `averaged`: the first node on the way here that looked at a whole finer map."""
+    """The axes of a tensor that comes from the image; `averaged`: the first node on the way here that looked at a whole
+    finer map.
+    """
 
     axes: Axes
     averaged: str = ""
@@ -56,7 +59,9 @@ class Map:
 
 @dataclass(frozen=True)
 class Sampling:
-    """The samples of a finer tensor that the coarser one had: split into `sizes`, every `steps`-th of each, joined to `shape`."""
+    """The samples of a finer tensor that the coarser one had: split into `sizes`, every `steps`-th of each, joined to
+    `shape`.
+    """
 
     sizes: Sequence[int]
     steps: Sequence[int]
@@ -118,7 +123,9 @@ def finer(content: Content) -> bool:
 
 
 def one_side(content: Content) -> Side | None:
-    """The extent that is all the axis counts; positions and the parts that each is cut into are the positions of a finer map."""
+    """The extent that is all the axis counts; positions and the parts that each is cut into are the positions of a
+    finer map.
+    """
     if not content or not isinstance(content[0], Side):
         return None
     side, parts = content[0], [factor for factor in content[1:] if isinstance(factor, int)]

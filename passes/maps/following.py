@@ -16,9 +16,16 @@ from passes.maps.table import SPACE, SPREADING
 
 
 def follow(
-    view: View, shapes: Shapes, maps: Mapping[str, Map], *, limit: int | None = None, settled: Mapping[str, np.ndarray] | None = None
+    view: View,
+    shapes: Shapes,
+    maps: Mapping[str, Map],
+    *,
+    limit: int | None = None,
+    settled: Mapping[str, np.ndarray] | None = None,
 ) -> MapSpace:
-    """All maps that come from the inputs given as maps. Raises Stuck where the change that they or the limit ask for is not possible."""
+    """All maps that come from the inputs given as maps. Raises Stuck where the change that they or the limit ask for is
+    not possible.
+    """
     local: frozenset[str] = frozenset()
     while True:
         space = MapSpace(view, shapes, limit, dict(maps), settled=settled or {}, local=local)
@@ -31,20 +38,26 @@ def follow(
 
 
 def convolved_axes(view: View, shapes: Shapes, name: str) -> tuple[int, ...] | None:
-    """The axes of an input over which the first convolution that it reaches slides, in that order; None where it reaches none."""
+    """The axes of an input over which the first convolution that it reaches slides, in that order; None where it
+    reaches none.
+    """
     sides = tuple((Side((name, axis), Fraction(1), size, size),) for axis, size in enumerate(shapes.shapes[name]))
     space = MapSpace(view, shapes, maps={name: Map(sides)}, local=frozenset(view.by_name))
     for node in view.nodes:
         known = space.maps.get(node.input(0)) if node.op == "Conv" else None
         if known is not None and any(has_space(content) for content in known.axes[2:]):
-            slides = [content[0].axis[1] for content in known.axes[2:] if len(content) == 1 and isinstance(content[0], Side)]
+            slides = [
+                content[0].axis[1] for content in known.axes[2:] if len(content) == 1 and isinstance(content[0], Side)
+            ]
             return tuple(slides) if len(slides) == len(known.axes) - 2 else None
         visit(space, node)
     return None
 
 
 def visit(space: MapSpace, node: Node) -> None:
-    """The outputs of a node are followed, or lost with the reason. Raises Stuck where something that changed cannot be followed."""
+    """The outputs of a node are followed, or lost with the reason. Raises Stuck where something that changed cannot be
+    followed.
+    """
     known = [space.maps[name] for name in node.inputs if name in space.maps]
     reason = next((space.lost[name] for name in node.inputs if name in space.lost), None) if space.lost else None
     if reason is not None:

@@ -34,7 +34,9 @@ def transpose(node: Node, space: MapSpace) -> Axes:
 
 
 def reshape(node: Node, space: MapSpace) -> Axes:
-    """Row-major regrouping: numbers may be cut, and a map into parts of as many positions each; sizes written for the output follow."""
+    """Row-major regrouping: numbers may be cut, and a map into parts of as many positions each; sizes written for the
+    output follow.
+    """
     target = space.shape(node.outputs[0])
     result = _regrouped(node, space, [factor for content in space.axes(node.inputs[0]) for factor in content], target)
     if node.op == "Reshape":
@@ -44,7 +46,13 @@ def reshape(node: Node, space: MapSpace) -> Axes:
                 if node.input(1):
                     space.number(node, 1, axis, size_after(result[axis]))
                 else:
-                    space.edit(node, shape=[size_after(content) if n > 0 else n for n, content in zip(written or (), result, strict=True)])
+                    space.edit(
+                        node,
+                        shape=[
+                            size_after(content) if n > 0 else n
+                            for n, content in zip(written or (), result, strict=True)
+                        ],
+                    )
     return result
 
 
@@ -72,7 +80,9 @@ def _regrouped(node: Node, space: MapSpace, factors: Sequence[Factor], target: S
                 queue.append(factor.old // left)
                 left = 1
             else:
-                raise Unfollowed(f"'{node.name}' ({node.op}) cuts a map into parts of a size that is written in the file")
+                raise Unfollowed(
+                    f"'{node.name}' ({node.op}) cuts a map into parts of a size that is written in the file"
+                )
         result.append(taken)
     if any(before(factor) != 1 for factor in queue) or not result:
         raise Unfollowed(f"'{node.name}' ({node.op}) regroups a map in an unknown way")
@@ -83,9 +93,13 @@ def _regrouped(node: Node, space: MapSpace, factors: Sequence[Factor], target: S
 def _parts(node: Node, space: MapSpace, side: Side, by: int) -> Side:
     """The side in parts of so many positions each, counted by part, as SpaceToDepth takes it apart."""
     if space.strides_on(side, by, node) or side.rate != 1:
-        raise Stuck(f"'{node.name}' ({node.op}) strides by cutting a map into parts of {by} positions, which has no dilation")
+        raise Stuck(
+            f"'{node.name}' ({node.op}) strides by cutting a map into parts of {by} positions, which has no dilation"
+        )
     if side.new % by:
-        raise Stuck(f"'{node.name}' ({node.op}) cuts a map into parts of {by} positions, which a map of {side.new} has not")
+        raise Stuck(
+            f"'{node.name}' ({node.op}) cuts a map into parts of {by} positions, which a map of {side.new} has not"
+        )
     return Side(side.axis, None if side.stride is None else side.stride * by, side.old // by, side.new // by)
 
 
@@ -150,7 +164,9 @@ def slice_(node: Node, space: MapSpace) -> Axes:
     """A range of positions, or every so many of them."""
     x, out = list(space.axes(node.inputs[0])), space.shape(node.outputs[0])
     by_input = bool(node.input(1))
-    starts, ends = (space.ints(node, slot) if by_input else list(node.ints(name, ())) for slot, name in ((1, "starts"), (2, "ends")))
+    starts, ends = (
+        space.ints(node, slot) if by_input else list(node.ints(name, ())) for slot, name in ((1, "starts"), (2, "ends"))
+    )
     if starts is None or ends is None:
         if any(map(has_space, x)):
             raise Unfollowed(f"'{node.name}' (Slice) takes a range that is computed")
@@ -162,7 +178,11 @@ def slice_(node: Node, space: MapSpace) -> Axes:
         if not has_space(content):
             x[axis] = count(out[axis])
         elif (side := one_side(content)) is not None:
-            known = {slot: space.settled_ints(node, slot)[k] for slot in (1, 2) if by_input and k in space.settled_ints(node, slot)}
+            known = {
+                slot: space.settled_ints(node, slot)[k]
+                for slot in (1, 2)
+                if by_input and k in space.settled_ints(node, slot)
+            }
             x[axis] = (_sliced(node, space, side, slice(starts[k], ends[k], steps[k]), position=k, known=known),)
         else:
             raise Unfollowed(f"'{node.name}' (Slice) takes a range of several extents at once")
@@ -170,7 +190,9 @@ def slice_(node: Node, space: MapSpace) -> Axes:
 
 
 def _sliced(node: Node, space: MapSpace, side: Side, bounds: slice, *, position: int, known: Mapping[int, int]) -> Side:
-    """The side in a range, which stands at this position in the lists; `known`: its bounds that are settled (1: start, 2: end)."""
+    """The side in a range, which stands at this position in the lists; `known`: its bounds that are settled (1: start,
+    2: end).
+    """
     start, end, step = bounds.start, bounds.stop, bounds.step
     if side.rate != 1 or space.strides_on(side, abs(step), node):
         raise Stuck(f"'{node.name}' (Slice) takes positions of a map, which no dilation could do")
@@ -239,18 +261,24 @@ def _shape_of(node: Node, space: MapSpace, rank: int) -> Axes | None:
     """The axes of the tensor whose shape the node is given, where it is given one as a whole."""
     maker = space.view.by_name.get(space.view.producer.get(node.inputs[1], ""))
     known = (
-        space.maps.get(maker.inputs[0]) if maker is not None and maker.op == "Shape" and not {"start", "end"} & set(maker.attrs) else None
+        space.maps.get(maker.inputs[0])
+        if maker is not None and maker.op == "Shape" and not {"start", "end"} & set(maker.attrs)
+        else None
     )
     return known.axes if known is not None and len(known.axes) == rank else None
 
 
 def _broadcasts(node: Node, space: MapSpace, axis: int) -> bool:
-    """Whether a written size can be 1 instead: all that read the result combine it with a map, which has the size itself."""
+    """Whether a written size can be 1 instead: all that read the result combine it with a map, which has the size
+    itself.
+    """
     value = space.shapes.values.get(node.inputs[1])
     readers = space.view.readers.get(node.outputs[0], ())
     if value is None or value.source[axis - len(value.array.ravel())] is None or node.outputs[0] in space.view.outputs:
         return False
-    return bool(readers) and all(_meets_map(space.view.by_name[name], space, node.outputs[0], axis) for name, _ in readers)
+    return bool(readers) and all(
+        _meets_map(space.view.by_name[name], space, node.outputs[0], axis) for name, _ in readers
+    )
 
 
 def _meets_map(reader: Node, space: MapSpace, name: str, axis: int) -> bool:
@@ -290,7 +318,9 @@ def pad(node: Node, space: MapSpace) -> Axes:
         else:
             for end in both:
                 new[end] *= side.rate
-            x[axis] = (Side(side.axis, side.stride, side.old + added, side.new + sum(new[end] for end in both), side.rate),)
+            x[axis] = (
+                Side(side.axis, side.stride, side.old + added, side.new + sum(new[end] for end in both), side.rate),
+            )
     if any(amount != new[k] for k, amount in enumerate(amounts) if k not in settled):
         _repad(node, space, amounts, new)
     return tuple(x)

@@ -29,10 +29,10 @@ class Unfollowed(Stuck):
 class MapSpace:
     """The maps of a network, and what has to be edited for the change.
 
-    `limit` caps the running stride (None: strides stay). `edits`: node → attributes; `numbers`: constant → its new value; `settled`:
-    constants that already hold what they must; `local`: nodes whose window covers their map by chance; `lost`: tensor → why it is not
-    followed; `averages`: the nodes that look at whole finer maps for others to use; `cropped`: pools that leave smaller maps than they
-    should; `notes`: what a reader of the plan may want to know.
+    `limit` caps the running stride (None: strides stay). `edits`: node → attributes; `numbers`: constant → its new
+    value; `settled`: constants that already hold what they must; `local`: nodes whose window covers their map by
+    chance; `lost`: tensor → why it is not followed; `averages`: the nodes that look at whole finer maps for others to
+    use; `cropped`: pools that leave smaller maps than they should; `notes`: what a reader of the plan may want to know.
     """
 
     view: View
@@ -117,7 +117,13 @@ class MapSpace:
 
     def strides(self) -> frozenset[int]:
         """The whole strides of all maps; the image itself has 1."""
-        found = {factor.stride for known in self.maps.values() for content in known.axes for factor in content if isinstance(factor, Side)}
+        found = {
+            factor.stride
+            for known in self.maps.values()
+            for content in known.axes
+            for factor in content
+            if isinstance(factor, Side)
+        }
         return frozenset(int(stride) for stride in found if stride is not None and stride.denominator == 1)
 
     def sampling(self, name: str) -> Sampling | None:

@@ -21,7 +21,9 @@ def reduction(node: Node, space: MapSpace) -> Axes:
 
 def selection(node: Node, space: MapSpace) -> Axes:
     """ArgMax and ArgMin."""
-    return _reduced(node, space, {node.int("axis", 0) % len(space.axes(node.inputs[0]))}, keep=bool(node.int("keepdims", 1)))
+    return _reduced(
+        node, space, {node.int("axis", 0) % len(space.axes(node.inputs[0]))}, keep=bool(node.int("keepdims", 1))
+    )
 
 
 def _reduced(node: Node, space: MapSpace, reduced: set[int], *, keep: bool) -> Axes:
@@ -34,4 +36,7 @@ def _reduced(node: Node, space: MapSpace, reduced: set[int], *, keep: bool) -> A
     return tuple(() if axis in reduced else content for axis, content in enumerate(x) if keep or axis not in reduced)
 
 
-REDUCING: Mapping[str, Rule] = {**dict.fromkeys(REDUCTIONS, reduction), **dict.fromkeys(of_form("selection"), selection)}
+REDUCING: Mapping[str, Rule] = {
+    **dict.fromkeys(REDUCTIONS, reduction),
+    **dict.fromkeys(of_form("selection"), selection),
+}

@@ -15,17 +15,23 @@ from passes.maps.shared import only_seeds_samples, require_map
 
 
 def resize(node: Node, space: MapSpace) -> Axes:
-    """The map gets other samples, by a factor or to a size; a size that is written follows where it is a whole multiple of its map."""
+    """The map gets other samples, by a factor or to a size; a size that is written follows where it is a whole multiple
+    of its map.
+    """
     x, out = space.axes(node.inputs[0]), space.shape(node.outputs[0])
     if node.attrs.get("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise Unfollowed(f"'{node.name}' ({node.op}) chooses its size by itself")
     factors, settled = _scales(node, space, len(x)), _settled_sizes(node, space, len(x))
-    spread = [axis for axis, content in enumerate(x) if size_before(content) == 1 and out[axis] > 1 and not sides(content)]
+    spread = [
+        axis for axis, content in enumerate(x) if size_before(content) == 1 and out[axis] > 1 and not sides(content)
+    ]
     result = list[Content]()
     for axis, content in enumerate(x):
         require_map(content if size_before(content) != out[axis] else ())
         if axis in spread:
-            result.append(_spread(node, space, spread.index(axis), axes=len(spread), there=out[axis], known=settled.get(axis)))
+            result.append(
+                _spread(node, space, spread.index(axis), axes=len(spread), there=out[axis], known=settled.get(axis))
+            )
         elif not sides(content):
             result.append(count(out[axis]))
         elif size_before(content) == out[axis] and not changed(content):
@@ -39,7 +45,9 @@ def resize(node: Node, space: MapSpace) -> Axes:
     if factors is None:
         _write_sizes(node, space, result)
     elif any(changed(result[axis]) for axis in spread):
-        raise Stuck(f"'{node.name}' ({node.op}) spreads one position over a map by a factor that is written in the file")
+        raise Stuck(
+            f"'{node.name}' ({node.op}) spreads one position over a map by a factor that is written in the file"
+        )
     return tuple(result)
 
 
@@ -53,7 +61,9 @@ def _scales(node: Node, space: MapSpace, rank: int) -> list[float] | None:
         return None
     if not np.isfinite(value.array).all():
         raise Unfollowed(f"the factors of '{node.name}' ({node.op}) are no numbers")
-    given = dict(zip((axis % rank for axis in node.ints("axes", range(rank))), value.array.ravel().tolist(), strict=True))
+    given = dict(
+        zip((axis % rank for axis in node.ints("axes", range(rank))), value.array.ravel().tolist(), strict=True)
+    )
     return [float(given.get(axis, 1.0)) for axis in range(rank)]
 
 
@@ -64,7 +74,9 @@ def _settled_sizes(node: Node, space: MapSpace, rank: int) -> dict[int, int]:
 
 
 def _resampled(node: Node, space: MapSpace, side: Side, *, there: int, known: int | None) -> Side:
-    """The side resampled to as many as is known; or in proportion to itself, where that is in proportion to the image too."""
+    """The side resampled to as many as is known; or in proportion to itself, where that is in proportion to the image
+    too.
+    """
     even = there % side.old == 0 or side.old % there == 0
     stride = side.stride * side.old / there if side.stride is not None and even else None
     if not side.changed or known is not None:
@@ -72,7 +84,10 @@ def _resampled(node: Node, space: MapSpace, side: Side, *, there: int, known: in
     image, new = _image(space, side.axis), Fraction(side.new * there, side.old)
     if not even or new.denominator != 1 or new * image.old != there * image.new:
         of = f"{there} positions of {side.old}, a size that is written in the file"
-        raise Stuck(f"'{node.name}' ({node.op}) makes {of}: it is not clear what it makes of {side.new}, in an image of {image.new}")
+        raise Stuck(
+            f"'{node.name}' ({node.op}) makes {of}: it is not clear what it makes of {side.new}, in an image of "
+            f"{image.new}"
+        )
     return Side(side.axis, stride, there, int(new))
 
 
@@ -82,7 +97,13 @@ def _image(space: MapSpace, axis: tuple[str, int]) -> Side:
 
 def _spread(node: Node, space: MapSpace, position: int, *, axes: int, there: int, known: int | None) -> Content:
     """One position spread over a map: as many samples as is known, or in proportion to the image."""
-    images = [side for name in space.view.inputs if name in space.maps for content in space.maps[name].axes for side in sides(content)]
+    images = [
+        side
+        for name in space.view.inputs
+        if name in space.maps
+        for content in space.maps[name].axes
+        for side in sides(content)
+    ]
     if len(images) != axes or len({side.axis[0] for side in images}) != 1:
         return count(there)
     image = images[position]
@@ -93,7 +114,9 @@ def _spread(node: Node, space: MapSpace, position: int, *, axes: int, there: int
 
 
 def _write_sizes(node: Node, space: MapSpace, result: Sequence[Content]) -> None:
-    """The sizes in input 3 of a Resize say what its axes are; one that is computed from a free size follows by itself."""
+    """The sizes in input 3 of a Resize say what its axes are; one that is computed from a free size follows by
+    itself.
+    """
     value = space.shapes.values.get(node.input(3))
     listed = [axis % len(result) for axis in node.ints("axes", range(len(result)))]
     for axis, content in enumerate(result):
@@ -129,7 +152,10 @@ def _blocks(node: Node, space: MapSpace, factor: Fraction) -> Axes:
             raise Stuck(f"'{node.name}' ({node.op}) strides by moving positions into channels, which has no dilation")
         new = side.new * factor
         if new.denominator != 1:
-            raise Stuck(f"'{node.name}' ({node.op}) moves blocks of {int(1 / factor)} positions, which a map of {side.new} has not")
+            raise Stuck(
+                f"'{node.name}' ({node.op}) moves blocks of {int(1 / factor)} positions, which a map of "
+                f"{side.new} has not"
+            )
         result.append((Side(side.axis, None if side.stride is None else side.stride / factor, out[axis], int(new)),))
     return (x[0], count(out[1]), *result)
 

@@ -6,7 +6,19 @@ import math
 from collections.abc import Sequence
 
 from passes.graph.view import Node
-from passes.maps.contents import Axes, Content, Factor, Pooled, Side, after, before, changed, sides, size_after, size_before
+from passes.maps.contents import (
+    Axes,
+    Content,
+    Factor,
+    Pooled,
+    Side,
+    after,
+    before,
+    changed,
+    sides,
+    size_after,
+    size_before,
+)
 from passes.maps.positions import MapSpace, NotGlobal, Stuck, Unfollowed
 
 
@@ -35,15 +47,23 @@ def met(node: Node, a: Content, b: Content, name: str) -> Content:
     if size_before(a) != size_before(b):
         small, large = (a, b) if size_before(a) == 1 else (b, a)
         if size_before(small) != 1:
-            raise Unfollowed(f"'{node.name}' ({node.op}) joins {size_before(a)} positions with {size_before(b)} of '{name}'")
+            raise Unfollowed(
+                f"'{node.name}' ({node.op}) joins {size_before(a)} positions with {size_before(b)} of '{name}'"
+            )
         if size_after(small) != 1:
-            raise Stuck(f"'{node.name}' ({node.op}) spreads one position over many, and of the one there would be {size_after(small)}")
+            raise Stuck(
+                f"'{node.name}' ({node.op}) spreads one position over many, and of the one there would be "
+                f"{size_after(small)}"
+            )
         return large
     if not changed(a) and not changed(b):
         return a if any(side.stride is not None for side in sides(a)) else b
     if not sides(a) or not sides(b):
         written = f"'{name}'" if not sides(b) else "a tensor"
-        raise Stuck(f"'{node.name}' ({node.op}) joins the map with {written}, which has {size_before(a)} positions whatever the image")
+        raise Stuck(
+            f"'{node.name}' ({node.op}) joins the map with {written}, which has {size_before(a)} positions "
+            "whatever the image"
+        )
     if list(map(_samples, a)) != list(map(_samples, b)) and not _equal_sizes(a, b):
         raise Stuck(f"'{node.name}' ({node.op}) joins maps {_of(a)} and {_of(b)}")
     return a if all(side.stride is not None for side in sides(a)) else b
@@ -77,7 +97,9 @@ def only_seeds_samples(node: Node, side: Side) -> None:
 
 
 def axes_of(node: Node, space: MapSpace, slot: int) -> tuple[int, ...]:
-    """The axes from input `slot` or the attribute, () where neither is given. Raises Unfollowed where they are computed."""
+    """The axes from input `slot` or the attribute, () where neither is given. Raises Unfollowed where they are
+    computed.
+    """
     if node.input(slot):
         found = space.ints(node, slot)
         if found is None:

@@ -1,14 +1,16 @@
 """Rules of the operators that slide windows over a map: convolution and pooling, global pooling too.
 
-Strides that become dilations. Let X' be X sampled more finely: X'[d·i] = X[i] for 0 ≤ i < L, and d(L−1)+1 ≤ L' ≤ d·L. A window of k taps
-with stride s, dilation δ and pads p, q gets stride 1, dilation d·δ and pads d·p, d·q. Then Y'[d·s·i] reads X' at d·(s·i + δ·j − p), that is
-X[s·i + δ·j − p], or padding where that lies outside of X: to the left because the sign is the same, to the right because d·L ≥ L'. So
-Y'[r·i] = Y[i] with r = d·s. With N = L + p + q − δ(k−1), the positions at stride 1, there are L_out = ⌈N/s⌉ samples before and
-L'_out = d·N − (d·L − L') after, and r(L_out−1)+1 ≤ d(N−1)+1 ≤ L'_out ≤ d·N ≤ r·L_out: the same bounds hold for Y'.
+Strides that become dilations. Let X' be X sampled more finely: X'[d·i] = X[i] for 0 ≤ i < L, and d(L−1)+1 ≤ L' ≤ d·L. A
+window of k taps with stride s, dilation δ and pads p, q gets stride 1, dilation d·δ and pads d·p, d·q. Then Y'[d·s·i]
+reads X' at d·(s·i + δ·j − p), that is X[s·i + δ·j − p], or padding where that lies outside of X: to the left because
+the sign is the same, to the right because d·L ≥ L'. So Y'[r·i] = Y[i] with r = d·s. With N = L + p + q − δ(k−1), the
+positions at stride 1, there are L_out = ⌈N/s⌉ samples before and L'_out = d·N − (d·L − L') after, and r(L_out−1)+1 ≤
+d(N−1)+1 ≤ L'_out ≤ d·N ≤ r·L_out: the same bounds hold for Y'.
 
-More padding behind changes nothing as long as L'_out ≤ r·L_out. It is added where a window that kept ⌈L/s⌉ samples of a known L would leave
-fewer than it reads (Keras' pads [0,0,1,1] at stride 2 become [0,0,2,2] at stride 1), and where rounding up made room for a last window:
-d(s−1) more is enough for every L, and not too much, as long as a last window always starts inside (q + s − 1 ≤ δ(k−1)).
+More padding behind changes nothing as long as L'_out ≤ r·L_out. It is added where a window that kept ⌈L/s⌉ samples of a
+known L would leave fewer than it reads (Keras' pads [0,0,1,1] at stride 2 become [0,0,2,2] at stride 1), and where
+rounding up made room for a last window: d(s−1) more is enough for every L, and not too much, as long as a last window
+always starts inside (q + s − 1 ≤ δ(k−1)).
 """
 
 from __future__ import annotations
@@ -20,14 +22,29 @@ from dataclasses import dataclass, replace
 from passes.graph.operators import CONSTANTS, SLIDING, of, of_form
 from passes.graph.tensors import Shape
 from passes.graph.view import Node
-from passes.maps.contents import Axes, Content, Pooled, Side, changed, count, finer, has_space, one_side, sides, size_after, size_before
+from passes.maps.contents import (
+    Axes,
+    Content,
+    Pooled,
+    Side,
+    changed,
+    count,
+    finer,
+    has_space,
+    one_side,
+    sides,
+    size_after,
+    size_before,
+)
 from passes.maps.positions import MapSpace, Rule, Stuck, Unfollowed
 from passes.maps.shared import only_seeds_samples, require_map
 
 
 @dataclass(frozen=True)
 class AxisWindow:
-    """A window along one axis: taps, stride, dilation, and the padding before and behind (`same`: chosen at run time)."""
+    """A window along one axis: taps, stride, dilation, and the padding before and behind (`same`: chosen at run
+    time).
+    """
 
     taps: int
     stride: int
@@ -49,7 +66,9 @@ class AxisWindow:
 
     @property
     def always_inside(self) -> bool:
-        """Whether the last window starts inside however it is rounded up; otherwise ONNX's versions and its runtimes disagree."""
+        """Whether the last window starts inside however it is rounded up; otherwise ONNX's versions and its runtimes
+        disagree.
+        """
         return self.behind + self.stride - 1 <= self.reach
 
     def positions(self, size: int) -> int:
@@ -71,12 +90,19 @@ def windows(node: Node, space: MapSpace) -> tuple[AxisWindow, ...]:
     count = len(extents)
     pads = node.ints("pads", (0,) * (2 * count))
     strides, dilations = node.ints("strides", (1,) * count), node.ints("dilations", (1,) * count)
-    return _windows(extents, pads, strides, dilations, node.attrs.get("auto_pad", "NOTSET"), bool(node.int("ceil_mode", 0)))
+    return _windows(
+        extents, pads, strides, dilations, node.attrs.get("auto_pad", "NOTSET"), bool(node.int("ceil_mode", 0))
+    )
 
 
 @functools.lru_cache
 def _windows(  # of all layers that are alike
-    extents: tuple[int, ...], pads: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...], mode: str, up: bool
+    extents: tuple[int, ...],
+    pads: tuple[int, ...],
+    strides: tuple[int, ...],
+    dilations: tuple[int, ...],
+    mode: str,
+    up: bool,
 ) -> tuple[AxisWindow, ...]:
     count = len(extents)
     pads = pads if mode == "NOTSET" else (0,) * (2 * count)
@@ -95,7 +121,9 @@ def _windows(  # of all layers that are alike
 
 
 def slides(node: Node, space: MapSpace) -> list[Axes]:
-    """A convolution or pooling over axes 2 and on: strides beyond the limit become dilations; a window over the whole map stays one."""
+    """A convolution or pooling over axes 2 and on: strides beyond the limit become dilations; a window over the whole
+    map stays one.
+    """
     x, out = space.axes(node.inputs[0]), space.shape(node.outputs[0])
     old = windows(node, space)
     convolves = bool(of(node.op).dense)
@@ -127,7 +155,9 @@ def slides(node: Node, space: MapSpace) -> list[Axes]:
 def _covers(x: Axes, over: Sequence[AxisWindow], out: Shape) -> bool:
     """Whether one window without pads is all there is."""
     pairs = zip(over, x, strict=True)
-    whole = all(w.taps == size_before(c) and w.before == w.behind == 0 and w.dilation == 1 and not w.same for w, c in pairs)
+    whole = all(
+        w.taps == size_before(c) and w.before == w.behind == 0 and w.dilation == 1 and not w.same for w, c in pairs
+    )
     return whole and any(map(sides, x)) and all(size == 1 for size in out) and max(w.taps for w in over) > 1
 
 
@@ -149,7 +179,9 @@ def _slid(node: Node, space: MapSpace, side: Side, window: AxisWindow, *, there:
     if not dilates and not side.changed:
         return Side(side.axis, stride, there, there), window
     if window.up and window.stride > 1 and not window.always_inside:
-        raise Stuck(f"'{node.name}' ({node.op}) rounds up to windows that may lie beyond its map, on which runtimes disagree")
+        raise Stuck(
+            f"'{node.name}' ({node.op}) rounds up to windows that may lie beyond its map, on which runtimes disagree"
+        )
     if not dilates and side.rate == 1:
         new = window.positions(side.new)
         if new < 1:
@@ -165,12 +197,19 @@ def _dilated(node: Node, space: MapSpace, side: Side, window: AxisWindow, *, the
     if window.same:
         if s > 1 or window.reach % 2:
             raise Stuck(
-                f"the pads of '{node.name}' ({node.op}) depend on the image size, which is free; give it one first, in a remap of its own"
+                f"the pads of '{node.name}' ({node.op}) depend on the image size, which is free; give it one "
+                "first, in a remap of its own"
             )
         return replace(window, dilation=d * window.dilation)
     dilation = d * window.dilation if window.taps > 1 else window.dilation
     new = AxisWindow(
-        taps=window.taps, stride=1, dilation=dilation, before=d * window.before, behind=d * window.behind, same=False, up=False
+        taps=window.taps,
+        stride=1,
+        dilation=dilation,
+        before=d * window.before,
+        behind=d * window.behind,
+        same=False,
+        up=False,
     )
     if s > 1 and window.up and node.int("count_include_pad", 0):
         raise Stuck(f"'{node.name}' ({node.op}) rounds up and counts its padding, which cannot be written as pads")
@@ -186,7 +225,9 @@ def _dilated(node: Node, space: MapSpace, side: Side, window: AxisWindow, *, the
     if since is not None:
         room = _room(node, space, new, rooms)
     if not needed <= natural + room <= d * s * there:
-        raise Stuck(f"'{node.name}' ({node.op}) leaves {natural + room} samples, from which the {there} it left cannot be taken")
+        raise Stuck(
+            f"'{node.name}' ({node.op}) leaves {natural + room} samples, from which the {there} it left cannot be taken"
+        )
     return replace(new, behind=new.behind + room)
 
 
@@ -203,7 +244,9 @@ def _room(node: Node, space: MapSpace, window: AxisWindow, rooms: Sequence[int])
 
 
 def _rewrite(node: Node, space: MapSpace, old: Sequence[AxisWindow], new: Sequence[AxisWindow]) -> None:
-    if node.op == "MaxPool" and any(name in space.view.readers or name in space.view.outputs for name in node.outputs[1:] if name):
+    if node.op == "MaxPool" and any(
+        name in space.view.readers or name in space.view.outputs for name in node.outputs[1:] if name
+    ):
         raise Stuck(f"the positions that '{node.name}' (MaxPool) gives would be others")
     if any(window.stride != was.stride for window, was in zip(new, old, strict=True)):
         space.edit(node, strides=[window.stride for window in new])
@@ -238,13 +281,19 @@ def transposed(node: Node, space: MapSpace) -> Axes:
             raise Stuck(f"the output size of '{node.name}' ({node.op}) is written in the file")
         stride = None if side.stride is None else side.stride / window.stride
         pads = window.before + window.behind
-        grown = side.new * window.stride if window.same else (side.new - 1) * window.stride + window.reach + 1 + more[axis] - pads
+        grown = (
+            side.new * window.stride
+            if window.same
+            else (side.new - 1) * window.stride + window.reach + 1 + more[axis] - pads
+        )
         result.append((Side(side.axis, stride, there, grown if side.changed else there),))
     return (x[0], count(out[1]), *result)
 
 
 def unpooled(node: Node, space: MapSpace) -> Axes:
-    """The map that a pooling read whose positions are given: they count in it, so it has to be made again as large as it is there."""
+    """The map that a pooling read whose positions are given: they count in it, so it has to be made again as large as
+    it is there.
+    """
     x, out = space.axes(node.inputs[0]), space.shape(node.outputs[0])
     pool = space.view.by_name.get(space.view.producer.get(node.inputs[1], ""))
     over = windows(node, space)
@@ -260,7 +309,10 @@ def unpooled(node: Node, space: MapSpace) -> Axes:
         if node.input(2):
             space.number(node, 2, axis, size)
         elif (size_after(x[axis]) - 1) * window.stride + window.reach + 1 - window.before - window.behind != size:
-            raise Stuck(f"'{node.name}' ({node.op}) makes another map than '{pool.name}' (MaxPool) would read, of {size} samples")
+            raise Stuck(
+                f"'{node.name}' ({node.op}) makes another map than '{pool.name}' (MaxPool) would read, of "
+                f"{size} samples"
+            )
     return (x[0], x[1], *pooled[2:])
 
 

@@ -42,8 +42,11 @@ from passes.network.silence import silences
 from passes.network.stages import Silence, Stage, Table
 
 
-def analyse(graph: gs.Graph | Normalised, *, sizes: Mapping[str, Shape] | None = None, table: Table | None = None) -> Analysis:
-    """Analyse a network; the graph is not changed, a copy is brought into normal form first, unless it is the normal form of one.
+def analyse(
+    graph: gs.Graph | Normalised, *, sizes: Mapping[str, Shape] | None = None, table: Table | None = None
+) -> Analysis:
+    """Analyse a network; the graph is not changed, a copy is brought into normal form first, unless it is the normal
+    form of one.
 
     sizes: shapes for inputs with free dimensions; table: the stages stored in the model's metadata, if any.
     Raises RefusedModel for a graph that cannot be read, or that has no convolution or matrix product with a weight.
@@ -58,7 +61,9 @@ def analyse(graph: gs.Graph | Normalised, *, sizes: Mapping[str, Shape] | None =
     return replace(read(seen, shapes, resolution, table=table, notes=normal.notes), normal=normal)
 
 
-def read(seen: View, shapes: Shapes, resolution: Resolution, *, table: Table | None = None, notes: tuple[str, ...] = ()) -> Analysis:
+def read(
+    seen: View, shapes: Shapes, resolution: Resolution, *, table: Table | None = None, notes: tuple[str, ...] = ()
+) -> Analysis:
     """The same for a graph in normal form whose maps are known; `notes` say how it got there."""
     parameters = learnt(seen)
     identities = flow_identities(seen, shapes, parameters)
@@ -71,7 +76,9 @@ def read(seen: View, shapes: Shapes, resolution: Resolution, *, table: Table | N
         raise RefusedModel(f"there is no convolution or matrix product {what} in this graph: nothing to adapt")
     stages = find_stages(seen, shapes, identities, table)
     quiet = {(i, j): found for i, stage in enumerate(stages) for j, found in silences(stage, seen, identities).items()}
-    home = {name: (i, j) for i, stage in enumerate(stages) for j, block in enumerate(stage.blocks) for name in block.nodes}
+    home = {
+        name: (i, j) for i, stage in enumerate(stages) for j, block in enumerate(stage.blocks) for name in block.nodes
+    }
     atoms = _name_atoms(seen, identities, stages, home=home, makes_map=resolution.makes_map)
     kernels = _name_kernels(seen, shapes, home)
     groups = _named([(found.nodes, found) for found in groupings(seen, shapes)], home, "groups")
@@ -117,7 +124,8 @@ T = TypeVar("T")
 def _name_atoms(
     seen: View, identities: Identities, stages: Sequence[Stage], *, home: Home, makes_map: Mapping[str, bool]
 ) -> dict[str, Atom]:
-    """Stage exits are `width`; atoms wholly inside a block `hidden`, or `se` where they have no extent in space; others their node's.
+    """Stage exits are `width`; atoms wholly inside a block `hidden`, or `se` where they have no extent in space; others
+    their node's.
 
     makes_map says of nodes whether they make maps; of nodes it does not name the extent decides.
     """
@@ -157,7 +165,9 @@ def _local_to(atom: Atom, home: Home, seen: View, tapped: Set[tuple[int, int]]) 
 
 
 def _named(found: Sequence[tuple[tuple[str, ...], T]], home: Home, kind: str) -> dict[str, T]:
-    """Knobs of one kind, each named after the block that holds all its nodes, else its first node; numbered in the order given."""
+    """Knobs of one kind, each named after the block that holds all its nodes, else its first node; numbered in the
+    order given.
+    """
     names: dict[str, T] = {}
     for users, one in found:
         places = {home.get(user) for user in users}
@@ -176,7 +186,9 @@ def _name_kernels(seen: View, shapes: Shapes, home: Home) -> dict[str, Kernel]:
             continue
         weight = node.inputs[1]
         extents = shapes.shapes[weight][2:]
-        users = tuple(reader for reader, slot in seen.readers[weight] if slot == 1 and seen.by_name[reader].op == "Conv")
+        users = tuple(
+            reader for reader, slot in seen.readers[weight] if slot == 1 and seen.by_name[reader].op == "Conv"
+        )
         if max(extents, default=1) == 1 or len(users) != len(seen.readers[weight]):
             continue
         done.add(weight)
@@ -185,7 +197,9 @@ def _name_kernels(seen: View, shapes: Shapes, home: Home) -> dict[str, Kernel]:
 
 
 def _tied_weight(stage: Stage, seen: View, found: Cost) -> str | None:
-    """A parameter that a block of the stage shares with nodes outside it: a copy of the block could not keep it tied."""
+    """A parameter that a block of the stage shares with nodes outside it: a copy of the block could not keep it
+    tied.
+    """
     for block in stage.blocks:
         inside = set(block.nodes)
         for node in block.nodes:
@@ -195,7 +209,9 @@ def _tied_weight(stage: Stage, seen: View, found: Cost) -> str | None:
     return None
 
 
-def _depth_knob(i: int, stage: Stage, quiet: Mapping[tuple[int, int], Silence], *, tied: str | None, fixed: str) -> Knob:
+def _depth_knob(
+    i: int, stage: Stage, quiet: Mapping[tuple[int, int], Silence], *, tied: str | None, fixed: str
+) -> Knob:
     """tied: the weight its blocks share with others, if any; fixed: why none can be repeated, where none can."""
     depth = len(stage.blocks)
     name = stage_knob(i, "depth")
@@ -216,7 +232,10 @@ def _from_knobs(i: int, stage: Stage) -> list[Knob]:
         return []
     lowest = 0 if 0 in stage.repeatable else 1
     last = len(stage.blocks) - 1
-    return [Knob(block_knob(i, j, "from"), "from", j, min=lowest, max=last, growth="approximate", why=FROM_WHY) for j in range(1, last + 1)]
+    return [
+        Knob(block_knob(i, j, "from"), "from", j, min=lowest, max=last, growth="approximate", why=FROM_WHY)
+        for j in range(1, last + 1)
+    ]
 
 
 def _width_knob(name: str, atom: Atom) -> Knob:
@@ -227,12 +246,16 @@ def _width_knob(name: str, atom: Atom) -> Knob:
         return Knob.frozen(name, "width", value, atom.one, multiple=multiple)
     growth = "exact" if atom.drift is None else "approximate"
     most = value if atom.parent < 0 else max(MAX_WIDTH // multiple * multiple, value)
-    return Knob(name, "width", value, min=atom.fewest * multiple, max=most, multiple=multiple, growth=growth, why=atom.drift)
+    return Knob(
+        name, "width", value, min=atom.fewest * multiple, max=most, multiple=multiple, growth=growth, why=atom.drift
+    )
 
 
 def _stride_knob(strides: Strides) -> Knob:
     least, own = strides.values[0], strides.value
-    return Knob(STRIDE, "stride", own, min=least, max=own, growth=strides.growth, why=strides.why, values=strides.values)
+    return Knob(
+        STRIDE, "stride", own, min=least, max=own, growth=strides.growth, why=strides.why, values=strides.values
+    )
 
 
 def _kernel_knob(name: str, kernel: Kernel, seen: View) -> Knob:
@@ -258,7 +281,8 @@ def _that_moves(knob: Knob) -> Knob:
 
 ONLY = {
     "kernel": f"its pads leave no room to take taps from, and a kernel grows to {MAX_KERNEL} at most",
-    "width": "no channel can be taken away, and the order in which channels are cut and joined leaves no place for new ones",
+    "width": "no channel can be taken away, and the order in which channels are cut and joined leaves no place for "
+    "new ones",
     "from": "the stage has no other block to take parameters from",
 }
 
@@ -275,7 +299,9 @@ def _groups_knob(name: str, grouping: Grouping, seen: View, identities: Identiti
 
 
 def _clips(node: Node, extents: Sequence[int]) -> bool:
-    """SAME padding that stays, with a stride beyond the kernel: the total may be clipped at zero, and a larger kernel would shift."""
+    """SAME padding that stays, with a stride beyond the kernel: the total may be clipped at zero, and a larger kernel
+    would shift.
+    """
     strides = node.ints("strides", (1,) * len(extents))
     same = node.attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
     return same and any(stride > extent for stride, extent in zip(strides, extents, strict=True))

@@ -1,7 +1,7 @@
 """The analysis of a network: what can change, from where to where, and what keeps it from changing.
 
-Everything here is derived anew from the graph; nothing is patched. A Knob is one number a user can set; knobs name atoms, stages and
-kernels in words that stay the same when the network is remapped.
+Everything here is derived anew from the graph; nothing is patched. A Knob is one number a user can set; knobs name
+atoms, stages and kernels in words that stay the same when the network is remapped.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class Kernel:
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """All facts about a graph in normal form: by name, but for the constants of the view and the graph that an image was read from.
+    """All facts about a graph in normal form: by name, but for the constants of the view and the graph that an image
+    was read from.
 
     `normal` is that graph, where it was a graph that was analysed.
     """
@@ -82,22 +83,35 @@ class Analysis:
 
 
 def group_of(analysis: Analysis, knob: str) -> list[dict[str, object]]:
-    """Every weight axis that moves with a width knob: initializer, axis, positions along it, and whether it creates or consumes them."""
+    """Every weight axis that moves with a width knob: initializer, axis, positions along it, and whether it creates or
+    consumes them.
+    """
     atom = analysis.atoms[knob]
     index = next(k for k, other in enumerate(analysis.identities.atoms) if other is atom)
     rows: list[dict[str, object]] = []
     for site in atom.sites:
         rows.append(
-            {"initializer": site.tensor, "axis": site.axis, "indices": _positions(site, analysis.identities, index), "role": site.role}
+            {
+                "initializer": site.tensor,
+                "axis": site.axis,
+                "indices": _positions(site, analysis.identities, index),
+                "role": site.role,
+            }
         )
     return rows
 
 
 def _positions(site: Site, identities: Identities, index: int) -> list[int]:
     known = site.ids >= 0
-    return [p for p, (c, k) in enumerate(zip(site.ids.tolist(), known.tolist(), strict=True)) if k and identities.atom_of[c] == index]
+    return [
+        p
+        for p, (c, k) in enumerate(zip(site.ids.tolist(), known.tolist(), strict=True))
+        if k and identities.atom_of[c] == index
+    ]
 
 
 def blocks_named(analysis: Analysis) -> list[tuple[str, Block]]:
     """(stageI.blockJ, block) for all blocks."""
-    return [(block_name(i, j), block) for i, stage in enumerate(analysis.stages) for j, block in enumerate(stage.blocks)]
+    return [
+        (block_name(i, j), block) for i, stage in enumerate(analysis.stages) for j, block in enumerate(stage.blocks)
+    ]

@@ -1,8 +1,8 @@
 """Blocks and stages, found from dominators and channel identity alone.
 
-A block is what depth repeats: the region from an entry tensor to an exit tensor that owns a convolution or matrix product and shows nothing
-but its exit to the rest. Residual blocks keep their axes, with a shortcut or without one; projections (both arms weighted) and linear
-bottlenecks that do not may open a stage.
+A block is what depth repeats: the region from an entry tensor to an exit tensor that owns a convolution or matrix
+product and shows nothing but its exit to the rest. Residual blocks keep their axes, with a shortcut or without one;
+projections (both arms weighted) and linear bottlenecks that do not may open a stage.
 """
 
 from __future__ import annotations
@@ -45,8 +45,14 @@ def unrepeatable(stage: Stage, shapes: Shapes, identities: Identities) -> str:
         return "no block of the stage keeps its shape, so none can be repeated"
     read, made = (None if label is None else label.ids for label in labels)
     if read is not None and made is not None and read.shape == made.shape and ((read == made) & (made >= 0)).any():
-        return "some of the channels that its block reads are not those it makes but fixed ones, so no copy could follow it"
-    return "nothing ties the channels that its block makes to those it reads, so a copy would not stay as wide as what it follows"
+        return (
+            "some of the channels that its block reads are not those it makes but fixed ones, so no copy could "
+            "follow it"
+        )
+    return (
+        "nothing ties the channels that its block makes to those it reads, so a copy would not stay as wide as "
+        "what it follows"
+    )
 
 
 def _grouped(blocks: Sequence[Block], regions: Regions) -> tuple[Stage, ...]:
@@ -82,7 +88,9 @@ def merged_blocks(regions: Regions) -> list[Block]:
             continue
         inside = set(block.nodes)
         inner = [other for other in blocks if inside & set(other.nodes)] if closed & inside else []
-        if any(other.entry != block.entry or not (other.merge in parts or other.exit in node.inputs) for other in inner):
+        if any(
+            other.entry != block.entry or not (other.merge in parts or other.exit in node.inputs) for other in inner
+        ):
             continue  # a block holds no other, except the partial sums of its own arms
         if inner:
             blocks = [other for other in blocks if not any(other is one for one in inner)]
@@ -146,7 +154,9 @@ def _arm(regions: Regions, entry: str, tensor: str) -> set[str]:
 
 
 def _after(regions: Regions, merge: Node) -> str:
-    """The merge's output, or that of the activation which alone reads it, be it one operator or written out (SiLU, GELU)."""
+    """The merge's output, or that of the activation which alone reads it, be it one operator or written out (SiLU,
+    GELU).
+    """
     output = merge.outputs[0]
     readers = regions.view.readers.get(output, ())
     if len(readers) == 1 and output not in regions.view.outputs:
@@ -175,14 +185,22 @@ def stored_stages(regions: Regions, table: Table) -> tuple[Stage, ...] | None:
             tapped = seen_outside(regions, nodes, row["exit"])
             if set(tapped) & set(regions.view.outputs):
                 return None
-            kind = "residual" if row["kind"] in KINDS and same_channels(regions, row["entry"], row["exit"]) else row["kind"]
-            blocks.append(Block(kind=kind, entry=row["entry"], exit=row["exit"], nodes=nodes, merge=row["merge"], tapped=tapped))
+            kind = (
+                "residual"
+                if row["kind"] in KINDS and same_channels(regions, row["entry"], row["exit"])
+                else row["kind"]
+            )
+            blocks.append(
+                Block(kind=kind, entry=row["entry"], exit=row["exit"], nodes=nodes, merge=row["merge"], tapped=tapped)
+            )
         stages.append(Stage(tuple(blocks)))
     return tuple(stages)
 
 
 def _fits(regions: Regions, row: Mapping[str, str], nodes: Sequence[str], before: Sequence[Block]) -> bool:
-    """Whether a row can be the next block of its stage: behind the last one, keeping its channels, closed by the merge it names."""
+    """Whether a row can be the next block of its stage: behind the last one, keeping its channels, closed by the merge
+    it names.
+    """
     merged = row["merge"] in nodes if row["kind"] == "projection" or row["merge"] else True
     follows = not before or (row["kind"] == "residual" and before[-1].exit == row["entry"])
     keeps = row["kind"] != "residual" or same_channels(regions, row["entry"], row["exit"])

@@ -17,7 +17,11 @@ def bottlenecks(regions: Regions, inside: set[str]) -> list[Block]:
     taken = set(inside)
     blocks = []
     for node in regions.view.nodes:
-        if node.name in taken or regions.index[node.name] not in chain or not (_pointwise(regions, node) or _depthwise(regions, node)):
+        if (
+            node.name in taken
+            or regions.index[node.name] not in chain
+            or not (_pointwise(regions, node) or _depthwise(regions, node))
+        ):
             continue
         end = _linear_end(regions, node, taken)
         if end is None:
@@ -43,7 +47,9 @@ def _chain(regions: Regions) -> set[int]:
 
 
 def _linear_end(regions: Regions, start: Node, taken: set[str]) -> str | None:
-    """The output of the first affine after `start` that no activation follows, passing at most one spatial (depthwise) convolution."""
+    """The output of the first affine after `start` that no activation follows, passing at most one spatial (depthwise)
+    convolution.
+    """
     node, spatial = start, int(_spatial(regions, start))
     while True:
         step = next_node(regions, node)

@@ -12,7 +12,9 @@ from passes.network.images import Image
 
 @dataclass(frozen=True)
 class Colours:
-    """The input that is an image, the axis of its channels, and how many there are; None where there is no such input."""
+    """The input that is an image, the axis of its channels, and how many there are; None where there is no such
+    input.
+    """
 
     image: str
     axis: int

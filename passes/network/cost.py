@@ -1,8 +1,9 @@
 """What a network costs: multiply-adds and parameters.
 
-A multiply-add (MAdd, MAC) is one multiplication and one addition of a convolution or matrix product; biases, normalisation and activations
-count nothing, nor does what is computed from weights alone: that is done once. Parameters are what is learnt (learnt.py): weights, biases,
-scales, position embeddings; running statistics of a BatchNormalization are not, nor are anchors, grids and masks.
+A multiply-add (MAdd, MAC) is one multiplication and one addition of a convolution or matrix product; biases,
+normalisation and activations count nothing, nor does what is computed from weights alone: that is done once. Parameters
+are what is learnt (learnt.py): weights, biases, scales, position embeddings; running statistics of a BatchNormalization
+are not, nor are anchors, grids and masks.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from passes.graph.view import View
 
 @dataclass(frozen=True)
 class Cost:
-    """Multiply-adds for one input of the probe sizes (None where a free image size makes them unknown) and parameters."""
+    """Multiply-adds for one input of the probe sizes (None where a free image size makes them unknown) and
+    parameters.
+    """
 
     macs: int | None
     params: int
@@ -33,7 +36,9 @@ def cost(view: View, shapes: Shapes, parameters: Collection[str] | None = None) 
     parameters: the constants that are learnt, where they are known already.
     """
     node_macs = macs_of(view.nodes, shapes.shapes)
-    tensor_params = {name: math.prod(view.constants[name].shape) for name in (learnt(view) if parameters is None else parameters)}
+    tensor_params = {
+        name: math.prod(view.constants[name].shape) for name in (learnt(view) if parameters is None else parameters)
+    }
     macs = None if shapes.free_space else sum(node_macs.values())
     return Cost(macs, sum(tensor_params.values()), node_macs, tensor_params)
 

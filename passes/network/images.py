@@ -15,9 +15,9 @@ from passes.network.knobs import Size
 class Image:
     """The image that a network reads: the input, which of its axes are height and width, and their size.
 
-    `free`: the file leaves the size open, so that any runs already; `refusal`: why it cannot change, where that is seen at once, and
-    `tried` finds out where it takes a try. `graph` is the network as it was given, where numbers in its normal form are computed from the
-    size (None: none is).
+    `free`: the file leaves the size open, so that any runs already; `refusal`: why it cannot change, where that is seen
+    at once, and `tried` finds out where it takes a try. `graph` is the network as it was given, where numbers in its
+    normal form are computed from the size (None: none is).
     """
 
     input: str
@@ -36,7 +36,9 @@ class Image:
 
 @dataclass(frozen=True)
 class Strides:
-    """The output stride, the values it can take (its own is the largest), and whether a smaller one keeps the samples there are."""
+    """The output stride, the values it can take (its own is the largest), and whether a smaller one keeps the samples
+    there are.
+    """
 
     value: int
     values: tuple[int, ...]
@@ -46,7 +48,9 @@ class Strides:
 
 @dataclass(frozen=True)
 class Resolution:
-    """What is known of a network's maps: the image, the strides, and of which nodes it is known whether they make a map."""
+    """What is known of a network's maps: the image, the strides, and of which nodes it is known whether they make a
+    map.
+    """
 
     image: Image
     strides: Strides

@@ -19,8 +19,8 @@ FROM_WHY = "it says which block's parameters are taken; another choice is anothe
 class Knob:
     """One number of the network. `growth` says whether adding to it can keep the function exactly; `why` says why not.
 
-    `min` and `max` are inclusive; a value is a multiple of `multiple`, except for kernels, which go in steps of 2, and one of
-    `values` where they are given.
+    `min` and `max` are inclusive; a value is a multiple of `multiple`, except for kernels, which go in steps of 2, and
+    one of `values` where they are given.
     """
 
     name: str
@@ -67,16 +67,25 @@ class KnobKind:
 
 KINDS: Mapping[str, KnobKind] = {
     "depth": KnobKind(("stageI.depth",), "how many blocks the stage has; further ones copy the seed's last"),
-    "width": KnobKind(("stageI.width", "node:NAME.width"), "the channels between the blocks of a stage; those of a node outside blocks"),
+    "width": KnobKind(
+        ("stageI.width", "node:NAME.width"),
+        "the channels between the blocks of a stage; those of a node outside blocks",
+    ),
     "from": KnobKind(("stageI.blockJ.from",), "which seed block this one copies, default min(J, last)"),
     "kernel": KnobKind(("stageI.blockJ.kernel", "kernel2 …", "node:NAME.kernel"), "kernel size; it keeps its parity"),
-    "groups": KnobKind(("stageI.blockJ.groups", "groups2 …", "node:NAME.groups"), "groups of a convolution (not of a depthwise one)"),
+    "groups": KnobKind(
+        ("stageI.blockJ.groups", "groups2 …", "node:NAME.groups"), "groups of a convolution (not of a depthwise one)"
+    ),
     "hidden": KnobKind(("stageI.blockJ.hidden", "hidden2 …"), "channels inside a block"),
     "se": KnobKind(("stageI.blockJ.se", "se2 …"), "channels of a squeeze-excite"),
     IMAGE: KnobKind((IMAGE,), "height and width of the image, `[512, 1024]`, or one integer for both"),
-    CHANNELS: KnobKind((CHANNELS,), "channels of the image: 1 is grey; more than there were are fresh, and read as the strategy says"),
+    CHANNELS: KnobKind(
+        (CHANNELS,), "channels of the image: 1 is grey; more than there were are fresh, and read as the strategy says"
+    ),
     BATCH: KnobKind((BATCH,), "how many samples at once: a number, or `free` for any; each is computed as it was"),
-    STRIDE: KnobKind((STRIDE,), "pixels of the image between two samples of the last map: smaller, strides become dilations"),
+    STRIDE: KnobKind(
+        (STRIDE,), "pixels of the image between two samples of the last map: smaller, strides become dilations"
+    ),
 }
 """Every kind of knob, in the order of knobs at one place."""
 
@@ -86,7 +95,9 @@ TAIL = re.compile(r"(?P<kind>[a-z]+)(?P<number>\d*)")
 
 @dataclass(frozen=True)
 class KnobName:
-    """What the name of a knob in a stage says: its block, None where it is the stage's own, and what is set (`kernel`, `hidden2`)."""
+    """What the name of a knob in a stage says: its block, None where it is the stage's own, and what is set (`kernel`,
+    `hidden2`).
+    """
 
     stage: int
     block: int | None
@@ -97,7 +108,11 @@ class KnobName:
 def named(knob: str) -> KnobName | None:
     """What a knob's name says; None for one outside stages."""
     found = NAME.fullmatch(knob)
-    return None if found is None else KnobName(int(found["stage"]), None if found["block"] is None else int(found["block"]), found["tail"])
+    return (
+        None
+        if found is None
+        else KnobName(int(found["stage"]), None if found["block"] is None else int(found["block"]), found["tail"])
+    )
 
 
 def stage_name(stage: int) -> str:
@@ -126,7 +141,9 @@ def node_knob(node: str, tail: str) -> str:
 
 
 def kind_of(knob: str) -> str:
-    """The kind that the end of a knob's name says, or of a pattern's: `kernel` for `stage*.kernel2` and `**.kernel*`; '' for others."""
+    """The kind that the end of a knob's name says, or of a pattern's: `kernel` for `stage*.kernel2` and `**.kernel*`;
+    '' for others.
+    """
     found = TAIL.fullmatch(knob.rpartition(".")[2].removesuffix("*"))
     return "" if found is None else found["kind"]
 
@@ -139,11 +156,19 @@ def block_of(knob: str) -> tuple[int, int, str] | None:
 
 @functools.lru_cache(maxsize=1 << 16)
 def knob_order(name: str) -> tuple[int, ...]:
-    """The stride, then stages in order; in a stage depth, width, then block by block; nodes keep the order of the graph."""
+    """The stride, then stages in order; in a stage depth, width, then block by block; nodes keep the order of the
+    graph.
+    """
     found, tail = named(name), TAIL.fullmatch(name.rpartition(".")[2])
     if found is None or tail is None:
         return (-1 if name == STRIDE else 1, 0, 0, 0, 0)
-    return (0, found.stage, -1 if found.block is None else found.block, list(KINDS).index(tail["kind"]), int(tail["number"] or 1))
+    return (
+        0,
+        found.stage,
+        -1 if found.block is None else found.block,
+        list(KINDS).index(tail["kind"]),
+        int(tail["number"] or 1),
+    )
 
 
 Size = tuple[int, int]

@@ -1,12 +1,12 @@
 """What every node of a network costs, and every part: the stem, the stages, the head.
 
-A node belongs to the stage whose block holds it; otherwise to the first stage that needs what it computes, so a layer between two stages
-belongs to the later one. What only the first stage waits for is the stem, what no stage needs is the head. The parts share out all nodes,
-so they sum to the whole; a network without stages is all head.
+A node belongs to the stage whose block holds it; otherwise to the first stage that needs what it computes, so a layer
+between two stages belongs to the later one. What only the first stage waits for is the stem, what no stage needs is the
+head. The parts share out all nodes, so they sum to the whole; a network without stages is all head.
 
-Activations are the tensors that nodes make, each in its own memory, in bytes: weights and inputs are not among them. The peak is what is
-alive at once, the inputs included, while the nodes run one after another: an input from the beginning, any other tensor from the node that
-makes it, until its last reader is done; an output until the end.
+Activations are the tensors that nodes make, each in its own memory, in bytes: weights and inputs are not among them.
+The peak is what is alive at once, the inputs included, while the nodes run one after another: an input from the
+beginning, any other tensor from the node that makes it, until its last reader is done; an output until the end.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ CONVENTIONS: Mapping[str, str] = {
     "paper": "the same and one addition per output element of a convolution with a bias, as in FNA",
 }
 BITS = {
-    kind: 4 if "4" in name else 2 for name, kind in TensorProto.DataType.items() if name in ("INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2")
+    kind: 4 if "4" in name else 2
+    for name, kind in TensorProto.DataType.items()
+    if name in ("INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2")
 }
 
 
@@ -60,7 +62,9 @@ class Row:
 
 @dataclass(frozen=True)
 class ProfilePart:
-    """The costs of some nodes: parameters, multiply-adds, the bytes they make, and the most bytes alive while one of them runs."""
+    """The costs of some nodes: parameters, multiply-adds, the bytes they make, and the most bytes alive while one of
+    them runs.
+    """
 
     name: str
     params: int
@@ -73,7 +77,8 @@ class ProfilePart:
 class Profile:
     """The whole, its parts, its nodes in the order they run, and what is not counted.
 
-    inputs are the sizes it holds for; sized is False where an image size is free and nobody gave one: then only parameters are known.
+    inputs are the sizes it holds for; sized is False where an image size is free and nobody gave one: then only
+    parameters are known.
     """
 
     whole: ProfilePart
@@ -91,11 +96,13 @@ class Profile:
         return (self.stem, *self.stages, self.head)
 
 
-def profile(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None, table: Stored | None = None, convention: str = "conv") -> Profile:
+def profile(
+    graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None, table: Stored | None = None, convention: str = "conv"
+) -> Profile:
     """The profile of a network; the graph is not changed, a copy is brought into normal form first.
 
-    sizes: shapes for inputs with free dimensions; table: the stages stored in the model's metadata, if any; convention: see CONVENTIONS.
-    Raises RefusedModel for a graph that cannot be read, UserError for sizes that do not fit it.
+    sizes: shapes for inputs with free dimensions; table: the stages stored in the model's metadata, if any; convention:
+    see CONVENTIONS. Raises RefusedModel for a graph that cannot be read, UserError for sizes that do not fit it.
     """
     normal = normalise(graph, sizes)
     seen = normal.seen
@@ -113,7 +120,9 @@ def profile(graph: gs.Graph, *, sizes: Mapping[str, Shape] | None = None, table:
         stages=tuple(by_part[name] for name in _names(stages)),
         head=by_part[HEAD],
         rows=tuple(rows),
-        inputs={name: shapes.shapes[name] for name in seen.inputs if name in shapes.shapes and name not in seen.constants},
+        inputs={
+            name: shapes.shapes[name] for name in seen.inputs if name in shapes.shapes and name not in seen.constants
+        },
         sized=not shapes.free_space,
         notes=tuple(_notes(seen, shapes, stages)),
     )

@@ -16,7 +16,9 @@ from passes.graph.view import Node, View
 
 @dataclass(frozen=True)
 class Regions:
-    """One graph, with the place of every node, its immediate dominator (-1: the input), and which nodes have weights, which dense ones."""
+    """One graph, with the place of every node, its immediate dominator (-1: the input), and which nodes have weights,
+    which dense ones.
+    """
 
     view: View
     shapes: Shapes
@@ -41,7 +43,9 @@ def regions_of(view: View, shapes: Shapes, identities: Identities) -> Regions:
 
 
 def region(regions: Regions, entry: str, exit_: str) -> tuple[str, ...] | None:
-    """The nodes between two tensors in order; None where a path avoids the entry or something inside is seen outside."""
+    """The nodes between two tensors in order; None where a path avoids the entry or something inside is seen
+    outside.
+    """
     names = between(regions, entry, exit_)
     return None if names is None or seen_outside(regions, names, exit_) else names
 
@@ -71,7 +75,8 @@ def seen_outside(regions: Regions, names: Sequence[str], exit_: str) -> tuple[st
     return tuple(
         output
         for output in outputs
-        if output in regions.view.outputs or any(reader not in inside for reader, _ in regions.view.readers.get(output, ()))
+        if output in regions.view.outputs
+        or any(reader not in inside for reader, _ in regions.view.readers.get(output, ()))
     )
 
 
@@ -86,7 +91,9 @@ def same_channels(regions: Regions, a: str, b: str) -> bool:
 def next_node(regions: Regions, node: Node) -> Node | None:
     """The next node that all data from this one passes: its only reader, or the gate that its readers close."""
     output = node.outputs[0]
-    readers = [regions.view.by_name[name] for name in dict.fromkeys(name for name, _ in regions.view.readers.get(output, ()))]
+    readers = [
+        regions.view.by_name[name] for name in dict.fromkeys(name for name, _ in regions.view.readers.get(output, ()))
+    ]
     if output in regions.view.outputs or not readers:
         return None
     last = max(readers, key=lambda reader: regions.index[reader.name])

@@ -1,8 +1,9 @@
 """The size of the image and the output stride: what the analysis says of them, and what they contribute to a plan.
 
-Both come last: they edit the nodes that depth, width and kernels have left. Another image size leaves every weight as it is; sizes written
-in the graph follow the maps (maps/). The output stride is the largest number of image pixels between two samples of a map; a smaller one
-turns the strides beyond it into dilations, so that the new map, sampled at every 2nd, 4th … position, is the old one.
+Both come last: they edit the nodes that depth, width and kernels have left. Another image size leaves every weight as
+it is; sizes written in the graph follow the maps (maps/). The output stride is the largest number of image pixels
+between two samples of a map; a smaller one turns the strides beyond it into dilations, so that the new map, sampled at
+every 2nd, 4th … position, is the old one.
 """
 
 from __future__ import annotations
@@ -74,7 +75,9 @@ def _read_image(graph: gs.Graph | None, seen: View, shapes: Shapes, axes: Axes) 
         if unknown is not None:
             return Image("", (), None, refusal=unknown)
         inputs = f"{len(axes)} inputs ({', '.join(axes)})" if axes else "no input"
-        return Image("", (), None, refusal=f"convolutions slide over {inputs}, and the image is the one they slide over")
+        return Image(
+            "", (), None, refusal=f"convolutions slide over {inputs}, and the image is the one they slide over"
+        )
     name, slid = next(iter(axes.items()))
     shape, declared = shapes.shapes[name], seen.inputs[name][0]
     if len(shape) != 4 or len(slid) != 2:
@@ -111,14 +114,20 @@ def _read_strides(space: MapSpace, axes: Axes) -> Strides:
         except Stuck as stuck:
             reasons.append((limit, str(stuck)))
     if len(values) == 1:
-        return Strides(values[0], (values[0],), "frozen", reasons[0][1] if reasons else "no map of this network has a stride")
-    why = [f"'{name}' averages over the finer map" for name in averages[:1]] + [f"not {limit}: {reason}" for limit, reason in reasons[:1]]
+        return Strides(
+            values[0], (values[0],), "frozen", reasons[0][1] if reasons else "no map of this network has a stride"
+        )
+    why = [f"'{name}' averages over the finer map" for name in averages[:1]] + [
+        f"not {limit}: {reason}" for limit, reason in reasons[:1]
+    ]
     return Strides(values[0], tuple(sorted(values)), "approximate" if averages else "exact", "; ".join(why) or None)
 
 
 @dataclass(frozen=True)
 class SizedView:
-    """The target as far as it is known: its nodes and constants, the sizes of its inputs and tensors, the numbers that changed."""
+    """The target as far as it is known: its nodes and constants, the sizes of its inputs and tensors, the numbers that
+    changed.
+    """
 
     view: View
     shapes: Shapes
@@ -127,7 +136,9 @@ class SizedView:
     notes: tuple[str, ...] = ()
 
     def edited(self, space: MapSpace, declared: Declared) -> SizedView:
-        """The same after what the space says, at these input sizes. Raises Stuck where its tensors would not fit together."""
+        """The same after what the space says, at these input sizes. Raises Stuck where its tensors would not fit
+        together.
+        """
         numbers = {**space.settled, **space.numbers}
         seen = _edited(self.view, space.edits, numbers, declared)
         inputs = {name: _declare(shape, declared.get(name, {})) for name, shape in self.inputs.items()}
@@ -138,18 +149,25 @@ class SizedView:
         for name, made in space.maps.items():
             predicted, actual = tuple(map(size_after, made.axes)), shapes.shapes.get(name)
             if actual is not None and actual != predicted and name not in inputs:
-                raise Stuck(f"'{name}' would have shape {list(actual)} instead of {list(predicted)}: a size that the graph computes stays")
+                raise Stuck(
+                    f"'{name}' would have shape {list(actual)} instead of {list(predicted)}: a size that the "
+                    "graph computes stays"
+                )
         return SizedView(seen, shapes, inputs, {**self.numbers, **numbers}, (*self.notes, *space.notes))
 
 
 def _edited(seen: View, edits: Edits, numbers: Mapping[str, np.ndarray], declared: Declared | None = None) -> View:
-    nodes = [replace(node, attrs={**node.attrs, **edits[node.name]}) if node.name in edits else node for node in seen.nodes]
+    nodes = [
+        replace(node, attrs={**node.attrs, **edits[node.name]}) if node.name in edits else node for node in seen.nodes
+    ]
     inputs = dict(seen.inputs)
     for name, sizes in (declared or {}).items():
         shape, dtype = inputs[name]
         inputs[name] = (None if shape is None else _declare(shape, sizes), dtype)
     constants = {**seen.constants, **{name: gs.Constant(name, array) for name, array in numbers.items()}}
-    return replace(seen, nodes=tuple(nodes), by_name={node.name: node for node in nodes}, constants=constants, inputs=inputs)
+    return replace(
+        seen, nodes=tuple(nodes), by_name={node.name: node for node in nodes}, constants=constants, inputs=inputs
+    )
 
 
 def _declare(shape: tuple[T, ...], sizes: Mapping[int, S]) -> tuple[T | S, ...]:
@@ -157,22 +175,34 @@ def _declare(shape: tuple[T, ...], sizes: Mapping[int, S]) -> tuple[T | S, ...]:
 
 
 def at_size(target: SizedView, wanted: tuple[Image, Size], seed: View, origin: Mapping[str, str]) -> SizedView:
-    """The target for images of another size; `origin` says for each of its nodes which of the seed's it comes from. Raises Stuck."""
+    """The target for images of another size; `origin` says for each of its nodes which of the seed's it comes from.
+    Raises Stuck.
+    """
     image, size = wanted
     declared = {image.input: dict(zip(image.axes, size, strict=True))}
     if image.free:
         made = target.edited(MapSpace(target.view, target.shapes), declared)
     else:
-        pads, settled = ({}, {}) if image.graph is None else _folded(target, (seed, _read_at(image.graph, image, size)), origin)
+        pads, settled = (
+            ({}, {}) if image.graph is None else _folded(target, (seed, _read_at(image.graph, image, size)), origin)
+        )
         start = replace(target, view=_edited(target.view, pads, {}))
-        space = follow(start.view, start.shapes, image_maps(target.shapes, {image.input: image.axes}, size), settled=settled)
+        space = follow(
+            start.view, start.shapes, image_maps(target.shapes, {image.input: image.axes}, size), settled=settled
+        )
         factors = [name for name, array in settled.items() if array.dtype.kind == "f"]
-        space.notes += [f"'{name}', which the graph computes from the image's size, is what it is at {size_text(size)}" for name in factors]
+        space.notes += [
+            f"'{name}', which the graph computes from the image's size, is what it is at {size_text(size)}"
+            for name in factors
+        ]
         made = start.edited(space, declared)
     for name in target.view.outputs:
         old, new = (t.shapes.shapes.get(name, ()) for t in (target, made))
         if old and new and image.input != name and old[0] != new[0]:
-            raise Stuck(f"output '{name}' would have {new[0]} entries on axis 0 instead of {old[0]}: positions of the map become images")
+            raise Stuck(
+                f"output '{name}' would have {new[0]} entries on axis 0 instead of {old[0]}: positions of the "
+                "map become images"
+            )
     return made
 
 
@@ -189,7 +219,9 @@ def _read_at(graph: gs.Graph, image: Image, size: Size) -> View:
 
 
 def _written_at(graph: gs.Graph, image: Image, size: Size) -> gs.Graph:
-    """The graph with the sizes that are written in it as they are for an image of this size; what it computes, it computes still."""
+    """The graph with the sizes that are written in it as they are for an image of this size; what it computes, it
+    computes still.
+    """
     free = _sized_graph(graph, image, (None, None))
     declared = next(tuple(tensor.shape or ()) for tensor in free.inputs if tensor.name == image.input)
     batch = tuple(extent if isinstance(extent, int) else 1 for extent in declared)
@@ -204,7 +236,9 @@ def _written_at(graph: gs.Graph, image: Image, size: Size) -> gs.Graph:
 
 
 def _computed_factors(seen: View, shapes: Shapes) -> dict[str, np.ndarray]:
-    """Factors of resampling that are computed from sizes, at the size there is: a written size over that of its map stays what it is."""
+    """Factors of resampling that are computed from sizes, at the size there is: a written size over that of its map
+    stays what it is.
+    """
     slots = {"Upsample": 1, "Resize": 1 if seen.opset < 11 else 2}
     names = [node.input(slots[node.op]) for node in seen.nodes if node.op in slots]
     known = {name: shapes.values[name] for name in names if name in shapes.values}
@@ -229,13 +263,17 @@ def _other_nodes(old: View, new: View) -> str:
     return "the graph computes other things from that size, beyond numbers"
 
 
-def _folded(target: SizedView, read: tuple[View, View], origin: Mapping[str, str]) -> tuple[Edits, dict[str, np.ndarray]]:
+def _folded(
+    target: SizedView, read: tuple[View, View], origin: Mapping[str, str]
+) -> tuple[Edits, dict[str, np.ndarray]]:
     """Pads and numbers that the graph computes from the size of its image: node → attributes, constant → value.
 
     read: the seed at its size and at the new one.
     """
     old, new = read
-    if [node.name for node in old.nodes] != [node.name for node in new.nodes] or old.constants.keys() != new.constants.keys():
+    if [node.name for node in old.nodes] != [
+        node.name for node in new.nodes
+    ] or old.constants.keys() != new.constants.keys():
         raise Stuck(_other_nodes(old, new))
     pads: dict[str, dict[str, object]] = {}
     settled: dict[str, np.ndarray] = {}

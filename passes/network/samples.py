@@ -21,7 +21,9 @@ class Batching:
 
     @cached_property
     def why(self) -> str | None:
-        """Why there cannot be another number of samples, which is found out when it is first asked for; None: there can."""
+        """Why there cannot be another number of samples, which is found out when it is first asked for; None: there
+        can.
+        """
         from passes.batch.contents import Mixed  # not above: most who analyse a network never ask
         from passes.batch.rebatched import rebatched
 

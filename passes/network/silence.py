@@ -13,7 +13,8 @@ from passes.network.stages import Block, Silence, Stage
 
 def silences(stage: Stage, view: View, identities: Identities) -> dict[int, Silence]:
     """For each repeatable block of a stage, by its number, how a copy of it is silenced."""
-    exits = frozenset(_operator(view.by_name[view.producer[block.exit]], view) for block in stage.blocks)  # what a copy's entry comes from
+    # what a copy's entry comes from
+    exits = frozenset(_operator(view.by_name[view.producer[block.exit]], view) for block in stage.blocks)
     return {j: _silence(stage.blocks[j], exits, view, identities) for j in stage.repeatable}
 
 
@@ -26,7 +27,8 @@ def _operator(node: Node, view: View) -> tuple[object, ...]:
 
 
 def _silence(block: Block, exits: frozenset[tuple[object, ...]], view: View, identities: Identities) -> Silence:
-    """The last affine of the block's branch: with it at zero, exit = activation(entry) = entry where the activation is idempotent.
+    """The last affine of the block's branch: with it at zero, exit = activation(entry) = entry where the activation is
+    idempotent.
 
     y = γ(x−μ)/√(σ²+ε)+β: γ=β=0 gives 0 whatever x is, and ∂y/∂γ stays non-zero, so the copy learns from the first step.
     """
@@ -42,7 +44,8 @@ def _silence(block: Block, exits: frozenset[tuple[object, ...]], view: View, ide
     held = None if through else next(filter(None, (_identity(arm, block, view, identities) for arm in arms)), None)
     if not through and held is None:
         return Silence(
-            why=f"no arm of '{merge.name}' is the block's input itself, or a normalisation or scale of it that could become that"
+            why=f"no arm of '{merge.name}' is the block's input itself, or a normalisation or scale of it that "
+            "could become that"
         )
     if len(through) > 1:
         return Silence(why=f"'{merge.name}' adds the block's input to itself")
@@ -59,10 +62,14 @@ def _silence(block: Block, exits: frozenset[tuple[object, ...]], view: View, ide
     return Silence(tuple(dict.fromkeys(tensors)), scales=scales, held=() if held is None else held[1])
 
 
-def _last_affine(tensor: str, block: Block, view: View, identities: Identities, *, extra: tuple[str, ...] = ()) -> Silence:
+def _last_affine(
+    tensor: str, block: Block, view: View, identities: Identities, *, extra: tuple[str, ...] = ()
+) -> Silence:
     producer = view.producer.get(tensor)
     if producer is None or producer not in block.nodes:
-        return Silence(why=f"the branch passes on '{tensor}' from before the block, which no weight of its own could silence")
+        return Silence(
+            why=f"the branch passes on '{tensor}' from before the block, which no weight of its own could silence"
+        )
     node = view.by_name[producer]
     if node.op == "BatchNormalization":
         return Silence((*extra, node.inputs[1], node.inputs[2]))
@@ -84,7 +91,9 @@ def _last_affine(tensor: str, block: Block, view: View, identities: Identities, 
     if node.op == "Div" and others and others[0] == node.inputs[0]:
         return _passed(_last_affine(others[0], block, view, identities, extra=extra), scales=len(others) == 1)
     if ZERO | SLOPE in row.has:  # without a slope, as Relu, it would let no gradient through
-        return _passed(_last_affine(node.inputs[0], block, view, identities, extra=extra), scales=HOMOGENEOUS in row.has)
+        return _passed(
+            _last_affine(node.inputs[0], block, view, identities, extra=extra), scales=HOMOGENEOUS in row.has
+        )
     if node.op == "Concat":
         parts = [_last_affine(name, block, view, identities) for name in node.inputs]
         failed = next((part for part in parts if part.why is not None), None)
@@ -108,7 +117,9 @@ def _summands(merge: Node, block: Block, view: View) -> list[str]:
     found = []
     for name in merge.inputs:
         maker = view.by_name.get(view.producer.get(name, ""))
-        partial = maker is not None and maker.name in block.nodes and maker.op in MERGES and len(view.readers[name]) == 1
+        partial = (
+            maker is not None and maker.name in block.nodes and maker.op in MERGES and len(view.readers[name]) == 1
+        )
         if maker is not None and partial and not any(other in view.constants for other in maker.inputs):
             found += _summands(maker, block, view)
         else:
@@ -116,8 +127,11 @@ def _summands(merge: Node, block: Block, view: View) -> list[str]:
     return found
 
 
-def _identity(arm: str, block: Block, view: View, identities: Identities) -> tuple[str, tuple[tuple[str, float], ...]] | None:
-    """The arm, and what its tensors hold to make it the block's entry: a normalisation of it as it is before training, or a scale of 1.
+def _identity(
+    arm: str, block: Block, view: View, identities: Identities
+) -> tuple[str, tuple[tuple[str, float], ...]] | None:
+    """The arm, and what its tensors hold to make it the block's entry: a normalisation of it as it is before training,
+    or a scale of 1.
 
     y = γ(x−μ)/√(σ²+ε)+β: γ=1, β=μ=0 and σ²=1−ε give y=x.
     """
@@ -128,7 +142,9 @@ def _identity(arm: str, block: Block, view: View, identities: Identities) -> tup
         values = (1.0, 0.0, 0.0, 1.0 - float(node.attrs.get("epsilon", 1e-5)))
         return arm, tuple(zip(node.inputs[1:5], values, strict=True))
     others = [name for name in node.inputs if name != block.entry]
-    per_channel = [name for name in others if name in view.constants and any(key[0] == name for key in identities.sites)]
+    per_channel = [
+        name for name in others if name in view.constants and any(key[0] == name for key in identities.sites)
+    ]
     if node.op == "Mul" and len(others) == 1 and per_channel:
         return arm, ((per_channel[0], 1.0),)
     return None

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Block:
-    """A region of nodes between two tensors; `kind` is residual where both carry the same channels, so that a copy fits behind it, else
-    projection or bottleneck; `merge` the addition that closes it, if any.
+    """A region of nodes between two tensors; `kind` is residual where both carry the same channels, so that a copy fits
+    behind it, else projection or bottleneck; `merge` the addition that closes it, if any.
 
     `tapped`: inner tensors that are read outside too, by a head; only a stored table names such blocks.
     """
@@ -39,12 +39,16 @@ Table = Sequence[Sequence[Mapping[str, str]]]
 
 def stage_table(stages: Sequence[Stage]) -> list[list[dict[str, str]]]:
     """The stages as names, for the model's metadata, so that they survive every remap."""
-    return [[{"kind": b.kind, "entry": b.entry, "exit": b.exit, "merge": b.merge} for b in stage.blocks] for stage in stages]
+    return [
+        [{"kind": b.kind, "entry": b.entry, "exit": b.exit, "merge": b.merge} for b in stage.blocks] for stage in stages
+    ]
 
 
 def table_of_whole(stages: Sequence[Stage], nodes: Collection[str]) -> list[list[dict[str, str]]]:
     """The stage table of the blocks of which all nodes are among these."""
-    left = [Stage(tuple(block for block in stage.blocks if all(node in nodes for node in block.nodes))) for stage in stages]
+    left = [
+        Stage(tuple(block for block in stage.blocks if all(node in nodes for node in block.nodes))) for stage in stages
+    ]
     return stage_table([stage for stage in left if stage.blocks])
 
 
@@ -52,8 +56,8 @@ def table_of_whole(stages: Sequence[Stage], nodes: Collection[str]) -> list[list
 class Silence:
     """The tensors that, set to zero, make a copied block compute its entry; or `why` that cannot be.
 
-    `scales`: what all of them are multiplied by (not below 0), the whole branch is. `held`: tensors that have to hold another value for
-    that, in all entries: those of an arm that becomes the identity.
+    `scales`: what all of them are multiplied by (not below 0), the whole branch is. `held`: tensors that have to hold
+    another value for that, in all entries: those of an arm that becomes the identity.
     """
 
     tensors: tuple[str, ...] = ()

@@ -13,7 +13,9 @@ TIMES = ("x", "×")
 
 @dataclass(frozen=True)
 class AskedBudget:
-    """A limit as it was asked for: of a kind of cost, in units of its tables, or as a share of what the seed costs with its head."""
+    """A limit as it was asked for: of a kind of cost, in units of its tables, or as a share of what the seed costs with
+    its head.
+    """
 
     text: str
     kind: str
@@ -21,12 +23,17 @@ class AskedBudget:
     relative: bool = False
 
     def limit(self, own: int | None) -> int:
-        """In units of the tables; own: what the seed costs, if that is known. Raises UserError where it is needed and not known."""
+        """In units of the tables; own: what the seed costs, if that is known. Raises UserError where it is needed and
+        not known.
+        """
         if not self.relative:
             return int(self.amount)
         if own is None:
             example = BY_NAME[self.kind].example
-            raise UserError(f"'{self.text}': what the seed costs in {self.kind} is not known, so give a number, as {self.kind}={example}")
+            raise UserError(
+                f"'{self.text}': what the seed costs in {self.kind} is not known, so give a number, as "
+                f"{self.kind}={example}"
+            )
         return int(self.amount * own)
 
 
@@ -46,7 +53,9 @@ def parse_budget(text: str) -> AskedBudget:
         if value is not None:
             return AskedBudget(text, name, value * factor)
     units = ", ".join(unit or "none" for unit in kind.units)
-    raise UserError(f"'{text}': {number!r} is no number with a unit of {units}, nor a share of the seed's, as 0.6x or 60%")
+    raise UserError(
+        f"'{text}': {number!r} is no number with a unit of {units}, nor a share of the seed's, as 0.6x or 60%"
+    )
 
 
 def _share(text: str) -> float | None:

@@ -20,10 +20,10 @@ Place = tuple[int, int] | None  # stage and block; None: outside blocks
 class CostKind:
     """A kind of cost. A table of it holds whole numbers; everything that is said or read of them is here.
 
-    units: what may stand behind a number in a budget, and how much of a table's unit that is. shown: such a number is told in this unit
-    ('' for a mere count, which is told in thousands, millions …). whole(analysis): of a network, None where a free image size leaves it
-    open. placed(plan, cost): the same dealt to the blocks of a member; the sizes of its tensors are in the plan. Both functions are None
-    for a kind that is measured: its table comes from a file.
+    units: what may stand behind a number in a budget, and how much of a table's unit that is. shown: such a number is
+    told in this unit ('' for a mere count, which is told in thousands, millions …). whole(analysis): of a network, None
+    where a free image size leaves it open. placed(plan, cost): the same dealt to the blocks of a member; the sizes of
+    its tensors are in the plan. Both functions are None for a kind that is measured: its table comes from a file.
     """
 
     name: str
@@ -121,7 +121,9 @@ def cost_tables(analysis: Analysis, found: Choices) -> dict[str, Table]:
     Raises UserError where a free image size leaves the multiply-adds open.
     """
     if analysis.cost.macs is None:
-        raise UserError("its multiply-adds depend on the image size, which is free; give one with --input NAME=1x3x224x224")
+        raise UserError(
+            "its multiply-adds depend on the image size, which is free; give one with --input NAME=1x3x224x224"
+        )
     most = max((len(block.candidates) for block in found.blocks), default=0)
     rows: Rows = {kind.name: [[] for _ in found.blocks] for kind in KINDS if kind.placed is not None}
     places = {(block.stage, block.block): k for k, block in enumerate(found.blocks)}
@@ -146,12 +148,16 @@ def _outside(analysis: Analysis, found: Choices, member: Sequence[int]) -> dict[
 
 
 def _charge(analysis: Analysis, found: Choices, block: int, *, rows: Rows, base: dict[str, int]) -> None:
-    """A head that reads inside a block costs by what the block chooses: beyond its least, `rows` charge that to the candidates.
+    """A head that reads inside a block costs by what the block chooses: beyond its least, `rows` charge that to the
+    candidates.
 
     Rows and base change.
     """
     largest = found.largest()
-    members = [tuple(k if b == block else other for b, other in enumerate(largest)) for k in range(len(found.blocks[block].candidates))]
+    members = [
+        tuple(k if b == block else other for b, other in enumerate(largest))
+        for k in range(len(found.blocks[block].candidates))
+    ]
     outside = [_outside(analysis, found, member) for member in members]
     for kind in rows:
         least = min(cost[kind] for cost in outside)

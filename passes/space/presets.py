@@ -14,7 +14,10 @@ from passes.network.knobs import Knob, block_knob, block_of, kind_of, stage_knob
 from passes.space.space import Space, choices
 from passes.target.spec import Value
 
-MOST_BLOCKS: Mapping[str, tuple[int, ...]] = {"fna-detection": (4, 4, 4, 4, 4, 1), "fna-segmentation": (4, 4, 6, 6, 4, 1)}
+MOST_BLOCKS: Mapping[str, tuple[int, ...]] = {
+    "fna-detection": (4, 4, 4, 4, 4, 1),
+    "fna-segmentation": (4, 4, 6, 6, 4, 1),
+}
 """Preset → the most blocks of the stages of width 24, 32, 64, 96, 160 and 320 (FNA++, search space)."""
 
 PRESETS = (*MOST_BLOCKS, "auto", "coarse")
@@ -28,7 +31,8 @@ SHARES: Mapping[str, tuple[Fraction, ...]] = {
 """Preset → the shares of a hidden width that it offers, below the whole."""
 
 TRUNK = (Fraction(7, 8), Fraction(3, 4), Fraction(5, 8), Fraction(1, 2))  # of all widths outside blocks, together
-FEWEST = 8  # channels: a width below stays, since it costs next to nothing and may be colours, or what an attention says of a map
+# channels: a width below stays, since it costs next to nothing and may be colours, or what an attention says of a map
+FEWEST = 8
 
 MOST = 128  # candidates of a block in the automatic space
 ALIGNED = 8  # channels: what devices like, where the seed's own width has it
@@ -43,10 +47,17 @@ def preset(name: str, analysis: Analysis, multiple: int = 1) -> Space:
         return auto(analysis, multiple, shares=SHARES[name])
     if name not in MOST_BLOCKS:
         raise UserError(f"there is no space '{name}'; there are {', '.join(PRESETS)}, or give a JSON file")
-    widths = tuple(analysis.knobs[key].value for i in range(len(analysis.stages)) if (key := stage_knob(i, "width")) in analysis.knobs)
+    widths = tuple(
+        analysis.knobs[key].value
+        for i in range(len(analysis.stages))
+        if (key := stage_knob(i, "width")) in analysis.knobs
+    )
     if widths != PUBLISHED_STAGES:
         found = ", ".join(map(str, widths)) or "none"
-        raise UserError(f"space '{name}' is for stages of width {', '.join(map(str, PUBLISHED_STAGES))}; this seed has {found}; use 'auto'")
+        raise UserError(
+            f"space '{name}' is for stages of width {', '.join(map(str, PUBLISHED_STAGES))}; this seed has "
+            f"{found}; use 'auto'"
+        )
     knobs: dict[str, tuple[Value, ...]] = {}
     for i, most in enumerate(MOST_BLOCKS[name], 1):
         knobs[stage_knob(i, "depth")] = tuple(range(1, most + 1))
@@ -57,13 +68,17 @@ def preset(name: str, analysis: Analysis, multiple: int = 1) -> Space:
 
 
 def _read_inside(stage: int, analysis: Analysis) -> list[int]:
-    """The blocks of a stage that feed a head from within: they keep their width (FNA: the layer before an SSDLite head keeps e6)."""
+    """The blocks of a stage that feed a head from within: they keep their width (FNA: the layer before an SSDLite head
+    keeps e6).
+    """
     return [j for j, block in enumerate(analysis.stages[stage].blocks) if block.tapped]
 
 
 @dataclass(frozen=True)
 class Offer:
-    """What the automatic space offers: kinds of knobs, the shares of a hidden width below the whole, and what widths are multiples of."""
+    """What the automatic space offers: kinds of knobs, the shares of a hidden width below the whole, and what widths
+    are multiples of.
+    """
 
     kinds: Set[str]
     shares: tuple[Fraction, ...]
@@ -73,12 +88,13 @@ class Offer:
 def auto(analysis: Analysis, multiple: int = 1, *, shares: Sequence[Fraction] = SHARES["auto"]) -> Space:
     """Kernels, expansion and depth of every block, and groups where its spatial convolution is a plain one.
 
-    Depthwise kernels of 3, 5 and 7, plain ones of the seed's size and one larger; the whole of each hidden width and shares of it, in
-    multiples of 8 where the seed's is one; plain convolutions in 1 and 2 groups; one block fewer to one more a stage; no other width
-    where a head reads inside. What the seed has is always among them, but for widths that are no multiple. Where a block would have too
-    many candidates, or groups do not go with the widths, there are no other groups, then groups but no other kernels, then neither; then of
-    the widths half alone, in each block of its largest ones. And all widths outside blocks together, at the shares of `TRUNK`. Raises
-    UserError where there is none of this.
+    Depthwise kernels of 3, 5 and 7, plain ones of the seed's size and one larger; the whole of each hidden width and
+    shares of it, in multiples of 8 where the seed's is one; plain convolutions in 1 and 2 groups; one block fewer to
+    one more a stage; no other width where a head reads inside. What the seed has is always among them, but for widths
+    that are no multiple. Where a block would have too many candidates, or groups do not go with the widths, there are
+    no other groups, then groups but no other kernels, then neither; then of the widths half alone, in each block of its
+    largest ones. And all widths outside blocks together, at the shares of `TRUNK`. Raises UserError where there is none
+    of this.
     """
     kinds = frozenset({"kernel", "groups", "width", "depth"})
     for gone in ((), ("groups",), ("kernel",), ("groups", "kernel")):
@@ -113,7 +129,9 @@ def _automatic(analysis: Analysis, offer: Offer) -> Space:
             knobs |= dict.fromkeys(_with_copy(knob, analysis), values)
     knobs |= trunk(analysis, offer.multiple)
     if not knobs:
-        raise UserError(f"there is nothing to search: this network has no blocks with anything to choose, and {_held(analysis)}")
+        raise UserError(
+            f"there is nothing to search: this network has no blocks with anything to choose, and {_held(analysis)}"
+        )
     return Space(knobs)
 
 
@@ -129,9 +147,12 @@ def trunk(analysis: Analysis, multiple: int = 1) -> dict[str, tuple[int, ...]]:
 
 
 def _share(knob: Knob, share: Fraction, multiple: int) -> int:
-    """A share of a width, aligned as the seed's is where that moves it by 10 % at most; in multiples, even where the seed's is."""
+    """A share of a width, aligned as the seed's is where that moves it by 10 % at most; in multiples, even where the
+    seed's is.
+    """
     own, least = knob.value, math.lcm(knob.multiple, multiple)
-    least = math.lcm(least, 2) if own % math.lcm(least, 2) == 0 else least  # so that convolutions in 2 groups can read it
+    # so that convolutions in 2 groups can read it
+    least = math.lcm(least, 2) if own % math.lcm(least, 2) == 0 else least
     units = [unit for align in (ALIGNED, 4, 2, 1) if own % (unit := math.lcm(least, align)) == 0] or [least]
     rows = [(round(own * share / unit) * unit, unit) for unit in units]
     width = next(row for row, unit in rows if abs(row - own * share) <= own * share / 10 or unit == units[-1])
@@ -140,11 +161,17 @@ def _share(knob: Knob, share: Fraction, multiple: int) -> int:
 
 def _held(analysis: Analysis) -> str:
     """Why no width outside blocks shrinks."""
-    whys = Counter(knob.why or "" for knob in analysis.knobs.values() if knob.kind == "width" and knob.growth == "frozen")
+    whys = Counter(
+        knob.why or "" for knob in analysis.knobs.values() if knob.kind == "width" and knob.growth == "frozen"
+    )
     if not whys:
         return "no widths outside them that may shrink"
     (why, count), *others = whys.most_common()
-    more = f" (and {sum(number for _, number in others)} for other reasons, which 'fnatool inspect' lists)" if others else ""
+    more = (
+        f" (and {sum(number for _, number in others)} for other reasons, which 'fnatool inspect' lists)"
+        if others
+        else ""
+    )
     return f"its widths are frozen, {count} of them since {why}{more}"
 
 
@@ -169,7 +196,12 @@ def _values(knob: Knob, analysis: Analysis, offer: Offer) -> tuple[Value, ...]:
     if knob.kind == "kernel":
         wanted = (own, own + 2) if _plain(analysis.kernels[knob.name].weight, analysis) else KERNELS
         return tuple(sorted({k for k in wanted if knob.min <= k <= knob.max and (k - own) % 2 == 0} | {own}))
-    if knob.kind == "width" and kind_of(knob.name) == "hidden" and found is not None and found[1] not in _read_inside(found[0], analysis):
+    if (
+        knob.kind == "width"
+        and kind_of(knob.name) == "hidden"
+        and found is not None
+        and found[1] not in _read_inside(found[0], analysis)
+    ):
         return _widths(knob, offer)
     if knob.kind == "groups" and _plain(analysis.groups[knob.name].weight, analysis):
         return tuple(sorted({g for g in GROUPS if g <= knob.max} | {own}))
@@ -177,7 +209,9 @@ def _values(knob: Knob, analysis: Analysis, offer: Offer) -> tuple[Value, ...]:
 
 
 def _widths(knob: Knob, offer: Offer) -> tuple[int, ...]:
-    """Shares of a hidden width and the whole, each in multiples, aligned as the seed's is where that moves it by 10 % at most."""
+    """Shares of a hidden width and the whole, each in multiples, aligned as the seed's is where that moves it by 10 %
+    at most.
+    """
     own, least = knob.value, math.lcm(knob.multiple, offer.multiple, *(GROUPS if "groups" in offer.kinds else ()))
     if own % least and own % math.lcm(knob.multiple, offer.multiple) == 0:
         least = math.lcm(knob.multiple, offer.multiple)  # it has no other groups

@@ -1,8 +1,10 @@
-"""Space: which networks a search may choose from. The same flat map as a Spec, knobs to lists of values; and what it means, block by block.
+"""Space: which networks a search may choose from. The same flat map as a Spec, knobs to lists of values; and what it
+means, block by block.
 
-What is local to a block is chosen block by block (kernels, hidden and squeeze widths, groups, and whether the block is there at all), so
-that the cost of a member is the sum of its blocks' costs. Widths outside blocks, the trunk, are chosen all at once: several values of
-theirs are columns, the first of every key, then the second. All else has one value.
+What is local to a block is chosen block by block (kernels, hidden and squeeze widths, groups, and whether the block is
+there at all), so that the cost of a member is the sum of its blocks' costs. Widths outside blocks, the trunk, are
+chosen all at once: several values of theirs are columns, the first of every key, then the second. All else has one
+value.
 """
 
 from __future__ import annotations
@@ -58,10 +60,11 @@ class SpaceBlock:
 
 @dataclass(frozen=True)
 class Choices:
-    """A Space on one network: all blocks of the largest member in order, the fewest blocks a stage keeps, and every other knob's value.
+    """A Space on one network: all blocks of the largest member in order, the fewest blocks a stage keeps, and every
+    other knob's value.
 
-    `trunks` are the ways the widths outside blocks may be: for each those that are not what they would be without it, the nearest to the
-    seed's first. Members speak of the first one; `at` has those of another.
+    `trunks` are the ways the widths outside blocks may be: for each those that are not what they would be without it,
+    the nearest to the seed's first. Members speak of the first one; `at` has those of another.
     """
 
     blocks: tuple[SpaceBlock, ...]
@@ -92,13 +95,17 @@ class Choices:
     def with_originals(self) -> Choices:
         """The same, but a block of which the largest member has copies is always there.
 
-        By `preserve` a copy is silent beside its original, and would have to speak where that is skipped: no slice of one weight is both.
+        By `preserve` a copy is silent beside its original, and would have to speak where that is skipped: no slice of
+        one weight is both.
         """
         count = Counter((block.stage, block.source) for block in self.blocks)
         copied = [count[block.stage, block.source] > 1 and block.block == block.source for block in self.blocks]
         return replace(
             self,
-            blocks=tuple(replace(block, skippable=block.skippable and not kept) for block, kept in zip(self.blocks, copied, strict=True)),
+            blocks=tuple(
+                replace(block, skippable=block.skippable and not kept)
+                for block, kept in zip(self.blocks, copied, strict=True)
+            ),
         )
 
     def largest(self) -> tuple[int, ...]:
@@ -106,7 +113,9 @@ class Choices:
         return tuple(max(range(len(b.candidates)), key=lambda k: _rank(b.candidates[k])) for b in self.blocks)
 
     def spec(self, member: Sequence[int]) -> Spec:
-        """The Spec of a member: per block the number of its candidate, or SKIP. Raises UserError where it is no member."""
+        """The Spec of a member: per block the number of its candidate, or SKIP. Raises UserError where it is no
+        member.
+        """
         self.require_member(member)
         knobs: dict[str, Value] = {**self.fixed, **self.trunks[0]}
         for i, group in itertools.groupby(zip(self.blocks, member, strict=True), key=lambda pair: pair[0].stage):
@@ -165,15 +174,17 @@ def parse_space(document: object) -> Space:
 def overlaid(space: Space, knobs: Mapping[str, tuple[Value, ...]]) -> Space:
     """The Space in which these knobs have these values, whatever it said of what they match."""
     patterns = [pattern_of(key) for key in knobs]
-    kept = {key: values for key, values in space.knobs.items() if not any(pattern.fullmatch(key) for pattern in patterns)}
+    kept = {
+        key: values for key, values in space.knobs.items() if not any(pattern.fullmatch(key) for pattern in patterns)
+    }
     return Space({**kept, **knobs})
 
 
 def choices(analysis: Analysis, space: Space) -> Choices:
     """What a Space means on a network.
 
-    Raises UserError for unknown knobs and impossible values, for several values of a knob that is neither a block's own nor a width, and
-    where there is nothing to choose.
+    Raises UserError for unknown knobs and impossible values, for several values of a knob that is neither a block's own
+    nor a width, and where there is nothing to choose.
     """
     _require_local(analysis, space)
     columns = {key: len(values) for key, values in space.knobs.items()}
@@ -188,25 +199,36 @@ def choices(analysis: Analysis, space: Space) -> Choices:
     for i, sources in own.sources.items():
         repeatable = analysis.stages[i].repeatable
         for j, source in enumerate(sources):
-            rows = {block_tail: found for knob, found in values.items() if (block_tail := _tail(knob, i, j)) is not None}
+            rows = {
+                block_tail: found for knob, found in values.items() if (block_tail := _tail(knob, i, j)) is not None
+            }
             count = math.prod(map(len, rows.values()))
             if count > MOST_CANDIDATES:
-                raise UserError(f"stage{i}.block{j} has {count:,} candidates, the most is {MOST_CANDIDATES}; give it fewer values")
+                raise UserError(
+                    f"stage{i}.block{j} has {count:,} candidates, the most is {MOST_CANDIDATES}; give it fewer values"
+                )
             candidates = tuple(dict(zip(rows, row, strict=True)) for row in itertools.product(*rows.values()))
             skippable = depths[i][0] < depths[i][1] and j > last_read[i] and source in repeatable
             blocks.append(SpaceBlock(i, j, source, candidates, skippable))
     alone = {key: row[0] for key, row in space.knobs.items() if len(row) == 1 and not _is_depth(key)}
     trunks = _trunks(analysis, space, {**deepest, **alone})
     if len(trunks) < 2 and not any(len(block.candidates) > 1 or block.skippable for block in blocks):
-        raise UserError("this space leaves the network's blocks, if it has any, without a choice: there is nothing to search")
+        raise UserError(
+            "this space leaves the network's blocks, if it has any, without a choice: there is nothing to search"
+        )
     fixed = {key: value for key, value in alone.items() if not _chosen(key)}
     outside = resolve(analysis, Spec({**deepest, **alone})).values
-    fixed |= {name: outside[name] for name, knob in analysis.knobs.items() if name.startswith("node:") and outside[name] != knob.value}
+    fixed |= {
+        name: outside[name]
+        for name, knob in analysis.knobs.items()
+        if name.startswith("node:") and outside[name] != knob.value
+    }
     return Choices(tuple(blocks), {i: least for i, (least, _) in depths.items()}, fixed, trunks)
 
 
 def _trunks(analysis: Analysis, space: Space, alone: Mapping[str, Value]) -> tuple[Mapping[str, int], ...]:
-    """The widths outside blocks column by column, as far as they are not those of `alone`; the nearest to the seed's first, then the wider.
+    """The widths outside blocks column by column, as far as they are not those of `alone`; the nearest to the seed's
+    first, then the wider.
 
     Raises UserError where keys have not equally many values.
     """
@@ -217,7 +239,8 @@ def _trunks(analysis: Analysis, space: Space, alone: Mapping[str, Value]) -> tup
     for key in others:
         if len(rows[key]) != len(rows[first]):
             raise UserError(
-                f"'{first}' has {len(rows[first])} values and '{key}' {len(rows[key])}, but widths outside blocks are chosen together, the "
+                f"'{first}' has {len(rows[first])} values and '{key}' {len(rows[key])}, but widths outside "
+                "blocks are chosen together, the "
                 "first of every key, then the second; give them equally many"
             )
     names = [name for name, knob in analysis.knobs.items() if knob.kind == TRUNK and block_of(name) is None]
@@ -231,13 +254,17 @@ def _trunks(analysis: Analysis, space: Space, alone: Mapping[str, Value]) -> tup
 
     def apart(trunk: Mapping[str, int]) -> tuple[float, int]:
         widths = {name: trunk.get(name, usual[name]) for name in names}
-        return sum(abs(math.log(value / analysis.knobs[name].value)) for name, value in widths.items()), -sum(widths.values())
+        return sum(abs(math.log(value / analysis.knobs[name].value)) for name, value in widths.items()), -sum(
+            widths.values()
+        )
 
     return tuple(sorted(found, key=apart))
 
 
 def trunk_share(analysis: Analysis, found: Choices, trunk: int) -> float:
-    """How wide a trunk is beside the seed's: the sum of the widths that are not alike in all trunks, of that of the seed's."""
+    """How wide a trunk is beside the seed's: the sum of the widths that are not alike in all trunks, of that of the
+    seed's.
+    """
     names = dict.fromkeys(name for one in found.trunks for name in one)
     own = {name: analysis.knobs[name].value for name in names}
     fixed = {name: value for name, value in found.fixed.items() if isinstance(value, int)}
@@ -245,12 +272,17 @@ def trunk_share(analysis: Analysis, found: Choices, trunk: int) -> float:
 
 
 def _last_read(analysis: Analysis) -> list[int]:
-    """Per stage the last block that has to be where it is: the first one, or one that a head reads inside, or at its exit."""
+    """Per stage the last block that has to be where it is: the first one, or one that a head reads inside, or at its
+    exit.
+    """
     seen = analysis.view
     inside = {name for stage in analysis.stages for block in stage.blocks for name in block.nodes}
     found = []
     for stage in analysis.stages:
-        read = [bool(block.tapped) or any(name not in inside for name, _ in seen.readers.get(block.exit, ())) for block in stage.blocks]
+        read = [
+            bool(block.tapped) or any(name not in inside for name, _ in seen.readers.get(block.exit, ()))
+            for block in stage.blocks
+        ]
         read[-1] = bool(stage.blocks[-1].tapped)  # whose exit is the stage's, wherever that is
         found.append(max((j for j, is_read in enumerate(read) if is_read), default=0))
     return found
@@ -278,13 +310,22 @@ def _is_trunk(key: str) -> bool:
 def _require_local(analysis: Analysis, space: Space) -> None:
     for key, row in space.knobs.items():
         if key.endswith(".from"):
-            raise UserError(f"'{key}': which blocks of a stage stay is for the search to say; give the stage several depths instead")
+            raise UserError(
+                f"'{key}': which blocks of a stage stay is for the search to say; give the stage several depths instead"
+            )
         if len(row) > 1 and not _is_depth(key) and not _chosen(key) and not _is_trunk(key):
             raise UserError(
-                f"'{key}' has {len(row)} values, but a search chooses only depth, the blocks' own {', '.join(CHOSEN)} and widths outside "
+                f"'{key}' has {len(row)} values, but a search chooses only depth, the blocks' own "
+                f"{', '.join(CHOSEN)} and widths outside "
                 "blocks; give it one"
             )
-        if len(row) > 1 and key in analysis.knobs and block_of(key) is None and not _is_depth(key) and not _is_trunk(key):
+        if (
+            len(row) > 1
+            and key in analysis.knobs
+            and block_of(key) is None
+            and not _is_depth(key)
+            and not _is_trunk(key)
+        ):
             raise UserError(f"'{key}' is not a block's own; give it one value")
 
 
@@ -316,18 +357,25 @@ def _values(analysis: Analysis, space: Space, deepest: Mapping[str, Value]) -> d
             if block_of(name) is not None and resolved.knobs[name].kind != "from":
                 found.setdefault(name, []).append(value)
                 chosen[name] = resolved.knobs[name]
-    return {name: tuple(dict.fromkeys(row)) for name, row in found.items() if len(set(row)) > 1 or row[0] != chosen[name].value}
+    return {
+        name: tuple(dict.fromkeys(row))
+        for name, row in found.items()
+        if len(set(row)) > 1 or row[0] != chosen[name].value
+    }
 
 
 def own_choices(analysis: Analysis, found: Choices) -> tuple[int | None, ...]:
-    """Per block what the seed has there: the number of its candidate, SKIP for a block it has not; None where that is not to be chosen."""
+    """Per block what the seed has there: the number of its candidate, SKIP for a block it has not; None where that is
+    not to be chosen.
+    """
     return tuple(_own(analysis, block) for block in found.blocks)
 
 
 def _own(analysis: Analysis, block: SpaceBlock) -> int | None:
     if block.skippable and block.block >= len(analysis.stages[block.stage].blocks):
         return SKIP
-    tails = [tail for tail in block.candidates[0] if len({row[tail] for row in block.candidates}) > 1]  # others cannot be told apart
+    # others cannot be told apart
+    tails = [tail for tail in block.candidates[0] if len({row[tail] for row in block.candidates}) > 1]
     seeds = {tail: analysis.knobs[block_knob(block.stage, block.source, tail)].value for tail in tails}
     return next((k for k, row in enumerate(block.candidates) if all(row[tail] == seeds[tail] for tail in tails)), None)
 
@@ -351,10 +399,12 @@ def own_member(analysis: Analysis, found: Choices) -> tuple[int, ...] | None:
 
 
 def without_growth(analysis: Analysis, found: Choices) -> Choices:
-    """The choices without what only grows: such a candidate computes what a cheaper one does, as long as nothing is trained.
+    """The choices without what only grows: such a candidate computes what a cheaper one does, as long as nothing is
+    trained.
 
-    Left out are larger kernels and widths than the seed's, fewer groups that keep its function, blocks that it has not, and trunks that are
-    wider somewhere; except where a space leaves nothing else, and then the smallest of them stays, of trunks the nearest.
+    Left out are larger kernels and widths than the seed's, fewer groups that keep its function, blocks that it has not,
+    and trunks that are wider somewhere; except where a space leaves nothing else, and then the smallest of them stays,
+    of trunks the nearest.
     """
     blocks = []
     for block in found.blocks:
@@ -367,7 +417,9 @@ def without_growth(analysis: Analysis, found: Choices) -> Choices:
             smallest.setdefault(tuple(_function(own[tail], value) for tail, value in row.items()), row)
         kept = tuple(row for row in block.candidates if row in smallest.values())
         blocks.append(replace(block, candidates=kept))
-    narrow = tuple(trunk for trunk in found.trunks if all(value <= analysis.knobs[name].value for name, value in trunk.items()))
+    narrow = tuple(
+        trunk for trunk in found.trunks if all(value <= analysis.knobs[name].value for name, value in trunk.items())
+    )
     return replace(found, blocks=tuple(blocks), trunks=narrow or found.trunks[:1])
 
 
@@ -390,7 +442,9 @@ def held_to(multiple: int, analysis: Analysis, found: Choices) -> Choices:
         if not kept:
             values = {tail: sorted({row[tail] for row in block.candidates}) for tail in widths}
             listed = "; ".join(f"{tail} {', '.join(map(str, row))}" for tail, row in values.items())
-            raise UserError(f"{block.name} has no widths that are multiples of {multiple} to choose from ({listed}); give it some")
+            raise UserError(
+                f"{block.name} has no widths that are multiples of {multiple} to choose from ({listed}); give it some"
+            )
         blocks.append(replace(block, candidates=kept))
     even = tuple(trunk for trunk in found.trunks if not any(value % multiple for value in trunk.values()))
     if not even:

@@ -18,7 +18,8 @@ from passes.target.take import Take, bytes_made, require_room, taken
 
 
 def apply(graph: gs.Graph | Normalised, plan: Plan) -> gs.Graph:
-    """The target network, in a new graph; arrays that do not change are shared with the seed's, none is written in place.
+    """The target network, in a new graph; arrays that do not change are shared with the seed's, none is written in
+    place.
 
     graph: the seed, or its normal form at the sizes that the plan is for, as `Analysis.normal` has it.
 

@@ -13,7 +13,9 @@ SIZE = re.compile(r"\[?\s*(\d{1,9})\s*[x×,]\s*(\d{1,9})\s*\]?", re.ASCII)
 
 
 def assigned(given: Iterable[str]) -> dict[str, Value]:
-    """knob → value, of each KNOB=VALUE. Raises UserError for what is not of that form, and for a knob that is set twice."""
+    """knob → value, of each KNOB=VALUE. Raises UserError for what is not of that form, and for a knob that is set
+    twice.
+    """
     found: dict[str, Value] = {}
     for text in given:
         key, equals, value = text.rpartition("=")
@@ -27,7 +29,9 @@ def assigned(given: Iterable[str]) -> dict[str, Value]:
 
 
 def listed(given: Iterable[str]) -> dict[str, list[int | str]]:
-    """knob → values, of each KNOB=VALUE,VALUE. Raises UserError for what is not of that form, and for a knob that is set twice."""
+    """knob → values, of each KNOB=VALUE,VALUE. Raises UserError for what is not of that form, and for a knob that is
+    set twice.
+    """
     found: dict[str, list[int | str]] = {}
     for text in given:
         key, equals, values = text.rpartition("=")

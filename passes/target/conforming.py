@@ -25,18 +25,24 @@ def declare(graph: gs.Graph, declared: Mapping[str, Sizes], planned: Mapping[str
     for tensor in graph.outputs:
         sizes = declared.get(tensor.name, {})
         if sizes and tensor.shape is not None:
-            tensor.shape = [sizes.get(axis, size) if isinstance(size, int) else size for axis, size in enumerate(tensor.shape)]
+            tensor.shape = [
+                sizes.get(axis, size) if isinstance(size, int) else size for axis, size in enumerate(tensor.shape)
+            ]
 
 
 def require_shapes(graph: gs.Graph, planned: Mapping[str, Shape]) -> None:
-    """Every tensor has the shape that is planned. Raises RefusedModel where one that the graph computes does not follow its channels."""
+    """Every tensor has the shape that is planned. Raises RefusedModel where one that the graph computes does not follow
+    its channels.
+    """
     sizes = {tensor.name: planned[tensor.name] for tensor in graph.inputs if tensor.name in planned}
     found = infer(view(graph), sizes or None).shapes
     for name, shape in planned.items():
         actual = found.get(name)
         if actual is not None and actual != shape:
             shapes = f"shape {list(actual)} instead of {list(shape)}"
-            raise RefusedModel(f"tensor '{name}' would have {shapes}: a size the graph computes does not follow its channels")
+            raise RefusedModel(
+                f"tensor '{name}' would have {shapes}: a size the graph computes does not follow its channels"
+            )
 
 
 def said_anew(shape: Declared | None, sizes: Sizes) -> Declared | None:

@@ -18,7 +18,9 @@ from passes.network.stages import Block, stage_table
 
 @dataclass(frozen=True)
 class BlockPlace:
-    """A block of the target: where it stands, the seed block it comes from, and whether that one is used already (a copy)."""
+    """A block of the target: where it stands, the seed block it comes from, and whether that one is used already (a
+    copy).
+    """
 
     stage: int
     block: int
@@ -28,7 +30,9 @@ class BlockPlace:
 
 @dataclass(frozen=True)
 class PlacedNode:
-    """A node of the target: its seed node, its block if any, and the new names of the constants it reads (copies have their own)."""
+    """A node of the target: its seed node, its block if any, and the new names of the constants it reads (copies have
+    their own).
+    """
 
     node: Node
     source: str
@@ -94,7 +98,8 @@ class _Layout:
         self.stages.append(instances)
         latest = {instance.place.source: instance for instance in instances}
         chosen = instances[0]
-        for s, block in enumerate(blocks):  # who read a seed block reads its last instance, or that of the block before it
+        # who read a seed block reads its last instance, or that of the block before it
+        for s, block in enumerate(blocks):
             chosen = instances[-1] if s == len(blocks) - 1 else latest.get(s, chosen)
             if chosen.exit != block.exit:
                 self.exits[block.exit] = chosen.exit
@@ -121,7 +126,9 @@ class _Layout:
         return _Instance(place=place, block=block, names=names, tensors=tensors, entry=entry, exit=tensors[block.exit])
 
     def _shared_scalar(self, tensor: str) -> bool:
-        """A number such as a clip's bound, which copies may go on sharing; an integer may count channels, which are each block's own."""
+        """A number such as a clip's bound, which copies may go on sharing; an integer may count channels, which are
+        each block's own.
+        """
         size = math.prod(self.analysis.shapes.shapes[tensor])
         dtype = self.view.constants[tensor].dtype
         integer = not isinstance(dtype, int) and np.dtype(dtype).kind in "iu"
@@ -138,7 +145,9 @@ class _Layout:
                 emit(copy)
 
         instances = [instance for stage in self.stages for instance in stage]
-        originals = {name: instance for instance in instances if not instance.place.copy for name in instance.block.nodes}
+        originals = {
+            name: instance for instance in instances if not instance.place.copy for name in instance.block.nodes
+        }
         in_blocks = {name for stage in self.analysis.stages for block in stage.blocks for name in block.nodes}
         for node in self.view.nodes:
             if node.name in originals:
@@ -153,13 +162,17 @@ class _Layout:
         return NodeLayout(tuple(placed), table, tuple(self.drifts))
 
     def _copies(self) -> dict[str, list[PlacedNode]]:
-        """Target node → the copied nodes that follow it: a copy stands behind the block before it, in the order of the seed's block."""
+        """Target node → the copied nodes that follow it: a copy stands behind the block before it, in the order of the
+        seed's block.
+        """
         found: dict[str, list[PlacedNode]] = {}
         for stage in self.stages:
             for before, instance in pairwise(stage):
                 if instance.place.copy:
                     last = before.names.get(before.block.nodes[-1], before.block.nodes[-1])
-                    found[last] = [self._of_instance(self.view.by_name[name], instance) for name in instance.block.nodes]
+                    found[last] = [
+                        self._of_instance(self.view.by_name[name], instance) for name in instance.block.nodes
+                    ]
         return found
 
     def _read(self, inputs: Sequence[str]) -> tuple[str, ...]:
@@ -167,7 +180,9 @@ class _Layout:
 
     def _of_instance(self, node: Node, instance: _Instance) -> PlacedNode:
         entry = self.exits.get(instance.entry, instance.entry) if instance.place.block == 0 else instance.entry
-        inputs = tuple(entry if name == instance.block.entry else instance.tensors.get(name, name) for name in node.inputs)
+        inputs = tuple(
+            entry if name == instance.block.entry else instance.tensors.get(name, name) for name in node.inputs
+        )
         outputs = tuple(instance.tensors.get(name, name) for name in node.outputs)
         new = Node(instance.names.get(node.name, node.name), node.op, inputs, outputs, node.attrs)
         return PlacedNode(new, node.name, instance.place)
@@ -196,11 +211,15 @@ class _Layout:
 
 
 def _copy_name(name: str, taken: set[str]) -> str:
-    """name_copy, name_copy_2, …: the first that is free, from now on taken; a copy of a copy is named after the first."""
+    """name_copy, name_copy_2, …: the first that is free, from now on taken; a copy of a copy is named after the
+    first.
+    """
     new = unique(re.sub(r"_copy(_\d+)?$", "", name) + "_copy", taken.__contains__)
     taken.add(new)
     return new
 
 
 def _renamed(node: Node, names: Mapping[str, str]) -> Node:
-    return replace(node, inputs=tuple(names.get(n, n) for n in node.inputs), outputs=tuple(names.get(n, n) for n in node.outputs))
+    return replace(
+        node, inputs=tuple(names.get(n, n) for n in node.inputs), outputs=tuple(names.get(n, n) for n in node.outputs)
+    )

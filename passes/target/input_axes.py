@@ -1,4 +1,6 @@
-"""Another number of channels of the image, and of samples: the last steps of a plan, and the graphs that follow them."""
+"""Another number of channels of the image, and of samples: the last steps of a plan, and the graphs that follow
+them.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,15 @@ from passes.target.plan import Plan
 
 
 def with_inputs(plan: Plan, start: SizedView, analysis: Analysis) -> Plan:
-    """The plan for as many channels and samples as are asked for. start: the target before that. Raises UserError where it cannot be."""
+    """The plan for as many channels and samples as are asked for. start: the target before that. Raises UserError where
+    it cannot be.
+    """
     colours, wanted = analysis.colours, plan.resolved.channels
     coloured = plan
     if wanted is not None and wanted != colours.value:
-        coloured, start = _coloured(plan, start, Recolouring(colours.image, colours.axis, wanted, plan.strategy == "fna", plan.rng_seed))
+        coloured, start = _coloured(
+            plan, start, Recolouring(colours.image, colours.axis, wanted, plan.strategy == "fna", plan.rng_seed)
+        )
     return _batched(coloured, start, analysis) if plan.resolved.batched else coloured
 
 
@@ -40,17 +46,23 @@ def _coloured(plan: Plan, start: SizedView, asked: Recolouring) -> tuple[Plan, S
     except Lost as why:
         raise UserError(f"'{CHANNELS}': {new} is not possible: {why}") from why
     declared = {**plan.declared, asked.image: {**plan.declared.get(asked.image, {}), asked.axis: new}}
-    inputs = {name: (said_anew(shape, declared.get(name, {})), kind) for name, (shape, kind) in start.view.inputs.items()}
+    inputs = {
+        name: (said_anew(shape, declared.get(name, {})), kind) for name, (shape, kind) in start.view.inputs.items()
+    }
     seen = replace(linked(made.nodes, {**start.view.constants, **made.constants}, start.view), inputs=inputs)
     own = start.shapes.shapes[asked.image]
     shape = tuple(new if axis == asked.axis else size for axis, size in enumerate(own))
     sized = SizedView(seen, infer(seen, {**start.inputs, asked.image: shape}), {**start.inputs, asked.image: shape})
-    note = [f"the one channel is repeated {old} times in front of the network: {made.repeated}"] if made.repeated else []
+    note = (
+        [f"the one channel is repeated {old} times in front of the network: {made.repeated}"] if made.repeated else []
+    )
     result = replace(
         plan,
         sizes={name: made.shapes.get(name, shape) for name, shape in plan.sizes.items()},
         declared=declared,
-        drifts=plan.drifts if made.exact else (*plan.drifts, f"{CHANNELS} {'grows' if new > old else 'shrinks'} from {old} to {new}"),
+        drifts=plan.drifts
+        if made.exact
+        else (*plan.drifts, f"{CHANNELS} {'grows' if new > old else 'shrinks'} from {old} to {new}"),
         notes=(*plan.notes, *note),
         compared=plan if plan.compared is None else plan.compared,
         uncoloured=plan,
@@ -61,7 +73,9 @@ def _coloured(plan: Plan, start: SizedView, asked: Recolouring) -> tuple[Plan, S
 
 
 def _batched(plan: Plan, start: SizedView, analysis: Analysis) -> Plan:
-    """The plan for the samples that are asked for; the same where the network takes as many, and any where that is asked for."""
+    """The plan for the samples that are asked for; the same where the network takes as many, and any where that is
+    asked for.
+    """
     wanted, own = plan.resolved.batch, analysis.batching.value
     if wanted is not None and wanted == own:
         return plan

@@ -12,7 +12,9 @@ from passes.target.plan import Plan
 
 @dataclass(frozen=True)
 class KeptChannels:
-    """The channels on `axis` that target and seed share: their positions in the target's tensor, and in the seed's, in the same order."""
+    """The channels on `axis` that target and seed share: their positions in the target's tensor, and in the seed's, in
+    the same order.
+    """
 
     axis: int
     own: np.ndarray
@@ -20,7 +22,9 @@ class KeptChannels:
 
 
 def kept_channels(plan: Plan, tensor: str) -> KeptChannels | None:
-    """What the target keeps of a tensor of the seed that lies in no copied block; None where it has these channels and no others."""
+    """What the target keeps of a tensor of the seed that lies in no copied block; None where it has these channels and
+    no others.
+    """
     label, change = plan.ground.identities.labels.get(tensor), plan.changes.base
     if label is None or not change.touches(label.ids):
         return None

@@ -1,4 +1,6 @@
-"""Kernels: the seed's taps in the centre, zeros around them; or the centre alone. A larger kernel computes what the smaller did."""
+"""Kernels: the seed's taps in the centre, zeros around them; or the centre alone. A larger kernel computes what the
+smaller did.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,17 @@ from passes.target.resolved import Resolved
 
 @dataclass(frozen=True)
 class Taps:
-    """A resized kernel: per weight axis (2, 3, …) the seed's tap at each new position, −1 outside; and how far each side moved."""
+    """A resized kernel: per weight axis (2, 3, …) the seed's tap at each new position, −1 outside; and how far each
+    side moved.
+    """
 
     axes: Mapping[int, np.ndarray]
     grown: int
 
 
-def kernels_at(analysis: Analysis, resolved: Resolved, places: Sequence[BlockPlace]) -> dict[tuple[str, BlockPlace | None], Taps]:
+def kernels_at(
+    analysis: Analysis, resolved: Resolved, places: Sequence[BlockPlace]
+) -> dict[tuple[str, BlockPlace | None], Taps]:
     """(weight in the seed, place) → its taps, for the weights whose kernel changes."""
     found: dict[tuple[str, BlockPlace | None], Taps] = {}
     by_source: dict[tuple[int, int], list[BlockPlace]] = {}
@@ -38,7 +44,9 @@ def kernels_at(analysis: Analysis, resolved: Resolved, places: Sequence[BlockPla
     return found
 
 
-def _add(found: dict[tuple[str, BlockPlace | None], Taps], kernel: Kernel, place: BlockPlace | None, value: int) -> None:
+def _add(
+    found: dict[tuple[str, BlockPlace | None], Taps], kernel: Kernel, place: BlockPlace | None, value: int
+) -> None:
     grown = (value - max(kernel.extents)) // 2
     if grown:
         axes = {a + 2: taps(extent, extent + 2 * grown) for a, extent in enumerate(kernel.extents) if extent > 1}
@@ -52,7 +60,9 @@ def taps(extent: int, new: int) -> np.ndarray:
 
 
 def attributes(node: Node, kernel: Taps, extents: Sequence[int]) -> dict[str, object]:
-    """kernel_shape and pads of a convolution that keeps its output positions: each side moves by the taps added there, dilated."""
+    """kernel_shape and pads of a convolution that keeps its output positions: each side moves by the taps added there,
+    dilated.
+    """
     changed: dict[str, object] = {}
     spatial = len(extents)
     grown = [kernel.grown if extent > 1 else 0 for extent in extents]

@@ -1,10 +1,11 @@
 """Which layers of a target can be solved anew, and which tensor of the seed each is to come close to.
 
-What a layer makes runs through steps that scale and shift its channels (a BatchNormalization, products and sums with constants), and
-perhaps additions of other data, to the tensor that is compared: T = s · layer(x) + t + rest. A layer is solved anew where it lost some of
-what it read (channels, taps of its kernel, weights between groups); and where it is the last of a block in which something was lost, or
-behind which blocks are gone: then it learns what the seed has behind those. Behind such a layer the last of every block and what is outside
-of blocks is solved anew too, since what these read has moved.
+What a layer makes runs through steps that scale and shift its channels (a BatchNormalization, products and sums with
+constants), and perhaps additions of other data, to the tensor that is compared: T = s · layer(x) + t + rest. A layer is
+solved anew where it lost some of what it read (channels, taps of its kernel, weights between groups); and where it is
+the last of a block in which something was lost, or behind which blocks are gone: then it learns what the seed has
+behind those. Behind such a layer the last of every block and what is outside of blocks is solved anew too, since what
+these read has moved.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ SCALES = ("Mul", "BatchNormalization")
 
 @dataclass(frozen=True, kw_only=True)
 class MatchedLayer:
-    """A layer of the target: `node`, which the seed calls `source`, in the target's block of that name ('' outside of blocks).
+    """A layer of the target: `node`, which the seed calls `source`, in the target's block of that name ('' outside of
+    blocks).
 
-    Of its `tensor`, whose channels are on `axis`, those at `rows` are to be what those at `matches` are in the seed's tensor `seed`.
-    `steps` are the nodes from the layer to the tensor.
+    Of its `tensor`, whose channels are on `axis`, those at `rows` are to be what those at `matches` are in the seed's
+    tensor `seed`. `steps` are the nodes from the layer to the tensor.
     """
 
     node: str
@@ -52,7 +54,8 @@ class MatchedLayer:
 
 
 def matched_layers(analysis: Analysis, plan: Plan, target: View) -> tuple[MatchedLayer, ...]:
-    """The layers of a target that are solved anew, in its order; none of a copied block, which the seed has no other tensors for.
+    """The layers of a target that are solved anew, in its order; none of a copied block, which the seed has no other
+    tensors for.
 
     target: what `apply` made of the plan.
     """
@@ -74,7 +77,9 @@ class _Matching:
 
     def __init__(self, analysis: Analysis, plan: Plan, target: View) -> None:
         self.analysis, self.plan, self.target = analysis, plan, target
-        self.placed = {placed.node.name: placed for placed in plan.nodes if placed.place is None or not placed.place.copy}
+        self.placed = {
+            placed.node.name: placed for placed in plan.nodes if placed.place is None or not placed.place.copy
+        }
         self.seeds = {
             name: source
             for placed in self.placed.values()
@@ -83,13 +88,23 @@ class _Matching:
         }
         takes = {take.target: take for take in plan.takes}
         shapes = analysis.shapes.shapes
-        self.poorer = {name for name, take in takes.items() if take.weight and _loses(take, shapes[take.source], of_inputs=True)}
-        changed = {name for name, take in takes.items() if take.weight and _loses(take, shapes[take.source], of_inputs=False)}
-        self.changed = {placed.place for placed in self.placed.values() if placed.place and not changed.isdisjoint(placed.node.inputs)}
+        self.poorer = {
+            name for name, take in takes.items() if take.weight and _loses(take, shapes[take.source], of_inputs=True)
+        }
+        changed = {
+            name for name, take in takes.items() if take.weight and _loses(take, shapes[take.source], of_inputs=False)
+        }
+        self.changed = {
+            placed.place
+            for placed in self.placed.values()
+            if placed.place and not changed.isdisjoint(placed.node.inputs)
+        }
         self.ends = dict(self._ends())
 
     def _ends(self) -> Iterator[tuple[str, tuple[BlockPlace, str, bool]]]:
-        """The target's tensor at the end of each block; the block, the seed's tensor it is to be, and whether blocks behind it are gone."""
+        """The target's tensor at the end of each block; the block, the seed's tensor it is to be, and whether blocks
+        behind it are gone.
+        """
         stages: dict[int, dict[int, BlockPlace]] = {}
         for placed in self.plan.nodes:
             if placed.place is not None:
@@ -100,7 +115,8 @@ class _Matching:
             ordered = [places[k] for k in sorted(places)]
             for k, place in enumerate(ordered):
                 after = ordered[k + 1].source if k + 1 < len(ordered) else len(blocks)
-                last = after - 1 if after > place.source else place.source  # what follows in the seed up to the next block there is
+                # what follows in the seed up to the next block there is
+                last = after - 1 if after > place.source else place.source
                 ends = [self._end(stage, number) for number in (place.source, last)]
                 node = own.get((place, self.analysis.view.producer[ends[0]]))
                 if node is not None:
@@ -112,16 +128,25 @@ class _Matching:
         return self.analysis.view.by_name[block.merge].outputs[0] if block.merge else block.exit
 
     def layer(self, node: Node, *, behind: bool) -> MatchedLayer | None:
-        """The node as a layer that is solved anew, None where it is none. behind: what it reads is behind another one."""
+        """The node as a layer that is solved anew, None where it is none. behind: what it reads is behind another
+        one.
+        """
         placed = self.placed.get(node.name)
-        if placed is None or node.op not in LAYERS or node.input(1) not in self.target.constants or node.int("transA", 0):
+        if (
+            placed is None
+            or node.op not in LAYERS
+            or node.input(1) not in self.target.constants
+            or node.int("transA", 0)
+        ):
             return None
         axes = len(self.target.constants[node.inputs[1]].shape)
         if len(self.target.readers[node.inputs[1]]) > 1 or axes < 2:
             return None  # other layers have the same weight
         if node.op == "MatMul" and axes > 2:
             return None  # several matrices
-        if node.op == "ConvTranspose" and ("output_shape" in node.attrs or node.attrs.get("auto_pad", "NOTSET") != "NOTSET"):
+        if node.op == "ConvTranspose" and (
+            "output_shape" in node.attrs or node.attrs.get("auto_pad", "NOTSET") != "NOTSET"
+        ):
             return None  # where it cuts depends on how large its map is
         tensors, steps = self._way(node)
         end = next((k for k, name in enumerate(tensors) if name in self.ends), None)
@@ -152,7 +177,9 @@ class _Matching:
         )
 
     def _rows(self, tensor: str, seed: str, placed: PlacedNode) -> tuple[np.ndarray, np.ndarray] | None:
-        """The positions of channels that are the seed's, in the target and in the seed; None where they are on no common axis."""
+        """The positions of channels that are the seed's, in the target and in the seed; None where they are on no
+        common axis.
+        """
         sizes, shapes = self.plan.sizes, self.analysis.shapes.shapes
         axis = LAYERS[placed.node.op] % len(sizes[tensor])
         labels = self.plan.ground.identities.labels
@@ -167,7 +194,9 @@ class _Matching:
         return rows, positions.old[rows]
 
     def _way(self, node: Node) -> tuple[list[str], tuple[str, ...]]:
-        """What the layer makes, and each tensor that this becomes by scales, shifts and additions; and the nodes between them."""
+        """What the layer makes, and each tensor that this becomes by scales, shifts and additions; and the nodes
+        between them.
+        """
         sizes, axis = self.plan.sizes, LAYERS[node.op]
         tensors = [node.outputs[0]]
         steps: list[str] = []
@@ -179,7 +208,13 @@ class _Matching:
             step, slot = self.target.by_name[readers[0][0]], readers[0][1]
             constants = [name for name in step.inputs if name in self.target.constants]
             if step.op == "BatchNormalization":
-                goes_on = slot == 0 and not merged and not normalised and axis == 1 and len([name for name in step.outputs if name]) == 1
+                goes_on = (
+                    slot == 0
+                    and not merged
+                    and not normalised
+                    and axis == 1
+                    and len([name for name in step.outputs if name]) == 1
+                )
                 normalised = True
             elif constants:
                 fits = step.op in (*SHIFTS, *SCALES) and not merged and len(step.inputs) == 2
@@ -202,7 +237,9 @@ class _Matching:
 
 
 def _loses(take: Take, shape: Shape, *, of_inputs: bool) -> bool:
-    """Whether the target lacks some of the weight; of_inputs: of what it reads, so that what it makes of the rest is another value."""
+    """Whether the target lacks some of the weight; of_inputs: of what it reads, so that what it makes of the rest is
+    another value.
+    """
     groups = take.regroup
     if groups is not None:
         if not keeps_function(groups.seed, groups.target):

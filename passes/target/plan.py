@@ -26,14 +26,16 @@ if TYPE_CHECKING:
 class Plan:
     """Everything needed to build the target from the seed's graph, and what is known beforehand about the result.
 
-    `drifts` says why inner values on the seed's channels change; empty means they must not. `sizes` are the shapes of the target's
-    activations under the probe sizes, `declared` those of inputs and outputs that the file must say anew (name → axis → size). `ground` is
-    what `changes` and the axes of the takes speak of: the seed, or where groups change its skeleton.
+    `drifts` says why inner values on the seed's channels change; empty means they must not. `sizes` are the shapes of
+    the target's activations under the probe sizes, `declared` those of inputs and outputs that the file must say anew
+    (name → axis → size). `ground` is what `changes` and the axes of the takes speak of: the seed, or where groups
+    change its skeleton.
 
-    `samples` says where the seed's values are in finer tensors (None: nowhere; a tensor it lacks is not finer), `averages` which nodes look
-    at finer maps and pass on what they see to others. Where the image or the batch has another size, `compared` is the plan without that.
-    Where the batch has, `unbatched` is the plan without that alone, and has the nodes, takes and numbers of this one; so has `uncoloured`,
-    the plan without other channels of the image, `recolouring`, which gives the weights in `reshaped` other columns.
+    `samples` says where the seed's values are in finer tensors (None: nowhere; a tensor it lacks is not finer),
+    `averages` which nodes look at finer maps and pass on what they see to others. Where the image or the batch has
+    another size, `compared` is the plan without that. Where the batch has, `unbatched` is the plan without that alone,
+    and has the nodes, takes and numbers of this one; so has `uncoloured`, the plan without other channels of the image,
+    `recolouring`, which gives the weights in `reshaped` other columns.
     """
 
     strategy: str
@@ -63,7 +65,11 @@ class Plan:
         if self.samples or self.compared is not None:
             return False
         names = [placed.source for placed in self.nodes]
-        return all(t.unchanged and t.target == t.source for t in self.takes) and len(names) == len(set(names)) and not self.drifts
+        return (
+            all(t.unchanged and t.target == t.source for t in self.takes)
+            and len(names) == len(set(names))
+            and not self.drifts
+        )
 
     def origin(self) -> dict[str, str]:
         """Target node → the seed node it is or copies."""

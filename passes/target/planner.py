@@ -1,4 +1,5 @@
-"""The plan of a remap: for every target tensor where its values come from, and the target's nodes; and the loop that carries it out.
+"""The plan of a remap: for every target tensor where its values come from, and the target's nodes; and the loop that
+carries it out.
 
 Depth, width and kernels each say their part; what a Take then holds, and how a strategy fills it, is in take.py.
 """
@@ -42,9 +43,9 @@ def plan(
 ) -> Plan:
     """The plan that takes the analysed network to the shape the Spec asks for.
 
-    strategy: fna or preserve; select: which channels survive narrowing (first, bn, l1, std); seed: for all noise; allow_drift: let preserve
-    grow an approximate knob by the fna rule; multiple: of what a factor makes of a width. Raises UserError for an impossible Spec or a
-    growth that preserve must refuse.
+    strategy: fna or preserve; select: which channels survive narrowing (first, bn, l1, std); seed: for all noise;
+    allow_drift: let preserve grow an approximate knob by the fna rule; multiple: of what a factor makes of a width.
+    Raises UserError for an impossible Spec or a growth that preserve must refuse.
     """
     if strategy not in STRATEGIES:
         raise UserError(f"strategy {strategy!r} is not one of {', '.join(STRATEGIES)}")
@@ -102,12 +103,15 @@ def _require_whole_groups(resolved: Resolved) -> None:
         value = resolved.values[name]
         if knob.kind == "groups" and not keeps_function(knob.value, value):
             raise UserError(
-                f"'{name}' cannot go from {knob.value} to {value} exactly: {knob.why}; use --strategy fna, or --allow-drift to drop them"
+                f"'{name}' cannot go from {knob.value} to {value} exactly: {knob.why}; use --strategy fna, or "
+                "--allow-drift to drop them"
             )
 
 
 def _growth_drifts(resolved: Resolved, strategy: str) -> tuple[list[str], list[str]]:
-    """Growth that preserve must refuse, and everything else in the Spec that moves inner values on the seed's channels."""
+    """Growth that preserve must refuse, and everything else in the Spec that moves inner values on the seed's
+    channels.
+    """
     refused: list[str] = []
     drifts: list[str] = []
     for name, value in resolved.values.items():
@@ -157,12 +161,16 @@ def _on_skeleton(silenced: Mapping[BlockPlace, Held], bones: Skeleton) -> dict[B
         place = placed.place
         if place is not None and place in silenced:
             held = silenced[place]
-            quiet = {name: held[source] for name in placed.node.inputs if (source := bones.sources.get(name, "")) in held}
+            quiet = {
+                name: held[source] for name in placed.node.inputs if (source := bones.sources.get(name, "")) in held
+            }
             found.setdefault(BlockPlace(place.stage, place.block, place.block, False), {}).update(quiet)
     return {**found}
 
 
-def _of_seed(bones: Skeleton, nodes: Sequence[PlacedNode], takes: Sequence[Take]) -> tuple[tuple[PlacedNode, ...], tuple[Take, ...]]:
+def _of_seed(
+    bones: Skeleton, nodes: Sequence[PlacedNode], takes: Sequence[Take]
+) -> tuple[tuple[PlacedNode, ...], tuple[Take, ...]]:
     """Nodes and takes made on the skeleton, with the seed's nodes and tensors as sources and the target's groups.
 
     Raises UserError where a number of groups does not divide the target's channels.
@@ -194,7 +202,8 @@ def _require_divisor(regroup: Regroup, weight: tuple[int, ...], op: str) -> None
         some = ", ".join(map(str, valid[:12])) + (", …" if len(valid) > 12 else "")
         outputs = rows if op == "Conv" else columns
         raise UserError(
-            f"'{regroup.knob}': {regroup.target} groups are not possible with {inputs} input and {outputs} output channels, "
+            f"'{regroup.knob}': {regroup.target} groups are not possible with {inputs} input and {outputs} "
+            "output channels, "
             f"of which every group needs the same number, and at least two inputs; possible are {some}"
         )
 
@@ -204,10 +213,12 @@ def _require_divisor(regroup: Regroup, weight: tuple[int, ...], op: str) -> None
 
 @dataclass(frozen=True)
 class _Work:
-    """What a plan is made of: the analysed network, its nodes in the target, and what becomes of its channels and kernels there.
+    """What a plan is made of: the analysed network, its nodes in the target, and what becomes of its channels and
+    kernels there.
 
-    `silenced`: copied blocks that must compute their entry, with what their tensors hold; `regrouped`: whether groups change; `placed`: the
-    nodes of the target by seed node; `sites` by tensor; `drifting`: the classes that do not grow exactly.
+    `silenced`: copied blocks that must compute their entry, with what their tensors hold; `regrouped`: whether groups
+    change; `placed`: the nodes of the target by seed node; `sites` by tensor; `drifting`: the classes that do not grow
+    exactly.
     """
 
     analysis: Analysis
@@ -233,7 +244,13 @@ class _Edits:
 
 
 def _work(
-    analysis: Analysis, resolved: Resolved, layout: NodeLayout, choice: Choice, *, strategy: str, silenced: Mapping[BlockPlace, Held]
+    analysis: Analysis,
+    resolved: Resolved,
+    layout: NodeLayout,
+    choice: Choice,
+    *,
+    strategy: str,
+    silenced: Mapping[BlockPlace, Held],
 ) -> _Work:
     """What the plan on this ground is made of."""
     places = list(dict.fromkeys(p.place for p in layout.nodes if p.place is not None))
@@ -262,7 +279,9 @@ def _work(
 
 
 def _nodes(work: _Work) -> tuple[tuple[PlacedNode, ...], dict[str, np.ndarray]]:
-    """The target's nodes with every attribute that counts channels or taps refreshed, and the constants whose numbers do."""
+    """The target's nodes with every attribute that counts channels or taps refreshed, and the constants whose numbers
+    do.
+    """
     edits = _Edits()
     for size in work.analysis.identities.sizes:
         _refresh(work, size, edits)
@@ -404,13 +423,19 @@ def _made_along(work: _Work, site: Site, change: Change) -> Along:
     positions = resized(site.ids, change)
     index = positions.index
     fresh = index < 0
-    by_rule = fresh & (work.drifting[site.ids[positions.old]] if work.strategy == "preserve" else np.ones(index.size, bool))
+    by_rule = fresh & (
+        work.drifting[site.ids[positions.old]] if work.strategy == "preserve" else np.ones(index.size, bool)
+    )
     return Along(index, modelled(site.ids, positions, change.models), site.role, by_rule)
 
 
 def _shapes(work: _Work) -> dict[str, tuple[int, ...]]:
     """The shape every target activation must have, under the probe sizes."""
-    found = {name: work.analysis.shapes.shapes[name] for name in work.analysis.view.inputs if name in work.analysis.shapes.shapes}
+    found = {
+        name: work.analysis.shapes.shapes[name]
+        for name in work.analysis.view.inputs
+        if name in work.analysis.shapes.shapes
+    }
     for placed in work.layout.nodes:
         change = work.changes.at(placed.place)
         for source, target in zip(work.analysis.view.by_name[placed.source].outputs, placed.node.outputs, strict=True):
@@ -429,4 +454,6 @@ def _repicked(ids: np.ndarray, picks: np.ndarray, change: Change) -> np.ndarray:
     source = resized(ids, change)
     where = {key: k for k, key in enumerate(zip(source.old.tolist(), source.copy.tolist(), strict=True))}
     picked = resized(ids[picks], change)
-    return np.array([where[int(picks[old]), copy] for old, copy in zip(picked.old, picked.copy.tolist(), strict=True)], np.int64)
+    return np.array(
+        [where[int(picks[old]), copy] for old, copy in zip(picked.old, picked.copy.tolist(), strict=True)], np.int64
+    )

@@ -32,7 +32,17 @@ from passes.network.knobs import (
 from passes.network.samples import Batching
 from passes.target.resolved import Resolved
 from passes.target.skeleton import skeleton
-from passes.target.spec import MAX_BATCH, MAX_CHANNELS, MAX_SIDE, RELATIVE, Spec, Value, pattern_of, relative_value, some_of
+from passes.target.spec import (
+    MAX_BATCH,
+    MAX_CHANNELS,
+    MAX_SIDE,
+    RELATIVE,
+    Spec,
+    Value,
+    pattern_of,
+    relative_value,
+    some_of,
+)
 
 
 def own_spec(analysis: Analysis, seed: str | None = None) -> Spec:
@@ -76,14 +86,20 @@ class _Resolver:
         bones = skeleton(self.analysis, sources, groups) if changed else None
         if bones is not None:
             own = [knob for knob in shaped if knob.kind == "groups"]
-            shaped = [*own, *(knob for knob in bones.analysis.knobs.values() if knob.kind not in ("depth", "from", "groups"))]
+            shaped = [
+                *own,
+                *(knob for knob in bones.analysis.knobs.values() if knob.kind not in ("depth", "from", "groups")),
+            ]
         for knob in shaped:
             knobs[knob.name], values[knob.name] = knob, groups[knob.name] if knob.name in groups else self.value(knob)
         image, channels, batch = self._image(), self._channels(), self._batch()
         for key in self.spec.knobs:
             if key not in self.matched:
                 self._unknown(key, knobs)
-        notes = [f"pattern '{key}' skipped {len(names)} frozen knob(s): {some_of(names)}" for key, names in self.skipped.items()]
+        notes = [
+            f"pattern '{key}' skipped {len(names)} frozen knob(s): {some_of(names)}"
+            for key, names in self.skipped.items()
+        ]
         order = [name for name in seed_knobs if name in values] + [name for name in values if name not in seed_knobs]
         ordered = sorted(order, key=_stage_order)
         return Resolved(
@@ -149,7 +165,9 @@ class _Resolver:
         return tuple(sources)
 
     def _target_knobs(self, sources: Mapping[int, tuple[int, ...]]) -> list[Knob]:
-        """The knobs of the target's blocks, each with the value of the block it comes from, then those outside blocks."""
+        """The knobs of the target's blocks, each with the value of the block it comes from, then those outside
+        blocks.
+        """
         of_block: dict[tuple[int, int], list[tuple[str, Knob]]] = {}
         rest = []
         for name, knob in self.analysis.knobs.items():
@@ -164,7 +182,9 @@ class _Resolver:
         for i, blocks in sources.items():
             for j, source in enumerate(blocks):
                 found_here = of_block.get((i, source), [])
-                target += [knob if j == source else replace(knob, name=block_knob(i, j, tail)) for tail, knob in found_here]
+                target += [
+                    knob if j == source else replace(knob, name=block_knob(i, j, tail)) for tail, knob in found_here
+                ]
         return target + rest
 
     def value(self, knob: Knob) -> int:
@@ -185,7 +205,10 @@ class _Resolver:
         asked = {key: _evaluate(knob, self.spec.knobs[key], key, self.multiple) for key in keys}
         if len(set(asked.values())) > 1:
             first, second = list(asked)[:2]
-            raise UserError(f"'{first}' and '{second}' disagree on '{knob.name}': {asked[first]} and {asked[second]}; name the knob itself")
+            raise UserError(
+                f"'{first}' and '{second}' disagree on '{knob.name}': {asked[first]} and {asked[second]}; name "
+                "the knob itself"
+            )
         return asked[keys[0]]
 
     def _unknown(self, key: str, target: Mapping[str, Knob]) -> NoReturn:
@@ -195,22 +218,33 @@ class _Resolver:
         place = block_of(key)
         if place is not None and (depth := target.get(stage_knob(place[0], "depth"))) is not None:
             i, j, _ = place
-            blocks = sum(found is not None and found[0] == i and found[2] == "from" for found in map(block_of, names)) + 1
+            blocks = (
+                sum(found is not None and found[0] == i and found[2] == "from" for found in map(block_of, names)) + 1
+            )
             if depth.kind == "depth" and j >= blocks:
-                frozen = f"its depth is frozen: {depth.why}" if depth.growth == "frozen" else f"set 'stage{i}.depth' to {j + 1} or more"
+                frozen = (
+                    f"its depth is frozen: {depth.why}"
+                    if depth.growth == "frozen"
+                    else f"set 'stage{i}.depth' to {j + 1} or more"
+                )
                 raise UserError(f"'{key}': stage{i} has {blocks} block(s) in the target, counted from 0; {frozen}")
             if depth.kind == "depth" and (source := self.sources[i][j]) != j and key in self.analysis.knobs:
                 raise UserError(
-                    f"'{key}' is no knob of the target, whose block comes from the seed's block {source}, which has no such knob; "
+                    f"'{key}' is no knob of the target, whose block comes from the seed's block {source}, which "
+                    "has no such knob; "
                     f"'stage{i}.block{j}.from' says which it comes from"
                 )
         if key in self.analysis.knobs:
-            raise UserError(f"'{key}' is no knob any more with these groups: they tie its channels to others{closest(key, names)}")
+            raise UserError(
+                f"'{key}' is no knob any more with these groups: they tie its channels to others{closest(key, names)}"
+            )
         raise UserError(f"'{key}' is not a knob of this model{closest(key, names)}")
 
 
 def _stage_order(name: str) -> tuple[int, ...]:
-    """The stride; stages, in them depth and width before blocks, blocks by number; nodes; otherwise as given (sorting is stable)."""
+    """The stride; stages, in them depth and width before blocks, blocks by number; nodes; otherwise as given (sorting
+    is stable).
+    """
     return knob_order(name)[:3]
 
 
@@ -222,14 +256,18 @@ def _absolute(value: Value, knob: Knob) -> int | None:
 
 
 def _sized(value: Value, seed: Size) -> Size:
-    """The size of an image, from a pair, an integer for both sides, or relative to the seed's. Raises UserError beyond 1 … MAX_SIDE."""
+    """The size of an image, from a pair, an integer for both sides, or relative to the seed's. Raises UserError beyond
+    1 … MAX_SIDE.
+    """
     if isinstance(value, str):
         by, number = relative_value(value, IMAGE)
         height, width = (round(RELATIVE[by](side, number)) for side in seed)
     else:
         height, width = (value, value) if isinstance(value, int) else value
     if not all(1 <= side <= MAX_SIDE for side in (height, width)):
-        raise UserError(f"'{IMAGE}': {size_text((height, width))} is out of range; a side has from 1 to {MAX_SIDE} pixels")
+        raise UserError(
+            f"'{IMAGE}': {size_text((height, width))} is out of range; a side has from 1 to {MAX_SIDE} pixels"
+        )
     return height, width
 
 
@@ -275,8 +313,8 @@ def _evaluate(knob: Knob, value: Value, key: str, multiple: int) -> int:
 
 
 def _rounded(knob: Knob, exact: float, multiple: int) -> int:
-    """A factor as an integer: widths to the multiple that is asked for, else to the alignment the seed has (up to 8) where that moves it by
-    10 % at most; never across the seed's.
+    """A factor as an integer: widths to the multiple that is asked for, else to the alignment the seed has (up to 8)
+    where that moves it by 10 % at most; never across the seed's.
 
     (The 10 % are the field's rule for rounding channels, as in torchvision's `_make_divisible`.)
     """
@@ -308,15 +346,21 @@ def _admit(knob: Knob, value: int, key: str) -> None:
     if knob.kind == "groups" and value >= 1:
         return  # what is possible depends on the target's channels: plan.py looks at them
     if knob.kind == "stride" and value > knob.value:
-        raise UserError(f"'{key}': {value} is more than the {knob.value} of this network; dilations are not turned back into strides")
+        raise UserError(
+            f"'{key}': {value} is more than the {knob.value} of this network; dilations are not turned back "
+            "into strides"
+        )
     if knob.values and value not in knob.values:
         why = f" ({knob.why})" if knob.why else ""
-        raise UserError(f"'{key}': {value} is not possible for '{knob.name}', which can be {', '.join(map(str, knob.values))}{why}")
+        raise UserError(
+            f"'{key}': {value} is not possible for '{knob.name}', which can be {', '.join(map(str, knob.values))}{why}"
+        )
     if not knob.min <= value <= knob.max:
         raise UserError(f"'{key}': {value} is out of range for '{knob.name}', which goes from {knob.min} to {knob.max}")
     if knob.kind == "kernel" and (value - knob.value) % 2:
         raise UserError(
-            f"'{key}': {value} is not possible for '{knob.name}': a kernel of {knob.value} stays {'odd' if knob.value % 2 else 'even'}"
+            f"'{key}': {value} is not possible for '{knob.name}': a kernel of {knob.value} stays "
+            f"{'odd' if knob.value % 2 else 'even'}"
         )
     if knob.kind == "width" and value % knob.multiple:
         below = value // knob.multiple * knob.multiple
@@ -325,7 +369,9 @@ def _admit(knob: Knob, value: int, key: str) -> None:
 
 
 def differences(analysis: Analysis, spec: Spec) -> list[str]:
-    """Where the network is not what the Spec says, one sentence each. `from` speaks of the seed and is not looked at."""
+    """Where the network is not what the Spec says, one sentence each. `from` speaks of the seed and is not looked
+    at.
+    """
     found = []
     regrouped = any(kind_of(key) == "groups" for key in spec.knobs)
     hint = "; groups may have split it or tied it to others, which --against SEED looks at" if regrouped else ""
@@ -340,14 +386,21 @@ def differences(analysis: Analysis, spec: Spec) -> list[str]:
             found += _other_batch(value, analysis.batching)
             continue
         matching = pattern_of(key) if "*" in key else None
-        others = () if matching is None else (n for n in analysis.knobs if n != STRIDE and n not in spec.knobs and matching.fullmatch(n))
+        others = (
+            ()
+            if matching is None
+            else (n for n in analysis.knobs if n != STRIDE and n not in spec.knobs and matching.fullmatch(n))
+        )
         names = [*(n for n in (key,) if n in analysis.knobs), *others]
         if key.endswith(".from"):
             continue
         if not names and matching is None:
             found.append(f"'{key}' should be {value}, but the model has no such knob{hint}")
         elif not isinstance(value, int):
-            found.append(f"'{key}' is relative to the seed's value ({value}), which the model does not tell; name the seed with --against")
+            found.append(
+                f"'{key}' is relative to the seed's value ({value}), which the model does not tell; name the "
+                "seed with --against"
+            )
         else:
             for name in names:
                 knob = analysis.knobs[name]
@@ -359,7 +412,12 @@ def differences(analysis: Analysis, spec: Spec) -> list[str]:
 def _other_size(value: Value, image: Image) -> list[str]:
     """What is wrong with the image's size, if it should be the value."""
     if isinstance(value, str):
-        return [f"'{IMAGE}' is relative to the seed's value ({value}), which the model does not tell; name the seed with --against"]
+        return [
+            (
+                f"'{IMAGE}' is relative to the seed's value ({value}), which the model does not tell; name the seed "
+                "with --against"
+            )
+        ]
     wanted = (value, value) if isinstance(value, int) else value
     if image.size == wanted and not image.free:
         return []
@@ -370,7 +428,12 @@ def _other_size(value: Value, image: Image) -> list[str]:
 def _other_batch(value: Value, own: Batching) -> list[str]:
     """What is wrong with the number of samples, if it should be the value."""
     if isinstance(value, str) and value != FREE:
-        return [f"'{BATCH}' is relative to the seed's value ({value}), which the model does not tell; name the seed with --against"]
+        return [
+            (
+                f"'{BATCH}' is relative to the seed's value ({value}), which the model does not tell; name the seed "
+                "with --against"
+            )
+        ]
     if own.inputs and batch_text(own.value) == value:
         return []
     has = batch_text(own.value) if own.inputs else "no axis of samples"
@@ -380,5 +443,10 @@ def _other_batch(value: Value, own: Batching) -> list[str]:
 def _other_channels(value: Value, own: int | None) -> list[str]:
     """What is wrong with the number of channels, if it should be the value."""
     if isinstance(value, str):
-        return [f"'{CHANNELS}' is relative to the seed's value ({value}), which the model does not tell; name the seed with --against"]
+        return [
+            (
+                f"'{CHANNELS}' is relative to the seed's value ({value}), which the model does not tell; name the "
+                "seed with --against"
+            )
+        ]
     return [] if own == value else [f"'{CHANNELS}' should be {value}, the model has {'none' if own is None else own}"]

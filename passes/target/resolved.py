@@ -14,7 +14,9 @@ from passes.target.spec import Spec, Value
 
 @dataclass(frozen=True)
 class Skeleton:
-    """Its analysis; the seed's layout it was made from; its weights whose groups change, and the seed's tensor behind each of its own."""
+    """Its analysis; the seed's layout it was made from; its weights whose groups change, and the seed's tensor behind
+    each of its own.
+    """
 
     analysis: Analysis
     layout: NodeLayout
@@ -24,11 +26,12 @@ class Skeleton:
 
 @dataclass(frozen=True)
 class Resolved:
-    """Every knob of the target with its value; which seed block each target block comes from; what patterns had to skip.
+    """Every knob of the target with its value; which seed block each target block comes from; what patterns had to
+    skip.
 
-    `image` is the size of the image, None where it stays free or where there is no image; `channels` how many that has; `batch` how many
-    samples there are, None for any number, and `batched` whether the Spec says so; `counts` whether there are samples at all. `skeleton` is
-    there where groups change: widths and kernels are then its knobs.
+    `image` is the size of the image, None where it stays free or where there is no image; `channels` how many that has;
+    `batch` how many samples there are, None for any number, and `batched` whether the Spec says so; `counts` whether
+    there are samples at all. `skeleton` is there where groups change: widths and kernels are then its knobs.
     """
 
     values: Mapping[str, int]
@@ -47,7 +50,9 @@ class Resolved:
         size: dict[str, Value] = {} if self.image is None else {IMAGE: self.image}
         size |= {} if self.channels is None else {CHANNELS: self.channels}
         size |= {BATCH: batch_text(self.batch)} if self.counts else {}
-        return Spec(size | {name: value for name, value in self.values.items() if not self._default_from(name, value)}, seed)
+        return Spec(
+            size | {name: value for name, value in self.values.items() if not self._default_from(name, value)}, seed
+        )
 
     def _default_from(self, name: str, value: int) -> bool:
         found = block_of(name)

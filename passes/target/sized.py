@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 def finish(plan: Plan, analysis: Analysis) -> Plan:
     """The plan with its image size and output stride.
 
-    Where the image changes, `compared` is the plan without that. Raises UserError for what is not possible, naming the node.
+    Where the image changes, `compared` is the plan without that. Raises UserError for what is not possible, naming the
+    node.
     """
     size, limit = plan.resolved.image, plan.resolved.values[STRIDE]
     image, own = analysis.image, analysis.strides.value
@@ -59,7 +60,10 @@ def planned_view(plan: Plan, analysis: Analysis) -> SizedView:
     nodes = in_order([placed.node for placed in plan.nodes])
     seen = linked(nodes, constants, analysis.view)
     seen = replace(
-        seen, inputs={name: (said_anew(shape, plan.declared.get(name, {})), kind) for name, (shape, kind) in seen.inputs.items()}
+        seen,
+        inputs={
+            name: (said_anew(shape, plan.declared.get(name, {})), kind) for name, (shape, kind) in seen.inputs.items()
+        },
     )
     inputs = {name: plan.sizes[name] for name in seen.inputs if name in plan.sizes}
     return SizedView(seen, infer(seen, inputs), inputs)
@@ -99,7 +103,9 @@ def _samples(space: MapSpace) -> dict[str, Sampling | None]:
 def _strided(target: SizedView, limit: int) -> tuple[SizedView, MapSpace]:
     """The target with dilations in place of the strides beyond the limit."""
     try:
-        space = follow(target.view, target.shapes, image_maps(target.shapes, image_axes(target.view, target.shapes)), limit=limit)
+        space = follow(
+            target.view, target.shapes, image_maps(target.shapes, image_axes(target.view, target.shapes)), limit=limit
+        )
         return target.edited(space, {}), space
     except Stuck as why:
         raise UserError(f"'{STRIDE}': {limit} is not possible: {why}") from why
@@ -112,5 +118,10 @@ def _sized(target: SizedView, plan: Plan, analysis: Analysis, size: Size) -> Siz
         return at_size(target, (analysis.image, size), analysis.view, plan.origin())
     except Stuck as why:
         odd = [str(side) for side in size if side % total]
-        hint = f"; {' and '.join(odd)} {'is' if len(odd) == 1 else 'are'} no multiple of {total}, the total stride: try one" if odd else ""
+        hint = (
+            f"; {' and '.join(odd)} {'is' if len(odd) == 1 else 'are'} no multiple of {total}, the total "
+            "stride: try one"
+            if odd
+            else ""
+        )
         raise UserError(f"'input.size': {size_text(size)} is not possible: {why}{hint}") from why

@@ -1,8 +1,9 @@
 """The skeleton of a target: the seed with the target's blocks and groups, at the seed's widths and kernels.
 
-Groups decide which channels must change together, so where they change the identities are read anew, on this network: 128 → 144 channels
-together with 32 → 16 groups is then a width of 16 · 9. A number of groups that does not fit the seed's widths (but will fit the target's)
-is put off: the convolution is dense in the skeleton, and its blocks are cut out at the end.
+Groups decide which channels must change together, so where they change the identities are read anew, on this network:
+128 → 144 channels together with 32 → 16 groups is then a width of 16 · 9. A number of groups that does not fit the
+seed's widths (but will fit the target's) is put off: the convolution is dense in the skeleton, and its blocks are cut
+out at the end.
 """
 
 from __future__ import annotations
@@ -69,7 +70,11 @@ def _fitting(grouping: Grouping, value: int) -> int:
 
 def _with_groups(placed: PlacedNode, numbers: Mapping[str, int]) -> PlacedNode:
     groups = numbers.get(placed.node.name)
-    return placed if groups is None else replace(placed, node=replace(placed.node, attrs={**placed.node.attrs, "group": groups}))
+    return (
+        placed
+        if groups is None
+        else replace(placed, node=replace(placed.node, attrs={**placed.node.attrs, "group": groups}))
+    )
 
 
 def _view(seed: View, nodes: Sequence[PlacedNode], tensors: Mapping[str, str], regroups: Mapping[str, Regroup]) -> View:

@@ -1,6 +1,8 @@
-"""Spec: a flat map from knobs to values; what the user writes, resolved against an analysis into one value per knob of the target.
+"""Spec: a flat map from knobs to values; what the user writes, resolved against an analysis into one value per knob of
+the target.
 
-Order of resolution: depth, then `from`, then everything else on the blocks the target will have. An exact key beats a pattern.
+Order of resolution: depth, then `from`, then everything else on the blocks the target will have. An exact key beats a
+pattern.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ Value = int | str | Size
 class Spec:
     """What the user wants: knob or pattern → integer, or a string relative to the seed's value ("x1.25", "+1", "-2").
 
-    The image's size, and nothing else, may be a pair of integers, its height and its width; the batch, and nothing else, may be "free".
-    No pattern speaks of them or of the stride.
+    The image's size, and nothing else, may be a pair of integers, its height and its width; the batch, and nothing
+    else, may be "free". No pattern speaks of them or of the stride.
     """
 
     knobs: Mapping[str, Value]
@@ -50,7 +52,9 @@ def parse(document: object) -> Spec:
         named = some_of([repr(_short(key)) for key in unknown])
         raise UserError(f"a spec has the keys 'version', 'seed' and 'knobs', not {named}{hint}")
     if document.get("version") != VERSION or isinstance(document.get("version"), bool):
-        raise UserError(f"this spec has version {_short(repr(document.get('version')))}; this fnatool reads version {VERSION}")
+        raise UserError(
+            f"this spec has version {_short(repr(document.get('version')))}; this fnatool reads version {VERSION}"
+        )
     seed, knobs = document.get("seed"), document.get("knobs", {})
     if seed is not None and not isinstance(seed, str):
         raise UserError(f"'seed' is the string 'sha256:…' that 'fnatool inspect --spec' prints, not {_kind(seed)}")
@@ -86,7 +90,10 @@ def _short(text: str) -> str:
 
 def _pair(value: Sequence[object]) -> Size:
     if len(value) != 2 or any(isinstance(side, bool) or not isinstance(side, int) for side in value):
-        raise UserError(f"'{IMAGE}' must be a list of two integers, height and width, an integer for both, or a string such as \"x2\"")
+        raise UserError(
+            f"'{IMAGE}' must be a list of two integers, height and width, an integer for both, or a string such "
+            'as "x2"'
+        )
     height, width = value
     return int(height), int(width)  # type: ignore[call-overload]
 
@@ -113,7 +120,8 @@ def some_of(names: Sequence[str], most: int = 3) -> str:
 def pattern_of(key: str) -> re.Pattern[str]:
     """`*` stands for any text within a segment between dots, `**` for any text at all.
 
-    What a star matches first is kept (atomic groups): a later place would leave no more to the rest, so no match takes exponential time.
+    What a star matches first is kept (atomic groups): a later place would leave no more to the rest, so no match takes
+    exponential time.
     """
     *parts, last = (part.split("*") for part in re.split(r"\*{2,}", key))
     found = "".join(f"(?>.*?{_segment(part)})" if k else f"(?>{_segment(part)})" for k, part in enumerate(parts))
@@ -150,4 +158,8 @@ def _plainer(value: str, key: str) -> str:
     size = re.fullmatch(r"[\s[(]*(\d{1,9})\s*[x×X*,; ]\s*(\d{1,9})[\s\])]*", value, re.ASCII)
     if number is not None:
         return f"; write {int(number[1])}, without quotation marks"
-    return f"; a size is written [{int(size[1])}, {int(size[2])}], height and width" if size is not None and key == IMAGE else ""
+    return (
+        f"; a size is written [{int(size[1])}, {int(size[2])}], height and width"
+        if size is not None and key == IMAGE
+        else ""
+    )

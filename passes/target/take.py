@@ -1,11 +1,13 @@
 """Where a target tensor's values come from, and what its fresh entries hold.
 
-A Take holds one index vector per changed axis, −1 where an entry is fresh. Copies, widths and kernels are all Takes; a strategy is only a
-fill policy:
+A Take holds one index vector per changed axis, −1 where an entry is fresh. Copies, widths and kernels are all Takes; a
+strategy is only a fill policy:
 
-* fna — the paper's rules: fresh weights are 1e-5 · kaiming_uniform, fresh 1-D entries their initial value, copied blocks are copies.
-* preserve — growth keeps the function and can learn: every path from old to old through something new has exactly one zero factor. Fresh
-  producers copy the strongest channels (plus a little noise), their outgoing columns are zero; a copied block's last affine is zero.
+* fna — the paper's rules: fresh weights are 1e-5 · kaiming_uniform, fresh 1-D entries their initial value, copied
+  blocks are copies.
+* preserve — growth keeps the function and can learn: every path from old to old through something new has exactly one
+  zero factor. Fresh producers copy the strongest channels (plus a little noise), their outgoing columns are zero; a
+  copied block's last affine is zero.
 """
 
 from __future__ import annotations
@@ -33,7 +35,10 @@ def bytes_made(take: Take, source: Sequence[int]) -> int:
 def require_room(total: int) -> None:
     """Refuse before memory is taken; total is in bytes, or as many as are known to be needed."""
     if total > MAX_TARGET_BYTES:
-        raise UserError(f"the target would hold {total / 2**30:.0f} GiB of weights, or more; the most is {MAX_TARGET_BYTES >> 30} GiB")
+        raise UserError(
+            f"the target would hold {total / 2**30:.0f} GiB of weights, or more; the most is "
+            f"{MAX_TARGET_BYTES >> 30} GiB"
+        )
 
 
 STRATEGIES = ("fna", "preserve")
@@ -43,7 +48,8 @@ COPY_NOISE = 1e-2  # of the weight's standard deviation: enough to tell a copied
 
 @dataclass(frozen=True)
 class Along:
-    """One axis of a Take: the source position of each new entry (−1 fresh), the position a fresh one may copy, and how it is filled.
+    """One axis of a Take: the source position of each new entry (−1 fresh), the position a fresh one may copy, and how
+    it is filled.
 
     `role` is creates, consumes or kernel; `by_rule` marks fresh entries that follow the fna rule even under preserve.
     """
@@ -71,11 +77,12 @@ class Along:
 
 @dataclass(frozen=True)
 class Take:
-    """A target tensor: its source, the axes that change, whether it is a weight, and the initial value of fresh entries if it is not.
+    """A target tensor: its source, the axes that change, whether it is a weight, and the initial value of fresh entries
+    if it is not.
 
-    `held`: all its old entries have this value, so that the copied block it belongs to computes its entry (0: that part of it is silent);
-    `inside_silent`: it is in such a block.
-    `regroup`: a convolution's weight gets other groups; the axes are those it has in between (see groups.py).
+    `held`: all its old entries have this value, so that the copied block it belongs to computes its entry (0: that part
+    of it is silent); `inside_silent`: it is in such a block. `regroup`: a convolution's weight gets other groups; the
+    axes are those it has in between (see groups.py).
     """
 
     target: str
@@ -106,7 +113,9 @@ class Take:
 
 
 def taken(take: Take, old: np.ndarray, strategy: str, seed: int | Sequence[int]) -> np.ndarray:
-    """The values of a Take: old entries where they go, fresh ones by the strategy, with noise from the seed. The source is not written."""
+    """The values of a Take: old entries where they go, fresh ones by the strategy, with noise from the seed. The source
+    is not written.
+    """
     groups = take.regroup
     if groups is None:
         return _resized(take, old, strategy, seed)
@@ -138,11 +147,15 @@ def _picked(array: np.ndarray, axes: Mapping[int, Along]) -> np.ndarray:
 
 
 def _grown(old: np.ndarray, take: Take, *, whole: bool) -> np.ndarray:
-    """A new array with the old entries where they go, and with what fresh ones may copy; but if not whole, those by rule hold anything.
+    """A new array with the old entries where they go, and with what fresh ones may copy; but if not whole, those by
+    rule hold anything.
 
     What lies together is copied together: a weight of 100 MB is read once, not once for every axis.
     """
-    blocks = [_runs(along.parent, np.ones(along.index.size, bool) if whole else ~along.by_rule) for along in take.axes.values()]
+    blocks = [
+        _runs(along.parent, np.ones(along.index.size, bool) if whole else ~along.by_rule)
+        for along in take.axes.values()
+    ]
     if math.prod(map(len, blocks)) > MOST_BLOCKS:
         new = _picked(old, take.axes)
         return new.copy() if new is old or new.base is not None else new
@@ -160,7 +173,9 @@ MOST_BLOCKS = 64  # that are copied one by one
 
 
 def _runs(index: np.ndarray, mask: np.ndarray) -> list[tuple[slice, slice]]:
-    """The longest runs of positions in the mask whose sources follow each other too: where each is and where it comes from."""
+    """The longest runs of positions in the mask whose sources follow each other too: where each is and where it comes
+    from.
+    """
     at = np.flatnonzero(mask)
     source = index[at]
     ends = np.flatnonzero((np.diff(at) != 1) | (np.diff(source) != 1)) + 1
@@ -176,7 +191,8 @@ def _at(array: np.ndarray, axis: int, mask: np.ndarray) -> tuple[slice | np.ndar
 def _preserve(new: np.ndarray, take: Take, fresh: Mapping[int, np.ndarray], rng: np.random.Generator) -> None:
     """Exactly one zero factor on every path from old to old through something new.
 
-    W[old row, fresh column] = 0; W[fresh row, ·] = W[parent, ·] + noise; in a silenced block nothing is zero but its last affine.
+    W[old row, fresh column] = 0; W[fresh row, ·] = W[parent, ·] + noise; in a silenced block nothing is zero but its
+    last affine.
     """
     rows = [axis for axis, along in take.axes.items() if along.role == "creates" and fresh[axis].any()]
     columns = [axis for axis, along in take.axes.items() if along.role == "consumes" and fresh[axis].any()]
@@ -184,7 +200,9 @@ def _preserve(new: np.ndarray, take: Take, fresh: Mapping[int, np.ndarray], rng:
     for axis in rows:
         old_rows[_at(new, axis, fresh[axis])] = False
     if rows and take.weight and new.ndim >= 2:
-        noise = rng.standard_normal(new.shape, np.float32) * np.float32(COPY_NOISE * float(np.std(new, dtype=np.float64)))
+        noise = rng.standard_normal(new.shape, np.float32) * np.float32(
+            COPY_NOISE * float(np.std(new, dtype=np.float64))
+        )
         new[~old_rows] += noise[~old_rows].astype(new.dtype)
     if columns and not take.inside_silent:
         reads_fresh = np.zeros(new.shape, bool)
@@ -196,7 +214,9 @@ def _preserve(new: np.ndarray, take: Take, fresh: Mapping[int, np.ndarray], rng:
 
 
 def _by_rule(new: np.ndarray, take: Take, rng: np.random.Generator) -> None:
-    """Fresh entries by the paper's rule: weights 1e-5 · kaiming_uniform (bound √(6 / fan_in)), per-channel values their initial one."""
+    """Fresh entries by the paper's rule: weights 1e-5 · kaiming_uniform (bound √(6 / fan_in)), per-channel values their
+    initial one.
+    """
     axes = {axis: along for axis, along in take.axes.items() if along.by_rule.any()}
     if not axes:
         return
@@ -237,8 +257,14 @@ def _suffixes(new: np.ndarray, axes: Mapping[int, Along]) -> Sequence[Place]:
     Mostly the last rows and, before those, the last columns; else a mask.
     """
     starts = {axis: int(along.by_rule.size - np.count_nonzero(along.by_rule)) for axis, along in axes.items()}
-    if all(along.by_rule[starts[axis] :].all() for axis, along in axes.items()) and (len(axes) == 1 or (len(axes) == 2 and 0 in axes)):
-        others = [(slice(0, starts.get(0, new.shape[0])), *(slice(None),) * (axis - 1), slice(starts[axis], None)) for axis in axes if axis]
+    if all(along.by_rule[starts[axis] :].all() for axis, along in axes.items()) and (
+        len(axes) == 1 or (len(axes) == 2 and 0 in axes)
+    ):
+        others = [
+            (slice(0, starts.get(0, new.shape[0])), *(slice(None),) * (axis - 1), slice(starts[axis], None))
+            for axis in axes
+            if axis
+        ]
         return [*others, *([(slice(starts[0], None),)] if 0 in axes else [])]
     mask = np.zeros(new.shape, bool)
     for axis, along in axes.items():

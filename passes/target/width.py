@@ -18,7 +18,9 @@ from passes.target.resolved import Resolved
 
 @dataclass(frozen=True)
 class Changes:
-    """The change of every class: one for the original blocks and everything outside, one of its own for each copied block."""
+    """The change of every class: one for the original blocks and everything outside, one of its own for each copied
+    block.
+    """
 
     base: Change
     copies: Mapping[tuple[int, int], Change]
@@ -30,7 +32,9 @@ class Changes:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which channels survive narrowing (`select`; FNA++: the first), and whether fresh ones take after the strongest (`copy`)."""
+    """Which channels survive narrowing (`select`; FNA++: the first), and whether fresh ones take after the strongest
+    (`copy`).
+    """
 
     select: str
     copy: str | None
@@ -54,7 +58,13 @@ def changes(analysis: Analysis, resolved: Resolved, layout: NodeLayout, choice: 
             change.keep[atom.classes] = True
             change.grow[atom.classes] = 0
             change.models.pop(atom.parent, None)
-            _set(change, atom, resolved.values[block_knob(place.stage, place.block, tail)], analysis=analysis, choice=choice)
+            _set(
+                change,
+                atom,
+                resolved.values[block_knob(place.stage, place.block, tail)],
+                analysis=analysis,
+                choice=choice,
+            )
         if place.copy:
             copies[place.stage, place.block] = change
     return Changes(base, copies)
@@ -81,7 +91,9 @@ def _survivors(atom: Atom, count: int, analysis: Analysis, select: str) -> np.nd
 
 
 def _ranked(atom: Atom, analysis: Analysis, select: str) -> np.ndarray:
-    """The atom's classes, by number, from the best score to the worst; behind them those whose weights are not finite and have none."""
+    """The atom's classes, by number, from the best score to the worst; behind them those whose weights are not finite
+    and have none.
+    """
     with np.errstate(all="ignore"):
         scores = SCORES[select](atom, analysis)
     return np.asarray(np.argsort(-scores, kind="stable"))

@@ -7,9 +7,13 @@ import onnx
 from tiny import model
 
 
-def one(line: str, weights: dict[str, tuple[int, ...] | np.ndarray], x: str = "float[1,4,8,8]", opset: int = 17) -> onnx.ModelProto:
+def one(
+    line: str, weights: dict[str, tuple[int, ...] | np.ndarray], x: str = "float[1,4,8,8]", opset: int = 17
+) -> onnx.ModelProto:
     """x → the operator of line → y."""
-    return model(f"g ({x} x) => (float[N] y) {{ y = {line} }}", weights, f'<ir_version: 8, opset_import: ["" : {opset}]>')
+    return model(
+        f"g ({x} x) => (float[N] y) {{ y = {line} }}", weights, f'<ir_version: 8, opset_import: ["" : {opset}]>'
+    )
 
 
 # operator, the shapes of its weights, the code found ("" for a correct one)
@@ -37,7 +41,11 @@ RULES = [
     ("BatchNormalization (x, s, b, m, v)", {"s": (4,), "b": (4,), "m": (4,), "v": (4,)}, ""),
     ("BatchNormalization (x, s, b, m, v)", {"s": (4,), "b": (4,), "m": (4,), "v": (3,)}, "vector-length"),
     ("BatchNormalization (x, s, b, m, v)", {"s": (5,), "b": (5,), "m": (5,), "v": (5,)}, "vector-length"),
-    ("BatchNormalization (x, s, b, m, v)", {"s": (4,), "b": (4,), "m": (4,), "v": np.float32([1, 1, -1, 1])}, "variance"),
+    (
+        "BatchNormalization (x, s, b, m, v)",
+        {"s": (4,), "b": (4,), "m": (4,), "v": np.float32([1, 1, -1, 1])},
+        "variance",
+    ),
     ("InstanceNormalization (x, s, b)", {"s": (4,), "b": (3,)}, "vector-length"),
     ("LayerNormalization (x, s, b)", {"s": (8,), "b": (8,)}, ""),
     ("LayerNormalization (x, s, b)", {"s": (8,), "b": (7,)}, "vector-length"),

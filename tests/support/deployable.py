@@ -29,7 +29,14 @@ def headed(folder: Path, style: str, size: int = 64) -> Path:
     width = {"width": 8} if style in ("deeplabv3", "retinanet", "simplebaseline") else {}
     levels = {"retinanet": {"levels": 4}, "ssdlite": {"levels": 3}}.get(style, {})
     how = fnatool.HeadOptions(
-        task=TASKS_OF[style], style=style, mean=(120.0, 110.0, 100.0), scale=(60.0,), verify=False, **counts, **width, **levels
+        task=TASKS_OF[style],
+        style=style,
+        mean=(120.0, 110.0, 100.0),
+        scale=(60.0,),
+        verify=False,
+        **counts,
+        **width,
+        **levels,
     )
     fnatool.head(seed, folder / f"{style}.onnx", options=how)
     if TASKS_OF[style] == "detection":
@@ -38,12 +45,16 @@ def headed(folder: Path, style: str, size: int = 64) -> Path:
 
 
 def _make_sure(path: Path) -> None:
-    """Scores that are not all near nothing, as a fresh detector's are: its biases and the spread of its answers are larger."""
+    """Scores that are not all near nothing, as a fresh detector's are: its biases and the spread of its answers are
+    larger.
+    """
     made, rng = onnx.load(path), np.random.default_rng(3)
     for tensor in made.graph.initializer:
         if tensor.name.startswith("head") and tensor.name.endswith("bias") and "bn" not in tensor.name:
             values = onnx.numpy_helper.to_array(tensor)
-            tensor.CopyFrom(onnx.numpy_helper.from_array((0.5 * rng.standard_normal(values.shape)).astype(np.float32), tensor.name))
+            tensor.CopyFrom(
+                onnx.numpy_helper.from_array((0.5 * rng.standard_normal(values.shape)).astype(np.float32), tensor.name)
+            )
     onnx.save(made, path)
 
 

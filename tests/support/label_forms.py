@@ -1,5 +1,5 @@
-"""One data set of boxes in three forms: COCO's json, Pascal VOC's XML, YOLO's text. Its pictures have sides that are powers of two, so
-that YOLO's shares of them are exact decimals."""
+"""One data set of boxes in three forms: COCO's json, Pascal VOC's XML, YOLO's text. Its pictures have sides that are
+powers of two, so that YOLO's shares of them are exact decimals."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def coco(root: Path) -> Path:
         pictures(root, split, many)
         images = [{"id": n, "file_name": f"{n:03}.png", "height": SIZE[0], "width": SIZE[1]} for n in range(len(many))]
         annotations = [
-            sets.box(100 * n + k, n, label, [left, top, right - left, bottom - top], area=(right - left) * (bottom - top))
+            sets.box(
+                100 * n + k, n, label, [left, top, right - left, bottom - top], area=(right - left) * (bottom - top)
+            )
             for n, scene in enumerate(many)
             for k, (label, left, top, right, bottom) in enumerate(scene)
         ]
@@ -84,7 +86,8 @@ def rows(scene: Scene) -> str:
     """YOLO's rows, in as many decimals as the shares have."""
     height, width = SIZE
     return "".join(
-        f"{label} {(left + right) / 2 / width!r} {(top + bottom) / 2 / height!r} {(right - left) / width!r} {(bottom - top) / height!r}\n"
+        f"{label} {(left + right) / 2 / width!r} {(top + bottom) / 2 / height!r} {(right - left) / width!r} "
+        f"{(bottom - top) / height!r}\n"
         for label, left, top, right, bottom in scene
     )
 

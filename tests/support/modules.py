@@ -16,7 +16,9 @@ SMALL = torch.zeros(1, 3, 16, 16)
 
 
 class Block(nn.Module):
-    """conv, BatchNorm and an addition, with what exporters have trouble with: a split, a fresh constant, a buffer, a scale of its own."""
+    """conv, BatchNorm and an addition, with what exporters have trouble with: a split, a fresh constant, a buffer, a
+    scale of its own.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,5 @@
-"""Small networks for the tests of the passes: ONNX text as a graph, a writer for longer ones, and the values of their tensors.
+"""Small networks for the tests of the passes: ONNX text as a graph, a writer for longer ones, and the values of their
+tensors.
 
 Every node is named after its first output. Weights are He-scaled, 1-D tensors lie between 0.5 and 1.5.
 """
@@ -39,7 +40,9 @@ def weight(shape: Sequence[int], rng: np.random.Generator) -> np.ndarray:
 def graph(text: str, weights: Weights | None = None, opset: int = 17) -> gs.Graph:
     """The graph of ONNX text; a weight is an array, or a shape to be filled."""
     rng = np.random.default_rng(1)
-    arrays = {name: value if isinstance(value, np.ndarray) else weight(value, rng) for name, value in (weights or {}).items()}
+    arrays = {
+        name: value if isinstance(value, np.ndarray) else weight(value, rng) for name, value in (weights or {}).items()
+    }
     return named(model(text, arrays, f'<ir_version: 8, opset_import: ["" : {opset}]>'))
 
 
@@ -72,7 +75,9 @@ class Net:
         self.weights[name] = np.array(values, dtype)
         return name
 
-    def conv(self, x: str, out: str, width: int, kernel: int = 1, *, stride: int = 1, group: int = 1, bias: bool = False) -> str:
+    def conv(
+        self, x: str, out: str, width: int, kernel: int = 1, *, stride: int = 1, group: int = 1, bias: bool = False
+    ) -> str:
         """A convolution with pads that keep the size at stride 1; group 0 is depthwise."""
         channels = self.channels[x]
         group = group or channels

@@ -99,4 +99,6 @@ def job(folder: Path, *, workers: int = 0, **sections: Mapping[str, object]) -> 
     merged = {name: {**CONFIG.get(name, {}), **sections.get(name, {})} for name in {**CONFIG, **sections}}
     proto = model(TEXT, {**WEIGHTS, "m2": (4, 8), "mb2": (4,)})
     path = save(proto, folder / "seed.onnx") if not (folder / "seed.onnx").exists() else folder / "seed.onnx"
-    return TrainingJob(parse_config({"task": "classification", **merged}), files.read(path), Zero(), folder, "key", workers=workers)
+    return TrainingJob(
+        parse_config({"task": "classification", **merged}), files.read(path), Zero(), folder, "key", workers=workers
+    )

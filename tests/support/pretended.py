@@ -1,4 +1,5 @@
-"""A device that is not there: tensors that say they lie on it, are computed on the CPU, and count every time the host would wait for them.
+"""A device that is not there: tensors that say they lie on it, are computed on the CPU, and count every time the host
+would wait for them.
 
 with pretended() as device:
     x = torch.rand(3).to(PLACE)
@@ -23,9 +24,20 @@ from fnatool.supernet.alpha import on_device
 from fnatool.tasks.boxes import anchors_on
 from fnatool.tasks.constants import constant
 
-OUTSIDE = torch._C.DispatchKeySet(torch._C.DispatchKey.Python) | torch._C.DispatchKeySet(torch._C.DispatchKey.PythonTLSSnapshot)
+OUTSIDE = torch._C.DispatchKeySet(torch._C.DispatchKey.Python) | torch._C.DispatchKeySet(
+    torch._C.DispatchKey.PythonTLSSnapshot
+)
 PLACE = torch.device("meta")  # the only one besides the CPU that autograd runs without a driver
-SCALAR = {"_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select", "unique_dim", "_unique2", "repeat_interleave"}
+SCALAR = {
+    "_local_scalar_dense",
+    "equal",
+    "is_nonzero",
+    "nonzero",
+    "masked_select",
+    "unique_dim",
+    "_unique2",
+    "repeat_interleave",
+}
 """Operators that have an answer for the host, or a shape that only values tell."""
 
 
@@ -73,7 +85,11 @@ class Device(TorchDispatchMode):
             self.waits.append(f"{name} to {'the device' if to_there else 'the host'}")
         elif there and (name in SCALAR or _picks(name, args)):
             self.waits.append(name)
-        elif name == "copy_" and isinstance(args[0], There) != isinstance(args[1], There) and not (len(args) > 2 and args[2]):
+        elif (
+            name == "copy_"
+            and isinstance(args[0], There) != isinstance(args[1], There)
+            and not (len(args) > 2 and args[2])
+        ):
             self.waits.append("copy_")
         elif there and any(not isinstance(value, There) and value.dim() for value in tensors) and name != "copy_":
             raise AssertionError(f"{name} mixes tensors of the device with others")

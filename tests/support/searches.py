@@ -1,4 +1,6 @@
-"""Searches as their user begins them: a config of few steps in the working folder, the command, and what the run's folder says."""
+"""Searches as their user begins them: a config of few steps in the working folder, the command, and what the run's
+folder says.
+"""
 
 from __future__ import annotations
 

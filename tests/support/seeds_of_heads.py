@@ -21,7 +21,9 @@ OUTPUTS = {
 
 
 def mobile(size: int = 64, opset: int = 17, **how: int) -> Net:
-    """Inverted bottlenecks: a stem, stages of 2, 1, 2, 1 blocks at strides 4, 8, 16, 32, a last convolution, a classifier of 5."""
+    """Inverted bottlenecks: a stem, stages of 2, 1, 2, 1 blocks at strides 4, 8, 16, 32, a last convolution, a
+    classifier of 5.
+    """
     net = Net(size=size, opset=opset, **how)
     y = net.conv_bn_relu("x", "stem", 6, 3, stride=2)
     for stage, (width, depth) in enumerate(((6, 2), (8, 1), (10, 2), (12, 1))):
@@ -46,7 +48,9 @@ def plain(size: int = 64, strides: tuple[int, ...] = (2, 2, 2, 2, 2)) -> Net:
     return net
 
 
-def made(seed: gs.Graph, head: HeadSpec, *, rng_seed: int = 0, sizes: dict[str, tuple[int, ...]] | None = None) -> Attached:
+def made(
+    seed: gs.Graph, head: HeadSpec, *, rng_seed: int = 0, sizes: dict[str, tuple[int, ...]] | None = None
+) -> Attached:
     """The head on the seed."""
     return attach(seed, analyse(seed, sizes=sizes), head, rng=np.random.default_rng(rng_seed))
 

@@ -82,12 +82,22 @@ def boxes(root: Path, split: str = "train", *, images: int = 3) -> Path:
 
 def box(number: int, image: int, category: int, extent: list[float], **more: object) -> Json:
     area = extent[2] * extent[3] / 2 if len(extent) == 4 else 1
-    return {"id": number, "image_id": image, "category_id": category, "bbox": extent, "area": area, "iscrowd": 0, **more}
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": category,
+        "bbox": extent,
+        "area": area,
+        "iscrowd": 0,
+        **more,
+    }
 
 
 def write_boxes(root: Path, annotations: list[Json], split: str = "train", images: int = 3, **more: object) -> Path:
     document = {
-        "images": [{"id": 10 + index, "file_name": f"{index}.jpg", "height": 20, "width": 30} for index in range(images)],
+        "images": [
+            {"id": 10 + index, "file_name": f"{index}.jpg", "height": 20, "width": 30} for index in range(images)
+        ],
         "annotations": annotations,
         "categories": [{"id": 90, "name": "owl"}, {"id": 7, "name": "cat"}, {"id": 18, "name": "dog"}],
         **more,

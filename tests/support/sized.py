@@ -190,7 +190,9 @@ def left_out(h: int, w: int) -> gs.Graph:
 
 
 def beside_a_map(h: int, w: int) -> gs.Graph:
-    """A map made as large as another, as torch's older exporter writes it: batch and channels are computed, the size is written."""
+    """A map made as large as another, as torch's older exporter writes it: batch and channels are computed, the size is
+    written.
+    """
     return graph(
         f"""g (float[1,3,{h},{w}] x) => (float[1,4,{h},{w}] y)
         <int64[1] zero = {{0}}, int64[1] two = {{2}}, int64[2] same = {{{h // 4},{w // 4}}}, int64[2] whole = {{{h},{w}}}> {{
@@ -232,7 +234,9 @@ def by_computed_factor(h: int, w: int) -> gs.Graph:
 
 
 def shuffled_up(h: int, w: int) -> gs.Graph:
-    """Channels become positions by reshapes (a pixel shuffle before the operator was exported); the image is added and a window slides."""
+    """Channels become positions by reshapes (a pixel shuffle before the operator was exported); the image is added and
+    a window slides.
+    """
     return graph(
         f"""g (float[1,3,{h},{w}] x) => (float[1,5,{2 * h},{2 * w}] y)
         <int64[6] split = {{1,3,2,2,{h},{w}}}, int64[4] joined = {{1,3,{2 * h},{2 * w}}}, float[4] scales = {{1,1,2,2}}> {{
@@ -253,7 +257,9 @@ def shuffled_up(h: int, w: int) -> gs.Graph:
 
 
 def spread(h: int, w: int) -> gs.Graph:
-    """Slopes and zeros spread over the map by sizes that are written, as converters from other frameworks leave them."""
+    """Slopes and zeros spread over the map by sizes that are written, as converters from other frameworks leave
+    them.
+    """
     return graph(
         f"""g (float[1,3,{h},{w}] x) => (float[1,8,{h // 2},{w // 2}] y)
         <int64[4] wide = {{1,8,{h // 2},{w // 2}}}, int64[4] more = {{1,2,{h // 2},{w // 2}}}, float[1,1,1,1] zero = {{0}}> {{

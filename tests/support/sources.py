@@ -6,7 +6,11 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SOURCES = {path.relative_to(ROOT).as_posix(): path for name in ("passes", "fnatool") for path in sorted((ROOT / name).rglob("*.py"))}
+SOURCES = {
+    path.relative_to(ROOT).as_posix(): path
+    for name in ("passes", "fnatool")
+    for path in sorted((ROOT / name).rglob("*.py"))
+}
 
 
 def imported(tree: ast.AST) -> set[str]:

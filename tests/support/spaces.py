@@ -21,5 +21,10 @@ def net(blocks: int = 3) -> gs.Graph:
 
 def small() -> tuple[Analysis, Choices]:
     analysis = analyse(net())
-    space = {"stage0.depth": (1, 2, 3, 4), "stage0.*.kernel": (3, 5), "stage0.*.hidden": (4, "x1"), "stage0.*.groups": (1, 2)}
+    space = {
+        "stage0.depth": (1, 2, 3, 4),
+        "stage0.*.kernel": (3, 5),
+        "stage0.*.hidden": (4, "x1"),
+        "stage0.*.groups": (1, 2),
+    }
     return analysis, choices(analysis, Space(space))

@@ -1,4 +1,6 @@
-"""Networks whose maps shrink by strides, what becomes of them by a Spec, and how far a finer map is from the one it was."""
+"""Networks whose maps shrink by strides, what becomes of them by a Spec, and how far a finer map is from the one it
+was.
+"""
 
 from __future__ import annotations
 
@@ -103,7 +105,9 @@ STEPS: Mapping[str, Step] = {
 
 
 def encoder(step: Step, size: int, opset: int = 19) -> gs.Graph:
-    """x → c0 (stride 2) → three times a step of stride 2 (s1, s2, s3) and a 3×3 convolution (c1, c2, c3), which also goes out."""
+    """x → c0 (stride 2) → three times a step of stride 2 (s1, s2, s3) and a 3×3 convolution (c1, c2, c3), which also
+    goes out.
+    """
     net = Net(size=size, opset=opset)
     y = net.relu(net.conv("x", "c0", 6, 3, stride=2))
     for k in (1, 2, 3):

@@ -78,7 +78,9 @@ def seed(name: str) -> Seed:
     if name == "headed":
         return headed()
     if name == "grouped":
-        return plain(residual(), {"stage*.*.kernel2": (3, 5), "stage*.*.hidden": ("x0.5", "x1"), "stage*.*.groups*": (1, 2)})
+        return plain(
+            residual(), {"stage*.*.kernel2": (3, 5), "stage*.*.hidden": ("x0.5", "x1"), "stage*.*.groups*": (1, 2)}
+        )
     if name == "gated":
         return plain(gated(), {**ALL, "stage*.*.se": (2, 4)})
     nets = {"residual": residual, "smooth": lambda: residual("Sigmoid"), "normalised": normalised}

@@ -23,10 +23,21 @@ net (float[N,3,8,8] x) => (float[N,4] y) {
 }
 """
 
-WEIGHTS = {"w": (8, 3, 3, 3), "b": (8,), "scale": (8,), "shift": (8,), "mean": (8,), "variance": (8,), "m": (4, 8), "mb": (4,)}
+WEIGHTS = {
+    "w": (8, 3, 3, 3),
+    "b": (8,),
+    "scale": (8,),
+    "shift": (8,),
+    "mean": (8,),
+    "variance": (8,),
+    "m": (4, 8),
+    "mb": (4,),
+}
 
 
-def model(text: str, weights: dict[str, tuple[int, ...] | np.ndarray] | None = None, header: str = HEADER) -> onnx.ModelProto:
+def model(
+    text: str, weights: dict[str, tuple[int, ...] | np.ndarray] | None = None, header: str = HEADER
+) -> onnx.ModelProto:
     """The model of text; weights are arrays, or shapes to be filled with positive random values."""
     proto = onnx.parser.parse_model(f"{header}\n{text}")
     rng = np.random.default_rng(0)

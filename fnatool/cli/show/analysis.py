@@ -38,7 +38,9 @@ def ranges(positions: Sequence[int]) -> str:
 def show_analysis(analysis: Analysis, title: str, notes: Sequence[str] = ()) -> None:
     """The tables, on the terminal."""
     console = terminal.console(wrap=False)
-    console.print(terminal.styled((title, "bold"), f"  {_count(analysis.cost.params)} parameters, {_macs(analysis.cost.macs)}"))
+    console.print(
+        terminal.styled((title, "bold"), f"  {_count(analysis.cost.params)} parameters, {_macs(analysis.cost.macs)}")
+    )
     for note in (*notes, *analysis.notes):
         console.print(f"  {note}", style="dim")
     if analysis.stages:
@@ -49,14 +51,21 @@ def show_analysis(analysis: Analysis, title: str, notes: Sequence[str] = ()) -> 
         for row in stage_rows(analysis):
             space = "" if row["space"] is None else "×".join(map(str, row["space"]))  # type: ignore[call-overload]
             table.add_row(
-                str(row["name"]), str(row["depth"]), str(row["width"] or ""), space, _count(row["params"]), _macs(row["macs"], unit="")
+                str(row["name"]),
+                str(row["depth"]),
+                str(row["width"] or ""),
+                space,
+                _count(row["params"]),
+                _macs(row["macs"], unit=""),
             )
         nodes = {node for stage in analysis.stages for block in stage.blocks for node in block.nodes}
         params, macs = cost_of(analysis, [node.name for node in analysis.view.nodes if node.name not in nodes])
         table.add_row("stem and head", "", "", "", _count(params), _macs(macs, unit=""))
         console.print(table)
     else:
-        console.print("no stages: no addition closes a block that could be repeated; every width and kernel has a knob of its own")
+        console.print(
+            "no stages: no addition closes a block that could be repeated; every width and kernel has a knob of its own"
+        )
     table = terminal.table(
         terminal.whole("knob"),
         *(terminal.right(name) for name in ("value", "min", "max", "multiple")),
@@ -91,7 +100,15 @@ def _together(knobs: Sequence[Knob]) -> Sequence[str]:
     most = sorted({knob.max for knob in knobs})
     high = str(most[0]) if len(most) == 1 else f"{most[0]}…{most[-1]}"
     each = "" if len(knobs) == 1 else "; --spec and --json list each"
-    return (names, value, str(min(knob.min for knob in knobs)), high, "", knobs[0].growth, f"{knobs[0].why or ''}{each}")
+    return (
+        names,
+        value,
+        str(min(knob.min for knob in knobs)),
+        high,
+        "",
+        knobs[0].growth,
+        f"{knobs[0].why or ''}{each}",
+    )
 
 
 def _cells(knob: Knob) -> Sequence[str]:
@@ -130,10 +147,16 @@ def _batch_cells(batching: Batching) -> Sequence[str]:
 def _verdict(analysis: Analysis) -> str:
     knobs = list(analysis.knobs.values())
     sized = [
-        *(str(row["growth"]) for row in (image_row(analysis.image), channels_row(analysis.colours), batch_row(analysis.batching))),
+        *(
+            str(row["growth"])
+            for row in (image_row(analysis.image), channels_row(analysis.colours), batch_row(analysis.batching))
+        ),
         *(knob.growth for knob in knobs if knob.kind not in ("from", "groups")),
     ]
-    kinds = f"{sized.count('exact')} grow exactly, {sized.count('approximate')} approximately, {sized.count('frozen')} are frozen"
+    kinds = (
+        f"{sized.count('exact')} grow exactly, {sized.count('approximate')} approximately, "
+        f"{sized.count('frozen')} are frozen"
+    )
     blocks, groups = (sum(knob.kind == kind for knob in knobs) for kind in ("from", "groups"))
     return f"{len(knobs) + 3} knobs: {kinds}; {blocks} choose a block, {groups} set groups"
 

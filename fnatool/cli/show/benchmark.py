@@ -17,7 +17,10 @@ def show_benchmark(made: Benchmark) -> None:
     console.print()
     batches = ", ".join(dict.fromkeys(str(row.batch) for row in made.timings))
     runs = min(row.runs for row in made.timings)
-    console.print(f"batch {batches}; medians of {made.rounds} rounds, {runs} runs or more, by the {made.clock} clock, on {made.place}")
+    console.print(
+        f"batch {batches}; medians of {made.rounds} rounds, {runs} runs or more, by the {made.clock} clock, on "
+        f"{made.place}"
+    )
     console.print(f"load of the machine {made.load[0]:.1f} to {made.load[1]:.1f}")
 
 

@@ -43,11 +43,16 @@ def _sections(found: Comparison) -> Iterator[tuple[str, list[str]]]:
         if rows:
             yield f"{title}: {_counts(rows)}", [line(row) for row in rows]
     if found.nodes.differs:
-        changed = [f"~ {n.op} '{n.name}': {'; '.join(_line(row) for row in n.differences)}" for n in found.nodes.changed]
+        changed = [
+            f"~ {n.op} '{n.name}': {'; '.join(_line(row) for row in n.differences)}" for n in found.nodes.changed
+        ]
         yield _title("nodes", found.nodes), changed + _only(found.nodes, lambda node: f"{node.what} '{node.name}'")
     if found.tensors.differs:
         changed = [f"~ {_tensor_line(tensor)}" for tensor in found.tensors.changed]
-        yield _title("tensors", found.tensors), changed + _only(found.tensors, lambda tensor: f"{tensor.name}: {tensor.what}")
+        yield (
+            _title("tensors", found.tensors),
+            changed + _only(found.tensors, lambda tensor: f"{tensor.name}: {tensor.what}"),
+        )
 
 
 def _costs(found: Comparison) -> Iterator[str]:
@@ -94,7 +99,11 @@ def _items(row: object) -> list[tuple[str, object]]:
 
 def _tensor_line(tensor: TensorChange) -> str:
     if tensor.largest is None or tensor.relative is None:
-        return f"{tensor.name}: {tensor.a} → {tensor.b}" if tensor.a != tensor.b else f"{tensor.name}: other values ({tensor.a})"
+        return (
+            f"{tensor.name}: {tensor.a} → {tensor.b}"
+            if tensor.a != tensor.b
+            else f"{tensor.name}: other values ({tensor.a})"
+        )
     kinds = tensor.a if tensor.a == tensor.b else f"{tensor.a} → {tensor.b}"
     return f"{tensor.name}: values by up to {tensor.largest:.3g}, {tensor.relative:.1e} of their spread ({kinds})"
 

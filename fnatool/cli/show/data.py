@@ -13,7 +13,11 @@ LABELS = 40  # that are told, those that occur the most
 
 def show_data(found: DataReport) -> None:
     """Format, splits, labels, faults, and what would be left out."""
-    labels = f"{len(found.joints)} joints" if found.joints else f"{len(found.classes)} class{'es' if len(found.classes) != 1 else ''}"
+    labels = (
+        f"{len(found.joints)} joints"
+        if found.joints
+        else f"{len(found.classes)} class{'es' if len(found.classes) != 1 else ''}"
+    )
     terminal.say(f"{found.root}: {found.task}, {FORMATS[found.format].said} (--data-format {found.format}), {labels}")
     for line in said([one.split for one in found.splits]):
         terminal.say(line)
@@ -24,14 +28,19 @@ def show_data(found: DataReport) -> None:
     for finding in findings[:FAULTS]:
         terminal.say(f"{finding.where}: {finding.message}")
     if len(findings) > FAULTS:
-        terminal.say(f"and {len(findings) - FAULTS:,} more" + ("; --json has the first 1,000 of each split" if findings[FAULTS:] else ""))
+        terminal.say(
+            f"and {len(findings) - FAULTS:,} more"
+            + ("; --json has the first 1,000 of each split" if findings[FAULTS:] else "")
+        )
     if found.sheet is not None:
         terminal.say(f"labels drawn on a few pictures → {found.sheet}")
     if not findings:
         terminal.say("no fault")
         return
     left = "; ".join(filter(None, map(_left_out, found.splits)))
-    terminal.say(f"{len(findings):,} fault{'s' if len(findings) > 1 else ''}; --skip-bad leaves out {left or 'nothing'}")
+    terminal.say(
+        f"{len(findings):,} fault{'s' if len(findings) > 1 else ''}; --skip-bad leaves out {left or 'nothing'}"
+    )
 
 
 def _left_out(one: SplitReport) -> str:

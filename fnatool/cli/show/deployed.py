@@ -21,15 +21,21 @@ def show_deployed(document: Document, folder: Path) -> None:
         apart, count = document.verified["apart"], document.verified["pictures"]
         terminal.say(f"answers as the model does: at most {apart:.2%} of an answer differs, on {count} pictures")
     elif document.verified is not None:
-        terminal.say(f"computes what the model does: outputs differ by {document.verified['apart']:.1e} of their spread at most")
+        terminal.say(
+            f"computes what the model does: outputs differ by {document.verified['apart']:.1e} of their spread at most"
+        )
     else:
         terminal.say("not compared with the model")
     for when, figures in (document.figures or {}).items():
-        terminal.say(f"{when}: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if "/" not in name))
+        terminal.say(
+            f"{when}: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if "/" not in name)
+        )
     if document.quantised is not None:
         terminal.say(f"8 bits: {document.quantised['scheme']}; values looked at on {document.quantised['of']}")
         if not document.quantised["instructions"]:
-            terminal.say("note: this processor has no instructions for int8, so that one that has them is faster and more exact")
+            terminal.say(
+                "note: this processor has no instructions for int8, so that one that has them is faster and more exact"
+            )
     if document.kept_in_fp32:
         terminal.say(f"stay in fp32, as they are hurt most: {', '.join(document.kept_in_fp32)}")
     if document.trtexec is not None:

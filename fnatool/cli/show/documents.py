@@ -13,7 +13,10 @@ from fnatool.search.folder import COSTS, DERIVED, LIST, SPACE
 MODEL = {"seed": "SHA-256 of the model that was given"}
 NOTES = {"notes": "what else is to be said, as on the terminal"}
 COMPARED = "what was compared in ONNX Runtime (`worst`, `compared`, `tolerance`), null with --no-verify"
-PIXELS = {"pixels": "how a pixel becomes an input value: `mean`, `scale`, `channels`, where that is known from, whether it is a guess"}
+PIXELS = {
+    "pixels": "how a pixel becomes an input value: `mean`, `scale`, `channels`, where that is known from, whether "
+    "it is a guess"
+}
 
 DOCUMENTS: Mapping[str, Mapping[str, str]] = {
     "remap": {
@@ -25,7 +28,8 @@ DOCUMENTS: Mapping[str, Mapping[str, str]] = {
         **NOTES,
         "verified": COMPARED,
         "refit": "where layers were solved anew: which, and how far they are from the seed's",
-        "tensors": "a row for every tensor: `target`, `source`, `from`, `to`, `indices` (−1 is fresh), `what` became of it",
+        "tensors": "a row for every tensor: `target`, `source`, `from`, `to`, `indices` (−1 is fresh), `what` "
+        "became of it",
     },
     "head": {
         **MODEL,
@@ -87,11 +91,14 @@ DOCUMENTS: Mapping[str, Mapping[str, str]] = {
         "of": "the same for runs that were asked for the same",
     },
 }
-"""command → the keys of its document, for commands whose document is described nowhere else; 'where …': a key that may be absent."""
+"""command → the keys of its document, for commands whose document is described nowhere else; 'where …': a key that may
+be absent.
+"""
 
 FILES: Mapping[str, str] = {
     "finetune": "`report.json` in the run's folder",
-    "search": "`report.json` in RUN; with --dry-run the `space` and what its members `costs`, as in space.json and costs.json there",
+    "search": "`report.json` in RUN; with --dry-run the `space` and what its members `costs`, as in space.json and "
+    "costs.json there",
     "derive": "`derived.json` in DIR",
     "latency-table": "OUT; with --pack the number of `pieces`, and the `folder`",
     "deploy": "`deploy.json` in DIR",
@@ -119,7 +126,12 @@ def show_report(run: Path) -> None:
 
 def show_space(run: Path) -> None:
     """What a search would choose from, and what its members cost."""
-    show_json({name: json.loads((run / file).read_text(encoding="utf-8")) for name, file in (("space", SPACE), ("costs", COSTS))})
+    show_json(
+        {
+            name: json.loads((run / file).read_text(encoding="utf-8"))
+            for name, file in (("space", SPACE), ("costs", COSTS))
+        }
+    )
 
 
 def show_derived_list(run: Path, out: Path | None) -> None:

@@ -13,5 +13,7 @@ def show_exported(made: Exported, where: str) -> None:
     drifts = ", ".join(f"{drift:.1e} at batch {batch}" for batch, drift in made.drifts)
     terminal.say(f"parameters {made.params:,}, BatchNorms {made.norms} (exporter: {made.exporter})")
     inside = f"; inside, of what {made.compared} parts make, up to {made.inner:.1e}" if made.compared else ""
-    terminal.say(f"computes what the module does in ONNX Runtime: drift of the outputs {drifts}, of their spread{inside}")
+    terminal.say(
+        f"computes what the module does in ONNX Runtime: drift of the outputs {drifts}, of their spread{inside}"
+    )
     terminal.say(f"→ {where}")

@@ -14,7 +14,11 @@ def show_headed(headed: Headed, where: str) -> None:
         if note.startswith(upgrading.CONVERTED):
             terminal.say(f"note: {note}")
     for tap in made.taps:
-        stride = f", stride {'×'.join(dict.fromkeys(f'{float(step):g}' for step in tap.stride))}" if tap.space != (1, 1) else ""
+        stride = (
+            f", stride {'×'.join(dict.fromkeys(f'{float(step):g}' for step in tap.stride))}"
+            if tap.space != (1, 1)
+            else ""
+        )
         terminal.say(f"  taps {tap.name}: {tap.channels} channels{stride}")
     left, whole = made.kept
     terminal.say(f"  keeps {left:,} of the seed's {whole:,} parameters ({left / max(whole, 1):.1%})")
@@ -23,7 +27,10 @@ def show_headed(headed: Headed, where: str) -> None:
     for tensor in made.graph.outputs:
         terminal.say(f"  gives {tensor.name} [{', '.join(str(extent) for extent in tensor.shape)}]")
     if made.detection is not None:
-        levels = [f"{'×'.join(dict.fromkeys(map(str, level.stride)))} ({len(level.anchors)})" for level in made.detection.levels]
+        levels = [
+            f"{'×'.join(dict.fromkeys(map(str, level.stride)))} ({len(level.anchors)})"
+            for level in made.detection.levels
+        ]
         terminal.say(f"  levels at stride (anchors): {', '.join(levels)}")
     terminal.say(f"  {headed.pixels.sentence()}")
     if headed.pixels.guessed:

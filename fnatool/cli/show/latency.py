@@ -25,11 +25,19 @@ def show_latencies(made: LatencyTable, of: Subject, output: Path, *, kept: Path 
     blocks, candidates = len(of.found.blocks), sum(len(block.candidates) for block in of.found.blocks)
     console.print()
     console.print(f"{candidates} candidates in {blocks} blocks and what no block holds, on {made.place}")
-    console.print(f"t = {milliseconds(made.fit.a)} + {made.fit.b:.3f} · Σ of the parts, fitted on {len(made.members)} whole members")
+    console.print(
+        f"t = {milliseconds(made.fit.a)} + {made.fit.b:.3f} · Σ of the parts, fitted on {len(made.members)} "
+        "whole members"
+    )
     left_out = f"{made.fit.error_left_out:.1%} where a member is predicted without itself"
-    console.print(f"mean error {made.fit.error:.1%}, {left_out}; load of the machine {made.load[0]:.1f} to {made.load[1]:.1f}")
+    console.print(
+        f"mean error {made.fit.error:.1%}, {left_out}; load of the machine {made.load[0]:.1f} to {made.load[1]:.1f}"
+    )
     if made.fit.error_left_out > POOR:
-        console.print("that is much: the machine may be too busy; more --rounds, with --force, adds to what is measured", style="yellow")
+        console.print(
+            "that is much: the machine may be too busy; more --rounds, with --force, adds to what is measured",
+            style="yellow",
+        )
     console.print(f"→ {output}, every timing in {(kept or store_path(output)).name}")
 
 

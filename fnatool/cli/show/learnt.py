@@ -20,7 +20,10 @@ def show_tuned(tuned: Tuned, out: Path) -> None:
     terminal.say(f"after step {tuned.step:,}: {sentence(tuned.figures)}")
     terminal.say(f"the written file in ONNX Runtime: {sentence(tuned.in_runtime)}")
     if math.fabs(tuned.figures[tuned.metric] - tuned.in_runtime[tuned.metric]) > SAME:
-        terminal.say(f"these are further apart than {SAME}: mixed precision, or a fault; please report it if you train without 'run.amp'")
+        terminal.say(
+            f"these are further apart than {SAME}: mixed precision, or a fault; please report it if you train "
+            "without 'run.amp'"
+        )
     terminal.say(f"→ {out}")
 
 
@@ -41,7 +44,9 @@ def show_evaluated(found: Evaluated) -> None:
 
 
 def show_compared(found: LikenessReport) -> None:
-    """How like the outputs are: a line, one for each output where there are several, what differs most, and what was left out."""
+    """How like the outputs are: a line, one for each output where there are several, what differs most, and what was
+    left out.
+    """
     console = terminal.console()
     for note in found.notes:
         console.print(note, markup=False)

@@ -9,7 +9,9 @@ from passes.errors import RefusedModel, UserError
 
 
 def written_page(folder: Path, *, model: Path | None = None) -> Path | None:
-    """The page of a finished run is in its folder; where it cannot be written, which harms nothing else, that is said."""
+    """The page of a finished run is in its folder; where it cannot be written, which harms nothing else, that is
+    said.
+    """
     from fnatool import ReportOptions, report
 
     try:

@@ -31,7 +31,9 @@ def show_profile(found: Profile, title: str, convention: str, *, nodes: bool) ->
         _show_nodes(found, console)
     console.print()
     console.print(f"MAdds: {CONVENTIONS[convention]}", style="dim")
-    console.print("activations: all tensors the nodes compute; at once: those alive together, the input among them", style="dim")
+    console.print(
+        "activations: all tensors the nodes compute; at once: those alive together, the input among them", style="dim"
+    )
 
 
 def _show_parts(found: Profile, console: Console) -> None:
@@ -55,7 +57,11 @@ def _show_nodes(found: Profile, console: Console) -> None:
     table = terminal.table(terminal.whole("node"), terminal.whole("op"), "part", *map(terminal.right, columns))
     for row in found.rows:
         if found.sized:
-            sizes = ("?" if row.shape is None else _shape(row.shape), terminal.count(row.macs), terminal.size(row.activations))
+            sizes = (
+                "?" if row.shape is None else _shape(row.shape),
+                terminal.count(row.macs),
+                terminal.size(row.activations),
+            )
         else:
             sizes = ("?", "?", "?")
         table.add_row(row.name, row.op, row.part, sizes[0], terminal.count(row.params), *sizes[1:])

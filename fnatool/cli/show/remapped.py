@@ -47,7 +47,10 @@ def _show_refit(found: Refit) -> None:
     for output in found.outputs:
         table.add_row(output.tensor, "output", "", f"{output.before:.3f}", f"{output.after:.3f}")
     terminal.console(wrap=False).print(table)
-    console.print(f"before, after: squared distance from the seed on {found.kept:,} samples kept back, of the seed's own spread there")
+    console.print(
+        f"before, after: squared distance from the seed on {found.kept:,} samples kept back, of the seed's own "
+        "spread there"
+    )
     for node, why in found.skipped.items():
         console.print(f"'{node}' stays as it is: {why}")
 
@@ -70,19 +73,30 @@ def _verdict(made: Remapped) -> str:
         return "; ".join(found if compared is not None and compared.identity else [_compared(verified, drifts), *found])
     if verified.blind:
         more = f" and {len(verified.blind) - 1} more" if len(verified.blind) > 1 else ""
-        return f"{_compared(verified, drifts)}; nothing is known of '{verified.blind[0]}'{more}, which is not finite in the seed on noise"
+        return (
+            f"{_compared(verified, drifts)}; nothing is known of '{verified.blind[0]}'{more}, which is not "
+            "finite in the seed on noise"
+        )
     return _compared(verified, drifts)
 
 
 def _alone(made: Remapped, verified: Verified) -> str:
-    at_once = "1, 2 and 3 samples at once" if made.plan.resolved.batch is None else f"{made.plan.resolved.batch} at once"
+    at_once = (
+        "1, 2 and 3 samples at once" if made.plan.resolved.batch is None else f"{made.plan.resolved.batch} at once"
+    )
     alone = f"{at_once}, each computed as it was alone: {verified.compared} tensors compared in ONNX Runtime"
     return f"{alone}, worst drift {verified.worst:.1e} of the spread"
 
 
 def _coloured(made: Remapped, verified: Verified) -> str:
     old, new = made.analysis.colours.value or 0, made.plan.resolved.channels or 0
-    meant = "repeated" if new == 1 else "by their luminance" if old == 1 and new == 3 else f"of which {min(old, new)} are the seed's"
+    meant = (
+        "repeated"
+        if new == 1
+        else "by their luminance"
+        if old == 1 and new == 3
+        else f"of which {min(old, new)} are the seed's"
+    )
     drift = "worst drift" if verified.exact else "the function changes: drift up to"
     compared = f"{verified.compared} tensors compared in ONNX Runtime, {drift} {verified.worst:.1e} of the spread"
     return f"{new} channel{'s' if new > 1 else ''} {meant}: {compared}"

@@ -19,4 +19,6 @@ def show_reports(reports: Sequence[Report]) -> None:
         console.print(terminal.styled(str(report.model), ": ", verdict, f" ({summary})" if summary else ""))
         for finding in report.findings:
             line = f" {finding.where}: {finding.message}" + (f"; {finding.fix}" if finding.fix else "")
-            console.print(terminal.styled("  ", (finding.severity, colours[finding.severity]), f" [{finding.code}]", line))
+            console.print(
+                terminal.styled("  ", (finding.severity, colours[finding.severity]), f" [{finding.code}]", line)
+            )

@@ -16,7 +16,9 @@ from fnatool.training.watching import sentence
 
 
 def show_found(found: Found, page: Path | None) -> None:
-    """What decides, in five lines: what was found, how near it is, how good it is, where it lies, and what to do next."""
+    """What decides, in five lines: what was found, how near it is, how good it is, where it lies, and what to do
+    next.
+    """
     console = terminal.console()
     report = read_json(found.folder / REPORT, "report of a search", pipes=False)
     assert isinstance(report, dict)
@@ -25,7 +27,9 @@ def show_found(found: Found, page: Path | None) -> None:
             console.print(line, markup=False)
     written = [folders.TARGET, folders.SPEC, folders.PAGE, *([] if page is None else [page.name])]
     console.print(f"→ {found.folder / written[0]}, {', '.join(written[1:])}", markup=False)
-    console.print(f"next: fnatool derive {found.folder} --budget {report.get('kind', 'madds')}=… for other budgets", markup=False)
+    console.print(
+        f"next: fnatool derive {found.folder} --budget {report.get('kind', 'madds')}=… for other budgets", markup=False
+    )
 
 
 def _cost(report: Mapping[str, Any]) -> str:
@@ -67,5 +71,7 @@ def show_derived(found: Sequence[DerivedModel]) -> None:
     grid = terminal.table(*map(terminal.right, (*kinds, found[0].words.column, *figures)), terminal.whole("file"))
     for row in found:
         costs = [cost_text(kind, row.emitted.costs[kind]) for kind in kinds]
-        grid.add_row(*costs, f"{row.preference:.2f}", *(f"{row.score[name]:.4f}" for name in figures), str(row.emitted.path))
+        grid.add_row(
+            *costs, f"{row.preference:.2f}", *(f"{row.score[name]:.4f}" for name in figures), str(row.emitted.path)
+        )
     console.print(grid)

@@ -1,4 +1,6 @@
-"""The bundled garments: 12,000 images of Fashion-MNIST, ten classes; README.md beside this file states where they come from."""
+"""The bundled garments: 12,000 images of Fashion-MNIST, ten classes; README.md beside this file states where they come
+from.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +32,17 @@ def _pixels() -> Bytes:
 
 
 def garments(split: str) -> Bytes:
-    """The garments of a split, "train" or "val": grey values, uint8 [10 classes, 1000 or 200, 28, 28]; no garment is in both."""
+    """The garments of a split, "train" or "val": grey values, uint8 [10 classes, 1000 or 200, 28, 28]; no garment is in
+    both.
+    """
     count, first = PER_CLASS[split], 0 if split == "train" else len(CLASSES) * PER_CLASS["train"]
     return _pixels()[first : first + len(CLASSES) * count].reshape(len(CLASSES), count, SIDE, SIDE)
 
 
 def silhouette(garment: Bytes) -> Mask:
-    """Where the garment is in its image, [28, 28]: dark prints belong to it, the gap in a handle and lost specks do not."""
+    """Where the garment is in its image, [28, 28]: dark prints belong to it, the gap in a handle and lost specks do
+    not.
+    """
     padded = np.zeros((SIDE + 2, SIDE + 2), np.uint8)  # so that what lies around it is one part
     padded[1:-1, 1:-1] = garment
     bright = padded > BACKGROUND

@@ -1,7 +1,9 @@
-"""Scenes: real garments, scaled, turned, coloured and partly hidden, on textured grounds, with labels that fit by construction.
+"""Scenes: real garments, scaled, turned, coloured and partly hidden, on textured grounds, with labels that fit by
+construction.
 
-Everything is drawn from one generator, and no function whose last bit depends on the processor takes part: same seed, same pixels.
-Coordinates of this module are in pixels with (0, 0) at the corner of the first pixel, so its centre is (0.5, 0.5).
+Everything is drawn from one generator, and no function whose last bit depends on the processor takes part: same seed,
+same pixels. Coordinates of this module are in pixels with (0, 0) at the corner of the first pixel, so its centre is
+(0.5, 0.5).
 """
 
 from __future__ import annotations
@@ -69,7 +71,9 @@ class _Cut:
 
 @dataclass(frozen=True)
 class _Layer:
-    """A garment laid on the canvas, where `at` says; `whole` pixels it would show with nothing in front and no border."""
+    """A garment laid on the canvas, where `at` says; `whole` pixels it would show with nothing in front and no
+    border.
+    """
 
     label: int
     at: tuple[slice, slice]  # rows and columns of the canvas that it may touch, [h, w]
@@ -99,7 +103,9 @@ def compose(rng: np.random.Generator, pool: Bytes, labels: Sequence[int], *, sty
                 layers.append(layer)
                 break
         else:
-            layers = layers or [_warped(cut, size, angle=0.0, scale=style.extent[0] * size / SIDE, centre=np.full(2, size / 2))]
+            layers = layers or [
+                _warped(cut, size, angle=0.0, scale=style.extent[0] * size / SIDE, centre=np.full(2, size / 2))
+            ]
     patch, colour = _occluder(rng, size)
     front = _front(layers, patch)
     if not _all_visible(layers, front):
@@ -108,7 +114,11 @@ def compose(rng: np.random.Generator, pool: Bytes, labels: Sequence[int], *, sty
         _paint(rng, image, layer)
     image[patch] = colour
     codes = np.array([0, *(layer.label + 1 for layer in layers), 0], np.uint8)  # the last is the patch's, −1
-    return Scene(_develop(rng, image), codes[front], tuple(_placed(layer, front, index + 1) for index, layer in enumerate(layers)))
+    return Scene(
+        _develop(rng, image),
+        codes[front],
+        tuple(_placed(layer, front, index + 1) for index, layer in enumerate(layers)),
+    )
 
 
 # --- garments ---
@@ -141,7 +151,9 @@ def _warped(cut: _Cut, size: int, *, angle: float, scale: float, centre: Points)
     back = turn.T / scale**2
     shift = SIDE / 2 + 1 - back @ (centre - (left, top))  # 1: the margin of the picture
     matrix = (*back[0], shift[0], *back[1], shift[1])
-    warped = cut.picture.transform((right - left, bottom - top), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+    warped = cut.picture.transform(
+        (right - left, bottom - top), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
+    )
     points = (cut.points - SIDE / 2) @ turn.T + centre
     at = (slice(top, bottom), slice(left, right))
     return _Layer(cut.label, at, np.asarray(warped), cut.mask.sum() * scale**2, points)
@@ -156,11 +168,17 @@ def _paint(rng: np.random.Generator, image: Floats, layer: _Layer) -> None:
 
 
 def _points(mask: Mask) -> Points:
-    """x and y of POINTS in the upright garment: the middles of its first and last two rows and columns, and its centre."""
+    """x and y of POINTS in the upright garment: the middles of its first and last two rows and columns, and its
+    centre.
+    """
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    across = [span @ INDEX / span.sum() for span in (mask[rows[0] :][:2].sum(0), mask[: rows[-1] + 1][-2:].sum(0), mask.sum(0))]
+    across = [
+        span @ INDEX / span.sum()
+        for span in (mask[rows[0] :][:2].sum(0), mask[: rows[-1] + 1][-2:].sum(0), mask.sum(0))
+    ]
     down = [
-        span @ INDEX / span.sum() for span in (mask[:, columns[0] :][:, :2].sum(1), mask[:, : columns[-1] + 1][:, -2:].sum(1), mask.sum(1))
+        span @ INDEX / span.sum()
+        for span in (mask[:, columns[0] :][:, :2].sum(1), mask[:, : columns[-1] + 1][:, -2:].sum(1), mask.sum(1))
     ]
     collar, hem, centre = (across[0], rows[0]), (across[1], rows[-1]), (across[2], down[2])
     left, right = (columns[0], down[0]), (columns[-1], down[1])
@@ -185,7 +203,9 @@ def _placed(layer: _Layer, front: Ids, number: int) -> PlacedGarment:
     shown = front == number
     rows, columns = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
     box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-    return PlacedGarment(layer.label, box, int(shown.sum()), layer.points, tuple(_seen(point, front, number) for point in layer.points))
+    return PlacedGarment(
+        layer.label, box, int(shown.sum()), layer.points, tuple(_seen(point, front, number) for point in layer.points)
+    )
 
 
 def _seen(point: Points, front: Ids, number: int) -> int:
@@ -201,7 +221,9 @@ def _seen(point: Points, front: Ids, number: int) -> int:
 def _dyes(rng: np.random.Generator) -> tuple[Floats, Floats]:
     """What black and white of a garment's picture become, of one or of two hues."""
     bright = _colour(rng, rng.uniform(0.1, 0.9), rng.uniform(0.6, 1))
-    dark = bright * rng.uniform(0, 0.4) if rng.random() < 0.7 else _colour(rng, rng.uniform(0.3, 1), rng.uniform(0.1, 0.4))
+    dark = (
+        bright * rng.uniform(0, 0.4) if rng.random() < 0.7 else _colour(rng, rng.uniform(0.3, 1), rng.uniform(0.1, 0.4))
+    )
     return dark.astype(np.float32), bright
 
 
@@ -210,7 +232,9 @@ def _colour(rng: np.random.Generator, saturation: float, value: float) -> Floats
 
 
 def _ground(rng: np.random.Generator, size: int) -> Floats:
-    """A ground of two or three colours: a slope, stripes, checks or blotches, with a few plain shapes that are no garments."""
+    """A ground of two or three colours: a slope, stripes, checks or blotches, with a few plain shapes that are no
+    garments.
+    """
     one, other = (_colour(rng, rng.uniform(0, 0.7), rng.uniform(0.15, 0.95)) for _ in range(2))
     ground = one + (other - one) * _texture(rng, size)[..., None]
     for _ in range(rng.integers(0, 4)):

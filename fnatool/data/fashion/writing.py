@@ -22,9 +22,11 @@ Numbered = Iterator[tuple[int, Scene]]
 
 @dataclass(frozen=True)
 class SceneKind:
-    """Which scenes a task has: the stream of chance they are drawn from, what they are like, and what writes a split of them to a folder.
+    """Which scenes a task has: the stream of chance they are drawn from, what they are like, and what writes a split of
+    them to a folder.
 
-    Tasks with the same stream and style label the same scenes. in_turn: a garment of each class after the other, one a scene.
+    Tasks with the same stream and style label the same scenes. in_turn: a garment of each class after the other, one a
+    scene.
     """
 
     stream: int
@@ -77,7 +79,9 @@ def _palette() -> list[int]:
 def write_boxes(folder: Path, split: str, numbered: Numbered) -> None:
     """COCO's layout: SPLIT/00000.jpg and annotations/instances_SPLIT.json, a category for every class."""
     categories = [{"id": index + 1, "name": name, "supercategory": "garment"} for index, name in enumerate(CLASSES)]
-    _write_coco(folder, split, numbered, name="instances", categories=categories, entry=lambda g: {"category_id": g.label + 1})
+    _write_coco(
+        folder, split, numbered, name="instances", categories=categories, entry=lambda g: {"category_id": g.label + 1}
+    )
 
 
 def write_points(folder: Path, split: str, numbered: Numbered) -> None:
@@ -95,7 +99,13 @@ def _points(garment: PlacedGarment) -> dict[str, object]:
 
 
 def _write_coco(
-    folder: Path, split: str, numbered: Numbered, *, name: str, categories: object, entry: Callable[[PlacedGarment], dict[str, object]]
+    folder: Path,
+    split: str,
+    numbered: Numbered,
+    *,
+    name: str,
+    categories: object,
+    entry: Callable[[PlacedGarment], dict[str, object]],
 ) -> None:
     for part in (folder / split, folder / "annotations"):
         part.mkdir(parents=True, exist_ok=True)
@@ -108,7 +118,11 @@ def _write_coco(
         images.append({"id": number + 1, "file_name": path.name, "width": width, "height": height})
         for garment in scene.garments:
             left, top, right, bottom = garment.box
-            common = {"id": len(annotations) + 1, "image_id": number + 1, "bbox": [left, top, right - left, bottom - top]}
+            common = {
+                "id": len(annotations) + 1,
+                "image_id": number + 1,
+                "bbox": [left, top, right - left, bottom - top],
+            }
             annotations.append({**common, "area": garment.area, "iscrowd": 0, **entry(garment)})
     document = {"info": {"description": SOURCE}, "images": images, "annotations": annotations, "categories": categories}
     (folder / "annotations" / f"{name}_{split}.json").write_text(json.dumps(document, separators=(",", ":")) + "\n")

@@ -18,7 +18,9 @@ def same_axes(node: Node, flow: Flow) -> Labels:
 
 
 def elementwise(node: Node, flow: Flow) -> Labels:
-    """Broadcast from the right; channels on both sides are the same channels, a constant of that length has one entry per channel."""
+    """Broadcast from the right; channels on both sides are the same channels, a constant of that length has one entry
+    per channel.
+    """
     rank = len(shape_of(flow, node.outputs[0]))
     placed = {}
     for slot, name in enumerate(node.inputs):

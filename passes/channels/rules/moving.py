@@ -77,7 +77,9 @@ def concat(node: Node, flow: Flow) -> Labels:
 
 
 def _joined(node: Node, flow: Flow, slot: int, axis: int) -> Ids:
-    """Channels that no weight makes, joined to others: a constant's or filled ones follow what they are added to; others are fixed."""
+    """Channels that no weight makes, joined to others: a constant's or filled ones follow what they are added to;
+    others are fixed.
+    """
     name = node.inputs[slot]
     size = shape_of(flow, name)[axis]
     if flow.constant(name):
@@ -102,7 +104,11 @@ def _filled_shape(flow: Flow, name: str) -> str | None:
         return None
     if maker.op == "ConstantOfShape":
         return maker.inputs[0]
-    one = maker.op == "Expand" and flow.constant(maker.inputs[0]) and not any(size > 1 for size in shape_of(flow, maker.inputs[0]))
+    one = (
+        maker.op == "Expand"
+        and flow.constant(maker.inputs[0])
+        and not any(size > 1 for size in shape_of(flow, maker.inputs[0]))
+    )
     return maker.inputs[1] if one and len(shape_of(flow, maker.inputs[1])) == 1 else None
 
 
@@ -152,12 +158,16 @@ def slice_(node: Node, flow: Flow) -> Labels:
         if node.input(slot):
             flow.size(node.input(slot), position, part, from_end=not head, beyond=beyond)
         else:
-            flow.size_attribute(node, "starts" if slot == 1 else "ends", position, part, from_end=not head, beyond=beyond)
+            flow.size_attribute(
+                node, "starts" if slot == 1 else "ends", position, part, from_end=not head, beyond=beyond
+            )
     return Label(x.axis, ids)
 
 
 def _slice_bounds(node: Node, flow: Flow, axis: int, rank: int) -> tuple[int | None, int, int, int] | None:
-    """(position in the lists, start, end, step) for the axis; position None where it is not sliced; None where bounds are computed."""
+    """(position in the lists, start, end, step) for the axis; position None where it is not sliced; None where bounds
+    are computed.
+    """
     if node.input(1):
         values = [flow.shapes.values.get(node.input(slot)) if node.input(slot) else None for slot in range(1, 5)]
         if any(v is None and node.input(slot) for slot, v in enumerate(values, 1)):
@@ -245,7 +255,9 @@ def tile(node: Node, flow: Flow) -> Labels:
 
 
 def pad(node: Node, flow: Flow) -> Labels:
-    """Padded channels, all of one value, are channels of their own: as many as the amount says, which follows what they are added to."""
+    """Padded channels, all of one value, are channels of their own: as many as the amount says, which follows what they
+    are added to.
+    """
     x = flow.label(node.inputs[0])
     if x is None:
         return None

@@ -30,7 +30,9 @@ def gemm(node: Node, flow: Flow) -> Labels:
 
 
 def matmul(node: Node, flow: Flow) -> Labels:
-    """The last axis of A meets the last but one of B; a weight of more than two axes holds a matrix for each entry of the first ones."""
+    """The last axis of A meets the last but one of B; a weight of more than two axes holds a matrix for each entry of
+    the first ones.
+    """
     a_name, b_name = node.inputs[:2]
     a, b = flow.label(a_name), flow.label(b_name)
     a_shape, b_shape = shape_of(flow, a_name), shape_of(flow, b_name)
@@ -43,7 +45,9 @@ def matmul(node: Node, flow: Flow) -> Labels:
 
 
 def _by_weight(node: Node, flow: Flow, slot: int, x: Label | None, *, out_rank: int) -> Labels:
-    """The weight at `slot` makes its columns of A, or its rows of B; channels on another axis pass, unless each has a matrix of its own."""
+    """The weight at `slot` makes its columns of A, or its rows of B; channels on another axis pass, unless each has a
+    matrix of its own.
+    """
     rank = len(shape_of(flow, node.inputs[1 - slot]))
     weight = shape_of(flow, node.inputs[slot])
     read, made = (len(weight) - 2, len(weight) - 1) if slot else (len(weight) - 1, len(weight) - 2)
@@ -60,7 +64,9 @@ def _by_weight(node: Node, flow: Flow, slot: int, x: Label | None, *, out_rank: 
 
 
 def _product(node: Node, flow: Flow, labels: tuple[Label | None, Label | None], out_rank: int) -> Labels:
-    """Two activations: the summed axes are the same channels; into the result one side carries its own, that with more of them."""
+    """Two activations: the summed axes are the same channels; into the result one side carries its own, that with more
+    of them.
+    """
     result: list[Label] = []
     summed: list[Label | None] = []
     for side, (label, name) in enumerate(zip(labels, node.inputs, strict=False)):

@@ -41,4 +41,7 @@ def selection(node: Node, flow: Flow) -> Labels:
     return x if node.int("keepdims", 1) else x.moved(x.axis - (axis < x.axis))
 
 
-REDUCING: Mapping[str, Rule] = {**dict.fromkeys(REDUCTIONS, reduction), **dict.fromkeys(of_form("selection"), selection)}
+REDUCING: Mapping[str, Rule] = {
+    **dict.fromkeys(REDUCTIONS, reduction),
+    **dict.fromkeys(of_form("selection"), selection),
+}

@@ -24,7 +24,10 @@ def shape_of(flow: Flow, name: str) -> Shape:
 def in_groups(node: Node, ids: Ids, groups: int) -> Ids:
     """The channels as [groups, channels of a group]. Raises RefusedModel where they do not come out even."""
     if groups < 1 or ids.size % groups:
-        raise RefusedModel(f"'{node.name}' ({node.op}) takes {ids.size} channels in {groups} groups; 'fnatool check' lists what is wrong")
+        raise RefusedModel(
+            f"'{node.name}' ({node.op}) takes {ids.size} channels in {groups} groups; 'fnatool check' lists "
+            "what is wrong"
+        )
     return ids.reshape(groups, -1)
 
 

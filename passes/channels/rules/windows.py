@@ -14,7 +14,9 @@ from passes.graph.view import Node
 
 
 def convolution(node: Node, flow: Flow) -> Labels:
-    """Weight [C_out, C_in/g, …]: creates axis 0, consumes axis 1; depthwise passes channels on; groups unite their j-th channels."""
+    """Weight [C_out, C_in/g, …]: creates axis 0, consumes axis 1; depthwise passes channels on; groups unite their j-th
+    channels.
+    """
     return _convolution(node, flow, out_axis=0, in_axis=1)
 
 
@@ -79,7 +81,9 @@ def _with_bias(node: Node, flow: Flow, ids: Ids) -> Label:
 
 
 def _slides_over(node: Node, flow: Flow, x: Label) -> Labels:
-    """A window that slides along the channels themselves (efficient channel attention): any number will do, but neighbours matter."""
+    """A window that slides along the channels themselves (efficient channel attention): any number will do, but
+    neighbours matter.
+    """
     if shape_of(flow, node.outputs[0])[x.axis] == x.ids.size and x.axis > 1:
         flow.drift(x.ids, f"'{node.name}' ({node.op}) slides over its channels")
         return x

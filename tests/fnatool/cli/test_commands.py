@@ -59,7 +59,10 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_ = "[run]\nbatch = 4\nsteps = 1\nthreads = 1\n"
     (root / "tune.toml").write_text(f'task = "classification"\n{data}{run_}')
     (root / "space.json").write_text(json.dumps({"version": 1, "knobs": {"stage2.*.kernel": [3, 5]}}))
-    space = f'[space]\nchoices = "{root / "space.json"}"\n[search]\nmethod = "gradient"\nsteps = 3\n[score]\nimages = 4\ncalibration = 4\n'
+    space = (
+        f'[space]\nchoices = "{root / "space.json"}"\n[search]\nmethod = "gradient"\nsteps = 3\n[score]\nimages '
+        "= 4\ncalibration = 4\n"
+    )
     search = f'task = "classification"\nmodel = "{root / "small.onnx"}"\n{data}{space}[run]\nbatch = 4\nthreads = 1\n'
     (root / "search.toml").write_text(f"{search}[finetune]\nenabled = false\n")
     return root
@@ -110,7 +113,9 @@ def test_models_of_a_model_go_on_in_memory(folder: Path) -> None:
 def test_what_is_made_in_memory_is_what_is_made_of_files(folder: Path) -> None:
     quick = fnatool.RemapOptions(verify=False)
     head = fnatool.HeadOptions(task="segmentation", classes="3", width=8, verify=False)
-    made = fnatool.remap(SEED, {**SPEC, "knobs": {"stage3.depth": 5, "stage3.block4.from": 2}}, "body.onnx", options=quick)
+    made = fnatool.remap(
+        SEED, {**SPEC, "knobs": {"stage3.depth": 5, "stage3.block4.from": 2}}, "body.onnx", options=quick
+    )
     for source, name in ((made.model, "one.onnx"), (Path("body.onnx"), "two.onnx")):
         fnatool.head(source, name, options=head)
     assert Path("one.onnx").read_bytes() == Path("two.onnx").read_bytes()
@@ -159,7 +164,10 @@ def test_every_function_has_its_options_and_its_types() -> None:
 
 
 def test_a_function_is_called_whatever_was_imported_before() -> None:
-    line = "import fnatool, fnatool.search.folder, fnatool.export.readable; assert callable(fnatool.search) and callable(fnatool.export)"
+    line = (
+        "import fnatool, fnatool.search.folder, fnatool.export.readable; assert callable(fnatool.search) and "
+        "callable(fnatool.export)"
+    )
     subprocess.run([sys.executable, "-c", f"{line}; fnatool.export; fnatool.search.folder"], check=True, cwd=ROOT)
 
 
@@ -205,15 +213,33 @@ def test_no_command_imports_a_command() -> None:
 
 def test_an_option_is_declared_once() -> None:
     text = {name: path.read_text() for name, path in SOURCES.items() if name.startswith("fnatool/cli/")}
-    for option in ("--input", "--force", "--json", "--seed", "--no-verify", "--restart", "--budget", "--mean", "--scale", "--skip-bad"):
+    for option in (
+        "--input",
+        "--force",
+        "--json",
+        "--seed",
+        "--no-verify",
+        "--restart",
+        "--budget",
+        "--mean",
+        "--scale",
+        "--skip-bad",
+    ):
         places = [name for name, source in text.items() for _ in range(source.count(f'"{option}"'))]
-        assert len(places) == 1 or (option == "--json" and len(places) == 2), (option, places)  # inspect has three forms, one at a time
+        # inspect has three forms, one at a time
+        assert len(places) == 1 or (option == "--json" and len(places) == 2), (option, places)
 
 
 def test_commands_leave_the_work_to_functions() -> None:
     """No command reads files, runs a model or asks a pass by itself."""
-    found = {row for name in ("facts", "networks", "learning", "searching", "deploying") for row in imports()[f"fnatool.cli.{name}"]}
-    assert {row for row in found if row.startswith(("fnatool.files", "fnatool.runtime", "fnatool.nn", "passes"))} <= {"passes.errors"}
+    found = {
+        row
+        for name in ("facts", "networks", "learning", "searching", "deploying")
+        for row in imports()[f"fnatool.cli.{name}"]
+    }
+    assert {row for row in found if row.startswith(("fnatool.files", "fnatool.runtime", "fnatool.nn", "passes"))} <= {
+        "passes.errors"
+    }
 
 
 # --- options ------------------------------------------------------------------------------------
@@ -275,8 +301,16 @@ def loaded() -> list[ModuleType]:
 
 @pytest.fixture
 def counts(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """How often a file is read, a graph brought into normal form, analysed or profiled, and a file written, in this process."""
-    counted_ones = {"load": files.load, "normalise": normalise, "analyse": analyse, "profile": profile, "write": files.write}
+    """How often a file is read, a graph brought into normal form, analysed or profiled, and a file written, in this
+    process.
+    """
+    counted_ones = {
+        "load": files.load,
+        "normalise": normalise,
+        "analyse": analyse,
+        "profile": profile,
+        "write": files.write,
+    }
     found = dict.fromkeys(counted_ones, 0)
 
     def counted(name: str, function: Callable[..., object]) -> Callable[..., object]:
@@ -297,7 +331,8 @@ ONCE = {
     "inspect SEED": (1, 1, 1, 0, 0),
     "profile SEED": (1, 1, 0, 1, 0),
     "remap SEED --spec spec.json -o out.onnx": (1, 1, 1, 0, 1),
-    "head SEED --task classification --classes 3 -o out.onnx": (2, 2, 2, 0, 2),  # of the result too, which is checked as a file
+    # of the result too, which is checked as a file
+    "head SEED --task classification --classes 3 -o out.onnx": (2, 2, 2, 0, 2),
     "fold SEED -o out.onnx": (1, 2, 2, 0, 1),  # of the result, which may have other stages
     "cut SEED --outputs stage5.exit -o out.onnx": (2, 1, 1, 0, 2),  # of the result too, which is checked as a file
     "task SEED --task classification -o out.onnx": (1, 1, 1, 0, 0),  # its bytes are copied
@@ -305,9 +340,12 @@ ONCE = {
     "diff SEED wide.onnx": (2, 2, 2, 0, 0),
     "check SEED": (1, 0, 0, 0, 0),
     "check wide.onnx --against SEED --spec spec.json --max-macs 1000000000": (2, 2, 2, 0, 0),
-    "search --config LEARNT/search.toml -o run --dry-run": (1, 3, 3, 0, 1),  # of the seed, of it with its head, of the super network
+    # of the seed, of it with its head, of the super network
+    "search --config LEARNT/search.toml -o run --dry-run": (1, 3, 3, 0, 1),
 }
-"""command → how often it reads a file, makes a normal form, analyses, profiles, writes a model: once for each network."""
+"""command → how often it reads a file, makes a normal form, analyses, profiles, writes a model: once for each
+network.
+"""
 
 
 @pytest.mark.parametrize("line", ONCE)
@@ -325,7 +363,9 @@ def test_a_network_is_read_and_analysed_once(line: str, counts: dict[str, int], 
 
 def test_help_imports_no_library_but_click() -> None:
     code = "import sys\nfrom fnatool.cli.main import run\nrun(['--help'])\nprint(*sys.modules, file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True, env={**os.environ})
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True, env={**os.environ}
+    )
     names = {name.split(".")[0] for name in done.stderr.split()}
     assert not names & {"numpy", "onnx", "onnxruntime", "torch", "rich", "pydantic", "passes"}
     assert "latency-table" in done.stdout

@@ -12,7 +12,10 @@ from fnatool.terminal import heard
 
 ROWS = [
     *({"step": step, "kind": "train", "loss": 4.0 - step} for step in range(1, 4)),
-    *({"step": step, "kind": "val", "mIoU": figure, "IoU/a": 0.0} for step, figure in enumerate((0.1, 0.5, 0.8, 0.5), 1)),
+    *(
+        {"step": step, "kind": "val", "mIoU": figure, "IoU/a": 0.0}
+        for step, figure in enumerate((0.1, 0.5, 0.8, 0.5), 1)
+    ),
 ]
 
 
@@ -41,7 +44,9 @@ def test_a_few_evaluations_make_no_curve() -> None:
     assert curves(ROWS[:5], "mIoU", falls=False, levels=BLOCKS) == []
 
 
-@pytest.mark.parametrize(("encoding", "levels"), [("utf-8", BLOCKS), ("ascii", PLAIN), ("latin-1", PLAIN), (None, PLAIN), ("?", PLAIN)])
+@pytest.mark.parametrize(
+    ("encoding", "levels"), [("utf-8", BLOCKS), ("ascii", PLAIN), ("latin-1", PLAIN), (None, PLAIN), ("?", PLAIN)]
+)
 def test_a_terminal_without_blocks_gets_plain_characters(encoding: str | None, levels: str) -> None:
     assert levels_of(encoding) == levels
 

@@ -57,7 +57,9 @@ def rewrite(proto: onnx.ModelProto, name: str, values: np.ndarray) -> None:
 
 
 def weight(proto: onnx.ModelProto, name: str) -> np.ndarray:
-    return next(np.array(onnx.numpy_helper.to_array(tensor)) for tensor in proto.graph.initializer if tensor.name == name)
+    return next(
+        np.array(onnx.numpy_helper.to_array(tensor)) for tensor in proto.graph.initializer if tensor.name == name
+    )
 
 
 # --- equal ---
@@ -72,7 +74,10 @@ def test_a_file_equals_itself_and_its_copies(capsys: Capture) -> None:
     reordered.doc_string = "the same, in another order"
     save(reordered, Path("reordered.onnx"))
     for other in ("a.onnx", "external.onnx", "reordered.onnx"):
-        assert told(capsys, "a.onnx", other, code=0).splitlines() == [f"a.onnx → {other}: equal", "equal: 18 nodes, 27 tensors"]
+        assert told(capsys, "a.onnx", other, code=0).splitlines() == [
+            f"a.onnx → {other}: equal",
+            "equal: 18 nodes, 27 tensors",
+        ]
     assert json.loads(told(capsys, "a.onnx", "a.onnx", "--json", code=0))["equal"] is True
 
 
@@ -166,7 +171,10 @@ def test_inputs_and_outputs_are_told_with_their_types_and_their_order(capsys: Ca
 
     save(two("xi", "N"), Path("a.onnx"))
     found = differences(capsys, two("ix", "2"))
-    assert found["inputs"] == [{"name": "x", "a": "float Nx3", "b": "float 2x3"}, {"name": "(order)", "a": "x, i", "b": "i, x"}]
+    assert found["inputs"] == [
+        {"name": "x", "a": "float Nx3", "b": "float 2x3"},
+        {"name": "(order)", "a": "x, i", "b": "i, x"},
+    ]
     assert found["outputs"] == [{"name": "y", "a": "float Nx3", "b": "float 2x3"}]
 
 
@@ -188,13 +196,17 @@ def test_weights_in_constant_nodes_are_tensors(capsys: Capture) -> None:
     text = "g (float[3] x) => (float[3] y) { c = Constant <value = float[3] {1, 2, %s}> () y = Add (x, c) }"
     save(model(text % 3), Path("a.onnx"))
     found = differences(capsys, model(text % 7))
-    assert found == {"tensors": {"changed": [{"name": "c", "a": "float32 3", "b": "float32 3", "max": 4, "relative": 2}]}}
+    assert found == {
+        "tensors": {"changed": [{"name": "c", "a": "float32 3", "b": "float32 3", "max": 4, "relative": 2}]}
+    }
 
 
 def test_nodes_without_a_name_go_by_what_they_make(capsys: Capture) -> None:
     save(net(), Path("a.onnx"))
     found = differences(capsys, model(NET.replace("Relu", "Sigmoid"), WEIGHTS))
-    assert found["nodes"] == {"changed": [{"name": "→ r", "op": "Sigmoid", "changes": [{"name": "op", "a": "Relu", "b": "Sigmoid"}]}]}
+    assert found["nodes"] == {
+        "changed": [{"name": "→ r", "op": "Sigmoid", "changes": [{"name": "op", "a": "Relu", "b": "Sigmoid"}]}]
+    }
 
 
 # --- a remap and its seed ---
@@ -218,7 +230,9 @@ def test_a_remap_shows_its_knobs_and_its_copies_as_added(capsys: Capture) -> Non
     (stage,) = found["stages"]
     assert (stage["name"], stage["a"]["depth"], stage["b"]["depth"]) == ("stage0", 2, 3)
     assert [row["name"] for row in found["blocks"] if row["a"] is None] == ["stage0.block2"]
-    assert [entry["name"] for entry in found["nodes"]["added"]] == [f"{name}_copy" for name in ("e1", "e1.n", "e1.n.r", "l1", "l1.n", "s1")]
+    assert [entry["name"] for entry in found["nodes"]["added"]] == [
+        f"{name}_copy" for name in ("e1", "e1.n", "e1.n.r", "l1", "l1.n", "s1")
+    ]
     assert found["nodes"]["removed"] == []
     changed = {row["name"]: (row["a"], row["b"]) for row in found["tensors"]["changed"]}
     assert changed["e0.w"] == ("float32 10x6x3x3", "float32 14x6x3x3")
@@ -283,7 +297,9 @@ def test_one_refused_model_and_one_that_is_not(capsys: Capture) -> None:
 
 def test_control_flow_is_compared_as_an_attribute(capsys: Capture) -> None:
     def choice(op: str) -> onnx.ModelProto:
-        text = "g (bool c, float[3] x) => (float[3] y) { y = If (c) <then_branch = t () => (float[3] a) { a = Relu (x) }, "
+        text = (
+            "g (bool c, float[3] x) => (float[3] y) { y = If (c) <then_branch = t () => (float[3] a) { a = Relu (x) }, "
+        )
         return model(text + f"else_branch = e () => (float[3] b) {{ b = {op} (x) }}> }}")
 
     save(choice("Neg"), Path("a.onnx"))
@@ -297,7 +313,9 @@ def test_control_flow_is_compared_as_an_attribute(capsys: Capture) -> None:
 
 def test_the_cost_of_a_free_image_size_wants_an_input(capsys: Capture) -> None:
     for name, width in (("a.onnx", 8), ("b.onnx", 12)):
-        proto = net(**{k: (width, *WEIGHTS[k][1:]) for k in ("w", "b", "scale", "shift", "mean", "variance")}, m=(4, width))  # type: ignore[arg-type]
+        proto = net(
+            **{k: (width, *WEIGHTS[k][1:]) for k in ("w", "b", "scale", "shift", "mean", "variance")}, m=(4, width)
+        )  # type: ignore[arg-type]
         for axis in proto.graph.input[0].type.tensor_type.shape.dim[2:]:
             axis.dim_param = "extent"
         save(proto, Path(name))
@@ -316,7 +334,10 @@ def test_the_cost_of_a_free_image_size_wants_an_input(capsys: Capture) -> None:
         (["a.onnx", "."], "'.' is a folder; give the ONNX file in it"),
         (["a.onnx", "broken.onnx"], "'broken.onnx': this is not an ONNX model"),
         (["a.onnx", "a.onnx", "--input", "z=1x3x8x8"], "--input names 'z', but the inputs are: x"),
-        (["a.onnx", "a.onnx", "--input", "x=1x4x8x8"], "--input gives 'x' size 4 on axis 1, but the model fixes it to 3"),
+        (
+            ["a.onnx", "a.onnx", "--input", "x=1x4x8x8"],
+            "--input gives 'x' size 4 on axis 1, but the model fixes it to 3",
+        ),
         (["a.onnx"], "Missing argument 'B'"),
     ],
 )
@@ -349,6 +370,8 @@ def test_a_reader_that_leaves_early_is_no_error(form: str, capsys: Capture) -> N
 def test_a_terminal_that_knows_only_ascii_and_no_colour_is_no_error(capsys: Capture) -> None:
     remapped({"stage0.depth": 5}, capsys)
     command = [sys.executable, "-m", "fnatool", "diff", "a.onnx", "b.onnx"]
-    done = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": "ascii", "NO_COLOR": "1"}, capture_output=True, check=False)
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONIOENCODING": "ascii", "NO_COLOR": "1"}, capture_output=True, check=False
+    )
     assert (done.returncode, done.stderr) == (1, b"")
     assert b"\x1b" not in done.stdout

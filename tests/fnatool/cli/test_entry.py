@@ -13,17 +13,23 @@ MODULE = [sys.executable, "-X", "importtime", "-m", "fnatool"]  # which says on 
 
 def interrupted(command: list[str], after: str) -> tuple[int, str]:
     """Exit code and what was said of a command that is interrupted once the module has been imported."""
-    with subprocess.Popen([*MODULE, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, bufsize=1) as process:
+    with subprocess.Popen(
+        [*MODULE, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, bufsize=1
+    ) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if line.rstrip().endswith(f" {after}"):
                 process.send_signal(signal.SIGINT)
                 break
         said = process.stderr.read()
-    return process.returncode, "".join(line for line in said.splitlines(keepends=True) if not line.startswith("import time:"))
+    return process.returncode, "".join(
+        line for line in said.splitlines(keepends=True) if not line.startswith("import time:")
+    )
 
 
-@pytest.mark.parametrize("after", ["click", "fnatool.cli.networks", "numpy", "onnx", "onnx_graphsurgeon", "passes.errors"])
+@pytest.mark.parametrize(
+    "after", ["click", "fnatool.cli.networks", "numpy", "onnx", "onnx_graphsurgeon", "passes.errors"]
+)
 def test_an_interrupt_while_modules_are_imported_is_one_message(after: str) -> None:
     code, said = interrupted(["inspect", "mobilenetv2_bn"], after)
     assert (code, said.strip()) == (130, "fnatool: interrupted")

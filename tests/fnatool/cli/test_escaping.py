@@ -161,8 +161,29 @@ COMMANDS = {
     "remap": ["remap", "in.onnx", "--spec", "spec.json", "-o", "out.onnx", "--no-verify", "--report", "report.json"],
     "remap, unknown": ["remap", "in.onnx", "--spec", "odd.json", "--dry-run"],
     "remap, a model": ["remap", "in.onnx", "--spec", FILE, "--dry-run"],
-    "head": ["head", "in.onnx", "--task", "classification", "--classes", "classes.txt", "-o", "out.onnx", "--no-verify"],
-    "head --taps": ["head", "in.onnx", "--task", "segmentation", "--classes", "2", "--taps", f"{NASTY}one", "-o", "out.onnx"],
+    "head": [
+        "head",
+        "in.onnx",
+        "--task",
+        "classification",
+        "--classes",
+        "classes.txt",
+        "-o",
+        "out.onnx",
+        "--no-verify",
+    ],
+    "head --taps": [
+        "head",
+        "in.onnx",
+        "--task",
+        "segmentation",
+        "--classes",
+        "2",
+        "--taps",
+        f"{NASTY}one",
+        "-o",
+        "out.onnx",
+    ],
     "fold": ["fold", "in.onnx", "-o", "out.onnx", "--no-verify"],
     "unfold": ["unfold", "in.onnx", "-o", "out.onnx", "--data", "random", "--no-verify"],
     "unfold --only": ["unfold", "in.onnx", "-o", "out.onnx", "--data", "random", "--only", NASTY],
@@ -189,7 +210,9 @@ def test_no_command_prints_an_order(name: str, folder: Path, capsys: Capture) ->
     ours = ("::error file=", "::warning file=", "::notice file=") if "github" in name else ()
     for line in text.split("\n"):
         found = line.lstrip()
-        assert not found.startswith("::") or found.startswith(tuple(f"{start}{place}" for start in ours for place in ("broken", "a")))
+        assert not found.startswith("::") or found.startswith(
+            tuple(f"{start}{place}" for start in ours for place in ("broken", "a"))
+        )
 
 
 def test_figures_of_classes_are_shown(capsys: Capture) -> None:

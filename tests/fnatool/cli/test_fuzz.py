@@ -1,4 +1,6 @@
-"""A slice of `make fuzz`: damaged files and wild specs end in a result that passes the check, or in a message; and the judge is awake."""
+"""A slice of `make fuzz`: damaged files and wild specs end in a result that passes the check, or in a message; and the
+judge is awake.
+"""
 
 from __future__ import annotations
 

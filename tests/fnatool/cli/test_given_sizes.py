@@ -1,4 +1,6 @@
-"""Networks that run at certain sizes only: the sizes given reach every command, and without them the message asks for them."""
+"""Networks that run at certain sizes only: the sizes given reach every command, and without them the message asks for
+them.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,10 @@ def test_given_sizes_reach_every_command(name: str, folder: Path, capsys: Captur
 def test_without_sizes_the_message_asks_for_them(name: str, folder: Path, capsys: Capture) -> None:
     assert run(COMMANDS[name]) == 1
     said = capsys.readouterr().err
-    assert "nobody said what its free sizes are ('x' was taken as 1x3x224x224): give those that it runs at with --input x=…x3x…x…" in said
+    assert (
+        "nobody said what its free sizes are ('x' was taken as 1x3x224x224): give those that it runs at with "
+        "--input x=…x3x…x…" in said
+    )
     assert said.count("\n") == 1
 
 
@@ -89,7 +94,9 @@ def test_a_remap_at_given_sizes_still_takes_others(folder: Path) -> None:
 
 
 def test_given_sizes_stay_free_in_normal_form() -> None:
-    graph = files.import_graph(model(READER), {t.name: onnx.numpy_helper.to_array(t) for t in model(READER, WEIGHTS).graph.initializer})
+    graph = files.import_graph(
+        model(READER), {t.name: onnx.numpy_helper.to_array(t) for t in model(READER, WEIGHTS).graph.initializer}
+    )
     made = view(normalise(graph, {"x": (1, 3, 8, 32)}).graph)
     assert open_axes(made)["x"] == (0, 2, 3)
     assert any("auto_pad" in node.attrs for node in made.nodes)

@@ -29,7 +29,8 @@ Capture = pytest.CaptureFixture[str]
 CLASSES = ("--classes", "3")
 UNKNOWN = "ImageNet's, as nothing else is known"
 WARNING = (
-    "warning: nothing says how pixels become inputs of this network: ImageNet's mean and scale are a guess; --mean and --scale of "
+    "warning: nothing says how pixels become inputs of this network: ImageNet's mean and scale are a guess; "
+    "--mean and --scale of "
     "'fnatool head' and 'fnatool unfold' say others (in the config of a search 'head.mean' and 'head.scale')"
 )
 DETECTION = ("--task", "detection", *CLASSES, "--levels", "3", "--width", "8")
@@ -92,7 +93,11 @@ def test_the_record_of_a_detector_is_all_that_its_reader_needs(folder: Path) -> 
     assert head(*DETECTION) == 0
     found = record()
     finest = found["levels"][0]  # type: ignore[index]
-    assert (finest["stride"], finest["sizes"][:2], finest["ratios"][:4]) == ([8, 8], [32.0, 40.3175], [0.5, 0.5, 0.5, 1.0])
+    assert (finest["stride"], finest["sizes"][:2], finest["ratios"][:4]) == (
+        [8, 8],
+        [32.0, 40.3175],
+        [0.5, 0.5, 0.5, 1.0],
+    )
     assert [level["stride"] for level in found.pop("levels")] == [[8, 8], [16, 16], [32, 32]]  # type: ignore[index,attr-defined]
     imagenet = {"mean": [123.675, 116.28, 103.53], "scale": [58.395, 57.12, 57.375]}
     assert found == {
@@ -114,7 +119,21 @@ def test_ssdlite_is_a_style_of_detection(folder: Path) -> None:
 
 def test_names_and_colours_are_the_users(folder: Path, capsys: Capture) -> None:
     Path("names.txt").write_text("road\n sky \nperson\n\n", encoding="utf-8")
-    assert head("--task", "segmentation", "--classes", "names.txt", "--mean", "0", "--scale", "255,254,253.5", "--width", "8") == 0
+    assert (
+        head(
+            "--task",
+            "segmentation",
+            "--classes",
+            "names.txt",
+            "--mean",
+            "0",
+            "--scale",
+            "255,254,253.5",
+            "--width",
+            "8",
+        )
+        == 0
+    )
     assert record()["classes"] == ["road", "sky", "person"]
     assert record()["input"] == {
         "layout": "NCHW",
@@ -237,12 +256,17 @@ def test_a_model_of_an_old_opset_is_converted(mode: str, folder: Path, capsys: C
     assert said == {"mode": mode.encode(), "coordinate_transformation_mode": b"asymmetric", "nearest_mode": b"floor"}
 
 
-def test_a_conversion_that_changes_values_is_refused(folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_conversion_that_changes_values_is_refused(
+    folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As the converter leaves it, half a pixel off."""
     save(old(), folder / "old.onnx")
     monkeypatch.setattr(upgrading, "_place_as_before", lambda made: None)
     assert head("--task", "segmentation", *CLASSES, "--taps", "last.n.r", seed="old.onnx") == 1
-    assert "ONNX's own converter changes what the model computes: 'last' drifts; export it again in a newer opset" in refused(capsys)
+    assert (
+        "ONNX's own converter changes what the model computes: 'last' drifts; export it again in a newer opset"
+        in refused(capsys)
+    )
 
 
 def test_what_the_converter_cannot_do_is_said(folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,7 +274,10 @@ def test_what_the_converter_cannot_do_is_said(folder: Path, capsys: Capture, mon
     monkeypatch.setattr(upgrading, "_convert", lambda old, new, opset: "no adapter for this")
     assert head("--task", "segmentation", *CLASSES, seed="old.onnx") == 1
     said = refused(capsys)
-    assert "this model has opset 9, a head needs 11 or newer, and ONNX's own converter cannot do it: no adapter for this; export it" in said
+    assert (
+        "this model has opset 9, a head needs 11 or newer, and ONNX's own converter cannot do it: no adapter "
+        "for this; export it" in said
+    )
 
 
 def test_names_that_look_like_markup_are_shown(folder: Path, capsys: Capture) -> None:
@@ -275,7 +302,9 @@ def test_a_tap_that_is_not_the_seeds_is_refused(folder: Path, monkeypatch: pytes
         return made
 
     monkeypatch.setattr(headed, "attach", spoilt)
-    with pytest.raises(RefusedModel, match=r"'s3b0p\.n', which the head taps, is not what it is in the seed; nothing was written"):
+    with pytest.raises(
+        RefusedModel, match=r"'s3b0p\.n', which the head taps, is not what it is in the seed; nothing was written"
+    ):
         attach_to_model(model, HeadOptions(task="segmentation", classes="4", width=8))
 
 
@@ -304,23 +333,40 @@ def test_a_result_that_does_not_pass_the_check_is_refused(folder: Path, monkeypa
         (("--task", "segmentation", "--classes", "-4"), "classes: -4 is out of range"),
         (("--task", "segmentation", "--classes", "99999999999"), "classes: 99999999999 is out of range"),
         (("--task", "segmentation", "--classes", "no.txt"), "classes: 'no.txt' is neither a number nor a file"),
-        (("--task", "segmentation", "--classes", "empty.txt"), "there are 0 names; give 1 to 65536: one for every line of 'empty.txt'"),
-        (("--task", "segmentation", "--classes", "twice.txt"), "line of 'twice.txt' 3 repeats 'a', which stands at 1 already"),
+        (
+            ("--task", "segmentation", "--classes", "empty.txt"),
+            "there are 0 names; give 1 to 65536: one for every line of 'empty.txt'",
+        ),
+        (
+            ("--task", "segmentation", "--classes", "twice.txt"),
+            "line of 'twice.txt' 3 repeats 'a', which stands at 1 already",
+        ),
         (("--task", "segmentation", "--classes", "gap.txt"), "line of 'gap.txt' 2 is empty"),
         (("--task", "segmentation", "--classes", "seed.onnx"), "'seed.onnx' cannot be read"),
         (("--task", "pose"), "say which joints a pose has with --joints"),
         (("--task", "pose", "--joints", "empty.txt"), "'empty.txt' is not JSON"),
         (("--task", "detection", *CLASSES, "--joints", "5"), "--joints is for poses, not for detection"),
-        (("--task", "pose", "--joints", "5", "--style", "ssdlite"), "'ssdlite' is no style of pose; there is 'simplebaseline'"),
+        (
+            ("--task", "pose", "--joints", "5", "--style", "ssdlite"),
+            "'ssdlite' is no style of pose; there is 'simplebaseline'",
+        ),
         (("--task", "segmentation", *CLASSES, "--taps", "stage3.exut"), "did you mean 'stage3.exit'?"),
-        (("--task", "segmentation", *CLASSES, "--keep-rows", "1"), "rows of a deeplabv3 head can be kept where the model has one"),
+        (
+            ("--task", "segmentation", *CLASSES, "--keep-rows", "1"),
+            "rows of a deeplabv3 head can be kept where the model has one",
+        ),
         (("--task", "detection", *CLASSES), "an image of 64×64 is too small for 5 levels"),
-        (("--task", "segmentation", *CLASSES, "--mean", "1,2"), "the input 'x' has 3 channels, the mean 2 values; give one for each"),
+        (
+            ("--task", "segmentation", *CLASSES, "--mean", "1,2"),
+            "the input 'x' has 3 channels, the mean 2 values; give one for each",
+        ),
         (("--task", "segmentation", *CLASSES, "--scale", "1,0,1"), "a scale of 0 would divide by zero"),
         (("--task", "classification", *CLASSES, "--keep-rows", "7"), "the seed has no class 7"),
     ],
 )
-def test_a_mistake_is_one_message_and_exit_code_2(arguments: tuple[str, ...], message: str, folder: Path, capsys: Capture) -> None:
+def test_a_mistake_is_one_message_and_exit_code_2(
+    arguments: tuple[str, ...], message: str, folder: Path, capsys: Capture
+) -> None:
     Path("empty.txt").write_text("\n\n")
     Path("twice.txt").write_text("a\nb\na\n")
     Path("gap.txt").write_text("a\n\nb\n")
@@ -330,7 +376,14 @@ def test_a_mistake_is_one_message_and_exit_code_2(arguments: tuple[str, ...], me
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--mean", "a"), ("--mean", "nan"), ("--scale", "1e400"), ("--keep-rows", "1.5"), ("--keep-rows", "3-1"), ("--width", "x")],
+    [
+        ("--mean", "a"),
+        ("--mean", "nan"),
+        ("--scale", "1e400"),
+        ("--keep-rows", "1.5"),
+        ("--keep-rows", "3-1"),
+        ("--width", "x"),
+    ],
 )
 def test_what_is_no_number_is_a_mistake(arguments: tuple[str, ...], folder: Path, capsys: Capture) -> None:
     assert head("--task", "segmentation", *CLASSES, *arguments) == 2
@@ -379,8 +432,15 @@ def test_an_existing_file_is_overwritten_with_force_alone(folder: Path, capsys: 
 def test_grey_pictures_need_to_be_told_how_they_are_scaled(folder: Path, capsys: Capture) -> None:
     save(mobile(channels=1).model(), Path("grey.onnx"))
     assert head("--task", "segmentation", *CLASSES, seed="grey.onnx") == 2
-    assert "nothing is known of pixels of 1 channel(s): say how they are scaled with --mean and --scale" in refused(capsys)
-    assert head("--task", "segmentation", *CLASSES, "--mean", "127.5", "--scale", "127.5", "--width", "8", seed="grey.onnx") == 0
+    assert "nothing is known of pixels of 1 channel(s): say how they are scaled with --mean and --scale" in refused(
+        capsys
+    )
+    assert (
+        head(
+            "--task", "segmentation", *CLASSES, "--mean", "127.5", "--scale", "127.5", "--width", "8", seed="grey.onnx"
+        )
+        == 0
+    )
     assert record()["input"]["channels"] == "GREY"  # type: ignore[index]
 
 
@@ -404,7 +464,9 @@ def test_other_classes_keep_the_pyramid_and_the_towers(folder: Path, capsys: Cap
     assert "  goes on from the model's own head: all of its weights but those of classes" in capsys.readouterr().out
     before, after = (weights_of(path) for path in ("three.onnx", "out.onnx"))
     assert before.keys() == after.keys()
-    moved = [name for name in before if before[name].tobytes() != after[name].tobytes() and before[name].dtype.kind == "f"]
+    moved = [
+        name for name in before if before[name].tobytes() != after[name].tobytes() and before[name].dtype.kind == "f"
+    ]
     assert moved == ["head.cls.predictor.weight", "head.cls.predictor.bias"]
     old, new = (weights["head.cls.predictor.weight"].reshape(9, -1, 8, 3, 3) for weights in (before, after))
     np.testing.assert_array_equal(new[:, :3], old)
@@ -449,5 +511,7 @@ def test_classes_and_joints_are_those_of_the_data(folder: Path, capsys: Capture)
 
 def weights_of(path: str) -> dict[str, np.ndarray]:
     return {
-        tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer if tensor.name.startswith("head.")
+        tensor.name: onnx.numpy_helper.to_array(tensor)
+        for tensor in onnx.load(path).graph.initializer
+        if tensor.name.startswith("head.")
     }

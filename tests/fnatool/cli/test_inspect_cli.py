@@ -1,4 +1,6 @@
-"""`fnatool inspect` as its user meets it: the tables, the JSON for programs, the Spec to edit, and the weights behind a knob."""
+"""`fnatool inspect` as its user meets it: the tables, the JSON for programs, the Spec to edit, and the weights behind a
+knob.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,10 @@ def test_the_table_shows_stages_and_every_knob_with_its_range(seed: str, capsys:
     assert ["node:stem.kernel", "3", "3", "31", "exact"] in found
     assert ["node:y.width", "5", "frozen", "graph", "output", "'y'"] in found
     assert [row[:7] for row in found if ".groups" in row] == [["4", "×", ".groups", "1", "1", "2", "approximate"]]
-    assert " ".join(found[-1]) == "18 knobs: 10 grow exactly, 0 approximately, 2 are frozen; 1 choose a block, 5 set groups"
+    assert (
+        " ".join(found[-1])
+        == "18 knobs: 10 grow exactly, 0 approximately, 2 are frozen; 1 choose a block, 5 set groups"
+    )
 
 
 def test_the_table_says_why_growth_is_approximate_and_when_there_are_no_stages(seed: str, capsys: Capture) -> None:
@@ -122,7 +127,9 @@ def test_the_json_has_the_keys_that_programs_rely_on(seed: str, capsys: Capture)
     assert {"params", "macs", "stages", "blocks", "knobs", "atoms", "frozen"} <= set(found)
     assert found["params"] == sum(knob["params"] for knob in found["stages"]) + 209
     assert found["macs"] == 87_198
-    assert found["stages"] == [{"name": "stage0", "depth": 2, "width": 6, "space": [8, 8], "params": 1264, "macs": 76_800}]
+    assert found["stages"] == [
+        {"name": "stage0", "depth": 2, "width": 6, "space": [8, 8], "params": 1264, "macs": 76_800}
+    ]
     assert [block["name"] for block in found["blocks"]] == ["stage0.block0", "stage0.block1"]
     assert found["blocks"][1]["nodes"] == ["e1", "e1.n", "e1.n.r", "l1", "l1.n", "s1"]
     assert found["blocks"][1] | {"nodes": []} == {
@@ -146,9 +153,25 @@ def test_parameters_and_multiply_adds_are_those_counted_by_hand(seed: str, capsy
 
 def test_every_knob_says_all_there_is_to_know(seed: str, capsys: Capture) -> None:
     save(normalised(), Path("lrn.onnx"))
-    found = [knob for path in (seed, "lrn.onnx", "mobilenetv2_bn") for knob in json.loads(told(capsys, path, "--json"))["knobs"]]
-    assert all(list(knob) == ["name", "kind", "value", "min", "max", "multiple", "growth", "why", "values"] for knob in found)
-    assert {knob["kind"] for knob in found} <= {"depth", "width", "kernel", "groups", "from", "size", "stride", "batch", "channels"}
+    found = [
+        knob
+        for path in (seed, "lrn.onnx", "mobilenetv2_bn")
+        for knob in json.loads(told(capsys, path, "--json"))["knobs"]
+    ]
+    assert all(
+        list(knob) == ["name", "kind", "value", "min", "max", "multiple", "growth", "why", "values"] for knob in found
+    )
+    assert {knob["kind"] for knob in found} <= {
+        "depth",
+        "width",
+        "kernel",
+        "groups",
+        "from",
+        "size",
+        "stride",
+        "batch",
+        "channels",
+    }
     assert {knob["growth"] for knob in found} == {"exact", "approximate", "frozen"}
     for knob in found:
         assert knob["value"] == "free" or knob["min"] <= knob["value"] <= knob["max"], knob
@@ -180,7 +203,9 @@ def test_every_knob_says_all_there_is_to_know(seed: str, capsys: Capture) -> Non
 
 def test_every_width_knob_is_an_atom(seed: str, capsys: Capture) -> None:
     found = json.loads(told(capsys, "mobilenetv2_bn", "--json"))
-    assert {atom["name"] for atom in found["atoms"]} == {knob["name"] for knob in found["knobs"] if knob["kind"] == "width"}
+    assert {atom["name"] for atom in found["atoms"]} == {
+        knob["name"] for knob in found["knobs"] if knob["kind"] == "width"
+    }
     values = {knob["name"]: knob["value"] for knob in found["knobs"]}
     assert all(atom["channels"] == values[atom["name"]] for atom in found["atoms"])
 
@@ -309,14 +334,22 @@ def test_positions_are_shown_in_short() -> None:
     [
         (["no.onnx"], "'no.onnx' does not exist; give the path of an ONNX file"),
         (["."], "'.' is a folder; give the ONNX file in it"),
-        (["seed.onnx", "--group", "stage0.widht"], "'stage0.widht' is not a knob of this model; did you mean 'stage0.width'?"),
-        (["seed.onnx", "--group", "stage0.depth"], "'stage0.depth' repeats whole blocks; --group shows the weights of width and kernel"),
+        (
+            ["seed.onnx", "--group", "stage0.widht"],
+            "'stage0.widht' is not a knob of this model; did you mean 'stage0.width'?",
+        ),
+        (
+            ["seed.onnx", "--group", "stage0.depth"],
+            "'stage0.depth' repeats whole blocks; --group shows the weights of width and kernel",
+        ),
         (["seed.onnx", "--input", "z=1x3x8x8"], "--input names 'z', but the inputs are: x"),
         (["seed.onnx", "--input", "x=1x4x8x8"], "--input gives 'x' size 4 on axis 1, but the model fixes it to 3"),
         (["seed.onnx", "--input", "x=1x3x8"], "--input gives 'x' 3 dimensions, the model has 4"),
     ],
 )
-def test_a_mistake_is_one_message_and_exit_code_2(arguments: list[str], message: str, seed: str, capsys: Capture) -> None:
+def test_a_mistake_is_one_message_and_exit_code_2(
+    arguments: list[str], message: str, seed: str, capsys: Capture
+) -> None:
     assert run(["inspect", *arguments]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -346,7 +379,9 @@ def test_a_reader_that_leaves_early_is_no_error(form: str) -> None:
 
 
 def test_a_terminal_that_knows_only_ascii_is_no_error() -> None:
-    done = subprocess.run(command("mobilenetv2_bn"), env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, check=False)
+    done = subprocess.run(
+        command("mobilenetv2_bn"), env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, b"")
 
 

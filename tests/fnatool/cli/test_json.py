@@ -1,4 +1,6 @@
-"""--json: one document on standard output and nothing else there, of the same content as the file where one is written."""
+"""--json: one document on standard output and nothing else there, of the same content as the file where one is
+written.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     data = ["[data]", 'path = "classification"', "workers = 0"]
     lines = ['task = "classification"', *data, "[run]", "batch = 8", "steps = 9", "threads = 1"]
     (root / "tune.toml").write_text("\n".join(lines))
-    (root / "module.py").write_text("import torch\ndef net():\n    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3))\n")
+    (root / "module.py").write_text(
+        "import torch\ndef net():\n    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3))\n"
+    )
     with inside(root):
         distance(root, finetune={"enabled": False})
         yield root

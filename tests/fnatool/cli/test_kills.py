@@ -11,7 +11,17 @@ ROOT = Path(__file__).parent.parent.parent.parent
 
 
 def test_after_a_kill_the_same_command_comes_to_the_same_bits_and_nothing_is_left(tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "benchmarks.kills", "--count", "3", "--only", "remap,finetune", "-o", str(tmp_path / "kills.json")]
+    line = [
+        sys.executable,
+        "-m",
+        "benchmarks.kills",
+        "--count",
+        "3",
+        "--only",
+        "remap,finetune",
+        "-o",
+        str(tmp_path / "kills.json"),
+    ]
     done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "kills.json").read_text())

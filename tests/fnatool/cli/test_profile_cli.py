@@ -1,4 +1,6 @@
-"""`fnatool profile` as its user meets it: the whole, its parts and its nodes; and FNA's networks, counted as published."""
+"""`fnatool profile` as its user meets it: the whole, its parts and its nodes; and FNA's networks, counted as
+published.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,11 @@ def figures(found: Profile) -> list[tuple[int, int, int]]:
 
 
 def assert_parts_make_the_whole(found: Profile) -> None:
-    assert tuple(map(sum, zip(*figures(found), strict=True))) == (found.whole.params, found.whole.macs, found.whole.activations)
+    assert tuple(map(sum, zip(*figures(found), strict=True))) == (
+        found.whole.params,
+        found.whole.macs,
+        found.whole.activations,
+    )
     assert max(part.peak for part in found.parts) == found.whole.peak
     assert {row.part for row in found.rows} <= {part.name for part in found.parts}
 
@@ -76,7 +82,17 @@ def test_the_table_shows_the_parts_and_their_sum(seed: str, capsys: Capture) -> 
 def test_the_json_has_the_keys_that_programs_rely_on(seed: str, capsys: Capture) -> None:
     found = json.loads(told(capsys, seed, "--json"))
     numbers = {"params", "macs", "activations", "peak_activations"}
-    assert set(found) == numbers | {"model", "convention", "inputs", "meaning", "stem", "stages", "head", "nodes", "notes"}
+    assert set(found) == numbers | {
+        "model",
+        "convention",
+        "inputs",
+        "meaning",
+        "stem",
+        "stages",
+        "head",
+        "nodes",
+        "notes",
+    }
     assert (found["model"], found["convention"], found["inputs"]) == ("seed.onnx", "conv", {"x": [1, 3, 8, 8]})
     assert set(found["meaning"]) == numbers
     assert set(found["stem"]) == set(found["head"]) == numbers
@@ -104,7 +120,9 @@ def test_inspect_counts_the_same(seed: str, capsys: Capture) -> None:
         analysis = analyse_model(files.read(SEED if name != seed else seed))
         assert (found["params"], found["macs"]) == (analysis.cost.params, analysis.cost.macs)
         rows = inspecting.stage_rows(analysis)
-        assert [(s["name"], s["params"], s["macs"]) for s in found["stages"]] == [(r["name"], r["params"], r["macs"]) for r in rows]
+        assert [(s["name"], s["params"], s["macs"]) for s in found["stages"]] == [
+            (r["name"], r["params"], r["macs"]) for r in rows
+        ]
 
 
 def test_macs_and_activations_are_unknown_while_the_image_size_is_free(seed: str, capsys: Capture) -> None:
@@ -223,7 +241,10 @@ def test_what_cannot_be_counted_is_said(tmp_path: Path) -> None:
 
 
 def test_activations_are_counted_by_hand() -> None:
-    text = "g (float[1,2] x) => (float[1,2] z) { a = Relu (x) b = Neg (x) c = Add (a, b) z = Cast <to = 1> (h) h = Cast <to = 10> (c) }"
+    text = (
+        "g (float[1,2] x) => (float[1,2] z) { a = Relu (x) b = Neg (x) c = Add (a, b) z = Cast <to = 1> (h) h = "
+        "Cast <to = 10> (c) }"
+    )
     found = profile(graph(text))
     assert [(row.name, row.activations, row.alive) for row in found.rows] == [
         ("a", 8, 16),  # x, a
@@ -332,7 +353,9 @@ def written(name: str) -> dict[str, object]:
 
 def shape_only(name: str) -> Spec:
     """The bundled spec but for the resolution."""
-    return Spec({key: value for key, value in written(name).items() if key not in RESOLUTION and isinstance(value, int)})
+    return Spec(
+        {key: value for key, value in written(name).items() if key not in RESOLUTION and isinstance(value, int)}
+    )
 
 
 @pytest.mark.parametrize("name", specs.NAMES)
@@ -353,7 +376,9 @@ def free(tmp_path_factory: pytest.TempPathFactory) -> files.Model:
 
 
 def backbone(found: Profile, *, last: bool) -> tuple[str, str]:
-    """Parameters in millions and multiply-adds in billions of stem and stages, with the convolution of 1280 channels if last."""
+    """Parameters in millions and multiply-adds in billions of stem and stages, with the convolution of 1280 channels if
+    last.
+    """
     parts = (found.stem, *found.stages)
     tail = [row for row in found.rows if last and row.name.startswith("head")]
     assert bool(tail) == last
@@ -383,7 +408,9 @@ PUBLISHED = [
 
 
 @pytest.mark.parametrize(("name", "size", "expected"), PUBLISHED)
-def test_the_published_networks_cost_what_is_published(name: str, size: list[int], expected: tuple[str, str], free: files.Model) -> None:
+def test_the_published_networks_cost_what_is_published(
+    name: str, size: list[int], expected: tuple[str, str], free: files.Model
+) -> None:
     sizes = {"input": (1, 3, *size)}
     graph_ = free.graph.copy()
     table: Sequence[Sequence[dict[str, str]]] | None = None
@@ -414,7 +441,9 @@ def test_layer_i_of_a_bundled_spec_comes_from_layer_i_of_the_seed_or_its_last(na
 # --- bundled specs by name ---
 
 
-def test_a_bundled_spec_goes_by_its_name_and_a_file_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bundled_spec_goes_by_its_name_and_a_file_of_that_name_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert specs.find("fna-seg") == specs.FOLDER / "fna-seg.json"
     Path("fna-seg").write_text("{}")
@@ -466,7 +495,9 @@ def folded(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("command", [["remap", "seed.onnx", "--dry-run"], ["check", "seed.onnx"]])
-def test_an_unknown_spec_is_one_message_that_lists_the_bundled_ones(command: list[str], seed: str, capsys: Capture) -> None:
+def test_an_unknown_spec_is_one_message_that_lists_the_bundled_ones(
+    command: list[str], seed: str, capsys: Capture
+) -> None:
     assert run([*command, "--spec", "fna-det"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -505,10 +536,17 @@ def test_a_mistake_is_one_message(arguments: list[str], code: int, message: str,
 
 
 def test_control_flow_is_refused_by_name(seed: str, capsys: Capture) -> None:
-    body = helper.make_graph([helper.make_node("Relu", ["x"], ["r"])], "b", [], [helper.make_tensor_value_info("r", 1, [2])])
+    body = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["r"])], "b", [], [helper.make_tensor_value_info("r", 1, [2])]
+    )
     node = helper.make_node("If", ["c"], ["y"], name="choice", then_branch=body, else_branch=body)
-    ends = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2]), helper.make_tensor_value_info("c", TensorProto.BOOL, [])]
-    proto = helper.make_model(helper.make_graph([node], "g", ends, [helper.make_tensor_value_info("y", 1, [2])]), ir_version=8)
+    ends = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, [2]),
+        helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+    ]
+    proto = helper.make_model(
+        helper.make_graph([node], "g", ends, [helper.make_tensor_value_info("y", 1, [2])]), ir_version=8
+    )
     save(proto, Path("if.onnx"))
     assert run(["profile", "if.onnx"]) == 1
     assert "'choice' has a subgraph" in capsys.readouterr().err
@@ -530,6 +568,8 @@ def test_a_reader_that_leaves_early_is_no_error(form: str) -> None:
 
 def test_a_terminal_that_knows_only_ascii_is_no_error() -> None:
     command = [sys.executable, "-m", "fnatool", "profile", "mobilenetv2_bn"]
-    done = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": "ascii", "NO_COLOR": "1"}, capture_output=True, check=False)
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONIOENCODING": "ascii", "NO_COLOR": "1"}, capture_output=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"\x1b" not in done.stdout

@@ -1,4 +1,6 @@
-"""`fnatool remap` as its user meets it: messages, exit codes, and what lies in the folder afterwards; and `fnatool check` of a result."""
+"""`fnatool remap` as its user meets it: messages, exit codes, and what lies in the folder afterwards; and `fnatool
+check` of a result.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,11 @@ def test_a_remap_says_what_changed_what_it_costs_and_that_it_is_exact(folder: Pa
     assert remap("--strategy", "preserve") == 0
     captured = capsys.readouterr()
     assert captured.err == ""
-    assert captured.out.splitlines()[:3] == ["  stage0.block0.hidden: 10 → 14", "parameters 1,473 → 1,721", "MAdds 87,198 → 102,558"]
+    assert captured.out.splitlines()[:3] == [
+        "  stage0.block0.hidden: 10 → 14",
+        "parameters 1,473 → 1,721",
+        "MAdds 87,198 → 102,558",
+    ]
     assert "exact: 6 inner tensors compared with the seed in ONNX Runtime, worst drift " in captured.out
     assert captured.out.splitlines()[-1] == "→ out.onnx"
     assert sum(values.size for name, values in weights(folder / "out.onnx").items() if name.endswith(".w")) > 0
@@ -62,7 +68,10 @@ def test_a_remap_says_what_changed_what_it_costs_and_that_it_is_exact(folder: Pa
 
 def test_fna_states_the_drift(folder: Path, capsys: Capture) -> None:
     assert remap() == 0
-    assert "the function changes (stage0.block0.hidden grows from 10 to 14 by the fna rule): 6 inner tensors" in capsys.readouterr().out
+    assert (
+        "the function changes (stage0.block0.hidden grows from 10 to 14 by the fna rule): 6 inner tensors"
+        in capsys.readouterr().out
+    )
 
 
 def test_what_is_not_verified_is_not_called_exact(folder: Path, capsys: Capture) -> None:
@@ -146,7 +155,11 @@ def test_the_report_rebuilds_the_old_part_of_every_weight(folder: Path) -> None:
             positions = np.array(index)
             where[int(axis)] = np.flatnonzero(positions >= 0)
             whence[int(axis)] = positions[positions >= 0]
-        expected = np.zeros_like(old[row["source"]][np.ix_(*whence)]) if "silenced" in row["what"] else old[row["source"]][np.ix_(*whence)]
+        expected = (
+            np.zeros_like(old[row["source"]][np.ix_(*whence)])
+            if "silenced" in row["what"]
+            else old[row["source"]][np.ix_(*whence)]
+        )
         np.testing.assert_array_equal(new[row["target"]][np.ix_(*where)], expected, err_msg=row["target"])
 
 
@@ -159,7 +172,10 @@ def test_preserve_with_drift_allowed_names_the_knob_and_why(folder: Path, capsys
     assert "--allow-drift" in message
     assert not (folder / "out.onnx").exists()
     assert remap("--strategy", "preserve", "--allow-drift", seed="lrn.onnx", spec="c1.json") == 0
-    assert "the function changes ('node:c1.width' cannot grow from 8 to 12 exactly: 'lrn' (LRN) looks" in capsys.readouterr().out
+    assert (
+        "the function changes ('node:c1.width' cannot grow from 8 to 12 exactly: 'lrn' (LRN) looks"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_frozen_knob_under_a_pattern_is_noted(folder: Path, capsys: Capture) -> None:
@@ -176,7 +192,9 @@ def test_the_spec_of_inspect_remaps_to_the_same_bytes(folder: Path, capsys: Capt
 
 
 def test_inspect_of_a_result_gives_its_resolved_spec(folder: Path, capsys: Capture) -> None:
-    specify("relative.json", {"stage*.width": "x1.34", "stage0.depth": "+2", "stage0.block3.hidden": 4, "**.kernel": "+2"})
+    specify(
+        "relative.json", {"stage*.width": "x1.34", "stage0.depth": "+2", "stage0.block3.hidden": 4, "**.kernel": "+2"}
+    )
     assert remap(spec="relative.json") == 0
     capsys.readouterr()
     assert run(["inspect", "out.onnx", "--spec"]) == 0
@@ -197,7 +215,12 @@ def test_a_dynamic_input_is_verified_at_the_sizes_given(folder: Path, capsys: Ca
     assert remap("--strategy", "preserve", "--input", "x=1x3x12x20", seed="free.onnx", out="b.onnx") == 0
     assert "MAdds" in capsys.readouterr().out
     assert (folder / "a.onnx").read_bytes() == (folder / "b.onnx").read_bytes()
-    assert [axis.dim_param for axis in onnx.load("a.onnx").graph.input[0].type.tensor_type.shape.dim] == ["N", "", "extent", "extent"]
+    assert [axis.dim_param for axis in onnx.load("a.onnx").graph.input[0].type.tensor_type.shape.dim] == [
+        "N",
+        "",
+        "extent",
+        "extent",
+    ]
 
 
 # --- existing files ---
@@ -227,7 +250,9 @@ def test_the_seed_is_never_overwritten(spec: str, force: list[str], folder: Path
     assert everything_in(folder) == before
 
 
-def test_an_existing_report_stays_unless_forced_and_then_no_output_is_written_either(folder: Path, capsys: Capture) -> None:
+def test_an_existing_report_stays_unless_forced_and_then_no_output_is_written_either(
+    folder: Path, capsys: Capture
+) -> None:
     (folder / "r.json").write_text("precious")
     before = everything_in(folder)
     assert remap("--report", "r.json") == 2
@@ -279,23 +304,43 @@ SPECS = [
     ("another version", '{"version": 2, "knobs": {}}', "this spec has version 2"),
     ("unknown key", '{"version": 1, "knob": {}}', "a spec has the keys 'version', 'seed' and 'knobs', not 'knob'"),
     ("knobs outside", '{"version": 1, "stage0.width": 8}', "knobs go inside 'knobs'"),
-    ("twice", '{"version": 1, "knobs": {"stage0.width": 8, "stage0.width": 10}}', "the key 'stage0.width' stands twice"),
+    (
+        "twice",
+        '{"version": 1, "knobs": {"stage0.width": 8, "stage0.width": 10}}',
+        "the key 'stage0.width' stands twice",
+    ),
     ("fraction", '{"version": 1, "knobs": {"stage0.width": 1.5}}', "must be an integer or a string"),
     ("true", '{"version": 1, "knobs": {"stage0.width": true}}', "must be an integer or a string"),
     ("null", '{"version": 1, "knobs": {"stage0.width": null}}', "must be an integer or a string"),
     ("NaN", '{"version": 1, "knobs": {"stage0.width": NaN}}', "is not JSON: NaN is no number"),
-    ("no number", '{"version": 1, "knobs": {"stage0.width": "big"}}', "is neither an integer nor relative to the seed's value"),
-    ("typo", '{"version": 1, "knobs": {"stage0.block0.kernal": 5}}', "is not a knob of this model; did you mean 'stage0.block0.kernel'?"),
+    (
+        "no number",
+        '{"version": 1, "knobs": {"stage0.width": "big"}}',
+        "is neither an integer nor relative to the seed's value",
+    ),
+    (
+        "typo",
+        '{"version": 1, "knobs": {"stage0.block0.kernal": 5}}',
+        "is not a knob of this model; did you mean 'stage0.block0.kernel'?",
+    ),
     ("pattern", '{"version": 1, "knobs": {"stage7.*": 5}}', "pattern 'stage7.*' matches no knob of this model"),
     ("block", '{"version": 1, "knobs": {"stage0.block5.hidden": 4}}', "set 'stage0.depth' to 6 or more"),
-    ("too small", '{"version": 1, "knobs": {"stage0.width": 1}}', "1 is out of range for 'stage0.width', which goes from 2 to 65536"),
+    (
+        "too small",
+        '{"version": 1, "knobs": {"stage0.width": 1}}',
+        "1 is out of range for 'stage0.width', which goes from 2 to 65536",
+    ),
     ("negative", '{"version": 1, "knobs": {"stage0.width": -8}}', "-8 is out of range"),
     ("zero", '{"version": 1, "knobs": {"stage0.depth": 0}}', "0 is out of range"),
     ("even kernel", '{"version": 1, "knobs": {"node:stem.kernel": 4}}', "a kernel of 3 stays odd"),
     ("frozen", '{"version": 1, "knobs": {"node:y.width": 7}}', "'node:y.width' is frozen at 5: graph output 'y'"),
     ("another seed", '{"version": 1, "seed": "sha256:0", "knobs": {}}', "made for another seed"),
     ("seed no text", '{"version": 1, "seed": 3, "knobs": {}}', "'seed' is the string 'sha256:…'"),
-    ("huge", '{"version": 1, "knobs": {"stage0.width": 65536, "stage0.block*.hidden": 65536}}', "GiB of weights, or more; the most is"),
+    (
+        "huge",
+        '{"version": 1, "knobs": {"stage0.width": 65536, "stage0.block*.hidden": 65536}}',
+        "GiB of weights, or more; the most is",
+    ),
     ("deep", '{"version": 1, "knobs": ' + "[" * 100_000 + "}", "is not JSON: "),
 ]
 
@@ -341,21 +386,47 @@ def test_an_impossible_output_is_a_mistake(folder: Path, capsys: Capture) -> Non
     ("arguments", "message"),
     [
         (["remap"], "Missing argument 'SEED'"),
-        (["remap", "seed.onnx", "-o", "out.onnx"], "say the shape asked for with --spec SPEC, or knob by knob with --set KNOB=VALUE"),
-        (["remap", "seed.onnx", "--spec", "wider.json"], "say where the result goes with -o OUT, or try it with --dry-run"),
-        (["remap", "seed.onnx", "--spec", "wider.json", "-o", "a", "--report", "./a"], "cannot be both part of the result and its report"),
-        (["remap", "seed.onnx", "--spec", "wider.json", "-o", "a", "--strategy", "best"], "'best' is not one of 'fna', 'preserve'"),
+        (
+            ["remap", "seed.onnx", "-o", "out.onnx"],
+            "say the shape asked for with --spec SPEC, or knob by knob with --set KNOB=VALUE",
+        ),
+        (
+            ["remap", "seed.onnx", "--spec", "wider.json"],
+            "say where the result goes with -o OUT, or try it with --dry-run",
+        ),
+        (
+            ["remap", "seed.onnx", "--spec", "wider.json", "-o", "a", "--report", "./a"],
+            "cannot be both part of the result and its report",
+        ),
+        (
+            ["remap", "seed.onnx", "--spec", "wider.json", "-o", "a", "--strategy", "best"],
+            "'best' is not one of 'fna', 'preserve'",
+        ),
         (["remap", "seed.onnx", "--spec", "wider.json", "-o", "a", "--select", "last"], "'last' is not one of"),
         (["remap", "seed.onnx", "--spec", "wider.json", "-o", "a", "--seed", "-1"], "-1 is not in the range"),
-        (["remap", "seed.onnx", "--spec", "wider.json", "-o", "a", "--input", "x=8"], "--input gives 'x' 1 dimensions, the model has 4"),
-        (["remap", "seed.onnx", "--spec", "wider.json", "-o", "a", "--input", "z=1x3x8x8"], "--input names 'z', but the inputs are: x"),
+        (
+            ["remap", "seed.onnx", "--spec", "wider.json", "-o", "a", "--input", "x=8"],
+            "--input gives 'x' 1 dimensions, the model has 4",
+        ),
+        (
+            ["remap", "seed.onnx", "--spec", "wider.json", "-o", "a", "--input", "z=1x3x8x8"],
+            "--input names 'z', but the inputs are: x",
+        ),
         (["remap", "seed.onnx", "--spec", "wider.json", "-o", "a", "--input", "x=1x4x8x8"], "the model fixes it to 3"),
-        (["remap", "no.onnx", "--spec", "wider.json", "-o", "a"], "fnatool: 'no.onnx' does not exist; give the path of an ONNX file"),
+        (
+            ["remap", "no.onnx", "--spec", "wider.json", "-o", "a"],
+            "fnatool: 'no.onnx' does not exist; give the path of an ONNX file",
+        ),
         (["remap", ".", "--spec", "wider.json", "-o", "a"], "fnatool: '.' is a folder; give the ONNX file in it"),
-        (["remap", "seed.onnx", "--spec", "wider.json", "-o", "a", "--forse"], "No such option '--forse'. (Did you mean one of: '--force'"),
+        (
+            ["remap", "seed.onnx", "--spec", "wider.json", "-o", "a", "--forse"],
+            "No such option '--forse'. (Did you mean one of: '--force'",
+        ),
     ],
 )
-def test_a_mistake_on_the_command_line_is_exit_code_2(arguments: list[str], message: str, folder: Path, capsys: Capture) -> None:
+def test_a_mistake_on_the_command_line_is_exit_code_2(
+    arguments: list[str], message: str, folder: Path, capsys: Capture
+) -> None:
     before = everything_in(folder)
     assert run(arguments) == 2
     captured = capsys.readouterr()
@@ -399,10 +470,18 @@ def missing(folder: Path) -> None:
 
 
 REFUSED: list[tuple[str, Callable[[Path], object], str]] = [
-    ("no protobuf", lambda folder: (folder / "bad.onnx").write_bytes(b"hello, this is no model"), "not an ONNX model, or not a whole one"),
+    (
+        "no protobuf",
+        lambda folder: (folder / "bad.onnx").write_bytes(b"hello, this is no model"),
+        "not an ONNX model, or not a whole one",
+    ),
     ("empty", lambda folder: (folder / "bad.onnx").write_bytes(b""), "not an ONNX model"),
     ("truncated", truncated, "not a whole one"),
-    ("no CNN", lambda folder: save(without_cnn(), folder / "bad.onnx"), "there is no convolution or matrix product with a weight"),
+    (
+        "no CNN",
+        lambda folder: save(without_cnn(), folder / "bad.onnx"),
+        "there is no convolution or matrix product with a weight",
+    ),
     ("cyclic", lambda folder: save(cyclic(), folder / "bad.onnx"), "wait for each other"),
     ("data missing", missing, "is missing; copy it beside the model"),
     ("data outside", outside, "must be a path within the model's folder"),
@@ -416,7 +495,14 @@ def test_a_model_that_cannot_be_worked_on_is_one_message_and_exit_code_1(
 ) -> None:
     make(folder)
     before = sorted(folder.iterdir())
-    assert run(["inspect", "bad.onnx"] if command == "inspect" else ["remap", "bad.onnx", "--spec", "same.json", "-o", "out.onnx"]) == 1
+    assert (
+        run(
+            ["inspect", "bad.onnx"]
+            if command == "inspect"
+            else ["remap", "bad.onnx", "--spec", "same.json", "-o", "out.onnx"]
+        )
+        == 1
+    )
     assert message in refused(capsys)
     assert sorted(folder.iterdir()) == before
 
@@ -434,7 +520,9 @@ def test_a_wiring_error_is_refused_naming_the_first_tensor_and_nothing_is_writte
 
 
 @pytest.mark.parametrize("weight", ["blocks.1.project.weight", "blocks.12.project.bn.gamma", "head.weight"])
-def test_a_wiring_error_in_the_bundled_seed_is_noticed(weight: str, folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wiring_error_in_the_bundled_seed_is_noticed(
+    weight: str, folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     specify("all.json", {"stage*.width": "x1.25"})
     plant(monkeypatch, weight)
     assert remap("--strategy", "preserve", seed="mobilenetv2_bn", spec="all.json") == 1
@@ -483,7 +571,9 @@ def test_a_result_that_cannot_be_announced_is_still_whole(folder: Path) -> None:
     onnx.checker.check_model(folder / "out.onnx", full_check=True)
 
 
-def test_a_folder_that_may_not_be_written_is_one_message(folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_may_not_be_written_is_one_message(
+    folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = everything_in(folder)
     right = os.open
 
@@ -499,7 +589,9 @@ def test_a_folder_that_may_not_be_written_is_one_message(folder: Path, capsys: C
     assert everything_in(folder) == before
 
 
-def test_a_disk_that_is_full_before_the_report_leaves_neither_file(folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_full_before_the_report_leaves_neither_file(
+    folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = everything_in(folder)
 
     kept = os.fsync
@@ -517,7 +609,9 @@ def test_a_disk_that_is_full_before_the_report_leaves_neither_file(folder: Path,
     assert everything_in(folder) == before
 
 
-def test_a_remap_that_fails_keeps_the_older_report(folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_remap_that_fails_keeps_the_older_report(
+    folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Path("r.json").write_text("older")
     Path("out.onnx").write_text("older")
     before = everything_in(folder)
@@ -550,7 +644,9 @@ def test_what_another_has_written_meanwhile_is_not_replaced(
     assert everything_in(folder) == before
 
 
-def test_a_message_about_an_output_names_the_output(folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_about_an_output_names_the_output(
+    folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened = os.open
 
     def denied(path: str | Path, flags: int, *rest: int) -> int:
@@ -611,7 +707,9 @@ def test_ctrl_c_leaves_nothing_behind_and_is_exit_code_130(when: str, folder: Pa
 
 
 def test_a_result_passes_check_against_its_seed_and_spec(folder: Path, capsys: Capture) -> None:
-    specify("relative.json", {"stage0.width": "x1.34", "stage0.depth": "+1", "stage0.block2.from": 0, "**.kernel": "+2"})
+    specify(
+        "relative.json", {"stage0.width": "x1.34", "stage0.depth": "+1", "stage0.block2.from": 0, "**.kernel": "+2"}
+    )
     assert remap(spec="relative.json") == 0
     capsys.readouterr()
     assert run(["check", "out.onnx", "--against", "seed.onnx", "--spec", "relative.json"]) == 0

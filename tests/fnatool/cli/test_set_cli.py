@@ -1,4 +1,6 @@
-"""`--set` as its user meets it: one knob, or one key of a config, without a file; and the batch, which is set so most often."""
+"""`--set` as its user meets it: one knob, or one key of a config, without a file; and the batch, which is set so most
+often.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,10 @@ def test_a_batch_is_set_free_proven_and_recorded(folder: Path, capsys: Capture) 
     assert remap("--set", "batch=free", "--report", "report.json") == 0
     out = capsys.readouterr().out
     assert out.splitlines()[0] == "  batch: 1 → free"
-    assert "1, 2 and 3 samples at once, each computed as it was alone: 2 tensors compared in ONNX Runtime, worst drift" in out
+    assert (
+        "1, 2 and 3 samples at once, each computed as it was alone: 2 tensors compared in ONNX Runtime, worst drift"
+        in out
+    )
     assert json.loads(Path("report.json").read_text())["changes"] == [{"knob": "batch", "from": 1, "to": "free"}]
     assert json.loads(metadata(files.read("out.onnx").envelope)[SPEC_KEY])["knobs"]["batch"] == "free"
     x = np.random.default_rng(0).standard_normal((3, 3, 8, 8)).astype(np.float32)
@@ -77,14 +82,41 @@ def test_a_batch_is_set_free_proven_and_recorded(folder: Path, capsys: Capture) 
 
 
 def test_a_batch_goes_with_other_knobs(folder: Path, capsys: Capture) -> None:
-    given = ["--set", "batch=2", "--set", "stage0.block0.hidden=14", "--set", "input.size=16x12", "--strategy", "preserve"]
+    given = [
+        "--set",
+        "batch=2",
+        "--set",
+        "stage0.block0.hidden=14",
+        "--set",
+        "input.size=16x12",
+        "--strategy",
+        "preserve",
+    ]
     assert remap(*given, seed="seed.onnx") == 0
     out = capsys.readouterr().out
-    assert [line.strip() for line in out.splitlines()[:3]] == ["input.size: 8×8 → 16×12", "batch: 1 → 2", "stage0.block0.hidden: 10 → 14"]
+    assert [line.strip() for line in out.splitlines()[:3]] == [
+        "input.size: 8×8 → 16×12",
+        "batch: 1 → 2",
+        "stage0.block0.hidden: 10 → 14",
+    ]
     assert "exact: 6 inner tensors compared" in out
     assert "2 at once, each computed as it was alone: 6 tensors" in out
     assert (
-        run(["check", "out.onnx", "--against", "seed.onnx", "--set", "batch=2", "--set", "input.size=16x12", "--set", "**.hidden=14"]) == 1
+        run(
+            [
+                "check",
+                "out.onnx",
+                "--against",
+                "seed.onnx",
+                "--set",
+                "batch=2",
+                "--set",
+                "input.size=16x12",
+                "--set",
+                "**.hidden=14",
+            ]
+        )
+        == 1
     )
     capsys.readouterr()
     assert run(["inspect", "out.onnx", "--spec"]) == 0
@@ -120,13 +152,18 @@ WRONG = {
     "a batch below 0": (["--set", "batch=-3"], "'batch': -2 is out of range"),
     "a word for a batch": (["--set", "batch=any"], "'batch': 'any' is neither an integer nor relative"),
     "a number for a size": (["--set", "input.size=4x"], "'input.size': '4x' is neither an integer nor relative"),
-    "free, of another knob": (["--set", "stage0.depth=free"], "'stage0.depth': 'free' is neither an integer nor relative"),
+    "free, of another knob": (
+        ["--set", "stage0.depth=free"],
+        "'stage0.depth': 'free' is neither an integer nor relative",
+    ),
     "nothing": ([], "say the shape asked for with --spec SPEC, or knob by knob with --set KNOB=VALUE"),
 }
 
 
 @pytest.mark.parametrize(("given", "why"), WRONG.values(), ids=WRONG)
-def test_a_mistake_in_what_is_set_is_one_message_and_writes_nothing(given: list[str], why: str, folder: Path, capsys: Capture) -> None:
+def test_a_mistake_in_what_is_set_is_one_message_and_writes_nothing(
+    given: list[str], why: str, folder: Path, capsys: Capture
+) -> None:
     before = everything_in(folder)
     assert remap(*given, seed="seed.onnx") == 2
     assert why in " ".join(capsys.readouterr().err.split())
@@ -139,7 +176,10 @@ def test_a_network_that_mixes_its_samples_is_refused_by_name(folder: Path, capsy
     save(model(text, weights), folder / "mixing.onnx")
     before = everything_in(folder)
     assert remap("--set", "batch=2", seed="mixing.onnx") == 2
-    assert "(ReduceMean) reduces over the samples, so the samples are not computed each by itself" in capsys.readouterr().err
+    assert (
+        "(ReduceMean) reduces over the samples, so the samples are not computed each by itself"
+        in capsys.readouterr().err
+    )
     assert everything_in(folder) == before
     assert run(["inspect", "mixing.onnx"]) == 0
     assert "reduces over the samples" in " ".join(capsys.readouterr().out.split())
@@ -208,7 +248,11 @@ def test_an_image_becomes_grey_and_the_description_follows(folder: Path, capsys:
     assert "'input.channels' should be 3, the model has 1" in capsys.readouterr().out
     assert run(["remap", "out.onnx", "--set", "input.channels=3", "-o", "back.onnx"]) == 0
     assert "3 channels by their luminance" in capsys.readouterr().out
-    assert json.loads(metadata(files.read("back.onnx").envelope)["fnatool.task"])["input"]["mean"] == [110.0, 110.0, 110.0]
+    assert json.loads(metadata(files.read("back.onnx").envelope)["fnatool.task"])["input"]["mean"] == [
+        110.0,
+        110.0,
+        110.0,
+    ]
 
 
 def test_more_channels_are_read_as_the_strategy_says(folder: Path, capsys: Capture) -> None:
@@ -229,7 +273,16 @@ def test_channels_go_with_a_size_a_batch_and_a_width(folder: Path, capsys: Captu
     assert [axis.dim_value for axis in x.type.tensor_type.shape.dim] == [2, 4, 12, 16]
     assert run(["profile", "out.onnx", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert remap(*(word for text in given for word in ("--set", text)), "--strategy", "preserve", "--dry-run", seed="seed.onnx") == 0
+    assert (
+        remap(
+            *(word for text in given for word in ("--set", text)),
+            "--strategy",
+            "preserve",
+            "--dry-run",
+            seed="seed.onnx",
+        )
+        == 0
+    )
     out = capsys.readouterr().out
     assert f"→ {told['params']:,}\n" in out
     assert f"→ {told['macs']:,}\n" in out

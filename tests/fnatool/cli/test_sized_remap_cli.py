@@ -35,7 +35,11 @@ def test_a_remap_lists_both_and_check_knows_them(folder: Path, capsys: pytest.Ca
     knobs = {"input.size": [64, 96], "output_stride": 16, "stage4.width": 120}
     assert run_with("mobilenetv2_bn", knobs, "--strategy", "preserve", "--report", "report.json") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.strip() for line in lines[:3]] == ["input.size: 160×160 → 64×96", "output_stride: 32 → 16", "stage4.width: 96 → 120"]
+    assert [line.strip() for line in lines[:3]] == [
+        "input.size: 160×160 → 64×96",
+        "output_stride: 32 → 16",
+        "stage4.width: 96 → 120",
+    ]
     assert lines[-2].startswith("exact: 52 inner tensors compared with the seed in ONNX Runtime")
     report = json.loads(Path("report.json").read_text())
     assert report["changes"][0] == {"knob": "input.size", "from": [160, 160], "to": [64, 96]}
@@ -56,7 +60,10 @@ def test_a_remap_lists_both_and_check_knows_them(folder: Path, capsys: pytest.Ca
 def test_a_gate_over_a_finer_map_is_stated(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_with("gated.onnx", {"output_stride": 4}) == 0
     out = capsys.readouterr().out
-    assert "the function changes (output_stride shrinks: 'g2' averages over a finer map): 5 inner tensors compared" in " ".join(out.split())
+    assert (
+        "the function changes (output_stride shrinks: 'g2' averages over a finer map): 5 inner tensors compared"
+        in " ".join(out.split())
+    )
     assert run_with("gated.onnx", {"output_stride": 4}, "--strategy", "preserve", "--force") == 2
     assert "'g2' averages over the finer map; use --strategy fna, or --allow-drift" in capsys.readouterr().err
 
@@ -68,7 +75,8 @@ def test_a_wrong_size_is_one_message_and_writes_nothing(folder: Path, capsys: py
     assert message.endswith("50 is no multiple of 8, the total stride: try one\n")
     assert run_with("unet.onnx", {"output_stride": 4}) == 2
     assert (
-        capsys.readouterr().err == "fnatool: 'output_stride' is frozen at 8: 'd' (ConvTranspose) resamples a map, which has no dilation\n"
+        capsys.readouterr().err
+        == "fnatool: 'output_stride' is frozen at 8: 'd' (ConvTranspose) resamples a map, which has no dilation\n"
     )
     assert not Path("out.onnx").exists()
 
@@ -85,7 +93,9 @@ def test_inspect_shows_what_is_free_and_what_is_frozen(folder: Path, capsys: pyt
         assert "changes no weight" in capsys.readouterr().err
 
 
-def test_a_free_size_is_given_from_the_command_line_once_and_for_all(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_free_size_is_given_from_the_command_line_once_and_for_all(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run_with("free.onnx", {"input.size": [48, 80], "output_stride": 8}) == 0
     assert capsys.readouterr().out.splitlines()[0].strip() == "input.size: free → 48×80"
     dims = onnx.load("out.onnx").graph.input[0].type.tensor_type.shape.dim
@@ -93,7 +103,9 @@ def test_a_free_size_is_given_from_the_command_line_once_and_for_all(folder: Pat
     assert run(["check", "out.onnx", "--spec", "spec.json", "--against", "free.onnx"]) == 0
 
 
-def test_an_error_planted_in_a_remap_is_refused(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_planted_in_a_remap_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def shifted(made: gs.Graph, found: Plan) -> gs.Graph:
         target = apply(made, found)
         node = next(node for node in target.nodes if node.attrs.get("dilations") == [2, 2])

@@ -1,4 +1,6 @@
-"""What surrounds a command is not always as usual: streams that are closed, file names that are no text or as long as they may be."""
+"""What surrounds a command is not always as usual: streams that are closed, file names that are no text or as long as
+they may be.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,15 @@ def test_the_verdict_is_the_same_with_streams_closed(closed: str, tmp_path: Path
     good = save(net(), tmp_path / "good.onnx")
     bad = save(net(b=(7,)), tmp_path / "bad.onnx")
     command = f"{sys.executable} -m fnatool check"
-    codes = [subprocess.run(f"{command} {path} {closed}", shell=True, capture_output=True).returncode for path in (good, bad)]
+    codes = [
+        subprocess.run(f"{command} {path} {closed}", shell=True, capture_output=True).returncode for path in (good, bad)
+    ]
     assert codes == [0, 1]
 
 
-def test_a_file_name_that_is_no_text_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+def test_a_file_name_that_is_no_text_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
     monkeypatch.chdir(tmp_path)
     save(net(), Path(NAME))
     assert run(["check", NAME]) == 0

@@ -1,4 +1,6 @@
-"""Data sets with the habits of people and tools: how folders are called and linked, what lies beside data, how names are written."""
+"""Data sets with the habits of people and tools: how folders are called and linked, what lies beside data, how names
+are written.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +48,21 @@ def by_class(split: Split) -> dict[str, list[str]]:
 @pytest.mark.parametrize(
     ("name", "split"),
     [
-        *(("train", "train"), ("Train", "train"), ("TRAINING", "train"), ("training_set", "train"), ("train-data", "train")),
-        *(("trainset", "train"), ("train2017", "train"), ("val", "val"), ("Validation", "val"), ("valid", "val"), ("val_2017", "val")),
+        *(
+            ("train", "train"),
+            ("Train", "train"),
+            ("TRAINING", "train"),
+            ("training_set", "train"),
+            ("train-data", "train"),
+        ),
+        *(
+            ("trainset", "train"),
+            ("train2017", "train"),
+            ("val", "val"),
+            ("Validation", "val"),
+            ("valid", "val"),
+            ("val_2017", "val"),
+        ),
         *(("validation set", "val"), ("test_set", "test"), ("Testing", "test")),
         *(("trains", None), ("train1", None), ("all", None), ("trainer", None), ("valley", None), ("contest", None)),
     ],
@@ -58,14 +73,23 @@ def test_a_split_has_many_names(name: str, split: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("name", "split"),
-    [("instances_train2017", "train"), ("Val", "val"), ("my-test-set", "test"), ("trainval", None), ("train_val", None), ("default", None)],
+    [
+        ("instances_train2017", "train"),
+        ("Val", "val"),
+        ("my-test-set", "test"),
+        ("trainval", None),
+        ("train_val", None),
+        ("default", None),
+    ],
 )
 def test_a_file_is_of_a_split_where_one_word_says_so(name: str, split: str | None) -> None:
     assert split_in(name) == split
 
 
 @pytest.mark.parametrize("pair", [("Train", "Validation"), ("training_set", "VAL"), ("TRAINING", "valid")])
-@pytest.mark.parametrize("task", ["classification", "segmentation", "segmentation inside", "streets", "detection", "roboflow"])
+@pytest.mark.parametrize(
+    "task", ["classification", "segmentation", "segmentation inside", "streets", "detection", "roboflow"]
+)
 def test_splits_are_found_under_any_name_in_every_layout(task: str, pair: tuple[str, str], root: Path) -> None:
     for name, split in zip(pair, ("train", "val"), strict=True):
         if task == "classification":
@@ -112,7 +136,9 @@ def test_a_class_may_be_called_train(root: Path) -> None:
 def test_splits_without_classes_are_not_taken_for_classes(root: Path) -> None:
     for name in ("Train", "Validation"):
         sets.picture(root / name / "0.png")
-    with pytest.raises(UserError, match=r"'Train' and 'Validation' in '.*' are named like splits, but have no folders of classes"):
+    with pytest.raises(
+        UserError, match=r"'Train' and 'Validation' in '.*' are named like splits, but have no folders of classes"
+    ):
         read(root, task="classification")
 
 
@@ -125,7 +151,9 @@ def test_an_archive_may_repeat_the_name_of_a_split(root: Path) -> None:
 
 def test_a_folder_around_the_data_is_pointed_at(root: Path) -> None:
     sets.image_folder(root / "archive")
-    with pytest.raises(UserError, match=r"has 1 class folder\(s\); classification needs two or more; is '.*/archive' meant\?"):
+    with pytest.raises(
+        UserError, match=r"has 1 class folder\(s\); classification needs two or more; is '.*/archive' meant\?"
+    ):
         read(root, task="classification")
 
 
@@ -163,7 +191,13 @@ def test_every_kind_of_image_is_read(suffix: str, root: Path) -> None:
 def test_what_tools_leave_behind_is_no_data(root: Path) -> None:
     sets.mask_folders(root)
     sets.image_folder(root / "c", splits=("",))
-    for place in (".ipynb_checkpoints/0-checkpoint.jpg", "@eaDir/0.jpg/THUMB.jpg", "__MACOSX/0.jpg", "._0.jpg", ".git/0.jpg"):
+    for place in (
+        ".ipynb_checkpoints/0-checkpoint.jpg",
+        "@eaDir/0.jpg/THUMB.jpg",
+        "__MACOSX/0.jpg",
+        "._0.jpg",
+        ".git/0.jpg",
+    ):
         sets.picture(root / "images" / place)
         sets.picture(root / "c/cat" / place)
     for place in ("@eaDir/x/0.jpg", "__MACOSX/0.jpg"):
@@ -269,7 +303,8 @@ def test_masks_called_otherwise_than_their_images_are_said(root: Path) -> None:
         path.rename(path.with_name(f"of-{path.stem}.png"))
     for split in ("train", "val"):
         with pytest.raises(
-            UserError, match=r"no mask in .* has the name of its image .* as 'images/0.jpg', and 4 masks, as 'masks/of-0.png'"
+            UserError,
+            match=r"no mask in .* has the name of its image .* as 'images/0.jpg', and 4 masks, as 'masks/of-0.png'",
         ):
             read(root, task="segmentation", split=split)
 
@@ -293,7 +328,8 @@ def test_masks_that_say_nothing_are_refused_before_training(split: str, root: Pa
     for path in (root / "masks").iterdir():
         sets.mask(path, np.full((20, 30), 255, np.uint8))
     with pytest.raises(
-        UserError, match=rf"\({split}\) hold no class, so there is nothing to {'tell apart' if split == 'train' else 'measure'}"
+        UserError,
+        match=rf"\({split}\) hold no class, so there is nothing to {'tell apart' if split == 'train' else 'measure'}",
     ):
         checked([read(root, task="segmentation", split=split)])
 
@@ -324,8 +360,16 @@ LAYOUTS: dict[str, tuple[str, str, Callable[[str], str]]] = {
     "Label Studio": ("result.json", "images", lambda name: f"images/{name}"),
     "Label Studio on Windows": ("result.json", "images", lambda name: f"images\\{name}"),
     "Label Studio, served": ("result.json", "images", lambda name: f"/data/upload/1/{name}"),
-    "Label Studio, local files": ("result.json", "images", lambda name: f"/data/local-files/?d=shots%5Cimages%5C{name}"),
-    "Label Studio, from elsewhere": ("result.json", "images", lambda name: f"../../label-studio/data/media/upload/1/{name}"),
+    "Label Studio, local files": (
+        "result.json",
+        "images",
+        lambda name: f"/data/local-files/?d=shots%5Cimages%5C{name}",
+    ),
+    "Label Studio, from elsewhere": (
+        "result.json",
+        "images",
+        lambda name: f"../../label-studio/data/media/upload/1/{name}",
+    ),
     "CVAT": ("annotations/instances_default.json", "images/default", lambda name: name),
     "FiftyOne": ("labels.json", "data", lambda name: name),
     "FiftyOne, split": ("train/labels.json", "train/data", lambda name: name),
@@ -378,7 +422,11 @@ def test_a_name_that_no_file_has_is_a_fault(name: object, root: Path) -> None:
     found = document(root)
     found["images"][0]["file_name"] = name
     (root / "annotations/instances_train.json").write_text(json.dumps(found))
-    message = "its file_name is none that a file can have" if isinstance(name, str) else "it needs an 'id', .* and a 'file_name'"
+    message = (
+        "its file_name is none that a file can have"
+        if isinstance(name, str)
+        else "it needs an 'id', .* and a 'file_name'"
+    )
     with pytest.raises(BadData, match=rf"images\[0\]: {message}") as raised:
         checked([whole(root, "detection")])
     assert [finding.message for finding in raised.value.findings[1:]] == ["its image, images[0], cannot be used"]
@@ -410,13 +458,18 @@ def test_an_unused_root_of_categories_is_no_class(project: str, root: Path) -> N
     (root / "annotations/instances_train.json").write_text(json.dumps(found))
     split = whole(root, "detection")
     assert split.classes == ("cat", "owl")
-    assert split.notes == (f"the category '{project}' is no class: no annotation has it, and others name it as their supercategory",)
+    assert split.notes == (
+        f"the category '{project}' is no class: no annotation has it, and others name it as their supercategory",
+    )
 
 
 def test_categories_that_are_used_or_above_themselves_stay(root: Path) -> None:
     sets.boxes(root)
     found = document(root)
-    found["categories"] = [{"id": 7, "name": "cat", "supercategory": "cat"}, {"id": 90, "name": "owl", "supercategory": "cat"}]
+    found["categories"] = [
+        {"id": 7, "name": "cat", "supercategory": "cat"},
+        {"id": 90, "name": "owl", "supercategory": "cat"},
+    ]
     found["categories"].append({"id": 91, "name": "emu", "supercategory": "emu"})
     (root / "annotations/instances_train.json").write_text(json.dumps(found))
     assert whole(root, "detection").classes == ("cat", "owl", "emu")
@@ -425,7 +478,12 @@ def test_categories_that_are_used_or_above_themselves_stay(root: Path) -> None:
 def test_boxes_that_reach_out_of_the_image_are_cut_with_one_note(root: Path) -> None:
     sets.boxes(root)
     sets.write_boxes(
-        root, [sets.box(1, 10, 7, [-4, 3, 10, 5]), sets.box(2, 10, 90, [25, 15, 10, 10]), sets.box(3, 11, 7, [0.5, 0, 30, 20])]
+        root,
+        [
+            sets.box(1, 10, 7, [-4, 3, 10, 5]),
+            sets.box(2, 10, 90, [25, 15, 10, 10]),
+            sets.box(3, 11, 7, [0.5, 0, 30, 20]),
+        ],
     )
     (split,) = checked([whole(root, "detection")])
     first = split.items[0]
@@ -443,7 +501,10 @@ def test_a_sliver_that_rounding_swallows_is_outside(root: Path) -> None:
 
 
 def test_joints_outside_the_image_are_not_labelled_with_one_note(root: Path) -> None:
-    sets.people(root, [sets.person(1, 10, [12, 5, 2, -9, 4, 2, 29.9, 4, 1]), sets.person(2, 11, [12, 5, 2, 10, 50, 1, 14, 4, 1])])
+    sets.people(
+        root,
+        [sets.person(1, 10, [12, 5, 2, -9, 4, 2, 29.9, 4, 1]), sets.person(2, 11, [12, 5, 2, 10, 50, 1, 14, 4, 1])],
+    )
     (split,) = checked([whole(root, "pose")])
     first, second = split.items
     assert isinstance(first, Posed)
@@ -478,19 +539,37 @@ def test_boxes_that_are_all_crowds_are_refused_before_training(task: str, root: 
     split = read(root / f"annotations/instances_{task}.json", task="detection", split=task)
     what = "learn" if task == "train" else "measure"
     with pytest.raises(
-        UserError, match=rf"every box in the 3 images of .* \({task}\) is a crowd \(iscrowd\), so there is nothing to {what}"
+        UserError,
+        match=rf"every box in the 3 images of .* \({task}\) is a crowd \(iscrowd\), so there is nothing to {what}",
     ):
         checked([split])
 
 
 ODD: dict[str, tuple[Callable[[dict], object], str | None]] = {
-    "no annotation": (lambda d: d.update(annotations=[]), "none of the 3 images of .* has a box, so there is nothing to learn"),
-    "whole numbers as fractions": (lambda d: [a.update(image_id=float(a["image_id"]), category_id=7.0) for a in d["annotations"]], None),
-    "huge ids": (lambda d: [e.update({k: e[k] + 10**30}) for n, k in (("images", "id"), ("annotations", "image_id")) for e in d[n]], None),
+    "no annotation": (
+        lambda d: d.update(annotations=[]),
+        "none of the 3 images of .* has a box, so there is nothing to learn",
+    ),
+    "whole numbers as fractions": (
+        lambda d: [a.update(image_id=float(a["image_id"]), category_id=7.0) for a in d["annotations"]],
+        None,
+    ),
+    "huge ids": (
+        lambda d: [
+            e.update({k: e[k] + 10**30}) for n, k in (("images", "id"), ("annotations", "image_id")) for e in d[n]
+        ],
+        None,
+    ),
     "a number as text": (lambda d: d["annotations"][0].update(bbox=["1", 2, 3, 4]), "is not four numbers"),
     "ids of text": (lambda d: d["annotations"][0].update(image_id="10"), "its image_id '10' is that of no image"),
-    "a list as id": (lambda d: d["annotations"][0].update(image_id=[1], category_id={}), r"its image_id \[1\] is that of no image"),
-    "text as category": (lambda d: d["annotations"][0].update(category_id="cat"), "its category_id 'cat' is that of no category"),
+    "a list as id": (
+        lambda d: d["annotations"][0].update(image_id=[1], category_id={}),
+        r"its image_id \[1\] is that of no image",
+    ),
+    "text as category": (
+        lambda d: d["annotations"][0].update(category_id="cat"),
+        "its category_id 'cat' is that of no category",
+    ),
     "width as text": (lambda d: d["images"][0].update(width="30"), None),
     "width as fraction": (lambda d: d["images"][0].update(width=30.0), None),
 }
@@ -574,7 +653,11 @@ BOXES, PEOPLE = "annotations/instances_train.json", "annotations/person_keypoint
 CHANGES: dict[str, tuple[Callable[[Path], Path], str, Callable[[Path], object]]] = {
     "labels of a mask": (plain_masks, "segmentation", lambda r: turned(r / "masks/1.png")),
     "a name": (sets.mask_folders, "segmentation", renamed),
-    "a size": (sets.mask_folders, "segmentation", lambda r: (r / "images/1.jpg").write_bytes((r / "images/1.jpg").read_bytes() + b"x")),
+    "a size": (
+        sets.mask_folders,
+        "segmentation",
+        lambda r: (r / "images/1.jpg").write_bytes((r / "images/1.jpg").read_bytes() + b"x"),
+    ),
     "a box": (sets.boxes, "detection", lambda r: written(r / BOXES, "[2, 3, 10, 12]", "[2, 3, 10, 11]")),
     "two classes": (sets.boxes, "detection", lambda r: written(r / BOXES, '"category_id": 90', '"category_id": 18')),
     "a joint": (sets.people, "pose", lambda r: written(r / PEOPLE, "[12, 5, 2,", "[12, 6, 2,")),

@@ -1,4 +1,6 @@
-"""Data as people have it: every layout is read as it means, and whatever is broken is found before training, all of it at once."""
+"""Data as people have it: every layout is read as it means, and whatever is broken is found before training, all of it
+at once.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,9 @@ def test_a_folder_without_splits_is_split_by_a_seed_and_evenly(root: Path) -> No
     sets.image_folder(root, splits=("",), each=10)
     holdout = Holdout(0.2, seed=3)
     train, val = (read(root, task="classification", split=split, holdout=holdout) for split in ("train", "val"))
-    assert sorted([*labels(train), *labels(val)]) == sorted(f"{name}/{index}.png" for name in sets.CLASSES for index in range(10))
+    assert sorted([*labels(train), *labels(val)]) == sorted(
+        f"{name}/{index}.png" for name in sets.CLASSES for index in range(10)
+    )
     assert [list(labels(val).values()).count(label) for label in range(3)] == [2, 2, 2]
     assert labels(val) == labels(read(root, task="classification", split="val", holdout=holdout))
     assert labels(val) != labels(read(root, task="classification", split="val", holdout=Holdout(0.2, seed=4)))
@@ -115,7 +119,9 @@ def test_splits_may_be_above_or_below_the_folders_of_images_and_masks(form: str,
 def test_masks_without_class_names_ask_for_them(root: Path) -> None:
     sets.mask_folders(root)
     (root / "classes.txt").unlink()
-    with pytest.raises(UserError, match=r"put the class names into '.*classes.txt', one a line from the class of mask value 0 on"):
+    with pytest.raises(
+        UserError, match=r"put the class names into '.*classes.txt', one a line from the class of mask value 0 on"
+    ):
         read(root, task="segmentation")
     assert read(root, task="segmentation", classes=("a", "b")).classes == ("a", "b")
 
@@ -218,7 +224,10 @@ def test_coco_is_found_where_people_put_it(annotations: str, folder: str, root: 
     for path in (root / "train").iterdir():
         path.unlink()
     (root / "train").rmdir()
-    for path, data in {annotations: document.encode(), **{f"{folder}/{name}": data for name, data in content.items()}}.items():
+    for path, data in {
+        annotations: document.encode(),
+        **{f"{folder}/{name}": data for name, data in content.items()},
+    }.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(data)
     (split, val) = checked([read(root, task="detection"), read(root, task="detection", split="val")])
@@ -230,7 +239,9 @@ def test_two_files_for_a_split_are_a_question(root: Path) -> None:
     (root / "annotations/other_train.json").write_text("{}")  # is none
     assert read(root, task="detection")
     (root / "annotations/other_train.json").write_text(instances(root).read_text())
-    with pytest.raises(UserError, match=r"several annotation files for train: instances_train.json, other_train.json; give the path"):
+    with pytest.raises(
+        UserError, match=r"several annotation files for train: instances_train.json, other_train.json; give the path"
+    ):
         read(root, task="detection")
 
 
@@ -264,7 +275,10 @@ def test_both_splits_have_the_same_keypoints(root: Path) -> None:
     sets.people(root)
     sets.people(root, split="val")
     assert [len(split.items) for split in read_both(root, task="pose")] == [3, 3]
-    alter(root / "annotations/person_keypoints_val.json", lambda d: d["categories"][0].update(keypoints=["nose", "chin", "neck"]))
+    alter(
+        root / "annotations/person_keypoints_val.json",
+        lambda d: d["categories"][0].update(keypoints=["nose", "chin", "neck"]),
+    )
     with pytest.raises(UserError, match=r"has other keypoints for val \(nose, chin, neck\) than for train"):
         read_both(root, task="pose")
 
@@ -332,7 +346,9 @@ def test_a_photo_is_turned_as_its_viewer_turns_it(root: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_size_in_the_head_of_a_file_is_that_of_the_picture_however_it_is_turned(suffix: str, orientation: int, tmp_path: Path) -> None:
+def test_the_size_in_the_head_of_a_file_is_that_of_the_picture_however_it_is_turned(
+    suffix: str, orientation: int, tmp_path: Path
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"a.{suffix}"
@@ -373,8 +389,18 @@ FAULTS: list[tuple[str, str, Callable[[Path], object], str]] = [
     ),
     ("classification", "empty file", lambda r: (r / "train/cat/x.png").touch(), "train/cat/x.png: it is not an image"),
     ("classification", "empty class", lambda r: (r / "train/ape").mkdir(), "train/ape/: this class has no image"),
-    ("segmentation", "no mask", lambda r: (r / "masks/2.png").unlink(), "images/2.jpg: it has no mask: there is no '2' in masks/"),
-    ("segmentation", "no image", lambda r: (r / "images/2.jpg").unlink(), "masks/2.png: there is no image '2' in images/"),
+    (
+        "segmentation",
+        "no mask",
+        lambda r: (r / "masks/2.png").unlink(),
+        "images/2.jpg: it has no mask: there is no '2' in masks/",
+    ),
+    (
+        "segmentation",
+        "no image",
+        lambda r: (r / "images/2.jpg").unlink(),
+        "masks/2.png: there is no image '2' in images/",
+    ),
     (
         "segmentation",
         "other size",
@@ -394,14 +420,24 @@ FAULTS: list[tuple[str, str, Callable[[Path], object], str]] = [
         lambda r: sets.mask(r / "masks/2.png", np.full((20, 30), 300, np.uint16)),
         "masks/2.png: it holds the value 300",
     ),
-    ("segmentation", "same name", lambda r: sets.picture(r / "images/2.png"), "images/2.png: it has the same name as images/2.jpg"),
+    (
+        "segmentation",
+        "same name",
+        lambda r: sets.picture(r / "images/2.png"),
+        "images/2.png: it has the same name as images/2.jpg",
+    ),
     (
         "segmentation",
         "truncated mask",
         lambda r: (r / "masks/2.png").write_bytes((r / "masks/2.png").read_bytes()[:50]),
         "masks/2.png: it cannot",
     ),
-    ("detection", "no image", lambda r: (r / "train/1.jpg").unlink(), r"train.json: images\[1\] \('train/1.jpg'\): there is no such file"),
+    (
+        "detection",
+        "no image",
+        lambda r: (r / "train/1.jpg").unlink(),
+        r"train.json: images\[1\] \('train/1.jpg'\): there is no such file",
+    ),
     (
         "detection",
         "another size",
@@ -432,21 +468,36 @@ FAULTS: list[tuple[str, str, Callable[[Path], object], str]] = [
         lambda r: alter(instances(r), lambda d: first(d).update(bbox=[30, 3, 9, 5])),
         r"its bbox \[30, 3, 9, 5\] is outside the image, which is 30×20",
     ),
-    ("detection", "three numbers", lambda r: alter(instances(r), lambda d: first(d).update(bbox=[25, 3, 9])), "is not four numbers"),
+    (
+        "detection",
+        "three numbers",
+        lambda r: alter(instances(r), lambda d: first(d).update(bbox=[25, 3, 9])),
+        "is not four numbers",
+    ),
     (
         "detection",
         "not finite",
         lambda r: alter(instances(r), lambda d: first(d).update(bbox=[25, float("nan"), 9, 1])),
         "is not four numbers",
     ),
-    ("detection", "too large", lambda r: alter(instances(r), lambda d: first(d).update(bbox=[25, 10**400, 9, 1])), "is not four numbers"),
+    (
+        "detection",
+        "too large",
+        lambda r: alter(instances(r), lambda d: first(d).update(bbox=[25, 10**400, 9, 1])),
+        "is not four numbers",
+    ),
     (
         "detection",
         "same id",
         lambda r: alter(instances(r), lambda d: d["images"].append(d["images"][0])),
         r"images\[3\] .* its id 10 is that of",
     ),
-    ("detection", "no name", lambda r: alter(instances(r), lambda d: d["images"].append({"id": 3})), r"images\[3\]: it needs an 'id', a"),
+    (
+        "detection",
+        "no name",
+        lambda r: alter(instances(r), lambda d: d["images"].append({"id": 3})),
+        r"images\[3\]: it needs an 'id', a",
+    ),
     (
         "pose",
         "too few",
@@ -465,8 +516,18 @@ FAULTS: list[tuple[str, str, Callable[[Path], object], str]] = [
         lambda r: alter(people(r), lambda d: first(d).update(keypoints=[1, 5, 3] * 3)),
         "a visibility of its keypoints is not",
     ),
-    ("pose", "text", lambda r: alter(people(r), lambda d: first(d).update(keypoints=["1", 5, 3] * 3)), "hold something that is no number"),
-    ("pose", "box", lambda r: alter(people(r), lambda d: first(d).update(bbox=[1, 1, 1, -4])), r"its bbox \[1, 1, 1, -4\] has no area"),
+    (
+        "pose",
+        "text",
+        lambda r: alter(people(r), lambda d: first(d).update(keypoints=["1", 5, 3] * 3)),
+        "hold something that is no number",
+    ),
+    (
+        "pose",
+        "box",
+        lambda r: alter(people(r), lambda d: first(d).update(bbox=[1, 1, 1, -4])),
+        r"its bbox \[1, 1, 1, -4\] has no area",
+    ),
 ]
 
 
@@ -478,7 +539,12 @@ def people(root: Path) -> Path:
     return root / "annotations/person_keypoints_train.json"
 
 
-MAKE = {"classification": sets.image_folder, "segmentation": sets.mask_folders, "detection": sets.boxes, "pose": sets.people}
+MAKE = {
+    "classification": sets.image_folder,
+    "segmentation": sets.mask_folders,
+    "detection": sets.boxes,
+    "pose": sets.people,
+}
 
 
 def opened(task: str, root: Path) -> Split:
@@ -567,7 +633,9 @@ def test_nothing_left_is_an_error_even_when_bad_data_is_skipped(root: Path) -> N
     sets.people(root)
     for path in (root / "train").iterdir():
         path.write_text("hello")
-    with pytest.raises(UserError, match=r"nothing is left of the 3 samples in '.*' \(train\); the first of 2 faults: .*images\[0\]"):
+    with pytest.raises(
+        UserError, match=r"nothing is left of the 3 samples in '.*' \(train\); the first of 2 faults: .*images\[0\]"
+    ):
         checked([opened("pose", root)], skip_bad=True)
 
 
@@ -576,7 +644,8 @@ def test_masks_of_0_and_255_are_not_taken_for_two_classes(root: Path) -> None:
     for path in (root / "masks").iterdir():
         sets.mask(path, images.mask(path) * np.uint8(255))
     with pytest.raises(
-        UserError, match=r"hold only 'ground', so there is nothing to tell apart; 255 means a pixel to ignore: if it stands for"
+        UserError,
+        match=r"hold only 'ground', so there is nothing to tell apart; 255 means a pixel to ignore: if it stands for",
     ):
         checked([read(root, task="segmentation")])
 
@@ -594,13 +663,21 @@ def test_lines_of_a_list_are_named(root: Path) -> None:
 
 
 UNUSABLE = [
-    ("empty", lambda p: p.write_text(""), "instances_train.json', line 1, column 1: this is not JSON, or not all of it"),
+    (
+        "empty",
+        lambda p: p.write_text(""),
+        "instances_train.json', line 1, column 1: this is not JSON, or not all of it",
+    ),
     ("half", lambda p: p.write_text(p.read_text()[:200]), "this is not JSON, or not all of it"),
     ("list", lambda p: p.write_text("[]"), "it is a list, not an object"),
     ("no images", lambda p: alter(p, lambda d: d.update(images=[])), "the list of 'images' is empty"),
     ("no categories", lambda p: alter(p, lambda d: d.pop("categories")), "'categories' is missing"),
     ("numbers", lambda p: alter(p, lambda d: d.update(annotations=[1])), r"annotations\[0\] is not an object"),
-    ("same category", lambda p: alter(p, lambda d: d["categories"].append(d["categories"][0])), r"categories\[3\] has the id of another"),
+    (
+        "same category",
+        lambda p: alter(p, lambda d: d["categories"].append(d["categories"][0])),
+        r"categories\[3\] has the id of another",
+    ),
     ("bytes", lambda p: p.write_bytes(b"\xff\xfe\x00{"), "is not JSON"),
 ]
 
@@ -629,7 +706,9 @@ def test_a_folder_of_another_task_is_not_guessed_at(task: str, root: Path) -> No
 # --- what was whole is remembered ---
 
 
-def test_whole_files_are_not_decoded_again_until_they_change(root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whole_files_are_not_decoded_again_until_they_change(
+    root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sets.image_folder(root)
     read_files: list[str] = []
     decode = images.rgb

@@ -46,14 +46,19 @@ def some(task: str, count: int = 40, size: int = 96) -> list[Scene]:
 
 
 def test_the_bundled_garments_are_the_ones_of_the_readme() -> None:
-    assert hashlib.sha256(FILE.read_bytes()).hexdigest() == "8461d8b9bde6f2956a7169769812a5122f90e62596561e78004225539f8bbae6"
+    assert (
+        hashlib.sha256(FILE.read_bytes()).hexdigest()
+        == "8461d8b9bde6f2956a7169769812a5122f90e62596561e78004225539f8bbae6"
+    )
     assert garments("train").shape == (10, 1000, SIDE, SIDE)
     assert garments("val").shape == (10, 200, SIDE, SIDE)
     assert len(CLASSES) == 10
 
 
 def test_no_garment_to_train_on_is_one_to_validate_on() -> None:
-    train, val = ({garment.tobytes() for garment in garments(split).reshape(-1, SIDE, SIDE)} for split in ("train", "val"))
+    train, val = (
+        {garment.tobytes() for garment in garments(split).reshape(-1, SIDE, SIDE)} for split in ("train", "val")
+    )
     assert not train & val
 
 
@@ -82,11 +87,15 @@ def test_boxes_and_areas_are_those_of_the_pixels_that_show(task: str) -> None:
             assert inside.sum() >= garment.area > 0
             assert 0 <= left < right <= 96
             assert 0 <= top < bottom <= 96
-        assert {int(value) for value in np.unique(scene.classes)} - {0} == {garment.label + 1 for garment in scene.garments}
+        assert {int(value) for value in np.unique(scene.classes)} - {0} == {
+            garment.label + 1 for garment in scene.garments
+        }
 
 
 def test_a_scene_with_one_garment_shows_it_in_other_colours_than_the_ground_around_it() -> None:
-    """The mask separates two colours: pixels just within it differ from those just outside it, along nearly all of its edge."""
+    """The mask separates two colours: pixels just within it differ from those just outside it, along nearly all of its
+    edge.
+    """
     seen = []
     for scene in some("classification", 60):
         inside = scene.classes > 0
@@ -117,7 +126,8 @@ def test_points_lie_where_their_names_say() -> None:
                 counted[seen] += 1
                 within = bool(((point >= 0) & (point < 96)).all())
                 assert within == (seen != OUTSIDE)
-                if seen == IN_SIGHT:  # in its box, but for a pixel of rounding and gaps such as that between trouser legs
+                # in its box, but for a pixel of rounding and gaps such as that between trouser legs
+                if seen == IN_SIGHT:
                     assert garment.box[0] - 2 <= point[0] <= garment.box[2] + 2
     assert counted[IN_SIGHT] > 4 * (counted[HIDDEN] + counted[OUTSIDE])
     assert counted[HIDDEN] > 0
@@ -128,7 +138,8 @@ def test_every_garment_shows_at_least_half_of_itself() -> None:
     pool = garments("train")
     for number in range(60):
         rng = np.random.default_rng(number)
-        scene = compose(rng, pool, [8, 8, 8], style=TASKS["detection"].scenes().style, size=96)  # bags are compact: the box tells the area
+        # bags are compact: the box tells the area
+        scene = compose(rng, pool, [8, 8, 8], style=TASKS["detection"].scenes().style, size=96)
         for garment in scene.garments:
             left, top, right, bottom = garment.box
             assert garment.area >= 0.15 * (right - left) * (bottom - top)
@@ -152,7 +163,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_others(task: str, tm
 
 def test_a_scene_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:
     assert write(tmp_path / "a", "detection") == 0
-    assert run(["data", "fashion-scenes", str(tmp_path / "b"), "--task", "detection", "--train", "3", "--val", "1"]) == 0
+    assert (
+        run(["data", "fashion-scenes", str(tmp_path / "b"), "--task", "detection", "--train", "3", "--val", "1"]) == 0
+    )
     few, many = content(tmp_path / "b"), content(tmp_path / "a")
     assert few["train/00002.jpg"] == many["train/00002.jpg"]
 
@@ -226,7 +239,9 @@ def test_too_few_scenes_for_the_classes_are_refused(tmp_path: Path, capsys: Capt
 def test_a_folder_whose_writing_is_interrupted_never_appears(end: signal.Signals, tmp_path: Path) -> None:
     line = [sys.executable, "-m", "fnatool", "data", "fashion-scenes", "a", "--task", "pose", "--train", "100000"]
     path = os.pathsep.join([str(Path(__file__).parent.parent.parent.parent), os.environ.get("PYTHONPATH", "")])
-    with subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}) as process:
+    with subprocess.Popen(
+        line, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
+    ) as process:
         deadline = time.monotonic() + 30
         while not list(tmp_path.rglob("*.jpg")) and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -243,7 +258,12 @@ def test_a_missing_package_is_named_with_what_brings_it(tmp_path: Path) -> None:
     script = "import sys; sys.modules['PIL'] = None; from fnatool.cli.main import main; main()"
     line = [sys.executable, "-c", script, "data", "fashion-scenes", "a", "--task", "pose"]
     done = subprocess.run(
-        line, cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": ":".join(sys.path)}
+        line,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
     )
     assert (done.returncode, done.stderr) == (
         2,

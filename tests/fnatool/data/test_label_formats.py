@@ -1,4 +1,6 @@
-"""Boxes, joints and outlines in the formats that tools write: Pascal VOC's XML, YOLO's text with a data.yaml; and which format is meant."""
+"""Boxes, joints and outlines in the formats that tools write: Pascal VOC's XML, YOLO's text with a data.yaml; and which
+format is meant.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ def test_the_names_that_configs_know_are_those_of_the_table() -> None:
 
 
 def test_the_same_boxes_are_the_same_items_to_the_bit_in_every_form(tmp_path: Path) -> None:
-    read_ones = {name: checked(read_both(write_form(tmp_path / name), task="detection")) for name, write_form in FORMS.items()}
+    read_ones = {
+        name: checked(read_both(write_form(tmp_path / name), task="detection")) for name, write_form in FORMS.items()
+    }
     first = read_ones["coco"]
     assert sum(len(item.boxes) for split in first for item in split.items if isinstance(item, Boxed)) > 20
     for name, found in read_ones.items():
@@ -78,14 +82,19 @@ def precision(split: Split) -> dict[str, float]:
     for item in split.items:
         assert isinstance(item, Boxed)
         moved = (item.boxes + rng.uniform(-3, 3, item.boxes.shape)).astype(np.float32)
-        found = Detected(moved, rng.random(len(moved)).astype(np.float32), np.where(rng.random(len(moved)) < 0.8, item.labels, 0))
+        found = Detected(
+            moved, rng.random(len(moved)).astype(np.float32), np.where(rng.random(len(moved)) < 0.8, item.labels, 0)
+        )
         evidence.append((found, item))
     described = detection.Detection.model_construct(classes=split.classes)
     return detection.score(evidence, described)
 
 
 def test_figures_are_the_same_to_the_bit_in_every_form(tmp_path: Path) -> None:
-    figures = [precision(read(write_form(tmp_path / name), task="detection", split="val")) for name, write_form in FORMS.items()]
+    figures = [
+        precision(read(write_form(tmp_path / name), task="detection", split="val"))
+        for name, write_form in FORMS.items()
+    ]
     assert 0 < figures[0]["mAP"] < 1
     assert figures[0] == figures[1] == figures[2]
     other = write(tmp_path / "yolo/labels/val/001.txt", rows([(0, 0, 0, 64, 64)]))
@@ -172,14 +181,20 @@ def test_pictures_without_xml_are_no_samples_and_are_counted(root: Path) -> None
         (note(ONE)[:-20], "it is not XML, or not all of it"),
         (b"\xff\xff" + note(ONE).encode(), "it is not XML"),
         ("<annotations><image/></annotations>", "it is a <annotations>, not the <annotation> of Pascal VOC"),
-        ('<!DOCTYPE a [<!ENTITY x "y">]><annotation>&x;</annotation>', "it declares entities, or has a document type from elsewhere"),
+        (
+            '<!DOCTYPE a [<!ENTITY x "y">]><annotation>&x;</annotation>',
+            "it declares entities, or has a document type from elsewhere",
+        ),
         ('<!DOCTYPE a [<!ENTITY % x SYSTEM "file:///etc/passwd"> %x;]><annotation/>', "it declares entities"),
         ('<!DOCTYPE a SYSTEM "http://example.com/a.dtd"><annotation/>', "or has a document type from elsewhere"),
         ("<annotation>" * 40 + "</annotation>" * 40, "its elements lie more than 32 deep in each other"),
         (LONG, "it is larger than 16 MiB"),
         (note([(0, 20, 20, 10, 30)]), "its bndbox has no area: xmin 21, ymin 21, xmax 10, ymax 30"),
         (note([(0, 200, 20, 210, 30)]), "its bndbox is outside the image, which is 128×64"),
-        (note(ONE).replace("<xmax>50", "<xmax>nan"), "its bndbox is not four numbers: xmin '11', ymin '21', xmax 'nan', ymax '60'"),
+        (
+            note(ONE).replace("<xmax>50", "<xmax>nan"),
+            "its bndbox is not four numbers: xmin '11', ymin '21', xmax 'nan', ymax '60'",
+        ),
         (note(ONE).replace("<xmax>50", "<xmax>1e400"), "its bndbox is not four numbers"),
         (note(ONE).replace("<xmax>50", "<xmax>" + "5" * 500), "its bndbox is not four numbers"),
         (note(ONE).replace("bndbox", "robndbox"), "object 1 ('dog'): it has no bndbox"),
@@ -192,7 +207,10 @@ def test_broken_xml_is_named_and_left_out_on_demand(content: str | bytes, messag
     flat(root, content, "bad")
     with pytest.raises(BadData) as error:
         checked([whole(root)])
-    assert any(message in f"{finding.where}: {finding.message}" and "bad.xml" in finding.where for finding in error.value.findings)
+    assert any(
+        message in f"{finding.where}: {finding.message}" and "bad.xml" in finding.where
+        for finding in error.value.findings
+    )
     (left,) = checked([whole(root)], skip_bad=True)
     assert [item.image for item in left.items] == ["good.png"]
 
@@ -238,7 +256,14 @@ def yolo(root: Path, content: str | bytes, *, names: str = "names: [cat, dog, ow
 
 
 @pytest.mark.parametrize(
-    "names", ["names: [cat, dog]", "nc: 2\nnames:\n- cat\n- dog", "names:\n  1: dog\n  0: cat", "names: {0: cat, '1': dog}", "nc: 2"]
+    "names",
+    [
+        "names: [cat, dog]",
+        "nc: 2\nnames:\n- cat\n- dog",
+        "names:\n  1: dog\n  0: cat",
+        "names: {0: cat, '1': dog}",
+        "nc: 2",
+    ],
 )
 def test_names_are_a_list_or_by_number(names: str, root: Path) -> None:
     found = whole(yolo(root, rows(ONE), names=names)).classes
@@ -279,7 +304,9 @@ def test_a_yaml_does_not_lead_out_of_the_data(line: str, root: Path) -> None:
         read(root, task="detection")
 
 
-@pytest.mark.parametrize("form", ["images and labels", "beside", "split folders", "splits inside", "label studio", "darknet"])
+@pytest.mark.parametrize(
+    "form", ["images and labels", "beside", "split folders", "splits inside", "label studio", "darknet"]
+)
 def test_labels_are_found_without_a_yaml(form: str, root: Path) -> None:
     names = root / "classes.txt"
     places = {
@@ -318,7 +345,9 @@ def test_a_picture_without_labels_has_no_objects_and_is_counted(root: Path) -> N
 def test_not_one_file_of_labels_is_a_mistake(root: Path) -> None:
     yolo(root, rows(ONE))
     shutil.rmtree(root / "labels")
-    with pytest.raises(UserError, match=r"not one of the 1 pictures for train in .* has labels: looked for '.*images/train/a\.txt'"):
+    with pytest.raises(
+        UserError, match=r"not one of the 1 pictures for train in .* has labels: looked for '.*images/train/a\.txt'"
+    ):
         read(root, task="detection")
 
 
@@ -363,7 +392,9 @@ def test_shares_beyond_the_picture_are_cut_with_one_note(root: Path) -> None:
         (LONG, "it is larger than 16 MiB"),
     ],
 )
-def test_broken_rows_are_named_and_their_pictures_left_out_on_demand(content: str | bytes, message: str, root: Path) -> None:
+def test_broken_rows_are_named_and_their_pictures_left_out_on_demand(
+    content: str | bytes, message: str, root: Path
+) -> None:
     yolo(root, content)
     sets.picture(root / "images/train/good.png", SIZE)
     write(root / "labels/train/good.txt", rows(ONE))
@@ -408,8 +439,14 @@ def test_a_list_names_what_is_not_there(root: Path) -> None:
         ("a: " + "[" * 2000, "brackets lie more than 32 deep in each other"),
         (LONG, "is larger than 256 KiB"),
         ("train: images/train\nnames: [cat]\nkpt_shape: [3, 4]", "'kpt_shape' is not [joints, 2] or [joints, 3]"),
-        ("train: images/train\nnames: [cat]\nkpt_shape: [2, 3]\nflip_idx: [1, 0]", "nothing names them; add 'kpt_names'"),
-        ("train: images/train\nnames: [cat]\nkpt_shape: [2, 3]\nkpt_names: [a]", "'kpt_names' is not 2 different names"),
+        (
+            "train: images/train\nnames: [cat]\nkpt_shape: [2, 3]\nflip_idx: [1, 0]",
+            "nothing names them; add 'kpt_names'",
+        ),
+        (
+            "train: images/train\nnames: [cat]\nkpt_shape: [2, 3]\nkpt_names: [a]",
+            "'kpt_names' is not 2 different names",
+        ),
     ],
 )
 def test_a_yaml_of_no_use_is_one_message(text: str, message: str, root: Path) -> None:
@@ -426,7 +463,9 @@ def test_a_yaml_may_be_given_instead_of_its_folder(root: Path) -> None:
     assert seen(split) == seen(read(root, task="detection", split="val"))
 
 
-def darknet(root: Path, said: str = "classes = 3\ntrain = data/train.txt\nvalid = data/valid.txt\nnames = data/obj.names\n") -> Path:
+def darknet(
+    root: Path, said: str = "classes = 3\ntrain = data/train.txt\nvalid = data/valid.txt\nnames = data/obj.names\n"
+) -> Path:
     """As CVAT writes YOLO 1.1: paths begin with a folder that is not there."""
     label_forms.yolo(root)
     (root / "data.yaml").unlink()
@@ -532,7 +571,8 @@ def test_two_formats_in_a_folder_are_a_question_that_a_config_answers(root: Path
         shutil.move(root / "x" / name, root / name)
         shutil.move(root / f"x/annotations/instances_{name}.json", root / f"Annotations/instances_{name}.json")
     with pytest.raises(
-        UserError, match=r"detection data as COCO \('coco'\) and Pascal VOC \('voc'\); say which one is meant, with --data-format"
+        UserError,
+        match=r"detection data as COCO \('coco'\) and Pascal VOC \('voc'\); say which one is meant, with --data-format",
     ):
         read(root, task="detection")
     found = {name: read(root, task="detection", options=DataOptions(format=name)).layout for name in ("coco", "voc")}
@@ -540,7 +580,8 @@ def test_two_formats_in_a_folder_are_a_question_that_a_config_answers(root: Path
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("xyz", "is no format of data; there are folders, coco"), ("masks", "there is no detection data")]
+    ("name", "message"),
+    [("xyz", "is no format of data; there are folders, coco"), ("masks", "there is no detection data")],
 )
 def test_a_format_that_there_is_not_is_said(name: str, message: str, root: Path) -> None:
     label_forms.coco(root)

@@ -1,5 +1,5 @@
-"""Masks as tools leave them: called like their images but for an end, in colours, with other values for background and what counts for
-nothing."""
+"""Masks as tools leave them: called like their images but for an end, in colours, with other values for background and
+what counts for nothing."""
 
 from __future__ import annotations
 
@@ -41,8 +41,12 @@ def coloured(path: Path, colours: list[tuple[int, int, int]]) -> Path:
 # --- names ---
 
 
-@pytest.mark.parametrize("end", ["_mask", "_seg", "-mask", "_label", "_labels", "_gt", "_Mask", " mask", "_segmentation", ".mask"])
-@pytest.mark.parametrize(("pictures", "masks"), [("images", "masks"), ("JPEGImages", "labels"), ("imgs", "gt"), ("x", "x")])
+@pytest.mark.parametrize(
+    "end", ["_mask", "_seg", "-mask", "_label", "_labels", "_gt", "_Mask", " mask", "_segmentation", ".mask"]
+)
+@pytest.mark.parametrize(
+    ("pictures", "masks"), [("images", "masks"), ("JPEGImages", "labels"), ("imgs", "gt"), ("x", "x")]
+)
 def test_a_mask_is_called_like_its_image_but_for_an_end(end: str, pictures: str, masks: str, root: Path) -> None:
     sets.picture(root / pictures / "a_1.jpg")
     sets.mask(root / masks / f"a_1{end}.png")
@@ -153,7 +157,17 @@ def test_classes_that_a_labelmap_has_otherwise_are_refused(root: Path) -> None:
 
 
 def test_the_first_colours_of_voc_are_as_published() -> None:
-    published = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128), (0, 128, 128), (128, 128, 128), (64, 0, 0)]
+    published = [
+        (0, 0, 0),
+        (128, 0, 0),
+        (0, 128, 0),
+        (128, 128, 0),
+        (0, 0, 128),
+        (128, 0, 128),
+        (0, 128, 128),
+        (128, 128, 128),
+        (64, 0, 0),
+    ]
     assert list(images.voc_colours()[:9]) == published
     assert (images.voc_colours()[20], images.voc_colours()[255]) == ((0, 64, 128), (224, 224, 192))
 
@@ -161,7 +175,9 @@ def test_the_first_colours_of_voc_are_as_published() -> None:
 def test_pictures_in_the_colours_of_voc_are_masks(root: Path) -> None:
     sets.pascal(root)
     colours = images.voc_colours()
-    Image.fromarray(np.array([[colours[0], colours[20], colours[255]] * 10] * 20, np.uint8)).save(root / "SegmentationClass/0.png")
+    Image.fromarray(np.array([[colours[0], colours[20], colours[255]] * 10] * 20, np.uint8)).save(
+        root / "SegmentationClass/0.png"
+    )
     assert truths(read(root, task="segmentation"))[0][:3] == [0, 20, IGNORE]
     coloured(root / "SegmentationClass/1.png", [(0, 0, 0), (5, 6, 7)])
     with pytest.raises(BadData, match=r"not in Pascal VOC's colours"):
@@ -182,7 +198,9 @@ def test_pictures_in_the_colours_of_voc_are_masks(root: Path) -> None:
         ({"background": 3, "ignore": (1,)}, {3: 0, 0: 1, 2: 2, 1: IGNORE}),
     ],
 )
-def test_values_of_masks_are_classes_in_their_order_but_for_what_is_said(said: dict[str, object], values: dict[int, int]) -> None:
+def test_values_of_masks_are_classes_in_their_order_but_for_what_is_said(
+    said: dict[str, object], values: dict[int, int]
+) -> None:
     codes = codes_of(3, DataOptions(**said))  # type: ignore[arg-type]
     assert {value: code for value, code in enumerate(codes) if code != 254} == values
 

@@ -18,7 +18,11 @@ def test_a_rectangle_of_whole_pixels_holds_them_alone() -> None:
 
 @pytest.mark.parametrize("shift", [-0.4, 0.4])
 def test_less_than_half_a_pixel_changes_nothing(shift: float) -> None:
-    assert of((1 + shift, 1), (3, 1), (3, 2 + shift), (1 + shift, 2 + shift)) == [[0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
+    assert of((1 + shift, 1), (3, 1), (3, 2 + shift), (1 + shift, 2 + shift)) == [
+        [0, 0, 0, 0],
+        [0, 1, 1, 0],
+        [0, 0, 0, 0],
+    ]
 
 
 def test_neighbours_share_no_pixel_and_leave_none() -> None:

@@ -1,4 +1,6 @@
-"""Training samples: image and labels change together, by chance that is a function of (seed, epoch, index) and of nothing else."""
+"""Training samples: image and labels change together, by chance that is a function of (seed, epoch, index) and of
+nothing else.
+"""
 
 from __future__ import annotations
 
@@ -65,13 +67,19 @@ def split_of(task: str, root: Path, items: list, classes: tuple[str, ...] = ("a"
 
 
 def test_mask_and_image_stay_on_each_other(tmp_path: Path) -> None:
-    """A bright blob, labelled: after any scale, crop and flip the bright pixels are the labelled ones, and padding is ignored."""
+    """A bright blob, labelled: after any scale, crop and flip the bright pixels are the labelled ones, and padding is
+    ignored.
+    """
     mask = np.zeros((80, 100), np.uint8)
     mask[20:50, 10:60] = 1
     split = split_of(
-        "segmentation", tmp_path, [Masked(save(tmp_path / "i.png", np.stack([mask * 200 + 55] * 3, -1)), save(tmp_path / "m.png", mask))]
+        "segmentation",
+        tmp_path,
+        [Masked(save(tmp_path / "i.png", np.stack([mask * 200 + 55] * 3, -1)), save(tmp_path / "m.png", mask))],
     )
-    training = Training(split, Segmentation(classes=("a", "b"), input=BLACK), SIZE, Augment(scale=(0.5, 2.0), colour=0), 0)
+    training = Training(
+        split, Segmentation(classes=("a", "b"), input=BLACK), SIZE, Augment(scale=(0.5, 2.0), colour=0), 0
+    )
     flipped, padded = 0, 0
     for epoch in range(30):
         sample = training[epoch, 0]
@@ -99,7 +107,12 @@ def test_boxes_stay_around_their_objects(tmp_path: Path) -> None:
     pixels = np.full((90, 120, 3), 40)
     pixels[30:60, 50:80] = 255
     item = Boxed(
-        save(tmp_path / "i.png", pixels), (90, 120), np.array([[50, 30, 80, 60]], np.float32), np.array([1]), np.array([False]), np.ones(1)
+        save(tmp_path / "i.png", pixels),
+        (90, 120),
+        np.array([[50, 30, 80, 60]], np.float32),
+        np.array([1]),
+        np.array([False]),
+        np.ones(1),
     )
     training = Training(
         split_of("detection", tmp_path, [item]), detector(), SIZE, Augment(scale=(0.7, 1.6), colour=0), 0
@@ -120,8 +133,17 @@ def test_boxes_stay_around_their_objects(tmp_path: Path) -> None:
 
 def test_objects_that_are_mostly_cut_away_and_crowds_are_neither_right_nor_wrong(tmp_path: Path) -> None:
     boxes = np.array([[0, 0, 20, 90], [0, 0, 120, 90]], np.float32)
-    item = Boxed(save(tmp_path / "i.png", np.zeros((90, 120, 3))), (90, 120), boxes, np.array([0, 1]), np.array([False, True]), np.ones(2))
-    training = Training(split_of("detection", tmp_path, [item]), detector(), SIZE, Augment(scale=(1.5, 1.5), colour=0), 0)
+    item = Boxed(
+        save(tmp_path / "i.png", np.zeros((90, 120, 3))),
+        (90, 120),
+        boxes,
+        np.array([0, 1]),
+        np.array([False, True]),
+        np.ones(2),
+    )
+    training = Training(
+        split_of("detection", tmp_path, [item]), detector(), SIZE, Augment(scale=(1.5, 1.5), colour=0), 0
+    )
     labels = [tuple(training[epoch, 0]["labels"].tolist()) for epoch in range(20)]
     assert set(labels) == {(0, NEITHER), (NEITHER, NEITHER)}
 
@@ -140,7 +162,9 @@ def centres(image: torch.Tensor) -> np.ndarray:
     """Where the dots are, [3, 2]."""
     values = image.double().numpy()
     rows, columns = np.mgrid[: values.shape[1], : values.shape[2]] + 0.5
-    return np.array([[(v * columns).sum() / v.sum(), (v * rows).sum() / v.sum()] for v in np.where(values > 20, values, 0)])
+    return np.array(
+        [[(v * columns).sum() / v.sum(), (v * rows).sum() / v.sum()] for v in np.where(values > 20, values, 0)]
+    )
 
 
 POINTS = np.array([[60.5, 50.5], [50.25, 70.0], [78.0, 66.5]], np.float32)
@@ -183,7 +207,9 @@ def test_left_and_right_change_places_in_a_mirror(tmp_path: Path) -> None:
         assert other["points"][1, 0] < other["points"][2, 0]  # left is always left
 
 
-def test_points_that_are_a_pixel_off_in_a_mirror_would_be_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_points_that_are_a_pixel_off_in_a_mirror_would_be_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     right = augment.mirrored_points
     monkeypatch.setattr(augment, "mirrored_points", lambda points, width: right(points, width - 1))
     training = poser(tmp_path)
@@ -194,7 +220,9 @@ def test_points_that_are_a_pixel_off_in_a_mirror_would_be_noticed(tmp_path: Path
 def test_points_that_turn_the_other_way_would_be_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right = augment.turned
 
-    def wrong(image: torch.Tensor, points: torch.Tensor, box: torch.Tensor, **how: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def wrong(
+        image: torch.Tensor, points: torch.Tensor, box: torch.Tensor, **how: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         return right(image, points, box, **how)[0], right(image, points, box, **{**how, "angle": -how["angle"]})[1]
 
     monkeypatch.setattr(augment, "turned", wrong)
@@ -291,7 +319,9 @@ def test_classification_is_shown_the_middle(tmp_path: Path) -> None:
 
 def test_no_chance_leaves_the_image_as_it_is(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (*SIZE, 3))
-    split = split_of("segmentation", tmp_path, [Masked(save(tmp_path / "i.png", pixels), save(tmp_path / "m.png", np.ones(SIZE)))])
+    split = split_of(
+        "segmentation", tmp_path, [Masked(save(tmp_path / "i.png", pixels), save(tmp_path / "m.png", np.ones(SIZE)))]
+    )
     sample = Training(split, Segmentation(classes=("a", "b")), SIZE, PLAIN, 0)[0, 0]
     assert np.array_equal(sample["image"].permute(1, 2, 0).numpy(), pixels)
 
@@ -314,7 +344,9 @@ def training_of(task: str, root: Path) -> Training:
     return Training(split, descriptions[task], (32, 32), TASKS[task].augment, seed=7)
 
 
-def batches(training: Training, *, workers: int, start: int = 0, steps: int = 5, **parallel: int) -> list[dict[str, torch.Tensor]]:
+def batches(
+    training: Training, *, workers: int, start: int = 0, steps: int = 5, **parallel: int
+) -> list[dict[str, torch.Tensor]]:
     order = TrainOrder(len(training), 2, steps, seed=training.seed, start=start, **parallel)
     return list(training_batches(training, order, workers=workers))
 
@@ -375,11 +407,11 @@ def test_what_was_drawn_before_changes_nothing_and_nothing_leaks_out(task: str, 
     torch.manual_seed(1)
     first = training[2, 1]
     torch.manual_seed(2), np.random.seed(2), random.seed(2)  # noqa: NPY002
-    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # type: ignore[union-attr] # noqa: NPY002
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # type: ignore[union-attr]  # noqa: NPY002
     second = training[2, 1]
     batches(training, workers=0, steps=1)
     batches(training, workers=1, steps=1)
-    after = torch.get_rng_state(), np.random.get_state()[1], random.getstate()  # type: ignore[union-attr] # noqa: NPY002
+    after = torch.get_rng_state(), np.random.get_state()[1], random.getstate()  # type: ignore[union-attr]  # noqa: NPY002
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert torch.equal(before[0], after[0])
     assert np.array_equal(before[1], after[1])
@@ -387,7 +419,9 @@ def test_what_was_drawn_before_changes_nothing_and_nothing_leaks_out(task: str, 
     assert not torch.equal(first["image"], training[3, 1]["image"])
 
 
-def test_a_sample_that_drew_from_the_global_generator_would_be_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sample_that_drew_from_the_global_generator_would_be_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from contextlib import nullcontext
 
     training = training_of("classification", tmp_path)
@@ -438,7 +472,9 @@ def test_an_order_that_starts_later_is_the_end_of_the_whole() -> None:
 
 
 def test_too_few_samples_for_a_batch_are_said() -> None:
-    with pytest.raises(UserError, match=r"7 samples do not fill a batch of 4 × 2 process\(es\); make the batch smaller"):
+    with pytest.raises(
+        UserError, match=r"7 samples do not fill a batch of 4 × 2 process\(es\); make the batch smaller"
+    ):
         TrainOrder(7, 4, 1, seed=0, world=2)
 
 
@@ -495,7 +531,8 @@ def test_a_file_that_has_gone_since_the_check_is_named(tmp_path: Path) -> None:
         path.unlink()
     for workers in (0, 1):
         with pytest.raises(
-            UserError, match=r"^'.*png' was whole when it was checked, and now there is no such file; has it been changed\?$"
+            UserError,
+            match=r"^'.*png' was whole when it was checked, and now there is no such file; has it been changed\?$",
         ):
             batches(training, workers=workers)
 
@@ -504,9 +541,13 @@ def test_data_that_does_not_fit_the_model_is_refused(tmp_path: Path) -> None:
     split = training_of("classification", tmp_path / "c").split
     with pytest.raises(UserError, match="is for classification, the model for segmentation"):
         Evaluation(split, Segmentation(classes=split.classes), SIZE)
-    with pytest.raises(UserError, match="has 3 classes, the model 3; number 1 is 'dog' in the data and 'fox' in the model"):
+    with pytest.raises(
+        UserError, match="has 3 classes, the model 3; number 1 is 'dog' in the data and 'fox' in the model"
+    ):
         Evaluation(split, Classification(classes=("cat", "fox", "owl")), SIZE)
-    with pytest.raises(UserError, match="has 3 classes, the model 4; number 3 is 'nothing' in the data and 'ape' in the model"):
+    with pytest.raises(
+        UserError, match="has 3 classes, the model 4; number 3 is 'nothing' in the data and 'ape' in the model"
+    ):
         Training(split, Classification(classes=("cat", "dog", "owl", "ape")), SIZE, PLAIN, 0)
     posed = training_of("pose", tmp_path / "p")
     with pytest.raises(UserError, match="has 3 joints, the model 1; number 1 is 'left_eye' in the data and 'nothing'"):

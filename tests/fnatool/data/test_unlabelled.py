@@ -1,4 +1,6 @@
-"""Samples without labels: pictures and arrays in folders, which of them are used, and what is said of those that cannot be."""
+"""Samples without labels: pictures and arrays in folders, which of them are used, and what is said of those that cannot
+be.
+"""
 
 from __future__ import annotations
 
@@ -231,18 +233,29 @@ def test_an_input_without_samples_of_its_own_makes_batches_of_one(tmp_path: Path
     ("arrays", "message"),
     [
         ({"x": np.ones((2, 4)), "m": np.array([1])}, r"it holds 'x', 'm', but the inputs of the network are 'x', 'n'"),
-        ({"x": np.ones((2, 4)), "n": np.array([1]), "label": np.array(3)}, r"it holds 'x', 'n', 'label', but the inputs"),
-        ({"x": np.ones((4, 2)), "n": np.array([1])}, r"'x' is float64 4×2; the network takes float32 2×4, with an axis of samples"),
+        (
+            {"x": np.ones((2, 4)), "n": np.array([1]), "label": np.array(3)},
+            r"it holds 'x', 'n', 'label', but the inputs",
+        ),
+        (
+            {"x": np.ones((4, 2)), "n": np.array([1])},
+            r"'x' is float64 4×2; the network takes float32 2×4, with an axis of samples",
+        ),
         ({"x": np.ones((2, 4), np.uint8), "n": np.array([1])}, r"'x' is uint8 2×4; the network takes float32 2×4"),
         ({"x": np.ones((2, 4)), "n": np.array([1.0])}, r"'n' is float64 1; the network takes int64 1"),
-        ({"x": np.ones((3, 2, 4)), "n": np.array([[1], [2]])}, r"its arrays have other numbers of samples: 'x' 3, 'n' 2"),
+        (
+            {"x": np.ones((3, 2, 4)), "n": np.array([[1], [2]])},
+            r"its arrays have other numbers of samples: 'x' 3, 'n' 2",
+        ),
         ({"x": np.ones((0, 2, 4)), "n": np.ones((0, 1), int)}, r"it holds no sample"),
         ({"x": np.full((2, 4), np.nan), "n": np.array([1])}, r"'x' holds what is no finite number"),
         ({"x": np.full((2, 4), 1e300), "n": np.array([1])}, r"'x' holds numbers beyond float32"),
         ({"x": np.array([None] * 8).reshape(2, 4), "n": np.array([1])}, r"'x' is object 2×4"),
     ],
 )
-def test_arrays_that_do_not_fit_the_network_are_said(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
+def test_arrays_that_do_not_fit_the_network_are_said(
+    tmp_path: Path, arrays: dict[str, np.ndarray], message: str
+) -> None:
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(BadData, match=message):
         drawn(find(tmp_path, TWO))
@@ -295,7 +308,9 @@ def test_pictures_alone_do_not_fill_two_inputs_but_arrays_do(tmp_path: Path) -> 
     picture(tmp_path / "photos" / "a.png")
     (tmp_path / "arrays").mkdir()
     np.savez(tmp_path / "arrays" / "a.npz", x=np.ones((3, 8, 8), np.float32), z=np.ones((3, 8, 8), np.float32))
-    with pytest.raises(UserError, match=r"pictures fill one input, but the network has 'x', 'z'; give all of them as arrays"):
+    with pytest.raises(
+        UserError, match=r"pictures fill one input, but the network has 'x', 'z'; give all of them as arrays"
+    ):
         found_for(path, UnlabelledOptions(images=tmp_path / "photos"))
     (batch,) = found_for(path, UnlabelledOptions(arrays=tmp_path / "arrays")).batches(2)
     assert batch.keys() == {"x", "z"}

@@ -47,7 +47,9 @@ def session(folder: str) -> ort.InferenceSession:
 
 @pytest.mark.parametrize("style", TASKS_OF)
 @pytest.mark.parametrize("target", ["onnxruntime", "tensorrt"])
-def test_the_graph_answers_as_the_model_for_images_of_any_size(style: str, target: str, models: dict[str, Path], here: Path) -> None:
+def test_the_graph_answers_as_the_model_for_images_of_any_size(
+    style: str, target: str, models: dict[str, Path], here: Path
+) -> None:
     made = fnatool.deploy(models[style], "out", options=Options(target=target))
     assert made.document.verified is not None
     assert sorted(path.name for path in Path("out").iterdir()) == ["deploy.json", "model.onnx"]
@@ -94,7 +96,9 @@ def test_figures_before_and_after_are_told(tmp_path: Path, models: dict[str, Pat
     fnatool.head(
         models["deeplabv3"].with_name("seed_deeplabv3.onnx"),
         "many.onnx",
-        options=fnatool.HeadOptions(task="segmentation", classes="11", width=8, mean=(127.5,), scale=(127.5,), verify=False),
+        options=fnatool.HeadOptions(
+            task="segmentation", classes="11", width=8, mean=(127.5,), scale=(127.5,), verify=False
+        ),
     )
     made = fnatool.deploy("many.onnx", "out", options=Options(data=tmp_path / "scenes"))
     evaluated = fnatool.evaluate("many.onnx", tmp_path / "scenes", options=fnatool.EvaluateOptions(workers=0)).figures
@@ -116,11 +120,17 @@ def test_several_images_are_answered_each_by_itself(style: str, models: dict[str
         alone = {
             value.name: found
             for value, found in zip(
-                session("one").get_outputs(), session("one").run(None, {"image": images[place : place + 1]}), strict=True
+                session("one").get_outputs(),
+                session("one").run(None, {"image": images[place : place + 1]}),
+                strict=True,
             )
         }
         for name, found in alone.items():
-            own = together[name][together["image_of"] == place] if "image_of" in together else together[name][place : place + 1]
+            own = (
+                together[name][together["image_of"] == place]
+                if "image_of" in together
+                else together[name][place : place + 1]
+            )
             assert np.allclose(own, found, atol=1e-3), name
 
 
@@ -153,7 +163,9 @@ def test_the_resize_of_images_of_one_size_is_computed_beforehand(layout: str, mo
 def test_half_precision_is_half_the_file(style: str, models: dict[str, Path]) -> None:
     sizes = []
     for precision in ("fp32", "fp16"):
-        made = fnatool.deploy(models[style], precision, options=Options(precision=precision, postprocessing=False, preprocessing=False))
+        made = fnatool.deploy(
+            models[style], precision, options=Options(precision=precision, postprocessing=False, preprocessing=False)
+        )
         stored = onnx.load(f"{precision}/model.onnx").graph.initializer
         sizes.append(sum(len(tensor.raw_data) for tensor in stored))
         assert made.document.precision == precision
@@ -241,7 +253,9 @@ def test_a_pose_is_answered_for_one_image_at_a_time(models: dict[str, Path], her
     assert list(here.iterdir()) == []
 
 
-def test_an_operator_that_onnx_runtime_does_not_bring_is_one_message(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_operator_that_onnx_runtime_does_not_bring_is_one_message(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     save(net(), here / "own.onnx")
     own = onnx.load("own.onnx")
     own.graph.node[0].domain, own.graph.node[0].op_type = "com.acme", "Magic"
@@ -258,7 +272,8 @@ def test_operators_of_other_domains_and_new_opsets_are_not_for_engines(here: Pat
     header = '<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>'
     save(model(text, header=header), here / "foreign.onnx")
     with pytest.raises(
-        UserError, match=r"com\.microsoft::QuickGelu .*tensorrt does not know operators of other domains; run it in ONNX Runtime"
+        UserError,
+        match=r"com\.microsoft::QuickGelu .*tensorrt does not know operators of other domains; run it in ONNX Runtime",
     ):
         fnatool.deploy("foreign.onnx", "out", options=Options(target="tensorrt"))
 
@@ -292,7 +307,9 @@ def test_a_missing_library_is_named(models: dict[str, Path], monkeypatch: pytest
         fnatool.deploy(models["linear"], "out", options=Options(target="tensorrt-rtx"))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed (fnatool[tensorrt-rtx])")
+@pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed (fnatool[tensorrt-rtx])"
+)
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("style", TASKS_OF)
 def test_an_engine_is_built(style: str, precision: str, models: dict[str, Path]) -> None:

@@ -30,7 +30,9 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_an_engine_is_built_in_both_precisions(seed: str, style: str, seeds: dict[str, Path], tmp_path: Path) -> None:
     counts = {"joints": "4", "classes": "1"} if style == "simplebaseline" else {"classes": "3"}
     width = {} if style == "linear" else {"width": 8, **({"levels": 4} if style == "retinanet" else {})}
-    how = fnatool.HeadOptions(task=TASKS_OF[style], style=style, mean=(127.5,), scale=(127.5,), verify=False, **counts, **width)
+    how = fnatool.HeadOptions(
+        task=TASKS_OF[style], style=style, mean=(127.5,), scale=(127.5,), verify=False, **counts, **width
+    )
     fnatool.head(seeds[seed], tmp_path / "model.onnx", options=how)
     for precision in ("fp32", "fp16"):
         asked = fnatool.DeployOptions(target="tensorrt-rtx", precision=precision, verify=False)

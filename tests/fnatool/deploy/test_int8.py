@@ -75,7 +75,9 @@ def test_the_same_seed_gives_the_same_file(linear: Path, seen: Path) -> None:
 
 @pytest.mark.parametrize("style", ["deeplabv3", "retinanet", "simplebaseline"])
 def test_other_tasks_are_quantised_too(style: str, here: Path, seen: Path) -> None:
-    made = fnatool.deploy(headed(here, style), "out", options=Options(precision="int8", images=seen, tolerance=1.0)).document
+    made = fnatool.deploy(
+        headed(here, style), "out", options=Options(precision="int8", images=seen, tolerance=1.0)
+    ).document
     assert made.verified is not None
     assert "DequantizeLinear" in {node.op_type for node in onnx.load("out/model.onnx").graph.node}
 
@@ -90,7 +92,9 @@ def test_a_model_without_a_task_is_made_of_arrays(here: Path) -> None:
     for before, after in ("xa", "ab", "bc"):
         plain.conv(before, after, 8, 3)
     save(plain.model("c"), here / "plain.onnx")
-    made = fnatool.deploy("plain.onnx", "out", options=Options(precision="int8", images=arrays(here / "x"), batch="4")).document
+    made = fnatool.deploy(
+        "plain.onnx", "out", options=Options(precision="int8", images=arrays(here / "x"), batch="4")
+    ).document
     assert made.verified is not None
     assert 0 < made.verified["apart"] < 0.05
 
@@ -106,15 +110,21 @@ def test_what_engines_read_is_symmetric_with_biases_left_alone(linear: Path, see
 def test_weights_take_7_bits_when_asked(here: Path) -> None:
     save(net(), here / "net.onnx")
     full = fnatool.deploy(
-        "net.onnx", "full", options=Options(precision="int8", images=arrays(here / "x"), reduce_range=False, verify=False)
+        "net.onnx",
+        "full",
+        options=Options(precision="int8", images=arrays(here / "x"), reduce_range=False, verify=False),
     )
     seven = fnatool.deploy(
         "net.onnx", "seven", options=Options(precision="int8", images=here / "x", reduce_range=True, verify=False)
     ).document
     assert full.document.quantised["scheme"] == "U8S8, weights per channel"  # type: ignore[index]
     assert seven.quantised["scheme"] == "U8S8, weights per channel of 7 bits"  # type: ignore[index]
-    assert max(np.abs(values).max() for values in constants("full/model.onnx").values() if values.dtype == np.int8) == 127
-    assert max(np.abs(values).max() for values in constants("seven/model.onnx").values() if values.dtype == np.int8) == 64
+    assert (
+        max(np.abs(values).max() for values in constants("full/model.onnx").values() if values.dtype == np.int8) == 127
+    )
+    assert (
+        max(np.abs(values).max() for values in constants("seven/model.onnx").values() if values.dtype == np.int8) == 64
+    )
 
 
 def uneven() -> Net:
@@ -132,7 +142,9 @@ def uneven() -> Net:
 
 def test_layers_that_are_hurt_stay_in_single_precision(here: Path) -> None:
     save(uneven().model("h"), here / "uneven.onnx")
-    made = fnatool.deploy("uneven.onnx", "out", options=Options(precision="int8", images=arrays(here / "x"), tolerance=0.2)).document
+    made = fnatool.deploy(
+        "uneven.onnx", "out", options=Options(precision="int8", images=arrays(here / "x"), tolerance=0.2)
+    ).document
     assert {"b", "c"} & set(made.kept_in_fp32)
     assert len(made.kept_in_fp32) <= 4
 
@@ -140,7 +152,9 @@ def test_layers_that_are_hurt_stay_in_single_precision(here: Path) -> None:
 def test_what_cannot_be_had_is_refused_with_what_is_hurt_most(here: Path) -> None:
     save(uneven().model("h"), here / "uneven.onnx")
     with pytest.raises(RefusedModel, match=r"what is hurt most is '[bc]'"):
-        fnatool.deploy("uneven.onnx", "out", options=Options(precision="int8", images=arrays(here / "x"), tolerance=1e-6))
+        fnatool.deploy(
+            "uneven.onnx", "out", options=Options(precision="int8", images=arrays(here / "x"), tolerance=1e-6)
+        )
     assert not Path("out").exists()
 
 
@@ -154,7 +168,10 @@ def test_a_graph_that_answers_otherwise_without_optimisation_is_refused(
         return (
             made
             if optimised == "all"
-            else replace(made, answer=lambda image, item: Classified(0, 9.0, np.full(3, 9.0, np.float32), np.zeros(3, np.float32)))
+            else replace(
+                made,
+                answer=lambda image, item: Classified(0, 9.0, np.full(3, 9.0, np.float32), np.zeros(3, np.float32)),
+            )
         )
 
     monkeypatch.setattr(answering, "of_folder", wrong)
@@ -169,13 +186,17 @@ def test_the_figure_is_what_counts_where_there_are_labels(tmp_path: Path) -> Non
     headed(tmp_path, "deeplabv3")
     how = fnatool.HeadOptions(task="segmentation", classes="11", width=8, mean=(127.5,), scale=(127.5,), verify=False)
     fnatool.head(tmp_path / "seed_deeplabv3.onnx", "many.onnx", options=how)
-    made = fnatool.deploy("many.onnx", "out", options=Options(precision="int8", data=tmp_path / "scenes", tolerance=0.5)).document
+    made = fnatool.deploy(
+        "many.onnx", "out", options=Options(precision="int8", data=tmp_path / "scenes", tolerance=0.5)
+    ).document
     assert made.figures is not None
     assert list(made.figures) == ["before", "after", "after, as written"]
 
 
 @pytest.mark.parametrize(("after", "passes"), [(0.30, True), (0.29, False)])
-def test_one_picture_of_a_hundred_less_is_a_point_and_two_are_more(after: float, passes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_picture_of_a_hundred_less_is_a_point_and_two_are_more(
+    after: float, passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from fnatool.deploy import gate, judging
 
     figures = iter([0.31, after])
@@ -196,7 +217,9 @@ def test_figures_of_few_pictures_are_said_to_tell_little(tmp_path: Path) -> None
     headed(tmp_path, "deeplabv3")
     how = fnatool.HeadOptions(task="segmentation", classes="11", width=8, mean=(127.5,), scale=(127.5,), verify=False)
     fnatool.head(tmp_path / "seed_deeplabv3.onnx", "many.onnx", options=how)
-    made = fnatool.deploy("many.onnx", "out", options=Options(precision="fp16", data=tmp_path / "scenes", tolerance=0.1)).document
+    made = fnatool.deploy(
+        "many.onnx", "out", options=Options(precision="fp16", data=tmp_path / "scenes", tolerance=0.1)
+    ).document
     assert [note for note in made.notes if "one may weigh" in note]
 
 
@@ -236,20 +259,56 @@ def test_bad_asks_are_one_message_and_nothing_is_written(
 def test_a_model_in_8_bits_is_not_quantised_again(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(net(), here / "net.onnx")
     fnatool.deploy("net.onnx", "once", options=Options(precision="int8", images=arrays(here / "x"), verify=False))
-    assert run(["deploy", "once/model.onnx", "--target", "onnxruntime", "--precision", "int8", "--images", "x", "-o", "twice"]) == 2
+    assert (
+        run(
+            [
+                "deploy",
+                "once/model.onnx",
+                "--target",
+                "onnxruntime",
+                "--precision",
+                "int8",
+                "--images",
+                "x",
+                "-o",
+                "twice",
+            ]
+        )
+        == 2
+    )
     assert "is quantised already" in capsys.readouterr().err
     assert not Path("twice").exists()
 
 
-def test_a_network_of_other_channels_says_that_it_takes_no_pictures(here: Path, seen: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_network_of_other_channels_says_that_it_takes_no_pictures(
+    here: Path, seen: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     five = Net(size=8, channels=5)
     five.conv("x", "y", 4, 3)
     save(five.model(), here / "five.onnx")
-    assert run(["deploy", "five.onnx", "--target", "onnxruntime", "--precision", "int8", "--images", str(seen), "-o", "out"]) == 2
+    assert (
+        run(
+            [
+                "deploy",
+                "five.onnx",
+                "--target",
+                "onnxruntime",
+                "--precision",
+                "int8",
+                "--images",
+                str(seen),
+                "-o",
+                "out",
+            ]
+        )
+        == 2
+    )
     assert "which is no grey or RGB picture; give arrays" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed (fnatool[tensorrt-rtx])")
+@pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed (fnatool[tensorrt-rtx])"
+)
 def test_an_engine_is_built_of_8_bits(linear: Path, seen: Path) -> None:
     made = fnatool.deploy(linear, "out", options=Options(precision="int8", target="tensorrt-rtx", images=seen)).document
     assert "engine.plan" in made.files

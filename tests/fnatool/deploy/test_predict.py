@@ -38,7 +38,12 @@ def test_a_folder_of_pictures_is_drawn_with_a_contact_sheet(model: str, here: Pa
     (here / "photos" / "notes.txt").write_text("no picture")
     assert run(["predict", model, "photos", "-o", "out"]) == 0
     assert "classification: 2 pictures → out" in capsys.readouterr().out
-    assert sorted(path.name for path in Path("out").iterdir()) == ["contact-sheet.png", "p0.png", "p1.png", "predictions.json"]
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        "contact-sheet.png",
+        "p0.png",
+        "p1.png",
+        "predictions.json",
+    ]
     assert width("out/p0.png") == 480
     assert width("out/p1.png") == 300
     rows = json.loads(Path("out/predictions.json").read_text())["images"]

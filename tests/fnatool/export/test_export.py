@@ -1,4 +1,6 @@
-"""`fnatool export`: torch modules as seeds, from libraries, files and Python; what is kept, how it is named, and what is refused."""
+"""`fnatool export`: torch modules as seeds, from libraries, files and Python; what is kept, how it is named, and what
+is refused.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 
 @pytest.mark.parametrize("exporter", exporting.EXPORTERS)
-def test_batchnorm_stays_the_batch_is_free_and_names_are_the_modules(exporter: str, folder: Path, alone: Callable[[str], None]) -> None:
+def test_batchnorm_stays_the_batch_is_free_and_names_are_the_modules(
+    exporter: str, folder: Path, alone: Callable[[str], None]
+) -> None:
     alone(exporter)
     module = lively(Small())
     made = fnatool.export(module, "out.onnx", options=ExportOptions(example=SMALL))
@@ -115,7 +119,11 @@ def test_nothing_of_the_machine_gets_into_the_file(folder: Path, alone: Callable
 
 
 def test_the_metadata_say_where_it_comes_from(folder: Path) -> None:
-    fnatool.export(lively(Small()), "out.onnx", options=ExportOptions(example=SMALL, metadata={"source": "mine", "weights": "best"}))
+    fnatool.export(
+        lively(Small()),
+        "out.onnx",
+        options=ExportOptions(example=SMALL, metadata={"source": "mine", "weights": "best"}),
+    )
     found = json.loads(metadata(files.read("out.onnx").envelope)["fnatool.source"])
     assert found == {"source": "mine", "weights": "best", "torch": torch.__version__, "exporter": "torch.onnx, traced"}
 
@@ -161,7 +169,9 @@ class Tuple(nn.Module):
     ],
     ids=["a dictionary", "two of each", "one tensor"],
 )
-def test_inputs_and_outputs_are_named(module: nn.Module, count: int, inputs: list[str], names: list[str], folder: Path) -> None:
+def test_inputs_and_outputs_are_named(
+    module: nn.Module, count: int, inputs: list[str], names: list[str], folder: Path
+) -> None:
     fnatool.export(module, "out.onnx", options=ExportOptions(example=(SMALL,) * count))
     found = onnx.load("out.onnx").graph
     assert [value.name for value in found.input] == inputs
@@ -176,14 +186,18 @@ class Stretches(nn.Module):
         return nn.functional.adaptive_avg_pool2d(nn.functional.avg_pool2d(x, 8), 7)
 
 
-def test_where_one_exporter_fails_the_other_is_asked_and_nothing_else_is_printed(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_where_one_exporter_fails_the_other_is_asked_and_nothing_else_is_printed(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     made = fnatool.export(Stretches(), "out.onnx", options=ExportOptions(example=SMALL))
     assert made.exporter == "torch.onnx, torch.export"
     assert capfd.readouterr() == ("", "")
 
 
 def test_where_none_may_the_first_useful_line_of_each_says_why(folder: Path) -> None:
-    with pytest.raises(RefusedModel, match=r"in opset 17 \(torch\.onnx, traced: SymbolicValueError: .*output size that are not factor"):
+    with pytest.raises(
+        RefusedModel, match=r"in opset 17 \(torch\.onnx, traced: SymbolicValueError: .*output size that are not factor"
+    ):
         fnatool.export(Stretches(), "out.onnx", options=ExportOptions(example=SMALL, opset=17))
 
 
@@ -231,7 +245,9 @@ def test_a_graph_that_computes_something_else_is_refused_saying_how_far(module: 
     assert list(folder.iterdir()) == []
 
 
-def test_a_planted_error_is_refused(folder: Path, alone: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_planted_error_is_refused(
+    folder: Path, alone: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     convert, low, high = exporting.EXPORTERS["torch.onnx, traced"]
 
     def wrong(task: exporting._Task) -> onnx.ModelProto:
@@ -258,13 +274,15 @@ def test_an_error_that_no_output_shows_is_refused_and_named(folder: Path, monkey
     module = lively(Small())
     with torch.no_grad():
         module.get_submodule("fc").get_parameter("weight").zero_()  # as some networks begin
-    with pytest.raises(RefusedModel, match=r"wrong: the output of 'stem\.0' is \d\.\de-\d\d of its spread off at batch 1"):
+    with pytest.raises(
+        RefusedModel, match=r"wrong: the output of 'stem\.0' is \d\.\de-\d\d of its spread off at batch 1"
+    ):
         fnatool.export(module, "out.onnx", options=ExportOptions(example=SMALL))
 
 
 def test_an_export_that_folds_batchnorm_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def folded(task: exporting._Task) -> onnx.ModelProto:
-        program = torch.onnx.export(task.module, task.example, dynamo=True, opset_version=18, input_names=["input"], output_names=["logits"], verbose=False)  # fmt: skip # noqa: E501
+        program = torch.onnx.export(task.module, task.example, dynamo=True, opset_version=18, input_names=["input"], output_names=["logits"], verbose=False)  # fmt: skip
         assert program is not None
         proto: onnx.ModelProto = program.model_proto
         return proto
@@ -277,14 +295,20 @@ def test_an_export_that_folds_batchnorm_is_refused(folder: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("module", "example", "message"),
     [
-        (Small(), torch.zeros(1, 4, 16, 16), "the module does not take an input of 2×4×16×16: RuntimeError: .*--input gives another shape"),
+        (
+            Small(),
+            torch.zeros(1, 4, 16, 16),
+            "the module does not take an input of 2×4×16×16: RuntimeError: .*--input gives another shape",
+        ),
         (Small(), torch.zeros(1, 3, 0, 16), "no axis of size 0"),
         (Tuple(), torch.zeros(1, 3), None),
         (nn.Flatten(), torch.zeros(1, 3, 2), None),
     ],
     ids=["channels", "empty", "a named tuple", "no weights"],
 )
-def test_what_the_module_does_not_take_is_a_mistake(module: nn.Module, example: torch.Tensor, message: str | None, folder: Path) -> None:
+def test_what_the_module_does_not_take_is_a_mistake(
+    module: nn.Module, example: torch.Tensor, message: str | None, folder: Path
+) -> None:
     if message is None:
         fnatool.export(module, "out.onnx", options=ExportOptions(example=example))
         return
@@ -348,7 +372,9 @@ def test_a_network_keeps_every_batchnorm_and_computes_the_same(name: str, folder
     assert len(convs) == sum(isinstance(part, nn.Conv2d) for part in module.modules())
 
 
-@pytest.mark.parametrize(("name", "size"), [("torchvision:inception_v3", 299), ("timm:inception_v3", 299), ("torchvision:resnet18", 224)])
+@pytest.mark.parametrize(
+    ("name", "size"), [("torchvision:inception_v3", 299), ("timm:inception_v3", 299), ("torchvision:resnet18", 224)]
+)
 def test_the_size_of_the_input_is_the_models_own(name: str, size: int) -> None:
     found = sources.load(name)
     assert found.size == (3, size, size)

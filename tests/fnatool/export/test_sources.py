@@ -68,12 +68,18 @@ SOURCES: dict[str, tuple[list[str], str]] = {
         ["torchvision:resnet18", "--weights", "BEST"],
         "torchvision:resnet18 has no weights 'BEST'; there are: DEFAULT, IMAGENET1K_V1",
     ),
-    "unknown weights of timm": (["timm:mobilenetv2_100", "--weights", "best"], "has no weights 'best'; there are: DEFAULT, "),
+    "unknown weights of timm": (
+        ["timm:mobilenetv2_100", "--weights", "best"],
+        "has no weights 'best'; there are: DEFAULT, ",
+    ),
     "weights for other classes": (
         ["torchvision:resnet18", "--weights", "DEFAULT", "--classes", "5"],
         "the weights IMAGENET1K_V1 are for 1000 classes, not 5",
     ),
-    "weights twice": (["torchvision:resnet18", "--weights", "DEFAULT", "--checkpoint", "a.pt"], "give --weights or --checkpoint, not both"),
+    "weights twice": (
+        ["torchvision:resnet18", "--weights", "DEFAULT", "--checkpoint", "a.pt"],
+        "give --weights or --checkpoint, not both",
+    ),
     "no file": (["nowhere.py:f"], "there is no file 'nowhere.py'"),
     "no function": (["mine.py:smal"], "'mine.py' has no function 'smal'; did you mean small?"),
     "a function that fails": (["mine.py:broken"], "'mine.py', line 11: broken() failed: TypeError: "),
@@ -81,7 +87,10 @@ SOURCES: dict[str, tuple[list[str], str]] = {
     "weights for a function": (["mine.py:small", "--weights", "DEFAULT"], "--weights is for torchvision: and timm:"),
     "classes for a function": (["mine.py:small", "--classes", "3"], "--classes is for torchvision: and timm:"),
     "an input of the wrong form": (["mine.py:small", "--input", "3,224"], "'3,224' is not of the form 1x3x224x224"),
-    "an input that does not fit": (["mine.py:small", "--input", "1x4x8x8"], "the module does not take an input of 2×4×8×8"),
+    "an input that does not fit": (
+        ["mine.py:small", "--input", "1x4x8x8"],
+        "the module does not take an input of 2×4×8×8",
+    ),
     "no checkpoint": (["mine.py:small", "--checkpoint", "nowhere.pt"], "there is no checkpoint 'nowhere.pt'"),
 }
 
@@ -95,14 +104,18 @@ def test_a_source_that_cannot_be_is_a_mistake_in_one_line(name: str, source: Pat
     assert {path for path in source.iterdir() if path.name != "__pycache__"} == before
 
 
-@pytest.mark.parametrize(("text", "line"), [("def f(:\n", 1), ("x = 1\nraise SystemExit(3)\n", 2), ("import nothing_of_the_kind\n", 1)])
+@pytest.mark.parametrize(
+    ("text", "line"), [("def f(:\n", 1), ("x = 1\nraise SystemExit(3)\n", 2), ("import nothing_of_the_kind\n", 1)]
+)
 def test_a_file_that_does_not_run_is_named_with_its_line(text: str, line: int, source: Path, capsys: Capture) -> None:
     (source / "wrong.py").write_text(text)
     assert run(["export", "wrong.py:f", "-o", "out.onnx"]) == 2
     assert f"'wrong.py', line {line}: running it failed: " in error(capsys)
 
 
-def test_weights_that_cannot_be_downloaded_are_said_so(folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_cannot_be_downloaded_are_said_so(
+    folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setenv("TORCH_HOME", str(folder / "cache"))
     assert run(["export", "torchvision:squeezenet1_1", "--weights", "DEFAULT", "-o", "out.onnx"]) == 2
@@ -131,14 +144,27 @@ WRAPPED: dict[str, Save] = {
     "state_dict": lambda state: {"epoch": 3, "state_dict": state, "optimizer": {"lr": 0.1}},
     "model in state_dict": lambda state: {"state_dict": {"model": state}},
     "module": lambda state: {f"module.{name}": value for name, value in state.items()},
-    "compiled in parallel": lambda state: {"model": {f"module._orig_mod.{name}": value for name, value in state.items()}},
+    "compiled in parallel": lambda state: {
+        "model": {f"module._orig_mod.{name}": value for name, value in state.items()}
+    },
     "without counters": lambda state: {name: value for name, value in state.items() if "num_batches" not in name},
-    "with a loss": lambda state: {"epoch": 1, "model_state_dict": state, "optimizer_state_dict": momentum(), "loss": torch.tensor(0.4)},
-    "with the weights of a loss": lambda state: {"state_dict": {**under("model.", state), "criterion.pos_weight": torch.ones(4)}},
-    "under another name": lambda state: {"state_dict": {**under("classifier.backbone.", state), "metric.count": torch.ones(())}},
+    "with a loss": lambda state: {
+        "epoch": 1,
+        "model_state_dict": state,
+        "optimizer_state_dict": momentum(),
+        "loss": torch.tensor(0.4),
+    },
+    "with the weights of a loss": lambda state: {
+        "state_dict": {**under("model.", state), "criterion.pos_weight": torch.ones(4)}
+    },
+    "under another name": lambda state: {
+        "state_dict": {**under("classifier.backbone.", state), "metric.count": torch.ones(())}
+    },
     "with an average": lambda state: {"model": state, "ema": {name: value * 2 for name, value in state.items()}},
     "an average first": lambda state: {"ema": {name: value * 2 for name, value in state.items()}, "model": state},
-    "a net and its average": lambda state: {"state_dict": {**under("model.", state), **under("averaged.module.", state, 2)}},
+    "a net and its average": lambda state: {
+        "state_dict": {**under("model.", state), **under("averaged.module.", state, 2)}
+    },
     "deep inside": lambda state: {"run": {"last": {"my_net": state}}, "mean": torch.zeros(3)},
 }
 
@@ -178,7 +204,7 @@ def test_safetensors_are_read(folder: Path) -> None:
 
 
 def test_a_checkpoint_goes_into_the_export(source: Path, capsys: Capture) -> None:
-    module = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))  # fmt: skip # noqa: E501
+    module = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))  # fmt: skip
     torch.save({"state_dict": lively(module).state_dict()}, "a.pt")
     assert run(["export", "mine.py:small", "--checkpoint", "a.pt", "--input", "1x3x16x16", "-o", "out.onnx"]) == 0
     assert "note: took 'state_dict' out of 'a.pt'" in capsys.readouterr().out
@@ -203,10 +229,16 @@ def infinite(state: dict[str, torch.Tensor]) -> object:
 
 
 UNFIT: dict[str, tuple[Save, str]] = {
-    "code": (lambda state: {**state, "more": Evil()}, "holds more than tensors .* and reading that would run code from it"),
+    "code": (
+        lambda state: {**state, "more": Evil()},
+        "holds more than tensors .* and reading that would run code from it",
+    ),
     "a whole module": (lambda _: Small(), "holds more than tensors .*modules.Small"),
     "missing": (without("fc.bias"), "does not fit the model; 1 missing: fc.bias"),
-    "left over": (lambda state: {**state, "head.weight": torch.zeros(1)}, "does not fit the model; 1 unexpected: head.weight"),
+    "left over": (
+        lambda state: {**state, "head.weight": torch.zeros(1)},
+        "does not fit the model; 1 unexpected: head.weight",
+    ),
     "another shape": (
         lambda state: {**state, "fc.weight": torch.zeros(7, 8)},
         r"1 of another shape: fc\.weight \(7×8, the model has 5×8\)",
@@ -216,8 +248,14 @@ UNFIT: dict[str, tuple[Save, str]] = {
         lambda state: {**under("student.", state), **under("teacher.", state, 2)},
         r"holds the model 2 times, as 'student\.\*' and 'teacher\.\*'; save the one that is meant",
     ),
-    "twice, in two dictionaries": (lambda state: {"g": state, "g_ema": state}, r"2 times, as 'g → \*' and 'g_ema → \*'"),
-    "another network and a loss": (lambda _: {"net": nn.Linear(2, 2).state_dict(), "loss": torch.zeros(())}, "2 unexpected: weight, bias"),
+    "twice, in two dictionaries": (
+        lambda state: {"g": state, "g_ema": state},
+        r"2 times, as 'g → \*' and 'g_ema → \*'",
+    ),
+    "another network and a loss": (
+        lambda _: {"net": nn.Linear(2, 2).state_dict(), "loss": torch.zeros(())},
+        "2 unexpected: weight, bias",
+    ),
     "no tensors": (lambda _: {"epoch": 3, "loss": 0.5}, "holds no state_dict but dict with the keys epoch, loss"),
     "a list": (lambda _: [1, 2], "holds no state_dict but list"),
     "not finite": (infinite, r"holds infinities or NaN in fc\.bias"),

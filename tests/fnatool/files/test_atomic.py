@@ -47,14 +47,19 @@ def test_what_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     assert names(tmp_path) == ["other"]
 
 
-def test_where_a_file_system_has_no_links_it_is_not_replaced_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_a_file_system_has_no_links_it_is_not_replaced_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refused(source: Path, target: Path) -> None:
         raise OSError(errno.EPERM, "Operation not permitted", str(source))
 
     monkeypatch.setattr(os, "link", refused)
     with atomic.replacing(tmp_path / "a", force=False) as (file,):
         file.write(b"ours")
-    with pytest.raises(UserError, match="has appeared meanwhile"), atomic.replacing(tmp_path / "b", force=False) as (file,):
+    with (
+        pytest.raises(UserError, match="has appeared meanwhile"),
+        atomic.replacing(tmp_path / "b", force=False) as (file,),
+    ):
         (tmp_path / "b").write_bytes(b"theirs")
     assert [(tmp_path / name).read_bytes() for name in names(tmp_path)] == [b"ours", b"theirs"]
 

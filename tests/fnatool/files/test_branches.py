@@ -85,7 +85,10 @@ def test_branches_within_branches_get_names_of_their_own(tmp_path: Path) -> None
 
 def test_a_branch_may_hand_on_what_is_outside_it_twice(tmp_path: Path) -> None:
     body = helper.make_graph([], "b", [], [helper.make_empty_tensor_value_info("x")] * 2)
-    made = model("g (float[1,2] x) => (float[1,2] y, float[1,2] z) { c = Constant <value = bool {1}> () y = Relu (x) z = Relu (x) }")
+    made = model(
+        "g (float[1,2] x) => (float[1,2] y, float[1,2] z) { c = Constant <value = bool {1}> () y = Relu (x) z "
+        "= Relu (x) }"
+    )
     del made.graph.node[1:]
     made.graph.node.append(helper.make_node("If", ["c"], ["y", "z"], then_branch=body, else_branch=body))
     read = files.read(save(made, tmp_path / "m.onnx"))
@@ -94,7 +97,9 @@ def test_a_branch_may_hand_on_what_is_outside_it_twice(tmp_path: Path) -> None:
 
 def test_the_constants_of_a_branch_come_with_it(tmp_path: Path) -> None:
     ten = helper.make_tensor("k", TensorProto.FLOAT, [1], [10.0])
-    body = helper.make_graph([helper.make_node("Add", ["x", "k"], ["t"])], "b", [], [helper.make_empty_tensor_value_info("t")], [ten])
+    body = helper.make_graph(
+        [helper.make_node("Add", ["x", "k"], ["t"])], "b", [], [helper.make_empty_tensor_value_info("t")], [ten]
+    )
     made = model("g (float[1,2] x) => (float[1,2] y) { c = Constant <value = bool {1}> () y = Relu (x) }")
     del made.graph.node[1:]
     made.graph.node.append(helper.make_node("If", ["c"], ["y"], then_branch=body, else_branch=body))
@@ -105,7 +110,11 @@ def test_the_constants_of_a_branch_come_with_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "condition", ["s = Shape (x) n = Gather (s, first) c = Equal (n, one)", "m = ReduceMax <keepdims = 0> (x) c = Cast <to = 9> (m)"]
+    "condition",
+    [
+        "s = Shape (x) n = Gather (s, first) c = Equal (n, one)",
+        "m = ReduceMax <keepdims = 0> (x) c = Cast <to = 9> (m)",
+    ],
 )
 def test_a_condition_known_only_when_it_runs_is_refused_with_the_reason(condition: str, tmp_path: Path) -> None:
     text = f"""g (float[N,2] x) => (float[N,2] y) {{
@@ -113,7 +122,9 @@ def test_a_condition_known_only_when_it_runs_is_refused_with_the_reason(conditio
         y = If (c) <then_branch = i () => (t) {{ t = Relu (x) }}, else_branch = i () => (u) {{ u = Neg (x) }}>
     }}"""
     path = save(model(text, {"first": np.array(0), "one": np.array(1)}), tmp_path / "m.onnx")
-    with pytest.raises(RefusedModel, match="its condition depends on the data, or on a free size that --input can give"):
+    with pytest.raises(
+        RefusedModel, match="its condition depends on the data, or on a free size that --input can give"
+    ):
         files.read(path)
 
 
@@ -129,7 +140,10 @@ def test_sizes_given_decide_a_branch_and_are_the_models_own_then(size: int, op: 
     read = files.read(path, {"x": (1, 2, size, 7)})
     assert ops(read) == [op]
     assert read.graph.inputs[0].shape == ["N", 2, size, "W"]
-    assert read.notes[0] == f"took 1 branches that the sizes given decide; they are the model's own now: {size} on axis 2 of 'x'"
+    assert (
+        read.notes[0]
+        == f"took 1 branches that the sizes given decide; they are the model's own now: {size} on axis 2 of 'x'"
+    )
 
 
 def test_sizes_that_decide_nothing_change_nothing(tmp_path: Path) -> None:
@@ -141,7 +155,11 @@ def test_sizes_that_decide_nothing_change_nothing(tmp_path: Path) -> None:
         yes = Constant <value = bool {1}> ()
         y = If (yes) <then_branch = i () => (t) { t = Relu (x) }, else_branch = i () => (u) { u = Neg (x) }>
     }"""
-    assert files.read(save(model(free), tmp_path / "free.onnx"), {"x": (1, 2, 5)}).graph.inputs[0].shape == ["N", 2, "H"]
+    assert files.read(save(model(free), tmp_path / "free.onnx"), {"x": (1, 2, 5)}).graph.inputs[0].shape == [
+        "N",
+        2,
+        "H",
+    ]
 
 
 def test_a_sequence_joined_as_soon_as_it_is_made_is_a_concat(tmp_path: Path) -> None:

@@ -66,7 +66,8 @@ def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     text = json.dumps({"a": "x" * 300_000})  # more than a pipe holds at once
     writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=(text,))
-    handle = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)  # so that the writer has begun before the reader looks
+    # so that the writer has begun before the reader looks
+    handle = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
     writer.start()
     while writer.ident is None or not _waiting(handle):
         time.sleep(0.01)
@@ -115,7 +116,9 @@ def test_a_spec_of_much_is_refused_in_one_line(knobs: dict[str, object], message
 
 
 def test_a_document_of_many_keys_names_a_few(tmp_path: Path) -> None:
-    assert "and 99997 more" in refused(spec(tmp_path, {"version": 1, **{f"k{k}": 1 for k in range(100_000)}}), read_spec)
+    assert "and 99997 more" in refused(
+        spec(tmp_path, {"version": 1, **{f"k{k}": 1 for k in range(100_000)}}), read_spec
+    )
 
 
 def test_a_spec_of_many_knobs_is_read(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""What a file says survives reading and writing; what a file gets wrong is one clear message; an output is whole or absent."""
+"""What a file says survives reading and writing; what a file gets wrong is one clear message; an output is whole or
+absent.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,13 @@ def test_arrays_are_the_weights_of_the_file(tmp_path: Path) -> None:
 
 def test_documentation_and_metadata_of_everything_survive(tmp_path: Path) -> None:
     proto = net()
-    proto.doc_string, proto.domain, proto.model_version, proto.producer_name, proto.producer_version = "doc", "d", 7, "p", "1.2"
+    proto.doc_string, proto.domain, proto.model_version, proto.producer_name, proto.producer_version = (
+        "doc",
+        "d",
+        7,
+        "p",
+        "1.2",
+    )
     proto.metadata_props.add(key="k", value="v")
     proto.opset_import.add(domain="com.example", version=3)
     graph = proto.graph
@@ -69,7 +77,9 @@ def test_documentation_and_metadata_of_everything_survive(tmp_path: Path) -> Non
     graph.value_info.append(onnx.helper.make_tensor_value_info("c", TensorProto.FLOAT, ["N", 8, 8, 8], "inner doc"))
     graph.initializer[0].doc_string = "kernel"
     graph.initializer[0].metadata_props.add(key="i", value="3")
-    graph.quantization_annotation.add(tensor_name="c").quant_parameter_tensor_names.add(key="SCALE_TENSOR", value="scale")
+    graph.quantization_annotation.add(tensor_name="c").quant_parameter_tensor_names.add(
+        key="SCALE_TENSOR", value="scale"
+    )
     assert round_trip(proto, tmp_path) == proto
 
 
@@ -94,7 +104,9 @@ def test_a_clone_gets_the_documentation_of_its_origin_and_metadata_is_merged(tmp
     assert {entry.key: entry.value for entry in result.metadata_props} == {"old": "1", "changed": "2", "new": "3"}
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int64, np.bool_, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.int4])
+@pytest.mark.parametrize(
+    "dtype", [np.float16, np.float64, np.int64, np.bool_, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.int4]
+)
 def test_every_element_type_keeps_its_bits(dtype: type, tmp_path: Path) -> None:
     for count in (3, 3000):  # inline and apart
         array = (np.arange(count) % 5).astype(dtype)
@@ -134,7 +146,8 @@ def test_initializers_stay_inputs_where_the_file_lists_them(tmp_path: Path) -> N
     proto = net()
     proto.ir_version = 3
     proto.graph.input.extend(
-        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims) for tensor in proto.graph.initializer
+        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in proto.graph.initializer
     )
     result = round_trip(proto, tmp_path)
     assert result.graph.input == proto.graph.input
@@ -188,14 +201,19 @@ def test_local_functions_that_call_themselves_are_refused(tmp_path: Path) -> Non
 def test_local_functions_that_stand_for_too_many_nodes_are_refused(where: str, tmp_path: Path) -> None:
     """Forty functions that call the next one twice: 2⁴⁰ nodes; also where the calls stand in the branches of an If."""
     imports = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("local", 1)]
-    proto = model("g (float[3] x) => (float[3] y) { y = local.f0 (x) }", header='<ir_version: 8, opset_import: ["" : 17, "local" : 1]>')
+    proto = model(
+        "g (float[3] x) => (float[3] y) { y = local.f0 (x) }",
+        header='<ir_version: 8, opset_import: ["" : 17, "local" : 1]>',
+    )
     for k in range(40):
         nodes = [onnx.helper.make_node(f"f{k + 1}", [a], [b], domain="local") for a, b in (("a", "c"), ("c", "b"))]
         if where == "then":
             inner = onnx.helper.make_graph(nodes, "inner", [], [onnx.helper.make_empty_tensor_value_info("b")])
             nodes = [onnx.helper.make_node("If", ["a"], ["b"], then_branch=inner, else_branch=inner)]
         proto.functions.append(onnx.helper.make_function("local", f"f{k}", ["a"], ["b"], nodes, imports))
-    proto.functions.append(onnx.helper.make_function("local", "f40", ["a"], ["b"], [onnx.helper.make_node("Relu", ["a"], ["b"])], imports))
+    proto.functions.append(
+        onnx.helper.make_function("local", "f40", ["a"], ["b"], [onnx.helper.make_node("Relu", ["a"], ["b"])], imports)
+    )
     start = time.process_time()
     with pytest.raises(RefusedModel, match="they stand for more than 200000 nodes"):
         files.read(save(proto, tmp_path / "a.onnx"))
@@ -256,7 +274,9 @@ def locate(proto: onnx.ModelProto, **entries: str) -> None:
         ({"location": "data.bin", "length": "5"}, "needs 864 bytes, the file has 5"),
     ],
 )
-def test_external_data_may_not_lie_elsewhere_or_end_early(entries: dict[str, str], message: str, tmp_path: Path) -> None:
+def test_external_data_may_not_lie_elsewhere_or_end_early(
+    entries: dict[str, str], message: str, tmp_path: Path
+) -> None:
     (tmp_path / "secret.bin").write_bytes(bytes(1000))
     inside = tmp_path / "models"
     (inside / "folder").mkdir(parents=True)
@@ -285,7 +305,8 @@ def test_a_path_that_is_no_file_is_the_users_mistake(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"hello, this is no model", b"\x00" * 100, b"\x0a\xff\xff\xff\xff\x0f", b"PK\x03\x04" * 20, os.urandom(500)]
+    "content",
+    [b"", b"hello, this is no model", b"\x00" * 100, b"\x0a\xff\xff\xff\xff\x0f", b"PK\x03\x04" * 20, os.urandom(500)],
 )
 def test_bytes_that_are_no_model_are_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(content)
@@ -358,9 +379,21 @@ BROKEN: list[tuple[str, Callable[[], onnx.ModelProto], str]] = [
     ("opset", without_opset, "no version of the standard operator set"),
     ("nodes", without_nodes, "has no nodes"),
     ("control flow", lambda: model(IF), "If 'y' has a subgraph"),
-    ("cycle", lambda: model("g (float[3] x) => (float[3] y) { a = Add (x, y) y = Relu (a) }"), "2 nodes wait for each other"),
-    ("dangling", lambda: model("g (float[3] x) => (float[3] y) { y = Add (x, ghost) }"), "it reads 'ghost', which nothing defines"),
-    ("no output", lambda: model("g (float[3] x) => () { y = Relu (x) }"), "it has no output, so nothing that it computes is seen"),
+    (
+        "cycle",
+        lambda: model("g (float[3] x) => (float[3] y) { a = Add (x, y) y = Relu (a) }"),
+        "2 nodes wait for each other",
+    ),
+    (
+        "dangling",
+        lambda: model("g (float[3] x) => (float[3] y) { y = Add (x, ghost) }"),
+        "it reads 'ghost', which nothing defines",
+    ),
+    (
+        "no output",
+        lambda: model("g (float[3] x) => () { y = Relu (x) }"),
+        "it has no output, so nothing that it computes is seen",
+    ),
     ("newer", lambda: with_opset(99), "its version 99 is newer than"),
     ("sequence", lambda: with_input(onnx.helper.make_sequence_type_proto(FLOATS)), "input 'odd' is of kind sequence"),
     ("optional", lambda: with_input(onnx.helper.make_optional_type_proto(FLOATS)), "input 'odd' is of kind optional"),
@@ -369,7 +402,9 @@ BROKEN: list[tuple[str, Callable[[], onnx.ModelProto], str]] = [
 
 
 @pytest.mark.parametrize(("make", "message"), [row[1:] for row in BROKEN], ids=[row[0] for row in BROKEN])
-def test_a_broken_model_is_refused_with_the_reason(make: Callable[[], onnx.ModelProto], message: str, tmp_path: Path) -> None:
+def test_a_broken_model_is_refused_with_the_reason(
+    make: Callable[[], onnx.ModelProto], message: str, tmp_path: Path
+) -> None:
     with pytest.raises(RefusedModel, match=message) as caught:
         files.read(save(make(), tmp_path / "a.onnx"))
     assert str(caught.value).startswith(f"'{tmp_path / 'a.onnx'}': ")
@@ -437,7 +472,9 @@ def test_an_impossible_target_is_the_users_mistake(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
 @pytest.mark.parametrize("external", [False, True])
-def test_a_failure_leaves_nothing_behind(failure: BaseException, external: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_leaves_nothing_behind(
+    failure: BaseException, external: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     proto = net(w=(8, 3, 9, 9))
     read = files.read(save_external(proto, tmp_path / "in.onnx") if external else save(proto, tmp_path / "in.onnx"))
     before = sorted(tmp_path.iterdir())
@@ -482,7 +519,13 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 def test_reading_and_writing_take_the_memory_of_the_weights_once(tmp_path: Path) -> None:
     mib = 64
     weights = {f"w{i}": (mib * 2**20 // 32,) for i in range(8)}
-    text = "g (float[1] x) => (float[N] y) {" + "".join(f"t{i + 1} = Add (t{i}, w{i}) " for i in range(8)) + "y = Relu (t8) t0 = Relu (x) }"
+    text = (
+        "g (float[1] x) => (float[N] y) {"
+        + "".join(f"t{i + 1} = Add (t{i}, w{i}) " for i in range(8))
+        + "y = Relu (t8) t0 = Relu (x) }"
+    )
     source = save(model(text, weights), tmp_path / "in.onnx")
-    output = subprocess.run([sys.executable, "-c", PROBE, source, tmp_path / "out.onnx"], capture_output=True, text=True, check=True)
+    output = subprocess.run(
+        [sys.executable, "-c", PROBE, source, tmp_path / "out.onnx"], capture_output=True, text=True, check=True
+    )
     assert int(output.stdout) < 1.3 * mib * 1024

@@ -29,21 +29,31 @@ g (float[N,4,8,8] x) => (float[N,4,8,8] y, float[2] two) {
 def said(seen: View) -> object:
     """All that a View says, to be compared."""
     nodes = [
-        (node.name, node.op, node.inputs, node.outputs, {key: plain(value) for key, value in node.attrs.items()}) for node in seen.nodes
+        (node.name, node.op, node.inputs, node.outputs, {key: plain(value) for key, value in node.attrs.items()})
+        for node in seen.nodes
     ]
-    constants = {name: (constant.values.tobytes(), constant.dtype, tuple(constant.shape)) for name, constant in seen.constants.items()}
+    constants = {
+        name: (constant.values.tobytes(), constant.dtype, tuple(constant.shape))
+        for name, constant in seen.constants.items()
+    }
     return nodes, list(constants.items()), seen.inputs, seen.outputs, seen.opset, seen.domains, seen.readers
 
 
 def plain(value: object) -> object:
-    return (value.values.tobytes(), value.dtype, type(value)) if isinstance(value, gs.Constant) else (value, type(value))
+    return (
+        (value.values.tobytes(), value.dtype, type(value)) if isinstance(value, gs.Constant) else (value, type(value))
+    )
 
 
 def odd() -> onnx.ModelProto:
-    """Nodes in another order than they run, of a domain of their own, without names, a constant that is an output too."""
+    """Nodes in another order than they run, of a domain of their own, without names, a constant that is an output
+    too.
+    """
     proto = model(ATTRIBUTES, {"scales": np.ones(4, np.float32), "two": np.ones(2, np.float32)})
     proto.opset_import.append(onnx.helper.make_opsetid("own", 1))
-    proto.graph.node.append(onnx.helper.make_node("Bend", ["y"], ["bent"], domain="own", by=[1.5], so=["a", "b"], none=3))
+    proto.graph.node.append(
+        onnx.helper.make_node("Bend", ["y"], ["bent"], domain="own", by=[1.5], so=["a", "b"], none=3)
+    )
     proto.graph.node[-1].domain = "own"
     nodes = list(proto.graph.node)
     del proto.graph.node[:]
@@ -88,7 +98,9 @@ def test_a_graph_is_written_the_same_from_records_and_from_objects(tmp_path: Pat
     assert (tmp_path / "early.onnx").read_bytes() == (tmp_path / "late.onnx").read_bytes()
 
 
-def test_a_remap_of_a_graph_in_normal_form_makes_no_objects_of_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_remap_of_a_graph_in_normal_form_makes_no_objects_of_nodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made: list[str] = []
     real = gs.Node.__init__
 
@@ -98,7 +110,9 @@ def test_a_remap_of_a_graph_in_normal_form_makes_no_objects_of_nodes(tmp_path: P
 
     monkeypatch.setattr(gs.Node, "__init__", noted)
     path = save(model(NET, WEIGHTS), tmp_path / "m.onnx")
-    done = fnatool.remap(path, {"version": 1, "knobs": {"node:**.width": "x0.5"}}, options=fnatool.RemapOptions(verify=False))
+    done = fnatool.remap(
+        path, {"version": 1, "knobs": {"node:**.width": "x0.5"}}, options=fnatool.RemapOptions(verify=False)
+    )
     done.write(tmp_path / "half.onnx")
     assert made == []
     assert done.model.graph.nodes

@@ -28,7 +28,11 @@ def run(tmp_path: Path) -> Path:
 
 
 def contents(folder: Path) -> Mapping[str, str]:
-    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file() and path.name != MARK}
+    return {
+        path.relative_to(folder).as_posix(): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != MARK
+    }
 
 
 def refused(folder: Path, *parts: str, layout: runfolder.RunLayout = TUNING) -> None:
@@ -154,7 +158,13 @@ def test_a_killed_process_does_not_keep_a_run_nor_its_drafts(run: Path) -> None:
     assert in_child(life) == -signal.SIGKILL
     assert contents(run) != before
     with hold_folder(run, TUNING):
-        assert sorted(path.name for path in run.iterdir()) == [MARK, "checkpoint.pt", "config.json", "events", "metrics.jsonl"]
+        assert sorted(path.name for path in run.iterdir()) == [
+            MARK,
+            "checkpoint.pt",
+            "config.json",
+            "events",
+            "metrics.jsonl",
+        ]
 
 
 def test_beginning_anew_removes_what_was_written_and_nothing_else(run: Path) -> None:
@@ -198,7 +208,13 @@ def test_nothing_is_removed_where_something_cannot_be(number: int, run: Path, mo
             empty_folder(run, TUNING)
         monkeypatch.undo()
     assert contents(run) == before
-    assert sorted(path.name for path in run.iterdir()) == [MARK, "checkpoint.pt", "config.json", "events", "metrics.jsonl"]
+    assert sorted(path.name for path in run.iterdir()) == [
+        MARK,
+        "checkpoint.pt",
+        "config.json",
+        "events",
+        "metrics.jsonl",
+    ]
 
 
 @pytest.mark.parametrize("number", range(1, 8))

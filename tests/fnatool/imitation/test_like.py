@@ -1,4 +1,6 @@
-"""A network that is to be like another one, as its user meets it: compared, taught and searched for on samples without labels."""
+"""A network that is to be like another one, as its user meets it: compared, taught and searched for on samples without
+labels.
+"""
 
 from __future__ import annotations
 
@@ -36,12 +38,16 @@ def pictures(folder: Path, count: int, seed: int = 0) -> Path:
     rng = np.random.default_rng(seed)
     for k in range(count):
         small = np.clip(rng.integers(-60, 316, 3) + rng.integers(-30, 31, (6, 6, 3)), 0, 255)
-        Image.fromarray(small.astype(np.uint8)).resize((SIZE, SIZE), Image.Resampling.BICUBIC).save(folder / f"{k:02}.png")
+        Image.fromarray(small.astype(np.uint8)).resize((SIZE, SIZE), Image.Resampling.BICUBIC).save(
+            folder / f"{k:02}.png"
+        )
     return folder
 
 
 def calibrated(path: Path, folder: Path, out: Path) -> Path:
-    """The network with the statistics that BatchNormalization has on these pictures: otherwise its outputs hardly differ."""
+    """The network with the statistics that BatchNormalization has on these pictures: otherwise its outputs hardly
+    differ.
+    """
     model = files.read(path)
     found = find_unlabelled(model, analyse_model(model), UnlabelledOptions(images=folder))
     (batch,) = found.batches(24)
@@ -63,7 +69,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fnatool.remap(seed, {"version": 1, "knobs": {"stage*.*.hidden": "x0.5"}}, root / "half.onnx")
     (root / "space.json").write_text(json.dumps({"version": 1, "knobs": SPACE}))
     (root / "few.toml").write_text(
-        "[data]\nworkers = 0\n[run]\nsteps = 12\nbatch = 8\nevaluate = 3\nthreads = 1\n[optimiser]\nlr = 0.003\nwarmup = 0\n"
+        "[data]\nworkers = 0\n[run]\nsteps = 12\nbatch = 8\nevaluate = 3\nthreads = 1\n[optimiser]\nlr = "
+        "0.003\nwarmup = 0\n"
     )
     return root
 
@@ -112,13 +119,18 @@ def test_a_network_is_like_itself_and_a_narrower_one_less(world: Path, capsys: C
 def test_the_distance_is_that_of_the_outputs_whatever_the_batch(world: Path, capsys: Capture) -> None:
     where = ["--images", str(world / "pictures")]
     distances = [
-        evaluate(world / "half.onnx", world / "seed.onnx", *where, "--batch", batch, capsys=capsys)["distance"] for batch in ("5", "24")
+        evaluate(world / "half.onnx", world / "seed.onnx", *where, "--batch", batch, capsys=capsys)["distance"]
+        for batch in ("5", "24")
     ]
     assert distances[0] == pytest.approx(distances[1], rel=1e-5)
 
 
-def test_a_single_sample_that_loses_its_axis_is_compared_like_any_other(world: Path, capsys: Capture, tmp_path: Path) -> None:
-    """Batch 1 is written into the file, and its last node squeezes it away: the outputs of several samples are of one kind all the same."""
+def test_a_single_sample_that_loses_its_axis_is_compared_like_any_other(
+    world: Path, capsys: Capture, tmp_path: Path
+) -> None:
+    """Batch 1 is written into the file, and its last node squeezes it away: the outputs of several samples are of one
+    kind all the same.
+    """
     where = ["--images", str(world / "pictures")]
     whole = evaluate(world / "half.onnx", world / "seed.onnx", *where, capsys=capsys)
     lone = [squeezed(world / f"{name}.onnx", tmp_path / f"{name}.onnx") for name in ("half", "seed")]
@@ -151,7 +163,10 @@ def two_inputs(path: Path, scale: float) -> Path:
         helper.make_node("MatMul", ["m", "w"], ["y"], name="matmul"),
         helper.make_node("ArgMax", ["s"], ["z"], name="best", axis=1),
     ]
-    weights = [numpy_helper.from_array(np.array(scale, np.float32), "k"), numpy_helper.from_array(np.eye(4, dtype=np.float32), "w")]
+    weights = [
+        numpy_helper.from_array(np.array(scale, np.float32), "k"),
+        numpy_helper.from_array(np.eye(4, dtype=np.float32), "w"),
+    ]
     graph = helper.make_graph(nodes, "two", given, made, weights)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     return path
@@ -179,7 +194,10 @@ def test_what_cannot_be_compared_is_said(world: Path, tmp_path: Path, capsys: Ca
         (["--like", seed], "give either --images DIR"),
         (["--images", str(world / "pictures")], "are for --like"),
         ([], "give --data DIR, or --like SEED"),
-        (["--like", str(two_inputs(tmp_path / "two.onnx", 1.0)), "--images", str(world / "pictures")], "not for the same data"),
+        (
+            ["--like", str(two_inputs(tmp_path / "two.onnx", 1.0)), "--images", str(world / "pictures")],
+            "not for the same data",
+        ),
     ):
         assert run(["evaluate", half, *how]) == 2
         refused(capsys, part)
@@ -295,14 +313,18 @@ def searched(world: Path, *more: str, folder: str = "run") -> int:
 
 def test_any_network_comes_to_a_budget_without_labels(world: Path, capsys: Capture) -> None:
     assert searched(world, "--budget", "madds=0.7x") == 0
-    costs = [profiling.profile_model(files.read(path)).whole.macs for path in (world / "seed.onnx", Path("run/target.onnx"))]
+    costs = [
+        profiling.profile_model(files.read(path)).whole.macs for path in (world / "seed.onnx", Path("run/target.onnx"))
+    ]
     assert costs[1] <= 0.7 * costs[0]
     found = json.loads(Path("run/report.json").read_text())
     assert (found["task"], found["method"]) == ("none", "distance")
     assert found["finetuned"]["in_runtime"]["distance"] >= 0
     page = Path("run/report.md").read_text()
     assert "like what the seed computes: searched from seed.onnx" in page
-    names = [[value.name for value in onnx.load(path).graph.output] for path in (world / "seed.onnx", "run/target.onnx")]
+    names = [
+        [value.name for value in onnx.load(path).graph.output] for path in (world / "seed.onnx", "run/target.onnx")
+    ]
     assert names[0] == names[1]
     capsys.readouterr()
     assert searched(world, "--budget", "madds=0.7x") == 0  # goes on, to the same

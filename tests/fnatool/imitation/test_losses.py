@@ -62,7 +62,9 @@ def test_features_are_as_far_apart_as_their_samples_are_where_the_student_says_t
     assert apart(teacher, teacher).item() == 0
     assert apart(teacher.mean(0, keepdim=True).expand_as(teacher), teacher).item() == pytest.approx(1, rel=1e-5)
     assert apart(2 * teacher - teacher.mean(0), teacher).item() == pytest.approx(1, rel=1e-5)
-    assert features_apart([teacher, teacher.mean(0).expand_as(teacher)], [teacher, teacher]).item() == pytest.approx(0.5, rel=1e-5)
+    assert features_apart([teacher, teacher.mean(0).expand_as(teacher)], [teacher, teacher]).item() == pytest.approx(
+        0.5, rel=1e-5
+    )
 
 
 def test_one_sample_alone_has_a_distance_that_is_a_number() -> None:

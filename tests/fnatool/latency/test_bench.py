@@ -109,7 +109,9 @@ def test_a_model_in_memory_is_timed_too(two_rounds: None) -> None:
     assert fnatool.bench(model, options=fnatool.BenchOptions(seconds=0.02)).timings[0].runs >= 2
 
 
-def test_a_provider_that_is_not_there_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+def test_a_provider_that_is_not_there_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
     real = session.ort.InferenceSession
 
     def fallen_back(model: object, options: object, providers: object) -> object:

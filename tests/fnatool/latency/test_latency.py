@@ -73,7 +73,9 @@ def small() -> making.Subject:
     made = net()
     analysis = analyse(made)
     found = choices(analysis, Space(KNOBS))
-    return making.Subject(made, analysis, found, table.About("e" * 64, table.space_signature(found), {"x": (1, 3, 8, 8)}))
+    return making.Subject(
+        made, analysis, found, table.About("e" * 64, table.space_signature(found), {"x": (1, 3, 8, 8)})
+    )
 
 
 def made_in(folder: Path, **changes: object) -> table.LatencyTable:
@@ -110,7 +112,9 @@ def test_on_a_machine_without_noise_the_table_is_that_of_multiply_adds(tmp_path:
 def test_a_derived_member_keeps_a_latency_budget(tmp_path: Path) -> None:
     costs, found = made_in(tmp_path).table, small().found
     rng = np.random.default_rng(0)
-    scores = [np.log(rng.dirichlet(np.ones(len(block.candidates) + block.skippable))).tolist() for block in found.blocks]
+    scores = [
+        np.log(rng.dirichlet(np.ones(len(block.candidates) + block.skippable))).tolist() for block in found.blocks
+    ]
     limit = int(np.mean(extremes(costs, found)))
     assert costs.of(likeliest(found, scores, [Budget("latency", limit, costs)])) <= limit
 
@@ -153,7 +157,9 @@ def test_what_was_interrupted_goes_on_to_the_same_table(tmp_path: Path, until: i
     again: list[str] = []
     made = made_in(tmp_path, timed=counted(again))
     assert len(calls) == until
-    assert {signature: [*calls, *again].count(signature) for signature in [*calls, *again]} == dict.fromkeys({*calls, *again}, 2)
+    assert {signature: [*calls, *again].count(signature) for signature in [*calls, *again]} == dict.fromkeys(
+        {*calls, *again}, 2
+    )
     (tmp_path / "t.timings.json").unlink()
     assert replace(made, load=(0, 0)) == replace(made_in(tmp_path), load=(0, 0))
 
@@ -175,7 +181,14 @@ def test_timings_of_another_machine_are_kept_and_not_used(tmp_path: Path) -> Non
     assert (Store(path, CPU.key).rounds("a" * 64), Store(path, other).rounds("a" * 64)) == ((7,), (5,))
 
 
-DAMAGED = ["", "{", "[]", '{"version": 1}', '{"version": 1, "timings": {"cpu": {"a": [1.5]}}}', '{"version": 2, "timings": {}}']
+DAMAGED = [
+    "",
+    "{",
+    "[]",
+    '{"version": 1}',
+    '{"version": 1, "timings": {"cpu": {"a": [1.5]}}}',
+    '{"version": 2, "timings": {}}',
+]
 
 
 @pytest.mark.parametrize("text", DAMAGED)
@@ -206,9 +219,14 @@ def test_a_full_disk_leaves_the_timings_that_are_there(tmp_path: Path) -> None:
 # --- refusals -----------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers() and Path("/dev/nvidia0").exists(), reason="has a GPU")
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers() and Path("/dev/nvidia0").exists(),
+    reason="has a GPU",
+)
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
-def test_a_provider_that_is_not_there_is_refused(seed: Path, tmp_path: Path, provider: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_provider_that_is_not_there_is_refused(
+    seed: Path, tmp_path: Path, provider: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ["latency-table", str(seed), "--space", "auto", "--provider", provider, "-o", str(tmp_path / "t.json")]
     assert run(arguments) == MISUSED
     error = capsys.readouterr().err
@@ -234,9 +252,14 @@ def test_a_space_that_does_not_fit_is_refused(
     assert message in capsys.readouterr().err
 
 
-def test_a_space_that_is_nowhere_names_the_presets(seed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_space_that_is_nowhere_names_the_presets(
+    seed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(["latency-table", str(seed), "--space", "nowhere", "-o", str(tmp_path / "t.json")]) == MISUSED
-    assert "there is no space 'nowhere'; give fna-detection, fna-segmentation, auto, coarse or the path" in capsys.readouterr().err
+    assert (
+        "there is no space 'nowhere'; give fna-detection, fna-segmentation, auto, coarse or the path"
+        in capsys.readouterr().err
+    )
 
 
 def written(path: Path) -> table.LatencyTable:

@@ -1,4 +1,6 @@
-"""A table of another machine: its pieces in a folder, a script that needs nothing of ours, and the table of what that timed."""
+"""A table of another machine: its pieces in a folder, a script that needs nothing of ours, and the table of what that
+timed.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def pack(**changes: object) -> int:
-    return fnatool.pack_latency("seed.onnx", "space.json", "pieces", options=fnatool.LatencyOptions(place=CPU, **changes))  # type: ignore[arg-type]
+    return fnatool.pack_latency(
+        "seed.onnx", "space.json", "pieces", options=fnatool.LatencyOptions(place=CPU, **changes)
+    )  # type: ignore[arg-type]
 
 
 def timed(rounds: int = 2, *, leave: int = 0) -> None:
@@ -44,16 +48,22 @@ def timed(rounds: int = 2, *, leave: int = 0) -> None:
     pieces = json.loads(Path("pieces/pieces.json").read_text())["pieces"]
     rows = {piece: [1000 + 10 * Path(f"pieces/{piece}.onnx").stat().st_size] * rounds for piece in pieces[leave:]}
     about = {"provider": "cpu", "threads": 2, "clock": "wall", "load": [0.5, 1.5]}
-    Path("pieces/timings.json").write_text(json.dumps({"version": 1, "timings": {"there": rows}, "places": {"there": about}}))
+    Path("pieces/timings.json").write_text(
+        json.dumps({"version": 1, "timings": {"there": rows}, "places": {"there": about}})
+    )
 
 
 def unpack() -> LatencyTable:
-    return fnatool.unpack_latency("seed.onnx", "space.json", "pieces", "out.json", options=fnatool.LatencyOptions(place=CPU))[0]
+    return fnatool.unpack_latency(
+        "seed.onnx", "space.json", "pieces", "out.json", options=fnatool.LatencyOptions(place=CPU)
+    )[0]
 
 
 def test_the_script_needs_nothing_of_ours() -> None:
     tree = ast.parse(Path(time_pieces.__file__).read_text())
-    names = {alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names = {
+        alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+    }
     names |= {str(node.module).split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert names - set(sys.stdlib_module_names) == {"numpy", "onnxruntime"}
 
@@ -62,7 +72,11 @@ def test_the_folder_holds_all_pieces_with_weights(folder: Path) -> None:
     count = pack()
     pieces = json.loads(Path("pieces/pieces.json").read_text())["pieces"]
     assert len(pieces) == count
-    assert {path.name for path in Path("pieces").iterdir()} == {*(f"{piece}.onnx" for piece in pieces), "pieces.json", "time_pieces.py"}
+    assert {path.name for path in Path("pieces").iterdir()} == {
+        *(f"{piece}.onnx" for piece in pieces),
+        "pieces.json",
+        "time_pieces.py",
+    }
     for piece in pieces:
         onnx.checker.check_model(onnx.load(f"pieces/{piece}.onnx"), full_check=True)
 
@@ -81,7 +95,9 @@ def test_the_script_times_what_is_missing_and_keeps_it(folder: Path) -> None:
     again = json.loads(Path("pieces/timings.json").read_text())
     assert {piece: row[:1] for piece, row in again["timings"][CPU.key].items()} == first
     assert again["places"][CPU.key]["clock"] == "processor"
-    done = subprocess.run([*script, "--provider", "NoneExecutionProvider", "--rounds", "9"], capture_output=True, text=True)
+    done = subprocess.run(
+        [*script, "--provider", "NoneExecutionProvider", "--rounds", "9"], capture_output=True, text=True
+    )
     assert done.returncode == 1
     assert "NoneExecutionProvider" in done.stderr
 
@@ -98,7 +114,9 @@ def test_the_table_is_of_the_other_machine(folder: Path, capsys: Capture) -> Non
         "seed.onnx",
         "space.json",
         "direct.json",
-        options=fnatool.LatencyOptions(place=CPU, rounds=1, timed=lambda network, place: 1000 + 10 * size_of(network.signature)),
+        options=fnatool.LatencyOptions(
+            place=CPU, rounds=1, timed=lambda network, place: 1000 + 10 * size_of(network.signature)
+        ),
     )[0]
     assert found["table"] == json.loads(Path("direct.json").read_text())["table"]
     assert direct.place == CPU.key
@@ -112,7 +130,11 @@ def test_values_of_a_knob_are_set_on_top_of_the_space(folder: Path, capsys: Capt
     timed()
     assert run([*LINE, "--set", "stage0.*.kernel=3,7", "--unpack", "pieces", "-o", "out.json"]) == 0
     capsys.readouterr()
-    for wrong, part in (("stage0.*.kernel", "say KNOB=VALUE,VALUE"), ("stage0.*.kernal=3,5", "kernel"), ("stage0.*.kernel=3,4", "4")):
+    for wrong, part in (
+        ("stage0.*.kernel", "say KNOB=VALUE,VALUE"),
+        ("stage0.*.kernal=3,5", "kernel"),
+        ("stage0.*.kernel=3,4", "4"),
+    ):
         assert run([*LINE, "--set", wrong, "--pack", "third"]) == 2
         assert part in capsys.readouterr().err
         assert not Path("third").exists()
@@ -127,14 +149,18 @@ def test_a_piece_that_is_not_timed_is_a_message_and_no_table(folder: Path) -> No
     with pytest.raises(UserError, match="run the script in that folder first"):
         unpack()
     timed(leave=2)
-    with pytest.raises(UserError, match=f"2 of {count} pieces are not timed in 'pieces' on there; run 'time_pieces.py' there again"):
+    with pytest.raises(
+        UserError, match=f"2 of {count} pieces are not timed in 'pieces' on there; run 'time_pieces.py' there again"
+    ):
         unpack()
     assert not Path("out.json").exists()
 
 
 def test_what_another_program_wrote_is_refused(folder: Path) -> None:
     pack()
-    Path("pieces/timings.json").write_text(json.dumps({"version": 1, "timings": {}, "places": {"there": {"provider": "cpu"}}}))
+    Path("pieces/timings.json").write_text(
+        json.dumps({"version": 1, "timings": {}, "places": {"there": {"provider": "cpu"}}})
+    )
     with pytest.raises(UserError, match="does not hold what the script in that folder writes"):
         unpack()
 

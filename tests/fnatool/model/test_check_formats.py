@@ -1,4 +1,6 @@
-"""`fnatool check` for continuous integration: GitHub's annotations, SARIF, a pre-commit hook; and a word for every code of a finding."""
+"""`fnatool check` for continuous integration: GitHub's annotations, SARIF, a pre-commit hook; and a word for every code
+of a finding.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,11 @@ def parsed(line: str) -> tuple[str, dict[str, str], str]:
     assert line.startswith("::")
     head, _, message = line[2:].partition("::")
     command, _, properties = head.partition(" ")
-    return command, {k: unescaped(v) for k, v in (entry.split("=", 1) for entry in properties.split(","))}, unescaped(message)
+    return (
+        command,
+        {k: unescaped(v) for k, v in (entry.split("=", 1) for entry in properties.split(","))},
+        unescaped(message),
+    )
 
 
 def test_every_finding_is_a_command_of_its_severity(capsys: Capture) -> None:
@@ -100,7 +106,11 @@ def test_what_would_end_a_property_or_a_line_is_escaped() -> None:
 
 def test_files_are_named_as_seen_from_the_repository(folder: Path) -> None:
     finding = Finding("error", "run", "model", "no")
-    for name, told in (("a/../b.onnx", "b.onnx"), (str(folder / "c" / "d.onnx"), "c/d.onnx"), ("../e.onnx", f"{folder.parent}/e.onnx")):
+    for name, told in (
+        ("a/../b.onnx", "b.onnx"),
+        (str(folder / "c" / "d.onnx"), "c/d.onnx"),
+        ("../e.onnx", f"{folder.parent}/e.onnx"),
+    ):
         assert parsed(to_github(report(finding, name=name)))[1]["file"] == told
 
 
@@ -116,7 +126,9 @@ def sarif(capsys: Capture, *arguments: str, code: int = 1) -> dict[str, object]:
 
 
 def assert_is_sarif(log: Mapping[str, object]) -> None:
-    """What SARIF 2.1.0 demands of the objects we write, and no property that it does not know. Sections are those of the standard."""
+    """What SARIF 2.1.0 demands of the objects we write, and no property that it does not know. Sections are those of
+    the standard.
+    """
     assert set(log) == {"$schema", "version", "runs"}  # 3.13
     assert log["version"] == "2.1.0"
     assert str(log["$schema"]).startswith("https://")
@@ -180,9 +192,13 @@ def test_findings_are_results_with_their_rule_their_level_and_their_node(capsys:
     results = {result["ruleId"]: result for result in found["results"]}  # type: ignore[attr-defined]
     bias = results["bias-length"]
     assert bias["level"] == "error"
-    assert bias["message"]["text"] == "Conv 'stem': its bias 'b' is 7, the weight makes 8 channels; give the bias 8 values"
+    assert (
+        bias["message"]["text"] == "Conv 'stem': its bias 'b' is 7, the weight makes 8 channels; give the bias 8 values"
+    )
     assert bias["locations"][0]["physicalLocation"]["artifactLocation"] == {"uri": "bad.onnx", "uriBaseId": "%SRCROOT%"}
-    assert bias["locations"][0]["logicalLocations"] == [{"name": "stem", "fullyQualifiedName": "Conv 'stem'", "kind": "node"}]
+    assert bias["locations"][0]["logicalLocations"] == [
+        {"name": "stem", "fullyQualifiedName": "Conv 'stem'", "kind": "node"}
+    ]
     spare = results["unused-initializer"]
     assert spare["level"] == "warning"
     assert spare["locations"][0]["logicalLocations"] == [
@@ -206,7 +222,9 @@ def test_uris_are_relative_to_the_repository_and_percent_encoded(folder: Path, c
     assert {unquote(uri) for uri in uris} == {nasty, "bad.onnx"}
 
 
-def test_a_file_outside_the_repository_has_an_absolute_uri(folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_outside_the_repository_has_an_absolute_uri(
+    folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (folder / "inner").mkdir()
     monkeypatch.chdir(folder / "inner")
     found = sarif(capsys, "../bad.onnx")
@@ -316,9 +334,9 @@ def emitted(path: str) -> set[str]:
 def test_every_code_has_a_description_and_every_description_a_code() -> None:
     static = {code for name in ("finding", "graph", "message", "engine") for code in emitted(f"passes/check/{name}.py")}
     assert static == set(STATIC)
-    assert static | {code for name in ("faults", "demands", "targets", "check") for code in emitted(f"fnatool/model/{name}.py")} == set(
-        CODES
-    )
+    assert static | {
+        code for name in ("faults", "demands", "targets", "check") for code in emitted(f"fnatool/model/{name}.py")
+    } == set(CODES)
     assert all(re.fullmatch(r"[a-zA-Z][^.\n]{10,79}", text) for text in CODES.values())
 
 
@@ -330,7 +348,8 @@ BROKEN = {
     "duplicate-output": "g (float[3] x) => (float[3] y, float[3] y) { y = Relu (x) }",
     "unused-input": "g (float[3] x, float[3] z) => (float[3] y) { y = Relu (x) }",
     "unused-node": "g (float[3] x) => (float[3] y) { y = Relu (x) z = Neg (x) }",
-    "output-shape": "g (float[3] x) => (float[7] y) { b = Greater (x, x) c = NonZero (b) d = Squeeze (c) y = Cast <to = 1> (d) }",
+    "output-shape": "g (float[3] x) => (float[7] y) { b = Greater (x, x) c = NonZero (b) d = Squeeze (c) y = Cast "
+    "<to = 1> (d) }",
     "not-run": "g (float[3] x) => (float[3] y) { y = com.example.Magic (x) }",
 }
 
@@ -348,7 +367,9 @@ def test_a_broken_model_has_its_code_in_the_table_and_says_what_to_do(code: str)
 
 
 @pytest.mark.parametrize(("line", "weights", "code"), [row for row in RULE_LINES if row[2]])
-def test_every_static_rule_says_what_to_do(line: str, weights: dict[str, tuple[int, ...] | np.ndarray], code: str) -> None:
+def test_every_static_rule_says_what_to_do(
+    line: str, weights: dict[str, tuple[int, ...] | np.ndarray], code: str
+) -> None:
     proto = one(line, weights)
     arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
     findings = check.check(checking.files.import_graph(proto, arrays))
@@ -398,7 +419,10 @@ def test_the_workflow_of_the_examples_runs(folder: Path) -> None:
     (folder / "models").mkdir()
     save(net(b=(7,)), folder / "models" / "a.onnx")
     fnatool = f'fnatool() {{ {shlex.quote(sys.executable)} -m fnatool "$@"; }}'
-    gate, write = (subprocess.run(["bash", "-c", f"{fnatool}\n{line}"], capture_output=True, text=True, check=False) for line in commands)
+    gate, write = (
+        subprocess.run(["bash", "-c", f"{fnatool}\n{line}"], capture_output=True, text=True, check=False)
+        for line in commands
+    )
     assert (gate.returncode, write.returncode) == (1, 1)
     assert gate.stdout.startswith("::error file=models/a.onnx,title=fnatool bias-length::")
     (upload,) = (step["with"]["sarif_file"] for step in steps if "upload-sarif" in step.get("uses", ""))

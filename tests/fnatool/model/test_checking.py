@@ -1,4 +1,6 @@
-"""`fnatool check`: all findings in one report, gates for CI, and a verdict that a broken model cannot dodge by breaking the tools."""
+"""`fnatool check`: all findings in one report, gates for CI, and a verdict that a broken model cannot dodge by breaking
+the tools.
+"""
 
 from __future__ import annotations
 
@@ -50,14 +52,19 @@ def test_an_error_that_only_the_run_shows_is_found(tmp_path: Path) -> None:
 def test_a_failing_run_on_guessed_sizes_is_a_note_and_on_given_ones_an_error(tmp_path: Path) -> None:
     proto = model("g (float[2,n] x) => (float[N,M] y) { y = Reshape (x, s) }", {"s": np.array([5, -1])})
     assert found(proto, tmp_path) == [("note", "run")]
-    assert found(proto, tmp_path, CheckOptions(inputs={"x": (2, 6)})) == [("error", "shape-inference"), ("error", "run")]
+    assert found(proto, tmp_path, CheckOptions(inputs={"x": (2, 6)})) == [
+        ("error", "shape-inference"),
+        ("error", "run"),
+    ]
     assert found(proto, tmp_path, CheckOptions(inputs={"x": (2, 5)})) == []
 
 
 def test_an_output_that_is_not_as_declared_is_an_error(tmp_path: Path) -> None:
     proto = model("g (float[6] x) => (float[3,N] y) { y = Reshape (x, s) }", {"s": np.array([2, -1])})
     assert ("error", "shape-inference") in found(proto, tmp_path)
-    hidden = model("g (float[6] x) => (float[3] y) { b = Greater (x, z) c = NonZero (b) d = Squeeze (c) y = Cast <to = 1> (d) }")
+    hidden = model(
+        "g (float[6] x) => (float[3] y) { b = Greater (x, z) c = NonZero (b) d = Squeeze (c) y = Cast <to = 1> (d) }"
+    )
     hidden.graph.initializer.append(onnx.numpy_helper.from_array(np.full(1, -100, np.float32), "z"))
     assert ("error", "output-shape") in found(hidden, tmp_path)
 
@@ -83,7 +90,10 @@ def test_a_crash_of_native_code_is_a_finding(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(onnx.checker, "check_model", crash)
     monkeypatch.setattr(faults, "_session_run", crash)
     report = check(save(net(), tmp_path / "a.onnx"), options=CheckOptions(inputs={"x": (1, 3, 8, 8)}))
-    assert [(finding.severity, finding.code) for finding in report.findings] == [("error", "checker-died"), ("error", "run")]
+    assert [(finding.severity, finding.code) for finding in report.findings] == [
+        ("error", "checker-died"),
+        ("error", "run"),
+    ]
     assert all("SIGSEGV" in finding.message for finding in report.findings)
 
 
@@ -103,7 +113,9 @@ def test_the_interface_is_compared_by_name_order_type_and_shape() -> None:
         return [f"{finding.where} {finding.message}" for finding in same_interface(model(text), seed)]
 
     assert messages("g (float[M,3] x, int64[1] i) => (float[M,3] y) { y = Foo (x, i) }") == []
-    assert messages("g (int64[1] i, float[N,3] x) => (float[N,3] y) { y = Foo (x, i) }") == ["inputs their order is i, x, the seed's x, i"]
+    assert messages("g (int64[1] i, float[N,3] x) => (float[N,3] y) { y = Foo (x, i) }") == [
+        "inputs their order is i, x, the seed's x, i"
+    ]
     assert messages("g (float[1,3] x, int64[1] i) => (float[N,3] y) { y = Foo (x, i) }") == [
         "input 'x' it is float 1x3, the seed's is float ?x3"
     ]
@@ -119,7 +131,9 @@ def test_the_interface_is_compared_by_name_order_type_and_shape() -> None:
 # --- the command ---
 
 
-def test_the_command_reports_all_models_and_fails_if_one_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_reports_all_models_and_fails_if_one_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     good, bad = save(net(), tmp_path / "good.onnx"), save(net(b=(7,)), tmp_path / "bad.onnx")
     assert run(["check", str(good)]) == 0
     assert run(["check", str(good), str(bad)]) == 1
@@ -191,7 +205,9 @@ def test_ctrl_c_is_one_line_and_exit_code_130(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_one_line_and_exit_code_2() -> None:
     with Path("/dev/full").open("w") as full:
-        process = subprocess.run(command("check", "mobilenetv2_bn"), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        process = subprocess.run(
+            command("check", "mobilenetv2_bn"), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
     assert process.returncode == 2
     assert process.stderr == "fnatool: No space left on device\n"
 
@@ -210,7 +226,10 @@ def test_help_and_version_answer_at_once() -> None:
         seconds.append(time.perf_counter() - start)
         assert "check" in process.stdout
     assert min(seconds) < 0.8
-    heavy = "import sys, fnatool.cli; print({'onnx', 'numpy', 'rich', 'torch', 'onnxruntime', 'onnx_graphsurgeon'} & set(sys.modules))"
+    heavy = (
+        "import sys, fnatool.cli; print({'onnx', 'numpy', 'rich', 'torch', 'onnxruntime', 'onnx_graphsurgeon'} "
+        "& set(sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True).stdout == "set()\n"
     assert "0.1.0" in subprocess.run(command("--version"), capture_output=True, text=True, check=True).stdout
 

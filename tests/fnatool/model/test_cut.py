@@ -1,4 +1,6 @@
-"""`fnatool cut` and `fnatool inspect --taps` as their user meets them: what they say and write, and what they refuse."""
+"""`fnatool cut` and `fnatool inspect --taps` as their user meets them: what they say and write, and what they
+refuse.
+"""
 
 from __future__ import annotations
 
@@ -171,8 +173,14 @@ def test_where_it_would_be_wrong_it_is_refused_with_that_advice(line: str, train
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "say where the model is to end (--outputs) or to begin (--inputs), or bring it to inference (--inference)"),
-        (("--outputs", "stage9.exit"), "'stage9.exit' is no tensor, node or place of this model; did you mean 'stage3.exit'?"),
+        (
+            (),
+            "say where the model is to end (--outputs) or to begin (--inputs), or bring it to inference (--inference)",
+        ),
+        (
+            ("--outputs", "stage9.exit"),
+            "'stage9.exit' is no tensor, node or place of this model; did you mean 'stage3.exit'?",
+        ),
         (("--outputs", "x"), "'x' is an input of the model: a network that ends there computes nothing"),
         (("--outputs", "stem.w"), "'stem.w' holds weights"),
         (("--outputs", "stage1.exit", "--inputs", "stage2.exit"), "no output that is kept comes from 's2b1a'"),
@@ -180,7 +188,9 @@ def test_where_it_would_be_wrong_it_is_refused_with_that_advice(line: str, train
         (("--outputs", "y", "--force", "-o", "net.onnx"), "'net.onnx' is the input 'net.onnx' itself"),
     ],
 )
-def test_bad_input_is_one_message_and_nothing_is_written(arguments: tuple[str, ...], said: str, folder: Path, capsys: Capture) -> None:
+def test_bad_input_is_one_message_and_nothing_is_written(
+    arguments: tuple[str, ...], said: str, folder: Path, capsys: Capture
+) -> None:
     before = Path("net.onnx").read_bytes()
     assert run(["cut", "net.onnx", *(() if "-o" in arguments else ("-o", "out.onnx")), *arguments]) == 2
     assert said in refused(capsys)
@@ -227,8 +237,15 @@ def test_places_to_tap_and_to_cut_are_told_by_stage(folder: Path, capsys: Captur
     assert rows["stage1.block0.hidden"]["tensor"] == "s1b0e.n.r"
     assert run(["inspect", "net.onnx", "--taps"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].endswith(f"  {len(rows)} places to cut at, of which a head can tap the {len(rows) - 1} with a stride")
-    assert [line.split()[0] for line in lines[2:] if not line.startswith(" ")] == ["stage0", "stage1", "stage2", "stage3"]
+    assert lines[0].endswith(
+        f"  {len(rows)} places to cut at, of which a head can tap the {len(rows) - 1} with a stride"
+    )
+    assert [line.split()[0] for line in lines[2:] if not line.startswith(" ")] == [
+        "stage0",
+        "stage1",
+        "stage2",
+        "stage3",
+    ]
     model = fnatool.read("net.onnx")
     for name in ("stem.n.r", "stage1.block0.hidden", "stage3.exit", "flat"):
         assert fnatool.cut(model, options=fnatool.CutOptions(outputs=(name,), verify=False)).left

@@ -183,7 +183,9 @@ def weights_of(made: folding.BatchNormResult) -> dict[str, np.ndarray]:
 
 def test_noise_is_noise_and_says_so(folder: Path, capsys: Capture) -> None:
     for out, seed in (("a", "1"), ("b", "1"), ("c", "2")):
-        assert run(["unfold", "plain.onnx", "--data", "random", "--images", "8", "--seed", seed, "-o", f"{out}.onnx"]) == 0
+        assert (
+            run(["unfold", "plain.onnx", "--data", "random", "--images", "8", "--seed", seed, "-o", f"{out}.onnx"]) == 0
+        )
     assert "note: the statistics are those of noise" in capsys.readouterr().out
     made = files_in(folder)
     assert made["a.onnx"] == made["b.onnx"] != made["c.onnx"]
@@ -191,7 +193,10 @@ def test_noise_is_noise_and_says_so(folder: Path, capsys: Capture) -> None:
 
 def test_only_what_is_named_is_unfolded(folder: Path) -> None:
     assert run(["unfold", "plain.onnx", "--data", "random", "--images", "2", "--only", "e*", "-o", "out.onnx"]) == 0
-    assert [node.name for node in onnx.load("out.onnx").graph.node if node.op_type == "BatchNormalization"] == ["e0.bn", "e1.bn"]
+    assert [node.name for node in onnx.load("out.onnx").graph.node if node.op_type == "BatchNormalization"] == [
+        "e0.bn",
+        "e1.bn",
+    ]
 
 
 def test_where_nothing_can_be_unfolded_the_file_is_copied_and_no_data_is_read(folder: Path, capsys: Capture) -> None:
@@ -225,7 +230,9 @@ def test_mean_and_scale_come_from_the_metadata(key: str, place: bool, folder: Pa
     assert np.array_equal(knows["stem.bn.var"], told["stem.bn.var"])
 
 
-@pytest.mark.parametrize("text", ["", "[]", "3", '{"input": {"mean": ["a"], "scale": [1]}}', '{"input": 5}', "not json"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "3", '{"input": {"mean": ["a"], "scale": [1]}}', '{"input": 5}', "not json"]
+)
 def test_damaged_metadata_is_not_believed(text: str, folder: Path) -> None:
     proto = network(norms=False)
     proto.metadata_props.add(key="fnatool.task", value=text)
@@ -236,15 +243,19 @@ def test_damaged_metadata_is_not_believed(text: str, folder: Path) -> None:
 def test_a_grey_image_and_a_fixed_batch_are_what_the_network_gets(folder: Path) -> None:
     save(network(norms=False, batch=2, channels=1), folder / "grey.onnx")
     made = folding.unfold("grey.onnx", options=UnfoldOptions(data="photos", mean=(10.0,), scale=(50.0,)))
-    rows = [np.asarray(Image.open(p).convert("L").resize((8, 8), Image.Resampling.BILINEAR, box=(5, 0, 25, 20))) for p in sorted(Path("photos").rglob("*.png"))]  # fmt: skip # noqa: E501
+    rows = [np.asarray(Image.open(p).convert("L").resize((8, 8), Image.Resampling.BILINEAR, box=(5, 0, 25, 20))) for p in sorted(Path("photos").rglob("*.png"))]  # fmt: skip
     images = ((np.stack(rows).astype(np.float64) - 10) / 50)[:, None].astype(np.float32)
     graph = files.read("grey.onnx").graph
     pairs = [run_inner(graph, {"x": images[[i, (i + 1) % 5]]}, ["stem"], "it")["stem"][0] for i in range(5)]
-    assert np.allclose(weights_of(made)["stem.bn.var"], np.stack(pairs).astype(np.float64).var(axis=(0, 2, 3)), rtol=1e-5)
+    assert np.allclose(
+        weights_of(made)["stem.bn.var"], np.stack(pairs).astype(np.float64).var(axis=(0, 2, 3)), rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("budget", [calibration.BUDGET, 10_000, 1])
-def test_statistics_do_not_depend_on_how_much_is_held_at_a_time(budget: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statistics_do_not_depend_on_how_much_is_held_at_a_time(
+    budget: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(calibration, "BUDGET", budget)
     found = weights_of(folding.unfold("plain.onnx", options=UnfoldOptions(data="random", images=7)))
     monkeypatch.setattr(calibration, "BUDGET", calibration.BUDGET)
@@ -297,10 +308,16 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "no folder": (missing, "'nowhere' is not a folder; --data takes a folder of images, or the word random"),
     "no images": (empty, "there is no image in 'empty'"),
     "a broken image": (broken, "9.png' cannot be read as an image"),
-    "two of three": (lambda _: ["photos", "--mean", "1,2", "--scale", "1"], "has 3 channels, the mean 2 values; give one for each"),
+    "two of three": (
+        lambda _: ["photos", "--mean", "1,2", "--scale", "1"],
+        "has 3 channels, the mean 2 values; give one for each",
+    ),
     "a scale of zero": (lambda _: ["photos", "--mean", "1", "--scale", "0"], "a scale of 0 would divide by zero"),
     "no number": (lambda _: ["photos", "--mean", "dark"], "'dark' is not a list of numbers"),
-    "a pattern for nothing": (lambda _: ["random", "--only", "layer*"], "--only 'layer*' matches none of the 5 convolutions"),
+    "a pattern for nothing": (
+        lambda _: ["random", "--only", "layer*"],
+        "--only 'layer*' matches none of the 5 convolutions",
+    ),
 }
 
 

@@ -14,7 +14,12 @@ Arrays = tuple[np.ndarray, np.ndarray]
 def moments(read: np.ndarray, missing: np.ndarray) -> PositionSums:
     """The sums over positions of [groups, reads, n] and [groups, rows, n]."""
     wide = np.concatenate([read, np.ones((read.shape[0], 1, read.shape[2]))], 1)
-    return PositionSums(read.shape[2], wide @ wide.transpose(0, 2, 1), missing @ wide.transpose(0, 2, 1), float(np.square(missing).sum()))
+    return PositionSums(
+        read.shape[2],
+        wide @ wide.transpose(0, 2, 1),
+        missing @ wide.transpose(0, 2, 1),
+        float(np.square(missing).sum()),
+    )
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -73,7 +78,9 @@ def test_a_dead_input_changes_nothing() -> None:
 def linear(count: int, noisy: float, seed: int) -> Arrays:
     """What three rows miss, as a fixed linear function of twelve reads, with noise."""
     read = noise(1, 12, count, seed=seed)
-    return read, np.random.default_rng(5).standard_normal((1, 3, 12)) @ read + noisy * noise(1, 3, count, seed=seed + 10)
+    return read, np.random.default_rng(5).standard_normal((1, 3, 12)) @ read + noisy * noise(
+        1, 3, count, seed=seed + 10
+    )
 
 
 def test_what_is_linear_is_found_with_the_least_strength() -> None:
@@ -101,4 +108,7 @@ def test_the_distance_said_is_that_on_what_was_kept_back() -> None:
 
 
 def test_noise_alone_helps_nothing_and_changes_nothing() -> None:
-    assert best(moments(noise(1, 30, 40), noise(1, 3, 40)), moments(noise(1, 30, 300, seed=1), noise(1, 3, 300, seed=1))) is None
+    assert (
+        best(moments(noise(1, 30, 40), noise(1, 3, 40)), moments(noise(1, 30, 300, seed=1), noise(1, 3, 300, seed=1)))
+        is None
+    )

@@ -215,14 +215,19 @@ def test_verification_of_a_uint8_model_sees_a_wiring_error():
 
 
 def test_check_accepts_an_initializer_as_output(tmp_path):
-    proto = model("g (float[N,3,8,8] x) => (float[N,8,8,8] y, float[8,3,1,1] w) { y = Conv (x, w) }", {"w": (8, 3, 1, 1)})
+    proto = model(
+        "g (float[N,3,8,8] x) => (float[N,8,8,8] y, float[8,3,1,1] w) { y = Conv (x, w) }", {"w": (8, 3, 1, 1)}
+    )
     report = checking.check(save(proto, tmp_path / "m.onnx"), options=checking.CheckOptions(seconds=60.0))
     assert [f for f in report.findings if f.severity == "error"] == []
 
 
 def test_a_channel_vector_with_space_axes_is_no_weight_under_the_paper_rule() -> None:
     made = net(
-        f"a=Conv<{K3}>(x,w) b=Relu(a) c=Add(b,e) d=Log(c) o=Conv<{K1}>(d,v)", "o", {"w": (8, 3, 3, 3), "e": (8, 1, 1), "v": (5, 8, 1, 1)}, 5
+        f"a=Conv<{K3}>(x,w) b=Relu(a) c=Add(b,e) d=Log(c) o=Conv<{K1}>(d,v)",
+        "o",
+        {"w": (8, 3, 3, 3), "e": (8, 1, 1), "v": (5, 8, 1, 1)},
+        5,
     )
     analysis = analyse(made)
     target = apply(made, plan(analysis, Spec({"node:a.width": 12})))

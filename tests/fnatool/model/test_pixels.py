@@ -1,4 +1,6 @@
-"""How pixels become inputs: one answer for every command, from what is asked to what is guessed, and the same values wherever they go."""
+"""How pixels become inputs: one answer for every command, from what is asked to what is guessed, and the same values
+wherever they go.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +46,12 @@ TASK = {"input": {"mean": [1.0, 2.0, 3.0], "scale": [4.0, 5.0, 6.0], "channels":
 SOURCE = {"mean": [7.0, 8.0, 9.0], "scale": [10.0, 11.0, 12.0]}
 
 
-def network(dtype: int = onnx.TensorProto.FLOAT, *, channels: int = 3, last: bool = False, scaled: bool = False) -> onnx.ModelProto:
-    """A convolution and a classifier; channels first or last; its input may be of another type, and scaled by the network itself."""
+def network(
+    dtype: int = onnx.TensorProto.FLOAT, *, channels: int = 3, last: bool = False, scaled: bool = False
+) -> onnx.ModelProto:
+    """A convolution and a classifier; channels first or last; its input may be of another type, and scaled by the
+    network itself.
+    """
     net = Net(channels)
     y = "x"
     if last:
@@ -54,7 +60,9 @@ def network(dtype: int = onnx.TensorProto.FLOAT, *, channels: int = 3, last: boo
     if dtype != onnx.TensorProto.FLOAT:
         y = net.op("Cast", "cast", y, to=onnx.TensorProto.FLOAT)
     if scaled:
-        y = net.op("Add", "scaled", net.op("Mul", "halved", y, net.constant("half", 1 / 127.5)), net.constant("one", -1.0))
+        y = net.op(
+            "Add", "scaled", net.op("Mul", "halved", y, net.constant("half", 1 / 127.5)), net.constant("one", -1.0)
+        )
     net.channels[y] = channels
     net.classifier(net.relu(net.conv(y, "stem", 6, 3, bias=True)))
     proto = net.model(batch="N")
@@ -121,7 +129,8 @@ def test_colours_in_the_other_order_have_their_own_mean(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ['{"mean": [0], "scale": [0]}', '{"mean": [1, 2], "scale": [1, 2]}', '{"mean": [1e400], "scale": [1]}', "[", "7"]
+    "text",
+    ['{"mean": [0], "scale": [0]}', '{"mean": [1, 2], "scale": [1, 2]}', '{"mean": [1e400], "scale": [1]}', "[", "7"],
 )
 def test_a_record_that_makes_no_sense_is_not_believed(text: str, tmp_path: Path) -> None:
     proto = network()
@@ -131,7 +140,13 @@ def test_a_record_that_makes_no_sense_is_not_believed(text: str, tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("mean", "scale", "fits"),
-    [((0.0,), (1.0,), True), ((0.0,), (-1.0,), False), ((123.7,), (1.0,), False), ((0.0,), (255.0,), False), ((128.0,), (1.0,), False)],
+    [
+        ((0.0,), (1.0,), True),
+        ((0.0,), (-1.0,), False),
+        ((123.7,), (1.0,), False),
+        ((0.0,), (255.0,), False),
+        ((128.0,), (1.0,), False),
+    ],
 )
 def test_a_scaling_that_bytes_cannot_carry_is_refused(mean: tuple[float], scale: tuple[float], fits: bool) -> None:
     image = Seen("x", 1, np.dtype(np.uint8))
@@ -225,7 +240,10 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 HOW: dict[str, tuple[onnx.ModelProto, str]] = {
     "scaled": (network(scaled=True), "(pixel − (0)) / (1), as the network scales them itself ('scaled')"),
     "bytes": (network(onnx.TensorProto.UINT8), "(pixel − (0)) / (1), as its input takes whole numbers (uint8)"),
-    "guess": (network(), "(pixel − (123.675, 116.28, 103.53)) / (58.395, 57.12, 57.375), ImageNet's, as nothing else is known"),
+    "guess": (
+        network(),
+        "(pixel − (123.675, 116.28, 103.53)) / (58.395, 57.12, 57.375), ImageNet's, as nothing else is known",
+    ),
 }
 
 
@@ -233,7 +251,9 @@ HOW: dict[str, tuple[onnx.ModelProto, str]] = {
 def test_head_unfold_and_search_give_one_answer(name: str, photos: Path, capsys: Capture) -> None:
     proto, sentence = HOW[name]
     save(proto, photos / "seed.onnx")
-    assert run(["head", "seed.onnx", "--task", "classification", "--classes", "2", "-o", "out.onnx", "--no-verify"]) == 0
+    assert (
+        run(["head", "seed.onnx", "--task", "classification", "--classes", "2", "-o", "out.onnx", "--no-verify"]) == 0
+    )
     assert run(["unfold", "seed.onnx", "--data", "data", "-o", "bn.onnx", "--no-verify"]) == 0
     config = parse_search({"task": "classification", "data": {"path": "data"}})
     found = ground(files.read("seed.onnx"), config, unlabelled(("a", "b")))
@@ -252,14 +272,21 @@ def unlabelled(classes: tuple[str, ...]) -> object:
 
 def test_a_guess_is_remembered_by_whoever_reads_the_result(photos: Path, capsys: Capture) -> None:
     save(network(), photos / "seed.onnx")
-    assert run(["head", "seed.onnx", "--task", "classification", "--classes", "2", "-o", "out.onnx", "--no-verify"]) == 0
+    assert (
+        run(["head", "seed.onnx", "--task", "classification", "--classes", "2", "-o", "out.onnx", "--no-verify"]) == 0
+    )
     capsys.readouterr()
     assert run(["evaluate", "out.onnx", "--data", "data", "--workers", "0"]) == 0
     assert WARNING in capsys.readouterr().out
-    assert run(["head", "out.onnx", "--task", "classification", "--classes", "2", "-o", "twice.onnx", "--no-verify"]) == 0
+    assert (
+        run(["head", "out.onnx", "--task", "classification", "--classes", "2", "-o", "twice.onnx", "--no-verify"]) == 0
+    )
     assert "as an earlier head guessed\nwarning: " in capsys.readouterr().out
     told = ["--mean", "0", "--scale", "255"]
-    assert run(["head", "out.onnx", "--task", "classification", "--classes", "2", "-o", "told.onnx", "--no-verify", *told]) == 0
+    assert (
+        run(["head", "out.onnx", "--task", "classification", "--classes", "2", "-o", "told.onnx", "--no-verify", *told])
+        == 0
+    )
     assert metadata(files.read("told.onnx").envelope)[GUESS_KEY] == pixels.KNOWN
     capsys.readouterr()
     assert run(["evaluate", "told.onnx", "--data", "data", "--workers", "0"]) == 0
@@ -299,12 +326,19 @@ def test_training_evaluation_and_statistics_see_the_same_values(dtype: int, last
     """What a network that gives back its input says it was given."""
     model = read(network(dtype, last=last), tmp_path)
     whole = dtype == onnx.TensorProto.UINT8
-    how = Input(layout="NHWC" if last else "NCHW", **({"mean": (0.0,) * 3, "scale": (1.0,) * 3} if whole else {"mean": (3.3, 2.2, 1.1)}))
+    how = Input(
+        layout="NHWC" if last else "NCHW",
+        **({"mean": (0.0,) * 3, "scale": (1.0,) * 3} if whole else {"mean": (3.3, 2.2, 1.1)}),
+    )
     images = torch.arange(2 * 3 * 64, dtype=torch.int32).remainder(256).to(torch.uint8).reshape(2, 3, 8, 8)
     trained = inputs_of(load(model).origin.reading, images, how).numpy()
     assert trained.dtype == TYPES[dtype]
-    np.testing.assert_array_equal(evaluated(images, Classification(classes=("a",), input=how), dtype, tmp_path), trained)
-    measured = values_of(images[1].permute(1, 2, 0).numpy(), Pixels(how.mean, how.scale, "RGB", ""), np.dtype(TYPES[dtype]))
+    np.testing.assert_array_equal(
+        evaluated(images, Classification(classes=("a",), input=how), dtype, tmp_path), trained
+    )
+    measured = values_of(
+        images[1].permute(1, 2, 0).numpy(), Pixels(how.mean, how.scale, "RGB", ""), np.dtype(TYPES[dtype])
+    )
     np.testing.assert_array_equal(measured if last else measured.transpose(2, 0, 1), trained[1])
 
 
@@ -313,7 +347,10 @@ def evaluated(images: torch.Tensor, about: Classification, dtype: int, folder: P
     shape = ["N", 8, 8, 3] if about.input.layout == "NHWC" else ["N", 3, 8, 8]
     ends = [onnx.helper.make_tensor_value_info(name, dtype, shape) for name in ("x", "y")]
     graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "same", ends[:1], ends[1:])
-    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), folder / "same.onnx")
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8),
+        folder / "same.onnx",
+    )
     return np.asarray(predicting(folder / "same.onnx", about)(images)["y"])
 
 
@@ -331,7 +368,9 @@ def test_other_colours_are_the_same_in_torch_and_numpy(channels: str) -> None:
 def test_grey_is_pillows() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     np.testing.assert_array_equal(grey(picture)[..., 0], np.asarray(Image.fromarray(picture).convert("L")))
-    whole = to_input(torch.from_numpy(picture.transpose(2, 0, 1).copy())[None], Input(channels="GREY", mean=(0.0,), scale=(1.0,)))
+    whole = to_input(
+        torch.from_numpy(picture.transpose(2, 0, 1).copy())[None], Input(channels="GREY", mean=(0.0,), scale=(1.0,))
+    )
     np.testing.assert_array_equal(whole[0, 0].numpy(), grey(picture)[..., 0])
 
 
@@ -341,7 +380,10 @@ def test_statistics_are_of_colours_in_the_networks_order(photos: Path) -> None:
         unfold("seed.onnx", options=UnfoldOptions(data="data", mean=(0,), scale=(1,), channels=order, verify=False))
         for order in ("RGB", "BGR")
     )
-    means = [next(t for n in made.model.graph.nodes for t in n.inputs if t.name == "stem.bn.beta").values for made in (rgb, bgr)]
+    means = [
+        next(t for n in made.model.graph.nodes for t in n.inputs if t.name == "stem.bn.beta").values
+        for made in (rgb, bgr)
+    ]
     assert not np.allclose(*means)
 
 
@@ -354,5 +396,19 @@ def test_an_image_beyond_all_bounds_is_one_message(tmp_path: Path, capsys: Captu
     proto.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 1 << 20
     del proto.graph.value_info[:]
     save(proto, tmp_path / "huge.onnx")
-    assert run(["head", str(tmp_path / "huge.onnx"), "--task", "segmentation", "--classes", "2", "-o", str(tmp_path / "out.onnx")]) == 2
+    assert (
+        run(
+            [
+                "head",
+                str(tmp_path / "huge.onnx"),
+                "--task",
+                "segmentation",
+                "--classes",
+                "2",
+                "-o",
+                str(tmp_path / "out.onnx"),
+            ]
+        )
+        == 2
+    )
     assert "takes images of 1,048,576×64; a task has images of at most 65,536 a side" in capsys.readouterr().err

@@ -1,4 +1,6 @@
-"""Layers solved anew against the seed: what was lost without need comes back, what helps nobody stays, and what is said of it."""
+"""Layers solved anew against the seed: what was lost without need comes back, what helps nobody stays, and what is said
+of it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ Build = Callable[[Net, str, str, int], str]
 
 
 def blocks(*, norms: bool, kernel: int = 1, count: int = 2) -> Net:
-    """A stem, residual blocks e → d (depthwise) → l and a classifier; in l only the first half of the hidden channels differs."""
+    """A stem, residual blocks e → d (depthwise) → l and a classifier; in l only the first half of the hidden channels
+    differs.
+    """
     net = Net()
 
     def conv(x: str, out: str, width: int, kernel: int = 1, group: int = 1) -> str:
@@ -111,7 +115,14 @@ def test_a_product_with_several_matrices_is_left_alone(tmp_path: Path) -> None:
 def test_a_grouped_layer_learns_within_its_groups(tmp_path: Path) -> None:
     net = Net()
     y = net.conv_bn_relu("x", "c", 16, 3)
-    net.op("Conv", "y", y, net.constant("y.w", np.random.default_rng(0).standard_normal((6, 8, 1, 1))), group=2, kernel_shape=[1, 1])
+    net.op(
+        "Conv",
+        "y",
+        y,
+        net.constant("y.w", np.random.default_rng(0).standard_normal((6, 8, 1, 1))),
+        group=2,
+        kernel_shape=[1, 1],
+    )
     for name in net.weights:  # channels 4 … 7 are like 0 … 3, in the other group too
         if name.startswith("c."):
             net.weights[name][4:8], net.weights[name][12:] = net.weights[name][:4], net.weights[name][8:12]
@@ -177,7 +188,9 @@ def test_nothing_but_the_layers_and_their_shifts_is_another(tmp_path: Path) -> N
     solved = [row.node for row in made.refit.layers if row.strength is not None]
     assert solved
     changed = {name for name in before if not np.array_equal(before[name], after[name])}
-    assert changed == {name for node in solved for name in ((f"{node}.w", f"{node}.n.beta") if node != "y" else ("fc.w", "fc.b"))}
+    assert changed == {
+        name for node in solved for name in ((f"{node}.w", f"{node}.n.beta") if node != "y" else ("fc.w", "fc.b"))
+    }
 
 
 def test_a_layer_that_no_strength_helps_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +248,9 @@ def test_another_image_size_is_learnt_from_the_seed_at_that_size(tmp_path: Path)
     samples(tmp_path / "data", shape=(3, 12, 12))
     options = RemapOptions(refit=tmp_path / "data")
     spec = {"version": 1, "knobs": {**HALF, "input.size": [12, 12]}}
-    made = fnatool.remap(save(net.model(batch="N"), tmp_path / "seed.onnx"), spec, tmp_path / "out.onnx", options=options)
+    made = fnatool.remap(
+        save(net.model(batch="N"), tmp_path / "seed.onnx"), spec, tmp_path / "out.onnx", options=options
+    )
     before, after = output(made)
     assert before > 0.03
     assert after < 1e-4 * before
@@ -268,7 +283,9 @@ def test_what_is_not_finite_leaves_its_layer_alone_and_is_said(tmp_path: Path) -
     assert made.refit.layers[0].strength is None
 
 
-def test_memory_of_the_state_is_on_the_disk_and_gone_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_the_state_is_on_the_disk_and_gone_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     refit(blocks(norms=True), HALF, tmp_path)
@@ -294,7 +311,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 LINE = ["remap", "seed.onnx", "--spec", "spec.json", "-o", "out.onnx", "--mean", "127.5", "--scale", "60"]
 
 
-def test_pictures_refit_on_the_command_line_and_the_result_passes_the_check(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pictures_refit_on_the_command_line_and_the_result_passes_the_check(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run([*LINE, "--refit", "photos", "--report", "report.json"]) == 0
     said = capsys.readouterr().out
     assert "12 pictures in 'photos'" in said

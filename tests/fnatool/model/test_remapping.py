@@ -32,7 +32,9 @@ from passes.target.spec import parse
 
 def test_a_spec_that_changes_nothing_gives_the_bytes_of_the_seed(tmp_path: Path) -> None:
     seed = save(residual(), tmp_path / "seed.onnx")
-    for k, spec in enumerate((document({}), document({"stage0.width": 6, "**.kernel": "x1"}), document({"stage*.depth": "+0"}))):
+    for k, spec in enumerate(
+        (document({}), document({"stage0.width": 6, "**.kernel": "x1"}), document({"stage*.depth": "+0"}))
+    ):
         made = fnatool.remap(seed, spec, tmp_path / f"{k}.onnx")
         assert made.plan.identity
         assert made.verified is None
@@ -73,7 +75,18 @@ def test_the_bytes_do_not_depend_on_the_process(tmp_path: Path) -> None:
     made = []
     for number in ("1", "2"):
         out = tmp_path / f"{number}.onnx"
-        line = [sys.executable, "-m", "fnatool", "remap", seed, "--spec", tmp_path / "spec.json", "-o", out, "--no-verify"]
+        line = [
+            sys.executable,
+            "-m",
+            "fnatool",
+            "remap",
+            seed,
+            "--spec",
+            tmp_path / "spec.json",
+            "-o",
+            out,
+            "--no-verify",
+        ]
         subprocess.run(line, env={**os.environ, "PYTHONHASHSEED": number}, check=True, capture_output=True)
         made.append(out.read_bytes())
     assert made[0] == made[1]
@@ -181,7 +194,10 @@ def test_a_stage_table_that_does_not_fit_the_graph_is_not_believed(order: tuple[
     proto = residual()
     proto.metadata_props.add(key=STAGES_KEY, value=json.dumps(table))
     made = fnatool.remap(save(proto, tmp_path / "seed.onnx"), document({"node:stem.kernel": 5}))
-    assert made.plan.table == fnatool.remap(save(residual(), tmp_path / "plain.onnx"), document({"node:stem.kernel": 5})).plan.table
+    assert (
+        made.plan.table
+        == fnatool.remap(save(residual(), tmp_path / "plain.onnx"), document({"node:stem.kernel": 5})).plan.table
+    )
 
 
 def test_stages_are_read_back_as_they_were_stored(tmp_path: Path) -> None:
@@ -213,9 +229,21 @@ def test_what_survives_keeps_its_documentation_names_versions_and_producer(tmp_p
     proto = documented()
     fnatool.remap(save(proto, tmp_path / "seed.onnx"), document(GROWN), tmp_path / "out.onnx")
     out = onnx.load(tmp_path / "out.onnx")
-    for field in ("doc_string", "domain", "model_version", "producer_name", "producer_version", "ir_version", "opset_import"):
+    for field in (
+        "doc_string",
+        "domain",
+        "model_version",
+        "producer_name",
+        "producer_version",
+        "ir_version",
+        "opset_import",
+    ):
         assert getattr(out, field) == getattr(proto, field), field
-    assert (out.graph.name, out.graph.doc_string, out.graph.metadata_props) == ("net", "graph doc", proto.graph.metadata_props)
+    assert (out.graph.name, out.graph.doc_string, out.graph.metadata_props) == (
+        "net",
+        "graph doc",
+        proto.graph.metadata_props,
+    )
     assert out.graph.input == proto.graph.input
     assert out.graph.output == proto.graph.output
     made = {node.name: node for node in out.graph.node}
@@ -237,7 +265,9 @@ def test_a_copied_node_has_the_documentation_of_the_node_it_copies(tmp_path: Pat
     assert len({node.name for node in out.graph.node}) == len(out.graph.node)
     for node in new:
         assert node.doc_string == f"doc of {origin[node.name]}"
-        assert [(entry.key, entry.value) for entry in node.metadata_props] == [("scope", f"scope of {origin[node.name]}")]
+        assert [(entry.key, entry.value) for entry in node.metadata_props] == [
+            ("scope", f"scope of {origin[node.name]}")
+        ]
 
 
 # --- external data ---
@@ -297,8 +327,18 @@ def test_the_indices_of_the_report_make_the_weights_of_the_target_from_those_of_
     strategy: str, select: str, tmp_path: Path
 ) -> None:
     seed = save(residual(), tmp_path / "seed.onnx")
-    spec: Knobs = {"stage0.depth": 3, "stage0.width": 8, "stage0.block0.hidden": 4, "stage0.block1.kernel": 5, "node:stem.kernel": 5}
-    made = report.report(fnatool.remap(seed, document(spec), tmp_path / "out.onnx", options=RemapOptions(strategy=strategy, select=select)))
+    spec: Knobs = {
+        "stage0.depth": 3,
+        "stage0.width": 8,
+        "stage0.block0.hidden": 4,
+        "stage0.block1.kernel": 5,
+        "node:stem.kernel": 5,
+    }
+    made = report.report(
+        fnatool.remap(
+            seed, document(spec), tmp_path / "out.onnx", options=RemapOptions(strategy=strategy, select=select)
+        )
+    )
     told = json.loads(json.dumps(made))
     old, new = weights(seed), weights(tmp_path / "out.onnx")
     assert {row["target"] for row in told["tensors"]} == set(new)
@@ -335,14 +375,18 @@ def test_the_report_says_in_a_word_what_happened_to_a_tensor(tmp_path: Path) -> 
 
 def test_the_report_names_seed_strategy_spec_changes_drift_and_verification(tmp_path: Path) -> None:
     seed = save(residual(), tmp_path / "seed.onnx")
-    told = report.report(fnatool.remap(seed, document({"stage0.width": "x1.34"}), options=RemapOptions(strategy="preserve")))
+    told = report.report(
+        fnatool.remap(seed, document({"stage0.width": "x1.34"}), options=RemapOptions(strategy="preserve"))
+    )
     assert told["seed"] == f"sha256:{files.read(seed).sha256}"
     assert told["strategy"] == "preserve"
     assert told["changes"] == [{"knob": "stage0.width", "from": 6, "to": 8}]
     assert told["drifts"] == []
     assert told["verified"]["worst"] <= told["verified"]["tolerance"] == 1e-4  # type: ignore[index]
     assert told["verified"]["compared"] == 6  # type: ignore[index]
-    told = report.report(fnatool.remap(seed, document({"stage0.width": 8}), options=RemapOptions(strategy="fna", verify=False)))
+    told = report.report(
+        fnatool.remap(seed, document({"stage0.width": 8}), options=RemapOptions(strategy="fna", verify=False))
+    )
     assert told["drifts"] == ["stage0.width grows from 6 to 8 by the fna rule"]
     assert told["verified"] is None
 
@@ -351,7 +395,9 @@ def test_the_report_names_seed_strategy_spec_changes_drift_and_verification(tmp_
 
 
 def test_preserve_is_exact_on_inner_values_and_says_so(tmp_path: Path) -> None:
-    made = fnatool.remap(save(residual(), tmp_path / "seed.onnx"), document(GROWN), options=RemapOptions(strategy="preserve"))
+    made = fnatool.remap(
+        save(residual(), tmp_path / "seed.onnx"), document(GROWN), options=RemapOptions(strategy="preserve")
+    )
     assert made.plan.drifts == ()
     assert made.verified is not None
     assert made.verified.exact
@@ -363,7 +409,10 @@ def test_preserve_is_exact_on_inner_values_and_says_so(tmp_path: Path) -> None:
 def test_preserve_refuses_an_approximate_knob_with_the_reason_unless_drift_is_allowed(tmp_path: Path) -> None:
     seed = save(normalised(), tmp_path / "seed.onnx")
     spec = document({"node:c1.width": 12})
-    message = r"'node:c1.width' cannot grow from 8 to 12 exactly: 'lrn' \(LRN\) looks at neighbouring channels; .*--allow-drift"
+    message = (
+        r"'node:c1.width' cannot grow from 8 to 12 exactly: 'lrn' \(LRN\) looks at neighbouring channels; "
+        r".*--allow-drift"
+    )
     with pytest.raises(UserError, match=message):
         fnatool.remap(seed, spec, tmp_path / "out.onnx", options=RemapOptions(strategy="preserve"))
     assert not (tmp_path / "out.onnx").exists()
@@ -385,7 +434,9 @@ def test_the_cost_of_the_result_is_known_before_it_is_written(tmp_path: Path) ->
 @pytest.mark.parametrize("select", ["first", "bn", "l1", "std"])
 def test_a_selection_keeps_the_channels_it_names_in_their_order(select: str, tmp_path: Path) -> None:
     seed = save(residual(), tmp_path / "seed.onnx")
-    fnatool.remap(seed, document({"stage0.block0.hidden": 4}), tmp_path / "out.onnx", options=RemapOptions(select=select))
+    fnatool.remap(
+        seed, document({"stage0.block0.hidden": 4}), tmp_path / "out.onnx", options=RemapOptions(select=select)
+    )
     old, new = weights(seed), weights(tmp_path / "out.onnx")
     made, read = (np.abs(old[name].astype(np.float64)) for name in ("e0.w", "l0.w"))
     scores = {
@@ -402,9 +453,12 @@ def test_a_selection_keeps_the_channels_it_names_in_their_order(select: str, tmp
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [(RemapOptions(strategy="other"), "'other' is not one of fna, preserve"), (RemapOptions(select="x"), "'x'")]
+    ("options", "message"),
+    [(RemapOptions(strategy="other"), "'other' is not one of fna, preserve"), (RemapOptions(select="x"), "'x'")],
 )
-def test_an_unknown_strategy_or_selection_is_the_users_mistake(options: RemapOptions, message: str, tmp_path: Path) -> None:
+def test_an_unknown_strategy_or_selection_is_the_users_mistake(
+    options: RemapOptions, message: str, tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match=message):
         fnatool.remap(save(residual(), tmp_path / "seed.onnx"), document({"stage0.width": 8}), options=options)
 
@@ -425,12 +479,16 @@ def test_a_planted_wiring_error_is_refused_naming_the_first_tensor(
 ) -> None:
     seed = save(residual(), tmp_path / "seed.onnx")
     plant(monkeypatch, tensor)
-    with pytest.raises(RefusedModel, match=f"must be exact but is not: '{first}' of node '{first}' is the first to drift"):
+    with pytest.raises(
+        RefusedModel, match=f"must be exact but is not: '{first}' of node '{first}' is the first to drift"
+    ):
         fnatool.remap(seed, document(spec), tmp_path / "out.onnx", options=RemapOptions(strategy="preserve"))
     assert sorted(everything_in(tmp_path)) == ["seed.onnx"]
 
 
-def test_a_planted_error_in_a_remap_that_narrows_is_refused_under_fna_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_planted_error_in_a_remap_that_narrows_is_refused_under_fna_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seed = save(residual(), tmp_path / "seed.onnx")
     plant(monkeypatch, "e1.w")
     with pytest.raises(RefusedModel, match="'e1' of node 'e1' is the first to drift"):
@@ -488,7 +546,9 @@ def test_the_stored_spec_names_no_groups_of_what_reads_one_channel_now(tmp_path:
     seed = save(net.model(), tmp_path / "seed.onnx")
     made = fnatool.remap(seed, document({"input.channels": 1}), tmp_path / "grey.onnx").model
     stored = parse(json.loads(metadata(made.envelope)[SPEC_KEY]))
-    gone = {name for name in analyse_model(files.read(seed)).knobs if name.endswith(".groups")} - analyse_model(made).knobs.keys()
+    gone = {name for name in analyse_model(files.read(seed)).knobs if name.endswith(".groups")} - analyse_model(
+        made
+    ).knobs.keys()
     assert gone
     assert not gone & stored.knobs.keys()
     assert realises(made, stored) == []
@@ -508,7 +568,9 @@ def test_a_result_whose_groups_have_split_a_knob_realises_its_spec(tmp_path: Pat
     ]
 
 
-@pytest.mark.parametrize(("spec", "lossy"), [({"node:c.groups": 5}, True), ({"node:a.width": 5}, True), ({"node:a.width": 12}, False)])
+@pytest.mark.parametrize(
+    ("spec", "lossy"), [({"node:c.groups": 5}, True), ({"node:a.width": 5}, True), ({"node:a.width": 12}, False)]
+)
 def test_what_is_dropped_is_said_beside_what_stays_exact(spec: dict[str, int], lossy: bool, tmp_path: Path) -> None:
     net = Net()
     net.classifier(net.conv_bn_relu(net.conv_bn_relu("x", "a", 10), "c", 10, 3))
@@ -553,7 +615,9 @@ def test_a_remap_is_frozen(tmp_path: Path) -> None:
 
 
 def gathering(batch_dims: int) -> onnx.ModelProto:
-    """A GatherND behind a convolution; with negative batch dimensions its shape inference crashes (onnx 1.23, opset 12)."""
+    """A GatherND behind a convolution; with negative batch dimensions its shape inference crashes (onnx 1.23, opset
+    12).
+    """
     net = Net(opset=12)
     net.constant("indices", [[0, 1]], np.int64)
     net.op("GatherND", "picked", net.conv_bn_relu("x", "c", 8), "indices", batch_dims=batch_dims)

@@ -1,4 +1,6 @@
-"""`fnatool task` as its user meets it: what an existing model says then, that nothing else of it moves, and what is refused."""
+"""`fnatool task` as its user meets it: what an existing model says then, that nothing else of it moves, and what is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,13 @@ def test_a_classifier_says_its_classes_and_pixels_whatever_its_output_is_called(
     found = record()
     assert found["classes"] == ["ant", "bee", "cat", "dog", "eel"]
     assert found["outputs"] == [["logits", "y"]]
-    assert found["input"] == {"layout": "NCHW", "channels": "BGR", "mean": [1.0, 2.0, 3.0], "scale": [4.0, 5.0, 6.0], "size": [16, 16]}
+    assert found["input"] == {
+        "layout": "NCHW",
+        "channels": "BGR",
+        "mean": [1.0, 2.0, 3.0],
+        "scale": [4.0, 5.0, 6.0],
+        "size": [16, 16],
+    }
     assert without_metadata("out.onnx") == without_metadata("net.onnx")
     assert metadata(files.read("out.onnx").envelope)["author"] == "somebody"
     assert run(["check", "out.onnx"]) == 0
@@ -87,7 +95,10 @@ def test_without_names_there_are_numbers(folder: Path) -> None:
     assert task(*PIXELS, "-o", "out.onnx") == 0
     assert record()["classes"] == [f"class{k}" for k in range(5)]
     assert task(*PIXELS, "-o", "seg2.onnx", model="seg.onnx", kind="segmentation") == 0
-    assert (record("seg2.onnx")["classes"], record("seg2.onnx")["outputs"]) == (["class0", "class1", "class2"], [["mask_logits", "masks"]])
+    assert (record("seg2.onnx")["classes"], record("seg2.onnx")["outputs"]) == (
+        ["class0", "class1", "class2"],
+        [["mask_logits", "masks"]],
+    )
 
 
 def test_names_that_are_known_stay_and_only_what_is_said_changes(folder: Path) -> None:
@@ -123,7 +134,9 @@ def test_weights_beside_a_model_stay_beside_it(folder: Path, capsys: Capture) ->
 
 def test_a_model_in_memory_says_it_too(folder: Path) -> None:
     made = fnatool.remap("net.onnx", {"version": 1, "knobs": {"node:a.width": 10}}).model
-    said = fnatool.task(made, "out.onnx", options=fnatool.TaskOptions(task="classification", mean=(0.0,), scale=(255.0,)))
+    said = fnatool.task(
+        made, "out.onnx", options=fnatool.TaskOptions(task="classification", mean=(0.0,), scale=(255.0,))
+    )
     assert said.description.labels == ("class0", "class1", "class2", "class3", "class4")
     assert fnatool.inspect("out.onnx").analysis.knobs["node:a.width"].value == 10
 
@@ -137,7 +150,8 @@ def test_what_says_what_it_is_for_is_evaluated_and_trained(folder: Path) -> None
     before = fnatool.evaluate("out.onnx", "data", options=fnatool.EvaluateOptions(workers=0)).figures
     assert set(before) >= {"top1"}
     Path("tune.toml").write_text(
-        'task = "classification"\n[data]\npath = "data"\nworkers = 0\n[run]\nbatch = 3\nsteps = 2\nthreads = 1\n[imitate]\noutputs = 0.5\n'
+        'task = "classification"\n[data]\npath = "data"\nworkers = 0\n[run]\nbatch = 3\nsteps = 2\nthreads = '
+        "1\n[imitate]\noutputs = 0.5\n"
         'teacher = "out.onnx"\n'
     )
     tuned = fnatool.finetune("out.onnx", "tune.toml", "tuned.onnx")
@@ -172,7 +186,10 @@ def test_a_detector_of_our_form_gets_other_names(folder: Path, capsys: Capture) 
     assert task("-o", "again.onnx", model="bare.onnx", kind="detection") == 2
     assert "(--record FILE says what the options do not): detection.levels: Field required" in refused(capsys)
     Path("levels.json").write_text(json.dumps({"levels": record("det.onnx")["levels"]}))
-    assert task("--names", "three.txt", "--record", "levels.json", "-o", "again.onnx", model="bare.onnx", kind="detection") == 0
+    assert (
+        task("--names", "three.txt", "--record", "levels.json", "-o", "again.onnx", model="bare.onnx", kind="detection")
+        == 0
+    )
     assert record("again.onnx")["levels"] == record("det.onnx")["levels"]
 
 
@@ -192,14 +209,22 @@ def test_a_pose_network_says_its_joints(folder: Path) -> None:
     [
         (("--names", "three.txt"), "output 'y' is Nx5; classification with 3 names has ?x3 there"),
         (("--names", "none.txt"), "'none.txt' is neither a number nor a file"),
-        (("--task", "segmentation"), "segmentation has one output of 4 axes that holds floats, this model gives 'y' Nx5"),
-        (("--task", "detection", "--record", "levels.json"), "detection has the outputs cls_logits and boxes, this model gives 'y' Nx5"),
+        (
+            ("--task", "segmentation"),
+            "segmentation has one output of 4 axes that holds floats, this model gives 'y' Nx5",
+        ),
+        (
+            ("--task", "detection", "--record", "levels.json"),
+            "detection has the outputs cls_logits and boxes, this model gives 'y' Nx5",
+        ),
         (("--joints", "coco"), "--joints is for poses, not for classification"),
         (("--record", "five.txt"), "'five.txt'"),
         (("--mean", "1,2"), "has 3 channels, the mean 2 values"),
     ],
 )
-def test_bad_input_is_one_message_and_nothing_is_written(arguments: tuple[str, ...], said: str, folder: Path, capsys: Capture) -> None:
+def test_bad_input_is_one_message_and_nothing_is_written(
+    arguments: tuple[str, ...], said: str, folder: Path, capsys: Capture
+) -> None:
     Path("levels.json").write_text(json.dumps({"levels": [{"stride": [8, 8], "sizes": [8.0], "ratios": [1.0]}]}))
     assert task(*arguments, "-o", "out.onnx") == 2
     assert said in refused(capsys)
@@ -231,7 +256,9 @@ def test_which_of_several_outputs_is_not_guessed(folder: Path, capsys: Capture) 
     net.op("Relu", "z", "y")
     save(net.model("y", "z"), folder / "two.onnx")
     assert task("-o", "out.onnx", model="two.onnx") == 2
-    assert "'y' 1x5, 'z' 1x5; 'fnatool cut MODEL --outputs NAME' makes a model of the one that is meant" in refused(capsys)
+    assert "'y' 1x5, 'z' 1x5; 'fnatool cut MODEL --outputs NAME' makes a model of the one that is meant" in refused(
+        capsys
+    )
 
 
 def test_the_bundled_seed_stays_as_it_is(folder: Path, capsys: Capture) -> None:
@@ -241,5 +268,9 @@ def test_the_bundled_seed_stays_as_it_is(folder: Path, capsys: Capture) -> None:
 
 def test_a_file_that_is_no_model_is_restated_by_nobody(tmp_path: Path) -> None:
     (tmp_path / "bad").write_bytes(b"\x3a\xff")
-    with (tmp_path / "bad").open("rb") as source, (tmp_path / "out").open("wb") as target, pytest.raises(wire.Malformed):
+    with (
+        (tmp_path / "bad").open("rb") as source,
+        (tmp_path / "out").open("wb") as target,
+        pytest.raises(wire.Malformed),
+    ):
         wire.restate(source, target, {})

@@ -18,7 +18,12 @@ from fnatool.nn.site import NodeSite
 CASES = {
     "pointwise": ("Conv", (6, 4, 1, 1), (2, 4, 5, 7), {}),
     "3x3": ("Conv", (6, 4, 3, 3), (2, 4, 5, 7), {"pads": [1, 1, 1, 1]}),
-    "stride and dilation": ("Conv", (6, 4, 3, 3), (2, 4, 9, 11), {"strides": [2, 1], "dilations": [1, 2], "pads": [0, 1, 2, 1]}),
+    "stride and dilation": (
+        "Conv",
+        (6, 4, 3, 3),
+        (2, 4, 9, 11),
+        {"strides": [2, 1], "dilations": [1, 2], "pads": [0, 1, 2, 1]},
+    ),
     "same": ("Conv", (6, 4, 3, 3), (2, 4, 6, 7), {"auto_pad": "SAME_UPPER", "strides": [2, 2]}),
     "depthwise": ("Conv", (4, 1, 3, 3), (2, 4, 5, 7), {"group": 4, "pads": [1, 1, 1, 1]}),
     "grouped": ("Conv", (6, 2, 3, 3), (2, 4, 5, 7), {"group": 2}),

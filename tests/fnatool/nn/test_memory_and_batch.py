@@ -33,7 +33,8 @@ def codes(path: Path) -> list[str]:
 
 
 HUGE = {
-    "of the data": '(float[1,3,8,8] x) => (float[1,3,40000,40000] y) <int64[4] s = {1,3,40000,40000}> { y = Resize(x, "", "", s) }',
+    "of the data": "(float[1,3,8,8] x) => (float[1,3,40000,40000] y) <int64[4] s = {1,3,40000,40000}> { y = "
+    'Resize(x, "", "", s) }',
     "of constants": "(float[1,3,8,8] x) => (float[1,3,8,8] y) <int64[2] s = {90000,90000}, float[1,1] one = {1}>"
     "{ e = Expand(one, s)  r = ReduceMax<keepdims=0>(e)  y = Add(x, r) }",
 }
@@ -70,7 +71,9 @@ def test_one_scalar_output_is_not_taken_to_depend_on_the_batch(tmp_path: Path) -
 
 
 def test_check_proves_a_free_batch_with_two_samples(tmp_path: Path) -> None:
-    free = '(float["N",4,6,6] x) => (float["N",4] y) <int64[2] s = {%s}> { p = GlobalAveragePool(x)  y = Reshape(p, s) }'
+    free = (
+        '(float["N",4,6,6] x) => (float["N",4] y) <int64[2] s = {%s}> { p = GlobalAveragePool(x)  y = Reshape(p, s) }'
+    )
     assert codes(written(free % "1,4", tmp_path)) == ["batch"]
     assert codes(written(free % "1,-1", tmp_path)) == ["batch"]
     assert codes(written(free % "0,-1", tmp_path)) == []
@@ -121,7 +124,9 @@ TRAINING = {
 @pytest.mark.parametrize("op", TRAINING)
 def test_a_network_in_training_mode_is_found_and_refused(op: str, tmp_path: Path) -> None:
     path = written(TRAINING[op], tmp_path)
-    assert [(finding.code, finding.where.split()[0]) for finding in check_proto(onnx.load(path))] == [("training-mode", op)]
+    assert [(finding.code, finding.where.split()[0]) for finding in check_proto(onnx.load(path))] == [
+        ("training-mode", op)
+    ]
     with pytest.raises(RefusedModel, match="export the network in evaluation mode"):
         fnatool.nn.load(path)
 
@@ -144,7 +149,9 @@ def test_a_mean_over_the_samples_is_refused_however_little_it_moves(tmp_path: Pa
         n = Add (p, v)
         y = Flatten (n)
     }"""
-    path = save(model(text, {"w": np.random.default_rng(0).normal(size=(8, 3, 3, 3)).astype(np.float32)}), tmp_path / "net.onnx")
+    path = save(
+        model(text, {"w": np.random.default_rng(0).normal(size=(8, 3, 3, 3)).astype(np.float32)}), tmp_path / "net.onnx"
+    )
     with pytest.raises(RefusedModel, match="depends on the others in its batch"):
         fnatool.nn.load(path)
 

@@ -52,7 +52,10 @@ def runtime(path: Path, *inputs: torch.Tensor) -> np.ndarray:
     """The first output in ONNX Runtime, for one sample after the other."""
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]
-    rows = [session.run(None, {n: x[k : k + 1].numpy() for n, x in zip(names, inputs, strict=True)})[0] for k in range(len(inputs[0]))]
+    rows = [
+        session.run(None, {n: x[k : k + 1].numpy() for n, x in zip(names, inputs, strict=True)})[0]
+        for k in range(len(inputs[0]))
+    ]
     return np.concatenate(rows)
 
 
@@ -86,7 +89,9 @@ def test_parameters_and_buffers_have_the_names_of_the_initializers(tmp_path: Pat
     proto = residual()
     module = loaded(proto, tmp_path)
     assert set(module.state_dict()) == {tensor.name for tensor in proto.graph.initializer}
-    assert {name for name, _ in module.named_buffers()} == {name for name in module.state_dict() if name.endswith((".mean", ".var"))}
+    assert {name for name, _ in module.named_buffers()} == {
+        name for name in module.state_dict() if name.endswith((".mean", ".var"))
+    }
     assert all(parameter.requires_grad for parameter in module.parameters())
 
 
@@ -105,7 +110,14 @@ def test_names_that_torch_cannot_have_are_marked_and_stay_apart() -> None:
 
 
 def test_a_network_with_awkward_names_loads_trains_and_saves(tmp_path: Path) -> None:
-    odd = {"stem.w": "a", "wide.w": "a.b", "depth.w": "training", "narrow.w": "..", "fc.w": "%a", "fc.b": "forward.forward"}
+    odd = {
+        "stem.w": "a",
+        "wide.w": "a.b",
+        "depth.w": "training",
+        "narrow.w": "..",
+        "fc.w": "%a",
+        "fc.b": "forward.forward",
+    }
     proto = residual()
     for tensor in proto.graph.initializer:
         tensor.name = odd.get(tensor.name, tensor.name)
@@ -205,7 +217,10 @@ def test_training_changes_values_and_nothing_else(tmp_path: Path) -> None:
     module.get_parameter("fc.b").requires_grad_(False)
     nn.save(train(module), tmp_path / "out.onnx", metadata={"fnatool.task": "new"})
     before, after = onnx.load(tmp_path / "m.onnx"), onnx.load(tmp_path / "out.onnx")
-    assert {entry.key: entry.value for entry in after.metadata_props} == {"fnatool.stages": "kept", "fnatool.task": "new"}
+    assert {entry.key: entry.value for entry in after.metadata_props} == {
+        "fnatool.stages": "kept",
+        "fnatool.task": "new",
+    }
     assert before.graph.node == after.graph.node
     assert before.opset_import == after.opset_import
     old, new = initializers(tmp_path / "m.onnx"), initializers(tmp_path / "out.onnx")
@@ -273,7 +288,9 @@ def test_wrappers_are_saved_by_the_network_in_them(tmp_path: Path) -> None:
 def constants_in_nodes() -> onnx.ModelProto:
     """All weights in Constant nodes."""
     proto = residual()
-    nodes = [helper.make_node("Constant", [], [t.name], name=f"{t.name}.constant", value=t) for t in proto.graph.initializer]
+    nodes = [
+        helper.make_node("Constant", [], [t.name], name=f"{t.name}.constant", value=t) for t in proto.graph.initializer
+    ]
     nodes += list(proto.graph.node)
     del proto.graph.initializer[:], proto.graph.node[:]
     proto.graph.node.extend(nodes)
@@ -289,7 +306,9 @@ def test_weights_in_constant_nodes_are_trained_and_stay_there(tmp_path: Path) ->
 
 
 def deduplicated() -> onnx.ModelProto:
-    """Two BatchNormalizations whose γ and variance are one tensor of ones, β and mean one of zeros; the second reads them by Identity."""
+    """Two BatchNormalizations whose γ and variance are one tensor of ones, β and mean one of zeros; the second reads
+    them by Identity.
+    """
     net = Net()
     net.constant("ones", np.ones(8))
     net.constant("zeros", np.zeros(8))
@@ -313,7 +332,8 @@ def test_each_reader_of_a_deduplicated_vector_trains_its_own(tmp_path: Path) -> 
     assert np.array_equal(by_name["ones"], module.get_parameter("ones").detach().numpy())
     assert [n.op_type for n in after.graph.node] == [n.op_type for n in onnx.load(tmp_path / "m.onnx").graph.node]
     onnx.checker.check_model(after, full_check=True)
-    assert len({array.tobytes() for array in by_name.values() if array.shape == (8,)}) == 9  # eight of the norms, one bias
+    # eight of the norms, one bias
+    assert len({array.tobytes() for array in by_name.values() if array.shape == (8,)}) == 9
 
 
 def test_a_shared_vector_whose_readers_stay_equal_stays_shared(tmp_path: Path) -> None:
@@ -332,7 +352,10 @@ def shared_head() -> onnx.ModelProto:
     stem = net.relu(net.conv("x", "stem", 8, 3, bias=True))
     small = net.op("MaxPool", "small", stem, kernel_shape=[2, 2], strides=[2, 2])
     pooled = []
-    net.weights |= {"head.w": net.rng.standard_normal((8, 8, 3, 3)).astype(np.float32), "head.b": np.zeros(8, np.float32)}
+    net.weights |= {
+        "head.w": net.rng.standard_normal((8, 8, 3, 3)).astype(np.float32),
+        "head.b": np.zeros(8, np.float32),
+    }
     net.weights |= {"scale": np.ones(8, np.float32)}
     for k, level in enumerate((stem, small)):
         y = net.op("Conv", f"level{k}", level, "head.w", "head.b", kernel_shape=[3, 3], pads=[1] * 4)
@@ -389,7 +412,8 @@ def test_weights_on_their_way_through_other_nodes_are_trained_where_they_are(tmp
     nn.save(train(module), tmp_path / "out.onnx")
     stored = {t.name: t.data_type for t in onnx.load(tmp_path / "out.onnx").graph.initializer}
     assert stored["w.stored"] == TensorProto.FLOAT16
-    assert drift(module(images(2)), runtime(tmp_path / "out.onnx", images(2))) < 2e-3  # one weight is rounded to half precision
+    # one weight is rounded to half precision
+    assert drift(module(images(2)), runtime(tmp_path / "out.onnx", images(2))) < 2e-3
 
 
 def half() -> onnx.ModelProto:
@@ -555,7 +579,9 @@ def test_dropout_is_active_in_training_only(tmp_path: Path) -> None:
 
 
 def test_statistics_of_a_weight_let_gradients_through(tmp_path: Path) -> None:
-    """Standardisation of a weight, as exporters write it: BatchNormalization with computed statistics, scale ones and bias zeros."""
+    """Standardisation of a weight, as exporters write it: BatchNormalization with computed statistics, scale ones and
+    bias zeros.
+    """
     made = model(
         """net (float[1,3,8,8] x) => (float[1,4] y) {
             s = Constant <value_ints = [1, 4, 27]> () flat = Reshape (w, s)
@@ -676,7 +702,9 @@ def test_an_operator_without_a_row_is_named_with_its_node_before_training(tmp_pa
     net = Net()
     net.op("NonZero", "odd", net.relu(net.conv("x", "c", 8, 3)))
     net.op("Cast", "y", "odd", to=TensorProto.FLOAT)
-    with pytest.raises(RefusedModel, match=r"node 'odd' \(NonZero\) cannot be read by torch: fnatool has no such operator there"):
+    with pytest.raises(
+        RefusedModel, match=r"node 'odd' \(NonZero\) cannot be read by torch: fnatool has no such operator there"
+    ):
         loaded(net.model(), tmp_path)
 
 
@@ -697,9 +725,15 @@ def test_an_error_in_a_run_names_the_node(tmp_path: Path) -> None:
 
 
 def test_without_torch_the_error_says_how_to_get_it() -> None:
-    code = "import sys; sys.modules['torch'] = None\ntry:\n    import fnatool.nn\nexcept ImportError as e:\n    print(type(e).__name__, e)"
+    code = (
+        "import sys; sys.modules['torch'] = None\ntry:\n    import fnatool.nn\nexcept ImportError as e:\n    "
+        "print(type(e).__name__, e)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "MissingTorch fnatool.nn needs torch, which is not installed: pip install 'fnatool[search]'"
+    assert (
+        done.stdout.strip()
+        == "MissingTorch fnatool.nn needs torch, which is not installed: pip install 'fnatool[search]'"
+    )
 
 
 def test_a_file_that_is_not_there_is_a_user_error() -> None:

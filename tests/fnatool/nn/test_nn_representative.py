@@ -1,4 +1,6 @@
-"""Real topologies in torch and in ONNX Runtime: a representative part of `python -m benchmarks.reading`, at several batches."""
+"""Real topologies in torch and in ONNX Runtime: a representative part of `python -m benchmarks.reading`, at several
+batches.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A step of training of the loaded module is a step of the torch network that was exported: loss, gradients, statistics, memory."""
+"""A step of training of the loaded module is a step of the torch network that was exported: loss, gradients,
+statistics, memory.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,18 @@ SIZE = 64
 BATCH = 4
 TOLERANCE = 1e-5  # of the largest entry
 
-NETWORKS = ("timm:resnet18", "timm:mobilenetv2_100", "timm:mobilenetv3_large_100", "timm:efficientnet_b0", "timm:regnety_004")
+NETWORKS = (
+    "timm:resnet18",
+    "timm:mobilenetv2_100",
+    "timm:mobilenetv3_large_100",
+    "timm:efficientnet_b0",
+    "timm:regnety_004",
+)
 EXPORTS = [zoo.Export(name, "legacy", 20, "static", SIZE, variant="bn") for name in NETWORKS]
-EXPORTS += [zoo.Export("timm:resnet18", variant="bn"), zoo.Export("timm:convnext_atto", "legacy", 20, "static", SIZE, variant="bn")]
+EXPORTS += [
+    zoo.Export("timm:resnet18", variant="bn"),
+    zoo.Export("timm:convnext_atto", "legacy", 20, "static", SIZE, variant="bn"),
+]
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor]:
@@ -94,9 +105,14 @@ def saved_bytes(module: torch.nn.Module) -> int:
     return total
 
 
-@pytest.mark.parametrize("name", ["timm:resnet50", "timm:mobilenetv2_100", "timm:mobilenetv3_large_100", "timm:efficientnet_b0"])
+@pytest.mark.parametrize(
+    "name", ["timm:resnet50", "timm:mobilenetv2_100", "timm:mobilenetv3_large_100", "timm:efficientnet_b0"]
+)
 def test_no_more_is_kept_for_the_gradients_than_by_the_exported_network(name: str) -> None:
-    module, native = nn.load(zoo.cached(zoo.Export(name, "legacy", 20, "static", SIZE, variant="bn"))), zoo.network(name)
+    module, native = (
+        nn.load(zoo.cached(zoo.Export(name, "legacy", 20, "static", SIZE, variant="bn"))),
+        zoo.network(name),
+    )
     assert saved_bytes(module) <= 1.01 * saved_bytes(native)
 
 

@@ -47,7 +47,12 @@ def assert_same(found: list[torch.Tensor], expected: list[torch.Tensor]) -> None
 
 def test_parts_make_what_the_whole_does(tmp_path: Path) -> None:
     walk = started(tmp_path)
-    for name, before, later in (("e0", "e0", ["l0.n", "s1", "y"]), ("l0.n", "l0", ["s1", "y"]), ("s1", "e1", ["y"]), ("y", "pool", [])):
+    for name, before, later in (
+        ("e0", "e0", ["l0.n", "s1", "y"]),
+        ("l0.n", "l0", ["s1", "y"]),
+        ("s1", "e1", ["y"]),
+        ("y", "pool", []),
+    ):
         assert_same([found[name] for found in walk.run([name], before, later)], whole(walk, name))
 
 
@@ -68,7 +73,9 @@ def test_a_changed_weight_changes_what_is_behind_it(tmp_path: Path) -> None:
     assert not any(torch.allclose(a, b) for a, b in zip(before, after, strict=True))
 
 
-def test_where_files_would_be_too_large_parts_begin_further_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_files_would_be_too_large_parts_begin_further_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(walking, "LARGEST", 1)
     walk = started(tmp_path)
     assert_same([found["e1"] for found in walk.run(["e1"], "e1", ["y"])], whole(walk, "e1"))

@@ -1,10 +1,11 @@
-"""Every operator of the table `TORCH`, as lines: torch computes what ONNX Runtime does, or ONNX's own reference where that is marked.
+"""Every operator of the table `TORCH`, as lines: torch computes what ONNX Runtime does, or ONNX's own reference where
+that is marked.
 
-A line is (operator, attributes, inputs); the operator may carry an opset (`Slice-9`) and `@ref` for the reference. Among the inputs
-`(2,4,5)` is an activation, `W(…)` an initializer, `i(…)` and `b(…)` are activations of whole numbers and truths, `[…]`, `f[…]` and `b[…]`
-constants of integers and floats, `n` and `f` before a number scalars, and `_` is an absent input. `s(…)` is the shape of a further input,
-computed, `z1(…)` one of its sizes, `w(…)` its sizes as floats. `P(…)` is a positive initializer, `k(…)` and `u(…)` are positive numbers,
-`p[…]` numbers fed. `-> k` asks for k outputs.
+A line is (operator, attributes, inputs); the operator may carry an opset (`Slice-9`) and `@ref` for the reference.
+Among the inputs `(2,4,5)` is an activation, `W(…)` an initializer, `i(…)` and `b(…)` are activations of whole numbers
+and truths, `[…]`, `f[…]` and `b[…]` constants of integers and floats, `n` and `f` before a number scalars, and `_` is
+an absent input. `s(…)` is the shape of a further input, computed, `z1(…)` one of its sizes, `w(…)` its sizes as floats.
+`P(…)` is a positive initializer, `k(…)` and `u(…)` are positive numbers, `p[…]` numbers fed. `-> k` asks for k outputs.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ UNARY = """
 """
 COMPARISONS = "Equal Greater GreaterOrEqual Less LessOrEqual"
 TRUTHS = "And Or Xor"
-REDUCTIONS = "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare"
+REDUCTIONS = (
+    "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare"
+)
 COORDINATES = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric", "half_pixel_symmetric")
 ROUNDINGS = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 
@@ -139,15 +142,31 @@ LINES: list[Line] = [
     ),
     ("Conv@ref", {"auto_pad": "SAME_UPPER", "dilations": [2, 2]}, "(2,4,7,6), W(8,4,3,3)"),
     ("ConvTranspose", {"strides": [2, 2]}, "(2,4,5,6), W(4,3,3,3), W(3)"),
-    ("ConvTranspose", {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]}, "(2,4,5,6), W(4,3,3,3), W(3)"),
-    ("ConvTranspose", {"strides": [2, 2], "pads": [0, 1, 2, 1], "output_padding": [1, 0]}, "(2,4,5,6), W(4,3,3,3), W(3)"),
+    (
+        "ConvTranspose",
+        {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]},
+        "(2,4,5,6), W(4,3,3,3), W(3)",
+    ),
+    (
+        "ConvTranspose",
+        {"strides": [2, 2], "pads": [0, 1, 2, 1], "output_padding": [1, 0]},
+        "(2,4,5,6), W(4,3,3,3), W(3)",
+    ),
     ("ConvTranspose", {"strides": [2, 2], "pads": [0, 0, 1, 1]}, "(2,4,5,6), W(4,3,3,3)"),
     ("ConvTranspose", {"strides": [3, 2], "dilations": [2, 1]}, "(2,4,5,6), W(4,3,3,3), W(3)"),
     ("ConvTranspose", {"group": 2, "strides": [2, 2]}, "(2,4,5,6), W(4,3,2,2), W(6)"),
     ("ConvTranspose", {"group": 4, "strides": [2, 2]}, "(2,4,5,6), W(4,1,2,2), W(4)"),
     ("ConvTranspose", {"strides": [2, 2], "output_shape": [10, 12]}, "(2,4,5,6), W(4,3,3,3), W(3)"),
-    ("ConvTranspose", {"strides": [2, 2], "output_shape": [10, 12], "auto_pad": "SAME_UPPER"}, "(2,4,5,6), W(4,3,3,3), W(3)"),
-    ("ConvTranspose", {"strides": [2, 2], "output_shape": [10, 12], "auto_pad": "SAME_LOWER"}, "(2,4,5,6), W(4,3,3,3), W(3)"),
+    (
+        "ConvTranspose",
+        {"strides": [2, 2], "output_shape": [10, 12], "auto_pad": "SAME_UPPER"},
+        "(2,4,5,6), W(4,3,3,3), W(3)",
+    ),
+    (
+        "ConvTranspose",
+        {"strides": [2, 2], "output_shape": [10, 12], "auto_pad": "SAME_LOWER"},
+        "(2,4,5,6), W(4,3,3,3), W(3)",
+    ),
     ("ConvTranspose", {"strides": [2, 2], "output_shape": [12, 14]}, "(2,4,5,6), W(4,3,3,3), W(3)"),
     ("ConvTranspose", {"strides": [2, 2], "auto_pad": "SAME_UPPER"}, "(2,4,5,6), W(4,3,3,3)"),
     ("ConvTranspose", {"strides": [2, 2], "auto_pad": "SAME_LOWER"}, "(2,4,5,6), W(4,3,3,3)"),
@@ -384,8 +403,16 @@ LINES: list[Line] = [
     ("Resize", resize("linear", "align_corners"), "(2,3,5,4), _, _, [2,3,1,6]"),
     ("Resize", resize("nearest", "asymmetric", axes=[2, 3], nearest_mode="floor"), "(2,3,5,4), _, f[2,3]"),
     ("Resize", resize("linear", "half_pixel", axes=[3, 2]), "(2,3,5,4), _, _, [6,7]"),
-    ("Resize@ref", resize("linear", "half_pixel", axes=[2, 3], keep_aspect_ratio_policy="not_larger"), "(2,3,5,4), _, _, [10,12]"),
-    ("Resize@ref", resize("linear", "half_pixel", axes=[2, 3], keep_aspect_ratio_policy="not_smaller"), "(2,3,5,4), _, _, [10,12]"),
+    (
+        "Resize@ref",
+        resize("linear", "half_pixel", axes=[2, 3], keep_aspect_ratio_policy="not_larger"),
+        "(2,3,5,4), _, _, [10,12]",
+    ),
+    (
+        "Resize@ref",
+        resize("linear", "half_pixel", axes=[2, 3], keep_aspect_ratio_policy="not_smaller"),
+        "(2,3,5,4), _, _, [10,12]",
+    ),
     ("Resize", resize("cubic", "half_pixel", cubic_coeff_a=-0.5), "(2,3,5,4), _, f[1,1,2,3]"),
     ("Resize", resize("cubic", "half_pixel", exclude_outside=1), "(2,3,5,4), _, f[1,1,2,3]"),
     *(
@@ -395,8 +422,16 @@ LINES: list[Line] = [
         for scales in ("0.5,0.4", "0.5,1.5", "2,2")
     ),
     ("Resize", resize("linear", "half_pixel", antialias=1), "(2,3,8,9), _, _, [2,3,4,3]"),
-    ("Resize", resize("linear", "tf_crop_and_resize", extrapolation_value=0.7), "(1,3,5,4), f[0,0,0.2,0.1,1,1,0.9,1.2], _, [1,3,6,7]"),
-    ("Resize", resize("nearest", "tf_crop_and_resize", extrapolation_value=0.7), "(1,3,5,4), f[0,0,0.2,0.1,1,1,0.9,1.2], _, [1,3,6,7]"),
+    (
+        "Resize",
+        resize("linear", "tf_crop_and_resize", extrapolation_value=0.7),
+        "(1,3,5,4), f[0,0,0.2,0.1,1,1,0.9,1.2], _, [1,3,6,7]",
+    ),
+    (
+        "Resize",
+        resize("nearest", "tf_crop_and_resize", extrapolation_value=0.7),
+        "(1,3,5,4), f[0,0,0.2,0.1,1,1,0.9,1.2], _, [1,3,6,7]",
+    ),
     ("Resize", resize("linear", "half_pixel"), "(2,3,6), _, f[1,1,2]"),
     ("Resize", resize("linear", "half_pixel"), "(2,3,4,5,3), _, f[1,1,2,1,2]"),
     ("Resize-11", resize("nearest", "tf_half_pixel_for_nn"), "(2,3,5,4), f[], f[1,1,2,3]"),
@@ -429,12 +464,24 @@ LINES: list[Line] = [
     ("Attention-23@ref", {}, "(2,4,3,8), (2,4,5,8), (2,4,5,6)"),
     ("Attention-23@ref", {"is_causal": 1, "softcap": 2.0, "scale": 0.2}, "(2,4,5,8), (2,4,5,8), (2,4,5,6), (5,5)"),
     ("Attention-23@ref", {"q_num_heads": 4, "kv_num_heads": 2}, "(2,3,32), (2,5,16), (2,5,12), b(3,5)"),
-    ("Attention-24@ref", {"is_causal": 1, "qk_matmul_output_mode": 3}, "(2,4,3,8), (2,4,3,8), (2,4,3,6), _, (2,4,2,8), (2,4,2,6) -> 4"),
+    (
+        "Attention-24@ref",
+        {"is_causal": 1, "qk_matmul_output_mode": 3},
+        "(2,4,3,8), (2,4,3,8), (2,4,3,6), _, (2,4,2,8), (2,4,2,6) -> 4",
+    ),
     ("ScatterND", {}, "(4,3,2), [[0],[-1]], (2,3,2)"),
     ("ScatterND", {}, "(4,3,2), [[0,1],[2,-1]], (2,2)"),
     *(("ScatterND", {"reduction": r}, "(4,3,2), [[0,1],[0,1],[2,2]], (3,2)") for r in ("add", "mul", "max", "min")),
-    ("RoiAlign", {"output_height": 2, "output_width": 3, "sampling_ratio": 2}, "(2,3,8,9), f[[0,0,5,6],[1,2,7,7]], [1,0]"),
-    ("RoiAlign-10", {"output_height": 2, "output_width": 2, "spatial_scale": 0.5}, "(2,3,8,9), f[[0,0,9,9],[1,2,14,7]], [1,0]"),
+    (
+        "RoiAlign",
+        {"output_height": 2, "output_width": 3, "sampling_ratio": 2},
+        "(2,3,8,9), f[[0,0,5,6],[1,2,7,7]], [1,0]",
+    ),
+    (
+        "RoiAlign-10",
+        {"output_height": 2, "output_width": 2, "spatial_scale": 0.5},
+        "(2,3,8,9), f[[0,0,9,9],[1,2,14,7]], [1,0]",
+    ),
     *(("AffineGrid@ref", {"align_corners": aligned}, "(2,2,3), [2,3,4,5]") for aligned in (0, 1)),
     ("Col2Im", {}, "(2,12,20), [5,6], [2,2]"),
     ("Col2Im", {"pads": [0, 1, 1, 0], "strides": [2, 1], "dilations": [1, 2]}, "(2,12,15), [5,6], [2,2]"),
@@ -445,7 +492,14 @@ LINES: list[Line] = [
     ("NonMaxSuppression", {}, "(2,30,4), (2,3,30)"),
 ]
 
-SAFE = {"Acosh": (1.1, 3.0), "Log": (0.5, 3.0), "Sqrt": (0.5, 3.0), "ReduceLogSum": (0.5, 3.0), "Acos": (-0.9, 0.9), "Atanh": (-0.9, 0.9)}
+SAFE = {
+    "Acosh": (1.1, 3.0),
+    "Log": (0.5, 3.0),
+    "Sqrt": (0.5, 3.0),
+    "ReduceLogSum": (0.5, 3.0),
+    "Acos": (-0.9, 0.9),
+    "Atanh": (-0.9, 0.9),
+}
 SAFE |= {"Asin": (-0.9, 0.9), "Pow": (0.5, 2.0), "Mod": (0.5, 2.0), "GridSample": (-1.2, 1.2)}
 KINDS = {"b": np.bool_, "i": np.int64, "k": np.int64, "u": np.uint8, "p": np.int64, "n": np.int64, "f": np.float32}
 
@@ -464,13 +518,19 @@ class Case:
 
     def model(self) -> onnx.ModelProto:
         """The one-node model."""
-        inputs = [helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for k, v in self.feeds.items()]
+        inputs = [
+            helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
+            for k, v in self.feeds.items()
+        ]
         outputs = [onnx.ValueInfoProto(name=name) for name in self.node.output]
         constants = [numpy_helper.from_array(v, k) for k, v in self.constants.items()]
         for maker in self.makers:
             maker.name = maker.output[0]
         graph = helper.make_graph([*self.makers, self.node], "case", inputs, outputs, constants)
-        opsets = [helper.make_opsetid("", self.opset), *([helper.make_opsetid(self.node.domain, 1)] if self.node.domain else [])]
+        opsets = [
+            helper.make_opsetid("", self.opset),
+            *([helper.make_opsetid(self.node.domain, 1)] if self.node.domain else []),
+        ]
         return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
     def expected(self) -> list[np.ndarray]:
@@ -532,7 +592,9 @@ def _take(made: Case, item: str, how: tuple[str, np.random.Generator]) -> str:
     if "(" in item:
         made.feeds[name] = _activation(made.op, letter, _shape(item), rng)
         return name
-    values = np.array(eval(item[item.index("[") :] if "[" in item else item[1:], {"inf": np.inf}), KINDS.get(letter, np.int64))
+    values = np.array(
+        eval(item[item.index("[") :] if "[" in item else item[1:], {"inf": np.inf}), KINDS.get(letter, np.int64)
+    )
     fed = letter == "p" or made.op in ("IsInf", "ArgMax", "ArgMin")
     (made.feeds if fed else made.constants)[name] = values
     return name
@@ -633,7 +695,10 @@ REFUSED: list[tuple[Line, str]] = [
     (("Cast", {"to": TensorProto.FLOAT8E4M3FN}, "(2,3)"), "no element type FLOAT8E4M3FN"),
     (("Reshape", {}, "(2,3), i(1)"), "its input 'in_1' is an input of the graph; only constants and sizes"),
     (("ReduceSum", {}, "(2,3), i(1)"), "its input 'in_1' is an input of the graph; only a constant"),
-    (("MaxPool", {"kernel_shape": [3, 3], "pads": [0, 0, 1, 1]}, "(2,3,7,6) -> 2"), "positions of a pooling with uneven"),
+    (
+        ("MaxPool", {"kernel_shape": [3, 3], "pads": [0, 0, 1, 1]}, "(2,3,7,6) -> 2"),
+        "positions of a pooling with uneven",
+    ),
     (("ReduceMean", {}, "i(2,3)"), "does not compute it for its inputs"),
     (("Resize", {"mode": "linear"}, "u(2,3,8,6), _, f[1,1,2,2]"), "only 'nearest' resamples"),
     (("Dropout", {}, "(2,3), f0.5, b1"), "it drops values at random"),
@@ -655,7 +720,11 @@ def test_an_even_neighbourhood_has_its_odd_channel_behind() -> None:
     assert np.allclose(made.computed()[0], x / (1 + 0.5 / 4 * sums) ** 0.75, atol=1e-6)
 
 
-COMPILED = [line for line in LINES if line[0] in ("Slice", "Expand", "Pad", "ConvTranspose") or line[1].get("auto_pad") == "SAME_UPPER"]
+COMPILED = [
+    line
+    for line in LINES
+    if line[0] in ("Slice", "Expand", "Pad", "ConvTranspose") or line[1].get("auto_pad") == "SAME_UPPER"
+]
 COMPILED += [line for line in LINES if "s(" in line[2] or line[0] in ("Upsample-9", "Reshape")]
 
 

@@ -42,7 +42,9 @@ def fates(made: NetworkPair) -> dict[str, str]:
         ({"stage2.*.kernel": 5}, {}),
     ],
 )
-def test_a_block_is_kept_narrowed_widened_or_copied(seed: Path, tmp_path: Path, knobs: dict[str, object], expected: dict[str, str]) -> None:
+def test_a_block_is_kept_narrowed_widened_or_copied(
+    seed: Path, tmp_path: Path, knobs: dict[str, object], expected: dict[str, str]
+) -> None:
     assert fates(pair(seed, tmp_path, knobs)) == expected
 
 
@@ -67,7 +69,13 @@ def test_the_block_that_a_spec_takes_from_elsewhere_stands_below_its_source(seed
 
 def test_a_larger_kernel_is_drawn_with_a_larger_mark(seed: Path, tmp_path: Path) -> None:
     made = pair(seed, tmp_path, {"stage1.block0.kernel": 7})
-    bars = [bar for panel in panels(made.parts) if panel.name == "stage1" for bar in panel.bars if bar.title.startswith("stage1.block0")]
+    bars = [
+        bar
+        for panel in panels(made.parts)
+        if panel.name == "stage1"
+        for bar in panel.bars
+        if bar.title.startswith("stage1.block0")
+    ]
     assert [bar.kernels for bar in bars] == ["3×3", "7×7"]
     assert bars[0].mark is not None
     assert bars[1].mark is not None
@@ -75,7 +83,11 @@ def test_a_larger_kernel_is_drawn_with_a_larger_mark(seed: Path, tmp_path: Path)
 
 
 def test_a_head_of_another_network_is_new(seed: Path, tmp_path: Path) -> None:
-    fnatool.head(seed, tmp_path / "other.onnx", options=fnatool.HeadOptions(task="segmentation", classes=3, width=8, verify=False))
+    fnatool.head(
+        seed,
+        tmp_path / "other.onnx",
+        options=fnatool.HeadOptions(task="segmentation", classes=3, width=8, verify=False),
+    )
     made = network_pair(reported(files.read(seed)), reported(files.read(tmp_path / "other.onnx")))
     assert FRESH in {piece.fate for piece in made.after.pieces if piece.part == "head"}
 

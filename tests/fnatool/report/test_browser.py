@@ -91,7 +91,9 @@ def test_a_picture_for_slides(done: Path) -> None:
 def test_without_a_browser_that_is_said_before_anything_is_written(done: Path) -> None:
     script = "import sys; from fnatool.cli.main import run; sys.exit(run(sys.argv[1:]))"
     command = [sys.executable, "-c", script, "report", str(done), "-o", "page.html", "--png", "page.png"]
-    ended = subprocess.run(command, env={"PATH": "/nowhere", "PYTHONPATH": ":".join(sys.path)}, capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        command, env={"PATH": "/nowhere", "PYTHONPATH": ":".join(sys.path)}, capture_output=True, text=True, check=False
+    )
     assert ended.returncode == 2
     assert "needs Chromium" in ended.stderr
     assert not Path("page.html").exists()

@@ -1,4 +1,6 @@
-"""The page about a run or two networks: it says what the files say, loads nothing, and damaged or foreign folders are refused."""
+"""The page about a run or two networks: it says what the files say, loads nothing, and damaged or foreign folders are
+refused.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +87,10 @@ def test_a_page_of_a_run_whose_data_is_gone_says_so(done: Path, tmp_path: Path, 
 
 
 def test_two_networks_are_shown_without_a_run(done: Path) -> None:
-    assert run(["report", "--before", str(done / "seed.onnx"), "--after", str(done / "target.onnx"), "-o", "page.html"]) == 0
+    assert (
+        run(["report", "--before", str(done / "seed.onnx"), "--after", str(done / "target.onnx"), "-o", "page.html"])
+        == 0
+    )
     page = read_page("page.html")
     assert page.document["networks"]["before"]["sha256"] != page.document["networks"]["after"]["sha256"]
     for value, pointer, _ in page.numbers:
@@ -99,7 +104,9 @@ def test_names_in_a_model_are_text(tmp_path: Path) -> None:
     nodes = [helper.make_node("Conv", ["x", "w"], ["y"], name=name, pads=[1] * 4)]
     ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, c, 8, 8]) for n, c in (("x", 3), ("y", 4))]
     graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [weight])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "odd.onnx")
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "odd.onnx"
+    )
     assert run(["report", "--before", "odd.onnx", "--after", "odd.onnx", "-o", "page.html"]) == 0
     page = read_page("page.html")
     assert page.links == ["#architecture", "#cost", "#again"]

@@ -1,4 +1,6 @@
-"""Where float32 rounds a value by more than the tolerance, double precision decides: an exact remap passes, a planted error does not."""
+"""Where float32 rounds a value by more than the tolerance, double precision decides: an exact remap passes, a planted
+error does not.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ LIFT, LOW = 4096.0, 9.0
 
 
 def saturated() -> gs.Graph:
-    """One output, the tail of a sigmoid, that has lost digits on the way: its own size is its only scale. No nudge moves bytes."""
+    """One output, the tail of a sigmoid, that has lost digits on the way: its own size is its only scale. No nudge
+    moves bytes.
+    """
     net = Net()
     net.channels["pixels"] = 3
     net.op("Cast", "pixels", "x", to=TensorProto.FLOAT)

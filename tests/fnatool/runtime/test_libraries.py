@@ -46,15 +46,23 @@ def test_what_cannot_be_loaded_is_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lacking", "said"),
     [
-        (["libcublas.so.13", "libcurand.so.10"], "it does not find libcublas.so.13, libcurand.so.10: install 'fnatool[cuda]'"),
+        (
+            ["libcublas.so.13", "libcurand.so.10"],
+            "it does not find libcublas.so.13, libcurand.so.10: install 'fnatool[cuda]'",
+        ),
         (["libcuda.so.1"], "it does not find libcuda.so.1, which comes with the driver of an NVIDIA GPU"),
         (["libnvinfer.so.10"], "it does not find libnvinfer.so.10: install TensorRT"),
-        (["libcudnn.so.9", "libcuda.so.1"], "libcudnn.so.9: install 'fnatool[cuda]'; it does not find libcuda.so.1, which comes"),
+        (
+            ["libcudnn.so.9", "libcuda.so.1"],
+            "libcudnn.so.9: install 'fnatool[cuda]'; it does not find libcuda.so.1, which comes",
+        ),
         ([], "all libraries are there: 'nvidia-smi' says whether there is a GPU"),
     ],
 )
 @LINUX
-def test_it_is_said_what_is_missing_and_where_it_comes_from(lacking: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_said_what_is_missing_and_where_it_comes_from(
+    lacking: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(libraries, "missing", lambda library: lacking)
     assert said in libraries.why_absent("cuda")
 
@@ -75,7 +83,9 @@ def test_what_pip_has_installed_is_loaded_before_the_first_session_and_nothing_i
 
     made = onnxruntime.InferenceSession
     monkeypatch.setattr(onnxruntime, "preload_dlls", preload, raising=False)
-    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *given, **more: order.append("session") or made(*given, **more))
+    monkeypatch.setattr(
+        onnxruntime, "InferenceSession", lambda *given, **more: order.append("session") or made(*given, **more)
+    )
     monkeypatch.setitem(session.PROVIDERS, "cuda", "CPUExecutionProvider")  # as if it were there
     libraries.preload.cache_clear()
     path = str(save(net(), tmp_path / "net.onnx"))
@@ -87,7 +97,9 @@ def test_what_pip_has_installed_is_loaded_before_the_first_session_and_nothing_i
     assert capfd.readouterr() == ("", "")
 
 
-def test_nodes_that_are_left_to_the_processor_are_counted_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nodes_that_are_left_to_the_processor_are_counted_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info"):
         pytest.skip("a version that does not say")
     path = save(net(), tmp_path / "net.onnx")
@@ -99,7 +111,9 @@ def test_nodes_that_are_left_to_the_processor_are_counted_and_named(tmp_path: Pa
     assert "(GlobalAveragePool)" in left
 
 
-def test_a_provider_that_does_not_load_is_refused_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_provider_that_does_not_load_is_refused_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers() and Path("/dev/nvidia0").exists():
         pytest.skip("a GPU is here")
     monkeypatch.setattr(libraries, "why_absent", lambda provider: f"no {provider}, because")

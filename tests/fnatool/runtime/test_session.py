@@ -32,11 +32,15 @@ def test_an_output_of_no_sample_comes_whole_from_one_run(tmp_path: Path) -> None
 
 def test_outputs_of_no_sample_are_not_put_together(tmp_path: Path) -> None:
     found = runner("g (float[1,3] x) => (float[3] y) { y = Squeeze (x) }", tmp_path)
-    with pytest.raises(RefusedModel, match=r"output 'y' of '.*' is \[3\] for 1 sample\(s\): it does not have them in front"):
+    with pytest.raises(
+        RefusedModel, match=r"output 'y' of '.*' is \[3\] for 1 sample\(s\): it does not have them in front"
+    ):
         found.over({"x": SAMPLES})
 
 
 def test_an_input_that_holds_no_numbers_is_refused(tmp_path: Path) -> None:
     found = runner("g (bool[1,3] x) => (bool[1,3] y) { y = Not (x) }", tmp_path)
-    with pytest.raises(RefusedModel, match=r"the input 'x' of '.*' is a tensor\(bool\), not one of whole numbers or floats"):
+    with pytest.raises(
+        RefusedModel, match=r"the input 'x' of '.*' is a tensor\(bool\), not one of whole numbers or floats"
+    ):
         found.dtype("x")

@@ -1,4 +1,6 @@
-"""Verification on finer maps: exact where it must be, and an error planted in dilations, pads or sampling is found and named."""
+"""Verification on finer maps: exact where it must be, and an error planted in dilations, pads or sampling is found and
+named.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,10 @@ def test_a_gate_that_averages_over_a_finer_map_makes_it_approximate() -> None:
     made = squeezing()
     assert strides(made) == ((1, 2, 4, 8), "approximate", "'g2' averages over the finer map")
     message = refused(made, {"output_stride": 4}, strategy="preserve")
-    assert message == "'output_stride' cannot shrink exactly: 'g2' averages over the finer map; use --strategy fna, or --allow-drift"
+    assert (
+        message == "'output_stride' cannot shrink exactly: 'g2' averages over the finer map; use --strategy fna, or "
+        "--allow-drift"
+    )
     analysis, found, target = remapped(made, {"output_stride": 4}, strategy="preserve", allow_drift=True)
     assert found.averages == ("g2",)
     result = verify(made, target, analysis, found)
@@ -48,7 +53,15 @@ def test_a_gate_that_averages_over_a_finer_map_makes_it_approximate() -> None:
 def test_an_average_at_the_head_is_not_compared_and_nothing_else_is_left_out() -> None:
     made = encoder_with_classifier()
     analysis, found, target = remapped(made, {"output_stride": 4}, strategy="preserve")
-    assert [one.tensor for one in verify(made, target, analysis, found).drifts] == ["c0", "s1", "c1", "s2", "c2", "s3", "c3"]
+    assert [one.tensor for one in verify(made, target, analysis, found).drifts] == [
+        "c0",
+        "s1",
+        "c1",
+        "s2",
+        "c2",
+        "s3",
+        "c3",
+    ]
     same = plan(analysis, Spec({"node:c1.width": 8}), strategy="preserve")
     assert [one.tensor for one in verify(made, apply(made, same), analysis, same).drifts][-1] == "y"
 
@@ -70,7 +83,9 @@ def test_a_planted_error_is_found_and_named(name: str, wrong: Callable[[gs.Node]
     node = next(node for node in target.nodes if node.name == name)
     if name == "c3" and wrong is not WRONG["size"]:
         wrong(node)
-        node.attrs["pads"] = [pad + 2 for pad in node.attrs["pads"]] if node.attrs["dilations"] == [4, 4] else node.attrs["pads"]
+        node.attrs["pads"] = (
+            [pad + 2 for pad in node.attrs["pads"]] if node.attrs["dilations"] == [4, 4] else node.attrs["pads"]
+        )
     else:
         wrong(node)
     first = verify(made, target, analysis, found).first
@@ -81,7 +96,8 @@ def test_a_planted_error_is_found_and_named(name: str, wrong: Callable[[gs.Node]
 def test_sampling_that_is_shifted_is_found() -> None:
     made = encoder_with_classifier()
     analysis, found, target = remapped(made, {"output_stride": 4})
-    samples = {**found.samples, "s2": replace(found.samples["s2"], sizes=(6, 2, 8, 16), steps=(1, 2, 1, 2))}  # the first 8 rows of 16
+    # the first 8 rows of 16
+    samples = {**found.samples, "s2": replace(found.samples["s2"], sizes=(6, 2, 8, 16), steps=(1, 2, 1, 2))}
     first = verify(made, target, analysis, replace(found, samples=samples)).first
     assert first is not None
     assert first.node == "s2"
@@ -89,7 +105,13 @@ def test_sampling_that_is_shifted_is_found() -> None:
 
 def test_depth_width_kernel_stride_and_size_in_one_spec() -> None:
     made, analysis = seed()
-    knobs = {"stage3.depth": 5, "stage4.width": "x1.25", "stage2.*.kernel": 5, "output_stride": 8, "input.size": [96, 224]}
+    knobs = {
+        "stage3.depth": 5,
+        "stage4.width": "x1.25",
+        "stage2.*.kernel": 5,
+        "output_stride": 8,
+        "input.size": [96, 224],
+    }
     found = plan(analysis, parse({"version": 1, "knobs": knobs}), strategy="preserve")
     target = apply(made, found)
     assert found.compared is not None

@@ -1,4 +1,6 @@
-"""What a search is measured against: the seed's own shape and all widths narrowed alike, and layers that are solved anew."""
+"""What a search is measured against: the seed's own shape and all widths narrowed alike, and layers that are solved
+anew.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ BUDGET = "madds=500k"
 
 @pytest.fixture(scope="module")
 def measured(scenes: Path) -> Path:
-    """The folder of seed and scenes, with a search in its folder beside that tuned both baselines and solved layers anew."""
+    """The folder of seed and scenes, with a search in its folder beside that tuned both baselines and solved layers
+    anew.
+    """
     with inside(scenes):
         distance(scenes, finetune={"enabled": True, "baseline": "both"}, refit={"enabled": "yes", "samples": 12})
         assert search("--budget", BUDGET, folder="beside") == 0
@@ -41,7 +45,12 @@ def test_both_baselines_are_tuned_like_what_was_found(measured: Path) -> None:
 def test_the_uniform_one_has_the_largest_common_factor_that_keeps_the_budget(measured: Path) -> None:
     found = report(measured / "beside")["baselines"]["uniform"]
     assert found["costs"]["madds"] <= 500_000
-    seed = {"stage0.block0.hidden": 24, "stage1.block0.hidden": 24, "stage2.block0.hidden": 32, "stage3.block0.hidden": 40}
+    seed = {
+        "stage0.block0.hidden": 24,
+        "stage1.block0.hidden": 24,
+        "stage2.block0.hidden": 32,
+        "stage3.block0.hidden": 40,
+    }
     shares = [found["spec"]["knobs"][name] / width for name, width in seed.items()]
     assert 0 < min(shares) <= max(shares) < 1
     assert max(shares) - min(shares) < 0.05  # but for rounding
@@ -67,17 +76,28 @@ def test_layers_solved_anew_are_nearer_to_the_seed_and_in_the_file_that_is_tuned
     distance(measured)
     assert search("--budget", BUDGET) == 0
     plain, refitted = (
-        {tensor.name: tensor.values for tensor in files.read(path).graph.tensors().values() if hasattr(tensor, "values")}
+        {
+            tensor.name: tensor.values
+            for tensor in files.read(path).graph.tensors().values()
+            if hasattr(tensor, "values")
+        }
         for path in (Path("run/remapped.onnx"), measured / "beside/remapped.onnx")
     )
     assert plain.keys() == refitted.keys()
-    changed = [name for name in plain if plain[name].shape == refitted[name].shape and (plain[name] != refitted[name]).any()]
+    changed = [
+        name for name in plain if plain[name].shape == refitted[name].shape and (plain[name] != refitted[name]).any()
+    ]
     assert len(changed) >= len(solved)
 
 
 @pytest.mark.parametrize(
     ("document", "refits"),
-    [({}, True), ({"task": "none"}, True), ({"search": {"method": "gradient"}}, False), ({"refit": {"enabled": "no"}}, False)],
+    [
+        ({}, True),
+        ({"task": "none"}, True),
+        ({"search": {"method": "gradient"}}, False),
+        ({"refit": {"enabled": "no"}}, False),
+    ],
 )
 def test_a_search_by_distance_refits_unless_it_is_told_not_to_and_nothing_is_tuned_beside_it(
     document: dict[str, object], refits: bool
@@ -87,7 +107,12 @@ def test_a_search_by_distance_refits_unless_it_is_told_not_to_and_nothing_is_tun
 
 
 def test_a_search_by_gradient_has_them_too(measured: Path) -> None:
-    gradient(measured, finetune={"baseline": "uniform"}, refit={"enabled": "yes", "samples": 8}, search={"steps": 2, "alpha_from": 0.5})
+    gradient(
+        measured,
+        finetune={"baseline": "uniform"},
+        refit={"enabled": "yes", "samples": 8},
+        search={"steps": 2, "alpha_from": 0.5},
+    )
     assert search("--budget", "madds=80%") == 0
     assert list(report("run")["baselines"]) == ["uniform"]
     assert report("run")["architecture"]["refit"]["used"] > 0

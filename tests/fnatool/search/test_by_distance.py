@@ -1,4 +1,6 @@
-"""A search by distance as its user meets it: from a seed to a network within a budget without training, other budgets from its table."""
+"""A search by distance as its user meets it: from a seed to a network within a budget without training, other budgets
+from its table.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,9 @@ def test_a_search_ends_with_a_network_of_its_spec_within_the_budget_and_trains_n
     assert predicted[-1] == pytest.approx(0, abs=1e-6)
 
 
-def test_within_a_budget_that_the_seed_keeps_it_is_the_seed_and_nothing_else_is_measured(near: Path, capsys: Capture) -> None:
+def test_within_a_budget_that_the_seed_keeps_it_is_the_seed_and_nothing_else_is_measured(
+    near: Path, capsys: Capture
+) -> None:
     distance(near)
     assert search("--budget", "madds=1M") == 0
     assert "the budget allows the seed's own architecture" in capsys.readouterr().out
@@ -104,7 +108,12 @@ def test_the_same_seed_finds_the_same_bits_and_another_one_looks_at_other_images
 
 
 def test_a_detector_is_searched_by_the_maps_that_its_head_reads(near: Path) -> None:
-    distance(near, "detection", head={"style": "ssdlite", "taps": ["stage3.block0.hidden", "last.n.r"]}, distance={"places": "features"})
+    distance(
+        near,
+        "detection",
+        head={"style": "ssdlite", "taps": ["stage3.block0.hidden", "last.n.r"]},
+        distance={"places": "features"},
+    )
     assert search("--budget", "params=1G") == 0
     found = report("run")
     assert run(["check", "run/target.onnx"]) == 0
@@ -118,13 +127,22 @@ def test_members_keep_the_selected_channels_while_they_are_compared(near: Path) 
 
 
 @pytest.mark.parametrize("select", [None, "l1"])
-def test_the_network_that_is_written_keeps_the_channels_asked_for_or_the_first_ones(select: str | None, near: Path) -> None:
+def test_the_network_that_is_written_keeps_the_channels_asked_for_or_the_first_ones(
+    select: str | None, near: Path
+) -> None:
     distance(near, search={} if select is None else {"select": select})
     assert search("--budget", BUDGET) == 0
     for name in ("l1", "first"):
-        assert run(["remap", str(near / "seed.onnx"), "--spec", "run/spec.json", "--select", name, "-o", f"{name}.onnx"]) == 0
+        assert (
+            run(["remap", str(near / "seed.onnx"), "--spec", "run/spec.json", "--select", name, "-o", f"{name}.onnx"])
+            == 0
+        )
     weights = {
-        name: {tensor.name: tensor.values for tensor in files.read(path).graph.tensors().values() if hasattr(tensor, "values")}
+        name: {
+            tensor.name: tensor.values
+            for tensor in files.read(path).graph.tensors().values()
+            if hasattr(tensor, "values")
+        }
         for name, path in (("l1", "l1.onnx"), ("first", "first.onnx"), ("found", "run/remapped.onnx"))
     }
     shared = [name for name in weights["found"] if name.startswith("s") and name in weights["l1"]]
@@ -147,7 +165,10 @@ def test_widths_are_held_to_a_multiple_in_what_is_written(near: Path) -> None:
     distance(near, space={"choices": "auto"}, search={"multiple": 8})
     assert search("--budget", BUDGET) == 0
     widths = [
-        int(part.split()[1]) for row in report("run")["architecture"]["blocks"].values() for part in row.split(", ") if "hidden" in part
+        int(part.split()[1])
+        for row in report("run")["architecture"]["blocks"].values()
+        for part in row.split(", ")
+        if "hidden" in part
     ]
     assert widths
     assert all(width % 8 == 0 for width in widths)
@@ -165,7 +186,9 @@ def test_a_dry_run_measures_nothing(near: Path, capsys: Capture) -> None:
 
 def test_a_run_that_is_killed_goes_on_to_the_same_bits(near: Path) -> None:
     distance(near)
-    process = subprocess.Popen([*MODULE, "search", "-o", "run", "--budget", BUDGET], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [*MODULE, "search", "-o", "run", "--budget", BUDGET], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
     deadline = time.monotonic() + 240
     while not Path("run/distances.json").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
@@ -180,7 +203,13 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(near: Path) -> None:
 
 def test_two_processes_measure_the_same_bits(near: Path) -> None:
     distance(near)
-    done = subprocess.run([*TWO, "search", "-o", "two", "--budget", BUDGET], capture_output=True, text=True, env=environment(), timeout=600)
+    done = subprocess.run(
+        [*TWO, "search", "-o", "two", "--budget", BUDGET],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert sorted(table("two")) == sorted(table(near / "measured"))
     assert report("two")["architecture"] == report(near / "measured")["architecture"]
@@ -189,7 +218,9 @@ def test_two_processes_measure_the_same_bits(near: Path) -> None:
 # --- derive -------------------------------------------------------------------------------------
 
 
-def test_any_budget_and_a_front_come_from_the_table_without_data(near: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+def test_any_budget_and_a_front_come_from_the_table_without_data(
+    near: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
     monkeypatch.setattr(by_distance, "meters_of", lambda *_: pytest.fail("something is measured"))
     (row,) = derived(near / "measured", "--budget", "madds=400k", "--images", "0")
     assert row["costs"]["madds"] == madds(Path("out", str(row["model"]))) <= 400_000
@@ -232,11 +263,18 @@ def test_where_no_block_is_small_enough_the_widths_outside_blocks_shrink_togethe
     assert trunks[0]["within"] is None
     assert [row["share"] for row in trunks] == sorted((row["share"] for row in trunks), reverse=True)
     assert trunks[0]["distance"] == pytest.approx(0, abs=1e-9)
-    assert 0 < trunks[chosen["number"]]["distance"] <= trunks[chosen["number"]]["within"] == found["architecture"]["distance"]
+    assert (
+        0
+        < trunks[chosen["number"]]["distance"]
+        <= trunks[chosen["number"]]["within"]
+        == found["architecture"]["distance"]
+    )
     assert chosen["widths"]["node:last.width"] == {1: 18, 2: 12}[chosen["number"]]
     assert chosen["widths"].items() <= json.loads((narrowed / "narrow/spec.json").read_text())["knobs"].items()
     assert found["space"]["costs"]["madds"]["smallest"] == trunks[-1]["smallest"]
-    assert f"Widths outside blocks are ×{chosen['share']:.3g} of the seed's" in (narrowed / "narrow/report.md").read_text()
+    assert (
+        f"Widths outside blocks are ×{chosen['share']:.3g} of the seed's" in (narrowed / "narrow/report.md").read_text()
+    )
 
 
 def test_other_budgets_take_other_widths_from_the_same_table(narrowed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +284,11 @@ def test_other_budgets_take_other_widths_from_the_same_table(narrowed: Path, mon
     widths = []
     for budget in ("madds=0.9x", "madds=0.6x"):
         (row,) = derived(narrowed / "narrow", "--budget", budget, "--images", "0")
-        widths.append(json.loads(Path("out", str(row["model"])).with_suffix(".json").read_text())["knobs"].get("node:last.width", 24))
+        widths.append(
+            json.loads(Path("out", str(row["model"])).with_suffix(".json").read_text())["knobs"].get(
+                "node:last.width", 24
+            )
+        )
     assert widths[0] == 24
     assert widths[1] < 24
     front = derived(narrowed / "narrow", "--pareto", "5", "--images", "0")
@@ -272,7 +314,9 @@ def test_a_search_with_several_trunks_that_is_interrupted_goes_on_to_the_same_bi
     assert Path("run/remapped.onnx").read_bytes() == (done / "remapped.onnx").read_bytes()
 
 
-def test_the_smallest_member_over_all_widths_is_said_and_a_super_network_has_those_of_the_seed(narrowed: Path, capsys: Capture) -> None:
+def test_the_smallest_member_over_all_widths_is_said_and_a_super_network_has_those_of_the_seed(
+    narrowed: Path, capsys: Capture
+) -> None:
     least = report(narrowed / "narrow")["trunks"][-1]["smallest"]
     distance(narrowed, space={"choices": str(narrowed / "trunks.json")})
     assert search("--budget", f"madds={least - 1}") == 2
@@ -294,7 +338,16 @@ def test_a_network_without_blocks_comes_to_a_budget_by_its_widths(narrowed: Path
         "head": "mean = [128]\nscale = [64]",
     }
     Path("own.toml").write_text("\n".join(['task = "none"', *(f"[{name}]\n{rows}" for name, rows in sections.items())]))
-    how = ["search", "plain.onnx", "--images", str(narrowed / "classification" / "train"), "--config", "own.toml", "-o", "run"]
+    how = [
+        "search",
+        "plain.onnx",
+        "--images",
+        str(narrowed / "classification" / "train"),
+        "--config",
+        "own.toml",
+        "-o",
+        "run",
+    ]
     assert run([*how, "--budget", "madds=0.5x"]) == 0
     found = report("run")
     assert madds(Path("run/target.onnx")) <= found["seed"]["costs"]["madds"] // 2
@@ -321,7 +374,11 @@ def test_a_network_without_blocks_comes_to_a_budget_by_its_widths(narrowed: Path
     [
         ([], {}, ["without a budget nothing is nearer to the seed than the seed itself", 'search.method = "gradient"']),
         (["--budget", "madds=1k"], {}, ["the smallest member of this space has"]),
-        (["--budget", "madds=1M"], {"space": {"choices": "grown.json"}}, ["nothing to search by distance, which never grows"]),
+        (
+            ["--budget", "madds=1M"],
+            {"space": {"choices": "grown.json"}},
+            ["nothing to search by distance, which never grows"],
+        ),
         (["--budget", "madds=1M"], {"search": {"multiple": 7}}, ["has no widths that are multiples of 7"]),
         (["--budget", "madds=1M"], {"search": {"select": "last"}}, ["'search.select'"]),
         (["--budget", "madds=1M"], {"distance": {"images": 1}}, ["'distance.images'"]),
@@ -356,7 +413,9 @@ def test_derive_refuses_what_distances_do_not_say(near: Path, capsys: Capture) -
         ({"task": "none", "search": {"select": "first"}, "distance": {"places": "stages"}}, "first", True),
     ],
 )
-def test_channels_and_places_are_those_of_the_task_unless_they_are_said(document: Mapping[str, Any], select: str, by_stages: bool) -> None:
+def test_channels_and_places_are_those_of_the_task_unless_they_are_said(
+    document: Mapping[str, Any], select: str, by_stages: bool
+) -> None:
     found = parse_search(document)
     assert (found.select, found.by_stages) == (select, by_stages)
 

@@ -1,4 +1,6 @@
-"""A run's folder that is damaged, in use, of another run, or somebody else's: what is refused, and what is never lost."""
+"""A run's folder that is damaged, in use, of another run, or somebody else's: what is refused, and what is never
+lost.
+"""
 
 from __future__ import annotations
 
@@ -85,9 +87,21 @@ DAMAGES: Mapping[str, tuple[str, bytes | Callable[[dict[str, object]], object], 
     "three samples": ("run.json", lambda run: {**run, "samples": [1, 2, 3]}, "run.json' is damaged"),
     "a number for a model": ("run.json", lambda run: {**run, "model": 1}, "run.json' is damaged"),
     "no config": ("run.json", lambda run: {**run, "config": None}, "run.json' is damaged"),
-    "a config of another": ("run.json", lambda run: {**run, "config": {"task": "cooking"}}, "run.json' is damaged: 'task' is 'cooking'"),
-    "other knobs": ("run.json", lambda run: {**run, "knobs": {"stage9.depth": [1, 2]}}, "of a run with another model, config or data"),
-    "knobs of another kind": ("run.json", lambda run: {**run, "knobs": {"stage0.depth": [1.5]}}, "run.json' is damaged: 'stage0.depth'"),
+    "a config of another": (
+        "run.json",
+        lambda run: {**run, "config": {"task": "cooking"}},
+        "run.json' is damaged: 'task' is 'cooking'",
+    ),
+    "other knobs": (
+        "run.json",
+        lambda run: {**run, "knobs": {"stage9.depth": [1, 2]}},
+        "of a run with another model, config or data",
+    ),
+    "knobs of another kind": (
+        "run.json",
+        lambda run: {**run, "knobs": {"stage0.depth": [1.5]}},
+        "run.json' is damaged: 'stage0.depth'",
+    ),
     "a model that is a device": ("run.json", lambda run: {**run, "model": "/dev/zero"}, "is no longer there"),
     "no checkpoint": ("checkpoint.pt", b"", "is not a checkpoint of fnatool, or is damaged"),
 }
@@ -125,7 +139,10 @@ def test_paths_in_a_run_are_not_followed_out_of_it(world: Path, capsys: Capture)
     state = torch.load("run/checkpoint.pt", weights_only=True)
     torch.save({**state, "key": folders.read(Path("run")).key}, "run/checkpoint.pt")
     (row,) = derived(Path("run"), "--budget", "madds=1M", "--images", "0")
-    described = [table.description_of(metadata(files.read(path).envelope)) for path in (Path("out", str(row["model"])), "run/target.onnx")]
+    described = [
+        table.description_of(metadata(files.read(path).envelope))
+        for path in (Path("out", str(row["model"])), "run/target.onnx")
+    ]
     assert described[0].classes == described[1].classes
     Path("run/seed.onnx").unlink()
     os.mkfifo("run/seed.onnx")

@@ -1,4 +1,6 @@
-"""Distances of features: the formula, what is kept of them, how they are dealt out, and the member that is chosen by them."""
+"""Distances of features: the formula, what is kept of them, how they are dealt out, and the member that is chosen by
+them.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,18 @@ from torch import Tensor
 from fnatool.nn.reading import Reading
 from fnatool.search.config import Distance
 from fnatool.search.distance import Known, Meter, Reference, changes, known, reference
-from fnatool.search.nearest import PATIENCE, TRIED, choose, nearest_member, nearest_of, predicted, predictions, scores_of, swapped, table
+from fnatool.search.nearest import (
+    PATIENCE,
+    TRIED,
+    choose,
+    nearest_member,
+    nearest_of,
+    predicted,
+    predictions,
+    scores_of,
+    swapped,
+    table,
+)
 from fnatool.search.solver import Budget, likeliest
 from fnatool.search.trunks import Pick, Trunk
 from fnatool.supernet.members import Members, members_of, up_to
@@ -66,7 +79,10 @@ def test_the_distance_is_that_of_the_remapped_network_by_the_formula(tmp_path: P
     spec = made.members.choices.spec(member)
     nets = [Reading(up_to(one, features())) for one in (graph, apply(graph, plan(analysis, spec, select="l1")))]
     seeds, own = (
-        [net({weight.name: net.initial(weight) for weight in net.weights}, x, norms="batch")[0].double().numpy() for x in batches()]
+        [
+            net({weight.name: net.initial(weight) for weight in net.weights}, x, norms="batch")[0].double().numpy()
+            for x in batches()
+        ]
         for net in nets
     )
     whole = np.concatenate(seeds)
@@ -114,7 +130,8 @@ def test_features_that_are_the_same_for_all_images_or_no_numbers_are_refused() -
 
 
 def test_a_channel_that_is_gone_is_as_far_as_it_is_from_its_mean() -> None:
-    seeds = torch.tensor([[[1.0], [4.0], [0.0]], [[3.0], [8.0], [2.0]]])  # two images, three channels: from their mean 2, 8 and 2
+    # two images, three channels: from their mean 2, 8 and 2
+    seeds = torch.tensor([[[1.0], [4.0], [0.0]], [[3.0], [8.0], [2.0]]])
     like = reference_of(seeds)
     assert like.distance([[seeds]]) == 0
     first_and_last = KeptChannels(1, np.array([0, 1]), np.array([0, 2]))
@@ -122,7 +139,8 @@ def test_a_channel_that_is_gone_is_as_far_as_it_is_from_its_mean() -> None:
     assert narrow.distance([[seeds[:, [0, 2]]]]) == pytest.approx(8 / 12)
     assert narrow.distance([[seeds[:, [0, 2]] + torch.tensor([[1.0], [0.0]])]]) == pytest.approx((8 + 2) / 12)
     assert like.narrowed([None]).distance([[seeds + 1]]) == pytest.approx(6 / 12)
-    fresh = KeptChannels(1, np.array([0, 2, 3]), np.array([0, 1, 2]))  # one channel of the network is none of the seed's
+    # one channel of the network is none of the seed's
+    fresh = KeptChannels(1, np.array([0, 2, 3]), np.array([0, 1, 2]))
     assert like.narrowed([fresh]).distance([[seeds[:, [0, 0, 1, 2]]]]) == 0
 
 
@@ -145,7 +163,12 @@ def test_with_a_narrower_trunk_the_distance_is_that_of_the_remapped_network_by_t
     member = made.choices.largest()
     target = apply(graph, plan(analysis, made.choices.spec(member), select="l1"))
     seeds, own = (
-        np.concatenate([net({w.name: net.initial(w) for w in net.weights}, x, norms="batch")[0].double().numpy() for x in batches()])
+        np.concatenate(
+            [
+                net({w.name: net.initial(w) for w in net.weights}, x, norms="batch")[0].double().numpy()
+                for x in batches()
+            ]
+        )
         for net in (Reading(up_to(one, features())) for one in (graph, target))
     )
     around = (seeds - seeds.mean(0)) ** 2
@@ -255,7 +278,9 @@ def test_where_swaps_bring_nothing_the_choice_ends(tmp_path: Path) -> None:
     scores = [[-0.8, -0.4, -0.2, 0.0]] * 5
     budgets = [Budget("params", 100, costs)]
     best = likeliest(choices, scores, budgets)
-    every = Known(tmp_path / "flat.json", "a run", {(0, *member): 1.0 for member in members(choices)} | {(0, *best): 0.5})
+    every = Known(
+        tmp_path / "flat.json", "a run", {(0, *member): 1.0 for member in members(choices)} | {(0, *best): 0.5}
+    )
     made = replace(meter(tmp_path / "d.json"), members=cast(Members, SimpleNamespace(choices=choices)), known=every)
     counts: list[int] = []
     assert choose(made, scores, budgets, Distance(members=4096), done=counts.append) == best
@@ -322,7 +347,8 @@ def test_a_prediction_is_the_sum_of_changes_until_measurements_say_otherwise() -
         return [-sum(row[k] for row, k in zip(rows, member, strict=True)) for member in every]
 
     assert predicted(choices, scores, {})(every).tolist() == pytest.approx(sums(scores))
-    truth = [[value - 2.0 * (b == 0 and k == 1) for k, value in enumerate(row)] for b, row in enumerate(scores)]  # one choice is worse
+    # one choice is worse
+    truth = [[value - 2.0 * (b == 0 and k == 1) for k, value in enumerate(row)] for b, row in enumerate(scores)]
     some = dict(list(zip(every, sums(truth), strict=True))[::3])
     before, after = (spearmanr(predicted(choices, scores, seen)(every), sums(truth)).statistic for seen in ({}, some))
     assert before < 0.7 < 0.9 < after
@@ -354,7 +380,8 @@ def test_trunks_are_asked_in_the_order_of_their_largest_and_those_farther_than_w
     assert asked == [0, 2, 1]  # that of 0.35 has nothing nearer than 0.3
     assert found == Pick(trunks(9, 8, 7, 6)[2], (0,))
     asked.clear()
-    assert nearest_of(trunks(9, 8, 7, 6), [0.0, 0.2, 0.1, 0.35], within(7), best).trunk.number == 3  # the least of all others is more
+    # the least of all others is more
+    assert nearest_of(trunks(9, 8, 7, 6), [0.0, 0.2, 0.1, 0.35], within(7), best).trunk.number == 3
     assert asked == [3]
 
 
@@ -373,7 +400,9 @@ def test_a_trunk_as_near_as_a_wider_one_does_not_take_its_place() -> None:
     assert nearest_of(trunks(9, 8), [0.1, 0.1], within(99), lambda trunk: ((0,), 0.4)).trunk.number == 0
 
 
-def test_where_no_trunk_keeps_the_budget_the_smallest_of_all_is_said_and_a_trunk_without_a_number_is_passed_over() -> None:
+def test_where_no_trunk_keeps_the_budget_the_smallest_of_all_is_said_and_a_trunk_without_a_number_is_passed_over() -> (
+    None
+):
     with pytest.raises(UserError, match="the smallest member of this space has 7 madds, the budget allows 6"):
         nearest_of(trunks(9, 6), [0.0, 0.1], within(6), lambda trunk: pytest.fail("asked"))
 
@@ -398,7 +427,8 @@ def test_single_changes_predict_members_of_every_trunk_and_a_front_of_all() -> N
         (1, (0,), 5), (1, (1,), 6), (0, (0,), 11), (0, (1,), 12),
     ]  # fmt: skip
     assert [cost for _, cost in said.front(rows, "madds", 11, 2)] == [5, 11]
-    shifted = predictions({0: 0.1, 1: 0.5}, (1,), {0: [[-0.3, -0.1]], 1: [[-0.9, -0.5]]})  # a space without the seed; a table for each
+    # a space without the seed; a table for each
+    shifted = predictions({0: 0.1, 1: 0.5}, (1,), {0: [[-0.3, -0.1]], 1: [[-0.9, -0.5]]})
     assert [shifted.distance(pick) for pick in picks] == pytest.approx([0.3, 0.1, 0.9, 0.5])
     with pytest.raises(UserError, match="the smallest member of this space has 5 madds"):
         said.front(rows, "madds", 4, 2)

@@ -50,7 +50,8 @@ def test_without_a_budget_they_are_drawn_as_likely_as_they_are() -> None:
     found = Choices(tuple(SpaceBlock(0, j, j, rows, False) for j in range(2)), {0: 2}, {})
     shares = [[0.9, 0.1], [0.7, 0.3]]
     scores = [[math.log(share) for share in row] for row in shares]
-    drawn = Counter(finalists(found, scores, [], 2, seed=seed)[1] for seed in range(400))  # the first that is not the likeliest
+    # the first that is not the likeliest
+    drawn = Counter(finalists(found, scores, [], 2, seed=seed)[1] for seed in range(400))
     others = {(0, 1): 0.27, (1, 0): 0.07, (1, 1): 0.03}
     for member, weight in others.items():
         expected = weight / sum(others.values())
@@ -62,7 +63,9 @@ def test_there_are_fewer_where_no_others_keep_the_budget() -> None:
     costs = cost_tables(analysis, found)["madds"]
     low, _ = extremes(costs, found)
     scores = preferences(found, 0)
-    assert finalists(found, scores, [Budget("madds", low, costs)], 8, seed=0) == [likeliest(found, scores, [Budget("madds", low, costs)])]
+    assert finalists(found, scores, [Budget("madds", low, costs)], 8, seed=0) == [
+        likeliest(found, scores, [Budget("madds", low, costs)])
+    ]
     with pytest.raises(UserError, match="the smallest member"):
         finalists(found, scores, [Budget("madds", low - 1, costs)], 8, seed=0)
 
@@ -81,7 +84,10 @@ def test_a_member_that_computes_no_numbers_never_wins() -> None:
         return 7.0
 
     assert least([(0,), (1,), (2,)], loss) == (2,)
-    with pytest.raises(NotFinite, match=r"none of the 2 architectures looked at .* computes finite values: output 'logits' is not finite"):
+    with pytest.raises(
+        NotFinite,
+        match=r"none of the 2 architectures looked at .* computes finite values: output 'logits' is not finite",
+    ):
         least([(0,), (1,)], loss)
     with pytest.raises(NotFinite, match="their losses are nan, inf"):
         least([(0,), (1,)], {(0,): math.nan, (1,): math.inf}.__getitem__)

@@ -47,7 +47,10 @@ def test_a_search_ends_with_a_network_of_its_spec_within_the_budget(world: Path,
     found = report(done)
     assert found["architecture"]["costs"]["madds"] == madds(done / "target.onnx") <= 1_100_000
     assert found["finetuned"]["step"] == 2
-    assert all({"mIoU", "pixels"} <= figures.keys() for figures in (found["architecture"]["supernet_score"], found["finetuned"]["figures"]))
+    assert all(
+        {"mIoU", "pixels"} <= figures.keys()
+        for figures in (found["architecture"]["supernet_score"], found["finetuned"]["figures"])
+    )
     assert realises(files.read(done / "target.onnx"), done / "spec.json") == []
     assert table.description_of(metadata(files.read(done / "target.onnx").envelope)).classes[1] == "t-shirt"
     onnx.checker.check_model(done / "target.onnx", full_check=True)
@@ -90,7 +93,15 @@ def test_the_same_seed_finds_the_same_network_and_another_seed_draws_others(worl
 
 
 def test_paths_frozen_statistics_and_the_other_strategy_find_a_detector(world: Path) -> None:
-    how: Sections = {"search": {"relaxation": "paths", "strategy": "preserve", "steps": 3, "freeze_batchnorm": "yes", "alpha_every": 2}}
+    how: Sections = {
+        "search": {
+            "relaxation": "paths",
+            "strategy": "preserve",
+            "steps": 3,
+            "freeze_batchnorm": "yes",
+            "alpha_every": 2,
+        }
+    }
     gradient(world, "detection", **how, finetune={"enabled": False})
     assert search("--budget", "params=1G", "--budget", "madds=1G") == 0
     assert [row["step"] for row in rows("alpha")] == [2]
@@ -100,7 +111,9 @@ def test_paths_frozen_statistics_and_the_other_strategy_find_a_detector(world: P
 
 def test_a_seed_of_another_size_is_brought_to_that_of_the_data(world: Path) -> None:
     save(mobile(96).model(batch=1), Path("large.onnx"))
-    gradient(world, data={"size": [64, 64]}, space={"output_stride": 16}, search={"steps": 2}, finetune={"enabled": False})
+    gradient(
+        world, data={"size": [64, 64]}, space={"output_stride": 16}, search={"steps": 2}, finetune={"enabled": False}
+    )
     assert run(["search", "large.onnx", "-o", "run"]) == 0
     assert [tensor.shape[2:] for tensor in files.read("run/target.onnx").graph.inputs] == [[64, 64]]
     spec = json.loads(Path("run/spec.json").read_text())["knobs"]
@@ -171,7 +184,10 @@ def test_a_dry_run_shows_the_space_and_trains_nothing(world: Path, capsys: Captu
     said = capsys.readouterr().out
     assert "kernel 3|5" in said
     assert "madds: the smallest" in said
-    assert json.loads(Path("run/space.json").read_text())["knobs"] == json.loads((world / "space.json").read_text())["knobs"]
+    assert (
+        json.loads(Path("run/space.json").read_text())["knobs"]
+        == json.loads((world / "space.json").read_text())["knobs"]
+    )
     assert not Path("run/checkpoint.pt").exists()
 
 

@@ -16,7 +16,11 @@ import torch
 from searches import MODULE, TWO, Sections, environment, gradient, refused, report, rows, search
 
 Capture = pytest.CaptureFixture[str]
-STEADY: Sections = {"search": {"freeze_batchnorm": "yes", "steps": 8}, "run": {"checkpoint": 1}, "finetune": {"enabled": False}}
+STEADY: Sections = {
+    "search": {"freeze_batchnorm": "yes", "steps": 8},
+    "run": {"checkpoint": 1},
+    "finetune": {"enabled": False},
+}
 
 
 def killed_at(command: list[str], reached: Callable[[], bool]) -> None:
@@ -48,7 +52,9 @@ def whole(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("two"))
         gradient(world, **STEADY)
-        done = subprocess.run([*TWO, "search", "-o", "whole"], capture_output=True, text=True, env=environment(), timeout=300)
+        done = subprocess.run(
+            [*TWO, "search", "-o", "whole"], capture_output=True, text=True, env=environment(), timeout=300
+        )
         assert done.returncode == 0, done.stderr[-2000:]
         return Path("whole").absolute()
 
@@ -77,7 +83,9 @@ def test_when_a_process_dies_nothing_is_lost_and_the_run_goes_on(world: Path, wh
     again = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300)
     assert again.returncode == 0, again.stderr[-2000:]
     for kind in ("weights", "alpha"):
-        assert [row["loss"] for row in rows(kind)] == pytest.approx([row["loss"] for row in rows(kind, whole)], rel=1e-6)
+        assert [row["loss"] for row in rows(kind)] == pytest.approx(
+            [row["loss"] for row in rows(kind, whole)], rel=1e-6
+        )
 
 
 def worker(launcher: int, *, rank: int) -> int:

@@ -22,7 +22,8 @@ Capture = pytest.CaptureFixture[str]
         (["--budget", "madds=much"], {}, ["'much' is no number"]),
         (["--budget", "latency=3ms"], {}, ["there is no 'cost.latency'", "fnatool latency-table run/seed.onnx"]),
         ([], {"space": {"choices": "nowhere.json"}}, ["there is no space", "fna-detection", "auto"]),
-        ([], {"space": {"choices": "search.toml"}, "data": {"path": "nowhere"}}, ["is not JSON"]),  # before the data, which takes long
+        # before the data, which takes long
+        ([], {"space": {"choices": "search.toml"}, "data": {"path": "nowhere"}}, ["is not JSON"]),
         ([], {"space": {"choices": "fna-detection"}}, ["is for stages of width 16, 24", "use 'auto'"]),
         ([], {"data": {"path": "nowhere"}}, ["nowhere", "does not exist"]),
         ([], {"search": {"stepps": 3}}, ["'search.stepps' is no key", "search.steps"]),
@@ -55,7 +56,9 @@ def test_a_budget_that_is_none_is_refused_before_a_folder_is_made(world: Path, c
         ({"stage0.width": [6, 8]}, "a super network chooses what is local to a block"),
     ],
 )
-def test_a_space_that_makes_no_sense_is_refused(knobs: dict[str, object], part: str, world: Path, capsys: Capture) -> None:
+def test_a_space_that_makes_no_sense_is_refused(
+    knobs: dict[str, object], part: str, world: Path, capsys: Capture
+) -> None:
     Path("space.json").write_text(json.dumps({"version": 1, "knobs": knobs}))
     gradient(world, space={"choices": "space.json"})
     assert search() == 2
@@ -66,7 +69,9 @@ def test_a_seed_without_blocks_has_nothing_to_search(world: Path, capsys: Captur
     save(plain(SIZE).model(), Path("plain.onnx"))
     gradient(world, space={"choices": "auto"})
     assert run(["search", "plain.onnx", "-o", "run"]) == 2
-    refused(capsys, "leaves nothing to search by gradient", "'search.method' distance narrows widths outside blocks too")
+    refused(
+        capsys, "leaves nothing to search by gradient", "'search.method' distance narrows widths outside blocks too"
+    )
 
 
 def test_a_budget_is_held_against_what_the_strategy_leaves(world: Path, capsys: Capture) -> None:

@@ -45,7 +45,9 @@ def test_when_to_step_on_alpha_is_known_at_every_step() -> None:
 
 
 @pytest.mark.parametrize(("given", "steps", "rate"), [({}, 5000, 0.001), ({}, 100, 0.05), ({"lr": 3e-4}, 100, 3e-4)])
-def test_alpha_can_move_as_far_in_few_steps_as_in_many_unless_its_rate_is_given(given: dict[str, float], steps: int, rate: float) -> None:
+def test_alpha_can_move_as_far_in_few_steps_as_in_many_unless_its_rate_is_given(
+    given: dict[str, float], steps: int, rate: float
+) -> None:
     graph, analysis, found = supers.seed("residual")
     made = parse_search({"task": "classification", "alpha": given})
     searcher = Searcher(build(graph, analysis, found), made, World(0, 1, torch.device("cpu")), alpha_steps=steps)
@@ -54,7 +56,12 @@ def test_alpha_can_move_as_far_in_few_steps_as_in_many_unless_its_rate_is_given(
 
 def test_weights_and_alpha_learn_from_disjoint_halves() -> None:
     split = Split(
-        task="classification", name="train", root=Path(), layout="", classes=("a",), items=tuple(Labelled(str(k), 0) for k in range(11))
+        task="classification",
+        name="train",
+        root=Path(),
+        layout="",
+        classes=("a",),
+        items=tuple(Labelled(str(k), 0) for k in range(11)),
     )
     first, second = ({item.image for item in part.items} for part in halves(split, 0.5, 3))
     assert not first & second

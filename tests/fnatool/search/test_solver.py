@@ -17,7 +17,10 @@ from passes.space.space import SKIP, Choices, SpaceBlock, members
 
 def table(found: Choices, seed: int, scale: float) -> Table:
     rng = np.random.default_rng(seed)
-    return Table(int(scale), tuple(tuple((rng.random(len(b.candidates)) * scale).astype(np.int64).tolist()) for b in found.blocks))
+    return Table(
+        int(scale),
+        tuple(tuple((rng.random(len(b.candidates)) * scale).astype(np.int64).tolist()) for b in found.blocks),
+    )
 
 
 @pytest.mark.parametrize("scale", [1e2, 1e6, 1e10])
@@ -46,7 +49,9 @@ def test_a_budget_below_the_smallest_member_names_it() -> None:
     analysis, found = small()
     costs = cost_tables(analysis, found)["madds"]
     low, _ = extremes(costs, found)
-    with pytest.raises(UserError, match=rf"the smallest member of this space has {low:,} madds, the budget allows {low - 1:,}"):
+    with pytest.raises(
+        UserError, match=rf"the smallest member of this space has {low:,} madds, the budget allows {low - 1:,}"
+    ):
         likeliest(found, preferences(found, 0), [Budget("madds", low - 1, costs)])
     assert costs.of(likeliest(found, preferences(found, 0), [Budget("madds", low, costs)])) == low
 

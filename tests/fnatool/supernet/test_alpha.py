@@ -49,7 +49,9 @@ def test_what_the_seed_has_begins_with_a_lead_that_alpha_can_overcome() -> None:
     assert first[1] / first[0] == pytest.approx(math.exp(2), rel=0.01)
     assert second == pytest.approx([1 / 3] * 3, rel=0.01)
     assert third[2] / third[0] == pytest.approx(math.exp(2), rel=0.01)
-    assert {name: value.tolist() for name, value in architecture.state_dict().items()} == {k: v.tolist() for k, v in before.items()}
+    assert {name: value.tolist() for name, value in architecture.state_dict().items()} == {
+        k: v.tolist() for k, v in before.items()
+    }
     with torch.no_grad():
         for row in architecture.parameters():
             row[0] = 5
@@ -163,7 +165,8 @@ def test_the_floor_anneals_to_nothing() -> None:
 
 
 def searched(*, guarded: bool, steps: int = 200) -> float:
-    """P(keep) of a block after a search for what the seed computes, at whose beginning the block is wrong and has to learn.
+    """P(keep) of a block after a search for what the seed computes, at whose beginning the block is wrong and has to
+    learn.
 
     Its branch is drawn anew and shifted by 5; α moves quickly, the weights slowly.
     """

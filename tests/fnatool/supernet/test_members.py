@@ -35,7 +35,9 @@ def remapped(name: str, spec: Spec, x: Tensor, select: str) -> Tensor:
     """The features of remap(seed, spec), read by torch, with the statistics of the batch."""
     graph, analysis, _ = seed(name)
     found = plan(analysis, spec, select=select)
-    exit_ = [placed.node.outputs[0] for placed in found.nodes if placed.source == analysis.view.producer[features(name)[0]]]
+    exit_ = [
+        placed.node.outputs[0] for placed in found.nodes if placed.source == analysis.view.producer[features(name)[0]]
+    ]
     (ends,) = exit_ if len(exit_) == 1 else exit_[-1:]
     reading = Reading(up_to(apply(graph, found), [ends]))
     (value,) = reading({weight.name: reading.initial(weight) for weight in reading.weights}, [x], norms="batch")

@@ -1,4 +1,6 @@
-"""The super network: its members are remaps of the seed, its mixture with a decided α is the member, and steps change what they should."""
+"""The super network: its members are remaps of the seed, its mixture with a decided α is the member, and steps change
+what they should.
+"""
 
 from __future__ import annotations
 
@@ -42,14 +44,19 @@ def test_a_member_is_the_remap_of_the_seed(name: str, relaxation: Relaxation) ->
     net, x = network(name, relaxation), images(name)
     for step in range(3):
         member = sample(net.choices, uniform(net.choices), seed=1, step=step)
-        assert apart(net.forward_member(x, member, norms="running"), remapped(name, net.choices.spec(member), x)) <= REMAP
+        assert (
+            apart(net.forward_member(x, member, norms="running"), remapped(name, net.choices.spec(member), x)) <= REMAP
+        )
 
 
 def test_twenty_members_of_a_space_with_groups_are_remaps_of_the_seed() -> None:
     net, x = network("grouped"), images("grouped")
     for step in range(20):
         member = sample(net.choices, uniform(net.choices), seed=2, step=step)
-        assert apart(net.forward_member(x, member, norms="running"), remapped("grouped", net.choices.spec(member), x)) <= REMAP
+        assert (
+            apart(net.forward_member(x, member, norms="running"), remapped("grouped", net.choices.spec(member), x))
+            <= REMAP
+        )
 
 
 def test_members_by_preserve_are_remaps_too_whichever_blocks_they_skip() -> None:
@@ -98,7 +105,12 @@ def test_every_output_comes_out_and_a_skipped_block_is_not_run() -> None:
     saved: list[int] = []
     for member in (whole, least):
         kept: list[Tensor] = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda value: (kept.append(value), value)[1], lambda value: value):  # noqa: B023
+
+        def keep(value: Tensor, kept: list[Tensor] = kept) -> Tensor:
+            kept.append(value)
+            return value
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
             assert set(net.forward_member(x, member)) == {"cls_logits", "boxes"}
         saved.append(len(kept))
     assert saved[1] < saved[0]
@@ -144,7 +156,10 @@ def test_a_mixture_of_two_widths_reads_half_of_what_only_one_has(name: str) -> N
     """By hand: the columns of the consumers halved where only the larger candidate has a channel."""
     net, x = network(name), images(name, 2)
     block = net.choices.blocks[0]
-    small, large = (next(k for k, row in enumerate(block.candidates) if row == {**block.candidates[-1], "hidden": h}) for h in (4, 8))
+    small, large = (
+        next(k for k, row in enumerate(block.candidates) if row == {**block.candidates[-1], "hidden": h})
+        for h in (4, 8)
+    )
     whole = net.choices.largest()
     probabilities = one_hot(net.choices, whole)
     probabilities[0] = torch.zeros_like(probabilities[0])
@@ -162,7 +177,8 @@ def test_a_knob_whose_channels_are_not_read_linearly_stays_at_its_largest_value(
     assert set(net.fixed) == {f"stage0.block{j}.hidden" for j in range(3)}
     assert all({row["hidden"] for row in block.candidates} == {8} for block in net.choices.blocks)
     assert any(
-        "stage0.block1.hidden stays at its largest value: 'a1' (ReduceMean) reduces over its channels" in line for line in net.describe()
+        "stage0.block1.hidden stays at its largest value: 'a1' (ReduceMean) reduces over its channels" in line
+        for line in net.describe()
     )
     assert not network("normalised", "paths").fixed
 
@@ -180,7 +196,10 @@ def test_half_a_block_is_neither_the_block_nor_its_input(name: str) -> None:
     without = (*whole[:-1], SKIP)
     probabilities = one_hot(net.choices, whole)
     probabilities[-1] = 0.5 * probabilities[-1] + 0.5 * one_hot(net.choices, without)[-1]
-    halves = [apart(net.forward_mixed(x, probabilities=probabilities), net.forward_member(x, member)) for member in (whole, without)]
+    halves = [
+        apart(net.forward_mixed(x, probabilities=probabilities), net.forward_member(x, member))
+        for member in (whole, without)
+    ]
     assert all(half > 1e-3 for half in halves)
 
 
@@ -210,7 +229,12 @@ def test_the_gradient_of_alpha_is_the_slope_of_the_loss() -> None:
 
 def test_mixed_precision_does_not_round_what_mixes_weights() -> None:
     net = network("grouped")
-    masks = [mask for segment in net.segments for found in mixing.mixture(net.variants, segment).masks.values() for mask in found]
+    masks = [
+        mask
+        for segment in net.segments
+        for found in mixing.mixture(net.variants, segment).masks.values()
+        for mask in found
+    ]
     rows = [torch.softmax(torch.randn(len(block.candidates), generator=torch.Generator().manual_seed(k)), 0)
             for k, block in enumerate(net.choices.blocks)]  # fmt: skip
     assert len(masks) > 3
@@ -225,11 +249,18 @@ def test_mixed_precision_does_not_round_the_gradients_of_what_weighs_outputs(
     name: str, relaxation: Relaxation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net = network(name, relaxation)
-    segment = next(segment for segment in net.segments if segment.block is not None and net.choices.blocks[segment.block].skippable)
+    segment = next(
+        segment for segment in net.segments if segment.block is not None and net.choices.blocks[segment.block].skippable
+    )
     assert segment.block is not None
-    rows = [torch.full((len(block.candidates) + block.skippable,), 1 / 3, requires_grad=True) for block in net.choices.blocks]
+    rows = [
+        torch.full((len(block.candidates) + block.skippable,), 1 / 3, requires_grad=True)
+        for block in net.choices.blocks
+    ]
     row, count = rows[segment.block], len(net.choices.blocks[segment.block].candidates)
-    entry, push, *made = torch.randn(count + 2, 4, 6, 8, 8, generator=torch.Generator().manual_seed(0)).bfloat16().unbind()
+    entry, push, *made = (
+        torch.randn(count + 2, 4, 6, 8, 8, generator=torch.Generator().manual_seed(0)).bfloat16().unbind()
+    )
     given = iter(made)
     monkeypatch.setattr(net, "_run", lambda *_, **__: (next(given),))
     found = {segment.entry: entry}

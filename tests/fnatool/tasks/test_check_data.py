@@ -57,7 +57,10 @@ def test_task_and_format_are_told_by_the_layout(kind: str, root: Path) -> None:
 def test_labels_are_counted_by_class_and_split(root: Path) -> None:
     label_forms.yolo(root)
     wanted = {
-        split: {name: sum(box[0] == number for scene in many for box in scene) for number, name in enumerate(label_forms.NAMES)}
+        split: {
+            name: sum(box[0] == number for scene in many for box in scene)
+            for number, name in enumerate(label_forms.NAMES)
+        }
         for split, many in label_forms.splits().items()
     }
     assert {one.split.name: dict(one.labels) for one in checked(root).splits} == wanted

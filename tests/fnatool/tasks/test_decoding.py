@@ -1,4 +1,6 @@
-"""The one decoder: outputs that say the truth become the truth in the image's own pixels, and the metrics notice when they do not."""
+"""The one decoder: outputs that say the truth become the truth in the image's own pixels, and the metrics notice when
+they do not.
+"""
 
 from __future__ import annotations
 
@@ -40,11 +42,20 @@ LABELS = np.array([0, 2, 1])
 
 def truth(boxes: np.ndarray = BOXES, labels: np.ndarray = LABELS, crowd: tuple[bool, ...] | None = None) -> Boxed:
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    return Boxed("i.png", (32, 40), boxes.astype(np.float32), labels, np.array(crowd or [False] * len(boxes)), areas.astype(np.float32))
+    return Boxed(
+        "i.png",
+        (32, 40),
+        boxes.astype(np.float32),
+        labels,
+        np.array(crowd or [False] * len(boxes)),
+        areas.astype(np.float32),
+    )
 
 
 def head(description: Detection, sure: float = 8.0) -> dict[str, np.ndarray]:
-    """What a perfect head says of truth(): for each box its best anchor, and every anchor that overlaps it by half, less surely."""
+    """What a perfect head says of truth(): for each box its best anchor, and every anchor that overlaps it by half,
+    less surely.
+    """
     at = torch.from_numpy(anchors(description.levels, SIZE))
     boxes = torch.from_numpy(BOXES * 2)
     overlap = box_iou(boxes, at)
@@ -158,12 +169,18 @@ def test_torch_tensors_are_decoded_as_numpy_arrays_are() -> None:
         (FOCAL, {"cls_logits": (1, 10, 3)}, "has no output 'boxes', which detection needs; it has cls_logits"),
         (FOCAL, {"cls_logits": (1, 10, 3), "boxes": (1, 10, 4)}, "answers for 10 anchors, but its description has"),
         (FOCAL, {"cls_logits": (1, 10, 4), "boxes": (1, 10, 4)}, "it should be 1×?×3"),
-        (Classification(classes=CLASSES), {"logits": (1, 9)}, "'logits' is 1×9, but by its description 'classification' it should be 1×3"),
+        (
+            Classification(classes=CLASSES),
+            {"logits": (1, 9)},
+            "'logits' is 1×9, but by its description 'classification' it should be 1×3",
+        ),
         (Segmentation(classes=CLASSES), {"mask_logits": (1, 3, 8)}, "output 'mask_logits' is 1×3×8, but"),
         (Segmentation(classes=CLASSES), {"mask_logits": (2, 3, 8, 8)}, "output 'mask_logits' is 2×3×8×8, but"),
     ],
 )
-def test_outputs_that_are_not_those_of_the_description_are_refused(description: Detection, outputs: dict, message: str) -> None:
+def test_outputs_that_are_not_those_of_the_description_are_refused(
+    description: Detection, outputs: dict, message: str
+) -> None:
     with pytest.raises(RefusedModel) as raised:
         decode({name: np.zeros(shape, np.float32) for name, shape in outputs.items()}, description, [PLACED], size=SIZE)
     assert message in str(raised.value)
@@ -187,7 +204,9 @@ def test_average_precision_of_known_cases() -> None:
     assert figures(found(BOXES, np.array([0, 2, 2])))["mAP"] < 0.7
     # a surer false alarm halves the precision of its class
     more = np.concatenate([BOXES, [[30, 0, 36, 6]]])
-    assert figures(found(more, np.array([0, 2, 1, 0]), [0.5, 0.5, 0.5, 0.9]))["mAP"] == pytest.approx((2 + 0.5) / 3, abs=0.01)
+    assert figures(found(more, np.array([0, 2, 1, 0]), [0.5, 0.5, 0.5, 0.9]))["mAP"] == pytest.approx(
+        (2 + 0.5) / 3, abs=0.01
+    )
     assert figures(found(more, np.array([0, 2, 1, 0]), [0.9, 0.9, 0.9, 0.5]))["mAP"] == pytest.approx(1)
     # moved by 3 of 12 pixels: IoU = 9 · 12 / (2 · 144 − 108) = .6, right for .50, .55 and .60
     moved = BOXES + np.array([3, 0, 3, 0])
@@ -196,11 +215,14 @@ def test_average_precision_of_known_cases() -> None:
     )
     # what lies in a crowd is no false alarm
     crowd = truth(np.concatenate([BOXES, [[28, 0, 40, 8]]]), np.array([0, 2, 1, 0]), (False, False, False, True))
-    assert coco.box_precision([(found(more, np.array([0, 2, 1, 0]), [0.5, 0.5, 0.5, 0.9]), crowd)], CLASSES)["mAP"] == pytest.approx(1)
+    assert coco.box_precision([(found(more, np.array([0, 2, 1, 0]), [0.5, 0.5, 0.5, 0.9]), crowd)], CLASSES)[
+        "mAP"
+    ] == pytest.approx(1)
 
 
 def test_every_class_that_the_truth_has_objects_of_has_its_average_precision() -> None:
-    two = truth(np.concatenate([BOXES[:2], [[28, 0, 40, 8]]]), np.array([0, 2, 1]), (False, False, True))  # of b a crowd alone
+    # of b a crowd alone
+    two = truth(np.concatenate([BOXES[:2], [[28, 0, 40, 8]]]), np.array([0, 2, 1]), (False, False, True))
     figures = coco.box_precision([(found(BOXES[[0, 0]], np.array([0, 1])), two)], CLASSES)
     each = {name: value for name, value in figures.items() if "/" in name}
     assert each == pytest.approx({"AP/a": 1, "AP/c": 0})
@@ -228,14 +250,18 @@ def test_right_and_wrong_boxes_of_the_same_score_count_as_if_the_wrong_were_sure
         assert coco.box_precision(order, CLASSES)["mAP"] == pytest.approx(0.5, abs=0.01)
     both = np.concatenate([BOXES[:1], [[30, 0, 36, 6]]])
     for rows in ([0, 1], [1, 0]):  # in one image
-        assert coco.box_precision([(found(both[rows], LABELS[[0, 0]]), right[1])], CLASSES)["mAP"] == pytest.approx(0.5, abs=0.01)
+        assert coco.box_precision([(found(both[rows], LABELS[[0, 0]]), right[1])], CLASSES)["mAP"] == pytest.approx(
+            0.5, abs=0.01
+        )
 
 
 def test_at_every_overlap_another_of_two_equally_sure_boxes_may_be_right() -> None:
     near = BOXES[:1] + np.array([3, 0, 3, 0])  # IoU .6: right for .50, .55 and .60, where the other is a second one
     for order in ([BOXES[:1], near], [near, BOXES[:1]]):
         made = found(np.concatenate(order), LABELS[[0, 0]])
-        assert coco.box_precision([(made, truth(BOXES[:1], LABELS[:1]))], CLASSES)["mAP"] == pytest.approx(0.5, abs=0.01)
+        assert coco.box_precision([(made, truth(BOXES[:1], LABELS[:1]))], CLASSES)["mAP"] == pytest.approx(
+            0.5, abs=0.01
+        )
 
 
 def test_scores_that_differ_are_ranked_as_by_coco() -> None:
@@ -249,7 +275,10 @@ def test_scores_that_differ_are_ranked_as_by_coco() -> None:
 
 def test_logits_become_a_class_with_its_probability() -> None:
     (prediction,) = decode(
-        {"logits": np.array([[0.0, math.log(3), 0.0]], np.float32)}, Classification(classes=CLASSES), [PLACED], size=SIZE
+        {"logits": np.array([[0.0, math.log(3), 0.0]], np.float32)},
+        Classification(classes=CLASSES),
+        [PLACED],
+        size=SIZE,
     )
     assert isinstance(prediction, Classified)
     assert prediction.label == 1
@@ -272,7 +301,9 @@ def _of_all(figures: dict[str, float]) -> dict[str, float]:
 
 def test_a_class_has_the_share_of_its_own_images() -> None:
     describe = Classification(classes=CLASSES)
-    predictions = decode({"logits": np.array([[3, 2, 1]] * 3 + [[1, 2, 3]], np.float32)}, describe, [PLACED] * 4, size=SIZE)
+    predictions = decode(
+        {"logits": np.array([[3, 2, 1]] * 3 + [[1, 2, 3]], np.float32)}, describe, [PLACED] * 4, size=SIZE
+    )
     figures = evaluate(predictions, [0, 2, 0, 2], describe)
     assert figures == {"top1": 0.75, "top1/a": 1, "top1/c": 0.5}
 
@@ -291,7 +322,10 @@ def test_who_cannot_tell_classes_apart_has_not_found_the_true_one() -> None:
 OUTPUTS: list[tuple[Description, dict[str, tuple[int, ...]]]] = [
     (Classification(classes=CLASSES), {"logits": (2, 3)}),
     (Segmentation(classes=CLASSES), {"mask_logits": (2, 3, 8, 12)}),
-    (FOCAL, {"cls_logits": (2, len(anchors(FOCAL.levels, SIZE)), 3), "boxes": (2, len(anchors(FOCAL.levels, SIZE)), 4)}),
+    (
+        FOCAL,
+        {"cls_logits": (2, len(anchors(FOCAL.levels, SIZE)), 3), "boxes": (2, len(anchors(FOCAL.levels, SIZE)), 4)},
+    ),
     (Pose(classes=("x",), joints=("nose", "left"), sigmas=(0.05,) * 2), {"heatmaps": (2, 2, 8, 12)}),
 ]
 
@@ -355,7 +389,9 @@ def test_iou_of_a_known_case() -> None:
     true = np.array([[0, 0, 1, 1], [0, IGNORE, 1, 2]], np.uint8)
     said = np.array([[0, 1, 1, 1], [0, 2, 1, 2]], np.uint8)
     figures = evaluate([Segmented(said)], [true], describe)
-    assert figures == pytest.approx({"mIoU": (2 / 3 + 3 / 4 + 1) / 3, "pixels": 6 / 7, "IoU/a": 2 / 3, "IoU/b": 3 / 4, "IoU/c": 1})
+    assert figures == pytest.approx(
+        {"mIoU": (2 / 3 + 3 / 4 + 1) / 3, "pixels": 6 / 7, "IoU/a": 2 / 3, "IoU/b": 3 / 4, "IoU/c": 1}
+    )
     both = evaluate([Segmented(said), Segmented(true * (true < 3))], [true, true], describe)
     assert both["mIoU"] > figures["mIoU"]
     assert evaluate([Segmented(said)], [np.full_like(true, IGNORE)], describe) == {"mIoU": 0, "pixels": 0}
@@ -368,7 +404,14 @@ POINTS = np.array([[10.25, 5.5], [8.0, 20.25], [30.75, 25.0]], np.float32)
 
 
 def posed(points: np.ndarray = POINTS, seen: tuple[int, ...] = (2, 1, 2), image: str = "i.png") -> Posed:
-    return Posed(image, (32, 40), np.array([4, 2, 36, 30], np.float32), points.astype(np.float32), np.array(seen, np.uint8), 800.0)
+    return Posed(
+        image,
+        (32, 40),
+        np.array([4, 2, 36, 30], np.float32),
+        points.astype(np.float32),
+        np.array(seen, np.uint8),
+        800.0,
+    )
 
 
 def jointed(points: np.ndarray, score: float = 0.9) -> Jointed:
@@ -412,7 +455,9 @@ def test_oks_and_pck_of_known_cases() -> None:
 
 
 def test_every_joint_that_is_labelled_has_its_pck() -> None:
-    figures = evaluate([jointed(POINTS + np.array([[3, 0], [4, 0], [0, 3]]))] * 2, [posed(), posed(seen=(2, 2, 0))], POSE)
+    figures = evaluate(
+        [jointed(POINTS + np.array([[3, 0], [4, 0], [0, 3]]))] * 2, [posed(), posed(seen=(2, 2, 0))], POSE
+    )
     names = [f"PCK@0.1/{name}" for name in POSE.joints]
     assert [figures[name] for name in names] == [1, 0, 1]
     assert figures["PCK@0.1"] == pytest.approx(3 / 5)

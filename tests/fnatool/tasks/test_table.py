@@ -21,7 +21,8 @@ from fnatool.tasks.table import TASKS
 from fnatool.training.config import template
 from passes.heads import STYLES
 
-TABLES = ("fnatool/tasks/", "fnatool/data/formats.py")  # a record for each task; a row for each format, by the tasks it is for
+# a record for each task; a row for each format, by the tasks it is for
+TABLES = ("fnatool/tasks/", "fnatool/data/formats.py")
 SHELL = sorted(name for name in SOURCES if name.startswith("fnatool/") and not name.startswith(TABLES))
 LEVELS = ({"stride": (8, 8), "sizes": (8.0,), "ratios": (1.0,)},)
 GREY = Image.new("RGB", (80, 60), (128, 128, 128))
@@ -37,7 +38,11 @@ def decisions(tree: ast.Module) -> Iterator[str]:
             asked = [*node.keys]
         elif isinstance(node, ast.Subscript):
             asked = [node.slice]
-        yield from (one.value for one in asked if isinstance(one, ast.Constant) and isinstance(one.value, str) and one.value in NAMES)
+        yield from (
+            one.value
+            for one in asked
+            if isinstance(one, ast.Constant) and isinstance(one.value, str) and one.value in NAMES
+        )
 
 
 def test_a_decision_by_the_name_of_a_task_is_noticed() -> None:
@@ -61,7 +66,9 @@ def test_a_record_goes_by_its_name_and_has_a_head(name: str) -> None:
 
 
 def changed(before: Image.Image, after: Image.Image) -> np.ndarray:
-    """Which pixels of the picture, large enough for words, are others, [h, w]; the first picture is still plain grey."""
+    """Which pixels of the picture, large enough for words, are others, [h, w]; the first picture is still plain
+    grey.
+    """
     assert before.getextrema() == ((128, 128),) * 3
     assert after.width == before.width * ZOOM
     return (np.asarray(after)[: before.height * ZOOM] != 128).any(-1)
@@ -132,6 +139,16 @@ def test_joints_have_dots_and_limbs_where_both_ends_are_sure() -> None:
 
 
 def test_limbs_follow_from_the_names_of_joints() -> None:
-    names = ("nose", "left_eye", "right_eye", "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_hip", "right_hip")
+    names = (
+        "nose",
+        "left_eye",
+        "right_eye",
+        "left_shoulder",
+        "right_shoulder",
+        "left_elbow",
+        "right_elbow",
+        "left_hip",
+        "right_hip",
+    )
     assert sorted(limbs_of(names)) == [(1, 0), (2, 0), (3, 4), (3, 5), (3, 7), (4, 6), (4, 8), (7, 8)]
     assert limbs_of(("collar", "hem", "sleeve")) == ()

@@ -134,7 +134,9 @@ def test_joints_of_the_left_and_right_are_found_by_their_names() -> None:
 
 
 def test_anchors_are_torchvisions_moved_to_the_middle_of_their_cells() -> None:
-    """AnchorGenerator centres its first anchor on the corner of the image and rounds; ours are on the middle of the first cell."""
+    """AnchorGenerator centres its first anchor on the corner of the image and rounds; ours are on the middle of the
+    first cell.
+    """
     size, strides = (64, 96), (8, 16, 32)
     sizes = tuple(tuple(4 * s * 2 ** (k / 3) for k in range(3)) for s in strides)
     generator = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * 3)
@@ -226,7 +228,9 @@ def test_the_focal_loss_is_torchvisions() -> None:
     targets = [{"boxes": batch["boxes"][0], "labels": batch["labels"][0]}]
     head = RetinaNetHead(8, 9, 3)
     head.regression_head._loss_type = "smooth_l1"
-    theirs = head.compute_loss(targets, {"cls_logits": outputs["cls_logits"], "bbox_regression": outputs["boxes"]}, [at], matched)
+    theirs = head.compute_loss(
+        targets, {"cls_logits": outputs["cls_logits"], "bbox_regression": outputs["boxes"]}, [at], matched
+    )
     ours = means(parts)
     assert torch.allclose(ours["class"], theirs["classification"], rtol=1e-5)
     assert parts["box"].count == (matched[0] >= 0).sum()
@@ -264,8 +268,15 @@ def test_the_multibox_loss_is_torchvisions() -> None:
 def test_a_batch_without_any_box_has_a_finite_loss_with_gradients(scores: Any) -> None:
     describe = Detection(classes=("a", "b", "c"), levels=LEVELS, scores=scores)
     count = sum(counts(LEVELS, (64, 96)))
-    logits, boxes = torch.zeros(1, count, describe.columns, requires_grad=True), torch.zeros(1, count, 4, requires_grad=True)
-    batch = {"images": torch.zeros(1, 3, 64, 96), "boxes": torch.zeros(1, 0, 4), "labels": torch.zeros(1, 0, dtype=torch.int64)}
+    logits, boxes = (
+        torch.zeros(1, count, describe.columns, requires_grad=True),
+        torch.zeros(1, count, 4, requires_grad=True),
+    )
+    batch = {
+        "images": torch.zeros(1, 3, 64, 96),
+        "boxes": torch.zeros(1, 0, 4),
+        "labels": torch.zeros(1, 0, dtype=torch.int64),
+    }
     value = total(detection.loss({"cls_logits": logits, "boxes": boxes}, batch, describe))
     value.backward()
     assert math.isfinite(value.item())
@@ -337,8 +348,11 @@ def test_the_pose_loss_is_1_for_nothing_0_for_the_truth_and_blind_to_joints_with
 
 def test_a_part_is_divided_by_what_all_processes_have(tmp_path: Any) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forking; spawning would import torch twice more
-        torch.multiprocessing.start_processes(_one_of_two, (str(tmp_path / "meet"), str(tmp_path)), nprocs=2, start_method="fork")
+        # Python 3.12 warns of forking; spawning would import torch twice more
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.multiprocessing.start_processes(
+            _one_of_two, (str(tmp_path / "meet"), str(tmp_path)), nprocs=2, start_method="fork"
+        )
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     # 2 + 6 over 1 + 3: the mean of what the processes have is the mean over all four
     assert torch.allclose((found[0] + found[1]) / 2, torch.tensor(2.0))

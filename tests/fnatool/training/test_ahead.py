@@ -117,6 +117,8 @@ def test_memory_is_kept_for_the_stream_that_computes(streams: Streams) -> None:
 
 def test_the_processor_makes_a_batch_when_it_is_asked_for() -> None:
     asked: list[int] = []
-    made = ahead(iter(range(3)), lambda number: asked.append(number) or number, tensors=lambda _: (), device=torch.device("cpu"))
+    made = ahead(
+        iter(range(3)), lambda number: asked.append(number) or number, tensors=lambda _: (), device=torch.device("cpu")
+    )
     next(made)
     assert asked == [0]

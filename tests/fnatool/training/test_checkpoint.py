@@ -75,7 +75,8 @@ def test_a_count_of_steps_stays_on_the_processor_whatever_the_device(learner: Le
     optimiser.load_state_dict({"state": state["optimiser"]["state"], "param_groups": groups})
     rows = [optimiser.state[parameter] for parameter in parameters]
     assert {row["exp_avg"].device for row in rows} == {elsewhere}
-    assert {row["step"].device.type for row in rows} == {"cpu"}  # on a device each one would be waited for in every step
+    # on a device each one would be waited for in every step
+    assert {row["step"].device.type for row in rows} == {"cpu"}
 
 
 def put(*where: object, value: object) -> Callable[[State], None]:
@@ -173,8 +174,12 @@ class Payload:
         return (Path.touch, (Path("ran"),))
 
 
-@pytest.mark.parametrize("kind", ["cut short", "a bit turned", "pickled", "empty", "a zip of nothing", "compressed", "with code"])
-def test_a_file_that_is_none_is_refused(kind: str, learner: Learner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "kind", ["cut short", "a bit turned", "pickled", "empty", "a zip of nothing", "compressed", "with code"]
+)
+def test_a_file_that_is_none_is_refused(
+    kind: str, learner: Learner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "checkpoint.pt"
     checkpoint.write(learner.state(), path, key="key")
@@ -191,7 +196,9 @@ def test_a_file_that_is_none_is_refused(kind: str, learner: Learner, tmp_path: P
     elif kind == "with code":
         torch.save({"version": 1, "key": "key", "state": Payload()}, path)
     else:
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED if kind == "compressed" else zipfile.ZIP_STORED) as archive:
+        with zipfile.ZipFile(
+            path, "w", zipfile.ZIP_DEFLATED if kind == "compressed" else zipfile.ZIP_STORED
+        ) as archive:
             if kind == "compressed":
                 archive.writestr("archive/data.pkl", bytes(10**6))
     refused(path, new(tmp_path), "is not a checkpoint of fnatool, or is damaged")
@@ -207,7 +214,10 @@ def test_momentum_of_one_optimiser_is_none_of_another(learner: Learner, tmp_path
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        (put("network", "architecture.alphas.stage0_block0", value=lambda x: x * NAN), "'architecture.alphas.stage0_block0' is not finite"),
+        (
+            put("network", "architecture.alphas.stage0_block0", value=lambda x: x * NAN),
+            "'architecture.alphas.stage0_block0' is not finite",
+        ),
         (put("scalers", value=[]), "its scales of gradients are not two"),
         (put("alphas", "state", value=None), "it has no memory of an optimiser"),
         (without("weights"), "'weights' is missing"),
@@ -229,4 +239,7 @@ def test_of_a_search_too(change: Callable[[State], None], part: str, tmp_path: P
 def test_what_would_not_be_read_is_not_written(learner: Learner) -> None:
     assert diagnosis.broken_state(learner.state()) is None
     learner.optimiser.state[next(iter(learner.network.parameters()))]["exp_avg_sq"] /= 0
-    assert diagnosis.broken_state(learner.state()) == "the memory of the optimiser is not finite (optimiser.state.0.exp_avg_sq)"
+    assert (
+        diagnosis.broken_state(learner.state())
+        == "the memory of the optimiser is not finite (optimiser.state.0.exp_avg_sq)"
+    )

@@ -67,7 +67,10 @@ def test_the_loaded_network_is_one_graph_and_comes_to_the_same(backend: Counting
     plain = net(x)
     plain.sum().backward()
     assert torch.equal(found, plain)
-    assert all(torch.equal(*pair) for pair in zip(gradients, (p.grad for p in net.parameters() if p.grad is not None), strict=True))
+    assert all(
+        torch.equal(*pair)
+        for pair in zip(gradients, (p.grad for p in net.parameters() if p.grad is not None), strict=True)
+    )
 
 
 def test_nothing_is_compiled_that_nobody_asked_for() -> None:
@@ -144,7 +147,12 @@ def test_of_members_every_part_is_compiled_once(relaxation: Relaxation, backend:
         again = [net(x, member) for member in members]
     finally:
         net._compiled = None
-    parts = {(*net.variants.key(s, m), s.number) for m in members for s in net.segments if s.block is None or m[s.block] != SKIP}
+    parts = {
+        (*net.variants.key(s, m), s.number)
+        for m in members
+        for s in net.segments
+        if s.block is None or m[s.block] != SKIP
+    }
     assert graphs == len(parts) < runs
     assert (backend.graphs, backend.runs) == (graphs, 2 * runs)
     for one, other, third in zip(plain, found, again, strict=True):
@@ -160,7 +168,8 @@ def test_where_torch_cannot_compile_the_reason_is_said(monkeypatch: pytest.Monke
     monkeypatch.setattr(machine, "BACKEND", broken)
     machine.require_compiler(HERE, RunSection())
     with pytest.raises(
-        UserError, match=r"'run.compile' is true, but torch cannot compile here: No working C\+\+ compiler found in CXX; set it"
+        UserError,
+        match=r"'run.compile' is true, but torch cannot compile here: No working C\+\+ compiler found in CXX; set it",
     ):
         machine.require_compiler(HERE, RunSection(compile=True))
 
@@ -181,7 +190,9 @@ def test_inner_tensors_come_out_of_the_same_graph(backend: Counting) -> None:
 
 def test_a_search_compiles_its_super_network(backend: Counting) -> None:
     net, x = build_like("residual"), images("residual")
-    config = parse_search({"task": "classification", "search": {"method": "gradient"}, "run": {"batch": 4, "compile": True}})
+    config = parse_search(
+        {"task": "classification", "search": {"method": "gradient"}, "run": {"batch": 4, "compile": True}}
+    )
     searcher = Searcher(net, config, HERE, alpha_steps=4)
     names = set(searcher.state()["network"])
     searcher.network(x)

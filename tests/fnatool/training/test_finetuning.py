@@ -1,4 +1,6 @@
-"""Fine-tuning and evaluation as their user meets them: four tasks, one command, the file that comes out, and what goes wrong."""
+"""Fine-tuning and evaluation as their user meets them: four tasks, one command, the file that comes out, and what goes
+wrong.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,10 @@ def config(world: Path, task: str, **sections: Mapping[str, object]) -> Path:
     for name in {**usual, **sections}:
         lines += [
             f"[{name}]",
-            *(f"{key} = {json.dumps(value)}" for key, value in {**usual.get(name, {}), **sections.get(name, {})}.items()),
+            *(
+                f"{key} = {json.dumps(value)}"
+                for key, value in {**usual.get(name, {}), **sections.get(name, {})}.items()
+            ),
         ]
     path = Path("task.toml")
     path.write_text("\n".join(lines), encoding="utf-8")
@@ -109,7 +114,9 @@ def test_a_task_is_learnt_written_and_evaluated(task: str, world: Path, capsys: 
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
     onnx.checker.check_model("out.onnx", full_check=True)
     before, after = onnx.load(world / f"{task}.onnx"), onnx.load("out.onnx")
-    assert [node.SerializeToString() for node in before.graph.node] == [node.SerializeToString() for node in after.graph.node]
+    assert [node.SerializeToString() for node in before.graph.node] == [
+        node.SerializeToString() for node in after.graph.node
+    ]
     assert run(["check", "out.onnx"]) == 0
     capsys.readouterr()
     assert run(["evaluate", "out.onnx", "--data", str(world / task), "--json", "--workers", "0"]) == 0
@@ -154,7 +161,12 @@ def test_everything_that_can_be_asked_for_works_together(world: Path) -> None:
     teacher = {"outputs": 0.5, "features": 1.0, "until": 0.5, "teacher": str(world / "segmentation.onnx")}
     averages = {"ema": 0.9, "refresh_before": 2, "refresh_after": 2}
     config(
-        world, "segmentation", imitate=teacher, averages=averages, run={"steps": 6, "keep": "best"}, optimiser={"name": "adamw", "lr": 1e-3}
+        world,
+        "segmentation",
+        imitate=teacher,
+        averages=averages,
+        run={"steps": 6, "keep": "best"},
+        optimiser={"name": "adamw", "lr": 1e-3},
     )
     assert finetune(world, "segmentation") == 0
     assert all("outputs" in row for row in rows("train"))
@@ -164,7 +176,12 @@ def test_everything_that_can_be_asked_for_works_together(world: Path) -> None:
 
 
 def test_a_network_learns_the_features_of_a_seed_whose_head_is_another(world: Path) -> None:
-    config(world, "classification", imitate={"features": 1.0, "until": 1.0, "teacher": str(world / "seed.onnx")}, run={"steps": 8})
+    config(
+        world,
+        "classification",
+        imitate={"features": 1.0, "until": 1.0, "teacher": str(world / "seed.onnx")},
+        run={"steps": 8},
+    )
     assert finetune(world, "classification") == 0
     features = [row["features"] for row in rows("train")]
     assert features[0] == pytest.approx(0, abs=1e-6)  # as far as the head, it is the seed
@@ -177,7 +194,9 @@ def test_frozen_statistics_stay_and_others_move(world: Path) -> None:
         config(world, "classification", averages={"freeze_batchnorm": frozen}, run={"steps": 1})
         assert finetune(world, "classification", "--force", "--restart") == 0
         before, after = weights(world / "classification.onnx"), weights("out.onnx")
-        moved[frozen] = {name for name in before if name.endswith((".mean", ".var")) and (before[name] != after[name]).any()}
+        moved[frozen] = {
+            name for name in before if name.endswith((".mean", ".var")) and (before[name] != after[name]).any()
+        }
     assert not moved["yes"]
     assert len(moved["no"]) > 20
 
@@ -187,10 +206,22 @@ def test_frozen_statistics_stay_and_others_move(world: Path) -> None:
 
 def test_a_run_that_is_killed_goes_on_to_the_same_bits(world: Path) -> None:
     averages = {"ema": 0.99, "refresh_before": 1}
-    config(world, "detection", run={"steps": 9, "checkpoint": 2, "evaluate": 2}, averages=averages, optimiser={"lr": 0.01})
+    config(
+        world, "detection", run={"steps": 9, "checkpoint": 2, "evaluate": 2}, averages=averages, optimiser={"lr": 0.01}
+    )
     assert finetune(world, "detection", "--work-dir", "whole") == 0
     Path("out.onnx").rename("whole.onnx")
-    command = [sys.executable, "-m", "fnatool", "finetune", str(world / "detection.onnx"), "--config", "task.toml", "-o", "out.onnx"]
+    command = [
+        sys.executable,
+        "-m",
+        "fnatool",
+        "finetune",
+        str(world / "detection.onnx"),
+        "--config",
+        "task.toml",
+        "-o",
+        "out.onnx",
+    ]
     for step in (3, 6):  # killed twice, between checkpoints
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         deadline = time.monotonic() + 120
@@ -224,7 +255,9 @@ def test_two_processes_learn_what_one_does(world: Path) -> None:
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run([*launcher, *command, "--work-dir", "two"], capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run(
+        [*launcher, *command, "--work-dir", "two"], capture_output=True, text=True, env=environment, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     one, two = (rows("val", name)[0] for name in ("one", "two"))
     assert two["mIoU"] == pytest.approx(one["mIoU"], abs=1e-3)
@@ -247,7 +280,12 @@ def refused(capsys: Capture, *parts: str) -> None:
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(world: Path, capsys: Capture) -> None:
-    config(world, "classification", run={"steps": 40, "checkpoint": 1}, optimiser={"lr": 100.0, "clip": 0.0, "warmup": 0, "momentum": 0.99})
+    config(
+        world,
+        "classification",
+        run={"steps": 40, "checkpoint": 1},
+        optimiser={"lr": 100.0, "clip": 0.0, "warmup": 0, "momentum": 0.99},
+    )
     assert finetune(world, "classification") == 2
     refused(capsys, "step ", "went wrong", "is not finite", "lower 'optimiser.lr'", "still holds the last good step")
     state = torch.load("out.run/checkpoint.pt", weights_only=True)["state"]
@@ -285,7 +323,10 @@ def test_no_figure_is_made_of_a_network_with_broken_weights(world: Path, capsys:
         if tensor.name.startswith("head.") and tensor.data_type == onnx.TensorProto.FLOAT:
             tensor.CopyFrom(numpy_helper.from_array(np.full_like(numpy_helper.to_array(tensor), np.nan), tensor.name))
     onnx.save(model, "broken.onnx")
-    assert run(["evaluate", "broken.onnx", "--data", str(world / "classification"), "--split", "train", "--workers", "0"]) == 1
+    assert (
+        run(["evaluate", "broken.onnx", "--data", str(world / "classification"), "--split", "train", "--workers", "0"])
+        == 1
+    )
     told = capsys.readouterr()
     assert "output 'logits' is not finite" in told.err
     assert "top1" not in told.out + told.err
@@ -306,7 +347,11 @@ def test_a_damaged_checkpoint_is_said_so(world: Path, capsys: Capture) -> None:
     path.write_bytes(b"broken")
     assert finetune(world, "classification") == 2
     refused(capsys, "is not a checkpoint of fnatool, or is damaged")
-    assert all(path.read_bytes() == data for path, data in before.items() if path.suffix != ".pt" and path.name != runfolder.MARK)
+    assert all(
+        path.read_bytes() == data
+        for path, data in before.items()
+        if path.suffix != ".pt" and path.name != runfolder.MARK
+    )
 
 
 def test_the_end_of_a_run_is_made_up_for_and_said_once(world: Path, capsys: Capture) -> None:
@@ -349,7 +394,9 @@ def test_an_earlier_run_is_lost_no_sooner_than_all_has_been_checked(world: Path,
     assert finetune(world, "classification") == 0
     Path("out.run/notes.txt").write_text("mine")
     Path("out.run/.hidden").write_text("mine")
-    before = {path: path.read_bytes() for path in Path("out.run").rglob("*") if path.is_file() and path.name != runfolder.MARK}
+    before = {
+        path: path.read_bytes() for path in Path("out.run").rglob("*") if path.is_file() and path.name != runfolder.MARK
+    }
     for sections in ({"run": {"batch": 500}}, {"imitate": {"outputs": 1.0}}, {"data": {"path": "nowhere"}}):
         config(world, "classification", **sections)
         assert finetune(world, "classification", "--restart", "--force") == 2
@@ -377,7 +424,12 @@ def test_a_folder_of_something_else_is_left_alone(world: Path, capsys: Capture) 
         ("pose", "classification", {}, ["the config is for pose, the model for classification"]),
         ("segmentation", "segmentation", {"data": {"path": "nowhere"}}, ["nowhere", "does not exist"]),
         ("segmentation", "segmentation", {"data": {"path": "."}}, ["is in no layout of segmentation data"]),
-        ("classification", "classification", {"data": {"size": [96, 96]}}, ["96×96", "fixed at [64, 64]", "input.size"]),
+        (
+            "classification",
+            "classification",
+            {"data": {"size": [96, 96]}},
+            ["96×96", "fixed at [64, 64]", "input.size"],
+        ),
         ("classification", "classification", {"run": {"batch": 500}}, ["24 samples do not fill a batch of 500"]),
         ("classification", "classification", {"run": {"batch": 8, "stepps": 3}}, ["'run.stepps' is no key"]),
         ("classification", "classification", {"imitate": {"outputs": 1.0}}, ["there is no 'imitate.teacher'"]),
@@ -411,7 +463,8 @@ def test_broken_data_is_listed_and_may_be_skipped(world: Path, capsys: Capture) 
     broken.rename(ordered)
     assert finetune(world, "classification") == 2
     lines = capsys.readouterr().err.splitlines()
-    assert [line[:40] for line in lines[::2]] == [lines[0][:40], "mend the data, or go on without what is "]  # a list of one
+    # a list of one
+    assert [line[:40] for line in lines[::2]] == [lines[0][:40], "mend the data, or go on without what is "]
     assert "0\\n\\x3a:error::now.jpg: it cannot be decoded" in lines[1]
     assert finetune(world, "classification", "--skip-bad") == 0
     assert "23 of 24 samples (1 left out)" in capsys.readouterr().out

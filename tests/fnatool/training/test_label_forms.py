@@ -36,7 +36,8 @@ def learnt(model: Path, data: Path) -> tuple[object, bytes]:
     assert tuned is not None
     evaluated = fnatool.evaluate(out, data, options=fnatool.EvaluateOptions(workers=0)).figures
     rows = [
-        {key: value for key, value in row.items() if "second" not in key} for row in metric_rows(out.with_suffix(".run") / "metrics.jsonl")
+        {key: value for key, value in row.items() if "second" not in key}
+        for row in metric_rows(out.with_suffix(".run") / "metrics.jsonl")
     ]
     return [json.dumps(rows), dict(tuned.figures), dict(evaluated)], out.read_bytes()
 

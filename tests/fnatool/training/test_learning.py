@@ -22,7 +22,9 @@ def grown(strategy: str, spec: Spec | None = None) -> tuple[Plan, Tensors, nn.Re
     analysis = analyse(graph)
     made = plan(analysis, spec or exact_growth(analysis), strategy=strategy)
     reading = nn.Reading(apply(graph, made))
-    weights = {weight.name: reading.initial(weight).requires_grad_(weight.role == "trained") for weight in reading.weights}
+    weights = {
+        weight.name: reading.initial(weight).requires_grad_(weight.role == "trained") for weight in reading.weights
+    }
     return made, weights, reading
 
 
@@ -57,15 +59,23 @@ def preserved() -> tuple[Plan, list[dict[str, np.ndarray]]]:
     return made, gradients(weights, reading, 2)
 
 
-def test_every_new_outgoing_weight_has_a_gradient_in_the_first_step(preserved: tuple[Plan, list[dict[str, np.ndarray]]]) -> None:
+def test_every_new_outgoing_weight_has_a_gradient_in_the_first_step(
+    preserved: tuple[Plan, list[dict[str, np.ndarray]]],
+) -> None:
     made, (first, _) = preserved
-    outgoing = {t.target: fresh(t, first[t.target].shape, "consumes") for t in made.takes if t.target in first and not t.inside_silent}
+    outgoing = {
+        t.target: fresh(t, first[t.target].shape, "consumes")
+        for t in made.takes
+        if t.target in first and not t.inside_silent
+    }
     outgoing = {name: mask for name, mask in outgoing.items() if mask.any()}
     assert len(outgoing) > 30
     assert [name for name, mask in outgoing.items() if not np.abs(first[name][mask]).max() > 0] == []
 
 
-def test_every_silenced_affine_has_a_gradient_in_the_first_step(preserved: tuple[Plan, list[dict[str, np.ndarray]]]) -> None:
+def test_every_silenced_affine_has_a_gradient_in_the_first_step(
+    preserved: tuple[Plan, list[dict[str, np.ndarray]]],
+) -> None:
     made, (first, _) = preserved
     silent = [take.target for take in made.takes if take.silent]
     assert len(silent) == 10  # γ and β of five copied blocks
@@ -95,4 +105,8 @@ def test_channels_whose_incoming_and_outgoing_weights_are_both_zero_would_be_not
             if take.target in weights and take.axes:
                 weights[take.target][torch.from_numpy(fresh(take, tuple(weights[take.target].shape)))] = 0
     second = gradients(weights, reading, 2)[1]
-    assert any(np.abs(second[t.target][fresh(t, second[t.target].shape)]).max() == 0 for t in made.takes if t.axes and t.target in second)
+    assert any(
+        np.abs(second[t.target][fresh(t, second[t.target].shape)]).max() == 0
+        for t in made.takes
+        if t.axes and t.target in second
+    )

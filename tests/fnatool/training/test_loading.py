@@ -24,7 +24,9 @@ def test_a_number_is_that_number() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores", "cpu", "cuda"), [(1, 0, 0), (2, 1, 1), (3, 1, 2), (8, 2, 7), (16, 4, 15), (64, 4, 16)], ids=lambda value: str(value)
+    ("cores", "cpu", "cuda"),
+    [(1, 0, 0), (2, 1, 1), (3, 1, 2), (8, 2, 7), (16, 4, 15), (64, 4, 16)],
+    ids=lambda value: str(value),
 )
 def test_the_rule_by_cores_and_device(cores: int, cpu: int, cuda: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "own_cores", lambda: cores)
@@ -48,7 +50,9 @@ def test_a_config_takes_a_number_or_the_word() -> None:
     assert [parse_config({"data": {"workers": given}}).data.workers for given in (0, "auto")] == [0, "auto"]
     assert parse_config({}).data.workers == 2
     for wrong in ("many", -1, 1000, 1.5, True):
-        with pytest.raises(UserError, match=r"^'data\.workers' is .*: input should be a whole number from 0 to 256, or 'auto'$"):
+        with pytest.raises(
+            UserError, match=r"^'data\.workers' is .*: input should be a whole number from 0 to 256, or 'auto'$"
+        ):
             parse_config({"data": {"workers": wrong}})
 
 

@@ -60,7 +60,10 @@ def test_a_gpu_that_torch_cannot_use_is_warned_of(
     with terminal.heard():
         machine.say(HERE, RunSection())
     said = capsys.readouterr().out
-    assert "warning: a GPU is here, but torch (for CUDA 13.2) cannot use it: The NVIDIA driver on your system is too old" in said
+    assert (
+        "warning: a GPU is here, but torch (for CUDA 13.2) cannot use it: The NVIDIA driver on your system is too old"
+        in said
+    )
     with terminal.heard():
         machine.say(HERE, RunSection(device="cpu"))  # as it was asked for
     assert "warning" not in capsys.readouterr().out
@@ -80,7 +83,10 @@ def test_deterministic_kernels_are_asked_for_on_a_device_and_no_longer_than_the_
     assert not torch.are_deterministic_algorithms_enabled()
     said = r"'run.deterministic' cannot be kept: torch has no such kernel for cumsum; set it to false"
     with pytest.raises(UserError, match=said), machine.arranged(RunSection(deterministic=True)):
-        raise RuntimeError("cumsum does not have a deterministic implementation, but you set 'torch.use_deterministic_algorithms(True)'")
+        raise RuntimeError(
+            "cumsum does not have a deterministic implementation, but you set "
+            "'torch.use_deterministic_algorithms(True)'"
+        )
     device.setattr(torch.cuda, "is_available", lambda: False)
     with machine.arranged(RunSection(deterministic=True)):
         assert not torch.are_deterministic_algorithms_enabled()  # on the CPU the bits are the same anyway

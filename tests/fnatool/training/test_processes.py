@@ -46,7 +46,11 @@ def test_an_output_that_the_loss_leaves_out_ends_nothing_on_two_processes(tmp_pa
 
 def test_gradients_of_several_types_are_averaged(tmp_path: Path) -> None:
     def averaged(world: World) -> list[Tensor]:
-        values = [torch.full((2, 3), 1.0 + world.rank), torch.full((3,), 3.0 * world.rank, dtype=torch.float64), torch.ones(2)]
+        values = [
+            torch.full((2, 3), 1.0 + world.rank),
+            torch.full((3,), 3.0 * world.rank, dtype=torch.float64),
+            torch.ones(2),
+        ]
         values[0] = values[0].t()  # an order of its own in memory
         world.average(values)
         return values
@@ -75,7 +79,12 @@ def devices(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 
 def started(patch: pytest.MonkeyPatch, *, rank: int, size: int, beside: int) -> None:
     """As torchrun starts one of so many processes, of which some are on this machine."""
-    for name, value in {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank % beside, "LOCAL_WORLD_SIZE": beside}.items():
+    for name, value in {
+        "RANK": rank,
+        "WORLD_SIZE": size,
+        "LOCAL_RANK": rank % beside,
+        "LOCAL_WORLD_SIZE": beside,
+    }.items():
         patch.setenv(name, str(value))
 
 
@@ -83,7 +92,9 @@ def test_more_processes_than_devices_are_refused(devices: pytest.MonkeyPatch) ->
     for rank in (0, 1):
         started(devices, rank=rank, size=2, beside=2)
         with (
-            pytest.raises(UserError, match=r"2 processes are on this machine, and torch finds 1 CUDA device.*--nproc-per-node"),
+            pytest.raises(
+                UserError, match=r"2 processes are on this machine, and torch finds 1 CUDA device.*--nproc-per-node"
+            ),
             joined("auto"),
         ):
             pass
@@ -96,21 +107,36 @@ def test_more_processes_than_devices_are_refused(devices: pytest.MonkeyPatch) ->
     ("words", "lost"),
     [
         ("[enforce fail] Connection closed by peer [127.0.0.1]:3000", True),
-        ("NCCL error in: x.cpp:1, remote process exited or there was a network error, NCCL version 2.30.7\nncclRemoteError", True),
+        (
+            (
+                "NCCL error in: x.cpp:1, remote process exited or there was a network error, NCCL version "
+                "2.30.7\nncclRemoteError"
+            ),
+            True,
+        ),
         ("[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=5)", True),
         (
             "NCCL error in: x.cpp:1, invalid usage\nncclInvalidUsage: Duplicate GPU detected : rank 1 and rank 0",
             False,
         ),
         ("NCCL error in: x.cpp:1, unhandled cuda error\nLast error:\nFailed to CUDA calloc async 608 bytes", False),
-        ("NCCL error in: x.cpp:1, unhandled system error, NCCL version 2.30.7\nncclSystemError: no socket interface found", False),
+        (
+            (
+                "NCCL error in: x.cpp:1, unhandled system error, NCCL version 2.30.7\nncclSystemError: no socket "
+                "interface found"
+            ),
+            False,
+        ),
     ],
 )
 def test_a_process_that_has_ended_is_told_from_what_else_can_fail_between_processes(
     words: str, lost: bool, devices: pytest.MonkeyPatch
 ) -> None:
     started(devices, rank=0, size=2, beside=1)
-    with pytest.raises(UserError if lost else RuntimeError, match="another process" if lost else "NCCL"), joined("auto"):
+    with (
+        pytest.raises(UserError if lost else RuntimeError, match="another process" if lost else "NCCL"),
+        joined("auto"),
+    ):
         raise RuntimeError(words)
 
 
@@ -142,7 +168,9 @@ def test_the_last_evaluation_is_dealt_over_the_processes_after_the_result_is_the
 
 def test_processes_wait_on_the_processor_while_tensors_go_over_a_device(devices: pytest.MonkeyPatch) -> None:
     made: list[object] = []
-    devices.setattr(torch.distributed, "new_group", lambda *, backend, timeout: made.append((backend, timeout)) or "group")
+    devices.setattr(
+        torch.distributed, "new_group", lambda *, backend, timeout: made.append((backend, timeout)) or "group"
+    )
     waited: list[object] = []
     devices.setattr(torch.distributed, "barrier", lambda group=None: waited.append(group))
     started(devices, rank=0, size=2, beside=1)
@@ -171,7 +199,11 @@ def test_a_process_that_is_killed_ends_the_other_one_within_thirty_seconds(tmp_p
     start = time.monotonic()
     processes[0].join(60)
     assert time.monotonic() - start < 30
-    assert (tmp_path / "said").read_text().startswith("another process of this run has ended; nothing that was written is lost")
+    assert (
+        (tmp_path / "said")
+        .read_text()
+        .startswith("another process of this run has ended; nothing that was written is lost")
+    )
     assert (tmp_path / "run" / "checkpoint.pt").exists()
 
 
@@ -185,7 +217,14 @@ def free_port() -> int:
 def dying(rank: int, port: int, todo: TrainingJob, said: Path) -> None:
     """A rank of two as torchrun starts it; the second one ends at its third step."""
     torch.set_num_threads(1)
-    own = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    own = {
+        "RANK": rank,
+        "WORLD_SIZE": 2,
+        "LOCAL_RANK": rank,
+        "LOCAL_WORLD_SIZE": 2,
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": port,
+    }
     os.environ.update({name: str(value) for name, value in own.items()})
 
     def stepped(step: int, values: object) -> None:
@@ -220,7 +259,9 @@ def test_processes_that_would_go_on_from_different_steps_are_refused(tmp_path: P
 def test_a_run_says_that_it_had_another_number_of_processes(tmp_path: Path) -> None:
     todo = job(tmp_path / "run", run={"steps": 4})
     two(lambda world: finetune(todo, world, silent()).step, tmp_path)
-    with pytest.raises(UserError, match=r"is of a run by 2 process\(es\), and this is one by 1: .* it goes on with the same number"):
+    with pytest.raises(
+        UserError, match=r"is of a run by 2 process\(es\), and this is one by 1: .* it goes on with the same number"
+    ):
         finetune(replace(todo, key="another"), HERE, silent())
     finetune(job(tmp_path / "one"), HERE, silent())
     with pytest.raises(UserError, match="another model, config or data"):
@@ -231,7 +272,9 @@ def test_batch_normalization_over_processes_is_that_of_the_whole_batch(tmp_path:
     x = 100 + torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
     def normalised(x: Tensor, how: Callable[..., Tensor]) -> tuple[Tensor, ...]:
-        x, scale, bias = (value.requires_grad_() for value in (x.clone(), torch.arange(1.0, 4).double(), torch.ones(3).double()))
+        x, scale, bias = (
+            value.requires_grad_() for value in (x.clone(), torch.arange(1.0, 4).double(), torch.ones(3).double())
+        )
         mean, variance = torch.zeros(3).double(), torch.ones(3).double()
         y = how(x, scale, bias, mean, variance)
         (y**3).mean().backward()
@@ -246,7 +289,9 @@ def test_batch_normalization_over_processes_is_that_of_the_whole_batch(tmp_path:
 
         return normalised(x.chunk(2)[world.rank], how)
 
-    y, of_x, *others = normalised(x, lambda x, scale, bias, *running: F.batch_norm(x, *running, scale, bias, True, 0.1, 1e-5))
+    y, of_x, *others = normalised(
+        x, lambda x, scale, bias, *running: F.batch_norm(x, *running, scale, bias, True, 0.1, 1e-5)
+    )
     parts = two(together, tmp_path)
     assert torch.allclose(torch.cat([part[0] for part in parts]), y)
     assert torch.allclose(torch.cat([part[1] for part in parts]) / 2, of_x)  # each process has the mean of its own part

@@ -228,7 +228,10 @@ def test_what_is_not_finite_is_named(tmp_path: Path) -> None:
     infinite = x.clone()
     infinite[0, 0, 0, 0] = math.inf
     first = network.origin.reading.view.nodes[0]
-    assert diagnosis.not_finite(network, [infinite]) == f"the value '{first.outputs[0]}' of node '{first.name}' is not finite"
+    assert (
+        diagnosis.not_finite(network, [infinite])
+        == f"the value '{first.outputs[0]}' of node '{first.name}' is not finite"
+    )
     name, parameter = next(iter(network.named_parameters()))
     parameter.grad = torch.full_like(parameter, math.nan)
     assert diagnosis.not_finite(network, [x]) == f"the gradient of '{name}' is not finite, all values are"
@@ -252,7 +255,10 @@ def test_running_out_of_memory_is_told_from_other_errors() -> None:
         "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
         "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
-        "NCCL error in: ProcessGroupNCCL.cpp:77, unhandled cuda error\nLast error:\nFailed to CUDA calloc async 608 bytes",
+        (
+            "NCCL error in: ProcessGroupNCCL.cpp:77, unhandled cuda error\nLast error:\nFailed to CUDA calloc "
+            "async 608 bytes"
+        ),
         "Cuda failure 2 'out of memory'",
     ],
 )
@@ -262,7 +268,11 @@ def test_memory_that_is_out_on_a_device_is_known_by_its_words(words: str) -> Non
 
 
 def test_other_failures_of_a_device_are_no_want_of_memory() -> None:
-    for words in ("CUDA error: device-side assert triggered", "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED", "NCCL error: invalid usage"):
+    for words in (
+        "CUDA error: device-side assert triggered",
+        "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+        "NCCL error: invalid usage",
+    ):
         assert not diagnosis.is_out_of_memory(RuntimeError(words))
 
 
@@ -271,14 +281,29 @@ def test_other_failures_of_a_device_are_no_want_of_memory() -> None:
 
 def test_placeholders_give_way_to_the_names_of_the_data(tmp_path: Path) -> None:
     split = Split(
-        task="classification", name="train", root=tmp_path, layout="ImageFolder", classes=("cat", "dog"), items=(Labelled("a", 0),)
+        task="classification",
+        name="train",
+        root=tmp_path,
+        layout="ImageFolder",
+        classes=("cat", "dog"),
+        items=(Labelled("a", 0),),
     )
     assert Classification(classes=("class0", "class1")).adopting(split.classes, split.joints).classes == ("cat", "dog")
     assert Classification(classes=("owl", "dog")).adopting(split.classes, split.joints).classes == ("owl", "dog")
     assert Classification(classes=("class0",)).adopting(split.classes, split.joints).classes == ("class0",)
     assert is_placeholder(("object",))
-    posed = Split(task="pose", name="train", root=tmp_path, layout="COCO", classes=("bird",), items=(), joints=("left_wing", "right_wing"))
-    found = Pose(classes=("object",), joints=("joint0", "joint1"), sigmas=(0.05, 0.05)).adopting(posed.classes, posed.joints)
+    posed = Split(
+        task="pose",
+        name="train",
+        root=tmp_path,
+        layout="COCO",
+        classes=("bird",),
+        items=(),
+        joints=("left_wing", "right_wing"),
+    )
+    found = Pose(classes=("object",), joints=("joint0", "joint1"), sigmas=(0.05, 0.05)).adopting(
+        posed.classes, posed.joints
+    )
     assert isinstance(found, Pose)
     assert (found.classes, found.joints, found.flip_pairs) == (("bird",), ("left_wing", "right_wing"), ((0, 1),))
 

@@ -69,12 +69,17 @@ def waits(name: str, count: int, folder: Path) -> list[str]:
     def inputs(reading: Any, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
         return (inputs_of(reading, batch["images"], described.input),)
 
-    objective = SimpleNamespace(inputs=inputs, loss=lambda outputs, batch: TASKS[described.task].loss(outputs, batch, described))
+    objective = SimpleNamespace(
+        inputs=inputs, loss=lambda outputs, batch: TASKS[described.task].loss(outputs, batch, described)
+    )
     config = parse_config({"task": described.task, "run": {"batch": count}, "averages": {"ema": 0.9}})
     todo = SimpleNamespace(config=config, objective=objective, imitation=None, folder=folder)
     with pretended() as device:
         learner = Learner(model, config, ELSEWHERE)
-        batch = {"images": torch.randint(0, 256, (count, 3, SIZE, SIZE), dtype=torch.uint8), **labels(described.task, count)}
+        batch = {
+            "images": torch.randint(0, 256, (count, 3, SIZE, SIZE), dtype=torch.uint8),
+            **labels(described.task, count),
+        }
         batch = {key: value.to(PLACE, non_blocking=True) for key, value in batch.items()}
         loop._step(learner, todo, batch, (0.01, 0.0))  # type: ignore[arg-type] - what a first step puts on the device stays there
         device.waits.clear()
@@ -98,13 +103,17 @@ def test_a_training_step_waits_four_times_at_most_whatever_the_batch(name: str, 
 
 
 @pytest.mark.parametrize("relaxation", ["entangled", "paths"])
-def test_a_search_step_on_weights_and_on_alpha_waits_eight_times_at_most(relaxation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_step_on_weights_and_on_alpha_waits_eight_times_at_most(
+    relaxation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def loss(outputs: dict[str, Tensor], *_: object) -> dict[str, Part]:
         value = outputs["y"].square()
         return {"square": Part(value.sum(), torch.full((), value.numel(), device=value.device))}
 
     monkeypatch.setitem(TASKS, "classification", replace(classification.TASK, loss=loss))  # type: ignore[arg-type]
-    config = parse_search({"task": "classification", "search": {"method": "gradient", "relaxation": relaxation}, "run": {"batch": 4}})
+    config = parse_search(
+        {"task": "classification", "search": {"method": "gradient", "relaxation": relaxation}, "run": {"batch": 4}}
+    )
     with pretended() as device:
         network = supers.network("gated", relaxation)
         network.architecture.lean([0] * len(network.choices.blocks), 1.0)

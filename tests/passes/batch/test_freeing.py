@@ -27,7 +27,9 @@ BUILT_IN = {
 def run(graph: gs.Graph, x: np.ndarray) -> np.ndarray:
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    session = ort.InferenceSession(gs.export_onnx(graph).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(
+        gs.export_onnx(graph).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     (y,) = session.run(None, {"x": x})
     return np.asarray(y)
 
@@ -51,12 +53,18 @@ def test_a_graph_that_takes_any_batch_stays_the_same_object() -> None:
 
 
 def test_a_leading_one_that_is_not_the_batch_is_left_alone() -> None:
-    text = '(float["N",4,6,6] y) <int64[4] s = {1,-1,6,6}, int64[4] t = {-1,4,6,6}> { a = Reshape(x, s)  b = Relu(a)  y = Reshape(b, t) }'
+    text = (
+        '(float["N",4,6,6] y) <int64[4] s = {1,-1,6,6}, int64[4] t = {-1,4,6,6}> { a = Reshape(x, s)  b = '
+        "Relu(a)  y = Reshape(b, t) }"
+    )
     given = graph(text)
     assert freed(given) is given
 
 
 def test_a_static_batch_stays_static() -> None:
-    text = HEAD.replace('"N"', "1") + "(float[1,4] y) <int64[2] s = {1,-1}> { p = GlobalAveragePool(x)  y = Reshape(p, s) }"
+    text = (
+        HEAD.replace('"N"', "1")
+        + "(float[1,4] y) <int64[2] s = {1,-1}> { p = GlobalAveragePool(x)  y = Reshape(p, s) }"
+    )
     given = gs.import_onnx(onnx.parser.parse_model(text))
     assert freed(given) is given

@@ -19,7 +19,8 @@ WRITTEN = {
     "a Reshape": "(float[1,4] y) <int64[2] s = {1,-1}> { p = GlobalAveragePool(x)  y = Reshape(p, s) }",
     "two Reshapes": "(float[1,4,6,6] y) <int64[5] s = {1,2,2,6,6}, int64[4] t = {1,4,6,6}>"
     "{ a = Reshape(x, s)  b = Transpose<perm=[0,2,1,3,4]>(a)  y = Reshape(b, t) }",
-    "channels in front": "(float[1,4,6,6] y) <int64[4] s = {4,1,6,6}, int64[4] t = {1,4,6,6}, float[1,1,3,3] w = {1,2,3,4,5,6,7,8,9}>"
+    "channels in front": "(float[1,4,6,6] y) <int64[4] s = {4,1,6,6}, int64[4] t = {1,4,6,6}, float[1,1,3,3] w = "
+    "{1,2,3,4,5,6,7,8,9}>"
     "{ a = Reshape(x, s)  b = Conv<pads=[1,1,1,1]>(a, w)  y = Reshape(b, t) }",
     "samples moved away and back": "(float[1,6,6,4] y) <int64[3] s = {1,4,36}, int64[4] t = {6,6,1,4}>"
     "{ a = Reshape(x, s)  b = Transpose<perm=[2,0,1]>(a)  c = Reshape(b, t)  y = Transpose<perm=[2,0,1,3]>(c) }",
@@ -27,10 +28,12 @@ WRITTEN = {
     "a Resize": '(float[1,4,9,9] y) <int64[4] s = {1,4,9,9}> { y = Resize<mode="linear">(x, "", "", s) }',
     "an unpooling": "(float[1,4,6,6] y) <int64[4] s = {1,4,6,6}> { p, i = MaxPool<kernel_shape=[2,2], strides=[2,2]>(x)"
     "  y = MaxUnpool<kernel_shape=[2,2], strides=[2,2]>(p, i, s) }",
-    "an Expand": "(float[1,4,6,6] y) <int64[4] s = {1,4,6,6}> { m = ReduceMean<axes=[2,3]>(x)  e = Expand(m, s)  y = Mul(e, x) }",
+    "an Expand": "(float[1,4,6,6] y) <int64[4] s = {1,4,6,6}> { m = ReduceMean<axes=[2,3]>(x)  e = Expand(m, s)  y "
+    "= Mul(e, x) }",
     "a constant joined": "(float[1,5,6,6] y) <float[1,1,1,1] one = {1}, int64[4] s = {1,1,6,6}>"
     "{ k = Expand(one, s)  y = Concat<axis=1>(x, k) }",
-    "a Slice to the last sample": "(float[1,4,3,6] y) <int64[3] a = {0,0,0}, int64[3] b = {1,4,3}, int64[3] c = {0,1,2}>"
+    "a Slice to the last sample": "(float[1,4,3,6] y) <int64[3] a = {0,0,0}, int64[3] b = {1,4,3}, int64[3] c = "
+    "{0,1,2}>"
     "{ y = Slice(x, a, b, c) }",
     "both halves in one batch": "(float[1,4,6,6] y) <int64[2] s = {1,1}>"
     "{ f = Neg(x)  c = Concat<axis=0>(x, f)  r = Relu(c)  a, b = Split<axis=0>(r, s)  y = Sub(a, b) }",
@@ -40,7 +43,8 @@ WRITTEN = {
     "{ a = Reshape(x, s)  b = Transpose<perm=[0,2,1]>(a)  y = MatMul(a, b) }",
     "the largest": "(float[1,4,6,2] y) <int64[1] k = {2}> { y, i = TopK<axis=3>(x, k) }",
     "an equation": '(float[1,4,6] y) { y = Einsum<equation="nchw,nchw->nch">(x, x) }',
-    "a place for every pixel": "(float[1,4,2,2] y) <float[1,2,2,2] g = {0,0,0.5,0,0,0.5,0.25,0.25}> { y = GridSample(x, g) }",
+    "a place for every pixel": "(float[1,4,2,2] y) <float[1,2,2,2] g = {0,0,0.5,0,0,0.5,0.25,0.25}> { y = "
+    "GridSample(x, g) }",
     "a tensor of its size": "(float[1,4,6,6] y) { s = Shape(x)  z = ConstantOfShape(s)  y = Concat<axis=1>(x, z) }".replace(
         "[1,4,6,6] y", "[1,8,6,6] y"
     ),
@@ -58,7 +62,9 @@ def graph(text: str, batch: str = "1", opset: int = 17) -> gs.Graph:
 def run(made: gs.Graph, x: np.ndarray) -> np.ndarray:
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    session = ort.InferenceSession(gs.export_onnx(made).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(
+        gs.export_onnx(made).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     y = session.run(None, {"x": x})[0]
     return np.asarray(y)
 
@@ -99,7 +105,10 @@ def test_a_network_for_several_samples_takes_any_number(text: str) -> None:
 
 
 MIXED = {
-    "a mean over the samples": ("(float[1,4,6,6] y) { m = ReduceMean<axes=[0]>(x)  y = Sub(x, m) }", r"ReduceMean.*over the samples"),
+    "a mean over the samples": (
+        "(float[1,4,6,6] y) { m = ReduceMean<axes=[0]>(x)  y = Sub(x, m) }",
+        r"ReduceMean.*over the samples",
+    ),
     "all sizes of one": ("(float[4,6,6] y) { y = Squeeze(x) }", "Squeeze.*axis of the samples"),
     "the first sample": ("(float[4,6,6] y) <int64 i = {0}> { y = Gather(x, i) }", "Gather.*some of the samples"),
     "a comparison": ("(float[1,4,6,6] y) { y = Softmax<axis=0>(x) }", "Softmax.*compares the samples"),
@@ -124,6 +133,10 @@ def test_a_constant_for_each_sample_is_refused_unless_all_are_alike() -> None:
 
 
 def test_nothing_changes_where_any_number_goes_through_already() -> None:
-    given = normalise(graph('(float["N",4] y) <int64[2] s = {0,-1}> { p = GlobalAveragePool(x)  y = Reshape(p, s) }', '"N"')).graph
+    given = normalise(
+        graph('(float["N",4] y) <int64[2] s = {0,-1}> { p = GlobalAveragePool(x)  y = Reshape(p, s) }', '"N"')
+    ).graph
     made = with_samples(given, infer(view(given)), None)
-    assert [(n.op, [t.name for t in n.inputs]) for n in made.nodes] == [(n.op, [t.name for t in n.inputs]) for n in given.nodes]
+    assert [(n.op, [t.name for t in n.inputs]) for n in made.nodes] == [
+        (n.op, [t.name for t in n.inputs]) for n in given.nodes
+    ]

@@ -1,4 +1,6 @@
-"""BatchNormalization folded and put back: one graph per pattern, matching and not, and every exactness test with a planted error."""
+"""BatchNormalization folded and put back: one graph per pattern, matching and not, and every exactness test with a
+planted error.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,12 @@ def statistics(channels: int, prefix: str = "") -> Weights:
     """A BatchNormalization's, far from the identity."""
     rng = np.random.default_rng(channels)
     signs = np.where(np.arange(channels) % 3, 1, -1)
-    values = (rng.uniform(0.5, 1.5, channels) * signs, rng.normal(size=channels), rng.normal(size=channels), rng.uniform(0.5, 2, channels))
+    values = (
+        rng.uniform(0.5, 1.5, channels) * signs,
+        rng.normal(size=channels),
+        rng.normal(size=channels),
+        rng.uniform(0.5, 2, channels),
+    )
     return {f"{prefix}{name}": array.astype(np.float32) for name, array in zip(STATISTICS, values, strict=True)}
 
 
@@ -60,7 +67,10 @@ BN = "BatchNormalization (c, g, h, m, v)"
 
 FOLDS: dict[str, tuple[str, Weights]] = {
     "conv": (f"n {IMAGE} {{ c = Conv (x, w) y = {BN} }}", {"w": (6, 4, 3, 3), **statistics(6)}),
-    "conv with a bias": (f"n {IMAGE} {{ c = Conv (x, w, b) y = {BN} }}", {"w": (6, 4, 3, 3), "b": (6,), **statistics(6)}),
+    "conv with a bias": (
+        f"n {IMAGE} {{ c = Conv (x, w, b) y = {BN} }}",
+        {"w": (6, 4, 3, 3), "b": (6,), **statistics(6)},
+    ),
     "conv that pads": (
         f"n {IMAGE} {{ c = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (x, w) y = {BN} }}",
         {"w": (6, 4, 3, 3), **statistics(6)},
@@ -69,9 +79,15 @@ FOLDS: dict[str, tuple[str, Weights]] = {
         f"n {IMAGE} {{ c = Conv (x, w) y = BatchNormalization <epsilon = 0.5> (c, g, h, m, v) }}",
         {"w": (6, 4, 3, 3), **statistics(6)},
     ),
-    "grouped conv": (f"n {IMAGE} {{ c = Conv <group = 2> (x, w, b) y = {BN} }}", {"w": (6, 2, 3, 3), "b": (6,), **statistics(6)}),
+    "grouped conv": (
+        f"n {IMAGE} {{ c = Conv <group = 2> (x, w, b) y = {BN} }}",
+        {"w": (6, 2, 3, 3), "b": (6,), **statistics(6)},
+    ),
     "depthwise conv": (f"n {IMAGE} {{ c = Conv <group = 4> (x, w) y = {BN} }}", {"w": (8, 1, 3, 3), **statistics(8)}),
-    "conv in one dimension": (f"n (float[N,4,6] x) => (float[N,?,?] y) {{ c = Conv (x, w) y = {BN} }}", {"w": (6, 4, 3), **statistics(6)}),
+    "conv in one dimension": (
+        f"n (float[N,4,6] x) => (float[N,?,?] y) {{ c = Conv (x, w) y = {BN} }}",
+        {"w": (6, 4, 3), **statistics(6)},
+    ),
     "conv in three dimensions": (
         f"n (float[N,4,4,4,4] x) => (float[N,?,?,?,?] y) {{ c = Conv (x, w) y = {BN} }}",
         {"w": (6, 4, 3, 3, 3), **statistics(6)},
@@ -80,7 +96,10 @@ FOLDS: dict[str, tuple[str, Weights]] = {
         f"n {IMAGE} {{ c = ConvTranspose <strides = [2, 2]> (x, w, b) y = {BN} }}",
         {"w": (4, 6, 4, 4), "b": (6,), **statistics(6)},
     ),
-    "grouped transposed conv": (f"n {IMAGE} {{ c = ConvTranspose <group = 2> (x, w) y = {BN} }}", {"w": (4, 3, 2, 2), **statistics(6)}),
+    "grouped transposed conv": (
+        f"n {IMAGE} {{ c = ConvTranspose <group = 2> (x, w) y = {BN} }}",
+        {"w": (4, 3, 2, 2), **statistics(6)},
+    ),
     "gemm": (
         f"n (float[N,4] x) => (float[N,6] y) {{ c = Gemm <alpha = 0.5, beta = 2.0> (x, w, b) y = {BN} }}",
         {"w": (4, 6), "b": (6,), **statistics(6)},
@@ -110,7 +129,10 @@ FOLDS: dict[str, tuple[str, Weights]] = {
         f"n {IMAGE} {{ x2 = Relu (x) c = {BN.replace('c,', 'x2,')} y = Conv (c, w, b) }}",
         {"w": (6, 4, 1, 1), "b": (6,), **statistics(4)},
     ),
-    "before a conv without pads": (f"n {IMAGE} {{ c = {BN.replace('c,', 'x,')} y = Conv (c, w) }}", {"w": (6, 4, 3, 3), **statistics(4)}),
+    "before a conv without pads": (
+        f"n {IMAGE} {{ c = {BN.replace('c,', 'x,')} y = Conv (c, w) }}",
+        {"w": (6, 4, 3, 3), **statistics(4)},
+    ),
     "before a grouped conv": (
         f"n {IMAGE} {{ c = {BN.replace('c,', 'x,')} y = Conv <group = 2> (c, w, b) }}",
         {"w": (6, 2, 3, 3), "b": (6,), **statistics(4)},
@@ -139,7 +161,10 @@ def test_a_batchnorm_goes_into_the_weights_beside_it(name: str) -> None:
 ERRORS: dict[str, Callable[[Weights], Weights]] = {
     "a forgotten shift": lambda w: {**w, **{k: np.zeros_like(v) for k, v in w.items() if k in ("h", "m")}},
     "a forgotten scale": lambda w: {**w, **{k: np.ones_like(v) for k, v in w.items() if k == "g"}},
-    "channels exchanged": lambda w: {**w, **{k: v[::-1].copy() for k, v in w.items() if k in ("v", "k") and isinstance(v, np.ndarray)}},
+    "channels exchanged": lambda w: {
+        **w,
+        **{k: v[::-1].copy() for k, v in w.items() if k in ("v", "k") and isinstance(v, np.ndarray)},
+    },
     "a forgotten bias": lambda w: {**w, **{k: np.zeros(6, np.float32) for k in w if k == "b"}},
 }
 
@@ -215,7 +240,11 @@ STAYS: dict[str, tuple[str, Weights, str]] = {
         CONV,
         "it stands behind 'c' (Add), which has no weight",
     ),
-    "behind the input": (f"n {IMAGE} {{ y = {BN.replace('c,', 'x,')} }}", statistics(4), "it stands behind the input 'x'"),
+    "behind the input": (
+        f"n {IMAGE} {{ y = {BN.replace('c,', 'x,')} }}",
+        statistics(4),
+        "it stands behind the input 'x'",
+    ),
     "the convolution is an output": (
         f"n (float[N,4,6,6] x) => (float[N,?,?,?] y, float[N,?,?,?] c) {{ c = Conv (x, w) y = {BN} }}",
         CONV,
@@ -372,9 +401,21 @@ def test_every_kind_of_convolution_is_a_place(tail: str, weights: Mapping[str, t
 
 
 NO_PLACES: dict[str, tuple[str, Weights, str]] = {
-    "a BatchNormalization follows": ("z = BatchNormalization (a, g, h, m, v)", statistics(6), "a normalisation follows"),
-    "one follows behind an addition": ("s = Add (a, a) z = BatchNormalization (s, g, h, m, v)", statistics(6), "a normalisation follows"),
-    "an InstanceNormalization follows": ("z = InstanceNormalization (a, g, h)", statistics(6), "a normalisation follows"),
+    "a BatchNormalization follows": (
+        "z = BatchNormalization (a, g, h, m, v)",
+        statistics(6),
+        "a normalisation follows",
+    ),
+    "one follows behind an addition": (
+        "s = Add (a, a) z = BatchNormalization (s, g, h, m, v)",
+        statistics(6),
+        "a normalisation follows",
+    ),
+    "an InstanceNormalization follows": (
+        "z = InstanceNormalization (a, g, h)",
+        statistics(6),
+        "a normalisation follows",
+    ),
     "a LayerNormalization follows behind a transposition": (
         "t = Transpose <perm = [0, 2, 3, 1]> (a) l = LayerNormalization <axis = -1> (t, g) z = Transpose <perm = [0, 3, 1, 2]> (l)",
         {"g": (6,)},
@@ -396,7 +437,11 @@ NO_PLACES: dict[str, tuple[str, Weights, str]] = {
         "pooled values, one a channel",
     ),
     "one channel": ("s = Conv (a, w2) t = Sigmoid (s) z = Mul (a, t)", {"w2": (1, 6, 1, 1)}, "single output channel"),
-    "a shared weight": ("r = Relu (a) s = Conv (r, w2) t = Conv (s, w2) z = Relu (t)", {"w2": (6, 6, 1, 1)}, "'w2' is shared"),
+    "a shared weight": (
+        "r = Relu (a) s = Conv (r, w2) t = Conv (s, w2) z = Relu (t)",
+        {"w2": (6, 6, 1, 1)},
+        "'w2' is shared",
+    ),
 }
 
 
@@ -404,7 +449,9 @@ NO_PLACES: dict[str, tuple[str, Weights, str]] = {
 def test_where_none_belongs_it_is_said_why(name: str) -> None:
     tail, weights, reason = NO_PLACES[name]
     text = f"n (float[N,3,8,8] x) => (float[N,5] y) {{ a = Conv <pads = [1, 1, 1, 1]> (x, w, b) {tail} p = GlobalAveragePool (z) f = Flatten (p) y = Gemm <transB = 1> (f, k) }}"
-    found = places(graph(text, {"w": (6, 3, 3, 3), "b": (6,), "k": (5, 6), **weights}, opset=12 if "axes" in tail else 17))
+    found = places(
+        graph(text, {"w": (6, 3, 3, 3), "b": (6,), "k": (5, 6), **weights}, opset=12 if "axes" in tail else 17)
+    )
     assert all(reason in left.why for left in found.left)
     assert found.left != ()
 
@@ -442,7 +489,10 @@ def test_a_pattern_that_matches_nothing_is_a_mistake() -> None:
 def moments(made: gs.Graph, tensors: Mapping[str, str]) -> dict[str, Moments]:
     """The statistics of the tensors on noise."""
     values = run_inner(made, noise(made), list(tensors.values()), "the graph")
-    rows = {name: np.moveaxis(values[t], 1, 0).reshape(values[t].shape[1], -1).astype(np.float64) for name, t in tensors.items()}
+    rows = {
+        name: np.moveaxis(values[t], 1, 0).reshape(values[t].shape[1], -1).astype(np.float64)
+        for name, t in tensors.items()
+    }
     return {name: Moments(row.mean(axis=1), row.var(axis=1)) for name, row in rows.items()}
 
 
@@ -455,7 +505,10 @@ TAILS: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
     "without a bias": ("r = Relu (a) z = Conv (r, w2)", {"w2": (6, 6, 3, 3)}),
     "depthwise": ("r = Relu (a) z = Conv <group = 6> (r, w2, b2)", {"w2": (6, 1, 3, 3), "b2": (6,)}),
     "grouped": ("r = Relu (a) z = Conv <group = 2> (r, w2, b2)", {"w2": (6, 3, 3, 3), "b2": (6,)}),
-    "transposed and grouped": ("r = Relu (a) z = ConvTranspose <group = 2> (r, w2, b2)", {"w2": (6, 3, 2, 2), "b2": (6,)}),
+    "transposed and grouped": (
+        "r = Relu (a) z = ConvTranspose <group = 2> (r, w2, b2)",
+        {"w2": (6, 3, 2, 2), "b2": (6,)},
+    ),
 }
 
 
@@ -518,7 +571,9 @@ def test_the_statistics_are_those_of_what_the_convolution_now_makes() -> None:
 
 def test_a_channel_that_never_varies_passes_on() -> None:
     made = network("r = Relu (a) z = Conv (r, w2)", w2=(6, 6, 1, 1))
-    found = {name: Moments(m.mean, np.zeros_like(m.variance)) for name, m in moments(made, {"a": "a", "z": "z"}).items()}
+    found = {
+        name: Moments(m.mean, np.zeros_like(m.variance)) for name, m in moments(made, {"a": "a", "z": "z"}).items()
+    }
     result = unfold(made, found).graph
     assert np.allclose(view(result).values("a.bn.gamma"), np.sqrt(EPSILON))
     assert drift(made, result) <= EXACT
@@ -611,7 +666,9 @@ def test_the_unfolded_seed_is_the_seed_again(seed: gs.Graph, folded_seed: gs.Gra
 
 
 @pytest.mark.parametrize("table", [True, False])
-def test_stages_and_knobs_stay_with_and_without_batchnorm(table: bool, request: pytest.FixtureRequest, seed: gs.Graph) -> None:
+def test_stages_and_knobs_stay_with_and_without_batchnorm(
+    table: bool, request: pytest.FixtureRequest, seed: gs.Graph
+) -> None:
     known = analyse(seed)
     for name in ("folded_seed", "unfolded_seed"):
         other = analyse(request.getfixturevalue(name), table=stage_table(known.stages) if table else None)

@@ -45,7 +45,10 @@ def marks(ids: list[int], what: Change) -> list[str]:
     """The resized vector: '3' the old position 3, '3*1' its first fresh copy."""
     found = resized(np.array(ids, np.int64), what)
     assert len(found) == length(np.array(ids, np.int64), what)
-    return [str(old) if copy == 0 else f"{old}*{copy}" for old, copy in zip(found.old.tolist(), found.copy.tolist(), strict=True)]
+    return [
+        str(old) if copy == 0 else f"{old}*{copy}"
+        for old, copy in zip(found.old.tolist(), found.copy.tolist(), strict=True)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +62,8 @@ def marks(ids: list[int], what: Change) -> list[str]:
         ([-1, 0, 1, -1, -1], change(2, grow={1: 1}), "0 1 2 2*1 3 4"),
         ([-1, 0, 1, -1], change(2, drop=(0, 1)), "0 3"),
         ([0, 1, 0, 1], change(2, grow={1: 1}), "0 1 1*1 2 3 3*1"),  # tiled, as groups are
-        ([0, 0, 1, 1], change(2, grow={1: 2}), "0 1 2 3 2*1 3*1 2*2 3*2"),  # runs, as flattened space: a copy is a whole run
+        # runs, as flattened space: a copy is a whole run
+        ([0, 0, 1, 1], change(2, grow={1: 2}), "0 1 2 3 2*1 3*1 2*2 3*2"),
         ([0, 0, 1, 1, 0, 0], change(2, drop=(1,), grow={0: 1}), "0 1 0*1 1*1 4 5 4*1 5*1"),
         ([2, 0, 1, 3], change(4, drop=(0,), grow={1: 1, 3: 1}), "0 2 2*1 3 3*1"),  # two atoms in one vector
         ([1, 1, 1], change(2, grow={1: 1}), "0 1 2 0*1 1*1 2*1"),
@@ -132,7 +136,11 @@ def chain() -> Net:
 
 
 def test_each_convolution_of_a_chain_is_one_atom_and_the_output_is_frozen() -> None:
-    assert sizes_and_reasons(identities(chain().graph())) == [("c1.w", 6, None), ("c2.w", 8, None), ("fc.w", 5, "graph output 'y'")]
+    assert sizes_and_reasons(identities(chain().graph())) == [
+        ("c1.w", 6, None),
+        ("c2.w", 8, None),
+        ("fc.w", 5, "graph output 'y'"),
+    ]
 
 
 def test_an_atom_reaches_all_that_makes_carries_and_reads_its_channels() -> None:
@@ -157,7 +165,12 @@ def test_a_residual_addition_makes_one_atom_of_both_sides() -> None:
     found = identities(net.graph())
     assert sizes_and_reasons(found)[0] == ("c1.w", 8, None)
     assert len(found.atoms) == 2
-    assert {(site.tensor, site.axis) for site in found.atoms[0].sites} == {("c1.w", 0), ("c2.w", 0), ("c2.w", 1), ("fc.w", 1)}
+    assert {(site.tensor, site.axis) for site in found.atoms[0].sites} == {
+        ("c1.w", 0),
+        ("c2.w", 0),
+        ("c2.w", 1),
+        ("fc.w", 1),
+    }
 
 
 def test_the_two_halves_of_a_split_are_atoms_of_their_own() -> None:
@@ -199,7 +212,10 @@ def test_one_channel_is_said_to_be_one_and_not_tied() -> None:
     net.conv("c1", "c2", 8)
     net.classifier("c2")
     first, second, _ = one(net.graph())
-    assert first == ("c1", "'c1' makes one channel: a size of 1 may be one channel or stand for any number, so it stays")
+    assert first == (
+        "c1",
+        "'c1' makes one channel: a size of 1 may be one channel or stand for any number, so it stays",
+    )
     assert second == ("c2", None)
 
 
@@ -223,7 +239,10 @@ def test_a_channel_that_goes_a_way_of_its_own_names_the_convolution_that_makes_i
         {"w": (8, 3, 1, 1), "u": (4, 7, 1, 1), "v": (4, 1, 1, 1)},
     )
     reasons = [reason for node, reason in one(made) if node == "c"]
-    assert reasons == [None, "of the 8 channels of 'c' no other goes the same way through the graph, and one alone keeps its number"]
+    assert reasons == [
+        None,
+        "of the 8 channels of 'c' no other goes the same way through the graph, and one alone keeps its number",
+    ]
 
 
 def test_channels_that_are_tied_name_the_node_that_ties_them() -> None:
@@ -292,7 +311,11 @@ def test_channels_of_one_weight_with_different_readers_are_different_atoms() -> 
         }""",
         {"w": (6, 3, 1, 1), "u": (5, 6, 1, 1)},
     )
-    assert sizes_and_reasons(identities(made)) == [("w", 2, "graph output 'z'"), ("w", 4, None), ("u", 5, "graph output 'y'")]
+    assert sizes_and_reasons(identities(made)) == [
+        ("w", 2, "graph output 'z'"),
+        ("w", 4, None),
+        ("u", 5, "graph output 'y'"),
+    ]
 
 
 # --- frozen -------------------------------------------------------------------------------------
@@ -334,7 +357,11 @@ def test_an_operator_of_another_domain_freezes_what_it_reads() -> None:
     net.conv("x", "c1", 8)
     net.op("Odd", "o", "c1", domain="vendor")
     net.conv("c1", "y", 4)
-    assert sizes_and_reasons(identities(net.graph("y", "o")))[0] == ("c1.w", 8, "operator vendor::Odd ('o') has no rule")
+    assert sizes_and_reasons(identities(net.graph("y", "o")))[0] == (
+        "c1.w",
+        8,
+        "operator vendor::Odd ('o') has no rule",
+    )
 
 
 def test_a_graph_output_in_the_middle_freezes_its_channels() -> None:
@@ -418,7 +445,9 @@ def test_a_weight_that_does_not_fit_is_refused_by_name(case: str) -> None:
 
 
 def test_every_width_the_seed_had_can_be_had_again_after_growth() -> None:
-    """Pairs of channels tied by a shuffle: the axis of pairs stays the longer one by what the others of its channels keep."""
+    """Pairs of channels tied by a shuffle: the axis of pairs stays the longer one by what the others of its channels
+    keep.
+    """
     made = graph(
         """net (float[1,3,4,4] x) => (float[1,5,4,4] y, float[1,5,4,4] z)
         <int64[5] pairs = {1,4,2,4,4}, int64[4] again = {1,8,4,4}, int64[2] parts = {4,4}> {
@@ -435,7 +464,9 @@ def test_every_width_the_seed_had_can_be_had_again_after_growth() -> None:
         {"u": (8, 3, 1, 1), "v": (4, 4, 1, 1), "t": (4, 8, 1, 1), "r": (5, 4, 1, 1), "s": (5, 4, 1, 1)},
     )
     analysis = analyse(made)
-    moving = {name: knob.value for name, knob in analysis.knobs.items() if knob.kind == "width" and knob.growth == "exact"}
+    moving = {
+        name: knob.value for name, knob in analysis.knobs.items() if knob.kind == "width" and knob.growth == "exact"
+    }
     found = plan(analysis, Spec({name: 3 * value for name, value in moving.items()}), strategy="preserve")
     again = analyse(apply(made, found), table=found.table)
     assert moving

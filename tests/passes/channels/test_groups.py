@@ -1,4 +1,6 @@
-"""Groups: the diagonal blocks of a dense weight, zeros around them on the way back, and both together with widths, kernels and copies."""
+"""Groups: the diagonal blocks of a dense weight, zeros around them on the way back, and both together with widths,
+kernels and copies.
+"""
 
 from __future__ import annotations
 
@@ -187,7 +189,11 @@ def test_copies_of_a_block_have_groups_of_their_own() -> None:
     analysis, found, target = remapped(made, knobs)
     assert found.resolved.spec().knobs["stage0.block3.groups"] == 4
     seen = view(target)
-    groups = [node.attrs.get("group", 1) for node in seen.nodes if node.op == "Conv" and found.origin()[node.name] in ("a0", "a1")]
+    groups = [
+        node.attrs.get("group", 1)
+        for node in seen.nodes
+        if node.op == "Conv" and found.origin()[node.name] in ("a0", "a1")
+    ]
     assert groups == [1, 1, 2, 4]
     again = analyse(target, table=found.table)
     assert [again.knobs[f"stage0.block{j}.groups"].value for j in range(4)] == [1, 1, 2, 4]
@@ -268,7 +274,10 @@ def test_depthwise_convolutions_have_no_groups_knob_and_the_first_one_is_frozen(
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"stage0.block0.groups": 3}, "'stage0.block0.groups': 3 groups are not possible with 16 input and 16 output channels"),
+        (
+            {"stage0.block0.groups": 3},
+            "'stage0.block0.groups': 3 groups are not possible with 16 input and 16 output channels",
+        ),
         ({"stage0.block0.groups": 16}, "at least two inputs; possible are 1, 2, 4, 8"),
         ({"stage0.block0.groups": 8, "stage0.width": 20}, "'stage0.width' must be a multiple of 8"),
         ({"stage0.block0.groups": 0}, "0 is out of range"),

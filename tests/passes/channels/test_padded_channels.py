@@ -78,14 +78,18 @@ def padded(way: Pads = by_pad, batch: int | str = 1) -> gs.Graph:
 
 
 def widths(analysis: Analysis) -> dict[str, int]:
-    return {name: knob.value for name, knob in analysis.knobs.items() if knob.kind == "width" and knob.growth == "exact"}
+    return {
+        name: knob.value for name, knob in analysis.knobs.items() if knob.kind == "width" and knob.growth == "exact"
+    }
 
 
 def written(made: gs.Graph, name: str) -> list[int]:
     return view(made).values(name).tolist()
 
 
-def remapped(seed: gs.Graph, knobs: Mapping[str, int | str], strategy: str = "fna", select: str = "first") -> tuple[gs.Graph, Analysis]:
+def remapped(
+    seed: gs.Graph, knobs: Mapping[str, int | str], strategy: str = "fna", select: str = "first"
+) -> tuple[gs.Graph, Analysis]:
     """The target, after a look at its inner values; the analysis with the target's stages."""
     analysis = analyse(seed)
     found = plan(analysis, Spec(dict(knobs)), strategy=strategy, select=select)
@@ -96,7 +100,9 @@ def remapped(seed: gs.Graph, knobs: Mapping[str, int | str], strategy: str = "fn
     return target, analyse(target, table=found.table)
 
 
-@pytest.mark.parametrize(("way", "batch"), [(way, batch) for way in WAYS for batch in (1, "N") if (way, batch) != (by_concat, "N")])
+@pytest.mark.parametrize(
+    ("way", "batch"), [(way, batch) for way in WAYS for batch in (1, "N") if (way, batch) != (by_concat, "N")]
+)
 def test_what_is_padded_is_as_wide_as_what_it_is_added_to(way: Pads, batch: int | str) -> None:
     seed = padded(way, batch)
     assert sorted(widths(analyse(seed)).values()) == [4, 4, 8]
@@ -111,7 +117,9 @@ def test_growth_keeps_the_function_and_can_be_taken_back(way: Pads) -> None:
     analysis = analyse(seed)
     deeper = {name: 3 for name, knob in analysis.knobs.items() if knob.kind == "depth" and knob.growth == "exact"}
     assert deeper
-    found = plan(analysis, Spec({name: 2 * value + 1 for name, value in widths(analysis).items()} | deeper), strategy="preserve")
+    found = plan(
+        analysis, Spec({name: 2 * value + 1 for name, value in widths(analysis).items()} | deeper), strategy="preserve"
+    )
     target = apply(seed, found)
     result = verify(seed, target, analysis, found)
     assert result.exact

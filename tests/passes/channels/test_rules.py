@@ -1,16 +1,20 @@
 """Every operator of the table, as lines: what its axes mean.
 
-A line is (operator, attributes, rule[, facts]); the operator may carry an opset (`Slice-9`). In a rule `inputs -> outputs`
+A line is (operator, attributes, rule[, facts]); the operator may carry an opset (`Slice-9`). In a rule `inputs ->
+outputs`
 
 * `n h w` are sizes without channels, numbers too; `a`, `b`, … are channels with identities (sizes in LETTERS);
 * `(n,a,h,w)` is an activation, `W(…)` an initializer, `[…]` and `f[…]` constants of integers and floats, `_` nothing;
-* on an initializer's axis `+o` creates channels, `-a` consumes them, `a` has one entry per channel that starts at 0, `a:1` at 1;
+* on an initializer's axis `+o` creates channels, `-a` consumes them, `a` has one entry per channel that starts at 0,
+  `a:1` at 1;
 * `a+b` joins, `a[1:]` picks, `a*2` tiles, `a@2` repeats each, `x(2)` are two channels that are fixed,
   a vector that nothing else makes has the channels of a constant, or those that a number adds;
-* channels in a list of numbers or an attribute (`"=a"`) say: this number counts them; `-a` counts from the end, `a+5` goes 5 beyond;
+* channels in a list of numbers or an attribute (`"=a"`) say: this number counts them; `-a` counts from the end, `a+5`
+  goes 5 beyond;
 * `p[…]` is a list of positions that follows the channels it picks.
 
-Facts: `a=b` unites; `frozen a: reason`, `drift a: reason` quote a piece of the reason. What a line does not say must not be.
+Facts: `a=b` unites; `frozen a: reason`, `drift a: reason` quote a piece of the reason. What a line does not say must
+not be.
 """
 
 from __future__ import annotations
@@ -135,17 +139,42 @@ LINES: list[Line] = [
     ("BatchNormalization", {}, "(n,a,h), (4), W(4), W(4), W(4) -> (n,a,h)", "frozen a: computed statistics"),
     ("InstanceNormalization", {}, "(n,a,h,w), W(a:1), W(a) -> (n,a,h,w)"),
     ("InstanceNormalization", {}, "(n,3,a), W(3), W(3) -> (n,3,a)", "drift a: normalises over its channels"),
-    ("GroupNormalization", {"num_groups": 2}, "(n,a,h,w), W(a:1), W(a) -> (n,a,h,w)", "a[:2]=a[2:]; drift a: normalises over its channels"),
-    ("GroupNormalization-18", {"num_groups": 2}, "(n,a,h,w), W(2), W(2) -> (n,a,h,w)", "a[:2]=a[2:]; drift a: normalises over"),
-    ("LayerNormalization", {"axis": -1}, "(n,h,w,a), W(a:1), W(a) -> (n,h,w,a)", "drift a: normalises over its channels"),
-    ("LayerNormalization", {"axis": 1}, "(n,a,h), W(a:1,h), W(a,h) -> (n,a,h)", "drift a: normalises over its channels"),
+    (
+        "GroupNormalization",
+        {"num_groups": 2},
+        "(n,a,h,w), W(a:1), W(a) -> (n,a,h,w)",
+        "a[:2]=a[2:]; drift a: normalises over its channels",
+    ),
+    (
+        "GroupNormalization-18",
+        {"num_groups": 2},
+        "(n,a,h,w), W(2), W(2) -> (n,a,h,w)",
+        "a[:2]=a[2:]; drift a: normalises over",
+    ),
+    (
+        "LayerNormalization",
+        {"axis": -1},
+        "(n,h,w,a), W(a:1), W(a) -> (n,h,w,a)",
+        "drift a: normalises over its channels",
+    ),
+    (
+        "LayerNormalization",
+        {"axis": 1},
+        "(n,a,h), W(a:1,h), W(a,h) -> (n,a,h)",
+        "drift a: normalises over its channels",
+    ),
     ("LayerNormalization", {"axis": -1}, "(n,a,w), W(w), W(w) -> (n,a,w)"),
     ("RMSNormalization-23", {"axis": -1}, "(n,h,a), W(a:1) -> (n,h,a)", "drift a: normalises over its channels"),
     ("LRN", {"size": 3}, "(n,a,h,w) -> (n,a,h,w)", "drift a: neighbouring channels"),
     ("LpNormalization", {}, "(n,h,a) -> (n,h,a)", "drift a: normalises over its channels"),
     ("LpNormalization", {"axis": 2}, "(n,a,h) -> (n,a,h)"),
     ("MeanVarianceNormalization", {}, "(n,a,h,w) -> (n,a,h,w)"),
-    ("MeanVarianceNormalization", {"axes": [1, 2, 3]}, "(n,a,h,w) -> (n,a,h,w)", "drift a: normalises over its channels"),
+    (
+        "MeanVarianceNormalization",
+        {"axes": [1, 2, 3]},
+        "(n,a,h,w) -> (n,a,h,w)",
+        "drift a: normalises over its channels",
+    ),
     *(
         line
         for op in ("Softmax", "LogSoftmax", "Hardmax")
@@ -223,7 +252,11 @@ LINES: list[Line] = [
     ("Split", {"axis": 1}, "(n,b,h), [b[:2],b[2:]] -> (n,b[:2],h), (n,b[2:],h)"),
     ("Split", {"axis": -1}, "(n,h,a), [a[:2],a[2:]] -> (n,h,a[:2]), (n,h,a[2:])"),
     ("Split", {"axis": 2}, "(n,a,h), [1,3] -> (n,a,1), (n,a,3)"),
-    ("Split-11", {"axis": 1, "split": ["=o[:2]", "=o[2:5]", "=o[5:]"]}, "(n,o,h) -> (n,o[:2],h), (n,o[2:5],h), (n,o[5:],h)"),
+    (
+        "Split-11",
+        {"axis": 1, "split": ["=o[:2]", "=o[2:5]", "=o[5:]"]},
+        "(n,o,h) -> (n,o[:2],h), (n,o[2:5],h), (n,o[5:],h)",
+    ),
     ("Slice", {}, "(n,b,h), [b[:1]], [b[:4]], [1] -> (n,b[1:4],h)"),
     ("Slice", {}, "(n,b,h), [0], [b[:4]], [1] -> (n,b[:4],h)"),
     ("Slice", {}, "(n,b,h), [b[:2]], [999999999999], [1] -> (n,b[2:],h)"),
@@ -258,7 +291,12 @@ LINES: list[Line] = [
     ("Resize", {"axes": [2, 3]}, "(n,a,h,w), _, _, [8,12] -> (n,a,8,12)"),
     ("Resize", {}, "(n,a,h,w), _, f[1,2,1,1] -> _", "frozen a: resamples its channels"),
     ("Upsample-9", {}, "(n,a,h,w), f[1,1,2,2] -> (n,a,8,12)"),
-    ("DepthToSpace", {"blocksize": 2, "mode": "DCR"}, "(n,o,h,w) -> (n,o[:2],8,12)", "o[:2]=o[2:4]; o[:2]=o[4:6]; o[:2]=o[6:]"),
+    (
+        "DepthToSpace",
+        {"blocksize": 2, "mode": "DCR"},
+        "(n,o,h,w) -> (n,o[:2],8,12)",
+        "o[:2]=o[2:4]; o[:2]=o[4:6]; o[:2]=o[6:]",
+    ),
     ("DepthToSpace", {"blocksize": 2, "mode": "CRD"}, "(n,o,h,w) -> (n,o[::4],8,12)", "o[:1]=o[1:4]; o[4:5]=o[5:]"),
     ("DepthToSpace", {"blocksize": 2}, "(n,4,h,a) -> _", "frozen a: mixes it with space"),
     ("SpaceToDepth", {"blocksize": 2}, "(n,a,h,w) -> (n,a*4,2,3)"),
@@ -364,7 +402,9 @@ def pieces(text: str, separator: str = ",") -> list[str]:
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of a tensor in a line: its size or identities, its mark (+, - or nothing), and what a fresh entry holds."""
+    """One axis of a tensor in a line: its size or identities, its mark (+, - or nothing), and what a fresh entry
+    holds.
+    """
 
     meaning: int | Vec
     mark: str = ""
@@ -380,14 +420,23 @@ def axes_of(item: str, *, weight: bool = False) -> list[Axis]:
     found = []
     for part in pieces(item[item.index("(") + 1 : item.rindex(")")]):
         mark = part[0] if weight and part[0] in "+-" else ""
-        text, _, fill = part.removeprefix(mark).partition(":") if weight and "[" not in part else (part.removeprefix(mark), "", "")
+        text, _, fill = (
+            part.removeprefix(mark).partition(":") if weight and "[" not in part else (part.removeprefix(mark), "", "")
+        )
         found.append(Axis(read(text), mark, float(fill or 0)))
     return found
 
 
 BOOLEAN = {"And", "Or", "Xor", "Not"}
 WHOLE = {"BitwiseAnd", "BitwiseOr", "BitwiseNot"}
-SAFE = {"Acosh": (1.1, 3.0), "Log": (0.5, 3.0), "Sqrt": (0.5, 3.0), "ReduceLogSum": (0.5, 3.0), "Acos": (-0.9, 0.9), "Atanh": (-0.9, 0.9)}
+SAFE = {
+    "Acosh": (1.1, 3.0),
+    "Log": (0.5, 3.0),
+    "Sqrt": (0.5, 3.0),
+    "ReduceLogSum": (0.5, 3.0),
+    "Acos": (-0.9, 0.9),
+    "Atanh": (-0.9, 0.9),
+}
 SAFE |= {"Asin": (-0.9, 0.9), "Pow": (0.5, 2.0), "Mod": (0.5, 2.0)}
 
 
@@ -452,7 +501,9 @@ class Case:
             axes = axes_of(item, weight=True)
             self.sites |= {(name, i): axis for i, axis in enumerate(axes) if isinstance(axis.meaning, Vec)}
             shape = tuple(axis.size for axis in axes)
-            values = self.rng.uniform(0.1, 0.9, shape) if "Normalization" in self.op or not shape else self.sample(shape)
+            values = (
+                self.rng.uniform(0.1, 0.9, shape) if "Normalization" in self.op or not shape else self.sample(shape)
+            )
             self.constants[name] = np.asarray(values).astype(helper.tensor_dtype_to_np_dtype(self.kind(slot)))
             return name
         entries = [read(part) for part in pieces(item[item.index("[") + 1 : -1])]
@@ -491,7 +542,9 @@ class Case:
         if self.kind(slot) == TensorProto.FLOAT:
             self.makers[-1].output[0] = name
         else:
-            self.makers.append(helper.make_node("Cast", [f"{name}.moved"], [name], to=self.kind(slot), name=f"cast_{name}"))
+            self.makers.append(
+                helper.make_node("Cast", [f"{name}.moved"], [name], to=self.kind(slot), name=f"cast_{name}")
+            )
         return name
 
     def groups(self) -> dict[str, set[str]]:
@@ -554,7 +607,11 @@ class Reading:
     def made_by_no_weight(self) -> Iterator[tuple[Vec, np.ndarray]]:
         """Channels that only a number counts (padded ones) or a constant holds, and their identities."""
         written = {size.place: size.ids for size in self.found.sizes}
-        yield from ((vector, written[place]) for place, vector in self.case.sizes.items() if place in written and self.is_new(vector))
+        yield from (
+            (vector, written[place])
+            for place, vector in self.case.sizes.items()
+            if place in written and self.is_new(vector)
+        )
         for place, axis in self.case.sites.items():
             if isinstance(axis.meaning, Vec) and place in self.found.sites and self.is_new(axis.meaning):
                 yield axis.meaning, self.found.sites[place].ids
@@ -636,12 +693,18 @@ class Experiment:
         inputs = [helper.make_tensor_value_info(name, kind, case.direct[name]) for name, kind in case.types.items()]
         foreign = bool(case.node.domain)
         outputs = [helper.make_empty_tensor_value_info(name) for name in case.outputs]
-        outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in case.outputs] if foreign else outputs
+        outputs = (
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in case.outputs]
+            if foreign
+            else outputs
+        )
         used = [numpy_helper.from_array(array, name) for name, array in case.constants.items() if name in case.inputs]
         graph = helper.make_graph([case.node], "operator", inputs, outputs, used)
         model = helper.make_model(graph, opset_imports=case.opsets, ir_version=10)
         self.model = (
-            ort.InferenceSession(model.SerializeToString()) if foreign or case.op in NOT_IN_REFERENCE else ReferenceEvaluator(model)
+            ort.InferenceSession(model.SerializeToString())
+            if foreign or case.op in NOT_IN_REFERENCE
+            else ReferenceEvaluator(model)
         )
         self.feeds = {name: self.values(name) for name in case.types}
         self.before = self.model.run(None, self.feeds)
@@ -652,7 +715,9 @@ class Experiment:
             return self.case.rng.random(shape) < 0.5
         if kind == TensorProto.INT64:  # positions for 2×2 windows, in the channel that they are of
             area = 4 * shape[2] * shape[3]
-            return area * np.arange(shape[0] * shape[1]).reshape(*shape[:2], 1, 1) + self.case.rng.integers(0, area, shape)
+            return area * np.arange(shape[0] * shape[1]).reshape(*shape[:2], 1, 1) + self.case.rng.integers(
+                0, area, shape
+            )
         return self.case.rng.integers(0, 99, shape, np.int32) if kind == TensorProto.INT32 else self.case.sample(shape)
 
     def moved(self, name: str, position: int) -> list[np.ndarray]:
@@ -668,12 +733,16 @@ class Experiment:
 NOT_IN_REFERENCE = {"GlobalLpPool", "ConvTranspose"}  # the second only in groups
 QUIET = {"IsInf", "IsNaN", "Shape", "Size", "ConstantOfShape", "Range", "Equal"}
 COMPUTABLE = [
-    line for line in LINES if "- " not in line[2] and "-a" not in line[2] and "frozen" not in str(line) and "drift" not in str(line)
+    line
+    for line in LINES
+    if "- " not in line[2] and "-a" not in line[2] and "frozen" not in str(line) and "drift" not in str(line)
 ]
 
 
 def reached(line: Line) -> tuple[int, set[tuple[str, str]]]:
-    """How many positions moved in all, and the pairs (moved channel, position that moved) that the line does not know of."""
+    """How many positions moved in all, and the pairs (moved channel, position that moved) that the line does not know
+    of.
+    """
     case = Case(line)
     experiment = Experiment(case)
     together = case.groups()
@@ -684,7 +753,9 @@ def reached(line: Line) -> tuple[int, set[tuple[str, str]]]:
                 for axis, meaning in ((i, a.meaning) for i, a in enumerate(axes or ()) if isinstance(a.meaning, Vec)):
                     found = np.flatnonzero(moved.any(tuple(i for i in range(moved.ndim) if i != axis)))
                     count += found.size
-                    strange |= {(identity, tuple(meaning)[i]) for i in found} - {(identity, other) for other in together[identity]}
+                    strange |= {(identity, tuple(meaning)[i]) for i in found} - {
+                        (identity, other) for other in together[identity]
+                    }
     return count, strange
 
 
@@ -703,7 +774,12 @@ def test_a_channel_reaches_the_positions_that_carry_it_and_no_other(line: Line) 
         ("Add", {}, "(n,a,h,w), (n,c,h,w) -> (n,a,h,w)"),
         ("Reshape", {}, "(n,a,h,w), [2,-1] -> (n,a*24)"),
         ("Reshape", {}, "(n,a,h,w), [2,2,2,4,6] -> (n,2,a[:2],h,w)"),
-        ("DepthToSpace", {"blocksize": 2, "mode": "CRD"}, "(n,o,h,w) -> (n,o[:2],8,12)", "o[:2]=o[2:4]; o[:2]=o[4:6]; o[:2]=o[6:]"),
+        (
+            "DepthToSpace",
+            {"blocksize": 2, "mode": "CRD"},
+            "(n,o,h,w) -> (n,o[:2],8,12)",
+            "o[:2]=o[2:4]; o[:2]=o[4:6]; o[:2]=o[6:]",
+        ),
         ("SpaceToDepth", {"blocksize": 2}, "(n,a,h,w) -> (n,a@4,2,3)"),
         ("Softmax", {"axis": 1}, "(n,a,h,w) -> (n,a,h,w)"),
     ],
@@ -735,6 +811,9 @@ def test_no_operator_has_two_rows() -> None:
     for package in ("channels.rules", "maps"):
         kinds = ("elementwise", "windows", "products", "normalisation", "reductions", "moving", "resampling")
         names = {"reductions": "REDUCING"}
-        parts = [getattr(importlib.import_module(f"passes.{package}.{kind}"), names.get(kind, kind.upper())) for kind in kinds]
+        parts = [
+            getattr(importlib.import_module(f"passes.{package}.{kind}"), names.get(kind, kind.upper()))
+            for kind in kinds
+        ]
         table = importlib.import_module(f"passes.{package}.table")
         assert sum(map(len, parts)) == len(table.RULES if package == "channels.rules" else table.SPACE)

@@ -69,7 +69,9 @@ def test_an_impossible_version_of_the_operators_is_found(version: int) -> None:
 
 
 @pytest.mark.parametrize(("line", "weights", "code"), RULES)
-def test_a_rule_finds_its_error_and_nothing_else(line: str, weights: dict[str, tuple[int, ...] | np.ndarray], code: str) -> None:
+def test_a_rule_finds_its_error_and_nothing_else(
+    line: str, weights: dict[str, tuple[int, ...] | np.ndarray], code: str
+) -> None:
     found = findings(one(line, weights), {"x": (1, 4, 8, 8)})
     assert {finding.code for finding in found} == ({code} if code else set())
 
@@ -87,10 +89,15 @@ def test_gemm_takes_its_features_and_a_bias_of_its_outputs() -> None:
 
 
 def test_a_wrong_width_is_reported_where_it_is_and_not_downstream() -> None:
-    text = "g (float[1,3,8,8] x) => (float[N] y) { a = Conv (x, u) b = Relu (a) c = Conv (b, v) d = Conv (c, w) y = Relu (d) }"
+    text = (
+        "g (float[1,3,8,8] x) => (float[N] y) { a = Conv (x, u) b = Relu (a) c = Conv (b, v) d = Conv (c, w) y "
+        "= Relu (d) }"
+    )
     proto = model(text, {"u": (8, 3, 1, 1), "v": (8, 7, 1, 1), "w": (8, 8, 1, 1)})
     found = findings(proto)
-    assert [(finding.code, finding.message) for finding in found] == [("input-channels", "its weight is for 7 input channels, 'b' has 8")]
+    assert [(finding.code, finding.message) for finding in found] == [
+        ("input-channels", "its weight is for 7 input channels, 'b' has 8")
+    ]
 
 
 def test_several_errors_are_reported_together() -> None:
@@ -101,7 +108,9 @@ def test_several_errors_are_reported_together() -> None:
 def test_a_node_that_reaches_no_output_is_a_warning() -> None:
     proto = model("g (float[1,3] x) => (float[1,3] y) { y = Relu (x) z = Neg (x) }")
     found = findings(proto)
-    assert [(finding.severity, finding.code, finding.where) for finding in found] == [("warning", "unused-node", "Neg ''")]
+    assert [(finding.severity, finding.code, finding.where) for finding in found] == [
+        ("warning", "unused-node", "Neg ''")
+    ]
 
 
 def test_dangling_cyclic_and_duplicate_names_are_found_in_the_graph() -> None:
@@ -120,11 +129,19 @@ def of_proto(proto: onnx.ModelProto) -> list[str]:
 def test_names_and_order_are_checked_in_the_file() -> None:
     assert of_proto(model("g (float[3] x) => (float[3] y) { y = Add (x, ghost) }")) == ["error dangling Add (node 0)"]
     assert of_proto(model("g (float[3] x) => (float[3] z) { y = Relu (x) }")) == ["error dangling output 'z'"]
-    assert of_proto(model("g (float[3] x) => (float[3] y) { y = Relu (x) y = Neg (x) }")) == ["error duplicate-tensor tensor 'y'"]
-    assert of_proto(model("g (float[3] x) => (float[3] y) { y = Relu (a) a = Neg (x) }")) == ["error unsorted Relu (node 0)"]
-    assert of_proto(model("g (float[3] x) => (float[3] y) { a = Add (x, b) b = Relu (a) y = Relu (b) }"))[0].startswith("error cycle Add")
+    assert of_proto(model("g (float[3] x) => (float[3] y) { y = Relu (x) y = Neg (x) }")) == [
+        "error duplicate-tensor tensor 'y'"
+    ]
+    assert of_proto(model("g (float[3] x) => (float[3] y) { y = Relu (a) a = Neg (x) }")) == [
+        "error unsorted Relu (node 0)"
+    ]
+    assert of_proto(model("g (float[3] x) => (float[3] y) { a = Add (x, b) b = Relu (a) y = Relu (b) }"))[0].startswith(
+        "error cycle Add"
+    )
     assert of_proto(model(NET, WEIGHTS | {"extra": (2,)})) == ["warning unused-initializer initializer 'extra'"]
-    assert of_proto(model("g (float[3] x, float[3] z) => (float[3] y) { y = Relu (x) }")) == ["warning unused-input input 'z'"]
+    assert of_proto(model("g (float[3] x, float[3] z) => (float[3] y) { y = Relu (x) }")) == [
+        "warning unused-input input 'z'"
+    ]
     assert of_proto(onnx.ModelProto()) == ["error empty graph"]
 
 

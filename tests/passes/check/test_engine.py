@@ -24,8 +24,15 @@ def found(proto: onnx.ModelProto, target: str = RTX) -> list[tuple[str, str]]:
 
 def quantised(dtype: type, zero: int) -> onnx.ModelProto:
     stored = numpy_helper.from_array(np.ones((4, 3, 1, 1), dtype), "w")
-    constants = [stored, numpy_helper.from_array(np.array(zero, dtype), "z"), numpy_helper.from_array(np.float32(0.1), "s")]
-    nodes = [helper.make_node("DequantizeLinear", ["w", "s", "z"], ["f"], "dq"), helper.make_node("Conv", ["x", "f"], ["y"], "conv")]
+    constants = [
+        stored,
+        numpy_helper.from_array(np.array(zero, dtype), "z"),
+        numpy_helper.from_array(np.float32(0.1), "s"),
+    ]
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s", "z"], ["f"], "dq"),
+        helper.make_node("Conv", ["x", "f"], ["y"], "conv"),
+    ]
     ends = [helper.make_tensor_value_info("x", 1, [1, 3, 4, 4]), helper.make_tensor_value_info("y", 1, [1, 4, 4, 4])]
     graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

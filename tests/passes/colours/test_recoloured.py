@@ -1,4 +1,6 @@
-"""Another number of channels of the image: the network makes of what they mean what it made, or what stands in the way is named."""
+"""Another number of channels of the image: the network makes of what they mean what it made, or what stands in the way
+is named.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,8 @@ ALIKE = {
     "colours turned round": lambda: net("b = Gather <axis = 1> (x, i)  " + LAYER % "b", w=W, i=BGR),
     "pixels at the end": lambda: net("t = Transpose <perm = [0, 3, 1, 2]> (x)  " + LAYER % "t", "float[1,8,8,3]", w=W),
     "a focus": lambda: net(
-        "a = Slice (x, f00, e, ax, st)  b = Slice (x, f10, e, ax, st)  c1 = Slice (x, f01, e, ax, st)  d = Slice (x, f11, e, ax, st)"
+        "a = Slice (x, f00, e, ax, st)  b = Slice (x, f10, e, ax, st)  c1 = Slice (x, f01, e, ax, st)  d = "
+        "Slice (x, f11, e, ax, st)"
         "j = Concat <axis = 1> (a, b, c1, d)  " + LAYER % "j",
         w=FOCUS,
         f00=np.array([0, 0]),
@@ -50,9 +53,13 @@ ALIKE = {
         ax=np.array([2, 3]),
         st=np.array([2, 2]),
     ),
-    "a resized image": lambda: net('r = Resize <mode = "linear"> (x, "", "", s)  ' + LAYER % "r", w=W, s=np.array([1, 3, 16, 16])),
+    "a resized image": lambda: net(
+        'r = Resize <mode = "linear"> (x, "", "", s)  ' + LAYER % "r", w=W, s=np.array([1, 3, 16, 16])
+    ),
     "two readers": lambda: net(
-        "c = Conv <kernel_shape = [3, 3]> (x, w)  d = Conv <kernel_shape = [3, 3]> (x, v)  y = Add (c, d)", w=W, v=W[::-1].copy()
+        "c = Conv <kernel_shape = [3, 3]> (x, w)  d = Conv <kernel_shape = [3, 3]> (x, v)  y = Add (c, d)",
+        w=W,
+        v=W[::-1].copy(),
     ),
 }
 
@@ -111,7 +118,9 @@ def test_numbers_for_each_colour_stay_where_there_are_more() -> None:
 
 REPEATED = {
     "a mean for each colour": lambda: net("m = Sub (x, k)  " + LAYER % "m", w=W, k=EACH),
-    "a channel by itself": lambda: net("d = Conv <kernel_shape = [3, 3], group = 3> (x, v)  " + LAYER % "d", v=W[:3, :1].copy(), w=W),
+    "a channel by itself": lambda: net(
+        "d = Conv <kernel_shape = [3, 3], group = 3> (x, v)  " + LAYER % "d", v=W[:3, :1].copy(), w=W
+    ),
     "half precision": lambda: net(
         "h = Cast <to = 10> (x)  c = Conv <kernel_shape = [3, 3]> (h, w)  y = Cast <to = 1> (c)", w=W.astype(np.float16)
     ),
@@ -139,17 +148,27 @@ def test_three_colours_count_by_their_luminance() -> None:
 def test_fewer_colours_are_the_first() -> None:
     graph = net(LAYER % "x", w=W)
     x = image(graph, 2)
-    np.testing.assert_allclose(run(other(graph, 2), x), run(graph, np.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0)))), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        run(other(graph, 2), x), run(graph, np.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0)))), rtol=1e-4, atol=1e-4
+    )
 
 
 DEPTHWISE = "y = Conv <kernel_shape = [3, 3], group = 3> (x, w)"
 NORM = "n = ReduceL2 <axes = [1], keepdims = 1> (x)  s = Div (x, n)  " + LAYER % "s"
 LOST = {
-    "each channel by itself": (lambda: net(DEPTHWISE, w=W[:3, :1].copy()), 4, "output 'y' has the channels of the image"),
+    "each channel by itself": (
+        lambda: net(DEPTHWISE, w=W[:3, :1].copy()),
+        4,
+        "output 'y' has the channels of the image",
+    ),
     "several of each": (lambda: net(DEPTHWISE, w=np.concatenate([W[:3, :1]] * 2)), 4, "makes several channels of each"),
     "a norm of all": (lambda: net(NORM, w=W), 4, "ReduceL2"),
     "the image handed on": (lambda: net("y = Neg (x)"), 4, "output 'y'"),
-    "a bent luminance": (lambda: net("m = Sigmoid (x)  " + LAYER % "m", "float[1,1,8,8]", w=GREY), 3, "Sigmoid.*luminance"),
+    "a bent luminance": (
+        lambda: net("m = Sigmoid (x)  " + LAYER % "m", "float[1,1,8,8]", w=GREY),
+        3,
+        "Sigmoid.*luminance",
+    ),
 }
 
 

@@ -58,7 +58,9 @@ def picture(size: tuple[int, int], seed: int) -> np.ndarray:
 def around(seed: int, size: tuple[int, int]) -> np.ndarray:
     """A box that reaches out of the image."""
     rng = np.random.default_rng(seed)
-    ends = [rng.uniform(-10, extent / 2) for extent in size[::-1]] + [rng.uniform(extent / 2 + 1, extent + 10) for extent in size[::-1]]
+    ends = [rng.uniform(-10, extent / 2) for extent in size[::-1]] + [
+        rng.uniform(extent / 2 + 1, extent + 10) for extent in size[::-1]
+    ]
     return np.array(ends, np.float32)
 
 
@@ -131,7 +133,9 @@ def test_another_filter_is_noticed() -> None:
     """The planted error: without antialiasing the picture is another one."""
     like = Input(mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0))
     pixels = picture((192, 256), 0)
-    plain = torch.nn.functional.interpolate(torch.from_numpy(pixels).permute(2, 0, 1)[None].float(), SIZE, mode="bilinear")
+    plain = torch.nn.functional.interpolate(
+        torch.from_numpy(pixels).permute(2, 0, 1)[None].float(), SIZE, mode="bilinear"
+    )
     (values, *_) = session(Framing("fitted"), like).run(None, {"image": pixels[None]})
     assert np.abs(values - plain.numpy()).max() > 10
 

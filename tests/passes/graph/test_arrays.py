@@ -18,13 +18,18 @@ def test_the_different_values_come_sorted() -> None:
 
 
 def test_finding_them_does_not_import_masked_arrays() -> None:
-    code = "import sys, numpy; from passes.graph.arrays import distinct; distinct(numpy.arange(3)); sys.exit('numpy.ma' in sys.modules)"
+    code = (
+        "import sys, numpy; from passes.graph.arrays import distinct; distinct(numpy.arange(3)); "
+        "sys.exit('numpy.ma' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_no_two_sets_of_a_few_marks_have_the_same_sum() -> None:
     few = marks(12)
-    sums = {int(few[list(which)].sum(dtype=np.uint64)) for k in range(4) for which in itertools.combinations(range(12), k)}
+    sums = {
+        int(few[list(which)].sum(dtype=np.uint64)) for k in range(4) for which in itertools.combinations(range(12), k)
+    }
     assert len(sums) == 1 + 12 + 66 + 220
 
 

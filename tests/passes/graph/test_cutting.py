@@ -1,4 +1,6 @@
-"""Cut-out parts compute what the network computes there; a signature tells shapes, operators and attributes, but no names and values."""
+"""Cut-out parts compute what the network computes there; a signature tells shapes, operators and attributes, but no
+names and values.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,19 @@ from passes.space.presets import preset
 from passes.space.space import SKIP, Choices, choices
 
 
-def parts_of(made: gs.Graph, analysis: Analysis, found: Choices, member: tuple[int, ...]) -> tuple[gs.Graph, list[gs.Graph]]:
+def parts_of(
+    made: gs.Graph, analysis: Analysis, found: Choices, member: tuple[int, ...]
+) -> tuple[gs.Graph, list[gs.Graph]]:
     """A member and all its parts."""
     plan, target = member_graph(made, analysis, found, member)
     seen = view(target)
     shapes = infer(seen, input_sizes(plan, target))
     places = {placed.node.name: placed.place for placed in plan.nodes}
-    groups = [{name for name, place in places.items() if place == one} for one in dict.fromkeys(places.values()) if one is not None]
+    groups = [
+        {name for name, place in places.items() if place == one}
+        for one in dict.fromkeys(places.values())
+        if one is not None
+    ]
     outside = {name for name, place in places.items() if place is None}
     return target, [cut(target, seen, shapes, set(group)) for group in [*groups, *components(seen, outside)]]
 
@@ -81,7 +89,9 @@ def test_the_published_space_takes_a_timing_for_every_two_candidates() -> None:
     assert sum(len(network.model) for network in pieces.networks.values()) < 1 << 20
 
 
-def conv(stride: int = 1, width: int = 6, name: str = "c", value: float = 1.0, kind: type = np.float32, clip: float = 6.0) -> gs.Graph:
+def conv(
+    stride: int = 1, width: int = 6, name: str = "c", value: float = 1.0, kind: type = np.float32, clip: float = 6.0
+) -> gs.Graph:
     """A convolution and a Clip."""
     rng = np.random.default_rng(0)
     dtype = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(kind))

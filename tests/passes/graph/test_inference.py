@@ -26,14 +26,20 @@ TRAINS = {
     "a switch and the usual ratio": dropout("(x, , t)", t=ON),
     "a switch that is computed": graph(f"{X} {{ t = Not(o) y = Dropout(x, r, t) }}", {"r": HALF, "o": OFF}),
     "an early one": dropout("<ratio = 0.5> (x)", 6),
-    "statistics of the batch": graph(f"{X} {{ y, rm, rv = BatchNormalization<training_mode = 1>(x, g, b, m, v) }}", NORM),
-    "statistics of the batch, before version 14": graph(f"{X} {{ y, rm, rv, sm, sv = BatchNormalization(x, g, b, m, v) }}", NORM, 9),
+    "statistics of the batch": graph(
+        f"{X} {{ y, rm, rv = BatchNormalization<training_mode = 1>(x, g, b, m, v) }}", NORM
+    ),
+    "statistics of the batch, before version 14": graph(
+        f"{X} {{ y, rm, rv, sm, sv = BatchNormalization(x, g, b, m, v) }}", NORM, 9
+    ),
     "statistics of the batch, early": graph(f"{X} {{ y = BatchNormalization(x, g, b, m, v) }}", NORM, 6),
 }
 RESTS = {
     "no switch": dropout("(x, r)", r=HALF),
     "a switch that is off": dropout("(x, r, t)", r=HALF, t=OFF),
-    "a switch of a node that is off": graph(f"{X} {{ t = Constant<value = bool {{0}}>() y = Dropout(x, r, t) }}", {"r": HALF}),
+    "a switch of a node that is off": graph(
+        f"{X} {{ t = Constant<value = bool {{0}}>() y = Dropout(x, r, t) }}", {"r": HALF}
+    ),
     "a ratio of zero": dropout("(x, r, t)", r=ZERO, t=ON),
     "a version that never drops": dropout("<ratio = 0.5> (x)", 10),
     "an early test": dropout("<is_test = 1> (x)", 6),
@@ -69,7 +75,9 @@ def test_a_batch_normalization_reads_its_running_statistics_then() -> None:
     made = TRAINS["statistics of the batch"]
     gain, shift, mean, variance = (records(made)[1][name].values.reshape(4, 1, 1) for name in "gbmv")
     wanted = gain * (x - mean) / np.sqrt(variance + 1e-5) + shift
-    np.testing.assert_allclose(run_inner(to_inference(made).graph, {"x": x}, ["y"], "it")["y"], wanted, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        run_inner(to_inference(made).graph, {"x": x}, ["y"], "it")["y"], wanted, rtol=1e-5, atol=1e-5
+    )
 
 
 def test_statistics_that_only_training_makes_are_no_outputs_and_who_reads_them_reads_the_running_ones() -> None:

@@ -1,4 +1,6 @@
-"""What of a network's constants is learnt: the rule, a case each, and that everything that asks for it gives the same answer."""
+"""What of a network's constants is learnt: the rule, a case each, and that everything that asks for it gives the same
+answer.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def table(*shape: int) -> np.ndarray:
 
 def net(line: str, after: str = "y = Conv (q, v)", **constants: np.ndarray | tuple[int, ...]) -> gs.Graph:
     """A convolution, the line (which makes q of a), and what comes after."""
-    return graph(f"g (float[1,3,8,8] x) => (float[A,B,C,D] y) {{ a = Conv (x, w) {line} {after} }}", {**SIZES, **constants})
+    return graph(
+        f"g (float[1,3,8,8] x) => (float[A,B,C,D] y) {{ a = Conv (x, w) {line} {after} }}", {**SIZES, **constants}
+    )
 
 
 def found(made: gs.Graph) -> set[str]:
@@ -49,7 +53,9 @@ FOLLOWED = [
 
 
 @pytest.mark.parametrize(("line", "constant", "expected"), FOLLOWED)
-def test_what_a_layer_follows_is_learnt_unless_a_formula_or_a_mask(line: str, constant: np.ndarray, expected: bool) -> None:
+def test_what_a_layer_follows_is_learnt_unless_a_formula_or_a_mask(
+    line: str, constant: np.ndarray, expected: bool
+) -> None:
     assert found(net(line, c=constant)) == ({"c"} if expected else set())
 
 
@@ -66,11 +72,15 @@ def test_what_only_scales_answers_is_not_learnt() -> None:
 def test_a_matrix_of_a_few_numbers_is_no_layer_that_learns_from_what_is_before_it() -> None:
     corners = np.array([[1, 0, 1, 0], [0, 1, 0, 1], [-0.5, 0, 0.5, 0], [0, -0.5, 0, 0.5]], np.float32)
     line = "b = Conv (a, v) q = Transpose <perm = [0,2,3,1]> (b)"
-    assert found(net(line, "m = Mul (q, sizes) y = MatMul (m, corners)", sizes=table(1, 8, 8, 4), corners=corners)) == {"corners"}
+    assert found(net(line, "m = Mul (q, sizes) y = MatMul (m, corners)", sizes=table(1, 8, 8, 4), corners=corners)) == {
+        "corners"
+    }
 
 
 def test_the_bias_of_the_last_layer_is_learnt_though_no_layer_follows() -> None:
-    assert found(net("b = Conv (a, v)", "q = Mul (b, scale) y = Add (q, bias)", scale=table(1, 4, 1, 1), bias=table(4, 1, 1))) == {
+    assert found(
+        net("b = Conv (a, v)", "q = Mul (b, scale) y = Add (q, bias)", scale=table(1, 4, 1, 1), bias=table(4, 1, 1))
+    ) == {
         "scale",
         "bias",
     }
@@ -93,7 +103,9 @@ def test_what_is_computed_with_sizes_is_not_learnt_and_a_table_cut_to_a_size_is(
     )  # fmt: skip
     assert found(made) == set()
     cut = "s = Shape (a) h = Slice (s, two, four) p = Slice (c, zero, h, two) q = Add (a, p)"
-    assert found(net(cut, c=table(1, 8, 9, 9), two=np.array([2, 3]), four=np.array([4, 5]), zero=np.array([0, 0]))) == {"c"}
+    assert found(net(cut, c=table(1, 8, 9, 9), two=np.array([2, 3]), four=np.array([4, 5]), zero=np.array([0, 0]))) == {
+        "c"
+    }
 
 
 def test_the_bins_of_a_distribution_are_no_weight_of_the_convolution_that_reads_them() -> None:
@@ -107,7 +119,10 @@ def test_the_bins_of_a_distribution_are_no_weight_of_the_convolution_that_reads_
 
 def test_the_same_constant_may_be_learnt_by_one_reader_and_not_by_another() -> None:
     made = net(
-        "q = Mul (a, c)", "b = Conv (q, v) t = Reshape (b, s) m = Mul (t, c) y = Reshape (m, s)", c=table(8, 1, 1), s=np.array([1, 8, 4, 8])
+        "q = Mul (a, c)",
+        "b = Conv (q, v) t = Reshape (b, s) m = Mul (t, c) y = Reshape (m, s)",
+        c=table(8, 1, 1),
+        s=np.array([1, 8, 4, 8]),
     )
     assert learnt_uses(view(made)) >= {("q", 1)}
     assert ("m", 1) not in learnt_uses(view(made))
@@ -118,5 +133,7 @@ def test_training_profile_and_analysis_say_the_same(line: str, constant: np.ndar
     made = net(line, c=constant)
     trained = {weight.name for weight in prepare(made).weights if weight.role == "trained"}
     assert trained - {"w", "v"} == ({"c"} if expected else set())
-    params = 24 + 32 + (constant.size if expected and "r =" not in line else 0) + (constant.size if "r =" in line else 0)
+    params = (
+        24 + 32 + (constant.size if expected and "r =" not in line else 0) + (constant.size if "r =" in line else 0)
+    )
     assert profile(made).whole.params == analyse(made).cost.params == params

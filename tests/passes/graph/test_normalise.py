@@ -275,7 +275,10 @@ def test_weights_behind_identities_are_read_directly() -> None:
 
 
 def test_an_identity_that_makes_a_graph_output_stays() -> None:
-    made = graph("g (float[1,3,4,4] x) => (float[4,3,1,1] y, float[1,4,4,4] z) { y = Identity (w) z = Conv (x, w) }", {"w": (4, 3, 1, 1)})
+    made = graph(
+        "g (float[1,3,4,4] x) => (float[4,3,1,1] y, float[1,4,4,4] z) { y = Identity (w) z = Conv (x, w) }",
+        {"w": (4, 3, 1, 1)},
+    )
     assert ops(made) == ["Identity", "Conv"]
 
 
@@ -347,7 +350,10 @@ def test_both_operands_are_not_made_narrow() -> None:
 
 
 def test_an_operand_that_gives_a_result_its_size_stays_broadcast() -> None:
-    made = graph("g (float[1,2,1,1] x) => (float[1,2,8,8] y) { e = Expand (x, wide) y = Relu (e) }", {"wide": np.array([1, 2, 8, 8])})
+    made = graph(
+        "g (float[1,2,1,1] x) => (float[1,2,8,8] y) { e = Expand (x, wide) y = Relu (e) }",
+        {"wide": np.array([1, 2, 8, 8])},
+    )
     assert ops(made) == ["Expand", "Relu"]
 
 
@@ -359,7 +365,10 @@ def test_what_would_be_larger_than_its_sources_is_not_written_out() -> None:
 
 
 def test_a_weight_is_written_out_whatever_it_is_made_of() -> None:
-    text = "g (float[1,16,8,8] x) => (float[1,32,8,8] y) { w = ConstantOfShape <value = float[1] {0.5}> (s) y = Conv (x, w) }"
+    text = (
+        "g (float[1,16,8,8] x) => (float[1,32,8,8] y) { w = ConstantOfShape <value = float[1] {0.5}> (s) y = "
+        "Conv (x, w) }"
+    )
     seen = normal(graph(text, {"s": np.array([32, 16, 1, 1])}))
     assert seen.values("w").shape == (32, 16, 1, 1)
 
@@ -372,7 +381,8 @@ def test_zeros_that_are_joined_to_a_tensor_are_padded() -> None:
 
 def test_other_numbers_that_are_joined_stay() -> None:
     made = graph(
-        "g (float[1,2,8,8] x) => (float[1,3,8,8] y) { y = Concat <axis = 1> (x, c) }", {"c": np.full((1, 1, 8, 8), -0.0, np.float32)}
+        "g (float[1,2,8,8] x) => (float[1,3,8,8] y) { y = Concat <axis = 1> (x, c) }",
+        {"c": np.full((1, 1, 8, 8), -0.0, np.float32)},
     )
     assert ops(made) == ["Concat"]
 
@@ -480,7 +490,9 @@ def test_an_equal_split_of_an_early_opset_says_its_sizes_in_the_attribute() -> N
 
 
 def test_an_uneven_split_by_count_says_its_sizes() -> None:
-    made = graph("g (float[1,7,4,4] x) => (float[1,3,4,4] p) { p, q, r = Split <axis = 1, num_outputs = 3> (x) }", opset=18)
+    made = graph(
+        "g (float[1,7,4,4] x) => (float[1,3,4,4] p) { p, q, r = Split <axis = 1, num_outputs = 3> (x) }", opset=18
+    )
     seen = normal(made)
     assert seen.values(seen.by_name["p"].inputs[1]).tolist() == [3, 3, 1]
     assert "num_outputs" not in seen.by_name["p"].attrs
@@ -515,7 +527,9 @@ def test_a_graph_inside_a_node_is_refused_by_name() -> None:
 
 def test_a_cycle_is_refused_by_name() -> None:
     a, b = gs.Variable("a", np.float32), gs.Variable("b", np.float32)
-    made = gs.Graph([gs.Node("Relu", "first", inputs=[b], outputs=[a]), gs.Node("Relu", "second", inputs=[a], outputs=[b])], [], [b])
+    made = gs.Graph(
+        [gs.Node("Relu", "first", inputs=[b], outputs=[a]), gs.Node("Relu", "second", inputs=[a], outputs=[b])], [], [b]
+    )
     with pytest.raises(RefusedModel, match=r"cycle through node '(first|second)'"):
         normalise(made)
 
@@ -546,7 +560,8 @@ def test_a_folded_tensor_of_enormous_size_is_refused_before_memory_is_taken() ->
 def test_folded_tensors_have_one_budget_together() -> None:
     chain = " ".join(f"a{k} = Neg (a{k - 1})" for k in range(1, 20))
     made = graph(
-        f"g (float[1,3] x) => (float[A,B] y) <int64[2] s = {{3, 9000000}}> {{ a0 = ConstantOfShape (s) {chain} y = MatMul (x, a19) }}"
+        f"g (float[1,3] x) => (float[A,B] y) <int64[2] s = {{3, 9000000}}> {{ a0 = ConstantOfShape (s) {chain} "
+        "y = MatMul (x, a19) }"
     )
     with pytest.raises(RefusedModel, match="enormous"):
         normalise(made)
@@ -573,7 +588,9 @@ def test_an_operator_of_unknown_effort_is_left_as_it_is() -> None:
 
 
 def test_a_mean_of_nothing_is_refused_by_name() -> None:
-    made = graph("g (float[1,3] x) => (float[A,B] y) { m = ReduceMean (c) y = Mul (x, m) }", {"c": np.zeros((0, 3), np.float32)})
+    made = graph(
+        "g (float[1,3] x) => (float[A,B] y) { m = ReduceMean (c) y = Mul (x, m) }", {"c": np.zeros((0, 3), np.float32)}
+    )
     with pytest.raises(RefusedModel, match="Mean of empty slice"):
         normalise(made)
 

@@ -14,7 +14,19 @@ from onnx.reference import ReferenceEvaluator
 
 from passes.channels.rules.table import RULES
 from passes.graph.macs import MACS
-from passes.graph.operators import ALL, CONSTANTS, HOMOGENEOUS, IDEMPOTENT, OPERATORS, SLOPE, UNKNOWN, ZERO, Operator, Trait, of
+from passes.graph.operators import (
+    ALL,
+    CONSTANTS,
+    HOMOGENEOUS,
+    IDEMPOTENT,
+    OPERATORS,
+    SLOPE,
+    UNKNOWN,
+    ZERO,
+    Operator,
+    Trait,
+    of,
+)
 from passes.maps.table import SPACE
 
 Array = np.ndarray
@@ -69,7 +81,11 @@ def function(op: str) -> Function:
         [node],
         "g",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, None)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None) if by_runtime else helper.make_empty_tensor_value_info("y")],
+        [
+            helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+            if by_runtime
+            else helper.make_empty_tensor_value_info("y")
+        ],
         [numpy_helper.from_array(np.asarray(array), name) for name, array in zip(names, others, strict=True)],
     )
     opsets = [helper.make_opsetid("", VERSIONS.get(op, 21)), *([helper.make_opsetid(domain, 1)] if domain else [])]
@@ -96,7 +112,11 @@ def slope(f: Function) -> bool:
     step = np.full(SHAPE, 2.0**-12)
     after, before = f(step) / 2**-12, f(-step) / -(2**-12)
     both = np.minimum(abs(after), abs(before))
-    return bool((np.sign(after) == np.sign(before)).all() and (both > 1e-3).all() and (np.maximum(abs(after), abs(before)) < 1e3).all())
+    return bool(
+        (np.sign(after) == np.sign(before)).all()
+        and (both > 1e-3).all()
+        and (np.maximum(abs(after), abs(before)) < 1e3).all()
+    )
 
 
 def homogeneous(f: Function) -> bool:
@@ -126,7 +146,9 @@ HOLDS: Mapping[Trait, Callable[[Function], bool]] = {
 
 
 def held(op: str) -> Trait:
-    return Trait(sum(trait.value for trait, holds in HOLDS.items() if trait not in of(op).depends and holds(function(op))))
+    return Trait(
+        sum(trait.value for trait, holds in HOLDS.items() if trait not in of(op).depends and holds(function(op)))
+    )
 
 
 @pytest.mark.parametrize("op", SAID)
@@ -139,7 +161,9 @@ def test_what_holds_does_not_depend(op: str) -> None:
     assert not of(op).has & of(op).depends
 
 
-@pytest.mark.parametrize(("op", "wrong"), [("Elu", HOMOGENEOUS), ("Relu", SLOPE), ("Abs", SLOPE), ("Sqrt", SLOPE), ("Tanh", IDEMPOTENT)])
+@pytest.mark.parametrize(
+    ("op", "wrong"), [("Elu", HOMOGENEOUS), ("Relu", SLOPE), ("Abs", SLOPE), ("Sqrt", SLOPE), ("Tanh", IDEMPOTENT)]
+)
 def test_a_wrong_claim_would_be_noticed(op: str, wrong: Trait) -> None:
     assert not HOLDS[wrong](function(op))
 

@@ -1,4 +1,6 @@
-"""A section of a network has the names, sizes and values of the whole; what cannot be cut is refused with what to do."""
+"""A section of a network has the names, sizes and values of the whole; what cannot be cut is refused with what to
+do.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,10 @@ def test_a_network_ends_at_an_inner_tensor_with_its_type_and_sizes() -> None:
 def test_an_end_computes_what_the_whole_does_there() -> None:
     whole, tensors = net(), ["a.n.r", "s"]
     made = section(whole, tensors)
-    inner, own = run_inner(whole, IMAGES, tensors, "it", optimised=False), run_inner(made, IMAGES, tensors, "it", optimised=False)
+    inner, own = (
+        run_inner(whole, IMAGES, tensors, "it", optimised=False),
+        run_inner(made, IMAGES, tensors, "it", optimised=False),
+    )
     assert all(inner[name].tobytes() == own[name].tobytes() for name in tensors)
     planted = run_inner(section(whole, ["b", "s"]), {"x": IMAGES["x"] + 1}, ["s"], "it", optimised=False)
     assert planted["s"].tobytes() != inner["s"].tobytes()

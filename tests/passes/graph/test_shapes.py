@@ -21,7 +21,9 @@ def shapes(made: gs.Graph, **sizes: tuple[int, ...]) -> Shapes:
 
 def known(line: str, x: str = "float[N,3,6,8] x", opset: int = 17, **constants: np.ndarray) -> Value:
     """The value v after s = Shape(x) and the lines given."""
-    return shapes(graph(f"g ({x}) => (float[N] y) {{ s = Shape (x) {line} y = Relu (x) }}", constants, opset)).values["v"]
+    return shapes(graph(f"g ({x}) => (float[N] y) {{ s = Shape (x) {line} y = Relu (x) }}", constants, opset)).values[
+        "v"
+    ]
 
 
 def ints(*numbers: int) -> np.ndarray:
@@ -68,7 +70,9 @@ def test_a_batch_given_by_the_user_still_counts_as_free() -> None:
         ({"x": (1, 5, 9, 9)}, "--input gives 'x' size 5 on axis 1, but the model fixes it to 6"),
     ],
 )
-def test_sizes_that_contradict_the_model_are_the_user_s_mistake(sizes: dict[str, tuple[int, ...]], message: str) -> None:
+def test_sizes_that_contradict_the_model_are_the_user_s_mistake(
+    sizes: dict[str, tuple[int, ...]], message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         infer(view(graph(CONV.format("N,6,H,W"), {"w": (4, 3, 1, 1)})), sizes)
 
@@ -128,7 +132,11 @@ VALUES = [
     ("v = ReduceMax <keepdims = 0> (k, z)", {"k": ints(2, 3), "z": ints(0)}, 3),
     ("v = ReduceMin (k)", {"k": ints(2, 3)}, [2]),
     ("t = Gather (s, i) v = Squeeze (t, none)", {"i": ints(2), "none": ints()}, 6),
-    ("v = Div (k, d)", {"k": ints(-7, 2**53 + 1, -(2**62) - 1), "d": ints(3)}, [-2, 3002399751580331, -1537228672809129301]),
+    (
+        "v = Div (k, d)",
+        {"k": ints(-7, 2**53 + 1, -(2**62) - 1), "d": ints(3)},
+        [-2, 3002399751580331, -1537228672809129301],
+    ),
     ("v = Div (k, d)", {"k": np.array([255, 200], np.uint8), "d": np.array([7], np.uint8)}, [36, 28]),
     ("v = Div (k, d)", {"k": np.array([2**64 - 1], np.uint64), "d": np.array([3], np.uint64)}, [6148914691236517205]),
     ("v = Mod (k, d)", {"k": ints(-7, 7), "d": ints(-3)}, [-1, -2]),
@@ -163,7 +171,9 @@ def test_a_type_by_name_is_one_as_in_the_first_versions_of_the_standard() -> Non
 
 def test_operands_laid_along_an_axis_are_refused_and_not_taken_for_broadcast_ones() -> None:
     line = "v = Mul <broadcast = 1, axis = 0> (a, b)"
-    made = graph(f"g (float[2] x) => (float[2] y) {{ {line} y = Relu (x) }}", {"a": np.ones((2, 2), np.float32), "b": (2,)}, 6)
+    made = graph(
+        f"g (float[2] x) => (float[2] y) {{ {line} y = Relu (x) }}", {"a": np.ones((2, 2), np.float32), "b": (2,)}, 6
+    )
     with pytest.raises(RefusedModel, match=r"node 'v' .* lays its second operand along axis 0"):
         shapes(made)
 
@@ -177,7 +187,10 @@ def test_an_input_of_no_elements_is_refused_and_not_taken_for_free() -> None:
 
 
 def test_early_opsets_keep_axes_and_bounds_in_attributes() -> None:
-    line = "t = Slice <axes = [0], starts = [1], ends = [3]> (s) u = Unsqueeze <axes = [0]> (t) w = Squeeze <axes = [0]> (u)"
+    line = (
+        "t = Slice <axes = [0], starts = [1], ends = [3]> (s) u = Unsqueeze <axes = [0]> (t) w = Squeeze <axes "
+        "= [0]> (u)"
+    )
     assert known(f"{line} v = ReduceProd <axes = [0]> (w)", opset=9).array.tolist() == [18]
 
 
@@ -201,12 +214,19 @@ def test_freedom_follows_the_batch_through_a_reshape() -> None:
 @pytest.mark.parametrize(
     ("line", "free"),
     [
-        ("b = Gather (s, zero) r = Concat <axis = 0> (b, m, e) t = Reshape (x, r) v = Shape (t)", [True, False, False]),  # N, −1, 8
-        ("b = Gather (s, zero) n = Mul (b, e) r = Concat <axis = 0> (n, m) t = Reshape (x, r) v = Shape (t)", [True, True]),  # 8·N, −1
+        # N, −1, 8
+        ("b = Gather (s, zero) r = Concat <axis = 0> (b, m, e) t = Reshape (x, r) v = Shape (t)", [True, False, False]),
+        # 8·N, −1
+        (
+            "b = Gather (s, zero) n = Mul (b, e) r = Concat <axis = 0> (n, m) t = Reshape (x, r) v = Shape (t)",
+            [True, True],
+        ),
         ("r = Concat <axis = 0> (e, m) t = Reshape (x, r) v = Shape (t)", [False, True]),  # 8, −1
     ],
 )
-def test_what_is_left_beside_the_batch_is_free_unless_the_batch_is_a_size_of_its_own(line: str, free: list[bool]) -> None:
+def test_what_is_left_beside_the_batch_is_free_unless_the_batch_is_a_size_of_its_own(
+    line: str, free: list[bool]
+) -> None:
     assert known(line, zero=ints(0), m=ints(-1), e=ints(8)).free.tolist() == free
 
 
@@ -241,17 +261,26 @@ FOLLOWERS = {
     "broadcast to a size": ("e = Identity (c) t = Expand (e, s)", [1, 0, 1, 1]),
     "repeated": ("t = Tile (c, s)", [1, 0, 1, 1]),
     "counted": ("n = Gather (s, w) t = Range (nil, n, one)", [1]),
-    "a range, broadcast": ("n = Gather (s, w) r = Range (nil, n, one) f = Cast <to = 1> (r) t = Add (c, f)", [0, 0, 0, 1]),
+    "a range, broadcast": (
+        "n = Gather (s, w) r = Range (nil, n, one) f = Cast <to = 1> (r) t = Add (c, f)",
+        [0, 0, 0, 1],
+    ),
     "cut by a size": ("n = Gather (s, h2) t = Slice (table, o, n, h2)", [0, 0, 1, 0]),
     "cut by a size without axes": ("n = Slice (s, o1, o2) t = Slice (table, o, n)", [1, 1, 1, 1]),
     "padded by a size": ("p = Concat <axis = 0> (s, s) t = Pad (c, p)", [1, 0, 1, 1]),
     "resized to a size": ("t = Resize (c, , , s)", [1, 0, 1, 1]),
-    "unpooled to a size": ("p, i = MaxPool <kernel_shape = [1,1]> (x) t = MaxUnpool <kernel_shape = [1,1]> (p, i, s)", [1, 0, 1, 1]),
+    "unpooled to a size": (
+        "p, i = MaxPool <kernel_shape = [1,1]> (x) t = MaxUnpool <kernel_shape = [1,1]> (p, i, s)",
+        [1, 0, 1, 1],
+    ),
     "the mean over channels": ("t = ReduceMean <axes = [1], keepdims = 0> (x)", [1, 1, 1]),
     "the mean over the batch": ("t = ReduceMean <axes = [0], keepdims = 0> (x)", [0, 1, 1]),
     "the sum over axes in a constant": ("t = ReduceSum <keepdims = 0> (x, a1)", [1, 1, 1]),
     "the largest channel": ("t = ArgMax <axis = 1, keepdims = 0> (x)", [1, 1, 1]),
-    "gathered by its positions": ("n = Gather (s, h) r = Range (nil, n, one) t = Gather <axis = 1> (table, r)", [0, 1, 0, 0]),
+    "gathered by its positions": (
+        "n = Gather (s, h) r = Range (nil, n, one) t = Gather <axis = 1> (table, r)",
+        [0, 1, 0, 0],
+    ),
     "an axis picked away": ("t = Gather <axis = 1> (x, w0)", [1, 1, 1]),
     "a product transposed": ("f = Reshape (x, flat) t = Gemm <transA = 1> (f, f)", [1, 1]),
     "a sum of products": ('t = Einsum <equation = "nchw,nchw->whcn"> (x, x)', [1, 1, 1, 1]),
@@ -266,7 +295,9 @@ def test_every_axis_that_a_free_size_moves_is_marked(line: str, free: list[int])
         "o1": ints(0), "o2": ints(1), "a1": ints(1), "flat": ints(-1, 24),
     }  # fmt: skip
     given = {name: value for name, value in constants.items() if f"{name}," in line or f"{name})" in line}
-    made = graph(f"g (float[N,3,H,W] x) => (float[N] y) {{ s = Shape (x) {line} v = Shape (t) y = Relu (x) }}", given, 17)
+    made = graph(
+        f"g (float[N,3,H,W] x) => (float[N] y) {{ s = Shape (x) {line} v = Shape (t) y = Relu (x) }}", given, 17
+    )
     small, large = (shapes(made, x=(n, 3, 2 * n, 4 * n)).values["v"] for n in (1, 2))
     assert small.free.tolist() == [bool(mark) for mark in free]
     assert all(mark for mark, one, two in zip(small.free, small.array, large.array, strict=True) if one != two)
@@ -279,7 +310,12 @@ def test_the_source_of_a_number_is_where_it_is_written() -> None:
 
 def test_the_source_moves_with_the_number() -> None:
     value = known(
-        "t = Slice (k, a, b) u = Gather (t, i) v = Unsqueeze (u, z)", k=ints(5, 6, 7, 8), a=ints(1), b=ints(4), i=ints(2, 0), z=ints(0)
+        "t = Slice (k, a, b) u = Gather (t, i) v = Unsqueeze (u, z)",
+        k=ints(5, 6, 7, 8),
+        a=ints(1),
+        b=ints(4),
+        i=ints(2, 0),
+        z=ints(0),
     )
     assert value.array.tolist() == [[8, 6]]
     assert value.source == (("k", 3), ("k", 1))
@@ -310,7 +346,12 @@ def test_half_precision_flows_through_arithmetic() -> None:
 
 
 def test_an_answer_is_for_the_values_that_were_read() -> None:
-    assert [shapes(reshaped(*size)).shapes["v"] for size in ((6, 8), (8, 6), (48, 1), (6, 8))] == [(6, 8), (8, 6), (48, 1), (6, 8)]
+    assert [shapes(reshaped(*size)).shapes["v"] for size in ((6, 8), (8, 6), (48, 1), (6, 8))] == [
+        (6, 8),
+        (8, 6),
+        (48, 1),
+        (6, 8),
+    ]
 
 
 def reshaped(*size: int) -> gs.Graph:
@@ -328,7 +369,11 @@ def test_an_answer_is_for_the_attributes_as_they_are_written() -> None:
 def test_small_numbers_that_broadcast_to_gigabytes_are_not_evaluated() -> None:
     made = graph(
         "g (float[1] x) => (float[A,B,C] y) { w = Where (a, b, c) y = Add (x, w) }",
-        {"a": np.ones((1300, 1, 1), bool), "b": np.zeros((1, 1300, 1), np.float32), "c": np.zeros((1, 1, 1300), np.float32)},
+        {
+            "a": np.ones((1300, 1, 1), bool),
+            "b": np.zeros((1, 1300, 1), np.float32),
+            "c": np.zeros((1, 1, 1300), np.float32),
+        },
     )
     found = shapes(made)
     assert "w" not in found.values

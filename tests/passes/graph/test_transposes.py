@@ -1,4 +1,6 @@
-"""Transposes around layers: inverse ones meet and are gone, the function stays, and the network's stages are seen again."""
+"""Transposes around layers: inverse ones meet and are gone, the function stays, and the network's stages are seen
+again.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def assert_computes_the_same(made: gs.Graph) -> None:
 
 
 def between(line: str, **constants: np.ndarray | tuple[int, ...]) -> gs.Graph:
-    """A convolution, channels last, the line (which makes q of p), and a convolution after q is channels first again."""
+    """A convolution, channels last, the line (which makes q of p), and a convolution after q is channels first
+    again.
+    """
     text = f"""g (float[N,3,8,8] x) => (float[A,B,C,D] y) {{
         a = Conv (x, w) p = Transpose <perm = [0,2,3,1]> (a) {line} r = Transpose <perm = [0,3,1,2]> (q) y = Conv (r, v)
     }}"""
@@ -55,7 +59,11 @@ MOVED = [
     ("m = ReduceMax (p, ch) q = Mul (p, m)", {"ch": np.array([-1])}, ["ReduceMax", "Mul"]),
     ("q = Softmax <axis = 2> (p)", {}, ["Softmax"]),
     ("l, m = Split <axis = 3, num_outputs = 2> (p) q = Concat <axis = -1> (m, l)", {}, ["Split", "Concat"]),
-    ("l = Slice (p, s, e, z) q = Relu (l)", {"s": np.array([0, 1]), "e": np.array([4, 4]), "z": np.array([1, 2])}, ["Slice", "Relu"]),
+    (
+        "l = Slice (p, s, e, z) q = Relu (l)",
+        {"s": np.array([0, 1]), "e": np.array([4, 4]), "z": np.array([1, 2])},
+        ["Slice", "Relu"],
+    ),
     ("l = Slice (p, s, e) q = Relu (l)", {"s": np.array([0, 1]), "e": np.array([9, 4])}, ["Slice", "Relu"]),
     ('q = Resize <mode = "nearest"> (p, , c)', {"c": np.array([1, 2, 3, 1], np.float32)}, ["Resize"]),
     ("q = Concat <axis = 1> (p, c)", {"c": (1, 2, 8, 4)}, ["Concat"]),
@@ -143,7 +151,9 @@ def test_a_reshape_that_orders_elements_anew_stays() -> None:
 
 
 class Last(Net):
-    """Writes a network that keeps channels last and transposes around each convolution, as Keras does with torch behind it."""
+    """Writes a network that keeps channels last and transposes around each convolution, as Keras does with torch behind
+    it.
+    """
 
     def around(self, x: str, out: str, width: int, kernel: int, *, stride: int, group: int) -> str:
         """A convolution between Transposes; with a stride behind a Pad."""
@@ -167,7 +177,8 @@ class Last(Net):
         return self.op("Clip", f"{x}.r", x, "low", "high")
 
 
-MOBILENET = ((1, 8, 1, 1), (6, 12, 2, 2), (6, 16, 3, 2), (6, 20, 4, 2), (6, 24, 3, 1), (6, 28, 3, 2), (6, 32, 1, 1))  # as MobileNetV2's
+# as MobileNetV2's
+MOBILENET = ((1, 8, 1, 1), (6, 12, 2, 2), (6, 16, 3, 2), (6, 20, 4, 2), (6, 24, 3, 1), (6, 28, 3, 2), (6, 32, 1, 1))
 """expansion, channels, blocks, stride"""
 
 

@@ -1,4 +1,5 @@
-"""The published networks with their heads: parameters and multiply-adds of FNA++, tables 2 to 4, for the seed and what FNA found.
+"""The published networks with their heads: parameters and multiply-adds of FNA++, tables 2 to 4, for the seed and what
+FNA found.
 
 The rule is theirs: convolutions' multiply-adds and bias adds.
 """
@@ -22,12 +23,16 @@ DEEPLAB, RETINANET, SSDLITE = HeadSpec("deeplabv3", 19), HeadSpec("retinanet", 8
 
 
 def counted(spec: str, head: HeadSpec, *, found_by_fna: bool) -> tuple[int, int]:
-    """Parameters and multiply-adds with bias adds of the bundled seed, or of the network of the spec, at the spec's image size."""
+    """Parameters and multiply-adds with bias adds of the bundled seed, or of the network of the spec, at the spec's
+    image size.
+    """
     seed = bundled()
     analysis = analyse(seed)
     document = json.loads((specs.FOLDER / f"{spec}.json").read_text())
     if not found_by_fna:
-        document["knobs"] = {name: value for name, value in document["knobs"].items() if name in ("input.size", "output_stride")}
+        document["knobs"] = {
+            name: value for name, value in document["knobs"].items() if name in ("input.size", "output_stride")
+        }
     way = plan(analysis, parse(document))
     body = apply(seed, way)
     whole = analyse(attach(body, analyse(body, table=way.table), head, rng=np.random.default_rng(0)).graph)
@@ -56,11 +61,15 @@ def test_the_published_networks_have_their_counts(
 
 
 def test_the_pose_head_has_the_counts_of_its_paper() -> None:
-    """SimpleBaseline on ResNet-50 has 34.0M parameters (Xiao et al. 2018), 23.508M of them the backbone's; the head reads 2048 channels."""
+    """SimpleBaseline on ResNet-50 has 34.0M parameters (Xiao et al. 2018), 23.508M of them the backbone's; the head
+    reads 2048 channels.
+    """
     channels, joints = 2048, 17
     head = 16 * channels * 256 + 2 * 16 * 256 * 256 + 3 * 512 + 256 * joints + joints
     assert 23.508e6 + head == pytest.approx(34.0e6, rel=TOLERANCE)
     seed = bundled()
     whole = analyse(attach(seed, analyse(seed), HeadSpec("simplebaseline", joints), rng=np.random.default_rng(0)).graph)
-    own = sum(size for name, size in whole.cost.tensor_params.items() if name.startswith(("head.deconv", "head.predictor")))
+    own = sum(
+        size for name, size in whole.cost.tensor_params.items() if name.startswith(("head.deconv", "head.predictor"))
+    )
     assert own == head - 16 * (channels - 320) * 256

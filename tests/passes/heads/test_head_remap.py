@@ -46,7 +46,11 @@ def shared_parameters(found: Analysis) -> int:
 
 @pytest.mark.parametrize("style", STYLES)
 def test_the_heads_inner_channels_have_knobs_that_grow_exactly(style: str) -> None:
-    knobs = {knob.name: knob for knob in headed(style)[1].knobs.values() if knob.kind == "width" and knob.name.startswith("node:head.")}
+    knobs = {
+        knob.name: knob
+        for knob in headed(style)[1].knobs.values()
+        if knob.kind == "width" and knob.name.startswith("node:head.")
+    }
     open_ = {name for name, knob in knobs.items() if knob.growth == "exact"}
     assert open_ == {f"node:head.{name}.width" for name in INNER[style]}
     assert all(knob.why for name, knob in knobs.items() if name not in open_)
@@ -54,7 +58,9 @@ def test_the_heads_inner_channels_have_knobs_that_grow_exactly(style: str) -> No
 
 @pytest.mark.parametrize("style", STYLES)
 def test_the_seeds_own_knobs_keep_their_names(style: str) -> None:
-    """All in the stages, even the hidden channels that SSDLite taps; behind the taps there is nothing left to have a knob."""
+    """All in the stages, even the hidden channels that SSDLite taps; behind the taps there is nothing left to have a
+    knob.
+    """
     before = {name for name in analyse(mobile().graph()).knobs if name.startswith("stage")}
     assert before <= set(headed(style)[1].knobs)
 
@@ -80,7 +86,12 @@ def test_everything_can_grow_and_compute_the_same(style: str) -> None:
 @pytest.mark.parametrize("style", [style for style in STYLES if style != "linear"])
 def test_a_growth_that_goes_wrong_in_the_head_is_noticed(style: str) -> None:
     before, after, analysis, way = remapped(style, GROWN, "preserve")
-    guilty = {"deeplabv3": "project.conv", "retinanet": "box.conv2", "ssdlite": "extra0.expand", "simplebaseline": "deconv1"}[style]
+    guilty = {
+        "deeplabv3": "project.conv",
+        "retinanet": "box.conv2",
+        "ssdlite": "extra0.expand",
+        "simplebaseline": "deconv1",
+    }[style]
     tensor = after.tensors()[f"head.{guilty}.weight"]
     tensor.values = np.roll(tensor.values, 1, 0 if style == "simplebaseline" else 1)  # what it reads, in another order
     first = verify(before, after, analysis, way).first
@@ -124,7 +135,9 @@ def test_a_block_that_is_tapped_inside_is_a_block_still() -> None:
 
 def test_it_grows_and_is_repeated_and_the_head_goes_on_reading_the_first() -> None:
     found, analysis = tapped()
-    way = plan(analysis, Spec({"stage2.depth": 4, "stage2.block1.hidden": 60, "stage2.block3.hidden": 48}), strategy="preserve")
+    way = plan(
+        analysis, Spec({"stage2.depth": 4, "stage2.block1.hidden": 60, "stage2.block3.hidden": 48}), strategy="preserve"
+    )
     target = apply(found.graph, way)
     result = verify(found.graph, target, analysis, way)
     assert result.exact
@@ -136,7 +149,10 @@ def test_it_grows_and_is_repeated_and_the_head_goes_on_reading_the_first() -> No
 
 def test_it_cannot_be_dropped() -> None:
     _, analysis = tapped()
-    with pytest.raises(UserError, match=r"stage2 would lose the seed's block 1, whose 's2b1e.n.r' a head reads; keep it by 'stage2.depth'"):
+    with pytest.raises(
+        UserError,
+        match=r"stage2 would lose the seed's block 1, whose 's2b1e.n.r' a head reads; keep it by 'stage2.depth'",
+    ):
         plan(analysis, Spec({"stage2.depth": 1}))
 
 

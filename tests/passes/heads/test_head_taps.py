@@ -89,7 +89,9 @@ def stem() -> Net:
         ("Flatten", {}, None),
     ],
 )
-def test_a_map_lies_as_its_operators_say(op: str, attributes: dict[str, object], expected: tuple[float, float, int] | None) -> None:
+def test_a_map_lies_as_its_operators_say(
+    op: str, attributes: dict[str, object], expected: tuple[float, float, int] | None
+) -> None:
     net = stem()
     net.op(op, "y", "a", **attributes)
     assert grid(net, "y") == expected
@@ -107,13 +109,22 @@ def test_a_map_may_be_finer_than_the_image() -> None:
 
 def test_stages_blocks_nodes_and_tensors_are_names() -> None:
     found = charted(mobile())
-    tensors = {name: found.tap(name).tensor for name in ("stage0.exit", "stage0.block0.exit", "stage3.exit", "s2b1d", "s2b1d.n")}
+    tensors = {
+        name: found.tap(name).tensor
+        for name in ("stage0.exit", "stage0.block0.exit", "stage3.exit", "s2b1d", "s2b1d.n")
+    }
     assert list(tensors.values()) == ["s0b1a", "s0b0p.n", "s3b0p.n", "s2b1d", "s2b1d.n"]
 
 
 def test_a_tap_says_its_channels_extent_and_stride() -> None:
     tap = charted(mobile()).tap("stage2.exit")
-    assert (tap.channels, tap.space, tap.stride, tap.dtype, tap.axis) == (10, (4, 4), (Fraction(16), Fraction(16)), "float32", 1)
+    assert (tap.channels, tap.space, tap.stride, tap.dtype, tap.axis) == (
+        10,
+        (4, 4),
+        (Fraction(16), Fraction(16)),
+        "float32",
+        1,
+    )
 
 
 def test_hidden_is_the_expanded_map_after_its_activation() -> None:
@@ -135,7 +146,9 @@ def test_hidden_is_gated_where_the_activation_is_written_out() -> None:
 def test_hidden_is_what_comes_before_a_pad() -> None:
     net = Net()
     y = net.conv_bn("x", "stem", 6, 3)
-    padded = net.op("Pad", "pad", net.conv_bn_relu(y, "e", 24), net.constant("pads", [0, 0, 1, 1, 0, 0, 1, 1], np.int64))
+    padded = net.op(
+        "Pad", "pad", net.conv_bn_relu(y, "e", 24), net.constant("pads", [0, 0, 1, 1, 0, 0, 1, 1], np.int64)
+    )
     net.weights["d.w"] = np.ones((24, 1, 3, 3), np.float32)
     net.op("Conv", "d", padded, "d.w", group=24, kernel_shape=[3, 3])
     net.op("Add", "s", y, net.conv_bn("d", "p", 6))
@@ -150,7 +163,13 @@ def test_hidden_is_what_comes_before_a_pad() -> None:
         ("s2b1z", "did you mean 's2b1"),
         ("x", "tap 'x' is the input itself"),
         ("fc.w", "'fc.w' is no tap of this model"),
-        ("flat", "tap 'flat' is no map [N, channels, h, w] of the image (its shape is [1, 24]); this model has 'stage0.exit'"),
+        (
+            "flat",
+            (
+                "tap 'flat' is no map [N, channels, h, w] of the image (its shape is [1, 24]); this model has "
+                "'stage0.exit'"
+            ),
+        ),
         ("pool", "tap 'pool' is no map"),
     ],
 )
@@ -253,7 +272,9 @@ def backbone(net: Net, widths: tuple[int, ...] = (4, 6, 8, 12, 16)) -> list[str]
 
 
 def detector(widths: tuple[int, ...] = (4, 6, 8, 12, 16), tower: int = 4) -> tuple[Net, list[str]]:
-    """A backbone, an FPN with laterals, and two predictions at each of strides 8, 16 and 32: the net and its outputs, finest first."""
+    """A backbone, an FPN with laterals, and two predictions at each of strides 8, 16 and 32: the net and its outputs,
+    finest first.
+    """
     net = Net(size=64)
     maps = backbone(net, widths)[2:]
     top, outputs = "", []
@@ -267,7 +288,12 @@ def detector(widths: tuple[int, ...] = (4, 6, 8, 12, 16), tower: int = 4) -> tup
 
 def attached(net: Net, outputs: list[str], style: str, *taps: str) -> Attached:
     made = net.graph(*outputs)
-    return attach(made, analyse(made), HeadSpec(style, 3, taps, levels=4 if style == "retinanet" else None), rng=np.random.default_rng(0))
+    return attach(
+        made,
+        analyse(made),
+        HeadSpec(style, 3, taps, levels=4 if style == "retinanet" else None),
+        rng=np.random.default_rng(0),
+    )
 
 
 def test_a_detector_is_tapped_where_its_backbone_ends_whatever_output_is_first() -> None:
@@ -278,7 +304,11 @@ def test_a_detector_is_tapped_where_its_backbone_ends_whatever_output_is_first()
         assert names(found, last_exit(found)) == ["c4b.n.r"]
         assert names(found, before_last_stride(found)) == ["c3b.n.r", "c4b.n.r"]
     made = attached(net, outputs, "retinanet")
-    kept = sum(array.size for name, array in net.weights.items() if name.startswith("c") and name[1].isdigit() and name[-1] in "wa")
+    kept = sum(
+        array.size
+        for name, array in net.weights.items()
+        if name.startswith("c") and name[1].isdigit() and name[-1] in "wa"
+    )
     assert made.kept[0] == kept
     assert made.kept[0] / made.kept[1] > 0.7
 
@@ -289,7 +319,9 @@ def test_the_second_half_of_a_u_net_is_not_tapped() -> None:
     y = maps[-1]
     for k, skip in reversed(list(enumerate(maps[:-1]))):
         y = net.conv_bn_relu(
-            net.op("Add", f"a{k}", net.conv(up(net, y, f"u{k}"), f"m{k}", net.channels[skip]), skip), f"d{k}", net.channels[skip]
+            net.op("Add", f"a{k}", net.conv(up(net, y, f"u{k}"), f"m{k}", net.channels[skip]), skip),
+            f"d{k}",
+            net.channels[skip],
         )
     net.conv(y, "mask", 2)
     found = chart(net.analysis("mask"))
@@ -356,7 +388,10 @@ def test_less_than_half_is_refused_with_what_keeps_more() -> None:
         attached(net, outputs, "deeplabv3")
     said = str(refused.value)
     assert "'c4b.n.r', which this head would tap, comes from " in said
-    assert "% of the seed's parameters only; say with --taps (in a config 'head.taps') what it is to read, such as 'wider.n.r' (" in said
+    assert (
+        "% of the seed's parameters only; say with --taps (in a config 'head.taps') what it is to read, such "
+        "as 'wider.n.r' (" in said
+    )
     assert [tap.name for tap in attached(net, outputs, "deeplabv3", "c4b.n.r").taps] == ["c4b.n.r"]
 
 

@@ -83,7 +83,9 @@ def test_a_free_and_a_fixed_image_size_compute_the_same(style: str) -> None:
     free = mobile().graph()
     free.inputs[0].shape = [1, 3, "h", "w"]
     opened = made(free, small(style), sizes={"x": (1, 3, 64, 64)})
-    for a, b in zip(run(fixed.graph, *OUTPUTS[style]), run(opened.graph, *OUTPUTS[style], size=(1, 3, 64, 64)), strict=True):
+    for a, b in zip(
+        run(fixed.graph, *OUTPUTS[style]), run(opened.graph, *OUTPUTS[style], size=(1, 3, 64, 64)), strict=True
+    ):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
 
 
@@ -114,9 +116,15 @@ def test_half_precision_stays_half_precision(style: str) -> None:
         if isinstance(tensor, gs.Constant) and tensor.dtype == np.float32:
             tensor.values = tensor.values.astype(np.float16)
     found = made(seed, small(style))
-    floats = {t.dtype for t in found.graph.tensors().values() if isinstance(t, gs.Constant) and np.dtype(t.dtype).kind == "f"}
+    floats = {
+        t.dtype for t in found.graph.tensors().values() if isinstance(t, gs.Constant) and np.dtype(t.dtype).kind == "f"
+    }
     assert floats <= {np.dtype(np.float16), np.dtype(np.float32)}
-    assert all(t.name.endswith(".scales") for t in found.graph.tensors().values() if isinstance(t, gs.Constant) and t.dtype == np.float32)
+    assert all(
+        t.name.endswith(".scales")
+        for t in found.graph.tensors().values()
+        if isinstance(t, gs.Constant) and t.dtype == np.float32
+    )
     assert {tensor.dtype for tensor in found.graph.outputs} == {np.dtype(np.float16)}
     assert all(values.dtype == np.float16 and np.isfinite(values).all() for values in run(found.graph, *OUTPUTS[style]))
 
@@ -136,7 +144,9 @@ def test_channels_on_the_last_axis_are_moved_first(style: str) -> None:
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("free", [False, True])
 def test_a_tap_that_only_the_normal_form_has_is_the_tensor_before_it_was_turned(style: str, free: bool) -> None:
-    """Transposes around every layer: what the seed computes with channels last, its normal form does with channels first."""
+    """Transposes around every layer: what the seed computes with channels last, its normal form does with channels
+    first.
+    """
     seed = channels_last("N" if free else 1)
     levels = 2 if style in ("retinanet", "ssdlite") else None
     found = made(seed, replace(small(style, 3, "end_moved"), levels=levels))
@@ -151,7 +161,9 @@ def test_a_tap_that_only_the_normal_form_has_is_the_tensor_before_it_was_turned(
 
 
 def channels_last(batch: int | str) -> gs.Graph:
-    """Three convolutions, each between Transposes and gated by itself with channels last; a classifier behind the mean."""
+    """Three convolutions, each between Transposes and gated by itself with channels last; a classifier behind the
+    mean.
+    """
     net = Net(size=64)
     y = "x"
     for k, width in enumerate((6, 8, 12)):
@@ -161,7 +173,12 @@ def channels_last(batch: int | str) -> gs.Graph:
         if k < 2:
             y = net.op("Transpose", f"b{k}", y, perm=[0, 3, 1, 2])
             net.channels[y] = width
-    net.op("MatMul", "scores", net.op("ReduceMean", "mean", y, axes=[1, 2], keepdims=0), net.constant("fc", weight((12, 5), net.rng)))
+    net.op(
+        "MatMul",
+        "scores",
+        net.op("ReduceMean", "mean", y, axes=[1, 2], keepdims=0),
+        net.constant("fc", weight((12, 5), net.rng)),
+    )
     return net.graph("scores", batch=batch)
 
 
@@ -174,7 +191,11 @@ def test_what_is_behind_the_taps_goes_and_all_else_stays() -> None:
     own = [node.name for node in found.graph.nodes if not node.name.startswith("head.")]
     before = [node.name for node in seed.nodes]
     assert own == before[: before.index("s2b1a") + 1]
-    kept = {name: t for name, t in found.graph.tensors().items() if isinstance(t, gs.Constant) and not name.startswith("head.")}
+    kept = {
+        name: t
+        for name, t in found.graph.tensors().items()
+        if isinstance(t, gs.Constant) and not name.startswith("head.")
+    }
     assert set(kept) == {t.name for node in seed.nodes[: len(own)] for t in node.inputs if isinstance(t, gs.Constant)}
     assert all(t._values is seed.tensors()[name]._values for name, t in kept.items())
     assert len(found.table) == 3
@@ -193,7 +214,13 @@ def test_one_generator_state_gives_one_head_and_another_another() -> None:
     values = []
     for number in (0, 0, 1):
         found = made(seed, small("retinanet"), rng_seed=number).graph.tensors()
-        values.append(b"".join(t.values.tobytes() for name, t in found.items() if isinstance(t, gs.Constant) and name.startswith("head.")))
+        values.append(
+            b"".join(
+                t.values.tobytes()
+                for name, t in found.items()
+                if isinstance(t, gs.Constant) and name.startswith("head.")
+            )
+        )
     assert values[0] == values[1] != values[2]
 
 
@@ -218,7 +245,9 @@ def test_an_output_that_the_seed_needs_the_name_of_is_refused() -> None:
     net = Net(size=16)
     net.relu(net.conv("x", "logits", 4, 3))
     net.conv("logits.r", "y", 4)
-    with pytest.raises(UserError, match="the head's output is called 'logits', and a tensor before the taps is too; rename that one"):
+    with pytest.raises(
+        UserError, match="the head's output is called 'logits', and a tensor before the taps is too; rename that one"
+    ):
         made(net.graph(), small("linear", 3, "logits.r"))
 
 
@@ -304,7 +333,9 @@ def test_the_anchors_of_ssd_are_the_released_ones() -> None:
     assert [level[0][0] for level in found] == [30, 60, 114, 168, 222, 276]
     larger = [30 * 60, 60 * 114, 114 * 168, 168 * 222, 222 * 276, 276 * 330]
     np.testing.assert_allclose([level[1][0] ** 2 for level in found], larger)
-    np.testing.assert_allclose(found[1][2:], [(84.85, 42.43), (42.43, 84.85), (103.92, 34.64), (34.64, 103.92)], atol=0.01)
+    np.testing.assert_allclose(
+        found[1][2:], [(84.85, 42.43), (42.43, 84.85), (103.92, 34.64), (34.64, 103.92)], atol=0.01
+    )
 
 
 @pytest.mark.parametrize(
@@ -316,7 +347,9 @@ def test_the_anchors_of_ssd_are_the_released_ones() -> None:
         ((8, 4), (8, 16), False, (8, 16)),
     ],
 )
-def test_levels_cover_the_image(space: tuple[int, int], running: tuple[int, int] | None, fixed: bool, expected: tuple[int, int]) -> None:
+def test_levels_cover_the_image(
+    space: tuple[int, int], running: tuple[int, int] | None, fixed: bool, expected: tuple[int, int]
+) -> None:
     assert stride_of(FeatureMap("", 1, space), running, HeadGeometry((64, 64), fixed, ())) == expected
 
 
@@ -343,7 +376,9 @@ def test_an_image_too_small_for_the_levels_is_refused_with_how_many_fit(style: s
 # --- DeepLabv3 and pose -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("tap", "rates"), [("stage3.exit", [3, 6, 9]), ("stage2.exit", [6, 12, 18]), ("stage1.exit", [12, 24, 36])])
+@pytest.mark.parametrize(
+    ("tap", "rates"), [("stage3.exit", [3, 6, 9]), ("stage2.exit", [6, 12, 18]), ("stage1.exit", [12, 24, 36])]
+)
 def test_rates_are_in_proportion_to_the_output_stride(tap: str, rates: list[int]) -> None:
     nodes = made(mobile().graph(), small("deeplabv3", 3, tap)).graph.nodes
     depthwise = [node for node in nodes if node.name.startswith("head.aspp") and node.attrs.get("group", 1) > 1]
@@ -398,7 +433,9 @@ def test_rows_that_are_kept_give_the_seeds_scores(classifier: str) -> None:
 def test_rows_that_are_not_the_seeds_are_noticed() -> None:
     seed = seed_with("gemm")
     found = made(seed, HeadSpec("linear", 4, keep=(3, 0)))
-    found.graph.tensors()["head.classifier.weight"].values = np.roll(found.graph.tensors()["head.classifier.weight"].values, 1, 1)
+    found.graph.tensors()["head.classifier.weight"].values = np.roll(
+        found.graph.tensors()["head.classifier.weight"].values, 1, 1
+    )
     before, after = run(seed, "s")[0], run(found.graph, "logits")[0]
     assert np.abs(after[:, :2] - before[:, [3, 0]]).max() > 1e-3
 
@@ -457,7 +494,10 @@ def test_a_seed_without_a_classifier_has_no_rows() -> None:
 @pytest.mark.parametrize(
     ("head", "message"),
     [
-        (HeadSpec("yolo", 3), "'yolo' is no style of head; there are linear, deeplabv3, retinanet, ssdlite, simplebaseline"),
+        (
+            HeadSpec("yolo", 3),
+            "'yolo' is no style of head; there are linear, deeplabv3, retinanet, ssdlite, simplebaseline",
+        ),
         (HeadSpec("deeplabv3", 0), "classes: 0 is out of range, which goes from 1 to 65536"),
         (HeadSpec("simplebaseline", 0), "joints: 0 is out of range"),
         (HeadSpec("deeplabv3", 3, width=0), "width: 0 is out of range"),
@@ -466,10 +506,16 @@ def test_a_seed_without_a_classifier_has_no_rows() -> None:
         (HeadSpec("deeplabv3", 3, levels=2), "a deeplabv3 head has no choice of levels; leave it out"),
         (HeadSpec("deeplabv3", 3, keep=(0,)), "rows of a deeplabv3 head can be kept where the model has one"),
         (HeadSpec("deeplabv3", 3, ("stage1.exit", "stage2.exit")), "a deeplabv3 head taps 1 map(s), not 2"),
-        (HeadSpec("retinanet", 3, ("stage2.exit", "stage1.exit"), levels=4), "tap 'stage1.exit' has stride 8×8, the one before it 16×16"),
+        (
+            HeadSpec("retinanet", 3, ("stage2.exit", "stage1.exit"), levels=4),
+            "tap 'stage1.exit' has stride 8×8, the one before it 16×16",
+        ),
         (HeadSpec("retinanet", 3, levels=2), "2 levels are fewer than the 3 maps tapped"),
         (HeadSpec("retinanet", 3, ("y",)), "tap 'y' is no map"),
-        (HeadSpec("retinanet", 60_000, levels=4), "'cls.predictor' of this head would be a weight of 540000×256×3×3 numbers"),
+        (
+            HeadSpec("retinanet", 60_000, levels=4),
+            "'cls.predictor' of this head would be a weight of 540000×256×3×3 numbers",
+        ),
     ],
 )
 def test_a_head_that_cannot_be_is_refused_with_the_reason(head: HeadSpec, message: str) -> None:
@@ -480,7 +526,8 @@ def test_a_head_that_cannot_be_is_refused_with_the_reason(head: HeadSpec, messag
 
 def test_two_inputs_are_refused_by_name() -> None:
     made_graph = graph(
-        "net (float[1,3,8,8] x, float[1,3,8,8] z) => (float[N,M,h,w] y) { a = Conv (x, w) b = Conv (z, v) y = Add (a, b) }",
+        "net (float[1,3,8,8] x, float[1,3,8,8] z) => (float[N,M,h,w] y) { a = Conv (x, w) b = Conv (z, v) y = "
+        "Add (a, b) }",
         {"w": (4, 3, 1, 1), "v": (4, 3, 1, 1)},
     )
     with pytest.raises(UserError, match=r"networks that look at one image; this model has the inputs 'x', 'z'"):

@@ -1,4 +1,5 @@
-"""Rules of space, a line each: a map of 8×16 samples through one operator, the image twice as large, or the map twice as fine.
+"""Rules of space, a line each: a map of 8×16 samples through one operator, the image twice as large, or the map twice
+as fine.
 
 A rule that said another size than ONNX's own inference would freeze the image, so "None" says that they agree.
 """
@@ -25,7 +26,8 @@ WEIGHTS = {
 
 POOLED = "p, i = MaxPool <kernel_shape = [2,2], strides = [2,2]> (a)"
 THIRDS = "p, i = MaxPool <kernel_shape = [3,3], strides = [3,3]> (a)"
-# operator → why the image is frozen (None: it is not), and what becomes of a finer map: "exact", "approximate", or why not
+# operator → why the image is frozen (None: it is not), and what becomes of a finer map: "exact", "approximate", or why
+# not
 LINES = [
     ("y = Relu (a)", None, "exact"),
     ("y = Clip (a, ,)", None, "exact"),
@@ -50,7 +52,11 @@ LINES = [
     ("y = ReduceMean (a, space)", None, "exact"),
     ("y = ReduceMax <keepdims = 0> (a, one)", None, "exact"),
     ("r = ReduceMean (a, two) y = Mul (r, a)", None, "approximate"),
-    ("y = ReduceSum (a, space)", None, "'y' (ReduceSum) sums over a map or counts in it, which would have more samples"),
+    (
+        "y = ReduceSum (a, space)",
+        None,
+        "'y' (ReduceSum) sums over a map or counts in it, which would have more samples",
+    ),
     ("y = ReduceL2 (a, two)", None, "'y' (ReduceL2) sums over a map or counts in it, which would have more samples"),
     ("y = ArgMax <axis = 1> (a)", None, "exact"),
     ("y = ArgMin <axis = 2> (a)", None, "'y' (ArgMin) sums over a map or counts in it, which would have more samples"),
@@ -59,17 +65,53 @@ LINES = [
     ("y = AveragePool <kernel_shape = [8,16]> (a)", None, "exact"),
     ("y = AveragePool <kernel_shape = [3,3], pads = [1,1,1,1]> (a)", None, "exact"),
     ("y, i = MaxPool <kernel_shape = [2,2], strides = [2,2]> (a) z = Relu (y)", None, "exact"),
-    ("z, y = MaxPool <kernel_shape = [2,2], strides = [2,2]> (a)", None, "the positions that 'z' (MaxPool) gives would be others"),
-    (f"{POOLED} y = MaxUnpool <kernel_shape = [2,2], strides = [2,2]> (p, i)", None, "the positions that 'p' (MaxPool) gives"),
-    (f"{POOLED} y = MaxUnpool <kernel_shape = [2,2], strides = [2,2]> (p, i, full)", None, "the positions that 'p' (MaxPool) gives"),
-    (f"{THIRDS} y = MaxUnpool <kernel_shape = [3,3], strides = [3,3]> (p, i, full)", None, "the positions that 'p' (MaxPool) gives"),
-    (f"{THIRDS} y = MaxUnpool <kernel_shape = [3,3], strides = [3,3]> (p, i)", "'y' (MaxUnpool) makes another map", "'p' (MaxPool)"),
-    ("b = Reshape (a, blocks) t = Transpose <perm = [0,1,3,5,2,4]> (b) y = Reshape (t, deep)", None, "cutting a map into parts of 2"),
-    ("b = Reshape (a, strips) y = ReduceMean <keepdims = 0> (b, three)", None, "cutting a map into parts of 8 positions"),
+    (
+        "z, y = MaxPool <kernel_shape = [2,2], strides = [2,2]> (a)",
+        None,
+        "the positions that 'z' (MaxPool) gives would be others",
+    ),
+    (
+        f"{POOLED} y = MaxUnpool <kernel_shape = [2,2], strides = [2,2]> (p, i)",
+        None,
+        "the positions that 'p' (MaxPool) gives",
+    ),
+    (
+        f"{POOLED} y = MaxUnpool <kernel_shape = [2,2], strides = [2,2]> (p, i, full)",
+        None,
+        "the positions that 'p' (MaxPool) gives",
+    ),
+    (
+        f"{THIRDS} y = MaxUnpool <kernel_shape = [3,3], strides = [3,3]> (p, i, full)",
+        None,
+        "the positions that 'p' (MaxPool) gives",
+    ),
+    (
+        f"{THIRDS} y = MaxUnpool <kernel_shape = [3,3], strides = [3,3]> (p, i)",
+        "'y' (MaxUnpool) makes another map",
+        "'p' (MaxPool)",
+    ),
+    (
+        "b = Reshape (a, blocks) t = Transpose <perm = [0,1,3,5,2,4]> (b) y = Reshape (t, deep)",
+        None,
+        "cutting a map into parts of 2",
+    ),
+    (
+        "b = Reshape (a, strips) y = ReduceMean <keepdims = 0> (b, three)",
+        None,
+        "cutting a map into parts of 8 positions",
+    ),
     ("b = Reshape (a, depth) t = Transpose <perm = [0,3,4,1,5,2]> (b) y = Reshape (t, wide)", None, "exact"),
     ("y = ConvTranspose <strides = [2,2], output_padding = [1,0]> (a, u)", None, "'y' (ConvTranspose) resamples a map"),
-    ('y = ConvTranspose <strides = [2,2], auto_pad = "SAME_UPPER"> (a, u)', None, "'y' (ConvTranspose) resamples a map"),
-    ("y = ConvTranspose <strides = [2,2], output_shape = [16,32]> (a, u)", "the output size of 'y'", "'y' (ConvTranspose)"),
+    (
+        'y = ConvTranspose <strides = [2,2], auto_pad = "SAME_UPPER"> (a, u)',
+        None,
+        "'y' (ConvTranspose) resamples a map",
+    ),
+    (
+        "y = ConvTranspose <strides = [2,2], output_shape = [16,32]> (a, u)",
+        "the output size of 'y'",
+        "'y' (ConvTranspose)",
+    ),
     ("y = Resize (a, , twice)", None, "'y' (Resize) resamples a map, which has no dilation"),
     ("y = DepthToSpace <blocksize = 2> (a)", None, "'y' (DepthToSpace) resamples a map, which has no dilation"),
     ("y = SpaceToDepth <blocksize = 2> (a)", None, "'y' (SpaceToDepth) strides by moving positions into channels"),
@@ -84,10 +126,18 @@ LINES = [
     ("y, z = Split <axis = 1> (a, halves)", None, "exact"),
     ("y, z = Split <axis = 2> (a, halves)", "'y' (Split) cuts a map into parts", "'y' (Split) cuts a map into parts"),
     ("y = Gather <axis = 1> (a, picks)", None, "exact"),
-    ("y = Gather <axis = 3> (a, picks)", "'y' (Gather) picks positions of a map", "'y' (Gather) picks positions of a map"),
+    (
+        "y = Gather <axis = 3> (a, picks)",
+        "'y' (Gather) picks positions of a map",
+        "'y' (Gather) picks positions of a map",
+    ),
     ("y = Slice (a, zero, four, one)", None, "exact"),
     ("y = Slice (a, one, end, three)", None, "'y' (Slice) takes positions of a map, which no dilation could do"),
-    ("y = Slice (a, end, before, two, end)", "'y' (Slice) takes a map backwards", "'y' (Slice) takes positions of a map"),
+    (
+        "y = Slice (a, end, before, two, end)",
+        "'y' (Slice) takes a map backwards",
+        "'y' (Slice) takes positions of a map",
+    ),
     ("y = Tile (a, ones)", None, "exact"),
     ("y = Tile (a, thrice)", "'y' (Tile) repeats a map", "'y' (Tile) repeats a map"),
     ("y = Expand (a, full)", None, "exact"),
@@ -95,14 +145,21 @@ LINES = [
     ('y = Pad <mode = "edge"> (a, border)', None, "'y' (Pad) repeats the border of a map"),
     ("y = MatMul (a, m)", "'y' (MatMul) has a weight for each position", "'y' (MatMul) has a weight for each position"),
     ("t = Transpose <perm = [0,2,3,1]> (a) y = MatMul (t, n)", None, "exact"),
-    ("t = Transpose <perm = [0,1,3,2]> (a) y = MatMul (a, t)", None, "'y' (MatMul) sums over a map, which would have more samples"),
+    (
+        "t = Transpose <perm = [0,1,3,2]> (a) y = MatMul (a, t)",
+        None,
+        "'y' (MatMul) sums over a map, which would have more samples",
+    ),
     ("f = Reshape (a, flat) t = Transpose <perm = [0,2,1]> (f) y = MatMul (t, f)", None, "exact"),
 ]
 
 
 @pytest.mark.parametrize(("line", "image", "finer"), LINES, ids=[row[0] for row in LINES])
 def test_a_line(line: str, image: str | None, finer: str) -> None:
-    body = f"c = Conv <pads = [1,1,1,1], strides = [2,2]> (x, w) a = Conv <pads = [1,1,1,1], strides = [2,2]> (c, v) {line}"
+    body = (
+        "c = Conv <pads = [1,1,1,1], strides = [2,2]> (x, w) a = Conv <pads = [1,1,1,1], strides = [2,2]> (c, "
+        f"v) {line}"
+    )
     made = graph(f"g (float[1,3,32,64] x) => (y) {NUMBERS} {{ {body} }}", WEIGHTS, opset=19)
     analysis = analyse(made)
     why = analysis.image.why

@@ -48,7 +48,11 @@ def inverted(net: Net, x: str, name: str, width: int, *, hidden: int = 12, strid
     y = net.conv_bn_relu(y, f"{name}d", hidden, 3, group=0, stride=stride)
     if gate:
         s = net.op("GlobalAveragePool", f"{name}s", y)
-        s = net.op("Sigmoid", f"{name}g", net.conv(net.relu(net.conv(s, f"{name}1", 4, bias=True)), f"{name}2", hidden, bias=True))
+        s = net.op(
+            "Sigmoid",
+            f"{name}g",
+            net.conv(net.relu(net.conv(s, f"{name}1", 4, bias=True)), f"{name}2", hidden, bias=True),
+        )
         y = net.op("Mul", f"{name}m", y, s)
     y = net.conv_bn(y, f"{name}l", width)
     return net.op("Add", name, x, y) if stride == 1 and net.channels[x] == width else y
@@ -378,9 +382,15 @@ WITHOUT_A_FREE_ARM = (reparameterised, rescaled, nested, depthwise)
 @pytest.mark.parametrize("block", WITHOUT_A_FREE_ARM)
 @pytest.mark.parametrize(
     "knobs",
-    [{"stage0.depth": "+2"}, {"stage0.depth": "+1", "stage0.width": 12}, {"stage0.depth": "+1", "**.kernel*": "+2", "input.size": 16}],
+    [
+        {"stage0.depth": "+2"},
+        {"stage0.depth": "+1", "stage0.width": 12},
+        {"stage0.depth": "+1", "**.kernel*": "+2", "input.size": 16},
+    ],
 )
-def test_a_copy_without_a_weight_free_shortcut_computes_its_entry(block: Callable[..., str], knobs: dict[str, int | str]) -> None:
+def test_a_copy_without_a_weight_free_shortcut_computes_its_entry(
+    block: Callable[..., str], knobs: dict[str, int | str]
+) -> None:
     from fnatool.runtime.verify import verify
 
     made = repeated(block, 2).graph()
@@ -450,7 +460,10 @@ def test_a_block_of_other_channels_of_the_same_number_says_that_nothing_ties_the
     net, y = stem()
     net.classifier(net.op("Add", "s", net.conv_bn(y, "a", 8, 3), net.conv_bn(y, "b", 8)))
     why = net.analysis().knobs["stage0.depth"].why
-    assert why == "nothing ties the channels that its block makes to those it reads, so a copy would not stay as wide as what it follows"
+    assert (
+        why == "nothing ties the channels that its block makes to those it reads, so a copy would not stay as wide as "
+        "what it follows"
+    )
 
 
 def test_a_block_that_also_reads_fixed_channels_says_so() -> None:
@@ -466,7 +479,10 @@ def test_a_block_that_also_reads_fixed_channels_says_so() -> None:
     net.channels[out] = 11
     net.classifier(out)
     why = net.analysis().knobs["stage0.depth"].why
-    assert why == "some of the channels that its block reads are not those it makes but fixed ones, so no copy could follow it"
+    assert (
+        why
+        == "some of the channels that its block reads are not those it makes but fixed ones, so no copy could follow it"
+    )
 
 
 def test_a_block_without_an_addition_that_gives_the_channels_it_reads_is_copied_and_dropped() -> None:

@@ -1,4 +1,6 @@
-"""The size of the image: a graph of another size computes what the network of that size does, and what freezes it is said."""
+"""The size of the image: a graph of another size computes what the network of that size does, and what freezes it is
+said.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ from passes.target.plan import planned_cost
 
 @pytest.mark.parametrize("build", SIZED)
 @pytest.mark.parametrize("size", [(32, 32), (64, 96), (16, 48)])
-def test_another_size_computes_what_the_network_of_that_size_does(build: Callable[[int, int], gs.Graph], size: tuple[int, int]) -> None:
+def test_another_size_computes_what_the_network_of_that_size_does(
+    build: Callable[[int, int], gs.Graph], size: tuple[int, int]
+) -> None:
     made, wanted = build(32, 64), build(*size)
     analysis, found, target = remapped(made, {"input.size": list(size)})
     other = analyse(wanted)
@@ -36,12 +40,17 @@ def test_another_size_computes_what_the_network_of_that_size_does(build: Callabl
     assert again.image.size == size
     assert planned_cost(found, analysis) == again.cost
     if build is computed:
-        assert found.notes == (f"'f', which the graph computes from the image's size, is what it is at {size[0]}×{size[1]}",)
+        assert found.notes == (
+            f"'f', which the graph computes from the image's size, is what it is at {size[0]}×{size[1]}",
+        )
         return
     back = apply(target, plan(again, own_spec(analysis)))
     (mine,), (theirs,) = values(back, analysis, "y"), values(made, analysis, "y")
     np.testing.assert_array_equal(mine, theirs)
-    old, new = ({name: view(g).values(name) for name in view(g).constants} for g in (apply(made, plan(analysis, Spec({}))), back))
+    old, new = (
+        {name: view(g).values(name) for name in view(g).constants}
+        for g in (apply(made, plan(analysis, Spec({}))), back)
+    )
     assert old.keys() == new.keys()
     assert [name for name in old if not np.array_equal(old[name], new[name])] == []
 
@@ -119,7 +128,15 @@ def test_a_size_that_is_written_beside_computed_ones_freezes_the_image_with_the_
     net = Net(size=8)
     y = net.conv("x", "a", 4, 3, stride=2)
     net.op("Shape", "shape", y)
-    net.op("Resize", "big", y, "", "", net.op("Mul", "sizes", "shape", net.constant("by", [1, 1, 2, 2], np.int64)), mode="nearest")
+    net.op(
+        "Resize",
+        "big",
+        y,
+        "",
+        "",
+        net.op("Mul", "sizes", "shape", net.constant("by", [1, 1, 2, 2], np.int64)),
+        mode="nearest",
+    )
     net.op("Expand", "four", net.op("GlobalAveragePool", "mean", y), net.constant("written", [1, 1, 4, 4], np.int64))
     net.op("Concat", "y", y, "four", axis=1)
     image = analyse(net.graph("y", "big")).image
@@ -139,7 +156,9 @@ def test_whether_the_image_can_change_is_tried_when_it_is_asked(monkeypatch: pyt
     assert (image.why, image.why, tried) == ("as it is", "as it is", [(64, 128)])
 
 
-def frozen(body: str, *, weights: Mapping[str, tuple[int, ...]] | None = None, shape: str = "1,3,32,64", opset: int = 17) -> str:
+def frozen(
+    body: str, *, weights: Mapping[str, tuple[int, ...]] | None = None, shape: str = "1,3,32,64", opset: int = 17
+) -> str:
     """Why the image of x → body → y cannot change."""
     found = analyse(graph(f"g (float[{shape}] x) => (y) {{ {body} }}", {**W3, **(weights or {})}, opset)).image
     assert found.why is not None
@@ -153,13 +172,38 @@ WEIGHT_EACH = "(MatMul) has a weight for each position of the map"
 
 
 FROZEN = [
-    ("a weight a position", f"{CONV} f = Flatten (a) y = Gemm (f, m)", {"m": (1024, 5)}, "'y' (Gemm) has a weight for each position"),
+    (
+        "a weight a position",
+        f"{CONV} f = Flatten (a) y = Gemm (f, m)",
+        {"m": (1024, 5)},
+        "'y' (Gemm) has a weight for each position",
+    ),
     ("a mixer", f"{CONV} y = MatMul (a, m)", {"m": (16, 5)}, f"'y' {WEIGHT_EACH}"),
-    ("positions", f"{CONV} y = Add (a, m)", {"m": (1, 8, 8, 16)}, "'y' (Add) joins the map with 'm', which has 8 positions whatever"),
-    ("a scale each", f"{CONV} y = LayerNormalization <axis = 1> (a, m)", {"m": (8, 8, 16)}, "'y' (LayerNormalization) joins the map with"),
-    ("a wrong bias", f"{CONV} y = LayerNormalization <axis = 3> (a, m, n)", {"m": (16,), "n": (3,)}, "'y' (LayerNormalization) joins"),
+    (
+        "positions",
+        f"{CONV} y = Add (a, m)",
+        {"m": (1, 8, 8, 16)},
+        "'y' (Add) joins the map with 'm', which has 8 positions whatever",
+    ),
+    (
+        "a scale each",
+        f"{CONV} y = LayerNormalization <axis = 1> (a, m)",
+        {"m": (8, 8, 16)},
+        "'y' (LayerNormalization) joins the map with",
+    ),
+    (
+        "a wrong bias",
+        f"{CONV} y = LayerNormalization <axis = 3> (a, m, n)",
+        {"m": (16,), "n": (3,)},
+        "'y' (LayerNormalization) joins",
+    ),
     ("unknown", f'{CONV} y = Einsum <equation = "abcd->abcd"> (a)', {}, "operator Einsum ('y') has no rule for space"),
-    ("no convolution", "f = Flatten (x) y = Gemm (f, m)", {"m": (6144, 5)}, "convolutions slide over no input, and the image is the one"),
+    (
+        "no convolution",
+        "f = Flatten (x) y = Gemm (f, m)",
+        {"m": (6144, 5)},
+        "convolutions slide over no input, and the image is the one",
+    ),
 ]
 
 
@@ -170,11 +214,27 @@ def test_what_depends_on_the_size_freezes_it(body: str, weights: Mapping[str, tu
 
 NUMBERS = [
     ("a crop", "y = Slice (a, zero, two, two)", "'y' (Slice) cuts a map at position 2, which is written in the file"),
-    ("a pick", "y = Gather <axis = 2> (a, two)", "'y' (Gather) picks positions of a map by numbers written in the file"),
+    (
+        "a pick",
+        "y = Gather <axis = 2> (a, two)",
+        "'y' (Gather) picks positions of a map by numbers written in the file",
+    ),
     ("windows", "y = Reshape (a, parts)", "'y' (Reshape) cuts a map into parts of a size that is written in the file"),
-    ("a batch of positions", "t = Transpose <perm = [0,2,3,1]> (a) y = Reshape (t, rows)", "output 'y' would have 512 entries on axis 0"),
-    ("an odd enlargement", "y = Resize (a, , , sizes)", "'y' (Resize) makes 12 positions of 8, a size that is written in the file"),
-    ("a spread", "g1 = GlobalAveragePool (a) e = Expand (g1, same) i = Neg (e) y = Mul (a, i)", "'y' (Mul) joins the map with 'i', which"),
+    (
+        "a batch of positions",
+        "t = Transpose <perm = [0,2,3,1]> (a) y = Reshape (t, rows)",
+        "output 'y' would have 512 entries on axis 0",
+    ),
+    (
+        "an odd enlargement",
+        "y = Resize (a, , , sizes)",
+        "'y' (Resize) makes 12 positions of 8, a size that is written in the file",
+    ),
+    (
+        "a spread",
+        "g1 = GlobalAveragePool (a) e = Expand (g1, same) i = Neg (e) y = Mul (a, i)",
+        "'y' (Mul) joins the map with 'i', which",
+    ),
 ]
 
 
@@ -192,7 +252,9 @@ def test_only_one_image_of_two_axes_in_space_has_a_size() -> None:
     assert line == "'x' has 3 axes, 1 of them in space; an image has 4, 2 of them in space"
     volume = frozen("y = Conv (x, m)", weights={"m": (4, 3, 3, 3, 3)}, shape="1,3,8,8,8")
     assert volume == "'x' has 5 axes, 3 of them in space; an image has 4, 2 of them in space"
-    two = analyse(graph("g (float[1,3,8,8] x, float[1,3,8,8] z) => (y) { a = Conv (x, w) b = Conv (z, w) y = Add (a, b) }", W3)).image
+    two = analyse(
+        graph("g (float[1,3,8,8] x, float[1,3,8,8] z) => (y) { a = Conv (x, w) b = Conv (z, w) y = Add (a, b) }", W3)
+    ).image
     assert two.why == "convolutions slide over 2 inputs (x, z), and the image is the one they slide over"
 
 

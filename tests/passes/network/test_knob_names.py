@@ -6,7 +6,19 @@ import pytest
 from nets import bundled
 
 from passes.network.analyse import analyse
-from passes.network.knobs import IMAGE, KINDS, STRIDE, KnobName, block_knob, block_of, kind_of, knob_order, named, node_knob, stage_knob
+from passes.network.knobs import (
+    IMAGE,
+    KINDS,
+    STRIDE,
+    KnobName,
+    block_knob,
+    block_of,
+    kind_of,
+    knob_order,
+    named,
+    node_knob,
+    stage_knob,
+)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +60,13 @@ def test_the_end_of_a_name_or_pattern_says_the_kind(knob: str, kind: str) -> Non
 
 
 def test_stages_come_after_the_stride_and_before_nodes() -> None:
-    names = [node_knob("Conv_0", "width"), "stage1.block0.kernel", "stage1.width", "stage0.block10.kernel2", "stage0.block10.kernel"]
+    names = [
+        node_knob("Conv_0", "width"),
+        "stage1.block0.kernel",
+        "stage1.width",
+        "stage0.block10.kernel2",
+        "stage0.block10.kernel",
+    ]
     names += ["stage0.block2.hidden", "stage0.depth", STRIDE]
     assert sorted(names, key=knob_order) == [
         STRIDE,

@@ -32,13 +32,18 @@ def foreign(after: str) -> gs.Graph:
 
 
 def test_sizes_that_nothing_knows_are_said_to_be_unknown() -> None:
-    with pytest.raises(RefusedModel, match=r"of what 'odd' \(elsewhere::Blur\) makes are unknown \(no rule is known for its operator\)"):
+    with pytest.raises(
+        RefusedModel, match=r"of what 'odd' \(elsewhere::Blur\) makes are unknown \(no rule is known for its operator\)"
+    ):
         analyse(foreign("y = Conv (a, w)"))
     image = analyse(foreign("b = Relu (a) c = Conv (x, w) d = Relu (c) y = Concat <axis = 1> (b, d)")).image
     assert image.axes == (2, 3)
     data = graph(
-        "g (float[1,3,8,8] x) => (float[A,B,C,D] y) { [where] n = NonZero (x) f = Cast <to = 1> (n) u = Unsqueeze (f, z) y = Conv (u, w) }",
+        "g (float[1,3,8,8] x) => (float[A,B,C,D] y) { [where] n = NonZero (x) f = Cast <to = 1> (n) u = "
+        "Unsqueeze (f, z) y = Conv (u, w) }",
         {"w": (4, 3, 3, 3)},
     )
-    with pytest.raises(RefusedModel, match=r"'where' \(NonZero\) makes are unknown \(they depend on values that it computes\)"):
+    with pytest.raises(
+        RefusedModel, match=r"'where' \(NonZero\) makes are unknown \(they depend on values that it computes\)"
+    ):
         analyse(data)

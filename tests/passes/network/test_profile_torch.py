@@ -22,9 +22,13 @@ class Layers(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         conv, transposed = torch.nn.Conv2d, torch.nn.ConvTranspose2d
-        self.down = torch.nn.Sequential(conv(3, 16, 3, 2, 1), conv(16, 32, 3, groups=4, padding=1), conv(32, 32, 5, groups=32, padding=2))
+        self.down = torch.nn.Sequential(
+            conv(3, 16, 3, 2, 1), conv(16, 32, 3, groups=4, padding=1), conv(32, 32, 5, groups=32, padding=2)
+        )
         self.dilated = conv(32, 16, 3, dilation=2, bias=False)
-        self.up = torch.nn.Sequential(transposed(16, 24, 4, 2, 1, output_padding=1, groups=4), transposed(24, 8, 3, dilation=2, bias=False))
+        self.up = torch.nn.Sequential(
+            transposed(16, 24, 4, 2, 1, output_padding=1, groups=4), transposed(24, 8, 3, dilation=2, bias=False)
+        )
         self.classifier = torch.nn.Linear(8, 5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -33,7 +37,9 @@ class Layers(torch.nn.Module):
 
 
 class Attention(torch.nn.Module):
-    """Attention over the positions of a map: matrix products with several batch axes, einsum, fully connected layers on three axes."""
+    """Attention over the positions of a map: matrix products with several batch axes, einsum, fully connected layers on
+    three axes.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,4 +117,7 @@ def test_a_network_costs_what_torch_counts(name: str) -> None:
     x = torch.randn(1, 3, 64, 96)
     found = exported(network, x)
     assert found.whole.macs == counted(network, x)
-    assert tuple(map(sum, zip(*((part.macs, part.params) for part in found.parts), strict=True))) == (found.whole.macs, found.whole.params)
+    assert tuple(map(sum, zip(*((part.macs, part.params) for part in found.parts), strict=True))) == (
+        found.whole.macs,
+        found.whole.params,
+    )

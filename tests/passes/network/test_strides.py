@@ -1,4 +1,6 @@
-"""Output strides: strides become dilations, the finer map holds the old one, and what that freezes is said with the reason."""
+"""Output strides: strides become dilations, the finer map holds the old one, and what that freezes is said with the
+reason.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,11 @@ def test_the_new_map_sampled_is_the_old_one(step: Step, size: int) -> None:
 
 POSSIBLE = [
     ("3×3", (1, 2, 4, 8, 16), None),
-    ("maximum 3×3", (4, 8, 16), "not 2: 's3' (MaxPool) would need 4 pads on a window of 3, and ONNX Runtime wants fewer than that"),
+    (
+        "maximum 3×3",
+        (4, 8, 16),
+        "not 2: 's3' (MaxPool) would need 4 pads on a window of 3, and ONNX Runtime wants fewer than that",
+    ),
     ("maximum 3×3, rounded up", (2, 4, 8, 16), "not 1: 's3' (MaxPool) would need 5 pads on a window of 3"),
     ("maximum 2×2, rounded up", (4, 8, 16), "not 2: 's3' (MaxPool) would need 4 pads on a window of 2"),
     ("average 3×3", (4, 8, 16), "not 2: 's3' (AveragePool) would need 4 pads on a window of 3"),
@@ -53,10 +59,14 @@ def test_pools_have_dilations_from_a_version_on() -> None:
     assert strides(encoder(STEPS["average 2×2"], 64, opset=18)) == (
         (8, 16),
         "exact",
-        "not 4: 's3' would need a dilation of 2: AveragePool has dilations from opset 19 on, this model is opset 18; convert it first",
+        (
+            "not 4: 's3' would need a dilation of 2: AveragePool has dilations from opset 19 on, this model is "
+            "opset 18; convert it first"
+        ),
     )
     assert strides(encoder(STEPS["maximum 2×2"], 64, opset=9))[2] == (
-        "not 4: 's3' would need a dilation of 2: MaxPool has dilations from opset 10 on, this model is opset 9; convert it first"
+        "not 4: 's3' would need a dilation of 2: MaxPool has dilations from opset 10 on, this model is opset "
+        "9; convert it first"
     )
     assert strides(encoder(STEPS["maximum 2×2"], 64, opset=10))[0] == (1, 2, 4, 8, 16)
 
@@ -89,7 +99,11 @@ def test_rounding_up_becomes_pads() -> None:
 def test_strides_along_one_axis_only() -> None:
     net = Net(size=48)
     y = net.relu(net.conv("x", "c0", 6, 3, stride=2))
-    net.weights |= {"a.w": weight((6, 6, 3, 3), net.rng), "b.w": weight((6, 6, 3, 3), net.rng), "c.w": weight((6, 6, 3, 3), net.rng)}
+    net.weights |= {
+        "a.w": weight((6, 6, 3, 3), net.rng),
+        "b.w": weight((6, 6, 3, 3), net.rng),
+        "c.w": weight((6, 6, 3, 3), net.rng),
+    }
     for name, step in (("a", [2, 1]), ("b", [2, 1]), ("c", [1, 2])):
         y = net.op("Conv", name, y, f"{name}.w", kernel_shape=[3, 3], pads=[1] * 4, strides=step)
     made = net.graph("c")
@@ -124,7 +138,9 @@ def test_strides_along_a_line_and_in_a_volume_become_dilations_too() -> None:
 
 
 def inception() -> gs.Graph:
-    """Branches of stride 2 with valid windows, a pool beside a convolution, then branches of stride 1 that pool with pads."""
+    """Branches of stride 2 with valid windows, a pool beside a convolution, then branches of stride 1 that pool with
+    pads.
+    """
     net = Net(size=95, opset=11)
     y = net.relu(net.conv("x", "c0", 6, 3, stride=2))
     for k in (1, 2, 3):
@@ -152,8 +168,13 @@ def test_shortcuts_that_average_need_dilations_at_the_second_stride_only() -> No
     assert strides(residual("average"))[0] == (8, 16)
     why = strides(residual("average", opset=19))[2]
     assert why is not None
-    assert why.startswith("not 4: 'm3' (Add) joins maps of 16 samples (4 for each there was) and of 14 samples (4 for each there was)")
-    assert why.endswith("; 'v3' (AveragePool) would need 2 pads on a window of 2 to keep its map, and ONNX Runtime wants fewer than that")
+    assert why.startswith(
+        "not 4: 'm3' (Add) joins maps of 16 samples (4 for each there was) and of 14 samples (4 for each there was)"
+    )
+    assert why.endswith(
+        "; 'v3' (AveragePool) would need 2 pads on a window of 2 to keep its map, and ONNX Runtime wants fewer "
+        "than that"
+    )
     made = residual("average")
     analysis, _, target = remapped(made, {"output_stride": 8})
     (old,), (new,) = values(made, analysis, "m3"), values(target, analysis, "m3")
@@ -190,8 +211,15 @@ def test_pads_chosen_at_run_time_freeze_the_stride_of_a_free_size() -> None:
 
 def test_what_resamples_a_finer_map_freezes_the_stride() -> None:
     assert strides(unet(32, 64)) == ((8,), "frozen", "'d' (ConvTranspose) resamples a map, which has no dilation")
-    assert strides(focus(32, 64)) == ((2,), "frozen", "'a' (Slice) takes positions of a map, which no dilation could do")
-    assert strides(image_pooling(32, 64))[2] == "'e' (Concat) joins maps of 32 samples (4 for each there was) and of 8 samples"
+    assert strides(focus(32, 64)) == (
+        (2,),
+        "frozen",
+        "'a' (Slice) takes positions of a map, which no dilation could do",
+    )
+    assert (
+        strides(image_pooling(32, 64))[2]
+        == "'e' (Concat) joins maps of 32 samples (4 for each there was) and of 8 samples"
+    )
     assert strides(gated(32, 64)) == ((1, 2, 4), "approximate", "'f' averages over the finer map")
     assert strides(levels(32, 64))[2] == "'k' (Concat) lays maps end to end"
     why = strides(attention(32, 64))[2]

@@ -28,14 +28,18 @@ def test_budgets_have_units(text: str, kind: str, limit: int) -> None:
 
 
 @pytest.mark.parametrize("kind", [kind.name for kind in KINDS])
-@pytest.mark.parametrize(("share", "limit"), [("0.6x", 600), ("x0.6", 600), ("0.6×", 600), ("60%", 600), ("1.25x", 1250), ("62.5 %", 625)])
+@pytest.mark.parametrize(
+    ("share", "limit"), [("0.6x", 600), ("x0.6", 600), ("0.6×", 600), ("60%", 600), ("1.25x", 1250), ("62.5 %", 625)]
+)
 def test_a_budget_may_be_a_share_of_what_the_seed_costs(kind: str, share: str, limit: int) -> None:
     asked = parse_budget(f"{kind}={share}")
     assert (asked.kind, asked.limit(1000), asked.relative) == (kind, limit, True)
 
 
 def test_a_share_of_what_is_not_known_is_refused_with_what_to_say_instead() -> None:
-    with pytest.raises(UserError, match="'latency=70%': what the seed costs in latency is not known, so give a number, as latency=3ms"):
+    with pytest.raises(
+        UserError, match="'latency=70%': what the seed costs in latency is not known, so give a number, as latency=3ms"
+    ):
         parse_budget("latency=70%").limit(None)
 
 

@@ -16,7 +16,17 @@ from passes import Analysis, Spec, UserError, analyse, apply, plan
 from passes.network.cost import cost
 from passes.space.costs import cost_tables, extremes
 from passes.space.presets import preset
-from passes.space.space import SKIP, Space, choices, held_to, members, own_choices, parse_space, trunk_share, without_growth
+from passes.space.space import (
+    SKIP,
+    Space,
+    choices,
+    held_to,
+    members,
+    own_choices,
+    parse_space,
+    trunk_share,
+    without_growth,
+)
 from passes.target.plan import planned_cost
 from passes.target.resolve import resolve
 
@@ -62,7 +72,12 @@ def test_the_seeds_own_member_costs_what_the_seed_does() -> None:
 
 def test_what_the_seed_has_need_not_be_among_the_choices() -> None:
     analysis, _ = small()
-    space = {"stage0.depth": (2, 3, 4), "stage0.*.kernel": (3, 5), "stage0.block1.hidden": (4, 6), "stage0.block2.hidden": (4,)}
+    space = {
+        "stage0.depth": (2, 3, 4),
+        "stage0.*.kernel": (3, 5),
+        "stage0.block1.hidden": (4, 6),
+        "stage0.block2.hidden": (4,),
+    }
     found = choices(analysis, Space(space))
     own = own_choices(analysis, found)
     assert own[1] is None
@@ -72,7 +87,9 @@ def test_what_the_seed_has_need_not_be_among_the_choices() -> None:
 
 def test_the_largest_member_has_every_block_and_the_fewest_groups() -> None:
     _, found = small()
-    assert [dict(found.blocks[j].candidates[k]) for j, k in enumerate(found.largest())] == [{"kernel": 5, "groups": 1, "hidden": 8}] * 4
+    assert [dict(found.blocks[j].candidates[k]) for j, k in enumerate(found.largest())] == [
+        {"kernel": 5, "groups": 1, "hidden": 8}
+    ] * 4
 
 
 def test_the_costs_of_the_blocks_add_up_to_that_of_the_member_as_it_is_built() -> None:
@@ -108,7 +125,11 @@ def test_the_extremes_are_those_of_all_members() -> None:
 
 def test_the_published_detection_space_is_what_the_bundled_seed_gives() -> None:
     _, analysis = seed()
-    knobs = {f"stage{i}.{key}": row for i in range(1, 6) for key, row in {"depth": [1, 2, 3, 4], "*.kernel": [3, 5, 7]}.items()}
+    knobs = {
+        f"stage{i}.{key}": row
+        for i in range(1, 6)
+        for key, row in {"depth": [1, 2, 3, 4], "*.kernel": [3, 5, 7]}.items()
+    }
     knobs |= {f"stage{i}.*.hidden": ["x0.5", "x1"] for i in range(1, 7)} | {"stage6.*.kernel": [3, 5, 7]}
     found = choices(analysis, parse_space({"version": 1, "knobs": knobs}))
     assert [len(block.candidates) for block in found.blocks] == [1] + [6] * 21
@@ -169,7 +190,11 @@ def test_blocks_before_one_that_a_head_reads_stay_where_they_are() -> None:
 
 def test_a_member_that_is_none_says_why() -> None:
     _, found = small()
-    for member, message in (((0, 0), "4 blocks, not 2"), ((SKIP, 0, 0, 0), "no candidate -1"), ((0, 99, 0, 0), "no candidate 99")):
+    for member, message in (
+        ((0, 0), "4 blocks, not 2"),
+        ((SKIP, 0, 0, 0), "no candidate -1"),
+        ((0, 99, 0, 0), "no candidate 99"),
+    ):
         with pytest.raises(UserError, match=message):
             found.require_member(member)
 
@@ -186,7 +211,8 @@ def test_the_automatic_space_holds_the_seed_and_a_further_block_chooses_like_the
     found = choices(analysis, preset("coarse", analysis))
     own = {"kernel": 3, "hidden": 8, "groups": 1}
     assert all(own in [dict(candidate) for candidate in block.candidates] for block in found.blocks)
-    assert [len(block.candidates) for block in found.blocks] == [8, 8, 8, 8]  # two kernels, two widths, one group or two
+    # two kernels, two widths, one group or two
+    assert [len(block.candidates) for block in found.blocks] == [8, 8, 8, 8]
     finer = choices(analysis, preset("auto", analysis))
     assert [len(block.candidates) for block in finer.blocks] == [12, 12, 12, 12]
     assert found.least == {0: 2}
@@ -203,7 +229,8 @@ def test_the_automatic_space_offers_eighths_of_hidden_widths_down_to_half_in_mul
     _, analysis = seed()
     space = preset("auto", analysis)
     assert widths(space, "stage5.block1.hidden") == [480, 600, 720, 840, 960]
-    assert widths(space, "stage1.block1.hidden") == [72, 88, 112, 128, 144]  # in eights where that moves them by a tenth at most
+    # in eights where that moves them by a tenth at most
+    assert widths(space, "stage1.block1.hidden") == [72, 88, 112, 128, 144]
     held = preset("auto", analysis, 32)
     assert widths(held, "stage5.block1.hidden") == [480, 608, 704, 832, 960]
     assert widths(held, "stage1.block1.hidden") == [64, 96, 128]  # 144, what the seed has, is no multiple
@@ -214,7 +241,9 @@ def test_with_too_many_candidates_the_automatic_space_goes_without_groups_then_w
     made = Net(channels=3)
     y = made.conv_bn_relu("x", "stem", 32, 3)
     for k in range(2):
-        inner = made.conv_bn_relu(made.conv_bn_relu(made.conv_bn_relu(y, f"a{k}", 64, 3), f"b{k}", 64, 3), f"c{k}", 64, 3)
+        inner = made.conv_bn_relu(
+            made.conv_bn_relu(made.conv_bn_relu(y, f"a{k}", 64, 3), f"b{k}", 64, 3), f"c{k}", 64, 3
+        )
         y = made.op("Add", f"s{k}", y, made.conv_bn(inner, f"d{k}", 32))
     made.classifier(y)
     analysis = analyse(made.graph())
@@ -249,7 +278,9 @@ def test_without_growth_a_block_chooses_among_what_computes_less_than_the_seed()
     }
     assert [block.skippable for block in left.blocks] == [False, True, True]
     assert left.least == found.least
-    grown = choices(analysis, Space({"stage0.depth": (4,), "stage0.*.kernel": (5, 7), "stage0.*.hidden": ("x1.5", "x0.5")}))
+    grown = choices(
+        analysis, Space({"stage0.depth": (4,), "stage0.*.kernel": (5, 7), "stage0.*.hidden": ("x1.5", "x0.5")})
+    )
     kept = without_growth(analysis, grown)
     assert [dict(row) for row in kept.blocks[3].candidates] == [{"kernel": 5, "hidden": 12}, {"kernel": 5, "hidden": 4}]
 
@@ -259,7 +290,9 @@ def test_widths_are_held_to_a_multiple_and_a_block_left_with_none_says_so() -> N
     held = held_to(8, analysis, found)
     assert {row["hidden"] for block in held.blocks for row in block.candidates} == {8}
     assert {row["kernel"] for block in held.blocks for row in block.candidates} == {3, 5}
-    with pytest.raises(UserError, match=r"stage0.block0 has no widths that are multiples of 16 to choose from \(hidden 4, 8\)"):
+    with pytest.raises(
+        UserError, match=r"stage0.block0 has no widths that are multiples of 16 to choose from \(hidden 4, 8\)"
+    ):
         held_to(16, analysis, found)
 
 
@@ -310,25 +343,38 @@ def test_columns_of_several_keys_go_together() -> None:
     assert found.blocks == ()
     assert found.trunks == ({}, {"node:c0.width": 12}, {"node:c0.width": 8, "node:c1.width": 16})
     assert [found.at(k).spec(()).knobs for k in range(3)] == [dict(trunk) for trunk in found.trunks]
-    assert [extremes(table, found.at(k)) for k in range(3) for table in [cost_tables(analysis, found.at(k))["madds"]]] == [
-        (cost, cost) for cost in (planned(analysis, found.at(k).spec(())) for k in range(3))
-    ]
+    assert [
+        extremes(table, found.at(k)) for k in range(3) for table in [cost_tables(analysis, found.at(k))["madds"]]
+    ] == [(cost, cost) for cost in (planned(analysis, found.at(k).spec(())) for k in range(3))]
 
 
 def test_a_trunk_that_grows_or_is_no_multiple_is_left_out() -> None:
     analysis = plain(16, 32)
     found = choices(analysis, Space({"node:c0.width": (16, 12, 8, 8), "node:c1.width": (32, 32, 40, 24)}))
-    assert without_growth(analysis, found).trunks == ({}, {"node:c0.width": 12}, {"node:c0.width": 8, "node:c1.width": 24})
-    assert held_to(8, analysis, found).trunks == ({}, *[trunk for trunk in found.trunks if trunk.get("node:c0.width") == 8])
+    assert without_growth(analysis, found).trunks == (
+        {},
+        {"node:c0.width": 12},
+        {"node:c0.width": 8, "node:c1.width": 24},
+    )
+    assert held_to(8, analysis, found).trunks == (
+        {},
+        *[trunk for trunk in found.trunks if trunk.get("node:c0.width") == 8],
+    )
     odd = choices(analysis, Space({"node:c0.width": (12, 15)}))
     with pytest.raises(UserError, match="no column consists of multiples of 8"):
         held_to(8, analysis, odd)
 
 
 def test_the_automatic_space_offers_all_widths_outside_blocks_together_down_to_half() -> None:
-    assert preset("auto", plain(16, 32)).knobs == {"node:c0.width": (16, 14, 12, 10, 8), "node:c1.width": (32, 28, 24, 20, 16)}
+    assert preset("auto", plain(16, 32)).knobs == {
+        "node:c0.width": (16, 14, 12, 10, 8),
+        "node:c1.width": (32, 28, 24, 20, 16),
+    }
     assert preset("auto", plain(16, 4)).knobs == {"node:c0.width": (16, 14, 12, 10, 8)}  # so few channels stay
-    assert preset("auto", plain(16, 36), 8).knobs == {"node:c0.width": (16, 16, 16, 8, 8), "node:c1.width": (36, 32, 24, 24, 16)}
+    assert preset("auto", plain(16, 36), 8).knobs == {
+        "node:c0.width": (16, 16, 16, 8, 8),
+        "node:c1.width": (36, 32, 24, 24, 16),
+    }
     _, analysis = seed()
     space = preset("auto", analysis)
     assert space.knobs["stage2.width"] == (32, 28, 24, 20, 16)
@@ -340,6 +386,8 @@ def test_a_network_in_which_nothing_may_shrink_has_nothing_to_search_and_says_wh
     made = Net()
     made.classifier(made.conv_bn_relu("x", "stem", 6, 3))
     with pytest.raises(
-        UserError, match="there is nothing to search: this network has no blocks with anything to choose, and its widths are frozen"
+        UserError,
+        match="there is nothing to search: this network has no blocks with anything to choose, and its widths are "
+        "frozen",
     ):
         preset("auto", analyse(made.graph()))

@@ -1,4 +1,6 @@
-"""Growth that must be exact is, on inner values, for written sizes and in half precision too; a planted error is noticed."""
+"""Growth that must be exact is, on inner values, for written sizes and in half precision too; a planted error is
+noticed.
+"""
 
 from __future__ import annotations
 
@@ -164,7 +166,9 @@ def test_half_precision_stays_half_precision_and_exact() -> None:
     hidden = net.conv_bn_relu(y, "e", 10, 3)
     net.classifier(net.op("Add", "s", y, net.conv_bn(hidden, "l", 6)))
     made = half(net.model())
-    analysis, found, target = remapped(made, {"stage0.width": 9, "stage0.block0.hidden": 16, "stage0.depth": 2}, strategy="preserve")
+    analysis, found, target = remapped(
+        made, {"stage0.width": 9, "stage0.block0.hidden": 16, "stage0.depth": 2}, strategy="preserve"
+    )
     assert {array.dtype for array in arrays(target).values()} == {np.dtype(np.float16)}
     result = verify(made, target, analysis, found)
     assert result.exact

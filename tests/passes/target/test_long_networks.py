@@ -54,7 +54,9 @@ def remapped(blocks: int) -> float:
 
 
 def tied(layers: int) -> gs.Graph:
-    """Convolutions whose channels are all tied together behind each of them: added to themselves in two other orders."""
+    """Convolutions whose channels are all tied together behind each of them: added to themselves in two other
+    orders.
+    """
     x = gs.Variable("x", np.float32, [1, 4, 4, 4])
     nodes: list[gs.Node] = []
     trunk: gs.Tensor = x
@@ -63,7 +65,9 @@ def tied(layers: int) -> gs.Graph:
         trunk = added(nodes, f"{k}.conv", "Conv", [trunk, weight])
         for order in ([3, 2, 1, 0], [1, 0, 3, 2]):
             name = f"{k}.{order[0]}"
-            turned = added(nodes, f"{name}.turn", "Gather", [trunk, gs.Constant(f"{name}.order", np.array(order))], axis=1)
+            turned = added(
+                nodes, f"{name}.turn", "Gather", [trunk, gs.Constant(f"{name}.order", np.array(order))], axis=1
+            )
             trunk = added(nodes, f"{name}.add", "Add", [trunk, turned])
     y = gs.Variable("y", np.float32, [1, 4, 4, 4])
     nodes.append(gs.Node("Relu", "exit", {}, [trunk], [y]))
@@ -114,4 +118,6 @@ def test_equal_layers_are_inferred_once(monkeypatch: pytest.MonkeyPatch) -> None
     for blocks in (2, 20):
         found = infer(view(residual(blocks)))
         assert found.shapes["y"] == (1, 10)
-    assert len(asked) == 7, "of both networks, a stem, and one each of Conv, Relu, Add, GlobalAveragePool, Flatten and MatMul"
+    assert len(asked) == 7, (
+        "of both networks, a stem, and one each of Conv, Relu, Add, GlobalAveragePool, Flatten and MatMul"
+    )

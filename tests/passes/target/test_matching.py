@@ -29,7 +29,11 @@ def said(net: Net, knobs: dict[str, Value]) -> list[tuple[str, str, str]]:
 def residual(blocks: int = 3, *, norms: bool = True) -> Net:
     """A stem, residual blocks e → d (depthwise) → l, each closed by s and a Relu, and a classifier."""
     net = Net()
-    conv = net.conv_bn if norms else lambda x, out, width, kernel=1, **how: net.conv(x, out, width, kernel, bias=True, **how)
+    conv = (
+        net.conv_bn
+        if norms
+        else lambda x, out, width, kernel=1, **how: net.conv(x, out, width, kernel, bias=True, **how)
+    )
     y = net.relu(conv("x", "stem", 6, 3))
     for k in range(blocks):
         inner = net.relu(conv(net.relu(conv(y, f"e{k}", 10)), f"d{k}", 10, 3, group=0))

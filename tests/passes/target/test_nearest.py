@@ -8,7 +8,14 @@ from passes.nearest import nearest
 
 KEYS = ["task", "run.steps", "run.batch", "optimiser.name", "optimiser.lr", "optimiser.fresh_lr", "optimiser.final_lr",
         "optimiser.weight_decay", "alpha.lr", "weights.lr", "imitate.features"]  # fmt: skip
-KNOBS = ["input.size", "output_stride", "stage2.block0.kernel", "stage2.block1.kernel", "stage3.width", "node:features.0.width"]
+KNOBS = [
+    "input.size",
+    "output_stride",
+    "stage2.block0.kernel",
+    "stage2.block1.kernel",
+    "stage3.width",
+    "node:features.0.width",
+]
 
 
 @pytest.mark.parametrize(

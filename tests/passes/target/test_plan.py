@@ -72,7 +72,9 @@ def test_an_unchanged_network_plans_nothing() -> None:
     _, found, target = remapped(made, {})
     assert found.identity
     assert found.drifts == ()
-    assert [(node.op, node.inputs) for node in view(target).nodes] == [(node.op, node.inputs) for node in view(made).nodes]
+    assert [(node.op, node.inputs) for node in view(target).nodes] == [
+        (node.op, node.inputs) for node in view(made).nodes
+    ]
 
 
 # --- the fna rules: kernel ----------------------------------------------------------------------
@@ -139,7 +141,9 @@ def test_a_shallower_stage_drops_its_last_blocks() -> None:
     made = blocks(3)
     analysis, found, target = remapped(made, {"stage0.depth": 1})
     kept = {node.name for node in view(target).nodes}
-    assert kept == {node.name for node in analysis.view.nodes} - {n for b in analysis.stages[0].blocks[1:] for n in b.nodes}
+    assert kept == {node.name for node in analysis.view.nodes} - {
+        n for b in analysis.stages[0].blocks[1:] for n in b.nodes
+    }
     assert view(target).by_name["pool"].inputs == ("s0",)
     assert any("drops 2 of 3 blocks" in why for why in found.drifts)
 
@@ -207,7 +211,12 @@ def test_every_path_from_old_to_old_through_something_new_has_exactly_one_zero_f
     for a in range(5):
         for b in range(4):
             for c in range(6):
-                factors = [*layers[0][b : b + 1, a], *layers[1][c : c + 1, b], *layers[2][:1, c], *new["c1.w"][a, :, 0, 0]]
+                factors = [
+                    *layers[0][b : b + 1, a],
+                    *layers[1][c : c + 1, b],
+                    *layers[2][:1, c],
+                    *new["c1.w"][a, :, 0, 0],
+                ]
                 expected = 0 if a < 3 and b < 3 and c < 3 else None
                 zeros = sum(factor == 0 for factor in factors)
                 # old → new → old closes once per excursion: a return to an old channel is where the zero stands
@@ -259,7 +268,9 @@ def normalised(kind: str) -> gs.Graph:
     return net.graph()
 
 
-@pytest.mark.parametrize(("kind", "reason"), [("LRN", "neighbouring channels"), ("Softmax", "normalises over its channels")])
+@pytest.mark.parametrize(
+    ("kind", "reason"), [("LRN", "neighbouring channels"), ("Softmax", "normalises over its channels")]
+)
 def test_preserve_refuses_growth_that_cannot_be_exact(kind: str, reason: str) -> None:
     with pytest.raises(UserError) as caught:
         remapped(normalised(kind), {"node:c1.width": 12}, strategy="preserve")
@@ -274,7 +285,9 @@ def test_preserve_refuses_depth_that_cannot_be_silent() -> None:
     y = net.conv_bn_relu("x", "stem", 6, 3)
     net.classifier(net.op("Add", "s", y, net.conv_bn_relu(y, "a", 6, 3)))
     with pytest.raises(
-        UserError, match=r"'stage0.depth' cannot grow exactly: block 1 copies the seed's block 0, and the branch ends in 'a.n.r' \(Relu\)"
+        UserError,
+        match=r"'stage0.depth' cannot grow exactly: block 1 copies the seed's block 0, and the branch ends in "
+        r"'a.n.r' \(Relu\)",
     ):
         remapped(net.graph(), {"stage0.depth": 2}, strategy="preserve")
 
@@ -282,7 +295,9 @@ def test_preserve_refuses_depth_that_cannot_be_silent() -> None:
 def test_allowed_drift_grows_by_the_fna_rule_and_is_stated() -> None:
     made = normalised("LRN")
     _, found, target = remapped(made, {"node:c1.width": 12}, strategy="preserve", allow_drift=True)
-    assert found.drifts == ("'node:c1.width' cannot grow from 8 to 12 exactly: 'n' (LRN) looks at neighbouring channels",)
+    assert found.drifts == (
+        "'node:c1.width' cannot grow from 8 to 12 exactly: 'n' (LRN) looks at neighbouring channels",
+    )
     fresh = arrays(target)["c1.w"][8:]
     assert 0 < np.abs(fresh).max() <= bound(27)
 
@@ -294,7 +309,10 @@ def test_narrowing_what_is_normalised_over_channels_is_stated() -> None:
 
 def test_growth_by_the_fna_rule_is_stated() -> None:
     _, found, _ = remapped(blocks(1), {"stage0.width": 8, "stage0.depth": 2})
-    assert set(found.drifts) == {"stage0.depth grows from 1 to 2 by the fna rule", "stage0.width grows from 6 to 8 by the fna rule"}
+    assert set(found.drifts) == {
+        "stage0.depth grows from 1 to 2 by the fna rule",
+        "stage0.width grows from 6 to 8 by the fna rule",
+    }
 
 
 # --- same seed, same bytes ----------------------------------------------------------------------

@@ -16,7 +16,14 @@ from passes.graph.view import view
 def test_a_ranking_keeps_the_same_channels_everywhere(select: str, part: str) -> None:
     made = marked(part)
     _, found, target = remapped(made, {"node:c1.width": 2}, select=select)
-    for tensor, axis in (("c1.w", 0), ("c1.n.gamma", 0), ("c1.n.beta", 0), ("c1.n.mean", 0), ("c1.n.var", 0), ("c2.w", 1)):
+    for tensor, axis in (
+        ("c1.w", 0),
+        ("c1.n.gamma", 0),
+        ("c1.n.beta", 0),
+        ("c1.n.mean", 0),
+        ("c1.n.var", 0),
+        ("c2.w", 1),
+    ):
         assert indices(found, tensor) == {axis: [1, 4]}
         np.testing.assert_array_equal(arrays(target)[tensor], arrays(made)[tensor].take([1, 4], axis))
 
@@ -34,7 +41,9 @@ def test_a_ranking_bears_weights_that_are_not_finite(select: str) -> None:
 
 @pytest.mark.parametrize("select", ["first", "bn", "l1", "std"])
 def test_what_survives_a_ranking_computes_what_the_masked_seed_does(select: str) -> None:
-    result = checked(chain(), {"node:c1.width": 3, "node:c2.width": 6, "node:c3.width": "-0"}, strategy="preserve", select=select)
+    result = checked(
+        chain(), {"node:c1.width": 3, "node:c2.width": 6, "node:c3.width": "-0"}, strategy="preserve", select=select
+    )
     assert result.exact
     assert result.worst <= result.tolerance
 
@@ -45,7 +54,8 @@ def test_a_consumer_that_keeps_other_channels_is_noticed() -> None:
     for node in target.nodes:
         for slot, tensor in enumerate(node.inputs):
             if tensor.name == "c2.w":
-                node.inputs[slot] = gs.Constant("c2.w", np.ascontiguousarray(arrays(made)["c2.w"][:, :2]))  # as if it ranked for itself
+                # as if it ranked for itself
+                node.inputs[slot] = gs.Constant("c2.w", np.ascontiguousarray(arrays(made)["c2.w"][:, :2]))
     result = verify(made, target, analysis, found)
     assert result.first is not None
     assert result.first.node == "c2"

@@ -18,7 +18,14 @@ def image_of(analysis: Analysis, value: object) -> tuple[int, int] | None:
 def test_the_size_is_a_pair_an_integer_for_both_or_relative() -> None:
     _, analysis = seed()
     asked = ([512, 1024], 96, "x2", "x0.5", "+32", "-64")
-    assert [image_of(analysis, value) for value in asked] == [(512, 1024), (96, 96), (320, 320), (80, 80), (192, 192), (96, 96)]
+    assert [image_of(analysis, value) for value in asked] == [
+        (512, 1024),
+        (96, 96),
+        (320, 320),
+        (80, 80),
+        (192, 192),
+        (96, 96),
+    ]
 
 
 @pytest.mark.parametrize("value", [[1, 2, 3], [224], [1.5, 2], [True, 2], ["a", "b"], {}, None, True, 1.5])
@@ -43,7 +50,8 @@ def test_strides_are_those_on_the_way_and_never_larger() -> None:
     made, analysis = seed()
     assert resolve(analysis, Spec({"output_stride": "x0.5"})).values["output_stride"] == 16
     assert (
-        refused(made, {"output_stride": 12}) == "'output_stride': 12 is not possible for 'output_stride', which can be 1, 2, 4, 8, 16, 32"
+        refused(made, {"output_stride": 12})
+        == "'output_stride': 12 is not possible for 'output_stride', which can be 1, 2, 4, 8, 16, 32"
     )
     dilated = apply(made, plan(analysis, Spec({"output_stride": 8})))
     assert refused(dilated, {"output_stride": 16}) == (

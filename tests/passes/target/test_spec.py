@@ -22,7 +22,9 @@ def seed() -> Analysis:
 
 @functools.cache
 def odd() -> Analysis:
-    """A network with a grouped convolution, an even kernel, a frozen output in the middle and a normalisation over channels."""
+    """A network with a grouped convolution, an even kernel, a frozen output in the middle and a normalisation over
+    channels.
+    """
     net = Net()
     y = net.conv_bn_relu("x", "g1", 16, 3)
     y = net.conv_bn_relu(y, "g2", 24, 3, group=4)
@@ -55,7 +57,10 @@ def refused(knobs: dict[str, int | str], found: Analysis | None = None) -> str:
         ({"version": True}, "this spec has version True"),
         ({"version": 1, "knob": {}}, "a spec has the keys 'version', 'seed' and 'knobs', not 'knob'"),
         ({"version": 1, "stage1.width": 8}, "not 'stage1.width'; knobs go inside 'knobs'"),
-        ({"version": 1, "seed": 5}, "'seed' is the string 'sha256:…' that 'fnatool inspect --spec' prints, not a number"),
+        (
+            {"version": 1, "seed": 5},
+            "'seed' is the string 'sha256:…' that 'fnatool inspect --spec' prints, not a number",
+        ),
         ({"version": 1, "knobs": []}, "'knobs' is an object of knob: value, not a list"),
         ({"version": 1, "knobs": {"a": 1.5}}, "'a' must be an integer or a string such as"),
         ({"version": 1, "knobs": {"a": None}}, "not null"),
@@ -110,11 +115,15 @@ def test_patterns_may_overlap_where_they_agree() -> None:
 
 def test_patterns_that_disagree_are_both_named() -> None:
     message = refused({"stage2.*.kernel": 5, "**.kernel": 7})
-    assert message == "'stage2.*.kernel' and '**.kernel' disagree on 'stage2.block0.kernel': 5 and 7; name the knob itself"
+    assert (
+        message == "'stage2.*.kernel' and '**.kernel' disagree on 'stage2.block0.kernel': 5 and 7; name the knob itself"
+    )
 
 
 def test_a_pattern_that_matches_nothing_is_an_error() -> None:
-    message = f"pattern 'stage9.*.kernel' matches no knob of this model; 'fnatool inspect' lists all {len(seed().knobs) + 3}"
+    message = (
+        f"pattern 'stage9.*.kernel' matches no knob of this model; 'fnatool inspect' lists all {len(seed().knobs) + 3}"
+    )
     assert refused({"stage9.*.kernel": 5}) == message
 
 
@@ -161,7 +170,9 @@ def test_a_long_list_of_skipped_knobs_is_cut() -> None:
     net = Net()
     taps = [net.conv("x", f"c{k}", 4) for k in range(5)]
     found = resolve(net.analysis(*taps), Spec({"node:*.width": 8}))
-    assert found.notes == ("pattern 'node:*.width' skipped 5 frozen knob(s): node:c0.width, node:c1.width, node:c2.width and 2 more",)
+    assert found.notes == (
+        "pattern 'node:*.width' skipped 5 frozen knob(s): node:c0.width, node:c1.width, node:c2.width and 2 more",
+    )
 
 
 # --- values -------------------------------------------------------------------------------------
@@ -183,7 +194,10 @@ def test_a_string_that_is_not_relative_is_an_error(value: str) -> None:
         ({"stage1.width": "-23"}, "'stage1.width': 1 is out of range"),
         ({"stage1.depth": 0}, "'stage1.depth': 0 is out of range for 'stage1.depth', which goes from 1 to 256"),
         ({"stage*.depth": "-5"}, "out of range"),
-        ({"stage1.block0.kernel": 4}, "'stage1.block0.kernel': 4 is not possible for 'stage1.block0.kernel': a kernel of 3 stays odd"),
+        (
+            {"stage1.block0.kernel": 4},
+            "'stage1.block0.kernel': 4 is not possible for 'stage1.block0.kernel': a kernel of 3 stays odd",
+        ),
         ({"stage1.block0.kernel": 1}, "out of range"),
         ({"stage1.block0.kernel": 33}, "out of range"),
     ],
@@ -306,7 +320,9 @@ def test_depth_is_resolved_before_the_blocks_it_makes() -> None:
 
 
 def test_a_block_beyond_the_depth_is_an_error_that_says_what_to_do() -> None:
-    message = "'stage1.block3.kernel': stage1 has 2 block(s) in the target, counted from 0; set 'stage1.depth' to 4 or more"
+    message = (
+        "'stage1.block3.kernel': stage1 has 2 block(s) in the target, counted from 0; set 'stage1.depth' to 4 or more"
+    )
     assert refused({"stage1.block3.kernel": 7}) == message
     assert "stage3 has 2 block(s)" in refused({"stage3.depth": 2, "stage3.block2.hidden": 96})
 
@@ -342,18 +358,24 @@ def test_the_own_spec_resolves_to_itself_and_plans_nothing() -> None:
 
 
 def test_a_resolved_spec_resolves_to_itself() -> None:
-    once = resolve(seed(), Spec({"stage*.width": "x1.25", "stage2.depth": 5, "stage2.block3.from": 1, "**.kernel": "+2"}))
+    once = resolve(
+        seed(), Spec({"stage*.width": "x1.25", "stage2.depth": 5, "stage2.block3.from": 1, "**.kernel": "+2"})
+    )
     again = resolve(seed(), once.spec())
     assert again.values == once.values
     assert again.sources == once.sources
 
 
 def test_the_target_is_what_its_resolved_spec_says() -> None:
-    wanted = Spec({"stage1.width": 40, "stage2.depth": 5, "stage3.depth": 2, "stage2.block4.hidden": 64, "stage4.*.kernel": 5})
+    wanted = Spec(
+        {"stage1.width": 40, "stage2.depth": 5, "stage3.depth": 2, "stage2.block4.hidden": 64, "stage4.*.kernel": 5}
+    )
     found = plan(seed(), wanted)
     target = analyse(apply(bundled(), found), table=found.table)
     assert differences(target, found.resolved.spec()) == []
-    assert dict(own_spec(target).knobs) == {key: value for key, value in found.resolved.spec().knobs.items() if not key.endswith(".from")}
+    assert dict(own_spec(target).knobs) == {
+        key: value for key, value in found.resolved.spec().knobs.items() if not key.endswith(".from")
+    }
 
 
 def test_a_difference_is_one_sentence() -> None:
@@ -365,13 +387,20 @@ def test_a_difference_is_one_sentence() -> None:
 
 
 def test_a_relative_value_cannot_be_told_from_the_model_alone() -> None:
-    message = "'stage1.width' is relative to the seed's value (x2), which the model does not tell; name the seed with --against"
+    message = (
+        "'stage1.width' is relative to the seed's value (x2), which the model does not tell; name the seed "
+        "with --against"
+    )
     assert differences(seed(), Spec({"stage1.width": "x2"})) == [message]
 
 
 def test_a_pattern_is_compared_on_every_knob_it_matches_that_is_not_frozen() -> None:
-    assert differences(seed(), Spec({"stage[0-9].width": 1})) == ["'stage[0-9].width' should be 1, but the model has no such knob"]
-    assert differences(seed(), Spec({"stage1.*.hidden": 96})) == ["'stage1.block1.hidden' should be 96, the model has 144"]
+    assert differences(seed(), Spec({"stage[0-9].width": 1})) == [
+        "'stage[0-9].width' should be 1, but the model has no such knob"
+    ]
+    assert differences(seed(), Spec({"stage1.*.hidden": 96})) == [
+        "'stage1.block1.hidden' should be 96, the model has 144"
+    ]
     assert differences(seed(), Spec({"node:*.width": 32})) == ["'node:head.width' should be 32, the model has 1280"]
 
 
@@ -387,7 +416,13 @@ def test_knobs_are_in_the_order_of_the_network() -> None:
 
 @pytest.mark.parametrize(
     ("value", "told"),
-    [("224x224", "[224, 224]"), ("224 × 160", "[224, 160]"), ("[96,128]", "[96, 128]"), ("(96, 128)", "[96, 128]"), ("224", "write 224,")],
+    [
+        ("224x224", "[224, 224]"),
+        ("224 × 160", "[224, 160]"),
+        ("[96,128]", "[96, 128]"),
+        ("(96, 128)", "[96, 128]"),
+        ("224", "write 224,"),
+    ],
 )
 def test_a_size_in_a_string_is_told_as_it_is_written(value: str, told: str) -> None:
     with pytest.raises(UserError, match=re.escape(told)):

@@ -20,7 +20,9 @@ WIDER = Take("w", "w", {0: grown(6, 4, "creates"), 1: grown(5, 2, "consumes")})
 
 
 @pytest.mark.parametrize("axes", [(0,), (1,), (0, 1)])
-def test_noise_is_the_same_however_much_is_drawn_at_a_time(axes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_is_the_same_however_much_is_drawn_at_a_time(
+    axes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     wider = Take("w", "w", {axis: WIDER.axes[axis] for axis in axes})
     whole = taken(wider, OLD, "fna", (0, 7))
     assert (whole[:6, :5] == OLD).all()
