@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -43,7 +44,10 @@ class Apart:
     def sentence(self, first: str) -> str:
         """In words. first: the node that is hurt most, if that is known."""
         start = f"; what is hurt most is '{first}'" if first else ""
-        said = f"{self.what}: {self.share:.1%} is another (at most {self.most:.1%} may be){start}"
+        far = (
+            f"{self.share:.1%} is another" if math.isfinite(self.share) else "it overflows to what is no finite number"
+        )
+        said = f"{self.what}: {far} (at most {self.most:.1%} may be another){start}"
         return f"the deployed graph does not answer as the model does: {said}"
 
 
@@ -147,7 +151,7 @@ class _Judging:
         found = [judging.judged(one, other, shown()) for other in others.values()]
         far = max(found, key=lambda row: row.mean if mean else row.worst)
         share = far.mean if mean else far.worst
-        if share > options.answers_apart and options.most_lost is None:
+        if not share <= options.answers_apart and options.most_lost is None:
             where = f"the answer on {far.count} pictures that were kept back" if mean else f"the answer on {far.where}"
             return Apart(share, options.answers_apart, f"of {where}")
         return {"apart": share, "pictures": far.count, "tolerance": options.answers_apart}
@@ -194,7 +198,7 @@ def _judged_outputs(
     if not options.verify:
         return document
     share, name = farthest(made, place / MODEL, None if samples is None else samples.back)
-    if share > options.outputs_apart:
+    if not share <= options.outputs_apart:
         return Apart(share, options.outputs_apart, f"of the spread of the output '{name}'")
     return document.model_copy(
         update={"verified": {"output": name, "apart": share, "tolerance": options.outputs_apart}}

@@ -59,6 +59,8 @@ def noise(made: Core) -> dict[str, np.ndarray]:
 def _apart(one: np.ndarray, other: np.ndarray) -> float:
     if one.shape != other.shape:
         return float("inf")
+    if not _as_finite(one, other):
+        return float("inf")
     if one.dtype.kind not in "fiub":
         return float(not np.array_equal(one, other))
     plain = one.astype(np.float64)
@@ -69,8 +71,15 @@ def _apart(one: np.ndarray, other: np.ndarray) -> float:
     return float(difference / max(spread, NOTHING))
 
 
+def _as_finite(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether the other has a number wherever the first has: narrower ones may overflow."""
+    return one.dtype.kind != "f" or bool(
+        np.isfinite(other.astype(np.float64))[np.isfinite(one.astype(np.float64))].all()
+    )
+
+
 def _mean_apart(one: np.ndarray, other: np.ndarray) -> float:
-    if one.shape != other.shape or one.dtype.kind != "f" or one.size == 1:
+    if one.shape != other.shape or one.dtype.kind != "f" or one.size == 1 or not _as_finite(one, other):
         return _apart(one, other)
     plain = one.astype(np.float64)
     difference = float(np.sqrt(np.square(plain - other.astype(np.float64)).mean()))

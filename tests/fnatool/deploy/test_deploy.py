@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tiny import model, net, save
 import fnatool
 from fnatool.cli.main import run
 from fnatool.deploy import around as deploying
+from fnatool.deploy import outputs
 from fnatool.deploy.document import Batch, parsed_batch, trtexec_line
 from fnatool.tasks.table import TASKS
 from passes.deploy.preprocessing import Taking
@@ -251,6 +253,16 @@ def test_a_pose_is_answered_for_one_image_at_a_time(models: dict[str, Path], her
     with pytest.raises(UserError, match="one image at a time"):
         fnatool.deploy(models["simplebaseline"], "out", options=Options(batch="2"))
     assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("measure", [outputs._apart, outputs._mean_apart])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_what_overflows_in_narrower_numbers_is_never_near(measure: Callable[..., float], wrong: float) -> None:
+    plain = np.arange(6, dtype=np.float32)
+    other = plain.copy()
+    assert measure(plain, other) == 0
+    other[2] = wrong
+    assert measure(plain, other) == np.inf
 
 
 def test_an_operator_that_onnx_runtime_does_not_bring_is_one_message(
