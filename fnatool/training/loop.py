@@ -95,9 +95,9 @@ def finetune(job: TrainingJob, world: World, watch: TrainingWatch, ready: Callab
     journal = Journal(job.folder, learner.step) if world.first else None
     watch.started(learner.step, total)
     with job.objective.judge(world, batch=order.batch, workers=job.workers) as judge:
-        around = Around(judge, journal, watch)
+        audience = Audience(judge, journal, watch)
         if learner.step == 0:
-            _begin(learner, job, around)
+            _begin(learner, job, audience)
         written = time.monotonic()
         for batch in _batches(job, learner, total):
             rate = config.optimiser.lr * factor(learner.step, total, config.optimiser)
@@ -110,7 +110,7 @@ def finetune(job: TrainingJob, world: World, watch: TrainingWatch, ready: Callab
             watch.stepped(learner.step, values)
             last = learner.step == total
             if last or learner.step % between == 0:
-                _evaluate(learner, job, around)
+                _evaluate(learner, job, audience)
             if world.first and (last or checkpoint.is_due(run.checkpoint, learner.step, written)):
                 _write(learner, job)
                 written = time.monotonic()
@@ -205,7 +205,7 @@ def evaluated(learner: Learner, job: TrainingJob, judge: Judge, network: Network
 
 
 @dataclass(frozen=True)
-class Around:
+class Audience:
     """Who judges a run, and who is told of it; `journal` is the first process's alone."""
 
     judge: Judge
@@ -213,30 +213,30 @@ class Around:
     watch: TrainingWatch
 
 
-def _begin(learner: Learner, job: TrainingJob, around: Around) -> None:
+def _begin(learner: Learner, job: TrainingJob, audience: Audience) -> None:
     """BatchNorm's statistics follow the data, if wanted; where the network can do this already and the best is kept,
     only if that helps.
     """
     steps, knows = job.config.averages.refresh_before, job.objective.knows and job.config.run.keep == "best"
     if knows:
-        _evaluate(learner, job, around)
+        _evaluate(learner, job, audience)
     if not steps:
         return
     # an average of the weights has statistics of its own, so that nothing can be told by it
     before, best = {name: value.clone() for name, value in learner.network.state_dict().items()}, learner.best
     refresh(learner, job, steps)
     if knows and learner.average is None:
-        _evaluate(learner, job, around)
+        _evaluate(learner, job, audience)
         if learner.best == best:
             learner.network.load_state_dict(before)
 
 
-def _evaluate(learner: Learner, job: TrainingJob, around: Around) -> None:
+def _evaluate(learner: Learner, job: TrainingJob, audience: Audience) -> None:
     """How good the network is now, which is written and said; it is kept where it is the best so far."""
-    figures = evaluated(learner, job, around.judge)
-    if around.journal is not None:
-        around.journal.write(learner.step, "val", figures)
-    around.watch.evaluated(learner.step, figures)
+    figures = evaluated(learner, job, audience.judge)
+    if audience.journal is not None:
+        audience.journal.write(learner.step, "val", figures)
+    audience.watch.evaluated(learner.step, figures)
     _keep_best(learner, job, figures)
 
 
