@@ -33,9 +33,11 @@ demo: $(VENV)/.search
 	@ls -l $(OUT)/search/target.onnx
 
 test: $(VENV)/.dev
+	$(BIN)/python -m compileall -q fnatool passes benchmarks tests  # hundreds of processes begin by importing them
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-quick: $(VENV)/.dev
+	$(BIN)/python -m compileall -q fnatool passes benchmarks tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 lint: $(VENV)/.dev
