@@ -8,6 +8,7 @@ from passes.graph.operators import NARY
 from passes.graph.regrouping import UNBOUNDED
 from passes.graph.tensors import Shape
 from passes.graph.view import Node
+from passes.maps import parts
 from passes.maps.contents import (
     Axes,
     Content,
@@ -34,8 +35,8 @@ def transpose(node: Node, space: MapSpace) -> Axes:
 
 
 def reshape(node: Node, space: MapSpace) -> Axes:
-    """Row-major regrouping: numbers may be cut, and a map into parts of as many positions each; sizes written for the
-    output follow.
+    """Row-major regrouping: numbers may be cut, and a map into parts that become channels; sizes written for the output
+    follow.
     """
     target = space.shape(node.outputs[0])
     result = _regrouped(node, space, [factor for content in space.axes(node.inputs[0]) for factor in content], target)
@@ -75,7 +76,7 @@ def _regrouped(node: Node, space: MapSpace, factors: Sequence[Factor], target: S
                 taken.append(left)
                 queue.append(factor // left)
                 left = 1
-            elif isinstance(factor, Side) and factor.old % left == 0:
+            elif isinstance(factor, Side) and factor.old % left == 0 and parts.are_of_channels(node, space):
                 taken.append(_parts(node, space, factor, factor.old // left))
                 queue.append(factor.old // left)
                 left = 1

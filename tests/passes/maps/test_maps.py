@@ -15,6 +15,7 @@ from passes import Spec, UserError, analyse, apply, plan
 NUMBERS = """<int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, int64[1] three = {3}, int64[1] four = {4}, int64[1] end = {-1},
     int64[1] before = {-99}, int64[2] space = {2,3}, int64[2] halves = {4,4}, int64[4] ones = {1,1,1,1},
     int64[6] blocks = {1,8,4,2,8,2}, int64[4] deep = {1,32,4,8}, int64[5] strips = {1,8,8,2,8},
+    int64[4] long = {1,8,32,4}, int64[5] five = {1,8,4,4,8},
     int64[6] depth = {1,2,2,2,8,16}, int64[4] wide = {1,2,16,32}, int64[4] thrice = {1,1,3,1},
     int64[2] picks = {5,0}, int64[8] border = {0,0,1,2,0,0,0,1},
     float[4] twice = {1,1,2,2}, int64[4] full = {1,8,8,16}, int64[3] rows = {1,8,-1}, int64[3] flat = {1,8,128},
@@ -97,8 +98,15 @@ LINES = [
     ),
     (
         "b = Reshape (a, strips) y = ReduceMean <keepdims = 0> (b, three)",
+        "'b' (Reshape) cuts a map into parts of a size that is written in the file",
+        "'b' (Reshape) cuts a map into parts of a size that is written in the file",
+    ),
+    (
+        """b = Reshape (a, blocks) t = Transpose <perm = [0,1,2,4,3,5]> (b) k = Reshape (t, long)
+        d = Transpose <perm = [0,1,3,2]> (k) e = Reshape (d, five) f = Transpose <perm = [0,2,1,3,4]> (e)
+        y = Reshape (f, deep)""",
         None,
-        "cutting a map into parts of 8 positions",
+        "cutting a map into parts of 2",
     ),
     ("b = Reshape (a, depth) t = Transpose <perm = [0,3,4,1,5,2]> (b) y = Reshape (t, wide)", None, "exact"),
     ("y = ConvTranspose <strides = [2,2], output_padding = [1,0]> (a, u)", None, "'y' (ConvTranspose) resamples a map"),
