@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fnatool.data.folders import special
+from fnatool.data.people import PERSON, PERSON_MIRRORED
 from fnatool.data.sources import split_of
 from passes.errors import UserError
 
@@ -18,23 +19,6 @@ LARGEST = 256 << 10  # bytes
 DEEPEST = 32  # lists and maps in brackets within each other: the reader's time grows with the square of that
 MOST_CLASSES = 10_000
 MOST_JOINTS = 1000
-# COCO's joints of a person, and which change places in a mirror: what files of 17 joints with that flip_idx, but
-# without names, mean
-PERSON = (
-    *(
-        "nose",
-        "left_eye",
-        "right_eye",
-        "left_ear",
-        "right_ear",
-        "left_shoulder",
-        "right_shoulder",
-        "left_elbow",
-        "right_elbow",
-    ),
-    *("left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle"),
-)
-PERSON_MIRRORED = (0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15)
 
 
 @dataclass(frozen=True)
@@ -195,7 +179,7 @@ def _joints(file: Path, document: Mapping[object, object], count: int) -> tuple[
     if said is not None:
         raise UserError(f"'{file}': 'kpt_names' is not {count} different names")
     mirrored = document.get("flip_idx")
-    if isinstance(mirrored, list) and tuple(mirrored) == PERSON_MIRRORED:
+    if isinstance(mirrored, list) and tuple(mirrored) == PERSON_MIRRORED:  # such files rarely name the joints
         return PERSON
     if mirrored is not None and mirrored != list(range(count)):
         raise UserError(

@@ -6,28 +6,13 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from fnatool.data.people import PERSON
 from fnatool.files import documents
 from fnatool.tasks import joints
 from fnatool.tasks.joints import Joints
 from passes.errors import UserError
 
 MOST = 1 << 16
-
-COCO = (
-    *(
-        "nose",
-        "left_eye",
-        "right_eye",
-        "left_ear",
-        "right_ear",
-        "left_shoulder",
-        "right_shoulder",
-        "left_elbow",
-        "right_elbow",
-    ),
-    *("left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle"),
-)
-"""The joints of a person in COCO, in its order."""
 
 
 def class_names(text: str) -> tuple[str, ...]:
@@ -50,7 +35,7 @@ def joints_of(text: str) -> Joints:
     What it leaves unsaid follows from the names: see fnatool.tasks.joints. Raises UserError.
     """
     number = _number(text, "joints")
-    names = COCO if text == "coco" else tuple(f"joint{k}" for k in range(number)) if number is not None else None
+    names = PERSON if text == "coco" else tuple(f"joint{k}" for k in range(number)) if number is not None else None
     if names is not None:
         return Joints(names, joints.sigmas(names), joints.pairs(names))
     source = _read(text, "joints", "'coco', a number, or a JSON file")
